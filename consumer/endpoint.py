@@ -1,0 +1,12 @@
+"""Where deliveries go: what the sending side needs to know of a subscription."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A subscription, ready to be sent to. `secrets` are key bytes, newest first, never empty."""
+
+    subscription_id: int
+    url: str
+    secrets: tuple[bytes, ...] = field(repr=False)

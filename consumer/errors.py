@@ -1,0 +1,54 @@
+"""Everything this project raises on purpose.
+
+WebhooksError
+├── SettingsError            a setting is missing or wrong (exit 2)
+├── Undecodable              a record that is no event: dead-lettered with this reason
+├── Unavailable              a part this process needs does not answer; tried again with back-off
+│   ├── KafkaUnavailable
+│   └── DatabaseUnavailable
+├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
+├── InvalidSubscription      a url or event type that cannot work
+└── EgressRefused            an address the egress policy forbids (also a requests ConnectionError)
+"""
+
+from requests.exceptions import ConnectionError as RequestsConnectionError
+
+
+class WebhooksError(Exception):
+    """Base of every error raised here; its text is one line a person can act on."""
+
+
+class SettingsError(WebhooksError):
+    """One line for each setting that is missing or wrong: its name, what is wrong, a right value."""
+
+
+class Undecodable(WebhooksError):
+    """A record that is no event. `reason` is a short stable word for headers and metrics; the text says more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Unavailable(WebhooksError):
+    """A part this process needs does not answer."""
+
+
+class KafkaUnavailable(Unavailable):
+    """No broker, or no coordinator, answers."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database refuses or has lost the connection."""
+
+
+class FatalKafkaError(WebhooksError):
+    """librdkafka says that this consumer cannot go on."""
+
+
+class InvalidSubscription(WebhooksError):
+    """A url or event type that cannot work; the text says what would."""
+
+
+class EgressRefused(WebhooksError, RequestsConnectionError):
+    """The egress policy forbids the address; the delivery will not be tried again."""

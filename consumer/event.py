@@ -1,0 +1,28 @@
+"""What every room passes along: where a record stands in Kafka, and the event it carries."""
+
+from typing import NamedTuple
+
+
+class RecordId(NamedTuple):
+    """A record's place in Kafka. The timestamp (ms) tells a re-created topic, whose offsets start again, from the old."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class Event(NamedTuple):
+    """A decoded record.
+
+    `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value, byte for byte;
+    `content_type` and `traceparent` are safe to put in a header (visible ASCII).
+    """
+
+    record: RecordId
+    type: str
+    webhook_id: str
+    body: bytes
+    content_type: str
+    key: bytes | None
+    traceparent: str | None

@@ -1,0 +1,123 @@
+"""Which addresses may be sent to: a pure decision, taken where the socket is opened and, for literals, before.
+
+Judged is the resolved address, so that no spelling of a host and no change of a DNS answer gets around it.
+"""
+
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+Network = IPv4Network | IPv6Network
+
+# RFC 4291, RFC 6052: IPv6 addresses whose last four bytes are the IPv4 address that is meant.
+_EMBEDDING = tuple(IPv6Network(text) for text in ("::/96", "::ffff:0:0/96", "64:ff9b::/96"))
+_GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
+# What `is_global` of Python 3.11 lets through and no receiver on the internet has.
+_NOT_PUBLIC = tuple(
+    ip_network(text)
+    for text in (
+        "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud's metadata service
+        "192.88.99.0/24",  # 6to4 relays
+        "168.63.129.16/32",  # Azure's platform services, answered inside each machine
+        "3fff::/20",  # documentation
+    )
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Target(NamedTuple):
+    """Where a URL points. `address` is the host where the host is an address in any of its spellings."""
+
+    scheme: str
+    host: str
+    port: int
+    address: str | None
+
+
+def parse_target(url: str) -> Target:
+    """Split a URL. ValueError, with a text for people, if it is no http(s) URL with a host and a right port."""
+    if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
+        raise ValueError("the URL must be visible ASCII without spaces or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"the URL is malformed: {error}") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("the URL must start with https:// or http://")
+    if not host or host == ".":
+        raise ValueError("the URL has no host")
+    if port == 0:
+        raise ValueError("the URL's port must be 1 to 65535")
+    return Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], _literal(host))
+
+
+def _literal(host: str) -> str | None:
+    """The address that `host` spells, read as libcurl and the C library do: decimal, hex and short forms too."""
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        try:
+            return socket.inet_ntoa(socket.inet_aton(host.removesuffix(".")))
+        except OSError:
+            return None
+
+
+def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The address a packet ends at: that inside of a mapped, NAT64, 6to4 or Teredo address."""
+    if isinstance(address, IPv4Address):
+        return address
+    if any(address in network for network in _EMBEDDING):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.sixtofour is not None:
+        return address.sixtofour
+    return address if address.teredo is None else address.teredo[1]
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST_6:
+        return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
+
+
+@dataclass(frozen=True, slots=True)
+class EgressPolicy:
+    """Public unicast addresses by https; by plain http with `allow_http`; `allow_networks` by both."""
+
+    allow_networks: tuple[Network, ...] = ()
+    allow_http: bool = False
+
+    def refusal(self, scheme: str, address: str) -> str | None:
+        """Why this address may not be connected to, naming the setting that would change it; None if it may."""
+        try:
+            meant = _meant(ip_address(address.partition("%")[0]))
+        except ValueError:
+            return f"{address!r} is not an address"
+        if any(meant in network for network in self.allow_networks):
+            return None
+        if not _is_public(meant):
+            inner = "" if str(meant) == address else f" (that is {meant})"
+            return f"{address}{inner} is not a public address; to allow it, add its network to WEBHOOK_ALLOW_NETWORKS"
+        return None if scheme == "https" or self.allow_http else _PLAIN_HTTP
+
+    def url_refusal(self, url: str) -> str | None:
+        """What is wrong with a URL that no look-up is needed for; None if nothing is."""
+        try:
+            target = parse_target(url)
+        except ValueError as error:
+            return str(error)
+        if "@" in urlsplit(url).netloc:
+            return "the URL must not hold a user name or password"
+        if target.address is not None:
+            return self.refusal(target.scheme, target.address)
+        name = target.host.removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost"):  # RFC 6761: always loopback
+            return self.refusal(target.scheme, "127.0.0.1")
+        if target.scheme == "http" and not self.allow_http and not self.allow_networks:
+            return _PLAIN_HTTP
+        return None
+
+
+_PLAIN_HTTP = "plain http to a public address is refused; use https, or set WEBHOOK_ALLOW_HTTP=true"

@@ -1,0 +1,190 @@
+"""The loop's one wait: sockets, timers, and callbacks posted from other threads."""
+
+import resource
+import select
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
+_MAX_EVENTS = 1024  # a turn stays below about 20 ms: 1,024 answers of 20 µs
+
+Callback = Callable[[], None]
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit of open files to its hard limit; return the limit in force."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class Timer:
+    """Runs `callback` once in the first turn at or after `deadline` (of the poller's clock); None is off."""
+
+    __slots__ = ("callback", "deadline")
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+        self.deadline: float | None = None
+
+
+class _Selector:
+    """What Poller needs of `select.epoll`, on systems without it."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    @staticmethod
+    def _mask(events: int) -> int:
+        return (selectors.EVENT_READ if events & READ else 0) | (selectors.EVENT_WRITE if events & WRITE else 0)
+
+    def register(self, fd: int, events: int) -> None:
+        self._selector.register(fd, self._mask(events))
+
+    def modify(self, fd: int, events: int) -> None:
+        try:
+            self._selector.modify(fd, self._mask(events))
+        except KeyError as error:
+            raise FileNotFoundError(str(error)) from error
+
+    def unregister(self, fd: int) -> None:
+        try:
+            self._selector.unregister(fd)
+        except KeyError as error:
+            raise FileNotFoundError(str(error)) from error
+
+    def poll(self, timeout: float, limit: int) -> list[tuple[int, int]]:
+        del limit  # a selector has none
+        return [
+            (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
+            for key, mask in self._selector.select(timeout)
+        ]
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+class Poller:
+    """Waits for everything the loop waits for. All methods but `post` belong to the thread that calls `turn`.
+
+    A handler, timer or callback that raises does not keep the others of the turn from running: when they all have run,
+    `turn` raises what it raised (an ExceptionGroup if they were several).
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, use_epoll: bool = hasattr(select, "epoll")
+    ) -> None:
+        self._clock = clock
+        self._epoll = select.epoll() if use_epoll else _Selector()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._timers: list[Timer] = []
+        self._posted: deque[Callback] = deque()
+        self._thread: int | None = None  # the one that calls turn
+        self._wake_lock = threading.Lock()
+        self._closed = False
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self.register(self._wake_reader.fileno(), READ, self._woken)
+
+    def register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call `handler(events)` in each turn that finds `fd` ready. FileExistsError if it is registered."""
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other events. FileNotFoundError if `fd` is not registered, or was closed since."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget `fd`, which may be closed already."""
+        if self._handlers.pop(fd, None) is not None:
+            try:
+                self._epoll.unregister(fd)
+            except (OSError, ValueError):
+                return  # closing it took it out of the epoll set
+
+    def timer(self, callback: Callback) -> Timer:
+        """A timer of this poller, off. Set its `deadline` at any time; a fired timer is off again."""
+        timer = Timer(callback)
+        self._timers.append(timer)
+        return timer
+
+    def remove_timer(self, timer: Timer) -> None:
+        """The timer never fires again."""
+        self._timers.remove(timer)
+
+    def post(self, callback: Callback) -> None:
+        """Run `callback` on the loop's thread, in this turn or the next. From any thread; lost once closed."""
+        self._posted.append(callback)
+        if threading.get_ident() != self._thread:
+            with self._wake_lock:
+                if not self._closed:
+                    try:
+                        self._wake_writer.send(b"\0")
+                    except BlockingIOError:
+                        return  # full of wake-ups that are not read yet
+
+    def turn(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for anything, then run the handlers, the timers and what was posted."""
+        self._thread = threading.get_ident()
+        errors: list[Exception] = []
+        for fd, events in self._epoll.poll(self._patience(timeout), _MAX_EVENTS):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                try:
+                    handler(events)
+                except Exception as error:  # noqa: BLE001 (raised below, when all have run)
+                    errors.append(error)
+        self._run_timers(errors)
+        posted = self._posted
+        for _ in range(len(posted)):
+            try:
+                posted.popleft()()
+            except Exception as error:  # noqa: BLE001 (raised below, when all have run)
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else ExceptionGroup("several callbacks of one turn failed", errors)
+
+    def close(self) -> None:
+        """Free the descriptors. Callbacks still posted do not run."""
+        with self._wake_lock:
+            self._closed = True
+            self._epoll.close()
+            self._wake_reader.close()
+            self._wake_writer.close()
+        self._handlers.clear()
+        self._timers.clear()
+        self._posted.clear()
+
+    def _patience(self, timeout: float) -> float:
+        if self._posted:
+            return 0.0
+        now: float | None = None
+        for timer in self._timers:
+            if timer.deadline is not None:
+                now = self._clock() if now is None else now
+                timeout = min(timeout, timer.deadline - now)
+        return max(timeout, 0.0)
+
+    def _run_timers(self, errors: list[Exception]) -> None:
+        now: float | None = None
+        for timer in tuple(self._timers):
+            if timer.deadline is not None:
+                now = self._clock() if now is None else now
+                if now >= timer.deadline:
+                    timer.deadline = None
+                    try:
+                        timer.callback()
+                    except Exception as error:  # noqa: BLE001 (turn raises it)
+                        errors.append(error)
+
+    def _woken(self, _events: int) -> None:
+        try:
+            self._wake_reader.recv(4096)
+        except BlockingIOError:
+            return  # a stale event

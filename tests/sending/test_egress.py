@@ -1,0 +1,122 @@
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.sending.egress import EgressPolicy, parse_target
+
+STRICT = EgressPolicy()
+PRIVATE = (
+    *("127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "192.168.0.1"),  # noqa: S104 (nothing binds)
+    *("169.254.169.254", "100.64.0.1", "100.100.100.200", "192.0.0.192", "192.0.2.1", "198.18.0.1"),
+    *("203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "192.88.99.1"),
+    *("168.63.129.16", "::", "::1", "::127.0.0.1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1"),
+    *("fd00:ec2::254", "ff02::1", "ff0e::1", "2001:db8::1", "3fff::1", "100::1", "64:ff9b:1::1"),
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1"),
+    "2001:0:53aa:64c::80ff:fffe",  # the last: Teredo, whose client is 127.0.0.1
+)
+PUBLIC = (*("1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1"),)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_what_is_not_public_is_refused(address: str) -> None:
+    """No loopback, private, link-local, metadata, multicast, reserved or embedded private address passes by default."""
+    assert "WEBHOOK_ALLOW_NETWORKS" in (STRICT.refusal("https", address) or "")
+    assert EgressPolicy(allow_http=True).refusal("http", address) is not None
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_pass_by_https_only(address: str) -> None:
+    """Plain http to a public address needs WEBHOOK_ALLOW_HTTP, and the refusal says so."""
+    assert STRICT.refusal("https", address) is None
+    assert "WEBHOOK_ALLOW_HTTP" in (STRICT.refusal("http", address) or "")
+    assert EgressPolicy(allow_http=True).refusal("http", address) is None
+
+
+@given(st.ip_addresses(v=4, network="10.0.0.0/8"))
+def test_an_allowed_network_passes_by_both_schemes_in_every_spelling(address: IPv4Address) -> None:
+    """An allowed network is judged by the address that is meant, however IPv6 wraps it."""
+    policy = EgressPolicy((ip_network("10.0.0.0/8"),))
+    for text in (
+        str(address),
+        f"::ffff:{address}",
+        f"64:ff9b::{address}",
+        str(IPv6Address((0x2002 << 112) | int(address) << 80)),
+    ):
+        for scheme in ("http", "https"):
+            assert policy.refusal(scheme, text) is None
+            assert STRICT.refusal(scheme, text) is not None
+
+
+@given(st.ip_addresses(v=4))
+def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
+    """What is refused as IPv4 is refused as IPv4-mapped, NAT64 and 6to4, too."""
+    if STRICT.refusal("https", str(address)) is not None:
+        for text in (
+            f"::ffff:{address}",
+            f"64:ff9b::{address}",
+            f"2002:{int(address) >> 16:x}:{int(address) & 0xFFFF:x}::",
+        ):
+            assert STRICT.refusal("https", text) is not None
+
+
+@given(st.text())
+def test_nonsense_is_refused_and_raises_nothing(text: str) -> None:
+    """The judge runs inside a libcurl callback, where nothing may be raised."""
+    assert isinstance(STRICT.refusal("https", text), str | None)
+    assert isinstance(STRICT.url_refusal(text), str | None)
+    assert isinstance(STRICT.url_refusal(f"https://{text}"), str | None)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://example.com/", "https://"),
+        ("file:///etc/passwd", "https://"),
+        ("example.com/hook", "https://"),
+        ("", "https://"),
+        ("https://", "no host"),
+        ("https:///path", "no host"),
+        ("https://user:pass@example.com/", "user name"),
+        ("https://example.com:0/", "port"),
+        ("https://example.com:65536/", "malformed"),
+        ("https://example.com:x/", "malformed"),
+        ("https://[::1/", "malformed"),
+        ("https://exa mple.com/", "spaces"),
+        ("https://example.com/\r\nHost: x", "spaces"),
+        ("https://example.com\\@127.0.0.1/", "backslashes"),
+        ("https://bücher.example/", "ASCII"),
+        ("https://127.0.0.1/", "WEBHOOK_ALLOW_NETWORKS"),
+        ("https://2130706433/", "127.0.0.1"),
+        ("https://0x7f.1/", "127.0.0.1"),
+        ("https://0177.0.0.1./", "127.0.0.1"),
+        ("https://[::ffff:127.0.0.1]/", "127.0.0.1"),
+        ("https://[::1]/", "WEBHOOK_ALLOW_NETWORKS"),
+        ("https://localhost/", "WEBHOOK_ALLOW_NETWORKS"),
+        ("https://LOCALHOST./", "WEBHOOK_ALLOW_NETWORKS"),
+        ("https://a.localhost/", "WEBHOOK_ALLOW_NETWORKS"),
+        ("http://example.com/", "WEBHOOK_ALLOW_HTTP"),
+        ("http://1.1.1.1/", "WEBHOOK_ALLOW_HTTP"),
+    ],
+)
+def test_urls_that_cannot_work_are_refused_before_any_look_up(url: str, reason: str) -> None:
+    """The text says what is wrong, or which setting would allow it."""
+    assert reason in (STRICT.url_refusal(url) or "")
+
+
+@pytest.mark.parametrize("url", ["https://example.com/hook?x=1", "https://1.1.1.1:8443", "HTTPS://EXAMPLE.com/"])
+def test_urls_that_may_work_pass(url: str) -> None:
+    """A name passes here and is judged by its address when it is connected to."""
+    assert STRICT.url_refusal(url) is None
+
+
+def test_plain_http_to_a_name_waits_for_its_address_if_networks_are_allowed() -> None:
+    """The name may resolve into an allowed network; only the address can tell."""
+    assert EgressPolicy((ip_network("10.0.0.0/8"),)).url_refusal("http://receiver.internal/") is None
+
+
+def test_the_default_port_is_the_schemes() -> None:
+    """RESOLVE entries of libcurl are by host and port, so both must be known."""
+    assert parse_target("http://a.example/")[:3] == ("http", "a.example", 80)
+    assert parse_target("https://A.example:444/")[:3] == ("https", "a.example", 444)

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+import trustme
+from requests import exceptions as errors
+
+from consumer.errors import EgressRefused
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.resolver import _Entry
+from consumer.sending.transport import Result
+
+if TYPE_CHECKING:
+    from tests.sending.conftest import MakeSender, Receive, Sender
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
+
+
+def test_a_post_arrives_as_it_was_prepared(sender: Sender, receive: Receive) -> None:
+    """Body byte for byte, the given headers, libcurl's Content-Length, nothing that was not asked for."""
+    receiver = receive(NO_CONTENT)
+    headers = {"webhook-id": "msg_1", "content-type": "application/json", "x-empty": "", "accept-encoding": "gzip"}
+    response = sender.response(receiver.url + "?a=b", **headers)
+    assert receiver.requests == [
+        b"POST /hook?a=b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nwebhook-id: msg_1\r\ncontent-type: application/json\r\n"
+        b"x-empty:\r\nContent-Length: 2\r\n\r\n{}" % receiver.port
+    ]
+    assert (response.status_code, response.reason, response.content) == (204, "No Content", b"")
+    assert response.headers["X-ONE"] == "1, 2"
+    assert response.elapsed.total_seconds() > 0
+    assert response.ok
+    assert response.url == receiver.url + "?a=b"
+    assert not response.cookies
+    assert response.history == []
+
+
+def test_connections_are_kept(sender: Sender, receive: Receive) -> None:
+    """Requests one after another use one connection, and the count of opened ones says so."""
+    receiver = receive(NO_CONTENT)
+    for _ in range(5):
+        sender.response(receiver.url)
+        assert sender.adapter.in_flight == 0
+    assert receiver.connections == sender.adapter.connections_opened == 1
+
+
+@pytest.mark.parametrize("then", ["close", "reset", "hang", "drip", "endless"])
+@pytest.mark.parametrize("status", [200, 410, 503])
+def test_a_status_line_is_the_answer_whatever_the_body_does(
+    make_sender: MakeSender, receive: Receive, then: str, status: int
+) -> None:
+    """A cut, slow, endless or reset body changes nothing about the status, and at most 64 KiB of it are kept."""
+    sender = make_sender(timeout=0.7)
+    receiver = receive(b"HTTP/1.1 %d X\r\nRetry-After: 7\r\nContent-Length: 999999999\r\n\r\nabc" % status, then)
+    begin = time.monotonic()
+    response = sender.response(receiver.url)
+    assert time.monotonic() - begin < 2
+    assert response.status_code == status
+    assert response.headers["retry-after"] == "7"
+    if then != "reset":  # which may overtake the body
+        assert response.content.startswith(b"abc")
+    assert len(response.content) == 65536 if then == "endless" else len(response.content) < 100
+
+
+def test_a_body_of_64_kib_is_kept_whole(sender: Sender, receive: Receive) -> None:
+    """The limit itself is not cut, and the connection stays."""
+    receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + b"y" * 65536)
+    assert sender.response(receiver.url).content == b"y" * 65536
+    sender.response(receiver.url)
+    assert receiver.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "then", "error"),
+    [
+        (b"", "close", errors.ConnectionError),
+        (b"", "reset", errors.ConnectionError),
+        (b"", "hang", errors.ReadTimeout),
+        (b"HTTP/1.1 20", "hang", errors.ReadTimeout),
+        (b"HTTP/1.1 20", "close", errors.ConnectionError),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "hang", errors.ReadTimeout),
+        (b"SSH-2.0-OpenSSH\r\n", "hang", errors.ConnectionError),
+        (b"\x00" * 100, "hang", errors.RequestException),
+        (b"", "endless", errors.RequestException),
+    ],
+)
+def test_no_status_line_is_an_error(
+    make_sender: MakeSender, receive: Receive, text: bytes, then: str, error: type[Exception]
+) -> None:
+    """What is no HTTP answer is an exception of requests, with its request, within the time limit."""
+    sender = make_sender(timeout=0.5)
+    receiver = receive(text, then)
+    result = sender.result(receiver.url)
+    assert isinstance(result, error)
+    assert isinstance(result, requests.RequestException)
+    assert result.request is not None
+    assert str(result)
+
+
+def test_endless_headers_are_bounded(make_sender: MakeSender, receive: Receive) -> None:
+    """Libcurl stops at 300 KiB of headers; the status line counts."""
+    sender = make_sender(timeout=5)
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            connection.sendall(b"x-pad: " + b"x" * 1000 + b"\r\n")
+
+    receiver = receive(behave)
+    begin = time.monotonic()
+    assert sender.response(receiver.url).status_code == 200
+    assert time.monotonic() - begin < 3
+
+
+def test_redirects_are_returned(sender: Sender, receive: Receive) -> None:
+    """A 3xx is an answer like any other: its target is never asked."""
+    target = receive(NO_CONTENT)
+    receiver = receive(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % target.url.encode())
+    assert sender.response(receiver.url).status_code == 302
+    assert target.connections == 0
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("2130706433", "0x7f.1", "0177.1", "127.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "[::]", "0.0.0.0", "localhost"),  # noqa: S104 (nothing binds)
+        *("169.254.169.254", "10.0.0.1", "100.64.0.1", "224.0.0.1", "255.255.255.255", "[fe80::1]", "[fc00::1]"),
+        *("[64:ff9b::7f00:1]", "[2002:7f00:1::]", "127%2e0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_forbidden_addresses_are_refused_at_the_socket(
+    make_sender: MakeSender, receive: Receive, scheme: str, host: str
+) -> None:
+    """No spelling of a private address opens a connection, also none that only libcurl understands."""
+    sender = make_sender(egress=EgressPolicy(allow_http=True))
+    receiver = receive(NO_CONTENT)
+    result = sender.result(f"{scheme}://{host}:{receiver.port}/")
+    assert isinstance(result, errors.ConnectionError)
+    if "%" not in host:
+        assert isinstance(result, EgressRefused)
+        assert "WEBHOOK_ALLOW_NETWORKS" in str(result)
+        assert result.request is not None
+    assert sender.adapter.connections_opened == receiver.connections == 0
+
+
+def test_the_environments_proxy_is_not_obeyed(
+    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive
+) -> None:
+    """With http_proxy obeyed, the egress rule would see the proxy only."""
+    proxy, receiver = receive(NO_CONTENT), receive(NO_CONTENT)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+    make_sender().response(receiver.url)
+    assert (proxy.connections, receiver.connections) == (0, 1)
+
+
+def test_a_configured_proxy_gets_every_request(
+    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive
+) -> None:
+    """With a proxy nothing is resolved here, no egress rule applies, and no_proxy opens no way around it."""
+    monkeypatch.setenv("no_proxy", "*")
+    proxy = receive(NO_CONTENT)
+    sender = make_sender(egress=EgressPolicy(), proxy=f"http://127.0.0.1:{proxy.port}")
+    assert sender.response("http://name-that-does-not-resolve.invalid/x").status_code == 204
+    assert proxy.requests[0].startswith(b"POST http://name-that-does-not-resolve.invalid/x HTTP/1.1")
+    refusing = receive(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    sender = make_sender(proxy=f"http://127.0.0.1:{refusing.port}")
+    result = sender.result("https://receiver.invalid/")
+    assert isinstance(result, errors.ConnectionError)
+    assert "403" in str(result)
+
+
+@pytest.mark.parametrize("then", ["close", "hang", "keep"])
+def test_a_proxys_200_is_not_the_receivers(make_sender: MakeSender, receive: Receive, then: str) -> None:
+    """The answer to CONNECT delivers nothing, whatever becomes of the tunnel."""
+    proxy = receive(b"HTTP/1.1 200 Connection established\r\n\r\n", then)
+    sender = make_sender(proxy=f"http://127.0.0.1:{proxy.port}", connect_timeout=0.3)
+    assert isinstance(sender.result("https://receiver.invalid/"), errors.ConnectionError)
+    assert proxy.requests[0].startswith(b"CONNECT receiver.invalid:443 ")
+
+
+def test_a_name_that_does_not_resolve(sender: Sender) -> None:
+    """The error names the name; asked again at once it comes from the cache."""
+    for _ in range(2):
+        result = sender.result("http://nowhere.invalid/")
+        assert isinstance(result, errors.ConnectionError)
+        assert "'nowhere.invalid' does not resolve" in str(result)
+
+
+def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
+    """A name is resolved here and handed to libcurl, whatever its case and with a final dot."""
+    receiver = receive(NO_CONTENT)
+    sender.adapter._resolver._cache["dotted.test."] = _Entry(("127.0.0.1",), time.monotonic() + 60)
+    for host in ("localhost", "LOCALHOST", "dotted.test."):
+        assert sender.response(f"http://{host}:{receiver.port}/").status_code == 204
+
+
+def test_a_name_that_hangs_is_a_connect_timeout(make_sender: MakeSender, receive: Receive) -> None:
+    """A look-up without an answer ends at connect_timeout, and other names and addresses go on meanwhile."""
+    receiver = receive(NO_CONTENT)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        sender = make_sender(connect_timeout=0.5, nameservers=[f"127.0.0.1:{silent.getsockname()[1]}"])
+        hung: list[Result] = []
+        for number in range(50):
+            sender.submit(f"http://hung{number}.test/", hung)
+        begin = time.monotonic()
+        assert sender.response(f"http://localhost:{receiver.port}/").status_code == 204
+        assert time.monotonic() - begin < 0.3
+        sender.turn_until(lambda: len(hung) == 50)
+    assert {type(result) for result in hung} == {errors.ConnectTimeout}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("x", "a\r\nb: c"), ("x", "a\nb"), ("x", "a\0b"), ("x", "\u00e9"), ("x", "a\tb"), ("x", "\x7f")),
+        *(("a b", "x"), ("a:b", "x"), ("", "x"), ("a\r\nb", "x"), ("\u00e9", "x"), ("Host: x", "y")),
+        *(("Host", "evil"), ("hOST", "evil"), ("Transfer-Encoding", "chunked"), ("Connection", "close")),
+    ],
+)
+def test_dangerous_headers_never_reach_the_wire(sender: Sender, receive: Receive, name: str, value: str) -> None:
+    """Whatever libcurl would pass through is InvalidHeader, and nothing is sent."""
+    receiver = receive(NO_CONTENT)
+    request = sender.prepare(receiver.url)
+    request.headers[name] = value
+    results: list[Result] = []
+    sender.adapter.submit(request, results.append)
+    assert results == []
+    sender.turn_until(lambda: results)
+    assert isinstance(results[0], errors.InvalidHeader)
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "nonsense", "", "file:///etc/passwd"]
+)
+def test_a_nonsense_url_is_invalid(sender: Sender, url: str) -> None:
+    """A URL that cannot be sent to ends as InvalidURL, not as an exception out of submit."""
+    request = sender.prepare("http://127.0.0.1/")
+    request.url = url
+    results: list[Result] = []
+    sender.adapter.submit(request, results.append)
+    sender.turn_until(lambda: results)
+    assert isinstance(results[0], errors.InvalidURL)
+
+
+def test_nobody_listens(sender: Sender) -> None:
+    """A refused connection is a ConnectionError and no time-out."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = sender.result(f"http://127.0.0.1:{port}/")
+    assert isinstance(result, errors.ConnectionError)
+    assert not isinstance(result, errors.Timeout | EgressRefused)
+
+
+def test_a_connection_that_is_not_accepted_times_out(make_sender: MakeSender) -> None:
+    """A full backlog (or a firewall that drops) and a hung TLS handshake are a ConnectTimeout."""
+    sender = make_sender(connect_timeout=0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=10) as listener:  # the kernel does the connecting
+        result = sender.result(f"https://127.0.0.1:{listener.getsockname()[1]}/")
+    assert isinstance(result, errors.ConnectTimeout)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as filling:
+        for _ in range(4):
+            client = filling.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        result = sender.result(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    assert isinstance(result, errors.ConnectTimeout)
+
+
+def test_a_request_may_have_its_own_time_limit(sender: Sender, receive: Receive) -> None:
+    """`timeout` of submit replaces the adapter's, for that request only."""
+    receiver = receive(b"", "hang")
+    results: list[Result] = []
+    begin = time.monotonic()
+    sender.adapter.submit(sender.prepare(receiver.url), results.append, timeout=0.2)
+    sender.turn_until(lambda: results)
+    assert isinstance(results[0], errors.ReadTimeout)
+    assert time.monotonic() - begin < 1
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_certificates_are_verified(
+    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, authority: trustme.CA
+) -> None:
+    """A trusted certificate with the right name passes, by TLS on kept connections; all others are an SSLError."""
+    good = receive(NO_CONTENT, tls=tls(authority, "127.0.0.1"))
+    other = receive(NO_CONTENT, tls=tls(authority, "x.test"))
+    assert isinstance(make_sender().result(good.url), errors.SSLError)
+    with authority.cert_pem.tempfile() as bundle:
+        monkeypatch.setenv("SSL_CERT_FILE", bundle)
+        sender = make_sender()
+        for _ in range(3):
+            assert sender.response(good.url).status_code == 204
+        assert good.requests
+        assert sender.adapter.connections_opened == 1
+        assert isinstance(sender.result(other.url), errors.SSLError)
+    assert other.requests == []

@@ -1,0 +1,154 @@
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from consumer.sending.poller import READ, WRITE, Poller
+
+
+@pytest.fixture(params=[pytest.param(True, id="epoll"), pytest.param(False, id="selectors")])
+def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
+    if request.param and not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll")
+    result = Poller(use_epoll=request.param)
+    yield result
+    result.close()
+
+
+def test_a_ready_descriptor_calls_its_handler(poller: Poller) -> None:
+    """A handler runs when its descriptor is ready, with what it is ready for, and no longer after `unregister`."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: list[int] = []
+        poller.register(ours.fileno(), READ, seen.append)
+        poller.turn(0)
+        assert seen == []
+        theirs.send(b"x")
+        poller.turn(1)
+        assert seen == [READ]
+        poller.modify(ours.fileno(), WRITE)
+        poller.turn(1)
+        assert seen[1:] == [WRITE]
+        poller.unregister(ours.fileno())
+        poller.turn(0)
+        assert len(seen) == 2
+
+
+def test_a_descriptor_closed_before_it_is_unregistered(poller: Poller) -> None:
+    """Libcurl and c-ares close descriptors first and tell later: that is no error, and the number can be used again."""
+    reader, writer = os.pipe()
+    poller.register(reader, READ, lambda _: None)
+    os.close(reader)
+    poller.unregister(reader)
+    again, other = os.pipe()
+    assert again == reader
+    seen: list[int] = []
+    poller.register(again, READ, seen.append)
+    os.write(other, b"x")
+    poller.turn(1)
+    assert seen
+    poller.unregister(again)
+    for fd in (writer, again, other):
+        os.close(fd)
+
+
+def test_post_from_another_thread_wakes_the_loop(poller: Poller) -> None:
+    """A posted callback ends a wait at once and runs on the loop's thread."""
+    poller.turn(0)
+    ran: list[int] = []
+    thread = threading.Timer(0.05, lambda: poller.post(lambda: ran.append(threading.get_ident())))
+    thread.start()
+    begin = time.monotonic()
+    poller.turn(5)
+    thread.join()
+    poller.turn(0)
+    assert ran == [threading.get_ident()]
+    assert time.monotonic() - begin < 2
+
+
+def test_many_posts_are_all_run_in_order(poller: Poller) -> None:
+    """More wake-ups than the wake-up socket holds lose no callback."""
+    ran: list[int] = []
+    poller.turn(0)
+
+    def flood() -> None:
+        for number in range(20_000):
+            poller.post(lambda number=number: ran.append(number))  # type: ignore[misc]
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    thread.join()
+    poller.turn(0)
+    assert ran == list(range(20_000))
+
+
+def test_a_callback_that_posts_does_not_starve_the_sockets(poller: Poller) -> None:
+    """What a posted callback posts runs in the next turn, which does not wait."""
+    ran = 0
+
+    def again() -> None:
+        nonlocal ran
+        ran += 1
+        poller.post(again)
+
+    poller.post(again)
+    begin = time.monotonic()
+    for _ in range(3):
+        poller.turn(5)
+    assert ran == 3
+    assert time.monotonic() - begin < 2
+
+
+def test_timers_follow_the_injected_clock() -> None:
+    """A timer fires once, at its deadline and not before."""
+    now = 100.0
+    poller = Poller(lambda: now)
+    fired: list[float] = []
+    timer = poller.timer(lambda: fired.append(now))
+    timer.deadline = 100.01
+    poller.turn(0)
+    assert fired == []
+    now = 100.02
+    poller.turn(5)
+    poller.turn(0)
+    assert fired == [100.02]
+    timer.deadline = 101
+    poller.remove_timer(timer)
+    now = 102
+    poller.turn(0)
+    assert fired == [100.02]
+    poller.close()
+
+
+def test_an_error_is_raised_when_all_have_run(poller: Poller) -> None:
+    """One callback's bug neither hides nor keeps the others from running."""
+    ran: list[str] = []
+
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    timer = poller.timer(bug)
+    timer.deadline = 0.0
+    poller.post(lambda: ran.append("posted"))
+    with pytest.raises(ZeroDivisionError):
+        poller.turn(0)
+    assert ran == ["posted"]
+    poller.post(bug)
+    poller.post(bug)
+    with pytest.raises(ExceptionGroup) as caught:
+        poller.turn(0)
+    assert len(caught.value.exceptions) == 2
+    poller.turn(0)
+
+
+def test_post_after_close_is_lost_without_an_error(poller: Poller) -> None:
+    """A thread that finishes late (a database, c-ares) must not fail because the loop has gone."""
+    poller.turn(0)
+    poller.close()
+    thread = threading.Thread(target=poller.post, args=(lambda: None,))
+    thread.start()
+    thread.join()

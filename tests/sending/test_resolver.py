@@ -1,0 +1,167 @@
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from consumer.sending.poller import Poller
+from consumer.sending.resolver import Answer, Resolver, Unresolved
+
+
+class NameServer:
+    """Answers A queries of names below `good.test` with 192.0.2.7; hangs for `hung`, NXDOMAIN for all else."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        self.queries: list[str] = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            query, client = self.socket.recvfrom(4096)
+            if query == b"stop":
+                return
+            labels, place = [], 12
+            while query[place]:
+                labels.append(query[place + 1 : place + 1 + query[place]].decode())
+                place += 1 + query[place]
+            kind = struct.unpack_from("!H", query, place + 1)[0]
+            question, name = query[12 : place + 5], ".".join(labels).lower()
+            self.queries.append(name)
+            if "hung" in name:
+                continue
+            good = name.endswith("good.test")
+            answers = (
+                b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((192, 0, 2, 7)) if good and kind == 1 else b""
+            )
+            head = query[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, bool(answers), 0, 0)
+            self.socket.sendto(head + question + answers, client)
+
+    def close(self) -> None:
+        host, port = self.address.split(":")
+        self.socket.sendto(b"stop", (host, int(port)))
+        self.thread.join()
+        self.socket.close()
+
+
+@pytest.fixture
+def server() -> Iterator[NameServer]:
+    result = NameServer()
+    yield result
+    result.close()
+
+
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    result = Poller()
+    yield result
+    result.close()
+
+
+def turn_until(poller: Poller, done: Callable[[], object], limit: float = 10) -> None:
+    deadline = time.monotonic() + limit
+    while not done():
+        assert time.monotonic() < deadline
+        poller.turn(0.05)
+
+
+def ask(poller: Poller, resolver: Resolver, name: str) -> Answer:
+    answers: list[Answer] = []
+    resolver.resolve(name, answers.append)
+    assert answers == []  # never inside the call
+    turn_until(poller, lambda: answers)
+    return answers[0]
+
+
+def test_a_name_resolves_and_is_cached(poller: Poller, server: NameServer) -> None:
+    """Two look-ups at once are one query, and the answer is served from the cache until it expires (30 s here)."""
+    now = 0.0
+    resolver = Resolver(poller, timeout=5, servers=[server.address], clock=lambda: now)
+    answers: list[Answer] = []
+    resolver.resolve("a.good.test", answers.append)
+    resolver.resolve("a.good.test", answers.append)
+    turn_until(poller, lambda: len(answers) == 2)
+    assert answers == [("192.0.2.7",)] * 2
+    assert server.queries.count("a.good.test") == 2  # A and AAAA
+    now = 29.9
+    assert resolver.cached("a.good.test") == ("192.0.2.7",)
+    now = 30.1
+    assert resolver.cached("a.good.test") is None
+    resolver.close()
+
+
+def test_a_name_that_does_not_exist(poller: Poller, server: NameServer) -> None:
+    """The refusal names the name, and is cached for a second."""
+    now = 0.0
+    resolver = Resolver(poller, timeout=5, servers=[server.address], clock=lambda: now)
+    answer = ask(poller, resolver, "nowhere.test")
+    assert isinstance(answer, Unresolved)
+    assert "'nowhere.test' does not resolve" in answer.text
+    assert resolver.cached("nowhere.test") == answer
+    now = 1.1
+    assert resolver.cached("nowhere.test") is None
+    resolver.close()
+
+
+def test_fifty_hung_names_delay_no_other(poller: Poller, server: NameServer) -> None:
+    """A look-up that never answers takes nothing from the others, and ends by itself at the time limit."""
+    resolver = Resolver(poller, timeout=1.0, servers=[server.address])
+    hung: list[Answer] = []
+    begin = time.monotonic()
+    for number in range(50):
+        resolver.resolve(f"hung{number}.test", hung.append)
+    assert ask(poller, resolver, "b.good.test") == ("192.0.2.7",)
+    assert time.monotonic() - begin < 0.5
+    turn_until(poller, lambda: len(hung) == 50)
+    assert 0.9 < time.monotonic() - begin < 3
+    assert all(isinstance(answer, Unresolved) and answer.timed_out for answer in hung)
+    resolver.close()
+
+
+def test_a_later_look_up_has_its_own_time_limit(poller: Poller, server: NameServer) -> None:
+    """The one timer serves look-ups that started at different times."""
+    resolver = Resolver(poller, timeout=0.4, servers=[server.address])
+    first: list[float] = []
+    second: list[float] = []
+    begin = time.monotonic()
+    resolver.resolve("hung1.test", lambda _: first.append(time.monotonic() - begin))
+    turn_until(poller, lambda: time.monotonic() - begin > 0.2)
+    resolver.resolve("hung2.test", lambda _: second.append(time.monotonic() - begin))
+    turn_until(poller, lambda: second)
+    assert first[0] == pytest.approx(0.4, abs=0.15)
+    assert second[0] == pytest.approx(0.6, abs=0.15)
+    resolver.close()
+
+
+def test_the_systems_own_names_work(poller: Poller) -> None:
+    """`localhost` and /etc/hosts are read as the system does."""
+    resolver = Resolver(poller, timeout=5)
+    answer = ask(poller, resolver, "localhost")
+    assert isinstance(answer, tuple)
+    assert "127.0.0.1" in answer
+    resolver.close()
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".test", "a..b", "-", "x" * 300])
+def test_impossible_names_are_unresolved(poller: Poller, server: NameServer, name: str) -> None:
+    """A name that no query can be made of ends as unresolved and raises nothing."""
+    resolver = Resolver(poller, timeout=2, servers=[server.address])
+    assert isinstance(ask(poller, resolver, name), Unresolved)
+    resolver.close()
+
+
+def test_close_with_look_ups_open(poller: Poller, server: NameServer) -> None:
+    """No callback runs after `close`."""
+    resolver = Resolver(poller, timeout=0.2, servers=[server.address])
+    answers: list[Answer] = []
+    resolver.resolve("hung.test", answers.append)
+    resolver.close()
+    deadline = time.monotonic() + 0.4
+    while time.monotonic() < deadline:
+        poller.turn(0.05)
+    assert answers == []

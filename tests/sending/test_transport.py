@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from requests import exceptions as errors
+
+from consumer.sending.poller import raise_descriptor_limit
+from consumer.sending.resolver import _Entry
+from consumer.sending.transport import Result
+
+if TYPE_CHECKING:
+    from tests.sending.conftest import MakeSender, Receive, Sender
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
+
+
+def test_a_stale_answer_is_not_used_again(sender: Sender, receive: Receive) -> None:
+    """A handle that loaded a name's address into libcurl's cache does not load it again when the name has moved."""
+    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
+    cache = sender.adapter._resolver._cache
+    for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
+        cache["moving.test"] = _Entry((address,), time.monotonic() + 60)
+        answered = sender.result(f"http://moving.test:{receiver.port}/")
+        assert isinstance(answered, requests.Response) is result, answered
+
+
+def test_an_answer_that_was_never_loaded_is_not_loaded_later(sender: Sender, receive: Receive) -> None:
+    """A cancelled transfer leaves no address on its handle, which carries another request next."""
+    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
+    name, other = f"http://moving.test:{receiver.port}/", receiver.url
+    cache = sender.adapter._resolver._cache
+    cache["moving.test"] = _Entry(("127.0.0.2",), time.monotonic() + 60)
+    transfers = [sender.submit(name, []), sender.submit(other, [])]
+    for transfer in transfers:
+        sender.adapter.cancel(transfer)
+    cache["moving.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
+    results: list[Result] = []
+    sender.submit(name, results)
+    sender.submit(other, results)  # on the handle that was to load 127.0.0.2
+    sender.turn_until(lambda: len(results) == 2)
+    assert len(sender.adapter._slots) == 2
+    assert sender.response(name).status_code == 204
+
+
+def test_a_new_name_is_handed_over_before_any_request_needs_it(sender: Sender, receive: Receive) -> None:
+    """Of many requests to a name in one turn one carries the address, and libcurl asks no resolver of its own."""
+    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
+    sender.adapter._resolver._cache["new.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
+    results: list[Result] = []
+    for _ in range(50):
+        sender.submit(f"http://new.test:{receiver.port}/", results)
+    sender.turn_until(lambda: len(results) == 50)
+    assert all(isinstance(result, requests.Response) for result in results), results
+
+
+def test_a_handle_forgets_the_status_it_had(sender: Sender, receive: Receive) -> None:
+    """A failure on a handle that has just carried a 204 is a failure."""
+    good = receive(NO_CONTENT)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    for url in (nobody, "http://10.0.0.1/", good.url.replace("http:", "https:"), receive(b"", "close").url):
+        assert sender.response(good.url).status_code == 204
+        assert isinstance(sender.result(url), errors.ConnectionError)
+    assert len(sender.adapter._slots) == 1
+
+
+def test_cancel_at_any_time(sender: Sender, receive: Receive) -> None:
+    """A cancelled transfer calls nobody back: just submitted, resolving, on the wire, or twice."""
+    receiver = receive(b"", "hang")
+    results: list[Result] = []
+    cancel = sender.adapter.cancel
+    cancel(sender.submit(receiver.url, results))
+    cancel(sender.submit("http://nowhere.invalid/", results))
+    cancel(sender.submit("nonsense:", results))
+    waiting = sender.submit(receiver.url, results)
+    sender.turn_until(lambda: receiver.requests)
+    assert sender.adapter.in_flight == 1
+    cancel(waiting)
+    cancel(waiting)
+    assert sender.adapter.in_flight == 0
+    for _ in range(10):
+        sender.poller.turn(0.02)
+    assert results == []
+    assert sender.response(receive(NO_CONTENT).url).status_code == 204
+
+
+def test_a_callback_may_cancel_and_submit(sender: Sender, receive: Receive) -> None:
+    """Of two transfers that end in one turn, the first may cancel the second and take its handle."""
+    receiver = receive(NO_CONTENT)
+    other = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother")
+    ended: list[str] = []
+    late: list[Result] = []
+
+    def end(name: str, _result: Result) -> None:
+        ended.append(name)
+        for transfer in transfers:
+            sender.adapter.cancel(transfer)
+        sender.submit(other.url, late)
+
+    prepared = sender.prepare(receiver.url)
+    transfers = [sender.adapter.submit(prepared, partial(end, name)) for name in "ab"]
+    while len(receiver.requests) < 2:
+        sender.poller.turn(0)
+    time.sleep(0.1)  # both answers are in the kernel now
+    sender.turn_until(lambda: late)
+    assert len(ended) == 1
+    assert isinstance(late[0], requests.Response)
+    assert late[0].content == b"other"
+
+
+def test_a_callback_that_raises_is_raised_by_turn(sender: Sender, receive: Receive) -> None:
+    """A bug in a callback surfaces from `turn`, after which everything works on."""
+    receiver = receive(NO_CONTENT)
+
+    def bug(_result: Result) -> None:
+        raise ZeroDivisionError
+
+    results: list[Result] = []
+    sender.adapter.submit(sender.prepare(receiver.url), bug)
+    sender.submit(receiver.url, results)
+    with pytest.raises(ZeroDivisionError):
+        sender.turn_until(lambda: False)
+    sender.turn_until(lambda: results)
+    assert sender.adapter.in_flight == 0
+    assert sender.response(receiver.url).status_code == 204
+
+
+def test_a_bug_in_the_policy_is_raised_by_turn(make_sender: MakeSender, receive: Receive) -> None:
+    """No exception is lost in libcurl's frames, and without a judgement nothing is connected to."""
+    sender = make_sender(egress=None)
+    receiver = receive(NO_CONTENT)
+    sender.adapter._policy = type("Broken", (), {"refusal": lambda *_: 1 / 0})()
+    results: list[Result] = []
+    sender.submit(receiver.url, results)
+    with pytest.raises(ZeroDivisionError):
+        sender.turn_until(lambda: False)
+    sender.turn_until(lambda: results)
+    assert isinstance(results[0], errors.ConnectionError)
+    assert receiver.connections == 0
+
+
+def test_close_cancels_what_is_open(make_sender: MakeSender, receive: Receive) -> None:
+    """After `close` nothing is in flight, nothing is called back, and closing again is no error."""
+    sender = make_sender()
+    receiver = receive(b"", "hang")
+    results: list[Result] = []
+    for url in (receiver.url, "http://nowhere.invalid/"):
+        sender.submit(url, results)
+    sender.poller.turn(0)
+    sender.adapter.close()
+    sender.adapter.close()
+    assert sender.adapter.in_flight == 0
+    sender.poller.turn(0)
+    assert results == []
+
+
+def test_send_blocks_and_raises(sender: Sender, receive: Receive) -> None:
+    """`send` gives the response or raises what `submit` would have handed over."""
+    receiver = receive(NO_CONTENT)
+    assert sender.adapter.send(sender.prepare(receiver.url), timeout=(1, 2)).status_code == 204
+    with pytest.raises(errors.ReadTimeout):
+        sender.adapter.send(sender.prepare(receive(b"", "hang").url), timeout=0.2)
+    sender.poller.post(partial(divmod, 1, 0))
+    with pytest.raises(ZeroDivisionError):
+        sender.adapter.send(sender.prepare(receiver.url))
+    assert sender.adapter.in_flight == 0
+
+
+def test_a_session_with_an_auth_plug_in(sender: Sender, receive: Receive) -> None:
+    """Users' habits apply: a mounted session, requests.auth, JSON bodies and answers, a digest challenge."""
+    receiver = receive(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{"a": 1}')
+    with requests.Session() as session:
+        session.mount("http://", sender.adapter)
+        response = session.post(receiver.url, json={"b": 2}, auth=("user", "password"))
+        assert response.json() == {"a": 1}
+        assert response.encoding == "utf-8"
+        assert b"Authorization: Basic dXNlcjpwYXNzd29yZA==\r\n" in receiver.requests[0]
+        assert receiver.requests[0].endswith(b'{"b": 2}')
+
+        challenge = (
+            b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\nContent-Length: 0\r\n\r\n'
+        )
+
+        def behave(connection: socket.socket, request: bytes) -> bool:
+            connection.sendall(NO_CONTENT if b"Authorization: Digest" in request else challenge)
+            return True
+
+        digest = requests.auth.HTTPDigestAuth("user", "password")
+        assert session.post(receive(behave).url, data=b"x", auth=digest).status_code == 204
+        assert session.get(receiver.url).json() == {"a": 1}
+
+
+def test_two_thousand_in_flight(make_sender: MakeSender) -> None:
+    """Far more transfers than `select` could wait for are open at once, and every one is answered."""
+    if raise_descriptor_limit() < 6000:
+        pytest.skip("needs 6,000 descriptors (ulimit -Hn)")
+    count = 2000
+    sender = make_sender(timeout=30, connect_timeout=20)
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        connections: list[socket.socket] = []
+
+        def serve() -> None:
+            connections.extend(listener.accept()[0] for _ in range(count))
+            for connection in connections:
+                connection.recv(65536)
+                connection.sendall(NO_CONTENT)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        results: list[Result] = []
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        for _ in range(count):
+            sender.submit(url, results)
+        assert sender.adapter.in_flight == count
+        sender.turn_until(lambda: len(results) == count, 30)
+        thread.join()
+        assert {result.status_code for result in results if isinstance(result, requests.Response)} == {204}
+        assert sender.adapter.connections_opened == count
+        for connection in connections:
+            connection.close()
