@@ -1,0 +1,65 @@
+"""When a failed attempt is made again: a tenacity policy that a loop drives.
+
+tenacity decides (`iter`), the loop waits: in memory or, for long waits, in the database. A stored delivery goes on
+where it was, since all that the policy reads is the number of attempts made. A delivery that succeeds never comes here.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from tenacity import BaseRetrying, DoSleep, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity.wait import wait_base, wait_chain, wait_fixed, wait_none, wait_random
+
+from consumer.delivery.outcome import Failed
+
+MOST_RETRY_AFTER = 86400.0  # seconds; a receiver may push its next attempt back by a day, not out of the schedule
+
+
+class Retry(NamedTuple):
+    """Again, `wait` seconds from now."""
+
+    wait: float
+
+
+class GiveUp(NamedTuple):
+    """The schedule is used up."""
+
+
+class wait_at_least_retry_after(wait_base):  # noqa: N801 (tenacity's naming: it reads as a word in a sentence)
+    """Another wait, made later, never earlier, by what the receiver asked for."""
+
+    def __init__(self, wait: wait_base) -> None:
+        self.wait = wait
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Seconds to wait before the next attempt."""
+        wait = self.wait(retry_state)
+        failed = retry_state.outcome.result() if retry_state.outcome else None
+        asked = failed.retry_after if isinstance(failed, Failed) else None
+        return max(wait, min(asked or 0.0, MOST_RETRY_AFTER))
+
+
+class RetryPolicy(BaseRetrying):
+    """`schedule`: seconds before the second, third, … attempt; each stretched by a random part of up to `jitter`."""
+
+    def __init__(self, schedule: Sequence[float], jitter: float) -> None:
+        waits = [wait_fixed(seconds) + wait_random(0, seconds * jitter) for seconds in schedule]
+        super().__init__(
+            retry=retry_if_result(lambda outcome: isinstance(outcome, Failed)),
+            stop=stop_after_attempt(len(schedule) + 1),
+            wait=wait_at_least_retry_after(wait_chain(*waits)) if waits else wait_none(),
+            retry_error_callback=lambda _: GiveUp(),
+        )
+
+    def decide(self, attempts: int, failed: Failed) -> Retry | GiveUp:
+        """What follows after `attempts` (1 or more) attempts have been made and the last one `failed`."""
+        state = RetryCallState(self, fn=None, args=(), kwargs={})
+        state.attempt_number = attempts
+        state.set_result(failed)
+        self.begin()
+        action = self.iter(state)
+        return Retry(float(action)) if isinstance(action, DoSleep) else GiveUp()
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refused: this policy never sleeps, so it cannot run a function."""
+        raise TypeError("a RetryPolicy decides; the loop waits")

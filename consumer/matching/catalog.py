@@ -1,0 +1,175 @@
+"""Which subscriptions get an event: the look-up, and the cache in front of it."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+
+import structlog
+from sqlalchemy import Engine, Row, Select, select
+
+from consumer.database import any_of, reading
+from consumer.endpoint import Endpoint
+from consumer.vault import signing_keys
+from models import Subscription, SubscriptionSecret
+
+log = structlog.get_logger(__name__)
+
+MOST_TYPES = 100_000  # about 30 MB of empty answers; then the cache starts afresh
+BACK_OFF = (0.1, 5.0)  # seconds: the first wait after a failed look-up, the longest
+
+Answer = Mapping[str, tuple[Endpoint, ...]]
+Ask = Callable[[tuple[str, ...], Callable[[Answer | Exception], None]], None]
+
+
+class Broken:
+    """Subscriptions that match nothing because they cannot be used, and why. Each is logged when that changes."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, dict[int, str]] = {}  # by event type
+
+    def __len__(self) -> int:
+        return sum(map(len, self._reasons.values()))
+
+    def found(self, types: Iterable[str], reasons: Mapping[str, Mapping[int, str]]) -> None:
+        """A look-up of `types` found `reasons` (event type to subscription to why) and no others."""
+        for event_type in types:
+            before = self._reasons.pop(event_type, {})
+            if now := dict(reasons.get(event_type, {})):
+                self._reasons[event_type] = now
+            for subscription_id, reason in now.items():
+                if before.get(subscription_id) != reason:
+                    log.error("subscription left out", subscription=subscription_id, reason=reason)
+
+
+def find_endpoints(
+    engine: Engine,
+    types: Sequence[str],
+    default_secrets: tuple[bytes, ...],
+    decrypt: Callable[[str], bytes],
+    *,
+    broken: Broken | None = None,
+    clock: Callable[[], float] = time.time,
+) -> dict[str, tuple[Endpoint, ...]]:
+    """The enabled subscriptions of each of `types` (one or more), by id, in one statement; every type is a key.
+
+    `default_secrets` sign for a subscription that has none of its own; `decrypt` turns a stored secret into key bytes.
+    A subscription whose secrets cannot be used is left out and noted in `broken`.
+    """
+    now = datetime.fromtimestamp(clock(), UTC)
+    with reading(engine) as connection:
+        rows = connection.execute(lookup(types)).all()
+    found: dict[str, list[Endpoint]] = {event_type: [] for event_type in types}
+    reasons: dict[str, dict[int, str]] = {}
+    for (event_type, subscription_id, url), secrets in groupby(rows, _subscription):
+        stored = [(row.secret, row.expires_at) for row in secrets if row.secret is not None]
+        try:
+            keys = signing_keys(stored, default_secrets, decrypt, now)
+        except ValueError as error:
+            reasons.setdefault(event_type, {})[subscription_id] = str(error)
+        else:
+            found[event_type].append(Endpoint(subscription_id, url, keys))
+    if broken is not None:
+        broken.found(found, reasons)
+    return {event_type: tuple(endpoints) for event_type, endpoints in found.items()}
+
+
+def lookup(types: Sequence[str]) -> Select[str, int, str, str, datetime | None]:
+    """The statement of `find_endpoints`: a row for each subscription and secret, its secrets newest first."""
+    secret = SubscriptionSecret
+    return (
+        select(Subscription.event_type, Subscription.id, Subscription.url, secret.secret, secret.expires_at)
+        .outerjoin(secret, secret.subscription_id == Subscription.id)
+        .where(any_of(Subscription.event_type.expression, types), Subscription.enabled == 1)
+        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
+    )
+
+
+class Catalog:
+    """Answers of the look-up, kept for `ttl` seconds. Lives on the loop; at most one look-up is under way.
+
+    An answer's age is the time from when it was asked for to when the record arrived: what was committed `ttl` before a
+    record came is seen, however long the look-up takes, and with a `ttl` of 0 it answers those who wait for it.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        ttl: float,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`ask(types, done)` starts a look-up and calls `done` later, on the loop; `on_change` follows each answer."""
+        self._ask = ask
+        self._ttl = ttl
+        self._clock = clock
+        self._on_change = on_change
+        self._entries: dict[str, tuple[float, tuple[Endpoint, ...]]] = {}
+        self._wanted: dict[str, None] = {}  # a set that keeps its order
+        self._asking = False
+        self._wait = BACK_OFF[0]
+        self._retry_at = 0.0
+        self.fault: str | None = None  # why the last look-up failed
+        self.generation = 0  # grows with each answer
+
+    def match(self, event_type: str, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
+        """The subscriptions for an event that arrived then (the clock's seconds; None: now).
+
+        None if nothing recent enough is known: say `want`, and ask again when `generation` has grown.
+        """
+        entry = self._entries.get(event_type)
+        if entry is None:
+            return None
+        age = (self._clock() if arrived is None else arrived) - entry[0]
+        if age > self._ttl:
+            return None
+        if age > self._ttl / 2:  # a steady flow never waits for the database
+            self.want((event_type,))
+        return entry[1]
+
+    def want(self, types: Iterable[str]) -> None:
+        """Look these up with the next statement; after a failure not before `retry_at`, so call again then."""
+        self._wanted.update(dict.fromkeys(types))
+        if not self._asking and self._wanted and self._clock() >= self._retry_at:
+            self._start()
+
+    @property
+    def retry_at(self) -> float | None:
+        """When `want` will ask again after a failure (the clock's seconds)."""
+        return None if self.fault is None else self._retry_at
+
+    def _start(self) -> None:
+        types, self._wanted = tuple(self._wanted), {}
+        self._asking = True
+        asked_at = self._clock()
+        self._ask(types, lambda answer: self._answered(answer, asked_at))
+
+    def _answered(self, answer: Answer | Exception, asked_at: float) -> None:
+        self._asking = False
+        if isinstance(answer, Exception):
+            self._failed(answer)
+            return
+        self._wait, self.fault = BACK_OFF[0], None
+        if len(self._entries) + len(answer) > MOST_TYPES:
+            self._entries.clear()
+        for event_type, endpoints in answer.items():
+            known = self._entries.get(event_type)
+            # The same objects, so that what was prepared for them is found by identity.
+            self._entries[event_type] = (asked_at, known[1] if known and known[1] == endpoints else endpoints)
+        self.generation += 1
+        if self._wanted:
+            self._start()
+        self._on_change()
+
+    def _failed(self, error: Exception) -> None:
+        text = f"database: {error}"
+        if text != self.fault:
+            log.error("could not look up subscriptions; events wait", error=str(error))
+        self.fault = text
+        self._retry_at = self._clock() + self._wait
+        self._wait = min(self._wait * 2, BACK_OFF[1])
+        self._wanted.clear()  # whoever still waits says so again
+
+
+def _subscription(row: Row[str, int, str, str, datetime | None]) -> tuple[str, int, str]:
+    return row.event_type, row.id, row.url

@@ -1,0 +1,76 @@
+"""Decoded events, in the order they came, until it is known who subscribed to them."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from consumer.endpoint import Endpoint
+from consumer.event import Event
+from consumer.matching.catalog import Catalog
+
+MOST_EVENTS = 1000  # what one look-up of subscriptions may hold up
+MOST_BYTES = 32 * 2**20
+
+Place = tuple[str, int]  # topic and partition
+Settle = Callable[[int], None]  # takes the record's offset
+
+
+class Matched(NamedTuple):
+    """An event and whom it goes to: nobody, where `endpoints` is empty."""
+
+    event: Event
+    endpoints: tuple[Endpoint, ...]
+    settle: Settle
+
+
+class Inbox:
+    """Gives events out once their subscriptions are known, and what of their partition is stored already."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._events: deque[tuple[Event, Settle, float]] = deque()
+        self._bytes = 0
+        self._stored: dict[Place, set[tuple[int, int, int]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    @property
+    def room(self) -> int:
+        """How many more events may be put in."""
+        return MOST_EVENTS - len(self._events) if self._bytes < MOST_BYTES else 0
+
+    def put(self, event: Event, settle: Settle, arrived: float) -> None:
+        """Add an event that arrived then (the catalog's clock); `settle` takes its offset once all of it is settled."""
+        self._events.append((event, settle, arrived))
+        self._bytes += len(event.body)
+
+    def stored(self, place: Place, keys: set[tuple[int, int, int]]) -> None:
+        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out."""
+        self._stored[place] = keys
+
+    def next(self) -> Matched | None:
+        """Take the oldest event out; None while there is none, or what it needs is not known yet."""
+        if not self._events:
+            return None
+        event, settle, arrived = self._events[0]
+        _, _, offset, timestamp = event.record
+        stored = self._stored.get(event.record[:2])
+        if stored is None:
+            return None
+        endpoints = self._catalog.match(event.type, arrived)
+        if endpoints is None:
+            self._catalog.want({event.type})
+            return None
+        self._events.popleft()
+        self._bytes -= len(event.body)
+        if stored:
+            endpoints = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored)
+        return Matched(event, endpoints, settle)
+
+    def discard(self, places: set[Place]) -> None:
+        """Forget partitions and their events; their next owner reads them again."""
+        self._events = deque(entry for entry in self._events if entry[0].record[:2] not in places)
+        self._bytes = sum(len(event.body) for event, _, _ in self._events)
+        for place in places:
+            self._stored.pop(place, None)

@@ -1,0 +1,177 @@
+"""How settings are written: each kind of value, parsed and checked. Errors never repeat a secret's text."""
+
+import binascii
+import math
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic.fields import FieldInfo
+
+from consumer.secret import parse_secret
+
+Network = IPv4Network | IPv6Network
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_LONGEST_WAIT = 30 * 86400.0  # seconds; a delivery that waits longer than a month is a slip of the pen
+
+# A property that would let an offset move before its deliveries are settled, or that this service sets itself.
+REFUSED_KAFKA_PROPERTIES = {
+    "enable.auto.commit": "offsets are committed only after success",
+    "enable.auto.offset.store": "offsets are committed only after success",
+    "auto.commit.interval.ms": "offsets are committed only after success",
+    "enable.partition.eof": "the worker does not read it",
+    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
+    "isolation.level": "records of aborted transactions would be delivered; it is read_committed",
+    "acks": "a dead letter must be acknowledged by all replicas before its record's offset moves",
+    "enable.idempotence": "a dead letter must be acknowledged before its record's offset moves",
+    "queuing.strategy": "the consumer must drop no record",
+}
+
+
+def seconds(value: str | float) -> float:
+    """`10s`, `5m`, `250ms`, `1d`, or a bare number of seconds. ValueError if it is none of these."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    match = _DURATION.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError("expected a duration such as 10s, 5m, 250ms or a number of seconds")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _words(text: object) -> object:
+    return tuple(word.strip() for word in text.split(",") if word.strip()) if isinstance(text, str) else text
+
+
+def _durations(text: object) -> object:
+    words = _words(text)
+    return tuple(seconds(word) for word in words) if isinstance(words, tuple) else words
+
+
+def _networks(text: object) -> object:
+    words = _words(text)
+    return tuple(ip_network(word, strict=False) for word in words) if isinstance(words, tuple) else words
+
+
+def _topics(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words:
+        raise ValueError("names no topic")
+    for word in words:
+        if not _TOPIC.fullmatch(word):
+            raise ValueError(f"{word!r} is no topic name (letters, digits, . _ -) and no pattern (starts with ^)")
+    return words
+
+
+def _waits(waits: tuple[float, ...]) -> tuple[float, ...]:
+    for wait in waits:
+        if not 0 < wait <= _LONGEST_WAIT:
+            raise ValueError("each wait is more than 0 and at most 30d")
+    return waits
+
+
+def _log_level(name: str) -> str:
+    if name.upper() not in LOG_LEVELS:
+        raise ValueError(f"is none of {', '.join(LOG_LEVELS)}")
+    return name.upper()
+
+
+def _proxy(url: str) -> str:
+    if url and not re.match(r"(https?|socks5h?)://[^/]", url):
+        raise ValueError("starts with none of http://, https://, socks5://, socks5h://")
+    return url
+
+
+def _kafka_properties(properties: Mapping[str, str]) -> Mapping[str, str]:
+    for name, reason in REFUSED_KAFKA_PROPERTIES.items():
+        if name in properties:
+            raise ValueError(f"KAFKA_{name.upper().replace('.', '_')} cannot be set: {reason}")
+    return properties
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 (who loads this group needs it; others start faster)
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 (the same)
+
+    try:
+        driver = make_url(url.get_secret_value()).drivername
+    except (ArgumentError, ValueError):
+        raise ValueError("is no database URL") from None
+    if driver not in {"oracle+oracledb", "sqlite"}:
+        raise ValueError("starts with neither oracle+oracledb:// nor sqlite:///")
+    return url
+
+
+def _fernet_keys(keys: SecretStr) -> SecretStr:
+    for key in keys.get_secret_value().split():
+        try:
+            size = len(urlsafe_b64decode(key))
+        except (binascii.Error, ValueError):
+            size = 0
+        if size != 32:  # noqa: PLR2004 (Fernet specification: 128 bits to sign, 128 to encrypt)
+            raise ValueError("a Fernet key is 32 bytes in url-safe base64")
+    return keys
+
+
+def _signing_secrets(secrets: SecretStr) -> SecretStr:
+    words = secrets.get_secret_value().split()
+    if not words:
+        raise ValueError("holds no secret")
+    for word in words:
+        parse_secret(word)
+    return secrets
+
+
+def _token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]+", token.get_secret_value()):
+        raise ValueError("only visible ASCII fits in a header")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
+Waits = Annotated[tuple[float, ...], BeforeValidator(_durations), AfterValidator(_waits)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
+Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
+LogLevel = Annotated[str, AfterValidator(_log_level)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
+SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
+Proxy = Annotated[str, AfterValidator(_proxy)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+
+
+def default_text(field: FieldInfo) -> str:
+    """How a field's default is written, as Markdown."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value in (None, "", (), {}):
+        return "none"
+    if isinstance(value, tuple):
+        return f"`{','.join(_duration_text(item) for item in value)}`"
+    is_duration = any(isinstance(kind, BeforeValidator) and kind.func is seconds for kind in field.metadata)
+    return f"`{_duration_text(value) if is_duration else value}`"
+
+
+def _duration_text(value: float) -> str:
+    for unit, size in (("h", 3600), ("m", 60)):
+        if value and value % size == 0:
+            return f"{value // size:g}{unit}"
+    return f"{value:g}s"

@@ -1,0 +1,389 @@
+"""Settings from the environment or a `.env` file, in groups: a command loads the groups it needs.
+
+Read in `__main__` and `cli` only; every other module is handed values. A field's validation alias is its variable's
+name, its description the README's table (`python -m consumer.settings` prints it).
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple, Self, TypeVar
+
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from consumer.errors import SettingsError
+from consumer.setting_types import (
+    DatabaseUrl,
+    Duration,
+    FernetKeys,
+    KafkaProperties,
+    LogLevel,
+    Networks,
+    Port,
+    Proxy,
+    SigningSecrets,
+    Token,
+    Topics,
+    Waits,
+    default_text,
+    is_loopback,
+)
+from consumer.setting_types import (
+    Network as Network,  # noqa: PLC0414 (the type of allow_networks, for those who read it)
+)
+
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (probes, and requests that carry the token, come from outside)
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True, extra="forbid")
+
+
+class KafkaSettings(_Group):
+    """Where events come from."""
+
+    bootstrap_servers: str = Field(
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        description="Brokers, comma-separated.",
+        examples=["kafka-1:9092,kafka-2:9092"],
+    )
+    group_id: str = Field(
+        "webhooks",
+        validation_alias="KAFKA_GROUP_ID",
+        min_length=1,
+        max_length=255,
+        description="Consumer group; all workers of a deployment share it.",
+        examples=["webhooks"],
+    )
+    dead_letter_topic: str = Field(
+        "webhooks.dead-letters",
+        validation_alias="KAFKA_DEAD_LETTER_TOPIC",
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="Where records go that cannot be decoded.",
+        examples=["webhooks.dead-letters"],
+    )
+    properties: KafkaProperties = Field(
+        default_factory=dict,
+        validation_alias="KAFKA_*",
+        repr=False,
+        description="Any other `KAFKA_A_B` becomes the librdkafka property `a.b`.",
+        examples=["KAFKA_SECURITY_PROTOCOL=SASL_SSL"],
+    )
+
+
+class TopicSettings(_Group):
+    """What a worker consumes."""
+
+    topics: Topics = Field(
+        validation_alias="KAFKA_TOPICS",
+        description="Topics, comma-separated; `^` starts a pattern.",
+        examples=["orders,users", "^events[.].*"],
+    )
+
+
+class DatabaseSettings(_Group):
+    """Where subscriptions and parked deliveries are kept."""
+
+    url: DatabaseUrl = Field(
+        validation_alias="DATABASE_URL",
+        description="SQLAlchemy URL of Oracle (production) or SQLite (embedded).",
+        examples=["oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1", "sqlite:///webhooks.db"],
+    )
+    db_schema: str | None = Field(
+        None,
+        validation_alias="DATABASE_SCHEMA",
+        pattern=r"^[A-Za-z][A-Za-z0-9_$#]{0,29}$",
+        description="Owner of the tables, where the service's account is not.",
+        examples=["WEBHOOKS"],
+    )
+    encryption_key: FernetKeys | None = Field(
+        None,
+        validation_alias="WEBHOOK_ENCRYPTION_KEY",
+        description="Fernet keys, newest first, space-separated; encrypt the secrets in `webhook_secrets`.",
+        examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
+    )
+
+    @property
+    def encryption_keys(self) -> tuple[bytes, ...]:
+        """The Fernet keys, newest first; none where secrets are stored as they are."""
+        return tuple(self.encryption_key.get_secret_value().encode().split()) if self.encryption_key else ()
+
+
+class SigningSettings(_Group):
+    """What deliveries are signed with; a receiver needs this group alone."""
+
+    secret: SigningSecrets = Field(
+        validation_alias="WEBHOOK_SECRET",
+        description="Signing secret of subscriptions that have none of their own; several, newest first, "
+        "space-separated. `whsec_` + base64, or any string.",
+        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+    )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts, newest first; `parse_secret` takes each of them."""
+        return tuple(self.secret.get_secret_value().split())
+
+
+class DeliverySettings(SigningSettings):
+    """How deliveries are signed, sent and retried."""
+
+    timeout: Duration = Field(
+        15.0,
+        validation_alias="WEBHOOK_TIMEOUT",
+        gt=0,
+        le=300,
+        description="Time limit of a whole exchange.",
+        examples=["15s"],
+    )
+    connect_timeout: Duration = Field(
+        5.0,
+        validation_alias="WEBHOOK_CONNECT_TIMEOUT",
+        gt=0,
+        le=300,
+        description="Time limit of connecting, TLS included.",
+        examples=["5s"],
+    )
+    max_in_flight: int = Field(
+        1000,
+        validation_alias="WEBHOOK_MAX_IN_FLIGHT",
+        ge=1,
+        le=50_000,
+        description="Requests open at once in one worker.",
+        examples=["1000"],
+    )
+    retry_schedule: Waits = Field(
+        (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
+        validation_alias="WEBHOOK_RETRY_SCHEDULE",
+        description="Waits between attempts; after the last one a delivery is exhausted.",
+        examples=["5s,5m,30m,2h,5h,10h,14h,20h,24h"],
+    )
+    retry_jitter: float = Field(
+        0.2,
+        validation_alias="WEBHOOK_RETRY_JITTER",
+        ge=0,
+        le=1,
+        description="Each wait is stretched by a random part of up to this.",
+        examples=["0.2"],
+    )
+    retry_in_memory: Duration = Field(
+        10.0,
+        validation_alias="WEBHOOK_RETRY_IN_MEMORY",
+        ge=0,
+        le=60,
+        description="Waits up to this stay in memory; longer ones are stored in the database.",
+        examples=["10s"],
+    )
+    subscription_cache: Duration = Field(
+        1.0,
+        validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",
+        ge=0,
+        le=3600,
+        description="How long a look-up of subscriptions is reused; a new subscription counts after this.",
+        examples=["1s"],
+    )
+    allow_networks: Networks = Field(
+        (),
+        validation_alias="WEBHOOK_ALLOW_NETWORKS",
+        description="Networks that may be sent to besides public addresses, also by plain http.",
+        examples=["10.0.0.0/8,127.0.0.0/8"],
+    )
+    allow_http: bool = Field(
+        False,
+        validation_alias="WEBHOOK_ALLOW_HTTP",
+        description="Allow plain http to public addresses.",
+        examples=["true"],
+    )
+    proxy: Proxy = Field(
+        "",
+        validation_alias="WEBHOOK_PROXY",
+        repr=False,
+        description="Send through this proxy, which then enforces the egress rule.",
+        examples=["http://egress-proxy:3128"],
+    )
+    drain: Duration = Field(
+        20.0,
+        validation_alias="WEBHOOK_DRAIN",
+        ge=0,
+        le=600,
+        description="At SIGTERM, how long to wait for requests in flight.",
+        examples=["20s"],
+    )
+
+
+class OpsSettings(_Group):
+    """The worker's own port, and its log."""
+
+    ops_host: str = Field(
+        ANY_ADDRESS,
+        validation_alias="OPS_HOST",
+        description="Address of /metrics, /healthz and /readyz.",
+        examples=["127.0.0.1"],
+    )
+    ops_port: Port = Field(9464, validation_alias="OPS_PORT", description="Their port; 0 is off.", examples=["9464"])
+
+
+class LogSettings(_Group):
+    """What is logged."""
+
+    log_level: LogLevel = Field(
+        "INFO",
+        validation_alias="LOG_LEVEL",
+        description="DEBUG logs successful attempts too.",
+        examples=["INFO"],
+    )
+
+
+class ApiSettings(_Group):
+    """The admin HTTP API."""
+
+    api_host: str | None = Field(
+        None,
+        validation_alias="API_HOST",
+        description="Address to bind; without one 127.0.0.1, or 0.0.0.0 where there is a token.",
+        examples=["127.0.0.1"],
+    )
+    api_port: Port = Field(8080, validation_alias="API_PORT", description="Port to bind.", examples=["8080"])
+    api_token: Token | None = Field(
+        None,
+        validation_alias="API_TOKEN",
+        description="Bearer token that requests must carry. Without one the API binds loopback only.",
+        examples=["a-long-random-string"],
+    )
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.api_token is None and self.api_host and not is_loopback(self.api_host):
+            raise ValueError(
+                f"API_TOKEN is not set, and API_HOST={self.api_host} can be reached from outside. "
+                "Set API_TOKEN to a long random string, or API_HOST=127.0.0.1"
+            )
+        return self
+
+    @property
+    def bind_host(self) -> str:
+        """Where to listen."""
+        return self.api_host or (ANY_ADDRESS if self.api_token else "127.0.0.1")
+
+
+class WorkerSettings(NamedTuple):
+    """All that a worker needs."""
+
+    kafka: KafkaSettings
+    topics: TopicSettings
+    database: DatabaseSettings
+    delivery: DeliverySettings
+    ops: OpsSettings
+    log: LogSettings
+
+
+GROUPS: tuple[type[_Group], ...] = (
+    KafkaSettings,
+    TopicSettings,
+    DatabaseSettings,
+    DeliverySettings,
+    OpsSettings,
+    ApiSettings,
+    LogSettings,
+)
+_T = TypeVar("_T", bound=_Group)
+
+
+def _variables(group: type[_Group]) -> Iterator[tuple[str, FieldInfo]]:
+    for field in group.model_fields.values():
+        yield str(field.validation_alias), field
+
+
+@cache
+def known_names() -> frozenset[str]:
+    """The environment variables that are settings by name."""
+    return frozenset(name for group in GROUPS for name, _ in _variables(group))
+
+
+def environment(file: str = ".env") -> dict[str, str]:
+    """What `file` and the process's environment set, the latter first. An empty value counts as not set."""
+    try:
+        values = {**dotenv_values(file), **os.environ}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from None
+    return {name: value for name, value in values.items() if value}
+
+
+def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
+    """Read one group. SettingsError with a line for each wrong setting: its name, what is wrong, a right value."""
+    values = environment() if values is None else values
+    named: dict[str, object] = {name: values[name] for name, _ in _variables(group) if name in values}
+    if group is KafkaSettings:
+        named["KAFKA_*"] = _librdkafka_properties(values)
+    try:
+        return group.model_validate(named)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(group, item) for item in error.errors())) from None
+
+
+def check(groups: Iterable[type[_Group]], values: Mapping[str, str]) -> None:
+    """SettingsError with a line for each setting of all `groups` that is missing or wrong."""
+    lines = []
+    for group in groups:
+        try:
+            load(group, values)
+        except SettingsError as error:
+            lines.append(str(error))
+    if lines:
+        raise SettingsError("\n".join(lines))
+
+
+def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
+    """Read all groups of a worker. SettingsError names what is wrong in any of them."""
+    values = environment() if values is None else values
+    check(WorkerSettings.__annotations__.values(), values)
+    return WorkerSettings(
+        load(KafkaSettings, values),
+        load(TopicSettings, values),
+        load(DatabaseSettings, values),
+        load(DeliverySettings, values),
+        load(OpsSettings, values),
+        load(LogSettings, values),
+    )
+
+
+def _librdkafka_properties(values: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in values.items()
+        if name.startswith("KAFKA_") and name not in known_names() and not name.startswith("KAFKA_TEST_")
+    }
+
+
+def _line(group: type[_Group], error: Mapping[str, Any]) -> str:
+    what = str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0]) if error["loc"] else ""
+    if name in {"", "KAFKA_*"}:  # the message names the variable itself
+        return what
+    field = dict(_variables(group))[name]
+    example = (field.examples or [""])[0]
+    if error["type"] == "missing":
+        return f"{name} is not set. {field.description} For example: {name}={example}"
+    return f"{name}: {what[0].lower()}{what[1:]}. For example: {name}={example}"
+
+
+def table() -> str:
+    """The settings as the Markdown table that README.md holds; a test compares them."""
+    rows = [
+        f"| `{name}` | {default_text(field)} | {field.description} |"
+        for group in GROUPS
+        for name, field in _variables(group)
+    ]
+    return "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201 (its purpose)

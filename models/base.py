@@ -1,0 +1,80 @@
+"""What the tables share: names for constraints, and column types that mean the same on Oracle and SQLite."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, Dialect, Integer, MetaData
+from sqlalchemy.dialects import oracle
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+# Check constraints and indexes bring their whole names: with the table's they would pass Oracle 12.1's 30 characters.
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "ck": "%(constraint_name)s",
+}
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column that says INTEGER
+# 0 or 1; Oracle has no BOOLEAN before 23ai.
+Flag = Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+
+class Base(DeclarativeBase):
+    """Holds the metadata that migrations are compared with."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class UtcTimestamp(TypeDecorator[datetime]):
+    """An aware datetime, kept in UTC with microseconds.
+
+    python-oracledb drops the zone both ways: it is converted before a bind and put back after a fetch. Oracle converts
+    what it sends, because rows made by plain SQL carry their session's zone (`CURRENT_TIMESTAMP`), which the driver
+    would drop or, where the zone has a name, refuse (DPY-3022). Our own sessions must be in zone +00:00.
+    """
+
+    impl = TIMESTAMP
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(timezone=True)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """ValueError for a naive datetime: nobody can tell which instant it means."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime has no instant; give it a zone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """Put the zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select the instant, not the zone that it was written in."""
+        return in_utc(column)
+
+
+class in_utc(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function it is)
+    """The instant of a column, for sorting and comparing.
+
+    Oracle indexes a TIMESTAMP WITH TIME ZONE by SYS_EXTRACT_UTC of it; saying so lets the index give the order too.
+    """
+
+    type = UtcTimestamp()
+    inherit_cache = True
+    name = "in_utc"
+
+
+@compiles(in_utc)
+def _plain(element: in_utc, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(in_utc, "oracle")
+def _oracle(element: in_utc, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"SYS_EXTRACT_UTC({compiler.process(element.clauses, **kw)})"

@@ -1,0 +1,53 @@
+"""Who wants which events, and the secrets that sign for them."""
+
+from datetime import datetime
+
+from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Flag, Id, UtcTimestamp
+
+URL_LENGTH = 2048
+EVENT_TYPE_LENGTH = 255
+REASON_LENGTH = 1000
+SECRET_LENGTH = 1000
+
+
+class Subscription(Base):
+    """A url that gets every event of one type. `url` and `event_type` alone make a working one.
+
+    Ids are never used again (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a
+    later one.
+    """
+
+    __tablename__ = "webhook_subscriptions"
+    __table_args__ = (
+        CheckConstraint("enabled IN (0, 1)", name="ck_webhook_subs_enabled"),
+        Index("ix_webhook_subs_event_type", "event_type", "enabled"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True)
+    url: Mapped[str] = mapped_column(String(URL_LENGTH))
+    event_type: Mapped[str] = mapped_column(String(EVENT_TYPE_LENGTH))
+    created_at: Mapped[datetime | None] = mapped_column(TIMESTAMP, server_default=text("CURRENT_TIMESTAMP"))
+    enabled: Mapped[int] = mapped_column(Flag, server_default=text("1"))
+    disabled_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH))
+
+
+class SubscriptionSecret(Base):
+    """A signing secret of one subscription: `fernet:` and a token, or as it is. It signs until `expires_at`."""
+
+    __tablename__ = "webhook_secrets"
+    __table_args__ = (
+        Index("ix_webhook_secrets_sub", "subscription_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True)
+    subscription_id: Mapped[int] = mapped_column(
+        Id, ForeignKey(Subscription.id, name="fk_webhook_secrets_sub", ondelete="CASCADE")
+    )
+    secret: Mapped[str] = mapped_column(String(SECRET_LENGTH))
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
+    expires_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
