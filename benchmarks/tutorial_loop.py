@@ -1,0 +1,51 @@
+"""The consumer that a tutorial would write: one poll, one query, one `requests.post` with tenacity, one commit an event.
+
+python tutorial_loop.py BOOTSTRAP TOPIC DATABASE_URL SECRET
+"""
+
+import hashlib
+import hmac
+import json
+import sys
+
+import requests
+from confluent_kafka import Consumer
+from sqlalchemy import create_engine, text
+from tenacity import retry, stop_after_attempt, wait_exponential
+
+
+@retry(stop=stop_after_attempt(5), wait=wait_exponential(multiplier=0.5, max=10))
+def deliver(url: str, webhook_id: str, body: bytes, secret: bytes) -> None:
+    """POST one event to one subscriber."""
+    signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    headers = {"content-type": "application/json", "webhook-id": webhook_id, "x-webhook-signature": signature}
+    requests.post(url, data=body, headers=headers, timeout=10).raise_for_status()
+
+
+def main(bootstrap: str, topic: str, database: str, secret: str) -> None:
+    """Consume for ever."""
+    engine = create_engine(database)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"tutorial-{topic}",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.subscribe([topic])
+    query = text("SELECT url FROM webhook_subscriptions WHERE event_type = :type")
+    while True:
+        message = consumer.poll(1.0)
+        if message is None or message.error():
+            continue
+        body = message.value()
+        with engine.connect() as connection:
+            urls = connection.execute(query, {"type": json.loads(body)["type"]}).scalars().all()
+        for url in urls:
+            deliver(url, f"{message.partition()}-{message.offset()}", body, secret.encode())
+        consumer.commit(message, asynchronous=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
