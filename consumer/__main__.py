@@ -1,5 +1,6 @@
 """`python -m consumer` is the command `kafka-webhooks`."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -15,10 +16,11 @@ def main() -> None:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    """End wherever the program is; a command that has something to finish sets a handler of its own."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(0)
+    """End at once, wherever the program is; a command that has something to finish sets a handler of its own.
+
+    An exception would not do: raised inside of an import's or a C library's callback it is printed and forgotten.
+    """
+    os._exit(0)
 
 
 if __name__ == "__main__":

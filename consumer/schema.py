@@ -22,9 +22,9 @@ class State(NamedTuple):
 
 
 def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output: TextIO | None = None) -> None:
-    """Migrate up to a revision (with `sql` also FROM:TO); with `sql` only print the statements, to `output` or stdout, without connecting.
+    """Migrate up to a revision. DatabaseUnavailable if the database does not answer.
 
-    DatabaseUnavailable if the database does not answer.
+    With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     try:
         command.upgrade(_config(engine, output), revision, sql=sql)

@@ -1,5 +1,6 @@
 """`kafka-webhooks run`: one worker with its health port, from the first look at the database to the last commit."""
 
+import gc
 import signal
 import time
 from itertools import chain, repeat
@@ -18,6 +19,7 @@ from consumer.worker import Worker
 
 log = structlog.get_logger(__name__)
 
+COLLECT_EVERY = (50_000, 20, 50)  # allocations; the default of 700 collects each 50 deliveries, 8 µs for each
 BACK_OFF = (0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 
 
@@ -39,6 +41,9 @@ class Service:
         try:
             self._await_database(create_engine(database))
             self._worker = Worker(kafka, topics.topics, database, delivery, self._metrics)
+            # What is there now stays: keep the collector from walking it. What a delivery makes dies with its last reference.
+            gc.freeze()
+            gc.set_threshold(*COLLECT_EVERY)
             self._worker.run()
         finally:
             if server is not None:

@@ -56,7 +56,7 @@ class KafkaSettings(_Group):
         examples=["kafka-1:9092,kafka-2:9092"],
     )
     group_id: str = Field(
-        "webhooks",
+        default="webhooks",
         validation_alias="KAFKA_GROUP_ID",
         min_length=1,
         max_length=255,
@@ -64,7 +64,7 @@ class KafkaSettings(_Group):
         examples=["webhooks"],
     )
     dead_letter_topic: str = Field(
-        "webhooks.dead-letters",
+        default="webhooks.dead-letters",
         validation_alias="KAFKA_DEAD_LETTER_TOPIC",
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
         description="Where records go that cannot be decoded.",
@@ -98,14 +98,14 @@ class DatabaseSettings(_Group):
         examples=["oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1", "sqlite:///webhooks.db"],
     )
     db_schema: str | None = Field(
-        None,
+        default=None,
         validation_alias="DATABASE_SCHEMA",
         pattern=r"^[A-Za-z][A-Za-z0-9_$#]{0,29}$",
         description="Owner of the tables, where the service's account is not.",
         examples=["WEBHOOKS"],
     )
     encryption_key: FernetKeys | None = Field(
-        None,
+        default=None,
         validation_alias="WEBHOOK_ENCRYPTION_KEY",
         description="Fernet keys, newest first, space-separated; encrypt the secrets in `webhook_secrets`.",
         examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
@@ -137,7 +137,7 @@ class DeliverySettings(SigningSettings):
     """How deliveries are signed, sent and retried."""
 
     timeout: Duration = Field(
-        15.0,
+        default=15.0,
         validation_alias="WEBHOOK_TIMEOUT",
         gt=0,
         le=300,
@@ -145,7 +145,7 @@ class DeliverySettings(SigningSettings):
         examples=["15s"],
     )
     connect_timeout: Duration = Field(
-        5.0,
+        default=5.0,
         validation_alias="WEBHOOK_CONNECT_TIMEOUT",
         gt=0,
         le=300,
@@ -153,7 +153,7 @@ class DeliverySettings(SigningSettings):
         examples=["5s"],
     )
     max_in_flight: int = Field(
-        1000,
+        default=1000,
         validation_alias="WEBHOOK_MAX_IN_FLIGHT",
         ge=1,
         le=50_000,
@@ -161,13 +161,13 @@ class DeliverySettings(SigningSettings):
         examples=["1000"],
     )
     retry_schedule: Waits = Field(
-        (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
+        default=(5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
         validation_alias="WEBHOOK_RETRY_SCHEDULE",
         description="Waits between attempts; after the last one a delivery is exhausted.",
         examples=["5s,5m,30m,2h,5h,10h,14h,20h,24h"],
     )
     retry_jitter: float = Field(
-        0.2,
+        default=0.2,
         validation_alias="WEBHOOK_RETRY_JITTER",
         ge=0,
         le=1,
@@ -175,7 +175,7 @@ class DeliverySettings(SigningSettings):
         examples=["0.2"],
     )
     retry_in_memory: Duration = Field(
-        10.0,
+        default=10.0,
         validation_alias="WEBHOOK_RETRY_IN_MEMORY",
         ge=0,
         le=60,
@@ -183,7 +183,7 @@ class DeliverySettings(SigningSettings):
         examples=["10s"],
     )
     subscription_cache: Duration = Field(
-        1.0,
+        default=1.0,
         validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",
         ge=0,
         le=3600,
@@ -191,26 +191,26 @@ class DeliverySettings(SigningSettings):
         examples=["1s"],
     )
     allow_networks: Networks = Field(
-        (),
+        default=(),
         validation_alias="WEBHOOK_ALLOW_NETWORKS",
         description="Networks that may be sent to besides public addresses, also by plain http.",
         examples=["10.0.0.0/8,127.0.0.0/8"],
     )
     allow_http: bool = Field(
-        False,
+        default=False,
         validation_alias="WEBHOOK_ALLOW_HTTP",
         description="Allow plain http to public addresses.",
         examples=["true"],
     )
     proxy: Proxy = Field(
-        "",
+        default="",
         validation_alias="WEBHOOK_PROXY",
         repr=False,
         description="Send through this proxy, which then enforces the egress rule.",
         examples=["http://egress-proxy:3128"],
     )
     drain: Duration = Field(
-        20.0,
+        default=20.0,
         validation_alias="WEBHOOK_DRAIN",
         ge=0,
         le=600,
@@ -223,19 +223,21 @@ class OpsSettings(_Group):
     """The worker's own port, and its log."""
 
     ops_host: str = Field(
-        ANY_ADDRESS,
+        default=ANY_ADDRESS,
         validation_alias="OPS_HOST",
         description="Address of /metrics, /healthz and /readyz.",
         examples=["127.0.0.1"],
     )
-    ops_port: Port = Field(9464, validation_alias="OPS_PORT", description="Their port; 0 is off.", examples=["9464"])
+    ops_port: Port = Field(
+        default=9464, validation_alias="OPS_PORT", description="Their port; 0 is off.", examples=["9464"]
+    )
 
 
 class LogSettings(_Group):
     """What is logged."""
 
     log_level: LogLevel = Field(
-        "INFO",
+        default="INFO",
         validation_alias="LOG_LEVEL",
         description="DEBUG logs successful attempts too.",
         examples=["INFO"],
@@ -246,14 +248,14 @@ class ApiSettings(_Group):
     """The admin HTTP API."""
 
     api_host: str | None = Field(
-        None,
+        default=None,
         validation_alias="API_HOST",
         description="Address to bind; without one 127.0.0.1, or 0.0.0.0 where there is a token.",
         examples=["127.0.0.1"],
     )
-    api_port: Port = Field(8080, validation_alias="API_PORT", description="Port to bind.", examples=["8080"])
+    api_port: Port = Field(default=8080, validation_alias="API_PORT", description="Port to bind.", examples=["8080"])
     api_token: Token | None = Field(
-        None,
+        default=None,
         validation_alias="API_TOKEN",
         description="Bearer token that requests must carry. Without one the API binds loopback only.",
         examples=["a-long-random-string"],

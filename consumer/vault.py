@@ -13,7 +13,7 @@ CACHED = 65_536  # opened secrets kept: a token takes 60 µs, and each look-up o
 
 
 class Vault:
-    """`keys`: Fernet keys, newest first, separated by spaces (WEBHOOK_ENCRYPTION_KEY). With none nothing is encrypted."""
+    """`keys`: Fernet keys, newest first, separated by spaces (WEBHOOK_ENCRYPTION_KEY); without, none is encrypted."""
 
     def __init__(self, keys: str = "") -> None:
         """ValueError for a key that is none; its text does not hold the key."""

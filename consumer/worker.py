@@ -27,11 +27,11 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
-from consumer.matching.catalog import Catalog, find_endpoints
+from consumer.matching.catalog import Broken, Catalog, find_endpoints
 from consumer.matching.inbox import Inbox, Matched
 from consumer.secret import parse_secret
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.poller import Poller
+from consumer.sending.poller import Poller, raise_descriptor_limit
 from consumer.sending.request import build
 from consumer.sending.transport import CurlAdapter
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
@@ -83,7 +83,9 @@ class Worker:
 
         engine = create_engine(database)
         decrypt = Vault(b" ".join(database.encryption_keys).decode()).decrypt
+        broken = Broken()
         secrets = tuple(map(parse_secret, delivery.secrets))
+        raise_descriptor_limit()
         self._poller = Poller()
         self._transport = CurlAdapter(
             self._poller,
@@ -96,7 +98,9 @@ class Worker:
         self._lookups = DatabaseThread("lookups", self._poller.post)
         self._ledger = DatabaseThread("ledger", self._poller.post)
         self._catalog = Catalog(
-            lambda types, done: self._lookups.submit(partial(find_endpoints, engine, types, secrets, decrypt), done),
+            lambda types, done: self._lookups.submit(
+                partial(find_endpoints, engine, types, secrets, decrypt, broken=broken), done
+            ),
             delivery.subscription_cache,
             monotonic,
         )

@@ -120,9 +120,7 @@ class Parking:
 
         def job() -> Due:
             rows = self._find_due(owned, now, DUE_ROWS, full, taken)
-            if len(rows) == DUE_ROWS:
-                return Due(rows, now)
-            return Due(rows, ledger.next_due_at(self._engine, self._group, owned, now))
+            return Due(rows, now if rows else ledger.next_due_at(self._engine, self._group, owned, now))
 
         def done(due: Due | Exception) -> None:
             self._looking = False

@@ -1,5 +1,6 @@
 """What follows from an attempt: settled, waiting here for the next one, or stored for later."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,7 @@ class Settling:
         self._policy = policy
         self._metrics = metrics
         self._in_memory = in_memory
+        self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
         self.rows: set[int] = set()  # stored deliveries that this process has taken up and not written back
@@ -59,7 +61,8 @@ class Settling:
         if isinstance(outcome, Delivered):
             metrics.deliveries["delivered"] += 1
             metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
-            log.debug("attempt", **_fields(delivery, took), status=outcome.status, outcome="delivered")
+            if self._log_delivered:
+                log.debug("attempt", **_fields(delivery, took), status=outcome.status, outcome="delivered")
             if isinstance(delivery.origin, OpenRecord):
                 delivery.origin.settle_one()
             else:

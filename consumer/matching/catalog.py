@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 
 import structlog
-from sqlalchemy import Engine, Row, Select, select
+from sqlalchemy import Engine, Select, select
 
 from consumer.database import any_of, reading
 from consumer.endpoint import Endpoint
@@ -61,8 +62,8 @@ def find_endpoints(
         rows = connection.execute(lookup(types)).all()
     found: dict[str, list[Endpoint]] = {event_type: [] for event_type in types}
     reasons: dict[str, dict[int, str]] = {}
-    for (event_type, subscription_id, url), secrets in groupby(rows, _subscription):
-        stored = [(row.secret, row.expires_at) for row in secrets if row.secret is not None]
+    for (event_type, subscription_id, url), secrets in groupby(rows, itemgetter(0, 1, 2)):
+        stored = [(secret, expires_at) for *_, secret, expires_at in secrets if secret is not None]
         try:
             keys = signing_keys(stored, default_secrets, decrypt, now)
         except ValueError as error:
@@ -142,12 +143,13 @@ class Catalog:
         types, self._wanted = tuple(self._wanted), {}
         self._asking = True
         asked_at = self._clock()
-        self._ask(types, lambda answer: self._answered(answer, asked_at))
+        self._ask(types, lambda answer: self._answered(types, answer, asked_at))
 
-    def _answered(self, answer: Answer | Exception, asked_at: float) -> None:
+    def _answered(self, types: tuple[str, ...], answer: Answer | Exception, asked_at: float) -> None:
         self._asking = False
         if isinstance(answer, Exception):
             self._failed(answer)
+            self._wanted.update(dict.fromkeys(types))  # the next statement asks for all of them, not one by one
             return
         self._wait, self.fault = BACK_OFF[0], None
         if len(self._entries) + len(answer) > MOST_TYPES:
@@ -168,8 +170,3 @@ class Catalog:
         self.fault = text
         self._retry_at = self._clock() + self._wait
         self._wait = min(self._wait * 2, BACK_OFF[1])
-        self._wanted.clear()  # whoever still waits says so again
-
-
-def _subscription(row: Row[str, int, str, str, datetime | None]) -> tuple[str, int, str]:
-    return row.event_type, row.id, row.url

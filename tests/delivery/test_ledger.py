@@ -4,10 +4,11 @@ import multiprocessing
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from cryptography.fernet import Fernet
@@ -17,13 +18,12 @@ from sqlalchemy import Connection, Engine, event, func, select, update
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
-from consumer.database import create_engine
 from consumer.delivery import ledger
 from consumer.delivery.ledger import AttemptResult, DueDelivery, NewDelivery
 from consumer.event import Event, RecordId
 from consumer.matching import subscriptions
-from consumer.settings import DatabaseSettings
 from consumer.vault import Vault
+from databases import database
 from models import ParkedDelivery, Payload, Subscription
 
 GROUP = "webhooks"
@@ -119,7 +119,7 @@ def test_parking_again_changes_nothing(engine: Engine, sub: int) -> None:
 
 
 def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:
-    """A thousand subscriptions share the bytes of a record; so do those that are parked later; memory shares them too."""
+    """All subscriptions share the bytes of a record, those that are parked later too, and in memory as well."""
     event = make_event(1, body=b"x" * 100_000)
     ids = [subscriptions.add(engine, URL, "user.created") for _ in range(20)]
     ledger.park(engine, GROUP, [parked(event, number) for number in ids[:10]])
@@ -361,7 +361,7 @@ def test_a_rival_in_the_middle_is_waited_out(engine: Engine, sub: int) -> None:
 
 
 def _park_all(path: str, start: float, seed: int) -> None:
-    engine = create_engine(DatabaseSettings(DATABASE_URL=f"sqlite:///{path}"))
+    engine = database(Path(path))
     time.sleep(max(0.0, start - time.time()))
     rows = [parked(make_event(offset), number) for offset in range(300) for number in (1, 2)]
     for batch in range(seed, seed + 6):
@@ -430,7 +430,7 @@ def test_looking_for_due_rows_uses_the_index(engine: Engine, sub: int) -> None:
     """The order comes from the index: no sort of everything that is due."""
     plans: list[str] = []
 
-    def explain(connection: Connection, _: object, statement: str, parameters: object, *__: object) -> None:
+    def explain(connection: Connection, _: object, statement: str, parameters: Sequence[Any], *__: object) -> None:
         if statement.startswith("SELECT webhook_deliveries.id") and "ORDER BY" in statement:
             raw = connection.connection.cursor()
             plans.extend(row[3] for row in raw.execute("EXPLAIN QUERY PLAN " + statement, parameters))
@@ -477,30 +477,10 @@ def test_the_ledger_behaves_like_a_dictionary(
     model: dict[tuple[int, int], Row] = {}
     for step, offset, which, at in steps:
         number = ids[which]
-        key = (offset, number)
-        if step in ("park", "exhaust"):
-            status: Literal["parked", "exhausted"] = "parked" if step == "park" else "exhausted"
-            ledger.park(engine, GROUP, [parked(make_event(offset), number, float(at))._replace(status=status)])
-            model.setdefault(key, Row(status, 1, float(at)))
-        elif step in ("delivered", "parked", "exhausted"):
-            for row in find(engine, 15.0):
-                if (row.event.record.offset, row.endpoint.subscription_id) == key:
-                    outcome: Result = step  # type: ignore[assignment]  # one of the three, as the line above says
-                    ledger.record(engine, [result(row, outcome, float(at) if outcome == "parked" else None)])
-                    model[key] = Row(step, row.attempt + 1, float(at))
-        elif step == "zombie":
-            for row in find(engine, 15.0):
-                ledger.record(engine, [result(row, "exhausted")._replace(attempt_before=row.attempt - 1)])
-        elif step == "disable" and number in enabled:
-            ledger.disable_subscription(engine, number, "410")
-            enabled[number] = False
-        elif step == "enable" and number in enabled:
-            with engine.begin() as connection:
-                connection.execute(update(Subscription).where(Subscription.id == number).values(enabled=1))
-            enabled[number] = True
-        elif step == "remove":
-            subscriptions.remove(engine, number)
-            enabled.pop(number, None)
+        if step in ("disable", "enable", "remove"):
+            _change(engine, enabled, step, number)
+        else:
+            _write(engine, model, step, (offset, number), float(at))
         _follow(model, enabled)
         ledger.reconcile(engine, 12.0)
         due = [key for key, row in model.items() if row.status == "parked" and row.at <= 15.0]
@@ -510,10 +490,41 @@ def test_the_ledger_behaves_like_a_dictionary(
         settled = {(offset, number) for offset, _, number in ledger.settled_keys(engine, GROUP, "t", 0, 0)}
         assert settled == set(model)
         counted = {status: count for status, count in ledger.counts(engine, GROUP).items() if count}
-        states = [row.status for row in model.values()]
-        assert counted == {status: states.count(status) for status in states}
+        assert counted == Counter(row.status for row in model.values())
     engine.dispose()
     Path(str(engine.url.database)).unlink()
+
+
+def _write(engine: Engine, model: dict[tuple[int, int], Row], step: str, key: tuple[int, int], at: float) -> None:
+    """Park, or report an attempt, in the database and in the model."""
+    offset, number = key
+    if step in ("park", "exhaust"):
+        status: Literal["parked", "exhausted"] = "parked" if step == "park" else "exhausted"
+        ledger.park(engine, GROUP, [parked(make_event(offset), number, at)._replace(status=status)])
+        model.setdefault(key, Row(status, 1, at))
+        return
+    for row in find(engine, 15.0):
+        if step == "zombie":
+            ledger.record(engine, [result(row, "exhausted")._replace(attempt_before=row.attempt - 1)])
+        elif (row.event.record.offset, row.endpoint.subscription_id) == key:
+            assert row.attempt == model[key].attempt
+            outcome: Result = step  # type: ignore[assignment]  # one of the three, as the line above says
+            ledger.record(engine, [result(row, outcome, at if outcome == "parked" else None)])
+            model[key] = Row(step, row.attempt + 1, at)
+
+
+def _change(engine: Engine, enabled: dict[int, bool], step: str, number: int) -> None:
+    """Disable, enable or remove a subscription, in the database and in the model."""
+    if step == "remove":
+        subscriptions.remove(engine, number)
+        enabled.pop(number, None)
+    elif number in enabled:
+        enabled[number] = step == "enable"
+        if step == "disable":
+            ledger.disable_subscription(engine, number, "410")
+            return
+        with engine.begin() as connection:
+            connection.execute(update(Subscription).where(Subscription.id == number).values(enabled=1))
 
 
 def _follow(model: Mapping[tuple[int, int], Row], enabled: Mapping[int, bool]) -> None:

@@ -1,0 +1,62 @@
+# `make demo` and `make test` make what they need: a virtual environment with pinned and hashed packages.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench run requirements clean
+
+help: ## these lines
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute
+	@$(BIN)/kafka-webhooks demo
+
+test: $(VENV)/development ## all tests; those that need a real Kafka start one (java 17 and maven), or are skipped visibly
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/development ## style, types, and which room may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/development ## what a linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/development ## one worker against the tutorial's loop and against libcurl alone (needs Go)
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.in_flight
+
+run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
+	@exec $(BIN)/kafka-webhooks run
+
+requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
+	$(COMPILE) pyproject.toml --output-file requirements.txt
+	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing packages into $(VENV) ..."
+	@$(PIP) install --require-hashes --requirement requirements.txt
+	@$(PIP) install --require-hashes --requirement requirements-build.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/development: requirements-dev.txt $(VENV)/runtime
+	@echo "installing development packages into $(VENV) ..."
+	@$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,123 @@
+"""The admin HTTP API."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import structlog
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from consumer import __version__
+from consumer.api.guard import Guard
+from consumer.database import unavailable
+from consumer.errors import DatabaseUnavailable, InvalidSubscription
+from consumer.registration import register
+
+log = structlog.get_logger(__name__)
+
+
+class Registration(BaseModel):
+    """A subscription to register."""
+
+    model_config = ConfigDict(strict=True)
+
+    url: Annotated[str, Field(description="Where to POST the events.", examples=["https://example.com/hooks"])]
+    event_type: Annotated[str, Field(alias="eventType", description="The events' type.", examples=["user.created"])]
+
+
+class Done(BaseModel):
+    """It is done."""
+
+    message: str
+
+
+class Failure(BaseModel):
+    """What was wrong, for a person to read."""
+
+    error: str
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    alive: bool
+
+
+_FAILED = "Failed to register webhook"
+_FAILURES: dict[int | str, str] = {
+    400: "The request is malformed, or the url or event type cannot work.",
+    401: "The bearer token is missing or wrong.",
+    403: "There is no token, and the request is not to localhost.",
+    413: "The body is too large.",
+    500: "The database failed.",
+}
+
+
+def create_app(engine: Engine, token: str | None) -> FastAPI:
+    """With a `token`, requests must carry it; without one, they must name this machine by a loopback name."""
+    app = FastAPI(title="kafka-webhooks", version=__version__, redoc_url=None)
+    app.add_middleware(Guard, token=token)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _broken)
+
+    @app.post(
+        "/register-webhook",
+        status_code=HTTPStatus.CREATED,
+        responses={status: {"model": Failure, "description": text} for status, text in _FAILURES.items()},
+        dependencies=[Depends(HTTPBearer(auto_error=False))],  # for the documentation; the guard has judged before
+    )
+    def register_webhook(registration: Registration) -> Done:
+        """Subscribe a url to the events of a type."""
+        try:
+            register(engine, registration.url, registration.event_type)
+        except InvalidSubscription as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
+            log.exception("failed to register a webhook", reason=str(unavailable(error) or type(error).__name__))
+            raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED) from None
+        return Done(message="Webhook registered successfully")
+
+    @app.get("/healthz")
+    async def healthz() -> Alive:
+        """Say that the process answers; no token is needed."""
+        return Alive(alive=True)
+
+    return app
+
+
+async def _malformed(_: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else ()
+    return JSONResponse({"error": "; ".join(map(_explain, problems))}, HTTPStatus.BAD_REQUEST)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    status, detail, headers = (
+        (error.status_code, error.detail, error.headers) if isinstance(error, HTTPException) else (500, "", None)
+    )
+    return JSONResponse({"error": detail}, status, headers)
+
+
+async def _broken(_: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "Internal Server Error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One problem in words, without a word of the request's."""
+    place = ".".join(str(part) for part in problem["loc"][1:])
+    match problem["type"]:
+        case "json_invalid":
+            return "the body is no JSON"
+        case "missing" if place:
+            return f"{place} is missing"
+        case "string_type":
+            return f"{place} must be a string"
+        case _:
+            return 'send a JSON object {"url": …, "eventType": …} with content-type: application/json'

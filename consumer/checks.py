@@ -1,0 +1,230 @@
+"""What a worker needs, looked at part by part: behind `kafka-webhooks check`.
+
+Every look is bounded in time and none depends on another's success more than it must, so that one run tells all.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    OffsetSpec,
+)
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumer.database import create_engine, ping, unavailable
+from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
+from consumer.intake.client import LibrdkafkaLog, known_properties
+from consumer.matching import subscriptions
+from consumer.schema import state
+from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, WorkerSettings, check, load
+
+_TIMEOUT = 10.0  # seconds for each look
+_T = TypeVar("_T")
+
+
+class Finding(NamedTuple):
+    """What one look found; where it is not `ok`, the text says what to do."""
+
+    part: str
+    ok: bool
+    text: str
+
+
+def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
+    """All findings, each as soon as it is known. `values` is the environment; what is wrong in it is a finding too."""
+    try:
+        check(WorkerSettings.__annotations__.values(), values)
+        yield Finding("settings", True, "complete")
+    except SettingsError as error:
+        yield from (Finding("settings", False, line) for line in str(error).splitlines())
+    yield from _kafka(values)
+    yield from _database(values)
+
+
+def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        kafka = load(KafkaSettings, values)
+        admin, detail = _admin(kafka)
+        cluster = _within(lambda: _metadata(admin, kafka, detail))
+    except WebhooksError as error:
+        text = "not looked at: its settings are wrong" if isinstance(error, SettingsError) else str(error)
+        yield Finding("kafka", False, text)
+        return
+    yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
+    try:
+        topics = load(TopicSettings, values).topics
+    except SettingsError:
+        yield Finding("topics", False, "not looked at: KAFKA_TOPICS is wrong")
+    else:
+        found = [_topic(topic, kafka, cluster) for topic in topics]
+        yield from (finding for finding, _ in found)
+        partitions = [partition for _, part in found for partition in part]
+        if partitions:
+            yield _look("group", lambda: _group(kafka, admin, sorted(set(partitions))))
+    yield _look("dead-letter topic", lambda: _dead_letter_topic(kafka.dead_letter_topic, admin, cluster))
+
+
+def _database(values: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        engine = create_engine(load(DatabaseSettings, values))
+    except SettingsError:
+        yield Finding("database", False, "not looked at: its settings are wrong")
+        return
+    reachable = _look("database", lambda: _reachable(engine))
+    yield reachable
+    if not reachable.ok:
+        return
+    tables = _look("tables", lambda: _tables(engine))
+    yield tables
+    if tables.ok:
+        yield _look("subscriptions", lambda: _subscriptions(engine))
+
+
+def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
+    if topic.startswith("^"):
+        try:
+            names = [name for name in cluster.topics if re.match(topic, name) and name != kafka.dead_letter_topic]
+        except re.error as error:
+            return Finding("topic", False, f"{topic}: no regular expression: {error}"), []
+        partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
+        return Finding("topic", True, f"{topic}: {_number(len(names), 'topic')} match now"), partitions
+    if topic == kafka.dead_letter_topic:
+        return Finding("topic", False, f"{topic} is the dead-letter topic: take it out of KAFKA_TOPICS"), []
+    if topic not in cluster.topics or cluster.topics[topic].error is not None:
+        return Finding(
+            "topic", False, f"{topic} does not exist or may not be read: create it, or correct KAFKA_TOPICS"
+        ), []
+    partitions = [(topic, number) for number in cluster.topics[topic].partitions]
+    return Finding("topic", True, f"{topic}: {_number(len(partitions), 'partition')}"), partitions
+
+
+def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
+    """Where the group stands, and how many records a start now would send."""
+    places = [TopicPartition(*partition) for partition in partitions]
+    request = [ConsumerGroupTopicPartitions(kafka.group_id, places)]
+    answer = admin.list_consumer_group_offsets(request, request_timeout=_TIMEOUT)[kafka.group_id].result()
+    committed = {(place.topic, place.partition): place.offset for place in answer.topic_partitions if place.offset >= 0}
+    first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
+    end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
+    from_start = kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"}
+    waiting = overtaken = 0
+    for place in partitions:
+        start = committed.get(place, first[place] if from_start else end[place])
+        overtaken += max(0, first[place] - start)
+        waiting += end[place] - max(start, first[place])
+    known = f"has committed on {len(committed)} of {_number(len(partitions), 'partition')}"
+    text = f"{kafka.group_id} {known if committed else 'is new'}; a start now sends {_number(waiting, 'record')}"
+    if overtaken:
+        raise WebhooksError(f"{text}; retention has dropped {_number(overtaken, 'record')} that were not sent yet")
+    return text
+
+
+def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_TIMEOUT)
+    return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
+
+
+def _dead_letter_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
+    if name in cluster.topics:
+        return f"{name}: {_number(len(cluster.topics[name].partitions), 'partition')}"
+    if _auto_creates(admin, cluster) is False:
+        raise WebhooksError(f"{name} does not exist, and this Kafka creates no topics by itself: create it")
+    return f"{name} does not exist yet; Kafka creates it with the first dead letter"
+
+
+def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
+    """What the brokers' `auto.create.topics.enable` says; None where that may not be read."""
+    broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
+    try:
+        config = admin.describe_configs([broker], request_timeout=_TIMEOUT)[broker].result()
+    except KafkaException:
+        return None
+    entry = config.get("auto.create.topics.enable")
+    return None if entry is None else entry.value == "true"
+
+
+def _reachable(engine: Engine) -> str:
+    ping(engine)
+    return f"reachable at {engine.url.render_as_string(hide_password=True)}"
+
+
+def _tables(engine: Engine) -> str:
+    revision = state(engine)
+    if revision.behind:
+        raise WebhooksError(
+            f"at {revision.current or 'nothing'}, needed is {revision.head}: run kafka-webhooks migrate"
+        )
+    return f"up to date at {revision.current}"
+
+
+def _subscriptions(engine: Engine) -> str:
+    enabled = sum(item.enabled for item in subscriptions.list_all(engine))
+    return f"{enabled} enabled" if enabled else "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
+
+
+def _admin(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
+    properties, _ = known_properties(kafka.properties)
+    detail: list[str] = []
+    config: dict[str, Any] = {
+        **properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "error_cb": lambda error: detail.append(error.str()),
+    }
+    try:
+        return AdminClient(config, logger=LibrdkafkaLog()), detail
+    except KafkaException as error:
+        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
+
+
+def _metadata(admin: AdminClient, kafka: KafkaSettings, detail: Sequence[str]) -> ClusterMetadata:
+    try:
+        return admin.list_topics(timeout=_TIMEOUT / 2)
+    except KafkaException:
+        admin.poll(0)
+        reason = f" ({detail[0]})" if detail else ""
+        raise KafkaUnavailable(
+            f"no broker reachable at {kafka.bootstrap_servers}{reason}: is Kafka up, is KAFKA_BOOTSTRAP_SERVERS right?"
+        ) from None
+
+
+def _look(part: str, job: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, True, _within(job))
+    except WebhooksError as error:
+        return Finding(part, False, str(error))
+    except KafkaException as error:
+        return Finding(part, False, str(error.args[0].str()))
+    except SQLAlchemyError as error:
+        return Finding(part, False, str(unavailable(error) or type(error).__name__))
+
+
+def _within(job: Callable[[], _T]) -> _T:
+    """What `job` returns or raises; Unavailable if that takes too long. It runs in a thread that may be left behind."""
+    answers: SimpleQueue[tuple[_T | None, Exception | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((job(), None))
+        except Exception as error:  # noqa: BLE001 (raised again below, in the caller's thread)
+            answers.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        value, error = answers.get(timeout=_TIMEOUT)
+    except Empty:
+        raise Unavailable(f"no answer within {_TIMEOUT:g} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # there is one where there is no error
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,32 @@
+"""`kafka-webhooks api`."""
+
+
+def api() -> None:
+    """Serve the admin HTTP API, until SIGTERM. Its documentation is at /docs.
+
+    Without API_TOKEN it can be reached from this machine only.
+
+    \b
+    Example:
+      kafka-webhooks api &
+      curl -X POST localhost:8080/register-webhook -H 'content-type: application/json' \\
+        -d '{"url": "https://example.com/hooks", "eventType": "user.created"}'
+    """
+    import structlog
+
+    from consumer.api.app import create_app
+    from consumer.cli.console import configure
+    from consumer.database import create_engine
+    from consumer.serving import listen, serve
+    from consumer.settings import ApiSettings, DatabaseSettings, check, environment, load
+
+    values = environment()
+    check((ApiSettings, DatabaseSettings), values)
+    configure()
+    settings = load(ApiSettings, values)
+    token = settings.api_token.get_secret_value() if settings.api_token else None
+    app = create_app(create_engine(load(DatabaseSettings, values)), token)
+    listener = listen(settings.bind_host, settings.api_port)
+    host, port = listener.getsockname()[:2]
+    structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=token is not None)
+    serve(app, listener)

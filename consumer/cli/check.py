@@ -1,0 +1,31 @@
+"""`kafka-webhooks check`."""
+
+from typing import Annotated
+
+import typer
+
+
+def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Look at all that a worker needs.
+
+    Settings, Kafka, topics, the group, database, tables, subscriptions: a line each, and what to do where one fails.
+
+    Exit status 1 if anything is missing.
+
+    Example: kafka-webhooks check --json
+    """
+    from consumer.checks import check_all
+    from consumer.cli.console import configure, print_json
+    from consumer.settings import environment
+
+    values = environment()
+    configure()
+    findings = []
+    for finding in check_all(values):
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{'✓' if finding.ok else '✗'} {finding.part}: {finding.text}")
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,68 @@
+"""`kafka-webhooks listen`."""
+
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from consumer.receiver import Answer, Received
+
+_MOST_SHOWN = 2000  # characters of a body
+
+
+def listen(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    secret: Annotated[
+        list[str] | None, typer.Option(help="Signing secret, may be repeated; else those of WEBHOOK_SECRET.")
+    ] = None,
+    status: Annotated[int, typer.Option(min=200, max=599, help="Status to answer with.")] = 200,
+    delay: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait before the answer.")] = 0.0,
+) -> None:
+    """Receive webhooks, verify and print them.
+
+    \b
+    Examples:
+      kafka-webhooks listen --port 8000 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
+      kafka-webhooks listen --status 503
+    """
+    from consumer.cli.console import configure
+    from consumer.receiver import Answer, create_app
+    from consumer.serving import listen as open_port
+    from consumer.serving import serve
+
+    configure()
+    answer = Answer(status, delay)
+    app = create_app(_keys(secret), _print, lambda _: answer)
+    listener = open_port(host, port)
+    typer.echo(f"listening on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", err=True)
+    serve(app, listener)
+
+
+def _keys(texts: list[str] | None) -> list[bytes]:
+    from consumer.secret import parse_secret
+    from consumer.settings import SigningSettings, load
+
+    try:
+        return [parse_secret(text) for text in texts or load(SigningSettings).secrets]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--secret") from None
+
+
+def _print(received: "Received", answer: "Answer") -> None:
+    from consumer.cli.console import discard_output, printable
+
+    body = received.body[: _MOST_SHOWN * 4].decode(errors="backslashreplace")
+    shown = body if len(body) <= _MOST_SHOWN else f"{body[:_MOST_SHOWN]}… ({len(received.body)} bytes)"
+    mark = "✗" if received.problem else "✓"
+    verdict = received.problem or "signatures verified"
+    head = f"{time.strftime('%H:%M:%S')} {mark} {received.event_type or '-'} {received.webhook_id or '-'}"
+    try:
+        typer.echo(printable(f"{head} {received.path}: {verdict}; answered {answer.status}"))
+        typer.echo(f"  {printable(shown)}")
+    except BrokenPipeError:
+        discard_output()
+        signal.raise_signal(signal.SIGTERM)

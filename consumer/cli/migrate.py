@@ -1,0 +1,38 @@
+"""`kafka-webhooks migrate`."""
+
+from typing import Annotated
+
+import typer
+
+
+def migrate(
+    *,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements; connect to nothing.")] = False,
+    revision: Annotated[
+        str, typer.Option(help="Migrate up to this revision; FROM:TO with --sql, for a database that is at FROM.")
+    ] = "head",
+) -> None:
+    """Create the tables, or bring them up to date.
+
+    \b
+    Examples:
+      DATABASE_URL=sqlite:///webhooks.db kafka-webhooks migrate
+      kafka-webhooks migrate --sql > for-the-dba.sql
+      kafka-webhooks migrate --sql --revision 0001:head
+    """
+    from consumer.cli.console import configure
+    from consumer.database import create_engine
+    from consumer.schema import state, upgrade
+    from consumer.settings import DatabaseSettings, load
+
+    if ":" in revision and not sql:
+        raise typer.BadParameter("a range of revisions needs --sql", param_hint="--revision")
+    configure()
+    engine = create_engine(load(DatabaseSettings))
+    if sql:
+        upgrade(engine, revision=revision, sql=True)
+        return
+    before = state(engine).current
+    upgrade(engine, revision=revision)
+    after = state(engine).current
+    typer.echo(f"up to date at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")

@@ -1,0 +1,91 @@
+"""`kafka-webhooks publish`."""
+
+import sys
+from collections import Counter
+from itertools import chain, repeat
+from typing import Annotated
+
+import typer
+
+_EACH = 10  # up to so many records are reported one by one, more by partition
+
+
+def publish(
+    topic: Annotated[str, typer.Argument(help="Where to.")],
+    value: Annotated[str, typer.Argument(metavar="JSON|-", help="The event; - reads stdin, one event or one a line.")],
+    *,
+    key: Annotated[str | None, typer.Option(help="The record's key: one key's events stay in order.")] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="Event type, as the header event-type.")] = None,
+    event_id: Annotated[str | None, typer.Option("--id", help="Event id, as the header event-id.")] = None,
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Publish it so many times.")] = 1,
+) -> None:
+    """Publish events and wait until Kafka has stored them.
+
+    \b
+    Examples:
+      kafka-webhooks publish users '{"id": 123, "name": "Jane Doe"}' --type user.created --key 123
+      kafka-webhooks publish users - < events.jsonl
+    """
+    from consumer.cli.console import configure
+    from consumer.publishing import publish as publish_all
+    from consumer.settings import KafkaSettings, load
+
+    events = _events(sys.stdin.buffer.read() if value == "-" else value.encode(errors="surrogateescape"))
+    total = len(events) * count
+    if event_id is not None and total > 1:
+        raise typer.BadParameter("events with one id are one event to a receiver; use it for one", param_hint="--id")
+    headers = [_header(text) for text in header or ()]
+    named = {"event-type": event_type, "event-id": event_id}
+    headers += [(name, text.encode(errors="surrogateescape")) for name, text in named.items() if text is not None]
+    configure()
+    stored: Counter[int] = Counter()
+    places = publish_all(
+        load(KafkaSettings),
+        topic,
+        chain.from_iterable(repeat(events, count)),
+        key=key.encode(errors="surrogateescape") if key is not None else None,
+        headers=headers,
+    )
+    try:
+        with typer.progressbar(places, length=total, file=sys.stderr, hidden=not sys.stderr.isatty()) as progress:
+            for partition, offset in progress:
+                stored[partition] += 1
+                if total <= _EACH:
+                    typer.echo(f"{topic}[{partition}] offset {offset}")
+    finally:
+        if total > _EACH:
+            typer.echo(f"{stored.total()} of {total} records stored in {topic}")
+            for partition, records in sorted(stored.items()):
+                typer.echo(f"  partition {partition}: {records}")
+
+
+def _events(text: bytes) -> list[bytes]:
+    """One JSON document, or one a line."""
+    if _is_json(text):
+        return [text.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
+        if not _is_json(line):
+            where = f"line {number} " if len(lines) > 1 else "it "
+            raise typer.BadParameter(f"{where}is no JSON", param_hint="JSON|-")
+    if not lines:
+        raise typer.BadParameter("it is empty", param_hint="JSON|-")
+    return lines
+
+
+def _is_json(text: bytes) -> bool:
+    import orjson
+
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _header(text: str) -> tuple[str, bytes]:
+    name, separator, value = text.partition("=")
+    if not (name and separator):
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--header")
+    return name, value.encode(errors="surrogateescape")

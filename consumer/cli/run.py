@@ -1,0 +1,12 @@
+"""`kafka-webhooks run`."""
+
+from consumer.service import Service
+from consumer.settings import load_worker
+from consumer.telemetry import configure_logging
+
+
+def run() -> None:
+    """Run one worker until SIGTERM."""
+    settings = load_worker()
+    configure_logging(settings.log.log_level)
+    Service().run(settings)

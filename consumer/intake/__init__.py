@@ -1,0 +1,1 @@
+"""From Kafka to events: poll, decode, track offsets, commit; what cannot be decoded is dead-lettered."""

@@ -1,0 +1,100 @@
+"""Committing what is settled: asynchronously in calm times, synchronously when a partition is about to leave."""
+
+from collections.abc import Iterable
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.intake.record import Partition
+
+log = structlog.get_logger(__name__)
+
+
+class Commits:
+    """The one place that moves offsets. Only partitions that are owned now: the broker does not fence commits itself.
+
+    `total` counts rounds the broker took; `fault` says why the last one failed.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.fault: str | None = None
+        self._outstanding: dict[tuple[str, int], Partition] = {}
+        self._with_metadata = True
+
+    def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
+        """Send what has moved, unless an earlier round is still on its way. Its failures are sent again by the next."""
+        if self._outstanding:
+            return
+        moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.dirty}
+        offsets = self._offsets(moved.values())
+        if not offsets:
+            return
+        self._outstanding = moved
+        try:
+            consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self.finish(error.args[0], offsets)
+
+    def finish(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        """The answer to `start`; librdkafka's `on_commit`."""
+        outstanding, self._outstanding = self._outstanding, {}
+        self._judge(outstanding, error, offsets)
+
+    def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
+        """Send what has moved, or is on its way, and wait for the answer. True if the broker has taken all of it."""
+        moved = {
+            (each.topic, each.number): each
+            for each in partitions
+            if each.owned and (each.tracker.dirty or (each.topic, each.number) in self._outstanding)
+        }
+        offsets = self._offsets(moved.values())
+        if not offsets:
+            return True
+        try:
+            answers = consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            return self._judge(moved, error.args[0], offsets)
+        return self._judge(moved, None, answers)
+
+    def _offsets(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
+        offsets = []
+        for partition in partitions:
+            image = partition.tracker.image()
+            partition.tracker.dirty = False
+            if image is not None:
+                mark, metadata = image
+                offsets.append(
+                    TopicPartition(partition.topic, partition.number, mark, metadata if self._with_metadata else "")
+                )
+        return offsets
+
+    def _judge(
+        self, sent: dict[tuple[str, int], Partition], error: KafkaError | None, answers: list[TopicPartition]
+    ) -> bool:
+        failures = {}
+        for answer in answers:
+            failure = error or answer.error
+            partition = sent.get((answer.topic, answer.partition))
+            if failure is not None and partition is not None:
+                partition.tracker.dirty = True
+                failures[str(partition)] = failure
+        if not failures:
+            if self.fault is not None:
+                log.info("offsets are committed again")
+            self.total += 1
+            self.fault = None
+            return True
+        self._note(failures)
+        return False
+
+    def _note(self, failures: dict[str, KafkaError]) -> None:
+        failure = next(iter(failures.values()))
+        if failure.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+            # The broker's offset.metadata.max.bytes was lowered: a restart will send what is settled above the mark.
+            self._with_metadata = False
+        if self.fault is None:
+            log.warning(
+                "offsets not committed; the next round tries again", error=failure.str(), partitions=sorted(failures)
+            )
+        self.fault = f"offsets cannot be committed: {failure.str()}"

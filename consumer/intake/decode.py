@@ -1,0 +1,147 @@
+"""What a record means: its event type, its id, its content type. Pure.
+
+The rules are those of README, "Event type and id". A header that is repeated counts with its last value, as
+`Headers.lastHeader` of the Java clients: interceptors append. A header or field that is null is not there.
+"""
+
+import re
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from consumer.errors import Undecodable
+from consumer.event import Event, RecordId
+from consumer.intake.record import Headers, Record, UnreadableHeaders
+
+MAX_VALUE_BYTES = 1024 * 1024
+# The type travels in a header, and receivers refuse all headers together at 8 KiB.
+MAX_TYPE_LENGTH = 1024
+
+_CLOUDEVENT = "application/cloudevents+json"
+_TYPE_FIELDS = ("type", "event_type", "eventType")
+_VISIBLE = re.compile(r"[!-~]+")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE = re.compile(_TOKEN + rb"/" + _TOKEN + rb"(?:[ \t]*;[ -~]*)?")
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros are invalid.
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def decode(record: Record) -> Event:
+    """The event that a record carries.
+
+    Undecodable with reason null, empty, too_large, bad_headers, bad_type, not_utf8, not_json, too_deep or not_object;
+    nothing else is raised, whatever the bytes.
+    """
+    partition, offset, timestamp, key, value, header_list = record
+    topic = partition.topic
+    if not value:
+        raise Undecodable("empty", "the value is empty") if value is not None else Undecodable("null", "no value")
+    if len(value) > MAX_VALUE_BYTES:
+        raise Undecodable("too_large", f"the value has {len(value)} bytes; the limit is {MAX_VALUE_BYTES}")
+    headers = _by_name(header_list) if header_list else {}
+
+    content_type = _media_type(headers.get("content-type")) if headers else None
+    body = None
+    header_type = headers.get("ce_type")
+    if header_type is None and not (content_type and content_type.lower().startswith(_CLOUDEVENT)):
+        header_type = headers.get("event-type")
+    if header_type is None:
+        body = _parse(value)
+        event_type = _type_of(body, headers, topic)
+    else:
+        event_type = _checked_type(header_type.decode("latin-1"))
+
+    structured = body if body is not None and "specversion" in body else {}
+    record_id = RecordId(topic, partition.number, offset, timestamp)
+    return Event(
+        record_id,
+        event_type,
+        _webhook_id(headers, structured, record_id),
+        value,
+        content_type or (_CLOUDEVENT if structured else "application/json"),
+        key,
+        _traceparent(headers.get("traceparent")) if headers else None,
+    )
+
+
+def _by_name(headers: Headers | UnreadableHeaders) -> dict[str, bytes | None]:
+    if isinstance(headers, UnreadableHeaders):
+        raise Undecodable("bad_headers", "the name of a header is not UTF-8")
+    return dict(headers)
+
+
+def _type_of(body: dict[str, Any], headers: dict[str, bytes | None], topic: str) -> str:
+    if "specversion" in body and body.get("type") is not None:
+        return _checked_type(body["type"])
+    header_type = headers.get("event-type")
+    if header_type is not None:
+        return _checked_type(header_type.decode("latin-1"))
+    for field in _TYPE_FIELDS:
+        value = body.get(field)
+        if value is not None:
+            return _checked_type(value)
+    return topic
+
+
+def _checked_type(value: object) -> str:
+    if isinstance(value, str) and len(value) <= MAX_TYPE_LENGTH and _VISIBLE.fullmatch(value):
+        return value
+    # Not the value itself: details are logged.
+    kind = f"a string of {len(value)} characters" if isinstance(value, str) else type(value).__name__
+    raise Undecodable(
+        "bad_type", f"the event type must be 1 to {MAX_TYPE_LENGTH} visible ASCII characters; it is {kind}"
+    )
+
+
+def _parse(value: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise _unparsable(value, error) from None
+    if not isinstance(body, dict):
+        raise Undecodable("not_object", f"the value is JSON but no object: {type(body).__name__}")
+    return body
+
+
+def _unparsable(value: bytes, error: orjson.JSONDecodeError) -> Undecodable:
+    try:
+        value.decode()
+    except UnicodeDecodeError as unicode_error:
+        return Undecodable("not_utf8", f"the value is not UTF-8: {unicode_error.reason} at byte {unicode_error.start}")
+    if "depth" in error.msg or "Recursion" in error.msg:  # orjson 3.13's words, and older ones
+        return Undecodable("too_deep", "the value is JSON nested too deeply")
+    return Undecodable("not_json", f"the value is not JSON: {error.msg} at byte {error.pos}")
+
+
+def _webhook_id(headers: dict[str, bytes | None], structured: dict[str, Any], record: RecordId) -> str:
+    """Digest of source and id, each behind its length so that no two pairs run together alike.
+
+    Ids are digested as bytes, so a header needs no valid encoding. One that is empty or, in a body, no string counts as
+    not there: the record's place stands in, and the event is sent. All that goes unseen then is a producer's own
+    duplicate; a dead letter would be an event missed.
+    """
+    source = headers.get("ce_source") or _text(structured.get("source")) or record.topic.encode()
+    event_id = headers.get("ce_id") or _text(structured.get("id")) or headers.get("event-id")
+    if event_id:
+        identity = b"%d:%b%d:%b" % (len(source), source, len(event_id), event_id)
+    else:
+        # No length can start with "@": a record's place is never mistaken for a producer's id.
+        identity = b"%d:%b@%b:%d:%d:%d" % (len(source), source, record.topic.encode(), *record[1:])
+    return "msg_" + blake2b(identity, digest_size=16).hexdigest()
+
+
+def _text(value: object) -> bytes | None:
+    return value.encode() if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=256)
+def _media_type(header: bytes | None) -> str | None:
+    if header is None or len(header) > 255 or not _MEDIA_TYPE.fullmatch(header):  # noqa: PLR2004 (RFC 6838: 127 + 127)
+        return None
+    return header.decode("ascii")
+
+
+def _traceparent(header: bytes | None) -> str | None:
+    return header.decode("ascii") if header is not None and _TRACEPARENT.fullmatch(header) else None

@@ -1,0 +1,216 @@
+"""Which offset may be committed, and which records above it are settled. Pure; one tracker for each assignment.
+
+A commit is the low-water mark, below which everything is settled, and a text for its metadata that names what is
+settled above, so that a restart does not send those again. An offset that the log does not hold (compacted, or a
+transaction's marker) counts as settled.
+"""
+
+import binascii
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+# The broker takes 4,096 characters (offset.metadata.max.bytes); one is left for brokers that count a terminator.
+MAX_METADATA = 4095
+# Version 1, as runs or as a bitmap. Other software's metadata does not start like this.
+_RUNS, _BITMAP = "w1r:", "w1b:"
+# Four characters of base64 hold three bytes: 3,068 of them, or 24,544 offsets as a bitmap.
+_MAX_BYTES = (MAX_METADATA - len(_RUNS)) * 3 // 4
+_MAX_BITS = _MAX_BYTES * 8
+# A run and the hole before it take a bit each at least: no text tells of more.
+_MAX_RUNS = _MAX_BITS // 2
+_MAX_OFFSET = 2**63 - 1
+
+Run = tuple[int, int]  # settled offsets [start, stop)
+
+
+class WentBack(Exception):  # noqa: N818 (an event in the log's life, not an error)
+    """The log gave an offset again: it was truncated or its topic made anew, and this tracker's life is over."""
+
+
+class OffsetTracker:
+    """Follows the records of one assignment from `track` to `settle`.
+
+    `committed` and `metadata` are what the group has stored (None: nothing). `dirty` says that `image()` may have
+    changed since whoever commits set it to False.
+    """
+
+    __slots__ = ("_committed", "_open", "_position", "_restored", "_top", "dirty")
+
+    def __init__(self, committed: int | None, metadata: str = "") -> None:
+        self._committed = committed
+        # Unsettled records. A dict keeps the order of insertion, which is the order of offsets, and deletes anywhere.
+        self._open: dict[int, None] = {}
+        self._position = -1 if committed is None else committed  # after the last offset seen
+        self._top = self._position  # after the highest offset known as settled among those seen
+        self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
+        self.dirty = False
+
+    @property
+    def open(self) -> int:
+        """How many records are tracked and not settled."""
+        return len(self._open)
+
+    def track(self, offset: int) -> bool:
+        """Take note of the next record. False: it was settled before the restart, skip it.
+
+        Raises WentBack if `offset` is not above the last one.
+        """
+        if offset < self._position:
+            raise WentBack(f"offset {offset} after {self._position - 1}")
+        self._position = offset + 1
+        if self._restored and self._settled_before(offset):
+            self._top = offset + 1
+            self.dirty = True
+            return False
+        self._open[offset] = None
+        return True
+
+    def settle(self, offset: int) -> None:
+        """The record is done with. KeyError if it is not open: a caller's mistake must not move a mark."""
+        del self._open[offset]
+        if offset >= self._top:
+            self._top = offset + 1
+        self.dirty = True
+
+    @property
+    def low_water_mark(self) -> int | None:
+        """The next offset to commit; None before the first record and without a committed one."""
+        for offset in self._open:
+            return offset
+        if self._position < 0:
+            return None
+        if self._restored and self._restored[0][0] <= self._position:
+            return self._restored[0][1]
+        return self._position
+
+    def image(self) -> tuple[int, str] | None:
+        """Offset and metadata to commit; None while there is no mark. O(open) at most."""
+        mark = self.low_water_mark
+        if mark is None:
+            return None
+        return mark, encode(mark, self._settled_above(mark))
+
+    def _settled_before(self, offset: int) -> bool:
+        while self._restored and self._restored[0][1] <= offset:
+            self._restored.popleft()
+        return bool(self._restored) and self._restored[0][0] <= offset
+
+    def _settled_above(self, mark: int) -> Iterator[Run]:
+        previous = -1
+        for offset in self._open:
+            if 0 <= previous < offset - 1:
+                yield previous + 1, offset
+            previous = offset
+            if previous >= self._top:
+                break
+        if 0 <= previous < self._top - 1:
+            yield previous + 1, self._position
+        for start, stop in self._restored:
+            if stop > max(mark, self._position):
+                yield max(start, mark, self._position), stop
+
+
+def encode(mark: int, runs: Iterable[Run]) -> str:
+    """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
+
+    Either pairs of varints (how many offsets are not settled, how many then are) or a bit for each offset, whichever
+    tells more, then whichever is shorter. Empty if there are no runs.
+    """
+    kept = list(islice(_merged(runs), _MAX_RUNS))
+    if not kept:
+        return ""
+    pairs_end, pairs = _as_pairs(mark, kept)
+    bits_end, bits = _as_bitmap(mark, kept)
+    if (pairs_end, -len(pairs)) >= (bits_end, -len(bits)):
+        return _RUNS + _base64(pairs)
+    return _BITMAP + _base64(bits)
+
+
+def decode(mark: int, metadata: str) -> list[Run]:
+    """The settled runs above `mark` that `encode` wrote down; none if it did not write this text."""
+    payload = _bytes(metadata[len(_RUNS) :]) if len(metadata) <= MAX_METADATA else b""
+    if metadata.startswith(_RUNS):
+        return _from_pairs(mark, payload)
+    if metadata.startswith(_BITMAP):
+        bits = bin(int.from_bytes(b"\1" + payload))[3:]
+        return [(mark + run.start(), mark + run.end()) for run in re.finditer("1+", bits)]
+    return []
+
+
+def _merged(runs: Iterable[Run]) -> Iterator[Run]:
+    pending: Run | None = None
+    for run in runs:
+        if pending is None:
+            pending = run
+        elif run[0] <= pending[1]:
+            pending = pending[0], run[1]
+        else:
+            yield pending
+            pending = run
+    if pending is not None:
+        yield pending
+
+
+def _as_pairs(mark: int, runs: Iterable[Run]) -> tuple[int, bytes]:
+    end, encoded = mark, bytearray()
+    for start, stop in runs:
+        pair = _varint(start - end) + _varint(stop - start)
+        if len(encoded) + len(pair) > _MAX_BYTES:
+            break
+        encoded += pair
+        end = stop
+    return end, bytes(encoded)
+
+
+def _from_pairs(mark: int, payload: bytes) -> list[Run]:
+    numbers, number, shift = [], 0, 0
+    for byte in payload:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004 (LEB128: the high bit says that more follows)
+            numbers.append(number)
+            number = shift = 0
+    if shift or len(numbers) % 2 or 0 in numbers or mark + sum(numbers) > _MAX_OFFSET:
+        return []
+    runs, end = [], mark
+    for hole, settled in zip(numbers[::2], numbers[1::2], strict=True):
+        runs.append((end + hole, end + hole + settled))
+        end += hole + settled
+    return runs
+
+
+def _as_bitmap(mark: int, runs: Iterable[Run]) -> tuple[int, bytes]:
+    end, parts = mark, []
+    for start, stop in runs:
+        cut = min(stop, mark + _MAX_BITS)
+        if start >= cut:
+            break
+        parts.append("0" * (start - end) + "1" * (cut - start))
+        end = cut
+    if not parts:
+        return mark, b""
+    size = (end - mark + 7) // 8
+    bits = "".join(parts).ljust(size * 8, "0")
+    return end, int(bits, 2).to_bytes(size)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= 0x80:  # noqa: PLR2004 (LEB128: seven bits a byte)
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _base64(payload: bytes) -> str:
+    return binascii.b2a_base64(payload, newline=False).decode("ascii").rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
+        return b""

@@ -1,0 +1,372 @@
+"""Records from Kafka: poll, rebalance, pause, commit. One thread owns a Source; every callback fires inside `poll`."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from operator import methodcaller
+from typing import Any
+
+import orjson
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.errors import FatalKafkaError, SettingsError
+from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, known_properties
+from consumer.intake.commits import Commits
+from consumer.intake.offsets import OffsetTracker, WentBack
+from consumer.intake.positions import Position, read_positions
+from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+OnPartitions = Callable[[list[Partition]], None]
+
+# confluent-kafka holds its lock for the whole wait, and the loop has other things to look after.
+_MAX_WAIT = 0.1
+_OVERTAKEN_SECONDS = 60.0
+_NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+
+_DEFAULTS: dict[str, Any] = {
+    "client.id": "kafka-webhooks",
+    # A new partition must not lose its first events.
+    "auto.offset.reset": "earliest",
+    "partition.assignment.strategy": "cooperative-sticky",
+    # A topic made later that matches a pattern is consumed within this.
+    "topic.metadata.refresh.interval.ms": 30_000,
+    # Prefetch. At 40,000 records/s a look every 50 ms finds 2,000 gone: 5,000 last. Events of 450 bytes make it 2 MB;
+    # larger ones stop at 16 MiB for all partitions together. No more than this: pausing throws prefetched records away.
+    "queued.min.messages": 5_000,
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.queue.backoff.ms": 50,
+    "statistics.interval.ms": 1_000,
+}
+_FIXED: dict[str, Any] = {
+    "enable.auto.commit": False,
+    # Else lag would count records in flight as done.
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+}
+
+# Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and an exception
+# pending, which specialised bytecode does not look at. A call from C does: SystemError. Never ask the message again.
+_headers_of = methodcaller("headers")
+
+
+class Source:
+    """A member of the consumer group.
+
+    The three callbacks are handed partitions as they come and go, inside `poll`; what they raise is raised by the next
+    `poll`. A partition that leaves is committed after `on_revoke` returns, and never after `on_lost`.
+
+    `partitions` are those owned now; `partitions_total` is how many each topic has; `overtaken_total` counts records
+    that retention removed before they were read.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: Sequence[str],
+        *,
+        on_assign: OnPartitions,
+        on_revoke: OnPartitions,
+        on_lost: OnPartitions,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Join the group. SettingsError: librdkafka refuses a setting, or the dead-letter topic is among the topics."""
+        if kafka.dead_letter_topic in topics:
+            raise SettingsError(f"KAFKA_TOPICS names the dead-letter topic {kafka.dead_letter_topic}: leave it out")
+        self.partitions: dict[tuple[str, int], Partition] = {}
+        self.partitions_total: dict[str, int] = {}
+        self.overtaken_total = 0
+        self._callbacks = on_assign, on_revoke, on_lost
+        self._clock = clock
+        self._excluded = kafka.dead_letter_topic
+        self._reachability = Reachability(kafka.bootstrap_servers)
+        self._commits = Commits()
+        self._failures: list[Exception] = []
+        self._fatal: FatalKafkaError | None = None
+        self._faults: dict[str | None, str] = {}
+        self._joined = self._paused = self._closing = False
+        self._held: set[Partition] = set()
+        self._overtaken_until = clock()
+        config = _config(kafka)
+        self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
+        keep = self._failures.append
+        try:
+            self._consumer = Consumer(
+                {
+                    **config,
+                    "error_cb": guarded(keep, self._on_error),
+                    "stats_cb": guarded(keep, self._on_statistics),
+                    "on_commit": guarded(keep, self._commits.finish),
+                },
+                logger=LibrdkafkaLog(),
+            )
+            self._consumer.subscribe(
+                list(topics),
+                on_assign=guarded(keep, self._on_assign),
+                on_revoke=guarded(keep, self._on_revoke),
+                on_lost=guarded(keep, self._on_lost),
+            )
+        except KafkaException as error:
+            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+        cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
+        self._assign = self._consumer.incremental_assign if cooperative else self._consumer.assign
+
+    @property
+    def commits_total(self) -> int:
+        """How many commits the broker has taken."""
+        return self._commits.total
+
+    @property
+    def fault(self) -> str | None:
+        """Why this member cannot do its work now, for /readyz."""
+        if self._fatal is not None:
+            return str(self._fatal)
+        if self._reachability.fault is not None:
+            return self._reachability.fault
+        if self._faults:
+            return "; ".join(self._faults.values())
+        if not self._joined:
+            return "waiting for the group to assign partitions"
+        if self._clock() < self._overtaken_until:
+            return f"retention removed {self.overtaken_total} records before they were read"
+        return self._commits.fault
+
+    def poll(self, limit: int, timeout: float) -> list[Record]:
+        """Up to `limit` (at least 1) new records, tracked; those settled before a restart are left out.
+
+        Waits for the first at most `timeout` seconds, and never above 0.1. Raises what a callback raised, and
+        FatalKafkaError when this consumer cannot go on; records are not lost by it.
+        """
+        # Before anything is fetched: a record that is fetched and not tracked would pass for one that does not exist.
+        if self._failures:
+            raise self._failures.pop(0)
+        if self._fatal is not None:
+            raise self._fatal
+        messages = self._consumer.consume(limit, 0)
+        if not messages and timeout > 0:
+            messages = self._consumer.consume(1, min(timeout, _MAX_WAIT))
+            if messages and limit > 1:
+                messages += self._consumer.consume(limit - 1, 0)
+        records = []
+        partitions = self.partitions
+        for message in messages:
+            if message.error() is not None:
+                self._on_message_error(message)
+                continue
+            partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+            if partition is None:
+                continue
+            record = self._tracked(partition, message)
+            if record is not None:
+                records.append(record)
+        return records
+
+    def pause(self) -> None:
+        """Fetch nothing until `resume`, from partitions assigned meanwhile neither. Keep polling."""
+        self._paused = True
+        self._consumer.pause(_places(self.partitions.values()))
+
+    def resume(self) -> None:
+        """Undo `pause`; what `pause_partition` holds stays."""
+        self._paused = False
+        self._consumer.resume(_places(each for each in self.partitions.values() if each not in self._held))
+
+    def pause_partition(self, partition: Partition) -> None:
+        """Fetch nothing from one partition; in `on_assign` this comes before its first record."""
+        self._held.add(partition)
+        if partition.owned:
+            self._consumer.pause(_places([partition]))
+
+    def resume_partition(self, partition: Partition) -> None:
+        """Undo `pause_partition`."""
+        self._held.discard(partition)
+        if partition.owned and not self._paused:
+            self._consumer.resume(_places([partition]))
+
+    def commit(self) -> None:
+        """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way."""
+        self._commits.start(self._consumer, self.partitions.values())
+
+    def commit_now(self, partitions: Iterable[Partition]) -> bool:
+        """Commit these, as far as they are still owned, and wait. False if the broker has not taken all of it.
+
+        Without a coordinator librdkafka would wait for the whole session time-out: then it is not tried.
+        """
+        if not self._reachability.coordinator_up:
+            log.warning("offsets not committed: the group's coordinator is not reachable")
+            return False
+        return self._commits.now(self._consumer, partitions)
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Leave the group; commit before. False if librdkafka has not finished within `timeout` seconds."""
+        self._closing = True
+        # librdkafka's close has no time limit of its own. The thread that owns the consumer waits and calls nothing.
+        closer = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
+        closer.start()
+        closer.join(timeout)
+        if closer.is_alive():
+            log.warning("Kafka's client did not close in time; leaving it", seconds=timeout)
+        return not closer.is_alive()
+
+    def _tracked(self, partition: Partition, message: Message) -> Record | None:
+        offset: int = message.offset()  # type: ignore[assignment]
+        try:
+            fresh = partition.tracker.track(offset)
+        except WentBack as went_back:
+            partition = self._begin_again(partition, went_back)
+            fresh = partition.tracker.track(offset)
+        if not fresh:
+            return None
+        headers: Headers | UnreadableHeaders | None
+        try:
+            headers = _headers_of(message)
+        except (SystemError, UnicodeDecodeError):
+            headers = UnreadableHeaders()
+        return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers)
+
+    def _begin_again(self, partition: Partition, reason: WentBack) -> Partition:
+        """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more."""
+        log.warning("the log began again; reading it as a new one", partition=str(partition), reason=str(reason))
+        again = Partition(partition.topic, partition.number, OffsetTracker(None))
+        keep = self._failures.append
+        _, _, on_lost = self._callbacks
+        guarded(keep, self._leave)(on_lost, [partition])
+        guarded(keep, self._enter)([again])
+        return again
+
+    def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._joined = True
+        self._reachability.up()
+        self._reachability.coordinator_up = True
+        wanted = [each for each in assigned if each.topic != self._excluded]
+        positions = read_positions(self._consumer, wanted) if wanted else []
+        # Said here and not left to the binding, so that what follows can pause. It also takes no partitions (`[]`).
+        self._assign(assigned)
+        unwanted = [each for each in assigned if each.topic == self._excluded]
+        if unwanted:
+            self._consumer.pause(unwanted)
+        for topic in {None, *(each.topic for each in assigned)}:
+            self._faults.pop(topic, None)
+        self._note_first_start([each for each in positions if each.committed is None])
+        self._note_overtaken([each for each in positions if each.overtaken])
+        self._enter([_partition(each) for each in positions])
+
+    def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        _, on_revoke, _ = self._callbacks
+        self._leave(on_revoke, self._owned(revoked), commit=True)
+
+    def _on_lost(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
+        _, _, on_lost = self._callbacks
+        self._leave(on_lost, self._owned(lost))
+
+    def _enter(self, partitions: list[Partition]) -> None:
+        on_assign, _, _ = self._callbacks
+        self.partitions |= {(each.topic, each.number): each for each in partitions}
+        if self._paused and partitions:
+            self._consumer.pause(_places(partitions))
+        on_assign(partitions)
+
+    def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
+        try:
+            if not self._closing:
+                callback(partitions)
+                if commit and partitions:
+                    self.commit_now(partitions)
+        finally:
+            for partition in partitions:
+                partition.owned = False
+                self._held.discard(partition)
+                self.partitions.pop((partition.topic, partition.number), None)
+
+    def _owned(self, places: list[TopicPartition]) -> list[Partition]:
+        found = (self.partitions.get((place.topic, place.partition)) for place in places)
+        return [partition for partition in found if partition is not None]
+
+    def _note_first_start(self, positions: list[Position]) -> None:
+        if positions and self._earliest:
+            records = sum(each.length for each in positions)
+            log.info(
+                "nothing committed yet for these partitions: starting with their first record",
+                partitions=sorted(f"{each.topic}[{each.number}]" for each in positions),
+                records_to_send=records,
+            )
+
+    def _note_overtaken(self, positions: list[Position]) -> None:
+        if not positions:
+            return
+        records = sum(each.overtaken for each in positions)
+        log.error(
+            "retention removed records before they were read; going on with the first that is left",
+            records=records,
+            partitions={f"{each.topic}[{each.number}]": each.overtaken for each in positions},
+        )
+        self.overtaken_total += records
+        self._overtaken_until = self._clock() + _OVERTAKEN_SECONDS
+
+    def _on_message_error(self, message: Message) -> None:
+        error = message.error()
+        if error is None:
+            return
+        if error.fatal():
+            self._on_error(error)
+            return
+        topic = message.topic()
+        fault = f"{topic}: {error.str()}" if topic else error.str()
+        if self._faults.get(topic) != fault:
+            log.warning("Kafka reports", topic=topic, error=error.str())
+        self._faults[topic] = fault
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
+        else:
+            self._reachability.error(error)
+
+    def _on_statistics(self, document: str) -> None:
+        statistics = orjson.loads(document)
+        self._reachability.statistics(statistics)
+        for topic, details in statistics["topics"].items():
+            numbered = {int(number): each for number, each in details["partitions"].items() if number != "-1"}
+            self.partitions_total[topic] = len(numbered)
+            for number, each in numbered.items():
+                partition = self.partitions.get((topic, number))
+                if partition is not None and each["consumer_lag"] >= 0:
+                    partition.lag = each["consumer_lag"]
+
+
+def _config(kafka: KafkaSettings) -> dict[str, Any]:
+    """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
+    properties, unknown = known_properties(kafka.properties)
+    if unknown:
+        log.warning("ignoring settings that librdkafka does not know", properties=sorted(unknown))
+    defaults = dict(_DEFAULTS)
+    if properties.get("group.protocol") == "consumer":
+        for name in _NOT_OF_KIP_848:
+            defaults.pop(name, None)
+            properties.pop(name, None)
+    # To librdkafka these topics do not exist, so that no pattern finds them.
+    hidden = f"^{kafka.dead_letter_topic.replace('.', '[.]')}$"
+    ignored = ",".join(filter(None, [properties.pop("topic.blacklist", ""), hidden]))
+    return {
+        **defaults,
+        **properties,
+        **_FIXED,
+        "topic.blacklist": ignored,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": kafka.group_id,
+    }
+
+
+def _partition(position: Position) -> Partition:
+    partition = Partition(position.topic, position.number, OffsetTracker(position.committed, position.metadata))
+    if position.end is not None:
+        begin = position.committed if position.committed is not None else position.begin
+        partition.lag = max(0, position.end - begin) if begin is not None else None
+    return partition
+
+
+def _places(partitions: Iterable[Partition]) -> list[TopicPartition]:
+    return [TopicPartition(each.topic, each.number) for each in partitions]

@@ -1,0 +1,194 @@
+"""The admin HTTP API, over a real connection and under fuzz."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from consumer.api.app import create_app
+from consumer.api.guard import MOST_BYTES
+from consumer.database import create_engine
+from consumer.matching import subscriptions
+from consumer.serving import BackgroundServer, listen
+from consumer.settings import DatabaseSettings
+
+GOOD = {"url": "https://example.com/hooks", "eventType": "user.created"}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    servers: dict[tuple[Engine, str | None], BackgroundServer] = {}
+
+    def start(engine: Engine, token: str | None = None) -> str:
+        if (engine, token) not in servers:
+            servers[engine, token] = BackgroundServer(create_app(engine, token), listen("127.0.0.1", 0), "api")
+        return f"http://127.0.0.1:{servers[engine, token].port}"
+
+    yield start
+    for server in servers.values():
+        server.close()
+
+
+def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str, str]]:
+    answer = requests.post(f"{url}/register-webhook", json=GOOD if body is None else body, timeout=5, **options)
+    return answer.status_code, answer.json()
+
+
+def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> None:
+    """A url and an event type make a subscription, and the answer is the tutorial's."""
+    assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
+    (row,) = subscriptions.list_all(engine)
+    assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "url is missing; eventType is missing"),
+        ({"url": "https://example.com"}, "eventType is missing"),
+        ({"url": 1, "eventType": "a"}, "url must be a string"),
+        ({"url": "https://example.com", "eventType": None}, "eventType must be a string"),
+        ({"url": "https://example.com", "eventType": ""}, "event type"),
+        ({"url": "https://example.com", "eventType": "a b"}, "visible ASCII"),
+        ({"url": "https://example.com/" + "x" * 3000, "eventType": "a"}, "at most"),
+        ({"url": "ftp://example.com", "eventType": "a"}, "https://"),
+        ({"url": "https://", "eventType": "a"}, "no host"),
+        ({"url": "https://user:pass@example.com/", "eventType": "a"}, "user name"),
+        ({"url": "https://example.com:99999/", "eventType": "a"}, "Port out of range"),
+        ([], "JSON object"),
+        ("text", "JSON object"),
+    ],
+)
+def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body: Any, said: str) -> None:
+    """What cannot work is a 400 that says why, and nothing is stored."""
+    status, answer = register(serve(engine), body)
+    assert status == 400
+    assert said in answer["error"]
+    assert subscriptions.list_all(engine) == ()
+
+
+def test_what_settings_may_allow_is_taken(serve: Callable[..., str], engine: Engine) -> None:
+    """Private addresses and plain http depend on the workers' settings, which the API need not know."""
+    url = serve(engine)
+    for target in ("http://example.com/h", "http://10.0.0.1/h", "https://receiver/h", "http://[::1]:8000/h"):
+        assert register(url, {**GOOD, "url": target})[0] == 201
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_only_json_is_read(serve: Callable[..., str], engine: Engine, kind: str | None) -> None:
+    """Another content type is refused: a web page could send it to a port of this machine unasked."""
+    headers = {"content-type": kind} if kind else {}
+    answer = requests.post(f"{serve(engine)}/register-webhook", json.dumps(GOOD), headers=headers, timeout=5)
+    assert answer.status_code == 400
+    assert "application/json" in answer.json()["error"]
+
+
+def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
+    """A body that is no JSON is a 400."""
+    answer = requests.post(
+        f"{serve(engine)}/register-webhook", b"{", headers={"content-type": "application/json"}, timeout=5
+    )
+    assert (answer.status_code, answer.json()) == (400, {"error": "the body is no JSON"})
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_body_is_bounded(serve: Callable[..., str], engine: Engine, *, chunked: bool) -> None:
+    """More than 64 KiB is a 413, with a length or without."""
+    body = b" " * (MOST_BYTES + 1)
+    answer = requests.post(f"{serve(engine)}/register-webhook", iter([body]) if chunked else body, timeout=5)
+    assert answer.status_code == 413
+
+
+def test_a_token_is_asked_for(serve: Callable[..., str], engine: Engine) -> None:
+    """With a token, a request without it is a 401 before anything of it is looked at; /healthz needs none."""
+    url = serve(engine, "secret-token")
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret-token"}, {"authorization": "é"}):
+        encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+        answer = requests.post(f"{url}/register-webhook", b"{", headers=encoded, timeout=5)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert "authorization" in answer.json()["error"]
+    assert register(url, headers={"authorization": "Bearer secret-token"})[0] == 201
+    assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
+    assert requests.get(f"{url}/nothing", timeout=5).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "10.0.0.1"])
+def test_without_a_token_only_localhost_is_served(serve: Callable[..., str], engine: Engine, host: str) -> None:
+    """A web page whose name resolves to 127.0.0.1 cannot register webhooks (DNS rebinding)."""
+    url = serve(engine)
+    assert register(url, headers={"host": host})[0] == 403
+    assert subscriptions.list_all(engine) == ()
+    assert register(url, headers={"host": "localhost:8080"})[0] == 201
+
+
+def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_path: Path) -> None:
+    """Without its tables, or without a file to open, the answer is a 500 that tells nothing of the inside."""
+    empty = create_engine(DatabaseSettings.model_validate({"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}))
+    absent = create_engine(DatabaseSettings.model_validate({"DATABASE_URL": f"sqlite:///{tmp_path}/no/such.db"}))
+    for engine in (empty, absent):
+        assert register(serve(engine)) == (500, {"error": "Failed to register webhook"})
+        engine.dispose()
+
+
+def test_a_locked_database_is_a_500_and_then_works(serve: Callable[..., str], engine: Engine) -> None:
+    """The database's trouble passes, and the API with it."""
+    url = serve(engine)
+    with sqlite3.connect(str(engine.url.database)) as rival:
+        rival.execute("DROP TABLE webhook_secrets")
+        rival.execute("ALTER TABLE webhook_subscriptions RENAME TO away")
+    rival.close()
+    assert register(url)[0] == 500
+    with sqlite3.connect(str(engine.url.database)) as rival:
+        rival.execute("ALTER TABLE away RENAME TO webhook_subscriptions")
+    rival.close()
+    assert register(url)[0] == 201
+
+
+def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
+    """Paths and methods that are none are answered as JSON too."""
+    url = serve(engine)
+    for answer, status in (
+        (requests.get(f"{url}/nothing", timeout=5), 404),
+        (requests.get(f"{url}/register-webhook", timeout=5), 405),
+    ):
+        assert answer.status_code == status
+        assert set(answer.json()) == {"error"}
+
+
+def test_openapi_describes_it(serve: Callable[..., str], engine: Engine) -> None:
+    """The description names the path, its body's fields and each answer, and needs no token."""
+    description = requests.get(f"{serve(engine, 'token')}/openapi.json", timeout=5).json()
+    operation = description["paths"]["/register-webhook"]["post"]
+    assert {"201", "400", "401", "413", "500"} <= set(operation["responses"])
+    assert set(description["components"]["schemas"]["Registration"]["properties"]) == {"url", "eventType"}
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+registrations = st.fixed_dictionaries(
+    {}, optional={"url": anything | st.from_regex(r"https?://[^\s]{0,40}"), "eventType": anything | st.just("a")}
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(
+    body=st.binary(max_size=200) | (registrations | anything).map(lambda value: json.dumps(value).encode()),
+    kind=st.sampled_from(["application/json", "application/json; charset=utf-16", "application/problem+json", "x", ""]),
+)
+def test_no_input_breaks_it(serve: Callable[..., str], engine: Engine, body: bytes, kind: str) -> None:
+    """Whatever is sent, the answer is a 201 or a 4xx with a text; never a 500."""
+    url = serve(engine)
+    answer = requests.post(f"{url}/register-webhook", body, headers={"content-type": kind}, timeout=5)
+    assert answer.status_code in {201, 400}
+    assert answer.json()[("message" if answer.status_code == 201 else "error")]

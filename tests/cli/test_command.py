@@ -1,0 +1,195 @@
+"""What holds for every command: help, exit status, one line for an error, an end at any time."""
+
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from consumer import __version__
+from consumer.sending.signing import hex_signature, standard_signature
+from processes import Command, Start
+
+COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "api"]
+SUBSCRIPTIONS = ["add", "list", "remove"]
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+LEAST = {
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "KAFKA_TOPICS": "users",
+    "DATABASE_URL": "sqlite:///absent/webhooks.db",
+    "WEBHOOK_SECRET": "secret",
+    "OPS_PORT": "0",
+}
+
+
+@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["subscriptions", name] for name in SUBSCRIPTIONS])
+def test_help_shows_an_example(command: Command, words: list[str]) -> None:
+    """`--help` needs no settings, says what the command does and shows how it is used."""
+    shown = command(*words, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert re.search(rf"Examples?:\s.*kafka-webhooks {' '.join(words)}\b", shown.stdout, re.DOTALL)
+
+
+def test_help_lists_every_command(command: Command) -> None:
+    """The program's help, and the program without a word, list the commands; no line is cut."""
+    shown = command("--help")
+    assert shown.returncode == 0
+    assert all(re.search(rf"^  {name} ", shown.stdout, re.MULTILINE) for name in [*COMMANDS, "subscriptions"])
+    assert not re.search(r"[a-z.]\.\.\.$", shown.stdout, re.MULTILINE)
+    assert command().returncode == 2
+
+
+def test_version_is_there_at_once(command: Command) -> None:
+    """`--version` prints the package's version without the heavy imports."""
+    started = time.monotonic()
+    assert command("--version").stdout == f"kafka-webhooks {__version__}\n"
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["deliver"],
+        ["publish"],
+        ["publish", "users", "{"],
+        ["publish", "users", "-"],
+        ["publish", "users", "{}", "--header", "nothing"],
+        ["publish", "users", "{}", "--count", "2", "--id", "1"],
+        ["publish", "users", "{}", "--count", "0"],
+        ["listen", "--port", "70000"],
+        ["listen", "--secret", "whsec_?"],
+        ["subscriptions"],
+        ["subscriptions", "remove", "first"],
+        ["migrate", "--revision", "0001:head"],
+        ["check", "--what"],
+    ],
+)
+def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
+    """A command that cannot be meant ends with 2 and a line that says why."""
+    ended = command(*words)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1 or words == ["subscriptions"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["run"], ["api"], ["migrate"], ["publish", "t", "{}"], ["listen"], ["subscriptions", "list"]],
+)
+def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
+    """Each setting that is missing is a line with its name and a right value."""
+    ended = command(*words)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    for line in ended.stderr.splitlines():
+        assert re.match(r"kafka-webhooks: [A-Z_]+ is not set\. .* For example: [A-Z_]+=.", line)
+
+
+@pytest.mark.parametrize("words", [["subscriptions", "add", "ftp://x", "a"], ["subscriptions", "add", "https://x", ""]])
+def test_a_subscription_that_cannot_work_is_2(command: Command, words: list[str]) -> None:
+    """A url or type that can never be delivered to is wrong usage, whatever the database's state."""
+    ended = command(*words, **LEAST)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["migrate"], ["subscriptions", "list"], ["subscriptions", "add", "https://x", "a"]])
+def test_an_absent_database_is_1(command: Command, words: list[str]) -> None:
+    """A database that cannot be opened is one line, not a traceback."""
+    ended = command(*words, **LEAST)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["listen"], ["api"]])
+def test_a_taken_port_is_1(command: Command, words: list[str]) -> None:
+    """Where another process has the port, the line names it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        options = ["--port", str(port)] if words == ["listen"] else []
+        ended = command(*words, *options, **LEAST, API_PORT=str(port))
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("words", [["listen", "--port", "0"], ["api"]])
+def test_servers_end_with_0(start: Start, words: list[str], number: signal.Signals) -> None:
+    """SIGTERM and Ctrl-C end a server with 0, without a traceback."""
+    process = start(*words, **LEAST, API_PORT="0")
+    assert process.stderr is not None
+    assert "listening" in process.stderr.readline()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("wait", [0.1, 0.25, 0.4, 1.0])
+@pytest.mark.parametrize("words", [["run"], ["publish", "users", "{}"], ["check"], ["listen", "--port", "0"]])
+def test_an_end_at_any_time_is_0(start: Start, words: list[str], wait: float, number: signal.Signals) -> None:
+    """Also while it starts, waits for Kafka or backs off from an absent database, at whatever moment."""
+    process = start(*words, **LEAST)
+    time.sleep(wait)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_listen_verifies_and_prints(start: Start) -> None:
+    """A signed request is printed as verified, another as not; what it holds cannot drive the terminal."""
+    process = start("listen", "--port", "0", "--secret", "other", "--secret", "secret", "--status", "202")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    address = re.search(r"http://\S+", process.stderr.readline())
+    assert address
+    now, body = int(time.time()), b'{"id": 1}\x1b[31m'
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(now),
+        "webhook-signature": standard_signature([b"secret"], "msg_1", now, body),
+        "x-webhook-signature": hex_signature(b"secret", body),
+        "x-webhook-event": "user.created",
+    }
+    assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 202
+    assert "✓ user.created msg_1 /: signatures verified" in process.stdout.readline()
+    assert process.stdout.readline() == '  {"id": 1}\\x1b[31m\n'
+    assert requests.post(address[0], b"forged", headers=headers, timeout=5).status_code == 401
+    assert "✗ user.created msg_1" in process.stdout.readline()
+
+
+def test_subscriptions_from_first_to_last(command: Command, tmp_path: Path) -> None:
+    """Migrate, add, list, remove: what the quick start says, on SQLite."""
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path}/webhooks.db"}
+    before = command("subscriptions", "list", **database)
+    assert before.returncode == 1
+    assert "kafka-webhooks migrate" in before.stderr
+    assert "migrated from nothing" in command("migrate", **database).stdout
+    assert "up to date" in command("migrate", **database).stdout
+    add = ["subscriptions", "add", "https://example.com/hooks", "user.created"]
+    assert command(*add, **database).stdout == "subscription 1 added\n"
+    assert "already" in command(*add, "--if-not-exists", **database).stdout
+    assert "https://example.com/hooks" in command("subscriptions", "list", **database).stdout
+    assert command("subscriptions", "list", "--json", "--event-type", "other", **database).stdout == "[]\n"
+    listed = command("subscriptions", "list", "--json", **database).stdout
+    assert '"event_type": "user.created"' in listed
+    assert command("subscriptions", "remove", "1", **database).returncode == 0
+    again = command("subscriptions", "remove", "1", **database)
+    assert (again.returncode, len(again.stderr.splitlines())) == (1, 1)
+
+
+def test_migrations_without_a_connection(command: Command) -> None:
+    """`--sql` prints Oracle's statements, whole or from a revision on, where no Oracle is."""
+    database = {"DATABASE_URL": "oracle+oracledb://u:p@127.0.0.1:1/?service_name=X"}
+    whole = command("migrate", "--sql", **database)
+    rest = command("migrate", "--sql", "--revision", "0001:head", **database)
+    assert whole.returncode == rest.returncode == 0
+    assert "CREATE TABLE webhook_subscriptions" in whole.stdout
+    assert "CREATE TABLE webhook_subscriptions" not in rest.stdout
+    assert "CREATE TABLE webhook_deliveries" in rest.stdout

@@ -1,0 +1,141 @@
+"""`publish` and `check` on a Kafka: the mock cluster, then a real one."""
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from processes import Command
+
+
+@pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.kafka)])
+def servers(request: pytest.FixtureRequest) -> str:
+    """The mock cluster, then the real Kafka."""
+    found: str = request.getfixturevalue("kafka_bootstrap" if request.param == "real" else "mock_kafka")
+    return found
+
+
+@pytest.fixture
+def settings(servers: str, tmp_path: Path) -> dict[str, str]:
+    """All that a worker needs, with a topic and a group of its own."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": servers,
+        "KAFKA_TOPICS": f"t-{uuid.uuid4().hex[:8]}",
+        "KAFKA_GROUP_ID": f"g-{uuid.uuid4().hex[:8]}",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/webhooks.db",
+        "WEBHOOK_SECRET": "secret",
+    }
+
+
+def read(servers: str, topic: str, partition: int, offset: int) -> tuple[bytes | None, bytes | None, object]:
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "reader", "log_level": 0})
+    consumer.assign([TopicPartition(topic, partition, offset)])
+    message = consumer.poll(10)
+    consumer.close()
+    assert message is not None
+    assert message.error() is None
+    return message.key(), message.value(), message.headers()
+
+
+def test_an_event_is_stored_as_it_was_given(command: Command, settings: dict[str, str]) -> None:
+    """Its bytes, key, type, id and headers are in the log at the place that is printed."""
+    topic, value = settings["KAFKA_TOPICS"], '{"id": 123,  "name": "Jané"}'
+    options = ["--key", "123", "--type", "user.created", "--id", "e-1", "--header", "traceparent=00-a=b"]
+    done = command("publish", topic, value, *options, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    partition, offset = done.stdout.removeprefix(f"{topic}[").strip().split("] offset ")
+    key, stored, headers = read(settings["KAFKA_BOOTSTRAP_SERVERS"], topic, int(partition), int(offset))
+    assert (key, stored) == (b"123", value.encode())
+    assert headers == [("traceparent", b"00-a=b"), ("event-type", b"user.created"), ("event-id", b"e-1")]
+
+
+def test_many_events_from_a_pipe(command: Command, settings: dict[str, str]) -> None:
+    """One document a line, each acknowledged, with a count for each partition."""
+    lines = "".join(f'{{"n": {number}}}\n' for number in range(300))
+    done = command("publish", settings["KAFKA_TOPICS"], "-", "--count", "2", stdin=lines, **settings)
+    assert done.returncode == 0
+    assert done.stdout.startswith("600 of 600 records stored")
+    counts = [int(line.split(": ")[1]) for line in done.stdout.splitlines()[1:]]
+    assert sum(counts) == 600
+
+
+def test_one_document_of_many_lines_is_one_event(command: Command, settings: dict[str, str]) -> None:
+    """A pretty-printed document from a file is one record."""
+    done = command("publish", settings["KAFKA_TOPICS"], "-", stdin='{\n  "id": 1\n}\n', **settings)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: dict[str, str]) -> None:
+    """A line for each part; once topic, tables and subscription are made, all are well and the start is foretold."""
+    before = command("check", **settings)
+    assert before.returncode == 1
+    assert f"✗ topic: {settings['KAFKA_TOPICS']} does not exist" in before.stdout
+    assert "✗ tables: at nothing" in before.stdout
+    assert "run kafka-webhooks migrate" in before.stdout
+    command("publish", settings["KAFKA_TOPICS"], "{}", "--count", "7", **settings)
+    command("migrate", **settings)
+    empty = command("check", **settings)
+    assert empty.returncode == 0
+    assert "subscriptions: none yet: kafka-webhooks subscriptions add" in empty.stdout
+    command("subscriptions", "add", "https://example.com/", "a", **settings)
+    after = command("check", "--json", **settings)
+    assert (after.returncode, after.stderr) == (0, "")
+    findings = {finding["part"]: finding for finding in json.loads(after.stdout)}
+    assert list(findings) == [
+        "settings",
+        "kafka",
+        "topic",
+        "group",
+        "dead-letter topic",
+        "database",
+        "tables",
+        "subscriptions",
+    ]
+    assert all(finding["ok"] for finding in findings.values())
+    assert findings["group"]["text"] == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"
+    assert findings["subscriptions"]["text"] == "1 enabled"
+
+
+def test_check_counts_from_what_is_committed(command: Command, settings: dict[str, str]) -> None:
+    """What the group has done already is not counted."""
+    topic = settings["KAFKA_TOPICS"]
+    command("publish", topic, "{}", "--count", "7", "--key", "same", **settings)
+    consumer = Consumer(
+        {"bootstrap.servers": settings["KAFKA_BOOTSTRAP_SERVERS"], "group.id": settings["KAFKA_GROUP_ID"]}
+    )
+    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
+    (filled,) = [number for number, end in ends.items() if end]
+    consumer.commit(offsets=[TopicPartition(topic, filled, 5)], asynchronous=False)
+    consumer.close()
+    group = next(line for line in command("check", **settings).stdout.splitlines() if " group: " in line)
+    assert group.startswith(f"✓ group: {settings['KAFKA_GROUP_ID']} has committed on 1 of ")
+    assert group.endswith("a start now sends 2 records")
+
+
+def test_check_goes_on_past_what_fails(command: Command) -> None:
+    """With everything wrong, every part is still told of, in bounded time and without a secret."""
+    ended = command(
+        "check",
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        KAFKA_TOPICS="users",
+        DATABASE_URL="oracle+oracledb://user:hidden@127.0.0.1:1/?service_name=X",
+        WEBHOOK_TIMEOUT="soon",
+    )
+    assert ended.returncode == 1
+    parts = [line.split(":")[0] for line in ended.stdout.splitlines()]
+    assert parts == ["✗ settings", "✗ settings", "✗ kafka", "✗ database"]
+    assert "hidden" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_no_kafka_is_1(command: Command) -> None:
+    """What was not acknowledged is not said to be stored."""
+    ended = command("publish", "users", "{}", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert "no acknowledgement from Kafka at 127.0.0.1:1" in line

@@ -1,0 +1,79 @@
+"""Kafka for tests: KAFKA_BOOTSTRAP_SERVERS first, else a private one (java and maven), else a visible skip.
+
+With KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
+
+from databases import engine, new_engine  # noqa: F401 (fixtures)
+from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+
+_missing: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster() -> Iterator[KafkaBroker | None]:
+    """The brokers, to kill and restart; None when KAFKA_BOOTSTRAP_SERVERS names others."""
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield None
+        return
+    try:
+        broker = KafkaBroker(nodes=int(os.environ.get("KAFKA_TEST_NODES", "1")))
+    except KafkaUnavailable as error:
+        _missing.append(str(error))
+        if os.environ.get("KAFKA_TEST_REQUIRED"):
+            pytest.fail(f"real Kafka is required and not available: {error}", pytrace=False)
+        pytest.skip(f"REAL KAFKA NOT AVAILABLE: {error}")
+    with broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(kafka_cluster: KafkaBroker | None) -> str:
+    """Addresses of a real Kafka."""
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or (kafka_cluster.bootstrap if kafka_cluster else "")
+    _warm_up(servers)
+    return servers
+
+
+def _warm_up(servers: str) -> None:
+    """Have `__consumer_offsets` made: the first group of a fresh broker would wait 3 s for it.
+
+    Not AdminClient.list_consumer_group_offsets: it is a segmentation fault while the coordinator still loads.
+    """
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", "log_level": 0})
+    consumer.committed([TopicPartition("warm-up", 0)], 20)
+    consumer.close()
+
+
+@pytest.fixture
+def topic(kafka_bootstrap: str) -> Iterator[str]:
+    """A fresh topic of four partitions on the real Kafka."""
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    admin.create_topics([NewTopic(name, num_partitions=4, replication_factor=1)])[name].result(15)
+    yield name
+    admin.delete_topics([name])[name].result(15)
+
+
+@pytest.fixture(scope="session")
+def mock_kafka() -> Iterator[str]:
+    """Addresses of librdkafka's mock cluster, also for other processes. Any topic exists, with four partitions."""
+    owner = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
+    yield ",".join(f"{broker.host}:{broker.port}" for broker in owner.list_topics(timeout=10).brokers.values())
+    owner.flush(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it loudly when tests against the real Kafka did not run."""
+    for reason in _missing:
+        terminalreporter.write_line(
+            f"!!! every test that needs a real Kafka was SKIPPED: {reason}", red=True, bold=True
+        )

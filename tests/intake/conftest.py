@@ -1,0 +1,35 @@
+"""Kafka as the intake sees it: a mock cluster, a real one, and members of groups."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from consumer.settings import KafkaSettings
+from tests.kafka_kit import Kafka, Member
+
+
+@pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.kafka)])
+def kafka(request: pytest.FixtureRequest) -> Kafka:
+    """The mock cluster, then the real Kafka: what holds on one holds on the other."""
+    real = request.param == "real"
+    return Kafka(request.getfixturevalue("kafka_bootstrap" if real else "mock_kafka"), real=real)
+
+
+@pytest.fixture
+def real_kafka(kafka_bootstrap: str) -> Kafka:
+    """The real Kafka, for what the mock cluster cannot do."""
+    return Kafka(kafka_bootstrap, real=True)
+
+
+@pytest.fixture
+def join() -> Iterator[Callable[..., Member]]:
+    """Makes members, and closes them in the end."""
+    members: list[Member] = []
+
+    def make(settings: KafkaSettings, topics: Sequence[str], *, settle: bool = True) -> Member:
+        members.append(Member(settings, topics, settle=settle))
+        return members[-1]
+
+    yield make
+    for member in members:
+        assert member.source.close()

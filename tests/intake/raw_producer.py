@@ -1,0 +1,29 @@
+"""A record that no Python client would write: librdkafka itself, as other languages use it."""
+
+import ctypes
+from pathlib import Path
+
+import confluent_kafka
+
+
+def produce_with_header_name(servers: str, topic: str, name: bytes) -> None:
+    """Write the record b"poison" to partition 0, acknowledged, with a header of this name."""
+    directory = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
+    library = ctypes.CDLL(str(next(directory.glob("librdkafka*"))))
+    for function in (library.rd_kafka_conf_new, library.rd_kafka_new, library.rd_kafka_headers_new):
+        function.restype = ctypes.c_void_p
+    text = ctypes.create_string_buffer(512)
+    size = ctypes.c_size_t(len(text))
+    config = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(config, b"bootstrap.servers", servers.encode(), text, size)
+    library.rd_kafka_conf_set(config, b"log_level", b"0", text, size)
+    client = ctypes.c_void_p(library.rd_kafka_new(0, config, text, size))
+    headers = ctypes.c_void_p(library.rd_kafka_headers_new(ctypes.c_size_t(1)))
+    library.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"x", ctypes.c_ssize_t(1))
+    # rd_kafka_vtype_t: 1 topic, 3 partition, 4 value, 7 flags (2: copy), 10 headers, 0 end.
+    tag = ctypes.c_int
+    topic_and_partition = tag(1), topic.encode(), tag(3), ctypes.c_int32(0)
+    value = tag(4), b"poison", ctypes.c_size_t(6), tag(7), tag(2)
+    assert library.rd_kafka_producev(client, *topic_and_partition, *value, tag(10), headers, tag(0)) == 0
+    assert library.rd_kafka_flush(client, 10_000) == 0
+    library.rd_kafka_destroy(client)

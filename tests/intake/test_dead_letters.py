@@ -1,0 +1,217 @@
+"""What holds on the mock cluster and on a real Kafka, then what only a real one can show."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from structlog.testing import capture_logs
+
+from consumer.intake.dead_letters import STUB_BYTES, DeadLetters
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.settings import KafkaSettings
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET, Kafka, unique
+
+Open = Callable[[KafkaSettings], DeadLetters]
+
+
+def record(
+    value: bytes | None, headers: Headers | UnreadableHeaders | None = None, key: bytes | None = b"key"
+) -> Record:
+    return Record(Partition("orders", 3, OffsetTracker(None)), 42, 1_700_000_000_000, key, value, headers)
+
+
+def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
+    """The letters on a topic, whichever partition they went to."""
+    consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": unique("reader"), **QUIET})
+    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    found: list[Message] = []
+    end = time.monotonic() + 15
+    while len(found) < number and time.monotonic() < end:
+        found += [message for message in consumer.consume(100, 0.1) if message.error() is None]
+    consumer.close()
+    return found
+
+
+@pytest.fixture
+def open_letters() -> Iterator[Open]:
+    """Makes DeadLetters, and closes them in the end."""
+    made: list[DeadLetters] = []
+
+    def make(settings: KafkaSettings) -> DeadLetters:
+        made.append(DeadLetters(settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_letter_is_the_record_and_says_where_it_comes_from(kafka: Kafka, open_letters: Open) -> None:
+    """Bytes, key and headers as they were; ours come after, so that the last of a name is ours."""
+    settings = kafka.settings(dead_letters=kafka.topic())
+    letters = open_letters(settings)
+    original: Headers = [("a", b"1"), ("b", None), ("dead-letter-reason", b"old")]
+    letters.send(record(b"\xff\x00", original), "not_utf8", "é" * 2000, lambda: None)
+    assert letters.flush(15) == 0
+    (message,) = read(kafka, settings.dead_letter_topic, 1)
+    assert (message.key(), message.value()) == (b"key", b"\xff\x00")
+    assert (message.headers() or [])[:3] == original
+    assert dict(message.headers() or []) == {
+        "a": b"1",
+        "b": None,
+        "dead-letter-topic": b"orders",
+        "dead-letter-partition": b"3",
+        "dead-letter-offset": b"42",
+        "dead-letter-timestamp": b"1700000000000",
+        "dead-letter-reason": b"not_utf8",
+        "dead-letter-detail": ("é" * 1000).encode(),
+        "dead-letter-group": settings.group_id.encode(),
+    }
+    assert abs(message.timestamp()[1] / 1000 - time.time()) < 60
+
+
+@pytest.mark.parametrize(("key", "value"), [(None, None), (b"", b"")])
+def test_null_and_empty_stay_what_they_are(
+    kafka: Kafka, open_letters: Open, key: bytes | None, value: bytes | None
+) -> None:
+    """Whoever repairs dead letters needs to see which it was."""
+    settings = kafka.settings(dead_letters=kafka.topic())
+    letters = open_letters(settings)
+    letters.send(record(value, UnreadableHeaders(), key), "null", "no value", lambda: None)
+    assert letters.flush(15) == 0
+    (message,) = read(kafka, settings.dead_letter_topic, 1)
+    assert (message.key(), message.value()) == (key, value)
+
+
+def test_stored_is_said_only_inside_poll_and_after_the_acknowledgement(kafka: Kafka, open_letters: Open) -> None:
+    """Not in `send`, not from another thread while the broker has long answered, and once for each letter."""
+    settings = kafka.settings(dead_letters=kafka.topic())
+    letters = open_letters(settings)
+    stored: list[int] = []
+    for number in range(50):
+        letters.send(record(b"%d" % number), "not_json", "", lambda number=number: stored.append(number))  # type: ignore[misc]
+    assert len(read(kafka, settings.dead_letter_topic, 50)) == 50
+    assert (stored, letters.pending) == ([], 50)
+    assert letters.flush(15) == 0
+    assert sorted(stored) == list(range(50))
+    letters.poll()
+    assert len(stored) == 50
+
+
+def test_what_on_stored_raises_drops_no_answer(kafka: Kafka, open_letters: Open) -> None:
+    """A bug in one callback does not keep the others' records from being settled."""
+    letters = open_letters(kafka.settings(dead_letters=kafka.topic()))
+    stored: list[int] = []
+
+    def fail() -> None:
+        raise RuntimeError("a bug in the worker")
+
+    for callback in (fail, lambda: stored.append(1), lambda: stored.append(2)):
+        letters.send(record(b"x"), "not_json", "", callback)
+    with pytest.raises(RuntimeError, match="a bug"):
+        letters.flush(15)
+    assert letters.flush(15) == 0
+    assert stored == [1, 2]
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("size", [2_000_000, 9_000_000])
+def test_what_the_topic_cannot_take_goes_as_a_stub(real_kafka: Kafka, open_letters: Open, size: int) -> None:
+    """Refused by the broker or by librdkafka itself: the beginning, the size and a digest are kept, and it is stored."""
+    settings = real_kafka.settings(dead_letters=real_kafka.topic(max_message_bytes="1048576"))
+    letters = open_letters(settings)
+    value = bytes(range(256)) * (size // 256)
+    stored: list[int] = []
+    letters.send(record(value, [("a", b"1")]), "too_large", "", lambda: stored.append(1))
+    assert letters.flush(20) == 0
+    assert (stored, letters.fault) == ([1], None)
+    (message,) = read(real_kafka, settings.dead_letter_topic, 1)
+    headers = dict(message.headers() or [])
+    assert (message.key(), message.value(), headers["a"]) == (b"key", value[:STUB_BYTES], b"1")
+    assert headers["dead-letter-size"] == b"%d" % len(value)
+    assert headers["dead-letter-sha256"] == hashlib.sha256(value).hexdigest().encode()
+
+
+@pytest.mark.kafka
+def test_what_not_even_a_stub_holds_goes_as_headers(real_kafka: Kafka, open_letters: Open) -> None:
+    """A huge key or huge headers, or a topic for small records: the record's place is kept, and it is stored."""
+    settings = real_kafka.settings(dead_letters=real_kafka.topic(max_message_bytes="20000"))
+    letters = open_letters(settings)
+    letters.send(record(b"x" * 100_000, [("a", b"1" * 30_000)], b"k" * 30_000), "too_large", "", lambda: None)
+    assert letters.flush(20) == 0
+    (message,) = read(real_kafka, settings.dead_letter_topic, 1)
+    headers = dict(message.headers() or [])
+    assert (message.key(), message.value(), headers["dead-letter-offset"]) == (None, None, b"42")
+    assert "a" not in headers
+
+
+@pytest.mark.kafka
+def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open_letters: Open) -> None:
+    """With auto-creation off nothing is lost and nothing spins: the letters wait, and go out when the topic is there."""
+    settings = real_kafka.settings(
+        dead_letters=unique("missing"), allow_auto_create_topics="false", topic_metadata_propagation_max_ms="300"
+    )
+    letters = open_letters(settings)
+    stored: list[int] = []
+    with capture_logs() as logs:
+        letters.send(record(b"x"), "not_json", "", lambda: stored.append(1))
+        begin, turns = time.process_time(), 0
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            letters.poll()
+            time.sleep(0.01)
+            turns += 1
+    assert time.process_time() - begin < 1
+    assert (stored, letters.pending) == ([], 1)
+    assert "create it, or set KAFKA_DEAD_LETTER_TOPIC" in (letters.fault or "")
+    assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
+    real_kafka.topic(settings.dead_letter_topic)
+    assert letters.flush(20) == 0
+    assert (stored, letters.fault) == ([1], None)
+
+
+def test_waits_between_attempts_grow_to_half_a_minute(mock_kafka: str) -> None:
+    """0.5 s, doubled each time, never above 30 s."""
+    kafka = Kafka(mock_kafka, real=False)
+    now = [0.0]
+    letters = DeadLetters(kafka.settings(), clock=lambda: now[0])
+    letters.send(record(b"x"), "not_json", "", lambda: None)
+    ((_, letter),) = letters._sent.items()
+    waits = []
+    for _ in range(9):
+        letters._sent.clear()
+        letters._failed(letter, KafkaError(KafkaError._MSG_TIMED_OUT))
+        waits.append(letters._waiting.pop()[0] - now[0])
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    letters.close()
+
+
+@pytest.mark.kafka
+def test_a_broker_that_is_down_holds_letters_back(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, open_letters: Open
+) -> None:
+    """Nothing is said to be stored while the broker is dead; all of it is when it is back."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    settings = real_kafka.settings(dead_letters=real_kafka.topic(), message_timeout_ms="1000")
+    letters = open_letters(settings)
+    stored: list[int] = []
+    letters.send(record(b"0"), "not_json", "", lambda: stored.append(0))
+    assert letters.flush(15) == 0
+    kafka_cluster.kill()
+    try:
+        letters.send(record(b"1"), "not_json", "", lambda: stored.append(1))
+        assert letters.flush(3) == 1
+        assert stored == [0]
+        assert letters.fault is not None
+    finally:
+        kafka_cluster.restart()
+    assert letters.flush(30) == 0
+    assert stored == [0, 1]
+    assert letters.fault is None
+    assert {message.value() for message in read(real_kafka, settings.dead_letter_topic, 2)} == {b"0", b"1"}

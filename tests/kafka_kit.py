@@ -1,0 +1,125 @@
+"""Helpers for tests against Kafka: a cluster to write to and look into, and a group member that keeps a diary."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
+
+from consumer.intake.record import Partition, Record
+from consumer.intake.source import Source
+from consumer.settings import KafkaSettings
+
+QUIET = {"log_level": 0}
+
+
+@dataclass
+class Kafka:
+    """A cluster, mock or real, to write to and look into from outside."""
+
+    servers: str
+    real: bool
+
+    def __post_init__(self) -> None:
+        # Records in one batch each: offsets and order are as written.
+        self._producer = Producer({"bootstrap.servers": self.servers, **QUIET, "linger.ms": 0})
+
+    def settings(self, *, group: str = "", dead_letters: str = "", **properties: str) -> KafkaSettings:
+        """Settings of a fresh group; `a_b` becomes the property `a.b`."""
+        named = {name.replace("_", "."): value for name, value in properties.items()}
+        return KafkaSettings(
+            bootstrap_servers=self.servers,
+            group_id=group or unique("group"),
+            dead_letter_topic=dead_letters or unique("dead"),
+            properties=named,
+        )
+
+    def topic(self, name: str = "", partitions: int = 1, **config: str) -> str:
+        """A new topic; on the mock cluster any name exists, with four partitions."""
+        name = name or unique("topic")
+        if self.real:
+            admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
+            config = {key.replace("_", "."): value for key, value in config.items()}
+            admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(15)
+        return name
+
+    def write(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        *,
+        partition: int = 0,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        """Records, in order, acknowledged."""
+        for value in values:
+            self._producer.produce(topic, value, b"key", partition, headers=list(headers))
+        assert self._producer.flush(20) == 0
+
+    def transactional(self) -> Producer:
+        """A producer that has begun its transactions."""
+        producer = Producer({"bootstrap.servers": self.servers, **QUIET, "transactional.id": unique("transactions")})
+        producer.init_transactions(20)
+        return producer
+
+    def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str | None]:
+        """Offset and metadata that the group has stored."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": group, **QUIET})
+        try:
+            (answer,) = consumer.committed([TopicPartition(topic, partition)], 10)
+        finally:
+            consumer.close()
+        return answer.offset, answer.metadata
+
+
+class Member:
+    """A Source whose callbacks and records are written down."""
+
+    def __init__(self, settings: KafkaSettings, topics: Sequence[str], *, settle: bool = True) -> None:
+        self.assigned: list[Partition] = []
+        self.revoked: list[Partition] = []
+        self.lost: list[Partition] = []
+        self.records: list[Record] = []
+        self.settle = settle
+        self.source = Source(
+            settings,
+            topics,
+            on_assign=self.assigned.extend,
+            on_revoke=self.revoked.extend,
+            on_lost=self.lost.extend,
+        )
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """Values of all records so far, in the order of arrival."""
+        return [record.value for record in self.records]
+
+    def turn(self) -> None:
+        """Poll once, settle what came if so asked, and commit."""
+        records = self.source.poll(500, 0.05)
+        self.records += records
+        if self.settle:
+            for record in records:
+                record.partition.tracker.settle(record.offset)
+        self.source.commit()
+
+
+def unique(prefix: str) -> str:
+    """A name that no other test has."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def until(condition: Callable[[], object], *members: Member, timeout: float = 20.0) -> None:
+    """Turn the members until `condition` holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, (
+            f"not within {timeout} s; {[(each.source.fault, each.values) for each in members]}"
+        )
+        for member in members:
+            member.turn()
+        if not members:
+            time.sleep(0.02)

@@ -1,0 +1,310 @@
+"""Migrations: from nothing, from the tutorial's table, down again, and as SQL for a DBA."""
+
+import io
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import sqlglot
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine
+from sqlglot import exp
+
+from consumer import schema
+from consumer.errors import DatabaseUnavailable
+from databases import connect_to, database
+from models import Base
+
+ROOT = Path(__file__).parents[2]
+UNREACHABLE = "oracle+oracledb://scott:tiger@127.0.0.1:1/?service_name=X"
+ORACLE = "oracle+oracledb://scott:tiger@nowhere.invalid:1521/?service_name=FREEPDB1"
+# As it stands in articles: no constraint has a name.
+TUTORIAL = """
+CREATE TABLE webhook_subscriptions (
+    id INTEGER PRIMARY KEY, url VARCHAR(255) NOT NULL, event_type VARCHAR(50) NOT NULL,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP{more})
+"""
+# Of Oracle's V$RESERVED_WORDS with RESERVED = 'Y', those a table like ours could hit, and words it may not bind.
+RESERVED = frozenset(
+    """
+    access add all alter and any as asc audit between by char check cluster column comment compress connect
+    create current date decimal default delete desc distinct drop else exclusive exists file float for from
+    grant group having identified immediate in increment index initial insert integer intersect into is level
+    like lock long maxextents minus mode modify noaudit nocompress not nowait null number of offline offset on
+    online option or order partition pctfree prior public raw rename resource row rowid rownum rows select
+    session set share size smallint start successful synonym sysdate table then timestamp to trigger type uid
+    union unique update user validate values varchar varchar2 view whenever where with key value body
+    """.split()  # noqa: SIM905 (a hundred lines of literals are harder to read)
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "webhooks.db"
+
+
+@pytest.fixture
+def empty(path: Path) -> Iterator[Engine]:
+    engine = database(path)
+    yield engine
+    engine.dispose()
+
+
+def alembic(*arguments: str, url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as people run it in the project's root, with DATABASE_URL alone."""
+    return subprocess.run(  # noqa: S603 (our own command)
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": url} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def adopt(path: Path, more: str = "", rows: int = 3) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(TUTORIAL.format(more=more))
+        connection.executemany(
+            "INSERT INTO webhook_subscriptions (url, event_type) VALUES (?, 'user.created')",
+            [(f"https://example.com/{number}",) for number in range(rows)],
+        )
+    connection.close()
+
+
+def definitions(path: Path) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    connection.close()
+    # A default that was read back from SQLite is written in parentheses.
+    return [
+        (name, re.sub(r"[\s\"]+", " ", sql).replace("(CURRENT_TIMESTAMP)", "CURRENT_TIMESTAMP")) for name, sql in rows
+    ]
+
+
+def differences(engine: Engine) -> list[object]:
+    with engine.connect() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
+
+
+def test_migrations_make_the_models(empty: Engine) -> None:
+    """The tables that the migrations make are those that the models describe."""
+    schema.upgrade(empty)
+    assert differences(empty) == []
+
+
+def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
+    """Before the migration there is no revision, after it the newest; a second run changes nothing."""
+    assert schema.state(empty)[:2] == (None, "0002")
+    schema.upgrade(empty)
+    schema.upgrade(empty)
+    assert schema.state(empty)[:2] == ("0002", "0002")
+
+
+def test_down_and_up_again(empty: Engine, path: Path) -> None:
+    """Down to the tutorial's table keeps its rows and takes all else away; up again makes the same tables as before."""
+    schema.upgrade(empty)
+    before = definitions(path)
+    with empty.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a.example', 't')"
+        )
+    assert alembic("downgrade", "0001", url=f"sqlite:///{path}").returncode == 0
+    assert [name for name, _ in definitions(path) if name.startswith(("webhook", "ix_"))] == ["webhook_subscriptions"]
+    with empty.connect() as connection:
+        columns = [column["name"] for column in sa.inspect(connection).get_columns("webhook_subscriptions")]
+        rows = connection.exec_driver_sql("SELECT id, url, event_type FROM webhook_subscriptions").all()
+    assert columns == ["id", "url", "event_type", "created_at"]
+    assert rows == [(1, "https://a.example", "t")]
+    assert alembic("upgrade", "head", url=f"sqlite:///{path}").returncode == 0
+    assert definitions(path) == before
+    assert alembic("downgrade", "base", url=f"sqlite:///{path}").returncode == 0
+    assert [name for name, _ in definitions(path)] == ["alembic_version", "sqlite_sequence"]
+
+
+def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path) -> None:
+    """A table made by plain DDL, without names for its constraints, keeps its rows and ids and becomes ours."""
+    adopt(path)
+    schema.upgrade(empty)
+    assert differences(empty) == []
+    with empty.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM webhook_subscriptions WHERE id = 3")
+        connection.exec_driver_sql(
+            "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://b.example', 't')"
+        )
+        rows = connection.exec_driver_sql("SELECT id, url, enabled, created_at FROM webhook_subscriptions").all()
+    assert [(row.id, row.url, row.enabled) for row in rows] == [
+        (1, "https://example.com/0", 1),
+        (2, "https://example.com/1", 1),
+        (4, "https://b.example", 1),  # not 3 again: what is stored for the removed one is not its
+    ]
+    assert all(row.created_at for row in rows)
+
+
+def test_what_a_team_added_to_the_table_stays(empty: Engine, path: Path) -> None:
+    """Further columns, an index and a wider url than ours survive the migration."""
+    adopt(path, ", owner_team VARCHAR(20) DEFAULT 'core', UNIQUE (url, event_type)")
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE INDEX my_index ON webhook_subscriptions (owner_team)")
+    connection.close()
+    schema.upgrade(empty)
+    inspector = sa.inspect(empty)
+    assert "owner_team" in {column["name"] for column in inspector.get_columns("webhook_subscriptions")}
+    assert "my_index" in {index["name"] for index in inspector.get_indexes("webhook_subscriptions")}
+    assert inspector.get_unique_constraints("webhook_subscriptions")[0]["column_names"] == ["url", "event_type"]
+    with empty.connect() as ours:
+        assert ours.exec_driver_sql("SELECT DISTINCT owner_team FROM webhook_subscriptions").all() == [("core",)]
+
+
+def test_a_longer_column_is_not_cut(empty: Engine, path: Path) -> None:
+    """A url column that is longer than ours already stays as long as it is."""
+    with sqlite3.connect(path) as connection:
+        connection.execute(TUTORIAL.format(more="").replace("url VARCHAR(255)", "url VARCHAR(4000)"))
+    connection.close()
+    schema.upgrade(empty)
+    columns = {column["name"]: column["type"] for column in sa.inspect(empty).get_columns("webhook_subscriptions")}
+    assert getattr(columns["url"], "length", None) == 4000
+    assert getattr(columns["event_type"], "length", None) == 255
+
+
+def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> None:
+    """A table of that name without the columns we read stops the migration, which names them, and stays as it is."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE webhook_subscriptions (id INTEGER PRIMARY KEY, target VARCHAR(255))")
+    connection.close()
+    with pytest.raises(RuntimeError, match="without these columns: created_at, event_type, url"):
+        schema.upgrade(empty)
+    assert [name for name, _ in definitions(path)] == ["webhook_subscriptions"]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty: Engine, path: Path) -> None:
+    """On SQLite all revisions are one transaction: the adopted table is as it was, and a later run succeeds."""
+    adopt(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE webhook_payloads (id INTEGER)")
+    connection.close()
+    before = definitions(path)
+    with pytest.raises(sa.exc.OperationalError, match="already exists"):
+        schema.upgrade(empty)
+    assert definitions(path) == before
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE webhook_payloads")
+    connection.close()
+    schema.upgrade(empty)
+    assert differences(empty) == []
+
+
+def test_two_processes_migrate_at_once(path: Path) -> None:
+    """Both succeed: the second waits for the first and finds nothing to do."""
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{path}"}
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)  # noqa: S603 (our own)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sum("0001 -> 0002" in output for output in outputs) == 1
+
+
+def statements(sql: str) -> list[str]:
+    """The statements of a script for SQL*Plus: each ends with a line that holds only a slash."""
+    bare = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
+    return [text.strip() for text in re.split(r"^/$", bare, flags=re.MULTILINE) if text.strip()]
+
+
+@pytest.mark.parametrize("arguments", [("upgrade", "head"), ("upgrade", "0001:head"), ("downgrade", "head:base")])
+def test_sql_for_oracle_needs_no_connection(arguments: tuple[str, str]) -> None:
+    """DATABASE_URL alone, of a host that is not there, gives SQL that Oracle's reader takes; a commit ends it."""
+    result = alembic(*arguments, "--sql", url=ORACLE)
+    assert result.returncode == 0, result.stderr
+    assert "tiger" not in result.stdout + result.stderr
+    found = statements(result.stdout)
+    assert found[-1] == "COMMIT"
+    for statement in found:
+        assert ";" not in statement
+        assert "RETURNING" not in statement
+        if "MODIFY" not in statement:  # sqlglot reads it as a command
+            assert not isinstance(sqlglot.parse_one(statement, dialect="oracle"), exp.Command), statement
+
+
+def test_sql_for_oracle_starts_after_a_table_that_exists() -> None:
+    """`0001:head` leaves the tutorial's table alone but for what comes after it."""
+    whole = alembic("upgrade", "head", "--sql", url=ORACLE).stdout
+    after = alembic("upgrade", "0001:head", "--sql", url=ORACLE).stdout
+    assert "CREATE TABLE webhook_subscriptions" in whole
+    assert "CREATE TABLE webhook_subscriptions" not in after
+    assert "ALTER TABLE webhook_subscriptions MODIFY url VARCHAR2(2048 CHAR)" in after
+
+
+def test_sql_for_another_schema() -> None:
+    """With DATABASE_SCHEMA the script switches to it first."""
+    found = statements(alembic("upgrade", "head", "--sql", url=ORACLE, DATABASE_SCHEMA="HOOKS").stdout)
+    assert found[0] == "ALTER SESSION SET CURRENT_SCHEMA = HOOKS"
+
+
+def test_names_fit_every_oracle() -> None:
+    """Names of tables, columns, constraints and indexes: at most 30 characters, no reserved word, none missing."""
+    for table in Base.metadata.tables.values():
+        named = [table, *table.columns, *table.constraints, *table.indexes]
+        for item in named:
+            name = str(item.name)
+            assert item.name, (table.name, item)
+            assert len(name) <= 30, name
+            assert name.lower() not in RESERVED - {"body"}, name  # BODY is a keyword that Oracle does not reserve
+
+
+def test_oracle_gets_types_that_keep_values() -> None:
+    """No DATE (loses fractions and zone), no BOOLEAN (unknown before 23ai), no unbounded VARCHAR2, bytes as BLOB."""
+    sql = alembic("upgrade", "head", "--sql", url=ORACLE).stdout
+    assert not re.search(r"\b(DATE|BOOLEAN|SMALLINT|CLOB)\b", sql)
+    assert "TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP" in sql
+    assert "enabled NUMBER(1) DEFAULT 1 NOT NULL" in sql
+    assert "body BLOB" in sql
+
+
+def test_sql_for_sqlite_makes_the_same_tables(empty: Engine, path: Path, tmp_path: Path) -> None:
+    """The printed script, run by the sqlite3 shell's rules, makes what the migration makes."""
+    output = io.StringIO()
+    schema.upgrade(empty, sql=True, output=output)
+    assert not path.exists()
+    by_hand = tmp_path / "by_hand.db"
+    connection = sqlite3.connect(by_hand)
+    connection.executescript(output.getvalue())
+    connection.close()
+    schema.upgrade(empty)
+    assert definitions(by_hand) == definitions(path)
+
+
+def test_a_database_that_does_not_answer_is_named() -> None:
+    """No traceback of the driver: one error of ours, for both questions."""
+    engine = connect_to(UNREACHABLE)
+    for question in (schema.state, schema.upgrade):
+        with pytest.raises(DatabaseUnavailable) as caught:
+            question(engine)
+        assert "tiger" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_env_refuses_a_missing_url() -> None:
+    """Without DATABASE_URL the command names it."""
+    environment = {"PATH": os.environ["PATH"]}
+    result = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "DATABASE_URL is not set" in result.stderr

@@ -1,0 +1,115 @@
+"""What plain SQL may rely on, and the column types that mean the same on both databases."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateTable
+
+from databases import ORACLE
+from models import ParkedDelivery, Subscription, SubscriptionSecret
+from models.base import UtcTimestamp, in_utc
+
+INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
+
+
+def test_url_and_event_type_make_a_subscription(engine: Engine) -> None:
+    """Every other column has a default in the database, and the row is enabled."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        row = connection.execute(select(Subscription.__table__)).one()
+    assert (row.id, row.url, row.event_type) == (1, "https://example.com/hook", "user.created")
+    assert (row.enabled, row.disabled_reason) == (1, None)
+    assert abs(datetime.now(UTC) - row.created_at.replace(tzinfo=UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("column", ["url", "event_type"])
+def test_url_and_event_type_are_required(engine: Engine, column: str) -> None:
+    """The database refuses a row that could match or reach nothing."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        with pytest.raises(IntegrityError, match="NOT NULL"):
+            connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET {column} = NULL")  # noqa: S608 (from above)
+
+
+def test_enabled_is_zero_or_one(engine: Engine) -> None:
+    """A flag has two values."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        with pytest.raises(IntegrityError, match="ck_webhook_subs_enabled"):
+            connection.exec_driver_sql("UPDATE webhook_subscriptions SET enabled = 2")
+
+
+def test_secrets_go_with_their_subscription(engine: Engine) -> None:
+    """A secret made by plain SQL has its defaults, and a removed subscription leaves none behind."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'plain')")
+        row = connection.execute(select(SubscriptionSecret.__table__)).one()
+        assert (row.secret, row.expires_at) == ("plain", None)
+        assert row.created_at.tzinfo is UTC
+        connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
+        assert connection.execute(select(SubscriptionSecret.__table__)).all() == []
+
+
+def test_ids_are_never_used_again(engine: Engine) -> None:
+    """What is stored for a removed subscription must not go to a later one."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
+        connection.exec_driver_sql(INSERT)
+        assert connection.execute(select(Subscription.id)).scalars().all() == [2]
+
+
+@pytest.fixture(scope="module")
+def moments() -> Iterator[tuple[Engine, Table]]:
+    engine = create_engine("sqlite://")
+    table = Table("moments", MetaData(), Column("at", UtcTimestamp))
+    table.create(engine)
+    yield engine, table
+    engine.dispose()
+
+
+ZONES = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@given(st.datetimes(datetime(1971, 1, 2), datetime(9998, 12, 30), timezones=ZONES))  # noqa: DTZ001 (the strategy adds zones)
+def test_an_instant_comes_back_as_it_went(moments: tuple[Engine, Table], at: datetime) -> None:
+    """Whatever zone a datetime is in, the same instant is read back, in UTC, to the microsecond."""
+    engine, table = moments
+    with engine.connect() as connection:
+        connection.execute(insert(table), {"at": at})
+        read = connection.execute(select(table.c.at)).scalar_one()
+        connection.rollback()
+    assert read == at
+    assert read.tzinfo is UTC
+
+
+def test_a_naive_datetime_is_refused(moments: tuple[Engine, Table]) -> None:
+    """Nobody can tell which instant it is: an error, not a guess."""
+    engine, table = moments
+    with engine.connect() as connection, pytest.raises(Exception, match="naive datetime"):
+        connection.execute(insert(table), {"at": datetime(2026, 1, 1)})  # noqa: DTZ001 (what is refused)
+
+
+def test_oracle_selects_and_sorts_instants() -> None:
+    """Oracle converts to UTC itself: the driver would drop an offset and refuses a zone's name (DPY-3022)."""
+    column = ParkedDelivery.next_attempt_at
+    statement = select(column).order_by(in_utc(column))
+    sql = " ".join(str(statement.compile(dialect=ORACLE)).split())
+    assert sql == (
+        "SELECT SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at FROM webhook_deliveries"
+        " ORDER BY SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)"
+    )
+
+
+def test_oracle_column_types_unconnected() -> None:
+    """Compiled without a connection, types are those that every version since 19c has."""
+    sql = str(CreateTable(Subscription.metadata.tables["webhook_subscriptions"]).compile(dialect=ORACLE))
+    assert "enabled NUMBER(1) DEFAULT 1 NOT NULL" in sql
+    assert "url VARCHAR2(2048 CHAR) NOT NULL" in sql
+    assert "id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY" in sql

@@ -1,0 +1,287 @@
+"""The engine's promises, what errors mean, and the thread that statements run on."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+import oracledb
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from consumer.database import (
+    IN_LIST,
+    DatabaseThread,
+    any_of,
+    ping,
+    reading,
+    unavailable,
+)
+from consumer.errors import DatabaseUnavailable, SettingsError
+from databases import ORACLE, connect_to
+from models import Subscription
+
+INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    """It would forget what is stored in it: the error names the setting and shows a right value."""
+    with pytest.raises(SettingsError, match=r"DATABASE_URL=sqlite:///webhooks\.db"):
+        connect_to(url)
+
+
+def test_sqlite_has_no_schemas() -> None:
+    """A schema that would be ignored is an error."""
+    with pytest.raises(SettingsError, match="DATABASE_SCHEMA"):
+        connect_to("sqlite:///x.db", "HOOKS")
+
+
+def test_an_engine_does_not_connect_by_itself(tmp_path: Path) -> None:
+    """Making an engine touches neither file nor network."""
+    connect_to(f"sqlite:///{tmp_path}/x.db")
+    connect_to("oracle+oracledb://scott:tiger@nowhere.invalid/?service_name=X")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sqlite_is_durable_and_shared(engine: Engine) -> None:
+    """Write-ahead log, full sync, foreign keys, and a lock is waited for."""
+    with engine.connect() as connection:
+        values = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_readers_do_not_wait_for_a_writer(engine: Engine) -> None:
+    """While one transaction has written and not committed, another reads what was there before."""
+    with engine.begin() as writer:
+        writer.exec_driver_sql(INSERT)
+        with reading(engine) as reader:
+            assert reader.execute(sa.select(Subscription.id)).all() == []
+
+
+def test_writers_take_turns(engine: Engine) -> None:
+    """Eight threads that read, then write, lose no update and see no error: the lock is taken at BEGIN."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+
+    def work() -> None:
+        for _ in range(10):
+            with engine.begin() as connection:
+                length = connection.exec_driver_sql("SELECT LENGTH(url) FROM webhook_subscriptions").scalar_one()
+                connection.exec_driver_sql("UPDATE webhook_subscriptions SET url = ?", ("x" * (length + 1),))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with engine.connect() as connection:
+        length = connection.exec_driver_sql("SELECT LENGTH(url) FROM webhook_subscriptions").scalar_one()
+    assert length == len("https://example.com/hook") + 80
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=3000))
+def test_a_padded_list_means_the_same(values: list[int]) -> None:
+    """Padding adds no element and loses none, and no list is longer than Oracle takes."""
+    clause = any_of(sa.column("id", sa.Integer), values)
+    compiled = sa.select(sa.literal(1)).where(clause).compile()
+    lists = list(compiled.params.values())
+    found = [value for parameter in lists if isinstance(parameter, list) for value in parameter]
+    assert set(found) == set(values)
+    assert all(len(parameter) <= IN_LIST for parameter in lists if isinstance(parameter, list))
+
+
+def test_lists_of_any_length_are_few_statements() -> None:
+    """Two thousand lengths of an IN list make a dozen cursors in Oracle, not two thousand."""
+    texts = {
+        str(
+            sa.select(sa.literal(1))
+            .where(any_of(sa.column("id", sa.Integer), list(range(length))))
+            .compile(dialect=ORACLE, compile_kwargs={"render_postcompile": True})
+        )
+        for length in range(1, 2001)
+    }
+    assert len(texts) == 12
+
+
+def oracle_error(code: str, kind: type[oracledb.Error]) -> oracledb.Error:
+    """An error as the driver raises it."""
+    return kind(SimpleNamespace(full_code=code, code=int(code[4:])))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "passes"),
+    [
+        ("ORA-03113", oracledb.OperationalError, True),  # connection lost
+        ("DPY-4011", oracledb.OperationalError, True),
+        ("DPY-4024", oracledb.DatabaseError, True),  # call time-out
+        ("ORA-01012", oracledb.DatabaseError, True),  # not logged on
+        ("ORA-01089", oracledb.DatabaseError, True),  # shutdown
+        ("DPY-6005", oracledb.OperationalError, True),  # cannot connect
+        ("ORA-00060", oracledb.DatabaseError, True),  # deadlock
+        ("ORA-01653", oracledb.DatabaseError, True),  # tablespace full
+        ("ORA-00942", oracledb.DatabaseError, True),  # not migrated yet
+        ("ORA-01017", oracledb.DatabaseError, True),  # password rotated
+        ("ORA-00001", oracledb.IntegrityError, False),
+        ("ORA-01400", oracledb.IntegrityError, False),
+        ("ORA-00933", oracledb.DatabaseError, False),  # our SQL is wrong
+        ("ORA-01795", oracledb.DatabaseError, False),
+    ],
+)
+def test_what_passes_by_itself_and_what_is_our_mistake(code: str, kind: type[oracledb.Error], passes: bool) -> None:  # noqa: FBT001 (a table's column)
+    """An error that may be gone at the next try is DatabaseUnavailable; a mistake in a statement stays what it is."""
+    wrapped = DBAPIError.instance("SELECT secret", {"x": "pa55word"}, oracle_error(code, kind), oracledb.Error)
+    found = unavailable(wrapped) if isinstance(wrapped, Exception) else None
+    assert isinstance(found, DatabaseUnavailable) is passes
+    assert "secret" not in str(found)
+    assert "pa55word" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "code", ["ORA-01012", "ORA-01034", "ORA-01089", "ORA-01092", "ORA-12570", "ORA-25408", "DPY-4024"]
+)
+def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
+    """After these the connection is thrown away, and with it the rest of its pool."""
+    engine = connect_to("oracle+oracledb://scott:tiger@nowhere.invalid/?service_name=X")
+    error = oracle_error(code, oracledb.DatabaseError)
+    assert not engine.dialect.is_disconnect(error, None, None)  # type: ignore[arg-type]  # the driver has no types
+    context = SimpleNamespace(original_exception=error, is_disconnect=False)
+    for handler in engine.dialect.dispatch.handle_error:
+        handler(context)
+    assert context.is_disconnect
+
+
+def test_sqlite_errors_are_told_apart(engine: Engine, tmp_path: Path) -> None:
+    """A missing directory and a locked or unmigrated file pass; a violated constraint does not."""
+    with pytest.raises(DatabaseUnavailable, match="unable to open database file"):
+        ping(connect_to(f"sqlite:///{tmp_path}/missing/x.db"))
+    (tmp_path / "text.db").write_text("no database, but longer than a header " * 20)
+    with pytest.raises(DatabaseUnavailable, match="not a database"):
+        ping(connect_to(f"sqlite:///{tmp_path}/text.db"))
+    bare = connect_to(f"sqlite:///{tmp_path}/bare.db")
+    with pytest.raises(DBAPIError) as caught, bare.begin() as connection:
+        connection.execute(sa.select(Subscription.id))
+    assert "run kafka-webhooks migrate" in str(unavailable(caught.value))
+    bare.dispose()
+    with pytest.raises(IntegrityError) as refused, engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO webhook_subscriptions (url) VALUES ('x')")
+    assert unavailable(refused.value) is None
+
+
+def test_ping_says_why_on_one_line() -> None:
+    """No listener at the port: one line, within the connect time-out, without the password."""
+    with pytest.raises(DatabaseUnavailable, match="DPY-6005") as caught:
+        ping(connect_to("oracle+oracledb://scott:pa55word@127.0.0.1:1/?service_name=X"))
+    assert "\n" not in str(caught.value)
+    assert "pa55word" not in str(caught.value)
+
+
+def test_ping_of_a_database_that_answers(engine: Engine) -> None:
+    """Nothing to say."""
+    ping(engine)
+
+
+class Loop:
+    """Where callbacks land: a queue that the test empties, as the loop would in its next turn."""
+
+    def __init__(self) -> None:
+        self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def post(self, callback: Callable[[], None]) -> None:
+        self._posted.put(callback)
+
+    def turn(self) -> None:
+        self._posted.get(timeout=10)()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def thread(loop: Loop) -> Iterator[DatabaseThread]:
+    result = DatabaseThread("database-test", loop.post)
+    yield result
+    assert result.close(10)
+
+
+def test_jobs_run_in_order_on_one_other_thread(thread: DatabaseThread, loop: Loop) -> None:
+    """Jobs run one by one on the thread, and their outcomes arrive in order, on the loop."""
+    numbers = count()
+    outcomes: list[object] = []
+    here: set[str] = set()
+
+    def done(outcome: object) -> None:
+        here.add(threading.current_thread().name)
+        outcomes.append(outcome)
+
+    for _ in range(20):
+        thread.submit(lambda: (next(numbers), threading.current_thread().name), done)
+    for _ in range(20):
+        loop.turn()
+    assert outcomes == [(number, "database-test") for number in range(20)]
+    assert here == {threading.current_thread().name}
+
+
+def test_a_lost_database_arrives_as_unavailable(thread: DatabaseThread, loop: Loop, tmp_path: Path) -> None:
+    """What passes by itself is DatabaseUnavailable; a mistake arrives as itself; the thread lives on."""
+    outcomes: list[object] = []
+    engine = connect_to(f"sqlite:///{tmp_path}/missing/x.db")
+    mistake = KeyError("column")
+
+    def fail() -> None:
+        raise mistake
+
+    thread.submit(engine.connect, outcomes.append)
+    thread.submit(fail, outcomes.append)
+    thread.submit(lambda: "fine", outcomes.append)
+    for _ in range(3):
+        loop.turn()
+    assert isinstance(outcomes[0], DatabaseUnavailable)
+    assert outcomes[1:] == [mistake, "fine"]
+
+
+def test_closing_finishes_what_was_submitted(loop: Loop) -> None:
+    """Parking must be awaited at the end: close returns after the last job, and no job is taken later."""
+    thread = DatabaseThread("closing", loop.post)
+    outcomes: list[int] = []
+    numbers = count()
+    for _ in range(100):
+        thread.submit(
+            lambda: next(numbers), lambda outcome: outcomes.append(outcome) if isinstance(outcome, int) else None
+        )
+    assert thread.close(10)
+    for _ in range(100):
+        loop.turn()
+    assert outcomes == list(range(100))
+    with pytest.raises(RuntimeError, match="closed"):
+        thread.submit(lambda: None, lambda _: None)
+
+
+def test_closing_gives_up_on_a_hung_job(loop: Loop) -> None:
+    """A statement that hangs in the driver does not keep the process: close says that time ran out."""
+    thread = DatabaseThread("hung", loop.post)
+    release = threading.Event()
+    thread.submit(release.wait, lambda _: None)
+    assert not thread.close(0.05)
+    release.set()
+    assert thread.close(10)
+
+
+def test_the_sqlite_driver_begins_nothing_by_itself(engine: Engine) -> None:
+    """Transactions are ours: DDL and reads are in them too."""
+    with engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        assert raw.isolation_level is None

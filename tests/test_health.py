@@ -1,0 +1,104 @@
+"""A worker's own port."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from consumer.health import STALLED, Status, create_app, serve
+from consumer.serving import BackgroundServer, listen
+from consumer.telemetry import Metrics, registry
+
+
+class Loop:
+    """What the port sees of a worker, to be set by a test."""
+
+    now = 1000.0
+    turned_at = 1000.0
+    reasons: tuple[str, ...] = ()
+
+    def status(self) -> Status:
+        return Status(self.turned_at, self.reasons)
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def server(loop: Loop) -> Iterator[BackgroundServer]:
+    metrics = Metrics()
+    metrics.deliveries["delivered"] = 7
+    app = create_app(loop.status, registry(metrics, lambda: {("users", 0): 3}), lambda: loop.now)
+    server = BackgroundServer(app, listen("127.0.0.1", 0), "test")
+    yield server
+    server.close()
+
+
+def get(server: BackgroundServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_alive_while_the_loop_turns(server: BackgroundServer, loop: Loop) -> None:
+    """`/healthz` is 200 until the loop has not turned for 30 s."""
+    assert get(server, "/healthz")[0] == 200
+    loop.now += STALLED - 0.1
+    assert get(server, "/healthz")[0] == 200
+    loop.now += 0.1
+    status, body = get(server, "/healthz")
+    assert (status, json.loads(body)) == (503, {"alive": False, "reasons": ["the loop has not turned for 30 s"]})
+    assert get(server, "/readyz")[0] == 503
+
+
+def test_every_reason_is_listed(server: BackgroundServer, loop: Loop) -> None:
+    """`/readyz` says all that the worker waits for, and 200 once there is nothing."""
+    loop.reasons = ("no Kafka", "no database")
+    status, body = get(server, "/readyz")
+    assert (status, json.loads(body)) == (503, {"ready": False, "reasons": ["no Kafka", "no database"]})
+    loop.reasons = ()
+    status, body = get(server, "/readyz")
+    assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
+
+
+def test_metrics_are_prometheus_text(server: BackgroundServer) -> None:
+    """`/metrics` has the worker's samples."""
+    status, body = get(server, "/metrics")
+    assert status == 200
+    assert 'webhooks_deliveries_total{outcome="delivered"} 7.0' in body
+    assert 'webhooks_consumer_lag{partition="0",topic="users"} 3.0' in body
+
+
+def test_a_taken_port_is_a_warning() -> None:
+    """A worker runs without its port where another process has it, and says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other, capture_logs() as logs:
+        assert serve("127.0.0.1", other.getsockname()[1], lambda: Status(0, ()), CollectorRegistry()) is None
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert "OPS_PORT" in logs[0]["change"]
+
+
+def test_port_0_is_off() -> None:
+    """With OPS_PORT=0 nothing listens."""
+    assert serve("127.0.0.1", 0, lambda: Status(0, ()), CollectorRegistry()) is None
+
+
+def test_closing_frees_the_port_at_once() -> None:
+    """After `close` the port can be taken again."""
+    probe = listen("127.0.0.1", 0)
+    port = probe.getsockname()[1]
+    probe.close()
+    server = serve("127.0.0.1", port, lambda: Status(0, ()), CollectorRegistry())
+    assert server is not None
+    assert server.port == port
+    server.close()
+    listen("127.0.0.1", port).close()

@@ -1,0 +1,154 @@
+"""The receiver behind `listen` and the demo."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from consumer.receiver import MOST_BYTES, TOLERANCE, Answer, Received, create_app, verify
+from consumer.sending.signing import hex_signature, standard_signature
+from consumer.serving import BackgroundServer, listen
+
+NOW = 1_700_000_000
+OLD, NEW, OTHER = b"old secret", b"new secret", b"another's secret"
+
+
+def signed(body: bytes, secrets: tuple[bytes, ...], timestamp: int = NOW) -> dict[str, str]:
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": standard_signature(secrets, "msg_1", timestamp, body),
+        "x-webhook-signature": hex_signature(secrets[0], body),
+        "x-webhook-event": "user.created",
+    }
+
+
+@given(st.binary(max_size=300), st.sampled_from([(NEW,), (NEW, OLD), (OLD,)]))
+def test_what_the_sender_signs_is_verified(body: bytes, secrets: tuple[bytes, ...]) -> None:
+    """During a rotation either side may have the older secret, the newer or both."""
+    assert verify(signed(body, secrets), body, (NEW, OLD), NOW) is None
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_another_body_is_refused(body: bytes, other: bytes) -> None:
+    """A signature is of its body alone."""
+    problem = verify(signed(body, (NEW,)), other, (NEW,), NOW)
+    assert (problem is None) == (body == other)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(signed(b"", (NEW,)))), st.text(st.characters(max_codepoint=255))))
+def test_no_headers_break_it(changes: dict[str, str]) -> None:
+    """Whatever a sender puts in a header, the answer is a verdict."""
+    headers = {**signed(b"body", (OTHER,)), **changes}
+    assert isinstance(verify(headers, b"body", (NEW, OLD), NOW), str)
+
+
+def test_another_library_signs_the_same() -> None:
+    """What the Standard Webhooks library signs is verified."""
+    hook = Webhook("whsec_bmV3IHNlY3JldA==")
+    signature = hook.sign("msg_1", datetime.fromtimestamp(NOW, UTC), "body")
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": signature}
+    assert verify(headers, b"body", (NEW,), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"webhook-id": ""}, "missing"),
+        ({"webhook-signature": ""}, "missing"),
+        ({"webhook-id": "msg_2"}, "no v1 signature"),
+        ({"webhook-timestamp": "now"}, "no number"),
+        ({"webhook-timestamp": str(NOW - 301)}, "clock"),
+        ({"webhook-timestamp": str(NOW + 301)}, "clock"),
+        ({"webhook-timestamp": str(NOW + 1)}, "no v1 signature"),
+        ({"webhook-signature": "v1a,AAAA v2,BBBB"}, "no v1 signature"),
+        ({"x-webhook-signature": hex_signature(OTHER, b"body")}, "x-webhook-signature"),
+    ],
+)
+def test_each_fault_is_named(change: dict[str, str], problem: str) -> None:
+    """A receiver's operator reads what is wrong."""
+    assert problem in (verify({**signed(b"body", (NEW,)), **change}, b"body", (NEW,), NOW) or "")
+
+
+def test_the_clock_may_be_off_by_the_tolerance() -> None:
+    """A timestamp up to 300 s away, either way, is taken."""
+    for skew in (-TOLERANCE, TOLERANCE):
+        assert verify(signed(b"", (NEW,)), b"", (NEW,), NOW + skew) is None
+
+
+@pytest.fixture
+def received() -> list[tuple[Received, Answer]]:
+    return []
+
+
+@pytest.fixture
+def serve(received: list[tuple[Received, Answer]]) -> Iterator[Callable[[Answer], str]]:
+    servers: list[BackgroundServer] = []
+
+    def start(answer: Answer) -> str:
+        app = create_app((NEW, OLD), lambda *pair: received.append(pair), lambda _: answer, lambda: NOW)
+        servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "receiver"))
+        return f"http://127.0.0.1:{servers[-1].port}"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_over_http(serve: Callable[[Answer], str], received: list[tuple[Received, Answer]]) -> None:
+    """A verified request gets the answer asked for, any other a 401; both are told of."""
+    url = serve(Answer(503, headers=[(b"retry-after", b"7")]))
+    answer = requests.post(f"{url}/hooks", b"body", headers=signed(b"body", (OLD,)), timeout=5)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert requests.post(url, b"other", headers=signed(b"body", (OLD,)), timeout=5).status_code == 401
+    assert [(request.path, request.problem is None, given.status) for request, given in received] == [
+        ("/hooks", True, 503),
+        ("/", False, 401),
+    ]
+    assert received[0][0].event_type == "user.created"
+
+
+def test_bodies_are_bounded(serve: Callable[[Answer], str], received: list[tuple[Received, Answer]]) -> None:
+    """A body over 2 MiB is refused with 413 and is not kept, also without a length."""
+    url = serve(Answer())
+    too_large = [b"x" * 65536] * (MOST_BYTES // 65536 + 1)
+    with contextlib.suppress(requests.ConnectionError):  # closed while the rest was being sent: as good
+        assert requests.post(url, iter(too_large), timeout=5).status_code == 413
+    assert received == []
+
+
+@pytest.mark.parametrize("status", [204, 301, 410, 500])
+def test_any_status(serve: Callable[[Answer], str], status: int) -> None:
+    """A receiver can be told to answer what receivers answer."""
+    url = serve(Answer(status))
+    answer = requests.post(url, b"", headers=signed(b"", (NEW,)), timeout=5, allow_redirects=False)
+    assert answer.status_code == status
+
+
+def test_a_delay_holds_only_its_own_answer(serve: Callable[[Answer], str]) -> None:
+    """Two requests to a receiver that takes its time are answered together."""
+    url = serve(Answer(delay=0.3))
+    started = time.monotonic()
+    threads = [
+        threading.Thread(target=requests.post, args=(url, b""), kwargs={"headers": signed(b"", (NEW,)), "timeout": 5})
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0.3 <= time.monotonic() - started < 1.5
+
+
+def test_other_methods(serve: Callable[[Answer], str]) -> None:
+    """A GET is a health check, anything else is refused."""
+    url = serve(Answer(503))
+    assert requests.get(url, timeout=5).status_code == 200
+    assert requests.put(url, b"", timeout=5).status_code == 405

@@ -1,0 +1,203 @@
+"""Settings: what is read, what is refused, and what a person is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer import settings
+from consumer.errors import SettingsError
+from consumer.setting_types import REFUSED_KAFKA_PROPERTIES, seconds
+
+LEAST = {
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+    "KAFKA_TOPICS": "orders, users",
+    "DATABASE_URL": "sqlite:///webhooks.db",
+    "WEBHOOK_SECRET": "newest whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
+
+
+def refusal(group: type[Any], **values: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        settings.load(group, {**LEAST, **values})
+    return str(caught.value)
+
+
+def test_four_settings_are_enough() -> None:
+    """All but four settings have a default."""
+    worker = settings.load_worker(LEAST)
+    assert worker.topics.topics == ("orders", "users")
+    assert worker.delivery.secrets == ("newest", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert worker.delivery.retry_schedule[:2] == (5, 300)
+    assert worker.kafka.group_id == "webhooks"
+    assert worker.kafka.properties == {}
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
+    """Without one of the four there is one line: its name, what it is for, a right value."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load_worker({other: value for other, value in LEAST.items() if other != name})
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{name} is not set.")
+    assert f"For example: {name}=" in line
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    """One start tells of every wrong setting, in whatever group."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load_worker({"WEBHOOK_TIMEOUT": "soon", "OPS_PORT": "x", "KAFKA_GROUP_ID": "g"})
+    named = [line.split()[0].rstrip(":") for line in str(caught.value).splitlines()]
+    assert named == [
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_TOPICS",
+        "DATABASE_URL",
+        "WEBHOOK_SECRET",
+        "WEBHOOK_TIMEOUT",
+        "OPS_PORT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters"),
+        (settings.TopicSettings, "KAFKA_TOPICS", " , "),
+        (settings.TopicSettings, "KAFKA_TOPICS", "orders;users"),
+        (settings.DatabaseSettings, "DATABASE_URL", "mysql://user:hidden@host/db"),
+        (settings.DatabaseSettings, "DATABASE_URL", "hidden"),
+        (settings.DatabaseSettings, "DATABASE_SCHEMA", "1; DROP"),
+        (settings.DatabaseSettings, "WEBHOOK_ENCRYPTION_KEY", "hidden"),
+        (settings.DeliverySettings, "WEBHOOK_SECRET", "  "),
+        (settings.DeliverySettings, "WEBHOOK_SECRET", "good whsec_hidden"),
+        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "0s"),
+        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "1h"),
+        (settings.DeliverySettings, "WEBHOOK_CONNECT_TIMEOUT", "-1"),
+        (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "0"),
+        (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "many"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,0s"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s;5m"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "31d"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "nan"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_IN_MEMORY", "2m"),
+        (settings.DeliverySettings, "WEBHOOK_SUBSCRIPTION_CACHE", "1w"),
+        (settings.DeliverySettings, "WEBHOOK_ALLOW_NETWORKS", "10.0.0.300"),
+        (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps"),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "egress-proxy:3128"),
+        (settings.DeliverySettings, "WEBHOOK_DRAIN", "1d"),
+        (settings.OpsSettings, "OPS_PORT", "65536"),
+        (settings.LogSettings, "LOG_LEVEL", "loud"),
+        (settings.ApiSettings, "API_PORT", "http"),
+        (settings.ApiSettings, "API_TOKEN", "two words"),
+    ],
+)
+def test_a_wrong_value_is_named_with_a_right_one(group: type[Any], name: str, value: str) -> None:
+    """One line names the setting and shows a right value; it never repeats what may be a secret."""
+    line = refusal(group, **{name: value})
+    assert line.startswith(f"{name}: ")
+    assert f"For example: {name}=" in line
+    assert "hidden" not in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("group", settings.GROUPS)
+def test_every_example_is_a_right_value(group: type[Any]) -> None:
+    """What an error tells people to write is accepted."""
+    for field in group.model_fields.values():
+        for example in field.examples:
+            text = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU=" if example.startswith('"$(') else example
+            if field.validation_alias == "KAFKA_*":
+                name, _, text = example.partition("=")
+                settings.load(group, {**LEAST, name: text})
+            else:
+                settings.load(group, {**LEAST, field.validation_alias: text})
+
+
+@pytest.mark.parametrize("name", REFUSED_KAFKA_PROPERTIES)
+def test_properties_that_break_the_guarantee_are_refused(name: str) -> None:
+    """A property that lets an offset move too early, or that another setting sets, is refused with the reason."""
+    variable = "KAFKA_" + name.upper().replace(".", "_")
+    assert refusal(settings.KafkaSettings, **{variable: "1"}).startswith(f"{variable} cannot be set: ")
+
+
+def test_other_kafka_variables_become_properties() -> None:
+    """`KAFKA_A_B` is the librdkafka property `a.b`, unless it is a setting of ours, empty, or for the tests."""
+    values = {**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_X": "", "KAFKA_TEST_NODES": "3", "OTHER": "1"}
+    kafka = settings.load(settings.KafkaSettings, {name: value for name, value in values.items() if value})
+    assert kafka.properties == {"security.protocol": "SSL"}
+
+
+def test_no_secret_is_in_a_representation() -> None:
+    """Printing settings, as a log of a start might, shows no password, key or token."""
+    values = {
+        **LEAST,
+        "DATABASE_URL": "oracle+oracledb://u:hidden@h/?service_name=s",
+        "WEBHOOK_SECRET": "hidden",
+        "KAFKA_SASL_PASSWORD": "hidden",
+        "WEBHOOK_PROXY": "http://user:hidden@proxy:1",
+        "API_TOKEN": "hidden",
+    }
+    shown = repr(settings.load_worker(values)) + repr(settings.load(settings.ApiSettings, values))
+    assert "hidden" not in shown
+
+
+def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
+    """Without API_TOKEN the API binds loopback, and another API_HOST is refused with what to set."""
+    line = refusal(settings.ApiSettings, API_HOST="0.0.0.0")  # noqa: S104 (what is refused)
+    assert line.startswith("API_TOKEN is not set")
+    assert settings.load(settings.ApiSettings, {}).bind_host == "127.0.0.1"
+    assert settings.load(settings.ApiSettings, {"API_HOST": "::1"}).bind_host == "::1"
+    assert settings.load(settings.ApiSettings, {"API_HOST": "localhost"}).bind_host == "localhost"
+    assert settings.load(settings.ApiSettings, {"API_TOKEN": "t"}).bind_host == settings.ANY_ADDRESS
+
+
+def test_the_environment_is_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.env` file gives what the process's environment does not; an empty value is none."""
+    file = tmp_path / ".env"
+    file.write_text("WEBHOOK_SECRET=file\nKAFKA_TOPICS=file\nDATABASE_URL=\n")
+    monkeypatch.setenv("WEBHOOK_SECRET", "process")
+    values = settings.environment(str(file))
+    assert values["WEBHOOK_SECRET"] == "process"
+    assert values["KAFKA_TOPICS"] == "file"
+    assert "DATABASE_URL" not in values
+
+
+def test_a_file_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
+    """A `.env` file that is not UTF-8 is told in one line."""
+    file = tmp_path / ".env"
+    file.write_bytes(b"WEBHOOK_SECRET=\xff\xfe")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        settings.environment(str(file))
+
+
+def test_names_that_are_no_settings_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable with a field's bare name (`TIMEOUT`, `URL`) is no setting."""
+    for name in ("TIMEOUT", "SECRET", "URL", "PROXY"):
+        monkeypatch.setenv(name, "bad")
+    assert settings.load_worker({**settings.environment("missing"), **LEAST}).delivery.timeout == 15
+
+
+def test_the_table_has_every_setting_once() -> None:
+    """The README's table names each setting in its first column."""
+    names = [line.split("`")[1] for line in settings.table().splitlines()[2:]]
+    assert sorted(names) == sorted(settings.known_names())
+
+
+@given(st.integers(0, 10**9), st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]))
+def test_durations_have_units(number: int, unit: tuple[str, float]) -> None:
+    """A number and a unit are that many seconds; a bare number is seconds."""
+    name, size = unit
+    assert seconds(f"{number}{name}") == number * size
+    assert seconds(f" {number} ") == seconds(number) == number
+
+
+@given(st.text())
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """Any text is a duration of 0 or more seconds, or a ValueError."""
+    try:
+        result = seconds(text)
+    except ValueError:
+        return
+    assert 0 <= result < float("inf")
