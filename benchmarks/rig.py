@@ -102,8 +102,7 @@ def kafka() -> Iterator[str]:
     if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield given
         return
-    sys.path.insert(0, str(ROOT / "tests"))
-    from kafka_broker import KafkaBroker  # noqa: PLC0415 (only where it is needed)
+    from tests.kafka_broker import KafkaBroker  # noqa: PLC0415 (only where it is needed)
 
     with KafkaBroker() as broker:
         yield broker.bootstrap

@@ -39,12 +39,12 @@ def main(bootstrap: str, topic: str, database: str, secret: str) -> None:
         message = consumer.poll(1.0)
         if message is None or message.error():
             continue
-        body = message.value()
+        body = message.value() or b""
         with engine.connect() as connection:
             urls = connection.execute(query, {"type": json.loads(body)["type"]}).scalars().all()
         for url in urls:
             deliver(url, f"{message.partition()}-{message.offset()}", body, secret.encode())
-        consumer.commit(message, asynchronous=False)
+        consumer.commit(message=message, asynchronous=False)
 
 
 if __name__ == "__main__":

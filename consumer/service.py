@@ -41,7 +41,7 @@ class Service:
         try:
             self._await_database(create_engine(database))
             self._worker = Worker(kafka, topics.topics, database, delivery, self._metrics)
-            # What is there now stays: keep the collector from walking it. What a delivery makes dies with its last reference.
+            # What is there now stays: the collector need not walk it. What a delivery makes dies with its last reference.
             gc.freeze()
             gc.set_threshold(*COLLECT_EVERY)
             self._worker.run()

@@ -41,6 +41,7 @@ from consumer.vault import Vault
 log = structlog.get_logger(__name__)
 
 POLL_RECORDS = 500
+BUSY = 16  # requests ended in one turn: receivers answer faster than we send, and more in flight would only cost cache
 GROWTH = 64  # requests that one turn starts beyond those that ended: each may be a new TLS connection of 0.65 ms
 COMMIT_EVERY = 0.25  # seconds
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
@@ -230,7 +231,8 @@ class Worker:
         self._metrics.in_flight = self._lanes.in_flight
 
     def _start(self) -> None:
-        allowance, self._ended = GROWTH + self._ended, 0
+        allowance = self._ended + (GROWTH if self._ended < BUSY else 0)
+        self._ended = 0
         now, timestamp = self._monotonic(), int(self._clock())
         while allowance and (delivery := self._lanes.next()) is not None:
             allowance -= 1

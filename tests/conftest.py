@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
-from databases import engine, new_engine  # noqa: F401 (fixtures)
+from tests.databases import engine, new_engine  # noqa: F401 (fixtures)
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 
 _missing: list[str] = []

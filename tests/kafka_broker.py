@@ -60,7 +60,7 @@ POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 """
 
 
-class KafkaUnavailable(RuntimeError):  # noqa: N818 (an absence, not a mistake)
+class KafkaUnavailable(RuntimeError):
     """Kafka cannot be provisioned here: no java, no mvn, no registry."""
 
 

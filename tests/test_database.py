@@ -25,8 +25,8 @@ from consumer.database import (
     unavailable,
 )
 from consumer.errors import DatabaseUnavailable, SettingsError
-from databases import ORACLE, connect_to
 from models import Subscription
+from tests.databases import ORACLE, connect_to
 
 INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
 

@@ -39,7 +39,7 @@ def test_what_is_wrong_is_said_without_the_secret(text: str) -> None:
         assert len(text) < len(PREFIX) + 3 or text.removeprefix(PREFIX) not in message
 
 
-@pytest.mark.parametrize("text", ["", "whsec_", "whsec_Zm9vYg", "whsec_a b", "whsec_-_-_", "\udcff"])
+@pytest.mark.parametrize("text", ["", "whsec_", "whsec_Zm9vYg", "whsec_a b", "whsec_Zm9v*Zm9v", "whsec_-_-_", "\udcff"])
 def test_a_secret_that_is_none_is_refused(text: str) -> None:
     """Empty keys, base64 that is none, and bytes that are no UTF-8 cannot be secrets."""
     with pytest.raises(ValueError, match=r"secret|base64|follows"):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from consumer import settings
 from consumer.errors import SettingsError
@@ -141,6 +142,13 @@ def test_no_secret_is_in_a_representation() -> None:
     }
     shown = repr(settings.load_worker(values)) + repr(settings.load(settings.ApiSettings, values))
     assert "hidden" not in shown
+
+
+def test_no_secret_is_in_an_error_of_the_library() -> None:
+    """Not even where a group is made without `load`."""
+    with pytest.raises(ValidationError) as caught:
+        settings.DatabaseSettings.model_validate({"DATABASE_URL": "hidden"})
+    assert "hidden" not in str(caught.value)
 
 
 def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:

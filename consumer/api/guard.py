@@ -15,7 +15,7 @@ _BODY_TIMEOUT = 10.0  # seconds for all of it
 _OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})  # they tell nothing that is not public
 
 
-class _TooLarge(Exception):  # noqa: N818 (a word in a sentence, and private)
+class _TooLarge(Exception):
     pass
 
 

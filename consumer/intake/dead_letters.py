@@ -156,7 +156,7 @@ class DeadLetters:
             letter.size += 1
             self._produce(letter)
             return
-        if self._failure is None or self._failure.code() != error.code():
+        if self._failure is None:
             log.warning("dead letter not stored; it is sent again", topic=self._topic, error=error.str())
         self._failure = error
         self._wait(letter)

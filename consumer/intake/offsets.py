@@ -25,7 +25,7 @@ _MAX_OFFSET = 2**63 - 1
 Run = tuple[int, int]  # settled offsets [start, stop)
 
 
-class WentBack(Exception):  # noqa: N818 (an event in the log's life, not an error)
+class WentBack(Exception):
     """The log gave an offset again: it was truncated or its topic made anew, and this tracker's life is over."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import PROGRAM, Command, Start, environment
+from tests.processes import PROGRAM, Command, Start, environment
 
 
 @pytest.fixture

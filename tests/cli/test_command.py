@@ -11,7 +11,7 @@ import requests
 
 from consumer import __version__
 from consumer.sending.signing import hex_signature, standard_signature
-from processes import Command, Start
+from tests.processes import Command, Start
 
 COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "api"]
 SUBSCRIPTIONS = ["add", "list", "remove"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from processes import Command
+from tests.processes import Command
 
 
 @pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.kafka)])
@@ -114,6 +115,24 @@ def test_check_counts_from_what_is_committed(command: Command, settings: dict[st
     group = next(line for line in command("check", **settings).stdout.splitlines() if " group: " in line)
     assert group.startswith(f"✓ group: {settings['KAFKA_GROUP_ID']} has committed on 1 of ")
     assert group.endswith("a start now sends 2 records")
+
+
+@pytest.mark.kafka
+def test_check_tells_of_what_retention_dropped(command: Command, kafka_bootstrap: str, topic: str) -> None:
+    """A committed offset below the log's start is a failure with the number of records that were never sent."""
+    settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": f"g-{topic}"}
+    command("publish", topic, "{}", "--count", "9", "--key", "same", **settings)
+    consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": f"g-{topic}"})
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in range(4)}
+    (filled,) = [number for number, end in ends.items() if end]
+    consumer.commit(offsets=[TopicPartition(topic, filled, 2)], asynchronous=False)
+    consumer.close()
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    for answer in admin.delete_records([TopicPartition(topic, filled, 6)]).values():
+        answer.result()
+    group = next(line for line in command("check", **settings).stdout.splitlines() if " group: " in line)
+    assert group.startswith("✗")
+    assert "a start now sends 3 records; retention has dropped 4 records" in group
 
 
 def test_check_goes_on_past_what_fails(command: Command) -> None:

@@ -23,8 +23,8 @@ from consumer.delivery.ledger import AttemptResult, DueDelivery, NewDelivery
 from consumer.event import Event, RecordId
 from consumer.matching import subscriptions
 from consumer.vault import Vault
-from databases import database
 from models import ParkedDelivery, Payload, Subscription
+from tests.databases import database
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"

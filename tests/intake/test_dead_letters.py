@@ -60,8 +60,9 @@ def test_a_letter_is_the_record_and_says_where_it_comes_from(kafka: Kafka, open_
     assert letters.flush(15) == 0
     (message,) = read(kafka, settings.dead_letter_topic, 1)
     assert (message.key(), message.value()) == (b"key", b"\xff\x00")
-    assert (message.headers() or [])[:3] == original
-    assert dict(message.headers() or []) == {
+    headers = list(message.headers() or [])
+    assert headers[:3] == original
+    assert dict(headers) == {
         "a": b"1",
         "b": None,
         "dead-letter-topic": b"orders",
@@ -122,7 +123,7 @@ def test_what_on_stored_raises_drops_no_answer(kafka: Kafka, open_letters: Open)
 @pytest.mark.kafka
 @pytest.mark.parametrize("size", [2_000_000, 9_000_000])
 def test_what_the_topic_cannot_take_goes_as_a_stub(real_kafka: Kafka, open_letters: Open, size: int) -> None:
-    """Refused by the broker or by librdkafka itself: the beginning, the size and a digest are kept, and it is stored."""
+    """Refused by the broker or by librdkafka: the beginning, the size and a digest are kept, and it is stored."""
     settings = real_kafka.settings(dead_letters=real_kafka.topic(max_message_bytes="1048576"))
     letters = open_letters(settings)
     value = bytes(range(256)) * (size // 256)
@@ -152,7 +153,7 @@ def test_what_not_even_a_stub_holds_goes_as_headers(real_kafka: Kafka, open_lett
 
 @pytest.mark.kafka
 def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open_letters: Open) -> None:
-    """With auto-creation off nothing is lost and nothing spins: the letters wait, and go out when the topic is there."""
+    """With auto-creation off nothing is lost and nothing spins: letters wait, and go out when the topic is there."""
     settings = real_kafka.settings(
         dead_letters=unique("missing"), allow_auto_create_topics="false", topic_metadata_propagation_max_ms="300"
     )
@@ -160,12 +161,11 @@ def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open
     stored: list[int] = []
     with capture_logs() as logs:
         letters.send(record(b"x"), "not_json", "", lambda: stored.append(1))
-        begin, turns = time.process_time(), 0
-        end = time.monotonic() + 4
+        begin = time.process_time()
+        end = time.monotonic() + 2.5
         while time.monotonic() < end:
             letters.poll()
             time.sleep(0.01)
-            turns += 1
     assert time.process_time() - begin < 1
     assert (stored, letters.pending) == ([], 1)
     assert "create it, or set KAFKA_DEAD_LETTER_TOPIC" in (letters.fault or "")
@@ -206,7 +206,7 @@ def test_a_broker_that_is_down_holds_letters_back(
     kafka_cluster.kill()
     try:
         letters.send(record(b"1"), "not_json", "", lambda: stored.append(1))
-        assert letters.flush(3) == 1
+        assert letters.flush(1.5) == 1
         assert stored == [0]
         assert letters.fault is not None
     finally:

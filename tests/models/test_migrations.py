@@ -19,8 +19,8 @@ from sqlglot import exp
 
 from consumer import schema
 from consumer.errors import DatabaseUnavailable
-from databases import connect_to, database
 from models import Base
+from tests.databases import connect_to, database
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "oracle+oracledb://scott:tiger@127.0.0.1:1/?service_name=X"

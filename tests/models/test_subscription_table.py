@@ -10,9 +10,9 @@ from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, s
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
-from databases import ORACLE
 from models import ParkedDelivery, Subscription, SubscriptionSecret
 from models.base import UtcTimestamp, in_utc
+from tests.databases import ORACLE
 
 INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
 
