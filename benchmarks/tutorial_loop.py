@@ -1,4 +1,4 @@
-"""The consumer that a tutorial would write: one poll, one query, one `requests.post` with tenacity, one commit an event.
+"""The consumer that a tutorial would write: one poll, query, `requests.post` with tenacity and commit an event.
 
 python tutorial_loop.py BOOTSTRAP TOPIC DATABASE_URL SECRET
 """

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class RecordId(NamedTuple):
-    """A record's place in Kafka. The timestamp (ms) tells a topic made anew, whose offsets start again, from the old."""
+    """A record's place in Kafka. The timestamp (ms) tells a topic made anew, with offsets from 0, from the old."""
 
     topic: str
     partition: int

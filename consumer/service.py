@@ -1,6 +1,7 @@
 """`kafka-webhooks run`: one worker with its health port, from the first look at the database to the last commit."""
 
 import gc
+import os
 import signal
 import time
 from itertools import chain, repeat
@@ -41,7 +42,7 @@ class Service:
         try:
             self._await_database(create_engine(database))
             self._worker = Worker(kafka, topics.topics, database, delivery, self._metrics)
-            # What is there now stays: the collector need not walk it. What a delivery makes dies with its last reference.
+            # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
             gc.freeze()
             gc.set_threshold(*COLLECT_EVERY)
             self._worker.run()
@@ -68,7 +69,7 @@ class Service:
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         if self._worker is None:
-            raise SystemExit(0)
+            os._exit(0)  # nothing is taken in yet; an exception here could surface inside a driver's callback
         self._worker.stop()
 
     def _status(self) -> Status:
