@@ -41,7 +41,6 @@ from consumer.vault import Vault
 log = structlog.get_logger(__name__)
 
 POLL_RECORDS = 500
-BUSY = 16  # requests ended in one turn: receivers answer faster than we send, and more in flight would only cost cache
 GROWTH = 64  # requests that one turn starts beyond those that ended: each may be a new TLS connection of 0.65 ms
 COMMIT_EVERY = 0.25  # seconds
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
@@ -50,6 +49,7 @@ DUE_SOON = 0.25  # seconds, while a lane is full: its rows come back as it empti
 TIDY_EVERY = 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
 STORE_DRAIN = 5.0  # seconds for the database after that
+LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
 
 Place = tuple[str, int]
 
@@ -77,7 +77,7 @@ class Worker:
         self._in_flight: set[Delivery] = set()
         self._ended = 0  # requests that ended in the last turn
         self._next_commit = self._next_look = 0.0
-        self._next_tidy = monotonic() + TIDY_EVERY
+        self._next_tidy = monotonic() + DUE_EVERY
         self._tidy_below: dict[Place, int] = {}
         self._full_since: float | None = None
         self._received_at = 0.0
@@ -231,8 +231,7 @@ class Worker:
         self._metrics.in_flight = self._lanes.in_flight
 
     def _start(self) -> None:
-        allowance = self._ended + (GROWTH if self._ended < BUSY else 0)
-        self._ended = 0
+        allowance, self._ended = GROWTH + self._ended, 0
         now, timestamp = self._monotonic(), int(self._clock())
         while allowance and (delivery := self._lanes.next()) is not None:
             allowance -= 1
@@ -340,7 +339,9 @@ class Worker:
     def _lost(self, partitions: Sequence[Partition]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing."""
         places = self._leave(partitions)
-        self._lanes.withdraw(lambda delivery: _place(delivery) in places)
+        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
+            if isinstance(delivery.origin, StoredRow):
+                self._settling.rows.discard(delivery.origin.id)
         for delivery in [delivery for delivery in self._in_flight if _place(delivery) in places]:
             self._cancel(delivery)
 
@@ -390,8 +391,8 @@ class Worker:
         self._closing = True
         self._source.close()
         self._dead_letters.close()
-        self._lookups.close()
-        self._ledger.close()
+        self._lookups.close(LEAVE_DATABASE)
+        self._ledger.close(LEAVE_DATABASE)
         self._transport.close()
         self._poller.close()
 
