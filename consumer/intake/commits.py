@@ -1,6 +1,7 @@
 """Committing what is settled: asynchronously in calm times, synchronously when a partition is about to leave."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -9,6 +10,18 @@ from consumer.intake.record import Partition
 
 log = structlog.get_logger(__name__)
 
+# The group is between two generations. librdkafka's own thread takes this member into the next, where it still owns what
+# it has not been asked to give up.
+_BETWEEN_GENERATIONS = frozenset(
+    (
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+    )
+)
+_PATIENCE = 5.0  # seconds for that; a generation of this project's members takes some 100 ms
+_AGAIN_AFTER = 0.05
+
 
 class Commits:
     """The one place that moves offsets. Only partitions that are owned now: the broker does not fence commits itself.
@@ -16,9 +29,12 @@ class Commits:
     `total` counts rounds the broker took; `fault` says why the last one failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
         self.total = 0
         self.fault: str | None = None
+        self._failure: int | None = None  # the code of the last one
         self._outstanding: dict[tuple[str, int], Partition] = {}
         self._with_metadata = True
 
@@ -42,7 +58,19 @@ class Commits:
         self._judge(outstanding, error, offsets)
 
     def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
-        """Send what has moved, or is on its way, and wait for the answer. True if the broker has taken all of it."""
+        """Send what has moved, or is on its way, and wait for the answer. True if the broker has taken all of it.
+
+        Sent again for some seconds where the group is between two generations: who leaves has no later round.
+        """
+        partitions = tuple(partitions)
+        end = self._clock() + _PATIENCE
+        while not self._now(consumer, partitions):
+            if self._failure not in _BETWEEN_GENERATIONS or self._clock() >= end:
+                return False
+            self._sleep(_AGAIN_AFTER)
+        return True
+
+    def _now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
         moved = {
             (each.topic, each.number): each
             for each in partitions
@@ -90,6 +118,7 @@ class Commits:
 
     def _note(self, failures: dict[str, KafkaError]) -> None:
         failure = next(iter(failures.values()))
+        self._failure = failure.code()
         if failure.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
             # The broker's offset.metadata.max.bytes was lowered: a restart will send what is settled above the mark.
             self._with_metadata = False
