@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     ClusterMetadata,
@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumer.database import create_engine, ping, unavailable
 from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
@@ -110,7 +111,14 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
     """Where the group stands, and how many records a start now would send."""
     places = [TopicPartition(*partition) for partition in partitions]
     request = [ConsumerGroupTopicPartitions(kafka.group_id, places)]
-    answer = admin.list_consumer_group_offsets(request, request_timeout=_TIMEOUT)[kafka.group_id].result()
+    for attempt in Retrying(
+        retry=retry_if_exception(_coordinator_starts),
+        wait=wait_fixed(0.3),
+        stop=stop_after_delay(_TIMEOUT),
+        reraise=True,
+    ):
+        with attempt:
+            answer = admin.list_consumer_group_offsets(request, request_timeout=_TIMEOUT)[kafka.group_id].result()
     committed = {(place.topic, place.partition): place.offset for place in answer.topic_partitions if place.offset >= 0}
     first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
     end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
@@ -125,6 +133,15 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
     if overtaken:
         raise WebhooksError(f"{text}; retention has dropped {_number(overtaken, 'record')} that were not sent yet")
     return text
+
+
+def _coordinator_starts(error: BaseException) -> bool:
+    """The first group of a fresh broker waits for the topic that keeps offsets, which its asking has just made."""
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    )
 
 
 def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:

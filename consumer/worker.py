@@ -182,7 +182,8 @@ class Worker:
                 event = decode(record)
             except Undecodable as error:
                 self._metrics.events["dead_lettered"] += 1
-                log.warning("undecodable", **record.id._asdict(), reason=error.reason, error=str(error))
+                place = record.partition.topic, record.partition.number, record.offset
+                log.warning("undecodable", record=place, reason=error.reason, error=str(error))
                 self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
                 continue
             types.add(event.type)
@@ -273,6 +274,9 @@ class Worker:
 
     def _look_for_due(self) -> None:
         now = self._monotonic()
+        if self._parking.next_due is not None:
+            wait = max(DUE_SOON, self._parking.next_due - self._clock())
+            self._next_look = min(self._next_look, now + wait)
         if now < self._next_look or not self._source.partitions or self._parking.backlog >= BACKLOG:
             return
         full = self._lanes.full()

@@ -23,7 +23,7 @@ from consumer.event import Event, RecordId
 from consumer.vault import signing_keys
 from models import Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, TRACEPARENT_LENGTH
-from models.subscription import REASON_LENGTH
+from models.subscription import REASON_LENGTH, URL_LENGTH
 
 log = structlog.get_logger(__name__)
 
@@ -355,7 +355,7 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
 def _delivery_binds(group: str, row: NewDelivery) -> dict[str, object]:
     return _record_binds(group, row.event.record) | {
         "b_subscription_id": row.subscription_id,
-        "b_url": row.url,
+        "b_url": _cut(row.url, URL_LENGTH),
         "b_status": row.status,
         "b_attempt": row.attempt,
         "b_next_attempt_at": _time_or_none(row.next_attempt_at),

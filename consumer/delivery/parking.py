@@ -72,6 +72,7 @@ class Parking:
         self._looking = self._loading = False
         self._to_load: deque[tuple[tuple[str, int], int, Callable[[StoredKeys], None]]] = deque()
         self.fault: str | None = None
+        self.next_due: float | None = None  # unix seconds: the first attempt owed of what was stored since the last look
 
     @property
     def backlog(self) -> int:
@@ -117,6 +118,7 @@ class Parking:
         if self._looking:
             return
         self._looking = True
+        self.next_due = None
 
         def job() -> Due:
             rows = self._find_due(owned, now, DUE_ROWS, full, taken)
@@ -188,7 +190,8 @@ class Parking:
         if error is None:
             self._recovered()
             self._batch = min(self._batch * 2, BATCH)
-            for _, on_stored in batch:
+            for item, on_stored in batch:
+                self._note_due(item)
                 on_stored()
             return
         self._back_off(error, "could not store deliveries; their offsets are held")
@@ -198,6 +201,10 @@ class Parking:
             self._to_write.extend(batch)  # the one row that the database refuses: the others first
         if not isinstance(error, DatabaseUnavailable):
             self._batch = max(1, len(batch) // 2)
+
+    def _note_due(self, item: Item) -> None:
+        if not isinstance(item, Disable) and item.status == "parked" and item.next_attempt_at is not None:
+            self.next_due = min(item.next_attempt_at, self.next_due or item.next_attempt_at)
 
     def _back_off(self, error: Exception, what: str) -> None:
         self._retry_at = self._clock() + self._wait

@@ -17,7 +17,7 @@ from consumer.intake.record import Headers, Record, UnreadableHeaders
 
 MAX_VALUE_BYTES = 1024 * 1024
 # The type travels in a header, and receivers refuse all headers together at 8 KiB.
-MAX_TYPE_LENGTH = 1024
+MAX_TYPE_LENGTH = 1000
 
 _CLOUDEVENT = "application/cloudevents+json"
 _TYPE_FIELDS = ("type", "event_type", "eventType")
