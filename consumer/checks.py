@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     ClusterMetadata,
@@ -18,7 +18,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumer.database import create_engine, ping, unavailable
 from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
@@ -110,16 +109,9 @@ def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[
 def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
     """Where the group stands, and how many records a start now would send."""
     places = [TopicPartition(*partition) for partition in partitions]
-    request = [ConsumerGroupTopicPartitions(kafka.group_id, places)]
-    for attempt in Retrying(
-        retry=retry_if_exception(_coordinator_starts),
-        wait=wait_fixed(0.3),
-        stop=stop_after_delay(_TIMEOUT),
-        reraise=True,
-    ):
-        with attempt:
-            answer = admin.list_consumer_group_offsets(request, request_timeout=_TIMEOUT)[kafka.group_id].result()
-    committed = {(place.topic, place.partition): place.offset for place in answer.topic_partitions if place.offset >= 0}
+    committed = {
+        (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
+    }
     first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
     end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
     from_start = kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"}
@@ -135,13 +127,15 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
     return text
 
 
-def _coordinator_starts(error: BaseException) -> bool:
-    """The first group of a fresh broker waits for the topic that keeps offsets, which its asking has just made."""
-    return isinstance(error, KafkaException) and error.args[0].code() in (
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
+def _committed(kafka: KafkaSettings, places: list[TopicPartition]) -> list[TopicPartition]:
+    """A consumer asks, and joins nothing: AdminClient's question crashes the process while a coordinator still loads."""
+    consumer = Consumer(
+        {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
     )
+    try:
+        return consumer.committed(places, timeout=_TIMEOUT * 0.9)
+    finally:
+        consumer.close()
 
 
 def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
@@ -187,14 +181,14 @@ def _subscriptions(engine: Engine) -> str:
     return f"{enabled} enabled" if enabled else "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
 
 
-def _admin(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
+def _config(kafka: KafkaSettings) -> dict[str, Any]:
     properties, _ = known_properties(kafka.properties)
+    return {**properties, "bootstrap.servers": kafka.bootstrap_servers}
+
+
+def _admin(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
     detail: list[str] = []
-    config: dict[str, Any] = {
-        **properties,
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "error_cb": lambda error: detail.append(error.str()),
-    }
+    config = {**_config(kafka), "error_cb": lambda error: detail.append(error.str())}
     try:
         return AdminClient(config, logger=LibrdkafkaLog()), detail
     except KafkaException as error:

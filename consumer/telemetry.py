@@ -83,7 +83,7 @@ class WorkerCollector(Collector):
             yield HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.total)
         for name, text, value in (
             ("webhooks_in_flight", "Requests open now.", metrics.in_flight),
-            ("webhooks_parked", "Deliveries of this group that wait in the database, looked at each minute.", metrics.parked),
+            ("webhooks_parked", "Deliveries of the group that wait in the database.", metrics.parked),
             ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", metrics.breaker_open),
         ):
             yield GaugeMetricFamily(name, text, value=value)

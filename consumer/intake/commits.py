@@ -10,8 +10,8 @@ from consumer.intake.record import Partition
 
 log = structlog.get_logger(__name__)
 
-# The group is between two generations. librdkafka's own thread takes this member into the next, where it still owns what
-# it has not been asked to give up.
+# The group is between two generations. librdkafka's own thread takes this member into the next, where it still owns
+# what it has not been asked to give up.
 _BETWEEN_GENERATIONS = frozenset(
     (
         KafkaError.ILLEGAL_GENERATION,
@@ -29,7 +29,9 @@ class Commits:
     `total` counts rounds the broker took; `fault` says why the last one failed.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._clock = clock
         self._sleep = sleep
         self.total = 0
