@@ -128,7 +128,7 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
 
 
 def _committed(kafka: KafkaSettings, places: list[TopicPartition]) -> list[TopicPartition]:
-    """A consumer asks, and joins nothing: AdminClient's question crashes the process while a coordinator still loads."""
+    """A consumer asks, and joins nothing: AdminClient's question crashes while a coordinator still loads."""
     consumer = Consumer(
         {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
     )

@@ -4,11 +4,12 @@ With KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
 """
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
@@ -49,7 +50,15 @@ def _warm_up(servers: str) -> None:
     Not AdminClient.list_consumer_group_offsets: it is a segmentation fault while the coordinator still loads.
     """
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", "log_level": 0})
-    consumer.committed([TopicPartition("warm-up", 0)], 20)
+    end = time.monotonic() + 20
+    while True:
+        try:
+            consumer.committed([TopicPartition("warm-up", 0)], 20)
+            break
+        except KafkaException:  # the coordinator is made at this moment
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
     consumer.close()
 
 

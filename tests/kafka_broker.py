@@ -65,7 +65,7 @@ class KafkaUnavailable(RuntimeError):
 
 
 def _run(command: Sequence[str], timeout: float, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603 (fixed commands)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def cache_dir() -> Path:
@@ -340,7 +340,7 @@ class KafkaBroker:
     def _spawn(self, node: int, flags: Sequence[str] = ()) -> None:
         command = self._command("kafka.Kafka", str(self._dir / f"server{node}.properties"), flags=flags)
         with (self._dir / f"broker{node}.log").open("ab") as log:
-            self._processes[node] = subprocess.Popen(  # noqa: S603 (our own command)
+            self._processes[node] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

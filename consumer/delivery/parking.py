@@ -72,7 +72,7 @@ class Parking:
         self._looking = self._loading = False
         self._to_load: deque[tuple[tuple[str, int], int, Callable[[StoredKeys], None]]] = deque()
         self.fault: str | None = None
-        self.next_due: float | None = None  # unix seconds: the first attempt owed of what was stored since the last look
+        self.next_due: float | None = None  # unix seconds: the earliest of what was stored since the last look
 
     @property
     def backlog(self) -> int:

@@ -14,7 +14,7 @@ def command(tmp_path: Path) -> Command:
     """Runs a command to its end, in an empty directory; keywords are its environment."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 (our own program)
+        return subprocess.run(
             [*PROGRAM, *arguments],
             input=stdin,
             capture_output=True,
@@ -34,7 +34,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **variables: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603 (our own program)
+        process = subprocess.Popen(
             [*PROGRAM, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
