@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A subscription, ready to be sent to. `secrets` are key bytes, newest first, never empty."""
+    """A subscription, ready to be sent to. `secrets` are key bytes, newest first; empty: nothing can be signed now."""
 
     subscription_id: int
     url: str

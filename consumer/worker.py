@@ -14,12 +14,13 @@ from functools import partial
 
 import structlog
 from requests import RequestException, Response
+from requests.exceptions import InvalidHeader
 
 from consumer.database import DatabaseThread, create_engine
 from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Admission, Delivery, Lanes, OpenRecord, StoredRow
 from consumer.delivery.ledger import due
-from consumer.delivery.parking import BACKLOG, Due, Parking, StoredKeys
+from consumer.delivery.parking import Due, Parking, StoredKeys
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
 from consumer.errors import Undecodable
@@ -157,7 +158,7 @@ class Worker:
     def _poll(self) -> list[Record]:
         """New records, as many as there is room for. Without room for a second, partitions are paused and polled on."""
         room = self._inbox.room
-        if room and self._parking.backlog + self._dead_letters.pending < BACKLOG:
+        if room and not self._parking.full and not self._dead_letters.full:
             if self._paused:
                 self._source.resume()
             self._full_since, self._paused = None, False
@@ -244,7 +245,11 @@ class Worker:
             if isinstance(lane.prepared, RequestException):
                 self._completed(delivery, lane.prepared)
                 continue
-            request = build(lane.prepared, lane.endpoint, delivery.event, timestamp)
+            try:
+                request = build(lane.prepared, lane.endpoint, delivery.event, timestamp)
+            except ValueError as error:  # a stored row whose header somebody has edited
+                self._completed(delivery, InvalidHeader(error))
+                continue
             delivery.transfer = self._transport.submit(request, partial(self._completed, delivery))
 
     def _completed(self, delivery: Delivery, result: Response | RequestException) -> None:
@@ -277,7 +282,7 @@ class Worker:
         if self._parking.next_due is not None:
             wait = max(DUE_SOON, self._parking.next_due - self._clock())
             self._next_look = min(self._next_look, now + wait)
-        if now < self._next_look or not self._source.partitions or self._parking.backlog >= BACKLOG:
+        if now < self._next_look or not self._source.partitions or self._parking.full:
             return
         full = self._lanes.full()
         self._next_look = now + (DUE_SOON if full else DUE_EVERY)
@@ -308,10 +313,12 @@ class Worker:
 
     def _keep_house(self) -> None:
         now = self._monotonic()
+        self._catalog.want(())  # what failed is asked for again, though nobody waits for it any more
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
             # The marks of the last time: a minute later they are committed.
-            self._parking.keep_house(self._tidy_below, self._clock(), self._count_parked)
+            below = {} if self._source.fault else self._tidy_below
+            self._parking.keep_house(below, self._clock(), self._count_parked)
             marks = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
             self._tidy_below = {place: mark for place, mark in marks.items() if mark is not None}
 
@@ -348,6 +355,7 @@ class Worker:
                 self._settling.rows.discard(delivery.origin.id)
         for delivery in [delivery for delivery in self._in_flight if _place(delivery) in places]:
             self._cancel(delivery)
+        self._parking.forget(places)
 
     def _drain(self, partitions: Sequence[Partition], seconds: float) -> None:
         """Give partitions up: nothing of them is sent twice that has been sent, nothing of them is lost."""
@@ -370,6 +378,7 @@ class Worker:
         end = self._monotonic() + STORE_DRAIN
         while self._monotonic() < end and (self._parking.backlog or self._dead_letters.pending):
             self._turn(0.01)
+        self._parking.forget(places)
         # 5. Commit what is settled now.
         self._source.commit_now(partitions)
 

@@ -23,9 +23,10 @@ class Fanout:
         size = len(event.body)
         while self.position < len(endpoints):
             endpoint = endpoints[self.position]
-            lane = lanes.lane(endpoint)
-            admission = lanes.admit(lane, size, now)
-            if admission is Admission.QUEUE:
+            # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
+            lane = lanes.lane(endpoint) if endpoint.secrets else None
+            admission = lanes.admit(lane, size, now) if lane is not None else Admission.PARK
+            if lane is not None and admission is Admission.QUEUE:
                 lanes.enqueue(Delivery(event, lane, self.record), now)
             elif admission is Admission.HOLD or not settling.may_postpone():
                 return False

@@ -26,6 +26,7 @@ LANE_DELIVERIES = 1000
 LANE_BYTES = 16 * 2**20
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB
 ALL_BYTES = 128 * 2**20
+LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
@@ -131,13 +132,15 @@ class Lanes:
         self._blocked: list[Lane] = []  # the same, but over their share until something finishes
         self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by due time
         self._tie = count()
+        self._most = IDLE_LANES
 
     def lane(self, endpoint: Endpoint) -> Lane:
         """The endpoint's lane, which from now on sends as the endpoint says."""
         lane = self._lanes.get(endpoint.subscription_id)
         if lane is None:
-            if len(self._lanes) >= IDLE_LANES:
+            if len(self._lanes) >= self._most:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle()}
+                self._most = max(IDLE_LANES, 2 * len(self._lanes))  # else each new lane would walk all busy ones
             lane = self._lanes[endpoint.subscription_id] = Lane(endpoint)
         elif lane.endpoint is not endpoint:
             if lane.endpoint == endpoint:
@@ -231,8 +234,11 @@ class Lanes:
 
     def full(self) -> list[int]:
         """The subscriptions whose lanes have no room for another delivery."""
+        crowded = self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST
         return [
-            key for key, lane in self._lanes.items() if lane.held >= LANE_DELIVERIES or lane.held_bytes >= LANE_BYTES
+            key
+            for key, lane in self._lanes.items()
+            if lane.held and (crowded or lane.held >= LANE_DELIVERIES or lane.held_bytes > LANE_BYTES - LARGEST)
         ]
 
     def _hold(self, delivery: Delivery, sign: int) -> None:

@@ -72,9 +72,9 @@ def retry_after(value: str | None, now: float) -> float | None:
         return float(value[:9])
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
+    except (ValueError, OverflowError):  # OverflowError: a year or a zone of twenty digits
         return None
-    return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
 
 
 def _text(error: RequestException) -> str:

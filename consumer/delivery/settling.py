@@ -9,10 +9,10 @@ from typing import Literal
 import structlog
 from requests import RequestException, Response
 
-from consumer.delivery.lanes import Delivery, Lanes, OpenRecord, StoredRow
+from consumer.delivery.lanes import Delivery, Lane, Lanes, OpenRecord, StoredRow
 from consumer.delivery.ledger import AttemptResult, NewDelivery
 from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Outcome, judge
-from consumer.delivery.parking import BACKLOG, Parking
+from consumer.delivery.parking import Parking
 from consumer.delivery.retry import Retry, RetryPolicy
 from consumer.endpoint import Endpoint
 from consumer.event import Event
@@ -77,7 +77,7 @@ class Settling:
 
     def may_postpone(self) -> bool:
         """The database keeps up with what is stored."""
-        return self._parking.backlog < BACKLOG
+        return not self._parking.full
 
     def postpone(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> None:
         """Store a delivery that was never tried, due at once: its receiver is too slow, or its partition leaves."""
@@ -102,6 +102,15 @@ class Settling:
         elif origin.started:
             self.postpone(delivery.event, delivery.lane.endpoint, origin)
 
+    def _leave_alone(self, lane: Lane) -> None:
+        """Its receiver wants no more: what is here is stored, to be held with the subscription's other rows."""
+        if lane.held:
+            for delivery in self._lanes.withdraw(lambda each: each.lane is lane):
+                if isinstance(delivery.origin, OpenRecord) and delivery.failed is None:
+                    self.postpone(delivery.event, lane.endpoint, delivery.origin)
+                else:
+                    self.withdrawn(delivery)
+
     def _failed(self, delivery: Delivery, outcome: Failed | Gone | Hopeless, now: float, took: float) -> None:
         if delivery.first_attempt_at is None:
             delivery.first_attempt_at = now - took
@@ -110,6 +119,7 @@ class Settling:
             what = "exhausted"
             if isinstance(outcome, Gone):
                 self._parking.disable(delivery.lane.endpoint.subscription_id, outcome.error)
+                self._leave_alone(delivery.lane)
             self._store(delivery, "exhausted", now, None, outcome)
         elif self._stays(delivery, verdict.wait):
             what = "retried"

@@ -19,6 +19,7 @@ _BETWEEN_GENERATIONS = frozenset(
         KafkaError.STALE_MEMBER_EPOCH,
     )
 )
+_NO_ANSWER = KafkaError(KafkaError._NO_OFFSET)  # noqa: SLF001 (the binding's public name for it)
 _PATIENCE = 5.0  # seconds for that; a generation of this project's members takes some 100 ms
 _AGAIN_AFTER = 0.05
 
@@ -47,6 +48,7 @@ class Commits:
         moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.dirty}
         offsets = self._offsets(moved.values())
         if not offsets:
+            self.fault = None  # what failed has left; a failure that matters leaves its partition dirty
             return
         self._outstanding = moved
         try:
@@ -102,11 +104,12 @@ class Commits:
     def _judge(
         self, sent: dict[tuple[str, int], Partition], error: KafkaError | None, answers: list[TopicPartition]
     ) -> bool:
+        answered = {(answer.topic, answer.partition): answer for answer in answers}
         failures = {}
-        for answer in answers:
-            failure = error or answer.error
-            partition = sent.get((answer.topic, answer.partition))
-            if failure is not None and partition is not None:
+        for place, partition in sent.items():
+            answer = answered.get(place)
+            failure = error or (answer.error if answer is not None else _NO_ANSWER)
+            if failure is not None:
                 partition.tracker.dirty = True
                 failures[str(partition)] = failure
         if not failures:

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_MOST_PENDING = 5000
+_MOST_BYTES = 64 * 2**20  # of their records' values
 # An acknowledgement takes milliseconds; after this the topic is said to be at fault, while librdkafka still tries.
 _SLOW_SECONDS = 10.0
 
@@ -72,13 +74,21 @@ class DeadLetters:
         self._numbers = count()
         self._failure: KafkaError | None = None
         properties, _unknown = known_properties(kafka.properties)
-        config = {**_DEFAULTS, **properties, **_FIXED, "bootstrap.servers": kafka.bootstrap_servers}
-        self._producer = Producer(config, logger=LibrdkafkaLog())
+        self._config = {**_DEFAULTS, **properties, **_FIXED, "bootstrap.servers": kafka.bootstrap_servers}
+        self._bytes = 0
+        self._fatal: KafkaError | None = None
+        self._again_at = 0.0
+        self._producer = Producer(self._config, logger=LibrdkafkaLog())
 
     @property
     def pending(self) -> int:
         """Dead letters that no broker has acknowledged; they are in memory, so whoever sends keeps this bounded."""
         return len(self._sent) + len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Nothing should be taken in that could add to what is pending."""
+        return self.pending >= _MOST_PENDING or self._bytes >= _MOST_BYTES
 
     @property
     def fault(self) -> str | None:
@@ -92,6 +102,7 @@ class DeadLetters:
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
         """Keep `record`. `on_stored` runs in a later `poll` or `flush`, once all in-sync replicas have it."""
+        self._bytes += len(record.value or b"")
         self._produce(_Letter(record, self._describe(record, reason, detail), on_stored, self._clock()))
 
     def poll(self) -> None:
@@ -111,9 +122,13 @@ class DeadLetters:
         self._producer.poll(0)
         self._sent.clear()
         self._waiting.clear()
+        self._bytes = 0
 
     def _turn(self, timeout: float) -> None:
-        self._producer.poll(timeout)
+        try:
+            self._producer.poll(timeout)
+        except KafkaException as failure:  # the binding raises what is fatal to this producer
+            self._fatal = failure.args[0]
         while self._answers:
             number, error = self._answers.popleft()
             letter = self._sent.pop(number, None)
@@ -123,9 +138,24 @@ class DeadLetters:
                 self._stored(letter)
             else:
                 self._failed(letter, error)
+        if self._fatal is not None:
+            self._begin_again(self._fatal)
         while self._waiting and self._waiting[0][0] <= self._clock():
             _, _, letter = heapq.heappop(self._waiting)
             self._produce(letter)
+
+    def _begin_again(self, error: KafkaError) -> None:
+        """This producer is of no more use; what it has not got through goes with the next."""
+        self._failure = error
+        if self._clock() < self._again_at:
+            return
+        self._again_at = self._clock() + _LONGEST_WAIT
+        self._fatal = None
+        self._answers.clear()
+        for letter in self._sent.values():
+            self._wait(letter)
+        self._sent.clear()
+        self._producer = Producer(self._config, logger=LibrdkafkaLog())
 
     def _produce(self, letter: _Letter) -> None:
         number = next(self._numbers)
@@ -149,6 +179,7 @@ class DeadLetters:
         if self._failure is not None:
             log.info("dead letters get through again", topic=self._topic)
             self._failure = None
+        self._bytes -= len(letter.record.value or b"")
         letter.on_stored()
 
     def _failed(self, letter: _Letter, error: KafkaError) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -25,6 +26,7 @@ OnPartitions = Callable[[list[Partition]], None]
 # confluent-kafka holds its lock for the whole wait, and the loop has other things to look after.
 _MAX_WAIT = 0.1
 _OVERTAKEN_SECONDS = 60.0
+_COMMIT_SECONDS = 5.0
 _NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
 _DEFAULTS: dict[str, Any] = {
@@ -87,7 +89,7 @@ class Source:
         self._failures: list[Exception] = []
         self._fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}
-        self._joined = self._paused = self._closing = False
+        self._joined = self._paused = self._closing = self._rebalancing = False
         self._held: set[Partition] = set()
         self._overtaken_until = clock()
         config = _config(kafka)
@@ -159,6 +161,8 @@ class Source:
             partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
             if partition is None:
                 continue
+            if self._faults:
+                self._faults.pop(partition.topic, None)
             record = self._tracked(partition, message)
             if record is not None:
                 records.append(record)
@@ -193,23 +197,27 @@ class Source:
     def commit_now(self, partitions: Iterable[Partition]) -> bool:
         """Commit these, as far as they are still owned, and wait. False if the broker has not taken all of it.
 
-        Without a coordinator librdkafka would wait for the whole session time-out: then it is not tried.
+        Without a coordinator librdkafka waits for the whole session time-out: then it is not tried, and outside a
+        rebalance, where the group has not just spoken, waited for no longer than some seconds.
         """
         if not self._reachability.coordinator_up:
             log.warning("offsets not committed: the group's coordinator is not reachable")
             return False
-        return self._commits.now(self._consumer, partitions)
+        commit = partial(self._commits.now, self._consumer, tuple(partitions))
+        if self._rebalancing:  # inside `poll`, which would keep another thread's call waiting
+            return commit()
+        taken: list[bool] = []
+        if not _within(_COMMIT_SECONDS, "kafka-commit", lambda: taken.append(commit())):
+            log.warning("offsets not committed: no answer in time", seconds=_COMMIT_SECONDS)
+        return bool(taken and taken[0])
 
     def close(self, timeout: float = 10.0) -> bool:
         """Leave the group; commit before. False if librdkafka has not finished within `timeout` seconds."""
         self._closing = True
-        # librdkafka's close has no time limit of its own. The thread that owns the consumer waits and calls nothing.
-        closer = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
-        closer.start()
-        closer.join(timeout)
-        if closer.is_alive():
+        closed = _within(timeout, "kafka-close", self._consumer.close)
+        if not closed:
             log.warning("Kafka's client did not close in time; leaving it", seconds=timeout)
-        return not closer.is_alive()
+        return closed
 
     def _tracked(self, partition: Partition, message: Message) -> Record | None:
         offset: int = message.offset()  # type: ignore[assignment]
@@ -238,6 +246,8 @@ class Source:
         return again
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        if self._closing:
+            return  # what a member is given while it leaves goes on to the others at once
         self._joined = True
         self._reachability.up()
         self._reachability.coordinator_up = True
@@ -270,12 +280,14 @@ class Source:
         on_assign(partitions)
 
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
+        self._rebalancing = True
         try:
             if not self._closing:
                 callback(partitions)
                 if commit and partitions:
                     self.commit_now(partitions)
         finally:
+            self._rebalancing = False
             for partition in partitions:
                 partition.owned = False
                 self._held.discard(partition)
@@ -310,8 +322,8 @@ class Source:
         error = message.error()
         if error is None:
             return
-        if error.fatal():
-            self._on_error(error)
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
+            self._fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
             return
         topic = message.topic()
         fault = f"{topic}: {error.str()}" if topic else error.str()
@@ -335,6 +347,14 @@ class Source:
                 partition = self.partitions.get((topic, number))
                 if partition is not None and each["consumer_lag"] >= 0:
                     partition.lag = each["consumer_lag"]
+
+
+def _within(seconds: float, name: str, call: Callable[[], object]) -> bool:
+    """Make a call that has no time limit of its own, in a thread; whoever owns the consumer waits and calls nothing."""
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:

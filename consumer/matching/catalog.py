@@ -24,7 +24,7 @@ Ask = Callable[[tuple[str, ...], Callable[[Answer | Exception], None]], None]
 
 
 class Broken:
-    """Subscriptions that match nothing because they cannot be used, and why. Each is logged when that changes."""
+    """Subscriptions that nothing can be signed for, and why. Each is logged when that changes."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, dict[int, str]] = {}  # by event type
@@ -40,7 +40,11 @@ class Broken:
                 self._reasons[event_type] = now
             for subscription_id, reason in now.items():
                 if before.get(subscription_id) != reason:
-                    log.error("subscription left out", subscription=subscription_id, reason=reason)
+                    log.error(
+                        "nothing can be signed for a subscription; what it gets is stored",
+                        subscription=subscription_id,
+                        reason=reason,
+                    )
 
 
 def find_endpoints(
@@ -55,7 +59,7 @@ def find_endpoints(
     """The enabled subscriptions of each of `types` (one or more), by id, in one statement; every type is a key.
 
     `default_secrets` sign for a subscription that has none of its own; `decrypt` turns a stored secret into key bytes.
-    A subscription whose secrets cannot be used is left out and noted in `broken`.
+    A subscription whose secrets cannot be used comes with none, and is noted in `broken`.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     with reading(engine) as connection:
@@ -68,6 +72,7 @@ def find_endpoints(
             keys = signing_keys(stored, default_secrets, decrypt, now)
         except ValueError as error:
             reasons.setdefault(event_type, {})[subscription_id] = str(error)
+            found[event_type].append(Endpoint(subscription_id, url, ()))
         else:
             found[event_type].append(Endpoint(subscription_id, url, keys))
     if broken is not None:
@@ -108,6 +113,7 @@ class Catalog:
         self._entries: dict[str, tuple[float, tuple[Endpoint, ...]]] = {}
         self._wanted: dict[str, None] = {}  # a set that keeps its order
         self._asking = False
+        self._asked: frozenset[str] = frozenset()
         self._wait = BACK_OFF[0]
         self._retry_at = 0.0
         self.fault: str | None = None  # why the last look-up failed
@@ -130,7 +136,7 @@ class Catalog:
 
     def want(self, types: Iterable[str]) -> None:
         """Look these up with the next statement; after a failure not before `retry_at`, so call again then."""
-        self._wanted.update(dict.fromkeys(types))
+        self._wanted.update(dict.fromkeys(each for each in types if each not in self._asked))
         if not self._asking and self._wanted and self._clock() >= self._retry_at:
             self._start()
 
@@ -142,11 +148,12 @@ class Catalog:
     def _start(self) -> None:
         types, self._wanted = tuple(self._wanted), {}
         self._asking = True
+        self._asked = frozenset(types)  # who waits for more than this answer says so when it is there
         asked_at = self._clock()
         self._ask(types, lambda answer: self._answered(types, answer, asked_at))
 
     def _answered(self, types: tuple[str, ...], answer: Answer | Exception, asked_at: float) -> None:
-        self._asking = False
+        self._asking, self._asked = False, frozenset()
         if isinstance(answer, Exception):
             self._failed(answer)
             self._wanted.update(dict.fromkeys(types))  # the next statement asks for all of them, not one by one

@@ -38,7 +38,7 @@ class Inbox:
     @property
     def room(self) -> int:
         """How many more events may be put in."""
-        return MOST_EVENTS - len(self._events) if self._bytes < MOST_BYTES else 0
+        return max(0, MOST_EVENTS - len(self._events)) if self._bytes < MOST_BYTES else 0
 
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
         """Add an event that arrived then (the catalog's clock); `settle` takes its offset once all of it is settled."""

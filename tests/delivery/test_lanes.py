@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from requests import PreparedRequest
 
-from consumer.delivery.lanes import LANE_BYTES, LANE_DELIVERIES, SLOW, Admission, Delivery, Lane, Lanes, OpenRecord
+from consumer.delivery.lanes import (
+    IDLE_LANES,
+    LANE_BYTES,
+    LANE_DELIVERIES,
+    SLOW,
+    Admission,
+    Delivery,
+    Lane,
+    Lanes,
+    OpenRecord,
+)
 from consumer.endpoint import Endpoint
 from consumer.event import Event, RecordId
 
@@ -106,6 +116,36 @@ def test_a_lane_is_bounded_in_bytes() -> None:
     lanes.enqueue(delivery(lane, body=bytes(LANE_BYTES)), 0.0)
     assert lanes.admit(lane, 1, 0.0) is Admission.HOLD
     assert lanes.full() == [1]
+
+
+def test_a_lane_without_room_for_another_large_body_is_full() -> None:
+    """Else its rows, the oldest that are due, would be read from the database again and again and be refused."""
+    lanes = Lanes(1)
+    lane = lanes.lane(endpoint())
+    body = bytes(2**20 - 1)
+    while lanes.admit(lane, len(body), 0.0) is Admission.QUEUE:
+        assert not lanes.full()
+        lanes.enqueue(delivery(lane, body=body), 0.0)
+    assert lanes.full() == [1]
+
+
+def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
+    """A fan-out above the number of idle lanes kept does not walk all busy lanes for each new one."""
+    lanes = Lanes(1)
+    seen = 0
+
+    class Counted(Lane):
+        def idle(self) -> bool:
+            nonlocal seen
+            seen += 1
+            return super().idle()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("consumer.delivery.lanes.Lane", Counted)
+        patch.setattr("consumer.delivery.lanes.prepare", lambda _: PreparedRequest())
+        for number in range(IDLE_LANES * 3):
+            fill(lanes, lanes.lane(endpoint(number)), 1)
+    assert seen < IDLE_LANES * 4
 
 
 def test_retries_come_when_due_and_first() -> None:

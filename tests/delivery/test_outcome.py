@@ -69,6 +69,8 @@ def test_what_cannot_succeed_is_not_tried_again(error: RequestException) -> None
         ("soon", None),
         ("", None),
         ("²", None),
+        ("Mon, 20 Nov 99999999999999999999 19:12:08 GMT", None),
+        ("Mon, 20 Nov 2026 19:12:08 +99999999999999999999", None),
         (None, None),
     ],
 )

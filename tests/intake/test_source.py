@@ -208,6 +208,23 @@ def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
     assert "used twice" in (member.source.fault or "")
 
 
+def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> None:
+    """A consumer's fatal error has the code _FATAL there, and its flag is not set."""
+
+    class Fatal:
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError._FATAL, "fenced")
+
+        def topic(self) -> None:
+            return None
+
+    kafka = Kafka(mock_kafka, real=False)
+    member = join(kafka.settings(), [kafka.topic()])
+    member.source._on_message_error(Fatal())  # type: ignore[arg-type]
+    with pytest.raises(FatalKafkaError, match="fenced"):
+        member.turn()
+
+
 @pytest.mark.kafka
 def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Join) -> None:
     """Old records, still in work, cannot settle new ones of the same offset; the mark starts over."""

@@ -1,0 +1,97 @@
+"""An embedded Kafka: librdkafka's mock cluster, in this process, for as long as its owner lives.
+
+It keeps some 5 MB a partition in memory and has four partitions for every topic: enough for a demo, for nothing else.
+"""
+
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from consumer.errors import KafkaUnavailable
+
+_TIMEOUT = 10.0  # seconds for each answer; it comes from this machine
+_PARTITIONS = 4
+
+
+class DeadLetter(NamedTuple):
+    """A record on the dead-letter topic: why it is there, and what it was."""
+
+    reason: str
+    value: bytes
+
+
+class EmbeddedKafka:
+    """A broker on a free port of 127.0.0.1, its `servers` usable by other processes too."""
+
+    def __init__(self) -> None:
+        self._refused: KafkaError | None = None
+        self._producer = Producer(
+            {"bootstrap.servers": "embedded", "test.mock.num.brokers": 1, "log_level": 0, "linger.ms": 0}
+        )
+        brokers = self._producer.list_topics(timeout=_TIMEOUT).brokers.values()
+        self.servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+
+    def create(self, topic: str) -> None:
+        """Make a topic; the mock cluster does when it is asked about one."""
+        self._producer.list_topics(topic, timeout=_TIMEOUT)
+
+    def publish(self, topic: str, value: bytes, *, key: bytes, event_type: str | None = None) -> None:
+        """Hand one record over; `poll` or `flush` says if it was refused."""
+        headers: list[tuple[str, str | bytes | None]] = [("event-type", event_type)] if event_type else []
+        self._producer.produce(topic, value, key, headers=headers, on_delivery=self._acknowledged)
+
+    def poll(self) -> None:
+        """Serve acknowledgements. KafkaUnavailable if a record was refused."""
+        self._producer.poll(0)
+        if self._refused is not None:
+            raise KafkaUnavailable(f"the embedded Kafka refused a record: {self._refused.str()}")
+
+    def flush(self) -> None:
+        """Wait until all that was published is acknowledged. KafkaUnavailable if it is not."""
+        if self._producer.flush(_TIMEOUT):
+            raise KafkaUnavailable("the embedded Kafka does not acknowledge")
+        self.poll()
+
+    def progress(self, group: str, topic: str) -> tuple[int, int]:
+        """How many records of `topic` the group has committed, and how many there are."""
+        consumer = self._reader(group)
+        try:
+            places = consumer.committed([TopicPartition(topic, number) for number in range(_PARTITIONS)], _TIMEOUT)
+            ends = [consumer.get_watermark_offsets(place, timeout=_TIMEOUT)[1] for place in places]
+        finally:
+            consumer.close()
+        return sum(max(0, place.offset) for place in places), sum(ends)
+
+    def dead_letters(self, topic: str) -> list[DeadLetter]:
+        """All records of a dead-letter topic."""
+        consumer = self._reader("demo-reader")
+        try:
+            consumer.assign([TopicPartition(topic, number, 0) for number in range(_PARTITIONS)])
+            ends = [
+                consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_TIMEOUT)[1]
+                for number in range(_PARTITIONS)
+            ]
+            messages = consumer.consume(total, _TIMEOUT) if (total := sum(ends)) else []
+        finally:
+            consumer.close()
+        return [_dead_letter(message) for message in messages]
+
+    def close(self) -> None:
+        """Drop what was not acknowledged; the broker ends with this object."""
+        self._producer.purge()
+        self._producer.flush(1)
+
+    def _acknowledged(self, error: KafkaError | None, _message: Message) -> None:
+        self._refused = error or self._refused
+
+    def _reader(self, group: str) -> Consumer:
+        """A consumer that joins no group: it only asks."""
+        return Consumer(
+            {"bootstrap.servers": self.servers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+        )
+
+
+def _dead_letter(message: Message) -> DeadLetter:
+    headers = dict(message.headers() or ())
+    reason = headers.get("dead-letter-reason") or b""
+    return DeadLetter(reason if isinstance(reason, str) else reason.decode(), message.value() or b"")

@@ -1,0 +1,89 @@
+"""What deliveries are stored in: a real database and its thread; answers and the time come when the test says so."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from consumer.database import DatabaseThread
+from consumer.delivery import ledger
+from consumer.delivery.parking import Parking
+from consumer.event import Event, RecordId
+
+GROUP = "webhooks"
+URL = "https://example.com/hook"
+DEFAULT = (b"default",)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store:
+    """A Parking on a real database. What the database thread posts waits until `answer`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.monotonic = Clock(1000.0)
+        self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.thread = DatabaseThread("ledger", self.posted.put)
+        self.parking = Parking(
+            engine,
+            self.thread,
+            GROUP,
+            lambda owned, now, limit, full, taken: ledger.due(
+                engine, GROUP, owned, now, limit, full, DEFAULT, lambda stored: stored.encode(), taken=taken
+            ),
+            self.monotonic,
+        )
+
+    def answer(self) -> None:
+        """Run the next thing that the database thread has posted."""
+        self.posted.get(timeout=20)()
+
+    def write(self) -> None:
+        """One batch, from its start to its answer."""
+        self.parking.pump()
+        assert self.parking.busy
+        self.answer()
+
+    def write_all(self, seconds: float = 10.0) -> None:
+        """Turn the loop, `seconds` each time, until all is written."""
+        while self.parking.backlog:
+            self.write()
+            self.monotonic.now += seconds
+
+    def rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        """Columns of `webhook_deliveries`, as another connection sees them."""
+        with self.engine.connect() as connection:
+            found = connection.exec_driver_sql(f"SELECT {', '.join(columns)} FROM webhook_deliveries ORDER BY id")  # noqa: S608 (constants)
+            return [tuple(row) for row in found]
+
+    @contextmanager
+    def without(self, table: str = "webhook_deliveries") -> Iterator[None]:
+        """The table is gone, and comes back with what was in it."""
+        rename(self.engine, table, f"away_{table}")
+        try:
+            yield
+        finally:
+            rename(self.engine, f"away_{table}", table)
+
+
+def rename(engine: Engine, old: str, new: str) -> None:
+    """Rename a table."""
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+def make_event(offset: int = 0, *, topic: str = "t", partition: int = 0, body: bytes = b"{}") -> Event:
+    """An event of a record."""
+    record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
+    return Event(record, "user.created", f"msg_{offset}", body, "application/json", None, None)

@@ -1,0 +1,208 @@
+"""One event, very many subscriptions: a cursor over them, at the pace of the lanes."""
+
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.fanout import Fanout
+from consumer.delivery.lanes import ALL_DELIVERIES, LANE_DELIVERIES, SLOW, Delivery, Lanes, OpenRecord
+from consumer.delivery.settling import Settling
+from consumer.endpoint import Endpoint
+from consumer.event import Event
+from tests.delivery.store_kit import URL, make_event
+
+MANY = 10_000
+
+
+@dataclass
+class Postponed(Settling):
+    """Writes down what is to be stored, as long as there is `room`."""
+
+    room: int = 10**9
+    stored: list[int] = field(default_factory=list)
+    settle: list[Callable[[], None]] = field(default_factory=list)
+
+    def may_postpone(self) -> bool:
+        return len(self.stored) < self.room
+
+    def postpone(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> None:
+        del event
+        self.stored.append(endpoint.subscription_id)
+        self.settle.append(record.settle_one)
+
+
+def endpoints(number: int) -> tuple[Endpoint, ...]:
+    """So many subscriptions, from 1 on."""
+    return tuple(Endpoint(subscription, URL, (b"key",)) for subscription in range(1, number + 1))
+
+
+def fanout(targets: tuple[Endpoint, ...], settled: list[int], body: bytes = b"{}") -> Fanout:
+    """An event of record 0 for them."""
+    return Fanout(make_event(body=body), targets, OpenRecord(settled.append, 0, len(targets)))
+
+
+def fill(lanes: Lanes, endpoint: Endpoint, number: int, now: float = 0.0) -> None:
+    """Queue so many deliveries of other records to one subscription."""
+    lane = lanes.lane(endpoint)
+    for _ in range(number):
+        lanes.enqueue(Delivery(make_event(1), lane, OpenRecord(lambda _: None, 1, 1)), now)
+
+
+def ids(lanes: Lanes) -> list[int]:
+    """Subscriptions of deliveries of record 0 that may start."""
+    started = list(iter(lanes.next, None))
+    return [each.lane.endpoint.subscription_id for each in started if each.event.record.offset == 0]
+
+
+def test_ten_thousand_subscriptions_get_the_event_once_each() -> None:
+    """In one go while there is room, and the record is settled by the last of them."""
+    lanes, settling, settled = Lanes(MANY * 2), Postponed(), list[int]()
+    each = fanout(endpoints(MANY), settled)
+    assert each.advance(lanes, settling, 0.0)
+    started = list(iter(lanes.next, None))
+    assert sorted(delivery.lane.endpoint.subscription_id for delivery in started) == list(range(1, MANY + 1))
+    assert settling.stored == []
+    for delivery in started:
+        assert settled == []
+        assert isinstance(delivery.origin, OpenRecord)
+        delivery.origin.settle_one()
+    assert settled == [0]
+
+
+def test_what_has_to_wait_costs_no_memory() -> None:
+    """The cursor stands where the room ended: ten thousand subscriptions of which none may go are a few bytes."""
+    targets = endpoints(MANY)
+    lanes, settling = Lanes(10), Postponed(room=0)
+    fill(lanes, targets[0], LANE_DELIVERIES)
+    tracemalloc.start()
+    try:
+        waiting = [fanout(targets, []) for _ in range(100)]
+        for each in waiting:
+            assert not each.advance(lanes, settling, 0.0)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [each.position for each in waiting] == [0] * 100
+    assert used / 100 < 2000
+
+
+def test_it_goes_on_where_it_was_held() -> None:
+    """A fast receiver's full lane holds the cursor; with room again nothing is repeated and nothing left out."""
+    targets = endpoints(5)
+    lanes, settling = Lanes(LANE_DELIVERIES * 4), Postponed()
+    fill(lanes, targets[2], LANE_DELIVERIES)
+    each = fanout(targets, [])
+    assert not each.advance(lanes, settling, SLOW / 2)
+    assert (each.position, ids(lanes)) == (2, [1, 2])
+    assert each.advance(lanes, settling, SLOW / 2)
+    assert ids(lanes) == [3, 4, 5]
+    assert settling.stored == []
+
+
+def test_a_slow_receiver_holds_nobody() -> None:
+    """Its delivery is stored, the next subscriptions get theirs."""
+    targets = endpoints(5)
+    lanes, settling, settled = Lanes(LANE_DELIVERIES * 4), Postponed(), list[int]()
+    fill(lanes, targets[2], LANE_DELIVERIES)
+    each = fanout(targets, settled)
+    assert each.advance(lanes, settling, SLOW)
+    assert settling.stored == [3]
+    assert ids(lanes) == [1, 2, 4, 5]
+    assert each.record.open == 5
+
+
+def test_what_cannot_be_signed_is_stored() -> None:
+    """A subscription without a usable secret is owed the event all the same."""
+    lanes, settling, settled = Lanes(10), Postponed(), list[int]()
+    each = fanout((Endpoint(1, URL, ()), Endpoint(2, URL, (b"key",))), settled)
+    assert each.advance(lanes, settling, 0.0)
+    assert (settling.stored, ids(lanes)) == ([1], [2])
+
+
+def test_it_waits_for_a_database_that_does_not_keep_up() -> None:
+    """Nothing is stored beyond the backlog, nothing is skipped."""
+    targets = endpoints(4)
+    lanes, settling = Lanes(10), Postponed(room=1)
+    for endpoint in targets[1:3]:
+        fill(lanes, endpoint, LANE_DELIVERIES)
+    each = fanout(targets, [])
+    assert not each.advance(lanes, settling, SLOW)
+    assert (each.position, settling.stored) == (2, [2])
+    settling.room = 2
+    assert each.advance(lanes, settling, SLOW)
+    assert settling.stored == [2, 3]
+
+
+def test_all_lanes_together_are_bounded() -> None:
+    """A large fan-out into full memory is held; lanes that have nothing get one delivery all the same."""
+    lanes, settling = Lanes(10), Postponed()
+    targets = endpoints(ALL_DELIVERIES // LANE_DELIVERIES)
+    for endpoint in targets:
+        fill(lanes, endpoint, LANE_DELIVERIES)
+    assert lanes.held == ALL_DELIVERIES
+    newcomers = tuple(Endpoint(1000 + number, URL, (b"key",)) for number in range(2))
+    assert fanout(newcomers, []).advance(lanes, settling, 0.0)
+    assert not fanout(newcomers, []).advance(lanes, settling, 0.0)
+    assert lanes.held == ALL_DELIVERIES + 2
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, started: bool) -> None:
+    """Begun, the next owner must find every delivery; untouched, it reads the record and sends all of it."""
+    targets = endpoints(4)
+    lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Postponed(), list[int]()
+    fill(lanes, targets[1], LANE_DELIVERIES)
+    each = fanout(targets, settled)
+    assert not each.advance(lanes, settling, 0.0)
+    each.record.started = started
+    each.abandon(settling)
+    assert settling.stored == ([2, 3, 4] if started else [])
+    if started:
+        for settle in (*settling.settle, each.record.settle_one):
+            assert settled == []
+            settle()
+        assert settled == [0]
+
+
+@given(
+    full=st.sets(st.integers(1, 20)),
+    slow=st.booleans(),
+    rooms=st.lists(st.integers(0, 20), max_size=5),
+    slots=st.integers(1, 50),
+)
+def test_each_subscription_is_served_once(full: set[int], rooms: list[int], slots: int, *, slow: bool) -> None:
+    """Queued or stored, in order, never both, whatever is full and however often it has to wait."""
+    targets = endpoints(20)
+    lanes, settling, settled = Lanes(slots), Postponed(), list[int]()
+    for endpoint in targets:
+        fill(lanes, endpoint, LANE_DELIVERIES if endpoint.subscription_id in full else 0)
+    each = fanout(targets, settled)
+    queued: list[int] = []
+
+    def drain() -> None:
+        while (delivery := lanes.next()) is not None:
+            lanes.finished(delivery.lane)
+            if isinstance(delivery.origin, OpenRecord) and delivery.origin is each.record:
+                queued.append(delivery.lane.endpoint.subscription_id)
+                delivery.origin.settle_one()
+
+    for room in rooms:
+        settling.room = len(settling.stored) + room
+        before = each.position
+        if each.advance(lanes, settling, SLOW if slow else 0.0):
+            break
+        assert each.position >= before
+    drain()
+    settling.room = 10**9
+    while not each.advance(lanes, settling, SLOW if slow else 0.0):
+        drain()
+    drain()
+    assert settled == [] if settling.settle else settled == [0]
+    for settle in settling.settle:
+        settle()
+    assert settled == [0]
+    assert sorted(queued + settling.stored) == list(range(1, 21))

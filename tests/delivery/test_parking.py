@@ -1,0 +1,343 @@
+"""Between the loop and the ledger: nothing counts as stored before it is, and nothing is forgotten meanwhile."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, update
+from structlog.testing import capture_logs
+
+from consumer import schema
+from consumer.delivery import ledger
+from consumer.delivery.ledger import AttemptResult, NewDelivery
+from consumer.delivery.parking import BACK_OFF, BACKLOG_BYTES, BATCH, Due, StoredKeys
+from consumer.matching import subscriptions
+from models import Subscription
+from tests.databases import database
+from tests.delivery.store_kit import GROUP, URL, Store, make_event
+
+OWNED = {"t": (0, 1)}
+
+
+@pytest.fixture
+def store(engine: Engine) -> Iterator[Store]:
+    """A Parking on an empty database."""
+    result = Store(engine)
+    yield result
+    assert result.thread.close(20)
+
+
+def parked(offset: int = 0, subscription: int = 1, *, topic: str = "t", at: float = 500.0) -> NewDelivery:
+    """A delivery to store."""
+    return NewDelivery(make_event(offset, topic=topic), subscription, URL, 1, "parked", at, 400.0, "boom", 503)
+
+
+def poison(offset: int, topic: str = "t") -> NewDelivery:
+    """What no database takes: a parked row that is never due."""
+    return parked(offset, topic=topic)._replace(next_attempt_at=None)
+
+
+def test_a_delivery_is_settled_when_its_transaction_is_committed(store: Store) -> None:
+    """Not when it is handed over, not when the write begins; and then another connection sees the row."""
+    seen: list[list[tuple[object, ...]]] = []
+    store.parking.park(parked(7), lambda: seen.append(store.rows("record_offset")))
+    assert (store.parking.backlog, store.parking.busy) == (1, False)
+    store.parking.pump()
+    assert (store.parking.backlog, store.parking.busy, seen) == (1, True, [])
+    store.answer()
+    assert seen == [[(7,)]]
+    assert (store.parking.backlog, store.parking.busy) == (0, False)
+
+
+def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -> None:
+    """The write waits for the lock, the loop does not; what comes meanwhile goes with the next batch."""
+    settled: list[int] = []
+    rival = sqlite3.connect(str(store.engine.url.database), isolation_level=None)
+    rival.execute("BEGIN IMMEDIATE")
+    store.parking.park(parked(1), lambda: settled.append(1))
+    store.parking.pump()
+    time.sleep(0.05)
+    store.parking.park(parked(2), lambda: settled.append(2))
+    store.parking.pump()
+    assert store.posted.empty()
+    assert (store.parking.backlog, settled) == (2, [])
+    rival.execute("ROLLBACK")
+    rival.close()
+    store.answer()
+    assert settled == [1]
+    store.write()
+    assert settled == [1, 2]
+
+
+def test_one_batch_is_written_at_a_time(store: Store) -> None:
+    """However many wait: BATCH of them in a transaction, in order."""
+    settled: list[int] = []
+    for offset in range(BATCH + 3):
+        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    store.write()
+    assert settled == list(range(BATCH))
+    assert len(store.rows("id")) == BATCH
+    store.write()
+    assert settled == list(range(BATCH + 3))
+
+
+def without_table(store: Store) -> AbstractContextManager[None]:
+    """The tables are not there."""
+    return store.without()
+
+
+@contextmanager
+def without_disk(store: Store) -> Iterator[None]:
+    """The file cannot be opened."""
+    directory = Path(str(store.engine.url.database)).parent
+    store.engine.dispose()
+    away = directory.rename(directory.with_name("away"))
+    yield
+    away.rename(directory)
+
+
+@pytest.mark.parametrize("outage", [without_table, without_disk])
+def test_a_database_that_fails_loses_nothing(
+    tmp_path: Path, outage: Callable[[Store], AbstractContextManager[None]]
+) -> None:
+    """The batch stays, in order and whole; `fault` says why until the first write that succeeds."""
+    (tmp_path / "disk").mkdir()
+    engine = database(tmp_path / "disk" / "test.db")
+    schema.upgrade(engine)
+    store = Store(engine)
+    settled: list[int] = []
+    for offset in range(5):
+        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    with outage(store), capture_logs() as logs:
+        for _ in range(3):
+            store.write()
+            store.monotonic.now += BACK_OFF[1]
+        assert (store.parking.backlog, settled) == (5, [])
+        assert str(store.parking.fault).startswith("database: ")
+    assert [line["event"] for line in logs] == ["could not store deliveries; their offsets are held"]
+    with capture_logs() as logs:
+        store.write()
+    assert (settled, store.parking.backlog, store.parking.fault) == ([0, 1, 2, 3, 4], 0, None)
+    assert [line["event"] for line in logs] == ["the database answers again"]
+    assert [row for (row,) in store.rows("record_offset")] == [0, 1, 2, 3, 4]
+    store.thread.close(20)
+    engine.dispose()
+
+
+def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None:
+    """Nothing is asked of a failing database before its time, and never more seldom than every ten seconds."""
+    store.parking.park(parked(), lambda: None)
+    waits = []
+    with store.without():
+        for _ in range(9):
+            store.write()
+            failed_at = store.monotonic.now
+            wait = store.parking._writes.retry_at - failed_at
+            store.monotonic.now = failed_at + wait * 0.99
+            store.parking.pump()
+            assert not store.parking.busy
+            store.monotonic.now = failed_at + wait + 0.001
+            waits.append(round(wait, 3))
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    store.write()
+    store.parking.park(parked(1), lambda: None)
+    with store.without():
+        store.write()
+    assert store.parking._writes.retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(refused=st.lists(st.booleans(), min_size=1, max_size=40))
+def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: list[bool]) -> None:
+    """Batches halve until the good ones are in; the refused stay, unsettled, and `fault` says so."""
+    topic = f"t{len(store.rows('id'))}-{time.monotonic_ns()}"
+    settled: list[int] = []
+    for offset, bad in enumerate(refused):
+        row = poison(offset, topic) if bad else parked(offset, topic=topic)
+        store.parking.park(row, lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    writes = 0
+    while store.parking.backlog > sum(refused) or (any(refused) and store.parking._batch > 1):
+        store.write()
+        store.monotonic.now += BACK_OFF[1]
+        writes += 1
+        assert writes < 60 + 12 * sum(refused)
+    good = [offset for offset, bad in enumerate(refused) if not bad]
+    assert sorted(settled) == good
+    assert len(settled) == len(good)
+    assert sorted(row for row, name in store.rows("record_offset", "topic") if name == topic) == good
+    if any(refused):
+        store.write()
+        assert "ck_webhook_deliveries_due" in str(store.parking.fault)
+    store.parking._to_write.clear()
+    store.parking._batch = BATCH
+    store.monotonic.now += BACK_OFF[1]
+
+
+def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
+    """Others are stored meanwhile, and reading works: the reason stays, since an offset is held."""
+    store.parking.park(poison(1), lambda: None)
+    store.write()
+    store.parking.park(parked(2), lambda: None)
+    store.monotonic.now += BACK_OFF[1]
+    while store.rows("id") == []:
+        store.write()
+        store.monotonic.now += BACK_OFF[1]
+    look(store, 0.0, [])
+    store.answer()
+    assert "ck_webhook_deliveries_due" in str(store.parking.fault)
+    store.parking.forget({("t", 0)})
+    assert store.parking.backlog == 0
+    store.parking.park(parked(3), lambda: None)
+    store.write()
+    assert store.parking.fault is None
+
+
+def test_what_has_left_is_not_stored(store: Store) -> None:
+    """Its next owner reads it again: nothing of it is written or settled, unless it is being written already."""
+    settled: list[int] = []
+    for offset, partition in ((1, 0), (2, 1)):
+        event = make_event(offset, partition=partition)
+        row = parked(offset)._replace(event=event)
+        store.parking.park(row, lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    store.parking.forget({("t", 0)})
+    store.write()
+    assert (settled, store.rows("record_offset")) == ([2], [(2,)])
+    store.parking.park(parked(3), lambda: settled.append(3))
+    with store.without():
+        store.parking.pump()
+        store.parking.forget({("t", 0)})
+        store.answer()
+    assert (store.parking.backlog, settled, store.rows("record_offset")) == (0, [2], [(2,)])
+    store.monotonic.now += BACK_OFF[1]
+    store.parking.park(parked(4), lambda: settled.append(4))
+    store.parking.pump()
+    store.parking.forget({("t", 0)})
+    store.answer()
+    assert (settled, store.rows("record_offset")) == ([2, 4], [(2,), (4,)])
+
+
+def test_large_bodies_fill_the_backlog_before_their_number_does(store: Store) -> None:
+    """Bodies that wait are memory; written or forgotten, there is room again."""
+    body = bytes(BACKLOG_BYTES // 4)
+    for offset in range(4):
+        assert not store.parking.full
+        store.parking.park(parked(offset)._replace(event=make_event(offset, body=body)), lambda: None)
+    assert store.parking.full
+    store.write()
+    assert not store.parking.full
+    for offset in range(4, 8):
+        store.parking.park(parked(offset)._replace(event=make_event(offset, body=body)), lambda: None)
+    store.parking.forget({("t", 0)})
+    assert not store.parking.full
+
+
+def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
+    """New rows are in when a later statement of the batch fails; written again they are no second rows."""
+    settled: list[str] = []
+    subscription = subscriptions.add(store.engine, URL, "user.created")
+    store.parking.park(parked(1, subscription), lambda: settled.append("parked"))
+    store.parking.disable(subscription, "410")
+    with store.without("webhook_subscriptions"):
+        store.write()
+        assert store.rows("record_offset") == [(1,)]
+        assert settled == []
+    store.monotonic.now += 1
+    store.write()
+    assert settled == ["parked"]
+    assert store.rows("record_offset", "status") == [(1, "held")]
+
+
+def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
+    """A result whose row another owner has moved meanwhile is answered too, and changes nothing."""
+    settled: list[int] = []
+    ledger.park(store.engine, GROUP, [parked(1), parked(2)])
+    store.parking.resolve(AttemptResult(1, 1, "delivered", None, None, 200, 600.0), lambda: settled.append(1))
+    store.parking.resolve(AttemptResult(2, 0, "exhausted", None, "late", 500, 600.0), lambda: settled.append(2))
+    store.write()
+    assert settled == [1, 2]
+    assert store.rows("status", "attempt", "last_status") == [("delivered", 2, 200), ("parked", 1, 503)]
+
+
+def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: Store) -> None:
+    """In any state, from the offset on; asked again after a failure, and the next partition after it."""
+    ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")])
+    loaded: list[tuple[str, StoredKeys]] = []
+    store.parking.load_stored(("t", 0), 5, lambda keys: loaded.append(("t0", keys)))
+    store.parking.load_stored(("t", 1), 0, lambda keys: loaded.append(("t1", keys)))
+    assert store.parking.busy
+    with store.without():
+        store.parking.pump()
+        store.answer()
+        assert (loaded, store.parking.busy) == ([], True)
+        assert str(store.parking.fault).startswith("database: no such table")
+        store.parking.pump()
+        assert store.posted.empty()
+    store.monotonic.now += BACK_OFF[0] * 1.01
+    for _ in range(2):
+        store.parking.pump()
+        store.answer()
+    stamp = 1_700_000_000_000
+    assert loaded == [("t0", {(5, stamp + 5, 1), (6, stamp + 6, 1)}), ("t1", set())]
+    assert (store.parking.busy, store.parking.fault) == (False, None)
+
+
+def look(store: Store, now: float, found: list[Due], **more: list[int]) -> None:
+    """Ask for due rows."""
+    store.parking.look_for_due(OWNED, now, more.get("full", []), more.get("taken", []), found.append)
+
+
+def test_due_rows_are_asked_for_once_at_a_time(store: Store) -> None:
+    """What is due and not taken comes; when nothing is, the time at which something will be."""
+    subscription = subscriptions.add(store.engine, URL, "user.created")
+    ledger.park(store.engine, GROUP, [parked(1, subscription), parked(2, subscription, at=900.0)])
+    found: list[Due] = []
+    look(store, 600.0, found)
+    look(store, 600.0, found)
+    assert store.parking.busy
+    store.answer()
+    assert store.posted.empty()
+    assert [(row.id, row.attempt) for row in found[0].rows] == [(1, 1)]
+    assert found[0].next_at == 600.0
+    look(store, 600.0, found, taken=[1])
+    store.answer()
+    look(store, 600.0, found, full=[subscription])
+    store.answer()
+    assert found[1:] == [Due([], 900.0), Due([], 900.0)]
+
+
+def test_a_look_that_fails_can_be_made_again(store: Store) -> None:
+    """`found` is not called, the fault is said, and the next look is allowed."""
+    found: list[Due] = []
+    with store.without():
+        look(store, 600.0, found)
+        store.answer()
+    assert (found, store.parking.busy, bool(store.parking.fault)) == ([], False, True)
+    look(store, 600.0, found)
+    store.answer()
+    assert (found, bool(store.parking.fault)) == ([Due([], None)], False)
+
+
+def test_house_keeping_follows_subscriptions_and_forgets_what_is_over(store: Store) -> None:
+    """Rows of a disabled subscription are held, of a removed one given up; delivered ones below the mark go."""
+    live, off = (subscriptions.add(store.engine, URL, "user.created") for _ in range(2))
+    with store.engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id == off).values(enabled=0))
+    rows = [parked(1, live), parked(2, off), parked(3, 999), parked(4, live), parked(5, live)]
+    ledger.park(store.engine, GROUP, rows)
+    ledger.record(store.engine, [AttemptResult(row, 1, "delivered", None, None, 200, 600.0) for row in (4, 5)])
+    counted: list[int] = []
+    store.parking.keep_house({("t", 0): 5}, 600.0, counted.append)
+    store.answer()
+    assert counted == [1]
+    states = [(1, "parked"), (2, "held"), (3, "exhausted"), (5, "delivered")]
+    assert store.rows("record_offset", "status") == states
+    with store.without():
+        store.parking.keep_house({}, 600.0, counted.append)
+        store.answer()
+    assert counted == [1]
+    assert store.parking.fault is not None

@@ -1,0 +1,394 @@
+"""What follows from an attempt, for every outcome and both origins: what is settled when, and what the row says."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from requests import RequestException, Response
+from requests.exceptions import ConnectTimeout, InvalidURL
+from sqlalchemy import Engine, select
+from structlog.testing import capture_logs
+
+from consumer.delivery import ledger
+from consumer.delivery.lanes import Delivery, Lanes, OpenRecord, StoredRow
+from consumer.delivery.ledger import NewDelivery
+from consumer.delivery.parking import BACKLOG
+from consumer.delivery.retry import RetryPolicy
+from consumer.delivery.settling import Settling
+from consumer.endpoint import Endpoint
+from consumer.errors import EgressRefused
+from consumer.matching import subscriptions
+from consumer.telemetry import Metrics
+from models import Subscription
+from tests.delivery.store_kit import DEFAULT, GROUP, URL, Clock, Store, make_event
+
+NOW = 1_700_000_100.0  # 100 s after the record with offset 0
+TOOK = 0.25
+SHORT, LONG = 5.0, 300.0
+ROW = ("status", "attempt", "next_attempt_at", "last_status", "last_error")
+REFUSED = EgressRefused("10.0.0.1 is a private address")
+
+
+class Desk:
+    """A Settling on a real ledger, with one subscription."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.store = Store(engine)
+        self.metrics = Metrics()
+        self.lanes = Lanes(100)
+        self.clock = Clock(NOW)
+        self.settling = Settling(
+            self.lanes,
+            self.store.parking,
+            RetryPolicy((SHORT, LONG), 0.0),
+            self.metrics,
+            in_memory=10.0,
+            clock=self.clock,
+            monotonic=self.store.monotonic,
+        )
+        self.subscription = subscriptions.add(engine, URL, "user.created")
+        self.endpoint = Endpoint(self.subscription, URL, DEFAULT)
+        self.settled: list[int] = []
+
+    def record(self, offset: int = 0, deliveries: int = 1) -> OpenRecord:
+        """A record that has so many deliveries."""
+        return OpenRecord(self.settled.append, offset, deliveries)
+
+    def start(self, origin: OpenRecord | StoredRow | None = None, attempts: int = 0, offset: int = 0) -> Delivery:
+        """A delivery whose request is open, after so many attempts."""
+        delivery = Delivery(make_event(offset), self.lanes.lane(self.endpoint), origin or self.record(offset))
+        delivery.attempts = attempts
+        delivery.first_attempt_at = NOW - 60 if attempts else None
+        self.lanes.enqueue(delivery, self.store.monotonic.now)
+        return self.go_on(delivery)
+
+    def go_on(self, delivery: Delivery) -> Delivery:
+        """The delivery's next request opens."""
+        assert self.lanes.next() is delivery
+        delivery.started_at = self.store.monotonic.now - TOOK
+        if isinstance(delivery.origin, OpenRecord):
+            delivery.origin.started = True
+        return delivery
+
+    def end(self, delivery: Delivery, result: Response | RequestException) -> None:
+        """Its request ends."""
+        self.lanes.finished(delivery.lane)
+        self.settling.attempted(delivery, result)
+
+    def due_row(self, attempts: int = 1, offset: int = 0) -> Delivery:
+        """The open request of a stored row."""
+        event = make_event(offset)
+        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, NOW - 60, "boom", 500)
+        ledger.park(self.store.engine, GROUP, [row])
+        (found,) = self.store.rows("max(id)")
+        self.settling.rows.add(found[0])
+        return self.start(StoredRow(found[0]), attempts, offset)
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Status, attempts, seconds until the next one, last status, last error."""
+        wait = f"round((julianday(next_attempt_at) - 2440587.5) * 86400 - {NOW})"
+        return self.store.rows(*(wait if name == "next_attempt_at" else name for name in ROW))
+
+    def waiting(self) -> list[float]:
+        """Seconds after which deliveries in memory are tried again."""
+        return [due - self.store.monotonic.now for due, _, _ in self.lanes._waiting]
+
+    def disabled(self) -> str | None:
+        """Why the subscription is disabled."""
+        with self.store.engine.connect() as connection:
+            return connection.scalar(select(Subscription.disabled_reason).where(Subscription.enabled == 0))
+
+
+@pytest.fixture
+def desk(engine: Engine) -> Iterator[Desk]:
+    """A Settling on an empty database."""
+    result = Desk(engine)
+    yield result
+    assert result.store.thread.close(20)
+
+
+def response(status: int, **headers: str) -> Response:
+    """An answer."""
+    result = Response()
+    result.status_code = status
+    result.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return result
+
+
+def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
+    """The calm case does not touch the database."""
+    desk.end(desk.start(), response(204))
+    assert desk.settled == [0]
+    assert desk.store.parking.backlog == 0
+    assert desk.metrics.deliveries == {"delivered": 1}
+    assert desk.metrics.attempts == {"2xx": 1}
+    assert desk.metrics.attempt_seconds.total == pytest.approx(TOOK)
+    assert desk.metrics.delivery_latency_seconds.total == pytest.approx(100)
+
+
+def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
+    """One delivered, one stored, one given up: not settled until the database has the last two."""
+    record = desk.record(deliveries=3)
+    desk.end(desk.start(record), response(200))
+    desk.end(desk.start(record, attempts=1, offset=1), response(500))
+    desk.end(desk.start(record, offset=2), REFUSED)
+    assert desk.settled == []
+    desk.store.write()
+    assert desk.settled == [0]
+    assert [row[0] for row in desk.rows()] == ["parked", "exhausted"]
+
+
+@pytest.mark.parametrize("result", [response(503), response(302), response(404), ConnectTimeout("slow")], ids=repr)
+def test_a_short_wait_stays_in_memory(desk: Desk, result: Response | RequestException) -> None:
+    """Nothing is stored, nothing settled; the same delivery is tried again when its time has come, and may succeed."""
+    delivery = desk.start()
+    desk.end(delivery, result)
+    assert (desk.settled, desk.store.parking.backlog, desk.waiting()) == ([], 0, [SHORT])
+    assert desk.metrics.deliveries == {"retried": 1}
+    assert delivery.due_at == NOW + SHORT
+    assert delivery.first_attempt_at == NOW - TOOK
+    desk.store.monotonic.now += SHORT
+    desk.lanes.wake(desk.store.monotonic.now)
+    desk.end(desk.go_on(delivery), response(200))
+    assert (desk.settled, delivery.attempts, desk.lanes.held) == ([0], 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "result", "row"),
+    [
+        (1, response(503), ("parked", 2, LONG, 503, "status 503")),
+        (1, ConnectTimeout("slow"), ("parked", 2, LONG, None, "connect time-out: slow")),
+        (0, response(429, retry_after="60"), ("parked", 1, 60, 429, "status 429")),
+        (1, response(503, retry_after="1"), ("parked", 2, LONG, 503, "status 503")),
+        (0, response(503, retry_after="999999"), ("parked", 1, 86400, 503, "status 503")),
+        (2, response(503), ("exhausted", 3, None, 503, "status 503")),
+        (2, ConnectTimeout("slow"), ("exhausted", 3, None, None, "connect time-out: slow")),
+        (0, response(410), ("exhausted", 1, None, 410, "the receiver answered 410 Gone")),
+        (0, REFUSED, ("exhausted", 1, None, None, str(REFUSED))),
+        (1, InvalidURL("no host"), ("exhausted", 2, None, None, "no host")),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])
+def test_what_leaves_memory_is_settled_when_it_is_stored(
+    desk: Desk, attempts: int, result: Response | RequestException, row: tuple[object, ...], *, stored: bool
+) -> None:
+    """Long waits, the end of the schedule, 410, what is hopeless: the ledger says so, for a record and for a row."""
+    delivery = desk.due_row(attempts) if stored else desk.start(attempts=attempts)
+    desk.end(delivery, result)
+    assert (desk.settled, desk.waiting()) == ([], [])
+    assert desk.settling.rows == ({1} if stored else set())
+    desk.store.write()
+    assert desk.settled == ([] if stored else [0])
+    assert desk.settling.rows == set()
+    assert desk.rows() == [row]
+    assert desk.metrics.deliveries == {row[0]: 1}
+    gone = isinstance(result, Response) and result.status_code == HTTPStatus.GONE
+    assert desk.disabled() == ("the receiver answered 410 Gone" if gone else None)
+
+
+def test_a_row_never_waits_in_memory(desk: Desk) -> None:
+    """However short the wait: a crash must find its attempt counted."""
+    desk.end(desk.due_row(attempts=0), response(500))
+    assert desk.waiting() == []
+    desk.store.write()
+    assert desk.rows() == [("parked", 1, SHORT, 500, "status 500")]
+
+
+def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
+    """It stays taken until the database knows, so that no look for due rows brings it a second time."""
+    desk.end(desk.due_row(attempts=4), response(200))
+    assert desk.settling.rows == {1}
+    with desk.store.without():
+        desk.store.write()
+    assert desk.settling.rows == {1}
+    desk.store.monotonic.now += 1
+    desk.store.write()
+    assert desk.settling.rows == set()
+    assert desk.rows() == [("delivered", 5, None, 200, None)]
+
+
+def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
+    """The receiver wants no more: its other deliveries wait until somebody enables it again."""
+    ledger.park(
+        desk.store.engine, GROUP, [NewDelivery(make_event(7), desk.subscription, URL, 1, "parked", NOW, NOW, "", 500)]
+    )
+    desk.end(desk.start(), response(410))
+    desk.store.write()
+    assert [row[0] for row in desk.rows()] == ["held", "exhausted"]
+
+
+def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
+    """Queued or between two attempts, nothing more is sent to it; all of it is settled once it is held in the ledger."""
+    retry = desk.start(offset=1)
+    desk.end(retry, response(500))
+    gone = desk.start(offset=0)
+    desk.lanes.enqueue(Delivery(make_event(2), desk.lanes.lane(desk.endpoint), desk.record(2)), 0.0)
+    desk.end(gone, response(410))
+    assert (desk.waiting(), desk.lanes.held, desk.lanes.next()) == ([], 0, None)
+    assert desk.settled == []
+    desk.store.write()
+    assert sorted(desk.settled) == [0, 1, 2]
+    assert sorted(desk.store.rows("record_offset", "status", "attempt")) == [
+        (0, "exhausted", 1),
+        (1, "held", 1),
+        (2, "held", 0),
+    ]
+
+
+def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
+    """The first attempt's beginning, not the last one's."""
+    delivery = desk.start()
+    desk.end(delivery, response(500))
+    desk.clock.now += SHORT
+    desk.store.monotonic.now += SHORT
+    desk.lanes.wake(desk.store.monotonic.now)
+    desk.end(desk.go_on(delivery), response(500))
+    desk.store.write()
+    assert desk.store.rows(f"round(((julianday(first_attempt_at) - 2440587.5) * 86400 - {NOW}) * 100)") == [(-25,)]
+
+
+def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
+    """Its next owner sends: even a short wait is stored. Other partitions are not touched."""
+    desk.settling.leaving.add(("t", 1))
+    desk.end(desk.start(), response(500))
+    assert desk.waiting() == [SHORT]
+    desk.settling.leaving.add(("t", 0))
+    desk.end(desk.start(offset=1), response(500))
+    assert desk.waiting() == [SHORT]
+    desk.store.write()
+    assert desk.settled == [1]
+    assert desk.rows() == [("parked", 1, SHORT, 500, "status 500")]
+
+
+def test_a_withdrawn_retry_is_stored_as_it_waited(desk: Desk) -> None:
+    """Its attempts, its error and the time at which it is due go with it."""
+    delivery = desk.start()
+    desk.end(delivery, response(503))
+    desk.clock.now += 2
+    assert desk.lanes.withdraw(lambda each: each is delivery) == [delivery]
+    desk.settling.withdrawn(delivery)
+    assert desk.settled == []
+    desk.store.write()
+    assert desk.settled == [0]
+    assert desk.rows() == [("parked", 1, SHORT, 503, "status 503")]
+
+
+def test_a_withdrawn_delivery_is_stored_if_its_record_was_begun(desk: Desk) -> None:
+    """The next owner must not send the other deliveries of the record again."""
+    record = desk.record(deliveries=2)
+    desk.end(desk.start(record), response(200))
+    queued = Delivery(make_event(), desk.lanes.lane(desk.endpoint), record)
+    desk.settling.withdrawn(queued)
+    assert desk.settled == []
+    desk.store.write()
+    assert desk.settled == [0]
+    assert desk.rows() == [("parked", 0, 0, None, None)]
+
+
+def test_an_untouched_record_is_left_to_the_next_owner(desk: Desk) -> None:
+    """Neither settled nor stored: it is read again from the log."""
+    desk.settling.withdrawn(Delivery(make_event(), desk.lanes.lane(desk.endpoint), desk.record()))
+    assert (desk.settled, desk.store.parking.backlog) == ([], 0)
+
+
+def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
+    """It is still owed and due; this process has let go of it."""
+    delivery = desk.due_row()
+    desk.settling.withdrawn(delivery)
+    assert (desk.settling.rows, desk.store.parking.backlog) == (set(), 0)
+    assert desk.rows() == [("parked", 1, 0, 500, "boom")]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])
+def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) -> None:
+    """Its outcome is unknown: the row says so, and the next owner makes the next attempt."""
+    delivery = desk.due_row(attempts=0) if stored else desk.start()
+    desk.settling.leaving.add(("t", 0))
+    desk.lanes.finished(delivery.lane)
+    desk.settling.abandoned(delivery)
+    assert desk.settled == []
+    desk.store.write()
+    unknown = "stopped while the request was open: its outcome is unknown"
+    assert desk.rows() == [("parked", 1, SHORT, None, unknown)]
+    assert desk.settled == ([] if stored else [0])
+
+
+def test_postponing_ends_where_the_database_does_not_keep_up(desk: Desk) -> None:
+    """What waits to be written is bounded; written, there is room again."""
+    record = desk.record(deliveries=BACKLOG)
+    for offset in range(BACKLOG):
+        assert desk.settling.may_postpone()
+        desk.settling.postpone(make_event(offset), desk.endpoint, record)
+    assert not desk.settling.may_postpone()
+    desk.store.write()
+    assert desk.settling.may_postpone()
+    assert desk.metrics.deliveries == {"parked": BACKLOG}
+    assert desk.rows()[0] == ("parked", 0, 0, None, None)
+
+
+def test_each_failed_attempt_is_one_wide_event(desk: Desk) -> None:
+    """Its place, its subscription, its outcome and what follows; neither the body nor the url."""
+    with capture_logs() as logs:
+        desk.end(desk.start(), response(503))
+    (line,) = logs
+    assert line == {
+        "event": "attempt",
+        "log_level": "warning",
+        "topic": "t",
+        "partition": 0,
+        "offset": 0,
+        "webhook_id": "msg_0",
+        "event_type": "user.created",
+        "subscription": desk.subscription,
+        "attempt": 1,
+        "seconds": TOOK,
+        "status": 503,
+        "outcome": "retried",
+        "error": "status 503",
+        "retry_in": SHORT,
+    }
+
+
+OUTCOMES: dict[str, Response | RequestException] = {
+    "ok": response(200),
+    "fails": response(500),
+    "gone": response(410),
+    "hopeless": REFUSED,
+}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fates=st.lists(st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=2, max_size=2), min_size=1, max_size=6),
+    outages=st.integers(0, 3),
+)
+def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: list[list[str]], outages: int) -> None:
+    """Whatever becomes of its deliveries and however often the database fails: never early, never twice, never not."""
+    offset = 1_000_000 + len(desk.store.rows("id"))
+    desk.settled.clear()
+    record = desk.record(offset, len(fates))
+    kept: set[int] = set()
+    for number, (first, second) in enumerate(fates):
+        desk.endpoint = Endpoint(100 + number, URL, DEFAULT)
+        delivery = desk.start(record, offset=offset)
+        desk.end(delivery, OUTCOMES[first])
+        if first == "fails":
+            desk.store.monotonic.now += SHORT
+            desk.lanes.wake(desk.store.monotonic.now)
+            desk.end(desk.go_on(delivery), OUTCOMES[second])
+        if (second if first == "fails" else first) != "ok":
+            kept.add(100 + number)
+        assert desk.settled == ([] if kept or number < len(fates) - 1 else [offset])
+    if kept:
+        for _ in range(outages):
+            with desk.store.without():
+                desk.store.write()
+            desk.store.monotonic.now += 10
+            assert desk.settled == []
+        desk.store.write_all()
+    assert desk.settled == [offset]
+    stored = {subscription for at, subscription in desk.store.rows("record_offset", "subscription_id") if at == offset}
+    assert stored == kept

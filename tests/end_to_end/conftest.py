@@ -1,0 +1,47 @@
+"""A whole deployment on real Kafka for each test."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.end_to_end.service_rig import Deployment
+from tests.end_to_end.webhook_receiver import Door, Receiver
+from tests.kafka_broker import KafkaBroker
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Listening until the test ends."""
+    with Receiver() as listening:
+        yield listening
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    """A port where nobody listens yet."""
+    with closing(Door()) as closed:
+        yield closed
+
+
+@pytest.fixture
+def deployment(
+    kafka_bootstrap: str, topic: str, new_engine: Callable[[], Engine], receiver: Receiver, tmp_path: Path
+) -> Iterator[Deployment]:
+    """A topic of four partitions, a database of its own, a receiver; workers that are left over are killed."""
+    deployment = Deployment(kafka_bootstrap, topic, Path(str(new_engine().url.database)), receiver, tmp_path)
+    yield deployment
+    for worker in deployment.workers:
+        worker.kill()
+
+
+@pytest.fixture
+def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
+    """The brokers, to kill; they run again when the test ends."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    yield kafka_cluster
+    if any(process.poll() is not None for process in kafka_cluster._processes.values()):
+        kafka_cluster.restart()

@@ -1,0 +1,344 @@
+"""A whole deployment for a test: a topic, a migrated database, a receiver, and workers that are real processes."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from tests.end_to_end.webhook_receiver import Receiver, Request
+from tests.kafka_kit import QUIET, unique
+from tests.processes import PROGRAM, environment
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+# Rebalances and dead members are noticed soon; a broker's outage, some seconds here, must not end the session.
+QUICK_GROUP = {"KAFKA_HEARTBEAT_INTERVAL_MS": "300", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
+
+
+class Row(NamedTuple):
+    """A row of `webhook_deliveries`."""
+
+    subscription_id: int
+    status: str
+    attempt: int
+    last_error: str | None
+    last_status: int | None
+
+
+class Deployment:
+    """What workers share. `published` holds each event's body and its type, in the order of publishing."""
+
+    def __init__(self, servers: str, topic: str, database: Path, receiver: Receiver, directory: Path) -> None:
+        self.servers = servers
+        self.topic = topic
+        self.group = unique("group")
+        self.database = database
+        self.receiver = receiver
+        self.published: dict[bytes, str] = {}
+        self.published_at: dict[bytes, float] = {}
+        self.subscriptions: dict[str, str] = {}  # path to event type
+        self.workers: list[Worker] = []
+        self._directory = directory
+        self._producer = Producer(
+            {"bootstrap.servers": servers, **QUIET, "linger.ms": 2, "message.max.bytes": 4_000_000}
+        )
+
+    # Workers.
+
+    def start(self, **variables: str) -> "Worker":
+        """One more worker."""
+        port = _free_port()
+        settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.servers,
+            "KAFKA_GROUP_ID": self.group,
+            "KAFKA_TOPICS": self.topic,
+            "KAFKA_DEAD_LETTER_TOPIC": f"{self.group}.dead",
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "WEBHOOK_SECRET": SECRET,
+            "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "WEBHOOK_SUBSCRIPTION_CACHE": "0.2",
+            "WEBHOOK_RETRY_JITTER": "0",
+            "OPS_HOST": "127.0.0.1",
+            "OPS_PORT": str(port),
+            **({} if variables.get("KAFKA_GROUP_PROTOCOL") == "consumer" else QUICK_GROUP),
+            **variables,
+        }
+        worker = Worker(settings, port, self._directory / f"worker-{len(self.workers)}.log")
+        self.workers.append(worker)
+        return worker
+
+    # Subscriptions, by plain SQL.
+
+    def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """Run one statement in a transaction of its own."""
+        connection = sqlite3.connect(self.database, timeout=30)
+        try:
+            with connection:
+                return connection.execute(statement, values).fetchall()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def locked_database(self) -> Iterator[None]:
+        """Another process holds the one lock for writing."""
+        connection = sqlite3.connect(self.database, timeout=30, isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            yield
+        finally:
+            connection.close()
+
+    @contextmanager
+    def no_tables(self, *tables: str) -> Iterator[None]:
+        """For every connection, old and new, these tables are gone, and come back with what was in them."""
+        for table in tables:
+            self.sql(f"ALTER TABLE {table} RENAME TO away_{table}")
+        try:
+            yield
+        finally:
+            for table in tables:
+                self.sql(f"ALTER TABLE away_{table} RENAME TO {table}")
+
+    def subscribe(self, event_type: str, path: str, url: str | None = None) -> int:
+        """A subscription with nothing but its url and event type; `url` is the receiver's if none is given."""
+        ((subscription_id,),) = self.sql(
+            "INSERT INTO webhook_subscriptions (url, event_type) VALUES (?, ?) RETURNING id",
+            url or self.receiver.url(path),
+            event_type,
+        )
+        self.subscriptions[path] = event_type
+        assert isinstance(subscription_id, int)
+        return subscription_id
+
+    def rows(self, status: str = "") -> list[Row]:
+        """What the ledger holds."""
+        found = self.sql(
+            "SELECT subscription_id, status, attempt, last_error, last_status FROM webhook_deliveries ORDER BY id"
+        )
+        return [row for row in map(Row._make, found) if status in {"", row.status}]
+
+    # Records.
+
+    def publish(self, event_types: Iterable[str], *, per_second: float = 0) -> None:
+        """One event of each type named, spread over the partitions, acknowledged."""
+        random = Random(len(self.published))
+        begin = time.monotonic()
+        for sent, event_type in enumerate(event_types):
+            if per_second:
+                time.sleep(max(0.0, begin + sent / per_second - time.monotonic()))
+            number = len(self.published)
+            filler = "é" * random.randint(0, 200)
+            body = json.dumps(
+                {"type": event_type, "number": number, "ü": filler}, ensure_ascii=number % 2 == 0
+            ).encode()
+            self.published[body] = event_type
+            self.published_at[body] = time.time()
+            self.write(body, partition=number % 4)
+            self._producer.poll(0)
+        assert self._producer.flush(30) == 0
+
+    @contextmanager
+    def publishing(self, event_type: str, *, per_second: float) -> Iterator[None]:
+        """Publish without a break, from a thread of its own."""
+        enough = threading.Event()
+
+        def flow() -> None:
+            while not enough.is_set():
+                self.publish([event_type] * 20, per_second=per_second)
+
+        thread = threading.Thread(target=flow, name="publishing")
+        thread.start()
+        try:
+            yield
+        finally:
+            enough.set()
+            thread.join()
+
+    def write(
+        self, value: bytes | None, *, partition: int = 0, headers: Sequence[tuple[str, bytes | None]] = ()
+    ) -> None:
+        """Any record at all; `flush` waits for it."""
+        self._producer.produce(
+            self.topic, value, b"key", partition, headers=list(headers), on_delivery=_assert_acknowledged
+        )
+
+    def flush(self) -> None:
+        """Wait for all acknowledgements."""
+        assert self._producer.flush(30) == 0
+
+    def committed(self) -> dict[int, int]:
+        """The group's offsets; 0 for a partition that has none."""
+        return {number: offset for number, (offset, _) in self._offsets().items()}
+
+    def lag(self) -> int:
+        """Records of all partitions that are not committed."""
+        return sum(end - offset for offset, end in self._offsets().values())
+
+    def _offsets(self) -> dict[int, tuple[int, int]]:
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group, **QUIET})
+        try:
+            committed = consumer.committed([TopicPartition(self.topic, number) for number in range(4)], 20)
+            ends = [consumer.get_watermark_offsets(each, 20)[1] for each in committed]
+        finally:
+            consumer.close()
+        return {each.partition: (max(0, each.offset), end) for each, end in zip(committed, ends, strict=True)}
+
+    # Published against received.
+
+    def expected(self) -> Counter[tuple[str, bytes]]:
+        """Each path that is subscribed with each body it is owed."""
+        return Counter(
+            (path, body)
+            for path, wanted in self.subscriptions.items()
+            for body, event_type in self.published.items()
+            if wanted == event_type
+        )
+
+    def accepted(self) -> Counter[tuple[str, bytes]]:
+        """Each path with each body it has answered with a 2xx."""
+        return Counter((each.path, each.body) for each in list(self.receiver.requests) if each.accepted)
+
+    def missing(self) -> int:
+        """Deliveries owed and not accepted."""
+        return len(self.expected().keys() - self.accepted().keys())
+
+    def duplicates(self) -> int:
+        """Deliveries accepted again."""
+        accepted = self.accepted()
+        return accepted.total() - len(accepted)
+
+    def assert_true_to_what_was_published(self) -> None:
+        """Nothing came that nobody published or subscribed to, and all requests of an event carry one id of its own."""
+        assert self.accepted().keys() <= self.expected().keys()
+        ids: dict[bytes, set[str]] = {}
+        for request in list(self.receiver.requests):
+            ids.setdefault(request.body, set()).add(request.webhook_id)
+        assert {len(each) for each in ids.values()} <= {1}
+        assert len({next(iter(each)) for each in ids.values()}) == len(ids)
+
+    def latencies(self, path: str, since: float = 0.0) -> list[float]:
+        """Seconds from publishing to the first request, sorted, for events published after `since`."""
+        first: dict[bytes, Request] = {}
+        for request in self.receiver.at(path):
+            first.setdefault(request.body, request)
+        return sorted(
+            request.at - self.published_at[body] for body, request in first.items() if self.published_at[body] >= since
+        )
+
+
+class Worker:
+    """`python -m consumer run` in a process of its own."""
+
+    def __init__(self, settings: Mapping[str, str], port: int, log: Path) -> None:
+        self.port = port
+        self._log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*PROGRAM, "run"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env=environment(dict(settings)),
+            )
+
+    @property
+    def log(self) -> str:
+        """What it has printed."""
+        return self._log.read_text()
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.process.terminate()
+
+    def stop(self, within: float = 30.0) -> float:
+        """SIGTERM, and exit status 0. How many seconds it took."""
+        begin = time.monotonic()
+        self.process.terminate()
+        self.exits(within)
+        return time.monotonic() - begin
+
+    def exits(self, within: float = 30.0) -> None:
+        """It ends by itself in time, as if all went well, and without a traceback."""
+        assert self.process.wait(within) == 0, self.log[-3000:]
+        assert "Traceback" not in self.log, self.log[-3000:]
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of its own port; status 0 where it does not answer."""
+        try:
+            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def ready(self) -> bool:
+        """/readyz says yes."""
+        return self.get("/readyz")[0] == 200
+
+    def unready_because(self) -> str:
+        """What /readyz gives as reasons; empty while ready, or while it does not answer."""
+        status, body = self.get("/readyz")
+        return "; ".join(json.loads(body)["reasons"]) if status == 503 else ""
+
+    def metric(self, sample: str) -> float:
+        """The value of one sample, labels and all; 0 if there is none."""
+        _, text = self.get("/metrics")
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return float(values.get(sample, 0))
+
+
+def eventually(condition: Callable[[], object], timeout: float = 30.0, every: float = 0.05) -> None:
+    """Wait until `condition` holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(every)
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """Of sorted values, the one that `part` of them do not exceed."""
+    return values[min(len(values) - 1, int(len(values) * part))]
+
+
+def _assert_acknowledged(error: object, _message: Message) -> None:
+    assert error is None, error
+
+
+def _free_port() -> int:
+    """Below the ephemeral range: no outgoing connection takes it meanwhile."""
+    random = Random()
+    while True:
+        with socket.socket() as candidate:
+            try:
+                candidate.bind(("127.0.0.1", random.randint(20000, 31999)))
+            except OSError:
+                continue
+            port: int = candidate.getsockname()[1]
+            return port

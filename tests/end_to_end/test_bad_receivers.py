@@ -1,0 +1,118 @@
+"""One bad receiver slows no other, holds no partition, and gets what it is owed when it recovers."""
+
+import time
+
+import pytest
+
+from tests.end_to_end.service_rig import Deployment, eventually, percentile
+from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
+
+pytestmark = pytest.mark.kafka
+
+
+def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment: Deployment, door: Door) -> None:
+    """Gone, hanging, resetting, failing: offsets move on, the good one is as fast as alone, the same ids come later."""
+    receiver = deployment.receiver
+    deployment.subscribe("calm", "/good")
+    for path in ("/good", "/hangs", "/resets", "/fails", "/never"):
+        deployment.subscribe("rough", path)
+    deployment.subscriptions["/good"] = "rough"
+    deployment.subscribe("rough", "/gone", door.url("/gone"))
+    never = {row[0] for row in deployment.sql("SELECT id FROM webhook_subscriptions WHERE url LIKE '%/never'")}
+    receiver.rules |= {
+        "/hangs": always(Silence.HANG),
+        "/resets": always(Silence.RESET),
+        "/fails": always(Answer(500)),
+        "/never": always(Answer(403)),
+    }
+    worker = deployment.start(
+        WEBHOOK_TIMEOUT="1s", WEBHOOK_RETRY_SCHEDULE="1s,1s,1s,1s,1s,2s", WEBHOOK_RETRY_IN_MEMORY="0"
+    )
+    eventually(worker.ready)
+    deployment.publish(["calm"] * 300, per_second=200)
+    eventually(lambda: len(deployment.latencies("/good")) == 300)
+    alone = deployment.latencies("/good")
+    for body in list(deployment.published):
+        del deployment.published[body]
+    receiver.requests.clear()
+
+    begin = time.time()
+    deployment.publish(["rough"] * 400, per_second=200)
+    eventually(lambda: len(deployment.latencies("/good", begin)) == 400)
+    eventually(lambda: not deployment.lag(), timeout=5)
+    assert len(deployment.rows("parked")) > 1000
+    beside_bad_ones = deployment.latencies("/good", begin)
+    assert percentile(beside_bad_ones, 0.95) < max(5 * percentile(alone, 0.95), 0.25)
+
+    del receiver.rules["/hangs"], receiver.rules["/resets"], receiver.rules["/fails"]
+    receiver.open(door)
+    del deployment.subscriptions["/never"]
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.rows("parked"))
+    worker.stop()
+    assert deployment.duplicates() == 0
+    deployment.subscriptions["/never"] = "rough"
+    deployment.assert_true_to_what_was_published()
+    exhausted = deployment.rows("exhausted")
+    assert len(exhausted) == 400
+    assert {row.subscription_id for row in exhausted} == never
+    assert {(row.attempt, row.last_error, row.last_status) for row in exhausted} == {(7, "status 403", 403)}
+
+
+def test_a_receiver_that_hangs_leaves_slots_to_others(deployment: Deployment) -> None:
+    """It may hold half of what this process may have open, for as long as WEBHOOK_TIMEOUT; the rest is for others."""
+    deployment.subscribe("a", "/good")
+    deployment.subscribe("a", "/hangs")
+    deployment.receiver.rules["/hangs"] = always(Silence.HANG)
+    worker = deployment.start(WEBHOOK_MAX_IN_FLIGHT="20", WEBHOOK_TIMEOUT="60s")
+    deployment.publish(["a"] * 300)
+    eventually(lambda: len(deployment.receiver.at("/good")) == 300)
+    assert worker.metric("webhooks_in_flight") == len(deployment.receiver.at("/hangs")) == 10
+
+
+def test_what_no_attempt_can_deliver_ends_with_its_reason(deployment: Deployment) -> None:
+    """Nonsense for a url, a private address, plain http: exhausted at once, nothing connected, others untouched."""
+    reasons = {
+        "not a url": "invalid character",
+        "nonsense": "No scheme",
+        "http://": "No host",
+        "http://127.0.0.1:99999/": "99999",
+        "http://[::1": "[::1",
+        "ftp://127.0.0.1/": "http",
+        "http://10.0.0.1/": "WEBHOOK_ALLOW_NETWORKS",
+        "https://169.254.169.254/": "WEBHOOK_ALLOW_NETWORKS",
+        "http://0x0a000001/": "WEBHOOK_ALLOW_NETWORKS",
+        "http://93.184.216.34/": "WEBHOOK_ALLOW_HTTP",
+    }
+    ids = {deployment.subscribe("a", url, url): reason for url, reason in reasons.items()}
+    deployment.subscriptions.clear()
+    deployment.subscribe("a", "/good")
+    worker = deployment.start(WEBHOOK_MAX_IN_FLIGHT="4")
+    deployment.publish(["a"] * 20)
+    eventually(lambda: not deployment.lag(), timeout=20)
+    eventually(lambda: len(deployment.rows()) == 20 * len(reasons))
+    assert worker.metric("webhooks_connections_opened_total") <= 4
+    worker.stop()
+    assert deployment.accepted() == deployment.expected()
+    for row in deployment.rows():
+        assert (row.status, row.last_status) == ("exhausted", None)
+        assert ids[row.subscription_id] in (row.last_error or ""), row
+    assert {row.attempt for row in deployment.rows()} == {1}
+
+
+def test_a_receiver_that_says_gone_is_left_alone(deployment: Deployment) -> None:
+    """410 disables its subscription, with the reason; what comes later is not owed, others go on."""
+    deployment.subscribe("a", "/gone")
+    deployment.subscribe("a", "/good")
+    deployment.receiver.rules["/gone"] = always(Answer(410))
+    worker = deployment.start()
+    deployment.publish(["a"])
+    disabled = "SELECT disabled_reason FROM webhook_subscriptions WHERE enabled = 0"
+    eventually(lambda: deployment.sql(disabled) == [("the receiver answered 410 Gone",)])
+    time.sleep(0.5)
+    deployment.publish(["a"] * 10)
+    eventually(lambda: len(deployment.receiver.at("/good")) == 11)
+    eventually(lambda: not deployment.lag())
+    worker.stop()
+    assert len(deployment.receiver.at("/gone")) == 1
+    assert [(row.status, row.last_status) for row in deployment.rows()] == [("exhausted", 410)]

@@ -1,0 +1,121 @@
+"""Records that are no events are kept on the dead-letter topic, and hold nothing up."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from tests.end_to_end.service_rig import Deployment, eventually
+from tests.kafka_kit import QUIET, Kafka, unique
+
+pytestmark = pytest.mark.kafka
+
+BAD: dict[str, list[bytes | None]] = {
+    "null": [None],
+    "empty": [b""],
+    "not_utf8": [b'{"type": "a", "name": "\xff"}', b"\xff\xfe{\x00}\x00", b'{"type": "\xed\xa0\x80"}'],
+    "not_json": [b"hello", b'{"type": "a"', b'{"type": "a", "n": NaN}', b'{"type": "\\ud800"}'],
+    "not_object": [b"[1, 2]", b"17", b"null", b'"text"'],
+    "too_deep": [b'{"a":' * 100_000 + b"1" + b"}" * 100_000],
+    "bad_type": [b'{"type": 5}', b'{"type": "two words"}', '{"type": "ü"}'.encode(), b'{"type": ""}'],
+    "too_large": [json.dumps({"type": "a", "filler": "x" * 1_500_000}).encode()],
+}
+
+
+def test_bad_records_are_dead_lettered_and_the_rest_is_delivered(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """Whole, with where they were and why in headers; as a stub with a digest where the topic cannot take them."""
+    kafka = Kafka(kafka_bootstrap, real=True)
+    deployment.topic = kafka.topic(partitions=4, max_message_bytes="4000000")
+    dead = kafka.topic()
+    deployment.subscribe("a", "/good")
+    places: dict[tuple[bytes | None, bytes | None], str] = {}
+    for reason, values in BAD.items():
+        for number, value in enumerate(values):
+            deployment.publish(["a", "a", "a"])
+            deployment.write(value, partition=number % 4, headers=[("trace", b"7")])
+            places[_stored(value), str(number % 4).encode()] = reason
+    deployment.write(b"anything", headers=[("event-type", b"two words")])
+    places[b"anything", b"0"] = "bad_type"
+    deployment.publish(["a"] * 10)
+    worker = deployment.start(KAFKA_DEAD_LETTER_TOPIC=dead)
+    eventually(lambda: not deployment.lag())
+    letters = read_all(kafka_bootstrap, dead)
+    worker.stop()
+    assert deployment.accepted() == deployment.expected()
+    assert len(letters) == len(places)
+    for letter in letters:
+        headers = headers_of(letter)
+        reason = places[letter.value(), headers["dead-letter-partition"]]
+        assert headers["dead-letter-reason"] == reason.encode()
+        assert headers["dead-letter-topic"] == deployment.topic.encode()
+        assert headers["dead-letter-offset"].isdigit()
+        assert headers["dead-letter-group"] == deployment.group.encode()
+        assert letter.key() == b"key"
+        if reason == "too_large":
+            (whole,) = BAD[reason]
+            assert headers["dead-letter-sha256"] == hashlib.sha256(whole or b"").hexdigest().encode()
+            assert headers["dead-letter-size"] == str(len(whole or b"")).encode()
+
+
+def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """Missing, it holds the bad record's offset, and /readyz says what to do; events go on, all resumes by itself.
+
+    What was delivered behind the bad record is written down with its offset: a restart does not send it again.
+    """
+    kafka = Kafka(kafka_bootstrap, real=True)
+    dead = unique("dead")
+    deployment.subscribe("a", "/good")
+    deployment.publish(["a"] * 4)
+    deployment.write(b"bad", partition=2)
+    deployment.publish(["a"] * 40)
+    settings = {
+        "KAFKA_DEAD_LETTER_TOPIC": dead,
+        "KAFKA_ALLOW_AUTO_CREATE_TOPICS": "false",
+        "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
+    }
+    worker = deployment.start(**settings)
+    eventually(lambda: "create it, or set KAFKA_DEAD_LETTER_TOPIC" in worker.unready_because())
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: deployment.lag() == 11)
+    assert deployment.committed()[2] == 1
+    worker.stop()
+    worker = deployment.start(**settings)
+    eventually(lambda: "create it, or set KAFKA_DEAD_LETTER_TOPIC" in worker.unready_because())
+    assert deployment.committed()[2] == 1
+
+    kafka.topic(dead, max_message_bytes="500")
+    eventually(lambda: not deployment.lag())
+    eventually(worker.ready)
+    assert [letter.value() for letter in read_all(kafka_bootstrap, dead)] == [b"bad"]
+    deployment.write(b"large and bad" * 10_000, partition=2)
+    deployment.flush()
+    eventually(lambda: not deployment.lag())
+    worker.stop()
+    bare = read_all(kafka_bootstrap, dead)[-1]
+    assert bare.value() is None
+    assert headers_of(bare)["dead-letter-size"] == b"130000"
+    assert deployment.accepted() == deployment.expected()
+
+
+def headers_of(message: Message) -> dict[str, bytes]:
+    """A letter's headers, all of which have a value."""
+    headers: Any = message.headers()
+    return dict(headers)
+
+
+def _stored(value: bytes | None) -> bytes | None:
+    """What the dead-letter topic, of the usual 1 MiB, keeps of it."""
+    return value[: 64 * 1024] if value and len(value) > 1024 * 1024 else value
+
+
+def read_all(servers: str, topic: str) -> list[Message]:
+    """What a topic of one partition holds."""
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("reader"), **QUIET})
+    try:
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)
+        return [message for _ in range(end) if (message := consumer.poll(10)) is not None]
+    finally:
+        consumer.close()

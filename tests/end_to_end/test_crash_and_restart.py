@@ -1,0 +1,120 @@
+"""`kill -9` and frozen processes: nothing is lost, and what comes twice is bounded and recognisable."""
+
+import time
+
+import pytest
+
+from tests.end_to_end.service_rig import Deployment, Worker, eventually
+from tests.end_to_end.webhook_receiver import Answer, Silence, always, in_turn
+
+pytestmark = pytest.mark.kafka
+
+SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
+DEAD_MEMBER = {"KAFKA_SESSION_TIMEOUT_MS": "2000"}
+
+
+@pytest.mark.parametrize("standby", [False, True], ids=["restarted", "taken over"])
+def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby: bool) -> None:  # noqa: FBT001 (pytest)
+    """Repeated is at most what was in flight or had ended since the last commit, with the same id and body.
+
+    One receiver fails at first, so that stored deliveries live through the kill too.
+    """
+    slots = 20
+    for path in ("/one", "/two"):
+        deployment.subscribe("a", path)
+        deployment.receiver.rules[path] = always(Answer(delay=0.02))
+    deployment.subscribe("a", "/fails-once")
+    deployment.receiver.rules["/fails-once"] = in_turn(500, 200)
+    settings = {**SHORT_RETRIES, **DEAD_MEMBER, "WEBHOOK_MAX_IN_FLIGHT": str(slots)}
+    worker = deployment.start(**settings)
+    others = [deployment.start(**settings)] if standby else []
+    for each in (worker, *others):
+        eventually(each.ready)
+    deployment.publish(["a"] * 1500)
+    eventually(lambda: len(deployment.receiver.requests) > 1800, every=0.01)
+    assert _delivered(worker) > 0
+
+    worker.kill()
+    killed_at = time.time()
+    assert deployment.missing() > 1000
+    at_risk = slots + sum(killed_at - 0.75 < each.at <= killed_at for each in list(deployment.receiver.requests))
+    if not standby:
+        deployment.start(**settings)
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.lag())
+    deployment.assert_true_to_what_was_published()
+    assert deployment.duplicates() <= at_risk
+    assert {row.status for row in deployment.rows()} <= {"delivered", "parked"}
+
+
+def _delivered(worker: Worker) -> float:
+    return worker.metric('webhooks_deliveries_total{outcome="delivered"}')
+
+
+def test_a_worker_that_was_frozen_finds_its_partitions_gone(deployment: Deployment) -> None:
+    """Another one takes over meanwhile; the first neither moves offsets back nor stops working for good."""
+    for path in ("/good", "/fails-twice"):
+        deployment.subscribe("a", path)
+    deployment.receiver.rules["/good"] = always(Answer(delay=0.02))
+    deployment.receiver.rules["/fails-twice"] = in_turn(500, 500, 200)
+    settings = {**SHORT_RETRIES, **DEAD_MEMBER, "WEBHOOK_MAX_IN_FLIGHT": "20"}
+    frozen = deployment.start(**settings)
+    eventually(frozen.ready)
+    deployment.publish(["a"] * 1000)
+    eventually(lambda: len(deployment.receiver.requests) > 700, every=0.01)
+    with deployment.locked_database():  # else it might be frozen with SQLite's lock in its hands, and all would wait
+        frozen.freeze()
+    assert deployment.missing() > 500
+    other = deployment.start(**settings)
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.lag())
+    repeated = deployment.duplicates()
+    committed = deployment.committed()
+
+    frozen.thaw()
+    eventually(lambda: "lost" in frozen.log or frozen.ready(), timeout=20)
+    time.sleep(1)
+    assert deployment.committed() == committed
+    assert deployment.duplicates() <= repeated + 20 + 40
+    before = _delivered(frozen)
+    with deployment.publishing("a", per_second=100):
+        eventually(lambda: _delivered(frozen) > before)
+    other.stop()
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: not deployment.rows("parked"))
+    deployment.assert_true_to_what_was_published()
+    frozen.stop()
+
+
+def test_stored_deliveries_that_were_taken_up_and_lost_are_taken_up_again(deployment: Deployment) -> None:
+    """A frozen worker has some queued when it loses their partitions; when these come back to it, so do they."""
+    deployment.subscribe("a", "/hangs")
+    deployment.receiver.rules["/hangs"] = always(Answer(500))
+    settings = {
+        **DEAD_MEMBER,
+        "WEBHOOK_RETRY_SCHEDULE": "1s," * 20 + "1s",
+        "WEBHOOK_RETRY_IN_MEMORY": "0",
+        "WEBHOOK_MAX_IN_FLIGHT": "20",
+        "WEBHOOK_DRAIN": "0",
+        "WEBHOOK_TIMEOUT": "60s",
+    }
+    frozen = deployment.start(**settings)
+    deployment.publish(["a"] * 100)
+    eventually(lambda: len(deployment.rows("parked")) == 100 and not deployment.lag())
+    deployment.receiver.rules["/hangs"] = always(Silence.HANG)
+    deployment.receiver.requests.clear()
+    eventually(lambda: len(deployment.receiver.requests) >= 10)
+    time.sleep(0.5)
+    with deployment.locked_database():
+        frozen.freeze()
+    other = deployment.start(**settings)
+    eventually(lambda: len(deployment.receiver.requests) >= 20)
+    frozen.thaw()
+    eventually(frozen.ready)
+    time.sleep(1)
+    other.stop()
+    del deployment.receiver.rules["/hangs"]
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.rows("parked"))
+    frozen.stop()

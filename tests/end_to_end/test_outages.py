@@ -1,0 +1,153 @@
+"""The database or Kafka goes away and comes back: held and said meanwhile, resumed without help, nothing lost."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from consumer import schema
+from tests.databases import database
+from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+from tests.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+LONG_SESSION = {"KAFKA_SESSION_TIMEOUT_MS": "30000"}
+TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads")
+SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
+
+
+def test_no_database_at_the_start(deployment: Deployment, tmp_path: Path) -> None:
+    """No file, then a file without tables, then the tables: each is said, and the last one is enough to go on."""
+    deployment.database = tmp_path / "later" / "webhooks.db"
+    deployment.publish(["a"] * 50)
+    worker = deployment.start()
+    eventually(lambda: "unable to open database file" in worker.unready_because())
+    deployment.database.parent.mkdir()
+    eventually(lambda: "run kafka-webhooks migrate" in worker.unready_because())
+    assert deployment.lag() == 50
+    engine = database(deployment.database)
+    schema.upgrade(engine)
+    engine.dispose()
+    eventually(worker.ready)
+    deployment.subscribe("b", "/good")
+    deployment.publish(["b"] * 50)
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    worker.stop()
+    assert deployment.duplicates() == 0
+
+
+def test_the_database_goes_away_in_the_middle(deployment: Deployment) -> None:
+    """Neither subscriptions nor the ledger can be reached for a while: offsets stand still, then all is made up for."""
+    for path in ("/good", "/fails-twice"):
+        deployment.subscribe("a", path)
+    deployment.receiver.rules["/fails-twice"] = in_turn(500, 500, 200)
+    worker = deployment.start(**SHORT_RETRIES)
+    eventually(worker.ready)
+    deployment.publish(["a"] * 100)
+    eventually(lambda: len(deployment.receiver.at("/good")) == 100)
+    eventually(lambda: not deployment.lag())
+    with deployment.no_tables(*TABLES):
+        deployment.publish(["a"] * 200)
+        eventually(lambda: "no such table" in worker.unready_because())
+        time.sleep(1.5)
+        assert deployment.lag() == 200
+        assert worker.get("/healthz")[0] == 200
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: not deployment.rows("parked"))
+    eventually(worker.ready)
+    worker.stop()
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+
+
+def test_the_ledger_cannot_be_written(deployment: Deployment) -> None:
+    """What must be stored holds its offset; what need not be goes on; a lock by another process is waited for."""
+    deployment.subscribe("a", "/good")
+    deployment.subscribe("b", "/fails-once")
+    deployment.receiver.rules["/fails-once"] = in_turn(500, 200)
+    worker = deployment.start(**SHORT_RETRIES)
+    eventually(worker.ready)
+    with deployment.locked_database():
+        deployment.publish(["b"] * 20)
+        deployment.publish(["a"] * 200)
+        eventually(lambda: len(deployment.receiver.at("/good")) == 200)
+        time.sleep(1)
+        assert deployment.rows() == []
+        assert deployment.lag() == 220
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    with deployment.no_tables("webhook_deliveries"):
+        deployment.publish(["b"] * 20)
+        deployment.publish(["a"] * 200)
+        eventually(lambda: len(deployment.receiver.at("/good")) == 400)
+        eventually(lambda: "no such table" in worker.unready_because())
+        time.sleep(1)
+        assert deployment.lag() == 220
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    eventually(worker.ready)
+    worker.stop()
+    assert deployment.duplicates() == 0
+
+
+def test_no_kafka_at_the_start(deployment: Deployment, brokers: KafkaBroker) -> None:
+    """The worker waits for it, says so, and begins when it is there."""
+    deployment.subscribe("a", "/good")
+    deployment.publish(["a"] * 50)
+    brokers.kill()
+    worker = deployment.start()
+    eventually(lambda: "no Kafka broker reachable" in worker.unready_because())
+    assert worker.get("/healthz")[0] == 200
+    brokers.restart()
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    eventually(worker.ready)
+    worker.stop()
+    assert deployment.duplicates() == 0
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_kafka_goes_away_in_the_middle(deployment: Deployment, brokers: KafkaBroker, protocol: str) -> None:
+    """Killed and started again under load: what was fetched is delivered, the rest follows, offsets catch up."""
+    for path in ("/one", "/two"):
+        deployment.subscribe("a", path)
+        deployment.receiver.rules[path] = always(Answer(delay=0.05))
+    worker = deployment.start(
+        WEBHOOK_MAX_IN_FLIGHT="40", KAFKA_GROUP_PROTOCOL=protocol, **({} if protocol == "consumer" else LONG_SESSION)
+    )
+    eventually(worker.ready)
+    deployment.publish(["a"] * 2000)
+    eventually(lambda: len(deployment.receiver.requests) > 500)
+    brokers.kill()
+    assert deployment.missing() > 1000
+    eventually(lambda: "no Kafka broker reachable" in worker.unready_because())
+    assert worker.get("/healthz")[0] == 200
+    brokers.restart()
+    deployment.publish(["a"] * 100)
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.lag())
+    eventually(worker.ready)
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+
+
+def test_a_stop_while_kafka_is_away(deployment: Deployment, brokers: KafkaBroker) -> None:
+    """Nothing can be committed: the worker ends in time all the same, and the next one sends at most those again."""
+    deployment.subscribe("a", "/good")
+    worker = deployment.start()
+    eventually(worker.ready)
+    deployment.publish(["a"] * 50)
+    eventually(lambda: not deployment.missing())
+    brokers.kill()
+    eventually(lambda: "no Kafka broker reachable" in worker.unready_because())
+    assert worker.stop() < 15
+    brokers.restart()
+    deployment.publish(["a"] * 50)
+    deployment.start()
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    assert deployment.duplicates() <= 50

@@ -1,0 +1,44 @@
+"""Workers come and go while events flow: nothing is lost, and while they leave in peace nothing comes twice."""
+
+import time
+
+import pytest
+
+from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_scaling_up_and_down(deployment: Deployment, protocol: str) -> None:
+    """One worker, then two, then three, then the first two leave; by both of Kafka's group protocols.
+
+    A receiver that fails at first makes stored deliveries, which change hands with their partitions.
+    """
+    deployment.subscribe("a", "/quick")
+    deployment.subscribe("a", "/slow")
+    deployment.subscribe("a", "/fails-once")
+    deployment.receiver.rules |= {"/slow": always(Answer(delay=0.2)), "/fails-once": in_turn(503, 200)}
+    settings = {
+        "KAFKA_GROUP_PROTOCOL": protocol,
+        "WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s",
+        "WEBHOOK_RETRY_IN_MEMORY": "0",
+        "WEBHOOK_DRAIN": "5s",
+    }
+    first = deployment.start(**settings)
+    eventually(first.ready)
+    with deployment.publishing("a", per_second=400):
+        time.sleep(1)
+        second = deployment.start(**settings)
+        eventually(lambda: second.metric('webhooks_deliveries_total{outcome="delivered"}'))
+        third = deployment.start(**settings)
+        eventually(lambda: third.metric('webhooks_deliveries_total{outcome="delivered"}'))
+        assert first.stop() < 10
+        assert second.stop() < 10
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: not deployment.rows("parked"))
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+    assert third.stop() < 10

@@ -1,0 +1,111 @@
+"""SIGTERM at any time: exit status 0, in time, and the next worker repeats nothing."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
+
+pytestmark = pytest.mark.kafka
+
+SIGTERM_BIT = 1 << 14
+
+
+def test_a_stop_under_load_repeats_nothing(deployment: Deployment) -> None:
+    """Receivers are slower than the load and faster than WEBHOOK_DRAIN: the next worker goes on from there."""
+    for number in range(3):
+        deployment.subscribe("a", f"/{number}")
+        deployment.receiver.rules[f"/{number}"] = always(Answer(delay=0.1 + 0.3 * number))
+    settings = {"WEBHOOK_MAX_IN_FLIGHT": "200", "WEBHOOK_DRAIN": "5s"}
+    worker = deployment.start(**settings)
+    deployment.publish(["a"] * 600)
+    eventually(lambda: sum(deployment.accepted().values()) > 300, every=0.01)
+    assert worker.stop() < 5 + 5
+    assert deployment.missing() > 300
+    assert deployment.lag() < 600
+    deployment.start(**settings)
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: not deployment.rows("parked"))
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+
+
+def test_requests_that_do_not_end_are_stored_as_attempts(deployment: Deployment) -> None:
+    """Cut off after WEBHOOK_DRAIN, their outcome is unknown: owed, one attempt older; untouched records are left."""
+    deployment.subscribe("a", "/hangs")
+    deployment.receiver.rules["/hangs"] = always(Silence.HANG)
+    worker = deployment.start(WEBHOOK_DRAIN="1s", WEBHOOK_MAX_IN_FLIGHT="20")
+    deployment.publish(["a"] * 100)
+    eventually(lambda: len(deployment.receiver.requests) == 10)  # a lane takes half of the slots
+    assert worker.stop() < 1 + 5
+    rows = deployment.rows()
+    assert len(rows) == 10
+    assert {(row.status, row.attempt, row.last_status) for row in rows} == {("parked", 1, None)}
+    assert {row.last_error for row in rows} == {"stopped while the request was open: its outcome is unknown"}
+    assert deployment.lag() >= 90 - 3
+
+    del deployment.receiver.rules["/hangs"]
+    deployment.start()
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.rows("parked"))
+    assert deployment.duplicates() == 0
+    assert len(deployment.receiver.requests) == 110
+    deployment.assert_true_to_what_was_published()
+
+
+def test_a_stop_does_not_wait_for_a_database_that_hangs(deployment: Deployment) -> None:
+    """Another process holds the write lock: what cannot be stored is left to the next worker, and lost by neither."""
+    deployment.subscribe("a", "/fails")
+    deployment.receiver.rules["/fails"] = always(Answer(500))
+    settings = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0", "WEBHOOK_DRAIN": "1s"}
+    worker = deployment.start(**settings)
+    eventually(worker.ready)
+    with deployment.locked_database():
+        deployment.publish(["a"] * 50)
+        eventually(lambda: len(deployment.receiver.requests) == 50)
+        assert worker.stop() < 1 + 5 + 5
+        assert deployment.lag() == 50
+    del deployment.receiver.rules["/fails"]
+    deployment.start(**settings)
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+
+
+def test_a_stop_while_starting(deployment: Deployment) -> None:
+    """From the first moment that a process can catch a signal, through imports, database, group and first records."""
+    deployment.subscribe("a", "/good")
+    deployment.publish(["a"] * 10)
+    for delay in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2):
+        worker = deployment.start()
+        eventually(lambda worker=worker: _catches_sigterm(worker.process), every=0.001)  # type: ignore[misc]
+        time.sleep(delay)
+        worker.stop(15)
+    deployment.start()
+    eventually(lambda: not deployment.missing())
+    assert deployment.duplicates() == 0
+
+
+def test_a_stop_while_there_is_no_kafka(deployment: Deployment, door: Door) -> None:
+    """The worker waits and says for what; SIGTERM ends it."""
+    address = door.url("").removeprefix("http://")
+    worker = deployment.start(KAFKA_BOOTSTRAP_SERVERS=address)
+    eventually(lambda: f"no Kafka broker reachable at {address}" in worker.unready_because())
+    assert worker.get("/healthz")[0] == 200
+    assert worker.stop() < 10
+
+
+def test_a_stop_while_there_is_no_database(deployment: Deployment, tmp_path: Path) -> None:
+    """The worker waits and says for what; SIGTERM ends it."""
+    worker = deployment.start(DATABASE_URL=f"sqlite:///{tmp_path}/none/x.db")
+    eventually(lambda: "unable to open database file" in worker.unready_because())
+    assert worker.get("/healthz")[0] == 200
+    assert worker.stop() < 5
+
+
+def _catches_sigterm(process: "subprocess.Popen[bytes]") -> bool:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) & SIGTERM_BIT)

@@ -1,0 +1,181 @@
+"""A receiver for tests: writes down each request and answers as it is told, path by path.
+
+A few lines of HTTP/1.1 on asyncio in a thread of its own: it must be faster than the service, and no framework lets a
+test hang, or reset a connection in the middle.
+"""
+
+import asyncio
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from enum import Enum, auto
+from types import TracebackType
+from typing import NamedTuple, Self
+
+
+class Request(NamedTuple):
+    """One request. `status` is what it is answered, None where it is not; `at` is unix seconds."""
+
+    path: str
+    webhook_id: str
+    body: bytes
+    headers: dict[str, str]
+    status: int | None
+    at: float
+
+    @property
+    def accepted(self) -> bool:
+        """It is answered with a 2xx."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Answer(NamedTuple):
+    """A status line, `delay` seconds later."""
+
+    status: int = 200
+    delay: float = 0.0
+
+
+class Silence(Enum):
+    """No answer."""
+
+    HANG = auto()  # and the connection stays open
+    RESET = auto()
+
+
+Rule = Callable[[bytes], Answer | Silence]  # takes the body
+
+
+def always(answer: Answer | Silence) -> Rule:
+    """The same for each request."""
+    return lambda _: answer
+
+
+def in_turn(*statuses: int) -> Rule:
+    """These for each event's attempts in turn; the last one stays."""
+    attempts = Counter[bytes]()
+
+    def answer(body: bytes) -> Answer:
+        attempts[body] += 1
+        return Answer(statuses[min(attempts[body], len(statuses)) - 1])
+
+    return answer
+
+
+class Receiver:
+    """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.rules: dict[str, Rule] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="receiver", daemon=True)
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Transport] = set()
+        self._door = Door()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.open(self._door)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run(self._close()).result(10)
+        self._door.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def url(self, path: str) -> str:
+        """Where `path` is received."""
+        return self._door.url(path)
+
+    def open(self, door: "Door") -> None:
+        """Listen there too."""
+        self._run(self._serve(door.socket)).result(10)
+
+    def at(self, path: str) -> list[Request]:
+        """The requests to one path so far."""
+        return [request for request in list(self.requests) if request.path == path]
+
+    async def _serve(self, listener: socket.socket) -> None:
+        server = await self._loop.create_server(
+            lambda: _Connection(self.requests, self.rules, self._connections), sock=listener.dup(), backlog=4096
+        )
+        self._servers.append(server)
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def _run(self, coroutine: object) -> "Future[None]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)  # type: ignore[arg-type]
+
+
+class Door:
+    """A port of loopback that is taken: connections are refused until a receiver opens it."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.socket.close()
+
+    def url(self, path: str) -> str:
+        """Where `path` would be received."""
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}{path}"
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, requests: list[Request], rules: dict[str, Rule], connections: set[asyncio.Transport]) -> None:
+        self._requests = requests
+        self._rules = rules
+        self._connections = connections
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._connections.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while True:
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                return
+            first, *lines = head.decode("latin-1").split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            length = int(headers["content-length"])
+            if len(rest) < length:
+                return
+            self._buffer = rest[length:]
+            self._take(first.split(" ")[1], headers, rest[:length])
+
+    def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        rule = self._rules.get(path)
+        answer = rule(body) if rule else Answer()
+        status = answer.status if isinstance(answer, Answer) else None
+        self._requests.append(Request(path, headers["webhook-id"], body, headers, status, time.time()))
+        if isinstance(answer, Answer):
+            line = b"HTTP/1.1 %d x\r\ncontent-length: 0\r\n\r\n" % answer.status
+            if answer.delay:
+                asyncio.get_running_loop().call_later(answer.delay, self._transport.write, line)
+            else:
+                self._transport.write(line)
+        elif answer is Silence.RESET:
+            self._transport.abort()

@@ -1,0 +1,63 @@
+"""What a last commit does while the group goes from one generation to the next."""
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from consumer.intake.commits import Commits
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Partition
+
+
+class Group:
+    """Answers commits with these errors, then takes them, as a group does that is between two generations."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+        self.taken: list[TopicPartition] = []
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
+        assert not asynchronous
+        if self.errors:
+            raise KafkaException(KafkaError(self.errors.pop(0)))
+        self.taken += offsets
+        return offsets
+
+
+@pytest.fixture
+def partition() -> Partition:
+    """One with a settled record."""
+    tracker = OffsetTracker(0)
+    tracker.track(0)
+    tracker.settle(0)
+    return Partition("topic", 0, tracker)
+
+
+def clock(times: list[float]) -> tuple[Callable[[], float], Callable[[float], None]]:
+    """A clock that sleeping moves."""
+
+    def sleep(seconds: float) -> None:
+        times[0] += seconds
+
+    return lambda: times[0], sleep
+
+
+def test_a_last_commit_waits_for_the_next_generation(partition: Partition) -> None:
+    """Who leaves commits once: an answer that the next moment changes must not cost what was delivered."""
+    group = Group(KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH)
+    commits = Commits(*clock([0.0]))
+    assert commits.now(group, [partition])  # type: ignore[arg-type]
+    assert [(each.partition, each.offset) for each in group.taken] == [(0, 1)]
+    assert (commits.total, commits.fault, partition.tracker.dirty) == (1, None, False)
+
+
+def test_a_last_commit_does_not_wait_for_ever(partition: Partition) -> None:
+    """After some seconds it is given up, and at once where no later moment would change the answer."""
+    times = [0.0]
+    assert not Commits(*clock(times)).now(Group(*[KafkaError.ILLEGAL_GENERATION] * 999), [partition])  # type: ignore[arg-type]
+    assert 4 < times[0] < 6
+    assert partition.tracker.dirty
+    times = [0.0]
+    assert not Commits(*clock(times)).now(Group(KafkaError.UNKNOWN_MEMBER_ID), [partition])  # type: ignore[arg-type]
+    assert times == [0.0]

@@ -1,0 +1,235 @@
+"""Events wait in order until their subscriptions, and what is stored of their partition, are known."""
+
+from collections.abc import Callable
+from itertools import count
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from consumer.endpoint import Endpoint
+from consumer.event import Event, RecordId
+from consumer.matching.catalog import Answer, Catalog
+from consumer.matching.inbox import MOST_BYTES, MOST_EVENTS, Inbox
+
+URL = "https://example.com/hook"
+HERE, THERE = ("t", 0), ("t", 1)
+
+
+class Lookups:
+    """A catalog whose look-ups are answered when the test says so. Two subscriptions for each type but `nobody`."""
+
+    def __init__(self, ttl: float = 1.0) -> None:
+        self.now = 0.0
+        self.asked: list[tuple[tuple[str, ...], Callable[[Answer | Exception], None]]] = []
+        self.catalog = Catalog(lambda types, done: self.asked.append((types, done)), ttl, lambda: self.now)
+        self.inbox = Inbox(self.catalog)
+        self.settled: list[int] = []
+
+    def put(self, offset: int, event_type: str = "a", place: tuple[str, int] = HERE, body: bytes = b"{}") -> None:
+        """An event that arrives now."""
+        record = RecordId(*place, offset, 5000 + offset)
+        event = Event(record, event_type, f"msg_{offset}", body, "application/json", None, None)
+        self.inbox.put(event, self.settled.append, self.now)
+
+    def answer(self) -> None:
+        """The oldest look-up comes back."""
+        types, done = self.asked.pop(0)
+        done(
+            {each: () if each == "nobody" else (Endpoint(1, URL, (b"k",)), Endpoint(2, URL, (b"k",))) for each in types}
+        )
+
+    def out(self) -> list[tuple[int, list[int]]]:
+        """All events that may go now, with their subscriptions."""
+        return [
+            (matched.event.record.offset, [endpoint.subscription_id for endpoint in matched.endpoints])
+            for matched in iter(self.inbox.next, None)
+        ]
+
+
+def test_events_come_out_as_they_came() -> None:
+    """In one order over all partitions and types, each with whom it goes to; nobody is an answer too."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, set())
+    desk.inbox.stored(THERE, set())
+    for offset, event_type in enumerate(["a", "nobody", "b", "a"]):
+        desk.put(offset, event_type, (HERE, THERE)[offset % 2])
+    desk.catalog.want(["a", "nobody", "b"])
+    assert desk.out() == []
+    assert bool(desk.inbox)
+    desk.answer()
+    assert desk.out() == [(0, [1, 2]), (1, []), (2, [1, 2]), (3, [1, 2])]
+    assert not desk.inbox
+
+
+def test_an_event_carries_what_settles_it() -> None:
+    """The function that came with it, for its own partition's tracker."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, set())
+    desk.put(7)
+    desk.inbox.next()
+    desk.answer()
+    matched = desk.inbox.next()
+    assert matched is not None
+    matched.settle(7)
+    assert desk.settled == [7]
+
+
+def test_a_type_that_is_not_known_is_asked_for_and_waited_for() -> None:
+    """Also those behind it wait: order holds within a partition. What is known too long is asked for again."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, set())
+    desk.put(0, "a")
+    desk.put(1, "b")
+    assert desk.out() == []
+    assert [types for types, _ in desk.asked] == [("a",)]
+    desk.answer()
+    assert desk.out() == [(0, [1, 2])]
+    assert [types for types, _ in desk.asked] == [("b",)]
+    desk.answer()
+    assert desk.out() == [(1, [1, 2])]
+    desk.now = 1.5
+    desk.put(2, "a")
+    assert desk.out() == []
+    assert [types for types, _ in desk.asked] == [("a",)]
+
+
+def test_an_answer_counts_for_events_that_came_before_it() -> None:
+    """However long the look-up takes, and without a cache: no event is looked up for twice."""
+    desk = Lookups(ttl=0)
+    desk.inbox.stored(HERE, set())
+    desk.put(0)
+    assert desk.out() == []
+    desk.now = 60.0
+    desk.answer()
+    assert desk.out() == [(0, [1, 2])]
+    assert desk.asked == []
+
+
+def test_a_partition_that_is_not_loaded_holds_its_events() -> None:
+    """Until it is known which of its deliveries are stored, none goes out."""
+    desk = Lookups()
+    desk.put(0)
+    desk.catalog.want(["a"])
+    desk.answer()
+    assert desk.out() == []
+    desk.inbox.stored(HERE, set())
+    assert desk.out() == [(0, [1, 2])]
+
+
+def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
+    """Offset, timestamp and subscription must all agree: a topic made anew starts its offsets again."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, {(0, 5000, 1), (1, 4999, 1), (2, 5002, 1), (2, 5002, 2), (3, 5003, 9)})
+    desk.inbox.stored(THERE, set())
+    for offset in range(4):
+        desk.put(offset)
+    desk.put(0, place=THERE)
+    desk.catalog.want(["a"])
+    desk.answer()
+    assert desk.out() == [(0, [2]), (1, [1, 2]), (2, []), (3, [1, 2]), (0, [1, 2])]
+
+
+def test_room_is_bounded_in_events_and_in_bytes() -> None:
+    """Taken out, there is room again."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, set())
+    assert desk.inbox.room == MOST_EVENTS
+    for offset in range(MOST_EVENTS):
+        desk.put(offset)
+    assert desk.inbox.room == 0
+    desk.catalog.want(["a"])
+    desk.answer()
+    desk.inbox.next()
+    assert desk.inbox.room == 1
+    assert len(desk.out()) == MOST_EVENTS - 1
+    body = bytes(MOST_BYTES // 4)
+    for offset in range(4):
+        assert desk.inbox.room == MOST_EVENTS - offset
+        desk.put(offset, body=body)
+    assert desk.inbox.room == 0
+    desk.inbox.next()
+    assert desk.inbox.room == MOST_EVENTS - 3
+
+
+def test_a_partition_that_leaves_takes_its_events_with_it() -> None:
+    """Its next owner reads them again; others stay in order; assigned again, it has to be loaded again."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, {(9, 9, 9)})
+    desk.inbox.stored(THERE, set())
+    for offset in range(4):
+        desk.put(offset, place=(HERE, THERE)[offset % 2], body=bytes(MOST_BYTES // 3))
+    assert desk.inbox.room == 0
+    desk.inbox.discard({HERE})
+    assert desk.inbox.room == MOST_EVENTS - 2
+    desk.catalog.want(["a"])
+    desk.answer()
+    assert desk.out() == [(1, [1, 2]), (3, [1, 2])]
+    desk.put(0)
+    assert desk.out() == []
+    desk.inbox.stored(HERE, set())
+    assert desk.out() == [(0, [1, 2])]
+
+
+PLACES = st.sampled_from([HERE, THERE])
+
+
+class InboxMachine(RuleBasedStateMachine):
+    """Random arrivals, look-ups, assignments and losses against a plain list of what was put in and not discarded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Lookups()
+        self.waiting: list[tuple[int, tuple[str, int], str]] = []
+        self.loaded: set[tuple[str, int]] = set()
+        self.offsets = count()
+
+    @rule(place=PLACES, event_type=st.sampled_from(["a", "b", "nobody"]))
+    def put(self, place: tuple[str, int], event_type: str) -> None:
+        offset = next(self.offsets)
+        self.desk.put(offset, event_type, place)
+        self.waiting.append((offset, place, event_type))
+
+    @rule(place=PLACES)
+    def load(self, place: tuple[str, int]) -> None:
+        self.desk.inbox.stored(place, set())
+        self.loaded.add(place)
+
+    @rule(place=PLACES)
+    def discard(self, place: tuple[str, int]) -> None:
+        self.desk.inbox.discard({place})
+        self.loaded.discard(place)
+        self.waiting = [each for each in self.waiting if each[1] != place]
+
+    @precondition(lambda self: self.desk.asked)
+    @rule()
+    def answer(self) -> None:
+        self.desk.answer()
+
+    @rule()
+    def wait(self) -> None:
+        self.desk.now += 0.6
+
+    @rule()
+    def take_out(self) -> None:
+        for offset, found in self.desk.out():
+            expected, place, event_type = self.waiting.pop(0)
+            assert (offset, place in self.loaded) == (expected, True)
+            assert found == ([] if event_type == "nobody" else [1, 2])
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        assert self.desk.inbox.room == MOST_EVENTS - len(self.waiting)
+
+    def teardown(self) -> None:
+        """In the end each event comes out, once and in order."""
+        self.load(HERE)
+        self.load(THERE)
+        for _ in range(4):  # three types, each asked for when its first event is next
+            self.take_out()
+            if self.desk.asked:
+                self.answer()
+        self.take_out()
+        assert self.waiting == []
+
+
+TestInbox = InboxMachine.TestCase

@@ -1,0 +1,304 @@
+"""A worker in a world of one thread: Kafka, receivers, database threads and the clock move when a test says so.
+
+The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
+consumer, the producer of dead letters, libcurl, and the thread under the ledger and the look-ups. A `World` outlives
+its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from requests import PreparedRequest, RequestException, Response
+from sqlalchemy import Engine
+
+from consumer.database import DatabaseThread
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Partition, Record
+from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.telemetry import Metrics
+from consumer.worker import Worker
+
+TOPIC = "t"
+THREADS = ("lookups", "ledger")
+BORN = 1_700_000_000.0
+Place = tuple[str, int]
+Result = Response | RequestException
+
+
+class World:
+    """The log and its committed offsets, what receivers have taken, dead letters; and the worker of the moment."""
+
+    worker: Worker
+    source: "_Source"
+    transport: "_Transport"
+    dead_letters: "_DeadLetters"
+
+    def __init__(self, engine: Engine, partitions: int = 2, **delivery: Any) -> None:
+        self.engine = engine
+        self.now = 0.0
+        self.log: dict[Place, list[bytes]] = {(TOPIC, number): [] for number in range(partitions)}
+        self.committed: dict[Place, tuple[int, str]] = {}
+        self.taken: list[tuple[str, str]] = []  # webhook id and url of each request answered with a 2xx
+        self.sent: list[tuple[str, str]] = []  # of each request
+        self.buried: set[tuple[Place, int]] = set()
+        self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
+        self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
+        self.posted: deque[Callable[[], None]] = deque()
+        self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
+        self._delivery = DeliverySettings.model_validate(
+            {"secret": SecretStr("secret"), "retry_schedule": (1.0, 30.0, 30.0), "retry_jitter": 0.0, "drain": 2.0}
+            | delivery
+        )
+
+    def start(self, *numbers: int) -> None:
+        """A new process, which is assigned these partitions."""
+        self.posted.clear()
+        self.jobs.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("consumer.worker.create_engine", lambda _: self.engine)
+            patch.setattr("consumer.worker.Poller", partial(_Poller, self))
+            patch.setattr("consumer.worker.DatabaseThread", partial(_SteppedThread, self))
+            patch.setattr("consumer.worker.CurlAdapter", partial(_Transport, self))
+            patch.setattr("consumer.worker.DeadLetters", partial(_DeadLetters, self))
+            patch.setattr("consumer.worker.Source", partial(_Source, self))
+            self.worker = Worker(
+                KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
+                [TOPIC],
+                DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
+                self._delivery,
+                Metrics(),
+                clock=lambda: BORN + self.now,
+                monotonic=lambda: self.now,
+            )
+        self.source.assign(numbers)
+
+    def write(self, number: int, value: bytes) -> int:
+        """Add a record; its offset."""
+        log = self.log[TOPIC, number]
+        log.append(value)
+        return len(log) - 1
+
+    def turn(self) -> None:
+        """What `Worker.run` does each time round."""
+        worker = self.worker
+        worker._intake(worker._poll())
+        worker._dispatch()
+        worker._turn(worker._patience())
+        worker._look_for_due()
+        worker._keep_house()
+
+    def run_job(self, thread: str) -> bool:
+        """A database thread does one job, if it has any; its answer waits for the next turn."""
+        jobs = self.jobs[thread]
+        if jobs:
+            jobs.popleft()()
+        return bool(jobs)
+
+    def run_jobs(self) -> None:
+        """All that is submitted."""
+        for thread in THREADS:
+            while self.run_job(thread):
+                continue
+
+    def settle_down(self, turns: int = 12) -> None:
+        """Turns in which the database answers and time passes, but no receiver does."""
+        for _ in range(turns):
+            self.turn()
+            self.run_jobs()
+            self.now += 0.1
+
+
+class _Poller:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.post = world.posted.append
+
+    def turn(self, timeout: float) -> None:
+        self._world.now += max(timeout, 0.001)
+        self._world.on_wait()
+        for _ in range(len(self._world.posted)):
+            self._world.posted.popleft()()
+
+    def close(self) -> None:
+        self._world.posted.clear()
+
+
+class _SteppedThread(DatabaseThread):
+    """Real jobs, real errors, real hand-over; run by `World.run_job`."""
+
+    def __init__(self, world: World, name: str, post: Callable[[Callable[[], None]], None]) -> None:
+        self._post = post
+        self._queue = world.jobs[name] = deque()
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self._queue.append(partial(self._run, job, done))
+
+    def close(self, _timeout: float | None = None) -> bool:
+        return True
+
+
+class _Transfer:
+    def __init__(self, request: PreparedRequest, callback: Callable[[Result], None]) -> None:
+        self.request = request
+        self.callback = callback
+
+
+class _Transport:
+    """Requests stay open until `World.transport.answer`."""
+
+    connections_opened = 0
+
+    def __init__(self, world: World, _poller: object, **_: object) -> None:
+        self._world = world
+        self.open: list[_Transfer] = []
+        self._ending: list[_Transfer] = []
+        world.transport = self
+
+    def submit(self, request: PreparedRequest, callback: Callable[[Result], None]) -> _Transfer:
+        self.open.append(_Transfer(request, callback))
+        self._world.sent.append(_who(request))
+        return self.open[-1]
+
+    def cancel(self, transfer: _Transfer) -> None:
+        (self.open if transfer in self.open else self._ending).remove(transfer)
+
+    def answer(self, number: int, result: Result) -> None:
+        """The request ends; the receiver has taken it from now on, the worker knows in its next turn."""
+        transfer = self.open.pop(number % len(self.open))
+        self._ending.append(transfer)
+        if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
+            self._world.taken.append(_who(transfer.request))
+
+        def done() -> None:
+            if transfer in self._ending:
+                self._ending.remove(transfer)
+                transfer.callback(result)
+
+        self._world.posted.append(done)
+
+    def close(self) -> None:
+        self.open.clear()
+        self._ending.clear()
+
+
+class _DeadLetters:
+    """Letters are acknowledged while the door is open."""
+
+    fault = None
+    full = False
+
+    def __init__(self, world: World, _kafka: object) -> None:
+        self._world = world
+        self._waiting: list[tuple[tuple[Place, int], Callable[[], None]]] = []
+        self.door_open = True
+        world.dead_letters = self
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiting)
+
+    def send(self, record: Record, _reason: str, _detail: str, on_stored: Callable[[], None]) -> None:
+        place = record.partition.topic, record.partition.number
+        self._waiting.append(((place, record.offset), on_stored))
+
+    def poll(self) -> None:
+        while self.door_open and self._waiting:
+            letter, on_stored = self._waiting.pop(0)
+            self._world.buried.add(letter)
+            on_stored()
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+
+class _Source:
+    """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them."""
+
+    fault = None
+    overtaken_total = 0
+
+    def __init__(self, world: World, _kafka: object, _topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
+        self._world = world
+        self._on_assign, self._on_revoke, self._on_lost = (
+            callbacks[name] for name in ("on_assign", "on_revoke", "on_lost")
+        )
+        self.partitions: dict[Place, Partition] = {}
+        self._positions: dict[Place, int] = {}
+        self.commits_total = self.pauses = 0
+        self.paused = False
+        world.source = self
+
+    def assign(self, numbers: Iterable[int]) -> None:
+        """As the group's leader says."""
+        added = []
+        for number in numbers:
+            place = TOPIC, number
+            if place not in self.partitions:
+                mark, metadata = self._world.committed.get(place, (None, ""))
+                added.append(Partition(*place, OffsetTracker(mark, metadata)))
+                self.partitions[place] = added[-1]
+                self._positions[place] = mark or 0
+        self._on_assign(added)
+
+    def revoke(self, number: int) -> None:
+        """Asked to give it up."""
+        partition = self.partitions[TOPIC, number]
+        self._on_revoke([partition])
+        self.commit_now([partition])
+        self._leave(partition)
+
+    def lose(self, number: int) -> None:
+        """Another has it already."""
+        partition = self.partitions[TOPIC, number]
+        self._on_lost([partition])
+        self._leave(partition)
+
+    def _leave(self, partition: Partition) -> None:
+        partition.owned = False
+        del self.partitions[partition.topic, partition.number]
+
+    def poll(self, limit: int, _timeout: float) -> list[Record]:
+        records: list[Record] = []
+        for place, partition in () if self.paused else self.partitions.items():
+            log = self._world.log[place]
+            while len(records) < limit and self._positions[place] < len(log):
+                offset = self._positions[place]
+                self._positions[place] += 1
+                if partition.tracker.track(offset):
+                    records.append(Record(partition, offset, int(BORN * 1000) + offset, None, log[offset], None))
+        return records
+
+    def pause(self) -> None:
+        self.paused = True
+        self.pauses += 1
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def commit(self) -> None:
+        self.commit_now(list(self.partitions.values()))
+
+    def commit_now(self, partitions: Iterable[Partition]) -> bool:
+        for partition in partitions:
+            image = partition.tracker.image()
+            if partition.owned and partition.tracker.dirty and image is not None:
+                partition.tracker.dirty = False
+                place = partition.topic, partition.number
+                self._world.on_commit(place, *image)
+                self._world.committed[place] = image
+                self.commits_total += 1
+        return True
+
+    def close(self, _timeout: float = 10.0) -> bool:
+        for partition in list(self.partitions.values()):
+            self._leave(partition)
+        return True
+
+
+def _who(request: PreparedRequest) -> tuple[str, str]:
+    return str(request.headers["webhook-id"]), str(request.url)

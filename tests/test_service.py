@@ -1,0 +1,231 @@
+"""`kafka-webhooks run` as a process: what it waits for and says, how it ends, and that it keeps secrets to itself."""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import requests
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from consumer import schema
+from consumer.errors import DatabaseUnavailable
+from consumer.matching import subscriptions
+from consumer.service import BACK_OFF, Service
+from tests.databases import database
+from tests.end_to_end.webhook_receiver import Answer, Receiver, always
+from tests.kafka_kit import Kafka, unique
+from tests.processes import PROGRAM, environment
+
+OUTCOMES = {"delivered", "retried", "parked", "exhausted"}
+
+
+class Run:
+    """A worker's process, its port and its log."""
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self.port: int = free.getsockname()[1]
+        self.log_file = directory / "log"
+        settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+            "KAFKA_TOPICS": "users",
+            "WEBHOOK_SECRET": "secret",
+            "OPS_HOST": "127.0.0.1",
+            "OPS_PORT": str(self.port),
+        }
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*PROGRAM, "run"], stdout=log, stderr=log, cwd=directory, env=environment(settings | variables)
+            )
+
+    @property
+    def log(self) -> str:
+        """All of it so far."""
+        return self.log_file.read_text()
+
+    def lines(self) -> list[dict[str, object]]:
+        """The log's whole lines; each is JSON."""
+        return [json.loads(line) for line in self.log.splitlines(keepends=True) if line.endswith("\n")]
+
+    def logged(self, event: str) -> int:
+        """How many lines say this."""
+        return sum(line["event"] == event for line in self.lines())
+
+    def reasons(self) -> list[str]:
+        """Why it is not ready; empty when it is."""
+        answer = requests.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5)
+        reasons: list[str] = answer.json()["reasons"]
+        assert answer.status_code == (503 if reasons else 200)
+        return reasons
+
+    def until(self, condition: Callable[[], object], timeout: float = 20.0) -> None:
+        """Wait until `condition` holds; a port that is not open yet means not yet."""
+        end = time.monotonic() + timeout
+        while True:
+            assert self.process.poll() is None, self.log
+            try:
+                if condition():
+                    return
+            except requests.ConnectionError:
+                pass
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts workers; keywords are their environment."""
+    running: list[Run] = []
+
+    def begin(**variables: str) -> Run:
+        running.append(Run(tmp_path, **variables))
+        return running[-1]
+
+    yield begin
+    for run in running:
+        run.process.kill()
+        run.process.wait(10)
+
+
+def test_without_its_database_it_waits_and_says_why(start: Start) -> None:
+    """Alive and not ready, one line of log and no traceback, no password anywhere; SIGTERM ends it with 0, at once."""
+    run = start(DATABASE_URL="oracle+oracledb://webhooks:p4ssw0rd@127.0.0.1:1/?service_name=FREEPDB1")
+    run.until(lambda: run.reasons() != ["starting"])
+    (reason,) = run.reasons()
+    assert reason.startswith("DPY-6005: cannot connect to database")
+    assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=5).status_code == 200
+    assert requests.get(f"http://127.0.0.1:{run.port}/metrics", timeout=5).status_code == 200
+    time.sleep(1.2)  # two more tries
+    began = time.monotonic()
+    assert run.stop() == 0
+    assert time.monotonic() - began < 2
+    assert {line["event"] for line in run.lines()} == {"starting", "waiting for the database"}
+    assert "p4ssw0rd" not in run.log + reason
+
+
+def test_tables_that_are_missing_are_waited_for(start: Start, tmp_path: Path, mock_kafka: str) -> None:
+    """The reason names the command; once it has been run the worker goes on by itself, and joins its group."""
+    path, topic = tmp_path / "webhooks.db", unique("topic")
+    Kafka(mock_kafka, real=False).write(topic, [b"{}"])
+    run = start(
+        DATABASE_URL=f"sqlite:///{path}",
+        KAFKA_BOOTSTRAP_SERVERS=mock_kafka,
+        KAFKA_TOPICS=topic,
+        KAFKA_GROUP_ID=unique("group"),
+    )
+    run.until(lambda: run.reasons() != ["starting"])
+    (reason,) = run.reasons()
+    assert reason.endswith("run kafka-webhooks migrate")
+    assert f"not {schema.state(database(path)).head}" in reason
+    schema.upgrade(database(path))
+    run.until(lambda: run.reasons() == [])
+    assert run.stop() == 0
+    assert run.logged("waiting for the database") == 1
+    assert run.lines()[-1]["event"] == "stopped"
+
+
+def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second at first, five at most; the status says the newest reason, the log each change."""
+    errors = ["refused", "refused", "no listener", "no listener", "no listener", "refused"]
+    waits: list[float] = []
+    said: list[object] = []
+    subject = Service()
+
+    def state(_: Engine) -> schema.State:
+        if errors:
+            raise DatabaseUnavailable(errors.pop(0))
+        return schema.State("0001", "0002", behind=False)
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        said.extend(subject._status().reasons)
+
+    monkeypatch.setattr("consumer.service.schema.state", state)
+    monkeypatch.setattr("consumer.service.time.sleep", sleep)
+    with capture_logs() as logs:
+        subject._await_database(engine)
+    assert waits == [*BACK_OFF, BACK_OFF[-1], BACK_OFF[-1]]
+    assert said == ["refused", "refused", "no listener", "no listener", "no listener", "refused"]
+    assert [line["reason"] for line in logs] == ["refused", "no listener", "refused"]
+
+
+def test_without_kafka_it_waits_and_says_why(start: Start, tmp_path: Path) -> None:
+    """No broker: alive, not ready, and the addresses that were tried are in the reason; SIGTERM exits 0."""
+    schema.upgrade(database(tmp_path / "webhooks.db"))
+    run = start(DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db")
+    run.until(lambda: any("127.0.0.1:1" in reason for reason in run.reasons()))
+    assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=5).status_code == 200
+    assert run.stop() == 0
+    assert not any("exception" in line for line in run.lines())
+
+
+def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str) -> None:
+    """At DEBUG, through every kind of outcome: delivered, failed, gone, refused, no event, no usable secret."""
+    engine = database(tmp_path / "webhooks.db")
+    schema.upgrade(engine)
+    kafka, topic = Kafka(mock_kafka, real=False), unique("topic")
+    hidden = {name: f"s3cr3t{name}" for name in ("default", "own", "stored", "body", "key", "user", "path", "header")}
+    with Receiver() as receiver:
+        receiver.rules["/fails"] = always(Answer(500))
+        receiver.rules["/gone"] = always(Answer(410))
+        port = receiver.url("/").split(":")[2]
+        for url in (
+            receiver.url("/ok"),
+            receiver.url("/fails"),
+            receiver.url("/gone"),
+            f"http://u:{hidden['user']}@127.0.0.1:{port}/userinfo",
+            f"http://u:{hidden['user']}@127.0.0.1:1/{hidden['path']}?token={hidden['path']}",
+            f"http://u:{hidden['user']}@10.0.0.1/{hidden['path']}",
+            f"http://u:{hidden['user']}@name.invalid/{hidden['path']}",
+        ):
+            subscriptions.add(engine, url, "t", hidden["own"])
+        with engine.begin() as connection:
+            for subscription, url in enumerate((f"ftp://{hidden['path']}", f"//u:{hidden['user']}@h/"), start=100):
+                statement = "INSERT INTO webhook_subscriptions (id, url, event_type) VALUES (?, ?, 't')"
+                connection.exec_driver_sql(statement, (subscription, url))
+            connection.exec_driver_sql(
+                "INSERT INTO webhook_subscriptions (id, url, event_type) VALUES (200, ?, 't')", (receiver.url("/x"),)
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO webhook_secrets (subscription_id, secret) VALUES (200, ?)",
+                (f"whsec_{hidden['stored']}!",),
+            )
+        engine.dispose()
+        run = start(
+            DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db",
+            KAFKA_BOOTSTRAP_SERVERS=mock_kafka,
+            KAFKA_TOPICS=topic,
+            KAFKA_GROUP_ID=unique("group"),
+            KAFKA_DEAD_LETTER_TOPIC=unique("dead"),
+            WEBHOOK_SECRET=hidden["default"],
+            WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8",
+            WEBHOOK_RETRY_SCHEDULE="0.05,60",
+            LOG_LEVEL="DEBUG",
+        )
+        body = hidden["body"]
+        kafka.write(
+            topic, [b'{"type": "t", "x": "%s"}' % body.encode()], headers=[("authorization", hidden["header"].encode())]
+        )
+        for bad in (f'{{"{body}', f'["{body}"]', f'"{body}"', f'{{"type": "{body} "}}', f'{{"type": ["{body}"]}}'):
+            kafka.write(topic, [bad.encode(), bad.encode("utf-16")])
+        run.until(lambda: run.logged("undecodable") == 10)
+        run.until(lambda: any(line.get("subscription") == 200 for line in run.lines()))
+        run.until(lambda: {each["outcome"] for each in run.lines() if "outcome" in each} == OUTCOMES)
+        run.until(lambda: run.logged("attempt") >= 10)
+        assert run.stop() == 0
+    assert [line for line in run.log.splitlines() if any(secret in line for secret in hidden.values())] == []

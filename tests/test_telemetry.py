@@ -1,0 +1,217 @@
+"""Metrics and logs: the names that dashboards rely on, exact counts, and lines that hold no secret."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.telemetry import BUCKETS, Histogram, Metrics, registry
+from tests.processes import ROOT, environment
+
+LABELS = {
+    "webhooks_events_total": {"outcome"},
+    "webhooks_deliveries_total": {"outcome"},
+    "webhooks_attempts_total": {"status_class"},
+    "webhooks_attempt_seconds": set(),
+    "webhooks_delivery_latency_seconds": set(),
+    "webhooks_in_flight": set(),
+    "webhooks_parked": set(),
+    "webhooks_breaker_open": set(),
+    "webhooks_commits_total": set(),
+    "webhooks_connections_opened_total": set(),
+    "webhooks_retention_overtaken_total": set(),
+    "webhooks_consumer_lag": {"topic", "partition"},
+}
+TYPES = {"_total": "counter", "_seconds": "histogram"}
+LOG = """
+import logging, structlog
+from consumer.telemetry import configure_logging
+configure_logging({level!r})
+log = structlog.get_logger("consumer.test")
+log.debug("detail")
+log.warning("attempt", topic="t", offset=7, error="a\\nb")
+logging.getLogger("elsewhere").info("chatter")
+logging.getLogger("elsewhere").warning("a library says %d", 5)
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("broken")
+"""
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+def scrape(metrics: Metrics, lag: dict[tuple[str, int], int] | None = None) -> dict[Sample, float]:
+    """What Prometheus reads: name and labels to value."""
+    text = generate_latest(registry(metrics, lambda: lag or {})).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def sample(name: str, **labels: str) -> Sample:
+    """A sample's key."""
+    return name, frozenset(labels.items())
+
+
+def test_the_names_are_those_that_dashboards_use() -> None:
+    """Exactly these, each with its type, a text and its labels; also where nothing has been counted yet."""
+    metrics = Metrics()
+    families = {each.name: each for each in registry(metrics, dict).collect()}
+    names = {name.removesuffix("_total") for name in LABELS}
+    assert families.keys() == names
+    metrics.events["matched"] = metrics.deliveries["delivered"] = metrics.attempts["2xx"] = 1
+    text = generate_latest(registry(metrics, lambda: {("t", 0): 1})).decode()
+    for name, labels in LABELS.items():
+        kind = next((kind for ending, kind in TYPES.items() if name.endswith(ending)), "gauge")
+        assert f"# TYPE {name} {kind}\n" in text
+        assert families[name.removesuffix("_total")].documentation.endswith(".")
+        suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
+        for suffix in suffixes:
+            found = [set(each[1]) for each in scrape(metrics, {("t", 0): 1}) if each[0] == name + suffix]
+            assert found
+            assert all(
+                {key for key, _ in each} == labels | ({"le"} if suffix == "_bucket" else set()) for each in found
+            )
+
+
+def test_what_the_loop_counts_is_what_is_scraped() -> None:
+    """Each attribute under its own name, now and not when the registry was made."""
+    metrics = Metrics()
+    lag = {("orders", 0): 5}
+    result = registry(metrics, lambda: lag)
+    metrics.events.update(matched=1, unmatched=2, dead_lettered=3)
+    metrics.deliveries.update(delivered=4, retried=5, parked=6, exhausted=7)
+    metrics.attempts.update({"2xx": 8, "error": 9})
+    metrics.in_flight, metrics.parked, metrics.breaker_open = 10, 11, 12
+    metrics.commits, metrics.connections_opened, metrics.retention_overtaken = 13, 14, 15
+    lag[("orders", 1)] = 0
+    families = text_string_to_metric_families(generate_latest(result).decode())
+    found = {
+        (each.name, *sorted(each.labels.values())): each.value
+        for family in families
+        for each in family.samples
+        if "seconds" not in each.name
+    }
+    assert found == {
+        ("webhooks_events_total", "matched"): 1,
+        ("webhooks_events_total", "unmatched"): 2,
+        ("webhooks_events_total", "dead_lettered"): 3,
+        ("webhooks_deliveries_total", "delivered"): 4,
+        ("webhooks_deliveries_total", "retried"): 5,
+        ("webhooks_deliveries_total", "parked"): 6,
+        ("webhooks_deliveries_total", "exhausted"): 7,
+        ("webhooks_attempts_total", "2xx"): 8,
+        ("webhooks_attempts_total", "error"): 9,
+        ("webhooks_in_flight",): 10,
+        ("webhooks_parked",): 11,
+        ("webhooks_breaker_open",): 12,
+        ("webhooks_commits_total",): 13,
+        ("webhooks_connections_opened_total",): 14,
+        ("webhooks_retention_overtaken_total",): 15,
+        ("webhooks_consumer_lag", "0", "orders"): 5,
+        ("webhooks_consumer_lag", "1", "orders"): 0,
+    }
+
+
+def test_lag_is_said_for_each_partition_with_its_labels() -> None:
+    """Topic and partition are labels, odd names included; without partitions there is none."""
+    found = scrape(Metrics(), {('a"b\\c', 3): 7})
+    assert found[sample("webhooks_consumer_lag", topic='a"b\\c', partition="3")] == 7
+    assert not [name for name, _ in scrape(Metrics()) if name == "webhooks_consumer_lag"]
+
+
+TIMES = st.one_of(st.floats(0, 1e6), st.sampled_from(BUCKETS))
+
+
+@given(st.lists(TIMES, max_size=200))
+def test_a_histogram_counts_as_prometheus_defines_it(values: list[float]) -> None:
+    """Each bucket holds the values up to and including its bound; the last one all of them."""
+    metrics = Metrics()
+    for value in values:
+        metrics.attempt_seconds.observe(value)
+    buckets = metrics.attempt_seconds.buckets()
+    assert buckets == [
+        *((str(bound), float(sum(value <= bound for value in values))) for bound in BUCKETS),
+        ("+Inf", float(len(values))),
+    ]
+    assert metrics.attempt_seconds.total == pytest.approx(sum(values))
+    assert [number for _, number in buckets] == list(accumulate(metrics.attempt_seconds.counts))
+
+
+def test_a_histogram_is_scraped_with_its_sum_and_count() -> None:
+    """Both are under their own names, and bounds parse as the numbers they are."""
+    metrics = Metrics()
+    for value in (0.004, 0.3, 1e6):
+        metrics.attempt_seconds.observe(value)
+        metrics.delivery_latency_seconds.observe(value * 2)
+    found = scrape(metrics)
+    assert found[sample("webhooks_attempt_seconds_count")] == 3
+    assert found[sample("webhooks_attempt_seconds_sum")] == pytest.approx(1e6 + 0.304)
+    assert found[sample("webhooks_delivery_latency_seconds_sum")] == pytest.approx(2e6 + 0.608)
+    assert found[sample("webhooks_attempt_seconds_bucket", le="0.5")] == 2
+    bounds = {float(dict(labels)["le"]) for name, labels in found if name == "webhooks_attempt_seconds_bucket"}
+    assert bounds == {*BUCKETS, float("inf")}
+
+
+def test_an_empty_histogram_is_all_zeros() -> None:
+    """It is there from the first scrape on: a rate needs a beginning."""
+    assert {number for _, number in Histogram().buckets()} == {0.0}
+
+
+def run_logging(level: str) -> list[str]:
+    """The lines that LOG writes to a pipe."""
+    command = [sys.executable, "-c", LOG.format(level=level)]
+    process = subprocess.run(command, env=environment({}), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout == ""
+    return process.stderr.splitlines()
+
+
+def test_logs_are_json_where_nobody_reads_them() -> None:
+    """One object a line on stderr, whatever the text, ours and the libraries'; a traceback is a field."""
+    lines = [json.loads(line) for line in run_logging("INFO")]
+    assert [line["event"] for line in lines] == ["attempt", "a library says 5", "broken"]
+    assert [line["level"] for line in lines] == ["warning", "warning", "error"]
+    assert all(line["timestamp"].endswith("Z") for line in lines)
+    assert (lines[0]["topic"], lines[0]["offset"], lines[0]["error"]) == ("t", 7, "a\nb")
+    assert "ZeroDivisionError" in lines[2]["exception"]
+
+
+def test_the_level_is_a_threshold() -> None:
+    """DEBUG shows our details and not the libraries' chatter."""
+    assert [json.loads(line)["event"] for line in run_logging("DEBUG")] == [
+        "detail",
+        "attempt",
+        "a library says 5",
+        "broken",
+    ]
+    assert [json.loads(line)["event"] for line in run_logging("ERROR")] == ["broken"]
+
+
+def test_logs_are_readable_on_a_terminal() -> None:
+    """No JSON where a person looks on."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", LOG.format(level="INFO")]
+    process = subprocess.Popen(command, env=environment({"TERM": "xterm"}), cwd=ROOT, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            text += chunk
+    except OSError:
+        assert process.wait(10) == 0  # Linux's way to say that the other side is closed
+    os.close(ours)
+    assert process.wait(10) == 0
+    assert b"attempt" in text
+    assert b"a library says 5" in text
+    assert b'{"' not in text

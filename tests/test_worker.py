@@ -1,0 +1,312 @@
+"""The worker on real parts: librdkafka's mock cluster, SQLite and a receiver, the loop in a thread of the test."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+from standardwebhooks import Webhook
+
+from consumer import worker as worker_module
+from consumer.intake.record import Partition, Record
+from consumer.matching import subscriptions
+from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings, load
+from consumer.telemetry import Metrics
+from consumer.worker import Worker
+from tests.end_to_end.webhook_receiver import Answer, Receiver, Silence, always
+from tests.kafka_kit import QUIET, Kafka, unique
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Rig:
+    """A topic, a database, a receiver; and the worker that runs in a thread once it is started."""
+
+    def __init__(self, servers: str, engine: Engine, receiver: Receiver) -> None:
+        self.kafka = Kafka(servers, real=False)
+        self.engine = engine
+        self.receiver = receiver
+        self.topic = unique("topic")
+        # On the mock cluster a classic group takes 3 s to begin, and never gives partitions to who comes after.
+        self.settings: KafkaSettings = self.kafka.settings(group_protocol="consumer")
+        self.metrics = Metrics()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._errors: list[BaseException] = []
+
+    def subscribe(self, path: str, event_type: str = "a") -> int:
+        """The receiver's path gets events of this type."""
+        return subscriptions.add(self.engine, self.receiver.url(path), event_type)
+
+    def write(self, *values: bytes) -> None:
+        """Records of partition 0."""
+        self.kafka.write(self.topic, values)
+
+    def start(self, monkeypatch: pytest.MonkeyPatch, **delivery: str) -> Worker:
+        """A worker. It runs what `on_loop` hands it where rebalance callbacks run: inside `Source.poll`."""
+        values = {
+            "WEBHOOK_SECRET": SECRET,
+            "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "WEBHOOK_RETRY_SCHEDULE": "0.1,60",
+            "WEBHOOK_RETRY_JITTER": "0",
+            "WEBHOOK_DRAIN": "5",
+        }
+        database = DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None)
+        self.worker = Worker(
+            self.settings, [self.topic], database, load(DeliverySettings, values | delivery), self.metrics
+        )
+        poll = self.worker._source.poll
+
+        def polled(limit: int, timeout: float) -> list[Record]:
+            while self._calls:
+                self._calls.popleft()()
+            return poll(limit, timeout)
+
+        monkeypatch.setattr(self.worker._source, "poll", polled)
+        self._thread = threading.Thread(target=self._run, name="loop")
+        self._thread.start()
+        return self.worker
+
+    def _run(self) -> None:
+        try:
+            self.worker.run()
+        except BaseException as error:  # noqa: BLE001 (the test's thread raises it)
+            self._errors.append(error)
+
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Run something on the loop's thread and wait for it."""
+        done = threading.Event()
+
+        def run() -> None:
+            call()
+            done.set()
+
+        self._calls.append(run)
+        assert done.wait(20)
+
+    def owned(self) -> list[Partition]:
+        """The partitions of the moment."""
+        return list(self.worker._source.partitions.values())
+
+    def stop(self) -> None:
+        """Stop, and wait for the end of `run`."""
+        self.worker.stop()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        if self._errors:
+            raise self._errors.pop()
+
+    def end(self) -> None:
+        """Leave nothing running, whatever the test has done."""
+        if hasattr(self, "_thread") and self._thread.is_alive():
+            self.stop()
+
+    def committed(self) -> int:
+        """The group's offset of partition 0; below 0 where there is none."""
+        return self.kafka.committed(self.settings.group_id, self.topic)[0]
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Offset, status, attempts and last error of each stored delivery."""
+        with self.engine.connect() as connection:
+            found = connection.execute(
+                text("SELECT record_offset, status, attempt, last_error FROM webhook_deliveries ORDER BY record_offset")
+            )
+            return [tuple(row) for row in found]
+
+
+@pytest.fixture
+def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
+    """A deployment that has no worker yet."""
+    with Receiver() as receiver:
+        result = Rig(mock_kafka, engine, receiver)
+        yield result
+        result.end()
+
+
+def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    """Wait for something that other threads do."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def events(number: int, event_type: str = "a") -> Sequence[bytes]:
+    """So many bodies, no two alike."""
+    return [b'{"type": "%s", "n": %d}' % (event_type.encode(), each) for each in range(number)]
+
+
+def dead_letters(rig: Rig, number: int) -> list[bytes | None]:
+    """The first values of the dead-letter topic."""
+    reader = Consumer({"bootstrap.servers": rig.kafka.servers, "group.id": unique("reader"), **QUIET})
+    reader.assign([TopicPartition(rig.settings.dead_letter_topic, each, OFFSET_BEGINNING) for each in range(4)])
+    messages = reader.consume(number, 15)
+    reader.close()
+    return [message.value() for message in messages]
+
+
+def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each subscription gets each event once, byte for byte, with a signature that a receiver's library takes."""
+    rig.subscribe("/one")
+    rig.subscribe("/two")
+    bodies = events(20)
+    rig.write(*bodies)
+    rig.start(monkeypatch)
+    until(lambda: len(rig.receiver.requests) == 40)
+    until(lambda: rig.metrics.commits)
+    rig.stop()
+    assert rig.committed() == 20
+    for path in ("/one", "/two"):
+        requests = rig.receiver.at(path)
+        assert sorted(request.body for request in requests) == sorted(bodies)
+        for request in requests:
+            Webhook(SECRET).verify(request.body, request.headers)
+    assert rig.metrics.events == {"matched": 20}
+    assert rig.metrics.deliveries == {"delivered": 40}
+    assert rig.rows() == []
+
+
+def test_what_nobody_wants_is_committed_and_what_is_no_event_is_buried_first(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unmatched and undecodable records move the offset; the latter are in the dead-letter topic, as they were."""
+    rig.subscribe("/one")
+    rig.write(*events(3, "nobody"), b"no JSON", *events(1), b"", b"\xff")
+    rig.start(monkeypatch)
+    until(lambda: rig.receiver.requests)
+    assert sorted(dead_letters(rig, 3), key=str) == [b"", b"\xff", b"no JSON"]
+    rig.stop()
+    assert rig.committed() == 7
+    assert rig.metrics.events == {"unmatched": 3, "dead_lettered": 3, "matched": 1}
+
+
+def test_a_failure_is_tried_again_then_parked_then_sent_from_the_database(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 0.1 s from memory; for the minute it is stored, and the offset moves; marked as due, it is sent."""
+    monkeypatch.setattr(worker_module, "DUE_EVERY", 0.2)
+    rig.subscribe("/one")
+    rig.receiver.rules["/one"] = always(Answer(500))
+    rig.write(*events(1))
+    rig.start(monkeypatch)
+    until(rig.rows)
+    assert rig.rows() == [(0, "parked", 2, "status 500")]
+    until(lambda: rig.committed() == 1)
+    del rig.receiver.rules["/one"]
+    with rig.engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = '2020-01-01 00:00:00.000000'"))
+    until(lambda: rig.rows()[0][1] == "delivered")
+    rig.stop()
+    assert rig.rows() == [(0, "delivered", 3, None)]
+    assert len({request.webhook_id for request in rig.receiver.requests}) == 1
+    assert rig.metrics.deliveries == {"retried": 1, "parked": 1, "delivered": 1}
+
+
+def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing new starts, what is open ends and is committed before the callback returns; the rest is untouched."""
+    rig.subscribe("/slow")
+    rig.receiver.rules["/slow"] = always(Answer(delay=0.5))
+    rig.write(*events(20))
+    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="8")  # one lane takes half of the slots
+    until(lambda: len(rig.receiver.requests) == 4)
+    rig.on_loop(lambda: rig.worker._revoked(rig.owned()))
+    assert rig.metrics.deliveries == {"delivered": 4}
+    assert rig.committed() == 4
+    time.sleep(0.1)
+    assert len(rig.receiver.requests) == 4
+    assert rig.rows() == []
+    rig.stop()
+    assert rig.committed() == 4
+
+
+def test_a_revoke_stores_what_does_not_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off after the drain, an open request counts as an attempt; stored and committed when the callback returns."""
+    monkeypatch.setattr(worker_module, "REVOKE_DRAIN", 0.3)
+    rig.subscribe("/hangs")
+    rig.receiver.rules["/hangs"] = always(Silence.HANG)
+    rig.write(*events(10))
+    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="4")
+    until(lambda: len(rig.receiver.requests) == 2)
+    rig.on_loop(lambda: rig.worker._revoked(rig.owned()))
+    unknown = "stopped while the request was open: its outcome is unknown"
+    assert rig.rows() == [(0, "parked", 1, unknown), (1, "parked", 1, unknown)]
+    assert rig.committed() == 2
+    assert rig.worker._transport.in_flight == 0
+
+
+def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others own them already: open requests are cut, nothing is stored, nothing committed."""
+    rig.subscribe("/hangs")
+    rig.receiver.rules["/hangs"] = always(Silence.HANG)
+    rig.write(*events(10))
+    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="4")
+    until(lambda: len(rig.receiver.requests) == 2)
+    rig.on_loop(lambda: rig.worker._lost(rig.owned()))
+    assert rig.worker._transport.in_flight == 0
+    assert rig.worker._lanes.in_flight == rig.worker._lanes.held == 0
+    began = time.monotonic()
+    rig.stop()
+    assert time.monotonic() - began < 3
+    assert rig.rows() == []
+    assert rig.committed() < 0
+    assert len(rig.receiver.requests) == 2
+
+
+def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is open is delivered, what is not begun is left; the two together send each event once."""
+    rig.subscribe("/slow")
+    rig.receiver.rules["/slow"] = always(Answer(delay=0.3))
+    bodies = events(40)
+    rig.write(*bodies)
+    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="16")
+    until(lambda: len(rig.receiver.requests) >= 8)
+    rig.stop()
+    sent = len(rig.receiver.requests)
+    assert sent < 40
+    assert rig.committed() == sent == rig.metrics.deliveries["delivered"]
+    del rig.receiver.rules["/slow"]
+    rig.start(monkeypatch)
+    until(lambda: len(rig.receiver.requests) == 40)
+    rig.stop()
+    assert sorted(request.body for request in rig.receiver.requests) == sorted(bodies)
+    assert rig.committed() == 40
+
+
+def test_without_the_subscriptions_events_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up fails: nothing is committed, the reason is said, and with the table back all arrive."""
+    rig.subscribe("/one")
+    with rig.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE webhook_subscriptions RENAME TO away"))
+    rig.write(*events(5))
+    worker = rig.start(monkeypatch)
+    until(lambda: any("no such table" in reason for reason in worker.reasons()))
+    assert rig.committed() < 0
+    with rig.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))
+    until(lambda: len(rig.receiver.requests) == 5)
+    until(lambda: not worker.reasons())
+    assert set(worker.lag()) == {(rig.topic, number) for number in range(4)}
+    rig.stop()
+    assert rig.committed() == 5
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/", "ftp://example.com/", "nonsense"])
+def test_a_url_that_cannot_work_is_given_up_and_touches_no_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Its delivery ends as exhausted, with the reason, and the offset moves."""
+    rig.subscribe("/one")
+    with rig.engine.begin() as connection:
+        connection.execute(text("INSERT INTO webhook_subscriptions (url, event_type) VALUES (:u, 'a')"), {"u": url})
+    rig.write(*events(1))
+    rig.start(monkeypatch)
+    until(lambda: rig.rows() and rig.receiver.requests)
+    rig.stop()
+    ((offset, status, attempt, error),) = rig.rows()
+    assert (offset, status, attempt) == (0, "exhausted", 1)
+    assert error
+    assert rig.committed() == 1
