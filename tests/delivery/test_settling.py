@@ -221,7 +221,7 @@ def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
 
 
 def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
-    """Queued or between two attempts, nothing more is sent to it; all of it is settled once it is held in the ledger."""
+    """Queued or between two attempts, it is not sent; it is settled once the ledger holds it."""
     retry = desk.start(offset=1)
     desk.end(retry, response(500))
     gone = desk.start(offset=0)

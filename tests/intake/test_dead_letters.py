@@ -28,10 +28,11 @@ def record(
 def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
     """The letters on a topic, whichever partition they went to."""
     consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": unique("reader"), **QUIET})
-    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    end = time.monotonic() + 15
+    while not (partitions := consumer.list_topics(topic, 10).topics[topic].partitions) and time.monotonic() < end:
+        time.sleep(0.05)  # the first letter makes the topic, and may not have yet
     consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
     found: list[Message] = []
-    end = time.monotonic() + 15
     while len(found) < number and time.monotonic() < end:
         found += [message for message in consumer.consume(100, 0.1) if message.error() is None]
     consumer.close()
