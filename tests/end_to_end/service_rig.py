@@ -281,8 +281,9 @@ class Worker:
         self.process.wait()
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP; returns when all of its threads stand still."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""
