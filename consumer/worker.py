@@ -18,9 +18,10 @@ from requests.exceptions import InvalidHeader
 
 from consumer.database import DatabaseThread, create_engine
 from consumer.delivery.fanout import Fanout
-from consumer.delivery.lanes import Admission, Delivery, Lanes, OpenRecord, StoredRow
+from consumer.delivery.lanes import Delivery, Lanes, OpenRecord, StoredRow
 from consumer.delivery.ledger import due
-from consumer.delivery.parking import Due, Parking, StoredKeys
+from consumer.delivery.parking import Parking, StoredKeys
+from consumer.delivery.recall import Recall
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
 from consumer.errors import Undecodable
@@ -45,9 +46,7 @@ POLL_RECORDS = 500
 GROWTH = 64  # requests that one turn starts beyond those that ended: each may be a new TLS connection of 0.65 ms
 COMMIT_EVERY = 0.25  # seconds
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
-DUE_EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
-DUE_SOON = 0.25  # seconds, while a lane is full: its rows come back as it empties
-TIDY_EVERY = 60.0  # seconds
+FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
 STORE_DRAIN = 5.0  # seconds for the database after that
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
@@ -77,8 +76,8 @@ class Worker:
         self._fanout: Fanout | None = None
         self._in_flight: set[Delivery] = set()
         self._ended = 0  # requests that ended in the last turn
-        self._next_commit = self._next_look = 0.0
-        self._next_tidy = monotonic() + DUE_EVERY
+        self._next_commit = 0.0
+        self._next_tidy = monotonic() + FIRST_TIDY
         self._tidy_below: dict[Place, int] = {}
         self._full_since: float | None = None
         self._received_at = 0.0
@@ -126,6 +125,7 @@ class Worker:
             clock=clock,
             monotonic=monotonic,
         )
+        self._recall = Recall(self._parking, self._lanes, self._settling, clock, monotonic)
         self._dead_letters = DeadLetters(kafka)
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
@@ -146,12 +146,15 @@ class Worker:
     def run(self) -> None:
         """Consume until `stop`. FatalKafkaError when librdkafka cannot go on: start a new process."""
         while not self._stopping:
-            self._intake(self._poll())
-            self._dispatch()
-            self._turn(self._patience())
-            self._look_for_due()
-            self._keep_house()
+            self._round()
         self._close()
+
+    def _round(self) -> None:
+        self._intake(self._poll())
+        self._dispatch()
+        self._turn(self._patience())
+        self._recall.look(self._source.partitions)
+        self._keep_house()
 
     # 1. Records become events, or dead letters.
 
@@ -275,41 +278,7 @@ class Worker:
             return 0.0
         return 0.001 if self._monotonic() - self._received_at < 1.0 else 0.005
 
-    # 4. Stored deliveries come back when they are due.
-
-    def _look_for_due(self) -> None:
-        now = self._monotonic()
-        if self._parking.next_due is not None:
-            wait = max(DUE_SOON, self._parking.next_due - self._clock())
-            self._next_look = min(self._next_look, now + wait)
-        if now < self._next_look or not self._source.partitions or self._parking.full:
-            return
-        full = self._lanes.full()
-        self._next_look = now + (DUE_SOON if full else DUE_EVERY)
-        self._parking.look_for_due(self._owned(), self._clock(), full, tuple(self._settling.rows), self._found_due)
-
-    def _owned(self) -> dict[str, list[int]]:
-        owned: dict[str, list[int]] = {}
-        for topic, number in self._source.partitions:
-            owned.setdefault(topic, []).append(number)
-        return owned
-
-    def _found_due(self, found: Due) -> None:
-        now = self._monotonic()
-        for row in found.rows:
-            place = row.event.record.topic, row.event.record.partition
-            if row.id in self._settling.rows or place in self._settling.leaving or place not in self._source.partitions:
-                continue
-            lane = self._lanes.lane(row.endpoint)
-            if self._lanes.admit(lane, len(row.event.body), now) is not Admission.QUEUE:
-                continue
-            delivery = Delivery(row.event, lane, StoredRow(row.id))
-            delivery.attempts = row.attempt
-            delivery.first_attempt_at = row.first_attempt_at
-            self._settling.rows.add(row.id)
-            self._lanes.enqueue(delivery, now)
-        if found.next_at is not None:
-            self._next_look = min(self._next_look, now + max(0.05, found.next_at - self._clock()))
+    # 4. The database is kept tidy.
 
     def _keep_house(self) -> None:
         now = self._monotonic()
@@ -331,7 +300,7 @@ class Worker:
         for partition in partitions:
             self._settling.leaving.discard((partition.topic, partition.number))
             self._load(partition)
-        self._next_look = 0.0
+        self._recall.at_once()
 
     def _load(self, partition: Partition) -> None:
         """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out."""

@@ -85,12 +85,7 @@ class World:
 
     def turn(self) -> None:
         """What `Worker.run` does each time round."""
-        worker = self.worker
-        worker._intake(worker._poll())
-        worker._dispatch()
-        worker._turn(worker._patience())
-        worker._look_for_due()
-        worker._keep_house()
+        self.worker._round()
 
     def run_job(self, thread: str) -> bool:
         """A database thread does one job, if it has any; its answer waits for the next turn."""

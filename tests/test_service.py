@@ -37,6 +37,7 @@ class Run:
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
             "KAFKA_TOPICS": "users",
             "WEBHOOK_SECRET": "secret",
+            "KAFKA_GROUP_PROTOCOL": "consumer",  # on the mock cluster a classic group takes 3 s to begin
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(self.port),
         }

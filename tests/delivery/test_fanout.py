@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.fanout import Fanout
@@ -168,6 +168,7 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
         assert settled == [0]
 
 
+@settings(max_examples=30)  # each fills lanes of a thousand
 @given(
     full=st.sets(st.integers(1, 20)),
     slow=st.booleans(),
