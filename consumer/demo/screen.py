@@ -86,8 +86,8 @@ class Screen:
             self._next = time.monotonic() + _PLAIN
             self._console.print(
                 Text(
-                    f"{seconds:3.0f} s  {published:,} of {total:,} events published; "
-                    f"deliveries: {delivered:,} made, {owed:,} owed, {dead:,} dead"
+                    f"{seconds:3.0f} s  {published:,} of {total:,} published; "
+                    f"{delivered:,} delivered, {owed:,} owed, {dead:,} dead"
                 )
             )
             return

@@ -90,7 +90,6 @@ class Source:
         self._fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}
         self._joined = self._paused = self._closing = self._rebalancing = False
-        self._held: set[Partition] = set()
         self._overtaken_until = clock()
         config = _config(kafka)
         self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
@@ -174,21 +173,9 @@ class Source:
         self._consumer.pause(_places(self.partitions.values()))
 
     def resume(self) -> None:
-        """Undo `pause`; what `pause_partition` holds stays."""
+        """Undo `pause`."""
         self._paused = False
-        self._consumer.resume(_places(each for each in self.partitions.values() if each not in self._held))
-
-    def pause_partition(self, partition: Partition) -> None:
-        """Fetch nothing from one partition; in `on_assign` this comes before its first record."""
-        self._held.add(partition)
-        if partition.owned:
-            self._consumer.pause(_places([partition]))
-
-    def resume_partition(self, partition: Partition) -> None:
-        """Undo `pause_partition`."""
-        self._held.discard(partition)
-        if partition.owned and not self._paused:
-            self._consumer.resume(_places([partition]))
+        self._consumer.resume(_places(self.partitions.values()))
 
     def commit(self) -> None:
         """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way."""
@@ -290,7 +277,6 @@ class Source:
             self._rebalancing = False
             for partition in partitions:
                 partition.owned = False
-                self._held.discard(partition)
                 self.partitions.pop((partition.topic, partition.number), None)
 
     def _owned(self, places: list[TopicPartition]) -> list[Partition]:

@@ -97,30 +97,6 @@ def test_a_partition_assigned_during_a_pause_is_paused(kafka: Kafka, join: Join)
     until(lambda: member.values == [b"1"], member)
 
 
-def test_a_partition_held_in_on_assign_gives_no_record_before(kafka: Kafka, join: Join) -> None:
-    """While a partition's stored deliveries are being looked up, no record of it arrives; a resume leaves it held."""
-    topic = kafka.topic()
-    kafka.write(topic, [b"1"])
-    member = join(kafka.settings(), [topic])
-    source = member.source
-
-    def hold(partitions: list) -> None:  # type: ignore[type-arg]
-        member.assigned.extend(partitions)
-        for partition in partitions:
-            source.pause_partition(partition)
-
-    source._callbacks = hold, *source._callbacks[1:]
-    until(lambda: member.assigned, member)
-    source.pause()
-    source.resume()
-    for _ in range(10):
-        member.turn()
-    assert member.records == []
-    for partition in member.assigned:
-        source.resume_partition(partition)
-    until(lambda: member.values == [b"1"], member)
-
-
 def test_what_a_callback_raises_comes_out_of_the_next_poll(kafka: Kafka, join: Join) -> None:
     """Inside librdkafka's poll an exception would lose the batch being fetched: it is kept, and raised by the next."""
     topic = kafka.topic()
