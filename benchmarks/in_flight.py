@@ -1,6 +1,6 @@
-"""Ten thousand requests open at once, to receivers that take a second, through one worker.
+"""Up to ten thousand requests open at once, to slow receivers, through one worker.
 
-python -m benchmarks.in_flight [EVENTS]
+python -m benchmarks.in_flight [EVENTS [DELAY_MS]]
 """
 
 import sys
@@ -13,22 +13,23 @@ SUBSCRIPTIONS = 20  # so that no lane is short of slots: the first takes half of
 IN_FLIGHT = 10_000
 
 
-def main(events: int) -> None:
+def main(events: int, delay_ms: int) -> None:
     """Deliver each event to every subscription and print what it took."""
     deliveries = events * SUBSCRIPTIONS
-    with rig.kafka() as bootstrap, rig.sink(delay_ms=1000) as receiver:
-        urls = [f"{receiver.url}/hook/{number}" for number in range(SUBSCRIPTIONS)]
+    with rig.kafka() as bootstrap, rig.sink(delay_ms=delay_ms, hosts=SUBSCRIPTIONS) as receiver:
+        urls = [f"{receiver.url}/hook".replace("127.0.0.1", f"127.0.0.{host}") for host in range(1, SUBSCRIPTIONS + 1)]
         with rig.database(urls, TYPE) as database:
             topic = f"bench-{uuid.uuid4().hex[:8]}"
             create_topic(bootstrap, topic)
             fill(bootstrap, topic, events)
             with rig.worker(bootstrap, topic, database, WEBHOOK_MAX_IN_FLIGHT=str(IN_FLIGHT)) as child:
-                used = rig.measure(child, receiver, 1, events)
+                used = rig.measure(child, receiver, 1, deliveries)
                 stats = receiver.stats()
-    print(f"{deliveries} deliveries to {SUBSCRIPTIONS} receivers that take 1 s: {stats['most_open']} open at once")
-    rate, cpu_us = used.per_second * SUBSCRIPTIONS, used.cpu_us / SUBSCRIPTIONS
-    print(f"{rate:,.0f} deliveries/s, {cpu_us:,.0f} µs of CPU each, {used.memory_mib:,.0f} MiB")
+    print(
+        f"{deliveries} deliveries to {SUBSCRIPTIONS} receivers that take {delay_ms} ms: {stats['most_open']} open at once"
+    )
+    print(f"{used.per_second:,.0f} deliveries/s, {used.cpu_us:,.0f} µs of CPU each, {used.memory_mib:,.0f} MiB")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2500)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4000, int(sys.argv[2]) if len(sys.argv) > 2 else 1000)  # noqa: PLR2004

@@ -64,7 +64,7 @@ class Sink:
             return bytes(answer.read())
 
     def count(self) -> int:
-        """Distinct webhook ids received."""
+        """Deliveries received: distinct ids, by receiver."""
         return int(self.get("/count"))
 
     def stats(self) -> dict[str, Any]:
@@ -77,15 +77,15 @@ class Sink:
 
 
 @contextmanager
-def sink(delay_ms: int = 0) -> Iterator[Sink]:
-    """A running receiver; compiled once."""
+def sink(delay_ms: int = 0, hosts: int = 1) -> Iterator[Sink]:
+    """A running receiver, on so many loopback addresses; compiled once."""
     go = shutil.which("go")
     if go is None:
         sys.exit("the benchmarks' receiver is written in Go: install go 1.22 or newer")
     CACHE.mkdir(exist_ok=True)
     subprocess.run([go, "build", "-o", CACHE / "sink", ROOT / "benchmarks" / "sink.go"], check=True)
     port = free_port()
-    with process([str(CACHE / "sink"), str(port), str(delay_ms)]):
+    with process([str(CACHE / "sink"), str(port), str(delay_ms), str(hosts)]):
         receiver = Sink(port)
         for _ in range(200):
             try:

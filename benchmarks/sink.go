@@ -1,5 +1,5 @@
 // A receiver that is faster than any sender measured here.
-// usage: sink PORT [DELAY_MS]; GET /stats, POST /reset; every other path is a delivery and answers 204.
+// usage: sink PORT [DELAY_MS [HOSTS]], on 127.0.0.1 to 127.0.0.HOSTS; GET /stats, POST /reset; every other path is a delivery and answers 204.
 // An event may carry "at":<unix ns> as its first field: the time from there to here is kept.
 package main
 
@@ -91,7 +91,7 @@ func main() {
 		total++
 		open++
 		mostOpen = max(mostOpen, open)
-		ids[r.Header.Get("webhook-id")] = struct{}{}
+		ids[r.Host+r.URL.Path+r.Header.Get("webhook-id")] = struct{}{}
 		if latency >= 0 {
 			latencies = append(latencies, latency)
 		}
@@ -104,5 +104,16 @@ func main() {
 		mu.Unlock()
 		w.WriteHeader(http.StatusNoContent)
 	})
+	hosts := 1
+	if len(os.Args) > 3 {
+		given, err := strconv.Atoi(os.Args[3])
+		if err != nil {
+			log.Fatal(err)
+		}
+		hosts = given
+	}
+	for host := 2; host <= hosts; host++ {
+		go func() { log.Fatal(http.ListenAndServe("127.0.0."+strconv.Itoa(host)+":"+os.Args[1], nil)) }()
+	}
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
 }

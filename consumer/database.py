@@ -1,5 +1,6 @@
 """The engine, what its errors mean, and the thread that statements run on."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ _SQLITE_TRANSIENT = (
     "PROTOCOL",
     "READONLY",
 )
+_CONNECTION_ID = re.compile(r" \(CONNECTION_ID=[^)]*\)")
 MIGRATE = "the tables are missing or old: run kafka-webhooks migrate"
 
 T = TypeVar("T")
@@ -201,6 +203,13 @@ def _oracle(url: sa.URL, schema: str | None) -> Engine:
         execution_options={"db_schema": schema},
     )
 
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _: object, arguments: Any, parameters: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **parameters)
+        except OSError as error:  # a host that does not resolve: the driver lets the resolver's own error through
+            raise DatabaseUnavailable(f"cannot connect to {url.host}: {error.strerror or error}") from None
+
     # First of the listeners: SQLAlchemy asks a new connection for its schema.
     @event.listens_for(engine, "connect", insert=True)
     def prepare(connection: Any, _: object) -> None:
@@ -244,6 +253,6 @@ def _code(error: BaseException | None) -> str:
 
 
 def _line(error: Exception) -> str:
-    """The driver's own first line: what SQLAlchemy adds holds the statement."""
-    text = str(getattr(error, "orig", None) or error)
-    return text.splitlines()[0] if text else type(error).__name__
+    """The driver's own text, without what differs each time and its link: what SQLAlchemy adds holds the statement."""
+    text = _CONNECTION_ID.sub("", str(getattr(error, "orig", None) or error))
+    return " ".join(line for line in text.splitlines() if not line.startswith("Help: ")) or type(error).__name__

@@ -117,7 +117,7 @@ class Deployment:
         self.database_fails(down=False)
         world.dead_letters.door_open = True
         world.source.assign([0, 1])
-        for _ in range(60):
+        for _ in range(60 + 2 * len(self.kinds)):  # lanes hold two, and what they do not hold waits to be due
             world.settle_down(4)
             while world.transport.open:
                 world.transport.answer(0, result("taken"))

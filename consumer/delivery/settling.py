@@ -71,7 +71,7 @@ class Settling:
         self._failed(delivery, outcome, now, took)
 
     def abandoned(self, delivery: Delivery) -> None:
-        """The process stops while the request is open: it counts as an attempt, and the next owner makes another."""
+        """The process stops while the request is open: it counts as an attempt of unknown outcome, the last one too."""
         delivery.attempts += 1
         self._failed(delivery, UNKNOWN, self._clock(), self._monotonic() - delivery.started_at)
 
