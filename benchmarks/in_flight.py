@@ -26,7 +26,7 @@ def main(events: int, delay_ms: int) -> None:
                 used = rig.measure(child, receiver, 1, deliveries)
                 stats = receiver.stats()
     print(
-        f"{deliveries} deliveries to {SUBSCRIPTIONS} receivers that take {delay_ms} ms: {stats['most_open']} open at once"
+        f"{deliveries} deliveries, {SUBSCRIPTIONS} receivers that take {delay_ms} ms, {stats['most_open']} open at once"
     )
     print(f"{used.per_second:,.0f} deliveries/s, {used.cpu_us:,.0f} µs of CPU each, {used.memory_mib:,.0f} MiB")
 
