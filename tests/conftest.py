@@ -12,9 +12,16 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
+from hypothesis import settings
 
 from tests.databases import engine, new_engine  # noqa: F401 (fixtures)
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+
+# No time limit for an example: a loaded machine is no failure. In CI the same examples each time, so that a change that
+# breaks nothing passes; everywhere else new ones.
+settings.register_profile("development", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "development")
 
 _missing: list[str] = []
 
