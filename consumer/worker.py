@@ -46,6 +46,7 @@ POLL_RECORDS = 500
 GROWTH = 64  # requests that one turn starts beyond those that ended: each may be a new TLS connection of 0.65 ms
 COMMIT_EVERY = 0.25  # seconds
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
+SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
 STORE_DRAIN = 5.0  # seconds for the database after that
@@ -81,6 +82,7 @@ class Worker:
         self._tidy_below: dict[Place, int] = {}
         self._full_since: float | None = None
         self._received_at = 0.0
+        self._waiting_since: float | None = None  # the oldest event waits for an answer of the database
 
         engine = create_engine(database)
         decrypt = Vault(b" ".join(database.encryption_keys).decode()).decrypt
@@ -136,7 +138,11 @@ class Worker:
     def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is. Safe to call from another thread."""
         parts = (self._source.fault, self._catalog.fault, self._parking.fault, self._dead_letters.fault)
-        return [reason for reason in parts if reason]
+        reasons = [reason for reason in parts if reason]
+        since = self._waiting_since
+        if not reasons and since is not None and self._monotonic() - since >= SLOW_DATABASE:
+            reasons.append(f"database: no answer for {self._monotonic() - since:.0f} s; events wait")
+        return reasons
 
     def lag(self) -> dict[Place, int]:
         """Records not yet committed, by partition. Safe to call from another thread."""
@@ -202,7 +208,9 @@ class Worker:
             if self._fanout is None:
                 matched = self._inbox.next()
                 if matched is None:
+                    self._waiting_since = (self._waiting_since or now) if self._inbox else None
                     return
+                self._waiting_since = None
                 self._fanout = self._opened(matched)
             elif self._fanout.advance(self._lanes, self._settling, now):
                 self._fanout = None

@@ -27,7 +27,7 @@ from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
 from consumer.matching import subscriptions
 from consumer.matching.inbox import MOST_EVENTS
-from consumer.worker import PAUSE_AFTER
+from consumer.worker import PAUSE_AFTER, SLOW_DATABASE
 from tests.databases import database
 from tests.simulation import BORN, THREADS, TOPIC, Place, Result, World
 
@@ -163,6 +163,19 @@ def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment
     world.settle_down()
     assert not world.source.paused
     assert world.committed[TOPIC, 0] == (MOST_EVENTS + 10, "")
+
+
+def test_a_database_that_does_not_answer_is_told(deployment: Deployment) -> None:
+    """A call is given up after half a minute only: /readyz says sooner that events wait, and forgets it after."""
+    world = deployment.world
+    deployment.write(0, "nobody")
+    world.turn()
+    world.turn()
+    assert world.worker.reasons() == []
+    world.now += SLOW_DATABASE
+    assert "no answer for 5 s" in world.worker.reasons()[0]
+    world.settle_down()
+    assert world.worker.reasons() == []
 
 
 def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Deployment) -> None:
