@@ -112,9 +112,9 @@ class DatabaseSettings(_Group):
     )
 
     @property
-    def encryption_keys(self) -> tuple[bytes, ...]:
-        """The Fernet keys, newest first; none where secrets are stored as they are."""
-        return tuple(self.encryption_key.get_secret_value().encode().split()) if self.encryption_key else ()
+    def encryption_keys(self) -> str:
+        """The Fernet keys, newest first, separated by spaces; empty where secrets are stored as they are."""
+        return self.encryption_key.get_secret_value() if self.encryption_key else ""
 
 
 class SigningSettings(_Group):

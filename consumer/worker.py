@@ -85,7 +85,7 @@ class Worker:
         self._waiting_since: float | None = None  # the oldest event waits for an answer of the database
 
         engine = create_engine(database)
-        decrypt = Vault(b" ".join(database.encryption_keys).decode()).decrypt
+        decrypt = Vault(database.encryption_keys).decrypt
         broken = Broken()
         secrets = tuple(map(parse_secret, delivery.secrets))
         raise_descriptor_limit()
