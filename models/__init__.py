@@ -1,7 +1,16 @@
 """The tables, as SQLAlchemy models. Imports nothing of ours; no model object leaves the module that reads its row."""
 
 from models.base import Base
-from models.delivery import ParkedDelivery, Payload, Status
+from models.delivery import ParkedDelivery, Payload, Status, StoredOperation, StoredReplay
 from models.subscription import Subscription, SubscriptionSecret
 
-__all__ = ["Base", "ParkedDelivery", "Payload", "Status", "Subscription", "SubscriptionSecret"]
+__all__ = [
+    "Base",
+    "ParkedDelivery",
+    "Payload",
+    "Status",
+    "StoredOperation",
+    "StoredReplay",
+    "Subscription",
+    "SubscriptionSecret",
+]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, Index, String, text
+from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Flag, Id, UtcTimestamp
@@ -11,18 +11,24 @@ URL_LENGTH = 2048
 EVENT_TYPE_LENGTH = 255
 REASON_LENGTH = 1000
 SECRET_LENGTH = 1000
+SCHEDULE_LENGTH = 500
+STATUSES_LENGTH = 255
 
 
 class Subscription(Base):
     """A url that gets every event of one type. `url` and `event_type` alone make a working one.
 
     Ids are never used again (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a
-    later one.
+    later one. Null in `max_in_flight`, `rate_limit` (deliveries per second), `retry_schedule` or `final_statuses`: as
+    the deployment has it. `failing_since`: no attempt has succeeded since.
     """
 
     __tablename__ = "webhook_subscriptions"
     __table_args__ = (
         CheckConstraint("enabled IN (0, 1)", name="ck_webhook_subs_enabled"),
+        CheckConstraint("ordering IN ('none', 'key')", name="ck_webhook_subs_ordering"),
+        CheckConstraint("max_in_flight >= 1", name="ck_webhook_subs_in_flight"),
+        CheckConstraint("rate_limit > 0", name="ck_webhook_subs_rate_limit"),
         Index("ix_webhook_subs_event_type", "event_type", "enabled"),
         {"sqlite_autoincrement": True},
     )
@@ -33,6 +39,12 @@ class Subscription(Base):
     created_at: Mapped[datetime | None] = mapped_column(TIMESTAMP, server_default=text("CURRENT_TIMESTAMP"))
     enabled: Mapped[int] = mapped_column(Flag, server_default=text("1"))
     disabled_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH))
+    ordering: Mapped[str] = mapped_column(String(10), server_default=text("'none'"))
+    max_in_flight: Mapped[int | None] = mapped_column(Integer)
+    rate_limit: Mapped[float | None] = mapped_column(Numeric(9, 3, asdecimal=False))
+    retry_schedule: Mapped[str | None] = mapped_column(String(SCHEDULE_LENGTH))
+    final_statuses: Mapped[str | None] = mapped_column(String(STATUSES_LENGTH))
+    failing_since: Mapped[datetime | None] = mapped_column(UtcTimestamp)
 
 
 class SubscriptionSecret(Base):

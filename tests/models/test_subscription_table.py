@@ -44,6 +44,25 @@ def test_enabled_is_zero_or_one(engine: Engine) -> None:
             connection.exec_driver_sql("UPDATE webhook_subscriptions SET enabled = 2")
 
 
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("ordering = 'Key'", "ck_webhook_subs_ordering"),
+        ("max_in_flight = 0", "ck_webhook_subs_in_flight"),
+        ("rate_limit = 0", "ck_webhook_subs_rate_limit"),
+    ],
+)
+def test_limits_that_would_stop_a_subscription_are_refused(engine: Engine, change: str, constraint: str) -> None:
+    """The database refuses what nobody can mean; by default there is no order and no limit."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        row = connection.execute(select(Subscription.__table__)).one()
+        assert (row.ordering, row.max_in_flight, row.rate_limit) == ("none", None, None)
+        assert (row.retry_schedule, row.final_statuses, row.failing_since) == (None, None, None)
+        with pytest.raises(IntegrityError, match=constraint):
+            connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET {change}")  # noqa: S608 (from above)
+
+
 def test_secrets_go_with_their_subscription(engine: Engine) -> None:
     """A secret made by plain SQL has its defaults, and a removed subscription leaves none behind."""
     with engine.begin() as connection:
