@@ -1,0 +1,153 @@
+"""How rows are written and read: the columns of each table, and values on their way in and out.
+
+Binds are called `b_…`: a column's own name is taken in INSERT and UPDATE, and some are reserved words as Oracle binds.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import BindParameter, ColumnElement, Connection, Engine, Row, Select, and_, bindparam
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
+
+from consumer.event import Event, RecordId
+from consumer.ledger.rows import Failure, Pair
+from models import ParkedDelivery, Payload, Status
+
+T = TypeVar("T")
+AnyRow = Row[*tuple[Any, ...]]
+AnySelect = Select[*tuple[Any, ...]]
+BATCH = 1000  # rows of a transaction: an array bind of this size takes some 30 ms
+RIVALS = 10  # times that another process may write one of our rows in the middle of our transaction
+OPEN = (Status.PARKED, Status.HELD, Status.BLOCKED)  # owed
+
+RECORD = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.record_offset,
+    ParkedDelivery.record_ts,
+)
+PAYLOAD_RECORD = (
+    Payload.group_id,
+    Payload.topic,
+    Payload.partition_no,
+    Payload.record_offset,
+    Payload.record_ts,
+)
+PAYLOAD = (
+    *PAYLOAD_RECORD,
+    Payload.event_type,
+    Payload.webhook_id,
+    Payload.content_type,
+    Payload.traceparent,
+    Payload.has_key,
+    Payload.body_size,
+    Payload.record_key,
+    Payload.body,  # last: Oracle takes no other value behind one that is bound as LONG (ORA-24816)
+)
+ATTEMPTS = (
+    ParkedDelivery.attempt,
+    ParkedDelivery.schedule_start,
+    ParkedDelivery.first_attempt_at,
+    ParkedDelivery.first_error,
+    ParkedDelivery.first_status,
+    ParkedDelivery.last_attempt_at,
+    ParkedDelivery.last_error,
+    ParkedDelivery.last_status,
+    ParkedDelivery.last_response,
+)
+OF_PAYLOAD = and_(*(mine == its for mine, its in zip(PAYLOAD_RECORD, RECORD, strict=True)))
+
+
+def bind(column: InstrumentedAttribute[T]) -> BindParameter[T]:
+    """A bind with the type of its column."""
+    return bindparam(f"b_{column.key}", type_=column.type)
+
+
+def is_bound(*columns: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+    """Each column has the value that is bound for it."""
+    return and_(*(column == bind(column) for column in columns))
+
+
+def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Commit `work`; begin again when a unique or a foreign key says that another process has come in between."""
+    rivals = 0
+    while True:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except IntegrityError:
+            rivals += 1
+            if rivals == RIVALS:
+                raise
+
+
+def record_binds(group: str, record: RecordId) -> dict[str, object]:
+    """The key of a record's rows."""
+    return {
+        "b_group_id": group,
+        "b_topic": record.topic,
+        "b_partition_no": record.partition,
+        "b_record_offset": record.offset,
+        "b_record_ts": record.timestamp,
+    }
+
+
+def record_of(row: AnyRow) -> RecordId:
+    """The record of a row."""
+    return RecordId(row.topic, row.partition_no, row.record_offset, row.record_ts)
+
+
+def event_of(row: AnyRow) -> Event:
+    """The event of a payload's row. Oracle keeps what is empty as NULL."""
+    key = (row.record_key or b"") if row.has_key else None
+    return Event(
+        record_of(row), row.event_type, row.webhook_id, row.body or b"", row.content_type or "", key, row.traceparent
+    )
+
+
+def pair_of(row: AnyRow) -> Pair | None:
+    """The pair of a delivery's row."""
+    return Pair(row.subscription_id, row.topic, row.partition_no, row.order_key) if row.order_key else None
+
+
+def first_of(row: AnyRow) -> Failure | None:
+    """The first attempt of a delivery's row, if it failed."""
+    if row.first_error is None or row.first_attempt_at is None:
+        return None
+    return Failure(row.first_error, row.first_status, None, row.first_attempt_at.timestamp())
+
+
+def last_of(row: AnyRow) -> Failure | None:
+    """What a delivery's row says of its last attempt, if that failed, or of why it was given up without one."""
+    if row.last_error is None:
+        return None
+    at = row.last_attempt_at or row.updated_at
+    return Failure(row.last_error, row.last_status, row.last_response, at.timestamp())
+
+
+def cut(text: str | None, length: int) -> str | None:
+    """Text that fits its column whatever the database's character set."""
+    return text.encode("ascii", "backslashreplace").decode()[:length] if text else None
+
+
+def escaped(text: str | None, length: int) -> str | None:
+    """What a stranger sent, cut and without control characters: it will be shown on terminals."""
+    return text[:length].encode("unicode_escape").decode()[:length] if text else None
+
+
+def time_of(seconds: float) -> datetime:
+    """A moment as its column takes it."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def time_or_none(seconds: float | None) -> datetime | None:
+    """A moment, if there is one."""
+    return None if seconds is None else time_of(seconds)
+
+
+def unix(moment: datetime | None) -> float | None:
+    """A moment as it is counted here."""
+    return None if moment is None else moment.timestamp()

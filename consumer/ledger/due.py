@@ -1,0 +1,50 @@
+"""What an owner of partitions must know of what is stored: what is settled, which keys wait, which topics have rows."""
+
+from sqlalchemy import Engine, func, select
+
+from consumer.database import reading
+from consumer.ledger.columns import OPEN
+from consumer.ledger.ordering import standing
+from consumer.ledger.rows import Pair
+from models import ParkedDelivery
+
+
+def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int) -> set[tuple[int, int, int]]:
+    """(offset, record timestamp, subscription) of every row at or above an offset, in any state; replays are not."""
+    statement = select(ParkedDelivery.record_offset, ParkedDelivery.record_ts, ParkedDelivery.subscription_id).where(
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+        ParkedDelivery.record_offset >= from_offset,
+        ParkedDelivery.replay == 0,
+    )
+    with reading(engine) as connection:
+        return {(row.record_offset, row.record_ts, row.subscription_id) for row in connection.execute(statement)}
+
+
+def open_pairs(engine: Engine, group: str, topic: str, partition: int, most: int) -> frozenset[Pair] | None:
+    """The pairs of a partition of which something is stored and not yet ended; None if there are more than `most`."""
+    with reading(engine) as connection:
+        rows = connection.execute(standing(group, topic, partition).limit(most + 1)).all()
+    if len(rows) > most:
+        return None
+    return frozenset(Pair(row.subscription_id, topic, partition, row.order_key) for row in rows)
+
+
+def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
+    """Each topic that has something stored and not yet ended, and the highest number of its partitions that have.
+
+    Two seeks for each topic and state, however many rows there are.
+    """
+    highest: dict[str, int] = {}
+    with reading(engine) as connection:
+        for status in OPEN:
+            here = (ParkedDelivery.group_id == group, ParkedDelivery.status == status)
+            first = select(func.min(ParkedDelivery.topic)).where(*here)
+            last = select(func.max(ParkedDelivery.partition_no)).where(*here)
+            topic = connection.scalar(first)
+            while topic is not None:
+                number = connection.scalar(last.where(ParkedDelivery.topic == topic))
+                highest[topic] = max(highest.get(topic, 0), number or 0)
+                topic = connection.scalar(first.where(ParkedDelivery.topic > topic))
+    return sorted(highest.items())

@@ -1,0 +1,117 @@
+"""The order of a key: of what is open of a Pair, only the first in the log may be due.
+
+Whoever stores or ends a row of a pair restores that in the same transaction. All of it is single seeks in
+ix_webhook_deliveries_order, however long the chain behind the first one is.
+"""
+
+from collections.abc import Collection, Iterable
+from itertools import groupby
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy.orm import aliased
+
+from consumer.database import any_of
+from consumer.ledger.columns import AnyRow, bind, is_bound, pair_of, time_of
+from consumer.ledger.rows import Pair
+from models import ParkedDelivery, Status
+
+_PAIR = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.order_key,
+    ParkedDelivery.subscription_id,
+)
+_NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
+_other = aliased(ParkedDelivery)
+
+
+def _of_the_pair(status: Status) -> ColumnElement[bool]:
+    mine = (getattr(_other, column.key) == bind(column) for column in _PAIR)
+    return and_(*mine, _other.status == status)
+
+
+def _earlier(status: Status) -> ColumnElement[bool]:
+    return exists().where(_of_the_pair(status), _other.record_offset < ParkedDelivery.record_offset)
+
+
+_first_blocked = select(func.min(_other.record_offset)).where(_of_the_pair(Status.BLOCKED)).scalar_subquery()
+_UNBLOCK = (
+    update(ParkedDelivery)
+    .where(
+        is_bound(*_PAIR),
+        ParkedDelivery.status == Status.BLOCKED,
+        ParkedDelivery.record_offset == _first_blocked,
+        ~_earlier(Status.PARKED),
+        ~_earlier(Status.HELD),
+    )
+    .values(status=Status.PARKED, next_attempt_at=_NOW, updated_at=_NOW)
+)
+_BLOCK = (
+    update(ParkedDelivery)
+    .where(
+        is_bound(*_PAIR),
+        ParkedDelivery.status == Status.PARKED,
+        or_(_earlier(Status.PARKED), _earlier(Status.HELD), _earlier(Status.BLOCKED)),
+    )
+    .values(status=Status.BLOCKED, updated_at=_NOW)
+)
+
+
+def normalise(connection: Connection, group: str, pairs: Collection[Pair], now: float) -> None:
+    """Of what is open of each pair, the first in the log is not blocked (it is due now), a later one not parked."""
+    if not pairs:
+        return
+    binds = [
+        {
+            "b_group_id": group,
+            "b_topic": pair.topic,
+            "b_partition_no": pair.partition,
+            "b_order_key": pair.key,
+            "b_subscription_id": pair.subscription_id,
+            "b_now": time_of(now),
+        }
+        for pair in sorted(pairs)
+    ]
+    connection.execute(_UNBLOCK, binds)
+    connection.execute(_BLOCK, binds)
+
+
+def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:
+    """Normalise the pairs of these rows, of whatever groups."""
+    by_group: dict[str, set[Pair]] = {}
+    for row in rows:
+        pair = pair_of(row)
+        if pair is not None:
+            by_group.setdefault(row.group_id, set()).add(pair)
+    for group, pairs in sorted(by_group.items()):
+        normalise(connection, group, pairs, now)
+
+
+def open_ones(connection: Connection, group: str, pairs: Collection[Pair]) -> frozenset[Pair]:
+    """Those of `pairs`, normalised, that have something open: then the first of it is parked or held."""
+    found: set[Pair] = set()
+    for place, here in groupby(sorted(pairs, key=_place), _place):
+        keys = sorted({pair.key for pair in here})
+        rows = connection.execute(standing(group, *place).where(any_of(ParkedDelivery.order_key.expression, keys)))
+        found.update(Pair(row.subscription_id, *place, row.order_key) for row in rows)
+    return frozenset(found.intersection(pairs))
+
+
+def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
+    """Key and subscription of each pair of a partition of which something is open."""
+    return (
+        select(ParkedDelivery.order_key, ParkedDelivery.subscription_id)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status.in_((Status.PARKED, Status.HELD)),
+            ParkedDelivery.topic == topic,
+            ParkedDelivery.partition_no == partition,
+            ParkedDelivery.order_key >= "0",  # every digest; a range, which an index serves better than IS NOT NULL
+        )
+        .distinct()
+    )
+
+
+def _place(pair: Pair) -> tuple[str, int]:
+    return pair.topic, pair.partition

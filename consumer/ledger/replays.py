@@ -1,0 +1,140 @@
+"""Replays: what one reads of the log and how far it is, moved in one transaction with the rows that it stores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from consumer.database import reading
+from consumer.ledger.columns import in_transaction, time_of, unix
+from consumer.ledger.rows import NewDelivery
+from consumer.ledger.store import in_order, insert_new
+from models import StoredReplay
+
+Place = tuple[str, int]  # topic and partition number
+
+
+class Span(NamedTuple):
+    """A part of a partition: the offsets from `begin` up to `end`, which is left out."""
+
+    topic: str
+    number: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
+
+    `spans` are what is left to read. `matched` deliveries are stored. `event_type`: None is the subscription's own.
+    """
+
+    id: int
+    group: str
+    subscription_id: int
+    since: float
+    until: float
+    event_type: str | None
+    rate: float
+    spans: tuple[Span, ...]
+    matched: int
+    created_at: float
+    finished_at: float | None
+
+
+def create(
+    engine: Engine,
+    group: str,
+    subscription_id: int,
+    since: float,
+    until: float,
+    event_type: str | None,
+    rate: float,
+    spans: Sequence[Span],
+) -> int:
+    """Note a replay that has read nothing yet, and return its id."""
+    statement = (
+        insert(StoredReplay)
+        .values(
+            group_id=group,
+            subscription_id=subscription_id,
+            since_at=time_of(since),
+            until_at=time_of(until),
+            event_type=event_type,
+            rate=rate,
+            positions=_text(spans),
+        )
+        .returning(StoredReplay.id)
+    )
+    with engine.begin() as connection:
+        return connection.execute(statement).scalar_one()
+
+
+def load(engine: Engine, replay_id: int) -> Replay | None:
+    """A replay, or None if there is none of that id."""
+    statement = select(StoredReplay.__table__).where(StoredReplay.id == replay_id)
+    with reading(engine) as connection:
+        row = connection.execute(statement).first()
+    if row is None:
+        return None
+    return Replay(
+        row.id,
+        row.group_id,
+        row.subscription_id,
+        row.since_at.timestamp(),
+        row.until_at.timestamp(),
+        row.event_type,
+        row.rate,
+        tuple(Span(*span) for span in orjson.loads(row.positions)),
+        row.matched,
+        row.created_at.timestamp(),
+        unix(row.finished_at),
+    )
+
+
+def advance(
+    engine: Engine,
+    replay_id: int,
+    group: str,
+    rows: Sequence[NewDelivery],
+    positions: Mapping[Place, int],
+    matched: int,
+    now: float,
+) -> None:
+    """Store the deliveries of what was read, and how far it was read: all of it, or nothing.
+
+    `positions` are the next offsets to read, by partition, and `matched` is the replay's new total: a repetition after
+    a lost answer changes nothing. A position only moves forward. LookupError if there is no such replay.
+    """
+
+    def work(connection: Connection) -> None:
+        stored = connection.execute(
+            select(StoredReplay.positions).where(StoredReplay.id == replay_id)
+        ).scalar_one_or_none()
+        if stored is None:
+            raise LookupError(f"there is no replay {replay_id}")
+        spans = [_read_to(Span(*span), positions) for span in orjson.loads(stored)]
+        insert_new(connection, group, in_order(rows), now)
+        connection.execute(
+            update(StoredReplay).where(StoredReplay.id == replay_id).values(matched=matched, positions=_text(spans))
+        )
+
+    in_transaction(engine, work)
+
+
+def finish(engine: Engine, replay_id: int, now: float) -> None:
+    """All of it is read and stored; the time of the first call stands."""
+    statement = update(StoredReplay).where(StoredReplay.id == replay_id, StoredReplay.finished_at.is_(None))
+    with engine.begin() as connection:
+        connection.execute(statement.values(finished_at=time_of(now)))
+
+
+def _read_to(span: Span, positions: Mapping[Place, int]) -> Span:
+    return span._replace(begin=max(span.begin, positions.get((span.topic, span.number), span.begin)))
+
+
+def _text(spans: Sequence[Span]) -> str:
+    return orjson.dumps([list(span) for span in spans]).decode()

@@ -1,0 +1,92 @@
+"""What goes into the ledger and comes out of it. Times are unix seconds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, NamedTuple
+
+from consumer.endpoint import Endpoint
+from consumer.event import Event
+
+Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every partition of it, as of an adopted topic
+
+
+class Pair(NamedTuple):
+    """An ordered subscription and a key of it, in a partition: one delivery of them is under way at a time."""
+
+    subscription_id: int
+    topic: str
+    partition: int
+    key: str
+
+
+def order_key(key: bytes) -> str:
+    """The `key` of a Pair: a digest that fits an index however long the record's key is."""
+    return blake2b(key, digest_size=16).hexdigest()
+
+
+class Failure(NamedTuple):
+    """What an attempt came to, at `at`. `response` is the start of the answer's body; it is kept escaped to ASCII."""
+
+    error: str
+    status: int | None
+    response: str | None
+    at: float
+
+
+class Operation(NamedTuple):
+    """An operational event to publish. `event_id` is the same however often it is written; `data` becomes JSON."""
+
+    type: str
+    event_id: str
+    data: Mapping[str, object]
+
+
+class NewDelivery(NamedTuple):
+    """A delivery to store.
+
+    `attempt` counts those made, `schedule_start` of them before its retry schedule began; `next_attempt_at` is for
+    `parked`. With a `pair` it waits behind what is open of that pair; a delivery of a replay has none.
+    """
+
+    event: Event
+    subscription_id: int
+    url: str
+    attempt: int
+    status: Literal["parked", "exhausted"]
+    next_attempt_at: float | None
+    first: Failure | None = None
+    last: Failure | None = None
+    pair: Pair | None = None
+    operation: Operation | None = None
+    replay: int = 0
+    schedule_start: int = 0
+
+
+class AttemptResult(NamedTuple):
+    """What came of one more attempt, ended at `at`, of the row `id` after `attempt_before` others."""
+
+    id: int
+    attempt_before: int
+    status: Literal["delivered", "parked", "exhausted"]
+    next_attempt_at: float | None
+    status_code: int | None
+    failure: Failure | None
+    at: float
+    pair: Pair | None = None
+    operation: Operation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """A stored delivery to send now. Of the `attempt` attempts made, `schedule_start` were on an older schedule."""
+
+    id: int
+    event: Event
+    endpoint: Endpoint
+    attempt: int
+    schedule_start: int
+    first: Failure | None
+    last: Failure | None
+    pair: Pair | None
+    replay: int

@@ -1,0 +1,268 @@
+"""Deliveries leave memory, and what came of a stored one is written.
+
+Each function may be repeated after any failure, a commit whose answer was lost included: a row is parked under its
+unique key, and a result names the attempt it has seen.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+
+from sqlalchemy import Connection, Engine, bindparam, exists, insert, select, update
+
+from consumer.database import any_of
+from consumer.event import Event, RecordId
+from consumer.ledger import operations
+from consumer.ledger.columns import (
+    ATTEMPTS,
+    BATCH,
+    PAYLOAD,
+    RECORD,
+    bind,
+    cut,
+    escaped,
+    in_transaction,
+    is_bound,
+    record_binds,
+    record_of,
+    time_of,
+    time_or_none,
+)
+from consumer.ledger.ordering import normalise, open_ones
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
+from models import ParkedDelivery, Payload, Status
+from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
+from models.subscription import URL_LENGTH
+
+BATCH_BYTES = 16 * 2**20
+
+_DELIVERY = (
+    *RECORD,
+    ParkedDelivery.subscription_id,
+    ParkedDelivery.replay,
+    ParkedDelivery.url,
+    ParkedDelivery.status,
+    ParkedDelivery.next_attempt_at,
+    ParkedDelivery.order_key,
+    ParkedDelivery.created_at,
+    ParkedDelivery.updated_at,
+    *ATTEMPTS,
+)
+# VALUES, not SELECT: Oracle binds a body over 32,767 bytes as LONG, which it takes in VALUES only (ORA-01461).
+_INSERT_PAYLOAD = insert(Payload).values({column.key: bind(column) for column in PAYLOAD})
+_INSERT_DELIVERY = insert(ParkedDelivery).from_select(
+    [column.key for column in _DELIVERY],
+    select(*map(bind, _DELIVERY)).where(
+        ~exists().where(is_bound(*RECORD, ParkedDelivery.subscription_id, ParkedDelivery.replay))
+    ),
+    include_defaults=False,
+)
+_SEEN = (ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.attempt == bindparam("b_attempt"))
+# A statement of its own: in COALESCE Oracle refuses to mix the column's type with the bind's (ORA-00932).
+_FIRST = (
+    update(ParkedDelivery)
+    .where(*_SEEN)
+    .values(
+        first_attempt_at=bind(ParkedDelivery.last_attempt_at),
+        first_error=bind(ParkedDelivery.last_error),
+        first_status=bind(ParkedDelivery.last_status),
+    )
+)
+_MADE = {
+    "attempt": bindparam("b_made", type_=ParkedDelivery.attempt.type),
+    "next_attempt_at": bind(ParkedDelivery.next_attempt_at),
+    "last_attempt_at": bind(ParkedDelivery.last_attempt_at),
+    "last_error": bind(ParkedDelivery.last_error),
+    "last_status": bind(ParkedDelivery.last_status),
+    "last_response": bind(ParkedDelivery.last_response),
+    "updated_at": bindparam("b_at", type_=ParkedDelivery.updated_at.type),
+}
+_RESCHEDULE = update(ParkedDelivery).where(*_SEEN).values(_MADE)
+_END = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
+
+
+def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> None:
+    """Store deliveries. One that is stored already, in whatever state, stays as it is.
+
+    When this returns, all of `rows` are committed; when it raises, some may be. One that is behind another of its pair
+    is blocked. The operation of an exhausted one is written with it, also when it had been stored before as it is here.
+    """
+    for batch in _batches(in_order(rows)):
+        in_transaction(engine, partial(insert_new, group=group, rows=batch, now=now))
+
+
+def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
+    """Write what came of attempts. A row whose attempt count a later owner has moved stays as that owner left it.
+
+    `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. The operation
+    is written only if the row is exhausted after just these attempts. Returned are the pairs, of those in `results`, of
+    which nothing is open any more.
+    """
+    return in_transaction(engine, partial(_record, group=group, results=results))
+
+
+def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
+    """Each delivery once, in one order everywhere: two processes with the same rows do not deadlock."""
+    unique = {(row.event.record, row.subscription_id, row.replay): row for row in reversed(rows)}
+    return [unique[key] for key in sorted(unique)]
+
+
+def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], now: float) -> None:
+    """Store what is not stored yet, in the transaction of `connection`.
+
+    1. Which payloads are there? 2. Insert the others. 3. Insert the rows that are not there. 4. Put their pairs in
+    order. 5. Write the operations of those that are exhausted. Between 1 and the commit another process may insert the
+    same payload or row (unique key) or delete a payload (foreign key): the database refuses, and `in_transaction`
+    begins again.
+    """
+    events = {row.event.record: row.event for row in rows}
+    missing = events.keys() - _stored_records(connection, group, events)
+    if missing:
+        connection.execute(_INSERT_PAYLOAD, [_payload_binds(group, events[record]) for record in sorted(missing)])
+    if rows:
+        connection.execute(_INSERT_DELIVERY, [_delivery_binds(group, row, now) for row in rows])
+    normalise(connection, group, {row.pair for row in rows if row.pair is not None and not row.replay}, now)
+    operations.add(connection, group, _announced(connection, group, [row for row in rows if row.operation]))
+
+
+def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
+    ordered = sorted(results, key=lambda result: result.id)
+    first = [_result_binds(result) for result in ordered if result.attempt_before == 0]
+    again = [_result_binds(result) for result in ordered if result.status == "parked"]
+    ended = [_result_binds(result) for result in ordered if result.status != "parked"]
+    for statement, binds in ((_FIRST, first), (_RESCHEDULE, again), (_END, ended)):
+        if binds:
+            connection.execute(statement, binds)
+    announced = {result.id: result for result in ordered if result.operation is not None}
+    if announced:
+        exhausted = _exhausted_after(connection, sorted(announced))
+        operations.add(
+            connection,
+            group,
+            [
+                result.operation
+                for result in announced.values()
+                if result.operation and (result.id, result.attempt_before + 1) in exhausted
+            ],
+        )
+    pairs = {result.pair for result in results if result.pair is not None}
+    if not pairs:
+        return frozenset()
+    normalise(connection, group, pairs, max(result.at for result in results))
+    return frozenset(pairs) - open_ones(connection, group, pairs)
+
+
+def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[int, int]]:
+    """Id and attempts of those that are exhausted."""
+    statement = select(ParkedDelivery.id, ParkedDelivery.attempt).where(
+        any_of(ParkedDelivery.id.expression, ids), ParkedDelivery.status == Status.EXHAUSTED
+    )
+    return {(row.id, row.attempt) for row in connection.execute(statement)}
+
+
+def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[Operation]:
+    """The operations of those that are stored just so."""
+    stored = set()
+    for (topic, partition), here in groupby(rows, lambda row: row.event.record[:2]):
+        statement = select(
+            *RECORD, ParkedDelivery.subscription_id, ParkedDelivery.replay, ParkedDelivery.attempt
+        ).where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.topic == topic,
+            ParkedDelivery.partition_no == partition,
+            any_of(ParkedDelivery.record_offset.expression, sorted({row.event.record.offset for row in here})),
+            ParkedDelivery.status == Status.EXHAUSTED,
+        )
+        for row in connection.execute(statement):
+            stored.add((record_of(row), row.subscription_id, row.replay, row.attempt))
+    return [
+        row.operation
+        for row in rows
+        if row.operation and (row.event.record, row.subscription_id, row.replay, row.attempt) in stored
+    ]
+
+
+def _batches(rows: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
+    start, size, last = 0, 0, None
+    for position, row in enumerate(rows):
+        if row.event.record != last:
+            last, size = row.event.record, size + len(row.event.body)
+        if position > start and (position - start == BATCH or size > BATCH_BYTES):
+            yield rows[start:position]
+            start, size = position, len(row.event.body)
+    if rows:
+        yield rows[start:]
+
+
+def _stored_records(connection: Connection, group: str, records: Collection[RecordId]) -> set[RecordId]:
+    stored = set()
+    for (topic, partition), ids in groupby(sorted(records), lambda record: record[:2]):
+        offsets = sorted({record.offset for record in ids})
+        statement = select(Payload.record_offset, Payload.record_ts).where(
+            Payload.group_id == group,
+            Payload.topic == topic,
+            Payload.partition_no == partition,
+            any_of(Payload.record_offset.expression, offsets),
+        )
+        for row in connection.execute(statement):
+            stored.add(RecordId(topic, partition, row.record_offset, row.record_ts))
+    return stored
+
+
+def _payload_binds(group: str, event: Event) -> dict[str, object]:
+    return record_binds(group, event.record) | {
+        "b_event_type": event.type,
+        "b_webhook_id": event.webhook_id,
+        # A header that is longer than its column would hold its partition for ever: the delivery goes without it.
+        "b_content_type": event.content_type if len(event.content_type) <= CONTENT_TYPE_LENGTH else None,
+        "b_traceparent": event.traceparent if len(event.traceparent or "") <= TRACEPARENT_LENGTH else None,
+        "b_has_key": int(event.key is not None),
+        "b_body_size": len(event.body),
+        "b_record_key": event.key,
+        "b_body": event.body,
+    }
+
+
+def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, object]:
+    first, last = row.first, row.last
+    return (
+        record_binds(group, row.event.record)
+        | {
+            "b_subscription_id": row.subscription_id,
+            "b_replay": row.replay,
+            "b_url": cut(row.url, URL_LENGTH),
+            "b_status": row.status,
+            "b_next_attempt_at": time_or_none(row.next_attempt_at),
+            "b_order_key": row.pair.key if row.pair and not row.replay else None,
+            "b_created_at": time_of(now),
+            "b_updated_at": time_of(now),
+            "b_attempt": row.attempt,
+            "b_schedule_start": row.schedule_start,
+            "b_first_attempt_at": time_of(first.at) if first else None,
+            "b_first_error": cut(first.error, ERROR_LENGTH) if first else None,
+            "b_first_status": first.status if first else None,
+        }
+        | _failure_binds(last)
+    )
+
+
+def _result_binds(result: AttemptResult) -> Mapping[str, object]:
+    return _failure_binds(result.failure) | {
+        "b_id": result.id,
+        "b_attempt": result.attempt_before,
+        "b_made": result.attempt_before + 1,
+        "b_status": result.status,
+        "b_next_attempt_at": time_or_none(result.next_attempt_at),
+        "b_last_attempt_at": time_of(result.failure.at if result.failure else result.at),
+        "b_last_status": result.status_code,
+        "b_at": time_of(result.at),
+    }
+
+
+def _failure_binds(failure: Failure | None) -> dict[str, object]:
+    return {
+        "b_last_attempt_at": time_of(failure.at) if failure else None,
+        "b_last_error": cut(failure.error, ERROR_LENGTH) if failure else None,
+        "b_last_status": failure.status if failure else None,
+        "b_last_response": escaped(failure.response, RESPONSE_LENGTH) if failure else None,
+    }

@@ -1,0 +1,279 @@
+"""Subscriptions that fail, are disabled, enabled or removed, and their rows follow; what nobody needs any more goes."""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, Update, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy.orm import aliased
+
+from consumer.database import reading
+from consumer.event import RecordId
+from consumer.ledger import operations
+from consumer.ledger.columns import (
+    BATCH,
+    OPEN,
+    PAYLOAD_RECORD,
+    RECORD,
+    AnySelect,
+    cut,
+    in_transaction,
+    is_bound,
+    record_binds,
+    record_of,
+    time_of,
+)
+from consumer.ledger.ordering import put_in_order
+from consumer.ledger.rows import Operation
+from models import ParkedDelivery, Payload, Status, Subscription
+from models.base import in_utc
+from models.subscription import REASON_LENGTH
+
+CHANGED_AT_ONCE = 5000  # rows of one transaction when many follow their subscription
+REMOVED = "the subscription was removed"
+
+_PAIR = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.subscription_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.order_key,
+)
+_DELETE_DELIVERED = delete(ParkedDelivery).where(
+    ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.DELIVERED
+)
+_DELETE_PAYLOAD = delete(Payload).where(is_bound(*PAYLOAD_RECORD), ~exists().where(is_bound(*RECORD)).correlate(None))
+
+
+class Reconciled(NamedTuple):
+    """How many rows followed their subscriptions, and how many keys were out of order."""
+
+    held: int
+    resumed: int
+    exhausted: int
+    mended: int
+
+
+def disable(
+    engine: Engine,
+    group: str,
+    subscription_id: int,
+    reason: str,
+    operation: Operation | None = None,
+    *,
+    failing_before: float | None = None,
+) -> bool:
+    """Disable a subscription and hold what is parked for it. Whether it was enabled until now.
+
+    With `failing_before` (unix seconds) only if it has failed since then or longer. The operation is written with the
+    change, so that of many workers one tells. A repetition after a lost answer holds the rows and returns False.
+    """
+
+    def change(connection: Connection) -> bool:
+        statement = update(Subscription).where(Subscription.id == subscription_id, Subscription.enabled == 1)
+        if failing_before is not None:
+            statement = statement.where(in_utc(Subscription.failing_since) <= time_of(failing_before))
+        changed = connection.execute(
+            statement.values(enabled=0, disabled_reason=cut(reason, REASON_LENGTH), failing_since=None)
+        ).rowcount
+        if changed and operation is not None:
+            operations.add(connection, group, [operation])
+        return changed == 1
+
+    changed = in_transaction(engine, change)
+    _in_batches(engine, _parked_of_disabled(subscription_id), _HOLD)
+    return changed
+
+
+def failing(engine: Engine, subscription_id: int, since: float) -> None:
+    """Nothing but failures since then (unix seconds); an earlier time that is noted stands."""
+    statement = update(Subscription).where(
+        Subscription.id == subscription_id, Subscription.enabled == 1, Subscription.failing_since.is_(None)
+    )
+    with engine.begin() as connection:
+        connection.execute(statement.values(failing_since=time_of(since)))
+
+
+def recovered(engine: Engine, group: str, subscription_id: int, operation: Operation | None = None) -> bool:
+    """An attempt has succeeded. Whether the subscription was noted as failing; then the operation is written."""
+
+    def change(connection: Connection) -> bool:
+        statement = update(Subscription).where(
+            Subscription.id == subscription_id, Subscription.failing_since.is_not(None)
+        )
+        changed = connection.execute(statement.values(failing_since=None)).rowcount
+        if changed and operation is not None:
+            operations.add(connection, group, [operation])
+        return changed == 1
+
+    return in_transaction(engine, change)
+
+
+def reconcile(engine: Engine, group: str, now: float) -> Reconciled:
+    """Let rows follow their subscriptions, however changed: disabled holds, enabled resumes, removed exhausts.
+
+    Keys of the group that somebody has put out of order by hand are mended. Sending does not depend on this (`due`
+    looks at the subscription itself); call it every minute or so.
+    """
+    return Reconciled(
+        held=_in_batches(engine, _parked_of_disabled(None), _HOLD),
+        resumed=_in_batches(engine, _HELD_OF_ENABLED, _RESUME, now),
+        exhausted=exhaust_for_removed(engine),
+        mended=_mend(engine, group, now),
+    )
+
+
+def exhaust_for_removed(engine: Engine) -> int:
+    """Give up what is owed to subscriptions that are no more. The number of rows."""
+    return _in_batches(engine, _OWED_TO_REMOVED, _EXHAUST)
+
+
+def prune(engine: Engine, group: str, topic: str, partition: int, committed: int, limit: int = BATCH) -> int:
+    """Delete delivered rows below the committed offset, and the payloads they leave unused. The number of rows.
+
+    They were kept so that a restart finds them settled; below the committed offset nobody asks any more. Nobody asks
+    for those of a replay, wherever they are.
+    """
+    statement = (
+        select(ParkedDelivery.id, *RECORD[1:])
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status == Status.DELIVERED,
+            ParkedDelivery.topic == topic,
+            ParkedDelivery.partition_no == partition,
+            or_(ParkedDelivery.record_offset < committed, ParkedDelivery.replay != 0),
+        )
+        .limit(limit)
+    )
+    with engine.begin() as connection:
+        rows = connection.execute(statement).all()
+        if rows:
+            connection.execute(_DELETE_DELIVERED, [{"b_id": row.id} for row in rows])
+            drop_payloads(connection, group, {record_of(row) for row in rows})
+    return len(rows)
+
+
+def drop_payloads(connection: Connection, group: str, records: Collection[RecordId]) -> None:
+    """Delete the payloads of these records that no delivery refers to."""
+    connection.execute(_DELETE_PAYLOAD, [record_binds(group, record) for record in sorted(records)])
+
+
+def counts(engine: Engine, group: str) -> dict[str, int]:
+    """Rows of the group by status; every status is a key."""
+    statement = (
+        select(ParkedDelivery.status, func.count().label("number"))
+        .where(ParkedDelivery.group_id == group)
+        .group_by(ParkedDelivery.status)
+    )
+    with reading(engine) as connection:
+        found = Counter({row.status: row.number for row in connection.execute(statement)})
+    return {status.value: found[status.value] for status in Status}
+
+
+def _changed(*states: Status, **values: object) -> Update:
+    """The change of one row that is still in one of these states."""
+    still = or_(*(ParkedDelivery.status == state for state in states))  # IN cannot be bound many times over
+    changed = update(ParkedDelivery).where(ParkedDelivery.id == bindparam("b_id"), still)
+    return changed.values(updated_at=func.current_timestamp(), **values)
+
+
+_HOLD = _changed(Status.PARKED, status=Status.HELD)
+_RESUME = _changed(
+    Status.HELD,
+    status=Status.PARKED,
+    next_attempt_at=bindparam("b_now", type_=ParkedDelivery.next_attempt_at.type),
+)
+_EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_attempt_at=None)
+_ROW = (ParkedDelivery.id, *_PAIR)
+_HELD_OF_ENABLED = select(*_ROW).where(
+    ParkedDelivery.subscription_id.in_(select(Subscription.id).where(Subscription.enabled == 1)),
+    ParkedDelivery.status == Status.HELD,
+)
+_seen = select(ParkedDelivery.subscription_id).distinct().subquery("seen")
+_OWED_TO_REMOVED = select(*_ROW).where(
+    ParkedDelivery.subscription_id.in_(
+        select(_seen.c.subscription_id).where(~exists().where(Subscription.id == _seen.c.subscription_id))
+    ),
+    ParkedDelivery.status.in_(OPEN),
+)
+
+
+def _parked_of_disabled(subscription_id: int | None) -> AnySelect:
+    """Of one subscription, or of all that are disabled."""
+    disabled = select(Subscription.id).where(Subscription.enabled == 0)
+    if subscription_id is not None:
+        disabled = disabled.where(Subscription.id == subscription_id)
+    return select(*_ROW).where(ParkedDelivery.subscription_id.in_(disabled), ParkedDelivery.status == Status.PARKED)
+
+
+def _in_batches(engine: Engine, rows: AnySelect, change: Update, now: float | None = None) -> int:
+    """Apply a change to all rows that call for it, some thousand in each transaction; at `now` they become due."""
+    changed = 0
+    while True:
+        with engine.begin() as connection:
+            found = connection.execute(rows.limit(CHANGED_AT_ONCE)).all()
+            if found:
+                moment = {} if now is None else {"b_now": time_of(now)}
+                changed += connection.execute(change, [{"b_id": row.id} | moment for row in found]).rowcount
+            if now is not None:
+                put_in_order(connection, found, now)
+        if len(found) < CHANGED_AT_ONCE:
+            return changed
+
+
+_earlier = aliased(ParkedDelivery)
+
+
+def _mend(engine: Engine, group: str, now: float) -> int:
+    """Put in order those pairs that a worker would never bring about."""
+    mended = 0
+    for astray in (_stuck(group), _unordered(group)):
+        while True:
+            with engine.begin() as connection:
+                found = connection.execute(astray.limit(BATCH)).all()
+                put_in_order(connection, found, now)
+            mended += len(found)
+            if len(found) < BATCH:
+                break
+    return mended
+
+
+def _stuck(group: str) -> AnySelect:
+    """Pairs that have something blocked and nothing before it."""
+    first = (
+        select(*_PAIR, func.min(ParkedDelivery.record_offset).label("record_offset"))
+        .where(ParkedDelivery.group_id == group, ParkedDelivery.status == Status.BLOCKED)
+        .group_by(*_PAIR)
+        .subquery("first_blocked")
+    )
+    before = (
+        exists().where(
+            *(getattr(_earlier, column.key) == first.c[column.key] for column in _PAIR),
+            _earlier.status == status,
+            _earlier.record_offset < first.c.record_offset,
+        )
+        for status in (Status.PARKED, Status.HELD)
+    )
+    return select(first).where(*(~each for each in before))
+
+
+def _unordered(group: str) -> AnySelect:
+    """Pairs that have something parked and something open before it."""
+    before = (
+        exists().where(
+            *(getattr(_earlier, column.key) == column for column in _PAIR),
+            _earlier.status == status,
+            _earlier.record_offset < ParkedDelivery.record_offset,
+        )
+        for status in OPEN
+    )
+    return (
+        select(*_PAIR)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status == Status.PARKED,
+            ParkedDelivery.order_key >= "0",
+            or_(*before),
+        )
+        .distinct()
+    )

@@ -1,0 +1,129 @@
+"""Rows for the ledger, and what comes out of it."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Literal
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from consumer.event import Event, RecordId
+from consumer.ledger import heads
+from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair, order_key
+
+GROUP = "webhooks"
+URL = "https://example.com/hook"
+DEFAULT = (b"default",)
+PLACES = [("t", 0), ("t", 1), ("u", 0)]
+Result = Literal["delivered", "parked", "exhausted"]
+BOOM = Failure("boom", 503, "<h1>no</h1>", 95.0)
+
+
+def make_event(offset: int, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
+    record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
+    plain = Event(record, "user.created", f"msg_{offset}", body, "application/json", None, None)
+    return plain._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def parked(event: Event, subscription: int, at: float = 100.0, *, attempt: int = 1, **more: object) -> NewDelivery:
+    failure = BOOM if attempt else None
+    row = NewDelivery(event, subscription, URL, attempt, "parked", at, failure, failure)
+    return row._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def ordered(offset: int, subscription: int, key: bytes = b"k", *, partition: int = 0, **more: object) -> NewDelivery:
+    """A delivery of an ordered subscription, not tried yet."""
+    event = make_event(offset, partition=partition, key=key)
+    row = parked(event, subscription, attempt=0, pair=pair(subscription, key, partition))
+    return row._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def pair(subscription: int, key: bytes = b"k", partition: int = 0) -> Pair:
+    return Pair(subscription, "t", partition, order_key(key))
+
+
+def find(
+    engine: Engine,
+    now: float = 1000.0,
+    *,
+    places: Sequence[tuple[str, int]] = PLACES,
+    room: int = 1000,
+    here: Collection[int] = (),
+    decrypt: Callable[[str], bytes] = str.encode,
+) -> list[DueDelivery]:
+    """What is due, of each partition and subscription the earliest first."""
+    walked = heads.walk(engine, GROUP, places, None)
+    assert walked.end is None
+    wants = [heads.Want(head, room, frozenset(here)) for head in walked.heads]
+    return heads.take(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows
+
+
+def result(row: DueDelivery, status: Result, at: float | None = None, *, error: str = "boom") -> AttemptResult:
+    """What came of one more attempt of a row, at 2000."""
+    failure = None if status == "delivered" else Failure(error, 500, "sorry", 1999.0)
+    code = 500 if failure else 200
+    return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.pair)
+
+
+def operation(number: int = 1) -> Operation:
+    return Operation("delivery.exhausted", f"op_{number}", {"subscription": 1, "error": "é"})
+
+
+def offsets(rows: Iterable[DueDelivery]) -> list[int]:
+    return [row.event.record.offset for row in rows]
+
+
+def states(engine: Engine, subscription: int | None = None) -> dict[int, str]:
+    """Offset to status."""
+    where = "" if subscription is None else f"WHERE subscription_id = {subscription}"
+    found = query(engine, f"SELECT record_offset, status FROM webhook_deliveries {where} ORDER BY id")  # noqa: S608 (a number)
+    return {row[0]: row[1] for row in found}
+
+
+def query(engine: Engine, sql: str, **binds: object) -> list[Any]:
+    """Plain SQL, as another program would ask."""
+    with engine.connect() as connection:
+        return list(connection.execute(text(sql), binds))
+
+
+def run(engine: Engine, sql: str, **binds: object) -> None:
+    """Plain SQL, as somebody at a prompt would change it."""
+    with engine.begin() as connection:
+        connection.execute(text(sql), binds)
+
+
+class LostAnswer(Exception):
+    """The commit has been made, and nobody heard of it."""
+
+
+def losing_the_answer(engine: Engine, work: Callable[[], object]) -> None:
+    """Do `work`, whose first commit is made but seems to fail."""
+    commit = engine.dialect.do_commit
+    with pytest.MonkeyPatch.context() as patch:
+
+        def lose(connection: Any) -> None:
+            commit(connection)
+            patch.undo()
+            raise LostAnswer
+
+        patch.setattr(engine.dialect, "do_commit", lose)
+        with pytest.raises(LostAnswer):
+            work()
+
+
+def plans(engine: Engine, work: Callable[[], object]) -> list[tuple[str, str]]:
+    """Each statement that `work` runs, and SQLite's plan of it."""
+    found: list[tuple[str, str]] = []
+
+    def explain(connection: Connection, _: object, statement: str, parameters: Any, __: object, many: bool) -> None:  # noqa: FBT001 (SQLAlchemy's signature)
+        if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
+            raw = connection.connection.cursor()
+            raw.execute("EXPLAIN QUERY PLAN " + statement, parameters[0] if many else parameters)
+            found.append((statement, " | ".join(row[3] for row in raw.fetchall())))
+            raw.close()
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        work()
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+    return found

@@ -1,0 +1,193 @@
+"""What the command line sees of stored deliveries, sets in motion again, and takes over from another group."""
+
+from collections import Counter
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import deliveries, due, store, upkeep
+from consumer.ledger.deliveries import Adopted, Marked, Selection
+from consumer.ledger.rows import Failure
+from consumer.matching import subscriptions
+from tests.ledger.rows_kit import (
+    BOOM,
+    GROUP,
+    URL,
+    find,
+    losing_the_answer,
+    make_event,
+    offsets,
+    ordered,
+    parked,
+    query,
+    result,
+    run,
+    states,
+)
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "user.created")
+
+
+def exhaust_all(engine: Engine) -> None:
+    store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)])
+
+
+def marked(engine: Engine, selection: Selection, now: float = 5000.0) -> list[Marked]:
+    return list(deliveries.redeliver(engine, selection, now))
+
+
+def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
+    """By group, state, subscription, event type and time of storing, page by page in the order of ids."""
+    other = subscriptions.add(engine, URL, "t")
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
+    store.park(engine, "another", [parked(make_event(9, type="t"), other)], 96.0)
+    store.record(engine, GROUP, [result(find(engine)[2], "exhausted")])
+    store.park(engine, GROUP, [parked(make_event(9), sub)], 60.0)
+    ids = {
+        "all": deliveries.find(engine, limit=10),
+        "page": deliveries.find(engine, limit=2, after_id=1),
+        "group": deliveries.find(engine, limit=10, group="another"),
+        "states": deliveries.find(engine, limit=10, statuses=("exhausted", "held")),
+        "subscription": deliveries.find(engine, limit=10, subscription=other),
+        "type": deliveries.find(engine, limit=10, event_type="t"),
+        "since": deliveries.find(engine, limit=10, group=GROUP, since=60.5),
+        "until": deliveries.find(engine, limit=10, since=60.0, until=60.5),
+        "none": deliveries.find(engine, limit=10, group=GROUP, event_type="t"),
+    }
+    assert {name: [row.id for row in rows] for name, rows in ids.items()} == {
+        "all": [1, 2, 3, 4, 5, 6],
+        "page": [2, 3],
+        "group": [5],
+        "states": [3],
+        "subscription": [5],
+        "type": [5],
+        "since": [1, 2, 3, 4],
+        "until": [6],
+        "none": [],
+    }
+
+
+def test_one_is_shown_with_all_that_is_known(engine: Engine, sub: int) -> None:
+    """The event's bytes and key, first and last failure, the last answer; None for an id that is not there."""
+    event = make_event(7, key=b"\x00k", body=b"\xff")
+    store.park(engine, GROUP, [parked(event, sub, attempt=3)], 96.0)
+    exhaust_all(engine)
+    found = deliveries.detail(engine, 1)
+    assert found is not None
+    assert found.event == event
+    shown = found.delivery
+    assert (shown.group, shown.record, shown.subscription_id, shown.url) == (GROUP, event.record, sub, URL)
+    assert (shown.status, shown.attempt, shown.next_attempt_at, shown.replay) == ("exhausted", 4, None, 0)
+    assert (shown.first, shown.last) == (BOOM._replace(response=None), Failure("boom", 500, "sorry", 1999.0))
+    assert (shown.event_type, shown.webhook_id, shown.updated_at) == ("user.created", "msg_7", 2000.0)
+    assert deliveries.detail(engine, 2) is None
+
+
+def test_one_that_was_given_up_without_an_attempt_says_why(engine: Engine, sub: int) -> None:
+    """Its subscription was removed before anything was sent."""
+    store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
+    subscriptions.remove(engine, sub)
+    upkeep.exhaust_for_removed(engine)
+    (row,) = deliveries.find(engine, limit=1)
+    assert row.first is None
+    assert row.last is not None
+    assert (row.last.error, row.last.at) == ("the subscription was removed", row.updated_at)
+
+
+def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
+    """Due now; attempts go on counting, so that a zombie is still known, and the schedule begins behind them."""
+    store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=9) for offset in range(2)], 96.0)
+    (stale, _) = find(engine)
+    exhaust_all(engine)
+    assert marked(engine, Selection(ids=[1, 77])) == [Marked((1,), 0)]
+    assert find(engine, 4999.0) == []
+    (row,) = find(engine, 5000.0)
+    assert (row.id, row.attempt, row.schedule_start) == (1, 10, 10)
+    store.record(engine, GROUP, [result(stale, "delivered")])
+    assert states(engine) == {0: "parked", 1: "exhausted"}
+    losing_the_answer(engine, lambda: marked(engine, Selection(ids=[1, 2])))
+    assert marked(engine, Selection(ids=[2, 1, 1])) == [Marked((1, 2), 0)]
+
+
+def test_redelivery_by_filter_goes_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that fit, some in each transaction, and each once, though they change their state on the way."""
+    monkeypatch.setattr(deliveries, "BATCH", 10)
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    store.park(engine, "another", [parked(make_event(1), sub)], 96.0)
+    exhaust_all(engine)
+    batches = marked(engine, Selection(group=GROUP, statuses=("exhausted",), event_type="user.created"))
+    assert [len(batch.ids) for batch in batches] == [10, 10, 5]
+    assert upkeep.counts(engine, GROUP)["parked"] == 25
+    assert marked(engine, Selection(statuses=("exhausted",))) == []
+
+
+def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
+    """Of a removed subscription: counted. Of a disabled one: held, on a new schedule once enabled. Delivered: left."""
+    gone, off, on = (subscriptions.add(engine, URL, "user.created") for _ in range(3))
+    store.park(engine, GROUP, [parked(make_event(number), number) for number in (gone, off, on)], 96.0)
+    rows = {row.endpoint.subscription_id: row for row in find(engine)}
+    store.record(
+        engine, GROUP, [result(rows[gone], "exhausted"), result(rows[off], "exhausted"), result(rows[on], "delivered")]
+    )
+    subscriptions.remove(engine, gone)
+    subscriptions.set_enabled(engine, off, enabled=False)
+    assert marked(engine, Selection()) == [Marked((2,), 1)]
+    assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
+    subscriptions.set_enabled(engine, off, enabled=True)
+    upkeep.reconcile(engine, GROUP, 6000.0)
+    (row,) = find(engine, 6000.0)
+    assert (row.attempt, row.schedule_start) == (2, 2)
+
+
+def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
+    """An exhausted one goes before what is still owed of its key; what is blocked keeps its turn."""
+    store.park(engine, GROUP, [ordered(offset, sub) for offset in range(4)], 96.0)
+    for _ in range(2):
+        store.record(engine, GROUP, [result(find(engine, 3000.0)[0], "exhausted")])
+    assert states(engine) == {0: "exhausted", 1: "exhausted", 2: "parked", 3: "blocked"}
+    assert marked(engine, Selection()) == [Marked((1, 2, 3), 0)]
+    assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked", 3: "blocked"}
+
+
+def test_progress_counts_states(engine: Engine, sub: int) -> None:
+    """A row that was pruned was delivered."""
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
+    one, two, three, _ = find(engine)
+    store.record(engine, GROUP, [result(one, "delivered"), result(two, "exhausted"), result(three, "delivered")])
+    expected = Counter({"parked": 1, "exhausted": 1, "delivered": 2})
+    assert deliveries.progress(engine, [1, 2, 3, 4]) == expected
+    upkeep.prune(engine, GROUP, "t", 0, 100)
+    assert deliveries.progress(engine, [1, 2, 3, 4]) == expected
+    assert deliveries.progress(engine, []) == Counter()
+
+
+def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all states and their payloads move, in batches; what the group has itself stays with the other."""
+    monkeypatch.setattr(deliveries, "BATCH", 10)
+    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    store.park(engine, "old", [parked(make_event(3), sub, replay=1)], 96.0)
+    store.park(engine, GROUP, [parked(make_event(3, body=b"mine"), sub, 300.0)], 96.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 4")
+    adopted = list(deliveries.adopt(engine, "old", GROUP, 200.0))
+    assert adopted == [Adopted(9, 1), Adopted(10, 0), Adopted(6, 0)]
+    assert sorted(offsets(find(engine))) == sorted([*(n for n in range(25) if n != 4), 3])
+    assert upkeep.counts(engine, "old") == {"parked": 1, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
+    assert query(engine, "SELECT group_id, count(*) FROM webhook_payloads GROUP BY group_id ORDER BY 1") == [
+        ("old", 1),
+        (GROUP, 25),
+    ]
+    assert list(deliveries.adopt(engine, "old", GROUP, 200.0)) == [Adopted(0, 1)]
+    assert len(due.settled_keys(engine, GROUP, "t", 0, 0)) == 25
+
+
+def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
+    """What the group has of a key and what it adopts are put in order together."""
+    store.park(engine, "old", [ordered(offset, sub) for offset in (1, 2, 6)], 96.0)
+    store.park(engine, GROUP, [ordered(5, sub)], 96.0)
+    losing_the_answer(engine, lambda: list(deliveries.adopt(engine, "old", GROUP, 200.0)))
+    list(deliveries.adopt(engine, "old", GROUP, 200.0))
+    assert states(engine) == {1: "parked", 2: "blocked", 5: "blocked", 6: "blocked"}
+    assert query(engine, "SELECT DISTINCT group_id FROM webhook_payloads") == [(GROUP,)]

@@ -1,0 +1,241 @@
+"""What is due, found by partition and subscription: nothing that is due is overlooked, nothing else is read."""
+
+from collections.abc import Collection, Mapping
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, event, text
+
+from consumer.ledger import store
+from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Head, Taken, Want, take, walk
+from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.matching import subscriptions
+from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
+
+NOW = 1_700_000_000.0
+PLACES = [("t", 0), ("t", 1), ("u", 0)]
+FAILURE = Failure("boom", 503, None, NOW - 5)
+Row = tuple[Head, int, float]  # whose, its offset, seconds until it is due
+
+
+def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
+    """Rows that wait, each after one attempt."""
+    store.park(
+        engine,
+        group,
+        [
+            NewDelivery(
+                make_event(offset, topic=topic, partition=partition),
+                subscription,
+                URL,
+                1,
+                "parked",
+                NOW + due,
+                FAILURE,
+                FAILURE,
+            )
+            for (topic, partition, subscription), offset, due in rows
+        ],
+        NOW,
+    )
+
+
+def taken(engine: Engine, wants: Mapping[Head, int], *here: int, now: float = NOW, most_bytes: int = 10**9) -> Taken:
+    """Ask for so many rows of these heads."""
+    return take(
+        engine,
+        GROUP,
+        [Want(head, room, frozenset(here)) for head, room in wants.items()],
+        now,
+        default_secrets=DEFAULT,
+        decrypt=decrypt,
+        most_bytes=most_bytes,
+    )
+
+
+def decrypt(stored: str) -> bytes:
+    """What is stored is the secret, or cannot be used."""
+    if stored == "unusable":
+        raise ValueError(stored)
+    return stored.encode()
+
+
+def subscribed(engine: Engine, number: int = 1) -> list[int]:
+    """The ids of so many subscriptions."""
+    return [subscriptions.add(engine, URL, "user.created") for _ in range(number)]
+
+
+def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[Head, float]:
+    """Several walks, one going on where the last has ended."""
+    heads, after = dict[Head, float](), None
+    while True:
+        part = walk(engine, GROUP, sorted(places), after, most)
+        assert len(part.heads) <= most
+        heads |= part.heads
+        if part.end is None:
+            return heads
+        assert after is None or part.end > after
+        after = part.end
+
+
+HEADS = st.tuples(st.sampled_from(["t", "u"]), st.integers(0, 1), st.integers(1, 5))
+ROWS = st.lists(st.tuples(HEADS, st.integers(-3, 3)), max_size=25)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, most=st.integers(1, 8))
+def test_a_walk_finds_each_head_with_its_first_due_time(
+    engine: Engine, rows: list[tuple[Head, int]], most: int
+) -> None:
+    """Of the partitions asked for, whatever the number of seeks that one walk may make; of this group only."""
+    _clear(engine)
+    numbered = [(head, offset, float(due)) for offset, (head, due) in enumerate(rows)]
+    park(engine, numbered)
+    park(engine, [(("t", 0, 9), 0, 0.0)], group="another")
+    expected: dict[Head, float] = {}
+    for head, _, due in numbered:
+        if head[:2] in PLACES:
+            expected[head] = min(NOW + due, expected.get(head, NOW + due))
+    assert walked(engine, PLACES, most) == expected
+    assert walked(engine, PLACES, SEEKS) == expected
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, rooms=st.dictionaries(HEADS, st.integers(1, 4), max_size=6), here=st.sets(st.integers(0, 24)))
+def test_rows_come_in_the_order_in_which_they_are_due(
+    engine: Engine, rows: list[tuple[Head, int]], rooms: dict[Head, int], here: set[int]
+) -> None:
+    """Of each head the first that are due and not here, as many as there is room for; and when to ask for the rest."""
+    _clear(engine)
+    while len(subscriptions.list_all(engine)) < 5:
+        subscribed(engine)
+    numbered = [(head, offset, float(due)) for offset, (head, due) in enumerate(rows)]
+    park(engine, numbered)
+    ids = _ids(engine)
+    found = taken(engine, rooms, *(ids[offset] for offset in here if offset in ids))
+    expected: list[int] = []
+    later: dict[Head, float] = {}
+    for head, room in rooms.items():
+        waiting = sorted((due, ids[offset], offset) for which, offset, due in numbered if which == head)
+        others = [(due, offset) for due, _, offset in waiting if offset not in here]
+        due = [offset for due, offset in others[:room] if due <= 0]
+        expected += due
+        if len(others) > len(due):
+            later[head] = NOW + others[len(due)][0]
+    assert [row.event.record.offset for row in found.rows] == expected
+    assert found.next_due == later
+    for row in found.rows:
+        assert (row.attempt, row.first, row.last) == (1, FAILURE, FAILURE)
+
+
+def test_a_row_comes_with_all_that_is_needed_to_send_it(engine: Engine) -> None:
+    """Its event as it was, whom it goes to as it is now, the attempts so far, its pair."""
+    number = subscriptions.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
+    made = make_event(3, body=b'{"n": 3}', key=b"k")
+    pair = Pair(number, "t", 0, order_key(b"k"))
+    new = NewDelivery(made, number, URL, 2, "parked", NOW, FAILURE, FAILURE, pair, schedule_start=1)
+    store.park(engine, GROUP, [new], NOW)
+    (row,) = taken(engine, {("t", 0, number): 1}).rows
+    assert row.event == made
+    assert (row.attempt, row.schedule_start, row.pair, row.replay) == (2, 1, pair, 0)
+    assert (row.endpoint.secrets, row.endpoint.ordered, row.endpoint.rate_limit) == ((b"own secret",), True, 2.0)
+
+
+def test_nothing_of_a_disabled_or_removed_subscription_comes(engine: Engine) -> None:
+    """Its head is asked again in a while: its rows are about to be held, or given up. The others go on."""
+    off, on = subscribed(engine, 2)
+    park(engine, [(("t", 0, off), 1, 0.0), (("t", 0, on), 2, 0.0), (("t", 0, 99), 3, 0.0)])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET enabled = 0 WHERE id = :id"), {"id": off})
+    found = taken(engine, {("t", 0, off): 5, ("t", 0, on): 5, ("t", 0, 99): 5})
+    assert [row.event.record.offset for row in found.rows] == [2]
+    assert found.next_due == {("t", 0, off): NOW + LATER, ("t", 0, 99): NOW + LATER}
+
+
+def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> None:
+    """By a minute, in the database: another worker would meet the same secret."""
+    (broken, fine) = subscribed(engine, 2)
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (:id, 'unusable')"), {"id": broken}
+        )
+    park(engine, [(("t", 0, broken), 1, 0.0), (("t", 0, fine), 2, 0.0)])
+    found = taken(engine, {("t", 0, broken): 5, ("t", 0, fine): 5})
+    assert [row.event.record.offset for row in found.rows] == [2]
+    assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
+    assert walk(engine, GROUP, PLACES, None).heads[("t", 0, broken)] == NOW + POSTPONED
+
+
+def test_large_bodies_come_in_parts(engine: Engine) -> None:
+    """At least one, whatever its size; a head that has more is due at once. A record's body counts once."""
+    one, two = subscribed(engine, 2)
+    for offset in range(3):
+        big = make_event(offset, body=bytes(1000))
+        for number in (one, two):
+            store.park(engine, GROUP, [NewDelivery(big, number, URL, 0, "parked", NOW)], NOW)
+    wants = {("t", 0, one): 5, ("t", 0, two): 5}
+    small = taken(engine, wants, most_bytes=10)
+    assert [row.event.record.offset for row in small.rows] == [0]
+    assert small.next_due == dict.fromkeys(wants, NOW)
+    whole = taken(engine, wants, most_bytes=3000)
+    assert len(whole.rows) == 6
+    assert whole.next_due == {}
+
+
+def test_a_row_that_ended_meanwhile_does_not_come(engine: Engine) -> None:
+    """Only what is parked: not held, not given up, not waiting for its turn."""
+    (number,) = subscribed(engine)
+    park(engine, [(("t", 0, number), offset, 0.0) for offset in range(4)])
+    with engine.begin() as connection:
+        for offset, status in ((0, "held"), (1, "blocked"), (2, "exhausted")):
+            statement = text("UPDATE webhook_deliveries SET status = :s WHERE record_offset = :o")
+            connection.execute(statement, {"s": status, "o": offset})
+    found = taken(engine, {("t", 0, number): 9})
+    assert [row.event.record.offset for row in found.rows] == [3]
+
+
+def test_the_cost_does_not_follow_what_waits(engine: Engine) -> None:
+    """Each statement seeks in the index of heads; none reads through or sorts what others own."""
+    (number,) = subscribed(engine)
+    park(engine, [(("t", 0, number), offset, 0.0) for offset in range(3)])
+    statements: list[tuple[str, object]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if "webhook_deliveries" in statement and statement.startswith("SELECT"):
+            statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    walk(engine, GROUP, PLACES, None)
+    taken(engine, {("t", 0, number): 2})
+    event.remove(engine, "before_cursor_execute", note)
+    assert len(statements) > 5
+    for statement, parameters in statements:
+        with engine.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()  # type: ignore[arg-type]
+        steps = [str(step.detail) for step in plan if "CONSTANT" not in step.detail]
+        for step in steps:
+            assert "SEARCH" in step or "LIST SUBQUERY" in step, (statement, steps)
+            assert "SCAN" not in step or "json_each" in step, (statement, steps)
+
+
+@pytest.mark.parametrize("places", [[], [("t", 0)]])
+def test_an_empty_database_costs_one_look(engine: Engine, places: list[tuple[str, int]]) -> None:
+    """However many partitions are owned: nothing waits in the whole group."""
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
+    assert walk(engine, GROUP, places * 100, None) == ({}, None)
+    assert sum("webhook_deliveries" in statement for statement in seen) == 1
+
+
+def _clear(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM webhook_deliveries"))
+        connection.execute(text("DELETE FROM webhook_payloads"))
+
+
+def _ids(engine: Engine) -> dict[int, int]:
+    """By offset."""
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT record_offset, id FROM webhook_deliveries")).all()
+        return {row.record_offset: row.id for row in found}

@@ -1,0 +1,98 @@
+"""What a worker asks of a million rows is served by an index: nothing is read through, nothing is sorted."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import due, heads, store, upkeep
+from consumer.ledger.ordering import normalise, open_ones
+from consumer.matching import subscriptions
+from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
+
+SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the index of the unique constraint
+
+
+@pytest.fixture
+def full(engine: Engine) -> Engine:
+    """Some rows of each kind."""
+    subs = [subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(3)]
+    for sub in subs:
+        store.park(engine, GROUP, [ordered(offset, sub, b"%d" % (offset % 7)) for offset in range(100)], 96.0)
+    store.record(engine, GROUP, [result(row, "delivered") for row in find(engine)[:5]])
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE id IN (SELECT max(id) FROM webhook_deliveries)")
+    return engine
+
+
+def used(engine: Engine, work: Callable[[], object]) -> list[str]:
+    """The plans of the statements on deliveries: none reads the whole table or sorts."""
+    found = [(sql, plan) for sql, plan in plans(engine, work) if "webhook_deliveries" in sql]
+    assert found
+    for sql, plan in found:
+        assert "SCAN webhook_deliveries" not in plan, (sql, plan)
+        assert "FOR ORDER BY" not in plan, (sql, plan)
+    return [plan for _, plan in found]
+
+
+def test_looking_for_due_rows(full: Engine) -> None:
+    """Each seek of the walk, and the first rows of a head, come from the index in the order it has."""
+    for plan in used(full, lambda: heads.walk(full, GROUP, [("t", 0)], None)):
+        assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
+    want = heads.Want(("t", 0, 1), 10, frozenset())
+    first, *_ = used(full, lambda: heads.take(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=str.encode))
+    assert "COVERING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND topic=?" in first
+
+
+def test_putting_a_key_in_order(full: Engine) -> None:
+    """Each part is a seek to a pair's rows of one state, up to the offset where there is one."""
+    with full.begin() as connection:
+        unblock, block = used(full, lambda: normalise(connection, GROUP, [pair(1)], 96.0))
+        (still,) = used(full, lambda: open_ones(connection, GROUP, [pair(1)]))
+    of_pair = "group_id=? AND status=? AND topic=? AND partition_no=? AND order_key=? AND subscription_id=?"
+    for plan in (unblock, block):
+        for part in plan.split(" | "):
+            if "webhook_deliveries" in part:
+                assert f"ix_webhook_deliveries_order ({of_pair}" in part, part
+    assert unblock.count(f"{of_pair} AND record_offset=?") == 1
+    assert unblock.count(f"{of_pair} AND record_offset<?") == 2
+    assert block.count(f"{of_pair} AND record_offset<?") == 3
+    assert "ix_webhook_deliveries_order (group_id=? AND status=? AND topic=? AND partition_no=? AND order_key" in still
+
+
+@pytest.mark.parametrize(
+    ("work", "index"),
+    [
+        (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50), SQLITES_OWN),
+        (
+            lambda engine: due.open_pairs(engine, GROUP, "t", 0, 100),
+            "ix_webhook_deliveries_order (group_id=? AND status=?",
+        ),
+        (lambda engine: due.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
+        (
+            lambda engine: upkeep.prune(engine, "another", "t", 0, 50),
+            "(group_id=? AND status=? AND topic=? AND partition_no=?",
+        ),
+    ],
+)
+def test_what_an_assignment_and_a_tidy_ask(full: Engine, work: Callable[[Engine], object], index: str) -> None:
+    """Settled keys, open pairs, open topics, delivered rows."""
+    for plan in used(full, lambda: work(full)):
+        assert index in plan, plan
+
+
+def test_writing(full: Engine) -> None:
+    """Parking looks under the unique key; results name the id."""
+    for plan in used(full, lambda: store.park(full, GROUP, [parked(ordered(500, 1).event, 1)], 96.0)):
+        assert SQLITES_OWN in plan or plan == "SCAN CONSTANT ROW", plan
+    (row, *_) = find(full)
+    for plan in used(full, lambda: store.record(full, GROUP, [result(row, "parked", 9000.0)])):
+        assert "INTEGER PRIMARY KEY" in plan or "ix_webhook_deliveries_order" in plan, plan
+
+
+def test_rows_that_follow_their_subscription(full: Engine) -> None:
+    """By subscription and state; what is removed is looked for in the index alone."""
+    held = used(full, lambda: upkeep.disable(full, GROUP, 2, "410"))
+    assert all("ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
+    removed = plans(full, lambda: upkeep.exhaust_for_removed(full))[0][1]
+    assert "SCAN webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_sub" in removed
+    assert "SEARCH webhook_deliveries USING INDEX ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in removed

@@ -1,0 +1,221 @@
+"""Of one subscription and key, only the first in the log may be due; what is behind it waits for its turn."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from consumer.ledger import deliveries, due, store, upkeep
+from consumer.ledger.rows import NewDelivery, order_key
+from consumer.matching import subscriptions
+from tests.ledger.rows_kit import (
+    GROUP,
+    URL,
+    find,
+    losing_the_answer,
+    make_event,
+    offsets,
+    ordered,
+    pair,
+    parked,
+    query,
+    result,
+    run,
+    states,
+)
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "user.created", ordering="key")
+
+
+def park(engine: Engine, *rows: NewDelivery, now: float = 96.0) -> None:
+    store.park(engine, GROUP, rows, now)
+
+
+def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
+    """Stored in one batch or in several, in whatever order: the lowest offset is parked, the others are blocked."""
+    park(engine, ordered(3, sub), ordered(1, sub), ordered(7, sub, b"other"))
+    park(engine, ordered(2, sub), ordered(4, sub))
+    assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked", 4: "blocked", 7: "parked"}
+    assert {row.event.record.offset: row.pair for row in find(engine)} == {1: pair(sub), 7: pair(sub, b"other")}
+
+
+def test_an_earlier_one_goes_first_though_it_comes_later(engine: Engine, sub: int) -> None:
+    """A worker that has parked a later one finds an earlier one unsettled after a crash: the later one waits again."""
+    park(engine, ordered(5, sub))
+    park(engine, ordered(3, sub))
+    assert states(engine) == {5: "blocked", 3: "parked"}
+
+
+@pytest.mark.parametrize("end", ["delivered", "exhausted"])
+def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: int, end: str) -> None:
+    """Delivered or given up; and the pair is said to be free after the last, not before."""
+    park(engine, *(ordered(offset, sub) for offset in range(3)))
+    for offset in range(3):
+        (row,) = find(engine, 3000.0)
+        assert row.event.record.offset == offset
+        assert store.record(engine, GROUP, [result(row, "parked", 2500.0)]) == frozenset()
+        (row,) = find(engine, 3000.0)
+        free = store.record(engine, GROUP, [result(row, end)])  # type: ignore[arg-type]  # one of two
+        assert free == ({pair(sub)} if offset == 2 else frozenset())
+        due_at = [next_one.next_attempt_at for next_one in deliveries.find(engine, statuses=("parked",), limit=9)]
+        assert due_at == ([] if offset == 2 else [2000.0])
+
+
+def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: Engine, sub: int) -> None:
+    """Nor does what has no key, nor what belongs to a replay or to another group."""
+    other = subscriptions.add(engine, URL, "user.created", ordering="key")
+    park(engine, ordered(1, sub), ordered(2, sub, b"b"), ordered(1, other), ordered(1, sub, partition=1))
+    park(engine, parked(make_event(3), sub), ordered(4, sub, replay=2))
+    store.park(engine, "another", [ordered(5, sub)], 96.0)
+    assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(7,)]
+    assert [row.pair for row in find(engine) if row.event.record.offset in (3, 4)] == [None, None]
+
+
+def test_an_exhausted_one_lets_the_key_go_on(engine: Engine, sub: int) -> None:
+    """Stored as given up, it blocks nobody, before or after the others were stored."""
+    park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
+    park(engine, ordered(2, sub), ordered(3, sub))
+    assert states(engine) == {1: "exhausted", 2: "parked", 3: "blocked"}
+
+
+def test_what_is_held_keeps_its_place(engine: Engine, sub: int) -> None:
+    """What is stored behind a held one waits; when the subscription is enabled again the first goes first."""
+    park(engine, ordered(1, sub), ordered(2, sub))
+    upkeep.disable(engine, GROUP, sub, "410")
+    park(engine, ordered(3, sub))
+    assert states(engine) == {1: "held", 2: "blocked", 3: "blocked"}
+    subscriptions.set_enabled(engine, sub, enabled=True)
+    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 1, 0, 0)
+    assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
+
+
+def test_of_many_held_only_one_is_resumed(engine: Engine, sub: int) -> None:
+    """Rows that somebody has set to held by hand become due one after the other."""
+    park(engine, *(ordered(offset, sub) for offset in range(3)))
+    run(engine, "UPDATE webhook_deliveries SET status = 'held'")
+    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 3, 0, 0)  # in order from the start: nothing is to be mended
+    assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked"}
+
+
+def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) -> None:
+    """The next one is unblocked once, and the pair that is free is named again."""
+    park(engine, ordered(1, sub), ordered(2, sub))
+    (first,) = find(engine)
+    losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(first, "delivered")]))
+    assert store.record(engine, GROUP, [result(first, "delivered")]) == frozenset()
+    (second,) = find(engine, 3000.0)
+    assert second.event.record.offset == 2
+    losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(second, "delivered")]))
+    assert store.record(engine, GROUP, [result(second, "delivered")]) == {pair(sub)}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE webhook_deliveries SET status = 'blocked'",
+        "UPDATE webhook_deliveries SET status = 'parked'",
+        "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 1",
+        "UPDATE webhook_deliveries SET status = 'parked' WHERE record_offset = 3",
+    ],
+)
+def test_what_somebody_put_out_of_order_is_mended(engine: Engine, sub: int, edit: str) -> None:
+    """A pair that nothing moves any more, or of which two are due, is put in order within a minute."""
+    park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
+    run(engine, edit)
+    assert upkeep.reconcile(engine, GROUP, 500.0).mended >= 1
+    assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
+    assert upkeep.reconcile(engine, GROUP, 500.0).mended == 0
+
+
+def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
+    """More than fit one batch."""
+    park(engine, *(ordered(offset, sub, b"%d" % (offset // 2)) for offset in range(4200)))
+    run(engine, "UPDATE webhook_deliveries SET status = 'blocked'")
+    assert upkeep.reconcile(engine, GROUP, 500.0).mended == 2100
+    assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(2100,)]
+
+
+def test_a_removed_first_row_frees_the_next(engine: Engine, sub: int) -> None:
+    """Somebody has deleted the row that the others waited for."""
+    park(engine, ordered(1, sub), ordered(2, sub))
+    run(engine, "DELETE FROM webhook_deliveries WHERE record_offset = 1")
+    upkeep.reconcile(engine, GROUP, 500.0)
+    assert offsets(find(engine)) == [2]
+
+
+def test_open_pairs_are_known_when_a_partition_comes(engine: Engine, sub: int) -> None:
+    """Those with something owed, held ones too; not those that have ended; None where they are more than asked for."""
+    park(engine, ordered(1, sub, b"a"), ordered(2, sub, b"a"), ordered(3, sub, b"b"), ordered(4, sub, partition=1))
+    park(engine, parked(make_event(5), sub), ordered(6, sub, b"c", replay=1))
+    (ended,) = [row for row in find(engine) if row.pair == pair(sub, b"b")]
+    store.record(engine, GROUP, [result(ended, "exhausted")])
+    assert due.open_pairs(engine, GROUP, "t", 0, 1) == frozenset((pair(sub, b"a"),))
+    upkeep.disable(engine, GROUP, sub, "410")
+    assert due.open_pairs(engine, GROUP, "t", 0, 1) == frozenset((pair(sub, b"a"),))
+    assert due.open_pairs(engine, GROUP, "t", 0, 0) is None
+    assert due.open_pairs(engine, "another", "t", 0, 0) == frozenset()
+
+
+def test_a_digest_stands_for_a_key_of_any_length() -> None:
+    """32 hexadecimal digits, the empty key's too; they are stored, so they never change."""
+    assert order_key(b"") != order_key(b"\x00")
+    assert {len(order_key(key)) for key in (b"", b"x" * 10**6)} == {32}
+    assert order_key(b"user-1") == "d6fc1c4b4ddbb4e741457d1d873d0d46"
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["park", "park", "exhaust", "delivered", "exhausted", "parked", "disable", "enable", "edit"]),
+        st.integers(0, 7),
+        st.integers(0, 1),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS)
+def test_whatever_happens_the_first_goes_first(
+    new_engine: Callable[[], Engine], steps: Sequence[tuple[str, int, int]]
+) -> None:
+    """After each step: of each pair one at most is due, the first of what is open, and something is open if any is."""
+    engine = new_engine()
+    sub = subscriptions.add(engine, URL, "user.created", ordering="key")
+    for step, offset, key in steps:
+        if step in ("park", "exhaust"):
+            status = "parked" if step == "park" else "exhausted"
+            park(engine, ordered(offset * 2 + key, sub, b"%d" % key, status=status))
+        elif step == "disable":
+            upkeep.disable(engine, GROUP, sub, "410")
+        elif step == "enable":
+            subscriptions.set_enabled(engine, sub, enabled=True)
+            upkeep.reconcile(engine, GROUP, 200.0)
+        elif step == "edit":
+            run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = :o", o=offset)
+            upkeep.reconcile(engine, GROUP, 200.0)
+        else:
+            for row in find(engine, 5000.0)[:1]:
+                free = store.record(engine, GROUP, [result(row, step, 2000.0)])  # type: ignore[arg-type]  # one of three
+                still_open = due.open_pairs(engine, GROUP, "t", 0, 10)
+                assert still_open is not None
+                assert free == {row.pair} - still_open
+        check_order(engine)
+    engine.dispose()
+    Path(str(engine.url.database)).unlink()
+
+
+def check_order(engine: Engine) -> None:
+    """The invariant, read as one would by eye."""
+    rows = query(
+        engine, "SELECT order_key, record_offset, status FROM webhook_deliveries ORDER BY order_key, record_offset"
+    )
+    for key in {row[0] for row in rows}:
+        open_ones = [status for each, _, status in rows if each == key and status in ("parked", "held", "blocked")]
+        assert "blocked" not in open_ones[:1], rows
+        assert "parked" not in open_ones[1:], rows

@@ -1,0 +1,309 @@
+"""Deliveries go in once, results are written once, and nobody overwrites what is no longer theirs."""
+
+import multiprocessing
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, event, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from consumer.ledger import deliveries, due, operations, store, upkeep
+from consumer.ledger.rows import Failure, NewDelivery
+from consumer.matching import subscriptions
+from models import ParkedDelivery, Payload
+from tests.databases import database
+from tests.ledger.rows_kit import (
+    BOOM,
+    DEFAULT,
+    GROUP,
+    URL,
+    find,
+    losing_the_answer,
+    make_event,
+    offsets,
+    operation,
+    parked,
+    query,
+    result,
+    states,
+)
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "user.created")
+
+
+def test_a_delivery_comes_back_as_it_went(engine: Engine, sub: int) -> None:
+    """Every field of event, endpoint and attempts survives, and the row's own columns say what happened."""
+    event = make_event(7, body=bytes(range(256)) * 100, key=b"user-1", traceparent="00-abc-def-01")
+    first, last = Failure("time-out", None, None, 90.125), Failure("status 503", 503, "busy", 95.5)
+    store.park(engine, GROUP, [NewDelivery(event, sub, URL, 5, "parked", 100.25, first, last, schedule_start=3)], 96.0)
+    (row,) = find(engine)
+    assert row.event == event
+    assert (row.endpoint.subscription_id, row.endpoint.url, row.endpoint.secrets) == (sub, URL, DEFAULT)
+    assert (row.attempt, row.schedule_start, row.first, row.last) == (5, 3, first, last)
+    assert (row.pair, row.replay) == (None, 0)
+    assert query(engine, "SELECT url, last_error, last_status FROM webhook_deliveries") == [(URL, "status 503", 503)]
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\x00", b"k" * 5000])
+@pytest.mark.parametrize("body", [b"", b"\x00\xff", b"x" * 1_100_000])
+def test_empty_bytes_stay_empty_bytes(engine: Engine, sub: int, key: bytes | None, body: bytes) -> None:
+    """An empty key is not no key, also where the database keeps an empty string as NULL."""
+    event = make_event(1, body=body, key=key, content_type="")
+    store.park(engine, GROUP, [parked(event, sub)], 96.0)
+    with engine.begin() as connection:  # what Oracle makes of them
+        connection.execute(update(Payload).where(Payload.body == b"").values(body=None))
+        connection.execute(update(Payload).where(Payload.record_key == b"").values(record_key=None))
+        connection.execute(update(Payload).where(Payload.content_type == "").values(content_type=None))
+    assert find(engine)[0].event == event
+
+
+def test_what_does_not_fit_a_column_does_not_hold_a_partition(engine: Engine, sub: int) -> None:
+    """Errors are cut and made ASCII; headers too long to keep are dropped; the delivery is stored."""
+    event = make_event(1, content_type="x" * 1001, traceparent="y" * 256)
+    store.park(engine, GROUP, [parked(event, sub, last=BOOM._replace(error="é" * 2000, response="é" * 3000))], 96.0)
+    (row,) = find(engine)
+    assert row.event == event._replace(content_type="", traceparent=None)
+    assert row.last == BOOM._replace(error="\\xe9" * 250, response="\\xe9" * 500)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred\r\n", "\udcff", "a\x00b", "\\", "plain"])
+def test_what_a_receiver_answered_is_harmless_on_a_terminal(engine: Engine, sub: int, text: str) -> None:
+    """Control characters, half characters and NUL are kept escaped, as visible ASCII."""
+    store.park(engine, GROUP, [parked(make_event(1), sub, last=BOOM._replace(response=text))], 96.0)
+    last = find(engine)[0].last
+    assert last is not None
+    assert last.response == text.encode("unicode_escape").decode()
+
+
+def test_parking_again_changes_nothing(engine: Engine, sub: int) -> None:
+    """After a crash the same rows are parked again: those that are there keep their state and their attempts."""
+    first, second = make_event(1), make_event(2)
+    store.park(engine, GROUP, [parked(first, sub, attempt=3), parked(first, sub)], 96.0)
+    assert [row.attempt for row in find(engine)] == [3]
+    store.record(engine, GROUP, [result(find(engine)[0], "exhausted")])
+    store.park(engine, GROUP, [parked(second, sub), parked(first, sub)], 96.0)
+    assert states(engine) == {1: "exhausted", 2: "parked"}
+
+
+def test_a_replay_is_another_delivery(engine: Engine, sub: int) -> None:
+    """The same record is stored again for a replay, once, and shares the payload; an assignment ignores it."""
+    event = make_event(1)
+    for _ in range(2):
+        store.park(engine, GROUP, [parked(event, sub), parked(event, sub, 101.0, replay=4)], 96.0)
+    assert [row.replay for row in find(engine)] == [0, 4]
+    assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)]
+    store.park(engine, GROUP, [parked(make_event(2), sub, replay=4)], 96.0)
+    assert due.settled_keys(engine, GROUP, "t", 0, 0) == {(1, 1_700_000_000_001, sub)}
+
+
+def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:
+    """All subscriptions share the bytes of a record, those that are parked later too, and in memory as well."""
+    event = make_event(1, body=b"x" * 100_000)
+    ids = [subscriptions.add(engine, URL, "user.created") for _ in range(20)]
+    store.park(engine, GROUP, [parked(event, number) for number in ids[:10]], 96.0)
+    store.park(engine, GROUP, [parked(event, number) for number in ids[10:]], 96.0)
+    rows = find(engine)
+    assert [row.endpoint.subscription_id for row in rows] == ids
+    assert len({id(row.event) for row in rows}) == 1
+    assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)]
+
+
+def test_a_re_created_topic_is_another_record(engine: Engine, sub: int) -> None:
+    """The same offset with another timestamp is another delivery, with its own bytes."""
+    old = make_event(1, body=b"old")
+    new = old._replace(record=old.record._replace(timestamp=5), body=b"new")
+    store.park(engine, GROUP, [parked(old, sub), parked(new, sub, 101.0)], 96.0)
+    assert [row.event.body for row in find(engine)] == [b"old", b"new"]
+
+
+def test_results_are_written(engine: Engine, sub: int) -> None:
+    """Delivered and exhausted rows are not due again; a rescheduled one is, later, with one attempt more."""
+    store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=offset) for offset in range(3)], 96.0)
+    done, again, dead = find(engine)
+    results = [result(dead, "exhausted", error="gone"), result(again, "parked", 3000.0), result(done, "delivered")]
+    assert store.record(engine, GROUP, results) == frozenset()
+    assert find(engine) == []
+    (row,) = find(engine, 3000.0)
+    assert (row.id, row.attempt, row.first, row.last) == (
+        again.id,
+        2,
+        BOOM._replace(response=None),
+        Failure("boom", 500, "sorry", 1999.0),
+    )
+    ended = deliveries.find(engine, statuses=("delivered", "exhausted"), limit=9)
+    assert [(row.attempt, row.next_attempt_at, row.first, row.last) for row in ended] == [
+        (1, None, None, None),
+        (3, None, BOOM._replace(response=None), Failure("gone", 500, "sorry", 1999.0)),
+    ]
+    assert query(engine, "SELECT last_status FROM webhook_deliveries WHERE status = 'delivered'") == [(200,)]
+
+
+def test_the_first_failure_is_kept(engine: Engine, sub: int) -> None:
+    """Of a row that was parked without an attempt the first result says what happened first; later ones do not."""
+    store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
+    for error in ("one", "two", "three"):
+        store.record(engine, GROUP, [result(find(engine)[0], "parked", 100.0, error=error)])
+    (row,) = find(engine)
+    assert row.first == Failure("one", 500, None, 1999.0)
+    assert row.last == Failure("three", 500, "sorry", 1999.0)
+
+
+def test_a_zombie_overwrites_nothing(engine: Engine, sub: int) -> None:
+    """A worker that has lost the partition reports an attempt of long ago: the new owner's result stands."""
+    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
+    (stale,) = find(engine)
+    store.record(engine, GROUP, [result(stale, "delivered")])
+    late = result(stale, "exhausted")._replace(operation=operation())
+    store.record(engine, GROUP, [result(stale, "parked", 1.0), late])
+    assert states(engine) == {1: "delivered"}
+    assert operations.pending(engine, GROUP, 10) == []
+
+
+def test_a_result_is_written_once(engine: Engine, sub: int) -> None:
+    """A result whose answer was lost is written again: the attempt counts once."""
+    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
+    (row,) = find(engine)
+    losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(row, "parked", 500.0)]))
+    store.record(engine, GROUP, [result(row, "parked", 500.0)])
+    assert [row.attempt for row in find(engine)] == [2]
+
+
+def test_an_attempt_that_ends_after_its_row_was_held_does_not_wake_it(engine: Engine, sub: int) -> None:
+    """A failure reported then reschedules but stays held, or given up; a success counts."""
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
+    failed, succeeded = find(engine)
+    upkeep.disable(engine, GROUP, sub, "410")
+    store.record(engine, GROUP, [result(failed, "parked", 1.0), result(succeeded, "delivered")])
+    assert states(engine) == {0: "held", 1: "delivered"}
+    subscriptions.remove(engine, sub)
+    upkeep.exhaust_for_removed(engine)
+    store.record(engine, GROUP, [result(failed, "parked", 1.0)._replace(attempt_before=2)])
+    assert states(engine)[0] == "exhausted"
+
+
+def test_an_exhausted_delivery_is_announced_with_its_row(engine: Engine, sub: int) -> None:
+    """Parked as exhausted or reported so: the event is there if the row is, once, also when the answer was lost."""
+    lost = parked(make_event(1), sub, attempt=2, status="exhausted", operation=operation(1))
+    losing_the_answer(engine, lambda: store.park(engine, GROUP, [lost], 96.0))
+    store.park(engine, GROUP, [lost, parked(make_event(2), sub)], 96.0)
+    ended = result(find(engine)[0], "exhausted")._replace(operation=operation(2))
+    losing_the_answer(engine, lambda: store.record(engine, GROUP, [ended]))
+    store.record(engine, GROUP, [ended])
+    assert [event for _, event, _ in operations.pending(engine, GROUP, 10)] == [operation(1), operation(2)]
+
+
+def test_who_finds_another_state_announces_nothing(engine: Engine, sub: int) -> None:
+    """A row that another owner has parked, with other attempts, is not given up, whatever this one wanted to store."""
+    store.park(engine, GROUP, [parked(make_event(1), sub, attempt=1)], 96.0)
+    zombie = parked(make_event(1), sub, attempt=9, status="exhausted", operation=operation())
+    store.park(engine, GROUP, [zombie], 96.0)
+    assert operations.pending(engine, GROUP, 10) == []
+
+
+def test_a_batch_that_fails_in_the_middle_is_repeated_whole(engine: Engine, sub: int) -> None:
+    """A crash between the payloads and the rows leaves neither; parking again stores all."""
+    rows = [parked(make_event(offset), sub) for offset in range(10)]
+
+    def crash(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO webhook_deliveries"):
+            raise KeyboardInterrupt
+
+    event.listen(engine, "before_cursor_execute", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.park(engine, GROUP, rows, 96.0)
+    event.remove(engine, "before_cursor_execute", crash)
+    assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(0,)]
+    store.park(engine, GROUP, rows, 96.0)
+    assert offsets(find(engine)) == list(range(10))
+
+
+def test_a_rival_in_the_middle_is_waited_out(engine: Engine, sub: int) -> None:
+    """The unique key refuses (as Oracle does when a rival has committed first): roll back and repeat, ten times."""
+    refusals = [3]
+
+    def refuse(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO webhook_deliveries") and refusals[0]:
+            refusals[0] -= 1
+            raise IntegrityError(statement, {}, sqlite3.IntegrityError("UNIQUE"))
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
+    assert refusals == [0]
+    assert offsets(find(engine)) == [1]
+    refusals[0] = 100
+    with pytest.raises(IntegrityError):
+        store.park(engine, GROUP, [parked(make_event(2), sub)], 96.0)
+    event.remove(engine, "before_cursor_execute", refuse)
+    assert refusals == [90]
+
+
+def _park_all(path: str, start: float, seed: int) -> None:
+    engine = database(Path(path))
+    time.sleep(max(0.0, start - time.time()))
+    rows = [parked(make_event(offset), number) for offset in range(300) for number in (1, 2)]
+    for batch in range(seed, seed + 6):
+        store.park(engine, GROUP, rows[batch % 6 * 100 : (batch % 6 + 1) * 100], 96.0)
+    engine.dispose()
+
+
+def test_two_processes_with_the_same_rows_leave_each_once(engine: Engine) -> None:
+    """A partition that is parked by its old and its new owner at once: every row is there, none twice."""
+    for _ in range(2):
+        subscriptions.add(engine, URL, "user.created")
+    context = multiprocessing.get_context("spawn")
+    start = time.time() + 2
+    path = str(engine.url.database)
+    workers = [context.Process(target=_park_all, args=(path, start, seed)) for seed in (0, 3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(ParkedDelivery)).scalar_one() == 600
+        assert connection.execute(select(func.count()).select_from(Payload)).scalar_one() == 300
+
+
+def test_threads_that_park_record_and_prune_lose_nothing(engine: Engine, sub: int) -> None:
+    """Owners and zombies at once: after four threads each row is in one state, and none is missing."""
+    rows = [parked(make_event(offset), sub) for offset in range(200)]
+    failures: list[BaseException] = []
+
+    def work(job: Callable[[], object]) -> None:
+        try:
+            for _ in range(5):
+                job()
+        except BaseException as error:  # noqa: BLE001 (shown by the assertion below)
+            failures.append(error)
+
+    jobs: list[Callable[[], object]] = [
+        lambda: store.park(engine, GROUP, rows, 96.0),
+        lambda: store.park(engine, GROUP, rows[::-1], 96.0),
+        lambda: store.record(engine, GROUP, [result(row, "delivered") for row in find(engine)[::2]]),
+        lambda: upkeep.prune(engine, "another", "t", 0, 1000),
+    ]
+    threads = [threading.Thread(target=work, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sum(upkeep.counts(engine, GROUP).values()) == 200
+
+
+def test_rows_are_parked_at_speed(engine: Engine, sub: int) -> None:
+    """A thousand rows of 500 bytes are one batch of some 50 ms: parking must keep up with a failing receiver."""
+    best = 0.0
+    for batch in range(3):
+        rows = [parked(make_event(batch * 1000 + number, body=b"x" * 500), sub) for number in range(1000)]
+        start = time.perf_counter()
+        store.park(engine, GROUP, rows, 96.0)
+        best = max(best, 1000 / (time.perf_counter() - start))
+    assert best > 3000, best

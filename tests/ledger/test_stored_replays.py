@@ -1,0 +1,92 @@
+"""A replay's place in the log moves with the rows that it stores."""
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from consumer.ledger import replays, store
+from consumer.ledger.replays import Replay, Span
+from consumer.matching import subscriptions
+from tests.ledger.rows_kit import GROUP, URL, find, losing_the_answer, make_event, parked, query, run
+
+SPANS = [Span("t", 0, 10, 90), Span("t", 1, 0, 5)]
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "user.created")
+
+
+@pytest.fixture
+def replay(engine: Engine, sub: int) -> int:
+    return replays.create(engine, GROUP, sub, 1000.5, 2000.25, None, 2.5, SPANS)
+
+
+def load(engine: Engine, replay: int) -> Replay:
+    found = replays.load(engine, replay)
+    assert found is not None
+    return found
+
+
+def test_a_replay_comes_back_as_it_was_noted(engine: Engine, sub: int, replay: int) -> None:
+    """Nothing is read or stored yet; an id that is not there is None."""
+    found = load(engine, replay)
+    assert (found.id, found.group, found.subscription_id, found.event_type) == (replay, GROUP, sub, None)
+    assert (found.since, found.until, found.rate, found.spans) == (1000.5, 2000.25, 2.5, tuple(SPANS))
+    assert (found.matched, found.finished_at) == (0, None)
+    assert replays.load(engine, replay + 1) is None
+
+
+def test_rows_and_positions_move_together(engine: Engine, sub: int, replay: int) -> None:
+    """After a lost answer the same step is made again and changes nothing; a position never goes back."""
+    rows = [parked(make_event(offset), sub, attempt=0, replay=replay) for offset in (11, 12)]
+
+    def step() -> None:
+        replays.advance(engine, replay, GROUP, rows, {("t", 0): 13, ("t", 1): 5}, 2, 96.0)
+
+    losing_the_answer(engine, step)
+    step()
+    assert (load(engine, replay).spans, load(engine, replay).matched) == ((Span("t", 0, 13, 90), Span("t", 1, 5, 5)), 2)
+    assert [(row.event.record.offset, row.replay) for row in find(engine)] == [(11, replay), (12, replay)]
+    replays.advance(engine, replay, GROUP, [], {("t", 0): 3}, 2, 96.0)
+    assert load(engine, replay).spans[0].begin == 13
+
+
+def test_a_step_that_fails_leaves_nothing(engine: Engine, sub: int, replay: int) -> None:
+    """A crash after the rows, before the position: neither is there."""
+
+    def crash(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("UPDATE webhook_replays"):
+            raise KeyboardInterrupt
+
+    event.listen(engine, "before_cursor_execute", crash)
+    rows = [parked(make_event(11), sub, replay=replay)]
+    with pytest.raises(KeyboardInterrupt):
+        replays.advance(engine, replay, GROUP, rows, {("t", 0): 12}, 1, 96.0)
+    event.remove(engine, "before_cursor_execute", crash)
+    assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
+    assert load(engine, replay).spans == tuple(SPANS)
+
+
+def test_a_replay_that_is_gone_stores_nothing(engine: Engine, sub: int, replay: int) -> None:
+    """Somebody has deleted it."""
+    run(engine, "DELETE FROM webhook_replays")
+    with pytest.raises(LookupError, match="no replay 1"):
+        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
+    assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
+
+
+def test_it_ends_once_and_its_id_is_not_used_again(engine: Engine, sub: int, replay: int) -> None:
+    """The first time of ending stands; rows that name a replay never come to belong to a later one."""
+    replays.finish(engine, replay, 3000.0)
+    replays.finish(engine, replay, 4000.0)
+    assert load(engine, replay).finished_at == 3000.0
+    run(engine, "DELETE FROM webhook_replays")
+    assert replays.create(engine, GROUP, sub, 0.0, 1.0, "t", 0.001, []) == replay + 1
+    assert (load(engine, replay + 1).event_type, load(engine, replay + 1).rate) == ("t", 0.001)
+
+
+def test_a_replayed_event_does_not_wait_for_its_key(engine: Engine, sub: int, replay: int) -> None:
+    """Replays are unordered: what is parked of the same record is another delivery."""
+    store.park(engine, GROUP, [parked(make_event(11), sub)], 96.0)
+    replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
+    assert [(row.replay, row.pair) for row in find(engine)] == [(0, None), (replay, None)]

@@ -1,0 +1,171 @@
+"""Rows follow their subscriptions; subscriptions that fail are noted and disabled; what nobody needs goes."""
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import due, operations, store, upkeep
+from consumer.matching import subscriptions
+from tests.ledger.rows_kit import (
+    GROUP,
+    URL,
+    find,
+    losing_the_answer,
+    make_event,
+    offsets,
+    operation,
+    ordered,
+    parked,
+    query,
+    result,
+    run,
+    states,
+)
+
+ALL = {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "user.created")
+
+
+def told(engine: Engine) -> list[str]:
+    return [event.event_id for _, event, _ in operations.pending(engine, GROUP, 100)]
+
+
+def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine: Engine, sub: int) -> None:
+    """410: nothing more is sent; enabling by plain SQL makes all due; the first reason stays, and is told once."""
+    other = subscriptions.add(engine, URL, "user.created")
+    store.park(engine, GROUP, [parked(make_event(offset), sub, 5000.0) for offset in range(3)], 96.0)
+    store.park(engine, GROUP, [parked(make_event(9), other)], 96.0)
+    assert upkeep.disable(engine, GROUP, sub, "410 Gone", operation(1))
+    assert not upkeep.disable(engine, GROUP, sub, "again", operation(2))
+    assert upkeep.counts(engine, GROUP) == ALL | {"parked": 1, "held": 3}
+    assert [(row.enabled, row.disabled_reason) for row in subscriptions.list_all(engine)] == [
+        (False, "410 Gone"),
+        (True, None),
+    ]
+    assert told(engine) == ["op_1"]
+    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 0, 0, 0)
+    run(engine, "UPDATE webhook_subscriptions SET enabled = 1")
+    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 3, 0, 0)
+    assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
+
+
+def test_disabling_whose_answer_is_lost_is_told_once_and_holds(engine: Engine, sub: int) -> None:
+    """The repetition finds it done, and holds the rows, which the first call did not come to."""
+    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
+    losing_the_answer(engine, lambda: upkeep.disable(engine, GROUP, sub, "410", operation()))
+    assert not upkeep.disable(engine, GROUP, sub, "410", operation())
+    assert (states(engine), told(engine)) == ({1: "held"}, ["op_1"])
+
+
+def test_disabled_by_sql_is_not_sent_even_before_the_rows_follow(engine: Engine, sub: int) -> None:
+    """Who looks for rows looks at the subscription too; they become held with the next reconciliation."""
+    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
+    run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
+    assert find(engine) == []
+    assert upkeep.reconcile(engine, GROUP, 1.0) == (1, 0, 0, 0)
+
+
+def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine, sub: int) -> None:
+    """From the first note on; not a second before, not one that has recovered, and only once."""
+    upkeep.failing(engine, sub, 1000.25)
+    upkeep.failing(engine, sub, 2000.0)
+    found = subscriptions.get(engine, sub)
+    assert found is not None
+    assert found.failing_since == datetime.fromtimestamp(1000.25, UTC)
+    assert not upkeep.disable(engine, GROUP, sub, "failing", operation(1), failing_before=1000.0)
+    assert upkeep.recovered(engine, GROUP, sub, operation(2))
+    assert not upkeep.recovered(engine, GROUP, sub, operation(3))
+    assert not upkeep.disable(engine, GROUP, sub, "failing", operation(4), failing_before=9000.0)
+    upkeep.failing(engine, sub, 3000.0)
+    assert upkeep.disable(engine, GROUP, sub, "failing", operation(5), failing_before=3000.0)
+    assert told(engine) == ["op_2", "op_5"]
+    found = subscriptions.get(engine, sub)
+    assert found is not None
+    assert (found.enabled, found.disabled_reason, found.failing_since) == (False, "failing", None)
+    upkeep.failing(engine, sub, 4000.0)  # a late answer
+    assert not upkeep.recovered(engine, GROUP, sub)
+
+
+def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> None:
+    """Parked, blocked and held rows are given up with that reason; delivered ones stay; nothing is announced."""
+    held, chain = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
+    store.park(engine, GROUP, [parked(make_event(2), held, 200.0), *(ordered(n, chain) for n in (3, 4))], 96.0)
+    store.record(engine, GROUP, [result(find(engine)[0], "delivered")])
+    upkeep.disable(engine, GROUP, held, "410")
+    for number in (sub, held, chain):
+        subscriptions.remove(engine, number)
+    assert upkeep.exhaust_for_removed(engine) == 4
+    assert upkeep.exhaust_for_removed(engine) == 0
+    assert states(engine) == {0: "delivered"} | dict.fromkeys((1, 2, 3, 4), "exhausted")
+    errors = query(engine, "SELECT DISTINCT last_error FROM webhook_deliveries WHERE status = 'exhausted'")
+    assert errors == [("the subscription was removed",)]
+    assert told(engine) == []
+
+
+def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscription with more rows than one transaction takes."""
+    monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 10)
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
+    upkeep.disable(engine, GROUP, sub, "410")
+    assert upkeep.counts(engine, GROUP) == ALL | {"held": 35}
+    subscriptions.remove(engine, sub)
+    assert upkeep.reconcile(engine, GROUP, 1.0).exhausted == 35
+
+
+def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) -> None:
+    """Below it nobody asks for them; their payloads go with the last row that needs them; failures stay."""
+    one, two = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    rows = [parked(make_event(offset), number) for offset in range(3) for number in (one, two)]
+    store.park(engine, GROUP, rows, 96.0)
+    found = {(row.event.record.offset, row.endpoint.subscription_id): row for row in find(engine)}
+    delivered = [(0, one), (0, two), (1, one), (2, one)]
+    store.record(engine, GROUP, [result(found[key], "delivered") for key in delivered])
+    assert upkeep.prune(engine, GROUP, "t", 0, 2, limit=2) == 2
+    assert upkeep.prune(engine, GROUP, "t", 0, 2) == 1
+    assert upkeep.prune(engine, GROUP, "t", 0, 2) == 0
+    assert {key[0] for key in due.settled_keys(engine, GROUP, "t", 0, 0)} == {1, 2}
+    assert query(engine, "SELECT record_offset FROM webhook_payloads ORDER BY 1") == [(1,), (2,)]
+    assert offsets(find(engine)) == [1, 2]
+
+
+def test_delivered_rows_of_a_replay_go_at_once(engine: Engine, sub: int) -> None:
+    """No restart asks for them, wherever the group's offset is; the payload stays while the first delivery needs it."""
+    store.park(engine, GROUP, [parked(make_event(9), sub, replay=1), parked(make_event(9), sub)], 96.0)
+    (replayed,) = [row for row in find(engine) if row.replay]
+    store.record(engine, GROUP, [result(replayed, "delivered")])
+    assert upkeep.prune(engine, GROUP, "t", 0, 0) == 1
+    assert [row.replay for row in find(engine)] == [0]
+
+
+def test_topics_with_something_open(engine: Engine, sub: int) -> None:
+    """By name, with the highest partition that has something parked, held or blocked; what has ended does not count."""
+    for topic, partition in (("t", 0), ("t", 5), ("u", 2), ("v", 3)):
+        store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
+    store.park(engine, "another", [parked(make_event(1, topic="w"), sub)], 96.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE topic = 'u'")
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE topic = 'v'")
+    run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE topic = 't' AND partition_no = 0")
+    assert due.open_topics(engine, GROUP) == [("t", 5), ("v", 3)]
+
+
+def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: int) -> None:
+    """In the order they were written, each with its data, of one group; one that waits already is not written again."""
+    for number in (2, 1):
+        subscriptions.set_enabled(engine, sub, enabled=True)
+        upkeep.disable(engine, GROUP, sub, "410", operation(number))
+    subscriptions.set_enabled(engine, sub, enabled=True)
+    upkeep.disable(engine, GROUP, sub, "410", operation(1))
+    (first, event, at), _ = operations.pending(engine, GROUP, 10)
+    assert event == operation(2)
+    assert abs(at - datetime.now(UTC).timestamp()) < 60
+    operations.forget(engine, [first])
+    operations.forget(engine, [first])
+    assert told(engine) == ["op_1"]
+    assert len(operations.pending(engine, GROUP, 1)) == 1
+    assert operations.pending(engine, "another", 10) == []
