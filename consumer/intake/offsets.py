@@ -52,6 +52,11 @@ class OffsetTracker:
         """How many records are tracked and not settled."""
         return len(self._open)
 
+    @property
+    def position(self) -> int:
+        """After the last offset seen; -1 before the first without a committed one."""
+        return self._position
+
     def track(self, offset: int) -> bool:
         """Take note of the next record. False: it was settled before the restart, skip it.
 

@@ -11,17 +11,30 @@ class Partition:
 
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
     settles into a tracker that nobody commits. `owned` turns false when the assignment ends and never true again.
-    `lag` is in records behind the end of the log, None until known.
+    `lag` is in records behind the end of the log, None until known. The log held offsets from `begin` to before `end`
+    when the assignment began; None: not known.
     """
 
-    __slots__ = ("lag", "number", "owned", "topic", "tracker")
+    __slots__ = ("begin", "end", "lag", "number", "owned", "topic", "tracker")
 
-    def __init__(self, topic: str, number: int, tracker: OffsetTracker) -> None:
+    def __init__(
+        self, topic: str, number: int, tracker: OffsetTracker, begin: int | None = None, end: int | None = None
+    ) -> None:
         self.topic = topic
         self.number = number
         self.tracker = tracker
+        self.begin = begin
+        self.end = end
         self.owned = True
         self.lag: int | None = None
+
+    def passed(self, offset: int) -> bool:
+        """Whether no record at or below `offset` is still to come.
+
+        It was read, or retention has removed it, or it is of an earlier life of the topic, which was longer.
+        """
+        read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
+        return read or (self.end is not None and offset >= self.end)
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

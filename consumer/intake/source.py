@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -17,6 +17,7 @@ from consumer.intake.commits import Commits
 from consumer.intake.offsets import OffsetTracker, WentBack
 from consumer.intake.positions import Position, read_positions
 from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.intake.topics import hidden, hides
 from consumer.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -83,7 +84,7 @@ class Source:
         self.overtaken_total = 0
         self._callbacks = on_assign, on_revoke, on_lost
         self._clock = clock
-        self._excluded = kafka.dead_letter_topic
+        self._hides = hides(kafka, topics)
         self._reachability = Reachability(kafka.bootstrap_servers)
         self._commits = Commits()
         self._failures: list[Exception] = []
@@ -91,7 +92,7 @@ class Source:
         self._faults: dict[str | None, str] = {}
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._overtaken_until = clock()
-        config = _config(kafka)
+        config = _config(kafka, topics)
         self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
         keep = self._failures.append
         try:
@@ -238,11 +239,11 @@ class Source:
         self._joined = True
         self._reachability.up()
         self._reachability.coordinator_up = True
-        wanted = [each for each in assigned if each.topic != self._excluded]
+        wanted = [each for each in assigned if not self._hides(each.topic)]
         positions = read_positions(self._consumer, wanted) if wanted else []
         # Said here and not left to the binding, so that what follows can pause. It also takes no partitions (`[]`).
         self._assign(assigned)
-        unwanted = [each for each in assigned if each.topic == self._excluded]
+        unwanted = [each for each in assigned if self._hides(each.topic)]
         if unwanted:
             self._consumer.pause(unwanted)
         for topic in {None, *(each.topic for each in assigned)}:
@@ -343,7 +344,7 @@ def _within(seconds: float, name: str, call: Callable[[], object]) -> bool:
     return not thread.is_alive()
 
 
-def _config(kafka: KafkaSettings) -> dict[str, Any]:
+def _config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
     """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
     properties, unknown = known_properties(kafka.properties)
     if unknown:
@@ -354,20 +355,20 @@ def _config(kafka: KafkaSettings) -> dict[str, Any]:
             defaults.pop(name, None)
             properties.pop(name, None)
     # To librdkafka these topics do not exist, so that no pattern finds them.
-    hidden = f"^{kafka.dead_letter_topic.replace('.', '[.]')}$"
-    ignored = ",".join(filter(None, [properties.pop("topic.blacklist", ""), hidden]))
+    properties.pop("topic.blacklist", None)
     return {
         **defaults,
         **properties,
         **_FIXED,
-        "topic.blacklist": ignored,
+        "topic.blacklist": ",".join(hidden(kafka, topics)),
         "bootstrap.servers": kafka.bootstrap_servers,
         "group.id": kafka.group_id,
     }
 
 
 def _partition(position: Position) -> Partition:
-    partition = Partition(position.topic, position.number, OffsetTracker(position.committed, position.metadata))
+    tracker = OffsetTracker(position.committed, position.metadata)
+    partition = Partition(position.topic, position.number, tracker, position.begin, position.end)
     if position.end is not None:
         begin = position.committed if position.committed is not None else position.begin
         partition.lag = max(0, position.end - begin) if begin is not None else None

@@ -1,0 +1,209 @@
+"""What the cluster's metadata says of topics: who leads the group, a worker's share, and what nobody owns any more.
+
+`TopicWatch` asks, on a thread of its own; `Topics` judges, without I/O, on the loop. Both group protocols are served
+alike: what a worker owns is what it was assigned, whoever assigned it.
+"""
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from threading import Event, Thread
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]  # not said to be exported
+
+from consumer.errors import SettingsError
+from consumer.intake.client import LibrdkafkaLog, known_properties
+from consumer.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+EVERY = 30.0  # seconds between two questions
+AGAIN = 5.0  # seconds after one that failed
+TIMEOUT = 5.0
+GONE_AFTER = 600.0  # seconds: time enough to make a topic anew
+CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; beyond, nobody saw what was there meanwhile
+
+Place = tuple[str, int]
+Counts = Mapping[str, int | None]  # topic to how many partitions it has; None: it is there, but cannot be looked into
+
+# The part of POSIX's classes that can be met in a topic's name; Python's patterns have none.
+_CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
+
+
+def hidden(kafka: KafkaSettings, names: Collection[str]) -> list[str]:
+    """Patterns of topics that no pattern of KAFKA_TOPICS finds: dead letters, Kafka's own, and those a user hides."""
+    internal = [] if any(name.startswith("__") for name in names) else ["^__"]
+    users = filter(None, kafka.properties.get("topic.blacklist", "").split(","))
+    return [f"^{kafka.dead_letter_topic.replace('.', '[.]')}$", *internal, *users]
+
+
+def hides(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]:
+    """Tells by a topic's name whether it is one of the hidden ones, which the broker assigns all the same (KIP-848)."""
+    patterns = _compiled(hidden(kafka, names))
+    return lambda topic: any(pattern.search(topic) for pattern in patterns)
+
+
+def consumes(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]:
+    """Tells by a topic's name whether the group consumes it; `names` as in KAFKA_TOPICS.
+
+    Python's patterns stand in for POSIX's and RE2's. One that is none to Python is logged and matches nothing.
+    """
+    # Classic: librdkafka searches (`^a|b` also finds `xb`). KIP-848: the broker wants the whole name to match.
+    whole = kafka.properties.get("group.protocol") == "consumer"
+    exact = frozenset(name for name in names if not name.startswith("^"))
+    patterns = [each.fullmatch if whole else each.search for each in _compiled(n for n in names if n not in exact)]
+    is_hidden = hides(kafka, names)
+    return lambda topic: (topic in exact or any(match(topic) for match in patterns)) and not is_hidden(topic)
+
+
+class Topics:
+    """Judges by the answers it is told. Seconds are those of the clock that `learn` and `gone` are given."""
+
+    def __init__(self, kafka: KafkaSettings, names: Collection[str]) -> None:
+        """`names` as in KAFKA_TOPICS."""
+        self.consumed = consumes(kafka, names)
+        self._counts: Mapping[str, int] = {}
+        self._total = 0
+        self._answered_at: float | None = None
+        # Time that runs only while answers come, so that no silence makes anything look gone; 0 is the first answer.
+        self._watched = 0.0
+        # Since when partitions are missing, in that time. Since 0: those not in here, never seen or gone for long.
+        self._missing: dict[Place, float] = {}
+        self.lowest: Place | None = None
+
+    def learn(self, answer: Counts, now: float) -> None:
+        """Take an answer of the cluster, for all its topics, that came at `now`."""
+        silence = now - self._answered_at if self._answered_at is not None else 0.0
+        self._answered_at = now
+        self._watched += silence if silence <= CONTINUOUS else 0.0
+        counts = {topic: self._counts.get(topic, 0) if number is None else number for topic, number in answer.items()}
+        if counts != self._counts:
+            self._change_to(counts)
+        self._missing = {place: since for place, since in self._missing.items() if not self._long_missing(*place)}
+
+    def leads(self, owned: Collection[Place]) -> bool:
+        """Whether the owner of these has the lowest of all consumed partitions that exist; False while unknown.
+
+        For what one worker of a group should do and none must. While partitions move there may be two, or none.
+        """
+        if self._answered_at is None or not owned:
+            return False
+        # Lower than the lowest is a topic newer than the answer. Without a lowest, rather two leads than none.
+        return self.lowest is None or min(owned) <= self.lowest
+
+    def share(self, owned: Collection[Place]) -> float:
+        """The part of all consumed partitions that these are: more than 0, at most 1, and 1 while unknown."""
+        return min(1.0, max(1, len(owned)) / self._total) if self._total else 1.0
+
+    def gone(self, topics: Iterable[Place], now: float) -> dict[str, range]:
+        """Partitions that no worker can own: for `GONE_AFTER` or longer they were in no answer.
+
+        `topics` are named with the highest partition number asked for. A topic made anew with fewer partitions has such
+        partitions too, beside those that are owned. Nothing is gone by an old answer, nor by one that knows no consumed
+        topic: this account may have lost the right to see them.
+        """
+        if self._answered_at is None or now - self._answered_at > CONTINUOUS or self.lowest is None:
+            return {}
+        found = {}
+        for topic, highest in topics:
+            # The higher a number, the earlier it went: what has been gone for long is the upper end.
+            beyond = range(self._counts.get(topic, 0), highest + 1)
+            first = next((number for number in beyond if self._long_missing(topic, number)), None)
+            if first is not None:
+                found[topic] = range(first, highest + 1)
+        return found
+
+    def _long_missing(self, topic: str, number: int) -> bool:
+        return self._watched - self._missing.get((topic, number), 0.0) >= GONE_AFTER
+
+    def _change_to(self, counts: Mapping[str, int]) -> None:
+        for topic, number in self._counts.items():
+            self._missing |= {(topic, each): self._watched for each in range(counts.get(topic, 0), number)}
+        self._counts = counts
+        ours = {topic: number for topic, number in counts.items() if number and self.consumed(topic)}
+        self.lowest = (min(ours), 0) if ours else None
+        self._total = sum(ours.values())
+
+
+class TopicWatch:
+    """Asks the cluster for its topics, at once and each half a minute; an answer is learned on the loop.
+
+    A question that fails changes nothing.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        post: Callable[[Callable[[], None]], None],
+        learn: Callable[[Counts, float], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = EVERY,
+    ) -> None:
+        """`post` takes a callback from any thread and runs it on the loop. SettingsError: a setting is refused."""
+        self._post, self._learn, self._clock, self._every = post, learn, clock, every
+        self._failing = False
+        properties, _unknown = known_properties(kafka.properties)
+        config: dict[str, Any] = {
+            "client.id": "kafka-webhooks",
+            **properties,
+            "bootstrap.servers": kafka.bootstrap_servers,
+        }
+        try:
+            self._admin = AdminClient(config, logger=LibrdkafkaLog())
+        except KafkaException as error:
+            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+        self._closing = Event()
+        # A daemon: a question under way must not keep a stopped process alive.
+        self._thread = Thread(target=self._work, name="topics", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float = 1.0) -> bool:
+        """Ask no more. False if a question is still under way after `timeout` seconds; it is left to end by itself."""
+        self._closing.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._closing.wait(self._every if self._ask() else min(AGAIN, self._every))
+
+    def _ask(self) -> bool:
+        try:
+            cluster = self._admin.list_topics(timeout=TIMEOUT)
+        except KafkaException as error:
+            if not self._failing:
+                log.warning("Kafka does not list its topics; going on with what was known", error=error.args[0].str())
+            self._failing = True
+            return False
+        finally:
+            self._admin.poll(0)  # librdkafka's log lines wait for it
+        if self._failing:
+            log.info("Kafka lists its topics again")
+        self._failing = False
+        self._post(partial(self._learn, _counts(cluster), self._clock()))
+        return True
+
+
+def _counts(cluster: ClusterMetadata) -> Counts:
+    return {
+        name: None if topic.error is not None else max(topic.partitions, default=-1) + 1
+        for name, topic in cluster.topics.items()
+    }
+
+
+def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
+    compiled = []
+    for pattern in patterns:
+        translated = re.sub(r"\[:([a-z]+):\]", lambda found: _CLASSES.get(found[1], found[0]), pattern)
+        try:
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `[[` may mean something one day
+                compiled.append(re.compile(translated))
+        except re.error as error:
+            log.warning("cannot tell which topics a pattern matches", pattern=pattern, error=str(error))
+    return compiled

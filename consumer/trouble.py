@@ -1,0 +1,51 @@
+"""Why a kind of job fails, and when it is tried again."""
+
+from collections.abc import Callable
+from typing import TypeGuard, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+BACK_OFF = (0.1, 10.0)  # seconds: the first wait, the longest
+
+T = TypeVar("T")
+
+
+class Trouble:
+    """The failures of one kind of database job since its last success. Times are monotonic seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._wait = BACK_OFF[0]
+        self._retry_at = 0.0
+        self.fault: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """It may be tried again."""
+        return self._monotonic() >= self._retry_at
+
+    def judge(self, answer: T | Exception, what: str) -> TypeGuard[T]:
+        """Take note of how a job has ended; true if it has succeeded."""
+        if isinstance(answer, Exception):
+            self.began(answer, what)
+            return False
+        self.ended()
+        return True
+
+    def began(self, error: Exception, what: str) -> None:
+        """A job has failed."""
+        self._retry_at = self._monotonic() + self._wait
+        self._wait = min(self._wait * 2, BACK_OFF[1])
+        text = f"database: {error}"
+        if text != self.fault:
+            log.error(what, error=str(error))
+        self.fault = text
+
+    def ended(self) -> None:
+        """A job has succeeded."""
+        if self.fault is not None:
+            log.info("the database answers again")
+        self._wait = BACK_OFF[0]
+        self.fault = None

@@ -1,0 +1,268 @@
+"""Operational events on their topic: what they look like, and when they count as published."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from structlog.testing import capture_logs
+
+from consumer.intake.acknowledged import LONGEST_WAIT
+from consumer.intake.announcer import Announcement, Announcer
+from consumer.intake.decode import decode
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Headers, Partition, Record
+from consumer.ledger.rows import Operation
+from consumer.settings import KafkaSettings
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET, Kafka, unique
+
+AT = 1_700_000_000.25
+Open = Callable[..., Announcer]
+
+
+def settings(kafka: Kafka, topic: str = "", *, group: str = "", **properties: str) -> KafkaSettings:
+    """Of a fresh group, with an operations topic of its own."""
+    return kafka.settings(group=group, **properties).model_copy(
+        update={"operations_topic": topic or kafka.topic(unique("operations"), partitions=4)}
+    )
+
+
+def disabled(number: int, subscription: int = 7, **data: object) -> Announcement:
+    """A subscription was disabled."""
+    content: Mapping[str, object] = {"subscription_id": subscription, "reason": "410 Gone", **data}
+    return number, Operation("subscription.disabled", f"disabled-{number}", content), AT
+
+
+def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
+    """The first events on a topic, in the order of each partition."""
+    consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": unique("reader"), **QUIET})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
+    found: list[Message] = []
+    end = time.monotonic() + 15
+    while len(found) < number and time.monotonic() < end:
+        found += [message for message in consumer.consume(100, 0.1) if message.error() is None]
+    consumer.close()
+    return found
+
+
+def served(announcer: Announcer, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Poll until `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, (announcer.pending, announcer.fault)
+        announcer.poll()
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def open_announcer() -> Iterator[Open]:
+    """Makes announcers, and closes them in the end."""
+    made: list[Announcer] = []
+
+    def make(kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> Announcer:
+        made.append(Announcer(kafka, clock=clock))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_an_event_is_a_structured_cloudevent(kafka: Kafka, open_announcer: Open) -> None:
+    """With the attributes that the specification asks for, and the header that tells what the bytes are."""
+    made = settings(kafka, group="a group/1")
+    announcer = open_announcer(made)
+    stored: list[int] = []
+    announcer.send([disabled(3)], stored.extend)
+    served(announcer, lambda: stored)
+    (message,) = read(kafka, made.operations_topic, 1)
+    assert (message.key(), message.headers()) == (b"7", [("content-type", b"application/cloudevents+json")])
+    assert orjson.loads(message.value() or b"") == {
+        "specversion": "1.0",
+        "id": "disabled-3",
+        "source": "kafka-webhooks/a%20group%2F1",
+        "type": "subscription.disabled",
+        "time": "2023-11-14T22:13:20.250Z",
+        "subject": "subscriptions/7",
+        "datacontenttype": "application/json",
+        "data": {"subscription_id": 7, "reason": "410 Gone"},
+    }
+
+
+def test_this_service_takes_it_as_an_event_of_that_type(kafka: Kafka, open_announcer: Open) -> None:
+    """Published twice it has the same webhook id: who subscribes to operational events can tell."""
+    made = settings(kafka)
+    announcer = open_announcer(made)
+    for _ in range(2):
+        announcer.send([disabled(3)], lambda _ids: None)
+        served(announcer, lambda: not announcer.pending)
+    partition = Partition("operations", 0, OffsetTracker(None))
+    events = [
+        decode(Record(partition, offset, 0, b"7", each.value(), cast("Headers", each.headers())))
+        for offset, each in enumerate(read(kafka, made.operations_topic, 2))
+    ]
+    assert {event.type for event in events} == {"subscription.disabled"}
+    assert {event.content_type for event in events} == {"application/cloudevents+json"}
+    assert len({event.webhook_id for event in events}) == 1
+    assert len(events) == 2
+
+
+def test_published_is_said_only_inside_poll_and_after_the_acknowledgement(kafka: Kafka, open_announcer: Open) -> None:
+    """Each id once, whatever number of polls it takes; meanwhile no other batch is taken."""
+    made = settings(kafka)
+    announcer = open_announcer(made)
+    stored: list[int] = []
+    announcer.send([disabled(number, number % 5) for number in range(100)], stored.extend)
+    assert len(read(kafka, made.operations_topic, 100)) == 100
+    assert (stored, announcer.pending) == ([], 100)
+    with pytest.raises(RuntimeError, match="one batch"):
+        announcer.send([disabled(100)], stored.extend)
+    served(announcer, lambda: not announcer.pending)
+    announcer.poll()
+    assert sorted(stored) == list(range(100))
+
+
+def test_events_of_one_subscription_stay_in_order(kafka: Kafka, open_announcer: Open) -> None:
+    """They have one key, so one partition, in the order they were handed over."""
+    made = settings(kafka)
+    announcer = open_announcer(made)
+    announcer.send([disabled(number, number % 5) for number in range(60)], lambda _ids: None)
+    served(announcer, lambda: not announcer.pending)
+    found: dict[bytes, list[int]] = {}
+    partitions: dict[bytes, set[int]] = {}
+    for message in read(kafka, made.operations_topic, 60):
+        key = bytes(message.key() or b"")
+        found.setdefault(key, []).append(int(orjson.loads(message.value() or b"")["id"].removeprefix("disabled-")))
+        partitions.setdefault(key, set()).add(message.partition() or 0)
+    assert found == {b"%d" % key: list(range(key, 60, 5)) for key in range(5)}
+    assert all(len(each) == 1 for each in partitions.values())
+
+
+def test_an_event_of_no_subscription_is_published_too(kafka: Kafka, open_announcer: Open) -> None:
+    """Without key and subject."""
+    made = settings(kafka)
+    announcer = open_announcer(made)
+    announcer.send([(1, Operation("test", "x", {"a": 1}), AT)], lambda _ids: None)
+    served(announcer, lambda: not announcer.pending)
+    (message,) = read(kafka, made.operations_topic, 1)
+    assert message.key() is None
+    assert "subject" not in orjson.loads(message.value() or b"")
+
+
+@pytest.mark.kafka
+def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open_announcer: Open) -> None:
+    """Said once in the log; nothing spins, nothing is acknowledged, and the batch can be handed over anew."""
+    made = settings(
+        real_kafka,
+        unique("missing"),
+        allow_auto_create_topics="false",
+        topic_metadata_propagation_max_ms="300",
+    )
+    announcer = open_announcer(made)
+    stored: list[int] = []
+    begin = time.process_time()
+    with capture_logs() as logs:
+        for _ in range(3):
+            announcer.send([disabled(number) for number in range(50)], stored.extend)
+            served(announcer, lambda: not announcer.pending)
+    assert time.process_time() - begin < 1
+    assert stored == []
+    assert f"operations topic {made.operations_topic}" in (announcer.fault or "")
+    assert "create it, or set KAFKA_OPERATIONS_TOPIC" in (announcer.fault or "")
+    assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
+    real_kafka.topic(made.operations_topic)
+    end = time.monotonic() + 15
+    while not stored and time.monotonic() < end:
+        announcer.send([disabled(1)], stored.extend)
+        served(announcer, lambda: not announcer.pending)
+    assert (stored, announcer.fault) == ([1], None)
+
+
+@pytest.mark.kafka
+def test_what_is_refused_does_not_hold_up_the_others(real_kafka: Kafka, open_announcer: Open) -> None:
+    """An event that is too large for the topic: the others of its batch are acknowledged, and `fault` is said."""
+    topic = real_kafka.topic(unique("operations"), partitions=4, max_message_bytes="5000")
+    announcer = open_announcer(settings(real_kafka, topic, compression_type="none"))
+    stored: list[int] = []
+    announcer.send([disabled(1), disabled(2, 8, padding="x" * 9000), disabled(3)], stored.extend)
+    served(announcer, lambda: not announcer.pending)
+    assert sorted(stored) == [1, 3]
+
+
+@pytest.mark.kafka
+def test_a_broker_that_is_down_holds_events_back(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, open_announcer: Open
+) -> None:
+    """However long: they are not given up, so order holds; after ten seconds `fault` tells."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    made = settings(real_kafka)
+    late = [0.0]
+    announcer = open_announcer(made, lambda: time.monotonic() + late[0])
+    stored: list[int] = []
+    announcer.send([disabled(0)], stored.extend)
+    served(announcer, lambda: stored)
+    kafka_cluster.kill()
+    try:
+        announcer.send([disabled(1), disabled(2)], stored.extend)
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            announcer.poll()
+            time.sleep(0.01)
+        assert (stored, announcer.pending, announcer.fault) == ([0], 2, None)
+        late[0] = 11.0
+        announcer.poll()
+        assert "no acknowledgement for 10 s; operational events wait for it" in (announcer.fault or "")
+    finally:
+        kafka_cluster.restart()
+    served(announcer, lambda: not announcer.pending, 30)
+    announcer.poll()
+    assert (stored, announcer.fault) == ([0, 1, 2], None)
+
+
+def test_a_producer_that_cannot_go_on_is_made_anew(mock_kafka: str, open_announcer: Open) -> None:
+    """What was on its way has failed, with the reason in `fault`; a new one at most each half minute."""
+    kafka = Kafka(mock_kafka, real=False)
+    now = [1000.0]
+    announcer = open_announcer(settings(kafka), lambda: now[0])
+    topic, stored = announcer._topic, list[int]()
+    for expected_new in (True, False):
+        old: Any = topic._producer
+        announcer.send([disabled(1), disabled(2)], stored.extend)
+        topic._fatal = KafkaError(KafkaError._FATAL, "fenced")
+        announcer.poll()
+        assert (announcer.pending, stored) == (0, [])
+        assert "fenced" in (announcer.fault or "")
+        assert (topic._producer is not old) is expected_new
+    now[0] += LONGEST_WAIT
+    announcer.poll()
+    announcer.send([disabled(3)], stored.extend)
+    served(announcer, lambda: stored == [3])
+    assert announcer.fault is None
+
+
+def test_what_the_callback_raises_is_raised_by_poll_and_loses_nothing_else(kafka: Kafka, open_announcer: Open) -> None:
+    """Not inside librdkafka, where it would take other answers with it; the next batch goes through."""
+    announcer = open_announcer(settings(kafka))
+
+    def fail(_ids: list[int]) -> None:
+        raise ZeroDivisionError
+
+    announcer.send([disabled(1)], fail)
+    with pytest.raises(ZeroDivisionError):
+        served(announcer, lambda: False)
+    stored: list[int] = []
+    announcer.send([disabled(2)], stored.extend)
+    served(announcer, lambda: stored == [2])
+
+
+def test_closing_lets_go_of_what_is_pending(open_announcer: Open) -> None:
+    """At once, also without a broker."""
+    announcer = open_announcer(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    announcer.send([disabled(1)], lambda _ids: None)
+    begin = time.monotonic()
+    announcer.close()
+    assert (announcer.pending, time.monotonic() - begin < 1) == (0, True)

@@ -1,0 +1,329 @@
+"""Reading the log by time on a real Kafka: where it begins, where it ends, and that it ends at all."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from structlog.testing import capture_logs
+
+from consumer.errors import KafkaUnavailable, SettingsError, Undecodable, WebhooksError
+from consumer.intake.decode import decode
+from consumer.intake.log_reader import LogReader
+from consumer.intake.record import Record
+from consumer.settings import KafkaSettings
+from tests.intake.raw_producer import produce_with_header_name
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET, Kafka, unique
+
+pytestmark = pytest.mark.kafka
+
+Open = Callable[[KafkaSettings], LogReader]
+BASE = 1_700_000_000  # the records' own times, unix seconds; brokers refuse what is stamped in the future
+
+
+@pytest.fixture
+def reader_of() -> Iterator[Open]:
+    """Makes readers, and closes them in the end."""
+    with ExitStack() as stack:
+        yield lambda settings: stack.enter_context(LogReader(settings))
+
+
+def topic_of(kafka: Kafka, partitions: int = 1) -> str:
+    """A topic that keeps records with old stamps."""
+    return kafka.topic(partitions=partitions, retention_ms="-1")
+
+
+def write_at(kafka: Kafka, topic: str, times: Sequence[float], partition: int = 0, base: float = BASE) -> None:
+    """A record stamped with each of these seconds after `base`; its value is its second."""
+    producer = Producer({"bootstrap.servers": kafka.servers, **QUIET})
+    refused: list[object] = []
+
+    def answered(error: object, _message: object) -> None:
+        refused.append(error)
+
+    for second in times:
+        stamp = int((base + second) * 1000)
+        producer.produce(topic, b"%g" % second, b"key", partition, timestamp=stamp, on_delivery=answered)
+    assert producer.flush(20) == 0
+    assert not any(refused)
+
+
+def read_all(reader: LogReader, within: float = 20.0, limit: int = 100) -> list[Record]:
+    """Everything, to the end."""
+    records: list[Record] = []
+    end = time.monotonic() + within
+    while not reader.done:
+        assert time.monotonic() < end, (reader.positions, len(records))
+        records += reader.read(limit, 0.1)
+    return records
+
+
+def values(records: Sequence[Record]) -> list[bytes | None]:
+    return [record.value for record in records]
+
+
+def test_a_time_is_read_from_its_first_record_to_its_last(real_kafka: Kafka, reader_of: Open) -> None:
+    """`since` counts, `until` does not; partitions without such records are left out; the rest is not read."""
+    topic = topic_of(real_kafka, 3)
+    write_at(real_kafka, topic, [0, 10, 20, 30, 40])
+    write_at(real_kafka, topic, [5], partition=1)
+    reader = reader_of(real_kafka.settings())
+    places = reader.partitions([topic])
+    assert places == [(topic, 0), (topic, 1), (topic, 2)]
+    spans = reader.spans(places, BASE + 10, BASE + 40)
+    assert spans == [(topic, 0, 1, 4)]
+    reader.start(spans, BASE + 10)
+    records = read_all(reader)
+    assert values(records) == [b"10", b"20", b"30"]
+    assert [record.id[:3] for record in records] == [(topic, 0, offset) for offset in (1, 2, 3)]
+    assert (records[0].timestamp, records[0].key) == ((BASE + 10) * 1000, b"key")
+    assert reader.positions == {(topic, 0): 4}
+    assert reader.read(10, 0.1) == []
+
+
+def test_without_an_end_it_ends_where_the_log_ended(real_kafka: Kafka, reader_of: Open) -> None:
+    """What is written while it reads is not read."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"1", b"2"])
+    reader = reader_of(real_kafka.settings())
+    reader.start(reader.spans([(topic, 0)], 0, None))
+    real_kafka.write(topic, [b"3"])
+    assert values(read_all(reader)) == [b"1", b"2"]
+
+
+def test_stamps_out_of_order_bring_nothing_older(real_kafka: Kafka, reader_of: Open) -> None:
+    """One record stamped long after the others, at the start of the log, does not bring all that follows it."""
+    topic = topic_of(real_kafka)
+    write_at(real_kafka, topic, [1000, 10, 20, 30])
+    reader = reader_of(real_kafka.settings())
+    reader.start(reader.spans([(topic, 0)], BASE + 20, None), BASE + 20)
+    assert values(read_all(reader)) == [b"1000", b"20", b"30"]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["committed", "aborted"])
+def test_markers_at_the_end_are_passed(real_kafka: Kafka, reader_of: Open, kept: bool) -> None:  # noqa: FBT001 (pytest)
+    """A span that ends with a transaction's markers, or with aborted records, has an end all the same."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"before"])
+    producer = real_kafka.transactional()
+    for _ in range(3):
+        producer.begin_transaction()
+        producer.produce(topic, b"inside", b"key", 0)
+        producer.flush(20)
+        (producer.commit_transaction if kept else producer.abort_transaction)(20)
+    reader = reader_of(real_kafka.settings())
+    (span,) = reader.spans([(topic, 0)], 0, None)
+    assert span.end == 7
+    reader.start([span])
+    assert values(read_all(reader)) == [b"before"] + [b"inside"] * (3 if kept else 0)
+    assert reader.positions == {(topic, 0): 7}
+
+
+def test_a_marker_before_the_end_lets_nothing_in(real_kafka: Kafka, reader_of: Open) -> None:
+    """Where the last offset before the end is no record, the next one, which comes all the same, is left out."""
+    topic = topic_of(real_kafka)
+    producer = real_kafka.transactional()
+    producer.begin_transaction()
+    producer.produce(topic, b"inside", b"key", 0)
+    producer.commit_transaction(20)
+    now = time.time()  # a marker is stamped by the broker
+    write_at(real_kafka, topic, [10, 20], base=now)
+    reader = reader_of(real_kafka.settings())
+    (span,) = reader.spans([(topic, 0)], now - 60, now + 10)
+    assert (span.begin, span.end) == (0, 2)
+    reader.start([span])
+    assert values(read_all(reader)) == [b"inside"]
+    assert reader.positions == {(topic, 0): 2}
+
+
+def test_an_open_transaction_is_not_waited_for(real_kafka: Kafka, reader_of: Open) -> None:
+    """The log ends where the first open transaction begins: its records come to the workers later."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"before"])
+    producer = real_kafka.transactional()
+    producer.begin_transaction()
+    producer.produce(topic, b"inside", b"key", 0)
+    producer.flush(20)
+    reader = reader_of(real_kafka.settings())
+    reader.start(reader.spans([(topic, 0)], 0, None))
+    assert values(read_all(reader)) == [b"before"]
+    producer.abort_transaction(20)
+
+
+def test_a_read_is_taken_up_at_its_positions(real_kafka: Kafka, reader_of: Open) -> None:
+    """Spans that begin where another reader stopped bring the rest, once; those at their ends bring nothing."""
+    topic = topic_of(real_kafka, 2)
+    for partition in (0, 1):
+        write_at(real_kafka, topic, range(10 * (1 - partition) + 3), partition=partition)
+    first = reader_of(real_kafka.settings())
+    spans = first.spans(first.partitions([topic]), 0, None)
+    first.start(spans)
+    records: list[Record] = []
+    while len(records) < 8:
+        records += first.read(1, 0.1)
+    rest = [span._replace(begin=first.positions[span.topic, span.number]) for span in spans]
+    second = reader_of(real_kafka.settings())
+    second.start(rest)
+    records += read_all(second)
+    assert len(records) == len({record.id for record in records}) == 16
+
+
+def test_the_groups_offsets_are_left_alone(real_kafka: Kafka, reader_of: Open) -> None:
+    """Nothing is committed, under whatever group id the settings name."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"1", b"2"])
+    settings = real_kafka.settings()
+    member = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
+    member.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    member.close()
+    reader = reader_of(settings)
+    reader.start(reader.spans([(topic, 0)], 0, None))
+    assert len(read_all(reader)) == 2
+    assert real_kafka.committed(settings.group_id, topic)[0] == 1
+
+
+def remove_before(kafka: Kafka, topic: str, offset: int) -> None:
+    """What retention does, at once."""
+    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
+    place = TopicPartition(topic, 0, offset)
+    admin.delete_records([place])[place].result(20)
+
+
+def test_a_beginning_that_is_gone_is_said(real_kafka: Kafka, reader_of: Open) -> None:
+    """With how many records are gone and the time of the oldest that is left."""
+    topic = topic_of(real_kafka)
+    write_at(real_kafka, topic, [0, 10, 20])
+    remove_before(real_kafka, topic, 2)
+    reader = reader_of(real_kafka.settings())
+    reader.start(reader.spans([(topic, 0)], BASE, None), BASE)
+    with capture_logs() as logs:
+        assert values(read_all(reader)) == [b"20"]
+    (line,) = [each for each in logs if "retention" in each["event"]]
+    assert (line["records_removed"], line["oldest_left"]) == (2, "2023-11-14T22:13:40+00:00")
+
+
+@pytest.mark.parametrize(("begin", "read", "removed"), [(5, [b"5", b"6"], 3), (7, [], 5)], ids=["a part", "the rest"])
+def test_retention_that_overtakes_is_counted(
+    real_kafka: Kafka, reader_of: Open, begin: int, read: list[bytes], removed: int
+) -> None:
+    """What was removed since the positions were written down is counted and said; what is left is read."""
+    topic = topic_of(real_kafka)
+    write_at(real_kafka, topic, range(8))
+    reader = reader_of(real_kafka.settings())
+    (span,) = reader.spans([(topic, 0)], 0, None)
+    remove_before(real_kafka, topic, begin)
+    with capture_logs() as logs:
+        reader.start([span._replace(begin=2, end=7)])
+        assert values(read_all(reader)) == read
+    assert reader.removed_total == removed
+    assert [line["records"] for line in logs if line["log_level"] == "error"] == [removed]
+
+
+def test_a_topic_made_anew_is_an_error(real_kafka: Kafka, reader_of: Open) -> None:
+    """Its offsets are others: going on would replay other records than those that were asked for."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"1"])
+    reader = reader_of(real_kafka.settings())
+    (span,) = reader.spans([(topic, 0)], 0, None)
+    reader.start([span._replace(begin=5, end=9)])
+    with pytest.raises(WebhooksError, match="made anew"):
+        read_all(reader)
+
+
+def test_a_topic_that_goes_is_an_error(real_kafka: Kafka, reader_of: Open) -> None:
+    """It is not waited for."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"1"])
+    reader = reader_of(real_kafka.settings())
+    (span,) = reader.spans([(topic, 0)], 0, None)
+    admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
+    admin.delete_topics([topic])[topic].result(20)
+    reader.start([span])
+    with pytest.raises(WebhooksError, match=f"{topic} is gone"):
+        read_all(reader)
+
+
+def test_patterns_find_topics_and_not_the_dead_letters(real_kafka: Kafka, reader_of: Open) -> None:
+    """As a worker would subscribe; a topic that is named and not there is said."""
+    prefix = unique("orders")
+    dead = f"{prefix}-dead"
+    for name in (f"{prefix}-b", f"{prefix}-a", dead):
+        real_kafka.topic(name)
+    reader = reader_of(real_kafka.settings(dead_letters=dead))
+    with capture_logs() as logs:
+        places = reader.partitions([f"^{prefix}-.*", f"{prefix}-a", f"{prefix}-c"])
+    assert places == [(f"{prefix}-a", 0), (f"{prefix}-b", 0)]
+    assert [line["topic"] for line in logs] == [f"{prefix}-c"]
+    assert reader.spans([], 0, None) == []
+
+
+def test_a_record_is_what_a_worker_would_have_read(real_kafka: Kafka, reader_of: Open) -> None:
+    """Headers too; those that the binding cannot hand over make it undecodable, not the end."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"{}", None], headers=[("event-type", b"a"), ("b", None)])
+    produce_with_header_name(real_kafka.servers, topic, b"\xff")
+    reader = reader_of(real_kafka.settings())
+    reader.start(reader.spans([(topic, 0)], 0, None))
+    first, empty, poison = read_all(reader)
+    assert (first.headers, empty.value) == ([("event-type", b"a"), ("b", None)], None)
+    assert decode(first).type == "a"
+    with pytest.raises(Undecodable) as refused:
+        decode(poison)
+    assert refused.value.reason == "bad_headers"
+
+
+def test_a_broker_that_goes_is_waited_for(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, reader_of: Open
+) -> None:
+    """It says so meanwhile, goes on by itself, and nothing comes twice."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    topic = topic_of(real_kafka)
+    write_at(real_kafka, topic, range(2000))
+    settings = real_kafka.settings(
+        fetch_message_max_bytes="2000", queued_min_messages="10", reconnect_backoff_max_ms="500"
+    )
+    reader = reader_of(settings)
+    reader._consumer.list_topics(timeout=10)
+    reader.start(reader.spans([(topic, 0)], 0, None))
+    records: list[Record] = []
+    while len(records) < 50:
+        records += reader.read(10, 0.1)
+    kafka_cluster.kill()
+    try:
+        end = time.monotonic() + 20
+        while not (reader.fault or "").startswith("no Kafka broker reachable"):
+            assert time.monotonic() < end
+            records += reader.read(10, 0.1)
+    finally:
+        kafka_cluster.restart()
+    records += read_all(reader, within=60)
+    assert values(records) == [b"%d" % number for number in range(2000)]
+    end = time.monotonic() + 5  # what librdkafka says of the outage may come behind the records
+    while reader.fault is not None:
+        assert time.monotonic() < end
+        reader.read(10, 0.1)
+
+
+def test_no_broker_at_the_start_is_an_error(reader_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has begun yet, so nothing is waited for."""
+    monkeypatch.setattr("consumer.intake.log_reader._TIMEOUT", 0.5)
+    reader = reader_of(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    with pytest.raises(KafkaUnavailable, match="KAFKA_BOOTSTRAP_SERVERS"):
+        reader.partitions(["t"])
+    with pytest.raises(KafkaUnavailable):
+        reader.spans([("t", 0)], 0, None)
+
+
+def test_members_settings_do_not_stand_in_the_way(real_kafka: Kafka, reader_of: Open) -> None:
+    """A deployment's settings for its group are no reader's; what librdkafka refuses is a line."""
+    topic = topic_of(real_kafka)
+    real_kafka.write(topic, [b"1"])
+    reader = reader_of(real_kafka.settings(group_protocol="consumer", group_instance_id="one"))
+    reader.start(reader.spans([(topic, 0)], 0, None))
+    assert values(read_all(reader)) == [b"1"]
+    with pytest.raises(SettingsError):
+        LogReader(real_kafka.settings(fetch_wait_max_ms="x"))

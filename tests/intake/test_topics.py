@@ -1,0 +1,363 @@
+"""What is made of the cluster's metadata: by itself, then against what a real Kafka assigns and answers."""
+
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from consumer.errors import SettingsError
+from consumer.intake.topics import CONTINUOUS, EVERY, GONE_AFTER, Counts, Topics, TopicWatch, consumes
+from consumer.settings import KafkaSettings
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET, Kafka, Member, unique, until
+
+
+def settings(**properties: str) -> KafkaSettings:
+    """Of a cluster that nobody asks."""
+    named = {name.replace("_", "."): value for name, value in properties.items()}
+    return KafkaSettings(bootstrap_servers="nowhere:9092", dead_letter_topic="dead", properties=named)
+
+
+def topics(*names: str) -> Topics:
+    """Nothing known yet; consumed are `a` and `b` if no names are given."""
+    return Topics(settings(), names or ("a", "b"))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("names", "topic", "protocol", "expected"),
+    [
+        (["orders"], "orders", "classic", True),
+        (["orders"], "orders.eu", "classic", False),
+        (["^orders"], "orders.eu", "classic", True),
+        (["^orders"], "orders.eu", "consumer", False),
+        (["^orders.*"], "orders.eu", "consumer", True),
+        (["^orders$"], "orders.eu", "classic", False),
+        (["^a|orders"], "my-orders", "classic", True),
+        (["^a|orders"], "my-orders", "consumer", False),
+        (["^orders[.]"], "orders-eu", "classic", False),
+        (["^t[[:digit:]]+$"], "t42", "classic", True),
+        (["^t[[:digit:]]+$"], "tx", "classic", False),
+        (["^.*"], "dead", "classic", False),
+        (["dead"], "dead", "classic", False),
+        (["^.*"], "dead2", "classic", True),
+        (["x", "^y"], "yes", "classic", True),
+    ],
+)
+def test_names_and_patterns(names: list[str], topic: str, protocol: str, expected: bool) -> None:  # noqa: FBT001 (a table)
+    """Classic patterns are searched for, those of KIP-848 match whole names; dead letters are never consumed."""
+    assert consumes(settings(group_protocol=protocol), names)(topic) is expected
+
+
+def test_what_librdkafka_is_told_to_ignore_is_not_consumed() -> None:
+    """`topic.blacklist` holds patterns, found anywhere in a name."""
+    matches = consumes(settings(topic_blacklist="^private,tmp"), ["^.*", "private-x"])
+    assert [name for name in ("private-x", "my-private", "a.tmp.b", "a") if matches(name)] == ["my-private", "a"]
+
+
+def test_a_pattern_that_is_none_does_not_keep_a_worker_from_starting() -> None:
+    """It matches nothing and is named in the log; the others count."""
+    with capture_logs() as logs:
+        matches = consumes(settings(), ["^(orders", "^ok"])
+    assert (matches("(orders"), matches("ok")) == (False, True)
+    assert [(entry["log_level"], entry["pattern"]) for entry in logs] == [("warning", "^(orders")]
+
+
+# Who leads, and which part
+
+
+def test_while_nothing_is_known_nobody_leads_and_all_is_ours() -> None:
+    """Rather no leader for a moment than one for each worker; and no limit is cut before the total is known."""
+    known = topics()
+    assert (known.leads({("a", 0)}), known.share({("a", 0)}), known.lowest) == (False, 1.0, None)
+
+
+def test_a_pattern_that_is_not_understood_does_not_leave_a_group_without_a_leader() -> None:
+    """Whoever has partitions leads then: what is announced twice has the same id."""
+    known = topics("elsewhere")
+    known.learn({"a": 3}, 0.0)
+    assert (known.leads({("a", 1)}), known.leads(set())) == (True, False)
+
+
+def test_topics_that_nobody_consumes_count_for_nothing() -> None:
+    """Neither as the lowest nor in the total; nor does one that is there without partitions."""
+    known = Topics(settings(), ["^[b-z]"])
+    known.learn({"a": 7, "b": 0, "dead": 5, "x": 2, "y": 2, "z": None}, 0.0)
+    assert known.lowest == ("x", 0)
+    assert known.share([("x", 0)]) == 0.25
+
+
+def test_a_topic_that_is_newer_than_the_answer_can_be_led_by() -> None:
+    """Who owns something below the lowest that is known owns the lowest."""
+    known = topics()
+    known.learn({"b": 2}, 0.0)
+    assert known.leads({("a", 1), ("b", 1)})
+    assert not known.leads({("b", 1)})
+
+
+PARTITIONS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 5), max_size=6)
+
+
+@given(PARTITIONS, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_one_worker_leads_and_the_shares_are_the_whole(counts: dict[str, int], chance: object, workers: int) -> None:
+    """However Kafka spreads the partitions: one leader if there are any, and what shares add up to is 1."""
+    known = Topics(settings(), ["^[a-d]"])
+    known.learn(counts, 0.0)
+    places = [(topic, number) for topic, total in counts.items() if topic in "abcd" for number in range(total)]
+    owned: list[list[tuple[str, int]]] = [[] for _ in range(workers)]
+    for place in places:
+        owned[chance.randrange(workers)].append(place)  # type: ignore[attr-defined]
+    assert sum(map(known.leads, owned)) == (1 if places else 0)
+    shares = [known.share(each) for each in owned]
+    assert all(0 < share <= 1 for share in shares)
+    if places:
+        assert sum(share for share, each in zip(shares, owned, strict=True) if each) == pytest.approx(1)
+
+
+# What is gone
+
+
+def told(known: Topics, answer: Counts, begin: float, seconds: float) -> float:
+    """The same answer each half minute, from `begin` on for `seconds`; when the last one came."""
+    now = begin
+    while now < begin + seconds:
+        known.learn(answer, now)
+        now += EVERY
+    known.learn(answer, begin + seconds)
+    return begin + seconds
+
+
+def test_a_topic_is_gone_after_ten_minutes_without_it() -> None:
+    """Not a moment earlier; its partitions up to the highest that was asked for have no owner then."""
+    known = topics()
+    now = told(known, {"a": 1, "b": 3}, 0.0, 60.0)
+    now = told(known, {"a": 1}, now + EVERY, GONE_AFTER - 1)
+    assert known.gone([("b", 2)], now) == {}
+    known.learn({"a": 1}, now + 1)
+    assert known.gone([("b", 2), ("a", 0)], now + 1) == {"b": range(3)}
+
+
+def test_what_was_never_seen_is_missing_since_the_first_answer() -> None:
+    """A worker that starts after the topic went waits for ten minutes like the others, by its own answers."""
+    known = topics()
+    now = told(known, {"a": 1}, 5000.0, GONE_AFTER - 1)
+    assert known.gone([("b", 0)], now) == {}
+    known.learn({"a": 1}, now + 1)
+    assert known.gone([("b", 0)], now + 1) == {"b": range(1)}
+
+
+def test_a_topic_made_anew_with_fewer_partitions_has_some_that_nobody_owns() -> None:
+    """Only those; what is owned by others is not named."""
+    known = topics()
+    known.learn({"a": 6}, 0.0)
+    now = told(known, {"a": 2}, EVERY, GONE_AFTER)
+    assert known.gone([("a", 4)], now) == {"a": range(2, 5)}
+    assert known.gone([("a", 1)], now) == {}
+
+
+def test_one_look_at_it_begins_the_ten_minutes_again() -> None:
+    """For what was seen in it, and for that alone."""
+    known = topics("a")
+    known.learn({"a": 1, "b": 4}, 0.0)
+    now = told(known, {"a": 1}, EVERY, GONE_AFTER - 60)
+    known.learn({"a": 1, "b": 2}, now + EVERY)
+    now = told(known, {"a": 1}, now + 2 * EVERY, GONE_AFTER - 60)
+    assert known.gone([("b", 3)], now) == {"b": range(2, 4)}
+    now = told(known, {"a": 1}, now, 60)
+    assert known.gone([("b", 3)], now) == {"b": range(4)}
+
+
+def test_while_the_cluster_is_silent_nothing_becomes_gone() -> None:
+    """An hour without an answer counts for nothing: the topic may have been there. Nor does an old answer judge."""
+    known = topics()
+    known.learn({"a": 1, "b": 1}, 0.0)
+    now = told(known, {"a": 1}, EVERY, GONE_AFTER / 2)
+    assert known.gone([("b", 0)], now + 3600) == {}
+    now = told(known, {"a": 1}, now + 3600, GONE_AFTER / 2 - 1)
+    assert known.gone([("b", 0)], now) == {}
+    known.learn({"a": 1}, now + 1)
+    assert known.gone([("b", 0)], now + 1) == {"b": range(1)}
+    assert known.gone([("b", 0)], now + 1 + CONTINUOUS) == {"b": range(1)}
+    assert known.gone([("b", 0)], now + 2 + CONTINUOUS) == {}
+
+
+def test_an_answer_without_any_topic_of_ours_is_not_believed() -> None:
+    """An account that lost its rights sees no topics; they are there, and others own them."""
+    known = topics()
+    known.learn({"a": 1, "b": 1}, 0.0)
+    now = told(known, {"other": 1}, EVERY, 2 * GONE_AFTER)
+    assert known.gone([("a", 0), ("b", 0)], now) == {}
+
+
+def test_a_topic_in_trouble_is_not_a_missing_one() -> None:
+    """It keeps the partitions it had."""
+    known = topics()
+    known.learn({"a": 1, "b": 3}, 0.0)
+    now = told(known, {"a": 1, "b": None}, EVERY, 2 * GONE_AFTER)
+    assert known.gone([("b", 2)], now) == {}
+    assert known.gone([("b", 3)], now) == {"b": range(3, 4)}
+
+
+def test_topics_that_come_and_go_leave_nothing_behind() -> None:
+    """A cluster with topics of an hour, for weeks: what is noted is of the last ten minutes."""
+    known = topics("a")
+    for number in range(1000):
+        known.learn({"a": 1, f"passing-{number}": 10}, number * EVERY)
+    assert len(known._missing) <= 10 * GONE_AFTER / EVERY
+
+
+ANSWERS = st.lists(
+    st.tuples(
+        st.sampled_from([1.0, EVERY, CONTINUOUS, CONTINUOUS + 1, GONE_AFTER, 3600.0]),
+        st.fixed_dictionaries({"a": st.just(1)}, optional={"b": st.integers(0, 3), "c": st.integers(0, 3)}),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(ANSWERS, st.integers(0, 3))
+def test_gone_is_what_no_answer_had_for_ten_minutes_of_answers(
+    answers: list[tuple[float, dict[str, int]]], highest: int
+) -> None:
+    """Against the plain reading: for each partition, the time between the answers since the last that had it."""
+    known = topics("a")
+    now = 0.0
+    absent: dict[tuple[str, int], float] = {}
+    for gap, answer in answers:
+        now += gap
+        known.learn(answer, now)
+        for place in ((topic, number) for topic in "bc" for number in range(highest + 1)):
+            if place[1] < answer.get(place[0], 0):
+                absent.pop(place, None)
+            else:
+                absent[place] = absent[place] + (gap if gap <= CONTINUOUS else 0.0) if place in absent else 0.0
+        found = known.gone([("b", highest), ("c", highest)], now)
+        gone = {(topic, number) for topic, numbers in found.items() for number in numbers}
+        assert gone == {place for place, seconds in absent.items() if seconds >= GONE_AFTER}
+
+
+# The thread that asks
+
+Watch = Callable[..., tuple[Topics, Callable[[], None]]]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Makes what a worker has of it: the judge, and a call that waits for the next answer."""
+    made: list[TopicWatch] = []
+
+    def make(kafka: KafkaSettings, *names: str) -> tuple[Topics, Callable[[], None]]:
+        known, posted = Topics(kafka, names), SimpleQueue[Callable[[], None]]()
+        made.append(TopicWatch(kafka, posted.put, known.learn, every=0.05))
+
+        def answer() -> None:
+            posted.get(timeout=20)()
+
+        return known, answer
+
+    yield make
+    for each in made:
+        assert each.close(10)
+
+
+@pytest.mark.kafka
+def test_topics_are_seen_as_they_come_and_go(real_kafka: Kafka, watch: Watch) -> None:
+    """At once and again: a new one with its partitions, more partitions, and the end of it."""
+    kafka = real_kafka.settings(topic_blacklist="t-")
+    here, later = real_kafka.topic(unique("t-a"), partitions=2), unique("t-b")
+    known, answer = watch(kafka, here, later)
+    answer()
+    assert known._counts[here] == 2  # one that librdkafka ignores is there all the same
+    assert later not in known._counts
+    real_kafka.topic(later, partitions=3)
+    while later not in known._counts:
+        answer()
+    assert known._counts[later] == 3
+    admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
+    admin.delete_topics([later])[later].result(15)
+    while later in known._counts:
+        answer()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_what_counts_as_consumed_is_what_kafka_assigns(
+    real_kafka: Kafka, join: Callable[..., Member], watch: Watch, protocol: str
+) -> None:
+    """Names, patterns, dead letters and ignored topics, in either protocol; one member leads, and all of it is its."""
+    prefix = unique("t")
+    names = [f"{prefix}{end}" for end in ("", ".eu", "7", "-dead", "-tmp", "-other")]
+    for name in names:
+        real_kafka.topic(name, partitions=2)
+    kafka = real_kafka.settings(dead_letters=names[3], group_protocol=protocol, topic_blacklist="-tmp")
+    wanted = [f"^{prefix}", f"^{prefix}[.].*", f"^{prefix}[[:digit:]]", f"^{prefix}-dead"]
+    wanted = wanted if protocol == "consumer" else wanted[:1]
+    member = join(kafka, wanted)
+    known, answer = watch(kafka, *wanted)
+    answer()
+    expected = {(name, number) for name in names if known.consumed(name) for number in range(2)}
+    until(lambda: set(member.source.partitions) == expected, member)
+    assert len(expected) == (6 if protocol == "consumer" else 8)
+    end = time.monotonic() + 0.5
+    until(lambda: time.monotonic() > end, member)
+    assert set(member.source.partitions) == expected
+    assert (known.leads(member.source.partitions), known.share(member.source.partitions)) == (True, 1.0)
+
+
+@pytest.mark.kafka
+def test_a_silent_cluster_changes_nothing_and_is_said_once(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known stays known; the log says when it ends and when it is back, not each time."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 0.1)
+    topic = real_kafka.topic(partitions=3)
+    known, answer = watch(real_kafka.settings(), topic)
+    answer()
+    with capture_logs() as logs:
+        kafka_cluster.kill()
+        try:
+            end = time.monotonic() + 20
+            while not any("does not list" in entry["event"] for entry in logs):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            time.sleep(1)
+            assert (known.lowest, known.share({(topic, 0), (topic, 1)})) == ((topic, 0), 2 / 3)
+        finally:
+            kafka_cluster.restart()
+        end = time.monotonic() + 20
+        while not any("again" in entry["event"] for entry in logs) and time.monotonic() < end:
+            answer()
+    said = [entry["log_level"] for entry in logs if "its topics" in entry["event"]]
+    assert said == ["warning", "info"]
+
+
+def test_closing_does_not_wait_for_a_question_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that does not answer keeps no process from stopping."""
+    monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)
+    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    watch = TopicWatch(kafka, posted.put, lambda _answer, _now: None)
+    time.sleep(0.1)
+    assert not watch.close(0.2)
+    assert watch.close(10)
+    assert posted.empty()
+
+
+def test_a_refused_setting_is_said_at_the_start() -> None:
+    """As by the other clients."""
+    with pytest.raises(SettingsError):
+        TopicWatch(
+            KafkaSettings(bootstrap_servers="x:1", properties={"security.protocol": "ssl", "ssl.ca.location": "/no"}),
+            lambda _callback: None,
+            lambda _answer, _now: None,
+        )

@@ -1,0 +1,302 @@
+"""Operational events from the database to Kafka: removed after the acknowledgement, by the leader, without a hurry."""
+
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import Engine, event, func, select, text
+from structlog.testing import capture_logs
+
+from consumer.database import DatabaseThread
+from consumer.intake.announcer import Announcer
+from consumer.ledger import operations
+from consumer.ledger.rows import Operation
+from consumer.relay import BATCH, SELDOM, SOON, Relay
+from consumer.settings import KafkaSettings
+from models import StoredOperation
+from tests.kafka_kit import QUIET, Kafka, unique
+
+GROUP = "webhooks"
+Open = Callable[..., "Rig"]
+
+
+class Rig:
+    """A relay on a real database and a real Kafka; the time is the test's, answers come when it turns."""
+
+    def __init__(self, engine: Engine, kafka: KafkaSettings) -> None:
+        self.engine = engine
+        self.topic = kafka.operations_topic
+        self.now = 1000.0
+        self.leads = True
+        self.looks = 0
+        self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread = DatabaseThread("ledger", self._posted.put)
+        self.announcer = Announcer(kafka)
+        event.listen(engine, "before_cursor_execute", self._count)
+        self.relay = Relay(engine, self._thread, GROUP, self.announcer, lambda: self.leads, clock=lambda: self.now)
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """One turn of the loop, after `seconds` of the relay's time."""
+        self.now += seconds
+        self.relay.turn()
+        try:
+            while True:
+                self._posted.get_nowait()()
+        except Empty:
+            return
+
+    def until(self, condition: Callable[[], object], *, seconds: float = 0.0) -> None:
+        """Turn, `seconds` each time, until `condition` holds."""
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end, (self.relay.fault, self.relay.busy, self.stored())
+            self.turn(seconds)
+            time.sleep(0.002)
+
+    def settle(self) -> None:
+        """Start what is due, and turn until nothing is awaited."""
+        self.turn()
+        self.until(lambda: not self.relay.busy)
+
+    def write(self, *names: str, group: str = GROUP) -> None:
+        """Operational events, as the ledger stores them."""
+        happened = [Operation("delivery.exhausted", name, {"subscription_id": 7}) for name in names]
+        with self.engine.begin() as connection:
+            operations.add(connection, group, happened)
+
+    def stored(self) -> int:
+        """How many are in the database."""
+        with self.engine.connect() as connection:
+            return int(connection.scalar(select(func.count()).select_from(StoredOperation)) or 0)
+
+    def rename(self, old: str, new: str) -> None:
+        """Take the table away, or bring it back."""
+        with self.engine.begin() as connection:
+            connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+    def close(self) -> None:
+        """As a process that dies: nothing is awaited."""
+        self.relay.close()
+        event.remove(self.engine, "before_cursor_execute", self._count)
+        assert self._thread.close(20)
+
+    def _count(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        self.looks += "webhook_operations.data" in statement
+
+
+def published(kafka: KafkaSettings, number: int) -> list[str]:
+    """The CloudEvents ids on the topic once `number` are there, and half a second later."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": unique("reader"), **QUIET})
+    consumer.assign([TopicPartition(kafka.operations_topic, 0, 0)])
+    found: list[str] = []
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        found += [orjson.loads(each.value() or b"")["id"] for each in consumer.consume(500, 0.1) if not each.error()]
+        if len(found) >= number:
+            end = min(end, time.monotonic() + 0.5)
+            number = 1_000_000
+    consumer.close()
+    return found
+
+
+@pytest.fixture
+def real_kafka(kafka_bootstrap: str) -> Kafka:
+    """The real Kafka."""
+    return Kafka(kafka_bootstrap, real=True)
+
+
+@pytest.fixture
+def kafka(real_kafka: Kafka) -> KafkaSettings:
+    """Settings with a topic for operational events that is there."""
+    return real_kafka.settings().model_copy(update={"operations_topic": real_kafka.topic()})
+
+
+@pytest.fixture
+def nowhere() -> KafkaSettings:
+    """Settings of a Kafka that is not there."""
+    return KafkaSettings(bootstrap_servers="127.0.0.1:1")
+
+
+@pytest.fixture
+def open_rig(engine: Engine) -> Iterator[Open]:
+    """Makes rigs on one database, and closes them in the end."""
+    made: list[Rig] = []
+
+    def make(kafka: KafkaSettings) -> Rig:
+        made.append(Rig(engine, kafka))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.kafka
+def test_events_go_out_in_order_and_leave_the_database(open_rig: Open, kafka: KafkaSettings) -> None:
+    """All of this group's, and no other's, however many batches it takes, without a wait between full ones."""
+    rig = open_rig(kafka)
+    names = [f"e{number}" for number in range(2 * BATCH + 50)]
+    rig.write(*names)
+    rig.write("theirs", group="another")
+    rig.until(lambda: rig.stored() == 1)
+    assert published(kafka, len(names)) == names
+    assert (rig.now, rig.relay.fault) == (1000.0, None)
+
+
+@pytest.mark.kafka
+def test_what_is_acknowledged_and_not_removed_is_not_sent_twice_by_this_process(
+    open_rig: Open, kafka: KafkaSettings
+) -> None:
+    """While the database fails: removing is tried again after a back-off, and nothing is read before it succeeds."""
+    rig = open_rig(kafka)
+    rig.write("a", "b")
+    rig.turn()
+    rig.until(lambda: rig.announcer.pending)
+    rig.rename("webhook_operations", "away")
+    with capture_logs() as logs:
+        rig.until(lambda: rig.relay.fault)
+        for _ in range(5):
+            rig.relay.wake()
+            rig.turn(SELDOM)
+            time.sleep(0.05)
+        assert "webhook_operations" in (rig.relay.fault or "")
+        assert rig.relay.busy
+        rig.rename("away", "webhook_operations")
+        rig.until(lambda: not rig.relay.busy, seconds=1.0)
+    assert [entry["log_level"] for entry in logs if "removed" in entry["event"] or "remove" in entry["event"]] == [
+        "error"
+    ]
+    assert (rig.stored(), rig.relay.fault) == (0, None)
+    rig.write("c")
+    rig.until(lambda: rig.stored() == 0, seconds=SOON)
+    assert published(kafka, 3) == ["a", "b", "c"]
+
+
+@pytest.mark.kafka
+def test_after_a_crash_between_acknowledgement_and_removal_the_id_is_the_same(
+    open_rig: Open, kafka: KafkaSettings
+) -> None:
+    """The next leader publishes the row again: at least once, and to be recognised."""
+    rig = open_rig(kafka)
+    rig.write("a")
+    rig.turn()
+    rig.until(lambda: rig.announcer.pending)
+    assert published(kafka, 1) == ["a"]
+    successor = open_rig(kafka)
+    successor.until(lambda: successor.stored() == 0)
+    assert published(kafka, 2) == ["a", "a"]
+
+
+@pytest.mark.kafka
+def test_what_does_not_get_through_stays_and_is_tried_again_more_and_more_seldom(
+    real_kafka: Kafka, open_rig: Open
+) -> None:
+    """The topic is missing: waits of 0.5 s, doubled up to 30 s; then it is there, and all events are, once."""
+    base = real_kafka.settings(allow_auto_create_topics="false", topic_metadata_propagation_max_ms="200")
+    kafka = base.model_copy(update={"operations_topic": unique("missing")})
+    rig = open_rig(kafka)
+    names = [f"e{number}" for number in range(20)]
+    rig.write(*names)
+    rig.settle()
+    for wait in (0.5, 1, 2, 4, 8, 16, 30, 30):
+        before = rig.looks
+        rig.turn()
+        rig.now += wait - 0.125
+        rig.settle()
+        assert rig.looks == before
+        rig.now += 0.125
+        rig.settle()
+        assert rig.looks == before + 1
+    assert "create it, or set KAFKA_OPERATIONS_TOPIC" in (rig.relay.fault or "")
+    assert rig.stored() == len(names)
+    real_kafka.topic(kafka.operations_topic)
+    rig.until(lambda: rig.stored() == 0, seconds=0.25)
+    assert rig.relay.fault is None
+    assert published(kafka, len(names)) == names
+
+
+def test_nothing_is_removed_that_no_broker_has(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Neither while Kafka is away nor at a stop: the rows are there for the next leader."""
+    rig = open_rig(nowhere)
+    rig.write("a", "b")
+    rig.turn()
+    rig.until(lambda: rig.announcer.pending)
+    for _ in range(20):
+        rig.turn(SELDOM)
+    assert rig.relay.busy
+    assert rig.looks == 1
+    rig.relay.close()
+    rig.turn()
+    assert rig.stored() == 2
+
+
+def test_only_the_leader_looks(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Who does not lead asks the database nothing, and looks within a second when it leads."""
+    rig = open_rig(nowhere)
+    rig.leads = False
+    for _ in range(100):
+        rig.relay.wake()
+        rig.now += 0.5
+        rig.settle()
+    assert rig.looks == 0
+    rig.leads = True
+    rig.now += SOON
+    rig.settle()
+    assert rig.looks == 1
+
+
+def test_looks_are_seldom_and_soon_after_an_event(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Each ten seconds by itself; when one was written here, within a second, and never twice in one."""
+    rig = open_rig(nowhere)
+
+    def looks(seconds: float, *, wake: bool) -> int:
+        before = rig.looks
+        for _ in range(int(seconds * 8)):
+            if wake:
+                rig.relay.wake()
+            rig.now += 0.125
+            rig.settle()
+        return rig.looks - before
+
+    rig.settle()
+    assert rig.looks == 1
+    assert looks(SELDOM * 5, wake=False) == 5
+    assert looks(SOON * 10, wake=True) == 10
+    rig.relay.wake()
+    assert looks(SOON, wake=False) == 1
+    assert looks(SELDOM - SOON, wake=False) == 0
+
+
+def test_a_database_that_fails_is_said_and_asked_again(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """With a back-off, and without waiting for the next usual look once it answers."""
+    rig = open_rig(nowhere)
+    rig.write("a")
+    rig.rename("webhook_operations", "away")
+    rig.settle()
+    assert "webhook_operations" in (rig.relay.fault or "")
+    for _ in range(10):
+        rig.settle()
+    assert rig.looks == 1
+    rig.rename("away", "webhook_operations")
+    rig.turn(0.2)
+    rig.until(lambda: rig.announcer.pending == 1)
+    assert rig.relay.fault is None
+
+
+def test_a_turn_waits_for_nothing(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Neither for a database thread that is busy nor for a Kafka that is not there."""
+    rig = open_rig(nowhere)
+    rig.write("a")
+    rig._thread.submit(lambda: time.sleep(0.5), lambda _result: None)
+    begin = time.monotonic()
+    for _ in range(100):
+        rig.turn(1.0)
+    assert time.monotonic() - begin < 0.4
+    rig.until(lambda: rig.announcer.pending)
+    begin = time.monotonic()
+    for _ in range(100):
+        rig.turn(1.0)
+    assert time.monotonic() - begin < 0.4

@@ -1,0 +1,59 @@
+"""One back-off for each kind of database job."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumer.trouble import BACK_OFF, Trouble
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_wait_doubles_to_its_limit_and_starts_anew_with_a_success() -> None:
+    """0.1 s after the first failure, never more than ten; not over before it is over."""
+    clock = Clock()
+    trouble = Trouble(clock)
+    assert trouble.over
+    for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0):
+        trouble.began(RuntimeError("down"), "could not")
+        clock.now += wait * 0.99
+        assert not trouble.over
+        clock.now += wait * 0.011
+        assert trouble.over
+    trouble.ended()
+    trouble.began(RuntimeError("down"), "could not")
+    clock.now += BACK_OFF[0] * 1.01
+    assert trouble.over
+
+
+def test_each_reason_is_logged_once_and_said_until_a_success() -> None:
+    """A failure that repeats itself is one line; so is the end of it, which is none without a beginning."""
+    trouble = Trouble(Clock())
+    with capture_logs() as logs:
+        for reason in ("refused", "refused", "no listener", "refused"):
+            trouble.began(RuntimeError(reason), "could not write")
+            assert trouble.fault == f"database: {reason}"
+        trouble.ended()
+        trouble.ended()
+    assert [(line["event"], line.get("error")) for line in logs] == [
+        ("could not write", "refused"),
+        ("could not write", "no listener"),
+        ("could not write", "refused"),
+        ("the database answers again", None),
+    ]
+    assert trouble.fault is None
+
+
+@pytest.mark.parametrize("answer", [None, 0, [], RuntimeError("down")], ids=repr)
+def test_an_answer_that_is_an_error_is_a_failure(answer: object) -> None:
+    """Anything else is a success, an empty answer too."""
+    trouble = Trouble(Clock())
+    assert trouble.judge(answer, "could not") is not isinstance(answer, Exception)
+    assert (trouble.fault is None) is not isinstance(answer, Exception)
