@@ -4,7 +4,7 @@ import binascii
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
@@ -18,6 +18,8 @@ Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
+_STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
+_ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # try again, when it is later, settled, or quieter
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LONGEST_WAIT = 30 * 86400.0  # seconds; a delivery that waits longer than a month is a slip of the pen
 
@@ -45,13 +47,38 @@ def seconds(value: str | float) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-def _words(text: object) -> object:
-    return tuple(word.strip() for word in text.split(",") if word.strip()) if isinstance(text, str) else text
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _durations(text: object) -> object:
-    words = _words(text)
-    return tuple(seconds(word) for word in words) if isinstance(words, tuple) else words
+def _words(value: object) -> object:
+    return _split(value) if isinstance(value, str) else value
+
+
+def waits(text: str | Iterable[str | float]) -> tuple[float, ...]:
+    """`5s,5m,1h`: seconds before the second, third, … attempt; nothing between the commas: one attempt. ValueError."""
+    result = tuple(seconds(word) for word in (_split(text) if isinstance(text, str) else text))
+    if not all(0 < wait <= _LONGEST_WAIT for wait in result):
+        raise ValueError("each wait is more than 0 and at most 30d")
+    return result
+
+
+def final_statuses(text: str) -> frozenset[int]:
+    """`400,422,4xx`: statuses, or whole classes, from 3xx to 5xx. ValueError if there is anything else.
+
+    A class leaves out those of it that ask for another attempt (408, 409, 425, 429); they count where they are named.
+    """
+    return frozenset(status for word in _split(text) for status in _statuses(word))
+
+
+def _statuses(word: str) -> Iterable[int]:
+    match = _STATUS.fullmatch(word)
+    if not match:
+        raise ValueError(f"{word!r} is no status from 300 to 599 and no class (3xx, 4xx, 5xx)")
+    if match[2].isdigit():
+        return (int(word),)
+    first = 100 * int(match[1])
+    return (status for status in range(first, first + 100) if status not in _ASK_FOR_ANOTHER)
 
 
 def _networks(text: object) -> object:
@@ -66,13 +93,6 @@ def _topics(words: tuple[str, ...]) -> tuple[str, ...]:
         if not _TOPIC.fullmatch(word):
             raise ValueError(f"{word!r} is no topic name (letters, digits, . _ -) and no pattern (starts with ^)")
     return words
-
-
-def _waits(waits: tuple[float, ...]) -> tuple[float, ...]:
-    for wait in waits:
-        if not 0 < wait <= _LONGEST_WAIT:
-            raise ValueError("each wait is more than 0 and at most 30d")
-    return waits
 
 
 def _log_level(name: str) -> str:
@@ -142,10 +162,11 @@ def is_loopback(host: str) -> bool:
 
 
 Duration = Annotated[float, BeforeValidator(seconds)]
-Waits = Annotated[tuple[float, ...], BeforeValidator(_durations), AfterValidator(_waits)]
+Waits = Annotated[tuple[float, ...], BeforeValidator(waits)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
 LogLevel = Annotated[str, AfterValidator(_log_level)]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -153,6 +174,15 @@ FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+
+
+def librdkafka_properties(values: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """What `KAFKA_A_B` sets, as `a.b`: all but the settings `known` by name and those of the tests."""
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in values.items()
+        if name.startswith("KAFKA_") and name not in known and not name.startswith("KAFKA_TEST_")
+    }
 
 
 def default_text(field: FieldInfo) -> str:
@@ -171,7 +201,7 @@ def default_text(field: FieldInfo) -> str:
 
 
 def _duration_text(value: float) -> str:
-    for unit, size in (("h", 3600), ("m", 60)):
-        if value and value % size == 0:
+    for unit, size, least in (("d", 86400, 2 * 86400), ("h", 3600, 3600), ("m", 60, 60)):  # 24h reads well after 20h
+        if value >= least and value % size == 0:
             return f"{value // size:g}{unit}"
     return f"{value:g}s"

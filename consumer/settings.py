@@ -10,13 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple, Self, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.errors import SettingsError
@@ -31,10 +25,12 @@ from consumer.setting_types import (
     Proxy,
     SigningSecrets,
     Token,
+    TopicName,
     Topics,
     Waits,
     default_text,
     is_loopback,
+    librdkafka_properties,
 )
 from consumer.setting_types import (
     Network as Network,  # noqa: PLC0414 (the type of allow_networks, for those who read it)
@@ -63,12 +59,17 @@ class KafkaSettings(_Group):
         description="Consumer group; all workers of a deployment share it.",
         examples=["webhooks"],
     )
-    dead_letter_topic: str = Field(
+    dead_letter_topic: TopicName = Field(
         default="webhooks.dead-letters",
         validation_alias="KAFKA_DEAD_LETTER_TOPIC",
-        pattern=r"^[A-Za-z0-9._-]{1,249}$",
         description="Where records go that cannot be decoded.",
         examples=["webhooks.dead-letters"],
+    )
+    operations_topic: TopicName = Field(
+        default="webhooks.operations",
+        validation_alias="KAFKA_OPERATIONS_TOPIC",
+        description="Where operational events go: a subscription disabled or recovered, a delivery exhausted.",
+        examples=["webhooks.operations"],
     )
     properties: KafkaProperties = Field(
         default_factory=dict,
@@ -77,6 +78,15 @@ class KafkaSettings(_Group):
         description="Any other `KAFKA_A_B` becomes the librdkafka property `a.b`.",
         examples=["KAFKA_SECURITY_PROTOCOL=SASL_SSL"],
     )
+
+    @model_validator(mode="after")
+    def _two_topics(self) -> Self:
+        if self.operations_topic == self.dead_letter_topic:
+            raise ValueError(
+                f"KAFKA_OPERATIONS_TOPIC and KAFKA_DEAD_LETTER_TOPIC are both {self.operations_topic}. "
+                "Name two topics: operational events can be subscribed to, dead letters are never read"
+            )
+        return self
 
 
 class TopicSettings(_Group):
@@ -182,6 +192,14 @@ class DeliverySettings(SigningSettings):
         description="Waits up to this stay in memory; longer ones are stored in the database.",
         examples=["10s"],
     )
+    disable_after: Duration = Field(
+        default=432000.0,
+        validation_alias="WEBHOOK_DISABLE_AFTER",
+        ge=0,
+        le=31_536_000,
+        description="A subscription whose attempts have all failed for this long is disabled; 0 is never.",
+        examples=["5d"],
+    )
     subscription_cache: Duration = Field(
         default=1.0,
         validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",
@@ -237,10 +255,7 @@ class LogSettings(_Group):
     """What is logged."""
 
     log_level: LogLevel = Field(
-        default="INFO",
-        validation_alias="LOG_LEVEL",
-        description="DEBUG logs successful attempts too.",
-        examples=["INFO"],
+        default="INFO", validation_alias="LOG_LEVEL", description="DEBUG logs each success too.", examples=["INFO"]
     )
 
 
@@ -324,7 +339,7 @@ def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
     values = environment() if values is None else values
     named: dict[str, object] = {name: values[name] for name, _ in _variables(group) if name in values}
     if group is KafkaSettings:
-        named["KAFKA_*"] = _librdkafka_properties(values)
+        named["KAFKA_*"] = librdkafka_properties(values, known_names())
     try:
         return group.model_validate(named)
     except ValidationError as error:
@@ -355,14 +370,6 @@ def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
         load(OpsSettings, values),
         load(LogSettings, values),
     )
-
-
-def _librdkafka_properties(values: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name.removeprefix("KAFKA_").lower().replace("_", "."): value
-        for name, value in values.items()
-        if name.startswith("KAFKA_") and name not in known_names() and not name.startswith("KAFKA_TEST_")
-    }
 
 
 def _line(group: type[_Group], error: Mapping[str, Any]) -> str:

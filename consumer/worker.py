@@ -9,32 +9,36 @@ topic, or when nobody subscribed. Nothing else moves it; `source.commit` commits
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import structlog
-from requests import RequestException, Response
-from requests.exceptions import InvalidHeader
 
+from consumer.clock import ClockWatch
 from consumer.database import DatabaseThread, create_engine
-from consumer.delivery.fanout import Fanout
-from consumer.delivery.lanes import Delivery, Lanes, OpenRecord, StoredRow
-from consumer.delivery.ledger import due
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking, StoredKeys
-from consumer.delivery.recall import Recall
-from consumer.delivery.retry import RetryPolicy
+from consumer.delivery.recall import Ledger, Recall
+from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
+from consumer.dispatch import Dispatch
 from consumer.errors import Undecodable
+from consumer.handover import Handover
+from consumer.intake.announcer import Announcer
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
+from consumer.intake.topics import Topics, TopicWatch
+from consumer.ledger.due import open_topics
+from consumer.ledger.heads import take, walk
 from consumer.matching.catalog import Broken, Catalog, find_endpoints
-from consumer.matching.inbox import Inbox, Matched
+from consumer.matching.inbox import Inbox
+from consumer.relay import Relay
 from consumer.secret import parse_secret
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller, raise_descriptor_limit
-from consumer.sending.request import build
 from consumer.sending.transport import CurlAdapter
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.telemetry import Metrics
@@ -43,13 +47,12 @@ from consumer.vault import Vault
 log = structlog.get_logger(__name__)
 
 POLL_RECORDS = 500
-GROWTH = 64  # requests that one turn starts beyond those that ended: each may be a new TLS connection of 0.65 ms
 COMMIT_EVERY = 0.25  # seconds
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
 SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
+LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
-STORE_DRAIN = 5.0  # seconds for the database after that
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
 
 Place = tuple[str, int]
@@ -69,20 +72,17 @@ class Worker:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock, self._monotonic = clock, monotonic
+        self._monotonic = monotonic
         self._metrics = metrics
         self._drain_seconds = delivery.drain
         self.turned_at = monotonic()
         self._stopping = self._closing = self._paused = False
-        self._fanout: Fanout | None = None
-        self._in_flight: set[Delivery] = set()
-        self._ended = 0  # requests that ended in the last turn
-        self._next_commit = 0.0
+        self._next_commit = self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
         self._tidy_below: dict[Place, int] = {}
         self._full_since: float | None = None
         self._received_at = 0.0
-        self._waiting_since: float | None = None  # the oldest event waits for an answer of the database
+        self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
 
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
@@ -108,28 +108,53 @@ class Worker:
             monotonic,
         )
         self._inbox = Inbox(self._catalog)
-        self._parking = Parking(
-            engine,
-            self._ledger,
-            kafka.group_id,
-            lambda owned, now, limit, full, taken: due(
-                engine, kafka.group_id, owned, now, limit, full, secrets, decrypt, taken=taken
-            ),
-            monotonic,
-        )
         self._lanes = Lanes(delivery.max_in_flight)
+        self._relay = Relay(engine, self._ledger, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
+        self._parking = Parking(engine, self._ledger, kafka.group_id, clock, monotonic, self._relay.wake)
         self._settling = Settling(
             self._lanes,
             self._parking,
-            RetryPolicy(delivery.retry_schedule, delivery.retry_jitter),
+            Failing(self._parking, kafka.group_id, delivery.disable_after),
             metrics,
+            schedule=delivery.retry_schedule,
+            jitter=delivery.retry_jitter,
             in_memory=delivery.retry_in_memory,
+            operations_topic=kafka.operations_topic,
             clock=clock,
             monotonic=monotonic,
         )
-        self._recall = Recall(self._parking, self._lanes, self._settling, clock, monotonic)
+        self._sender = Sender(self._lanes, self._settling, self._transport, clock, monotonic)
+        self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, metrics, monotonic)
+        self._recall = Recall(
+            Ledger(
+                partial(walk, engine, kafka.group_id),
+                partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt),
+                partial(open_topics, engine, kafka.group_id),
+            ),
+            self._ledger,
+            self._parking,
+            self._lanes,
+            self._settling,
+            self._given_out,
+            clock,
+            monotonic,
+        )
         self._dead_letters = DeadLetters(kafka)
+        self._clocks = ClockWatch(clock, monotonic)
+        self._topics = Topics(kafka, topics)
+        self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._handover = Handover(
+            self._source,
+            self._dispatch,
+            self._lanes,
+            self._settling,
+            self._parking,
+            self._dead_letters,
+            self._sender,
+            self._turn,
+            monotonic,
+        )
 
     def stop(self) -> None:
         """Finish what is in flight and return from `run`. Safe to call from a signal handler or another thread."""
@@ -137,9 +162,15 @@ class Worker:
 
     def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is. Safe to call from another thread."""
-        parts = (self._source.fault, self._catalog.fault, self._parking.fault, self._dead_letters.fault)
+        parts = (
+            self._source.fault,
+            self._catalog.fault,
+            self._parking.fault or self._recall.fault,
+            self._dead_letters.fault,
+            self._clocks.fault,
+        )
         reasons = [reason for reason in parts if reason]
-        since = self._waiting_since
+        since = self._dispatch.waiting_since
         if not reasons and since is not None and self._monotonic() - since >= SLOW_DATABASE:
             reasons.append(f"database: no answer for {self._monotonic() - since:.0f} s; events wait")
         return reasons
@@ -157,9 +188,10 @@ class Worker:
 
     def _round(self) -> None:
         self._intake(self._poll())
-        self._dispatch()
+        self._dispatch.go_on()
         self._turn(self._patience())
-        self._recall.look(self._source.partitions)
+        self._recall.look(self._places)
+        self._relay.turn()
         self._keep_house()
 
     # 1. Records become events, or dead letters.
@@ -200,38 +232,12 @@ class Worker:
             self._inbox.put(event, settle, now)
         self._catalog.want(types)
 
-    # 2. Events become deliveries, queued in lanes.
-
-    def _dispatch(self) -> None:
-        now = self._monotonic()
-        while True:
-            if self._fanout is None:
-                matched = self._inbox.next()
-                if matched is None:
-                    self._waiting_since = (self._waiting_since or now) if self._inbox else None
-                    return
-                self._waiting_since = None
-                self._fanout = self._opened(matched)
-            elif self._fanout.advance(self._lanes, self._settling, now):
-                self._fanout = None
-            else:
-                return
-
-    def _opened(self, matched: Matched) -> Fanout | None:
-        event, endpoints, settle = matched
-        if not endpoints:
-            self._metrics.events["unmatched"] += 1
-            settle(event.record.offset)
-            return None
-        self._metrics.events["matched"] += 1
-        return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)))
-
-    # 3. Deliveries are sent; their results come back as calls of `_completed`.
+    # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.attempted`.
 
     def _turn(self, wait: float) -> None:
         self.turned_at = now = self._monotonic()
         self._lanes.wake(now)
-        self._start()
+        self._sender.start()
         self._poller.turn(wait)
         self._parking.pump()
         self._dead_letters.poll()
@@ -243,41 +249,17 @@ class Worker:
             self._metrics.connections_opened = self._transport.connections_opened
         self._metrics.in_flight = self._lanes.in_flight
 
-    def _start(self) -> None:
-        allowance, self._ended = GROWTH + self._ended, 0
-        now, timestamp = self._monotonic(), int(self._clock())
-        while allowance and (delivery := self._lanes.next()) is not None:
-            allowance -= 1
-            lane = delivery.lane
-            delivery.started_at = now
-            self._in_flight.add(delivery)
-            if isinstance(delivery.origin, OpenRecord):
-                delivery.origin.started = True
-            if isinstance(lane.prepared, RequestException):
-                self._completed(delivery, lane.prepared)
-                continue
-            try:
-                request = build(lane.prepared, lane.endpoint, delivery.event, timestamp)
-            except ValueError as error:  # a stored row whose header somebody has edited
-                self._completed(delivery, InvalidHeader(error))
-                continue
-            delivery.transfer = self._transport.submit(request, partial(self._completed, delivery))
-
-    def _completed(self, delivery: Delivery, result: Response | RequestException) -> None:
-        self._in_flight.discard(delivery)
-        self._ended += 1
-        self._lanes.finished(delivery.lane)
-        self._settling.attempted(delivery, result)
-
     def _idle(self) -> bool:
         """Nothing but a record can make work, so that the wait may be Kafka's."""
         return not (
-            self._in_flight
-            or self._inbox
-            or self._fanout
+            self._sender.open
+            or self._dispatch.busy
             or self._parking.busy
             or self._parking.backlog
+            or self._recall.busy
             or self._dead_letters.pending
+            or self._relay.busy
+            or self._lanes.wakes_before(self._monotonic() + 0.1)
         )
 
     def _patience(self) -> float:
@@ -286,23 +268,57 @@ class Worker:
             return 0.0
         return 0.001 if self._monotonic() - self._received_at < 1.0 else 0.005
 
-    # 4. The database is kept tidy.
+    # 3. Now and then: the clock, the share of limits, rows that nobody owns, the database kept tidy.
 
     def _keep_house(self) -> None:
         now = self._monotonic()
         self._catalog.want(())  # what failed is asked for again, though nobody waits for it any more
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY
+        if (jump := self._clocks.jump()) is not None:
+            log.warning("the system clock was set", seconds=round(jump, 1), meaning=self._clocks.fault)
+        self._lanes.rebound(self._topics.share(self._source.partitions))
+        self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
             # The marks of the last time: a minute later they are committed.
             below = {} if self._source.fault else self._tidy_below
-            self._parking.keep_house(below, self._clock(), self._count_parked)
+            self._parking.keep_house(below, self._count_parked)
             marks = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
             self._tidy_below = {place: mark for place, mark in marks.items() if mark is not None}
+            if self._leads():
+                self._recall.find_topics(self._adopt)
+            elif self._adopted:  # there is a lower topic now, and whoever owns it leads
+                self._handover.drain((), self._orphaned(()), REVOKE_DRAIN)
 
     def _count_parked(self, parked: int) -> None:
         self._metrics.parked = parked
 
-    # 5. Partitions come and go.
+    def _leads(self) -> bool:
+        return not self._closing and self._topics.leads(self._source.partitions)
+
+    def _adopt(self, topics: Collection[Place]) -> None:
+        """Of topics (with their highest partition) that have rows, those are ours whose partitions are long gone."""
+        gone = self._topics.gone(topics, self._monotonic()) if self._leads() else {}
+        adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
+        for topic in {topic for topic, _ in adopted.keys() - self._adopted.keys()}:
+            log.warning("a topic is gone; sending what is stored of it", topic=topic)
+        self._settling.leaving -= adopted.keys()
+        self._adopted = adopted
+
+    def _places(self) -> Collection[Place]:
+        """The partitions whose stored deliveries this worker sends."""
+        return {**self._source.partitions, **self._adopted} if self._adopted else self._source.partitions
+
+    def _given_out(self, place: Place) -> Callable[[int], bool]:
+        """Tells of an offset of this partition whether its record, and all before it, have been fanned out."""
+        partition, first = self._source.partitions.get(place), self._dispatch.first_offset(place)
+        if partition is None:
+            return lambda _: True  # no log is left to read
+        return partition.passed if first is None else lambda offset: offset < first
+
+    # 4. Partitions come and go.
 
     def _assigned(self, partitions: Sequence[Partition]) -> None:
         for partition in partitions:
@@ -322,70 +338,29 @@ class Worker:
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:
-            self._drain(partitions, min(REVOKE_DRAIN, self._drain_seconds))
+            self._handover.drain(partitions, self._orphaned(partitions), min(REVOKE_DRAIN, self._drain_seconds))
 
     def _lost(self, partitions: Sequence[Partition]) -> None:
-        """Others own these now and send them again: forget what is here, store and commit nothing."""
-        places = self._leave(partitions)
-        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
-            if isinstance(delivery.origin, StoredRow):
-                self._settling.rows.discard(delivery.origin.id)
-        for delivery in [delivery for delivery in self._in_flight if _place(delivery) in places]:
-            self._cancel(delivery)
-        self._parking.forget(places)
+        self._handover.lose(partitions, self._orphaned(partitions))
 
-    def _drain(self, partitions: Sequence[Partition], seconds: float) -> None:
-        """Give partitions up: nothing of them is sent twice that has been sent, nothing of them is lost."""
-        # 1. Start nothing more of them: what a receiver has seen in part is stored, the rest left to the next owner.
-        fanout = self._fanout
-        places = self._leave(partitions)
-        if fanout is not None and self._fanout is None:
-            fanout.abandon(self._settling)
-        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
-            self._settling.withdrawn(delivery)
-        # 2. Wait for the requests in flight; failures are stored, not retried here.
-        end = self._monotonic() + seconds
-        while self._monotonic() < end and any(_place(delivery) in places for delivery in self._in_flight):
-            self._turn(0.01)
-        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
-        for delivery in [delivery for delivery in self._in_flight if _place(delivery) in places]:
-            self._cancel(delivery)
-            self._settling.abandoned(delivery)
-        # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner.
-        end = self._monotonic() + STORE_DRAIN
-        while self._monotonic() < end and (self._parking.backlog or self._dead_letters.pending):
-            self._turn(0.01)
-        self._parking.forget(places)
-        # 5. Commit what is settled now.
-        self._source.commit_now(partitions)
-
-    def _leave(self, partitions: Sequence[Partition]) -> set[Place]:
-        places = {(partition.topic, partition.number) for partition in partitions}
-        self._settling.leaving |= places
-        self._inbox.discard(places)
-        if self._fanout is not None and self._fanout.event.record[:2] in places:
-            self._fanout = None
-        return places
-
-    def _cancel(self, delivery: Delivery) -> None:
-        self._in_flight.discard(delivery)
-        self._lanes.finished(delivery.lane)
-        if delivery.transfer is not None:
-            self._transport.cancel(delivery.transfer)
-        if isinstance(delivery.origin, StoredRow):
-            self._settling.rows.discard(delivery.origin.id)
+    def _orphaned(self, leaving: Sequence[Partition]) -> Collection[Place]:
+        """What this worker has adopted and leads in no more when these have left."""
+        rest = self._source.partitions.keys() - {(partition.topic, partition.number) for partition in leaving}
+        if self._topics.leads(rest):
+            return ()
+        orphaned, self._adopted = self._adopted, {}
+        return orphaned
 
     def _close(self) -> None:
-        log.info("stopping", in_flight=len(self._in_flight), seconds=self._drain_seconds)
-        self._drain(list(self._source.partitions.values()), self._drain_seconds)
+        log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
+        partitions = list(self._source.partitions.values())
+        self._handover.drain(partitions, self._orphaned(partitions), self._drain_seconds)
         self._closing = True
         self._source.close()
+        self._topic_watch.close()
+        self._relay.close()
         self._dead_letters.close()
         self._lookups.close(LEAVE_DATABASE)
         self._ledger.close(LEAVE_DATABASE)
         self._transport.close()
         self._poller.close()
-
-
-def _place(delivery: Delivery) -> Place:
-    return delivery.event.record[:2]

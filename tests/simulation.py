@@ -1,8 +1,8 @@
 """A worker in a world of one thread: Kafka, receivers, database threads and the clock move when a test says so.
 
 The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
-consumer, the producer of dead letters, libcurl, and the thread under the ledger and the look-ups. A `World` outlives
-its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process.
+consumer, the producers, the watch of topics, libcurl, and the thread under the ledger and the look-ups. A `World`
+outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process.
 """
 
 from collections import deque
@@ -17,6 +17,7 @@ from requests import PreparedRequest, RequestException, Response
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
+from consumer.intake.announcer import Announcement
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
@@ -37,16 +38,19 @@ class World:
     source: "_Source"
     transport: "_Transport"
     dead_letters: "_DeadLetters"
+    announcer: "_Announcer"
 
     def __init__(self, engine: Engine, partitions: int = 2, **delivery: Any) -> None:
         self.engine = engine
         self.now = 0.0
-        self.log: dict[Place, list[bytes]] = {(TOPIC, number): [] for number in range(partitions)}
+        self.log: dict[Place, list[tuple[bytes | None, bytes]]] = {(TOPIC, number): [] for number in range(partitions)}
         self.committed: dict[Place, tuple[int, str]] = {}
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each request answered with a 2xx
         self.sent: list[tuple[str, str]] = []  # of each request
         self.buried: set[tuple[Place, int]] = set()
+        self.announced: list[tuple[str, str]] = []  # type and id of each operational event that is on its topic
         self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
+        self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
         self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
         self.posted: deque[Callable[[], None]] = deque()
         self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
@@ -65,6 +69,8 @@ class World:
             patch.setattr("consumer.worker.DatabaseThread", partial(_SteppedThread, self))
             patch.setattr("consumer.worker.CurlAdapter", partial(_Transport, self))
             patch.setattr("consumer.worker.DeadLetters", partial(_DeadLetters, self))
+            patch.setattr("consumer.worker.Announcer", partial(_Announcer, self))
+            patch.setattr("consumer.worker.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.Source", partial(_Source, self))
             self.worker = Worker(
                 KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
@@ -77,10 +83,10 @@ class World:
             )
         self.source.assign(numbers)
 
-    def write(self, number: int, value: bytes) -> int:
+    def write(self, number: int, value: bytes, key: bytes | None = None) -> int:
         """Add a record; its offset."""
         log = self.log[TOPIC, number]
-        log.append(value)
+        log.append((key, value))
         return len(log) - 1
 
     def turn(self) -> None:
@@ -155,8 +161,9 @@ class _Transport:
         world.transport = self
 
     def submit(self, request: PreparedRequest, callback: Callable[[Result], None]) -> _Transfer:
+        self._world.on_send(*who(request))
         self.open.append(_Transfer(request, callback))
-        self._world.sent.append(_who(request))
+        self._world.sent.append(who(request))
         return self.open[-1]
 
     def cancel(self, transfer: _Transfer) -> None:
@@ -167,7 +174,7 @@ class _Transport:
         transfer = self.open.pop(number % len(self.open))
         self._ending.append(transfer)
         if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
-            self._world.taken.append(_who(transfer.request))
+            self._world.taken.append(who(transfer.request))
 
         def done() -> None:
             if transfer in self._ending:
@@ -211,6 +218,52 @@ class _DeadLetters:
         self._waiting.clear()
 
 
+class _Announcer:
+    """Each batch is acknowledged in the next turn; a crash before that leaves it to be published again."""
+
+    fault = None
+
+    def __init__(self, world: World, _kafka: object) -> None:
+        self._world = world
+        self._batch: Sequence[Announcement] = ()
+        self._on_acknowledged: Callable[[list[int]], None] = lambda _: None
+        world.announcer = self
+
+    @property
+    def pending(self) -> int:
+        return len(self._batch)
+
+    def send(self, batch: Sequence[Announcement], on_acknowledged: Callable[[list[int]], None]) -> None:
+        self._batch, self._on_acknowledged = batch, on_acknowledged
+
+    def poll(self) -> None:
+        batch, self._batch = self._batch, ()
+        if batch:
+            self._world.announced += [(operation.type, operation.event_id) for _, operation, _ in batch]
+            self._on_acknowledged([number for number, _, _ in batch])
+
+    def close(self) -> None:
+        self._batch = ()
+
+
+class _TopicWatch:
+    """The cluster answers once, at the start."""
+
+    def __init__(
+        self,
+        world: World,
+        _kafka: object,
+        post: Callable[[Callable[[], None]], None],
+        learn: Callable[..., None],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        post(lambda: learn({TOPIC: len(world.log)}, clock()))
+
+    def close(self) -> bool:
+        return True
+
+
 class _Source:
     """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them."""
 
@@ -235,7 +288,7 @@ class _Source:
             place = TOPIC, number
             if place not in self.partitions:
                 mark, metadata = self._world.committed.get(place, (None, ""))
-                added.append(Partition(*place, OffsetTracker(mark, metadata)))
+                added.append(Partition(*place, OffsetTracker(mark, metadata), 0, len(self._world.log[place])))
                 self.partitions[place] = added[-1]
                 self._positions[place] = mark or 0
         self._on_assign(added)
@@ -265,7 +318,8 @@ class _Source:
                 offset = self._positions[place]
                 self._positions[place] += 1
                 if partition.tracker.track(offset):
-                    records.append(Record(partition, offset, int(BORN * 1000) + offset, None, log[offset], None))
+                    key, value = log[offset]
+                    records.append(Record(partition, offset, int(BORN * 1000) + offset, key, value, None))
         return records
 
     def pause(self) -> None:
@@ -295,5 +349,6 @@ class _Source:
         return True
 
 
-def _who(request: PreparedRequest) -> tuple[str, str]:
+def who(request: PreparedRequest) -> tuple[str, str]:
+    """Which event it carries, and where to."""
     return str(request.headers["webhook-id"]), str(request.url)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from consumer import settings
 from consumer.errors import SettingsError
-from consumer.setting_types import REFUSED_KAFKA_PROPERTIES, seconds
+from consumer.setting_types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
 
 LEAST = {
     "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
@@ -65,6 +65,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     ("group", "name", "value"),
     [
         (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters"),
+        (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "^operations"),
+        (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "operations\n"),
         (settings.TopicSettings, "KAFKA_TOPICS", " , "),
         (settings.TopicSettings, "KAFKA_TOPICS", "orders;users"),
         (settings.DatabaseSettings, "DATABASE_URL", "mysql://user:hidden@host/db"),
@@ -83,6 +85,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "31d"),
         (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "nan"),
         (settings.DeliverySettings, "WEBHOOK_RETRY_IN_MEMORY", "2m"),
+        (settings.DeliverySettings, "WEBHOOK_DISABLE_AFTER", "-1d"),
+        (settings.DeliverySettings, "WEBHOOK_DISABLE_AFTER", "366d"),
         (settings.DeliverySettings, "WEBHOOK_SUBSCRIPTION_CACHE", "1w"),
         (settings.DeliverySettings, "WEBHOOK_ALLOW_NETWORKS", "10.0.0.300"),
         (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps"),
@@ -128,6 +132,25 @@ def test_other_kafka_variables_become_properties() -> None:
     values = {**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_X": "", "KAFKA_TEST_NODES": "3", "OTHER": "1"}
     kafka = settings.load(settings.KafkaSettings, {name: value for name, value in values.items() if value})
     assert kafka.properties == {"security.protocol": "SSL"}
+
+
+def test_operational_events_have_a_topic_of_their_own() -> None:
+    """A topic for them and for dead letters alike is refused: one can be consumed, the other never."""
+    line = refusal(settings.KafkaSettings, KAFKA_OPERATIONS_TOPIC="webhooks.dead-letters")
+    assert line.startswith("KAFKA_OPERATIONS_TOPIC and KAFKA_DEAD_LETTER_TOPIC are both webhooks.dead-letters.")
+    assert refusal(settings.KafkaSettings, KAFKA_DEAD_LETTER_TOPIC="webhooks.operations") == line.replace(
+        "webhooks.dead-letters", "webhooks.operations"
+    )
+    assert settings.load(settings.KafkaSettings, LEAST).operations_topic == "webhooks.operations"
+
+
+def test_when_a_subscription_is_disabled() -> None:
+    """After five days of failures; a deployment may say another time, or never."""
+    assert settings.load(settings.DeliverySettings, LEAST).disable_after == 5 * 86400
+    assert "`WEBHOOK_DISABLE_AFTER` | `5d` |" in settings.table()
+    for text, value in (("36h", 36 * 3600), ("0", 0)):
+        loaded = settings.load(settings.DeliverySettings, {**LEAST, "WEBHOOK_DISABLE_AFTER": text})
+        assert loaded.disable_after == value
 
 
 def test_no_secret_is_in_a_representation() -> None:
@@ -209,3 +232,50 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     except ValueError:
         return
     assert 0 <= result < float("inf")
+
+
+@given(st.lists(st.tuples(st.integers(1, 700), st.sampled_from("smh")), max_size=9))
+def test_waits_are_durations(parts: list[tuple[int, str]]) -> None:
+    """A schedule's text gives its waits in seconds, in order; nothing gives no wait."""
+    text = ", ".join(f"{number}{unit}" for number, unit in parts)
+    assert waits(text) == tuple(number * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
+
+
+@pytest.mark.parametrize("text", ["0s", "5s,0", "31d", "5s;5m", "5s 5m", "-1", "nan", "inf"])
+def test_what_is_no_schedule_is_refused(text: str) -> None:
+    """A wait is a duration of more than nothing and at most a month."""
+    with pytest.raises(ValueError, match=r"expected a duration|each wait is more than 0 and at most 30d"):
+        waits(text)
+
+
+@given(st.sets(st.integers(300, 599)))
+def test_final_statuses_are_what_is_named(codes: set[int]) -> None:
+    """Each code from 300 to 599 may be named."""
+    assert final_statuses(" , ".join(map(str, codes))) == codes
+
+
+@pytest.mark.parametrize("name", ["3xx", "4xx", "5xx", "4XX"])
+def test_a_class_is_all_of_it_that_does_not_ask_for_another_attempt(name: str) -> None:
+    """A class stands for its hundred statuses, without 408, 409, 425 and 429; those count where they are named."""
+    hundred = range(100 * int(name[0]), 100 * int(name[0]) + 100)
+    assert final_statuses(name) == {*hundred} - {408, 409, 425, 429}
+    assert final_statuses(f"{name},429") == {*hundred, 429} - {408, 409, 425}
+
+
+@pytest.mark.parametrize(
+    "text", ["200", "2xx", "400,204", "100", "600", "6xx", "4x", "40x", "xxx", "4000", "4xx 5xx", "²00", "4xX"]
+)
+def test_what_cannot_be_final_is_refused(text: str) -> None:
+    """A 2xx is a delivery, and what is no status is a slip of the pen."""
+    with pytest.raises(ValueError, match="is no status from 300 to 599 and no class"):
+        final_statuses(text)
+
+
+@given(st.text())
+def test_any_text_is_statuses_or_an_error(text: str) -> None:
+    """Whatever somebody wrote into the table, what is understood lies between 300 and 599."""
+    try:
+        result = final_statuses(text)
+    except ValueError:
+        return
+    assert all(300 <= status <= 599 for status in result)

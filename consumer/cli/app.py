@@ -15,9 +15,11 @@ from consumer import __version__
 from consumer.cli.api import api
 from consumer.cli.check import check
 from consumer.cli.console import discard_output
+from consumer.cli.deliveries import deliveries
 from consumer.cli.listen import listen
 from consumer.cli.migrate import migrate
 from consumer.cli.publish import publish
+from consumer.cli.replay import replay
 from consumer.cli.subscriptions import subscriptions
 
 PROGRAM = "kafka-webhooks"
@@ -75,9 +77,10 @@ def demo() -> None:
     run_demo()
 
 
-for command in (check, migrate, publish, listen, api):
+for command in (check, migrate, publish, listen, replay, api):
     app.command()(command)
-app.add_typer(subscriptions)
+for group in (subscriptions, deliveries):
+    app.add_typer(group)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,6 +107,8 @@ def _report(error: Exception) -> int:
             text, status = str(error), USAGE
         case WebhooksError():
             text = str(error)
+        case typer.Abort():  # the end of input, where a question was asked
+            text = "no answer: nothing was changed"
         case typer.TyperException():
             context = getattr(error, "ctx", None)
             command = context.command_path if context else PROGRAM

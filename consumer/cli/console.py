@@ -1,11 +1,22 @@
-"""What commands share: settings into logging, and lists on the screen."""
+"""What commands share: settings into logging, lists and progress on the screen, times, and signals."""
 
 import json
 import os
+import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 
 
 def configure() -> None:
@@ -16,6 +27,15 @@ def configure() -> None:
     configure_logging(load(LogSettings).log_level)
 
 
+def open_database() -> "Engine":
+    """The database of DATABASE_URL, with logging set up. Nothing is connected yet."""
+    from consumer.database import create_engine
+    from consumer.settings import DatabaseSettings, load
+
+    configure()
+    return create_engine(load(DatabaseSettings))
+
+
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -23,10 +43,18 @@ def print_json(value: object) -> None:
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Rows under their columns' names, aligned; unprintable characters are escaped."""
-    cells = [list(columns), *([printable(str(row[column])) for column in columns] for row in rows)]
+    cells = [list(columns), *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     for line in cells:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Names and values, a line each, aligned; unprintable characters are escaped, and what is None is left out."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if value is not None:
+            typer.echo(f"{name.replace('_', ' '):{width}}  {printable(str(value))}")
 
 
 def printable(text: str) -> str:
@@ -34,6 +62,95 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
+def shortened(text: str, length: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def number(count: int, noun: str) -> str:
+    """`1 record`, `2,000 records`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
+def time_text(seconds: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC, to the second."""
+    return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def moment(text: str, now: float, option: str) -> float:
+    """Unix seconds of a time in ISO 8601 (UTC without a zone) or of an age such as `2h`; a usage error for another."""
+    from consumer.setting_types import seconds
+
+    try:
+        if _AGE.fullmatch(text):
+            return max(0.0, now - seconds(text))
+        parsed = datetime.fromisoformat(text)
+        return max(0.0, (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is neither a time such as 2026-07-28T14:00Z nor an age such as 2h or 3d", param_hint=option
+        ) from None
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if a person says so; where none can be asked, `--yes` must have been given."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise typer.BadParameter(f"{question} There is nobody to ask: say --yes", param_hint="--yes")
+    if not typer.confirm(question, err=True):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bar(length: int | None) -> Iterator[Callable[[int, str], None]]:
+    """A bar on stderr, where that is a terminal; `length` None: nobody knows.
+
+    Yields what draws it anew: how much is done, and a text beside the bar.
+    """
+    text = ""
+    nothing: Iterator[None] = (None for _ in ())  # a tuple would have a length of its own
+    terminal = sys.stderr.isatty()
+    with typer.progressbar(
+        nothing, length=length, item_show_func=lambda _: text or None, file=sys.stderr, hidden=not terminal
+    ) as bar:
+
+        def draw(done: int, beside: str) -> None:
+            nonlocal text
+            text = beside
+            bar.update(done - bar.pos)
+            bar.render_progress()
+
+        yield draw
+
+
+@contextmanager
+def signals_noted() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM end nothing by themselves; yields what says whether one has come. A second one ends it."""
+    noted: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def note(received: int, _frame: FrameType | None) -> None:
+        noted.append(received)
+        for number in numbers:
+            signal.signal(number, before[number])
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
 def discard_output() -> None:
     """Let stdout lead nowhere, once who read it has gone: else Python complains of it at the very end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else printable(str(value))

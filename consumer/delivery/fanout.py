@@ -1,6 +1,8 @@
 """One event, many subscriptions: a cursor, so that ten thousand of them are not ten thousand objects."""
 
-from consumer.delivery.lanes import Admission, Delivery, Lanes, OpenRecord
+from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.lanes import Admission, Lanes
+from consumer.delivery.order import pair_of
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
@@ -18,20 +20,22 @@ class Fanout:
         self.position = 0
 
     def advance(self, lanes: Lanes, settling: Settling, now: float) -> bool:
-        """Queue deliveries, or store them where the lane is slow; False when the rest has to wait."""
+        """Queue deliveries, or store them where the lane takes no more; False when the rest has to wait."""
         event, endpoints = self.event, self.endpoints
         size = len(event.body)
         while self.position < len(endpoints):
             endpoint = endpoints[self.position]
+            pair = pair_of(event, endpoint)
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
-            lane = lanes.lane(endpoint) if endpoint.secrets else None
+            stored = not endpoint.secrets or (pair is not None and settling.goes_behind_rows(pair))
+            lane = None if stored else lanes.lane(endpoint)
             admission = lanes.admit(lane, size, now) if lane is not None else Admission.PARK
             if lane is not None and admission is Admission.QUEUE:
-                lanes.enqueue(Delivery(event, lane, self.record), now)
+                lanes.enqueue(Delivery(event, lane, self.record, pair), now)
             elif admission is Admission.HOLD or not settling.may_postpone():
                 return False
             else:
-                settling.postpone(event, endpoint, self.record)
+                settling.postpone(event, endpoint, self.record, pair, lane)
             self.position += 1
         return True
 
@@ -39,4 +43,4 @@ class Fanout:
         """Its partition leaves: store the rest if a receiver may have seen the event, else the next owner sends it."""
         if self.record.started:
             for endpoint in self.endpoints[self.position :]:
-                settling.postpone(self.event, endpoint, self.record)
+                settling.postpone(self.event, endpoint, self.record, pair_of(self.event, endpoint))

@@ -2,113 +2,27 @@
 
 Two bounds keep lanes apart. A lane takes at most as many slots as are still free, so the first hung receiver holds half
 of them, the second a quarter, and the next receiver still finds one. A lane queues a bounded number of deliveries; when
-it is full, a fast receiver is waited for (the queue of 1,000 moves within a second) and a slow one is not: its further
-deliveries are stored in the database, so that the partition goes on. No I/O here; time comes with the call.
+it is full, a receiver that takes them quickly is waited for, and any other is not: its further deliveries are stored in
+the database, so that the partition goes on. Of a pair (the deliveries of one key to a subscription that asked for
+order) one is queued, open or waiting at a time, and the others stand in a chain behind it. No I/O; times are monotonic.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from heapq import heappop, heappush
-from itertools import count
-from typing import NamedTuple
+from itertools import chain, count
 
-from requests import PreparedRequest, RequestException
-from requests.exceptions import InvalidURL
-
-from consumer.delivery.outcome import Failed
+from consumer.delivery.delivery import Delivery
+from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
 from consumer.endpoint import Endpoint
-from consumer.event import Event
-from consumer.sending.request import prepare
-from consumer.sending.transport import Transfer
+from consumer.ledger.rows import Pair
 
-LANE_DELIVERIES = 1000
-LANE_BYTES = 16 * 2**20
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB
 ALL_BYTES = 128 * 2**20
-LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
+STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for; several turns under load
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
-
-
-class OpenRecord:
-    """A record with deliveries that are not settled. `started`: a receiver may have seen it."""
-
-    __slots__ = ("_offset", "_settle", "open", "started")
-
-    def __init__(self, settle: Callable[[int], None], offset: int, deliveries: int) -> None:
-        self._settle = settle
-        self._offset = offset
-        self.open = deliveries
-        self.started = False
-
-    def settle_one(self) -> None:
-        """One delivery is settled; with the last one the offset is."""
-        self.open -= 1
-        if not self.open:
-            self._settle(self._offset)
-
-
-class StoredRow(NamedTuple):
-    """A row of the database, by its id."""
-
-    id: int
-
-
-class Delivery:
-    """An event on its way to one subscription. It comes from a record that is open, or from a row that is due."""
-
-    __slots__ = (
-        "attempts",
-        "due_at",
-        "event",
-        "failed",
-        "first_attempt_at",
-        "lane",
-        "origin",
-        "queued_at",
-        "started_at",
-        "transfer",
-    )
-
-    def __init__(self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow) -> None:
-        self.event = event
-        self.lane = lane
-        self.origin = origin
-        self.attempts = 0
-        self.first_attempt_at: float | None = None  # unix seconds, like due_at
-        self.due_at: float | None = None
-        self.failed: Failed | None = None
-        self.queued_at = 0.0
-        self.started_at = 0.0
-        self.transfer: Transfer | None = None
-
-
-class Lane:
-    """The deliveries of one subscription that are in this process."""
-
-    __slots__ = ("endpoint", "held", "held_bytes", "in_flight", "listed", "prepared", "queue")
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.queue: deque[Delivery] = deque()
-        self.held = 0  # deliveries queued or waiting for their retry
-        self.held_bytes = 0
-        self.in_flight = 0
-        self.listed = False
-        self.serve(endpoint)
-
-    def serve(self, endpoint: Endpoint) -> None:
-        """Send to this endpoint from now on; what cannot become a request is kept as the error that it is."""
-        self.endpoint = endpoint
-        self.prepared: PreparedRequest | RequestException
-        try:
-            self.prepared = prepare(endpoint)
-        except ValueError as error:
-            self.prepared = error if isinstance(error, RequestException) else InvalidURL(error)
-
-    def idle(self) -> bool:
-        """Nothing of this lane is in the process."""
-        return not self.held and not self.in_flight
 
 
 class Admission(Enum):
@@ -116,41 +30,69 @@ class Admission(Enum):
 
     QUEUE = auto()
     HOLD = auto()  # the receiver is fast and we are faster: ask again soon
-    PARK = auto()  # the receiver is slow: store it, others must not wait
+    PARK = auto()  # the receiver is slow, limited or gone: store it, others must not wait
 
 
 class Lanes:
-    """All lanes of a worker and the slots they share."""
+    """All lanes of a worker and the slots they share. `share`: the part of the deployment's limits that is ours."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.in_flight = 0
         self.held = 0
+        self.share = 1.0
         self._held_bytes = 0
+        self._now = 0.0
         self._lanes: dict[int, Lane] = {}
         self._ready: deque[Lane] = deque()  # have something queued, in turn
-        self._blocked: list[Lane] = []  # the same, but over their share until something finishes
+        self._blocked: list[Lane] = []  # the same, but over their share of slots until something finishes
+        self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by due time
+        self._chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
         self._tie = count()
         self._most = IDLE_LANES
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    def wakes_before(self, moment: float) -> bool:
+        """By then a lane goes on by itself, without anything that wakes the process."""
+        return any(heap and heap[0][0] < moment for heap in (self._resting, self._waiting))
 
     def lane(self, endpoint: Endpoint) -> Lane:
         """The endpoint's lane, which from now on sends as the endpoint says."""
         lane = self._lanes.get(endpoint.subscription_id)
         if lane is None:
             if len(self._lanes) >= self._most:
-                self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle()}
+                self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle(self._now)}
                 self._most = max(IDLE_LANES, 2 * len(self._lanes))  # else each new lane would walk all busy ones
-            lane = self._lanes[endpoint.subscription_id] = Lane(endpoint)
+            lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self.share, self._now)
         elif lane.endpoint is not endpoint:
             if lane.endpoint == endpoint:
                 lane.endpoint = endpoint
             else:
-                lane.serve(endpoint)
+                lane.serve(endpoint, self.share, self._now)
         return lane
 
+    def rebound(self, share: float) -> None:
+        """Partitions have come or gone, and with them the share of the limits."""
+        if share != self.share:
+            self.share = share
+            for lane in self:
+                lane.bound(share, self._now)
+
+    def room(self, subscription_id: int, now: float) -> int:
+        """How many stored deliveries of a subscription may be taken up."""
+        if self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST:
+            return 0
+        lane = self._lanes.get(subscription_id)
+        return LANE_DELIVERIES if lane is None else max(0, lane.room(now))
+
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
-        """Whether a delivery of `size` bytes may be queued at `now` (monotonic seconds)."""
+        """Whether a delivery of `size` bytes may be queued at `now`."""
+        limited = lane.pace is not None or lane.breaker.window(now) is not None
+        if limited and lane.room(now) <= 0:
+            return Admission.PARK
         if not lane.held or (
             lane.held < LANE_DELIVERIES
             and lane.held_bytes + size <= LANE_BYTES
@@ -158,30 +100,44 @@ class Lanes:
             and self._held_bytes + size <= ALL_BYTES
         ):
             return Admission.QUEUE
-        if lane.queue and now - lane.queue[0].queued_at < SLOW:
-            return Admission.HOLD
-        return Admission.PARK
+        quick = now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW
+        return Admission.HOLD if quick else Admission.PARK
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
-        """Queue an admitted delivery."""
+        """Queue an admitted delivery, or let it wait behind the one of its pair that is under way."""
+        lane = delivery.lane
+        if not lane.held and not lane.in_flight:
+            lane.moved_at = now
         delivery.queued_at = now
         self._hold(delivery, 1)
-        delivery.lane.queue.append(delivery)
-        self._list(delivery.lane)
+        if delivery.pair is not None:
+            behind = self._chains.get(delivery.pair)
+            if behind is not None:
+                behind.append(delivery)
+                return
+            self._chains[delivery.pair] = deque()
+        lane.queue.append(delivery)
+        self._list(lane)
 
     def wait(self, delivery: Delivery, due: float) -> None:
-        """Keep a failed delivery here until `due` (monotonic seconds); `wake` queues it again."""
+        """Keep a failed delivery here until `due`; `wake` queues it again."""
         self._hold(delivery, 1)
         heappush(self._waiting, (due, next(self._tie), delivery))
 
     def wake(self, now: float) -> None:
         """Queue what has waited long enough, ahead of what was never tried; a full lane with retries is a slow one."""
+        self._now = now
         while self._waiting and self._waiting[0][0] <= now:
             delivery = heappop(self._waiting)[2]
             delivery.lane.queue.appendleft(delivery)
             self._list(delivery.lane)
+        while self._resting and self._resting[0][0] <= now:
+            lane = heappop(self._resting)[2]
+            lane.listed = False
+            if lane.queue:
+                self._list(lane)
 
-    def next(self) -> Delivery | None:
+    def next(self, now: float) -> Delivery | None:
         """Take the next delivery that may start, lane by lane in turn; None when none may."""
         ready = self._ready
         while ready:
@@ -192,6 +148,13 @@ class Lanes:
             if lane.in_flight >= free:
                 self._blocked.append(ready.popleft())
                 continue
+            if lane.limit is not None or lane.pace is not None or lane.breaker.window(now) is not None:
+                at = lane.startable_at(now)
+                if at > now:
+                    self._rest(ready.popleft(), at)
+                    continue
+                if lane.pace is not None:
+                    lane.pace.take(now)
             delivery = lane.queue.popleft()
             self._hold(delivery, -1)
             lane.in_flight += 1
@@ -211,14 +174,34 @@ class Lanes:
     def finished(self, lane: Lane) -> None:
         """A delivery that `next` gave has ended, however it did."""
         lane.in_flight -= 1
+        lane.moved_at = self._now
         self.in_flight -= 1
+        if lane.queue:
+            self._list(lane)
         if self._blocked:
             self._ready.extend(self._blocked)
             self._blocked.clear()
 
+    def go_on(self, pair: Pair) -> None:
+        """The one of this pair that was under way is done with: the next may go. None is left where it was cut off."""
+        behind = self._chains.get(pair)
+        if not behind:
+            self._chains.pop(pair, None)
+            return
+        delivery = behind.popleft()
+        delivery.lane.queue.append(delivery)
+        self._list(delivery.lane)
+
+    def cut(self, pair: Pair) -> list[Delivery]:
+        """The one of this pair that was under way will not be done with here: take out those behind it."""
+        behind = self._chains.pop(pair, ())
+        for delivery in behind:
+            self._hold(delivery, -1)
+        return list(behind)
+
     def withdraw(self, whose: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take out all deliveries queued or waiting for which `whose` is true."""
-        taken = [delivery for lane in self._lanes.values() for delivery in lane.queue if whose(delivery)]
+        """Take out all deliveries that are not open and for which `whose` is true; of a pair, all or none are."""
+        taken = [delivery for lane in self for delivery in lane.queue if whose(delivery)]
         for lane in {delivery.lane for delivery in taken}:
             lane.queue = deque(delivery for delivery in lane.queue if not whose(delivery))
         waiting = [entry for entry in self._waiting if whose(entry[2])]
@@ -226,20 +209,18 @@ class Lanes:
             self._waiting = [entry for entry in self._waiting if not whose(entry[2])]
             self._waiting.sort()
         taken.extend(entry[2] for entry in waiting)
+        first = [delivery.pair for delivery in taken if delivery.pair is not None]
+        behind = [delivery for delivery in chain.from_iterable(self._chains.values()) if whose(delivery)]
+        for pair in {delivery.pair for delivery in behind if delivery.pair is not None}:
+            self._chains[pair] = deque()
+        for pair in first:
+            del self._chains[pair]
+        taken.extend(behind)
         for delivery in taken:
             self._hold(delivery, -1)
-        listed = [lane for lane in (*self._ready, *self._blocked) if lane.queue or self._unlist(lane)]
-        self._ready, self._blocked = deque(listed), []
+        self._ready = deque(lane for lane in (*self._ready, *self._blocked) if lane.queue or self._unlist(lane))
+        self._blocked = []
         return taken
-
-    def full(self) -> list[int]:
-        """The subscriptions whose lanes have no room for another delivery."""
-        crowded = self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST
-        return [
-            key
-            for key, lane in self._lanes.items()
-            if lane.held and (crowded or lane.held >= LANE_DELIVERIES or lane.held_bytes > LANE_BYTES - LARGEST)
-        ]
 
     def _hold(self, delivery: Delivery, sign: int) -> None:
         size = sign * len(delivery.event.body)
@@ -253,6 +234,13 @@ class Lanes:
         if not lane.listed:
             lane.listed = True
             self._ready.append(lane)
+
+    def _rest(self, lane: Lane, until: float) -> None:
+        """Out of the turn until then, or until one of it has ended."""
+        if until < float("inf"):
+            heappush(self._resting, (until, next(self._tie), lane))
+        else:
+            lane.listed = False
 
     @staticmethod
     def _unlist(lane: Lane) -> bool:

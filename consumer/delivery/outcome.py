@@ -2,8 +2,11 @@
 
 Delivered   a 2xx status line was received
 Failed      worth another attempt: any other status, a time-out, a network error
+Refused     a status that the subscription calls final: this delivery ends
 Gone        410: the receiver wants no more; the subscription is disabled
 Hopeless    no attempt can succeed as the subscription and the settings stand: its url, or the egress policy
+
+`response` is the start of the answer's body, for a person to read: untrusted, and never logged. None: there is none.
 """
 
 from datetime import UTC
@@ -15,6 +18,9 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
+
+RESPONSE = 1000  # characters kept of an answer's body
+_OVERLOADED = frozenset((HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS))
 
 
 class Delivered(NamedTuple):
@@ -29,13 +35,33 @@ class Failed(NamedTuple):
     error: str
     status: int | None = None
     retry_after: float | None = None
+    response: str | None = None
+
+    @property
+    def unavailable(self) -> bool:
+        """It speaks against the receiver as a whole, not against this event alone: another would fare no better.
+
+        No answer at all; 408 (RFC 9110 section 15.5.9: it waited for the request in vain); 429 (RFC 6585 section 4: too
+        many requests); 5xx (RFC 9110 section 15.6: the server knows that it failed). Any other status comes from a
+        receiver that works, and is about this request: 425 too (RFC 8470 section 5.2: not as early data).
+        """
+        return self.status is None or self.status >= 500 or self.status in _OVERLOADED  # noqa: PLR2004 (section 15.6)
+
+
+class Refused(NamedTuple):
+    """A status that is final by the subscription's own word."""
+
+    error: str
+    status: int
+    response: str | None = None
 
 
 class Gone(NamedTuple):
-    """A 410."""
+    """A 410 (RFC 9110 section 15.5.11: likely to be permanent; links to it should be removed)."""
 
     error: str = "the receiver answered 410 Gone"
     status: int = HTTPStatus.GONE
+    response: str | None = None
 
 
 class Hopeless(NamedTuple):
@@ -43,20 +69,28 @@ class Hopeless(NamedTuple):
 
     error: str
     status: None = None
+    response: None = None
 
 
-Outcome = Delivered | Failed | Gone | Hopeless
+Outcome = Delivered | Failed | Refused | Gone | Hopeless
 
 
-def judge(result: Response | RequestException, now: float) -> Outcome:
-    """The outcome of an exchange that ended at `now` (unix seconds). 3xx is a failure: redirects are never followed."""
+def judge(result: Response | RequestException, now: float, final: frozenset[int] = frozenset()) -> Outcome:
+    """The outcome of an exchange that ended at `now` (unix seconds). 3xx is a failure: redirects are never followed.
+
+    A status in `final` is Refused; a 2xx and 410 stay what they are.
+    """
     if isinstance(result, Response):
         status = result.status_code
         if 200 <= status < 300:  # noqa: PLR2004 (RFC 9110 section 15.3)
             return Delivered(status)
+        response = _start_of(result.content)
         if status == HTTPStatus.GONE:
-            return Gone()
-        return Failed(f"status {status}", status, retry_after(result.headers.get("retry-after"), now))
+            return Gone(response=response)
+        error = f"status {status}"
+        if status in final:
+            return Refused(error, status, response)
+        return Failed(error, status, retry_after(result.headers.get("retry-after"), now), response)
     # What requests calls invalid (a url, a schema, a header) is a ValueError too.
     if isinstance(result, EgressRefused | ValueError):
         return Hopeless(_text(result))
@@ -69,12 +103,17 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return float(value.lstrip("0")[:9] or 0)  # finite; nine digits are 31 years
     try:
         date = parsedate_to_datetime(value)
         return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
     except (ValueError, OverflowError):  # OverflowError: a year or a zone of twenty digits
         return None
+
+
+def _start_of(body: bytes | None) -> str | None:
+    """As UTF-8, whatever the header says: guessing a charset takes seconds of CPU that a receiver must not have."""
+    return body[: 4 * RESPONSE].decode("utf-8", "replace")[:RESPONSE] or None if body else None
 
 
 def _text(error: RequestException) -> str:

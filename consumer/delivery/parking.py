@@ -1,8 +1,8 @@
 """Carries deliveries between the loop and the ledger: in batches, one job at a time, until the database has them.
 
-The loop calls `park` and `resolve`, which only note what is to be written, and `pump` in each turn. Nothing is settled
-before its transaction is committed; when the database fails, the batch is kept and written again after a back-off,
-which the ledger's statements allow (they are repeatable).
+The loop calls `park`, `resolve` and `note`, which only say what is to be written, and `pump` in each turn. Nothing is
+settled before its transaction is committed; when the database fails, the batch is kept and written again after a
+back-off, which the ledger's statements allow (they are repeatable).
 """
 
 import time
@@ -15,94 +15,73 @@ import structlog
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
-from consumer.delivery import ledger
-from consumer.delivery.ledger import AttemptResult, DueDelivery, NewDelivery
+from consumer.delivery.order import MOST_PAIRS, StoredPairs
 from consumer.errors import DatabaseUnavailable
+from consumer.ledger import due, store, upkeep
+from consumer.ledger.heads import Head
+from consumer.ledger.rows import AttemptResult, NewDelivery, Pair
+from consumer.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
-DUE_ROWS = 500
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
+PRUNED = 1000  # rows in one transaction
 TIDY_SECONDS = 1.0  # of pruning in one job: writes and loads wait for it
-BACK_OFF = (0.1, 10.0)  # seconds: the first wait, the longest
-Stored = Callable[[], None]
-Owned = Mapping[str, Sequence[int]]  # topic to partitions
-FindDue = Callable[[Owned, float, int, Collection[int], Collection[int]], list[DueDelivery]]
+
+Place = tuple[str, int]
+Stored = Callable[[], object]
 StoredKeys = set[tuple[int, int, int]]  # offset, timestamp, subscription
+Loaded = Callable[[StoredKeys], None]
 
 
-class Disable(NamedTuple):
-    """A subscription that asked, by 410, to be left alone."""
+class Note(NamedTuple):
+    """Something else to write, as it is; repeatable."""
 
-    subscription_id: int
-    reason: str
-
-
-Item = NewDelivery | AttemptResult | Disable
-Entry = tuple[Item, Stored]
+    write: Callable[[Engine], object]
 
 
-class Due(NamedTuple):
-    """Rows that are due, and when the next one will be (unix seconds)."""
-
-    rows: list[DueDelivery]
-    next_at: float | None
-
-
-class Trouble:
-    """Why a kind of job fails, and when it is tried again (the clock's seconds)."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._wait = BACK_OFF[0]
-        self.retry_at = 0.0
-        self.fault: str | None = None
-
-    def began(self, error: Exception, what: str) -> None:
-        """A job has failed."""
-        self.retry_at = self._clock() + self._wait
-        self._wait = min(self._wait * 2, BACK_OFF[1])
-        text = f"database: {error}"
-        if text != self.fault:
-            log.error(what, error=str(error))
-        self.fault = text
-
-    def ended(self) -> None:
-        """A job has succeeded."""
-        if self.fault is not None:
-            log.info("the database answers again")
-        self._wait = BACK_OFF[0]
-        self.fault = None
+class _Entry(NamedTuple):
+    item: NewDelivery | AttemptResult | Note
+    on_stored: Stored
+    head: Head | None = None
 
 
 class Parking:
-    """What is to be written, and what of it is being written. All methods are called on the loop's thread."""
+    """What is to be written, and what of it is being written. All methods are called on the loop's thread.
+
+    `heads`: of which partition and subscription rows are known to wait, and when the first of them is due (unix
+    seconds, or earlier). `pairs`: the ordered ones among them.
+    """
 
     def __init__(
         self,
         engine: Engine,
         thread: DatabaseThread,
         group: str,
-        find_due: FindDue,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        on_operation: Callable[[], None],
     ) -> None:
+        """`on_operation` is called when an operational event may have been written."""
+        self._on_operation = on_operation
         self._clock = clock
+        self._monotonic = monotonic
         self._engine = engine
         self._thread = thread
         self._group = group
-        self._find_due = find_due
-        self._to_write: deque[Entry] = deque()
+        self._to_write: deque[_Entry] = deque()
         self._batch = BATCH
         self._bytes = 0  # of the bodies that are to be written
         self._writing = 0
-        self._refused: Entry | None = None  # what the database takes from nobody: the others go first
-        self._forgotten: set[tuple[str, int]] = set()
-        self._looking = self._loading = self._tidying = False
-        self._to_load: deque[tuple[tuple[str, int], int, Callable[[StoredKeys], None]]] = deque()
-        self._writes, self._reads = Trouble(clock), Trouble(clock)
-        self.next_due: float | None = None  # unix seconds: the earliest of what was stored since the last look
+        self._refused: _Entry | None = None  # what the database takes from nobody: the others go first
+        self._forgotten: set[Place] = set()
+        self._loading = self._tidying = False
+        self._to_load: deque[tuple[Place, int | None, Loaded]] = deque()
+        self._writes, self._reads = Trouble(monotonic), Trouble(monotonic)
+        self.heads: dict[Head, float] = {}
+        self.pairs = StoredPairs()
 
     @property
     def fault(self) -> str | None:
@@ -111,7 +90,7 @@ class Parking:
 
     @property
     def backlog(self) -> int:
-        """Deliveries that are not written yet."""
+        """What is not written yet."""
         return len(self._to_write) + self._writing
 
     @property
@@ -122,65 +101,43 @@ class Parking:
     @property
     def busy(self) -> bool:
         """An answer of the database is awaited."""
-        return bool(self._writing or self._to_load or self._looking)
+        return bool(self._writing or self._to_load)
 
     def park(self, delivery: NewDelivery, on_stored: Stored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
-        self._to_write.append((delivery, on_stored))
+        if delivery.pair is not None:
+            self.pairs.began(delivery.pair)
         self._bytes += len(delivery.event.body)
+        head = (*delivery.event.record[:2], delivery.subscription_id)
+        self._to_write.append(_Entry(delivery, on_stored, head))
 
-    def resolve(self, result: AttemptResult, on_stored: Stored) -> None:
-        """Note what came of an attempt of a stored delivery."""
-        self._to_write.append((result, on_stored))
+    def resolve(self, result: AttemptResult, head: Head, on_stored: Stored) -> None:
+        """Write what came of an attempt of a stored delivery."""
+        self._to_write.append(_Entry(result, on_stored, head))
 
-    def disable(self, subscription_id: int, reason: str) -> None:
-        """Disable a subscription; its stored deliveries are held."""
-        self._to_write.append((Disable(subscription_id, reason), lambda: None))
+    def note(self, write: Callable[[Engine], object]) -> None:
+        """Write something else: `write` gets the engine, on the database thread, and may be called again."""
+        self._to_write.append(_Entry(Note(write), _nothing))
 
-    def forget(self, places: Collection[tuple[str, int]]) -> None:
+    def forget(self, places: Collection[Place]) -> None:
         """Drop what is not being written of partitions that have left: their next owner reads those records again."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
         if self._writing:
             self._forgotten |= set(places)
+        self.pairs.leave(places)
+        self.heads = {head: due_at for head, due_at in self.heads.items() if head[:2] not in places}
 
     def pump(self) -> None:
         """Start the next read and the next batch, unless they are under way or a back-off is running."""
-        now = self._clock()
-        if self._to_load and not self._loading and now >= self._reads.retry_at:
+        if self._to_load and not self._loading and self._reads.over:
             self._load()
-        if self._writing or not self._to_write or now < self._writes.retry_at:
+        if self._writing or not self._to_write or not self._writes.over:
             return
         batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
         self._writing = len(batch)
-        self._thread.submit(partial(self._write, [item for item, _ in batch]), partial(self._written, batch))
+        self._thread.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
 
-    def look_for_due(
-        self, owned: Owned, now: float, full: Collection[int], taken: Collection[int], found: Callable[[Due], None]
-    ) -> None:
-        """Ask for rows of the owned partitions that are due at `now` (unix seconds), oldest first.
-
-        Left out: subscriptions in `full`, rows in `taken`. `found` is not called when the database fails: ask again.
-        """
-        if self._looking:
-            return
-        self._looking = True
-        self.next_due = None
-
-        def job() -> Due:
-            rows = self._find_due(owned, now, DUE_ROWS, full, taken)
-            return Due(rows, now if rows else ledger.next_due_at(self._engine, self._group, owned, now))
-
-        def done(due: Due | Exception) -> None:
-            self._looking = False
-            if isinstance(due, Exception):
-                self._reads.began(due, "could not look for due deliveries")
-            else:
-                self._reads.ended()
-                found(due)
-
-        self._thread.submit(job, done)
-
-    def keep_house(self, marks: Mapping[tuple[str, int], int], now: float, counted: Callable[[int], None]) -> None:
+    def keep_house(self, marks: Mapping[Place, int], counted: Callable[[int], None]) -> None:
         """Let rows follow their subscriptions, drop what is delivered and committed, count what is parked.
 
         `marks` are committed offsets, below which a restart asks for nothing.
@@ -188,93 +145,120 @@ class Parking:
         if self._tidying:
             return
         self._tidying = True
+        now = self._clock()
 
         def job() -> int:
             end = time.monotonic() + TIDY_SECONDS
-            ledger.reconcile(self._engine, now)
+            upkeep.reconcile(self._engine, self._group, now)
             for (topic, partition), mark in marks.items():
                 while (
                     time.monotonic() < end
-                    and ledger.prune(self._engine, self._group, topic, partition, mark) == ledger.BATCH
+                    and upkeep.prune(self._engine, self._group, topic, partition, mark, PRUNED) == PRUNED
                 ):
                     continue
-            return ledger.counts(self._engine, self._group)["parked"]
+            return upkeep.counts(self._engine, self._group)["parked"]
 
         def done(parked: int | Exception) -> None:
             self._tidying = False
-            if isinstance(parked, Exception):
-                self._reads.began(parked, "could not tidy the stored deliveries")
-            else:
-                self._reads.ended()
+            if self._reads.judge(parked, "could not tidy the stored deliveries"):
                 counted(parked)
 
         self._thread.submit(job, done)
+        for place in self.pairs.unknown:
+            self._to_load.append((place, None, lambda _: None))
 
-    def load_stored(self, place: tuple[str, int], from_offset: int, loaded: Callable[[StoredKeys], None]) -> None:
-        """Ask which deliveries of a partition, from an offset on, are stored in any state; asked until answered."""
+    def load_stored(self, place: Place, from_offset: int, loaded: Loaded) -> None:
+        """Ask which deliveries of a partition, from an offset on, are stored in any state; asked until answered.
+
+        Its pairs are known then too.
+        """
         self._to_load.append((place, from_offset, loaded))
 
     def _load(self) -> None:
         place, from_offset, loaded = self._to_load[0]
 
-        def done(keys: StoredKeys | Exception) -> None:
+        def job() -> tuple[StoredKeys, frozenset[Pair] | None]:
+            pairs = due.open_pairs(self._engine, self._group, *place, MOST_PAIRS)
+            if from_offset is None:
+                return set(), pairs
+            return due.settled_keys(self._engine, self._group, *place, from_offset), pairs
+
+        def done(answer: tuple[StoredKeys, frozenset[Pair] | None] | Exception) -> None:
             self._loading = False
-            if isinstance(keys, Exception):
-                self._reads.began(keys, "could not load the stored deliveries of a partition; it is held")
+            if not self._reads.judge(answer, "could not load the stored deliveries of a partition; it is held"):
                 return
             self._to_load.popleft()
-            self._reads.ended()
+            keys, pairs = answer
+            self.pairs.loaded(place, pairs)
             loaded(keys)
 
         self._loading = True
-        self._thread.submit(partial(ledger.settled_keys, self._engine, self._group, *place, from_offset), done)
+        self._thread.submit(job, done)
 
-    def _write(self, items: Sequence[Item]) -> None:
+    def _write(self, items: Sequence[NewDelivery | AttemptResult | Note]) -> frozenset[Pair]:
         new = [item for item in items if isinstance(item, NewDelivery)]
         results = [item for item in items if isinstance(item, AttemptResult)]
         if new:
-            ledger.park(self._engine, self._group, new)
-        if results:
-            ledger.record(self._engine, results)
-        for item in {item.subscription_id: item for item in items if isinstance(item, Disable)}.values():
-            ledger.disable_subscription(self._engine, item.subscription_id, item.reason)
+            store.park(self._engine, self._group, new, self._clock())
+        cleared = store.record(self._engine, self._group, results) if results else frozenset[Pair]()
+        for item in items:
+            if isinstance(item, Note):
+                item.write(self._engine)
+        return cleared
 
-    def _written(self, batch: Sequence[Entry], error: Exception | None) -> None:
+    def _written(self, batch: Sequence[_Entry], answer: frozenset[Pair] | Exception) -> None:
         self._writing = 0
         gone, self._forgotten = self._forgotten, set()
-        if error is None:
+        if not isinstance(answer, Exception):
             self._batch = min(self._batch * 2, BATCH)
             if self._refused is None or self._refused in batch:
                 self._refused = None
                 self._writes.ended()
-            for item, on_stored in batch:
-                self._bytes -= _size(item)
-                self._note_due(item)
-                on_stored()
+            for entry in batch:
+                self._bytes -= _size(entry)
+                self._note_due(entry, gone)
+                entry.on_stored()
+            self.pairs.cleared(answer)
+            if any(isinstance(entry.item, Note) or entry.item.operation is not None for entry in batch):
+                self._on_operation()
             return
-        self._writes.began(error, "could not store deliveries; their offsets are held")
+        self._writes.began(answer, "could not store deliveries; their offsets are held")
         kept = [entry for entry in batch if not self._dropped(entry, gone)]
-        if isinstance(error, DatabaseUnavailable) or len(kept) > 1:
+        if isinstance(answer, DatabaseUnavailable) or len(kept) > 1:
             self._to_write.extendleft(reversed(kept))
         else:
             self._refused = kept[0] if kept else None
             self._to_write.extend(kept)
-        if not isinstance(error, DatabaseUnavailable):
+        if not isinstance(answer, DatabaseUnavailable):
             self._batch = max(1, len(batch) // 2)
 
-    def _dropped(self, entry: Entry, places: Collection[tuple[str, int]]) -> bool:
-        item = entry[0]
+    def _dropped(self, entry: _Entry, places: Collection[Place]) -> bool:
+        item = entry.item
         if not isinstance(item, NewDelivery) or item.event.record[:2] not in places:
             return False
-        self._bytes -= _size(item)
+        self._bytes -= _size(entry)
         if entry is self._refused:
             self._refused = None
         return True
 
-    def _note_due(self, item: Item) -> None:
-        if not isinstance(item, Disable) and item.status == "parked" and item.next_attempt_at is not None:
-            self.next_due = min(item.next_attempt_at, self.next_due or item.next_attempt_at)
+    def _note_due(self, entry: _Entry, gone: Collection[Place]) -> None:
+        item = entry.item
+        if isinstance(item, Note) or entry.head is None or entry.head[:2] in gone:
+            return
+        if item.pair is not None:
+            if isinstance(item, NewDelivery):
+                (self.pairs.written if item.status == "parked" else self.pairs.given_up)(item.pair)
+            due_at = 0.0  # the pair's next one may be due now
+        elif item.status == "parked" and item.next_attempt_at is not None:
+            due_at = item.next_attempt_at
+        else:
+            return
+        self.heads[entry.head] = min(due_at, self.heads.get(entry.head, due_at))
 
 
-def _size(item: Item) -> int:
-    return len(item.event.body) if isinstance(item, NewDelivery) else 0
+def _size(entry: _Entry) -> int:
+    return len(entry.item.event.body) if isinstance(entry.item, NewDelivery) else 0
+
+
+def _nothing() -> None:
+    """A note has no record to settle."""

@@ -1,69 +1,180 @@
-"""Stored deliveries come back into their lanes when they are due."""
+"""Stored deliveries come back into their lanes when they are due.
 
-from collections.abc import Callable, Collection
+Rows are looked for by their *head*: partition and subscription. Which heads have rows is known from what this process
+stores itself and, for what others store or mark due, from a walk through the index now and then. Only a head that is
+due and whose lane has room is asked for rows, so that neither a million rows behind an open breaker nor those of other
+workers' partitions are ever read through.
+"""
 
-from consumer.delivery.lanes import Admission, Delivery, Lanes, StoredRow
-from consumer.delivery.parking import Due, Parking
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from consumer.database import DatabaseThread
+from consumer.delivery.delivery import Delivery, StoredRow
+from consumer.delivery.lanes import Admission, Lanes
+from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
+from consumer.ledger.heads import Head, Taken, Walked, Want
+from consumer.ledger.rows import DueDelivery
+from consumer.trouble import Trouble
 
-EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
-SOON = 0.25  # seconds, while a lane is full: its rows come back as it empties
-AGAIN = 0.05  # seconds between two looks that both find something
+WALK_EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
+SOON = 0.1  # seconds between two looks at the heads, in memory
+HEADS = 20  # asked for in one job
+ROWS = 500
 
 Place = tuple[str, int]
 
 
+class Ledger(NamedTuple):
+    """What is asked of the database, on its thread; `consumer.ledger.due` with all but the question filled in."""
+
+    walk: Callable[[Sequence[Place], Head | None], Walked]
+    take: Callable[[Sequence[Want], float], Taken]
+    topics: Callable[[], Collection[Place]]
+
+
+class _Answer(NamedTuple):
+    walked: Walked | None
+    taken: Taken | None
+
+
 class Recall:
-    """Looks for rows of the owned partitions: when the next one is due, and now and then."""
+    """Looks for rows of the partitions that are this worker's.
+
+    `given_out(place)` tells of an offset whether all records up to it have been fanned out. An ordered row waits for
+    that: until then an earlier one of its key may come, which was not settled before a crash.
+    """
 
     def __init__(
         self,
+        ledger: Ledger,
+        thread: DatabaseThread,
         parking: Parking,
         lanes: Lanes,
         settling: Settling,
+        given_out: Callable[[Place], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
+        self._ledger = ledger
+        self._thread = thread
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
+        self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
-        self._next = 0.0
+        self._looking = False
+        self._next = self._next_walk = 0.0
+        self._walked_to: Head | None = None
+        self._trouble = Trouble(monotonic)
+
+    @property
+    def busy(self) -> bool:
+        """An answer of the database is awaited."""
+        return self._looking
+
+    @property
+    def fault(self) -> str | None:
+        """Why rows cannot be looked for, for /readyz."""
+        return self._trouble.fault
 
     def at_once(self) -> None:
-        """Partitions have come: look in the next round."""
-        self._next = 0.0
+        """Partitions have come: walk in the next round."""
+        self._next = self._next_walk = 0.0
+        self._walked_to = None
 
-    def look(self, owned: Collection[Place]) -> None:
-        """Look if it is time. `owned` is read again when the answer comes: it may have changed."""
+    def find_topics(self, found: Callable[[Collection[Place]], None]) -> None:
+        """Ask which topics have rows that wait, each with its highest partition; not told while the database fails."""
+
+        def done(answer: Collection[Place] | Exception) -> None:
+            if self._trouble.judge(answer, "could not look for topics of stored deliveries"):
+                found(answer)
+
+        self._thread.submit(self._ledger.topics, done)
+
+    def look(self, places: Callable[[], Collection[Place]]) -> None:
+        """Look if it is time. `places` is asked again when the answer comes: it may have changed."""
         now = self._monotonic()
-        if self._parking.next_due is not None:
-            self._next = min(self._next, now + max(SOON, self._parking.next_due - self._clock()))
-        if now < self._next or not owned or self._parking.full:
+        if now < self._next or self._looking or self._parking.full or not self._trouble.over:
             return
-        full = self._lanes.full()
-        self._next = now + (SOON if full else EVERY)
-        partitions: dict[str, list[int]] = {}
-        for topic, number in owned:
-            partitions.setdefault(topic, []).append(number)
-        self._parking.look_for_due(
-            partitions, self._clock(), full, tuple(self._settling.rows), lambda due: self._found(due, owned)
-        )
+        self._next = now + SOON
+        owned = places()
+        wants = self._wants(now, owned)
+        if walking := bool(owned) and now >= self._next_walk:
+            self._next_walk = now + WALK_EVERY
+        elif not wants:
+            return
+        self._looking = True
+        clock, after, ways = self._clock(), self._walked_to, sorted(owned) if walking else ()
 
-    def _found(self, due: Due, owned: Collection[Place]) -> None:
+        def job() -> _Answer:
+            return _Answer(
+                self._ledger.walk(ways, after) if walking else None, self._ledger.take(wants, clock) if wants else None
+            )
+
+        def done(answer: _Answer | Exception) -> None:
+            self._looking = False
+            if not self._trouble.judge(answer, "could not look for due deliveries"):
+                self._note(dict.fromkeys((want.head for want in wants), 0.0))
+                self._next_walk = 0.0
+                return
+            if answer.walked is not None:
+                self._note(answer.walked.heads)
+                self._walked_to = answer.walked.end
+                if answer.walked.end is not None:
+                    self._next_walk = 0.0
+            if answer.taken is not None:
+                self._note(answer.taken.next_due)
+                self._found(answer.taken.rows, places())
+
+        self._thread.submit(job, done)
+
+    def _wants(self, now: float, places: Collection[Place]) -> list[Want]:
+        """Heads that are due, and how many rows there is room for; taken out until the answer puts them back."""
+        clock, heads, chosen = self._clock(), self._parking.heads, dict[Head, int]()
+        due = [head for head, due_at in heads.items() if due_at <= clock]
+        here: dict[Head, set[int]] = {head: set() for head in due}
+        for row, head in self._settling.rows.items() if due else ():
+            if head in here:
+                here[head].add(row)
+        for head in due:
+            room = self._lanes.room(head[2], now)
+            if room <= 0:
+                continue
+            del heads[head]
+            if head[:2] in places:
+                chosen[head] = room
+            if len(chosen) == HEADS:
+                break
+        share = ROWS // max(1, len(chosen))
+        return [Want(head, min(room, share), frozenset(here[head])) for head, room in chosen.items()]
+
+    def _note(self, due: Mapping[Head, float]) -> None:
+        heads = self._parking.heads
+        for head, due_at in due.items():
+            heads[head] = min(due_at, heads.get(head, due_at))
+
+    def _found(self, rows: Sequence[DueDelivery], places: Collection[Place]) -> None:
         now = self._monotonic()
-        for row in due.rows:
+        given_out: dict[Place, Callable[[int], bool]] = {}
+        for row in rows:
             place = row.event.record[:2]
-            if row.id in self._settling.rows or place in self._settling.leaving or place not in owned:
+            head = (*place, row.endpoint.subscription_id)
+            if row.id in self._settling.rows or place in self._settling.leaving or place not in places:
                 continue
+            if row.pair is not None and place not in given_out:
+                given_out[place] = self._given_out(place)
+            early = row.pair is not None and (
+                self._parking.pairs.writing(row.pair) or not given_out[place](row.event.record.offset)
+            )
             lane = self._lanes.lane(row.endpoint)
-            if self._lanes.admit(lane, len(row.event.body), now) is not Admission.QUEUE:
+            if early or self._lanes.admit(lane, len(row.event.body), now) is not Admission.QUEUE:
+                self._note({head: 0.0})
                 continue
-            delivery = Delivery(row.event, lane, StoredRow(row.id))
+            delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)
             delivery.attempts = row.attempt
-            delivery.first_attempt_at = row.first_attempt_at
-            self._settling.rows.add(row.id)
+            delivery.first = row.first
+            self._settling.rows[row.id] = head
             self._lanes.enqueue(delivery, now)
-        if due.next_at is not None:
-            self._next = min(self._next, now + max(AGAIN, due.next_at - self._clock()))

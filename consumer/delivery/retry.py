@@ -2,9 +2,16 @@
 
 tenacity decides (`iter`), the loop waits: in memory or, for long waits, in the database. A stored delivery goes on
 where it was, since all that the policy reads is the number of attempts made. A delivery that succeeds never comes here.
+
+A delivery's age is its attempts, not the time since its first one. An attempt may be made late: no worker ran for
+hours, the breaker was open, the subscription was disabled. It is still that attempt: the next wait is the next entry of
+the schedule and counts from the end of this attempt. No entry is skipped to catch up, so a receiver that was down
+together with the workers still gets the whole schedule, and none is repeated, whatever process makes the attempt. So a
+schedule may take longer than the sum of its waits, never shorter.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from tenacity import BaseRetrying, DoSleep, RetryCallState, retry_if_result, stop_after_attempt
@@ -52,7 +59,10 @@ class RetryPolicy(BaseRetrying):
         )
 
     def decide(self, attempts: int, failed: Failed) -> Retry | GiveUp:
-        """What follows after `attempts` (1 or more) attempts have been made and the last one `failed`."""
+        """What follows now that the last of `attempts` (1 or more) attempts of the current schedule has `failed`.
+
+        A redelivery begins a new schedule. If the schedule was changed meanwhile, the count goes on in the new one.
+        """
         state = RetryCallState(self, fn=None, args=(), kwargs={})
         state.attempt_number = attempts
         state.set_result(failed)
@@ -63,3 +73,9 @@ class RetryPolicy(BaseRetrying):
     def __call__(self, *_: object, **__: object) -> NoReturn:
         """Refused: this policy never sleeps, so it cannot run a function."""
         raise TypeError("a RetryPolicy decides; the loop waits")
+
+
+@lru_cache(maxsize=1024)  # schedules that subscriptions have of their own; making one costs 7 µs
+def policy_for(schedule: tuple[float, ...], jitter: float) -> RetryPolicy:
+    """The policy of this schedule, shared by all that have it: it keeps no state."""
+    return RetryPolicy(schedule, jitter)

@@ -2,20 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal
 
 import structlog
 from requests import RequestException, Response
 
-from consumer.delivery.lanes import Delivery, Lane, Lanes, OpenRecord, StoredRow
-from consumer.delivery.ledger import AttemptResult, NewDelivery
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Outcome, judge
+from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.failing import Failing
+from consumer.delivery.lane import Lane
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.outcome import Delivered, Failed, Gone, Outcome, judge
 from consumer.delivery.parking import Parking
-from consumer.delivery.retry import Retry, RetryPolicy
+from consumer.delivery.retry import Retry, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
+from consumer.ledger.heads import Head
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
 from consumer.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -31,34 +35,46 @@ class Settling:
         self,
         lanes: Lanes,
         parking: Parking,
-        policy: RetryPolicy,
+        failing: Failing,
         metrics: Metrics,
         *,
+        schedule: tuple[float, ...],
+        jitter: float,
         in_memory: float,
+        operations_topic: str,
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> None:
         self._lanes = lanes
         self._parking = parking
-        self._policy = policy
+        self._failing = failing
         self._metrics = metrics
+        self._schedule = schedule
+        self._jitter = jitter
         self._in_memory = in_memory
+        self._operations_topic = operations_topic
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
-        self.rows: set[int] = set()  # stored deliveries that this process has taken up and not written back
+        self.rows: dict[int, Head] = {}  # stored deliveries that this process has taken up and not written back
         self.leaving: set[tuple[str, int]] = set()
 
     def attempted(self, delivery: Delivery, result: Response | RequestException) -> None:
         """An attempt has ended with `result`."""
-        now = self._clock()
-        took = self._monotonic() - delivery.started_at
-        outcome = judge(result, now)
+        now, moment = self._clock(), self._monotonic()
+        took = moment - delivery.started_at
+        lane = delivery.lane
+        endpoint = lane.endpoint
+        outcome = judge(result, now, endpoint.final_statuses)
+        quietly = delivery.event.record.topic == self._operations_topic
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
         delivery.attempts += 1
         if isinstance(outcome, Delivered):
+            lane.succeeded(moment, delivery.started_at, self._lanes.slots)
+            if self._failing.remembers(endpoint):
+                self._failing.succeeded(endpoint, now, quietly=quietly)
             metrics.deliveries["delivered"] += 1
             metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
             if self._log_delivered:
@@ -66,9 +82,25 @@ class Settling:
             if isinstance(delivery.origin, OpenRecord):
                 delivery.origin.settle_one()
             else:
-                self._resolve(delivery.origin, delivery.attempts, "delivered", now, outcome)
+                self._resolve(delivery, delivery.origin, "delivered", now, outcome.status)
+            if delivery.pair is not None:
+                self._lanes.go_on(delivery.pair)
             return
+        opened = False
+        if isinstance(outcome, Failed) and outcome.unavailable:
+            opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
+        elif outcome.status is not None:
+            lane.succeeded(moment, delivery.started_at, self._lanes.slots)
+        self._failing.failed(endpoint, now, quietly=quietly)
         self._failed(delivery, outcome, now, took)
+        if opened:
+            log.warning(
+                "circuit breaker opened; what comes for the subscription is stored",
+                subscription=endpoint.subscription_id,
+                error=outcome.error,
+                seconds=round((lane.breaker.open_until or moment) - moment, 1),
+            )
+            self._leave_alone(lane)
 
     def abandoned(self, delivery: Delivery) -> None:
         """The process stops while the request is open: it counts as an attempt of unknown outcome, the last one too."""
@@ -79,13 +111,20 @@ class Settling:
         """The database keeps up with what is stored."""
         return not self._parking.full
 
-    def postpone(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> None:
-        """Store a delivery that was never tried, due at once: its receiver is too slow, or its partition leaves."""
-        now = self._clock()
+    def goes_behind_rows(self, pair: Pair) -> bool:
+        """An earlier delivery of this pair is in the database."""
+        return pair in self._parking.pairs
+
+    def postpone(
+        self, event: Event, endpoint: Endpoint, record: OpenRecord, pair: Pair | None, lane: Lane | None = None
+    ) -> None:
+        """Store a delivery that was never tried: due at once, or when the lane's breaker lets a request through."""
+        due = self._clock()
+        if lane is not None and (open_until := lane.breaker.open_until) is not None:
+            due += max(0.0, open_until - self._monotonic())
         self._metrics.deliveries["parked"] += 1
         self._parking.park(
-            NewDelivery(event, endpoint.subscription_id, endpoint.url, 0, "parked", now, None, None, None),
-            record.settle_one,
+            NewDelivery(event, endpoint.subscription_id, endpoint.url, 0, "parked", due, pair=pair), record.settle_one
         )
 
     def withdrawn(self, delivery: Delivery) -> None:
@@ -95,40 +134,51 @@ class Settling:
         an untouched record stays unsettled, and the next owner reads it afresh.
         """
         origin = delivery.origin
+        if isinstance(origin, StoredRow) or delivery.last is not None or origin.started:
+            self._put_back(delivery)
+
+    def _put_back(self, delivery: Delivery) -> None:
+        """What is not under way is the database's again."""
+        origin = delivery.origin
         if isinstance(origin, StoredRow):
-            self.rows.discard(origin.id)
-        elif delivery.failed is not None:
-            self._store(delivery, "parked", self._clock(), delivery.due_at, delivery.failed)
-        elif origin.started:
-            self.postpone(delivery.event, delivery.lane.endpoint, origin)
+            self._parking.heads[self.rows.pop(origin.id)] = 0.0
+        elif delivery.last is not None:
+            self._store(delivery, "parked", self._clock(), delivery.due_at, delivery.last)
+        else:
+            lane = delivery.lane
+            self.postpone(delivery.event, lane.endpoint, origin, delivery.pair, lane)
 
     def _leave_alone(self, lane: Lane) -> None:
-        """Its receiver wants no more: what is here is stored, to be held with the subscription's other rows."""
+        """Its receiver wants no more, or is gone: what waits here is stored."""
         if lane.held:
-            for delivery in self._lanes.withdraw(lambda each: each.lane is lane):
-                if isinstance(delivery.origin, OpenRecord) and delivery.failed is None:
-                    self.postpone(delivery.event, lane.endpoint, delivery.origin)
-                else:
-                    self.withdrawn(delivery)
+            self._put_all_back(self._lanes.withdraw(lambda each: each.lane is lane))
 
-    def _failed(self, delivery: Delivery, outcome: Failed | Gone | Hopeless, now: float, took: float) -> None:
-        if delivery.first_attempt_at is None:
-            delivery.first_attempt_at = now - took
-        verdict = self._policy.decide(delivery.attempts, outcome) if isinstance(outcome, Failed) else None
+    def _put_all_back(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            self._put_back(delivery)
+
+    def _failed(self, delivery: Delivery, outcome: Outcome, now: float, took: float) -> None:
+        assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `attempted` has taken those)
+        failure = Failure(outcome.error, outcome.status, outcome.response, now)
+        delivery.first = delivery.first or failure
+        verdict = self._verdict(delivery, outcome) if isinstance(outcome, Failed) else None
         if not isinstance(verdict, Retry):
             what = "exhausted"
+            self._store(delivery, "exhausted", now, None, failure)
             if isinstance(outcome, Gone):
-                self._parking.disable(delivery.lane.endpoint.subscription_id, outcome.error)
+                quietly = delivery.event.record.topic == self._operations_topic
+                self._failing.disable(delivery.lane.endpoint, outcome.error, now, quietly=quietly)
                 self._leave_alone(delivery.lane)
-            self._store(delivery, "exhausted", now, None, outcome)
         elif self._stays(delivery, verdict.wait):
             what = "retried"
-            delivery.failed = outcome if isinstance(outcome, Failed) else None
+            delivery.last = failure
             delivery.due_at = now + verdict.wait
             self._lanes.wait(delivery, self._monotonic() + verdict.wait)
         else:
             what = "parked"
-            self._store(delivery, "parked", now, now + verdict.wait, outcome)
+            self._store(delivery, "parked", now, now + verdict.wait, failure)
+        if what != "retried" and delivery.pair is not None:  # those behind it go when the database has it
+            self._put_all_back(self._lanes.cut(delivery.pair))
         self._metrics.deliveries[what] += 1
         log.warning(
             "attempt",
@@ -139,11 +189,18 @@ class Settling:
             retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
         )
 
+    def _verdict(self, delivery: Delivery, failed: Failed) -> object:
+        own = delivery.lane.endpoint.retry_schedule
+        policy = policy_for(self._schedule if own is None else own, self._jitter)
+        begun = delivery.origin.schedule_start if isinstance(delivery.origin, StoredRow) else 0
+        return policy.decide(delivery.attempts - begun, failed)
+
     def _stays(self, delivery: Delivery, wait: float) -> bool:
         record = delivery.event.record
         return (
             isinstance(delivery.origin, OpenRecord)
             and wait <= self._in_memory
+            and delivery.lane.breaker.open_until is None
             and (record.topic, record.partition) not in self.leaving
         )
 
@@ -153,11 +210,12 @@ class Settling:
         status: Literal["parked", "exhausted"],
         now: float,
         next_at: float | None,
-        outcome: Failed | Gone | Hopeless,
+        failure: Failure,
     ) -> None:
         origin = delivery.origin
+        operation = self._exhausted(delivery, failure) if status == "exhausted" else None
         if isinstance(origin, StoredRow):
-            self._resolve(origin, delivery.attempts, status, now, outcome, next_at)
+            self._resolve(delivery, origin, status, now, failure.status, failure, next_at, operation)
             return
         endpoint = delivery.lane.endpoint
         self._parking.park(
@@ -168,27 +226,50 @@ class Settling:
                 delivery.attempts,
                 status,
                 next_at,
-                delivery.first_attempt_at,
-                outcome.error,
-                outcome.status,
+                delivery.first,
+                failure,
+                delivery.pair,
+                operation,
             ),
             origin.settle_one,
         )
 
     def _resolve(
         self,
+        delivery: Delivery,
         row: StoredRow,
-        attempts: int,
         status: Literal["delivered", "parked", "exhausted"],
         now: float,
-        outcome: Outcome,
+        status_code: int | None,
+        failure: Failure | None = None,
         next_at: float | None = None,
+        operation: Operation | None = None,
     ) -> None:
-        error = None if isinstance(outcome, Delivered) else outcome.error
+        subscription = delivery.lane.endpoint.subscription_id
         self._parking.resolve(
-            AttemptResult(row.id, attempts - 1, status, next_at, error, outcome.status, now),
-            partial(self.rows.discard, row.id),
+            AttemptResult(
+                row.id, delivery.attempts - 1, status, next_at, status_code, failure, now, delivery.pair, operation
+            ),
+            (*delivery.event.record[:2], subscription),
+            partial(self.rows.pop, row.id, None),
         )
+
+    def _exhausted(self, delivery: Delivery, failure: Failure) -> Operation | None:
+        event, endpoint = delivery.event, delivery.lane.endpoint
+        if event.record.topic == self._operations_topic:
+            return None
+        data = {
+            "subscription_id": endpoint.subscription_id,
+            "url": endpoint.url,
+            "webhook_id": event.webhook_id,
+            "event_type": event.type,
+            **event.record._asdict(),
+            "attempts": delivery.attempts,
+            "error": failure.error,
+            "status": failure.status,
+        }
+        identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
+        return Operation("delivery.exhausted", identity, data)
 
 
 def _fields(delivery: Delivery, took: float) -> dict[str, object]:

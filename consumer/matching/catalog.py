@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine, Select, select
 
 from consumer.database import any_of, reading
 from consumer.endpoint import Endpoint
+from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
 from consumer.vault import signing_keys
 from models import Subscription, SubscriptionSecret
 
@@ -19,32 +21,33 @@ log = structlog.get_logger(__name__)
 MOST_TYPES = 100_000  # about 30 MB of empty answers; then the cache starts afresh
 BACK_OFF = (0.1, 5.0)  # seconds: the first wait after a failed look-up, the longest
 
+UNSIGNED = "nothing can be signed for a subscription; what it gets is stored"
+UNREADABLE = "a subscription's settings cannot be read; the deployment's are used"
+
+Fault = tuple[int, str]  # a subscription, and which of the two it has
 Answer = Mapping[str, tuple[Endpoint, ...]]
 Ask = Callable[[tuple[str, ...], Callable[[Answer | Exception], None]], None]
 
 
 class Broken:
-    """Subscriptions that nothing can be signed for, and why. Each is logged when that changes."""
+    """Subscriptions that are not as they should be, and why. Each is logged when that changes."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, dict[int, str]] = {}  # by event type
+        self._reasons: dict[str, dict[Fault, str]] = {}  # by event type
 
     def __len__(self) -> int:
         return sum(map(len, self._reasons.values()))
 
-    def found(self, types: Iterable[str], reasons: Mapping[str, Mapping[int, str]]) -> None:
-        """A look-up of `types` found `reasons` (event type to subscription to why) and no others."""
+    def found(self, types: Iterable[str], reasons: Mapping[str, Mapping[Fault, str]]) -> None:
+        """A look-up of `types` found `reasons` (event type to fault to why) and no others."""
         for event_type in types:
             before = self._reasons.pop(event_type, {})
             if now := dict(reasons.get(event_type, {})):
                 self._reasons[event_type] = now
-            for subscription_id, reason in now.items():
-                if before.get(subscription_id) != reason:
-                    log.error(
-                        "nothing can be signed for a subscription; what it gets is stored",
-                        subscription=subscription_id,
-                        reason=reason,
-                    )
+            for fault, reason in now.items():
+                if before.get(fault) != reason:
+                    subscription_id, what = fault
+                    log.error(what, subscription=subscription_id, reason=reason)
 
 
 def find_endpoints(
@@ -59,32 +62,37 @@ def find_endpoints(
     """The enabled subscriptions of each of `types` (one or more), by id, in one statement; every type is a key.
 
     `default_secrets` sign for a subscription that has none of its own; `decrypt` turns a stored secret into key bytes.
-    A subscription whose secrets cannot be used comes with none, and is noted in `broken`.
+    A subscription whose secrets cannot be used comes with none, one with a schedule or statuses that cannot be read
+    without these; both are noted in `broken`.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     with reading(engine) as connection:
         rows = connection.execute(lookup(types)).all()
     found: dict[str, list[Endpoint]] = {event_type: [] for event_type in types}
-    reasons: dict[str, dict[int, str]] = {}
-    for (event_type, subscription_id, url), secrets in groupby(rows, itemgetter(0, 1, 2)):
-        stored = [(secret, expires_at) for *_, secret, expires_at in secrets if secret is not None]
+    reasons: dict[str, dict[Fault, str]] = {}
+    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
+        row, *others = group
+        stored = [(each.secret, each.expires_at) for each in (row, *others) if each.secret is not None]
+        of_type = reasons.setdefault(row.event_type, {})
+        keys: tuple[bytes, ...] = ()
         try:
             keys = signing_keys(stored, default_secrets, decrypt, now)
         except ValueError as error:
-            reasons.setdefault(event_type, {})[subscription_id] = str(error)
-            found[event_type].append(Endpoint(subscription_id, url, ()))
-        else:
-            found[event_type].append(Endpoint(subscription_id, url, keys))
+            of_type[subscription_id, UNSIGNED] = str(error)
+        endpoint, unreadable = endpoint_of(row, keys)
+        if unreadable:
+            of_type[subscription_id, UNREADABLE] = unreadable
+        found[row.event_type].append(endpoint)
     if broken is not None:
         broken.found(found, reasons)
     return {event_type: tuple(endpoints) for event_type, endpoints in found.items()}
 
 
-def lookup(types: Sequence[str]) -> Select[str, int, str, str, datetime | None]:
+def lookup(types: Sequence[str]) -> Select[*tuple[Any, ...]]:
     """The statement of `find_endpoints`: a row for each subscription and secret, its secrets newest first."""
     secret = SubscriptionSecret
     return (
-        select(Subscription.event_type, Subscription.id, Subscription.url, secret.secret, secret.expires_at)
+        select(Subscription.event_type, *ENDPOINT_COLUMNS, secret.secret, secret.expires_at)
         .outerjoin(secret, secret.subscription_id == Subscription.id)
         .where(any_of(Subscription.event_type.expression, types), Subscription.enabled == 1)
         .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())

@@ -68,6 +68,10 @@ class Inbox:
             endpoints = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored)
         return Matched(event, endpoints, settle)
 
+    def first_offset(self, place: Place) -> int | None:
+        """The lowest offset of a partition that waits here; None if none does."""
+        return next((event.record.offset for event, _, _ in self._events if event.record[:2] == place), None)
+
     def discard(self, places: set[Place]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
         self._events = deque(entry for entry in self._events if entry[0].record[:2] not in places)

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from consumer.database import DatabaseThread
-from consumer.delivery import ledger
 from consumer.delivery.parking import Parking
 from consumer.event import Event, RecordId
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"
+NOW = 1_700_000_100.0  # 100 s after the record with offset 0
 DEFAULT = (b"default",)
 
 
@@ -33,17 +33,11 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.monotonic = Clock(1000.0)
+        self.clock = Clock(NOW)
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.thread = DatabaseThread("ledger", self.posted.put)
-        self.parking = Parking(
-            engine,
-            self.thread,
-            GROUP,
-            lambda owned, now, limit, full, taken: ledger.due(
-                engine, GROUP, owned, now, limit, full, DEFAULT, lambda stored: stored.encode(), taken=taken
-            ),
-            self.monotonic,
-        )
+        self.woken: list[None] = []  # one for each batch that may have written an operational event
+        self.parking = Parking(engine, self.thread, GROUP, self.clock, self.monotonic, lambda: self.woken.append(None))
 
     def answer(self) -> None:
         """Run the next thing that the database thread has posted."""
@@ -52,7 +46,6 @@ class Store:
     def write(self) -> None:
         """One batch, from its start to its answer."""
         self.parking.pump()
-        assert self.parking.busy
         self.answer()
 
     def write_all(self, seconds: float = 10.0) -> None:
@@ -83,7 +76,9 @@ def rename(engine: Engine, old: str, new: str) -> None:
         connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
-def make_event(offset: int = 0, *, topic: str = "t", partition: int = 0, body: bytes = b"{}") -> Event:
+def make_event(
+    offset: int = 0, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", key: bytes | None = None
+) -> Event:
     """An event of a record."""
     record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
-    return Event(record, "user.created", f"msg_{offset}", body, "application/json", None, None)
+    return Event(record, "user.created", f"msg_{offset}", body, "application/json", key, None)

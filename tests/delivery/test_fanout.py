@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.fanout import Fanout
-from consumer.delivery.lanes import ALL_DELIVERIES, LANE_DELIVERIES, SLOW, Delivery, Lanes, OpenRecord
+from consumer.delivery.lane import LANE_DELIVERIES, Lane
+from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
+from consumer.ledger.rows import Pair, order_key
 from tests.delivery.store_kit import URL, make_event
 
 MANY = 10_000
@@ -23,15 +26,23 @@ class Postponed(Settling):
     """Writes down what is to be stored, as long as there is `room`."""
 
     room: int = 10**9
+    behind: frozenset[Pair] = frozenset()
     stored: list[int] = field(default_factory=list)
+    pairs: list[Pair | None] = field(default_factory=list)
     settle: list[Callable[[], None]] = field(default_factory=list)
 
     def may_postpone(self) -> bool:
         return len(self.stored) < self.room
 
-    def postpone(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> None:
-        del event
+    def goes_behind_rows(self, pair: Pair) -> bool:
+        return pair in self.behind
+
+    def postpone(
+        self, event: Event, endpoint: Endpoint, record: OpenRecord, pair: Pair | None, lane: Lane | None = None
+    ) -> None:
+        del event, lane
         self.stored.append(endpoint.subscription_id)
+        self.pairs.append(pair)
         self.settle.append(record.settle_one)
 
 
@@ -54,7 +65,7 @@ def fill(lanes: Lanes, endpoint: Endpoint, number: int, now: float = 0.0) -> Non
 
 def ids(lanes: Lanes) -> list[int]:
     """Subscriptions of deliveries of record 0 that may start."""
-    started = list(iter(lanes.next, None))
+    started = list(iter(lambda: lanes.next(0.0), None))
     return [each.lane.endpoint.subscription_id for each in started if each.event.record.offset == 0]
 
 
@@ -63,7 +74,7 @@ def test_ten_thousand_subscriptions_get_the_event_once_each() -> None:
     lanes, settling, settled = Lanes(MANY * 2), Postponed(), list[int]()
     each = fanout(endpoints(MANY), settled)
     assert each.advance(lanes, settling, 0.0)
-    started = list(iter(lanes.next, None))
+    started = list(iter(lambda: lanes.next(0.0), None))
     assert sorted(delivery.lane.endpoint.subscription_id for delivery in started) == list(range(1, MANY + 1))
     assert settling.stored == []
     for delivery in started:
@@ -96,9 +107,9 @@ def test_it_goes_on_where_it_was_held() -> None:
     lanes, settling = Lanes(LANE_DELIVERIES * 4), Postponed()
     fill(lanes, targets[2], LANE_DELIVERIES)
     each = fanout(targets, [])
-    assert not each.advance(lanes, settling, SLOW / 2)
+    assert not each.advance(lanes, settling, STILL / 2)
     assert (each.position, ids(lanes)) == (2, [1, 2])
-    assert each.advance(lanes, settling, SLOW / 2)
+    assert each.advance(lanes, settling, STILL / 2)
     assert ids(lanes) == [3, 4, 5]
     assert settling.stored == []
 
@@ -121,6 +132,31 @@ def test_what_cannot_be_signed_is_stored() -> None:
     each = fanout((Endpoint(1, URL, ()), Endpoint(2, URL, (b"key",))), settled)
     assert each.advance(lanes, settling, 0.0)
     assert (settling.stored, ids(lanes)) == ([1], [2])
+
+
+def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
+    """Only it, and only for the subscription that asked for order: it is stored with its key, to be sent after them."""
+    ordered, plain = (Endpoint(number, URL, (b"key",), ordered=number == 1) for number in (1, 2))
+    event = make_event(key=b"k")
+    pair = Pair(1, *event.record[:2], order_key(b"k"))
+    lanes, settling = Lanes(10), Postponed(behind=frozenset({pair}))
+    each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2))
+    assert each.advance(lanes, settling, 0.0)
+    assert (settling.stored, settling.pairs, ids(lanes)) == ([1], [pair], [2])
+    other = Fanout(make_event(key=b"l"), (ordered,), OpenRecord(lambda _: None, 0, 1))
+    keyless = Fanout(make_event(), (ordered,), OpenRecord(lambda _: None, 0, 1))
+    assert other.advance(lanes, settling, 0.0)
+    assert keyless.advance(lanes, settling, 0.0)
+    assert (settling.stored, ids(lanes)) == ([1], [1, 1])
+
+
+def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
+    """It is behind those of its key that are here; the store must know it, to keep the next ones behind it."""
+    endpoint = Endpoint(1, URL, (b"key",), ordered=True)
+    lanes, settling = Lanes(10), Postponed()
+    fill(lanes, endpoint, LANE_DELIVERIES)
+    assert Fanout(make_event(key=b"k"), (endpoint,), OpenRecord(lambda _: None, 0, 1)).advance(lanes, settling, SLOW)
+    assert settling.pairs == [Pair(1, "t", 0, order_key(b"k"))]
 
 
 def test_it_waits_for_a_database_that_does_not_keep_up() -> None:
@@ -185,7 +221,7 @@ def test_each_subscription_is_served_once(full: set[int], rooms: list[int], slot
     queued: list[int] = []
 
     def drain() -> None:
-        while (delivery := lanes.next()) is not None:
+        while (delivery := lanes.next(0.0)) is not None:
             lanes.finished(delivery.lane)
             if isinstance(delivery.origin, OpenRecord) and delivery.origin is each.record:
                 queued.append(delivery.lane.endpoint.subscription_id)

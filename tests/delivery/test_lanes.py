@@ -1,6 +1,7 @@
-"""What may start: slots shared, queues bounded, nothing lost in between."""
+"""What may start: slots shared, queues bounded, keys in order, limits kept, nothing lost in between."""
 
 import random
+from collections import defaultdict
 
 import pytest
 from hypothesis import given
@@ -8,32 +9,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from requests import PreparedRequest
 
-from consumer.delivery.lanes import (
-    IDLE_LANES,
-    LANE_BYTES,
-    LANE_DELIVERIES,
-    SLOW,
-    Admission,
-    Delivery,
-    Lane,
-    Lanes,
-    OpenRecord,
-)
+from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
+from consumer.delivery.lanes import IDLE_LANES, SLOW, STILL, Admission, Lanes
 from consumer.endpoint import Endpoint
 from consumer.event import Event, RecordId
+from consumer.ledger.rows import Pair
 
 BODY = b'{"id": 1}'
 
 
-def endpoint(number: int = 1, url: str = "https://example.com/") -> Endpoint:
+def endpoint(number: int = 1, url: str = "https://example.com/", **limits: float | None) -> Endpoint:
     """A subscription's endpoint."""
-    return Endpoint(number, url, (b"key",))
+    return Endpoint(number, url, (b"key",), **limits)  # type: ignore[arg-type]  # the names and types of its fields
 
 
-def delivery(lane: Lane, offset: int = 0, body: bytes = BODY) -> Delivery:
-    """A delivery of a record with one subscription."""
-    event = Event(RecordId("t", 0, offset, 0), "a", "msg_1", body, "application/json", None, None)
-    return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1))
+def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
+    """A delivery of a record with one subscription; with a key it goes in order."""
+    event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
+    pair = None if key is None else Pair(lane.endpoint.subscription_id, "t", partition, key)
+    return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
 
 
 def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:
@@ -42,9 +37,9 @@ def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:
         lanes.enqueue(delivery(lane, offset), now)
 
 
-def started(lanes: Lanes) -> list[Delivery]:
+def started(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
     """All that may start now."""
-    return list(iter(lanes.next, None))
+    return list(iter(lambda: lanes.next(now), None))
 
 
 def test_a_record_is_settled_with_its_last_delivery() -> None:
@@ -87,14 +82,40 @@ def test_lanes_take_turns() -> None:
     assert order == [1, 2, 1, 2, 1]
 
 
+def moving(lanes: Lanes, lane: Lane, now: float) -> None:
+    """One of the lane ends at this moment, and the next takes its place."""
+    lanes.wake(now)
+    each = lanes.next(now)
+    assert each is not None
+    lanes.finished(lane)
+    lanes.enqueue(delivery(lane), now)
+
+
 def test_a_full_lane_waits_for_a_fast_receiver_and_not_for_a_slow_one() -> None:
     """While the head of the queue is young, the intake is held; then deliveries are stored."""
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, LANE_DELIVERIES, now=100.0)
+    moving(lanes, lane, 100.0 + SLOW * 0.9)
     assert lanes.admit(lane, 1, 100.0 + SLOW * 0.9) is Admission.HOLD
+    moving(lanes, lane, 100.0 + SLOW)
     assert lanes.admit(lane, 1, 100.0 + SLOW) is Admission.PARK
     assert lanes.admit(lanes.lane(endpoint(2)), 1, 200.0) is Admission.QUEUE
+
+
+def test_a_lane_is_waited_for_only_while_it_moves() -> None:
+    """A receiver that has gone quiet holds the others up for a tenth of a second, not for as long as its head is young.
+
+    The lane's life begins with what is queued first, so that a burst into an idle lane is not taken for a hang.
+    """
+    lanes = Lanes(10)
+    lane = lanes.lane(endpoint())
+    fill(lanes, lane, LANE_DELIVERIES, now=100.0)
+    assert lanes.admit(lane, 1, 100.0 + STILL * 0.9) is Admission.HOLD
+    assert lanes.admit(lane, 1, 100.0 + STILL) is Admission.PARK
+    moving(lanes, lane, 100.5)
+    assert lanes.admit(lane, 1, 100.5 + STILL * 0.9) is Admission.HOLD
+    assert lanes.admit(lane, 1, 100.5 + STILL) is Admission.PARK
 
 
 def test_a_lane_full_of_retries_is_slow() -> None:
@@ -115,7 +136,7 @@ def test_a_lane_is_bounded_in_bytes() -> None:
     assert lanes.admit(lane, LANE_BYTES * 2, 0.0) is Admission.QUEUE
     lanes.enqueue(delivery(lane, body=bytes(LANE_BYTES)), 0.0)
     assert lanes.admit(lane, 1, 0.0) is Admission.HOLD
-    assert lanes.full() == [1]
+    assert lanes.room(1, 0.0) == 0
 
 
 def test_a_lane_without_room_for_another_large_body_is_full() -> None:
@@ -124,9 +145,9 @@ def test_a_lane_without_room_for_another_large_body_is_full() -> None:
     lane = lanes.lane(endpoint())
     body = bytes(2**20 - 1)
     while lanes.admit(lane, len(body), 0.0) is Admission.QUEUE:
-        assert not lanes.full()
+        assert lanes.room(1, 0.0) > 0
         lanes.enqueue(delivery(lane, body=body), 0.0)
-    assert lanes.full() == [1]
+    assert lanes.room(1, 0.0) == 0
 
 
 def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
@@ -135,14 +156,14 @@ def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
     seen = 0
 
     class Counted(Lane):
-        def idle(self) -> bool:
+        def idle(self, now: float) -> bool:
             nonlocal seen
             seen += 1
-            return super().idle()
+            return super().idle(now)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("consumer.delivery.lanes.Lane", Counted)
-        patch.setattr("consumer.delivery.lanes.prepare", lambda _: PreparedRequest())
+        patch.setattr("consumer.delivery.lane.prepare", lambda _: PreparedRequest())
         for number in range(IDLE_LANES * 3):
             fill(lanes, lanes.lane(endpoint(number)), 1)
     assert seen < IDLE_LANES * 4
@@ -159,7 +180,7 @@ def test_retries_come_when_due_and_first() -> None:
     assert retry not in started(lanes)
     fill(lanes, lane, 2)
     lanes.wake(10.0)
-    assert lanes.next() is retry
+    assert lanes.next(10.0) is retry
 
 
 def test_a_changed_url_is_used_for_what_is_queued() -> None:
@@ -197,8 +218,133 @@ def test_withdrawing_takes_only_what_leaves() -> None:
     assert not started(lanes)
 
 
+def test_a_key_goes_one_at_a_time_and_the_others_go_on() -> None:
+    """What comes for a key stands behind the one that is queued, open or waiting for its retry; other keys do not."""
+    lanes = Lanes(100)
+    lane = lanes.lane(endpoint())
+    for offset, key in enumerate("aabab"):
+        lanes.enqueue(delivery(lane, offset, key=key), 0.0)
+    lanes.enqueue(delivery(lane, 9), 0.0)
+    begun = {each.event.record.offset: each for each in started(lanes)}
+    assert sorted(begun) == [0, 2, 9]
+    lanes.finished(lane)
+    lanes.wait(begun[0], due=5.0)
+    assert started(lanes) == []
+    lanes.wake(5.0)
+    (again,) = started(lanes, 5.0)
+    assert again is begun[0]
+    for offset in (1, 3):
+        lanes.finished(lane)
+        lanes.go_on(pair_of(again))
+        (again,) = started(lanes, 5.0)
+        assert again.event.record.offset == offset
+    lanes.finished(lane)
+    lanes.go_on(pair_of(again))
+    assert (started(lanes, 5.0), lanes.held, lanes.in_flight) == ([], 1, 2)
+
+
+def test_a_head_that_leaves_takes_its_chain_along() -> None:
+    """In order, of this key only; a later delivery of the key begins a new chain, and may start."""
+    lanes = Lanes(100)
+    lane = lanes.lane(endpoint())
+    for offset, key in enumerate("aabaa"):
+        lanes.enqueue(delivery(lane, offset, key=key), 0.0)
+    head, other = started(lanes)
+    lanes.finished(lane)
+    assert [each.event.record.offset for each in lanes.cut(pair_of(head))] == [1, 3, 4]
+    assert (lanes.held, lanes.cut(pair_of(other))) == (0, [])
+    lanes.enqueue(delivery(lane, 5, key="a"), 0.0)
+    assert [each.event.record.offset for each in started(lanes)] == [5]
+
+
+def pair_of(each: Delivery) -> Pair:
+    """The pair of an ordered delivery."""
+    assert each.pair is not None
+    return each.pair
+
+
+def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
+    """A quarter of the partitions: a quarter of the requests and of the rate; one request at least."""
+    lanes = Lanes(1000)
+    lanes.rebound(0.25)
+    eight, two = lanes.lane(endpoint(1, max_in_flight=8)), lanes.lane(endpoint(2, max_in_flight=2))
+    for lane in (eight, two):
+        fill(lanes, lane, 50)
+    started(lanes)
+    assert (eight.in_flight, two.in_flight) == (2, 1)
+    lanes.rebound(1.0)
+    for lane in (eight, two):  # something has to end for the lane to be looked at again
+        lanes.finished(lane)
+    started(lanes)
+    assert (eight.in_flight, two.in_flight) == (8, 2)
+    lanes.rebound(0.5)
+    lanes.finished(eight)
+    assert started(lanes) == []
+
+
+def test_a_rate_is_kept_and_only_what_it_sends_soon_is_queued() -> None:
+    """Eight a second: one at once, then one each eighth of a second; beyond 5 s worth of them the rest is stored."""
+    lanes = Lanes(1000)
+    lane = lanes.lane(endpoint(rate_limit=8.0))
+    admitted = 0
+    while lanes.admit(lane, len(BODY), 0.0) is Admission.QUEUE:
+        lanes.enqueue(delivery(lane, admitted), 0.0)
+        admitted += 1
+    assert (admitted, lanes.admit(lane, 1, 0.0)) == (40, Admission.PARK)
+    starts: list[float] = []
+    for step in range(64):
+        now = step / 32
+        lanes.wake(now)
+        starts += [now] * len(started(lanes, now))
+    assert starts == [number / 8 for number in range(16)]
+    assert (lanes.wakes_before(2.0), lanes.wakes_before(2.01)) == (False, True)
+
+
+def test_an_open_breaker_takes_nothing_and_the_probe_is_alone() -> None:
+    """Open: all of it is stored. Half-open: one goes, the next waits for its answer; then twice as many."""
+    lanes = Lanes(1000)
+    lane = lanes.lane(endpoint())
+    for _ in range(10):
+        lane.breaker.failed(0.0, 0.0)
+    until = lane.breaker.open_until
+    assert until is not None
+    assert (lanes.admit(lane, 1, 0.0), lanes.room(1, 0.0)) == (Admission.PARK, 0)
+    assert lanes.room(1, until) == 2
+    for offset in range(2):
+        assert lanes.admit(lane, 1, until) is Admission.QUEUE
+        lanes.enqueue(delivery(lane, offset), until)
+    assert lanes.admit(lane, 1, until) is Admission.PARK
+    assert len(started(lanes, until)) == 1
+    lanes.finished(lane)
+    lane.succeeded(until + 0.1, until, lanes.slots)
+    assert len(started(lanes, until + 0.1)) == 1
+
+
+def test_a_lane_rests_until_its_breaker_lets_a_request_through() -> None:
+    """What was queued when it opened is not started, and goes on by itself."""
+    lanes = Lanes(10)
+    lane = lanes.lane(endpoint())
+    fill(lanes, lane, 2)
+    for _ in range(10):
+        lane.breaker.failed(0.0, 0.0)
+    until = lane.breaker.open_until
+    assert until is not None
+    assert started(lanes) == []
+    assert (lanes.wakes_before(until), lanes.wakes_before(until + 0.1)) == (False, True)
+    lanes.wake(until)
+    assert len(started(lanes, until)) == 1
+
+
+ENDPOINTS = (
+    endpoint(1),
+    endpoint(2, max_in_flight=2),
+    endpoint(3, rate_limit=2.0),
+    endpoint(4, max_in_flight=4, rate_limit=50.0),
+)
+
+
 class LanesMachine(RuleBasedStateMachine):
-    """Random offers, starts, ends and withdrawals against a plain list of what is where."""
+    """Random offers, starts, ends and withdrawals against plain lists of what is where, and who is before whom."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,59 +352,125 @@ class LanesMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.here: set[Delivery] = set()
         self.flying: list[Delivery] = []
+        self.pairs: defaultdict[Pair, list[Delivery]] = defaultdict(list)  # what is here or open, in order
         self.offsets = iter(range(10**9))
 
-    @rule(number=st.integers(1, 4), size=st.integers(1, 3))
-    def offer(self, number: int, size: int) -> None:
-        for _ in range(size):
-            lane = self.lanes.lane(endpoint(number))
-            each = delivery(lane, next(self.offsets))
-            assert self.lanes.admit(lane, len(BODY), self.now) is Admission.QUEUE
+    @rule(
+        to=st.sampled_from(ENDPOINTS),
+        keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=4),
+        partition=st.integers(0, 1),
+    )
+    def offer(self, to: Endpoint, keys: list[str | None], partition: int) -> None:
+        for key in keys:
+            lane = self.lanes.lane(to)
+            each = delivery(lane, next(self.offsets), key=key, partition=partition)
+            if self.lanes.admit(lane, len(BODY), self.now) is not Admission.QUEUE:
+                continue
             self.lanes.enqueue(each, self.now)
             self.here.add(each)
+            if each.pair is not None:
+                self.pairs[each.pair].append(each)
 
     @rule()
     def start(self) -> None:
-        for each in started(self.lanes):
+        began = started(self.lanes, self.now)
+        for each in began:
+            if each.pair is not None:
+                assert self.pairs[each.pair][0] is each
+                assert each.pair not in {other.pair for other in self.flying}
             self.here.remove(each)
             self.flying.append(each)
+            each.started_at = self.now
+        for lane in {each.lane for each in began}:
+            window = lane.breaker.window(self.now)
+            most = min(lane.limit or self.lanes.slots, self.lanes.slots if window is None else window)
+            assert sum(each.lane is lane for each in self.flying) == lane.in_flight <= most
 
     @precondition(lambda self: self.flying)
-    @rule(seed=st.integers(0, 99), retry=st.booleans())
-    def end(self, seed: int, *, retry: bool) -> None:
+    @rule(seed=st.integers(0, 99), what=st.sampled_from(["done", "retry", "parked"]), slow=st.booleans())
+    def end(self, seed: int, what: str, *, slow: bool = False) -> None:
         each = self.flying.pop(random.Random(seed).randrange(len(self.flying)))
         self.lanes.finished(each.lane)
-        if retry:
-            self.lanes.wait(each, self.now + seed)
+        if what != "done":
+            each.lane.breaker.failed(self.now, each.started_at)
+        else:
+            each.lane.succeeded(self.now, each.started_at, self.lanes.slots)
+        if what == "retry":
+            self.lanes.wait(each, self.now + seed + slow)
             self.here.add(each)
+        elif each.pair is not None:
+            assert self.pairs[each.pair].pop(0) is each
+            if what == "done":
+                self.lanes.go_on(each.pair)
+                return
+            assert self.lanes.cut(each.pair) == self.pairs[each.pair]
+            self.here -= set(self.pairs.pop(each.pair))
 
-    @rule(seconds=st.integers(0, 60))
-    def pass_time(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([0.1, 0.5, 3.0, 60.0]))
+    def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.lanes.wake(self.now)
 
-    @rule(remainder=st.integers(0, 4))
-    def withdraw(self, remainder: int) -> None:
-        taken = self.lanes.withdraw(lambda each: each.event.record.offset % 5 == remainder)
-        assert set(taken) == {each for each in self.here if each.event.record.offset % 5 == remainder}
-        assert len(taken) == len(set(taken))
-        self.here -= set(taken)
+    @rule(share=st.sampled_from([0.25, 0.5, 1.0]))
+    def share(self, share: float) -> None:
+        self.lanes.rebound(share)
+
+    @rule(partition=st.integers(0, 1), cancel=st.booleans())
+    def leave(self, partition: int, *, cancel: bool) -> None:
+        """A partition leaves; what is open of it goes on, or is cut off."""
+
+        def leaves(each: Delivery) -> bool:
+            return each.event.record.partition == partition
+
+        self.withdrawn(self.lanes.withdraw(leaves), {each for each in self.here if leaves(each)})
+        for each in [each for each in self.flying if cancel and leaves(each)]:
+            self.flying.remove(each)
+            self.lanes.finished(each.lane)
+            if each.pair is not None:
+                assert self.pairs.pop(each.pair) == [each]
+                assert self.lanes.cut(each.pair) == []
+
+    @rule(to=st.sampled_from(ENDPOINTS))
+    def leave_alone(self, to: Endpoint) -> None:
+        """All that waits for a subscription is taken out."""
+        lane = self.lanes.lane(to)
+        self.withdrawn(
+            self.lanes.withdraw(lambda each: each.lane is lane), {each for each in self.here if each.lane is lane}
+        )
+
+    def withdrawn(self, taken: list[Delivery], expected: set[Delivery]) -> None:
+        assert set(taken) == expected
+        assert len(taken) == len(expected)
+        for pair, standing in self.pairs.items():
+            gone = [each for each in taken if each.pair == pair]
+            assert gone == [each for each in standing if each in expected]  # in their order
+            self.pairs[pair] = [each for each in standing if each not in expected]
+        self.here -= expected
 
     @invariant()
     def counts_are_right(self) -> None:
         assert self.lanes.in_flight == len(self.flying) <= self.lanes.slots
         assert self.lanes.held == len(self.here)
+        for lane in self.lanes:
+            assert lane.held == sum(each.lane is lane for each in self.here)
+            assert lane.held_bytes == lane.held * len(BODY)
+
+    @invariant()
+    def no_chain_is_left_behind(self) -> None:
+        under_way = {each.pair for each in (*self.here, *self.flying)}
+        assert set(self.lanes._chains) <= under_way
 
     def teardown(self) -> None:
         """Everything that was taken in comes out in the end."""
-        self.now += 1000
-        self.lanes.wake(self.now)
-        while self.here:
-            before = len(self.here)
-            while self.flying:
-                self.end(0, retry=False)
+        for _ in range(400):
+            self.pass_time(60.0)
             self.start()
-            assert len(self.here) < before
+            while self.flying:
+                self.end(0, "done")
+            if not self.here:
+                break
+        assert not self.here
+        assert not self.lanes._chains
 
 
 TestLanes = LanesMachine.TestCase

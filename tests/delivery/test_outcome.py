@@ -9,28 +9,29 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema, ReadTimeout, SSLError
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, judge, retry_after
+from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, judge, retry_after
 from consumer.errors import EgressRefused
 
 
-def response(status: int, **headers: str) -> Response:
-    """An answer with a status and headers."""
+def response(status: int, body: bytes = b"", **headers: str) -> Response:
+    """An answer with a status, a body and headers."""
     result = Response()
     result.status_code = status
+    result._content = body
     result.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
     return result
 
 
-@given(st.integers(100, 599))
-def test_every_status_has_its_outcome(status: int) -> None:
+def test_every_status_has_its_outcome() -> None:
     """2xx is delivered, 410 ends the delivery, all else is tried again: a redirect is a failure."""
-    outcome = judge(response(status), 0.0)
-    if 200 <= status < 300:
-        assert outcome == Delivered(status)
-    elif status == 410:
-        assert isinstance(outcome, Gone)
-    else:
-        assert outcome == Failed(f"status {status}", status)
+    for status in range(100, 600):
+        outcome = judge(response(status), 0.0)
+        if 200 <= status < 300:
+            assert outcome == Delivered(status)
+        elif status == 410:
+            assert outcome == Gone()
+        else:
+            assert outcome == Failed(f"status {status}", status)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,8 @@ def test_what_cannot_succeed_is_not_tried_again(error: RequestException) -> None
     [
         ("120", 120.0),
         (" 0 ", 0.0),
+        ("00000000000120", 120.0),
+        ("000", 0.0),
         ("99999999999999999999999", 999999999.0),
         (formatdate(1_000_060, usegmt=True), 60.0),
         (formatdate(999_000, usegmt=True), 0.0),
@@ -84,6 +87,65 @@ def test_retry_after_takes_any_text(value: str) -> None:
     """A receiver cannot break the loop with a header."""
     seconds = retry_after(value, 1_000_000.0)
     assert seconds is None or seconds >= 0
+
+
+@given(status=st.integers(100, 599), final=st.frozensets(st.integers(200, 599)))
+def test_a_final_status_ends_the_delivery(status: int, final: frozenset[int]) -> None:
+    """What the subscription calls final is refused; a 2xx is delivered and a 410 is gone all the same."""
+    outcome = judge(response(status), 0.0, final)
+    if status in final and not 200 <= status < 300 and status != 410:
+        assert outcome == Refused(f"status {status}", status)
+    else:
+        assert outcome == judge(response(status), 0.0)
+
+
+@pytest.mark.parametrize("status", [302, 400, 410, 422, 500])
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b"", None),
+        (b"no such user", "no such user"),
+        ("größer".encode(), "größer"),
+        ("größer".encode("latin-1"), "gr\ufffd\ufffder"),
+        (b"x" * 65_536, "x" * 1000),
+        ("\U0001f600".encode() * 2000, "\U0001f600" * 1000),
+        (b"a" + "\U0001f600".encode() * 2000, "a" + "\U0001f600" * 999),
+        (b"\xff" * 2000, "\ufffd" * 1000),
+    ],
+)
+def test_a_failure_keeps_the_start_of_its_answer(status: int, body: bytes, kept: str | None) -> None:
+    """The first 1,000 characters, read as UTF-8; what is none is marked, and no character is cut in two."""
+    outcome = judge(response(status, body), 0.0, frozenset((400,)))
+    assert isinstance(outcome, Failed | Gone | Refused)
+    assert outcome.response == kept
+
+
+@given(status=st.integers(300, 599), body=st.binary(max_size=100))
+def test_any_body_is_kept(status: int, body: bytes) -> None:
+    """A receiver cannot break the loop with a body."""
+    outcome = judge(response(status, body), 0.0)
+    assert not isinstance(outcome, Delivered)
+    assert (outcome.response is None) == (not body)
+
+
+@pytest.mark.parametrize(
+    ("unavailable", "statuses"),
+    [(True, [408, 429, 500, 503, 599]), (False, [301, 400, 401, 404, 409, 425, 499])],
+)
+def test_what_speaks_against_the_receiver(statuses: list[int], *, unavailable: bool) -> None:
+    """Time-outs, too many requests and server errors; other statuses are about the one event."""
+    for status in statuses:
+        outcome = judge(response(status), 0.0)
+        assert isinstance(outcome, Failed)
+        assert outcome.unavailable == unavailable
+
+
+@pytest.mark.parametrize("error", [ConnectTimeout("slow"), ReadTimeout("slow"), SSLError("bad"), RequestException("?")])
+def test_no_answer_speaks_against_the_receiver(error: RequestException) -> None:
+    """Whatever kept the answer from coming would keep the next one too."""
+    outcome = judge(error, 0.0)
+    assert isinstance(outcome, Failed)
+    assert outcome.unavailable
 
 
 def test_retry_after_is_read_from_the_answer() -> None:

@@ -13,15 +13,18 @@ from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from consumer import schema
-from consumer.delivery import ledger
-from consumer.delivery.ledger import AttemptResult, NewDelivery
-from consumer.delivery.parking import BACK_OFF, BACKLOG_BYTES, BATCH, Due, StoredKeys
+from consumer.delivery.parking import BACKLOG_BYTES, BATCH, StoredKeys
+from consumer.ledger import store as ledger
+from consumer.ledger import upkeep
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
+from consumer.trouble import BACK_OFF
 from models import Subscription
 from tests.databases import database
 from tests.delivery.store_kit import GROUP, URL, Store, make_event
 
-OWNED = {"t": (0, 1)}
+HEAD = ("t", 0, 1)
+BOOM = Failure("boom", 503, None, 400.0)
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def store(engine: Engine) -> Iterator[Store]:
 
 def parked(offset: int = 0, subscription: int = 1, *, topic: str = "t", at: float = 500.0) -> NewDelivery:
     """A delivery to store."""
-    return NewDelivery(make_event(offset, topic=topic), subscription, URL, 1, "parked", at, 400.0, "boom", 503)
+    return NewDelivery(make_event(offset, topic=topic), subscription, URL, 1, "parked", at, BOOM, BOOM)
 
 
 def poison(offset: int, topic: str = "t") -> NewDelivery:
@@ -137,7 +140,7 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
         for _ in range(9):
             store.write()
             failed_at = store.monotonic.now
-            wait = store.parking._writes.retry_at - failed_at
+            wait = store.parking._writes._retry_at - failed_at
             store.monotonic.now = failed_at + wait * 0.99
             store.parking.pump()
             assert not store.parking.busy
@@ -148,7 +151,7 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
     store.parking.park(parked(1), lambda: None)
     with store.without():
         store.write()
-    assert store.parking._writes.retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
+    assert store.parking._writes._retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -187,11 +190,14 @@ def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
     while store.rows("id") == []:
         store.write()
         store.monotonic.now += BACK_OFF[1]
-    look(store, 0.0, [])
-    store.answer()
+    store.parking.load_stored(("t", 0), 0, lambda _: None)
+    store.parking.pump()
+    while store.parking._loading or store.parking._writing:  # the refused one is tried again meanwhile
+        store.answer()
     assert "ck_webhook_deliveries_due" in str(store.parking.fault)
     store.parking.forget({("t", 0)})
     assert store.parking.backlog == 0
+    store.monotonic.now += BACK_OFF[1]
     store.parking.park(parked(3), lambda: None)
     store.write()
     assert store.parking.fault is None
@@ -241,7 +247,7 @@ def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
     settled: list[str] = []
     subscription = subscriptions.add(store.engine, URL, "user.created")
     store.parking.park(parked(1, subscription), lambda: settled.append("parked"))
-    store.parking.disable(subscription, "410")
+    store.parking.note(lambda engine: upkeep.disable(engine, GROUP, subscription, "410"))
     with store.without("webhook_subscriptions"):
         store.write()
         assert store.rows("record_offset") == [(1,)]
@@ -255,9 +261,10 @@ def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
 def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
     """A result whose row another owner has moved meanwhile is answered too, and changes nothing."""
     settled: list[int] = []
-    ledger.park(store.engine, GROUP, [parked(1), parked(2)])
-    store.parking.resolve(AttemptResult(1, 1, "delivered", None, None, 200, 600.0), lambda: settled.append(1))
-    store.parking.resolve(AttemptResult(2, 0, "exhausted", None, "late", 500, 600.0), lambda: settled.append(2))
+    ledger.park(store.engine, GROUP, [parked(1), parked(2)], 500.0)
+    late = Failure("late", 500, None, 600.0)
+    store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append(1))
+    store.parking.resolve(AttemptResult(2, 0, "exhausted", None, 500, late, 600.0), HEAD, lambda: settled.append(2))
     store.write()
     assert settled == [1, 2]
     assert store.rows("status", "attempt", "last_status") == [("delivered", 2, 200), ("parked", 1, 503)]
@@ -265,11 +272,11 @@ def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
 
 def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: Store) -> None:
     """In any state, from the offset on; asked again after a failure, and the next partition after it."""
-    ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")])
+    ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")], 500.0)
     loaded: list[tuple[str, StoredKeys]] = []
     store.parking.load_stored(("t", 0), 5, lambda keys: loaded.append(("t0", keys)))
     store.parking.load_stored(("t", 1), 0, lambda keys: loaded.append(("t1", keys)))
-    assert store.parking.busy
+    assert (store.parking.busy, store.posted.empty()) == (True, True)
     with store.without():
         store.parking.pump()
         store.answer()
@@ -286,40 +293,130 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
     assert (store.parking.busy, store.parking.fault) == (False, None)
 
 
-def look(store: Store, now: float, found: list[Due], **more: list[int]) -> None:
-    """Ask for due rows."""
-    store.parking.look_for_due(OWNED, now, more.get("full", []), more.get("taken", []), found.append)
+def ordered(offset: int, key: bytes = b"k") -> NewDelivery:
+    """A delivery to store that goes in order."""
+    return parked(offset)._replace(event=make_event(offset, key=key), pair=pair_of(key))
 
 
-def test_due_rows_are_asked_for_once_at_a_time(store: Store) -> None:
-    """What is due and not taken comes; when nothing is, the time at which something will be."""
-    subscription = subscriptions.add(store.engine, URL, "user.created")
-    ledger.park(store.engine, GROUP, [parked(1, subscription), parked(2, subscription, at=900.0)])
-    found: list[Due] = []
-    look(store, 600.0, found)
-    look(store, 600.0, found)
-    assert store.parking.busy
-    store.answer()
-    assert store.posted.empty()
-    assert [(row.id, row.attempt) for row in found[0].rows] == [(1, 1)]
-    assert found[0].next_at == 600.0
-    look(store, 600.0, found, taken=[1])
-    store.answer()
-    look(store, 600.0, found, full=[subscription])
-    store.answer()
-    assert found[1:] == [Due([], 900.0), Due([], 900.0)]
+def pair_of(key: bytes = b"k") -> Pair:
+    """The pair of subscription 1 and a key."""
+    return Pair(1, "t", 0, order_key(key))
 
 
-def test_a_look_that_fails_can_be_made_again(store: Store) -> None:
-    """`found` is not called, the fault is said, and the next look is allowed."""
-    found: list[Due] = []
-    with store.without():
-        look(store, 600.0, found)
-        store.answer()
-    assert (found, store.parking.busy, bool(store.parking.fault)) == ([], False, True)
-    look(store, 600.0, found)
+def ended(row: int, pair: Pair | None = None) -> AttemptResult:
+    """A stored delivery is delivered with its second attempt."""
+    return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, pair)
+
+
+def test_what_is_written_is_known_to_wait(store: Store) -> None:
+    """Its head, with the time at which its first row is due; not before the commit, not for what has left or ended."""
+    heads = store.parking.heads
+    store.parking.park(parked(1, at=900.0), lambda: None)
+    store.parking.park(parked(2, at=700.0), lambda: None)
+    store.parking.park(parked(3, 2)._replace(status="exhausted", next_attempt_at=None), lambda: None)
+    assert heads == {}
+    store.write()
+    assert heads == {("t", 0, 1): 700.0}
+    store.parking.resolve(AttemptResult(1, 1, "parked", 600.0, 500, BOOM, 500.0), ("t", 0, 1), lambda: None)
+    store.parking.resolve(ended(2), ("t", 0, 5), lambda: None)
+    store.write()
+    assert heads == {("t", 0, 1): 600.0}
+    store.parking.park(parked(4, 3), lambda: None)
+    store.parking.pump()
+    store.parking.forget({("t", 0)})
     store.answer()
-    assert (found, bool(store.parking.fault)) == ([Due([], None)], False)
+    assert store.parking.heads == {}
+
+
+def test_an_ordered_row_makes_its_head_due_at_once(store: Store) -> None:
+    """With the end of one its next becomes due, and which one was first the database has decided."""
+    store.parking.park(ordered(1)._replace(next_attempt_at=10**10), lambda: None)
+    store.write()
+    assert store.parking.heads.pop(HEAD) == 0.0
+    store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
+    store.write()
+    assert store.parking.heads == {HEAD: 0.0}
+
+
+def test_a_pair_is_known_from_when_it_is_handed_over_until_its_last_row_has_ended(store: Store) -> None:
+    """In between what comes for the key is stored behind; its rows are not sent while one is being written."""
+    pairs = store.parking.pairs
+    assert pair_of() not in pairs
+    store.parking.park(ordered(1), lambda: None)
+    assert (pair_of() in pairs, pairs.writing(pair_of())) == (True, True)
+    store.write()
+    assert (pair_of() in pairs, pairs.writing(pair_of())) == (True, False)
+    store.parking.park(ordered(2), lambda: None)
+    store.write()
+    for row in (1, 2):
+        assert pair_of() in pairs
+        store.parking.resolve(ended(row, pair_of())._replace(attempt_before=1), HEAD, lambda: None)
+        store.write()
+    assert pair_of() not in pairs
+
+
+def test_what_is_handed_over_while_the_last_row_ends_keeps_its_pair(store: Store) -> None:
+    """The database has nothing of the pair any more, but it will have."""
+    store.parking.park(ordered(1), lambda: None)
+    store.write()
+    store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
+    store.parking.pump()
+    store.parking.park(ordered(2), lambda: None)
+    store.answer()
+    assert (pair_of() in store.parking.pairs, store.parking.pairs.writing(pair_of())) == (True, True)
+    store.write()
+    assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
+
+
+def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> None:
+    """Until then a crash would bring it back from the log, behind what had overtaken it; and it leaves nothing behind.
+
+    It says nothing of those written after it: none of its key may go until they are in.
+    """
+    pairs = store.parking.pairs
+    given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
+    store.parking.park(given_up, lambda: None)
+    assert (pair_of() in pairs, pairs.writing(pair_of())) == (True, True)
+    store.write()
+    assert (pair_of() in pairs, pairs.writing(pair_of())) == (False, False)
+    store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
+    store.parking.pump()
+    store.parking.park(ordered(3), lambda: None)
+    store.answer()
+    assert pairs.writing(pair_of())
+    store.write()
+    assert (pair_of() in pairs, pairs.writing(pair_of())) == (True, False)
+
+
+def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> None:
+    """Loaded with what is settled; other partitions' are others'."""
+    ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
+    store.parking.load_stored(("t", 0), 9, lambda _: None)
+    assert pair_of() not in store.parking.pairs
+    store.parking.pump()
+    store.answer()
+    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.pairs] == [b"k", b"l"]
+    assert pair_of()._replace(partition=1) not in store.parking.pairs
+    store.parking.forget({("t", 0)})
+    assert pair_of() not in store.parking.pairs
+
+
+def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again each time the house is kept, until they can be known."""
+    monkeypatch.setattr("consumer.delivery.parking.MOST_PAIRS", 1)
+    live = subscriptions.add(store.engine, URL, "user.created")
+    assert live == 1
+    ledger.park(store.engine, GROUP, [ordered(1), ordered(2, b"l")], 500.0)
+    store.parking.load_stored(("t", 0), 0, lambda _: None)
+    store.parking.pump()
+    store.answer()
+    assert pair_of(b"never seen") in store.parking.pairs
+    ledger.record(store.engine, GROUP, [ended(2, pair_of(b"l"))])
+    store.parking.keep_house({}, lambda _: None)
+    store.answer()
+    store.parking.pump()
+    store.answer()
+    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.pairs] == [b"k"]
 
 
 def test_house_keeping_follows_subscriptions_and_forgets_what_is_over(store: Store) -> None:
@@ -328,16 +425,16 @@ def test_house_keeping_follows_subscriptions_and_forgets_what_is_over(store: Sto
     with store.engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id == off).values(enabled=0))
     rows = [parked(1, live), parked(2, off), parked(3, 999), parked(4, live), parked(5, live)]
-    ledger.park(store.engine, GROUP, rows)
-    ledger.record(store.engine, [AttemptResult(row, 1, "delivered", None, None, 200, 600.0) for row in (4, 5)])
+    ledger.park(store.engine, GROUP, rows, 500.0)
+    ledger.record(store.engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 600.0) for row in (4, 5)])
     counted: list[int] = []
-    store.parking.keep_house({("t", 0): 5}, 600.0, counted.append)
+    store.parking.keep_house({("t", 0): 5}, counted.append)
     store.answer()
     assert counted == [1]
     states = [(1, "parked"), (2, "held"), (3, "exhausted"), (5, "delivered")]
     assert store.rows("record_offset", "status") == states
     with store.without():
-        store.parking.keep_house({}, 600.0, counted.append)
+        store.parking.keep_house({}, counted.append)
         store.answer()
     assert counted == [1]
     assert store.parking.fault is not None

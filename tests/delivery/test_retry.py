@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tenacity import BaseRetrying
 
-from consumer.delivery.outcome import Failed
-from consumer.delivery.retry import MOST_RETRY_AFTER, GiveUp, Retry, RetryPolicy
+from consumer.delivery.outcome import Failed, retry_after
+from consumer.delivery.retry import MOST_RETRY_AFTER, GiveUp, Retry, RetryPolicy, policy_for
 
 waits = st.lists(st.floats(0.001, 1e6), max_size=9)
 
@@ -36,6 +37,62 @@ def test_retry_after_moves_the_attempt_later_never_earlier(asked: float) -> None
 def test_retry_after_adds_no_attempt() -> None:
     """A used-up schedule stays used up."""
     assert RetryPolicy((1.0,), 0.0).decide(2, Failed("status 429", 429, 5.0)) == GiveUp()
+
+
+@pytest.mark.parametrize(
+    ("header", "wait"),
+    [
+        ("120", 120.0),
+        ("7", 60.0),
+        ("999999999999", 86_400.0),
+        ("Thu, 01 Jan 1970 00:25:00 GMT", 500.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 60.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
+        ("-120", 60.0),
+        ("soon", 60.0),
+        (None, 60.0),
+    ],
+)
+def test_what_a_retry_after_header_comes_to(header: str | None, wait: float) -> None:
+    """Seconds or a date that lies ahead move the attempt, a day at most; past, negative or unreadable ones do not."""
+    failed = Failed("status 503", 503, retry_after(header, 1000.0))
+    assert RetryPolicy((60.0,), 0.0).decide(1, failed) == Retry(wait)
+
+
+@given(
+    schedule=st.lists(st.floats(0.001, 1e6), min_size=1, max_size=9),
+    late=st.lists(st.floats(0, 1e6), min_size=9, max_size=9),
+)
+def test_a_late_attempt_skips_nothing(schedule: list[float], late: list[float]) -> None:
+    """However late each attempt is made, every entry is waited for, counted from the end of the attempt before it."""
+    policy, now, attempts, waited = RetryPolicy(schedule, 0.0), 0.0, 1, list[float]()
+    while isinstance(decision := policy.decide(attempts, Failed("status 500", 500)), Retry):
+        waited.append(decision.wait)
+        now += decision.wait + late[attempts - 1]
+        attempts += 1
+    assert waited == schedule
+    assert now >= sum(schedule) * 0.999999
+
+
+def test_a_changed_schedule_counts_on() -> None:
+    """A shorter one may be used up at once; a longer one goes on where the count stands."""
+    failed = Failed("status 500", 500)
+    assert policy_for((1.0,), 0.0).decide(3, failed) == GiveUp()
+    assert policy_for((1.0, 2.0, 3.0, 4.0), 0.0).decide(3, failed) == Retry(3.0)
+
+
+def test_equal_schedules_share_a_policy() -> None:
+    """A subscription's own schedule costs nothing for each attempt, and tenacity is what decides it."""
+    assert policy_for((1.0, 2.0), 0.2) is policy_for((1.0, 2.0), 0.2)
+    assert policy_for((1.0, 2.0), 0.2) is not policy_for((1.0, 2.0), 0.1)
+    assert isinstance(policy_for((1.0, 2.0), 0.2), BaseRetrying)
+
+
+def test_policies_are_kept_within_bounds() -> None:
+    """Thousands of different schedules do not fill the memory."""
+    for seconds in range(1, 3000):
+        policy_for((float(seconds),), 0.2)
+    assert policy_for.cache_info().currsize <= 1024
 
 
 def test_the_policy_keeps_no_state() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,23 +12,25 @@ from requests.exceptions import ConnectTimeout, InvalidURL
 from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
-from consumer.delivery import ledger
-from consumer.delivery.lanes import Delivery, Lanes, OpenRecord, StoredRow
-from consumer.delivery.ledger import NewDelivery
+from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
-from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.errors import EgressRefused
+from consumer.ledger import store as ledger
+from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
 from consumer.telemetry import Metrics
 from models import Subscription
-from tests.delivery.store_kit import DEFAULT, GROUP, URL, Clock, Store, make_event
+from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 
-NOW = 1_700_000_100.0  # 100 s after the record with offset 0
 TOOK = 0.25
 SHORT, LONG = 5.0, 300.0
 ROW = ("status", "attempt", "next_attempt_at", "last_status", "last_error")
+BOOM = Failure("boom", 500, None, NOW - 60)
+UNUSED = count(100)  # ids of subscriptions
 REFUSED = EgressRefused("10.0.0.1 is a private address")
 
 
@@ -38,13 +41,16 @@ class Desk:
         self.store = Store(engine)
         self.metrics = Metrics()
         self.lanes = Lanes(100)
-        self.clock = Clock(NOW)
+        self.clock = self.store.clock
         self.settling = Settling(
             self.lanes,
             self.store.parking,
-            RetryPolicy((SHORT, LONG), 0.0),
+            Failing(self.store.parking, GROUP, 0.0),
             self.metrics,
+            schedule=(SHORT, LONG),
+            jitter=0.0,
             in_memory=10.0,
+            operations_topic="operations",
             clock=self.clock,
             monotonic=self.store.monotonic,
         )
@@ -60,13 +66,13 @@ class Desk:
         """A delivery whose request is open, after so many attempts."""
         delivery = Delivery(make_event(offset), self.lanes.lane(self.endpoint), origin or self.record(offset))
         delivery.attempts = attempts
-        delivery.first_attempt_at = NOW - 60 if attempts else None
+        delivery.first = BOOM if attempts else None
         self.lanes.enqueue(delivery, self.store.monotonic.now)
         return self.go_on(delivery)
 
     def go_on(self, delivery: Delivery) -> Delivery:
         """The delivery's next request opens."""
-        assert self.lanes.next() is delivery
+        assert self.lanes.next(self.store.monotonic.now) is delivery
         delivery.started_at = self.store.monotonic.now - TOOK
         if isinstance(delivery.origin, OpenRecord):
             delivery.origin.started = True
@@ -80,10 +86,10 @@ class Desk:
     def due_row(self, attempts: int = 1, offset: int = 0) -> Delivery:
         """The open request of a stored row."""
         event = make_event(offset)
-        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, NOW - 60, "boom", 500)
-        ledger.park(self.store.engine, GROUP, [row])
+        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, BOOM, BOOM)
+        ledger.park(self.store.engine, GROUP, [row], NOW)
         (found,) = self.store.rows("max(id)")
-        self.settling.rows.add(found[0])
+        self.settling.rows[found[0]] = ("t", 0, self.subscription)
         return self.start(StoredRow(found[0]), attempts, offset)
 
     def rows(self) -> list[tuple[object, ...]]:
@@ -148,7 +154,8 @@ def test_a_short_wait_stays_in_memory(desk: Desk, result: Response | RequestExce
     assert (desk.settled, desk.store.parking.backlog, desk.waiting()) == ([], 0, [SHORT])
     assert desk.metrics.deliveries == {"retried": 1}
     assert delivery.due_at == NOW + SHORT
-    assert delivery.first_attempt_at == NOW - TOOK
+    assert delivery.first is not None
+    assert delivery.first.at == NOW
     desk.store.monotonic.now += SHORT
     desk.lanes.wake(desk.store.monotonic.now)
     desk.end(desk.go_on(delivery), response(200))
@@ -179,10 +186,10 @@ def test_what_leaves_memory_is_settled_when_it_is_stored(
     delivery = desk.due_row(attempts) if stored else desk.start(attempts=attempts)
     desk.end(delivery, result)
     assert (desk.settled, desk.waiting()) == ([], [])
-    assert desk.settling.rows == ({1} if stored else set())
+    assert set(desk.settling.rows) == ({1} if stored else set())
     desk.store.write()
     assert desk.settled == ([] if stored else [0])
-    assert desk.settling.rows == set()
+    assert desk.settling.rows == {}
     assert desk.rows() == [row]
     assert desk.metrics.deliveries == {row[0]: 1}
     gone = isinstance(result, Response) and result.status_code == HTTPStatus.GONE
@@ -200,21 +207,20 @@ def test_a_row_never_waits_in_memory(desk: Desk) -> None:
 def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
     """It stays taken until the database knows, so that no look for due rows brings it a second time."""
     desk.end(desk.due_row(attempts=4), response(200))
-    assert desk.settling.rows == {1}
+    assert set(desk.settling.rows) == {1}
     with desk.store.without():
         desk.store.write()
-    assert desk.settling.rows == {1}
+    assert set(desk.settling.rows) == {1}
     desk.store.monotonic.now += 1
     desk.store.write()
-    assert desk.settling.rows == set()
+    assert desk.settling.rows == {}
     assert desk.rows() == [("delivered", 5, None, 200, None)]
 
 
 def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
     """The receiver wants no more: its other deliveries wait until somebody enables it again."""
-    ledger.park(
-        desk.store.engine, GROUP, [NewDelivery(make_event(7), desk.subscription, URL, 1, "parked", NOW, NOW, "", 500)]
-    )
+    row = NewDelivery(make_event(7), desk.subscription, URL, 1, "parked", NOW, BOOM, BOOM)
+    ledger.park(desk.store.engine, GROUP, [row], NOW)
     desk.end(desk.start(), response(410))
     desk.store.write()
     assert [row[0] for row in desk.rows()] == ["held", "exhausted"]
@@ -227,7 +233,7 @@ def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
     gone = desk.start(offset=0)
     desk.lanes.enqueue(Delivery(make_event(2), desk.lanes.lane(desk.endpoint), desk.record(2)), 0.0)
     desk.end(gone, response(410))
-    assert (desk.waiting(), desk.lanes.held, desk.lanes.next()) == ([], 0, None)
+    assert (desk.waiting(), desk.lanes.held, desk.lanes.next(0.0)) == ([], 0, None)
     assert desk.settled == []
     desk.store.write()
     assert sorted(desk.settled) == [0, 1, 2]
@@ -239,7 +245,7 @@ def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
 
 
 def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
-    """The first attempt's beginning, not the last one's."""
+    """The first attempt, not the last one."""
     delivery = desk.start()
     desk.end(delivery, response(500))
     desk.clock.now += SHORT
@@ -247,7 +253,8 @@ def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
     desk.lanes.wake(desk.store.monotonic.now)
     desk.end(desk.go_on(delivery), response(500))
     desk.store.write()
-    assert desk.store.rows(f"round(((julianday(first_attempt_at) - 2440587.5) * 86400 - {NOW}) * 100)") == [(-25,)]
+    desk_time = f"round((julianday(first_attempt_at) - 2440587.5) * 86400 - {NOW})"
+    assert desk.store.rows(desk_time, "first_status") == [(0, 500)]
 
 
 def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
@@ -298,7 +305,7 @@ def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
     """It is still owed and due; this process has let go of it."""
     delivery = desk.due_row()
     desk.settling.withdrawn(delivery)
-    assert (desk.settling.rows, desk.store.parking.backlog) == (set(), 0)
+    assert (desk.settling.rows, desk.store.parking.backlog) == ({}, 0)
     assert desk.rows() == [("parked", 1, 0, 500, "boom")]
 
 
@@ -321,7 +328,7 @@ def test_postponing_ends_where_the_database_does_not_keep_up(desk: Desk) -> None
     record = desk.record(deliveries=BACKLOG)
     for offset in range(BACKLOG):
         assert desk.settling.may_postpone()
-        desk.settling.postpone(make_event(offset), desk.endpoint, record)
+        desk.settling.postpone(make_event(offset), desk.endpoint, record, None)
     assert not desk.settling.may_postpone()
     desk.store.write()
     assert desk.settling.may_postpone()
@@ -372,7 +379,7 @@ def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: lis
     record = desk.record(offset, len(fates))
     kept: set[int] = set()
     for number, (first, second) in enumerate(fates):
-        desk.endpoint = Endpoint(100 + number, URL, DEFAULT)
+        desk.endpoint = Endpoint(next(UNUSED), URL, DEFAULT)  # the failures of another example are not this one's
         delivery = desk.start(record, offset=offset)
         desk.end(delivery, OUTCOMES[first])
         if first == "fails":
@@ -380,7 +387,7 @@ def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: lis
             desk.lanes.wake(desk.store.monotonic.now)
             desk.end(desk.go_on(delivery), OUTCOMES[second])
         if (second if first == "fails" else first) != "ok":
-            kept.add(100 + number)
+            kept.add(desk.endpoint.subscription_id)
         assert desk.settled == ([] if kept or number < len(fates) - 1 else [offset])
     if kept:
         for _ in range(outages):

@@ -122,6 +122,46 @@ def test_an_encrypted_secret_without_a_key(engine: Engine) -> None:
     assert (logs[0]["subscription"], "WEBHOOK_ENCRYPTION_KEY is not set" in logs[0]["reason"]) == (subscription, True)
 
 
+def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> None:
+    """Plain SQL may write anything: the deployment's are used, the rest is heeded, and it is logged once."""
+    added = subscriptions.add(engine, URL, "t", ordering="key", max_in_flight=2, retry_schedule="1s")
+    broken = Broken()
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(retry_schedule="soon", final_statuses="4xx,bad"))
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert find(engine, "t", broken=broken)["t"] == (
+                Endpoint(added, URL, DEFAULT, ordered=True, max_in_flight=2),
+            )
+    (entry,) = logs
+    assert entry["event"] == "a subscription's settings cannot be read; the deployment's are used"
+    assert entry["subscription"] == added
+    assert "retry_schedule: expected a duration" in entry["reason"]
+    assert "final_statuses: 'bad' is no status" in entry["reason"]
+
+
+def test_two_faults_are_told_apart(engine: Engine) -> None:
+    """A secret that cannot be used and a schedule that cannot be read are two reports, each with its consequence."""
+    subscription = subscriptions.add(engine, URL, "t", retry_schedule="1s")
+    add_secret(engine, subscription, "spent", expires=1.0)
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(retry_schedule="soon"))
+    with capture_logs() as logs:
+        find(engine, "t", broken=Broken())
+    assert [entry["event"].split(";")[0] for entry in logs] == [
+        "nothing can be signed for a subscription",
+        "a subscription's settings cannot be read",
+    ]
+
+
+def test_since_when_it_fails_is_known(engine: Engine) -> None:
+    """As unix seconds."""
+    subscriptions.add(engine, URL, "t")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(123.25, UTC)))
+    assert [endpoint.failing_since for endpoint in find(engine, "t")["t"]] == [123.25]
+
+
 def test_keys_can_be_rotated(engine: Engine) -> None:
     """A secret stored under the old encryption key is read while both keys are given."""
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()

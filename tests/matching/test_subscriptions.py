@@ -1,13 +1,16 @@
-"""Adding, listing and removing subscriptions, and what is refused."""
+"""Adding, listing, disabling and removing subscriptions, and what is refused."""
 
 import re
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 
+from consumer.endpoint import Endpoint
 from consumer.errors import InvalidSubscription
 from consumer.matching import subscriptions
 from consumer.matching.catalog import find_endpoints
@@ -32,6 +35,79 @@ def test_what_was_added_is_listed_until_it_is_removed(engine: Engine) -> None:
     assert subscriptions.remove(engine, first)
     assert not subscriptions.remove(engine, first)
     assert [row.id for row in subscriptions.list_all(engine)] == [second]
+
+
+def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
+    """Given when it is added, listed as given, and what the worker heeds; without, all is the deployment's."""
+    added = subscriptions.add(
+        engine,
+        URL,
+        "t",
+        ordering="key",
+        max_in_flight=3,
+        rate_limit=2.125,
+        retry_schedule="5s,5m",
+        final_statuses="400,5xx",
+    )
+    plain = subscriptions.add(engine, URL, "t")
+    row = subscriptions.get(engine, added)
+    assert row is not None
+    assert (row.ordering, row.max_in_flight, row.rate_limit) == ("key", 3, 2.125)
+    assert (row.retry_schedule, row.final_statuses, row.failing_since) == ("5s,5m", "400,5xx", None)
+    assert subscriptions.list_all(engine) == (row, subscriptions.get(engine, plain))
+    limited, free = find_endpoints(engine, ["t"], (b"k",), Vault().decrypt)["t"]
+    assert (limited.ordered, limited.max_in_flight, limited.rate_limit) == (True, 3, 2.125)
+    assert limited.retry_schedule == (5.0, 300.0)
+    assert limited.final_statuses == frozenset((400, *range(500, 600)))
+    assert free == Endpoint(plain, URL, (b"k",))
+
+
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        ({"ordering": "Key"}, "ordering is 'Key'; it must be none or key"),
+        ({"max_in_flight": 0}, "max_in_flight is 0; it must be from 1"),
+        ({"max_in_flight": 10**7}, "it must be from 1 to 1000000"),
+        ({"rate_limit": 0.0}, "rate_limit is 0; it must be from 0.001"),
+        ({"rate_limit": float("nan")}, "rate_limit is nan; it must be from 0.001"),
+        ({"rate_limit": 1e9}, "to 100000 a second"),
+        ({"retry_schedule": " "}, "retry_schedule is empty; leave it out, or write for example 5s,5m,1h"),
+        ({"retry_schedule": "soon"}, "retry_schedule: expected a duration such as 10s"),
+        ({"retry_schedule": "1s," * 200}, "retry_schedule has 600 characters; at most 500"),
+        ({"retry_schedule": "31d"}, "at most 30d; for example 5s,5m,1h"),
+        ({"final_statuses": "200"}, "'200' is no status from 300 to 599"),
+        ({"final_statuses": "400," * 64}, "final_statuses has 256 characters; at most 255"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(engine: Engine, limits: dict[str, Any], what: str) -> None:
+    """The error names it and says what would work, and no row is made."""
+    with pytest.raises(InvalidSubscription, match=re.escape(what)):
+        subscriptions.add(engine, URL, "t", **limits)
+    assert subscriptions.list_all(engine) == ()
+
+
+def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
+    """Disabled with a reason it matches nothing; enabled, neither reason nor failures are left."""
+    added = subscriptions.add(engine, URL, "t")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(50, UTC)))
+    assert subscriptions.set_enabled(engine, added, enabled=False, reason="moving")
+    row = subscriptions.get(engine, added)
+    assert row is not None
+    assert (row.enabled, row.disabled_reason, row.failing_since) == (False, "moving", datetime.fromtimestamp(50, UTC))
+    assert find_endpoints(engine, ["t"], (), Vault().decrypt)["t"] == ()
+    assert subscriptions.set_enabled(engine, added, enabled=True, reason="not kept")
+    row = subscriptions.get(engine, added)
+    assert row is not None
+    assert (row.enabled, row.disabled_reason, row.failing_since) == (True, None, None)
+
+
+def test_one_that_is_not_there_is_neither_shown_nor_enabled(engine: Engine) -> None:
+    """None, and False; a reason that would not fit is refused before that."""
+    assert subscriptions.get(engine, 7) is None
+    assert not subscriptions.set_enabled(engine, 7, enabled=True)
+    with pytest.raises(InvalidSubscription, match="the reason has 1001 characters; at most 1000"):
+        subscriptions.set_enabled(engine, 7, enabled=False, reason="x" * 1001)
 
 
 def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:

@@ -1,0 +1,362 @@
+"""`kafka-webhooks deliveries`."""
+
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from consumer.ledger.deliveries import Selection, StoredDelivery
+
+deliveries = typer.Typer(
+    name="deliveries", help="What is stored: waiting for an attempt, held, or given up.", no_args_is_help=True
+)
+
+_PAGE = 1000
+_MOST_COUNTED = 10_000  # above it a number says no more than "many"
+_BODY_SHOWN = 100_000  # characters
+
+
+class State(StrEnum):
+    """`models.Status`, here without the imports that `--help` would wait for."""
+
+    PARKED = "parked"
+    BLOCKED = "blocked"
+    HELD = "held"
+    EXHAUSTED = "exhausted"
+    DELIVERED = "delivered"
+
+
+StatusOption = Annotated[
+    list[State] | None, typer.Option("--status", metavar="STATUS", help="Only these; may be repeated.")
+]
+SubscriptionOption = Annotated[
+    int | None, typer.Option("--subscription", metavar="ID", help="Only those to this subscription.")
+]
+TypeOption = Annotated[
+    str | None, typer.Option("--event-type", metavar="TYPE", help="Only those of events of this type.")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only those stored then or later: 2026-07-28T14:00 (UTC without a zone), or 2h."),
+]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only those stored before.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until they are sent.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@deliveries.command("list")
+def list_some(
+    *,
+    status: StatusOption = None,
+    subscription: SubscriptionOption = None,
+    event_type: TypeOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 100,
+    after: Annotated[int | None, typer.Option(metavar="ID", help="Only those behind this one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List stored deliveries, by id.
+
+    parked: waits for its next attempt. blocked: waits behind an earlier one of its key. held: its subscription is
+    disabled. exhausted: given up. delivered: kept until Kafka's offset has passed it.
+
+    \b
+    Examples:
+      kafka-webhooks deliveries list --status exhausted --since 2d
+      kafka-webhooks deliveries list --subscription 7 --json
+    """
+    from consumer.cli.console import open_database, print_json, print_rows, shortened, time_text
+    from consumer.ledger.deliveries import find
+
+    chosen = _selection(status, subscription, event_type, since, until)
+    found = find(
+        open_database(),
+        limit=limit + 1,
+        statuses=chosen.statuses,
+        subscription=subscription,
+        event_type=event_type,
+        since=chosen.since,
+        until=chosen.until,
+        after_id=after,
+    )
+    shown = found[:limit]
+    if as_json:
+        print_json([_as_json(item) for item in shown])
+    elif shown:
+        columns = ("id", "status", "subscription", "event_type", "attempts", "next_attempt", "last_error")
+        rows = [
+            {
+                "id": item.id,
+                "status": item.status,
+                "subscription": item.subscription_id,
+                "event_type": item.event_type,
+                "attempts": item.attempt,
+                "next_attempt": time_text(_next_attempt(item)),
+                "last_error": shortened(item.last.error, 60) if item.last else None,
+            }
+            for item in shown
+        ]
+        print_rows(columns, rows)
+    else:
+        typer.echo("no such deliveries are stored", err=True)
+    if len(found) > limit:
+        typer.echo(f"there are more: --after {shown[-1].id} shows them, --limit takes more at once", err=True)
+
+
+@deliveries.command()
+def show(
+    delivery_id: Annotated[int, typer.Argument(metavar="ID")],
+    *,
+    body: Annotated[bool, typer.Option("--body", help="The event's body too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is known of a delivery.
+
+    Its record, its attempts, its errors, the start of the last response.
+
+    \b
+    Examples:
+      kafka-webhooks deliveries show 1234
+      kafka-webhooks deliveries show 1234 --body --json
+    """
+    from consumer.cli.console import open_database, print_fields, print_json, printable, shortened
+    from consumer.errors import WebhooksError
+    from consumer.ledger.deliveries import detail
+    from consumer.matching import subscriptions
+
+    engine = open_database()
+    found = detail(engine, delivery_id)
+    if found is None:
+        raise WebhooksError(f"there is no delivery {delivery_id}; `deliveries list` shows those that are stored")
+    text = found.event.body.decode(errors="backslashreplace")
+    receiver = subscriptions.get(engine, found.delivery.subscription_id)
+    own_schedule = receiver.retry_schedule if receiver else None
+    fields = _as_json(found.delivery) | {"retry_schedule": own_schedule or "as in WEBHOOK_RETRY_SCHEDULE"}
+    if as_json:
+        print_json(fields | ({"body": text} if body else {}))
+        return
+    print_fields(fields)
+    if body:
+        typer.echo(f"\n{printable(shortened(text, _BODY_SHOWN))}")
+
+
+@deliveries.command()
+def redeliver(
+    delivery_ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Which; several.")] = None,
+    *,
+    status: StatusOption = None,
+    subscription: SubscriptionOption = None,
+    event_type: TypeOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    yes: YesOption = False,
+    no_wait: NoWaitOption = False,
+) -> None:
+    """Have deliveries sent again, now and on a new retry schedule.
+
+    By their ids, or all that the options choose; without --status those are the exhausted ones. The workers send them,
+    with the ids and bodies that they had; this command waits and tells how it goes, and Ctrl-C ends only that.
+
+    Exit status 1 if any of them is given up again.
+
+    \b
+    Examples:
+      kafka-webhooks deliveries redeliver 1234 1235
+      kafka-webhooks deliveries redeliver --subscription 7 --since 3d --yes
+      kafka-webhooks deliveries redeliver --status exhausted --status parked --event-type user.created --no-wait
+    """
+    from consumer.cli.console import confirm, number, open_database
+    from consumer.cli.watching import states_of, watch
+    from consumer.ledger import tallies
+    from consumer.ledger.deliveries import Selection, progress
+
+    filters = (status, subscription, event_type, since, until)
+    if delivery_ids and any(each is not None for each in filters):
+        raise typer.BadParameter("name ids or choose by options, not both", param_hint="ID")
+    if not delivery_ids and all(each is None for each in filters):
+        raise typer.BadParameter("name ids, or choose by options, such as --status exhausted", param_hint="ID")
+    if any(each in {State.BLOCKED, State.DELIVERED} for each in status or ()):
+        raise typer.BadParameter(
+            "what is blocked is sent in its turn, and what is delivered not again; choose exhausted, parked or held",
+            param_hint="--status",
+        )
+    engine = open_database()
+    if delivery_ids:
+        chosen = Selection(ids=sorted(set(delivery_ids)))
+        total = len(set(delivery_ids))
+    else:
+        chosen = _selection(status or [State.EXHAUSTED], subscription, event_type, since, until)
+        total = _count(engine, chosen)
+        if not total:
+            typer.echo("no such deliveries are stored", err=True)
+            return
+        many = f"{total:,} or more deliveries" if total >= _MOST_COUNTED else number(total, "delivery")
+        confirm(f"Redeliver {many}?", yes=yes)
+    marked = _mark(engine, chosen, total)
+    if delivery_ids and len(marked) < total:
+        missing = ", ".join(str(each) for each in sorted(set(delivery_ids) - set(marked))[:10])
+        typer.echo(f"not marked: {missing} (not stored, delivered, blocked, or of a removed subscription)", err=True)
+    if not marked:
+        raise typer.Exit(1)
+    typer.echo(f"{number(len(marked), 'delivery')} marked; the workers send them")
+    if not no_wait:
+        watch(
+            states_of(marked, lambda block: progress(engine, block)),
+            lambda: tallies.next_of(engine, marked),
+        )
+
+
+@deliveries.command()
+def adopt(
+    *,
+    from_group: Annotated[str, typer.Option(metavar="GROUP", help="The group that has the deliveries now.")],
+    yes: YesOption = False,
+) -> None:
+    """Take over another group's deliveries.
+
+    They are given to the group of KAFKA_GROUP_ID, whose workers send them: for a group that was renamed. The old one
+    must have no workers any more: what they send meanwhile is sent twice.
+
+    Example: KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
+    """
+    from consumer.cli.console import confirm, number, open_database, progress_bar
+    from consumer.ledger import deliveries as store
+    from consumer.settings import KafkaSettings, load
+
+    group = load(KafkaSettings).group_id
+    if from_group == group:
+        raise typer.BadParameter(
+            f"{group} is the group of KAFKA_GROUP_ID itself; set that to the new group", param_hint="--from-group"
+        )
+    engine = open_database()
+    total = _count(engine, store.Selection(group=from_group))
+    if not total:
+        typer.echo(f"the group {from_group} has no deliveries stored", err=True)
+        return
+    many = f"{total:,} or more deliveries" if total >= _MOST_COUNTED else number(total, "delivery")
+    typer.echo(f"the group {from_group} must have no running workers: what they send meanwhile is sent twice", err=True)
+    confirm(f"Move {many} from {from_group} to {group}?", yes=yes)
+    moved = skipped = 0
+    with progress_bar(_length(total)) as draw:
+        for batch in store.adopt(engine, from_group, group, time.time()):
+            moved, skipped = moved + batch.moved, skipped + batch.skipped
+            draw(moved + skipped, f"{moved:,} moved")
+    typer.echo(f"{number(moved, 'delivery')} moved to {group}")
+    if skipped:
+        typer.echo(f"{number(skipped, 'delivery')} left with {from_group}: {group} has stored the same itself")
+
+
+def _selection(
+    status: list[State] | None,
+    subscription: int | None,
+    event_type: str | None,
+    since: str | None,
+    until: str | None,
+) -> "Selection":
+    from consumer.cli.console import moment
+    from consumer.ledger.deliveries import Selection
+
+    now = time.time()
+    return Selection(
+        statuses=tuple(each.value for each in status or ()),
+        subscription=subscription,
+        event_type=event_type,
+        since=None if since is None else moment(since, now, "--since"),
+        until=None if until is None else moment(until, now, "--until"),
+    )
+
+
+def _count(engine: "Engine", selection: "Selection") -> int:
+    """How many there are, counted to `_MOST_COUNTED` and not further."""
+    total = 0
+    for page in _pages(engine, selection):
+        total += len(page)
+        if total >= _MOST_COUNTED:
+            break
+    return total
+
+
+def _pages(engine: "Engine", selection: "Selection") -> "Iterator[list[StoredDelivery]]":
+    from consumer.ledger.deliveries import find
+
+    last = None
+    while True:
+        page = find(
+            engine,
+            limit=_PAGE,
+            group=selection.group,
+            statuses=selection.statuses,
+            subscription=selection.subscription,
+            event_type=selection.event_type,
+            since=selection.since,
+            until=selection.until,
+            after_id=last,
+        )
+        if page:
+            last = page[-1].id
+            yield page
+        if len(page) < _PAGE:
+            return
+
+
+def _mark(engine: "Engine", selection: "Selection", total: int) -> list[int]:
+    from consumer.cli.console import number, progress_bar
+    from consumer.ledger.deliveries import redeliver as mark
+
+    marked: list[int] = []
+    skipped = 0
+    with progress_bar(_length(total)) as draw:
+        for batch in mark(engine, selection, time.time()):
+            marked += batch.ids
+            skipped += batch.skipped
+            draw(len(marked) + skipped, f"{len(marked):,} marked")
+    if skipped:
+        typer.echo(f"{number(skipped, 'delivery')} skipped: their subscriptions were removed", err=True)
+    return marked
+
+
+def _length(total: int) -> int | None:
+    return total if total < _MOST_COUNTED else None
+
+
+def _next_attempt(item: "StoredDelivery") -> float | None:
+    return item.next_attempt_at if item.status == "parked" else None
+
+
+def _as_json(item: "StoredDelivery") -> dict[str, object]:
+    from consumer.cli.console import time_text
+
+    first, last = item.first, item.last
+    return {
+        "id": item.id,
+        "status": item.status,
+        "group": item.group,
+        "subscription": item.subscription_id,
+        "url": item.url,
+        "event_type": item.event_type,
+        "webhook_id": item.webhook_id,
+        "topic": item.record.topic,
+        "partition": item.record.partition,
+        "offset": item.record.offset,
+        "record_time": time_text(item.record.timestamp / 1000),
+        "replay": item.replay or None,
+        "attempts": item.attempt,
+        "attempts_before_this_schedule": item.schedule_start,
+        "next_attempt": time_text(_next_attempt(item)),
+        "first_attempt": time_text(first.at) if first else None,
+        "first_status": first.status if first else None,
+        "first_error": first.error if first else None,
+        "last_attempt": time_text(last.at) if last else None,
+        "last_status": last.status if last else None,
+        "last_error": last.error if last else None,
+        "last_response": last.response if last else None,
+        "stored": time_text(item.created_at),
+        "changed": time_text(item.updated_at),
+    }

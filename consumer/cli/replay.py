@@ -1,0 +1,278 @@
+"""`kafka-webhooks replay`."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
+    from consumer.intake.log_reader import LogReader
+    from consumer.ledger.replays import Place, Replay, Span
+    from consumer.matching.subscriptions import Subscribed
+    from consumer.replay import Survey
+    from consumer.settings import KafkaSettings
+
+_LINE = 10.0  # seconds between two lines where there is no terminal
+
+
+def replay(
+    *,
+    subscription: Annotated[
+        int | None, typer.Option(metavar="ID", help="Whom it is for; it gets what matches it now.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="From then on: 2026-07-28T14:00 (UTC without a zone), or an age: 2h, 3d."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then; without it, up to now.")] = None,
+    event_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Only events of this type.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(metavar="TOPIC", help="Only from this one of KAFKA_TOPICS; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; store and send nothing.")] = False,
+    resume: Annotated[int | None, typer.Option(metavar="REPLAY", help="Go on with a replay that stopped.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all is sent.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the counts as JSON.")] = False,
+) -> None:
+    """Send a subscription again what the topics hold of a time.
+
+    The log is read beside the consumer group, whose offsets stay as they are. What matches is stored and sent by the
+    workers, with the ids and bodies of the first time; events that happen meanwhile go on. Times are those of the
+    records. Order is not kept, also where the subscription is ordered.
+
+    After an interruption of any kind, --resume goes on where it stopped and sends nothing twice. Ctrl-C and SIGTERM
+    stop it in order.
+
+    Exit status 1 if any delivery is given up.
+
+    \b
+    Examples:
+      kafka-webhooks replay --subscription 7 --since 2h --dry-run
+      kafka-webhooks replay --subscription 7 --since 2026-07-28T14:00Z --until 2026-07-28T15:00Z --yes
+      kafka-webhooks replay --resume 3
+    """
+    from consumer.cli.console import open_database
+    from consumer.intake.log_reader import LogReader
+    from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, check, environment, load
+
+    if as_json and not dry_run:
+        raise typer.BadParameter("it goes with --dry-run", param_hint="--json")
+    if resume is not None:
+        if any(each is not None for each in (subscription, since, until, event_type, topic, rate)) or dry_run:
+            raise typer.BadParameter("a replay goes on as it began: no other options", param_hint="--resume")
+    elif subscription is None or since is None:
+        missing = "--subscription" if subscription is None else "--since"
+        raise typer.BadParameter("it is needed, or --resume REPLAY", param_hint=missing)
+    values = environment()
+    check((KafkaSettings, TopicSettings, DatabaseSettings), values)
+    kafka = load(KafkaSettings, values)
+    engine = open_database()
+    if resume is not None:
+        begun = _begun(engine, kafka, resume)
+        receiver = _subscription(engine, begun.subscription_id)
+        with LogReader(kafka) as reader:
+            _store(engine, begun, receiver, reader)
+    else:
+        first, last = _times(since or "", until)
+        receiver = _subscription(engine, subscription or 0)
+        _check_type(receiver, event_type)
+        pace = _rate(receiver, rate)
+        with LogReader(kafka) as reader:
+            spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
+            if dry_run:
+                _survey(reader, spans, first, receiver, as_json=as_json)
+                return
+            replay_id = _begin(engine, kafka, receiver, spans, first, last or time.time(), event_type, pace, yes=yes)
+            begun = _begun(engine, kafka, replay_id)
+            _store(engine, begun, receiver, reader)
+    if not no_wait:
+        _wait(engine, begun.id)
+
+
+def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
+    from consumer.errors import WebhooksError
+    from consumer.matching import subscriptions
+
+    found = subscriptions.get(engine, subscription_id)
+    if found is None:
+        raise WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
+    if not found.enabled:
+        raise WebhooksError(f"subscription {found.id} is disabled: `subscriptions enable {found.id}` first")
+    return found
+
+
+def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay":
+    from consumer.errors import WebhooksError
+    from consumer.ledger import replays
+
+    found = replays.load(engine, replay_id)
+    if found is None:
+        raise WebhooksError(f"there is no replay {replay_id}")
+    if found.group != kafka.group_id:
+        raise WebhooksError(
+            f"replay {replay_id} is of the group {found.group}: set KAFKA_GROUP_ID to it, it is {kafka.group_id}"
+        )
+    return found
+
+
+def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
+    if event_type not in {None, receiver.event_type}:
+        raise typer.BadParameter(
+            f"subscription {receiver.id} gets {receiver.event_type}: nothing would match", param_hint="--event-type"
+        )
+
+
+def _rate(receiver: "Subscribed", rate: float | None) -> float:
+    from consumer.matching.subscriptions import LEAST_RATE, MOST_RATE
+    from consumer.replay import default_rate
+
+    most = receiver.rate_limit or MOST_RATE
+    if rate is None:
+        return default_rate(receiver.rate_limit)
+    if not LEAST_RATE <= rate <= most:
+        limit = f"its limit is {most:g} a second" if receiver.rate_limit else f"at most {most:g}"
+        raise typer.BadParameter(f"{rate:g} is not from {LEAST_RATE:g} up: {limit}", param_hint="--rate")
+    return rate
+
+
+def _times(since: str, until: str | None) -> tuple[float, float | None]:
+    from consumer.cli.console import moment
+
+    now = time.time()
+    first = moment(since, now, "--since")
+    last = None if until is None else moment(until, now, "--until")
+    if first >= now:
+        raise typer.BadParameter("it is in the future", param_hint="--since")
+    if last is not None and last <= first:
+        raise typer.BadParameter("it is not after --since", param_hint="--until")
+    return first, None if last is None or last >= now else last
+
+
+def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[Place]":
+    places = reader.partitions(names)
+    there = {topic for topic, _ in places}
+    for topic in topics or ():
+        if topic not in there:
+            raise typer.BadParameter(
+                f"no worker would send from {topic}: it is none of KAFKA_TOPICS, or does not exist",
+                param_hint="--topic",
+            )
+    return [place for place in places if not topics or place[0] in topics]
+
+
+def _begin(
+    engine: "Engine",
+    kafka: "KafkaSettings",
+    receiver: "Subscribed",
+    spans: "list[Span]",
+    since: float,
+    until: float,
+    event_type: str | None,
+    rate: float,
+    *,
+    yes: bool,
+) -> int:
+    from consumer.cli.console import confirm, number, printable, time_text
+    from consumer.ledger import replays
+
+    records = sum(span.end - span.begin for span in spans)
+    if not records:
+        typer.echo(f"the topics hold no record from {time_text(since)} to {time_text(until)}", err=True)
+        raise typer.Exit
+    limit = "" if receiver.rate_limit is None else f" of the {receiver.rate_limit:g} that it allows"
+    typer.echo(
+        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} are read; what is "
+        f"{event_type or receiver.event_type} goes to {printable(receiver.url)}, up to {rate:g} a second{limit}",
+        err=True,
+    )
+    if receiver.ordering == "key":
+        typer.echo("the subscription is ordered by key: a replay does not keep that order", err=True)
+    confirm(f"Replay this to subscription {receiver.id}?", yes=yes)
+    return replays.create(engine, kafka.group_id, receiver.id, since, until, event_type, rate, spans)
+
+
+def _store(engine: "Engine", replay: "Replay", receiver: "Subscribed", reader: "LogReader") -> None:
+    """Read and store what is left, with progress; a signal ends it, in order, with status 0."""
+    import sys
+
+    from consumer.cli.console import number, progress_bar, signals_noted
+    from consumer.replay import Progress, run
+
+    if replay.finished_at is not None:
+        typer.echo(f"replay {replay.id} has stored all that it found", err=True)
+        return
+    advice = f"kafka-webhooks replay --resume {replay.id}"
+    typer.echo(f"replay {replay.id}; if it is interrupted: {advice}", err=True)
+    done = Progress(0, replay.matched, 0, finished=False)
+    line_at = time.monotonic()
+    total = sum(span.end - span.begin for span in replay.spans)
+    with signals_noted() as stopped, progress_bar(total) as draw:
+        for done in run(engine, replay, receiver, reader, stopped):
+            draw(done.read, f"{done.matched:,} matched")
+            if not sys.stderr.isatty() and time.monotonic() - line_at >= _LINE:
+                typer.echo(f"{done.read:,} of {number(total, 'record')} read, {done.matched:,} matched", err=True)
+                line_at = time.monotonic()
+    typer.echo(f"replay {replay.id}: {number(done.matched, 'matching record')} stored")
+    if done.undecodable:
+        typer.echo(f"{number(done.undecodable, 'record')} passed over: not an event", err=True)
+    if reader.removed_total:
+        typer.echo(f"{number(reader.removed_total, 'record')} are gone: retention was faster", err=True)
+    if not done.finished:
+        typer.echo(f"stopped; {advice} goes on with the rest", err=True)
+        raise typer.Exit(0)
+
+
+def _wait(engine: "Engine", replay_id: int) -> None:
+    from consumer.cli.watching import watch
+    from consumer.ledger import replays, tallies
+
+    found = replays.load(engine, replay_id)
+    if found is not None and found.matched:
+        place = engine, found.subscription_id, found.id
+        watch(lambda: tallies.of_replay(*place, found.matched), lambda: tallies.next_of_replay(*place))
+
+
+def _survey(
+    reader: "LogReader", spans: "Sequence[Span]", since: float, receiver: "Subscribed", *, as_json: bool
+) -> None:
+    from consumer.cli.console import number, print_json, print_rows, progress_bar
+    from consumer.replay import Survey, survey
+
+    found = Survey()
+    with progress_bar(sum(span.end - span.begin for span in spans)) as draw:
+        for read in survey(reader, spans, since, found):
+            draw(read, "")
+    rows = _counted(found, receiver)
+    if as_json:
+        print_json({"event_types": rows, "undecodable": found.undecodable})
+        return
+    if rows:
+        print_rows(("event_type", "records", "first", "last", "matches"), rows)
+    matched = sum(tally.records for name, tally in found.types.items() if name == receiver.event_type)
+    typer.echo(f"{number(matched, 'record')} would go to subscription {receiver.id}; nothing was stored", err=True)
+    if found.undecodable:
+        typer.echo(f"{number(found.undecodable, 'record')} would be passed over: not an event", err=True)
+
+
+def _counted(found: "Survey", receiver: "Subscribed") -> list[dict[str, object]]:
+    from consumer.cli.console import time_text
+
+    return [
+        {
+            "event_type": name,
+            "records": tally.records,
+            "first": time_text(tally.first),
+            "last": time_text(tally.last),
+            "matches": "yes" if name == receiver.event_type else "no",
+        }
+        for name, tally in sorted(found.types.items(), key=lambda item: -item[1].records)
+    ]

@@ -1,0 +1,104 @@
+"""Waiting until stored deliveries are sent: what `deliveries redeliver` and `replay` end with."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import typer
+
+from consumer.cli.console import progress_bar, signals_noted, time_text
+
+LOOK = 0.5  # seconds between two looks at least; and looking takes at most a sixth of the time
+STALLED = 30.0  # seconds; workers look for rows that were marked every 5 s
+LINE = 10.0  # seconds between two lines where there is no terminal
+BLOCK = 500  # rows of one look
+_ENDED = frozenset(("delivered", "exhausted"))
+_OWED = ("parked", "blocked")
+
+States = Callable[[], Counter[str]]
+
+
+def states_of(ids: Sequence[int], ask: Callable[[Sequence[int]], Counter[str]]) -> States:
+    """States of these rows, counted with `ask`, which is not asked again for what has ended."""
+    ended = Counter[str]()
+    blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
+
+    def look() -> Counter[str]:
+        states, left = Counter(ended), []
+        for block in blocks:
+            found = ask(block)
+            states.update(found)
+            if found.keys() <= _ENDED:
+                ended.update(found)
+            else:
+                left.append(block)
+        blocks[:] = left
+        return states
+
+    return look
+
+
+def watch(
+    look: States,
+    next_at: Callable[[], float | None],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show how deliveries get on until none is owed any more; ends with status 1 unless all were delivered.
+
+    `next_at` says when the first of those that wait is due (unix seconds). A signal ends the watching alone.
+    """
+    terminal = sys.stderr.isatty()
+    before, moved_at, line_at, told = Counter[str](), clock(), clock(), False
+    with signals_noted() as stopped, progress_bar(look().total()) as draw:
+        while True:
+            began = clock()
+            states = look()
+            draw(states.total() - _owed(states), summary(states))
+            if not _owed(states) or stopped():
+                break
+            if states != before:
+                before, moved_at, told = states, clock(), False
+            elif not told and clock() - moved_at >= STALLED:
+                typer.echo(f"\n{_advice(next_at(), now())}" if terminal else _advice(next_at(), now()), err=True)
+                told = True
+            if not terminal and clock() - line_at >= LINE:
+                typer.echo(summary(states), err=True)
+                line_at = clock()
+            _wait(max(LOOK, 5 * (clock() - began)), stopped, clock, sleep)
+    typer.echo(summary(states))
+    if _owed(states):
+        typer.echo("no longer watching; the workers go on with what is left", err=True)
+        return
+    if states["held"]:
+        typer.echo("held ones wait until their subscription is enabled: kafka-webhooks subscriptions enable", err=True)
+    if states["exhausted"] or states["held"]:
+        raise typer.Exit(1)
+
+
+def summary(states: Counter[str]) -> str:
+    """`7 delivered, 1 exhausted, 2 still owed`."""
+    parts = [f"{states['delivered']:,} delivered"]
+    parts += [f"{states[name]:,} {name}" for name in ("exhausted", "held") if states[name]]
+    return ", ".join([*parts, *([f"{_owed(states):,} still owed"] if _owed(states) else [])])
+
+
+def _owed(states: Counter[str]) -> int:
+    return sum(states[name] for name in _OWED)
+
+
+def _advice(next_at: float | None, now: float) -> str:
+    if next_at is not None and next_at > now:
+        return f"nothing moves for now: the next attempt is due at {time_text(next_at)}"
+    return f"nothing has moved for {STALLED:.0f} s: is a worker running?"
+
+
+def _wait(
+    seconds: float, stopped: Callable[[], bool], clock: Callable[[], float], sleep: Callable[[float], None]
+) -> None:
+    until = clock() + seconds
+    while clock() < until and not stopped():
+        sleep(min(0.1, seconds))

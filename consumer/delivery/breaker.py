@@ -1,0 +1,169 @@
+"""A receiver that is down is left alone, asked now and then, and loaded slowly when it answers again. Pure.
+
+    closed ── 10 failures in a row, or half of 50 attempts ──▶ open ── its time is over ──▶ half-open ─┐
+      ▲                                                         ▲ ▲                                    │
+      │                                                         │ └────────── the probe fails ─────────┤
+      └── the window is wider than the lane ── slow start ──────┘                                      │
+                                                   ▲  (as closed)                                      │
+                                                   └─────────────────────── the probe succeeds ────────┘
+
+Times are monotonic seconds and come with the call. The caller decides what counts (`Failed.unavailable`) and keeps no
+more requests open than `window` says. A result names the time at which its request was started: one that was started
+before the last probe could be tells nothing new, and is ignored. So a request that is cancelled needs no word either:
+the next one is the probe.
+
+A breaker without failures holds nothing and counts nothing. Counting begins with a failure, so that successes from
+before an outage do not put off its being noticed.
+"""
+
+from collections.abc import Callable
+
+IN_A_ROW = 10  # failures that open
+RATE_ATTEMPTS = 50  # attempts, half of which failed, that open
+BUCKET = 10.0  # seconds; the attempts looked at are those of this bucket and the one before
+FIRST_OPEN = 1.0  # seconds; doubled up to LONGEST_OPEN as long as the receiver does not recover
+LONGEST_OPEN = 60.0  # about sixty probes in an hour
+STRETCH = 0.2  # the random part, so that receivers behind one broken proxy are not asked at the same moment
+LONGEST_ASKED = 600.0  # seconds; the most that a Retry-After keeps open: it may be about one event alone
+STEP = 1.0  # seconds that slow start looks at before it changes the window
+TOLERATED = 5  # one failure in so many answers does not hold slow start back: some receivers always have a few
+MEMORY = 600.0  # seconds without a failure or a probe after which what is known is worth nothing
+
+
+class _Recent:
+    """The failures in a row, and the attempts of the last 10 to 20 s, in two buckets."""
+
+    __slots__ = ("_all", "_bad", "_ends", "_old_all", "_old_bad", "_row")
+
+    def __init__(self, now: float) -> None:
+        self._ends = now + BUCKET
+        self._row = self._all = self._bad = self._old_all = self._old_bad = 0
+
+    def add(self, now: float, *, failed: bool) -> None:
+        late = now - self._ends
+        if late >= 0:
+            self._old_all, self._old_bad = (self._all, self._bad) if late < BUCKET else (0, 0)
+            self._all = self._bad = 0
+            self._ends = self._ends + BUCKET if late < BUCKET else now + BUCKET
+        self._all += 1
+        if failed:
+            self._bad += 1
+            self._row += 1
+        else:
+            self._row = 0
+
+    def clean(self) -> bool:
+        return not (self._row or self._bad or self._old_bad)
+
+    def broken(self) -> bool:
+        attempts = self._all + self._old_all
+        return self._row >= IN_A_ROW or (attempts >= RATE_ATTEMPTS and 2 * (self._bad + self._old_bad) >= attempts)
+
+
+class _SlowStart:
+    """A window that doubles each second in which it was used up and few failed, and halves where more did."""
+
+    __slots__ = ("_bad", "_good", "_looks_at", "since", "window")
+
+    def __init__(self, now: float, since: float) -> None:
+        self.since = since  # requests started before are of the time before it opened
+        self.window = 1
+        self._looks_at = now + STEP
+        self._good = self._bad = 0
+
+    def add(self, now: float, *, failed: bool) -> None:
+        if failed:
+            self._bad += 1
+        else:
+            self._good += 1
+        if now < self._looks_at:
+            return
+        if self._bad * TOLERATED > self._bad + self._good:
+            self.window = max(1, self.window // 2)
+        elif self._good >= self.window:
+            self.window *= 2
+        else:  # hardly used: nothing shows that the receiver can take more
+            return
+        self._looks_at = now + STEP
+        self._good = self._bad = 0
+
+
+class Breaker:
+    """One receiver's. `random` gives a number from 0 to 1.
+
+    `open_until`: until then nothing may be started; past it, the breaker is half-open. None: closed, or slow start.
+    """
+
+    __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_slow_start", "open_until")
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._forget()
+
+    def _forget(self) -> None:
+        self.open_until: float | None = None
+        self._recent: _Recent | None = None  # None: closed, and no failure known
+        self._slow_start: _SlowStart | None = None
+        self._open_for = FIRST_OPEN
+        self._failed_at = 0.0
+
+    def window(self, now: float) -> int | None:
+        """How many requests may be open at once: 0 while open, 1 for the probe, more in slow start; None: no bound."""
+        if self.open_until is not None:
+            return 0 if now < self.open_until else 1
+        return None if self._slow_start is None else self._slow_start.window
+
+    def idle(self, now: float) -> bool:
+        """It may be dropped: no failure is known, or the last failure or chance for a probe is ten minutes ago."""
+        if self._recent is None:
+            return True
+        return now >= (self._failed_at if self.open_until is None else self.open_until) + MEMORY
+
+    def succeeded(self, now: float, started: float, most: int) -> None:
+        """A request that was started at `started` was answered. `most`: how many the lane would have open at once."""
+        if self._recent is not None:  # else healthy: nothing to count
+            self._succeeded(self._recent, now, started, most)
+
+    def _succeeded(self, recent: _Recent, now: float, started: float, most: int) -> None:
+        if self.open_until is not None:
+            if started >= self.open_until:
+                self._slow_start = _SlowStart(now, self.open_until)
+                self.open_until = None
+            return
+        slow_start = self._slow_start
+        if slow_start is None:
+            recent.add(now, failed=False)
+            if recent.clean():
+                self._forget()
+        elif started >= slow_start.since:
+            recent.add(now, failed=False)
+            slow_start.add(now, failed=False)
+            if slow_start.window > most or now >= self._failed_at + MEMORY:
+                self._forget()
+
+    def failed(self, now: float, started: float, retry_after: float | None = None) -> bool:
+        """A request that was started at `started` failed. Whether this opened the breaker, for the first time or again.
+
+        It stays open for as long as the receiver asked (`retry_after`, seconds), if that is longer than it would be.
+        """
+        slow_start = self._slow_start
+        if self.open_until is not None:
+            if started < self.open_until:
+                return False
+        elif slow_start is not None and started < slow_start.since:
+            return False
+        else:
+            self._recent = self._recent or _Recent(now)
+            self._recent.add(now, failed=True)
+            if slow_start is not None:
+                slow_start.add(now, failed=True)
+            self._failed_at = now
+            if not self._recent.broken():
+                return False
+        stays = self._open_for * (1 + STRETCH * self._random())
+        self.open_until = now + max(stays, min(retry_after or 0.0, LONGEST_ASKED))
+        self._open_for = min(2 * self._open_for, LONGEST_OPEN)
+        self._recent = _Recent(now)
+        self._slow_start = None
+        self._failed_at = now
+        return True

@@ -1,0 +1,67 @@
+"""An event on its way to one subscription, and where it comes from: a record that is open, or a row that is due."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from consumer.event import Event
+from consumer.ledger.rows import Failure, Pair
+
+if TYPE_CHECKING:
+    from consumer.delivery.lane import Lane
+    from consumer.sending.transport import Transfer
+
+
+class OpenRecord:
+    """A record with deliveries that are not settled. `started`: a receiver may have seen it."""
+
+    __slots__ = ("_offset", "_settle", "open", "started")
+
+    def __init__(self, settle: Callable[[int], None], offset: int, deliveries: int) -> None:
+        self._settle = settle
+        self._offset = offset
+        self.open = deliveries
+        self.started = False
+
+    def settle_one(self) -> None:
+        """One delivery is settled; with the last one the offset is."""
+        self.open -= 1
+        if not self.open:
+            self._settle(self._offset)
+
+
+class StoredRow(NamedTuple):
+    """A row of the database, by its id. Its schedule began after `schedule_start` attempts."""
+
+    id: int
+    schedule_start: int = 0
+
+
+class Delivery:
+    """`pair` is set where it has to go in order. `first` and `last` are the failed attempts so far."""
+
+    __slots__ = (
+        "attempts",
+        "due_at",
+        "event",
+        "first",
+        "lane",
+        "last",
+        "origin",
+        "pair",
+        "queued_at",
+        "started_at",
+        "transfer",
+    )
+
+    def __init__(self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, pair: Pair | None = None) -> None:
+        self.event = event
+        self.lane = lane
+        self.origin = origin
+        self.pair = pair
+        self.attempts = 0
+        self.first: Failure | None = None
+        self.last: Failure | None = None
+        self.due_at = 0.0  # unix seconds, of the next attempt
+        self.queued_at = 0.0
+        self.started_at = 0.0
+        self.transfer: Transfer | None = None

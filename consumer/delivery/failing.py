@@ -1,0 +1,96 @@
+"""Subscriptions whose every attempt fails: marked after a minute, disabled after days, forgiven with a success.
+
+A mark (`failing_since`) is in the database, where all workers see it; a passing failure costs nothing there.
+"""
+
+from functools import partial
+
+import structlog
+
+from consumer.delivery.parking import Parking
+from consumer.endpoint import Endpoint
+from consumer.ledger import upkeep
+from consumer.ledger.rows import Operation
+
+log = structlog.get_logger(__name__)
+
+MARK_AFTER = 60.0  # seconds of nothing but failures
+MOST = 100_000  # subscriptions remembered between their first failure and their mark
+
+
+class Failing:
+    """What this worker has seen of it. Times are unix seconds; `disable_after` 0: never."""
+
+    def __init__(self, parking: Parking, group: str, disable_after: float) -> None:
+        self._parking = parking
+        self._group = group
+        self._disable_after = disable_after
+        self._since: dict[int, float] = {}  # first failure after the last success
+        self._noted: dict[int, float] = {}  # the mark that a success, or disabling, has been noted for
+
+    def failed(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
+        """An attempt has failed. `quietly`: no operational event follows, since one was to be delivered."""
+        key = endpoint.subscription_id
+        marked = endpoint.failing_since
+        if marked is not None:
+            self._since.pop(key, None)  # when the mark is taken off, by whomever, counting begins anew
+            if self._disable_after and now - marked >= self._disable_after and self._noted.get(key) != marked:
+                self._noted[key] = marked
+                reason = f"every attempt failed for {_days(now - marked)}"
+                self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
+            return
+        since = self._since.get(key)
+        if since is None:
+            if len(self._since) >= MOST:
+                self._since.clear()
+            self._since[key] = now
+        elif now - since >= MARK_AFTER and self._noted.get(key) != since:
+            self._noted[key] = since
+            self._parking.note(lambda engine: upkeep.failing(engine, key, since))
+
+    def succeeded(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
+        """An attempt has succeeded. Call it where `remembers` is true."""
+        key = endpoint.subscription_id
+        self._since.pop(key, None)
+        marked = endpoint.failing_since
+        if marked is None or self._noted.get(key) == -marked:
+            return
+        self._noted[key] = -marked
+        log.info("subscription recovered", subscription=key, seconds=round(now - marked))
+        data = {"subscription_id": key, "url": endpoint.url, "failed_for_seconds": round(now - marked)}
+        identity = f"recovered-{key}-{round(marked * 1000)}"
+        operation = None if quietly else Operation("subscription.recovered", identity, data)
+        self._parking.note(lambda engine: upkeep.recovered(engine, self._group, key, operation))
+
+    def remembers(self, endpoint: Endpoint) -> bool:
+        """A success of this endpoint is news."""
+        return endpoint.failing_since is not None or endpoint.subscription_id in self._since
+
+    def disable(
+        self,
+        endpoint: Endpoint,
+        reason: str,
+        now: float,
+        failing_before: float | None = None,
+        *,
+        quietly: bool = False,
+    ) -> None:
+        """Disable a subscription, as its receiver asked for (410) or for failing since before then."""
+        key = endpoint.subscription_id
+        self._since.pop(key, None)
+        log.warning("disabling a subscription", subscription=key, reason=reason)
+        data = {"subscription_id": key, "url": endpoint.url, "reason": reason}
+        identity = f"disabled-{key}-{round(now * 1000)}"
+        write = partial(
+            upkeep.disable,
+            group=self._group,
+            subscription_id=key,
+            reason=reason,
+            operation=None if quietly else Operation("subscription.disabled", identity, data),
+            failing_before=failing_before,
+        )
+        self._parking.note(write)
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,104 @@
+"""One lane for each subscription: what waits for it, and how much of that may start.
+
+What bounds a lane: the slots still free in the process, the subscription's own limit of open requests and its rate (the
+share of them that falls to this worker), and its circuit breaker. No I/O; times are monotonic seconds.
+"""
+
+from collections import deque
+from math import ceil, inf
+from random import random
+
+from requests import PreparedRequest, RequestException
+from requests.exceptions import InvalidURL
+
+from consumer.delivery.breaker import Breaker
+from consumer.delivery.delivery import Delivery
+from consumer.delivery.pace import Pace
+from consumer.endpoint import Endpoint
+from consumer.sending.request import prepare
+
+LANE_DELIVERIES = 1000
+LANE_BYTES = 16 * 2**20
+LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
+QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: what is queued holds its partition's low-water mark
+
+
+class Lane:
+    """The deliveries of one subscription that are in this process."""
+
+    __slots__ = (
+        "breaker",
+        "capacity",
+        "endpoint",
+        "held",
+        "held_bytes",
+        "in_flight",
+        "limit",
+        "listed",
+        "moved_at",
+        "pace",
+        "prepared",
+        "queue",
+    )
+
+    def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
+        self.queue: deque[Delivery] = deque()
+        self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
+        self.held_bytes = 0
+        self.in_flight = 0
+        self.listed = False
+        self.moved_at = now  # when a request last ended, or the lane began
+        self.breaker = Breaker(random)
+        self.pace: Pace | None = None
+        self.serve(endpoint, share, now)
+
+    def serve(self, endpoint: Endpoint, share: float, now: float) -> None:
+        """Send to this endpoint from now on; what cannot become a request is kept as the error that it is."""
+        self.endpoint = endpoint
+        self.prepared: PreparedRequest | RequestException
+        try:
+            self.prepared = prepare(endpoint)
+        except ValueError as error:
+            self.prepared = error if isinstance(error, RequestException) else InvalidURL(error)
+        self.bound(share, now)
+
+    def bound(self, share: float, now: float) -> None:
+        """Take this share of the subscription's limits; one request at least."""
+        most, rate = self.endpoint.max_in_flight, self.endpoint.rate_limit
+        self.limit = None if most is None else max(1, int(most * share))
+        self.capacity = LANE_DELIVERIES
+        if rate is None:
+            self.pace = None
+            return
+        rate *= share
+        self.capacity = min(LANE_DELIVERIES, ceil(rate * QUEUE_SECONDS))
+        if self.pace is None:
+            self.pace = Pace(rate, now)
+        else:
+            self.pace.set_rate(rate, now)
+
+    def startable_at(self, now: float) -> float:
+        """When the next one may start: `now`, later, or inf for when one that is open has ended."""
+        if self.limit is not None and self.in_flight >= self.limit:
+            return inf
+        window = self.breaker.window(now)
+        if window == 0:
+            return self.breaker.open_until or now
+        if window is not None and self.in_flight >= window:
+            return inf
+        return now if self.pace is None else self.pace.ready_at(now)
+
+    def room(self, now: float) -> int:
+        """How many more deliveries may be held, 0 for an open breaker."""
+        most = self.capacity
+        if (window := self.breaker.window(now)) is not None:
+            most = min(most, 2 * window)
+        return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
+
+    def succeeded(self, now: float, started: float, slots: int) -> None:
+        """The receiver is there: it answered a request that was started then."""
+        self.breaker.succeeded(now, started, self.limit or slots)
+
+    def idle(self, now: float) -> bool:
+        """Nothing of this lane is in the process, and nothing has to be remembered."""
+        return not self.held and not self.in_flight and self.breaker.idle(now)

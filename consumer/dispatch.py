@@ -1,0 +1,72 @@
+"""Events become deliveries: the inbox's next event, fanned out to the lanes of its subscriptions."""
+
+from collections.abc import Callable
+
+from consumer.delivery.delivery import OpenRecord
+from consumer.delivery.fanout import Fanout
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.settling import Settling
+from consumer.matching.inbox import Inbox, Matched
+from consumer.telemetry import Metrics
+
+Place = tuple[str, int]
+
+
+class Dispatch:
+    """`waiting_since`: since when the next event has waited for an answer of the database (monotonic seconds)."""
+
+    def __init__(
+        self, inbox: Inbox, lanes: Lanes, settling: Settling, metrics: Metrics, monotonic: Callable[[], float]
+    ) -> None:
+        self._inbox = inbox
+        self._lanes = lanes
+        self._settling = settling
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._fanout: Fanout | None = None
+        self.waiting_since: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Something waits here for room or for the database."""
+        return bool(self._inbox or self._fanout)
+
+    def go_on(self) -> None:
+        """Fan events out until one has to wait."""
+        now = self._monotonic()
+        while True:
+            if self._fanout is None:
+                matched = self._inbox.next()
+                if matched is None:
+                    self.waiting_since = (self.waiting_since or now) if self._inbox else None
+                    return
+                self.waiting_since = None
+                self._fanout = self._opened(matched)
+            elif self._fanout.advance(self._lanes, self._settling, now):
+                self._fanout = None
+            else:
+                return
+
+    def first_offset(self, place: Place) -> int | None:
+        """The lowest offset of a partition that is not fanned out yet; None where nothing of it waits here."""
+        if self._fanout is not None and self._fanout.event.record[:2] == place:
+            return self._fanout.event.record.offset
+        return self._inbox.first_offset(place)
+
+    def discard(self, places: set[Place]) -> Fanout | None:
+        """Forget partitions and their events; their next owner reads them again. Gives what is fanned out in part."""
+        self._inbox.discard(places)
+        fanout = self._fanout
+        if fanout is None or fanout.event.record[:2] not in places:
+            return None
+        self._fanout = None
+        return fanout
+
+    def _opened(self, matched: Matched) -> Fanout | None:
+        event, endpoints, settle = matched
+        if not endpoints:
+            self._metrics.events["unmatched"] += 1
+            settle(event.record.offset)
+            return None
+        self._metrics.events["matched"] += 1
+        return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)))

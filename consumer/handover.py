@@ -1,0 +1,95 @@
+"""Partitions leave: revoked while the group waits, lost to others, or given up at a stop."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from consumer.delivery.delivery import Delivery, StoredRow
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.parking import Parking
+from consumer.delivery.sender import Sender
+from consumer.delivery.settling import Settling
+from consumer.dispatch import Dispatch
+from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.record import Partition
+from consumer.intake.source import Source
+
+STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
+
+Place = tuple[str, int]
+
+
+class Handover:
+    """What a worker does before partitions are others'. `turn(seconds)` lets the loop go on meanwhile."""
+
+    def __init__(
+        self,
+        source: Source,
+        dispatch: Dispatch,
+        lanes: Lanes,
+        settling: Settling,
+        parking: Parking,
+        dead_letters: DeadLetters,
+        sender: Sender,
+        turn: Callable[[float], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._dispatch = dispatch
+        self._lanes = lanes
+        self._settling = settling
+        self._parking = parking
+        self._dead_letters = dead_letters
+        self._sender = sender
+        self._turn = turn
+        self._monotonic = monotonic
+
+    def drain(self, partitions: Sequence[Partition], adopted: Collection[Place], seconds: float) -> None:
+        """Give partitions up: nothing of them is sent twice that has been sent, nothing of them is lost.
+
+        `adopted` places have rows and no partition; they go the same way. `seconds` are for the requests in flight.
+        """
+        # 1. Start nothing more of them: what a receiver has seen in part is stored, the rest left to the next owner.
+        places = _places(partitions) | set(adopted)
+        self._settling.leaving |= places
+        fanout = self._dispatch.discard(places)
+        if fanout is not None:
+            fanout.abandon(self._settling)
+        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
+            self._settling.withdrawn(delivery)
+        # 2. Wait for the requests in flight; failures are stored, not retried here.
+        end = self._monotonic() + seconds
+        while self._monotonic() < end and self._open(places):
+            self._turn(0.01)
+        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
+        for delivery in self._open(places):
+            self._sender.cancel(delivery)
+            self._settling.abandoned(delivery)
+        # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner.
+        end = self._monotonic() + STORE_DRAIN
+        while self._monotonic() < end and (self._parking.backlog or self._dead_letters.pending):
+            self._turn(0.01)
+        self._parking.forget(places)
+        # 5. Commit what is settled now.
+        self._source.commit_now(partitions)
+
+    def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
+        """Others own these now and send them again: forget what is here, store and commit nothing."""
+        places = _places(partitions) | set(adopted)
+        self._settling.leaving |= places
+        self._dispatch.discard(places)
+        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
+            if isinstance(delivery.origin, StoredRow):
+                self._settling.rows.pop(delivery.origin.id, None)
+        for delivery in self._open(places):
+            self._sender.cancel(delivery)
+        self._parking.forget(places)
+
+    def _open(self, places: Collection[Place]) -> list[Delivery]:
+        return [delivery for delivery in self._sender.open if _place(delivery) in places]
+
+
+def _places(partitions: Sequence[Partition]) -> set[Place]:
+    return {(partition.topic, partition.number) for partition in partitions}
+
+
+def _place(delivery: Delivery) -> Place:
+    return delivery.event.record[:2]

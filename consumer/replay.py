@@ -1,0 +1,185 @@
+"""A replay: the log is read again for one subscription, and what matches is stored for the workers to send.
+
+Rows and the positions behind them are written in one transaction, so that a replay that is interrupted, in whatever
+way, goes on where it stopped: each matching record is stored once. What the group reads and commits is not touched.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumer.database import unavailable
+from consumer.errors import Undecodable
+from consumer.event import Event
+from consumer.intake.decode import decode
+from consumer.intake.log_reader import LogReader
+from consumer.intake.record import Record
+from consumer.ledger import replays
+from consumer.ledger.replays import Replay, Span
+from consumer.ledger.rows import NewDelivery
+from consumer.matching.subscriptions import LEAST_RATE, Subscribed
+
+log = structlog.get_logger(__name__)
+
+PART_OF_LIMIT = 10  # a replay takes a tenth of what the receiver allows: the rest is for what happens now
+RATE_WITHOUT_LIMIT = 100.0  # deliveries per second
+AHEAD = 10.0  # seconds: workers look for rows every 5 s, and a table of far-off ones helps nobody
+BATCH = 500  # rows of a transaction,
+BATCH_BYTES = 4 * 2**20  # their bodies together, about,
+FLUSH = 1.0  # and seconds between two
+_WAIT = 0.1  # seconds for which a signal may go unnoticed
+_RETRY = 2.0  # seconds between two tries while the database is away
+
+
+def default_rate(limit: float | None) -> float:
+    """Deliveries per second of a replay for a subscription with this rate limit."""
+    return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_RATE, limit / PART_OF_LIMIT)
+
+
+class Pace:
+    """Due times at a rate: each 1/rate after the last, and none before now. Times are unix seconds."""
+
+    def __init__(self, rate: float) -> None:
+        self._step = 1 / rate
+        self._next = 0.0
+
+    def due(self, now: float) -> float:
+        """The next due time."""
+        due = max(now, self._next)
+        self._next = due + self._step
+        return due
+
+    def room(self, now: float) -> int:
+        """How many of the next due times are within `AHEAD` of now."""
+        left = now + AHEAD - max(now, self._next)
+        return int(left / self._step) + 1 if left >= 0 else 0
+
+
+class Progress(NamedTuple):
+    """How far a replay is: offsets read in this run, records matched in all, records in this run that are no event."""
+
+    read: int
+    matched: int
+    undecodable: int
+    finished: bool
+
+
+@dataclass(slots=True)
+class Tally:
+    """Records of one event type: how many, and when the first and the last were stamped (unix seconds)."""
+
+    records: int = 0
+    first: float = float("inf")
+    last: float = float("-inf")
+
+    def add(self, at: float) -> None:
+        """One more."""
+        self.records += 1
+        self.first, self.last = min(self.first, at), max(self.last, at)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the log holds of a time: by event type, and how many records are no event."""
+
+    types: dict[str, Tally] = field(default_factory=dict)
+    undecodable: int = 0
+
+
+def survey(reader: LogReader, spans: Sequence[Span], since: float, result: Survey) -> Iterator[int]:
+    """Read it all into `result` and store nothing. Yields how many offsets have been read."""
+    reader.start(spans, since)
+    begin = sum(reader.positions.values())
+    while not reader.done:
+        for record in reader.read(BATCH, _WAIT):
+            event = _event(record)
+            if event is None:
+                result.undecodable += 1
+            else:
+                result.types.setdefault(event.type, Tally()).add(record.timestamp / 1000)
+        yield sum(reader.positions.values()) - begin
+
+
+def run(
+    engine: Engine,
+    replay: Replay,
+    subscription: Subscribed,
+    reader: LogReader,
+    stopped: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Progress]:
+    """Store what is left of a replay, at its rate and at most `AHEAD` seconds before it is due.
+
+    Yields after each transaction. Ends when all is stored, or soon after `stopped()`: it can then be taken up again.
+    Kafka and the database are waited for. Raises what `LogReader.read` raises.
+    """
+    wanted = replay.event_type or subscription.event_type
+    pace = Pace(replay.rate)
+    rows: list[NewDelivery] = []
+    matched, undecodable, size = replay.matched, 0, 0
+    reader.start(replay.spans, replay.since)
+    begin = sum(reader.positions.values())
+    flushed = clock()
+    while True:
+        ended = reader.done or stopped()
+        room = 0 if ended else min(BATCH - len(rows), pace.room(clock()))
+        for record in reader.read(room, _WAIT) if room else ():
+            event = _event(record)
+            if event is None:
+                undecodable += 1
+            elif event.type == wanted:
+                rows.append(_delivery(event, subscription, pace.due(clock()), replay.id))
+                size += len(event.body)
+        full = len(rows) >= BATCH or size >= BATCH_BYTES
+        if ended or full or not 0 <= clock() - flushed < FLUSH:
+            matched += len(rows)
+            store = partial(replays.advance, engine, replay.id, replay.group, rows, reader.positions, matched, clock())
+            if not _insist(store, stopped, sleep):
+                return
+            rows, size, flushed = [], 0, clock()
+            yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=False)
+        if ended:
+            break
+        if not room:
+            sleep(_WAIT)
+    if reader.done and _insist(partial(replays.finish, engine, replay.id, clock()), stopped, sleep):
+        yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=True)
+
+
+def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
+    """Write, however long the database is away. False if `stopped()` came first: then nothing is written."""
+    said = False
+    while True:
+        try:
+            write()
+        except SQLAlchemyError as error:
+            if (known := unavailable(error)) is None:
+                raise
+            if not said:
+                log.warning("the database does not answer; the replay waits", error=str(known))
+                said = True
+        else:
+            return True
+        for _ in range(int(_RETRY / _WAIT)):
+            if stopped():
+                return False
+            sleep(_WAIT)
+
+
+def _delivery(event: Event, subscription: Subscribed, due: float, replay: int) -> NewDelivery:
+    return NewDelivery(event, subscription.id, subscription.url, 0, "parked", due, replay=replay)
+
+
+def _event(record: Record) -> Event | None:
+    try:
+        return decode(record)
+    except Undecodable:
+        return None

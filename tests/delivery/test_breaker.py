@@ -1,0 +1,450 @@
+"""The breaker: against a plain reference, and at work on receivers that fail."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from consumer.delivery.breaker import Breaker
+
+MOST = 100  # what the lane would have open at once
+
+
+def breaker() -> Breaker:
+    """One whose open periods are not stretched."""
+    return Breaker(lambda: 0.0)
+
+
+def result(made: Breaker, now: float, *, failed: bool) -> bool:
+    """A request that took no time. Whether it opened the breaker."""
+    if failed:
+        return made.failed(now, now)
+    made.succeeded(now, now, MOST)
+    return False
+
+
+def opened(at: float = 0.0) -> Breaker:
+    """One that ten failures opened at `at`, for a second."""
+    made = breaker()
+    assert [made.failed(at, at) for _ in range(10)] == [False] * 9 + [True]
+    return made
+
+
+def probed() -> Breaker:
+    """One whose probe succeeded at 1.0, after the first open period."""
+    made = opened()
+    made.succeeded(1.0, 1.0, MOST)
+    assert made.window(1.0) == 1
+    return made
+
+
+class Receiver:
+    """A lane that always has something to send, and a receiver: ticks of 10 ms, an answer after one, in any order."""
+
+    def __init__(self, made: Breaker, fails: Callable[[float, int], bool]) -> None:
+        self.breaker = made
+        self.fails = fails  # the request that comes at this time, after so many others
+        self.random = Random(1)
+        self.tick = 0
+        self.open: list[float] = []
+        self.windows: list[int | None] = []
+        self.started: list[float] = []
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds * 100)):
+            now = self.tick / 100
+            answers, self.open = self.open, []
+            results = [self.fails(now, place) for place in range(len(answers))]
+            self.random.shuffle(results)
+            for started, failed in zip(answers, results, strict=True):
+                if failed:
+                    self.breaker.failed(now, started)
+                else:
+                    self.breaker.succeeded(now, started, MOST)
+            window = self.breaker.window(now)
+            self.windows.append(window)
+            self.open = [now] * (MOST if window is None else min(window, MOST))
+            self.started.extend(self.open)
+            self.tick += 1
+
+
+@given(st.lists(st.booleans(), max_size=9))
+def test_fewer_than_ten_attempts_do_not_open(failures: list[bool]) -> None:
+    """Nine failures are bad luck, whatever came between."""
+    made = breaker()
+    assert not any(result(made, 0.0, failed=failed) for failed in failures)
+    assert made.window(0.0) is None
+
+
+def test_ten_failures_in_a_row_open_it() -> None:
+    """A success among them begins the count anew."""
+    made = breaker()
+    for _ in range(9):
+        assert not made.failed(0.0, 0.0)
+    made.succeeded(0.0, 0.0, MOST)
+    assert [made.failed(0.0, 0.0) for _ in range(10)] == [False] * 9 + [True]
+    assert made.window(0.0) == made.window(0.999) == 0
+    assert made.window(1.0) == 1
+
+
+@given(seed=st.integers(0, 2**32), share=st.sampled_from([0.3, 0.45, 0.5, 0.55, 0.7]), rate=st.integers(1, 20))
+def test_half_of_fifty_attempts_open_it(seed: int, share: float, rate: int) -> None:
+    """It opens where half of 50 attempts of the last 10 to 20 s failed, wherever these begin, and else not."""
+    random = Random(seed)
+    made, now, attempts = breaker(), 0.0, list[tuple[float, bool]]()
+
+    def half_failed_since(place: int) -> bool:
+        looked_at = [failed for _, failed in attempts[place:]]
+        return len(looked_at) >= 50 and 2 * sum(looked_at) >= len(looked_at)
+
+    for _ in range(400):
+        now += 30.0 if random.random() < 0.005 else random.expovariate(rate)
+        failed = random.random() < share
+        attempts.append((now, failed))
+        opens = result(made, now, failed=failed)
+        if not failed:
+            continue
+        recent = [place for place, (at, _) in enumerate(attempts) if now - at <= 20]
+        last_ten_seconds = [place for place in recent if now - attempts[place][0] <= 10]
+        first_failure = [place for place in last_ten_seconds if attempts[place][1]][:1]
+        beginnings = [place for place in recent if place not in last_ten_seconds[1:]] + first_failure
+        ten_in_a_row = len(attempts) >= 10 and all(bad for _, bad in attempts[-10:])
+        if opens:
+            assert ten_in_a_row or any(half_failed_since(place) for place in recent)
+            return
+        assert not ten_in_a_row
+        assert not all(half_failed_since(place) for place in beginnings)
+
+
+def test_successes_before_the_first_failure_do_not_count() -> None:
+    """A receiver that took a million events and breaks is noticed as fast as any other."""
+    made = breaker()
+    for _ in range(100_000):
+        made.succeeded(0.0, 0.0, MOST)
+    results = [result(made, 0.0, failed=n % 3 > 0) for n in range(1, 51)]
+    assert results[-1]
+    assert not any(results[:-1])
+
+
+def test_a_late_bucket_looks_back_no_further() -> None:
+    """A success just before the end of the second bucket does not bring the first one back."""
+    made = breaker()
+    for now in (0.0, 9.0):
+        assert not any(result(made, now, failed=n % 2 == 0) for n in range(20))
+    result(made, 19.9, failed=False)
+    assert not any(result(made, 25.0, failed=n % 2 == 0) for n in range(40))
+
+
+def test_old_failures_are_forgotten() -> None:
+    """A failure in every third attempt never opens it, and after 20 s without one nothing is left."""
+    made, now = breaker(), 0.0
+    for _ in range(1000):
+        now += 1
+        assert not made.failed(now, now)
+        for _ in range(2):
+            made.succeeded(now, now, MOST)
+    assert not made.idle(now)
+    made.succeeded(now + 10, now + 10, MOST)
+    made.succeeded(now + 20, now + 20, MOST)
+    assert made.idle(now + 20)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_an_hour_down_costs_sixty_probes(seed: int) -> None:
+    """Open for 1, 2, 4, … 60 s, each stretched by up to a fifth; each probe is one request."""
+    made = Breaker(Random(seed).random)
+    for _ in range(10):
+        made.failed(0.0, 0.0)
+    probes, now = [0.0], 0.0
+    while made.open_until is not None and made.open_until < 3600:
+        now = made.open_until
+        probes.append(now)
+        assert made.window(now) == 1
+        assert made.failed(now, now)
+        assert made.window(now) == 0
+    assert 55 <= len(probes) <= 66
+    for number, (before, after) in enumerate(pairwise(probes)):
+        least = min(2**number, 60)
+        assert least <= after - before <= least * 1.2 + 1e-6
+
+
+@pytest.mark.parametrize(("asked", "stays"), [(None, 1.0), (0.5, 1.0), (-7.0, 1.0), (30.0, 30.0), (1e9, 600.0)])
+def test_retry_after_keeps_it_open(asked: float | None, stays: float) -> None:
+    """As long as the receiver asked, for ten minutes at most, and never shorter than it would be."""
+    made = breaker()
+    for _ in range(9):
+        made.failed(0.0, 0.0, asked)
+    made.failed(5.0, 5.0, asked)
+    assert made.open_until == 5 + stays
+
+
+def test_late_results_change_nothing() -> None:
+    """What was under way when it opened neither opens it for longer, nor closes it, nor counts as the probe."""
+    made = opened(at=5.0)
+    for now in (5.0, 5.5, 6.0, 20.0):
+        assert not made.failed(now, 4.9, 60.0)
+        made.succeeded(now, 4.9, MOST)
+        assert made.open_until == 6.0
+    made.succeeded(21.0, 20.0, MOST)
+    for _ in range(50):
+        assert not made.failed(21.0, 4.9)
+        made.succeeded(30.0, 4.9, MOST)
+    assert made.window(30.0) == 1
+
+
+def test_a_cancelled_probe_is_followed_by_another() -> None:
+    """A probe of which nothing is heard, since its partition left, leaves it half-open."""
+    made = opened()
+    assert made.window(1.0) == 1
+    assert made.window(5.0) == 1
+    made.succeeded(5.0, 4.0, MOST)
+    assert made.open_until is None
+
+
+def test_slow_start_doubles_each_second() -> None:
+    """1, 2, 4, … up to what the lane would have open, then no bound, and nothing to remember."""
+    at_work = Receiver(opened(), lambda _now, _place: False)
+    at_work.run(10.5)
+    seconds = [at_work.windows[n * 100 + 50] for n in range(10)]
+    assert seconds == [0, 1, 2, 4, 8, 16, 32, 64, None, None]
+    assert at_work.breaker.idle(10.5)
+
+
+@pytest.mark.parametrize(("most", "seconds"), [(1, 1), (2, 2), (7, 3), (8, 4)])
+def test_slow_start_goes_past_what_the_lane_would_have_open(most: int, seconds: int) -> None:
+    """A lane that has one request open at most must show for a second that it works, too."""
+    made = probed()
+    for second in range(1, seconds + 1):
+        assert made.window(1.0 + second - 0.1) == 2 ** (second - 1)
+        for _ in range(8):
+            made.succeeded(1.0 + second, 1.0 + second, most)
+    assert made.window(1.0 + seconds) is None
+
+
+def test_slow_start_waits_for_proof() -> None:
+    """The window grows only where it was used up: one success a second says nothing about sixty-four at once."""
+    made = probed()
+    for second in range(2, 62):
+        made.succeeded(float(second), float(second), MOST)
+    assert made.window(61.0) == 32  # after 1 + 2 + 4 + 8 + 16 successes
+
+
+def test_slow_start_ends_where_there_is_little_to_send() -> None:
+    """Ten minutes without a failure are proof enough."""
+    made = probed()
+    made.succeeded(300.0, 300.0, MOST)
+    assert made.window(300.0) is not None
+    made.succeeded(601.0, 601.0, MOST)
+    assert made.window(601.0) is None
+    assert made.idle(601.0)
+
+
+def test_a_receiver_that_cannot_take_it_keeps_a_small_window() -> None:
+    """One that fails whatever is over 20 at once is asked for about that many, and never flattened."""
+    at_work = Receiver(opened(), lambda _now, place: place >= 20)
+    at_work.run(120)
+    settled = [window for window in at_work.windows[1000:] if window is not None]
+    assert len(settled) == len(at_work.windows) - 1000
+    assert max(settled) == 32
+    assert sum(settled) / len(settled) >= 15
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
+def test_a_few_failures_do_not_hold_slow_start_back(share: float) -> None:
+    """A receiver that always fails one in so many comes back to its full window all the same."""
+    random = Random(1)
+    at_work = Receiver(opened(), lambda _now, _place: random.random() < share)
+    at_work.run(60)
+    assert at_work.windows[-1] is None
+
+
+def test_failures_in_slow_start_halve_the_window() -> None:
+    """More than one in five within a second: half as many from then on, and never fewer than one."""
+    made = probed()
+    now = 1.0
+    for window in (1, 2, 4):
+        now += 1
+        for _ in range(window):
+            made.succeeded(now, now, MOST)
+    assert made.window(now) == 8
+    for left in (4, 2, 1, 1):
+        now += 1
+        for _ in range(3):
+            made.succeeded(now - 0.5, now - 0.5, MOST)
+        assert not made.failed(now, now)
+        assert made.window(now) == left
+
+
+def test_opening_again_in_slow_start_stays_open_for_longer() -> None:
+    """Only a receiver that has passed slow start begins with a second again."""
+    made, now, stays = opened(), 0.0, list[float]()
+    for _ in range(8):
+        assert made.open_until is not None
+        stays.append(made.open_until - now)
+        now = made.open_until
+        made.succeeded(now, now, MOST)
+        while not made.failed(now, now):
+            pass
+    assert stays == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert made.open_until is not None
+    at_work = Receiver(made, lambda _now, _place: False)
+    at_work.tick = round(made.open_until * 100)
+    at_work.run(10)
+    assert made.window(1e4) is None
+    assert made.idle(1e4)
+    for _ in range(10):
+        made.failed(1e4, 1e4)
+    assert made.open_until == 1e4 + 1
+
+
+def test_what_is_idle() -> None:
+    """One that never failed; and one that has not been used for ten minutes, or of a subscription that is gone."""
+    made = breaker()
+    made.succeeded(0.0, 0.0, MOST)
+    assert made.idle(0.0)
+    made.failed(0.0, 0.0)
+    assert not made.idle(599.0)
+    assert made.idle(600.0)
+    assert not opened().idle(600.9)
+    assert opened().idle(601.0)
+
+
+class Plain:
+    """The rules, as plainly as they can be said: state names, lists, and numbers worked out when they are asked for."""
+
+    def __init__(self) -> None:
+        self.state = "closed"
+        self.row: list[bool] = []
+        self.counted: list[tuple[int, bool]] = []  # attempts with the number of their bucket
+        self.first_bucket = 0.0
+        self.step: list[bool] = []
+        self.step_began = self.open_until = 0.0
+        self.openings = self.doublings = 0
+
+    def result(self, now: float, started: float, *, failed: bool) -> None:
+        if self.state != "closed" and started < self.open_until:
+            return
+        if self.state == "open":
+            if failed:
+                self.trip(now)
+            else:
+                self.state, self.doublings, self.step, self.step_began = "slow start", 0, [], now
+            return
+        self.row.append(failed)
+        self.count(now, failed=failed)
+        if self.state == "slow start":
+            self.step.append(failed)
+            self.take_step(now)
+        failures = sum(each for _, each in self.counted)
+        if failed and (self.row[-10:] == [True] * 10 or 50 <= len(self.counted) <= 2 * failures):
+            self.trip(now)
+        elif not failed and self.state == "slow start" and 2**self.doublings > MachineOfBreaker.MOST:
+            self.state, self.openings, self.row, self.counted = "closed", 0, [], []
+        elif self.state == "closed" and not failures:
+            self.counted = []
+
+    def take_step(self, now: float) -> None:
+        many_failed = sum(self.step) > len(self.step) / 5
+        used = self.step.count(False) >= 2**self.doublings
+        if now >= self.step_began + 1 and (many_failed or used):
+            self.doublings = max(0, self.doublings - 1) if many_failed else self.doublings + 1
+            self.step, self.step_began = [], now
+
+    def count(self, now: float, *, failed: bool) -> None:
+        if self.state == "closed" and not self.counted:
+            self.first_bucket = now
+        bucket = int((now - self.first_bucket) // 10)
+        last = self.counted[-1][0] if self.counted else 0
+        if bucket > last + 1:  # nothing is left: begin anew
+            self.first_bucket, self.counted, bucket = now, [], 0
+        self.counted = [(number, each) for number, each in self.counted if number >= bucket - 1]
+        self.counted.append((bucket, failed))
+
+    def trip(self, now: float) -> None:
+        self.row, self.counted, self.first_bucket = [], [], now
+        self.state = "open"
+        self.open_until = now + min(2**self.openings, 60)
+        self.openings += 1
+
+    def window(self, now: float) -> int | None:
+        if self.state == "open":
+            return int(now >= self.open_until)
+        return 2**self.doublings if self.state == "slow start" else None
+
+
+class MachineOfBreaker(RuleBasedStateMachine):
+    """A lane of at most four requests that starts, ends and cancels them in any order, at any time."""
+
+    MOST = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.breaker = breaker()
+        self.plain = Plain()
+        self.requests: list[float] = []
+
+    def _may_start(self) -> bool:
+        window = self.breaker.window(self.now)
+        return len(self.requests) < (self.MOST if window is None else window)
+
+    @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 2.0, 8.0, 20.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.breaker.open_until is not None)
+    @rule()
+    def wait_until_half_open(self) -> None:
+        self.now = max(self.now, self.breaker.open_until or 0.0)
+
+    @precondition(lambda self: self._may_start())
+    @rule()
+    def start(self) -> None:
+        self.requests.append(self.now)
+        until = self.breaker.open_until
+        if until is not None:
+            assert self.requests == [self.now], "a probe is the only request that is open"
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), failed=st.booleans())
+    def answer(self, data: st.DataObject, *, failed: bool) -> None:
+        started = self.requests.pop(data.draw(st.integers(0, len(self.requests) - 1)))
+        self._result(started, failed=failed)
+
+    @rule(failures=st.integers(1, 10), successes=st.integers(0, 5))
+    def several_one_after_the_other(self, failures: int, successes: int) -> None:
+        for failed in [True] * failures + [False] * successes:
+            if self._may_start():
+                self._result(self.now, failed=failed)
+
+    @precondition(lambda self: self.requests)
+    @rule()
+    def cancel(self) -> None:
+        self.requests.pop()
+
+    def _result(self, started: float, *, failed: bool) -> None:
+        before, opens_before = self.breaker.open_until, self.plain.openings
+        if failed:
+            opened_by_it = self.breaker.failed(self.now, started)
+        else:
+            self.breaker.succeeded(self.now, started, self.MOST)
+            opened_by_it = False
+        self.plain.result(self.now, started, failed=failed)
+        assert opened_by_it == (self.plain.openings > opens_before)
+        if before is not None and started < before:
+            assert self.breaker.open_until == before, "a late result moves nothing"
+
+    @invariant()
+    def it_is_as_the_rules_say(self) -> None:
+        assert self.breaker.window(self.now) == self.plain.window(self.now)
+        assert (self.breaker.open_until is not None) == (self.plain.state == "open")
+        if self.plain.state != "closed":
+            assert not self.breaker.idle(self.now) or self.now >= self.plain.open_until + 600
+
+
+TestBreaker = MachineOfBreaker.TestCase

@@ -1,0 +1,362 @@
+"""Stored deliveries come back: each when it is due and may go, by its owner, once, and none is forgotten."""
+
+from collections.abc import Collection, Iterator
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+
+from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.parking import BACKLOG
+from consumer.delivery.recall import WALK_EVERY, Ledger, Recall
+from consumer.delivery.settling import Settling
+from consumer.endpoint import Endpoint
+from consumer.ledger import store as ledger
+from consumer.ledger.due import open_topics
+from consumer.ledger.heads import Head, take, walk
+from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.matching import subscriptions
+from consumer.telemetry import Metrics
+from consumer.trouble import BACK_OFF
+from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
+
+FAILURE = Failure("boom", 503, None, NOW - 60)
+HERE, THERE = ("t", 0), ("t", 1)
+
+
+class Bench:
+    """A Recall on a real ledger, with one subscription; the worker owns partition 0 and has read all of it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.store = Store(engine)
+        self.lanes = Lanes(100)
+        self.settling = Settling(
+            self.lanes,
+            self.store.parking,
+            Failing(self.store.parking, GROUP, 0.0),
+            Metrics(),
+            schedule=(5.0,),
+            jitter=0.0,
+            in_memory=0.0,
+            operations_topic="operations",
+            clock=self.store.clock,
+            monotonic=self.store.monotonic,
+        )
+        self.places: Collection[tuple[str, int]] = [HERE]
+        self.given_out = 10**9  # records below are fanned out
+        self.recall = Recall(
+            Ledger(
+                partial(walk, engine, GROUP),
+                partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=str.encode),
+                partial(open_topics, engine, GROUP),
+            ),
+            self.store.thread,
+            self.store.parking,
+            self.lanes,
+            self.settling,
+            lambda _: lambda offset: offset < self.given_out,
+            self.store.clock,
+            self.store.monotonic,
+        )
+        self.subscription = subscriptions.add(engine, URL, "user.created", ordering="key")
+        self.head: Head = (*HERE, self.subscription)
+
+    def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
+        """A delivery that waits, due so many seconds from the beginning on."""
+        made = make_event(offset, partition=partition, key=key)
+        pair = None if key is None else Pair(self.subscription, "t", partition, order_key(key))
+        return NewDelivery(made, self.subscription, URL, 1, "parked", NOW + due, FAILURE, FAILURE, pair)
+
+    def others_store(self, *rows: NewDelivery) -> None:
+        """Another process stores them."""
+        ledger.park(self.store.engine, GROUP, rows, NOW)
+
+    def store_here(self, *rows: NewDelivery) -> None:
+        """This process does."""
+        for row in rows:
+            self.store.parking.park(row, lambda: None)
+        self.store.write_all(0.0)
+
+    def look(self, seconds: float = 0.0) -> list[int]:
+        """Look after so many seconds, and wait for the answer, if anything was asked; the offsets of what came."""
+        self.store.clock.now += seconds
+        self.store.monotonic.now += seconds
+        self.lanes.wake(self.store.monotonic.now)
+        before = set(self.settling.rows)
+        self.recall.look(lambda: self.places)
+        if self.recall.busy:
+            self.store.answer()
+        queued = (delivery for lane in self.lanes for delivery in lane.queue)
+        return [
+            delivery.event.record.offset
+            for delivery in queued
+            if isinstance(delivery.origin, StoredRow) and delivery.origin.id not in before
+        ]
+
+    def next(self) -> Delivery:
+        """The next delivery that may start."""
+        delivery = self.lanes.next(self.store.monotonic.now)
+        assert delivery is not None
+        return delivery
+
+    def lane_breaks(self) -> float:
+        """The receiver's breaker opens; seconds until it lets a request through."""
+        lane = self.lanes.lane(Endpoint(self.subscription, URL, DEFAULT, ordered=True))
+        now = self.store.monotonic.now
+        for _ in range(10):
+            lane.breaker.failed(now, now)
+        assert lane.breaker.open_until is not None
+        return lane.breaker.open_until - now
+
+
+@pytest.fixture
+def bench(engine: Engine) -> Iterator[Bench]:
+    """A Recall on an empty database."""
+    result = Bench(engine)
+    yield result
+    assert result.store.thread.close(20)
+
+
+def test_what_this_process_stores_comes_when_it_is_due(bench: Bench) -> None:
+    """Without a walk, and not before; with its attempts, as the row that it is."""
+    assert bench.look() == []  # the first walk
+    bench.store_here(bench.row(7, due=3.0), bench.row(8, due=4.0))
+    assert bench.look(2.875) == []
+    assert not bench.recall.busy
+    assert bench.look(0.125) == [7]
+    delivery = bench.next()
+    assert isinstance(delivery.origin, StoredRow)
+    assert (delivery.event.record.offset, delivery.attempts) == (7, 1)
+    assert delivery.first is not None
+    assert delivery.first.error == "boom"
+    assert bench.look(0.875) == []
+    assert bench.look(0.125) == [8]
+
+
+def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
+    """Every five seconds, of the partitions that are ours; an assignment does not wait for that."""
+    assert bench.look() == []
+    bench.others_store(bench.row(1), bench.row(2, partition=1))
+    assert bench.look(WALK_EVERY - 0.125) == []
+    assert bench.look(0.125) == []  # the walk: now the head is known
+    assert bench.look(0.125) == [1]
+    bench.places = [HERE, THERE]
+    bench.recall.at_once()
+    bench.look()
+    assert bench.look(0.125) == [2]
+
+
+def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
+    """While the answer is on its way nothing else is asked; what is left of the head is asked for when it is due."""
+    bench.look()
+    bench.store_here(bench.row(1), bench.row(2, due=30.0))
+    heads = bench.store.parking.heads
+    assert heads == {bench.head: NOW}
+    bench.store.monotonic.now += 1
+    bench.recall.look(lambda: bench.places)
+    assert (heads, bench.recall.busy) == ({}, True)
+    bench.store.monotonic.now += 1
+    bench.recall.look(lambda: bench.places)
+    bench.store.answer()
+    assert bench.store.posted.empty()
+    assert heads == {bench.head: NOW + 30}
+    assert bench.look(28.5) == []
+    assert bench.look(1.5) == [2]
+
+
+def test_a_row_that_is_here_is_not_taken_again(bench: Bench) -> None:
+    """Queued, open, or its result not written yet: however often its head is due."""
+    bench.look()
+    bench.store_here(bench.row(1))
+    assert bench.look(0.125) == [1]
+    for _ in range(3):
+        bench.store.parking.heads[bench.head] = 0.0
+        assert bench.look(WALK_EVERY) == []
+    delivery = bench.next()
+    bench.store.parking.heads[bench.head] = 0.0
+    assert bench.look(0.125) == []
+    bench.lanes.finished(delivery.lane)
+    assert bench.lanes.held == 0
+
+
+def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
+    """Asked for before it was here: it is not taken a second time."""
+    bench.look()
+    bench.store_here(bench.row(1))
+    bench.store.monotonic.now += 1
+    bench.recall.look(lambda: bench.places)
+    ((row,),) = bench.store.rows("id")
+    bench.settling.rows[row] = bench.head
+    bench.store.answer()
+    assert bench.lanes.held == 0
+
+
+@pytest.mark.parametrize("how", ["left", "leaving"])
+def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how: str) -> None:
+    """They are another's by now; and nothing of a head that is not ours is asked for."""
+    bench.look()
+    bench.store_here(bench.row(1))
+    bench.store.monotonic.now += 1
+    bench.recall.look(lambda: bench.places)
+    if how == "left":
+        bench.places = []
+    else:
+        bench.settling.leaving.add(HERE)
+    bench.store.answer()
+    assert (bench.settling.rows, bench.lanes.held) == ({}, 0)
+    bench.places = []
+    bench.store.parking.heads[bench.head] = 0.0
+    bench.recall.look(lambda: bench.places)
+    assert not bench.recall.busy
+
+
+def test_an_ordered_row_waits_until_the_log_is_given_out_up_to_it(bench: Bench) -> None:
+    """An earlier one of its key may still come from there: it was not settled before a crash. A keyless one goes."""
+    bench.given_out = 5
+    bench.look()
+    bench.store_here(bench.row(5, key=b"k"), bench.row(6), bench.row(4, key=b"l"))
+    assert sorted(bench.look(0.125)) == [4, 6]
+    assert bench.look(0.125) == []
+    bench.given_out = 6
+    assert bench.look(0.125) == [5]
+
+
+def test_an_ordered_row_waits_while_one_of_its_key_is_being_written(bench: Bench) -> None:
+    """It may be the earlier one; which of them is first the database says when it has both."""
+    bench.look()
+    bench.store_here(bench.row(4, key=b"k"), bench.row(9, key=b"l"))
+    bench.store.parking.park(bench.row(3, key=b"k"), lambda: None)
+    assert bench.look(0.125) == [9]
+    bench.store.write()
+    assert bench.look(0.125) == [3]
+    assert bench.store.rows("record_offset", "status") == [(4, "blocked"), (9, "parked"), (3, "parked")]
+
+
+def test_a_failing_database_loses_no_head(bench: Bench) -> None:
+    """The heads that were asked for are due again, after the back-off; `fault` says why nothing comes."""
+    bench.look()
+    bench.store_here(bench.row(1), bench.row(2, due=50.0))
+    with bench.store.without():
+        bench.store.monotonic.now += 0.1
+        bench.recall.look(lambda: bench.places)
+        bench.store.answer()
+        assert str(bench.recall.fault).startswith("database: no such table")
+        bench.recall.look(lambda: bench.places)
+        assert not bench.recall.busy
+    assert bench.look(BACK_OFF[0] * 1.1) == [1]
+    assert bench.recall.fault is None
+    assert bench.look(49.9) == [2]
+
+
+def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
+    """However many are due: they are not read until it lets a request through, and then two, the probe and the next."""
+    bench.look()
+    bench.store_here(*(bench.row(offset) for offset in range(10)))
+    seconds = bench.lane_breaks()
+    bench.recall._next_walk = float("inf")
+    bench.store.monotonic.now += seconds / 2
+    bench.recall.look(lambda: bench.places)
+    assert not bench.recall.busy
+    assert bench.store.parking.heads == {bench.head: NOW}
+    assert bench.look(seconds / 2 + 0.01) == [0, 1]
+    assert bench.next().event.record.offset == 0
+    assert bench.lanes.next(bench.store.monotonic.now) is None
+
+
+def test_no_more_comes_than_its_lane_takes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those due first; the others when there is room again, and none is forgotten."""
+    for module in ("lane", "lanes"):
+        monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 3)
+    bench.look()
+    bench.store_here(*(bench.row(offset, due=-float(offset)) for offset in range(8)))
+    came = bench.look(0.125)
+    assert came == [7, 6, 5]
+    for _ in range(5):
+        assert bench.look(0.125) == []
+        assert not bench.recall.busy
+        delivery = bench.next()
+        bench.lanes.finished(delivery.lane)
+        came += bench.look(0.125)
+    assert came == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_many_heads_are_asked_for_at_once(bench: Bench) -> None:
+    """One with much room does not use up what a look may bring: the others come with it."""
+    bench.look()
+    rows = [bench.row(offset)._replace(subscription_id=number) for offset, number in enumerate(subscribed(bench, 10))]
+    bench.store_here(*rows)
+    assert bench.look(0.125) == list(range(10))
+
+
+def subscribed(bench: Bench, number: int) -> list[int]:
+    """The ids of so many more subscriptions."""
+    return [subscriptions.add(bench.store.engine, URL, "user.created") for _ in range(number)]
+
+
+def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench) -> None:
+    """What is taken up may have to be stored again: it waits where it is."""
+    bench.look()
+    bench.store_here(bench.row(1))
+    record = OpenRecord(lambda _: None, 0, BACKLOG)
+    endpoint = Endpoint(bench.subscription, URL, DEFAULT)
+    for offset in range(BACKLOG):
+        bench.settling.postpone(make_event(offset + 10), endpoint, record, None)
+    bench.store.monotonic.now += 1
+    bench.recall.look(lambda: bench.places)
+    assert not bench.recall.busy
+
+
+def test_the_topics_that_have_rows_are_told_when_the_database_answers(bench: Bench) -> None:
+    """Each with its highest partition; nothing is told while it fails."""
+    bench.others_store(bench.row(1), bench.row(2, partition=3))
+    found: list[Collection[tuple[str, int]]] = []
+    with bench.store.without():
+        bench.recall.find_topics(found.append)
+        bench.store.answer()
+    assert (found, bench.recall.fault is None) == ([], False)
+    bench.recall.find_topics(found.append)
+    bench.store.answer()
+    assert [list(topics) for topics in found] == [[("t", 3)]]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=1, max_size=12),
+    outages=st.sets(st.integers(0, 40)),
+    most=st.integers(1, 5),
+)
+def test_every_row_comes_once_and_not_before_its_time(
+    bench: Bench, rows: list[tuple[bool, int]], outages: set[int], most: int
+) -> None:
+    """Stored here or by others, with little room and a database that fails now and then."""
+    with bench.store.engine.begin() as connection:
+        connection.execute(text("DELETE FROM webhook_deliveries"))
+    begun = bench.store.clock.now
+    due_at = {}
+    for offset, (here, due) in enumerate(rows):
+        due_at[offset] = begun + due
+        row = bench.row(offset)._replace(next_attempt_at=begun + due)
+        (bench.store_here if here else bench.others_store)(row)
+    came: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("lane", "lanes"):
+            patch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", most)
+        for turn in range(200):
+            if turn in outages:
+                with bench.store.without():
+                    found = bench.look(0.25)
+            else:
+                found = bench.look(0.25)
+            assert all(due_at[offset] <= bench.store.clock.now for offset in found)
+            came += found
+            while (delivery := bench.lanes.next(bench.store.monotonic.now)) is not None:
+                bench.lanes.finished(delivery.lane)
+            if len(came) == len(rows):
+                break
+    assert sorted(came) == list(range(len(rows)))
+    bench.settling.rows.clear()
+    bench.store.parking.heads.clear()
