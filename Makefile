@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench run requirements clean
+.PHONY: help demo test chaos lint format bench run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute
 
 test: $(VENV)/development ## all tests; those that need a real Kafka start one (java 17 and maven), or are skipped visibly
 	$(BIN)/python -m pytest $(PYTEST)
+
+chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED)
+	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_chaos_long.py $(PYTEST)
 
 lint: $(VENV)/development ## style, types, and which room may import which
 	$(BIN)/ruff check .

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -48,9 +50,11 @@ class Deployment:
         self.database = database
         self.receiver = receiver
         self.published: dict[bytes, str] = {}
+        self.keys: dict[bytes, bytes | None] = {}  # of what is published
         self.published_at: dict[bytes, float] = {}
         self.subscriptions: dict[str, str] = {}  # path to event type
         self.workers: list[Worker] = []
+        self.program: Sequence[str] = PROGRAM
         self._directory = directory
         self._producer = Producer(
             {"bootstrap.servers": servers, **QUIET, "linger.ms": 2, "message.max.bytes": 4_000_000}
@@ -76,9 +80,15 @@ class Deployment:
             **({} if variables.get("KAFKA_GROUP_PROTOCOL") == "consumer" else QUICK_GROUP),
             **variables,
         }
-        worker = Worker(settings, port, self._directory / f"worker-{len(self.workers)}.log")
+        worker = Worker(settings, port, self._directory / f"worker-{len(self.workers)}.log", self.program)
         self.workers.append(worker)
         return worker
+
+    def alter(self, code: str) -> None:
+        """Workers started from now on run this first, inside their process."""
+        script = self._directory / "altered.py"
+        script.write_text(f"{code}\nfrom consumer.__main__ import main\n\nmain()\n")
+        self.program = (sys.executable, str(script))
 
     # Subscriptions, by plain SQL.
 
@@ -112,12 +122,13 @@ class Deployment:
             for table in tables:
                 self.sql(f"ALTER TABLE away_{table} RENAME TO {table}")
 
-    def subscribe(self, event_type: str, path: str, url: str | None = None) -> int:
-        """A subscription with nothing but its url and event type; `url` is the receiver's if none is given."""
+    def subscribe(self, event_type: str, path: str, url: str | None = None, **options: str | float) -> int:
+        """A subscription with its url, event type and these columns; `url` is the receiver's if none is given."""
+        columns = {"url": url or self.receiver.url(path), "event_type": event_type, **options}
         ((subscription_id,),) = self.sql(
-            "INSERT INTO webhook_subscriptions (url, event_type) VALUES (?, ?) RETURNING id",
-            url or self.receiver.url(path),
-            event_type,
+            f"INSERT INTO webhook_subscriptions ({', '.join(columns)}) "  # noqa: S608 (names of columns, from tests)
+            f"VALUES ({', '.join('?' * len(columns))}) RETURNING id",
+            *columns.values(),
         )
         self.subscriptions[path] = event_type
         assert isinstance(subscription_id, int)
@@ -132,8 +143,10 @@ class Deployment:
 
     # Records.
 
-    def publish(self, event_types: Iterable[str], *, per_second: float = 0) -> None:
-        """One event of each type named, spread over the partitions, acknowledged."""
+    def publish(
+        self, event_types: Iterable[str], *, per_second: float = 0, keys: Sequence[bytes | None] = (b"key",)
+    ) -> None:
+        """One event of each type named, spread over the partitions, with these keys in turn, acknowledged."""
         random = Random(len(self.published))
         begin = time.monotonic()
         for sent, event_type in enumerate(event_types):
@@ -146,18 +159,21 @@ class Deployment:
             ).encode()
             self.published[body] = event_type
             self.published_at[body] = time.time()
-            self.write(body, partition=number % 4)
+            self.keys[body] = keys[number % len(keys)]
+            self.write(body, partition=number % 4, key=self.keys[body])
             self._producer.poll(0)
         assert self._producer.flush(30) == 0
 
     @contextmanager
-    def publishing(self, event_type: str, *, per_second: float) -> Iterator[None]:
+    def publishing(
+        self, event_type: str, *, per_second: float, keys: Sequence[bytes | None] = (b"key",)
+    ) -> Iterator[None]:
         """Publish without a break, from a thread of its own."""
         enough = threading.Event()
 
         def flow() -> None:
             while not enough.is_set():
-                self.publish([event_type] * 20, per_second=per_second)
+                self.publish([event_type] * 20, per_second=per_second, keys=keys)
 
         thread = threading.Thread(target=flow, name="publishing")
         thread.start()
@@ -168,11 +184,16 @@ class Deployment:
             thread.join()
 
     def write(
-        self, value: bytes | None, *, partition: int = 0, headers: Sequence[tuple[str, bytes | None]] = ()
+        self,
+        value: bytes | None,
+        *,
+        partition: int = 0,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        key: bytes | None = b"key",
     ) -> None:
         """Any record at all; `flush` waits for it."""
         self._producer.produce(
-            self.topic, value, b"key", partition, headers=list(headers), on_delivery=_assert_acknowledged
+            self.topic, value, key, partition, headers=list(headers), on_delivery=_assert_acknowledged
         )
 
     def flush(self) -> None:
@@ -242,12 +263,12 @@ class Deployment:
 class Worker:
     """`python -m consumer run` in a process of its own."""
 
-    def __init__(self, settings: Mapping[str, str], port: int, log: Path) -> None:
+    def __init__(self, settings: Mapping[str, str], port: int, log: Path, program: Sequence[str] = PROGRAM) -> None:
         self.port = port
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*PROGRAM, "run"],
+                [*program, "run"],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
@@ -308,6 +329,12 @@ class Worker:
         status, body = self.get("/readyz")
         return "; ".join(json.loads(body)["reasons"]) if status == 503 else ""
 
+    def lag(self) -> dict[int, float]:
+        """By its metrics, of the partitions that it owns."""
+        lines = self.get("/metrics")[1].splitlines()
+        found = (re.fullmatch(r'webhooks_consumer_lag{partition="(\d+)",.*} (\S+)', line) for line in lines)
+        return {int(each[1]): float(each[2]) for each in found if each}
+
     def metric(self, sample: str) -> float:
         """The value of one sample, labels and all; 0 if there is none."""
         _, text = self.get("/metrics")
@@ -326,6 +353,26 @@ def eventually(condition: Callable[[], object], timeout: float = 30.0, every: fl
 def percentile(values: Sequence[float], part: float) -> float:
     """Of sorted values, the one that `part` of them do not exceed."""
     return values[min(len(values) - 1, int(len(values) * part))]
+
+
+def assert_in_order(deployment: Deployment, path: str) -> None:
+    """No request of an event before the earlier ones of its key were accepted, or tried for the last time.
+
+    Of what a crash repeats, the first acceptance counts. Keys that are null have no order.
+    """
+    attempts: dict[bytes, list[int]] = {}
+    accepted: dict[bytes, int] = {}
+    for number, request in enumerate(deployment.receiver.at(path)):
+        attempts.setdefault(request.body, []).append(number)
+        if request.accepted:
+            accepted.setdefault(request.body, number)
+    ended: dict[bytes, tuple[int, bytes]] = {}
+    for body, key in deployment.keys.items():
+        if key is None or body not in attempts:
+            continue
+        before, earlier = ended.get(key, (-1, b""))
+        assert attempts[body][0] > before, (key, earlier[:60], body[:60])
+        ended[key] = (accepted.get(body, attempts[body][-1]), body)
 
 
 def _assert_acknowledged(error: object, _message: Message) -> None:

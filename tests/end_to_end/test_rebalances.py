@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 
 pytestmark = pytest.mark.kafka
 
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.kafka
 def test_scaling_up_and_down(deployment: Deployment, protocol: str) -> None:
     """One worker, then two, then three, then the first two leave; by both of Kafka's group protocols.
 
-    A receiver that fails at first makes stored deliveries, which change hands with their partitions.
+    A receiver that fails now and then makes stored deliveries, which change hands with their partitions.
     """
     deployment.subscribe("a", "/quick")
     deployment.subscribe("a", "/slow")
     deployment.subscribe("a", "/fails-once")
-    deployment.receiver.rules |= {"/slow": always(Answer(delay=0.2)), "/fails-once": in_turn(503, 200)}
+    deployment.receiver.rules |= {"/slow": always(Answer(delay=0.2)), "/fails-once": every(5, in_turn(503, 200))}
     settings = {
         "KAFKA_GROUP_PROTOCOL": protocol,
         "WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s",

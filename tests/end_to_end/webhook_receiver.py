@@ -33,10 +33,18 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A status line, `delay` seconds later."""
+    """A status line, `delay` seconds later, and one more header line if `header` is one."""
 
     status: int = 200
     delay: float = 0.0
+    header: str = ""
+
+
+class Drip(NamedTuple):
+    """A 200 of which one more byte comes each `every` seconds: all of it, or its body of some bytes alone."""
+
+    every: float
+    head: bool
 
 
 class Silence(Enum):
@@ -46,21 +54,34 @@ class Silence(Enum):
     RESET = auto()
 
 
-Rule = Callable[[bytes], Answer | Silence]  # takes the body
+Rule = Callable[[bytes], Answer | Drip | Silence]  # takes the body
 
 
-def always(answer: Answer | Silence) -> Rule:
+def always(answer: Answer | Drip | Silence) -> Rule:
     """The same for each request."""
     return lambda _: answer
 
 
-def in_turn(*statuses: int) -> Rule:
-    """These for each event's attempts in turn; the last one stays."""
+def in_turn(*statuses: int, header: str = "") -> Rule:
+    """These for each event's attempts in turn; the last one stays. All have this header line."""
     attempts = Counter[bytes]()
 
     def answer(body: bytes) -> Answer:
         attempts[body] += 1
-        return Answer(statuses[min(attempts[body], len(statuses)) - 1])
+        return Answer(statuses[min(attempts[body], len(statuses)) - 1], header=header)
+
+    return answer
+
+
+def every(nth: int, rule: Rule) -> Rule:
+    """The rule for the first event and each nth after it, at all their attempts; the others are accepted.
+
+    A receiver that fails at first for all of its events looks dead, and is left alone.
+    """
+    turns: dict[bytes, int] = {}
+
+    def answer(body: bytes) -> Answer | Drip | Silence:
+        return Answer() if turns.setdefault(body, len(turns)) % nth else rule(body)
 
     return answer
 
@@ -136,23 +157,19 @@ class Door:
         return f"http://127.0.0.1:{self.socket.getsockname()[1]}{path}"
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, requests: list[Request], rules: dict[str, Rule], connections: set[asyncio.Transport]) -> None:
-        self._requests = requests
-        self._rules = rules
-        self._connections = connections
+class Exchanges(asyncio.Protocol):
+    """One connection, cut into requests: `take` is called with each."""
+
+    def __init__(self) -> None:
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has connected."""
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._connections.add(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._connections.discard(self._transport)
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Some of a request, or several."""
         self._buffer += data
         while True:
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
@@ -164,18 +181,51 @@ class _Connection(asyncio.Protocol):
             if len(rest) < length:
                 return
             self._buffer = rest[length:]
-            self._take(first.split(" ")[1], headers, rest[:length])
+            self.take(first.split(" ")[1], headers, rest[:length])
 
-    def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        """A request is complete; its answer is written to `transport`."""
+        raise NotImplementedError
+
+
+class _Connection(Exchanges):
+    def __init__(self, requests: list[Request], rules: dict[str, Rule], connections: set[asyncio.Transport]) -> None:
+        super().__init__()
+        self._requests = requests
+        self._rules = rules
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.add(self.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._connections.discard(self.transport)
+
+    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
         rule = self._rules.get(path)
         answer = rule(body) if rule else Answer()
         status = answer.status if isinstance(answer, Answer) else None
+        if isinstance(answer, Drip) and not answer.head:
+            status = 200
         self._requests.append(Request(path, headers["webhook-id"], body, headers, status, time.time()))
         if isinstance(answer, Answer):
-            line = b"HTTP/1.1 %d x\r\ncontent-length: 0\r\n\r\n" % answer.status
+            extra = f"{answer.header}\r\n" if answer.header else ""
+            line = f"HTTP/1.1 {answer.status} x\r\ncontent-length: 0\r\n{extra}\r\n".encode()
             if answer.delay:
-                asyncio.get_running_loop().call_later(answer.delay, self._transport.write, line)
+                asyncio.get_running_loop().call_later(answer.delay, self.transport.write, line)
             else:
-                self._transport.write(line)
+                self.transport.write(line)
+        elif isinstance(answer, Drip):
+            head, body = b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n", b"some more"
+            if not answer.head:
+                self.transport.write(head)
+            self._drip(answer.every, head + body if answer.head else body)
         elif answer is Silence.RESET:
-            self._transport.abort()
+            self.transport.abort()
+
+    def _drip(self, every: float, rest: bytes) -> None:
+        if rest and not self.transport.is_closing():
+            self.transport.write(rest[:1])
+            asyncio.get_running_loop().call_later(every, self._drip, every, rest[1:])

@@ -1,0 +1,114 @@
+"""What bad receivers do to good ones: latency of the good alone and beside each kind of bad, in one run of a worker.
+
+    python -m benchmarks.isolation [KIND …]
+
+At 200 events a second, one good receiver answers at once and one after 50 ms. Each event goes to ten bad subscriptions
+too (two where each request is a new TLS connection), or as many events again go to the bad ones alone. Then a receiver
+that takes 400 requests a second, and lets 50 wait, comes back to 6,000 events that are owed to it and all due.
+"""
+
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import rig
+from benchmarks.events import create_topic
+from tests.end_to_end.bad_receivers import Kind, bad_receiver
+from tests.end_to_end.isolation_rig import Company, Latencies, Names, come_back, meet, neighbours
+from tests.end_to_end.service_rig import Deployment, percentile
+from tests.end_to_end.webhook_receiver import Receiver
+
+ALONE, BESIDE = 1.5, 4.0  # seconds
+PER_SECOND, QUEUE, BACKLOG, LIVE = 400, 50, 6000, 100
+PARTS = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+
+
+class Row(NamedTuple):
+    """A meeting of the table."""
+
+    bad: Kind | Names
+    number: int
+    company: Company = Company.SAME_EVENTS
+    burst: int = 0
+
+
+ROWS = (
+    Row(Kind.HANG, 10),
+    Row(Kind.HANG, 10, Company.OWN_EVENTS, burst=5000),
+    Row(Kind.DRIP_HEAD, 10),
+    Row(Kind.DRIP_BODY, 10),
+    Row(Kind.RESET, 10),
+    Row(Kind.REFUSE, 10),
+    Row(Kind.FLAP, 10),
+    Row(Kind.FAIL, 10),
+    Row(Kind.SLOW, 10),
+    Row(Kind.TLS_CLOSE, 2),
+    Row(Kind.TLS_CLOSE, 10),  # 2,000 new TLS connections a second are more than the process has CPU for
+    Row(Names.UNKNOWN, 50),
+    Row(Names.HUNG, 50),
+)
+
+
+@contextmanager
+def deployed(bootstrap: str) -> Iterator[Deployment]:
+    """A topic, a database and a good receiver of its own."""
+    topic = f"bench-{uuid.uuid4().hex[:8]}"
+    create_topic(bootstrap, topic)
+    with Receiver() as receiver, rig.database([receiver.url("/nothing")], "nothing") as url:
+        database = Path(url.removeprefix("sqlite:///"))
+        deployment = Deployment(bootstrap, topic, database, receiver, database.parent)
+        try:
+            yield deployment
+        finally:
+            for worker in deployment.workers:
+                worker.kill()
+
+
+def show(name: str, good: Latencies) -> None:
+    """One line of the table."""
+    cells = [f"{percentile(values, part) * 1e3:8.1f}" for values in good for part in PARTS.values()]
+    ratio = percentile(good.beside, PARTS["p95"]) / percentile(good.alone, PARTS["p95"])
+    print(f"{name:44}{''.join(cells[:4])}  {''.join(cells[4:])}{ratio:10.2f}", flush=True)
+
+
+def show_meeting(bootstrap: str, row: Row, folder: Path) -> None:
+    """Two lines: the receiver that answers at once, and the one that takes 50 ms."""
+    with deployed(bootstrap) as deployment, neighbours(row.bad, row.number, folder) as bad:
+        good = meet(deployment, bad, row.company, alone=ALONE, beside=BESIDE, burst=row.burst).good
+    burst = f", {row.burst} at once" if row.burst else ""
+    for path, latencies in good.items():
+        show(f"{row.number} {row.bad}, {row.company}{burst}: {path[1:]}", latencies)
+
+
+def show_recovery(bootstrap: str) -> None:
+    """What others notice, and what the receiver itself saw, second by second."""
+    with deployed(bootstrap) as deployment, bad_receiver(Kind.LIMITED, str(PER_SECOND), str(QUEUE)) as receiver:
+        recovery = come_back(deployment, receiver, backlog=BACKLOG, live=LIVE, within=60)
+    for path, latencies in recovery.good.items():
+        show(f"one that comes back: {path[1:]}", latencies)
+    least = BACKLOG / (PER_SECOND - LIVE)
+    print(f"\ncame back to {BACKLOG} due, {LIVE} more a second; takes {PER_SECOND}/s, lets {QUEUE} wait")
+    print(f"{recovery.owed} owed after {recovery.took:.1f} s, at best {least:.0f}; {recovery.refused} requests refused")
+    for name in recovery.seconds[0]._fields:
+        print(f"{name:14}", *(f"{getattr(each, name):5}" for each in recovery.seconds[:25]))
+
+
+def main(kinds: list[str]) -> None:
+    """Print the table."""
+    columns = "".join(f"{name:>8}" for name in PARTS)
+    print(f"{'':44}{'alone':>32}  {'beside them':>32}{'p95':>10}")
+    print(f"{'ms from publishing to the request':44}{columns}  {columns}{'ratio':>10}")
+    with rig.kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="webhooks-benchmark-") as folder:
+        for row in ROWS:
+            if not kinds or row.bad in kinds:
+                show_meeting(bootstrap, row, Path(folder))
+        if not kinds or Kind.LIMITED in kinds:
+            show_recovery(bootstrap)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,123 @@
+"""A worker with one thing changed: `python -m tests.chaos.altered_worker CHANGE run`.
+
+The broken ones are what the checks must find; `lost_answers` is a fault of the database that a sound worker bears.
+"""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from itertools import count
+from random import Random
+from typing import Any
+
+from sqlalchemy.engine.default import DefaultDialect
+
+from consumer import worker
+from consumer.__main__ import main
+from consumer.delivery.delivery import OpenRecord
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.parking import Parking
+from consumer.delivery.retry import RetryPolicy
+from consumer.endpoint import Endpoint
+from consumer.intake.commits import Commits
+from consumer.intake.offsets import OffsetTracker
+
+LOST_ANSWERS = 0.2  # the part of commits whose answer is lost
+STARTED = 300  # deliveries, before the worker that stops starting them
+
+
+def commits_too_early() -> None:
+    """A record is settled as soon as its deliveries are opened."""
+
+    def at_once(begin: Any, self: OpenRecord, settle: Callable[[int], None], offset: int, deliveries: int) -> None:
+        settle(offset)
+        begin(self, lambda _: None, offset, deliveries)
+
+    _wrap(OpenRecord, "__init__", at_once)
+
+
+def drops_a_parked_insert() -> None:
+    """What is to be stored counts as stored, and is not."""
+    _wrap(Parking, "park", lambda _park, _self, _delivery, on_stored: on_stored())
+
+
+def uses_an_id_again() -> None:
+    """Each third event goes out under one and the same webhook-id."""
+
+    def decode(decode: Any, record: Any) -> Any:
+        event = decode(record)
+        return event._replace(webhook_id="msg_again") if record.offset % 3 == 0 else event
+
+    _wrap(worker, "decode", decode)
+
+
+def settles_another_offset() -> None:
+    """What is settled is the first open record of the partition, not the one that was delivered."""
+    _wrap(OffsetTracker, "settle", lambda settle, self, _offset: settle(self, next(iter(self._open))))
+
+
+def moves_an_offset_back() -> None:
+    """Each tenth commit names the offset before the right one."""
+    calls = count(1)
+
+    def less(image: Any, self: OffsetTracker) -> tuple[int, str] | None:
+        mark, metadata = image(self) or (0, "")
+        return (mark - 1, metadata) if next(calls) % 10 == 0 and mark > 1 else (mark, metadata)
+
+    _wrap(OffsetTracker, "image", less)
+
+
+def forgets_attempts() -> None:
+    """Each failure is decided as the first."""
+    _wrap(RetryPolicy, "decide", lambda decide, self, _attempts, failed: decide(self, 1, failed))
+
+
+def ignores_order() -> None:
+    """A subscription with `ordering = 'key'` is served like any other."""
+
+    def unordered(begin: Any, self: Endpoint, *values: Any, **named: Any) -> None:
+        begin(self, *values, **named | {"ordered": False})
+
+    _wrap(Endpoint, "__init__", unordered)
+
+
+def commits_nothing_when_it_leaves() -> None:
+    """Who stops, or gives partitions up, leaves the last round of commits out."""
+    _wrap(Commits, "now", lambda _now, _self, _consumer, _partitions: True)
+
+
+def commits_rarely() -> None:
+    """Every ten seconds, not four times a second."""
+    worker.COMMIT_EVERY = 10.0
+
+
+def stops_after_a_while() -> None:
+    """Deliveries are taken in and not started any more."""
+    calls = count()
+    _wrap(Lanes, "next", lambda following, *rest: following(*rest) if next(calls) < STARTED else None)
+
+
+def lost_answers() -> None:
+    """The database commits, and the connection breaks before it says so."""
+    random = Random(os.getpid())
+
+    def broken_off(commit: Any, self: DefaultDialect, connection: Any) -> None:
+        commit(self, connection)
+        if random.random() < LOST_ANSWERS:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = "SQLITE_IOERR"
+            raise error
+
+    _wrap(DefaultDialect, "do_commit", broken_off)
+
+
+def _wrap(owner: Any, name: str, changed: Callable[..., Any]) -> None:
+    """In place of a function of `owner`, call `changed` with that function before its own arguments."""
+    original = getattr(owner, name)
+    setattr(owner, name, lambda *values, **named: changed(original, *values, **named))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv.pop(1)]()
+    main()

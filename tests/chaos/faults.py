@@ -1,0 +1,227 @@
+"""What can go wrong. Each fault is a generator: it acts, yields how many seconds to wait, and acts again.
+
+A fault names what it needs for itself, so that two that would only hide each other do not meet. Those that are graceful
+write no disruption into the book: they must repeat nothing.
+"""
+
+from collections.abc import Callable, Generator
+from random import Random
+from time import time
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not export them to type checkers
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from tests.chaos.book import REBALANCES
+from tests.chaos.world import World
+from tests.end_to_end.webhook_receiver import Answer, always
+from tests.kafka_kit import QUIET
+
+TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads")
+JOINS_WITHIN = 1.5  # seconds: what a worker takes to start and be given partitions
+REJOINS_WITHIN = 10.0  # seconds: a session of 6, and the rebalance after it
+
+Waits = Generator[float, None, None]
+
+
+class Fault(NamedTuple):
+    """`play` makes it happen in a world, at random."""
+
+    name: str
+    needs: frozenset[str]
+    play: Callable[[World, Random], Waits]
+
+
+# Graceful.
+
+
+def rolling_restart(world: World, _random: Random) -> Waits:
+    """Each worker in turn leaves, and another takes its place."""
+    for worker in list(world.workers):
+        world.start()
+        yield JOINS_WITHIN
+        if worker in world.workers:
+            world.leave(worker)
+            yield 0.5
+
+
+def scale(world: World, random: Random) -> Waits:
+    """Two more, then two fewer."""
+    world.start()
+    world.start()
+    yield 2 * JOINS_WITHIN
+    for worker in random.sample(world.workers, 2):
+        world.leave(worker)
+    yield 1.0
+
+
+def storm(world: World, random: Random) -> Waits:
+    """Workers join and leave before the group has come to rest."""
+    storm = world.disrupt(REBALANCES)
+    for _ in range(5):
+        world.start()
+        yield random.uniform(0.3, JOINS_WITHIN)
+        world.leave(random.choice(world.workers[:-1] or world.workers))
+    yield 2 * JOINS_WITHIN
+    storm.until = time()
+
+
+# Workers.
+
+
+def kill_worker(world: World, random: Random) -> Waits:
+    """`kill -9`; another one is started."""
+    world.kill(random.choice(world.workers))
+    yield random.uniform(0.2, 2.0)
+    world.start()
+    yield JOINS_WITHIN
+
+
+def freeze_worker(world: World, random: Random) -> Waits:
+    """SIGSTOP past its session and past max.poll.interval.ms; the zombie comes back."""
+    zombie = random.choice(world.workers)
+    # Once by those who take over, once by the zombie, which also tries once more what it had in flight.
+    disruption = world.disrupt("freeze", times=2, attempts=4)
+    with world.deployment.locked_database():  # else it might be frozen with SQLite's lock in its hands
+        zombie.freeze()
+    world.workers.remove(zombie)
+    try:
+        yield random.uniform(7.5, 9.0)
+    finally:
+        zombie.thaw()
+        world.workers.append(zombie)
+        disruption.until = time() + REJOINS_WITHIN
+
+
+# Brokers.
+
+
+def kill_broker(world: World, random: Random) -> Waits:
+    """`kill -9` of a node; it comes back with its data."""
+    brokers = world.brokers
+    assert brokers is not None
+    node = random.randint(1, brokers.nodes)
+    disruption = world.disrupt("broker")
+    with world.outage():
+        brokers.kill(node)
+        try:
+            yield random.uniform(0.5, 2.0)
+        finally:
+            brokers.restart(node, wait=False)
+        while not _all_there(world):
+            yield 0.3
+    disruption.until = time() + REJOINS_WITHIN
+
+
+def pause_broker(world: World, random: Random) -> Waits:
+    """SIGSTOP of a node: it keeps its connections and does not answer."""
+    brokers = world.brokers
+    assert brokers is not None
+    node = random.randint(1, brokers.nodes)
+    disruption = world.disrupt("broker")
+    with world.outage():
+        brokers.pause(node)
+        try:
+            yield random.uniform(1.0, 5.0)
+        finally:
+            brokers.resume(node)
+        while not _all_there(world):
+            yield 0.3
+    disruption.until = time() + REJOINS_WITHIN
+
+
+def _all_there(world: World) -> bool:
+    admin = AdminClient({"bootstrap.servers": world.deployment.servers, **QUIET})
+    try:
+        return world.brokers is None or len(admin.list_topics(timeout=1).brokers) == world.brokers.nodes
+    except KafkaException:
+        return False
+
+
+def unwritable_letters(world: World, random: Random) -> Waits:
+    """The dead-letter topic asks for more replicas than there are."""
+    with world.outage():
+        _set_in_sync(world, "4")
+        try:
+            yield random.uniform(1.0, 3.0)
+        finally:
+            _set_in_sync(world, "1")
+
+
+def _set_in_sync(world: World, replicas: str) -> None:
+    entry = ConfigEntry("min.insync.replicas", replicas, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, world.letters, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": world.deployment.servers, **QUIET})
+    admin.incremental_alter_configs([resource])[resource].result(15)
+
+
+# The database.
+
+
+def hide_tables(world: World, random: Random) -> Waits:
+    """All tables are away."""
+    with world.outage(), world.deployment.no_tables(*TABLES):
+        yield random.uniform(0.5, 3.0)
+
+
+def lock_database(world: World, random: Random) -> Waits:
+    """Another process holds the one lock for writing."""
+    with world.outage(), world.deployment.locked_database():
+        yield random.uniform(0.5, 3.0)
+
+
+def break_inserts(world: World, random: Random) -> Waits:
+    """A batched insert fails at one of its rows."""
+    sql = world.deployment.sql
+    with world.outage():
+        sql(
+            "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
+            " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
+        )
+        try:
+            yield random.uniform(0.5, 3.0)
+        finally:
+            sql("DROP TRIGGER chaos")
+
+
+# Receivers. Most of it is their temper.
+
+
+def gone_receiver(world: World, random: Random) -> Waits:
+    """A receiver answers 410 and is disabled; some time later it is enabled again."""
+    rules = world.deployment.receiver.rules
+    usual, rules["/leaves"] = rules["/leaves"], always(Answer(410))
+    try:
+        yield random.uniform(1.0, 2.0)
+    finally:
+        rules["/leaves"] = usual
+    world.deployment.sql(
+        "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE url LIKE '%/leaves'"
+    )
+
+
+GRACEFUL = (
+    Fault("rolling restart", frozenset({"workers"}), rolling_restart),
+    Fault("scale up and down", frozenset({"workers"}), scale),
+)
+STORM = Fault("rebalance storm", frozenset({"workers"}), storm)
+KILL = Fault("kill -9 of a worker", frozenset({"workers"}), kill_worker)
+FREEZE = Fault("SIGSTOP of a worker", frozenset({"database"}), freeze_worker)
+BROKERS = (
+    Fault("kill -9 of a broker", frozenset({"brokers"}), kill_broker),
+    Fault("SIGSTOP of a broker", frozenset({"brokers"}), pause_broker),
+)
+LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
+DATABASE = (
+    Fault("tables away", frozenset({"database"}), hide_tables),
+    Fault("database locked", frozenset({"database"}), lock_database),
+    Fault("insert fails in a batch", frozenset({"database"}), break_inserts),
+)
+GONE = Fault("410", frozenset({"database"}), gone_receiver)
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, LETTERS, *DATABASE, GONE)

@@ -1,0 +1,217 @@
+"""Looks at a run from outside while it goes on: what is committed must be settled, and work must go on.
+
+A commit is read first; then what receivers accepted, what the database holds and what lies on the dead-letter topic.
+What is not there by then was not settled when the offset passed it.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from consumer.intake.offsets import decode
+from tests.chaos.book import Book, Event, Rule
+from tests.chaos.commit_log import Commit, CommitLog
+from tests.end_to_end.service_rig import Deployment
+from tests.kafka_kit import QUIET, unique
+
+EVERY = 0.2  # seconds
+WITHOUT_PROGRESS = 30.0  # seconds
+# A circuit breaker keeps what is due waiting for a minute, and a random fifth of one.
+LEFT_ALONE = 72.0  # seconds
+ROWS_EVERY = 1.0  # seconds between two looks at all rows
+
+
+class Watch:
+    """A thread from `start` to `stop`. `excused` says whether nothing can go on now: a part that all need is down."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        dead_letter_topic: str,
+        book: Book,
+        excused: Callable[[], bool],
+        without_progress: float = WITHOUT_PROGRESS,
+    ) -> None:
+        self._deployment = deployment
+        self._book = book
+        self._excused = excused
+        self._limit = without_progress
+        self.commits = 0
+        self._commit_log = CommitLog(deployment.servers, deployment.group, deployment.topic)
+        self._letters = Letters(deployment.servers, dead_letter_topic)
+        self._marks: dict[int, int] = {}
+        self._unjudged: set[tuple[int, int]] = set()
+        self._progress_at: dict[int, float] = {}
+        self._attempts: dict[int, int] = {}
+        self._rows_at = 0.0
+        self._enough = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="watch")
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look once more and end. Raises what went wrong in the watch itself."""
+        self._enough.set()
+        self._thread.join()
+        self._commit_log.close()
+        self._letters.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def committed(self) -> bool:
+        """Every record that Kafka has acknowledged lies below its partition's committed offset."""
+        return all(offset < self._marks.get(partition, 0) for partition, offset in list(self._book.at))
+
+    def _run(self) -> None:
+        try:
+            while not self._enough.wait(EVERY):
+                self._look()
+            self._look()
+        except Exception as error:  # noqa: BLE001 (raised again by `stop`)
+            self._failure = error
+
+    def _look(self) -> None:
+        for commit in self._commit_log.read(0.05):
+            self._take(commit)
+        self._book.read(self._deployment.receiver.requests)
+        if self._unjudged:
+            self._judge()
+        now = time.time()
+        self._judge_progress(now)
+        if now - self._rows_at >= ROWS_EVERY:
+            self._rows_at = now
+            self._judge_rows(now)
+
+    # Offsets.
+
+    def _take(self, commit: Commit) -> None:
+        self.commits += 1
+        partition, offset, metadata = commit
+        mark = self._marks.get(partition, 0)
+        if offset is None or offset < mark:
+            self._book.violated(Rule.BACKWARDS, f"partition {partition}: {mark} was committed, then {offset}")
+            return
+        self._marks[partition] = offset
+        runs = [(mark, offset), *decode(offset, metadata)]
+        committed_at = self._book.committed_at
+        fresh = {(partition, each) for start, stop in runs for each in range(start, stop)} - committed_at.keys()
+        if fresh:
+            self._progress_at[partition] = now = time.time()
+            committed_at.update(dict.fromkeys(fresh, now))
+        self._unjudged |= fresh
+
+    def _judge(self) -> None:
+        """Judge what was committed; what cannot be looked at now, or is not acknowledged to us yet, a little later."""
+        known = [(place, event) for place in self._unjudged if (event := self._book.at.get(place)) is not None]
+        letters = self._letters.read() if any(not event.owed for _, event in known) else None
+        open_ = {place: missing for place, event in known if (missing := self._not_accepted(event))}
+        stored = self._stored(min(offset for _, offset in open_)) if open_ else set()
+        for place, event in known:
+            if not event.owed:
+                if letters is None:
+                    continue
+                if place not in letters:
+                    self._passed(place, event, "it is not on the dead-letter topic")
+            elif place in open_:
+                if stored is None:
+                    continue
+                for subscription, path in open_[place].items():
+                    if (*place, subscription) not in stored:
+                        self._passed(place, event, f"it was neither accepted by {path} nor stored")
+            self._unjudged.discard(place)
+
+    def _not_accepted(self, event: Event) -> dict[int, str]:
+        return {
+            each.id: each.path
+            for each in self._book.owed_by(event)
+            if not each.optional and not self._book.accepted(each.path, event.number)
+        }
+
+    def _passed(self, place: tuple[int, int], event: Event, why: str) -> None:
+        self._book.violated(Rule.EARLY, f"event {event.number}, offset {place[1]} of partition {place[0]}: {why}")
+
+    def _stored(self, from_offset: int) -> set[tuple[int, int, int]] | None:
+        """Partition, offset and subscription of rows; None while the database cannot be read."""
+        rows = self._query(
+            "SELECT partition_no, record_offset, subscription_id FROM webhook_deliveries"
+            " WHERE group_id = ? AND topic = ? AND record_offset >= ?",
+            self._deployment.group,
+            self._deployment.topic,
+            from_offset,
+        )
+        return None if rows is None else set(rows)
+
+    # Progress.
+
+    def _judge_progress(self, now: float) -> None:
+        excused = self._excused()
+        waiting = {place[0] for place in list(self._book.at) if place not in self._book.committed_at}
+        for partition in range(4):
+            if excused or partition not in waiting:
+                self._progress_at[partition] = now
+            elif now - self._progress_at.setdefault(partition, now) > self._limit:
+                self._progress_at[partition] = now
+                self._book.violated(Rule.STUCK, f"partition {partition} has not moved for {self._limit} s")
+
+    def _judge_rows(self, now: float) -> None:
+        rows = self._query(
+            "SELECT id, attempt, status, strftime('%s', next_attempt_at) FROM webhook_deliveries"
+            " WHERE status IN ('parked', 'exhausted')"
+        )
+        if rows is None or self._excused():
+            self._rows_excused_at = now
+            return
+        for row, attempt, status, due in rows:
+            if attempt < self._attempts.get(row, 0):
+                self._book.violated(Rule.ATTEMPTS, f"row {row} went from {self._attempts[row]} attempts to {attempt}")
+            self._attempts[row] = attempt
+            late = now - max(float(due or now), self._rows_excused_at)
+            if status == "parked" and late > self._limit + LEFT_ALONE:
+                self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
+
+    _rows_excused_at = 0.0
+
+    def _query(self, statement: str, *values: object) -> list[Any] | None:
+        try:
+            return self._deployment.sql(statement, *values)
+        except sqlite3.OperationalError:  # the tables are away, or another process holds them
+            return None
+
+
+class Letters:
+    """What lies on the dead-letter topic."""
+
+    def __init__(self, servers: str, topic: str) -> None:
+        self._place = TopicPartition(topic, 0, 0)
+        self._consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
+        self._consumer.assign([self._place])
+        self._read = 0
+        self._found: set[tuple[int, int]] = set()
+
+    def read(self) -> set[tuple[int, int]] | None:
+        """Partition and offset of all records that lie there now; None while that cannot be known."""
+        try:
+            _, end = self._consumer.get_watermark_offsets(self._place, 2)
+        except KafkaException:
+            return None
+        give_up = time.monotonic() + 2
+        while self._read < end:
+            for message in self._consumer.consume(100, 0.1):
+                if message.error() is None:
+                    headers: Any = dict(message.headers() or [])
+                    self._found.add((int(headers["dead-letter-partition"]), int(headers["dead-letter-offset"])))
+                    self._read = (message.offset() or 0) + 1
+            if time.monotonic() > give_up:
+                return None
+        return self._found
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()

@@ -1,0 +1,230 @@
+"""A deployment to be hurt: receivers of several tempers, a stream of events, workers that come and go, and the book."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
+
+from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscription
+from tests.chaos.stream import Stream
+from tests.chaos.tempers import Temper
+from tests.chaos.watch import WITHOUT_PROGRESS, Watch
+from tests.end_to_end.service_rig import Deployment, Worker
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET
+
+PARTITIONS = 4
+TIMEOUT = 2.0  # seconds that a worker gives a receiver
+IN_MEMORY = 0.4  # the first wait of the schedule stays in memory, the others are stored
+SCHEDULE = (0.3, 0.5, 0.5, 0.5, 1.0, 1.0)
+DRAINED_WITHIN = 120.0  # seconds for all that is owed, once nothing happens any more; held rows are seen each minute
+READY_WITHIN = 10.0  # seconds; a broken worker may never be
+STOPS_WITHIN = 25.0  # seconds: the drain, the database's, Kafka's, and a machine that is shared
+SETTINGS = {
+    "WEBHOOK_TIMEOUT": f"{TIMEOUT}s",
+    "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{wait}s" for wait in SCHEDULE),
+    "WEBHOOK_MAX_IN_FLIGHT": "60",
+    "WEBHOOK_DRAIN": "5s",
+    "KAFKA_MAX_POLL_INTERVAL_MS": "7000",  # a frozen worker passes it; Kafka wants it no shorter than the session
+    "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a world is made of.
+
+    `program` starts a worker, if it is not the product itself; `slow` is how much longer it may take to settle.
+    """
+
+    seed: int
+    protocol: str = "classic"
+    workers: int = 3
+    per_second: float = 60.0
+    program: Sequence[str] = ()
+    slow: float = 0.0
+    in_memory: bool = True
+    without_progress: float = WITHOUT_PROGRESS
+
+
+class World:
+    """Lives from `begin` to `end`. Faults change `workers` through its methods alone."""
+
+    def __init__(self, shape: Shape, deployment: Deployment, brokers: KafkaBroker | None) -> None:
+        self.shape = shape
+        self.deployment = deployment
+        self.brokers = brokers
+        self.workers: list[Worker] = []
+        self.faults = Counter[str]()
+        self.moves: list[tuple[float, str]] = []  # of workers
+        self.letters = f"{deployment.group}.dead"
+        self.book = Book(len(SCHEDULE) + 1, TIMEOUT, IN_MEMORY if shape.in_memory else 0.0)
+        self._leaving: list[tuple[Worker, float]] = []
+        self._outages: list[list[float]] = []  # from, to
+        if shape.program:
+            deployment.program = shape.program
+        self._make_topics()
+        self._subscribe()
+        self.watch = Watch(deployment, self.letters, self.book, self._out, shape.without_progress)
+        self._stream = Stream(deployment.servers, deployment.topic, PARTITIONS, self.book, shape.seed, shape.per_second)
+
+    def begin(self) -> None:
+        """Workers that are ready, and events for them."""
+        self.watch.start()
+        for _ in range(self.shape.workers):
+            self.start()
+        self._wait(lambda: all(worker.ready() for worker in self.workers), READY_WITHIN)
+        self._stream.start()
+
+    def end(self, within: float = DRAINED_WITHIN) -> None:
+        """No more events and no more faults: all that is owed is delivered, all workers stop, the book is closed."""
+        self._stream.stop()
+        self._wait(self._drained, within)
+        if not self._drained():
+            rows = dict(Counter(row.status for row in self.deployment.rows()))
+            self.book.violated(
+                Rule.STUCK, f"after {within:.0f} s without faults {len(self.book.missing())} are owed; rows: {rows}"
+            )
+        for worker in list(self.workers):
+            self.leave(worker)
+        self._wait(lambda: not self._leaving, STOPS_WITHIN + 5)
+        self.watch.stop()
+        exhausted: Any = self.deployment.sql(
+            "SELECT d.subscription_id, p.body FROM webhook_deliveries d JOIN webhook_payloads p USING"
+            " (group_id, topic, partition_no, record_offset, record_ts) WHERE d.status = 'exhausted'"
+        )
+        self.book.finish(exhausted)
+
+    def abandon(self) -> None:
+        """End without judging."""
+        for worker in self.deployment.workers:
+            worker.kill()
+        self._stream.stop()
+        self.watch.stop()
+
+    # Workers.
+
+    def start(self) -> Worker:
+        """One more."""
+        worker = self.deployment.start(
+            **SETTINGS,
+            KAFKA_DEAD_LETTER_TOPIC=self.letters,
+            KAFKA_GROUP_PROTOCOL=self.shape.protocol,
+            WEBHOOK_RETRY_IN_MEMORY=f"{IN_MEMORY}s" if self.shape.in_memory else "0",
+        )
+        self.workers.append(worker)
+        self._moved("start", worker)
+        return worker
+
+    def leave(self, worker: Worker) -> None:
+        """SIGTERM. While a part that all need is down, it cannot store or commit all that it has done."""
+        self.workers.remove(worker)
+        if self._troubled_since() < inf:
+            self.disrupt("stop in an outage")
+        self._moved("SIGTERM", worker)
+        worker.terminate()
+        self._leaving.append((worker, time.time() + STOPS_WITHIN))
+
+    def kill(self, worker: Worker) -> None:
+        """`kill -9`."""
+        self.workers.remove(worker)
+        disruption = self.disrupt("kill")
+        self._moved("SIGKILL", worker)
+        worker.kill()
+        disruption.until = time.time() + 0.5  # what lay in the receiver's sockets
+
+    def look_after(self) -> None:
+        """Those that were told to end do so in time and in order, and no other ends."""
+        for worker, deadline in list(self._leaving):
+            ended = worker.process.poll() is not None
+            if ended or time.time() > deadline:
+                self._leaving.remove((worker, deadline))
+                self._moved("ended", worker)
+                self._judge_end(worker, ended)
+        for worker in list(self.workers):
+            if worker.process.poll() is not None:
+                self.workers.remove(worker)
+                self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} unasked: {worker.log[-2000:]}")
+
+    def _judge_end(self, worker: Worker, ended: bool) -> None:  # noqa: FBT001 (private)
+        if not ended:
+            self.book.violated(Rule.ENDED, f"still there {STOPS_WITHIN} s after SIGTERM: {worker.log[-2000:]}")
+            worker.kill()
+        elif worker.process.returncode != 0 or "Traceback" in worker.log:
+            self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {worker.log[-2000:]}")
+
+    def _moved(self, what: str, worker: Worker) -> None:
+        self.moves.append((time.time(), f"{what} of worker {self.deployment.workers.index(worker)}"))
+
+    # Disruptions.
+
+    def disrupt(self, what: str, *, times: int = 1, attempts: int = 2) -> Disruption:
+        """It happens now. What could be committed before is not touched by it."""
+        now = time.time()
+        since = min(now, self._troubled_since()) - COMMIT_INTERVAL - self.shape.slow
+        return self.book.disrupt(Disruption(what, now, since, times=times, attempts=attempts))
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """A part that all need is down: something cannot be settled, or not committed."""
+        outage = [time.time(), inf]
+        self._outages.append(outage)
+        try:
+            yield
+        finally:
+            outage[1] = time.time()
+
+    def _out(self) -> bool:
+        return any(end == inf for _, end in self._outages)
+
+    def _troubled_since(self) -> float:
+        """Since when something could not be settled; workers back off as long again as an outage has lasted."""
+        now = time.time()
+        return min((begin for begin, end in self._outages if now <= end + (end - begin) + 2), default=inf)
+
+    # The rest.
+
+    def _drained(self) -> bool:
+        rows = self.deployment.rows()
+        return (
+            not self.book.missing()
+            and self.watch.committed()
+            and all(row.status in {"delivered", "exhausted"} for row in rows)
+        )
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not condition():
+            self.look_after()
+            time.sleep(0.2)
+
+    def _make_topics(self) -> None:
+        replicas = self.brokers.nodes if self.brokers is not None else 1
+        admin = AdminClient({"bootstrap.servers": self.deployment.servers, **QUIET})
+        topics = [NewTopic(self.deployment.topic, PARTITIONS, replicas), NewTopic(self.letters, 1, replicas)]
+        for made in admin.create_topics(topics).values():
+            made.result(15)
+
+    def _subscribe(self) -> None:
+        seed = self.shape.seed
+        self._add("/steady", "order", Temper(seed))
+        self._add("/moody", "order", Temper(seed + 1, failing=0.1, doomed_every=60))
+        self._add("/leaves", "leaving", Temper(seed + 2), optional=True)
+        columns = {row[1] for row in self.deployment.sql("PRAGMA table_info(webhook_subscriptions)")}
+        if "ordering" in columns:
+            self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordered=True)
+
+    def _add(
+        self, path: str, event_type: str, temper: Temper, *, ordered: bool = False, optional: bool = False
+    ) -> None:
+        number = self.deployment.subscribe(event_type, path)
+        if ordered:
+            self.deployment.sql("UPDATE webhook_subscriptions SET ordering = 'key' WHERE id = ?", number)
+        self.deployment.receiver.rules[path] = temper.rule()
+        self.book.subscriptions.append(Subscription(number, path, event_type, temper, ordered, optional))

@@ -1,0 +1,372 @@
+"""Receivers that misbehave, each in a process of its own, so that they take nothing from the thread that measures.
+
+    python -m tests.end_to_end.bad_receivers KIND [OPTIONS]
+
+prints its port, takes `up`, `down` and `stats` on its standard input, and ends with it.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import trustme
+
+from tests.end_to_end.webhook_receiver import Exchanges
+from tests.processes import ROOT, environment
+
+
+class Kind(StrEnum):
+    """How it is bad."""
+
+    HANG = "hang"  # takes the request, never answers
+    DRIP_HEAD = "drip-head"  # a byte of the status line a second
+    DRIP_BODY = "drip-body"  # 200 at once, then a byte of the body a second
+    RESET = "reset"  # RST in place of an answer
+    REFUSE = "refuse"  # nobody listens
+    FLAP = "flap"  # there for FLAP seconds, gone for FLAP seconds
+    FAIL = "fail"  # 500
+    SLOW = "slow"  # 200 after SLOW seconds
+    TLS_CLOSE = "tls-close"  # 200 over TLS, a new connection for each
+    LIMITED = "limited"  # a number of requests a second and a short queue, beyond it 503; 503 to all while down
+    NAMES = "names"  # a name server: see `NameServer`
+
+
+FLAP, SLOW, DRIP = 2.0, 3.0, 1.0  # seconds
+OK = b"HTTP/1.1 200 x\r\ncontent-length: 0\r\n\r\n"
+CLOSING = b"HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+FAILED = b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"
+REFUSED = b"HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n"
+LONG = b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n" + b"x" * 1000
+
+
+class Second(NamedTuple):
+    """What a limited receiver saw in one second since it is up."""
+
+    served: int
+    refused: int
+    most_waiting: int
+
+
+class BadReceiver:
+    """The process, from outside."""
+
+    def __init__(self, kind: Kind, *options: str) -> None:
+        self._scheme = "https" if kind is Kind.TLS_CLOSE else "http"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.end_to_end.bad_receivers", kind, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment({}),
+            cwd=ROOT,
+        )
+        self.port = int(self._read())
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        """Where it pretends to receive `path`."""
+        return f"{self._scheme}://{host}:{self.port}{path}"
+
+    def up(self) -> None:
+        """A limited receiver takes requests from now on."""
+        self._write("up")
+
+    def requests(self) -> int:
+        """How many requests have come; for a name server, questions for names that are not good."""
+        self._write("stats")
+        requests: int = json.loads(self._read())["requests"]
+        return requests
+
+    def seconds(self) -> list[Second]:
+        """What a limited receiver saw, second by second since it is up."""
+        self._write("stats")
+        return [Second(*each) for each in json.loads(self._read())["seconds"]]
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate(timeout=10)
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+@contextmanager
+def bad_receiver(kind: Kind, *options: str) -> Iterator[BadReceiver]:
+    """One that runs until the end of the block."""
+    receiver = BadReceiver(kind, *options)
+    try:
+        yield receiver
+    finally:
+        receiver.close()
+
+
+class Certificates(NamedTuple):
+    """Files: what a worker must trust (SSL_CERT_FILE), and what a receiver on 127.0.0.1 shows."""
+
+    trusted: Path
+    shown: Path
+
+
+def certificates(directory: Path) -> Certificates:
+    """A certificate authority of its own."""
+    authority = trustme.CA()
+    made = Certificates(directory / "authority.pem", directory / "receiver.pem")
+    authority.cert_pem.write_to_path(made.trusted)
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(made.shown)
+    return made
+
+
+def asking(name_server: BadReceiver) -> str:
+    """Code that makes a worker resolve names there: c-ares takes name servers from the system's files alone."""
+    return _ASKING.format(f"127.0.0.1:{name_server.port}")
+
+
+_ASKING = """\
+from functools import partial
+
+from consumer import worker
+
+worker.CurlAdapter = partial(worker.CurlAdapter, nameservers=["{}"])
+"""
+
+# From here on: inside the process.
+
+Behaviour = Callable[[asyncio.Transport], None]  # what follows a request
+
+
+def hang(_: asyncio.Transport) -> None:
+    """No answer, and the connection stays open."""
+
+
+def say(answer: bytes, transport: asyncio.Transport) -> None:
+    """Answer at once."""
+    transport.write(answer)
+
+
+def say_late(answer: bytes, transport: asyncio.Transport) -> None:
+    """Answer after SLOW seconds."""
+    asyncio.get_running_loop().call_later(SLOW, transport.write, answer)
+
+
+def say_and_close(answer: bytes, transport: asyncio.Transport) -> None:
+    """Answer at once, and close the connection."""
+    transport.write(answer)
+    transport.close()
+
+
+def drip(answer: bytes, position: int, transport: asyncio.Transport) -> None:
+    """Write the answer up to `position`, and one byte more a second."""
+    if position <= len(answer) and not transport.is_closing():
+        transport.write(answer[max(position - 1, 0) : position])
+        asyncio.get_running_loop().call_later(DRIP, drip, answer, position + 1, transport)
+
+
+def drip_body(transport: asyncio.Transport) -> None:
+    """The head at once, the body drop by drop."""
+    head = LONG.index(b"\r\n\r\n") + 4
+    transport.write(LONG[:head])
+    drip(LONG, head + 1, transport)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """RST."""
+    peer: socket.socket = transport.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class Limited:
+    """Serves `per_second` requests, in the order they came; answers 503 where more than `queue` wait, or while down."""
+
+    TICK = 0.01
+
+    def __init__(self, per_second: float, queue: int) -> None:
+        self._per_second = per_second
+        self._most = queue
+        self._waiting: deque[asyncio.Transport] = deque()
+        self._since: float | None = None
+        self._served = 0
+        self.seconds: list[list[int]] = []  # as in Second
+
+    def __call__(self, transport: asyncio.Transport) -> None:
+        """A request has come."""
+        if self._since is None:
+            transport.write(REFUSED)
+        elif len(self._waiting) >= self._most:
+            transport.write(REFUSED)
+            self._second()[1] += 1
+        else:
+            self._waiting.append(transport)
+            second = self._second()
+            second[2] = max(second[2], len(self._waiting))
+
+    def up(self) -> None:
+        """Take requests from now on."""
+        self._since = asyncio.get_running_loop().time()
+        self._tick(self._since)
+
+    def _tick(self, last: float) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        # What was not asked for in time is no credit for later: it works at a rate.
+        for _ in range(min(len(self._waiting), self._due(last, now))):
+            self._waiting.popleft().write(OK)
+            self._second()[0] += 1
+        loop.call_later(self.TICK, self._tick, now)
+
+    def _due(self, last: float, now: float) -> int:
+        assert self._since is not None
+        return int((now - self._since) * self._per_second) - int((last - self._since) * self._per_second)
+
+    def _second(self) -> list[int]:
+        assert self._since is not None
+        number = int(asyncio.get_running_loop().time() - self._since)
+        while len(self.seconds) <= number:
+            self.seconds.append([0, 0, 0])
+        return self.seconds[number]
+
+
+class Connection(Exchanges):
+    """Does to each request what the behaviour says."""
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__()
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Known to the server, which may cut it off."""
+        super().connection_made(transport)
+        self._server.connections.add(self.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone."""
+        del exc
+        self._server.connections.discard(self.transport)
+
+    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        """A request has come."""
+        del path, headers, body
+        self._server.requests += 1
+        self._server.behave(self.transport)
+
+
+class Server:
+    """A port, and what happens there."""
+
+    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
+        self.behave = behave
+        self.connections: set[asyncio.Transport] = set()
+        self.requests = 0
+        self.flapping: asyncio.Task[None] | None = None
+        self._tls = tls
+        self._listening: asyncio.Server | None = None
+
+    async def listen(self, port: int = 0) -> int:
+        """Be there; the port."""
+        self._listening = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self), "127.0.0.1", port, ssl=self._tls, backlog=4096
+        )
+        taken: int = self._listening.sockets[0].getsockname()[1]
+        return taken
+
+    async def flap(self, port: int) -> None:
+        """Go and come back, for ever."""
+        while self._listening is not None:
+            await asyncio.sleep(FLAP)
+            self._listening.close()
+            for connection in tuple(self.connections):
+                reset(connection)
+            await asyncio.sleep(FLAP)
+            await self.listen(port)
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers queries of names below `good.test` with 127.0.0.1, never of `hung` ones; all else does not exist."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is bound."""
+        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is none until 3.12
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """A query: 12 bytes of head, the name as labels with their lengths, two bytes of type, two of class."""
+        end = data.index(0, 12)
+        name, (kind,) = data[12:end].lower(), struct.unpack_from("!H", data, end + 1)
+        good = name.endswith(b"\x04good\x04test")
+        self.requests += not good
+        if b"hung" in name:
+            return
+        answers = struct.pack("!HHHIH4B", 0xC00C, 1, 1, 1, 4, 127, 0, 0, 1) if good and kind == 1 else b""
+        head = data[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, bool(answers), 0, 0)
+        self.transport.sendto(head + data[12 : end + 5] + answers, addr)
+
+
+BEHAVIOURS: dict[Kind, Behaviour] = {
+    Kind.HANG: hang,
+    Kind.DRIP_HEAD: partial(drip, OK, 1),
+    Kind.DRIP_BODY: drip_body,
+    Kind.RESET: reset,
+    Kind.FLAP: partial(say, OK),
+    Kind.FAIL: partial(say, FAILED),
+    Kind.SLOW: partial(say_late, OK),
+    Kind.TLS_CLOSE: partial(say_and_close, CLOSING),
+}
+
+
+async def main(kind: Kind, *options: str) -> None:
+    """Be bad until the standard input ends."""
+    loop = asyncio.get_running_loop()
+    limited: Limited | None = None
+    server: Server | NameServer = Server(hang)
+    if kind is Kind.NAMES:
+        transport, server = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
+        port = transport.get_extra_info("sockname")[1]
+    elif kind is Kind.REFUSE:
+        closed = socket.socket()
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    elif kind is Kind.LIMITED:
+        limited = Limited(float(options[0]), int(options[1]))
+        server = Server(limited)
+        port = await server.listen()
+    else:
+        tls: ssl.SSLContext | None = None
+        if kind is Kind.TLS_CLOSE:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(options[0])
+        server = Server(BEHAVIOURS[kind], tls)
+        port = await server.listen()
+        if kind is Kind.FLAP:
+            server.flapping = loop.create_task(server.flap(port))
+    print(port, flush=True)  # noqa: T201 (how it answers)
+
+    commands = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), os.fdopen(0, "rb"))
+    async for command in commands:
+        if command == b"up\n" and limited is not None:
+            limited.up()
+        elif command == b"stats\n":
+            seconds = [] if limited is None else limited.seconds
+            print(json.dumps({"requests": server.requests, "seconds": seconds}), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Kind(sys.argv[1]), *sys.argv[2:]))

@@ -1,0 +1,322 @@
+"""Faults from outside: held or retried, said in the log and in readiness, resumed without help, nothing lost."""
+
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually
+from tests.end_to_end.webhook_receiver import Answer, Silence, always, every, in_turn
+from tests.kafka_kit import QUIET, Kafka
+
+pytestmark = pytest.mark.kafka
+
+SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
+
+
+def test_the_database_is_full(deployment: Deployment, tmp_path: Path) -> None:
+    """What must be stored holds its offset, what need not be goes on; all is stored when there is room again."""
+    most_pages = tmp_path / "most_pages"
+    most_pages.write_text("1000000")
+    deployment.alter(f"""
+from pathlib import Path
+from typing import Self
+from sqlalchemy import event, pool
+
+@event.listens_for(pool.Pool, "checkout")
+def limit(connection, *_):
+    connection.execute("PRAGMA max_page_count = " + Path({str(most_pages)!r}).read_text())
+""")
+    deployment.subscribe("a", "/fails-once")
+    deployment.subscribe("b", "/good")
+    deployment.receiver.rules["/fails-once"] = every(2, in_turn(404, 200))
+    worker = deployment.start(**SHORT_RETRIES)
+    eventually(worker.ready)
+    deployment.publish(["a", "b"] * 10)
+    eventually(lambda: not deployment.lag())
+    most_pages.write_text("1")
+    deployment.publish(["a", "b"] * 200)
+    eventually(lambda: "database or disk is full" in worker.unready_because())
+    eventually(lambda: len(deployment.receiver.at("/good")) == 210)
+    time.sleep(1)
+    assert deployment.lag() > 0
+    assert worker.get("/healthz")[0] == 200
+    most_pages.write_text("1000000")
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: not deployment.rows("parked"))
+    eventually(worker.ready)
+    worker.stop()
+    assert "could not store deliveries; their offsets are held" in worker.log
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+
+
+def test_the_database_is_slow(deployment: Deployment) -> None:
+    """Another process holds the one lock for writing most of the time: slower, and otherwise as ever."""
+    deployment.subscribe("a", "/fails-once")
+    deployment.subscribe("a", "/ordered", ordering="key")
+    for path in ("/fails-once", "/ordered"):
+        deployment.receiver.rules[path] = every(5, in_turn(503, 200))
+    worker = deployment.start(**SHORT_RETRIES)
+    eventually(worker.ready)
+    with in_turns(deployment, held=0.7, free=0.1):
+        deployment.publish(["a"] * 120, per_second=100, keys=[f"{number}".encode() for number in range(40)])
+        eventually(lambda: not deployment.missing(), timeout=60)
+        assert worker.get("/healthz")[0] == 200
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
+    worker.stop()
+    assert deployment.duplicates() == 0
+    assert_in_order(deployment, "/ordered")
+
+
+@contextmanager
+def in_turns(deployment: Deployment, *, held: float, free: float) -> Iterator[None]:
+    """The database is locked for `held` seconds, free for `free`, again and again."""
+    enough = threading.Event()
+
+    def take_turns() -> None:
+        while not enough.wait(free):
+            with deployment.locked_database():
+                enough.wait(held)
+
+    thread = threading.Thread(target=take_turns, name="lock")
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+def test_deliveries_of_a_topic_that_is_gone_are_made_by_the_one_who_leads(
+    deployment: Deployment, kafka_bootstrap: str
+) -> None:
+    """Stored before the topic was deleted; adopted by one of two workers, and by the other when that one leaves."""
+    kafka = Kafka(kafka_bootstrap, real=True)
+    kept, deployment.topic = deployment.topic, kafka.topic(partitions=4)
+    deployment.subscribe("a", "/ordered", ordering="key")
+    deployment.subscribe("a", "/free")
+    paths = ("/ordered", "/free")
+    for path in paths:
+        deployment.receiver.rules[path] = always(Answer(404))
+    deployment.alter("""
+import consumer.worker as worker
+from consumer.intake import topics
+
+topics.GONE_AFTER = 2.0
+topics.TopicWatch.__init__.__kwdefaults__["every"] = 0.3
+worker.FIRST_TIDY = worker.TIDY_EVERY = 0.7
+""")
+    settings = {"WEBHOOK_RETRY_SCHEDULE": "1s," * 30 + "1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
+    worker = deployment.start(**settings)
+    deployment.publish(["a"] * 40, keys=[b"a", b"b", b"c", b"d"])
+    eventually(lambda: len(deployment.rows()) == 80 and not deployment.lag())
+    worker.stop()
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
+    admin.delete_topics([deployment.topic])[deployment.topic].result(15)
+
+    deployment.topic = kept
+    first, second = deployment.start(**settings), deployment.start(**settings)
+    eventually(lambda: len(first.lag()) == len(second.lag()) == 2)
+    deployment.receiver.requests.clear()
+    eventually(lambda: len(deployment.receiver.requests) > 20)
+    leading, other = (first, second) if 0 in first.lag() else (second, first)
+    assert "a topic is gone; sending what is stored of it" in leading.log
+    assert "a topic is gone; sending what is stored of it" not in other.log
+    leading.stop()
+    for path in paths:
+        deployment.receiver.rules[path] = in_turn(404, 200)
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
+    other.stop()
+    assert deployment.duplicates() == 0
+    assert_in_order(deployment, "/ordered")
+
+
+def test_the_clock_is_set_back_by_an_hour_and_right_again(deployment: Deployment) -> None:
+    """Said in the log and for a minute in readiness; new events and retries in memory go on, stored ones later."""
+    deployment.alter("""
+import signal, time
+import consumer.clock
+from consumer.worker import Worker
+
+difference = 0.0
+consumer.clock._FAULT_SECONDS = 3.0
+
+def set_back(*_):
+    global difference
+    difference = -3600.0 if not difference else 0.0
+
+signal.signal(signal.SIGUSR1, set_back)
+Worker.__init__.__kwdefaults__["clock"] = lambda: time.time() + difference
+""")
+    deployment.subscribe("a", "/good")
+    deployment.subscribe("a", "/fails-once")
+    deployment.receiver.rules["/fails-once"] = every(3, in_turn(404, 200))
+    worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="2s,2s,2s", WEBHOOK_RETRY_IN_MEMORY="0")
+    eventually(worker.ready)
+    deployment.publish(["a"] * 60)
+    eventually(lambda: len(deployment.rows("parked")) == 20)
+    worker.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: "the system clock went back by 3600 s" in worker.unready_because())
+    deployment.publish(["a"] * 60)
+    eventually(lambda: len(deployment.receiver.at("/good")) == 120)
+    eventually(lambda: not deployment.lag())
+    eventually(worker.ready)
+    assert worker.get("/healthz")[0] == 200
+    # Those of the wrong hour are made in it, and those from before it wait.
+    eventually(lambda: deployment.missing() == 20)
+    worker.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: "the system clock went forward by 3600 s" in worker.unready_because())
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.rows("parked"))
+    worker.stop()
+    assert worker.log.count("the system clock was set") == 2
+    assert deployment.duplicates() == 0
+
+
+def test_a_receivers_name_is_gone_and_comes_back(deployment: Deployment) -> None:
+    """Its deliveries are tried again, others are as quick as before, and all arrive when the name resolves again."""
+    with NameServer() as names:
+        deployment.alter(f"""
+from consumer.sending.transport import CurlAdapter
+CurlAdapter.__init__.__kwdefaults__["nameservers"] = ("127.0.0.1:{names.port}",)
+""")
+        port = deployment.receiver.url("").rpartition(":")[2]
+        deployment.subscribe("a", "/named", f"http://receiver.test:{port}/named")
+        deployment.subscribe("a", "/good")
+        worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s," * 30 + "1s", WEBHOOK_RETRY_IN_MEMORY="0")
+        eventually(worker.ready)
+        names.known = False
+        deployment.publish(["a"] * 60)
+        eventually(lambda: len(deployment.receiver.at("/good")) == 60, timeout=5)
+        eventually(lambda: not deployment.lag())
+        errors = {row.last_error for row in deployment.rows() if row.attempt}
+        assert all("'receiver.test' does not resolve" in (error or "") for error in errors)
+        names.known = True
+        eventually(lambda: not deployment.missing())
+        eventually(lambda: not deployment.rows("parked"))
+        worker.stop()
+        assert deployment.duplicates() == 0
+
+
+class NameServer:
+    """Says 127.0.0.1 for each name, or, unless `known`, that there is none."""
+
+    def __init__(self) -> None:
+        self.known = True
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, name="names")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.sendto(b"", self._socket.getsockname())
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            query, client = self._socket.recvfrom(4096)
+            if not query:
+                return
+            end = query.index(b"\0", 12) + 5  # of the question: the name's last label, type and class
+            asks_for_a = query[end - 4 : end - 2] == b"\0\1"
+            address = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + b"\x7f\0\0\1"
+            answer = address if self.known and asks_for_a else b""
+            head = struct.pack("!HHHHH", 0x8180 if self.known else 0x8183, 1, bool(answer), 0, 0)
+            self._socket.sendto(query[:2] + head + query[12:end] + answer, client)
+
+
+def test_retention_overtakes_the_committed_offset(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """Counted, said in the log and in readiness; the worker goes on with what is left, and sends what it has stored."""
+    deployment.subscribe("a", "/fails-once")
+    deployment.receiver.rules["/fails-once"] = every(5, in_turn(503, 200))
+    settings = {"WEBHOOK_RETRY_SCHEDULE": "3s,3s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
+    worker = deployment.start(**settings)
+    eventually(worker.ready)
+    deployment.publish(["a"] * 40)
+    eventually(lambda: not deployment.lag())
+    worker.stop()
+    stored = deployment.missing()
+    assert stored > 0
+    deployment.publish(["a"] * 80)
+    lost = list(deployment.published)[40:80]
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
+    for removed in admin.delete_records([TopicPartition(deployment.topic, each, 20) for each in range(4)]).values():
+        removed.result(15)
+
+    worker = deployment.start(**settings)
+    eventually(lambda: "retention removed 40 records before they were read" in worker.unready_because())
+    eventually(lambda: worker.metric("webhooks_retention_overtaken_total") == 40)
+    for body in lost:
+        del deployment.published[body]
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    worker.stop()
+    assert deployment.duplicates() == 0
+    assert not {request.body for request in deployment.receiver.requests} & set(lost)
+
+
+def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
+    """Fenced by another member with its name, a worker exits with 1, so that it is started anew; the other goes on."""
+    deployment.subscribe("a", "/good")
+    fenced = deployment.start(KAFKA_GROUP_INSTANCE_ID="one")
+    eventually(fenced.ready)
+    deployment.publish(["a"] * 20)
+    eventually(lambda: not deployment.missing())
+    other = deployment.start(KAFKA_GROUP_INSTANCE_ID="one")
+    assert fenced.process.wait(30) == 1
+    assert "Traceback" not in fenced.log
+    deployment.publish(["a"] * 20)
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    other.stop()
+    assert deployment.duplicates() <= 20
+
+
+def test_a_kill_with_stored_deliveries_in_hand(deployment: Deployment) -> None:
+    """Some in flight, some queued: the next worker makes all of them, and their attempts stand as they were."""
+    deployment.subscribe("a", "/hangs")
+    deployment.subscribe("a", "/ordered", ordering="key")
+    rules: Callable[[bytes], Answer] = always(Answer(404))  # type: ignore[assignment]
+    deployment.receiver.rules |= {"/hangs": rules, "/ordered": rules}
+    settings = {
+        "WEBHOOK_RETRY_SCHEDULE": "1s," * 20 + "1s",
+        "WEBHOOK_RETRY_IN_MEMORY": "0",
+        "WEBHOOK_MAX_IN_FLIGHT": "20",
+        "KAFKA_SESSION_TIMEOUT_MS": "2000",
+    }
+    worker = deployment.start(**settings)
+    deployment.publish(["a"] * 100, keys=[f"{number}".encode() for number in range(20)])
+    eventually(lambda: len(deployment.rows()) == 200 and not deployment.lag())
+    hang = always(Silence.HANG)
+    deployment.receiver.rules |= {"/hangs": hang, "/ordered": hang}
+    deployment.receiver.requests.clear()
+    eventually(lambda: len(deployment.receiver.at("/hangs")) >= 5 and deployment.receiver.at("/ordered"))
+    before = {row.attempt for row in deployment.rows()}
+    worker.kill()
+    deployment.receiver.rules.clear()
+    deployment.receiver.requests.clear()
+    assert max(row.attempt for row in deployment.rows()) == max(before)
+    worker = deployment.start(**settings)
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
+    worker.stop()
+    assert deployment.duplicates() == 0
+    assert_in_order(deployment, "/ordered")

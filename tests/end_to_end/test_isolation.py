@@ -1,0 +1,69 @@
+"""One bad receiver never slows another: good ones' latency beside each kind of bad one, against the same run's calm."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.bad_receivers import Kind, bad_receiver
+from tests.end_to_end.isolation_rig import LATEST, Company, Latencies, Names, come_back, meet, neighbours
+from tests.end_to_end.service_rig import Deployment, percentile
+
+pytestmark = pytest.mark.kafka
+
+FLOOR = 0.25  # seconds of p95 that a loaded machine may show in any company
+FACTOR = 3
+
+
+def assert_undisturbed(latencies: Latencies) -> None:
+    """All came, and the 95th percentile is what it was."""
+    assert latencies.beside[-1] < LATEST
+    alone, beside = (percentile(values, 0.95) for values in latencies)
+    assert beside <= max(FACTOR * alone, FLOOR), f"p95 {alone * 1e3:.1f} ms alone, {beside * 1e3:.1f} ms in company"
+
+
+@pytest.mark.parametrize(
+    ("bad", "number"),
+    [
+        (Kind.HANG, 20),
+        (Kind.HANG, 100),  # an equal share for each would leave nine slots to the good
+        (Kind.DRIP_HEAD, 10),
+        (Kind.DRIP_BODY, 10),
+        (Kind.RESET, 10),
+        (Kind.REFUSE, 10),
+        (Kind.FLAP, 10),
+        (Kind.FAIL, 10),
+        (Kind.SLOW, 20),
+        (Kind.TLS_CLOSE, 2),  # 400 new connections a second
+        (Names.UNKNOWN, 50),
+        (Names.HUNG, 50),
+    ],
+)
+def test_bad_receivers_leave_the_latency_of_good_ones_as_it_was(
+    deployment: Deployment, tmp_path: Path, bad: Kind | Names, number: int
+) -> None:
+    """At 200 events a second and up to 2,000 bad deliveries, good ones get theirs as soon as alone."""
+    with neighbours(bad, number, tmp_path) as company:
+        meeting = meet(deployment, company, Company.SAME_EVENTS, alone=1.5, beside=4.0)
+    assert meeting.requests or bad is Kind.REFUSE  # they did meet
+    for latencies in meeting.good.values():
+        assert_undisturbed(latencies)
+
+
+def test_a_receiver_that_comes_back_is_not_flattened_by_its_backlog(deployment: Deployment) -> None:
+    """It takes 400 requests a second and lets 50 wait: it refuses few, gets all, and nobody else notices."""
+    with bad_receiver(Kind.LIMITED, "400", "50") as receiver:
+        recovery = come_back(deployment, receiver, backlog=3000, live=100, within=60)
+    served = sum(each.served for each in recovery.seconds)
+    assert not recovery.owed, recovery.seconds
+    assert recovery.refused < served / 10, recovery.seconds
+    for latencies in recovery.good.values():
+        assert_undisturbed(latencies)
+
+
+@pytest.mark.parametrize("bad", [Kind.HANG, Kind.SLOW])
+def test_a_burst_for_a_bad_receiver_delays_nobody_else(deployment: Deployment, tmp_path: Path, bad: Kind) -> None:
+    """5,000 events at once for one that does not keep up: what comes behind them does not wait for it."""
+    with neighbours(bad, 10, tmp_path) as company:
+        meeting = meet(deployment, company, Company.OWN_EVENTS, alone=1.5, beside=8.0, burst=5000)
+    for latencies in meeting.good.values():
+        assert_undisturbed(latencies)

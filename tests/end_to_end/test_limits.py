@@ -1,0 +1,134 @@
+"""What a subscription asks for: how many at once, how fast, when again, what is final; dead receivers are spared."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
+from tests.end_to_end.webhook_receiver import Answer, Door, Request, always, in_turn
+
+pytestmark = pytest.mark.kafka
+
+
+def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Deployment) -> None:
+    """Each takes a share by the partitions that it owns, who is left alone takes all, and nobody else is slowed."""
+    delay, rate = 0.3, 40.0
+    deployment.subscribe("a", "/four", max_in_flight=4)
+    deployment.receiver.rules["/four"] = always(Answer(delay=delay))
+    deployment.subscribe("a", "/paced", rate_limit=rate)
+    deployment.subscribe("a", "/free")
+    first, second = deployment.start(), deployment.start()
+    for worker in (first, second):
+        eventually(lambda worker=worker: len(worker.lag()) == 2)  # type: ignore[misc]
+    time.sleep(1.5)  # a look at the share each second
+    deployment.publish(["a"] * 200)
+    eventually(lambda: len(deployment.receiver.at("/free")) == 200)
+    assert len(deployment.receiver.at("/paced")) < 200
+    eventually(lambda: len(deployment.receiver.at("/paced")) > 80)
+    assert most_in(deployment.receiver.at("/paced"), 1.0) <= rate + 2 * (0.1 * rate + 1)
+    assert most_in(deployment.receiver.at("/four"), delay) <= 4
+    assert len(deployment.receiver.at("/four")) > 20  # and they are made use of
+    second.stop()
+    eventually(lambda: len(first.lag()) == 4)
+    time.sleep(1.5)
+    alone_at = time.time()
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.lag())
+    alone = [request for request in deployment.receiver.at("/four") if request.at > alone_at]
+    assert most_in(alone, delay) == 4
+    assert most_in(deployment.receiver.at("/paced"), 1.0) <= rate + 2 * (0.1 * rate + 1)
+    assert deployment.duplicates() == 0
+    first.stop()
+
+
+def most_in(requests: list[Request], seconds: float) -> int:
+    """The most requests that came within so many seconds."""
+    times = sorted(request.at for request in requests)
+    most = first = 0
+    for last, at in enumerate(times):
+        while at - times[first] >= seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def test_schedules_final_statuses_and_what_receivers_ask_for(deployment: Deployment) -> None:
+    """A subscription's own schedule and final statuses replace the deployment's; Retry-After moves attempts later."""
+    deployment.subscribe("a", "/own", retry_schedule="0.2s,0.2s", final_statuses="422,4xx")
+    deployment.subscribe("b", "/own-final", retry_schedule="0.2s,0.2s", final_statuses="422,4xx")
+    deployment.subscribe("a", "/default")
+    deployment.subscribe("a", "/seconds")
+    deployment.subscribe("a", "/date")
+    deployment.subscribe("a", "/sooner")
+    deployment.receiver.rules |= {
+        "/own": always(Answer(503)),
+        "/own-final": always(Answer(404)),
+        "/default": in_turn(422, 404, 200),
+        "/seconds": in_turn(429, 200, header="retry-after: 3"),
+        "/date": in_turn(503, 200, header=f"retry-after: {formatdate(time.time() + 8, usegmt=True)}"),
+        "/sooner": in_turn(503, 200, header="retry-after: 0"),
+    }
+    due = int(time.time() + 8)
+    worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s,1s", WEBHOOK_RETRY_IN_MEMORY="2s")
+    deployment.publish(["a", "b"])
+    eventually(lambda: not deployment.rows("parked") and not deployment.lag() and deployment.missing() == 2)
+    attempts = {path: [request.at for request in deployment.receiver.at(path)] for path in deployment.receiver.rules}
+    worker.stop()
+    assert {path: len(times) for path, times in attempts.items()} == {
+        "/own": 3,
+        "/own-final": 1,
+        "/default": 3,
+        "/seconds": 2,
+        "/date": 2,
+        "/sooner": 2,
+    }
+    assert {(row.attempt, row.last_status) for row in deployment.rows("exhausted")} == {(3, 503), (1, 404)}
+    waits = {path: times[-1] - times[0] for path, times in attempts.items()}
+    assert waits["/own"] >= 0.4
+    assert waits["/default"] >= 2.0
+    assert 3.0 <= waits["/seconds"] < 6
+    assert due <= attempts["/date"][1] < due + 4
+    assert waits["/sooner"] >= 1.0
+
+
+def test_a_dead_receiver_is_asked_now_and_then_and_gets_all_when_it_is_back(deployment: Deployment, door: Door) -> None:
+    """What comes for it is stored without an attempt, each event is delivered, and those of others flow as ever.
+
+    One refuses connections; one, which asked for order, answers 503.
+    """
+    keys = [b"a", b"b", b"c", b"d"]
+    down = deployment.subscribe("a", "/down", door.url("/down"))
+    deployment.subscribe("a", "/ordered", ordering="key")
+    deployment.subscribe("a", "/good")
+    deployment.receiver.rules["/ordered"] = always(Answer(503))
+    worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s," * 30 + "1s", WEBHOOK_RETRY_IN_MEMORY="5s")
+    eventually(worker.ready)
+    deployment.publish(["a"] * 50, per_second=100, keys=keys)
+    eventually(lambda: worker.metric("webhooks_breaker_open") == 2)
+    asked, asked_at = _attempts(worker), time.monotonic()
+    deployment.publish(["a"] * 600, keys=keys)
+    eventually(lambda: not deployment.lag())
+    eventually(lambda: len(deployment.receiver.at("/good")) == 650)
+    untried = [row for row in deployment.rows() if row.attempt == 0]
+    assert len(untried) > 2 * 600
+    assert {row.status for row in untried if row.subscription_id == down} == {"parked"}
+    assert {row.status for row in untried} == {"parked", "blocked"}
+    time.sleep(max(0.0, asked_at + 4 - time.monotonic()))
+    assert worker.metric("webhooks_breaker_open") == 2
+    assert _attempts(worker) - asked <= 2 * 3  # after 1, 2 and 4 seconds
+
+    deployment.receiver.open(door)
+    deployment.receiver.rules.clear()
+    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
+    eventually(lambda: worker.metric("webhooks_breaker_open") == 0)
+    worker.stop()
+    assert deployment.duplicates() == 0
+    assert_in_order(deployment, "/ordered")
+    deployment.assert_true_to_what_was_published()
+
+
+def _attempts(worker: Worker) -> float:
+    """Of which none was accepted."""
+    return sum(worker.metric(f'webhooks_attempts_total{{status_class="{each}"}}') for each in ("error", "5xx"))

@@ -1,0 +1,140 @@
+"""What happens to subscriptions and deliveries is told on a topic, which can itself be subscribed to."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka import Message
+
+from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.test_bad_records import headers_of, read_all
+from tests.end_to_end.webhook_receiver import Answer, Request, always
+from tests.kafka_kit import Kafka, unique
+
+pytestmark = pytest.mark.kafka
+
+LOOKS_OFTEN = "import consumer.relay as relay; relay.SELDOM = 0.3"
+
+
+def days_ago(days: float) -> str:
+    """As the column has it."""
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def told(servers: str, topic: str) -> list[dict[str, Any]]:
+    """The events of a topic."""
+    return [json.loads(message.value() or b"") for message in read_all(servers, topic)]
+
+
+def test_each_kind_is_told_once_and_delivered_to_who_subscribed(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """As CloudEvents with documented fields; what becomes of deliveries of these events is not told in turn."""
+    operations = Kafka(kafka_bootstrap, real=True).topic()
+    kinds = ("delivery.exhausted", "subscription.disabled", "subscription.recovered")
+    for kind in kinds:
+        deployment.subscribe(kind, f"/{kind}")
+        deployment.subscribe(kind, f"/refuses/{kind}", final_statuses="500")
+        deployment.receiver.rules[f"/refuses/{kind}"] = always(Answer(500))
+    leaves = deployment.subscribe("subscription.recovered", "/leaves")
+    exhausts = deployment.subscribe("a", "/exhausts", retry_schedule="0.2s")
+    gone = deployment.subscribe("b", "/gone")
+    failing = deployment.subscribe("c", "/failing", failing_since=days_ago(5.1), retry_schedule="0.2s,0.2s,1h")
+    recovers = deployment.subscribe("d", "/recovers", failing_since=days_ago(0.1))
+    deployment.receiver.rules |= {
+        "/exhausts": always(Answer(500)),
+        "/gone": always(Answer(410)),
+        "/failing": always(Answer(404)),
+        "/leaves": always(Answer(410)),
+    }
+    deployment.alter(LOOKS_OFTEN)
+    worker = deployment.start(KAFKA_OPERATIONS_TOPIC=operations, KAFKA_TOPICS=f"{deployment.topic},{operations}")
+    eventually(worker.ready)
+    deployment.publish(["a", "b", "c", "d"])
+    eventually(lambda: len(told(kafka_bootstrap, operations)) == 5)
+    found = {(event["type"], event["data"]["subscription_id"]): event for event in told(kafka_bootstrap, operations)}
+    assert found.keys() == {
+        ("delivery.exhausted", exhausts),
+        ("delivery.exhausted", gone),
+        ("subscription.disabled", gone),
+        ("subscription.disabled", failing),
+        ("subscription.recovered", recovers),
+    }
+    ids = {request.path: request.webhook_id for request in deployment.receiver.requests}
+    for event in found.values():
+        data = event["data"]
+        assert event["specversion"] == "1.0"
+        assert event["source"] == f"kafka-webhooks/{deployment.group}"
+        assert event["subject"] == f"subscriptions/{data['subscription_id']}"
+        assert event["datacontenttype"] == "application/json"
+        assert abs(datetime.fromisoformat(event["time"]).timestamp() - time.time()) < 60
+    exhausted = found["delivery.exhausted", exhausts]["data"]
+    assert exhausted == {
+        "subscription_id": exhausts,
+        "url": deployment.receiver.url("/exhausts"),
+        "webhook_id": ids["/exhausts"],
+        "event_type": "a",
+        "topic": deployment.topic,
+        "partition": 0,
+        "offset": 0,
+        "timestamp": exhausted["timestamp"],
+        "attempts": 2,
+        "error": "status 500",
+        "status": 500,
+    }
+    assert found["subscription.disabled", gone]["data"]["reason"] == "the receiver answered 410 Gone"
+    assert found["subscription.disabled", failing]["data"]["reason"] == "every attempt failed for 5.1 days"
+    assert 8600 < found["subscription.recovered", recovers]["data"]["failed_for_seconds"] < 8800
+
+    records = read_all(kafka_bootstrap, operations)
+    assert {headers_of(record)["content-type"] for record in records} == {b"application/cloudevents+json"}
+    owed = sorted((f"{prefix}/{_type(record)}", record.value()) for record in records for prefix in ("", "/refuses"))
+    eventually(lambda: sorted((each.path, each.body) for each in _operational(deployment)) == owed)
+    assert all(each.path.endswith(each.headers["x-webhook-event"]) for each in _operational(deployment))
+    disabled = "SELECT id FROM webhook_subscriptions WHERE enabled = 0 ORDER BY id"
+    eventually(lambda: deployment.sql(disabled) == [(leaves,), (gone,), (failing,)])
+    eventually(lambda: not deployment.lag())
+    time.sleep(1.5)
+    assert len(told(kafka_bootstrap, operations)) == 5
+    assert deployment.sql("SELECT * FROM webhook_operations") == []
+    worker.stop()
+
+
+def _type(record: Message) -> object:
+    return json.loads(record.value() or b"")["type"]
+
+
+def _operational(deployment: Deployment) -> list[Request]:
+    return [each for each in deployment.receiver.requests if each.path.rpartition("/")[2].count(".") == 1]
+
+
+def test_what_cannot_be_told_waits_and_holds_nothing_up(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """The topic is missing; meanwhile events flow, and the worker is killed. When the topic is there, all is told."""
+    operations = unique("operations")
+    deployment.subscribe("a", "/exhausts", final_statuses="500")
+    deployment.subscribe("b", "/good")
+    deployment.receiver.rules["/exhausts"] = always(Answer(500))
+    deployment.alter(LOOKS_OFTEN)
+    settings = {
+        "KAFKA_OPERATIONS_TOPIC": operations,
+        "KAFKA_ALLOW_AUTO_CREATE_TOPICS": "false",
+        "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
+        "KAFKA_SESSION_TIMEOUT_MS": "2000",
+    }
+    worker = deployment.start(**settings)
+    eventually(worker.ready)
+    deployment.publish(["a", "b"] * 4)
+    eventually(lambda: "not stored; it is sent again" in worker.log)
+    deployment.publish(["a", "b"] * 4)
+    eventually(lambda: len(deployment.receiver.at("/good")) == 8)
+    eventually(lambda: not deployment.lag())
+    waiting = "SELECT event_id FROM webhook_operations ORDER BY id"
+    eventually(lambda: len(deployment.sql(waiting)) == 8)
+    ids = [event_id for (event_id,) in deployment.sql(waiting)]
+    worker.kill()
+
+    worker = deployment.start(**settings)
+    Kafka(kafka_bootstrap, real=True).topic(operations)
+    eventually(lambda: not deployment.sql(waiting))
+    assert [event["id"] for event in told(kafka_bootstrap, operations)] == ids
+    worker.stop()

@@ -1,0 +1,234 @@
+"""What people set in motion from the command line, with real workers: replay, redelivery, adoption."""
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.service_rig import SECRET, Deployment, eventually
+from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+from tests.processes import PROGRAM, environment
+
+pytestmark = pytest.mark.kafka
+
+
+class CommandLine:
+    """`kafka-webhooks` beside the workers of a deployment, with their settings."""
+
+    def __init__(self, deployment: Deployment, directory: Path) -> None:
+        self.started: list[subprocess.Popen[str]] = []
+        self._directory = directory
+        self._settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+            "KAFKA_GROUP_ID": deployment.group,
+            "KAFKA_TOPICS": deployment.topic,
+            "KAFKA_DEAD_LETTER_TOPIC": f"{deployment.group}.dead",
+            "DATABASE_URL": f"sqlite:///{deployment.database}",
+            "WEBHOOK_SECRET": SECRET,
+        }
+
+    def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
+        """A command that is under way."""
+        process = subprocess.Popen(
+            [*PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self._directory,
+            env=environment(self._settings | variables),
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
+        """A command to its end: exit status, what it says, what it says on stderr."""
+        return end_of(self.start(*words, **variables))
+
+
+def end_of(process: "subprocess.Popen[str]", within: float = 60.0) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=within)
+    assert "Traceback" not in errors, errors
+    return process.returncode, output, errors
+
+
+@pytest.fixture
+def command_line(deployment: Deployment, tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands that are left over are killed."""
+    commands = CommandLine(deployment, tmp_path)
+    yield commands
+    for process in commands.started:
+        process.kill()
+        process.communicate()
+
+
+def bodies(deployment: Deployment, path: str) -> Counter[bytes]:
+    """How often each body was accepted."""
+    return Counter(each.body for each in deployment.receiver.at(path) if each.accepted)
+
+
+def events(deployment: Deployment, event_type: str) -> list[bytes]:
+    return [body for body, each in deployment.published.items() if each == event_type]
+
+
+def replayed(deployment: Deployment) -> int:
+    return sum(1 for _ in deployment.sql("SELECT id FROM webhook_deliveries WHERE replay > 0"))
+
+
+def test_a_replay_sends_each_matching_record_once(deployment: Deployment, command_line: CommandLine) -> None:
+    """Killed twice in the middle, once without any worker: nothing is left out, nothing comes twice.
+
+    With the bodies and ids of the first time, whatever else happens; the group's offsets stay where they were.
+    """
+    deployment.subscribe("a", "/first")
+    worker = deployment.start()
+    deployment.publish(["a", "b", "a"] * 600)
+    eventually(lambda: not deployment.missing() and not deployment.lag())
+    worker.stop()
+    committed = deployment.committed()
+    past = events(deployment, "a")
+    late = deployment.subscribe("a", "/late")
+    begin = ["replay", "--subscription", str(late), "--since", "1h", "--rate", "150", "--yes"]
+
+    process = command_line.start(*begin)
+    eventually(lambda: replayed(deployment) >= 300, every=0.02)
+    process.kill()
+    assert replayed(deployment) < len(past)
+    assert deployment.committed() == committed
+    assert not deployment.receiver.at("/late")
+
+    worker = deployment.start()
+    with deployment.publishing("a", per_second=40):
+        process = command_line.start("replay", "--resume", "1")
+        eventually(lambda: len(deployment.receiver.at("/late")) >= 600, every=0.02)
+        process.kill()
+        status, output, errors = command_line.run("replay", "--resume", "1")
+    assert (status, output.splitlines()) == (
+        0,
+        [f"replay 1: {len(past):,} matching records stored", f"{len(past):,} delivered"],
+    ), errors
+    eventually(lambda: not deployment.missing() and not deployment.lag())
+    received = bodies(deployment, "/late")
+    assert {body: received[body] for body in past} == dict.fromkeys(past, 1)
+    assert received.keys() == set(events(deployment, "a"))
+    assert bodies(deployment, "/first") == Counter(events(deployment, "a"))
+    deployment.assert_true_to_what_was_published()
+    at = sorted(each.at for each in deployment.receiver.at("/late"))
+    assert len(at) / (at[-1] - at[0]) < 150 + 40 + 60
+    worker.stop()
+
+
+def test_a_replay_tells_how_it_goes(deployment: Deployment, command_line: CommandLine) -> None:
+    """First dry, then stopped in order, taken up, and watched to its end."""
+    subscription = deployment.subscribe("a", "/late")
+    deployment.publish(["a"] * 300 + ["b"] * 20)
+    deployment.write(b"{")
+    deployment.flush()
+    words = ["replay", "--subscription", str(subscription), "--since", "1h"]
+    status, output, errors = command_line.run(*words, "--dry-run")
+    assert (status, [line.split()[:2] for line in output.splitlines()[1:]]) == (0, [["a", "300"], ["b", "20"]])
+    assert "300 records would go to subscription 1; nothing was stored" in errors
+    assert "1 record would be passed over" in errors
+    assert not deployment.rows()
+
+    status, _, errors = command_line.run(*words, "--no-wait")
+    assert status == 2
+    assert "--yes" in errors
+    process = command_line.start(*words, "--yes", "--rate", "10")
+    eventually(lambda: replayed(deployment) >= 100, every=0.02)
+    process.send_signal(signal.SIGTERM)
+    status, output, errors = end_of(process)
+    assert status == 0
+    assert "kafka-webhooks replay --resume 1 goes on with the rest" in errors
+    stored = replayed(deployment)
+    assert f"replay 1: {stored} matching records stored" in output
+    assert stored < 300
+
+    deployment.sql("UPDATE webhook_replays SET rate = 1000")
+    status, output, errors = command_line.run("replay", "--resume", "1", "--no-wait")
+    assert (status, output) == (0, "replay 1: 300 matching records stored\n")
+    assert "1 record passed over: not an event" in errors or stored > 0
+    deployment.start()
+    status, output, errors = command_line.run("replay", "--resume", "1")
+    assert (status, output) == (0, "300 delivered\n")
+    assert "has stored all that it found" in errors
+
+
+def test_a_topic_that_no_worker_reads_is_refused(deployment: Deployment, command_line: CommandLine) -> None:
+    """Its rows would wait for ever."""
+    deployment.subscribe("a", "/")
+    words = ["replay", "--subscription", "1", "--since", "1h", "--topic", "other", "--yes"]
+    status, output, errors = command_line.run(*words)
+    assert (status, output, len(errors.splitlines())) == (2, "", 1)
+    assert "none of KAFKA_TOPICS" in errors
+
+
+def give_up(deployment: Deployment, number: int) -> None:
+    """A worker, and as many deliveries that were given up after an attempt: their receiver will never take them."""
+    deployment.subscribe("a", "/", final_statuses="422", retry_schedule="8s")
+    deployment.receiver.rules["/"] = always(Answer(422))
+    deployment.start()
+    deployment.publish(["a"] * number)
+    eventually(lambda: len(deployment.rows("exhausted")) == number)
+
+
+def test_what_was_given_up_is_sent_again(deployment: Deployment, command_line: CommandLine) -> None:
+    """Once each, with the ids and bodies that they had; the command waits, and says that all were delivered."""
+    give_up(deployment, 40)
+    del deployment.receiver.rules["/"]
+    status, output, errors = command_line.run("deliveries", "redeliver", "--subscription", "1", "--yes")
+    assert (status, output) == (0, "40 deliveries marked; the workers send them\n40 delivered\n"), errors
+    assert not deployment.missing()
+    assert not deployment.duplicates()
+    deployment.assert_true_to_what_was_published()
+    status, _, errors = command_line.run("deliveries", "redeliver", "--subscription", "1", "--yes")
+    assert (status, errors) == (0, "no such deliveries are stored\n")
+
+
+def test_what_is_given_up_again_is_1(deployment: Deployment, command_line: CommandLine) -> None:
+    """The attempts go on counting; what cannot be sent again is named."""
+    give_up(deployment, 3)
+    status, output, errors = command_line.run("deliveries", "redeliver", "1", "3", "77")
+    assert (status, output) == (1, "2 deliveries marked; the workers send them\n0 delivered, 2 exhausted\n")
+    assert "not marked: 77" in errors
+    assert [row.attempt for row in deployment.rows()] == [2, 1, 2]
+
+
+def test_the_watching_can_be_left(deployment: Deployment, command_line: CommandLine) -> None:
+    """Ctrl-C ends it with 0 and says that the workers go on; they do."""
+    give_up(deployment, 5)
+    deployment.receiver.rules["/"] = in_turn(500, 200)
+    process = command_line.start("deliveries", "redeliver", "--status", "exhausted", "--yes")
+    eventually(lambda: {row.attempt for row in deployment.rows()} == {2})
+    process.send_signal(signal.SIGINT)
+    status, output, errors = end_of(process)
+    assert (status, output.splitlines()[-1]) == (0, "0 delivered, 5 still owed")
+    assert "the workers go on" in errors
+    eventually(lambda: not deployment.missing())
+
+
+def test_a_group_that_was_renamed_takes_its_deliveries_over(deployment: Deployment, command_line: CommandLine) -> None:
+    """They are sent by the new group's workers, once, though it reads the topic from its beginning."""
+    deployment.subscribe("a", "/")
+    deployment.receiver.rules["/"] = always(Answer(500))
+    old = deployment.start(WEBHOOK_RETRY_SCHEDULE="1h", WEBHOOK_RETRY_IN_MEMORY="0")
+    deployment.publish(["a"] * 50)
+    eventually(lambda: len(deployment.rows("parked")) == 50)
+    old.stop()
+    del deployment.receiver.rules["/"]
+    adopt = ["deliveries", "adopt", "--from-group", deployment.group]
+    status, _, errors = command_line.run(*adopt, "--yes")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    status, output, errors = command_line.run(*adopt, "--yes", KAFKA_GROUP_ID="renamed")
+    assert (status, output) == (0, "50 deliveries moved to renamed\n")
+    assert "must have no running workers" in errors
+    command_line.run("deliveries", "redeliver", "--status", "parked", "--yes", "--no-wait")
+    deployment.start(KAFKA_GROUP_ID="renamed")
+    eventually(lambda: not deployment.missing())
+    time.sleep(1)
+    assert not deployment.duplicates()
+    deployment.assert_true_to_what_was_published()
