@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -18,13 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from consumer.delivery import ledger
 from consumer.demo.figures import Figures, Stored, beside, figures, percentile, stored
 from consumer.demo.kafka import DeadLetter, EmbeddedKafka
 from consumer.demo.receivers import Delivered, Receiver, Request, Street, cast, parse
 from consumer.demo.story import RATE, plan
 from consumer.demo.summary import REAL_THING, Evidence, claims
 from consumer.event import Event, RecordId
+from consumer.ledger import store
+from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
 from consumer.receiver import Answer
 from consumer.settings import known_names
@@ -154,12 +156,14 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
     subscribed = subscriptions.add(engine, "http://127.0.0.1:1/", "t")
     event = Event(RecordId("events", 0, 0, 1), "t", "msg_1", b"{}", "application/json", None, None)
 
-    def row(offset: int, status: str, attempt: int) -> ledger.NewDelivery:
+    def row(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
         moved = event._replace(record=event.record._replace(offset=offset))
         due = 2.0 if status == "parked" else None
-        return ledger.NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, 1.0, "refused", None)  # type: ignore[arg-type]  # both are states
+        failure = Failure("refused", None, None, 1.0)
+        return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
-    ledger.park(engine, "g", [row(0, "parked", 2), row(1, "exhausted", 4), row(2, "exhausted", 1), row(3, "parked", 0)])
+    rows = [row(0, "parked", 2), row(1, "exhausted", 4), row(2, "exhausted", 1), row(3, "parked", 0)]
+    store.park(engine, "g", rows, 1.0)
     receiver = Receiver("r", "t", "refuses", None, subscription_id=subscribed, published=5)
 
     held = stored(engine)[subscribed]

@@ -1,83 +1,38 @@
-"""The documentation against the code: tables, links, commands, settings, SQL."""
+"""The documentation against the code: tables, numbers, links, commands, settings."""
 
+import json
 import re
 import shlex
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import pytest
-import sqlglot
 import typer.main
 import yaml
-from sqlalchemy import Engine, event, insert, text
-from sqlglot import exp
+from sqlalchemy import Engine, update
 
-from consumer import schema, settings
+from consumer import settings
 from consumer.cli.app import app
-from consumer.delivery import ledger
+from consumer.delivery import breaker, lane, lanes
+from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.settling import Settling
+from consumer.endpoint import Endpoint
 from consumer.errors import SettingsError
 from consumer.event import Event, RecordId
+from consumer.intake.announcer import _cloudevent
 from consumer.intake.client import known_properties
+from consumer.ledger import operations
+from consumer.ledger.rows import Failure, Operation
 from consumer.matching import subscriptions
-from consumer.matching.catalog import find_endpoints
 from consumer.telemetry import Metrics, registry
-from models import Base, Payload, Status
-from tests.databases import database
-from tests.processes import environment
-
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
-SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "consumer").rglob("*.py")))
-NOW = datetime.now(UTC)
-
-
-class Block(NamedTuple):
-    """A fenced block: the page it is on, what follows the fence, and what it holds."""
-
-    page: str
-    info: str
-    text: str
-
-
-BLOCKS = [
-    Block(page, info, body)
-    for page, content in TEXTS.items()
-    for info, body in re.findall(r"^```([^\n]*)\n(.*?)^```$", content, re.MULTILINE | re.DOTALL)
-]
-
-
-def prose(content: str) -> str:
-    """A page without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", content, flags=re.MULTILINE | re.DOTALL)
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split(" | ")]
-
-
-def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table behind a heading, without its head."""
-    section = re.split(rf"^#+ {re.escape(heading)}$", TEXTS[page], flags=re.MULTILINE)[1]
-    lines = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
-    assert lines, heading
-    return [cells(line) for line in lines[0].splitlines()[2:]]
-
-
-def table_behind(page: str, head: str) -> list[list[str]]:
-    """The cells of the table whose first line begins so."""
-    return [cells(line) for line in TEXTS[page].split(head)[1].split("\n\n")[0].splitlines()[2:]]
-
-
-def code(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
-
+from models import Base, Status, Subscription
+from tests.delivery.store_kit import Store
+from tests.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, table_behind
 
 # Tables.
 
@@ -125,6 +80,90 @@ def test_statuses() -> None:
     assert set(documented) == {status.value for status in Status}
 
 
+def test_indexes() -> None:
+    """Each index is documented with its columns, and no other."""
+    documented = {code(name)[0]: code(columns) for name, columns, _ in rows("docs/database.md", "Indexes")}
+    indexes = [index for table in Base.metadata.tables.values() for index in table.indexes]
+    assert documented == {index.name: [column.name for column in index.columns] for index in indexes}
+
+
+def test_revisions() -> None:
+    """Each migration is documented, and no other."""
+    there = {path.name[:4] for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
+    assert {code(row[0])[0] for row in rows("docs/database.md", "A table that is there already")} == there
+
+
+def test_log_lines() -> None:
+    """Each line that the log is said to have is in the code, word for word."""
+    lines = [code(row[0])[0] for row in rows("docs/operations.md", "The log")]
+    assert len(lines) > 10
+    assert [line for line in lines if f'"{line}"' not in SOURCE] == []
+
+
+# Operational events.
+
+
+def test_operational_events(engine: Engine) -> None:
+    """Each type is documented with the fields that it has, and no other."""
+    documented = {code(row[0])[0]: set(code(row[2])) for row in table_behind("docs/operations.md", "| type | when |")}
+    assert set(documented) == set(re.findall(r'Operation\(\s*"([a-z.]+)"', SOURCE))
+    assert {each.type: set(each.data) for each in happened(engine)} == documented
+
+
+def test_attributes_of_operational_events() -> None:
+    """Each attribute of the CloudEvent is documented, and no other."""
+    documented = [code(row[0])[0] for row in table_behind("docs/operations.md", "| attribute |")]
+    published = json.loads(_cloudevent("kafka-webhooks/g", Operation("a.b", "1", {"subscription_id": 1}), 0.0))
+    assert list(published) == documented
+
+
+def happened(engine: Engine) -> list[Operation]:
+    """One of each: a subscription recovers, another one is disabled, a delivery is given up."""
+    stored = Store(engine)
+    failing = Failing(stored.parking, "webhooks", 60.0)
+    first, second = (subscriptions.add(engine, f"https://{name}.example", "t") for name in "ab")
+    marked = datetime.fromtimestamp(1000, UTC)
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(failing_since=marked))
+    failing.succeeded(Endpoint(first, "https://a.example", (b"key",), failing_since=1000.0), 2000.0)
+    failing.disable(Endpoint(second, "https://b.example", (b"key",), failing_since=1000.0), "gone", 2000.0)
+    stored.write_all()
+    delivery = Delivery(
+        Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None),
+        Lanes(1).lane(Endpoint(first, "https://a.example", (b"key",))),
+        OpenRecord(lambda _: None, 1, 1),
+    )
+    settling = cast(Settling, SimpleNamespace(_operations_topic="webhooks.operations"))
+    exhausted = Settling._exhausted(settling, delivery, Failure("status 500", 500, None, 2000.0))
+    assert exhausted is not None
+    return [*(operation for _, operation, _ in operations.pending(engine, "webhooks", 10)), exhausted]
+
+
+# Numbers.
+
+
+def test_numbers_of_the_breaker() -> None:
+    """What the guarantee says of it is what the code does."""
+    states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | what is sent |")}
+    assert f"{breaker.IN_A_ROW} failures in a row" in states["closed"]
+    assert f"half of at least {breaker.RATE_ATTEMPTS} attempts" in states["closed"]
+    assert f"{breaker.BUCKET:.0f} to {2 * breaker.BUCKET:.0f} s" in states["closed"]
+    assert (
+        f"{breaker.FIRST_OPEN:.0f} s at first, doubled each time up to {breaker.LONGEST_OPEN:.0f} s" in states["open"]
+    )
+    assert f"{breaker.LONGEST_ASKED / 60:.0f} minutes at most" in states["open"]
+    assert (breaker.STRETCH, 1 / breaker.TOLERATED, breaker.STEP) == (0.2, 0.2, 1.0)  # "a fifth", "each second"
+    assert f"{breaker.MEMORY / 60:.0f} minutes without a failure" in states["slow start"]
+
+
+def test_bounds_of_lanes() -> None:
+    """What the guarantee says of queues is what the code does."""
+    text = TEXTS["docs/guarantee.md"]
+    assert f"holds {lane.LANE_DELIVERIES:,} deliveries or {lane.LANE_BYTES // 2**20} MiB" in text
+    assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
+    assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
+
+
 # Links, names, commands.
 
 
@@ -162,7 +201,7 @@ def test_modules_and_files_exist() -> None:
     """Each module that the walk through the rooms names is there, and it names each that is there."""
     named = set(re.findall(r"`(?:[\w./]*/)?(\w+\.py)`", TEXTS["docs/architecture.md"]))
     there = {path.name for path in (ROOT / "consumer").rglob("*.py")} - {"__init__.py", "__main__.py"}
-    rooms = [ROOT / "consumer" / room for room in (".", "intake", "matching", "delivery", "sending")]
+    rooms = [ROOT / "consumer" / room for room in (".", "intake", "matching", "delivery", "ledger", "sending")]
     walked = {path.name for room in rooms for path in room.glob("*.py")} & there
     assert named <= there
     assert walked <= named
@@ -217,6 +256,32 @@ def test_command_lines_parse(page: str, words: list[str]) -> None:
     command.make_context("kafka-webhooks", list(words))
 
 
+def test_commands_table() -> None:
+    """The README has a line for each command, and no other."""
+    top: Any = typer.main.get_command(app)
+    leaves = set()
+    for name, command in top.commands.items():
+        leaves |= {f"{name} {each}" for each in command.commands} if hasattr(command, "commands") else {name}
+    assert {code(row[0])[0] for row in rows("README.md", "Commands")} == leaves
+
+
+def test_options_of_subscriptions() -> None:
+    """Each of a subscription's own settings is documented as the option that it is, and has a column."""
+    documented = {code(row[0])[0].split()[0] for row in rows("docs/operations.md", "Subscriptions")}
+    top: Any = typer.main.get_command(app)
+    options = {parameter.opts[0] for parameter in top.commands["subscriptions"].commands["add"].params}
+    columns = {f"--{column.name.replace('_', '-')}" for column in Base.metadata.tables["webhook_subscriptions"].columns}
+    assert documented == options & columns
+
+
+def test_variables_of_chaos() -> None:
+    """Those that are documented are read, and no other."""
+    read = "\n".join(path.read_text() for path in sorted((ROOT / "tests/chaos").glob("*.py")))
+    assert set(re.findall(r"CHAOS_[A-Z]+", TEXTS["CONTRIBUTING.md"])) == set(
+        re.findall(r'environ\.get\("(CHAOS_[A-Z]+)"', read)
+    )
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_commands_in_the_text_exist(page: str) -> None:
     """Each command and option that the text names, exists; each target of make too."""
@@ -237,153 +302,3 @@ def test_commands_in_the_text_exist(page: str) -> None:
                 command = command.commands[word]
             elif word.startswith("-"):
                 assert any(word in parameter.opts for parameter in command.params), span
-
-
-# SQL.
-
-BINDS: dict[str, object] = {
-    "url": "https://example.com/new",
-    "event_type": "user.created",
-    "id": 1,
-    "subscription_id": 1,
-    "webhook_id": "msg_0",
-    "new_secret": "new",
-    "in_a_day": NOW + timedelta(days=1),
-    "a_month_ago": NOW + timedelta(days=1),  # so that what is made here is old
-}
-STATEMENTS = [block for block in BLOCKS if block.info == "sql"]
-
-
-@pytest.fixture
-def filled(engine: Engine) -> Engine:
-    """A subscription with a secret, one of its deliveries exhausted (id 1) and one parked, and a payload left over."""
-    subscriptions.add(engine, "https://example.com/hooks", "user.created", "a secret")
-    events = [
-        Event(RecordId("users", 0, offset, 1), "user.created", f"msg_{offset}", b"{}", "application/json", None, None)
-        for offset in range(3)
-    ]
-    now = NOW.timestamp()
-    late = ledger.NewDelivery(events[0], 1, "https://example.com/hooks", 10, "exhausted", None, now, "status 500", 500)
-    ledger.park(engine, "webhooks", [late])
-    ledger.park(engine, "webhooks", [late._replace(event=events[1], attempt=1, status="parked", next_attempt_at=now)])
-    with engine.begin() as connection:
-        record = {"group_id": "webhooks", "topic": "users", "partition_no": 0, "record_offset": 2, "record_ts": 1}
-        connection.execute(insert(Payload).values(**record, event_type="t", webhook_id="msg_2"))
-        connection.execute(text("CREATE TABLE IF NOT EXISTS webhook_inbox (webhook_id VARCHAR(64) PRIMARY KEY)"))
-    return engine
-
-
-@pytest.mark.parametrize("block", STATEMENTS, ids=lambda block: f"{block.page}: {block.text[:40]}")
-def test_sql_runs(filled: Engine, block: Block) -> None:
-    """Each statement runs on the migrated tables and does something; Oracle's reader takes it too (the fixture)."""
-    statement = text(block.text)
-    if block.text.startswith("CREATE TABLE webhook_inbox"):
-        with filled.begin() as connection:
-            connection.execute(text("DROP TABLE webhook_inbox"))
-            connection.execute(statement)
-        return
-    if "enabled = 0" in block.text and block.text.startswith("SELECT"):
-        ledger.disable_subscription(filled, 1, "the receiver answered 410 Gone")
-    with filled.connect() as connection:
-        result = connection.execute(statement, {name: BINDS[name] for name in statement._bindparams})
-        assert result.all() if result.returns_rows else result.rowcount > 0
-        connection.rollback()
-
-
-def test_marked_sql_is_oracles() -> None:
-    """What only Oracle takes is read by Oracle's reader."""
-    found = [block for block in BLOCKS if block.info == "sql oracle"]
-    assert found
-    for block in found:
-        for statement in sqlglot.parse(block.text, dialect="oracle"):
-            assert statement is not None
-            assert not isinstance(statement, exp.Command), block
-
-
-def granted(grantee: str) -> set[tuple[str, str]]:
-    blocks = "".join(block.text for block in BLOCKS if block.info == "sql oracle")
-    return {
-        (action, table)
-        for actions, table in re.findall(rf"GRANT ([A-Z, ]+) ON (\w+) TO {grantee};", blocks)
-        for action in actions.split(", ")
-    }
-
-
-@pytest.fixture
-def used(engine: Engine) -> set[tuple[str, str]]:
-    """What the engine's statements do from now on, to which table: as SQLite's authorizer is told."""
-    found: set[tuple[str, str]] = set()
-    names = {sqlite3.SQLITE_READ: "SELECT", sqlite3.SQLITE_INSERT: "INSERT", sqlite3.SQLITE_DELETE: "DELETE"}
-    names |= {sqlite3.SQLITE_UPDATE: "UPDATE"}
-
-    def authorize(action: int, table: str | None, _column: str | None, _db: str | None, trigger: str | None) -> int:
-        if action in names and table and not table.startswith("sqlite_") and trigger is None:
-            found.add((names[action], table))
-        return sqlite3.SQLITE_OK
-
-    engine.dispose()
-    event.listen(engine, "connect", lambda connection, _: connection.set_authorizer(authorize))
-    return found
-
-
-def test_grants_of_a_worker(engine: Engine, used: set[tuple[str, str]]) -> None:
-    """A worker's account is granted what its statements need, and no more."""
-    subscriptions.add(engine, "https://a.example", "t")
-    used.clear()
-    schema.state(engine)
-    find_endpoints(engine, ["t"], (b"key",), str.encode)
-    stored = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
-    now = NOW.timestamp()
-    ledger.park(engine, "g", [ledger.NewDelivery(stored, 1, "https://a.example", 0, "parked", now, None, None, None)])
-    (row,) = ledger.due(engine, "g", {"t": [0]}, now, 1, (), (b"key",), str.encode)
-    ledger.next_due_at(engine, "g", {"t": [0]})
-    ledger.settled_keys(engine, "g", "t", 0, 0)
-    ledger.disable_subscription(engine, 1, "gone")
-    ledger.reconcile(engine, now)
-    ledger.record(engine, [ledger.AttemptResult(row.id, 0, "delivered", None, None, 200, now)])
-    ledger.prune(engine, "g", "t", 0, 2)
-    ledger.counts(engine, "g")
-    assert used == granted("webhooks_service")
-
-
-def test_grants_of_an_administrator(engine: Engine, used: set[tuple[str, str]]) -> None:
-    """The account of the API and of `subscriptions` is granted what its statements need, and no more."""
-    subscriptions.add(engine, "https://a.example", "t")
-    subscriptions.list_all(engine)
-    subscriptions.remove(engine, 1)
-    used.discard(("DELETE", "webhook_secrets"))  # by the foreign key's cascade, which needs no grant
-    assert used == granted("webhooks_admin")
-
-
-def test_adoption_by_the_dba(tmp_path: Path) -> None:
-    """The script that the documented command prints adopts a table that Alembic does not know."""
-    (block,) = [block for block in BLOCKS if "0001:head" in block.text]
-    path = tmp_path / "webhooks.db"
-    connection = sqlite3.connect(path)
-    connection.execute(
-        "CREATE TABLE webhook_subscriptions (id INTEGER PRIMARY KEY, url VARCHAR(255) NOT NULL,"
-        " event_type VARCHAR(50) NOT NULL, created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)"
-    )
-    connection.execute("INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a.example', 't')")
-    for line in block.text.splitlines():
-        connection.executescript(printed(shlex.split(line.partition(">")[0]), path))
-    assert connection.execute("SELECT id, url, enabled FROM webhook_subscriptions").fetchall() == [
-        (1, "https://a.example", 1)
-    ]
-    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(head(path),)]
-    connection.close()
-
-
-def printed(words: list[str], path: Path) -> str:
-    command = [sys.executable, "-m", "consumer", *words[1:]]
-    variables = environment({"DATABASE_URL": f"sqlite:///{path}"})
-    ran = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=True)
-    return ran.stdout
-
-
-def head(path: Path) -> str:
-    engine = database(path)
-    try:
-        return schema.state(engine).head
-    finally:
-        engine.dispose()

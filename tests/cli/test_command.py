@@ -13,8 +13,11 @@ from consumer import __version__
 from consumer.sending.signing import hex_signature, standard_signature
 from tests.processes import Command, Start
 
-COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "api"]
-SUBSCRIPTIONS = ["add", "list", "remove"]
+COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api"]
+GROUPS = {
+    "subscriptions": ["add", "list", "show", "enable", "disable", "remove"],
+    "deliveries": ["list", "show", "redeliver", "adopt"],
+}
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 LEAST = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
@@ -25,7 +28,9 @@ LEAST = {
 }
 
 
-@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["subscriptions", name] for name in SUBSCRIPTIONS])
+@pytest.mark.parametrize(
+    "words", [[name] for name in COMMANDS] + [[group, name] for group in GROUPS for name in GROUPS[group]]
+)
 def test_help_shows_an_example(command: Command, words: list[str]) -> None:
     """`--help` needs no settings, says what the command does and shows how it is used."""
     shown = command(*words, "--help")
@@ -33,13 +38,16 @@ def test_help_shows_an_example(command: Command, words: list[str]) -> None:
     assert re.search(rf"Examples?:\s.*kafka-webhooks {' '.join(words)}\b", shown.stdout, re.DOTALL)
 
 
-def test_help_lists_every_command(command: Command) -> None:
-    """The program's help, and the program without a word, list the commands; no line is cut."""
-    shown = command("--help")
+@pytest.mark.parametrize(
+    ("words", "names"), [([], [*COMMANDS, *GROUPS]), *(([group], names) for group, names in GROUPS.items())]
+)
+def test_help_lists_every_command(command: Command, words: list[str], names: list[str]) -> None:
+    """The program's help, and the program without a word, list the commands, so does a group's; no line is cut."""
+    shown = command(*words, "--help")
     assert shown.returncode == 0
-    assert all(re.search(rf"^  {name} ", shown.stdout, re.MULTILINE) for name in [*COMMANDS, "subscriptions"])
+    assert all(re.search(rf"^  {name} ", shown.stdout, re.MULTILINE) for name in names)
     assert not re.search(r"[a-z.]\.\.\.$", shown.stdout, re.MULTILINE)
-    assert command().returncode == 2
+    assert command(*words).returncode == 2
 
 
 def test_version_is_there_at_once(command: Command) -> None:
@@ -63,6 +71,20 @@ def test_version_is_there_at_once(command: Command) -> None:
         ["listen", "--secret", "whsec_?"],
         ["subscriptions"],
         ["subscriptions", "remove", "first"],
+        ["subscriptions", "add", "https://x", "a", "--ordering", "topic"],
+        ["deliveries"],
+        ["deliveries", "show", "first"],
+        ["deliveries", "list", "--status", "lost"],
+        ["deliveries", "list", "--since", "yesterday"],
+        ["deliveries", "redeliver"],
+        ["deliveries", "redeliver", "1", "--status", "held"],
+        ["deliveries", "redeliver", "--status", "delivered"],
+        ["deliveries", "adopt"],
+        ["replay"],
+        ["replay", "--subscription", "1"],
+        ["replay", "--since", "1h"],
+        ["replay", "--resume", "1", "--since", "1h"],
+        ["replay", "--subscription", "1", "--since", "1h", "--json"],
         ["migrate", "--revision", "0001:head"],
         ["check", "--what"],
     ],
@@ -72,12 +94,22 @@ def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
     ended = command(*words)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1 or words == ["subscriptions"]
+    assert len(ended.stderr.splitlines()) == 1 or words[0] in GROUPS.keys() & set(words[-1:])
 
 
 @pytest.mark.parametrize(
     "words",
-    [["run"], ["api"], ["migrate"], ["publish", "t", "{}"], ["listen"], ["subscriptions", "list"]],
+    [
+        ["run"],
+        ["api"],
+        ["migrate"],
+        ["publish", "t", "{}"],
+        ["listen"],
+        ["subscriptions", "list"],
+        ["deliveries", "list"],
+        ["deliveries", "adopt", "--from-group", "old"],
+        ["replay", "--resume", "1"],
+    ],
 )
 def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
     """Each setting that is missing is a line with its name and a right value."""
@@ -88,15 +120,37 @@ def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
         assert re.match(r"kafka-webhooks: [A-Z_]+ is not set\. .* For example: [A-Z_]+=.", line)
 
 
-@pytest.mark.parametrize("words", [["subscriptions", "add", "ftp://x", "a"], ["subscriptions", "add", "https://x", ""]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ftp://x", "a"],
+        ["https://x", ""],
+        ["https://x", "a", "--max-in-flight", "0"],
+        ["https://x", "a", "--rate-limit", "-1"],
+        ["https://x", "a", "--retry-schedule", "soon"],
+        ["https://x", "a", "--final-statuses", "200"],
+    ],
+)
 def test_a_subscription_that_cannot_work_is_2(command: Command, words: list[str]) -> None:
-    """A url or type that can never be delivered to is wrong usage, whatever the database's state."""
-    ended = command(*words, **LEAST)
+    """A url, type or limit that can never be delivered to is wrong usage, whatever the database's state."""
+    ended = command("subscriptions", "add", *words, **LEAST)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["migrate"], ["subscriptions", "list"], ["subscriptions", "add", "https://x", "a"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["migrate"],
+        ["subscriptions", "list"],
+        ["subscriptions", "add", "https://x", "a"],
+        ["subscriptions", "show", "1"],
+        ["subscriptions", "disable", "1"],
+        ["deliveries", "list"],
+        ["deliveries", "redeliver", "1"],
+        ["replay", "--resume", "1"],
+    ],
+)
 def test_an_absent_database_is_1(command: Command, words: list[str]) -> None:
     """A database that cannot be opened is one line, not a traceback."""
     ended = command(*words, **LEAST)

@@ -1,0 +1,249 @@
+"""`deliveries`, `subscriptions` and what `replay` refuses, on SQLite; nobody sends anything."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumer.cli.deliveries import State
+from consumer.event import Event, RecordId
+from consumer.ledger import store
+from consumer.ledger.rows import Failure, NewDelivery
+from consumer.matching import subscriptions
+from models import Status
+from tests.processes import Command
+
+GROUP = "webhooks"
+URL = "https://example.com/hook"
+AT = 1_700_000_000.0
+FAILED = Failure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
+
+
+@pytest.fixture
+def database(engine: Engine) -> dict[str, str]:
+    """Settings of a command: the database, and a Kafka where nobody listens."""
+    path = Path(str(engine.url.database))
+    return {
+        "DATABASE_URL": f"sqlite:///{path}",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "KAFKA_TOPICS": "t",
+    }
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "a", rate_limit=20, ordering="key")
+
+
+def keep(engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event_type: str = "a") -> None:
+    """Deliveries of records with these offsets: parked for long, or given up."""
+    rows = []
+    for offset in offsets:
+        event = Event(
+            RecordId("t", 2, offset, int(AT * 1000)), event_type, f"msg_{offset}", b'{"\xc3\xbc": 1}', "", None, None
+        )
+        row = NewDelivery(event, sub, URL, 1, "exhausted", None, FAILED, FAILED)
+        rows.append(row if status == "exhausted" else row._replace(status="parked", next_attempt_at=AT + 9e8))
+    store.park(engine, GROUP, rows, time.time())
+
+
+def states(engine: Engine) -> dict[int, str]:
+    with engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(text("SELECT id, status FROM webhook_deliveries"))}
+
+
+def test_the_states_are_the_models() -> None:
+    """The command line knows each, without their imports."""
+    assert {state.value for state in State} == {status.value for status in Status}
+
+
+def test_deliveries_are_listed_as_asked(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """Filters narrow, a limit says that there is more, and what a receiver said cannot drive the terminal."""
+    other = subscriptions.add(engine, URL, "b")
+    keep(engine, sub, range(3), "exhausted")
+    keep(engine, other, range(5, 7), "parked", event_type="b")
+    shown = command("deliveries", "list", **database)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    head, first, *_ = shown.stdout.splitlines()
+    assert head.split() == ["id", "status", "subscription", "event_type", "attempts", "next_attempt", "last_error"]
+    assert first.split()[:6] == ["1", "exhausted", "1", "a", "1", "-"]
+    assert "\\x1b" in first
+    assert "\x1b" not in shown.stdout
+
+    def ids(*options: str) -> list[int]:
+        listed = command("deliveries", "list", "--json", *options, **database)
+        return [item["id"] for item in json.loads(listed.stdout)]
+
+    assert ids("--status", "parked") == [4, 5]
+    assert ids("--status", "parked", "--status", "exhausted") == [1, 2, 3, 4, 5]
+    assert ids("--subscription", str(sub)) == [1, 2, 3]
+    assert ids("--event-type", "b", "--after", "4") == [5]
+    assert ids("--since", "1h") == [1, 2, 3, 4, 5]
+    assert ids("--until", "2020-01-01") == []
+    cut = command("deliveries", "list", "--limit", "2", **database)
+    assert (len(cut.stdout.splitlines()), cut.stderr.split(":")[0]) == (3, "there are more")
+    assert "--after 2" in cut.stderr
+    assert command("deliveries", "list", "--status", "held", **database).stderr == "no such deliveries are stored\n"
+
+
+def test_a_delivery_is_shown_whole(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """Its record, its receiver, its attempts and what was answered; its body only where that is asked for."""
+    keep(engine, sub, [7], "parked")
+    shown = command("deliveries", "show", "1", **database).stdout
+    assert "\x1b" not in shown
+    for line in (
+        "topic partition 2 offset 7",
+        "webhook id msg_7",
+        f"url {URL}",
+        "attempts 1",
+        "last status 503",
+        "first attempt 2023-11-14T22:13:25Z",
+        "record time 2023-11-14T22:13:20Z",
+        "retry schedule as in WEBHOOK_RETRY_SCHEDULE",
+    ):
+        words = line.replace("topic partition", "partition").split(" offset ")
+        assert all(part.split()[-1] in shown for part in words), line
+    assert "ü" not in shown
+    assert '{"ü": 1}' in command("deliveries", "show", "1", "--body", **database).stdout
+    found = json.loads(command("deliveries", "show", "1", "--body", "--json", **database).stdout)
+    assert (found["body"], found["status"], found["offset"]) == ('{"ü": 1}', "parked", 7)
+    assert "body" not in json.loads(command("deliveries", "show", "1", "--json", **database).stdout)
+    missing = command("deliveries", "show", "2", **database)
+    assert (missing.returncode, missing.stdout, len(missing.stderr.splitlines())) == (1, "", 1)
+
+
+def test_redelivery_marks_what_was_chosen(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """By options those given up, unless they name a status; by id each; and never what is of a removed subscription."""
+    gone = subscriptions.add(engine, URL, "b")
+    keep(engine, sub, range(3), "exhausted")
+    keep(engine, gone, range(5, 7), "exhausted", event_type="b")
+    subscriptions.remove(engine, gone)
+    nobody = command("deliveries", "redeliver", "--subscription", str(sub), **database)
+    assert (nobody.returncode, nobody.stdout) == (2, "")
+    assert "--yes" in nobody.stderr
+    by_id = command("deliveries", "redeliver", "2", "--no-wait", **database)
+    assert (by_id.returncode, by_id.stdout) == (0, "1 delivery marked; the workers send them\n")
+    assert states(engine) == {1: "exhausted", 2: "parked", 3: "exhausted", 4: "exhausted", 5: "exhausted"}
+    rest = command("deliveries", "redeliver", "--since", "1h", "--yes", "--no-wait", **database)
+    assert (rest.returncode, rest.stdout) == (0, "2 deliveries marked; the workers send them\n")
+    assert "2 deliveries skipped: their subscriptions were removed" in rest.stderr
+    none = command("deliveries", "redeliver", "4", "99", "--no-wait", **database)
+    assert (none.returncode, none.stdout) == (1, "")
+    assert "not marked: 4, 99" in none.stderr
+
+
+def test_what_is_held_is_told_and_is_1(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """Nobody waits for what waits for a person."""
+    keep(engine, sub, range(2), "exhausted")
+    subscriptions.set_enabled(engine, sub, False)
+    ended = command("deliveries", "redeliver", "1", "2", **database)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (1, "0 delivered, 2 held")
+    assert "subscriptions enable" in ended.stderr
+
+
+def test_adoption_moves_rows_and_tells_of_the_rest(
+    command: Command, database: dict[str, str], engine: Engine, sub: int
+) -> None:
+    """What the new group has stored itself stays, and is counted; a group does not adopt its own."""
+    keep(engine, sub, range(3), "parked")
+    database |= {"KAFKA_GROUP_ID": "new"}
+    nothing = command("deliveries", "adopt", "--from-group", "other", "--yes", **database)
+    assert (nothing.returncode, nothing.stderr) == (0, "the group other has no deliveries stored\n")
+    asked = command("deliveries", "adopt", "--from-group", GROUP, **database)
+    assert asked.returncode == 2
+    done = command("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
+    assert (done.returncode, done.stdout) == (0, "3 deliveries moved to new\n")
+    keep(engine, sub, range(4), "parked")
+    again = command("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
+    assert again.stdout.splitlines() == [
+        "1 delivery moved to new",
+        f"3 deliveries left with {GROUP}: new has stored the same itself",
+    ]
+    own = command("deliveries", "adopt", "--from-group", "new", "--yes", **database)
+    assert (own.returncode, len(own.stderr.splitlines())) == (2, 1)
+
+
+def test_a_subscription_has_its_own_ways(command: Command, database: dict[str, str]) -> None:
+    """Added with limits, shown with them, disabled with a reason, enabled again."""
+    options = ["--ordering", "key", "--max-in-flight", "3", "--rate-limit", "0.5"]
+    options += ["--retry-schedule", "1m,1h", "--final-statuses", "400,5xx"]
+    added = command("subscriptions", "add", URL, "a", *options, **database)
+    assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
+    found = json.loads(command("subscriptions", "show", "1", "--json", **database).stdout)
+    assert (found["ordering"], found["max_in_flight"], found["rate_limit"]) == ("key", 3, 0.5)
+    assert (found["retry_schedule"], found["final_statuses"]) == ("1m,1h", "400,5xx")
+    assert found["deliveries"] == {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0}
+    disabled = command("subscriptions", "disable", "1", "--reason", "moves", **database)
+    assert disabled.stdout == "subscription 1 is disabled\n"
+    assert "disabled: moves" in command("subscriptions", "list", **database).stdout
+    assert command("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
+    for word in ("show", "enable", "disable"):
+        missing = command("subscriptions", word, "2", **database)
+        assert (missing.returncode, missing.stdout, len(missing.stderr.splitlines())) == (1, "", 1)
+
+
+def test_what_is_stored_for_a_subscription_is_counted(
+    command: Command, database: dict[str, str], engine: Engine, sub: int
+) -> None:
+    """And enabling says how much was held."""
+    keep(engine, sub, range(3), "exhausted")
+    keep(engine, sub, [5], "parked")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET status = 'held' WHERE record_offset = 5"))
+        connection.execute(text("UPDATE webhook_subscriptions SET failing_since = '2026-01-02 03:04:05'"))
+    shown = command("subscriptions", "show", "1", **database).stdout
+    assert "failing since 2026-01-02T03:04:05Z" in shown.splitlines()[0]
+    counted = [line.split() for line in shown.splitlines()[-4:]]
+    assert counted == [["parked", "0"], ["blocked", "0"], ["held", "1"], ["exhausted", "3"]]
+    enabled = command("subscriptions", "enable", "1", **database).stdout
+    assert enabled == "subscription 1 is enabled; 1 delivery held for it go out within a minute\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--since", "2999-01-01"], "future"),
+        (["--since", "1h", "--until", "2h"], "not after --since"),
+        (["--since", "1h", "--event-type", "b"], "gets a"),
+        (["--since", "1h", "--rate", "21"], "its limit is 20 a second"),
+        (["--since", "1h", "--rate", "0"], "--rate"),
+    ],
+)
+def test_a_replay_that_cannot_be_meant_is_2(
+    command: Command, database: dict[str, str], sub: int, words: Sequence[str], says: str
+) -> None:
+    """And the line says what to change, before Kafka is asked."""
+    ended = command("replay", "--subscription", str(sub), *words, "--yes", **database)
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
+    assert says in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--subscription", "2", "--since", "1h"], "there is no subscription 2"),
+        (["--subscription", "1", "--since", "1h"], "subscriptions enable 1"),
+        (["--resume", "7"], "there is no replay 7"),
+        (["--resume", "1"], "KAFKA_GROUP_ID"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_1(
+    command: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
+) -> None:
+    """Nothing is stored for whom is gone or disabled, or for another group's workers."""
+    subscriptions.set_enabled(engine, sub, False)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO webhook_replays (group_id, subscription_id, since_at, until_at, rate, positions) "
+                "VALUES ('other', 1, '2026-01-01', '2026-01-02', 1, '[]')"
+            )
+        )
+    began = time.monotonic()
+    ended = command("replay", *words, "--yes", **database)
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
+    assert says in ended.stderr
+    assert time.monotonic() - began < 10

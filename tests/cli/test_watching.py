@@ -1,0 +1,112 @@
+"""Waiting for deliveries: what is asked, what is said, and how it ends."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+import typer
+
+from consumer.cli.watching import BLOCK, STALLED, States, states_of, summary, watch
+
+
+class Clock:
+    """Moves only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def over_time(clock: Clock, *steps: tuple[float, dict[str, int]]) -> States:
+    """From so many seconds on, these states."""
+    begin = clock()
+    return lambda: Counter([states for at, states in steps if clock() - begin >= at][-1])
+
+
+def follow(look: States, clock: Clock, next_at: Callable[[], float | None] = lambda: None) -> None:
+    watch(look, next_at, clock=clock, now=clock, sleep=clock.sleep)
+
+
+def test_it_ends_when_all_are_delivered(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a line that says so; where there is no terminal, with one each ten seconds before."""
+    clock = Clock()
+    look = over_time(clock, (0, {"parked": 3}), (15, {"parked": 1, "delivered": 2}), (25, {"delivered": 3}))
+    follow(look, clock)
+    shown = capsys.readouterr()
+    assert shown.out == "3 delivered\n"
+    assert shown.err.splitlines() == ["0 delivered, 3 still owed", "2 delivered, 1 still owed"]
+
+
+@pytest.mark.parametrize("state", ["exhausted", "held"])
+def test_what_was_not_delivered_is_1(capsys: pytest.CaptureFixture[str], state: str) -> None:
+    """Given up, or held until a person enables the subscription."""
+    clock = Clock()
+    with pytest.raises(typer.Exit) as ended:
+        follow(over_time(clock, (0, {"blocked": 2}), (3, {state: 1, "delivered": 1})), clock)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().out == f"1 delivered, 1 {state}\n"
+
+
+@pytest.mark.parametrize(
+    ("due_in", "says"),
+    [(None, "is a worker running?"), (-10.0, "is a worker running?"), (600.0, "the next attempt is due at 2023-")],
+)
+def test_nothing_moves(capsys: pytest.CaptureFixture[str], due_in: float | None, says: str) -> None:
+    """After half a minute it is said why, once: no worker, or nothing due yet."""
+    clock = Clock()
+    look = over_time(clock, (0, {"parked": 2}), (2.5 * STALLED, {"delivered": 2}))
+    follow(look, clock, lambda: None if due_in is None else clock() + due_in)
+    assert len([line for line in capsys.readouterr().err.splitlines() if says in line]) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
+    """It says that the workers go on; afterwards signals do what they did."""
+    before = signal.getsignal(number)
+    clock = Clock()
+
+    def look() -> Counter[str]:
+        if clock() > 1_700_000_005:
+            os.kill(os.getpid(), number)
+        return Counter(parked=1)
+
+    follow(look, clock)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (
+        "0 delivered, 1 still owed\n",
+        "no longer watching; the workers go on with what is left\n",
+    )
+    assert signal.getsignal(number) is before
+
+
+def test_what_has_ended_is_not_asked_again() -> None:
+    """A block of which all are delivered or given up keeps its count."""
+    asked: list[Sequence[int]] = []
+    states = dict.fromkeys(range(2 * BLOCK), "parked")
+
+    def ask(block: Sequence[int]) -> Counter[str]:
+        asked.append(block)
+        return Counter(states[each] for each in block)
+
+    look = states_of(sorted(states), ask)
+    assert look() == {"parked": 2 * BLOCK}
+    states |= dict.fromkeys(range(BLOCK), "delivered") | {0: "exhausted"}
+    assert look() == {"parked": BLOCK, "delivered": BLOCK - 1, "exhausted": 1}
+    asked.clear()
+    assert look() == {"parked": BLOCK, "delivered": BLOCK - 1, "exhausted": 1}
+    assert asked == [list(range(BLOCK, 2 * BLOCK))]
+
+
+def test_a_summary_names_what_there_is() -> None:
+    """Delivered always, the others where they are."""
+    assert summary(Counter()) == "0 delivered"
+    assert summary(Counter(delivered=1200, exhausted=1, held=2, parked=3, blocked=4)) == (
+        "1,200 delivered, 1 exhausted, 2 held, 7 still owed"
+    )

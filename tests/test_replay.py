@@ -1,0 +1,287 @@
+"""A replay's pace and its steps: on a real Kafka and a real database, with a clock that is moved."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
+
+from consumer.intake.log_reader import LogReader
+from consumer.ledger import replays
+from consumer.ledger.replays import Replay
+from consumer.matching import subscriptions
+from consumer.matching.subscriptions import Subscribed
+from consumer.replay import AHEAD, BATCH, Pace, Progress, Survey, default_rate, run, survey
+from tests.kafka_kit import Kafka
+
+NOW = 1_700_000_000.0
+URL = "https://example.com/hook"
+
+
+class Clock:
+    """Moves only while somebody sleeps. `slept` is for how long in all."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.slept = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+
+@given(
+    rate=st.floats(0.001, 100_000),
+    steps=st.lists(st.tuples(st.floats(0, 100), st.integers(0, 50)), max_size=20),
+)
+def test_a_pace_spaces_and_never_hurries(rate: float, steps: list[tuple[float, int]]) -> None:
+    """Due times are at least 1/rate apart, never past, and within ten seconds as long as there is room."""
+    pace, now, last = Pace(rate), NOW, -math.inf
+    for passed, wanted in steps:
+        now += passed
+        for _ in range(min(wanted, pace.room(now))):
+            due = pace.due(now)
+            assert now <= due <= now + AHEAD + 1e-6
+            assert due - last >= 1 / rate - 1e-6
+            last = due
+
+
+@given(rate=st.floats(0.001, 100_000))
+def test_a_pace_gets_on(rate: float) -> None:
+    """There is always room for the first, and again for one when its time is near."""
+    pace = Pace(rate)
+    assert pace.room(NOW) >= 1
+    for _ in range(min(pace.room(NOW), 1000)):
+        pace.due(NOW)
+    assert pace.room(NOW + 1 / rate + AHEAD) >= 1
+
+
+def test_a_tenth_of_the_limit_is_taken() -> None:
+    """And a fixed rate where there is no limit; never nothing."""
+    assert (default_rate(50.0), default_rate(None), default_rate(0.001)) == (5.0, 100.0, 0.001)
+
+
+@pytest.fixture
+def kafka(kafka_bootstrap: str) -> Kafka:
+    return Kafka(kafka_bootstrap, real=True)
+
+
+@pytest.fixture
+def receiver(engine: Engine) -> Subscribed:
+    found = subscriptions.get(engine, subscriptions.add(engine, URL, "a"))
+    assert found is not None
+    return found
+
+
+def write(kafka: Kafka, topic: str, types: str) -> None:
+    """A record of each type, a letter each; `!` is no event."""
+    values = [f'{{"type": "{each}", "n": {n}}}'.encode() if each != "!" else b"{" for n, each in enumerate(types)]
+    kafka.write(topic, values)
+
+
+Open = Callable[..., tuple[Replay, LogReader]]
+
+
+@pytest.fixture
+def begin(engine: Engine, kafka: Kafka, receiver: Subscribed) -> Iterator[Open]:
+    """Notes a replay of all that a topic holds, or takes one up again; gives it with a reader."""
+    readers = []
+
+    def make(topic: str = "", *, rate: float = 100.0, again: int = 0) -> tuple[Replay, LogReader]:
+        reader = LogReader(kafka.settings())
+        readers.append(reader)
+        if not again:
+            spans = reader.spans(reader.partitions([topic]), 0, None)
+            again = replays.create(engine, "webhooks", receiver.id, 0, NOW, None, rate, spans)
+        found = replays.load(engine, again)
+        assert found is not None
+        return found, reader
+
+    yield make
+    for reader in readers:
+        reader.__exit__(None, None, None)
+
+
+def stored(engine: Engine) -> list[tuple[int, float]]:
+    """Offset and due time, after NOW, of the rows of replays; nothing of them has been tried."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT record_offset, (julianday(next_attempt_at) - 2440587.5) * 86400 - :now FROM webhook_deliveries "
+                "WHERE status = 'parked' AND attempt = 0 AND replay > 0 AND order_key IS NULL ORDER BY record_offset"
+            ),
+            {"now": NOW},
+        )
+        return [(row[0], row[1]) for row in rows]
+
+
+@pytest.mark.kafka
+def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """Only the subscription's type, with its original place, evenly spaced; what is no event is counted."""
+    topic = kafka.topic()
+    write(kafka, topic, "abaa!a")
+    replay, reader = begin(topic, rate=2.0)
+    clock = Clock()
+    *_, last = run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep)
+    assert last == Progress(6, 4, 1, finished=True)
+    rows = stored(engine)
+    assert [offset for offset, _ in rows] == [0, 2, 3, 5]
+    assert [round(due, 1) for _, due in rows] == [0.0, 0.5, 1.0, 1.5]
+    found = replays.load(engine, replay.id)
+    assert found is not None
+    assert (found.matched, found.finished_at, found.spans[0].begin) == (4, clock.now, 6)
+
+
+@pytest.mark.kafka
+def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """Never more than ten seconds' worth, in batches of at most 500; the rest waits in Kafka."""
+    topic = kafka.topic()
+    write(kafka, topic, "a" * 4000)
+    replay, reader = begin(topic, rate=200.0)
+    clock, before = Clock(), 0
+    for step in run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep):
+        assert step.matched <= (clock.now - NOW + AHEAD) * 200 + 1
+        assert step.matched - before <= BATCH
+        before = step.matched
+    assert before == 4000
+    assert 9.0 < clock.slept < 12.0
+    dues = sorted(due for _, due in stored(engine))
+    assert all(later - earlier > 0.0045 for earlier, later in pairwise(dues))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("way", ["asked to stop", "killed in a transaction"])
+def test_an_interrupted_replay_goes_on_where_it_stopped(
+    engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open, way: str
+) -> None:
+    """Every matching record is stored once, none is left out, and the count goes on."""
+    topic = kafka.topic()
+    write(kafka, topic, "ab" * 1500)
+    replay, reader = begin(topic, rate=10_000.0)
+    clock, seen = Clock(), [0]
+    steps = run(engine, replay, receiver, reader, lambda: seen[-1] >= 500, clock=clock, sleep=clock.sleep)
+    if way == "asked to stop":
+        for step in steps:
+            seen.append(step.matched)  # noqa: PERF401 (the condition to stop looks at it)
+    else:
+        next(steps)
+        with killed_before(engine, "UPDATE webhook_replays"), pytest.raises(KeyboardInterrupt):
+            next(steps)
+    halfway = len(stored(engine))
+    assert 0 < halfway < 1500
+    again, other = begin(again=replay.id)
+    assert (again.matched, again.finished_at) == (halfway, None)
+    *_, last = run(engine, again, receiver, other, lambda: False, clock=clock, sleep=clock.sleep)
+    assert (last.matched, last.finished) == (1500, True)
+    assert [offset for offset, _ in stored(engine)] == list(range(0, 3000, 2))
+
+
+@contextmanager
+def killed_before(engine: Engine, beginning: str) -> Iterator[None]:
+    """The process dies before the statement that begins so, inside of its transaction."""
+
+    def die(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith(beginning):
+            raise KeyboardInterrupt
+
+    event.listen(engine, "before_cursor_execute", die)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", die)
+
+
+@pytest.mark.kafka
+def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """It is said once, and the batch is stored when the database is back."""
+    topic = kafka.topic()
+    write(kafka, topic, "aaa")
+    replay, reader = begin(topic)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE webhook_replays RENAME TO away"))
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.slept > 30 and not back:
+            back.append(True)
+            with engine.begin() as connection:
+                connection.execute(text("ALTER TABLE away RENAME TO webhook_replays"))
+
+    back: list[bool] = []
+    with capture_logs() as logs:
+        *_, last = run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=sleep)
+    assert (last.matched, last.finished) == (3, True)
+    assert [line["event"] for line in logs if "database" in line["event"]] == [
+        "the database does not answer; the replay waits"
+    ]
+
+
+@pytest.mark.kafka
+def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """What is not stored is not counted as read: it comes when the replay is taken up."""
+    topic = kafka.topic()
+    write(kafka, topic, "aaa")
+    replay, reader = begin(topic)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE webhook_deliveries RENAME TO away"))
+    clock = Clock()
+    assert list(run(engine, replay, receiver, reader, lambda: clock.slept > 5, clock=clock, sleep=clock.sleep)) == []
+    found = replays.load(engine, replay.id)
+    assert found is not None
+    assert (found.spans[0].begin, found.matched) == (0, 0)
+
+
+@pytest.mark.kafka
+def test_a_mistake_of_ours_is_not_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """What no waiting mends is raised."""
+    topic = kafka.topic()
+    write(kafka, topic, "a")
+    replay, reader = begin(topic)
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE TRIGGER no BEFORE INSERT ON webhook_deliveries BEGIN SELECT RAISE(ABORT, 'no'); END")
+        )
+    with pytest.raises(IntegrityError):
+        list(run(engine, replay, receiver, reader, lambda: False, clock=Clock(), sleep=Clock().sleep))
+
+
+@pytest.mark.kafka
+def test_a_survey_counts_and_stores_nothing(engine: Engine, kafka: Kafka, begin: Open) -> None:
+    """By event type, with the times of the first and the last."""
+    topic = kafka.topic()
+    write(kafka, topic, "aba!")
+    replay, reader = begin(topic)
+    found = Survey()
+    *_, read = survey(reader, replay.spans, 0, found)
+    assert (read, found.undecodable) == (4, 1)
+    assert {name: tally.records for name, tally in found.types.items()} == {"a": 2, "b": 1}
+    assert found.types["a"].first <= found.types["b"].first <= found.types["a"].last
+    assert stored(engine) == []
+
+
+@pytest.mark.kafka
+def test_an_event_is_stored_as_a_worker_would_have_sent_it(
+    engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
+) -> None:
+    """The id that its producer gave, its bytes, its key, its content type."""
+    topic = kafka.topic()
+    body = json.dumps({"ü": 1}, ensure_ascii=False).encode()
+    kafka.write(topic, [body], headers=[("event-type", b"a"), ("event-id", b"e-1"), ("content-type", b"text/x")])
+    replay, reader = begin(topic)
+    clock = Clock()
+    list(run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep))
+    with engine.connect() as connection:
+        row = connection.execute(text("SELECT webhook_id, body, record_key, content_type FROM webhook_payloads")).one()
+    assert row[0].startswith("msg_")
+    assert tuple(row[1:]) == (body, b"key", "text/x")
