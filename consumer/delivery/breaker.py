@@ -4,13 +4,13 @@
       ▲                                                         ▲ ▲                                    │
       │                                                         │ └────────── the probe fails ─────────┤
       └── the window is wider than the lane ── slow start ──────┘                                      │
-                                                   ▲  (as closed)                                      │
+                                                   ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
 Times are monotonic seconds and come with the call. The caller decides what counts (`Failed.unavailable`) and keeps no
 more requests open than `window` says. A result names the time at which its request was started: one that was started
-before the last probe could be tells nothing new, and is ignored. So a request that is cancelled needs no word either:
-the next one is the probe.
+before the last probe could be, or before the window was last halved, tells nothing new, and is ignored. So a request
+that is cancelled needs no word either: the next one is the probe.
 
 A breaker without failures holds nothing and counts nothing. Counting begins with a failure, so that successes from
 before an outage do not put off its being noticed.
@@ -27,6 +27,7 @@ STRETCH = 0.2  # the random part, so that receivers behind one broken proxy are 
 LONGEST_ASKED = 600.0  # seconds; the most that a Retry-After keeps open: it may be about one event alone
 STEP = 1.0  # seconds that slow start looks at before it changes the window
 TOLERATED = 5  # one failure in so many answers does not hold slow start back: some receivers always have a few
+CREEP = 8  # by such a part of the window it grows near what the receiver can take: about six seconds to double
 MEMORY = 600.0  # seconds without a failure or a probe after which what is known is worth nothing
 
 
@@ -61,29 +62,44 @@ class _Recent:
 
 
 class _SlowStart:
-    """A window that doubles each second in which it was used up and few failed, and halves where more did."""
+    """A window that grows each second in which it was used up and few failed, and is halved where too many did.
 
-    __slots__ = ("_bad", "_good", "_looks_at", "since", "window")
+    It doubles until it is halved for the first time, and creeps from then on: what the receiver can take is near. A
+    receiver that took some since the last time and then fails is asked for too much, rather than down.
+    """
+
+    __slots__ = ("_answered", "_bad", "_good", "_halved", "_looks_at", "since", "window")
 
     def __init__(self, now: float, since: float) -> None:
-        self.since = since  # requests started before are of the time before it opened
+        self.since = since  # requests started before are of the time before it opened, or of a wider window
         self.window = 1
         self._looks_at = now + STEP
         self._good = self._bad = 0
+        self._answered = self._halved = False
 
-    def add(self, now: float, *, failed: bool) -> None:
+    def add(self, now: float, *, failed: bool, broken: bool) -> bool:
+        """Take note of a result, with which the receiver looks `broken` or not. Whether the window was halved."""
         if failed:
             self._bad += 1
         else:
             self._good += 1
-        if now < self._looks_at:
-            return
-        if self._bad * TOLERATED > self._bad + self._good:
-            self.window = max(1, self.window // 2)
-        elif self._good >= self.window:
-            self.window *= 2
-        else:  # hardly used: nothing shows that the receiver can take more
-            return
+            self._answered = True
+        many_failed = self._bad * TOLERATED > self._bad + self._good
+        looks = now >= self._looks_at
+        if (broken or (looks and many_failed)) and self._answered and self.window > 1:
+            self.window //= 2
+            self.since = now
+            self._answered, self._halved = False, True
+            self._step(now)
+            return True
+        if looks and many_failed:
+            self._step(now)
+        elif looks and self._good >= self.window:  # else nothing shows that the receiver can take more
+            self.window += max(1, self.window // CREEP) if self._halved else self.window
+            self._step(now)
+        return False
+
+    def _step(self, now: float) -> None:
         self._looks_at = now + STEP
         self._good = self._bad = 0
 
@@ -137,8 +153,9 @@ class Breaker:
                 self._forget()
         elif started >= slow_start.since:
             recent.add(now, failed=False)
-            slow_start.add(now, failed=False)
-            if slow_start.window > most or now >= self._failed_at + MEMORY:
+            if slow_start.add(now, failed=False, broken=False):
+                self._recent = _Recent(now)
+            elif slow_start.window > most or now >= self._failed_at + MEMORY:
                 self._forget()
 
     def failed(self, now: float, started: float, retry_after: float | None = None) -> bool:
@@ -153,12 +170,14 @@ class Breaker:
         elif slow_start is not None and started < slow_start.since:
             return False
         else:
-            self._recent = self._recent or _Recent(now)
-            self._recent.add(now, failed=True)
-            if slow_start is not None:
-                slow_start.add(now, failed=True)
             self._failed_at = now
-            if not self._recent.broken():
+            self._recent = recent = self._recent or _Recent(now)
+            recent.add(now, failed=True)
+            broken = recent.broken()
+            if slow_start is not None and slow_start.add(now, failed=True, broken=broken):
+                self._recent = _Recent(now)
+                return False
+            if not broken:
                 return False
         stays = self._open_for * (1 + STRETCH * self._random())
         self.open_until = now + max(stays, min(retry_after or 0.0, LONGEST_ASKED))

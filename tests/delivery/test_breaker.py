@@ -250,7 +250,7 @@ def test_a_receiver_that_cannot_take_it_keeps_a_small_window() -> None:
     at_work.run(120)
     settled = [window for window in at_work.windows[1000:] if window is not None]
     assert len(settled) == len(at_work.windows) - 1000
-    assert max(settled) == 32
+    assert max(settled) == 27  # of more than 25, over a fifth fails
     assert sum(settled) / len(settled) >= 15
 
 
@@ -263,21 +263,53 @@ def test_a_few_failures_do_not_hold_slow_start_back(share: float) -> None:
     assert at_work.windows[-1] is None
 
 
+def widened(to: int) -> tuple[Breaker, float]:
+    """A breaker in slow start whose window has just grown to so many, and the time."""
+    made, now = probed(), 1.0
+    while (window := made.window(now)) != to:
+        now += 1
+        for _ in range(window or 0):
+            made.succeeded(now, now, MOST)
+    return made, now
+
+
 def test_failures_in_slow_start_halve_the_window() -> None:
     """More than one in five within a second: half as many from then on, and never fewer than one."""
-    made = probed()
-    now = 1.0
-    for window in (1, 2, 4):
-        now += 1
-        for _ in range(window):
-            made.succeeded(now, now, MOST)
-    assert made.window(now) == 8
+    made, now = widened(8)
     for left in (4, 2, 1, 1):
         now += 1
         for _ in range(3):
             made.succeeded(now - 0.5, now - 0.5, MOST)
         assert not made.failed(now, now)
         assert made.window(now) == left
+
+
+def test_a_receiver_asked_for_too_much_is_not_taken_for_down() -> None:
+    """Ten failures in a row halve the window of one that has answered since; those under way then count for nothing."""
+    made, now = widened(64)
+    made.succeeded(now + 0.1, now, MOST)
+    for _ in range(63):
+        assert not made.failed(now + 0.2, now)
+    assert made.window(now + 0.2) == 32
+    for _ in range(9):
+        assert not made.failed(now + 0.3, now + 0.2)
+    assert made.failed(now + 0.3, now + 0.2), "with less, nothing was answered: it is down"
+
+
+def test_a_halved_window_creeps() -> None:
+    """What the receiver can take is near: an eighth more each second in which it was used up."""
+    made, now = widened(64)
+    for _ in range(10):
+        made.failed(now, now)
+    windows = []
+    for _ in range(6):
+        now += 1
+        window = made.window(now)
+        assert window is not None
+        windows.append(window)
+        for _ in range(window):
+            made.succeeded(now, now, MOST)
+    assert windows == [32, 36, 40, 45, 50, 56]
 
 
 def test_opening_again_in_slow_start_stays_open_for_longer() -> None:
@@ -324,36 +356,45 @@ class Plain:
         self.first_bucket = 0.0
         self.step: list[bool] = []
         self.step_began = self.open_until = 0.0
-        self.openings = self.doublings = 0
+        self.openings = 0
+        self.slow = 1
+        self.since = 0.0  # a result of what was started before counts for nothing
+        self.halved = self.answered = False
 
     def result(self, now: float, started: float, *, failed: bool) -> None:
-        if self.state != "closed" and started < self.open_until:
+        if self.state != "closed" and started < self.since:
             return
         if self.state == "open":
             if failed:
                 self.trip(now)
             else:
-                self.state, self.doublings, self.step, self.step_began = "slow start", 0, [], now
+                self.state, self.slow, self.halved, self.answered = "slow start", 1, False, False
+                self.step, self.step_began = [], now
             return
         self.row.append(failed)
         self.count(now, failed=failed)
+        failures = sum(each for _, each in self.counted)
+        broken = failed and (self.row[-10:] == [True] * 10 or 50 <= len(self.counted) <= 2 * failures)
         if self.state == "slow start":
             self.step.append(failed)
-            self.take_step(now)
-        failures = sum(each for _, each in self.counted)
-        if failed and (self.row[-10:] == [True] * 10 or 50 <= len(self.counted) <= 2 * failures):
+            self.answered = self.answered or not failed
+            over = sum(self.step) > len(self.step) / 5
+            late = now >= self.step_began + 1
+            if self.answered and self.slow > 1 and (broken or (late and over)):
+                self.slow //= 2
+                self.since, self.halved, self.answered = now, True, False
+                self.row, self.counted, self.first_bucket = [], [], now
+                self.step, self.step_began = [], now
+                return
+            if late and (over or self.step.count(False) >= self.slow):
+                self.slow += 0 if over else max(1, self.slow // 8) if self.halved else self.slow
+                self.step, self.step_began = [], now
+        if broken:
             self.trip(now)
-        elif not failed and self.state == "slow start" and 2**self.doublings > MachineOfBreaker.MOST:
+        elif not failed and self.state == "slow start" and self.slow > MachineOfBreaker.MOST:
             self.state, self.openings, self.row, self.counted = "closed", 0, [], []
         elif self.state == "closed" and not failures:
             self.counted = []
-
-    def take_step(self, now: float) -> None:
-        many_failed = sum(self.step) > len(self.step) / 5
-        used = self.step.count(False) >= 2**self.doublings
-        if now >= self.step_began + 1 and (many_failed or used):
-            self.doublings = max(0, self.doublings - 1) if many_failed else self.doublings + 1
-            self.step, self.step_began = [], now
 
     def count(self, now: float, *, failed: bool) -> None:
         if self.state == "closed" and not self.counted:
@@ -368,13 +409,13 @@ class Plain:
     def trip(self, now: float) -> None:
         self.row, self.counted, self.first_bucket = [], [], now
         self.state = "open"
-        self.open_until = now + min(2**self.openings, 60)
+        self.open_until = self.since = now + min(2**self.openings, 60)
         self.openings += 1
 
     def window(self, now: float) -> int | None:
         if self.state == "open":
             return int(now >= self.open_until)
-        return 2**self.doublings if self.state == "slow start" else None
+        return self.slow if self.state == "slow start" else None
 
 
 class MachineOfBreaker(RuleBasedStateMachine):
