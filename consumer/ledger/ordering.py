@@ -45,7 +45,7 @@ _UNBLOCK = (
         ~_earlier(Status.PARKED),
         ~_earlier(Status.HELD),
     )
-    .values(status=Status.PARKED, next_attempt_at=_NOW, updated_at=_NOW)
+    .values(status=Status.PARKED, updated_at=_NOW)  # due as it is: at once, unless it has been tried and has to wait
 )
 _BLOCK = (
     update(ParkedDelivery)
@@ -59,7 +59,7 @@ _BLOCK = (
 
 
 def normalise(connection: Connection, group: str, pairs: Collection[Pair], now: float) -> None:
-    """Of what is open of each pair, the first in the log is not blocked (it is due now), a later one not parked."""
+    """Of what is open of each pair, the first in the log is not blocked, a later one not parked."""
     if not pairs:
         return
     binds = [

@@ -64,7 +64,21 @@ def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: i
         free = store.record(engine, GROUP, [result(row, end)])  # type: ignore[arg-type]  # one of two
         assert free == ({pair(sub)} if offset == 2 else frozenset())
         due_at = [next_one.next_attempt_at for next_one in deliveries.find(engine, statuses=("parked",), limit=9)]
-        assert due_at == ([] if offset == 2 else [2000.0])
+        assert due_at == ([] if offset == 2 else [100.0])  # as it was stored
+
+
+def test_one_that_was_tried_keeps_its_next_attempt(engine: Engine, sub: int) -> None:
+    """Blocked by one that goes again before it, it is due when its receiver said, not when that one has ended."""
+    park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
+    park(engine, ordered(2, sub, attempt=1, next_attempt_at=9000.0))
+    (given_up,) = deliveries.find(engine, statuses=("exhausted",), limit=9)
+    assert list(deliveries.redeliver(engine, deliveries.Selection([given_up.id]), 2000.0))
+    assert states(engine) == {1: "parked", 2: "blocked"}
+    (row,) = find(engine, 3000.0)
+    store.record(engine, GROUP, [result(row, "delivered")])
+    assert states(engine)[2] == "parked"
+    assert find(engine, 8999.0) == []
+    assert [row.event.record.offset for row in find(engine, 9000.0)] == [2]
 
 
 def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: Engine, sub: int) -> None:
