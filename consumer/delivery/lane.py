@@ -29,6 +29,7 @@ class Lane:
     __slots__ = (
         "breaker",
         "capacity",
+        "connects",
         "endpoint",
         "held",
         "held_bytes",
@@ -55,6 +56,7 @@ class Lane:
     def serve(self, endpoint: Endpoint, share: float, now: float) -> None:
         """Send to this endpoint from now on; what cannot become a request is kept as the error that it is."""
         self.endpoint = endpoint
+        self.connects = endpoint.url[:6].lower() == "https:"  # as the last request did: each opens a TLS connection
         self.prepared: PreparedRequest | RequestException
         try:
             self.prepared = prepare(endpoint)

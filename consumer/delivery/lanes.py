@@ -1,10 +1,12 @@
 """What may start now: one lane for each subscription, so that a bad receiver fills its own lane and no other.
 
-Two bounds keep lanes apart. A lane takes at most as many slots as are still free, so the first hung receiver holds half
-of them, the second a quarter, and the next receiver still finds one. A lane queues a bounded number of deliveries; when
-it is full, a receiver that takes them quickly is waited for, and any other is not: its further deliveries are stored in
-the database, so that the partition goes on. Of a pair (the deliveries of one key to a subscription that asked for
-order) one is queued, open or waiting at a time, and the others stand in a chain behind it. No I/O; times are monotonic.
+Three bounds keep lanes apart. A lane takes at most as many slots as are still free, so that N busy ones hold 1/(N + 1)
+each and leave as much; and lanes of which nothing ends take from one half of the slots only, so that any number of hung
+receivers leaves the other half. One turn opens few new TLS connections. A lane queues a bounded number of deliveries;
+when it is full, a receiver that takes them quickly is waited for, and any other is not: its further deliveries are
+stored in the database, so that the partition goes on. Of a pair (the deliveries of one key to a subscription that asked
+for order) one is queued, open or waiting at a time, and the others stand in a chain behind it. No I/O; times are
+monotonic.
 """
 
 from collections import deque
@@ -21,7 +23,8 @@ from consumer.ledger.rows import Pair
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB
 ALL_BYTES = 128 * 2**20
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
-STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for; several turns under load
+STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
+NEW_CONNECTIONS = 8  # TLS, in one turn: 0.65 ms of CPU each, 5 ms that all others wait
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
 
@@ -45,10 +48,11 @@ class Lanes:
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
         self._ready: deque[Lane] = deque()  # have something queued, in turn
-        self._blocked: list[Lane] = []  # the same, but over their share of slots until something finishes
+        self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by due time
         self._chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
+        self._connections = NEW_CONNECTIONS  # that this turn may still open
         self._tie = count()
         self._most = IDLE_LANES
 
@@ -125,8 +129,11 @@ class Lanes:
         heappush(self._waiting, (due, next(self._tie), delivery))
 
     def wake(self, now: float) -> None:
-        """Queue what has waited long enough, ahead of what was never tried; a full lane with retries is a slow one."""
+        """Begin a turn: queue what has waited long enough, ahead of what was never tried; a lane full of it is slow."""
         self._now = now
+        if not self._connections:
+            self._connections = NEW_CONNECTIONS
+            self._unblock()
         while self._waiting and self._waiting[0][0] <= now:
             delivery = heappop(self._waiting)[2]
             delivery.lane.queue.appendleft(delivery)
@@ -145,7 +152,11 @@ class Lanes:
             if free <= 0:
                 return None
             lane = ready[0]
-            if lane.in_flight >= free:
+            if (
+                lane.in_flight >= free
+                or (lane.in_flight >= max(1, free - self.slots // 2) and now - lane.moved_at >= STILL)
+                or (lane.connects and not self._connections)
+            ):
                 self._blocked.append(ready.popleft())
                 continue
             if lane.limit is not None or lane.pace is not None or lane.breaker.window(now) is not None:
@@ -155,6 +166,8 @@ class Lanes:
                     continue
                 if lane.pace is not None:
                     lane.pace.take(now)
+            if lane.connects:
+                self._connections -= 1
             delivery = lane.queue.popleft()
             self._hold(delivery, -1)
             lane.in_flight += 1
@@ -169,7 +182,7 @@ class Lanes:
 
     def ready(self) -> bool:
         """`next` may have something to give."""
-        return bool(self._ready) and self.in_flight < self.slots
+        return bool(self._ready or (self._blocked and not self._connections)) and self.in_flight < self.slots
 
     def finished(self, lane: Lane) -> None:
         """A delivery that `next` gave has ended, however it did."""
@@ -178,9 +191,7 @@ class Lanes:
         self.in_flight -= 1
         if lane.queue:
             self._list(lane)
-        if self._blocked:
-            self._ready.extend(self._blocked)
-            self._blocked.clear()
+        self._unblock()
 
     def go_on(self, pair: Pair) -> None:
         """The one of this pair that was under way is done with: the next may go. None is left where it was cut off."""
@@ -229,6 +240,11 @@ class Lanes:
         lane.held_bytes += size
         self.held += sign
         self._held_bytes += size
+
+    def _unblock(self) -> None:
+        if self._blocked:
+            self._ready.extend(self._blocked)
+            self._blocked.clear()
 
     def _list(self, lane: Lane) -> None:
         if not lane.listed:

@@ -12,7 +12,7 @@ from consumer.delivery.settling import Settling
 from consumer.sending.request import build
 from consumer.sending.transport import CurlAdapter
 
-GROWTH = 64  # requests that one turn starts beyond those that ended: each may be a new TLS connection of 0.65 ms
+GROWTH = 64  # requests that one turn starts beyond those that ended: a burst is spread over turns
 
 
 class Sender:
@@ -70,5 +70,7 @@ class Sender:
     def _completed(self, delivery: Delivery, result: Response | RequestException) -> None:
         self.open.discard(delivery)
         self._ended += 1
+        if delivery.transfer is not None:
+            delivery.lane.connects = delivery.transfer.connected
         self._lanes.finished(delivery.lane)
         self._settling.attempted(delivery, result)

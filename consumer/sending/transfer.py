@@ -42,14 +42,15 @@ def ca_file(environment: Mapping[str, str] = os.environ) -> str:
 
 
 class Transfer:
-    """One submitted request. Opaque; good for `cancel`."""
+    """One submitted request, good for `cancel`. `connected`, once it has ended: it opened a TLS connection."""
 
-    __slots__ = ("callback", "request", "slot", "timeout")
+    __slots__ = ("callback", "connected", "request", "slot", "timeout")
 
     def __init__(self, request: PreparedRequest, callback: Callable[[Result], None], timeout: float | None) -> None:
         self.request = request
         self.callback: Callable[[Result], None] | None = callback  # None: done or cancelled
         self.timeout = timeout  # None: the adapter's
+        self.connected = False
         self.slot: Slot | None = None  # None: waits for the resolver, or done
 
 

@@ -335,6 +335,7 @@ class CurlAdapter(BaseAdapter):
             result = error_of(slot, *failure)
         self._multi.remove_handle(slot.curl)
         transfer.slot = None
+        transfer.connected = slot.opened and slot.scheme == "https"
         self._release(slot)
         return transfer, result
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from requests import PreparedRequest
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
-from consumer.delivery.lanes import IDLE_LANES, SLOW, STILL, Admission, Lanes
+from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.endpoint import Endpoint
 from consumer.event import Event, RecordId
 from consumer.ledger.rows import Pair
@@ -37,9 +38,15 @@ def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:
         lanes.enqueue(delivery(lane, offset), now)
 
 
-def started(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
-    """All that may start now."""
+def turn(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
+    """What starts in one turn of the loop."""
+    lanes.wake(now)
     return list(iter(lambda: lanes.next(now), None))
+
+
+def started(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
+    """All that may start now, in as many turns as it takes."""
+    return list(chain.from_iterable(iter(lambda: turn(lanes, now), [])))
 
 
 def test_a_record_is_settled_with_its_last_delivery() -> None:
@@ -61,6 +68,47 @@ def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
         started(lanes)
     assert [lanes.lane(endpoint(number)).in_flight for number in (1, 2, 3)] == [50, 25, 13]
     assert lanes.in_flight < 100
+
+
+def test_hung_receivers_take_from_one_half_of_the_slots() -> None:
+    """Of which nothing has ended for a while, they get one request each beyond it; a lane that moves gets its share."""
+    lanes = Lanes(1000)
+    hung = [lanes.lane(endpoint(number)) for number in range(100)]
+    for lane in hung:
+        fill(lanes, lane, 1)
+    assert len(started(lanes)) == 100
+    for lane in hung:
+        fill(lanes, lane, 200)
+    started(lanes, STILL)
+    assert 490 <= lanes.in_flight <= 500
+    free = 1000 - lanes.in_flight
+    moving = lanes.lane(endpoint(1000))
+    fill(lanes, moving, 1000, STILL)
+    started(lanes, STILL)
+    assert moving.in_flight == free // 2
+    lanes.finished(hung[0])
+    assert hung[0] in {each.lane for each in started(lanes, STILL)}, "it moves again"
+    late = lanes.lane(endpoint(1001))
+    fill(lanes, late, 1, STILL)
+    assert len(started(lanes, 2 * STILL)) == 1
+
+
+def test_a_turn_opens_few_new_connections() -> None:
+    """Each needs a TLS handshake; receivers that keep theirs do not wait for those that do not."""
+    lanes = Lanes(1000)
+    closing, kept, plain = (
+        lanes.lane(endpoint(n, f"http{s}://example.com/")) for n, s in ((1, "s"), (2, "s"), (3, ""))
+    )
+    kept.connects = False  # as its last request shows
+    for lane in (closing, kept, plain):
+        fill(lanes, lane, 100)
+    begun = turn(lanes)
+    assert [sum(each.lane is lane for each in begun) for lane in (closing, kept, plain)] == [NEW_CONNECTIONS, 100, 100]
+    assert lanes.ready()
+    assert [each.lane for each in turn(lanes)] == [closing] * NEW_CONNECTIONS
+    lanes.withdraw(lambda each: each.lane is closing)
+    assert turn(lanes) == []
+    assert not lanes.ready()
 
 
 def test_one_slot_is_enough_for_one_delivery() -> None:

@@ -72,6 +72,7 @@ class Desk:
 
     def go_on(self, delivery: Delivery) -> Delivery:
         """The delivery's next request opens."""
+        self.lanes.wake(self.store.monotonic.now)
         assert self.lanes.next(self.store.monotonic.now) is delivery
         delivery.started_at = self.store.monotonic.now - TOOK
         if isinstance(delivery.origin, OpenRecord):
