@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from consumer.database import create_engine, ping, unavailable
 from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
 from consumer.intake.client import LibrdkafkaLog, known_properties
+from consumer.intake.topics import consumes
 from consumer.matching import subscriptions
 from consumer.schema import state
 from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, WorkerSettings, check, load
@@ -59,17 +60,20 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("kafka", False, text)
         return
     yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
+    consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (where nothing is known to be consumed)
     try:
         topics = load(TopicSettings, values).topics
     except SettingsError:
         yield Finding("topics", False, "not looked at: KAFKA_TOPICS is wrong")
     else:
+        consumed = consumes(kafka, topics)
         found = [_topic(topic, kafka, cluster) for topic in topics]
         yield from (finding for finding, _ in found)
         partitions = [partition for _, part in found for partition in part]
         if partitions:
             yield _look("group", lambda: _group(kafka, admin, sorted(set(partitions))))
-    yield _look("dead-letter topic", lambda: _dead_letter_topic(kafka.dead_letter_topic, admin, cluster))
+    yield _look("dead-letter topic", lambda: _written_topic(kafka.dead_letter_topic, admin, cluster))
+    yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
 
 
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -91,9 +95,10 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
 def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
     if topic.startswith("^"):
         try:
-            names = [name for name in cluster.topics if re.match(topic, name) and name != kafka.dead_letter_topic]
+            re.compile(topic)
         except re.error as error:
             return Finding("topic", False, f"{topic}: no regular expression: {error}"), []
+        names = list(filter(consumes(kafka, [topic]), cluster.topics))
         partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
         return Finding("topic", True, f"{topic}: {_number(len(names), 'topic')} match now"), partitions
     if topic == kafka.dead_letter_topic:
@@ -143,12 +148,17 @@ def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetS
     return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
 
 
-def _dead_letter_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
+def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
     if name in cluster.topics:
         return f"{name}: {_number(len(cluster.topics[name].partitions), 'partition')}"
     if _auto_creates(admin, cluster) is False:
         raise WebhooksError(f"{name} does not exist, and this Kafka creates no topics by itself: create it")
-    return f"{name} does not exist yet; Kafka creates it with the first dead letter"
+    return f"{name} does not exist yet; Kafka creates it with the first record"
+
+
+def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, consumed: Callable[[str], bool]) -> str:
+    text = _written_topic(name, admin, cluster)
+    return text if consumed(name) else f"{text}; to have webhooks of its events, add it to KAFKA_TOPICS"
 
 
 def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:

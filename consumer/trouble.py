@@ -7,7 +7,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-BACK_OFF = (0.1, 10.0)  # seconds: the first wait, the longest
+BACK_OFF = (0.1, 5.0)  # seconds: the first wait, the longest
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from consumer.database import DatabaseThread
 from consumer.delivery.order import MOST_PAIRS, StoredPairs
 from consumer.errors import DatabaseUnavailable
-from consumer.ledger import due, store, upkeep
+from consumer.ledger import due, operations, store, upkeep
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, NewDelivery, Pair
 from consumer.trouble import Trouble
@@ -138,7 +138,7 @@ class Parking:
         self._thread.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
 
     def keep_house(self, marks: Mapping[Place, int], counted: Callable[[int], None]) -> None:
-        """Let rows follow their subscriptions, drop what is delivered and committed, count what is parked.
+        """Let rows follow their subscriptions, drop what nobody needs any more, count what waits for its time or turn.
 
         `marks` are committed offsets, below which a restart asks for nothing.
         """
@@ -150,13 +150,16 @@ class Parking:
         def job() -> int:
             end = time.monotonic() + TIDY_SECONDS
             upkeep.reconcile(self._engine, self._group, now)
+            if dropped := operations.expire(self._engine, self._group, now - operations.KEPT):
+                log.error("operational events were dropped, their topic took none for a week", number=dropped)
             for (topic, partition), mark in marks.items():
                 while (
                     time.monotonic() < end
                     and upkeep.prune(self._engine, self._group, topic, partition, mark, PRUNED) == PRUNED
                 ):
                     continue
-            return upkeep.counts(self._engine, self._group)["parked"]
+            found = upkeep.counts(self._engine, self._group)
+            return found["parked"] + found["blocked"]
 
         def done(parked: int | Exception) -> None:
             self._tidying = False

@@ -10,6 +10,8 @@ from consumer.ledger.columns import BATCH
 from consumer.ledger.rows import Operation
 from models import StoredOperation
 
+KEPT = 7 * 86400.0  # seconds that an event waits for its topic: as long as Kafka keeps records by default
+
 _DELETE = delete(StoredOperation).where(StoredOperation.id == bindparam("b_id"))
 
 
@@ -62,3 +64,12 @@ def forget(engine: Engine, ids: Sequence[int]) -> None:
     for start in range(0, len(ids), BATCH):
         with engine.begin() as connection:
             connection.execute(_DELETE, [{"b_id": row} for row in sorted(ids)[start : start + BATCH]])
+
+
+def expire(engine: Engine, group: str, before: float) -> int:
+    """Drop events that were written before then (unix seconds) and never published. Their number."""
+    dropped = 0
+    while expired := [row for row, _, written_at in pending(engine, group, BATCH) if written_at < before]:
+        forget(engine, expired)
+        dropped += len(expired)
+    return dropped

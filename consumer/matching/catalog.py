@@ -13,13 +13,13 @@ from sqlalchemy import Engine, Select, select
 from consumer.database import any_of, reading
 from consumer.endpoint import Endpoint
 from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.trouble import Trouble
 from consumer.vault import signing_keys
 from models import Subscription, SubscriptionSecret
 
 log = structlog.get_logger(__name__)
 
 MOST_TYPES = 100_000  # about 30 MB of empty answers; then the cache starts afresh
-BACK_OFF = (0.1, 5.0)  # seconds: the first wait after a failed look-up, the longest
 
 UNSIGNED = "nothing can be signed for a subscription; what it gets is stored"
 UNREADABLE = "a subscription's settings cannot be read; the deployment's are used"
@@ -111,26 +111,21 @@ class Catalog:
         ask: Ask,
         ttl: float,
         clock: Callable[[], float] = time.monotonic,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ask(types, done)` starts a look-up and calls `done` later, on the loop; `on_change` follows each answer."""
+        """`ask(types, done)` starts a look-up and calls `done` later, on the loop."""
         self._ask = ask
         self._ttl = ttl
         self._clock = clock
-        self._on_change = on_change
         self._entries: dict[str, tuple[float, tuple[Endpoint, ...]]] = {}
         self._wanted: dict[str, None] = {}  # a set that keeps its order
         self._asking = False
         self._asked: frozenset[str] = frozenset()
-        self._wait = BACK_OFF[0]
-        self._retry_at = 0.0
-        self.fault: str | None = None  # why the last look-up failed
-        self.generation = 0  # grows with each answer
+        self._trouble = Trouble(clock)
 
     def match(self, event_type: str, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
         """The subscriptions for an event that arrived then (the clock's seconds; None: now).
 
-        None if nothing recent enough is known: say `want`, and ask again when `generation` has grown.
+        None if nothing recent enough is known: say `want`, and ask again in a later turn.
         """
         entry = self._entries.get(event_type)
         if entry is None:
@@ -143,15 +138,15 @@ class Catalog:
         return entry[1]
 
     def want(self, types: Iterable[str]) -> None:
-        """Look these up with the next statement; after a failure not before `retry_at`, so call again then."""
+        """Look these up with the next statement; after a failure not before its back-off is over, so call again."""
         self._wanted.update(dict.fromkeys(each for each in types if each not in self._asked))
-        if not self._asking and self._wanted and self._clock() >= self._retry_at:
+        if not self._asking and self._wanted and self._trouble.over:
             self._start()
 
     @property
-    def retry_at(self) -> float | None:
-        """When `want` will ask again after a failure (the clock's seconds)."""
-        return None if self.fault is None else self._retry_at
+    def fault(self) -> str | None:
+        """Why the last look-up failed, for /readyz."""
+        return self._trouble.fault
 
     def _start(self) -> None:
         types, self._wanted = tuple(self._wanted), {}
@@ -162,26 +157,14 @@ class Catalog:
 
     def _answered(self, types: tuple[str, ...], answer: Answer | Exception, asked_at: float) -> None:
         self._asking, self._asked = False, frozenset()
-        if isinstance(answer, Exception):
-            self._failed(answer)
+        if not self._trouble.judge(answer, "could not look up subscriptions; events wait"):
             self._wanted.update(dict.fromkeys(types))  # the next statement asks for all of them, not one by one
             return
-        self._wait, self.fault = BACK_OFF[0], None
         if len(self._entries) + len(answer) > MOST_TYPES:
             self._entries.clear()
         for event_type, endpoints in answer.items():
             known = self._entries.get(event_type)
             # The same objects, so that what was prepared for them is found by identity.
             self._entries[event_type] = (asked_at, known[1] if known and known[1] == endpoints else endpoints)
-        self.generation += 1
         if self._wanted:
             self._start()
-        self._on_change()
-
-    def _failed(self, error: Exception) -> None:
-        text = f"database: {error}"
-        if text != self.fault:
-            log.error("could not look up subscriptions; events wait", error=str(error))
-        self.fault = text
-        self._retry_at = self._clock() + self._wait
-        self._wait = min(self._wait * 2, BACK_OFF[1])

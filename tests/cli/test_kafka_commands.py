@@ -91,12 +91,14 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
         "topic",
         "group",
         "dead-letter topic",
+        "operations topic",
         "database",
         "tables",
         "subscriptions",
     ]
     assert all(finding["ok"] for finding in findings.values())
     assert findings["group"]["text"] == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"
+    assert "to have webhooks of its events, add it to KAFKA_TOPICS" in findings["operations topic"]["text"]
     assert findings["subscriptions"]["text"] == "1 enabled"
 
 

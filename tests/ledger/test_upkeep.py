@@ -169,3 +169,15 @@ def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: i
     assert told(engine) == ["op_1"]
     assert len(operations.pending(engine, GROUP, 1)) == 1
     assert operations.pending(engine, "another", 10) == []
+
+
+def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those written before a time, of one group, however many; the others wait on."""
+    monkeypatch.setattr(operations, "BATCH", 2)
+    with engine.begin() as connection:
+        operations.add(connection, GROUP, [operation(number) for number in range(5)])
+        operations.add(connection, "another", [operation(9)])
+    run(engine, "UPDATE webhook_operations SET created_at = '2020-01-01' WHERE event_id NOT IN ('op_3', 'op_4')")
+    assert operations.expire(engine, GROUP, datetime(2021, 1, 1, tzinfo=UTC).timestamp()) == 3
+    assert told(engine) == ["op_3", "op_4"]
+    assert len(operations.pending(engine, "another", 10)) == 1
