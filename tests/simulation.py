@@ -147,6 +147,7 @@ class _Transfer:
     def __init__(self, request: PreparedRequest, callback: Callable[[Result], None]) -> None:
         self.request = request
         self.callback = callback
+        self.connected = False
 
 
 class _Transport:

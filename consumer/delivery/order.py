@@ -5,7 +5,9 @@ much, never too little: the database decides who of a pair is first (`ledger.sto
 deliveries a detour through the database.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from math import inf
 
 from consumer.endpoint import Endpoint
 from consumer.event import Event
@@ -28,16 +30,16 @@ class StoredPairs:
 
     def __init__(self) -> None:
         self._known: dict[Place, set[Pair] | None] = {}  # None: too many to keep
-        self._writing: dict[Pair, int] = {}  # to how many rows of it
+        self._writing: dict[Pair, Counter[int]] = {}  # the offsets of its rows
 
     def __contains__(self, pair: Pair) -> bool:
         """Deliveries of this pair go behind its rows."""
         known = self._known.get(pair[1:3], ())
         return known is None or pair in known or pair in self._writing
 
-    def writing(self, pair: Pair) -> bool:
-        """A row of this pair is being written, which may be the first of it."""
-        return pair in self._writing
+    def first_writing(self, pair: Pair) -> float:
+        """The lowest offset of the rows of this pair that are being written; inf if none is."""
+        return min(self._writing.get(pair, ()), default=inf)
 
     @property
     def unknown(self) -> list[Place]:
@@ -48,22 +50,25 @@ class StoredPairs:
         """What the database has for a partition; None: too many."""
         self._known[place] = None if pairs is None else set(pairs)
 
-    def began(self, pair: Pair) -> None:
+    def began(self, pair: Pair, offset: int) -> None:
         """A row of this pair is to be written."""
-        self._writing[pair] = self._writing.get(pair, 0) + 1
+        self._writing.setdefault(pair, Counter())[offset] += 1
 
-    def written(self, pair: Pair) -> None:
+    def written(self, pair: Pair, offset: int) -> None:
         """It is in the database, and waits there."""
-        self.given_up(pair)
+        self.given_up(pair, offset)
         known = self._known.setdefault(pair[1:3], set())
         if known is not None:
             known.add(pair)
 
-    def given_up(self, pair: Pair) -> None:
+    def given_up(self, pair: Pair, offset: int) -> None:
         """It is in the database, as one that is given up: those behind it may go."""
-        left = self._writing.pop(pair, 0) - 1
-        if left > 0:
-            self._writing[pair] = left
+        if offsets := self._writing.get(pair):
+            offsets[offset] -= 1
+            if offsets[offset] <= 0:
+                del offsets[offset]
+            if not offsets:
+                del self._writing[pair]
 
     def cleared(self, pairs: Iterable[Pair]) -> None:
         """The last row of each is done with; what is being written since keeps it."""
@@ -75,4 +80,4 @@ class StoredPairs:
         """Forget partitions."""
         for place in places:
             self._known.pop(place, None)
-        self._writing = {pair: number for pair, number in self._writing.items() if pair[1:3] not in places}
+        self._writing = {pair: offsets for pair, offsets in self._writing.items() if pair[1:3] not in places}

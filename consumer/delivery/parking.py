@@ -106,7 +106,7 @@ class Parking:
     def park(self, delivery: NewDelivery, on_stored: Stored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
         if delivery.pair is not None:
-            self.pairs.began(delivery.pair)
+            self.pairs.began(delivery.pair, delivery.event.record.offset)
         self._bytes += len(delivery.event.body)
         head = (*delivery.event.record[:2], delivery.subscription_id)
         self._to_write.append(_Entry(delivery, on_stored, head))
@@ -250,7 +250,8 @@ class Parking:
             return
         if item.pair is not None:
             if isinstance(item, NewDelivery):
-                (self.pairs.written if item.status == "parked" else self.pairs.given_up)(item.pair)
+                note = self.pairs.written if item.status == "parked" else self.pairs.given_up
+                note(item.pair, item.event.record.offset)
             due_at = 0.0  # the pair's next one may be due now
         elif item.status == "parked" and item.next_attempt_at is not None:
             due_at = item.next_attempt_at

@@ -15,7 +15,7 @@ from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.ledger.heads import Head, Taken, Walked, Want
-from consumer.ledger.rows import DueDelivery
+from consumer.ledger.rows import DueDelivery, Pair
 from consumer.trouble import Trouble
 
 WALK_EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
@@ -159,18 +159,23 @@ class Recall:
     def _found(self, rows: Sequence[DueDelivery], places: Collection[Place]) -> None:
         now = self._monotonic()
         given_out: dict[Place, Callable[[int], bool]] = {}
+        ends: dict[Pair, float] = {}  # of each pair the offset from which on its rows may not come yet
         for row in rows:
-            place = row.event.record[:2]
+            place, offset = row.event.record[:2], row.event.record.offset
             head = (*place, row.endpoint.subscription_id)
             if row.id in self._settling.rows or place in self._settling.leaving or place not in places:
                 continue
-            if row.pair is not None and place not in given_out:
-                given_out[place] = self._given_out(place)
-            early = row.pair is not None and (
-                self._parking.pairs.writing(row.pair) or not given_out[place](row.event.record.offset)
-            )
+            early = False
+            if row.pair is not None:
+                if place not in given_out:
+                    given_out[place] = self._given_out(place)
+                if row.pair not in ends:
+                    ends[row.pair] = self._parking.pairs.first_writing(row.pair)
+                early = offset >= ends[row.pair] or not given_out[place](offset)
             lane = self._lanes.lane(row.endpoint)
             if early or self._lanes.admit(lane, len(row.event.body), now) is not Admission.QUEUE:
+                if row.pair is not None:  # those behind it must not pass it
+                    ends[row.pair] = offset
                 self._note({head: 0.0})
                 continue
             delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)

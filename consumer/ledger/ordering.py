@@ -5,7 +5,7 @@ ix_webhook_deliveries_order, however long the chain behind the first one is.
 """
 
 from collections.abc import Collection, Iterable
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
@@ -23,6 +23,7 @@ _PAIR = (
     ParkedDelivery.subscription_id,
 )
 _NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
+RUN = 50  # rows that come into memory behind the first of their pair: one by one, each would wait for a look
 _other = aliased(ParkedDelivery)
 
 
@@ -75,6 +76,32 @@ def normalise(connection: Connection, group: str, pairs: Collection[Pair], now: 
     ]
     connection.execute(_UNBLOCK, binds)
     connection.execute(_BLOCK, binds)
+
+
+def behind(connection: Connection, group: str, pair: Pair, offset: int, now: float) -> list[int]:
+    """Ids of the rows that may go right after the first one of a pair, which is at `offset`: in order, RUN at most."""
+    held = exists().where(
+        *(getattr(_other, column.key) == column for column in _PAIR),
+        _other.status == Status.HELD,
+        _other.record_offset < ParkedDelivery.record_offset,
+    )
+    statement = (
+        select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status == Status.BLOCKED,
+            ParkedDelivery.topic == pair.topic,
+            ParkedDelivery.partition_no == pair.partition,
+            ParkedDelivery.order_key == pair.key,
+            ParkedDelivery.subscription_id == pair.subscription_id,
+            ParkedDelivery.record_offset > offset,
+            ~held,
+        )
+        .order_by(ParkedDelivery.record_offset)
+        .limit(RUN)
+    )
+    rows = connection.execute(statement)
+    return [row.id for row in takewhile(lambda row: row.next_attempt_at.timestamp() <= now, rows)]
 
 
 def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
+from math import inf
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -41,24 +42,24 @@ class StoredPairsMachine(RuleBasedStateMachine):
         self.pairs = StoredPairs()
         self.open: Counter[Pair] = Counter()  # rows in the database
         self.ending: Counter[Pair] = Counter()
-        self.unwritten: Counter[Pair] = Counter()  # rows whose writing has not been answered
+        self.unwritten: Counter[tuple[Pair, int]] = Counter()  # rows whose writing has not been answered
         self.jobs: deque[Callable[[], Callable[[], None]]] = deque()
         self.answers: deque[Callable[[], None]] = deque()
         self.life = 0  # of the assignment
         self.loaded = False
         self.load(most=9)
 
-    @rule(pair=PAIRS, waits=st.booleans())
-    def write(self, pair: Pair, *, waits: bool) -> None:
+    @rule(pair=PAIRS, waits=st.booleans(), offset=st.integers(0, 5))
+    def write(self, pair: Pair, offset: int, *, waits: bool) -> None:
         """A row, which waits or is given up."""
         life = self.life
-        self.pairs.began(pair)
-        self.unwritten[pair] += 1
+        self.pairs.began(pair, offset)
+        self.unwritten[pair, offset] += 1
 
         def answer() -> None:
             if life == self.life:
-                self.unwritten[pair] -= 1
-                (self.pairs.written if waits else self.pairs.given_up)(pair)
+                self.unwritten[pair, offset] -= 1
+                (self.pairs.written if waits else self.pairs.given_up)(pair, offset)
 
         def job() -> Callable[[], None]:
             if life == self.life:  # else it was forgotten
@@ -119,8 +120,9 @@ class StoredPairsMachine(RuleBasedStateMachine):
     @invariant()
     def it_is_never_too_little(self) -> None:
         for pair in (Pair(1, *PLACE, key) for key in "abc"):
-            assert self.pairs.writing(pair) == bool(self.unwritten[pair])
-            if self.loaded and (self.open[pair] or self.unwritten[pair]):
+            unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == pair and rows]
+            assert self.pairs.first_writing(pair) == min(unwritten, default=inf)
+            if self.loaded and (self.open[pair] or unwritten):
                 assert pair in self.pairs
 
     def teardown(self) -> None:

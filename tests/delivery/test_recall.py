@@ -225,8 +225,8 @@ def test_an_ordered_row_waits_until_the_log_is_given_out_up_to_it(bench: Bench) 
     assert bench.look(0.125) == [5]
 
 
-def test_an_ordered_row_waits_while_one_of_its_key_is_being_written(bench: Bench) -> None:
-    """It may be the earlier one; which of them is first the database says when it has both."""
+def test_an_ordered_row_waits_while_an_earlier_one_of_its_key_is_being_written(bench: Bench) -> None:
+    """When the database has both it says which of them is first."""
     bench.look()
     bench.store_here(bench.row(4, key=b"k"), bench.row(9, key=b"l"))
     bench.store.parking.park(bench.row(3, key=b"k"), lambda: None)
@@ -234,6 +234,45 @@ def test_an_ordered_row_waits_while_one_of_its_key_is_being_written(bench: Bench
     bench.store.write()
     assert bench.look(0.125) == [3]
     assert bench.store.rows("record_offset", "status") == [(4, "blocked"), (9, "parked"), (3, "parked")]
+
+
+def test_later_rows_of_its_key_do_not_keep_an_ordered_row(bench: Bench) -> None:
+    """They go behind it. Under a steady flow one is nearly always being written, and the key would never go on."""
+    bench.look()
+    bench.store_here(bench.row(4, key=b"k"))
+    bench.store.parking.park(bench.row(5, key=b"k"), lambda: None)
+    assert bench.look(0.125) == [4]
+
+
+def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
+    """They stand in a chain behind it, in order, up to the first that may not come yet."""
+    bench.given_out = 4
+    bench.look()
+    bench.store_here(*(bench.row(offset, key=b"k") for offset in (1, 2, 3, 4, 5)), bench.row(6, key=b"l"))
+    assert bench.look(0.125) == [1]
+    assert len(bench.settling.rows) == 3
+    for offset in (1, 2, 3):
+        delivery = bench.next()
+        assert delivery.event.record.offset == offset
+        assert delivery.pair is not None
+        assert bench.lanes.next(bench.store.monotonic.now) is None
+        bench.lanes.finished(delivery.lane)
+        bench.lanes.go_on(delivery.pair)
+    bench.given_out = 10
+    assert bench.look(0.125) == [6], "4 is blocked as long as the results of those before it are not written"
+
+
+def test_one_of_a_chain_that_does_not_fit_keeps_those_behind_it_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smaller one that would fit must not pass it."""
+    bench.look()
+    rows = [bench.row(offset, key=b"k") for offset in (1, 2, 3)]
+    rows[1] = rows[1]._replace(event=rows[1].event._replace(body=b"x" * 1000))
+    bench.store_here(*rows)
+    monkeypatch.setattr("consumer.delivery.lanes.LANE_BYTES", 500)
+    assert bench.look(0.125) == [1]
+    assert len(bench.settling.rows) == 1
 
 
 def test_a_failing_database_loses_no_head(bench: Bench) -> None:

@@ -42,7 +42,41 @@ def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
     park(engine, ordered(3, sub), ordered(1, sub), ordered(7, sub, b"other"))
     park(engine, ordered(2, sub), ordered(4, sub))
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked", 4: "blocked", 7: "parked"}
-    assert {row.event.record.offset: row.pair for row in find(engine)} == {1: pair(sub), 7: pair(sub, b"other")}
+    assert {row.event.record.offset: row.pair for row in find(engine, room=2)} == {1: pair(sub), 7: pair(sub, b"other")}
+
+
+def test_what_goes_behind_the_first_comes_with_it(engine: Engine, sub: int) -> None:
+    """In its order, for each key as much; one by one, each would wait for a look of its own."""
+    park(engine, *(ordered(offset, sub) for offset in (1, 2, 3, 4, 5)))
+    park(engine, *(ordered(offset, sub, b"other") for offset in (7, 8, 9)))
+    rows = find(engine)
+    assert offsets(rows) == [1, 7, 2, 3, 4, 5, 8, 9]
+    assert {row.pair for row in rows} == {pair(sub), pair(sub, b"other")}
+    assert offsets(find(engine, room=7)) == [1, 7, 2, 3, 8, 9]
+    assert offsets(find(engine, room=3)) == [1, 7]
+    assert offsets(find(engine, here=[rows[0].id])) == [7, 8, 9], "its followers came with it"
+
+
+def test_results_of_those_behind_may_come_before_its_own(engine: Engine, sub: int) -> None:
+    """In one batch or one after the other: each names the attempt that it was, whatever the row's state is by then."""
+    park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
+    first, second, third = find(engine)
+    store.record(
+        engine, GROUP, [result(first, "delivered"), result(second, "delivered"), result(third, "parked", 9000.0)]
+    )
+    assert states(engine) == {1: "delivered", 2: "delivered", 3: "parked"}
+    assert find(engine, 8999.0) == []
+    (third,) = find(engine, 9000.0)
+    assert third.attempt == 1
+
+
+def test_what_is_behind_stops_where_one_has_to_wait(engine: Engine, sub: int) -> None:
+    """At a later time of its own, or held: those behind that one do not pass it."""
+    park(engine, *(ordered(offset, sub) for offset in (1, 2, 3, 4)))
+    run(engine, "UPDATE webhook_deliveries SET next_attempt_at = '2050-01-01 00:00:00' WHERE record_offset = 3")
+    assert offsets(find(engine)) == [1, 2]
+    run(engine, "UPDATE webhook_deliveries SET next_attempt_at = created_at, status = 'held' WHERE record_offset = 2")
+    assert offsets(find(engine)) == [1]
 
 
 def test_an_earlier_one_goes_first_though_it_comes_later(engine: Engine, sub: int) -> None:
@@ -57,10 +91,10 @@ def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: i
     """Delivered or given up; and the pair is said to be free after the last, not before."""
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     for offset in range(3):
-        (row,) = find(engine, 3000.0)
+        (row,) = find(engine, 3000.0, room=1)
         assert row.event.record.offset == offset
         assert store.record(engine, GROUP, [result(row, "parked", 2500.0)]) == frozenset()
-        (row,) = find(engine, 3000.0)
+        (row,) = find(engine, 3000.0, room=1)
         free = store.record(engine, GROUP, [result(row, end)])  # type: ignore[arg-type]  # one of two
         assert free == ({pair(sub)} if offset == 2 else frozenset())
         due_at = [next_one.next_attempt_at for next_one in deliveries.find(engine, statuses=("parked",), limit=9)]
@@ -120,7 +154,7 @@ def test_of_many_held_only_one_is_resumed(engine: Engine, sub: int) -> None:
 def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) -> None:
     """The next one is unblocked once, and the pair that is free is named again."""
     park(engine, ordered(1, sub), ordered(2, sub))
-    (first,) = find(engine)
+    (first, _) = find(engine)
     losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(first, "delivered")]))
     assert store.record(engine, GROUP, [result(first, "delivered")]) == frozenset()
     (second,) = find(engine, 3000.0)
