@@ -31,10 +31,11 @@ format: $(VENV)/development ## what a linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/development ## one worker against the tutorial's loop and against libcurl alone (needs Go)
+bench: $(VENV)/development ## throughput, latency, ten thousand in flight, and good receivers beside bad ones (needs Go)
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.in_flight
+	$(BIN)/python -m benchmarks.isolation
 
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run

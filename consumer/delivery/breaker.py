@@ -108,9 +108,10 @@ class Breaker:
     """One receiver's. `random` gives a number from 0 to 1.
 
     `open_until`: until then nothing may be started; past it, the breaker is half-open. None: closed, or slow start.
+    `restrains`: there is a window; an attribute, since every delivery asks.
     """
 
-    __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_slow_start", "open_until")
+    __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_slow_start", "open_until", "restrains")
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
@@ -118,6 +119,7 @@ class Breaker:
 
     def _forget(self) -> None:
         self.open_until: float | None = None
+        self.restrains = False
         self._recent: _Recent | None = None  # None: closed, and no failure known
         self._slow_start: _SlowStart | None = None
         self._open_for = FIRST_OPEN
@@ -181,6 +183,7 @@ class Breaker:
                 return False
         stays = self._open_for * (1 + STRETCH * self._random())
         self.open_until = now + max(stays, min(retry_after or 0.0, LONGEST_ASKED))
+        self.restrains = True
         self._open_for = min(2 * self._open_for, LONGEST_OPEN)
         self._recent = _Recent(now)
         self._slow_start = None

@@ -25,7 +25,7 @@ class Fanout:
         size = len(event.body)
         while self.position < len(endpoints):
             endpoint = endpoints[self.position]
-            pair = pair_of(event, endpoint)
+            pair = pair_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
             stored = not endpoint.secrets or (pair is not None and settling.goes_behind_rows(pair))
             lane = None if stored else lanes.lane(endpoint)

@@ -27,6 +27,7 @@ class Lane:
     """The deliveries of one subscription that are in this process."""
 
     __slots__ = (
+        "bounded",
         "breaker",
         "capacity",
         "connects",
@@ -68,6 +69,7 @@ class Lane:
         """Take this share of the subscription's limits; one request at least."""
         most, rate = self.endpoint.max_in_flight, self.endpoint.rate_limit
         self.limit = None if most is None else max(1, int(most * share))
+        self.bounded = most is not None or rate is not None
         self.capacity = LANE_DELIVERIES
         if rate is None:
             self.pace = None

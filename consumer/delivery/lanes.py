@@ -94,7 +94,7 @@ class Lanes:
 
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
         """Whether a delivery of `size` bytes may be queued at `now`."""
-        limited = lane.pace is not None or lane.breaker.window(now) is not None
+        limited = lane.pace is not None or lane.breaker.restrains
         if limited and lane.room(now) <= 0:
             return Admission.PARK
         if not lane.held or (
@@ -146,20 +146,18 @@ class Lanes:
 
     def next(self, now: float) -> Delivery | None:
         """Take the next delivery that may start, lane by lane in turn; None when none may."""
-        ready = self._ready
+        ready, half = self._ready, self.slots // 2
         while ready:
             free = self.slots - self.in_flight
             if free <= 0:
                 return None
             lane = ready[0]
-            if (
-                lane.in_flight >= free
-                or (lane.in_flight >= max(1, free - self.slots // 2) and now - lane.moved_at >= STILL)
-                or (lane.connects and not self._connections)
+            if (lane.in_flight >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
+                lane.connects and not self._connections
             ):
                 self._blocked.append(ready.popleft())
                 continue
-            if lane.limit is not None or lane.pace is not None or lane.breaker.window(now) is not None:
+            if lane.bounded or lane.breaker.restrains:
                 at = lane.startable_at(now)
                 if at > now:
                     self._rest(ready.popleft(), at)
@@ -240,6 +238,11 @@ class Lanes:
         lane.held_bytes += size
         self.held += sign
         self._held_bytes += size
+
+    @staticmethod
+    def _is_over(lane: Lane, free: int, now: float) -> bool:
+        """Of a lane that has at least as many open as are free in its half: it takes no more."""
+        return lane.in_flight >= free or now - lane.moved_at >= STILL
 
     def _unblock(self) -> None:
         if self._blocked:

@@ -66,7 +66,6 @@ class Settling:
         lane = delivery.lane
         endpoint = lane.endpoint
         outcome = judge(result, now, endpoint.final_statuses)
-        quietly = delivery.event.record.topic == self._operations_topic
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
@@ -74,7 +73,7 @@ class Settling:
         if isinstance(outcome, Delivered):
             lane.succeeded(moment, delivery.started_at, self._lanes.slots)
             if self._failing.remembers(endpoint):
-                self._failing.succeeded(endpoint, now, quietly=quietly)
+                self._failing.succeeded(endpoint, now, quietly=self._is_operational(delivery))
             metrics.deliveries["delivered"] += 1
             metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
             if self._log_delivered:
@@ -91,7 +90,7 @@ class Settling:
             opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
         elif outcome.status is not None:
             lane.succeeded(moment, delivery.started_at, self._lanes.slots)
-        self._failing.failed(endpoint, now, quietly=quietly)
+        self._failing.failed(endpoint, now, quietly=self._is_operational(delivery))
         self._failed(delivery, outcome, now, took)
         if opened:
             log.warning(
@@ -166,7 +165,7 @@ class Settling:
             what = "exhausted"
             self._store(delivery, "exhausted", now, None, failure)
             if isinstance(outcome, Gone):
-                quietly = delivery.event.record.topic == self._operations_topic
+                quietly = self._is_operational(delivery)
                 self._failing.disable(delivery.lane.endpoint, outcome.error, now, quietly=quietly)
                 self._leave_alone(delivery.lane)
         elif self._stays(delivery, verdict.wait):
@@ -188,6 +187,10 @@ class Settling:
             error=outcome.error,
             retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
         )
+
+    def _is_operational(self, delivery: Delivery) -> bool:
+        """What becomes of an operational event is not told by another."""
+        return delivery.event.record.topic == self._operations_topic
 
     def _verdict(self, delivery: Delivery, failed: Failed) -> object:
         own = delivery.lane.endpoint.retry_schedule
@@ -256,7 +259,7 @@ class Settling:
 
     def _exhausted(self, delivery: Delivery, failure: Failure) -> Operation | None:
         event, endpoint = delivery.event, delivery.lane.endpoint
-        if event.record.topic == self._operations_topic:
+        if self._is_operational(delivery):
             return None
         data = {
             "subscription_id": endpoint.subscription_id,

@@ -484,6 +484,7 @@ class MachineOfBreaker(RuleBasedStateMachine):
     def it_is_as_the_rules_say(self) -> None:
         assert self.breaker.window(self.now) == self.plain.window(self.now)
         assert (self.breaker.open_until is not None) == (self.plain.state == "open")
+        assert self.breaker.restrains == (self.plain.state != "closed")
         if self.plain.state != "closed":
             assert not self.breaker.idle(self.now) or self.now >= self.plain.open_until + 600
 
