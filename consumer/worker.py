@@ -25,6 +25,7 @@ from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
 from consumer.errors import Undecodable
 from consumer.handover import Handover
+from consumer.housekeeping import Housekeeping
 from consumer.intake.announcer import Announcer
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import decode
@@ -111,6 +112,7 @@ class Worker:
         self._lanes = Lanes(delivery.max_in_flight)
         self._relay = Relay(engine, self._ledger, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
         self._parking = Parking(engine, self._ledger, kafka.group_id, clock, monotonic, self._relay.wake)
+        self._housekeeping = Housekeeping(engine, self._ledger, kafka.group_id, clock, monotonic)
         self._settling = Settling(
             self._lanes,
             self._parking,
@@ -165,7 +167,7 @@ class Worker:
         parts = (
             self._source.fault,
             self._catalog.fault,
-            self._parking.fault or self._recall.fault,
+            self._parking.fault or self._recall.fault or self._housekeeping.fault,
             self._dead_letters.fault,
             self._clocks.fault,
         )
@@ -273,6 +275,7 @@ class Worker:
     def _keep_house(self) -> None:
         now = self._monotonic()
         self._catalog.want(())  # what failed is asked for again, though nobody waits for it any more
+        self._housekeeping.go_on()
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
@@ -284,7 +287,8 @@ class Worker:
             self._next_tidy = now + TIDY_EVERY
             # The marks of the last time: a minute later they are committed.
             below = {} if self._source.fault else self._tidy_below
-            self._parking.keep_house(below, self._count_parked)
+            self._housekeeping.begin(self._places(), below, self._count_parked)
+            self._parking.ask_again()
             marks = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
             self._tidy_below = {place: mark for place, mark in marks.items() if mark is not None}
             if self._leads():

@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from consumer import schema
 from consumer.event import Event, RecordId
-from consumer.ledger import deliveries, due, heads, operations, replays, store, tallies, upkeep
+from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair, order_key
@@ -135,7 +135,8 @@ def test_grants_of_a_worker(engine: Engine, used: set[tuple[str, str]]) -> None:
     upkeep.failing(engine, 1, now)
     upkeep.recovered(engine, "g", 1, Operation("a", "1", {}))
     upkeep.disable(engine, "g", 1, "gone", Operation("a", "2", {}))
-    upkeep.reconcile(engine, "g", now)
+    upkeep.reconcile(engine, now)
+    ordering.mend(engine, "g", "t", 0, now)
     store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
     upkeep.prune(engine, "g", "t", 0, 2)
     upkeep.counts(engine, "g")

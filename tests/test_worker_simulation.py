@@ -342,6 +342,63 @@ def test_a_stored_delivery_is_sent_when_it_is_due_and_by_its_owner(deployment: D
     assert len(world.sent) == 3
 
 
+def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Deployment) -> None:
+    """Its partition leaves and comes back while the database reads and does not write: the attempt made counts."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    world.now += 30
+    world.settle_down()
+    assert len(world.transport.open) == 1
+    with deployment.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TRIGGER full BEFORE UPDATE ON webhook_deliveries BEGIN SELECT RAISE(ABORT, 'full'); END")
+        )
+    world.on_wait = world.run_jobs
+    world.source.revoke(0)
+    world.on_wait = lambda: None
+    world.source.assign([0])
+    world.settle_down()
+    assert world.transport.open == []
+    with deployment.engine.begin() as connection:
+        connection.execute(text("DROP TRIGGER full"))
+    for _ in range(5):
+        world.now += 10
+        world.settle_down()
+    assert len(world.transport.open) == 1
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert [set(urls.values()) for urls in deployment.rows().values()] == [{"delivered"}]
+    assert len(world.sent) == 4
+
+
+def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(engine: Engine) -> None:
+    """No record comes that would show it: the statistics do, once they say that nothing is left to read."""
+    deployment = Deployment(engine, (ORDERED,))
+    world = deployment.world
+    world.start(0)
+    deployment.write(0, "x")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    assert world.committed[TOPIC, 0] == (1, "")
+    world.start()
+    partition = Partition(TOPIC, 0, OffsetTracker(None))
+    world.source.partitions[TOPIC, 0] = partition
+    world.source._positions[TOPIC, 0] = 1  # librdkafka knows what the group has committed
+    world.source._on_assign([partition])
+    world.now += 60
+    world.settle_down()
+    assert world.transport.open == []
+    partition.lag = 0
+    world.settle_down()
+    assert len(world.transport.open) == 1
+
+
 class WorkerMachine(RuleBasedStateMachine):
     """Records, answers and rebalances in any order; unless `calm`, crashes, outages and lost partitions too."""
 

@@ -15,6 +15,9 @@ from consumer.ledger.rows import Operation
 log = structlog.get_logger(__name__)
 
 MARK_AFTER = 60.0  # seconds of nothing but failures
+# The earliest mark, as a part of the time after which it disables: what failed here long ago may have succeeded
+# elsewhere since, or the clock was set. Meanwhile any success, on any worker, takes the mark off.
+OLDEST_MARK = 0.5
 MOST = 100_000  # subscriptions remembered between their first failure and their mark
 
 
@@ -26,7 +29,7 @@ class Failing:
         self._group = group
         self._disable_after = disable_after
         self._since: dict[int, float] = {}  # first failure after the last success
-        self._noted: dict[int, float] = {}  # the mark that a success, or disabling, has been noted for
+        self._noted: dict[int, float] = {}  # the mark that a success (negative) or disabling was noted for
 
     def failed(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
         """An attempt has failed. `quietly`: no operational event follows, since one was to be delivered."""
@@ -44,9 +47,10 @@ class Failing:
             if len(self._since) >= MOST:
                 self._since.clear()
             self._since[key] = now
-        elif now - since >= MARK_AFTER and self._noted.get(key) != since:
-            self._noted[key] = since
-            self._parking.note(lambda engine: upkeep.failing(engine, key, since))
+        elif now - since >= MARK_AFTER:
+            self._since[key] = now  # another worker's success may take the mark off before this one sees it
+            at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
+            self._parking.note(lambda engine: upkeep.failing(engine, key, at))
 
     def succeeded(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
         """An attempt has succeeded. Call it where `remembers` is true."""

@@ -5,9 +5,9 @@ settled before its transaction is committed; when the database fails, the batch 
 back-off, which the ledger's statements allow (they are repeatable).
 """
 
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from consumer.database import DatabaseThread
 from consumer.delivery.order import MOST_PAIRS, StoredPairs
 from consumer.errors import DatabaseUnavailable
-from consumer.ledger import due, operations, store, upkeep
+from consumer.ledger import due, store
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, NewDelivery, Pair
 from consumer.trouble import Trouble
@@ -27,8 +27,6 @@ log = structlog.get_logger(__name__)
 BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
-PRUNED = 1000  # rows in one transaction
-TIDY_SECONDS = 1.0  # of pruning in one job: writes and loads wait for it
 
 Place = tuple[str, int]
 Stored = Callable[[], object]
@@ -36,10 +34,12 @@ StoredKeys = set[tuple[int, int, int]]  # offset, timestamp, subscription
 Loaded = Callable[[StoredKeys], None]
 
 
-class Note(NamedTuple):
-    """Something else to write, as it is; repeatable."""
+@dataclass(slots=True, eq=False)
+class Note:
+    """Something else to write, as it is; repeatable, and not repeated once it is `written`."""
 
     write: Callable[[Engine], object]
+    written: bool = False
 
 
 class _Entry(NamedTuple):
@@ -77,7 +77,7 @@ class Parking:
         self._writing = 0
         self._refused: _Entry | None = None  # what the database takes from nobody: the others go first
         self._forgotten: set[Place] = set()
-        self._loading = self._tidying = False
+        self._loading = False
         self._to_load: deque[tuple[Place, int | None, Loaded]] = deque()
         self._writes, self._reads = Trouble(monotonic), Trouble(monotonic)
         self.heads: dict[Head, float] = {}
@@ -137,36 +137,8 @@ class Parking:
         self._writing = len(batch)
         self._thread.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
 
-    def keep_house(self, marks: Mapping[Place, int], counted: Callable[[int], None]) -> None:
-        """Let rows follow their subscriptions, drop what nobody needs any more, count what waits for its time or turn.
-
-        `marks` are committed offsets, below which a restart asks for nothing.
-        """
-        if self._tidying:
-            return
-        self._tidying = True
-        now = self._clock()
-
-        def job() -> int:
-            end = time.monotonic() + TIDY_SECONDS
-            upkeep.reconcile(self._engine, self._group, now)
-            if dropped := operations.expire(self._engine, self._group, now - operations.KEPT):
-                log.error("operational events were dropped, their topic took none for a week", number=dropped)
-            for (topic, partition), mark in marks.items():
-                while (
-                    time.monotonic() < end
-                    and upkeep.prune(self._engine, self._group, topic, partition, mark, PRUNED) == PRUNED
-                ):
-                    continue
-            found = upkeep.counts(self._engine, self._group)
-            return found["parked"] + found["blocked"]
-
-        def done(parked: int | Exception) -> None:
-            self._tidying = False
-            if self._reads.judge(parked, "could not tidy the stored deliveries"):
-                counted(parked)
-
-        self._thread.submit(job, done)
+    def ask_again(self) -> None:
+        """Load the pairs of partitions that had too many of them: there may be fewer now."""
         for place in self.pairs.unknown:
             self._to_load.append((place, None, lambda _: None))
 
@@ -205,8 +177,9 @@ class Parking:
             store.park(self._engine, self._group, new, self._clock())
         cleared = store.record(self._engine, self._group, results) if results else frozenset[Pair]()
         for item in items:
-            if isinstance(item, Note):
+            if isinstance(item, Note) and not item.written:
                 item.write(self._engine)
+                item.written = True  # what others do meanwhile is not undone by what fails behind it
         return cleared
 
     def _written(self, batch: Sequence[_Entry], answer: frozenset[Pair] | Exception) -> None:

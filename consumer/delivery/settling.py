@@ -248,12 +248,13 @@ class Settling:
         next_at: float | None = None,
         operation: Operation | None = None,
     ) -> None:
-        subscription = delivery.lane.endpoint.subscription_id
+        head = (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
+        self.rows[row.id] = head  # until it is written the row looks due, also to whoever gets the partition back
         self._parking.resolve(
             AttemptResult(
                 row.id, delivery.attempts - 1, status, next_at, status_code, failure, now, delivery.pair, operation
             ),
-            (*delivery.event.record[:2], subscription),
+            head,
             partial(self.rows.pop, row.id, None),
         )
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 from consumer.event import RecordId
 from consumer.intake.offsets import OffsetTracker
 
+GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the answer is in the statistics after that
+
 
 class Partition:
     """One assignment of a partition to this process.
@@ -12,10 +14,11 @@ class Partition:
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
     settles into a tracker that nobody commits. `owned` turns false when the assignment ends and never true again.
     `lag` is in records behind the end of the log, None until known. The log held offsets from `begin` to before `end`
-    when the assignment began; None: not known.
+    when the assignment began, or retention has removed what was below `begin` since; None: not known. `gap` is the
+    longest run of offsets that were lately not there when they should have been read, with the time it was seen.
     """
 
-    __slots__ = ("begin", "end", "lag", "number", "owned", "topic", "tracker")
+    __slots__ = ("begin", "end", "gap", "lag", "number", "owned", "topic", "tracker")
 
     def __init__(
         self, topic: str, number: int, tracker: OffsetTracker, begin: int | None = None, end: int | None = None
@@ -27,14 +30,37 @@ class Partition:
         self.end = end
         self.owned = True
         self.lag: int | None = None
+        self.gap: tuple[int, int, float] | None = None
+
+    def skipped(self, offset: int, now: float) -> None:
+        """The next record is that of `offset`, which is not the one after the last."""
+        start = max(self.tracker.position, self.begin or 0)
+        if start < offset and (self.gap is None or offset - start >= self.gap[1] - self.gap[0]):
+            self.gap = start, offset, now
+
+    def overtaken(self, begin: int, now: float) -> int:
+        """How many offsets retention has removed before they were read, now that the log is known to begin there.
+
+        Compaction and transactions leave gaps too, but the log does not begin inside of one that was just passed.
+        """
+        if self.gap is None:
+            return 0
+        start, stop, seen_at = self.gap
+        if start < begin <= stop:
+            self.begin, self.gap = begin, None
+            return begin - start
+        if now - seen_at > GAP_SECONDS:
+            self.gap = None
+        return 0
 
     def passed(self, offset: int) -> bool:
         """Whether no record at or below `offset` is still to come.
 
-        It was read, or retention has removed it, or it is of an earlier life of the topic, which was longer.
+        It was read, or retention has removed it, or it is of an earlier life of the topic, which was longer. Without
+        lag all of the log is settled: that tells where Kafka did not say in time where the partition stands.
         """
         read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
-        return read or (self.end is not None and offset >= self.end)
+        return read or (self.end is not None and offset >= self.end) or self.lag == 0
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

@@ -209,6 +209,8 @@ class Source:
 
     def _tracked(self, partition: Partition, message: Message) -> Record | None:
         offset: int = message.offset()  # type: ignore[assignment]
+        if offset > partition.tracker.position:
+            partition.skipped(offset, self._clock())
         try:
             fresh = partition.tracker.track(offset)
         except WentBack as went_back:
@@ -249,7 +251,7 @@ class Source:
         for topic in {None, *(each.topic for each in assigned)}:
             self._faults.pop(topic, None)
         self._note_first_start([each for each in positions if each.committed is None])
-        self._note_overtaken([each for each in positions if each.overtaken])
+        self._note_overtaken({f"{each.topic}[{each.number}]": each.overtaken for each in positions if each.overtaken})
         self._enter([_partition(each) for each in positions])
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
@@ -293,14 +295,14 @@ class Source:
                 records_to_send=records,
             )
 
-    def _note_overtaken(self, positions: list[Position]) -> None:
-        if not positions:
+    def _note_overtaken(self, partitions: dict[str, int]) -> None:
+        if not partitions:
             return
-        records = sum(each.overtaken for each in positions)
+        records = sum(partitions.values())
         log.error(
             "retention removed records before they were read; going on with the first that is left",
             records=records,
-            partitions={f"{each.topic}[{each.number}]": each.overtaken for each in positions},
+            partitions=partitions,
         )
         self.overtaken_total += records
         self._overtaken_until = self._clock() + _OVERTAKEN_SECONDS
@@ -327,13 +329,19 @@ class Source:
     def _on_statistics(self, document: str) -> None:
         statistics = orjson.loads(document)
         self._reachability.statistics(statistics)
+        overtaken = {}
         for topic, details in statistics["topics"].items():
             numbered = {int(number): each for number, each in details["partitions"].items() if number != "-1"}
             self.partitions_total[topic] = len(numbered)
             for number, each in numbered.items():
                 partition = self.partitions.get((topic, number))
-                if partition is not None and each["consumer_lag"] >= 0:
+                if partition is None:
+                    continue
+                if each["consumer_lag"] >= 0:
                     partition.lag = each["consumer_lag"]
+                if records := partition.overtaken(each["lo_offset"], self._clock()):
+                    overtaken[str(partition)] = records
+        self._note_overtaken(overtaken)
 
 
 def _within(seconds: float, name: str, call: Callable[[], object]) -> bool:

@@ -7,11 +7,11 @@ ix_webhook_deliveries_order, however long the chain behind the first one is.
 from collections.abc import Collection, Iterable
 from itertools import groupby, takewhile
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
-from consumer.database import any_of
-from consumer.ledger.columns import AnyRow, bind, is_bound, pair_of, time_of
+from consumer.database import any_of, reading
+from consumer.ledger.columns import BATCH, OPEN, AnyRow, AnySelect, bind, is_bound, pair_of, time_of
 from consumer.ledger.rows import Pair
 from models import ParkedDelivery, Status
 
@@ -80,11 +80,6 @@ def normalise(connection: Connection, group: str, pairs: Collection[Pair], now: 
 
 def behind(connection: Connection, group: str, pair: Pair, offset: int, now: float) -> list[int]:
     """Ids of the rows that may go right after the first one of a pair, which is at `offset`: in order, RUN at most."""
-    held = exists().where(
-        *(getattr(_other, column.key) == column for column in _PAIR),
-        _other.status == Status.HELD,
-        _other.record_offset < ParkedDelivery.record_offset,
-    )
     statement = (
         select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
         .where(
@@ -95,7 +90,7 @@ def behind(connection: Connection, group: str, pair: Pair, offset: int, now: flo
             ParkedDelivery.order_key == pair.key,
             ParkedDelivery.subscription_id == pair.subscription_id,
             ParkedDelivery.record_offset > offset,
-            ~held,
+            ~_any_before(Status.HELD),
         )
         .order_by(ParkedDelivery.record_offset)
         .limit(RUN)
@@ -113,6 +108,22 @@ def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> 
             by_group.setdefault(row.group_id, set()).add(pair)
     for group, pairs in sorted(by_group.items()):
         normalise(connection, group, pairs, now)
+
+
+def mend(engine: Engine, group: str, topic: str, partition: int, now: float) -> int:
+    """Put in order those pairs of a partition that somebody has put out of order by hand. How many they were."""
+    mended = 0
+    for astray in (_stuck(group, topic, partition), _unordered(group, topic, partition)):
+        while True:
+            with reading(engine) as connection:  # it may take a while, which writers must not wait for
+                found = connection.execute(astray.limit(BATCH)).all()
+            if found:
+                with engine.begin() as connection:
+                    put_in_order(connection, found, now)
+            mended += len(found)
+            if len(found) < BATCH:
+                break
+    return mended
 
 
 def open_ones(connection: Connection, group: str, pairs: Collection[Pair]) -> frozenset[Pair]:
@@ -142,3 +153,53 @@ def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
 
 def _place(pair: Pair) -> tuple[str, int]:
     return pair.topic, pair.partition
+
+
+def _stuck(group: str, topic: str, partition: int) -> AnySelect:
+    """Pairs that have something blocked and nothing before it."""
+    first = (
+        select(*_PAIR, func.min(ParkedDelivery.record_offset).label("record_offset"))
+        .where(*_here(group, topic, partition), ParkedDelivery.status == Status.BLOCKED)
+        .group_by(*_PAIR)
+        .subquery("first_blocked")
+    )
+    before = (
+        exists().where(
+            *(getattr(_other, column.key) == first.c[column.key] for column in _PAIR),
+            _other.status == status,
+            _other.record_offset < first.c.record_offset,
+        )
+        for status in (Status.PARKED, Status.HELD)
+    )
+    return select(first).where(*(~each for each in before))
+
+
+def _unordered(group: str, topic: str, partition: int) -> AnySelect:
+    """Pairs that have something parked and something open before it."""
+    return (
+        select(*_PAIR)
+        .where(
+            *_here(group, topic, partition),
+            ParkedDelivery.status == Status.PARKED,
+            ParkedDelivery.order_key >= "0",
+            or_(*(_any_before(status) for status in OPEN)),
+        )
+        .distinct()
+    )
+
+
+def _here(group: str, topic: str, partition: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+    )
+
+
+def _any_before(status: Status) -> ColumnElement[bool]:
+    """Another row of the same pair, of this status, goes before."""
+    return exists().where(
+        *(getattr(_other, column.key) == column for column in _PAIR),
+        _other.status == status,
+        _other.record_offset < ParkedDelivery.record_offset,
+    )

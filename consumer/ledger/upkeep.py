@@ -1,11 +1,12 @@
 """Subscriptions that fail, are disabled, enabled or removed, and their rows follow; what nobody needs any more goes."""
 
+import time
 from collections import Counter
 from collections.abc import Collection
+from math import inf
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Update, bindparam, delete, exists, func, or_, select, update
-from sqlalchemy.orm import aliased
 
 from consumer.database import reading
 from consumer.event import RecordId
@@ -46,12 +47,11 @@ _DELETE_PAYLOAD = delete(Payload).where(is_bound(*PAYLOAD_RECORD), ~exists().whe
 
 
 class Reconciled(NamedTuple):
-    """How many rows followed their subscriptions, and how many keys were out of order."""
+    """How many rows followed their subscriptions."""
 
     held: int
     resumed: int
     exhausted: int
-    mended: int
 
 
 def disable(
@@ -66,7 +66,8 @@ def disable(
     """Disable a subscription and hold what is parked for it. Whether it was enabled until now.
 
     With `failing_before` (unix seconds) only if it has failed since then or longer. The operation is written with the
-    change, so that of many workers one tells. A repetition after a lost answer holds the rows and returns False.
+    change, so that of many workers one tells. A repetition after a lost answer holds the rows and returns False. Of
+    many rows `reconcile` holds the rest: this is called between two batches of deliveries, which wait for it.
     """
 
     def change(connection: Connection) -> bool:
@@ -81,7 +82,7 @@ def disable(
         return changed == 1
 
     changed = in_transaction(engine, change)
-    _in_batches(engine, _parked_of_disabled(subscription_id), _HOLD)
+    _in_batches(engine, _parked_of_disabled(subscription_id), _HOLD, until=0.0)
     return changed
 
 
@@ -109,23 +110,22 @@ def recovered(engine: Engine, group: str, subscription_id: int, operation: Opera
     return in_transaction(engine, change)
 
 
-def reconcile(engine: Engine, group: str, now: float) -> Reconciled:
+def reconcile(engine: Engine, now: float, until: float = inf) -> Reconciled:
     """Let rows follow their subscriptions, however changed: disabled holds, enabled resumes, removed exhausts.
 
-    Keys of the group that somebody has put out of order by hand are mended. Sending does not depend on this (`due`
-    looks at the subscription itself); call it every minute or so.
+    Sending does not depend on this (`heads` looks at the subscription itself); call it every minute or so. `until`
+    (monotonic seconds) ends it after the batch that is under way: if anything was changed, call it again.
     """
     return Reconciled(
-        held=_in_batches(engine, _parked_of_disabled(None), _HOLD),
-        resumed=_in_batches(engine, _HELD_OF_ENABLED, _RESUME, now),
-        exhausted=exhaust_for_removed(engine),
-        mended=_mend(engine, group, now),
+        held=_in_batches(engine, _parked_of_disabled(None), _HOLD, until=until),
+        resumed=_in_batches(engine, _HELD_OF_ENABLED, _RESUME, now, until=until),
+        exhausted=exhaust_for_removed(engine, until),
     )
 
 
-def exhaust_for_removed(engine: Engine) -> int:
+def exhaust_for_removed(engine: Engine, until: float = inf) -> int:
     """Give up what is owed to subscriptions that are no more. The number of rows."""
-    return _in_batches(engine, _OWED_TO_REMOVED, _EXHAUST)
+    return _in_batches(engine, _OWED_TO_REMOVED, _EXHAUST, until=until)
 
 
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int, limit: int = BATCH) -> int:
@@ -206,8 +206,13 @@ def _parked_of_disabled(subscription_id: int | None) -> AnySelect:
     return select(*_ROW).where(ParkedDelivery.subscription_id.in_(disabled), ParkedDelivery.status == Status.PARKED)
 
 
-def _in_batches(engine: Engine, rows: AnySelect, change: Update, now: float | None = None) -> int:
-    """Apply a change to all rows that call for it, some thousand in each transaction; at `now` they become due."""
+def _in_batches(
+    engine: Engine, rows: AnySelect, change: Update, now: float | None = None, *, until: float = inf
+) -> int:
+    """Apply a change to all rows that call for it, some thousand in each transaction; at `now` they become due.
+
+    No further transaction begins after `until`.
+    """
     changed = 0
     while True:
         with engine.begin() as connection:
@@ -217,63 +222,5 @@ def _in_batches(engine: Engine, rows: AnySelect, change: Update, now: float | No
                 changed += connection.execute(change, [{"b_id": row.id} | moment for row in found]).rowcount
             if now is not None:
                 put_in_order(connection, found, now)
-        if len(found) < CHANGED_AT_ONCE:
+        if len(found) < CHANGED_AT_ONCE or time.monotonic() >= until:
             return changed
-
-
-_earlier = aliased(ParkedDelivery)
-
-
-def _mend(engine: Engine, group: str, now: float) -> int:
-    """Put in order those pairs that a worker would never bring about."""
-    mended = 0
-    for astray in (_stuck(group), _unordered(group)):
-        while True:
-            with engine.begin() as connection:
-                found = connection.execute(astray.limit(BATCH)).all()
-                put_in_order(connection, found, now)
-            mended += len(found)
-            if len(found) < BATCH:
-                break
-    return mended
-
-
-def _stuck(group: str) -> AnySelect:
-    """Pairs that have something blocked and nothing before it."""
-    first = (
-        select(*_PAIR, func.min(ParkedDelivery.record_offset).label("record_offset"))
-        .where(ParkedDelivery.group_id == group, ParkedDelivery.status == Status.BLOCKED)
-        .group_by(*_PAIR)
-        .subquery("first_blocked")
-    )
-    before = (
-        exists().where(
-            *(getattr(_earlier, column.key) == first.c[column.key] for column in _PAIR),
-            _earlier.status == status,
-            _earlier.record_offset < first.c.record_offset,
-        )
-        for status in (Status.PARKED, Status.HELD)
-    )
-    return select(first).where(*(~each for each in before))
-
-
-def _unordered(group: str) -> AnySelect:
-    """Pairs that have something parked and something open before it."""
-    before = (
-        exists().where(
-            *(getattr(_earlier, column.key) == column for column in _PAIR),
-            _earlier.status == status,
-            _earlier.record_offset < ParkedDelivery.record_offset,
-        )
-        for status in OPEN
-    )
-    return (
-        select(*_PAIR)
-        .where(
-            ParkedDelivery.group_id == group,
-            ParkedDelivery.status == Status.PARKED,
-            ParkedDelivery.order_key >= "0",
-            or_(*before),
-        )
-        .distinct()
-    )

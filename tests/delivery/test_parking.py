@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer import schema
 from consumer.delivery.parking import BACKLOG_BYTES, BATCH, StoredKeys
-from consumer.ledger import operations, upkeep
 from consumer.ledger import store as ledger
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair, order_key
+from consumer.ledger import upkeep
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.trouble import BACK_OFF
-from models import Subscription
 from tests.databases import database
 from tests.delivery.store_kit import GROUP, URL, Store, make_event
 
@@ -413,33 +412,7 @@ def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store, monkeypatc
     store.answer()
     assert pair_of(b"never seen") in store.parking.pairs
     ledger.record(store.engine, GROUP, [ended(2, pair_of(b"l"))])
-    store.parking.keep_house({}, lambda _: None)
-    store.answer()
+    store.parking.ask_again()
     store.parking.pump()
     store.answer()
     assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.pairs] == [b"k"]
-
-
-def test_house_keeping_follows_subscriptions_and_forgets_what_is_over(store: Store) -> None:
-    """Rows of a disabled subscription are held, of a removed one given up; delivered ones below the mark go."""
-    live, off = (subscriptions.add(store.engine, URL, "user.created") for _ in range(2))
-    with store.engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id == off).values(enabled=0))
-    rows = [parked(1, live), parked(2, off), parked(3, 999), parked(4, live), parked(5, live)]
-    ledger.park(store.engine, GROUP, rows, 500.0)
-    ledger.record(store.engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 600.0) for row in (4, 5)])
-    with store.engine.begin() as connection:
-        operations.add(connection, GROUP, [Operation("delivery.exhausted", name, {}) for name in ("old", "new")])
-        connection.exec_driver_sql("UPDATE webhook_operations SET created_at = '2020-01-01' WHERE event_id = 'old'")
-    counted: list[int] = []
-    store.parking.keep_house({("t", 0): 5}, counted.append)
-    store.answer()
-    assert counted == [1]
-    assert [event.event_id for _, event, _ in operations.pending(store.engine, GROUP, 9)] == ["new"]
-    states = [(1, "parked"), (2, "held"), (3, "exhausted"), (5, "delivered")]
-    assert store.rows("record_offset", "status") == states
-    with store.without():
-        store.parking.keep_house({}, counted.append)
-        store.answer()
-    assert counted == [1]
-    assert store.parking.fault is not None

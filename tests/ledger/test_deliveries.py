@@ -137,7 +137,7 @@ def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
     assert marked(engine, Selection()) == [Marked((2,), 1)]
     assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
     subscriptions.set_enabled(engine, off, enabled=True)
-    upkeep.reconcile(engine, GROUP, 6000.0)
+    upkeep.reconcile(engine, 6000.0)
     (row,) = find(engine, 6000.0)
     assert (row.attempt, row.schedule_start) == (2, 2)
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from consumer.ledger import deliveries, due, store, upkeep
+from consumer.ledger import deliveries, due, ordering, store, upkeep
 from consumer.ledger.rows import NewDelivery, order_key
 from consumer.matching import subscriptions
 from tests.ledger.rows_kit import (
@@ -139,7 +139,7 @@ def test_what_is_held_keeps_its_place(engine: Engine, sub: int) -> None:
     park(engine, ordered(3, sub))
     assert states(engine) == {1: "held", 2: "blocked", 3: "blocked"}
     subscriptions.set_enabled(engine, sub, enabled=True)
-    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 1, 0, 0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 1, 0)
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
 
 
@@ -147,7 +147,7 @@ def test_of_many_held_only_one_is_resumed(engine: Engine, sub: int) -> None:
     """Rows that somebody has set to held by hand become due one after the other."""
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     run(engine, "UPDATE webhook_deliveries SET status = 'held'")
-    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 3, 0, 0)  # in order from the start: nothing is to be mended
+    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0)  # in order from the start: nothing is to be mended
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked"}
 
 
@@ -176,16 +176,16 @@ def test_what_somebody_put_out_of_order_is_mended(engine: Engine, sub: int, edit
     """A pair that nothing moves any more, or of which two are due, is put in order within a minute."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     run(engine, edit)
-    assert upkeep.reconcile(engine, GROUP, 500.0).mended >= 1
+    assert ordering.mend(engine, GROUP, "t", 0, 500.0) >= 1
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
-    assert upkeep.reconcile(engine, GROUP, 500.0).mended == 0
+    assert ordering.mend(engine, GROUP, "t", 0, 500.0) == 0
 
 
 def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
     """More than fit one batch."""
     park(engine, *(ordered(offset, sub, b"%d" % (offset // 2)) for offset in range(4200)))
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked'")
-    assert upkeep.reconcile(engine, GROUP, 500.0).mended == 2100
+    assert ordering.mend(engine, GROUP, "t", 0, 500.0) == 2100
     assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(2100,)]
 
 
@@ -193,7 +193,7 @@ def test_a_removed_first_row_frees_the_next(engine: Engine, sub: int) -> None:
     """Somebody has deleted the row that the others waited for."""
     park(engine, ordered(1, sub), ordered(2, sub))
     run(engine, "DELETE FROM webhook_deliveries WHERE record_offset = 1")
-    upkeep.reconcile(engine, GROUP, 500.0)
+    ordering.mend(engine, GROUP, "t", 0, 500.0)
     assert offsets(find(engine)) == [2]
 
 
@@ -243,10 +243,10 @@ def test_whatever_happens_the_first_goes_first(
             upkeep.disable(engine, GROUP, sub, "410")
         elif step == "enable":
             subscriptions.set_enabled(engine, sub, enabled=True)
-            upkeep.reconcile(engine, GROUP, 200.0)
+            upkeep.reconcile(engine, 200.0)
         elif step == "edit":
             run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = :o", o=offset)
-            upkeep.reconcile(engine, GROUP, 200.0)
+            ordering.mend(engine, GROUP, "t", 0, 200.0)
         else:
             for row in find(engine, 5000.0)[:1]:
                 free = store.record(engine, GROUP, [result(row, step, 2000.0)])  # type: ignore[arg-type]  # one of three

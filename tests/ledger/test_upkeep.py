@@ -48,9 +48,9 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
         (True, None),
     ]
     assert told(engine) == ["op_1"]
-    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 0, 0, 0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 0)
     run(engine, "UPDATE webhook_subscriptions SET enabled = 1")
-    assert upkeep.reconcile(engine, GROUP, 500.0) == (0, 3, 0, 0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0)
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
 
 
@@ -67,7 +67,7 @@ def test_disabled_by_sql_is_not_sent_even_before_the_rows_follow(engine: Engine,
     store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
     assert find(engine) == []
-    assert upkeep.reconcile(engine, GROUP, 1.0) == (1, 0, 0, 0)
+    assert upkeep.reconcile(engine, 1.0) == (1, 0, 0)
 
 
 def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine, sub: int) -> None:
@@ -109,13 +109,15 @@ def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> N
 
 
 def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subscription with more rows than one transaction takes."""
+    """A subscription with more rows than one transaction takes: what it is called between does not wait for all."""
     monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 10)
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
     upkeep.disable(engine, GROUP, sub, "410")
-    assert upkeep.counts(engine, GROUP) == ALL | {"held": 35}
+    assert upkeep.counts(engine, GROUP) == ALL | {"held": 10, "parked": 25}
+    assert upkeep.reconcile(engine, 1.0, until=0.0).held == 10
+    assert upkeep.reconcile(engine, 1.0).held == 15
     subscriptions.remove(engine, sub)
-    assert upkeep.reconcile(engine, GROUP, 1.0).exhausted == 35
+    assert upkeep.reconcile(engine, 1.0).exhausted == 35
 
 
 def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) -> None:

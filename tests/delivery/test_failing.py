@@ -1,0 +1,87 @@
+"""Subscriptions whose every attempt fails, as several workers see them, each a part of the attempts."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.delivery.failing import MARK_AFTER, Failing
+from consumer.endpoint import Endpoint
+from consumer.matching import subscriptions
+from consumer.matching.subscriptions import Subscribed
+from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store
+
+DAY = 86400.0
+DISABLE_AFTER = 5 * DAY
+
+
+class Workers:
+    """Two of them on one database, with one subscription."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.store = Store(engine)
+        self.one, self.other = (Failing(self.store.parking, GROUP, DISABLE_AFTER) for _ in range(2))
+        self.subscription = subscriptions.add(engine, URL, "user.created")
+
+    def endpoint(self) -> Endpoint:
+        """The subscription as the database has it now, with what was noted before."""
+        self.store.write_all()
+        since = self.now().failing_since
+        return replace(
+            Endpoint(self.subscription, URL, DEFAULT), failing_since=None if since is None else since.timestamp()
+        )
+
+    def now(self) -> Subscribed:
+        """The subscription."""
+        self.store.write_all()
+        found = subscriptions.get(self.store.engine, self.subscription)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def workers(engine: Engine) -> Iterator[Workers]:
+    """Two workers."""
+    result = Workers(engine)
+    yield result
+    assert result.store.thread.close(10)
+
+
+@pytest.mark.parametrize("last", ["one", "other"])
+def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> None:
+    """Whichever worker sees the last of them; the first minute is not yet noted."""
+    workers.one.failed(workers.endpoint(), NOW)
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER - 1)
+    assert workers.now().failing_since is None
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER)
+    assert workers.endpoint().failing_since == NOW
+    worker = {"one": workers.one, "other": workers.other}[last]
+    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER - 1)
+    assert workers.now().enabled
+    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER)
+    assert (workers.now().enabled, workers.now().disabled_reason) == (False, "every attempt failed for 5.0 days")
+
+
+def test_a_failure_that_one_worker_remembers_from_long_ago_disables_nothing(workers: Workers) -> None:
+    """Another has delivered ever since, of which the first knows nothing; nor may a clock that was set look like it."""
+    workers.one.failed(workers.endpoint(), NOW)
+    for day in range(7):
+        workers.other.succeeded(workers.endpoint(), NOW + day * DAY)
+    workers.one.failed(workers.endpoint(), NOW + 7 * DAY)
+    workers.other.failed(workers.endpoint(), NOW + 7 * DAY + 1)
+    assert workers.now().enabled
+    workers.other.succeeded(workers.endpoint(), NOW + 7 * DAY + 3)
+    assert workers.now().failing_since is None
+
+
+def test_a_mark_that_was_taken_off_unseen_is_made_again(workers: Workers) -> None:
+    """By another worker's success, before the first has looked the subscription up again."""
+    unmarked = workers.endpoint()
+    for second in (0.0, MARK_AFTER):
+        workers.one.failed(unmarked, NOW + second)
+    workers.other.succeeded(workers.endpoint(), NOW + MARK_AFTER)
+    assert workers.now().failing_since is None
+    for second in (2 * MARK_AFTER, 3 * MARK_AFTER):
+        workers.one.failed(unmarked, NOW + second)
+    assert workers.now().failing_since is not None

@@ -1,0 +1,98 @@
+"""What is done to the database now and then, in slices, until it is done."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.housekeeping import Housekeeping
+from consumer.ledger import operations, store, upkeep
+from consumer.ledger.rows import AttemptResult, Operation
+from consumer.matching import subscriptions
+from consumer.trouble import BACK_OFF
+from tests.delivery.store_kit import GROUP, URL, Store
+from tests.ledger.rows_kit import make_event, ordered, parked, run, states
+
+HERE = ("t", 0)
+
+
+class House:
+    """Housekeeping on a real database, whose answers come when the test says so."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.store = Store(engine)
+        self.keeping = Housekeeping(engine, self.store.thread, GROUP, self.store.clock, self.store.monotonic)
+        self.counted: list[int] = []
+
+    def slice(self) -> None:
+        """One job, to its answer."""
+        self.keeping.go_on()
+        self.store.answer()
+
+
+@pytest.fixture
+def house(engine: Engine) -> Iterator[House]:
+    """A house on an empty database."""
+    result = House(engine)
+    yield result
+    assert result.store.thread.close(20)
+
+
+def test_everything_is_done_once(house: House) -> None:
+    """Rows of a disabled subscription are held, of a removed one given up; what is over, or nobody took, goes."""
+    engine = house.store.engine
+    live, off = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    by_key = subscriptions.add(engine, URL, "user.created", ordering="key")
+    subscriptions.set_enabled(engine, off, enabled=False)
+    rows = [parked(make_event(offset), to) for offset, to in enumerate((live, off, 999, live, live), 1)]
+    store.park(engine, GROUP, [*rows, ordered(6, by_key), ordered(7, by_key)], 500.0)
+    store.record(engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 600.0) for row in (4, 5)])
+    run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 6")
+    with engine.begin() as connection:
+        operations.add(connection, GROUP, [Operation("delivery.exhausted", name, {}) for name in ("old", "new")])
+    run(engine, "UPDATE webhook_operations SET created_at = '2020-01-01' WHERE event_id = 'old'")
+
+    house.keeping.begin([HERE], {HERE: 5}, house.counted.append)
+    house.slice()
+
+    assert states(engine) == {1: "parked", 2: "held", 3: "exhausted", 5: "delivered", 6: "parked", 7: "blocked"}
+    assert house.counted == [3], "those that wait for their time or their turn"
+    assert [event.event_id for _, event, _ in operations.pending(engine, GROUP, 9)] == ["new"]
+    house.keeping.go_on()
+    assert house.store.posted.empty()
+
+
+def test_a_failure_is_tried_again_soon(house: House) -> None:
+    """Not at the next time, in a minute: until then the worker is not ready."""
+    house.keeping.begin([HERE], {HERE: 5}, house.counted.append)
+    with house.store.without():
+        house.slice()
+        house.keeping.go_on()
+        assert house.store.posted.empty()
+    assert str(house.keeping.fault).startswith("database: no such table")
+    house.store.monotonic.now += BACK_OFF[0]
+    house.slice()
+    assert house.counted == [0]
+    assert house.keeping.fault is None
+
+
+def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscription of a million rows is disabled: deliveries are stored meanwhile. It goes on until the last row."""
+    monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 2)
+    monkeypatch.setattr("consumer.housekeeping.SLICE", 0.0)
+    engine = house.store.engine
+    live, off = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    store.park(engine, GROUP, [parked(make_event(offset), off) for offset in range(5)], 500.0)
+    subscriptions.set_enabled(engine, off, enabled=False)
+    house.keeping.begin([], {}, house.counted.append)
+    house.keeping.go_on()
+    house.store.parking.park(parked(make_event(9), live), lambda: None)
+    house.store.write()
+    house.store.answer()
+    assert list(states(engine).values()) == ["held"] * 2 + ["parked"] * 4
+    for _ in range(20):
+        if house.counted:
+            break
+        house.slice()
+    assert list(states(engine).values()) == ["held"] * 5 + ["parked"]
+    assert house.counted == [1]
