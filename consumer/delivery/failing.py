@@ -29,6 +29,7 @@ class Failing:
         self._group = group
         self._disable_after = disable_after
         self._since: dict[int, float] = {}  # first failure after the last success
+        self._disabling: set[int] = set()  # being written: each request that was open may answer 410
         self._noted: dict[int, float] = {}  # the mark that a success (negative) or disabling was noted for
 
     def failed(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
@@ -50,7 +51,7 @@ class Failing:
         elif now - since >= MARK_AFTER:
             self._since[key] = now  # another worker's success may take the mark off before this one sees it
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
-            self._parking.note(lambda engine: upkeep.failing(engine, key, at))
+            self._parking.note(lambda engine: upkeep.failing(engine, key, at), _nothing)
 
     def succeeded(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
         """An attempt has succeeded. Call it where `remembers` is true."""
@@ -64,7 +65,7 @@ class Failing:
         data = {"subscription_id": key, "url": endpoint.url, "failed_for_seconds": round(now - marked)}
         identity = f"recovered-{key}-{round(marked * 1000)}"
         operation = None if quietly else Operation("subscription.recovered", identity, data)
-        self._parking.note(lambda engine: upkeep.recovered(engine, self._group, key, operation))
+        self._parking.note(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
 
     def remembers(self, endpoint: Endpoint) -> bool:
         """A success of this endpoint is news."""
@@ -82,6 +83,9 @@ class Failing:
         """Disable a subscription, as its receiver asked for (410) or for failing since before then."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
+        if key in self._disabling:
+            return
+        self._disabling.add(key)
         log.warning("disabling a subscription", subscription=key, reason=reason)
         data = {"subscription_id": key, "url": endpoint.url, "reason": reason}
         identity = f"disabled-{key}-{round(now * 1000)}"
@@ -93,8 +97,12 @@ class Failing:
             operation=None if quietly else Operation("subscription.disabled", identity, data),
             failing_before=failing_before,
         )
-        self._parking.note(write)
+        self._parking.note(write, partial(self._disabling.discard, key))
 
 
 def _days(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
+
+
+def _nothing() -> None:
+    """What is noted settles no record."""

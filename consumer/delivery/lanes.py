@@ -10,9 +10,9 @@ monotonic.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum, auto
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain, count
 
 from consumer.delivery.delivery import Delivery
@@ -76,6 +76,7 @@ class Lanes:
                 lane.endpoint = endpoint
             else:
                 lane.serve(endpoint, self.share, self._now)
+                self._look_again({lane})
         return lane
 
     def rebound(self, share: float) -> None:
@@ -84,6 +85,7 @@ class Lanes:
             self.share = share
             for lane in self:
                 lane.bound(share, self._now)
+            self._look_again(set(self))
 
     def room(self, subscription_id: int, now: float) -> int:
         """How many stored deliveries of a subscription may be taken up."""
@@ -260,6 +262,11 @@ class Lanes:
             heappush(self._resting, (until, next(self._tie), lane))
         else:
             lane.listed = False
+
+    def _look_again(self, changed: Collection[Lane]) -> None:
+        """What these rest for may be over: at a rate of a thousandth that would be known a quarter of an hour later."""
+        self._resting = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in self._resting]
+        heapify(self._resting)
 
     @staticmethod
     def _unlist(lane: Lane) -> bool:

@@ -115,9 +115,9 @@ class Parking:
         """Write what came of an attempt of a stored delivery."""
         self._to_write.append(_Entry(result, on_stored, head))
 
-    def note(self, write: Callable[[Engine], object]) -> None:
+    def note(self, write: Callable[[Engine], object], on_stored: Stored) -> None:
         """Write something else: `write` gets the engine, on the database thread, and may be called again."""
-        self._to_write.append(_Entry(Note(write), _nothing))
+        self._to_write.append(_Entry(Note(write), on_stored))
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop what is not being written of partitions that have left: their next owner reads those records again."""
@@ -235,7 +235,3 @@ class Parking:
 
 def _size(entry: _Entry) -> int:
     return len(entry.item.event.body) if isinstance(entry.item, NewDelivery) else 0
-
-
-def _nothing() -> None:
-    """A note has no record to settle."""

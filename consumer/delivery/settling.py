@@ -273,6 +273,8 @@ class Settling:
             "status": failure.status,
         }
         identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
+        if isinstance(delivery.origin, StoredRow):  # a replay's row has the event and perhaps the attempts of another
+            identity += f"-{delivery.origin.id}"
         return Operation("delivery.exhausted", identity, data)
 
 

@@ -85,3 +85,15 @@ def test_a_mark_that_was_taken_off_unseen_is_made_again(workers: Workers) -> Non
     for second in (2 * MARK_AFTER, 3 * MARK_AFTER):
         workers.one.failed(unmarked, NOW + second)
     assert workers.now().failing_since is not None
+
+
+def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
+    """A thousand requests were open. Once it is written, and somebody has enabled it, the next 410 disables again."""
+    endpoint = workers.endpoint()
+    for _ in range(3):
+        workers.one.disable(endpoint, "410", NOW)
+    assert workers.store.parking.backlog == 1
+    assert not workers.now().enabled
+    subscriptions.set_enabled(workers.store.engine, workers.subscription, enabled=True)
+    workers.one.disable(workers.endpoint(), "410", NOW + 1)
+    assert not workers.now().enabled

@@ -330,6 +330,22 @@ def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
     assert started(lanes) == []
 
 
+@pytest.mark.parametrize("by", ["rate", "share"])
+def test_a_rate_that_is_raised_counts_at_once(by: str) -> None:
+    """The next start was a quarter of an hour away; so with a worker's share, when others leave the group."""
+    lanes = Lanes(100)
+    lanes.rebound(0.001)
+    lane = lanes.lane(endpoint(rate_limit=1.0))
+    fill(lanes, lane, 3)
+    assert len(started(lanes)) == 1
+    assert started(lanes, 1.0) == []
+    if by == "rate":
+        lanes.lane(endpoint(rate_limit=1000.0))
+    else:
+        lanes.rebound(1.0)
+    assert len(started(lanes, 2.0) + started(lanes, 3.0)) == 2
+
+
 def test_a_rate_is_kept_and_only_what_it_sends_soon_is_queued() -> None:
     """Eight a second: one at once, then one each eighth of a second; beyond 5 s worth of them the rest is stored."""
     lanes = Lanes(1000)

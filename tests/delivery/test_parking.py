@@ -247,7 +247,7 @@ def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
     settled: list[str] = []
     subscription = subscriptions.add(store.engine, URL, "user.created")
     store.parking.park(parked(1, subscription), lambda: settled.append("parked"))
-    store.parking.note(lambda engine: upkeep.disable(engine, GROUP, subscription, "410"))
+    store.parking.note(lambda engine: upkeep.disable(engine, GROUP, subscription, "410"), lambda: None)
     with store.without("webhook_subscriptions"):
         store.write()
         assert store.rows("record_offset") == [(1,)]

@@ -19,6 +19,7 @@ from consumer.delivery.parking import BACKLOG
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.errors import EgressRefused
+from consumer.ledger import operations
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
@@ -84,10 +85,10 @@ class Desk:
         self.lanes.finished(delivery.lane)
         self.settling.attempted(delivery, result)
 
-    def due_row(self, attempts: int = 1, offset: int = 0) -> Delivery:
+    def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
         """The open request of a stored row."""
         event = make_event(offset)
-        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, BOOM, BOOM)
+        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, BOOM, BOOM, replay=replay)
         ledger.park(self.store.engine, GROUP, [row], NOW)
         (found,) = self.store.rows("max(id)")
         self.settling.rows[found[0]] = ("t", 0, self.subscription)
@@ -216,6 +217,15 @@ def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
     desk.store.write()
     assert desk.settling.rows == {}
     assert desk.rows() == [("delivered", 5, None, 200, None)]
+
+
+def test_each_exhausted_delivery_is_announced(desk: Desk) -> None:
+    """Also that of a replay, which has the event, the subscription and the attempts of the first."""
+    for replay in (0, 1):
+        desk.end(desk.due_row(attempts=2, replay=replay), REFUSED)
+    desk.store.write_all()
+    announced = operations.pending(desk.store.engine, GROUP, 9)
+    assert [event.type for _, event, _ in announced] == ["delivery.exhausted"] * 2
 
 
 def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
