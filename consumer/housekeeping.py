@@ -14,7 +14,7 @@ from consumer.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
-SLICE = 1.0  # seconds of one job, and the transaction that is under way then: deliveries wait to be stored meanwhile
+SLICE = 0.2  # seconds of one job, and the transaction that is under way then: deliveries wait to be stored meanwhile
 PRUNED = 1000  # rows in one transaction
 
 Place = tuple[str, int]

@@ -285,12 +285,14 @@ class Worker:
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
+            found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
+            marks = {place: mark for place, mark in found.items() if mark is not None}
             # The marks of the last time: a minute later they are committed.
-            below = {} if self._source.fault else self._tidy_below
+            last = {} if self._source.fault else self._tidy_below
+            below = {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+            self._tidy_below = marks
             self._housekeeping.begin(self._places(), below, self._count_parked)
             self._parking.ask_again()
-            marks = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
-            self._tidy_below = {place: mark for place, mark in marks.items() if mark is not None}
             if self._leads():
                 self._recall.find_topics(self._adopt)
             elif self._adopted:  # there is a lower topic now, and whoever owns it leads

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.rows import Failure, Pair
 
@@ -49,6 +50,7 @@ class Delivery:
         "origin",
         "pair",
         "queued_at",
+        "sent_to",
         "started_at",
         "transfer",
     )
@@ -64,4 +66,5 @@ class Delivery:
         self.due_at = 0.0  # unix seconds, of the next attempt
         self.queued_at = 0.0
         self.started_at = 0.0
+        self.sent_to: Endpoint | None = None  # where its request goes; the lane may be told of another url meanwhile
         self.transfer: Transfer | None = None

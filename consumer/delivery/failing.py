@@ -29,7 +29,7 @@ class Failing:
         self._group = group
         self._disable_after = disable_after
         self._since: dict[int, float] = {}  # first failure after the last success
-        self._disabling: set[int] = set()  # being written: each request that was open may answer 410
+        self._disabling: set[int] = set()  # for a 410, being written: each request that was open may answer so
         self._noted: dict[int, float] = {}  # the mark that a success (negative) or disabling was noted for
 
     def failed(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
@@ -83,9 +83,10 @@ class Failing:
         """Disable a subscription, as its receiver asked for (410) or for failing since before then."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
-        if key in self._disabling:
-            return
-        self._disabling.add(key)
+        if failing_before is None:
+            if key in self._disabling:
+                return
+            self._disabling.add(key)
         log.warning("disabling a subscription", subscription=key, reason=reason)
         data = {"subscription_id": key, "url": endpoint.url, "reason": reason}
         identity = f"disabled-{key}-{round(now * 1000)}"
@@ -96,6 +97,7 @@ class Failing:
             reason=reason,
             operation=None if quietly else Operation("subscription.disabled", identity, data),
             failing_before=failing_before,
+            url=endpoint.url,
         )
         self._parking.note(write, partial(self._disabling.discard, key))
 

@@ -68,7 +68,7 @@ class Lane:
     def bound(self, share: float, now: float) -> None:
         """Take this share of the subscription's limits; one request at least."""
         most, rate = self.endpoint.max_in_flight, self.endpoint.rate_limit
-        self.limit = None if most is None else max(1, int(most * share))
+        self.limit = None if most is None else max(1, int(most * share + 1e-9))  # 0.29 of 100 is a little less than 29
         self.bounded = most is not None or rate is not None
         self.capacity = LANE_DELIVERIES
         if rate is None:

@@ -57,6 +57,10 @@ class StoredPairs:
     def written(self, pair: Pair, offset: int) -> None:
         """It is in the database, and waits there."""
         self.given_up(pair, offset)
+        self.seen(pair)
+
+    def seen(self, pair: Pair) -> None:
+        """A row of this pair waits in the database."""
         known = self._known.setdefault(pair[1:3], set())
         if known is not None:
             known.add(pair)

@@ -120,10 +120,11 @@ class Parking:
         self._to_write.append(_Entry(Note(write), on_stored))
 
     def forget(self, places: Collection[Place]) -> None:
-        """Drop what is not being written of partitions that have left: their next owner reads those records again."""
+        """Drop what is asked and not being written of partitions that have left: their next owner reads them again."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
         if self._writing:
             self._forgotten |= set(places)
+        self._to_load = deque(load for load in self._to_load if load[0] not in places)
         self.pairs.leave(places)
         self.heads = {head: due_at for head, due_at in self.heads.items() if head[:2] not in places}
 
@@ -139,8 +140,10 @@ class Parking:
 
     def ask_again(self) -> None:
         """Load the pairs of partitions that had too many of them: there may be fewer now."""
+        asked = {place for place, _, _ in self._to_load}
         for place in self.pairs.unknown:
-            self._to_load.append((place, None, lambda _: None))
+            if place not in asked:
+                self._to_load.append((place, None, lambda _: None))
 
     def load_stored(self, place: Place, from_offset: int, loaded: Loaded) -> None:
         """Ask which deliveries of a partition, from an offset on, are stored in any state; asked until answered.
@@ -150,7 +153,7 @@ class Parking:
         self._to_load.append((place, from_offset, loaded))
 
     def _load(self) -> None:
-        place, from_offset, loaded = self._to_load[0]
+        load = place, from_offset, loaded = self._to_load[0]
 
         def job() -> tuple[StoredKeys, frozenset[Pair] | None]:
             pairs = due.open_pairs(self._engine, self._group, *place, MOST_PAIRS)
@@ -162,6 +165,8 @@ class Parking:
             self._loading = False
             if not self._reads.judge(answer, "could not load the stored deliveries of a partition; it is held"):
                 return
+            if not self._to_load or self._to_load[0] is not load:
+                return  # the partition has left
             self._to_load.popleft()
             keys, pairs = answer
             self.pairs.loaded(place, pairs)

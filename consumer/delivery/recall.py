@@ -20,6 +20,8 @@ from consumer.trouble import Trouble
 
 WALK_EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
 SOON = 0.1  # seconds between two looks at the heads, in memory
+LOOKING = 9  # times as long as a look took is waited besides: half a million heads would take all of the loop
+EARLY = 0.5  # seconds until a head is asked again whose rows may not go yet: each time they are read for nothing
 HEADS = 20  # asked for in one job
 ROWS = 500
 
@@ -68,6 +70,7 @@ class Recall:
         self._looking = False
         self._next = self._next_walk = 0.0
         self._walked_to: Head | None = None
+        self._begun_anew = False  # while a walk was under way
         self._trouble = Trouble(monotonic)
 
     @property
@@ -84,6 +87,7 @@ class Recall:
         """Partitions have come: walk in the next round."""
         self._next = self._next_walk = 0.0
         self._walked_to = None
+        self._begun_anew = True
 
     def find_topics(self, found: Callable[[Collection[Place]], None]) -> None:
         """Ask which topics have rows that wait, each with its highest partition; not told while the database fails."""
@@ -102,11 +106,14 @@ class Recall:
         self._next = now + SOON
         owned = places()
         wants = self._wants(now, owned)
+        # Of many heads the next ones are asked for at once, unless to look through them takes the loop.
+        self._next = (now if len(wants) == HEADS else self._next) + LOOKING * (self._monotonic() - now)
         if walking := bool(owned) and now >= self._next_walk:
             self._next_walk = now + WALK_EVERY
         elif not wants:
             return
         self._looking = True
+        self._begun_anew = False
         clock, after, ways = self._clock(), self._walked_to, sorted(owned) if walking else ()
 
         def job() -> _Answer:
@@ -114,40 +121,50 @@ class Recall:
                 self._ledger.walk(ways, after) if walking else None, self._ledger.take(wants, clock) if wants else None
             )
 
-        def done(answer: _Answer | Exception) -> None:
-            self._looking = False
-            if not self._trouble.judge(answer, "could not look for due deliveries"):
-                self._note(dict.fromkeys((want.head for want in wants), 0.0))
-                self._next_walk = 0.0
-                return
-            if answer.walked is not None:
-                self._note(answer.walked.heads)
-                self._walked_to = answer.walked.end
-                if answer.walked.end is not None:
-                    self._next_walk = 0.0
-            if answer.taken is not None:
-                self._note(answer.taken.next_due)
-                self._found(answer.taken.rows, places())
+        self._thread.submit(job, lambda answer: self._answered(answer, wants, places))
 
-        self._thread.submit(job, done)
+    def _answered(
+        self, answer: _Answer | Exception, wants: Sequence[Want], places: Callable[[], Collection[Place]]
+    ) -> None:
+        self._looking = False
+        if not self._trouble.judge(answer, "could not look for due deliveries"):
+            self._note(dict.fromkeys((want.head for want in wants), 0.0))
+            self._next_walk = 0.0
+            return
+        if answer.walked is not None:
+            self._note(answer.walked.heads)
+            if not self._begun_anew:
+                self._walked_to = answer.walked.end
+            if answer.walked.end is not None:
+                self._next_walk = 0.0
+        if answer.taken is not None:
+            self._note(answer.taken.next_due)
+            self._found(answer.taken.rows, places())
 
     def _wants(self, now: float, places: Collection[Place]) -> list[Want]:
         """Heads that are due, and how many rows there is room for; taken out until the answer puts them back."""
-        clock, heads, chosen = self._clock(), self._parking.heads, dict[Head, int]()
-        due = [head for head, due_at in heads.items() if due_at <= clock]
-        here: dict[Head, set[int]] = {head: set() for head in due}
-        for row, head in self._settling.rows.items() if due else ():
-            if head in here:
-                here[head].add(row)
-        for head in due:
-            room = self._lanes.room(head[2], now)
+        clock, heads = self._clock(), self._parking.heads
+        rooms: dict[int, int] = {}  # asked once for each subscription: it may have heads in all partitions
+        chosen: dict[Head, int] = {}
+        out: list[Head] = []
+        for head, due_at in heads.items():
+            if due_at > clock:
+                continue
+            if (room := rooms.get(head[2])) is None:
+                room = rooms[head[2]] = self._lanes.room(head[2], now)
             if room <= 0:
                 continue
-            del heads[head]
+            out.append(head)
             if head[:2] in places:
                 chosen[head] = room
             if len(chosen) == HEADS:
                 break
+        for head in out:
+            del heads[head]
+        here: dict[Head, set[int]] = {head: set() for head in chosen}
+        for row, head in self._settling.rows.items() if here else ():
+            if head in here:
+                here[head].add(row)
         share = ROWS // max(1, len(chosen))
         return [Want(head, min(room, share), frozenset(here[head])) for head, room in chosen.items()]
 
@@ -160,6 +177,7 @@ class Recall:
         now = self._monotonic()
         given_out: dict[Place, Callable[[int], bool]] = {}
         ends: dict[Pair, float] = {}  # of each pair the offset from which on its rows may not come yet
+        later: set[Head] = set()
         for row in rows:
             place, offset = row.event.record[:2], row.event.record.offset
             head = (*place, row.endpoint.subscription_id)
@@ -170,16 +188,21 @@ class Recall:
                 if place not in given_out:
                     given_out[place] = self._given_out(place)
                 if row.pair not in ends:
+                    self._parking.pairs.seen(row.pair)  # an adopted one was not known
                     ends[row.pair] = self._parking.pairs.first_writing(row.pair)
                 early = offset >= ends[row.pair] or not given_out[place](offset)
             lane = self._lanes.lane(row.endpoint)
             if early or self._lanes.admit(lane, len(row.event.body), now) is not Admission.QUEUE:
                 if row.pair is not None:  # those behind it must not pass it
                     ends[row.pair] = offset
-                self._note({head: 0.0})
+                if early:
+                    later.add(head)
+                else:
+                    self._note({head: 0.0})
                 continue
             delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)
             delivery.attempts = row.attempt
             delivery.first = row.first
             self._settling.rows[row.id] = head
             self._lanes.enqueue(delivery, now)
+        self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)

@@ -42,6 +42,7 @@ class Sender:
             allowance -= 1
             lane = delivery.lane
             delivery.started_at = now
+            delivery.sent_to = lane.endpoint
             self.open.add(delivery)
             if isinstance(delivery.origin, OpenRecord):
                 delivery.origin.started = True

@@ -166,7 +166,7 @@ class Settling:
             self._store(delivery, "exhausted", now, None, failure)
             if isinstance(outcome, Gone):
                 quietly = self._is_operational(delivery)
-                self._failing.disable(delivery.lane.endpoint, outcome.error, now, quietly=quietly)
+                self._failing.disable(delivery.sent_to or delivery.lane.endpoint, outcome.error, now, quietly=quietly)
                 self._leave_alone(delivery.lane)
         elif self._stays(delivery, verdict.wait):
             what = "retried"

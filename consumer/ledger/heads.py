@@ -40,7 +40,7 @@ from models.base import in_utc
 
 log = structlog.get_logger(__name__)
 
-RUNS = 50  # pairs of a head whose next ones are looked for: a seek for each
+RUNS = 50  # pairs of one look whose next ones are looked for: a statement for each
 SEEKS = 200  # in one walk: 5 ms on SQLite, a tenth of a second over a network
 MOST_BYTES = 16 * 2**20  # of bodies that one look brings into memory
 POSTPONED = 60.0  # seconds that a row waits whose subscription's secrets cannot be used
@@ -219,7 +219,7 @@ def _runs(connection: Connection, group: str, wants: Sequence[Want], due: Iterab
     runs: list[int] = []
     for head, pairs in first.items():
         share = room[head] // len(pairs)
-        for pair, offset in pairs[:RUNS] if share else ():
+        for pair, offset in pairs[: max(1, RUNS // len(first))] if share else ():
             runs += behind(connection, group, pair, offset, now)[:share]
     return runs
 

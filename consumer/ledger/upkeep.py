@@ -30,7 +30,7 @@ from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 from models.subscription import REASON_LENGTH
 
-CHANGED_AT_ONCE = 5000  # rows of one transaction when many follow their subscription
+CHANGED_AT_ONCE = 1000  # rows of one transaction when many follow their subscription
 REMOVED = "the subscription was removed"
 
 _PAIR = (
@@ -62,16 +62,20 @@ def disable(
     operation: Operation | None = None,
     *,
     failing_before: float | None = None,
+    url: str | None = None,
 ) -> bool:
     """Disable a subscription and hold what is parked for it. Whether it was enabled until now.
 
-    With `failing_before` (unix seconds) only if it has failed since then or longer. The operation is written with the
-    change, so that of many workers one tells. A repetition after a lost answer holds the rows and returns False. Of
-    many rows `reconcile` holds the rest: this is called between two batches of deliveries, which wait for it.
+    With `failing_before` (unix seconds) only if it has failed since then or longer, with `url` only if it still points
+    there. The operation is written with the change, so that of many workers one tells. A repetition after a lost answer
+    holds the rows and returns False. Of many rows `reconcile` holds the rest: this is called between two batches of
+    deliveries, which wait for it.
     """
 
     def change(connection: Connection) -> bool:
         statement = update(Subscription).where(Subscription.id == subscription_id, Subscription.enabled == 1)
+        if url is not None:
+            statement = statement.where(Subscription.url == url)
         if failing_before is not None:
             statement = statement.where(in_utc(Subscription.failing_since) <= time_of(failing_before))
         changed = connection.execute(

@@ -97,3 +97,14 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
     subscriptions.set_enabled(workers.store.engine, workers.subscription, enabled=True)
     workers.one.disable(workers.endpoint(), "410", NOW + 1)
     assert not workers.now().enabled
+
+
+def test_a_410_disables_whatever_else_is_being_written(workers: Workers) -> None:
+    """A word that it has failed for days is on its way and comes to nothing: another worker's success was first."""
+    workers.one.failed(workers.endpoint(), NOW)
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER)
+    marked = workers.endpoint()
+    workers.other.succeeded(marked, NOW + DISABLE_AFTER)
+    workers.one.failed(marked, NOW + DISABLE_AFTER)
+    workers.one.disable(marked, "the receiver answered 410 Gone", NOW + DISABLE_AFTER)
+    assert workers.now().disabled_reason == "the receiver answered 410 Gone"

@@ -388,6 +388,24 @@ def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> 
     assert (pair_of() in pairs, pairs.first_writing(pair_of())) == (True, inf)
 
 
+def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) -> None:
+    """Whether the question was under way or not; it is asked again for a partition that comes back."""
+    told: list[str] = []
+    ledger.park(store.engine, GROUP, [ordered(1)], 500.0)
+    store.parking.load_stored(("t", 0), 0, lambda _: told.append("first"))
+    store.parking.load_stored(("t", 1), 0, lambda _: told.append("other"))
+    store.parking.pump()
+    store.parking.forget([("t", 0)])
+    store.parking.load_stored(("t", 0), 0, lambda _: told.append("again"))
+    store.answer()
+    assert (told, pair_of() in store.parking.pairs) == ([], False)
+    for _ in range(2):
+        store.parking.pump()
+        store.answer()
+    assert (told, pair_of() in store.parking.pairs) == (["other", "again"], True)
+    assert not store.parking.busy
+
+
 def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> None:
     """Loaded with what is settled; other partitions' are others'."""
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)

@@ -12,7 +12,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
-from consumer.delivery.recall import WALK_EVERY, Ledger, Recall
+from consumer.delivery.recall import EARLY, WALK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.ledger import store as ledger
@@ -220,9 +220,18 @@ def test_an_ordered_row_waits_until_the_log_is_given_out_up_to_it(bench: Bench) 
     bench.look()
     bench.store_here(bench.row(5, key=b"k"), bench.row(6), bench.row(4, key=b"l"))
     assert sorted(bench.look(0.125)) == [4, 6]
-    assert bench.look(0.125) == []
+    assert bench.look(EARLY) == []
     bench.given_out = 6
-    assert bench.look(0.125) == [5]
+    assert bench.look(EARLY) == [5]
+
+
+def test_rows_that_may_not_go_yet_are_not_read_in_every_look(bench: Bench) -> None:
+    """While the log is read up to them, which may take long, or while the database refuses what goes before them."""
+    bench.given_out = 5
+    bench.look()
+    bench.store_here(bench.row(5, key=b"k"))
+    assert bench.look(0.125) == []
+    assert bench.store.parking.heads == {bench.head: NOW + 0.125 + EARLY}
 
 
 def test_an_ordered_row_waits_while_an_earlier_one_of_its_key_is_being_written(bench: Bench) -> None:
@@ -259,7 +268,7 @@ def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
         bench.lanes.finished(delivery.lane)
         bench.lanes.go_on(delivery.pair)
     bench.given_out = 10
-    assert bench.look(0.125) == [6], "4 is blocked as long as the results of those before it are not written"
+    assert bench.look(EARLY) == [6], "4 is blocked as long as the results of those before it are not written"
 
 
 def test_one_of_a_chain_that_does_not_fit_keeps_those_behind_it_back(
@@ -334,6 +343,23 @@ def test_many_heads_are_asked_for_at_once(bench: Bench) -> None:
 def subscribed(bench: Bench, number: int) -> list[int]:
     """The ids of so many more subscriptions."""
     return [subscriptions.add(bench.store.engine, URL, "user.created") for _ in range(number)]
+
+
+def test_a_subscription_is_asked_for_room_once_in_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an open breaker it may have a head in each of a thousand partitions, ten times a second."""
+    bench.lane_breaks()
+    bench.store.parking.heads.update({("t", number, bench.subscription): 0.0 for number in range(1000)})
+    asked: list[int] = []
+    room = bench.lanes.room
+
+    def ask(number: int, now: float) -> int:
+        asked.append(number)
+        return room(number, now)
+
+    monkeypatch.setattr(bench.lanes, "room", ask)
+    bench.look(0.125)
+    assert asked == [bench.subscription]
+    assert len(bench.store.parking.heads) == 1000
 
 
 def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, InvalidURL
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
@@ -235,6 +235,16 @@ def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
     desk.end(desk.start(), response(410))
     desk.store.write()
     assert [row[0] for row in desk.rows()] == ["held", "exhausted"]
+
+
+def test_a_410_of_where_it_pointed_before_disables_nothing(desk: Desk) -> None:
+    """Somebody moved the subscription by SQL and took the old receiver away; a retry was still on its way there."""
+    delivery = desk.start()
+    with desk.store.engine.begin() as connection:
+        connection.execute(update(Subscription).values(url="https://new.example/hook"))
+    desk.end(delivery, response(410))
+    desk.store.write_all()
+    assert desk.disabled() is None
 
 
 def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
