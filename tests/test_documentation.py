@@ -5,13 +5,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 import typer.main
 import yaml
+from requests.exceptions import ConnectionError as NoConnection
 from sqlalchemy import Engine, update
 
 from consumer import settings
@@ -26,8 +26,8 @@ from consumer.errors import SettingsError
 from consumer.event import Event, RecordId
 from consumer.intake.announcer import _cloudevent
 from consumer.intake.client import known_properties
-from consumer.ledger import operations
-from consumer.ledger.rows import Failure, Operation
+from consumer.ledger import operations, ordering
+from consumer.ledger.rows import Operation
 from consumer.matching import subscriptions
 from consumer.telemetry import Metrics, registry
 from models import Base, Status, Subscription
@@ -128,15 +128,15 @@ def happened(engine: Engine) -> list[Operation]:
     failing.succeeded(Endpoint(first, "https://a.example", (b"key",), failing_since=1000.0), 2000.0)
     failing.disable(Endpoint(second, "https://b.example", (b"key",), failing_since=1000.0), "gone", 2000.0)
     stored.write_all()
-    delivery = Delivery(
-        Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None),
-        Lanes(1).lane(Endpoint(first, "https://a.example", (b"key",))),
-        OpenRecord(lambda _: None, 1, 1),
+    lanes = Lanes(1)
+    settling = Settling(
+        lanes, stored.parking, failing, Metrics(), schedule=(), jitter=0.0, in_memory=0.0, operations_topic="operations"
     )
-    settling = cast(Settling, SimpleNamespace(_operations_topic="webhooks.operations"))
-    exhausted = Settling._exhausted(settling, delivery, Failure("status 500", 500, None, 2000.0))
-    assert exhausted is not None
-    return [*(operation for _, operation, _ in operations.pending(engine, "webhooks", 10)), exhausted]
+    event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
+    lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
+    settling.attempted(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
+    stored.write_all()
+    return [operation for _, operation, _ in operations.pending(engine, "webhooks", 10)]
 
 
 # Numbers.
@@ -162,6 +162,8 @@ def test_bounds_of_lanes() -> None:
     assert f"holds {lane.LANE_DELIVERIES:,} deliveries or {lane.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
+    assert lanes.NEW_CONNECTIONS == 8  # "eight new ones"
+    assert (breaker.CREEP, ordering.RUN) == (8, 50)  # "by an eighth", "fifty at a time"
 
 
 # Links, names, commands.
