@@ -6,6 +6,7 @@ due and whose lane has room is asked for rows, so that neither a million rows be
 workers' partitions are ever read through.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -166,7 +167,11 @@ class Recall:
             if head in here:
                 here[head].add(row)
         share = ROWS // max(1, len(chosen))
-        return [Want(head, min(room, share), frozenset(here[head])) for head, room in chosen.items()]
+        heads_of = Counter(head[2] for head in chosen)
+        return [
+            Want(head, min(max(1, room // heads_of[head[2]]), share), frozenset(here[head]))
+            for head, room in chosen.items()
+        ]
 
     def _note(self, due: Mapping[Head, float]) -> None:
         heads = self._parking.heads
