@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 
 PART_OF_LIMIT = 10  # a replay takes a tenth of what the receiver allows: the rest is for what happens now
 RATE_WITHOUT_LIMIT = 100.0  # deliveries per second
-AHEAD = 10.0  # seconds: workers look for rows every 5 s, and a table of far-off ones helps nobody
+SOONEST = 7.0  # seconds until a row is due: workers, who look every 5 s, know it by then, and send none in a burst
+AHEAD = 10.0  # seconds until then at most: a table of far-off rows helps nobody
 BATCH = 500  # rows of a transaction,
 BATCH_BYTES = 4 * 2**20  # their bodies together, about,
 FLUSH = 1.0  # and seconds between two
@@ -43,21 +44,21 @@ def default_rate(limit: float | None) -> float:
 
 
 class Pace:
-    """Due times at a rate: each 1/rate after the last, and none before now. Times are unix seconds."""
+    """Due times at a rate: each 1/rate after the last, none before `begin` or `SOONEST` from now. Unix seconds."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, begin: float = 0.0) -> None:
         self._step = 1 / rate
-        self._next = 0.0
+        self._next = begin
 
     def due(self, now: float) -> float:
         """The next due time."""
-        due = max(now, self._next)
+        due = max(now + SOONEST, self._next)
         self._next = due + self._step
         return due
 
     def room(self, now: float) -> int:
         """How many of the next due times are within `AHEAD` of now."""
-        left = now + AHEAD - max(now, self._next)
+        left = now + AHEAD - max(now + SOONEST, self._next)
         return int(left / self._step) + 1 if left >= 0 else 0
 
 
@@ -119,10 +120,10 @@ def run(
     """Store what is left of a replay, at its rate and at most `AHEAD` seconds before it is due.
 
     Yields after each transaction. Ends when all is stored, or soon after `stopped()`: it can then be taken up again.
-    Kafka and the database are waited for. Raises what `LogReader.read` raises.
+    Kafka and the database are waited for. Raises what `LogReader.read` and `replays.advance` raise.
     """
     wanted = replay.event_type or subscription.event_type
-    pace = Pace(replay.rate)
+    pace = Pace(replay.rate, _next_due(replay, clock()))
     rows: list[NewDelivery] = []
     matched, undecodable, size = replay.matched, 0, 0
     reader.start(replay.spans, replay.since)
@@ -152,6 +153,11 @@ def run(
             sleep(_WAIT)
     if reader.done and _insist(partial(replays.finish, engine, replay.id, clock()), stopped, sleep):
         yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=True)
+
+
+def _next_due(replay: Replay, now: float) -> float:
+    """Behind what an earlier run has stored, which was no further ahead: the workers or a clock may have moved it."""
+    return 0.0 if replay.last_due is None else min(replay.last_due, now + AHEAD) + 1 / replay.rate
 
 
 def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:

@@ -13,12 +13,13 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
+from consumer.errors import WebhooksError
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
 from consumer.matching import subscriptions
 from consumer.matching.subscriptions import Subscribed
-from consumer.replay import AHEAD, BATCH, Pace, Progress, Survey, default_rate, run, survey
+from consumer.replay import AHEAD, BATCH, SOONEST, Pace, Progress, Survey, default_rate, run, survey
 from tests.kafka_kit import Kafka
 
 NOW = 1_700_000_000.0
@@ -45,13 +46,13 @@ class Clock:
     steps=st.lists(st.tuples(st.floats(0, 100), st.integers(0, 50)), max_size=20),
 )
 def test_a_pace_spaces_and_never_hurries(rate: float, steps: list[tuple[float, int]]) -> None:
-    """Due times are at least 1/rate apart, never past, and within ten seconds as long as there is room."""
+    """Due times are at least 1/rate apart, none before workers know of it, and none far off while there is room."""
     pace, now, last = Pace(rate), NOW, -math.inf
     for passed, wanted in steps:
         now += passed
         for _ in range(min(wanted, pace.room(now))):
             due = pace.due(now)
-            assert now <= due <= now + AHEAD + 1e-6
+            assert now + SOONEST <= due <= now + AHEAD + 1e-6
             assert due - last >= 1 / rate - 1e-6
             last = due
 
@@ -136,7 +137,7 @@ def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiv
     assert last == Progress(6, 4, 1, finished=True)
     rows = stored(engine)
     assert [offset for offset, _ in rows] == [0, 2, 3, 5]
-    assert [round(due, 1) for _, due in rows] == [0.0, 0.5, 1.0, 1.5]
+    assert [round(due - SOONEST, 1) for _, due in rows] == [0.0, 0.5, 1.0, 1.5]
     found = replays.load(engine, replay.id)
     assert found is not None
     assert (found.matched, found.finished_at, found.spans[0].begin) == (4, clock.now, 6)
@@ -154,7 +155,7 @@ def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscrib
         assert step.matched - before <= BATCH
         before = step.matched
     assert before == 4000
-    assert 9.0 < clock.slept < 12.0
+    assert 16.0 < clock.slept < 19.0
     dues = sorted(due for _, due in stored(engine))
     assert all(later - earlier > 0.0045 for earlier, later in pairwise(dues))
 
@@ -164,10 +165,10 @@ def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscrib
 def test_an_interrupted_replay_goes_on_where_it_stopped(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open, way: str
 ) -> None:
-    """Every matching record is stored once, none is left out, and the count goes on."""
+    """Every matching record is stored once, none is left out, the count goes on, and so does the pace."""
     topic = kafka.topic()
     write(kafka, topic, "ab" * 1500)
-    replay, reader = begin(topic, rate=10_000.0)
+    replay, reader = begin(topic, rate=200.0)
     clock, seen = Clock(), [0]
     steps = run(engine, replay, receiver, reader, lambda: seen[-1] >= 500, clock=clock, sleep=clock.sleep)
     if way == "asked to stop":
@@ -183,7 +184,58 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(
     assert (again.matched, again.finished_at) == (halfway, None)
     *_, last = run(engine, again, receiver, other, lambda: False, clock=clock, sleep=clock.sleep)
     assert (last.matched, last.finished) == (1500, True)
-    assert [offset for offset, _ in stored(engine)] == list(range(0, 3000, 2))
+    rows = stored(engine)
+    assert [offset for offset, _ in rows] == list(range(0, 3000, 2))
+    assert all(later - earlier > 0.0045 for earlier, later in pairwise(sorted(due for _, due in rows)))
+
+
+@pytest.mark.kafka
+def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """Neither by a row that was put off, by a breaker or a clock that was set, nor by one that is long due."""
+    topic = kafka.topic()
+    write(kafka, topic, "aaa")
+    for moved, first in ((3600, AHEAD + 0.5), (-3600, SOONEST)):
+        replay, reader = begin(topic, rate=2.0)
+        clock = Clock()
+        list(run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep))
+        with engine.begin() as connection:
+            connection.execute(
+                text("UPDATE webhook_deliveries SET next_attempt_at = datetime(:at, 'unixepoch')"), {"at": NOW + moved}
+            )
+            connection.execute(text("DELETE FROM webhook_deliveries WHERE record_offset > 0"))
+            connection.execute(text("UPDATE webhook_replays SET positions = json_replace(positions, '$[0][2]', 1)"))
+        again, other = begin(again=replay.id)
+        clock = Clock()
+        list(run(engine, again, receiver, other, lambda: False, clock=clock, sleep=clock.sleep))
+        assert [round(due, 1) for offset, due in stored(engine) if offset > 0] == [first, first + 0.5]
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM webhook_deliveries"))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    "change", ["UPDATE webhook_subscriptions SET enabled = 0", "DELETE FROM webhook_subscriptions"]
+)
+def test_nothing_is_stored_for_whom_is_switched_off(
+    engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open, change: str
+) -> None:
+    """A replay that is under way ends with an error that says so, and can be taken up."""
+    topic = kafka.topic()
+    write(kafka, topic, "a" * 1000)
+    replay, reader = begin(topic, rate=10.0)
+    clock = Clock()
+    steps = run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep)
+    next(steps)
+    before = stored(engine)
+    with engine.begin() as connection:
+        connection.execute(text(change))
+    with pytest.raises(WebhooksError, match=f"was disabled or removed meanwhile.*--resume {replay.id}"):
+        list(steps)
+    assert stored(engine) == before
+    found = replays.load(engine, replay.id)
+    assert found is not None
+    assert (found.matched, found.finished_at) == (len(before), None)
+    assert found.spans[0].begin == len(before) < 1000
 
 
 @contextmanager
@@ -237,6 +289,8 @@ def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, rec
         connection.execute(text("ALTER TABLE webhook_deliveries RENAME TO away"))
     clock = Clock()
     assert list(run(engine, replay, receiver, reader, lambda: clock.slept > 5, clock=clock, sleep=clock.sleep)) == []
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO webhook_deliveries"))
     found = replays.load(engine, replay.id)
     assert found is not None
     assert (found.spans[0].begin, found.matched) == (0, 0)

@@ -86,6 +86,7 @@ for group in (subscriptions, deliveries):
 def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit status. An error is a line on stderr, never a traceback."""
     try:
+        _check_text(arguments)
         status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:  # who read our output has seen enough
@@ -96,6 +97,14 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         return USAGE
     return status if isinstance(status, int) else 0
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise typer.BadParameter("it is no text in the terminal's encoding", param_hint=repr(word)) from None
 
 
 def _report(error: Exception) -> int:

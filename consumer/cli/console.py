@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
+_ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
 
 
 def configure() -> None:
@@ -91,6 +92,13 @@ def moment(text: str, now: float, option: str) -> float:
         raise typer.BadParameter(
             f"{text!r} is neither a time such as 2026-07-28T14:00Z nor an age such as 2h or 3d", param_hint=option
         ) from None
+
+
+def row_id(text: str) -> int:
+    """A row's id as it is written in an argument; a usage error for what no row can have."""
+    if not _ROW_ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no id; an id is a whole number such as 7")
+    return int(text)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consumer.cli.console import row_id
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -35,7 +37,8 @@ StatusOption = Annotated[
     list[State] | None, typer.Option("--status", metavar="STATUS", help="Only these; may be repeated.")
 ]
 SubscriptionOption = Annotated[
-    int | None, typer.Option("--subscription", metavar="ID", help="Only those to this subscription.")
+    int | None,
+    typer.Option("--subscription", metavar="ID", parser=row_id, help="Only those to this subscription."),
 ]
 TypeOption = Annotated[
     str | None, typer.Option("--event-type", metavar="TYPE", help="Only those of events of this type.")
@@ -58,8 +61,8 @@ def list_some(
     event_type: TypeOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 100,
-    after: Annotated[int | None, typer.Option(metavar="ID", help="Only those behind this one.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,
+    after: Annotated[int | None, typer.Option(metavar="ID", parser=row_id, help="Only those behind this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List stored deliveries, by id.
@@ -112,7 +115,7 @@ def list_some(
 
 @deliveries.command()
 def show(
-    delivery_id: Annotated[int, typer.Argument(metavar="ID")],
+    delivery_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
     *,
     body: Annotated[bool, typer.Option("--body", help="The event's body too.")] = False,
     as_json: JsonOption = False,
@@ -149,7 +152,9 @@ def show(
 
 @deliveries.command()
 def redeliver(
-    delivery_ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Which; several.")] = None,
+    delivery_ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID", parser=row_id, help="Which; several.")
+    ] = None,
     *,
     status: StatusOption = None,
     subscription: SubscriptionOption = None,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consumer.cli.console import row_id
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,7 +24,8 @@ _LINE = 10.0  # seconds between two lines where there is no terminal
 def replay(
     *,
     subscription: Annotated[
-        int | None, typer.Option(metavar="ID", help="Whom it is for; it gets what matches it now.")
+        int | None,
+        typer.Option(metavar="ID", parser=row_id, help="Whom it is for; it gets what matches it now."),
     ] = None,
     since: Annotated[
         str | None,
@@ -38,7 +41,9 @@ def replay(
         typer.Option(help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; store and send nothing.")] = False,
-    resume: Annotated[int | None, typer.Option(metavar="REPLAY", help="Go on with a replay that stopped.")] = None,
+    resume: Annotated[
+        int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Go on with a replay that stopped.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all is sent.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the counts as JSON.")] = False,
@@ -139,8 +144,10 @@ def _rate(receiver: "Subscribed", rate: float | None) -> float:
     if rate is None:
         return default_rate(receiver.rate_limit)
     if not LEAST_RATE <= rate <= most:
-        limit = f"its limit is {most:g} a second" if receiver.rate_limit else f"at most {most:g}"
-        raise typer.BadParameter(f"{rate:g} is not from {LEAST_RATE:g} up: {limit}", param_hint="--rate")
+        whose = f", the limit of subscription {receiver.id}" if receiver.rate_limit else ""
+        raise typer.BadParameter(
+            f"{rate:g} is not from {LEAST_RATE:g} to {most:g} a second{whose}", param_hint="--rate"
+        )
     return rate
 
 
@@ -151,14 +158,18 @@ def _times(since: str, until: str | None) -> tuple[float, float | None]:
     first = moment(since, now, "--since")
     last = None if until is None else moment(until, now, "--until")
     if first >= now:
-        raise typer.BadParameter("it is in the future", param_hint="--since")
+        raise typer.BadParameter("it is not in the past", param_hint="--since")
     if last is not None and last <= first:
         raise typer.BadParameter("it is not after --since", param_hint="--until")
     return first, None if last is None or last >= now else last
 
 
 def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[Place]":
+    from consumer.errors import WebhooksError
+
     places = reader.partitions(names)
+    if not places:
+        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} is there")
     there = {topic for topic, _ in places}
     for topic in topics or ():
         if topic not in there:
@@ -222,6 +233,8 @@ def _store(engine: "Engine", replay: "Replay", receiver: "Subscribed", reader: "
                 typer.echo(f"{done.read:,} of {number(total, 'record')} read, {done.matched:,} matched", err=True)
                 line_at = time.monotonic()
     typer.echo(f"replay {replay.id}: {number(done.matched, 'matching record')} stored")
+    if done.finished and not done.matched:
+        typer.echo("--dry-run shows which event types there are; upper and lower case differ", err=True)
     if done.undecodable:
         typer.echo(f"{number(done.undecodable, 'record')} passed over: not an event", err=True)
     if reader.removed_total:

@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from consumer.cli.console import row_id
+
 if TYPE_CHECKING:
     from consumer.errors import WebhooksError
     from consumer.matching.subscriptions import Subscribed
 
 subscriptions = typer.Typer(name="subscriptions", help="Who gets which events.", no_args_is_help=True)
 
-IdArgument = Annotated[int, typer.Argument(metavar="ID")]
+IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from consumer.cli.console import progress_bar, signals_noted, time_text
+from consumer.database import unavailable
 
 LOOK = 0.5  # seconds between two looks at least; and looking takes at most a sixth of the time
 STALLED = 30.0  # seconds; workers look for rows that were marked every 5 s
@@ -49,23 +50,25 @@ def watch(
 ) -> None:
     """Show how deliveries get on until none is owed any more; ends with status 1 unless all were delivered.
 
-    `next_at` says when the first of those that wait is due (unix seconds). A signal ends the watching alone.
+    `next_at` says when the first of those that wait is due (unix seconds). A signal ends the watching alone. A database
+    that goes is waited for.
     """
-    terminal = sys.stderr.isatty()
+    ask, states = _patient(look), look()
     before, moved_at, line_at, told = Counter[str](), clock(), clock(), False
-    with signals_noted() as stopped, progress_bar(look().total()) as draw:
+    with signals_noted() as stopped, progress_bar(states.total()) as draw:
         while True:
             began = clock()
-            states = look()
+            found = ask()
+            states = found or states
             draw(states.total() - _owed(states), summary(states))
             if not _owed(states) or stopped():
                 break
-            if states != before:
+            if states != before or not found:
                 before, moved_at, told = states, clock(), False
             elif not told and clock() - moved_at >= STALLED:
-                typer.echo(f"\n{_advice(next_at(), now())}" if terminal else _advice(next_at(), now()), err=True)
+                _say(_advice(next_at(), now()))
                 told = True
-            if not terminal and clock() - line_at >= LINE:
+            if not sys.stderr.isatty() and clock() - line_at >= LINE:
                 typer.echo(summary(states), err=True)
                 line_at = clock()
             _wait(max(LOOK, 5 * (clock() - began)), stopped, clock, sleep)
@@ -74,7 +77,10 @@ def watch(
         typer.echo("no longer watching; the workers go on with what is left", err=True)
         return
     if states["held"]:
-        typer.echo("held ones wait until their subscription is enabled: kafka-webhooks subscriptions enable", err=True)
+        typer.echo(
+            "held ones go out within a minute after their subscription is enabled: kafka-webhooks subscriptions enable",
+            err=True,
+        )
     if states["exhausted"] or states["held"]:
         raise typer.Exit(1)
 
@@ -88,6 +94,32 @@ def summary(states: Counter[str]) -> str:
 
 def _owed(states: Counter[str]) -> int:
     return sum(states[name] for name in _OWED)
+
+
+def _patient(look: States) -> Callable[[], Counter[str] | None]:
+    """`look`, or None while the database does not answer, which is said once."""
+    away = False
+
+    def ask() -> Counter[str] | None:
+        nonlocal away
+        try:
+            states = look()
+        except Exception as error:
+            if (reason := unavailable(error)) is None:
+                raise
+            if not away:
+                _say(f"the database does not answer, it is waited for: {reason}")
+            away = True
+            return None
+        away = False
+        return states
+
+    return ask
+
+
+def _say(text: str) -> None:
+    """A line of its own, below the bar."""
+    typer.echo(f"\n{text}" if sys.stderr.isatty() else text, err=True)
 
 
 def _advice(next_at: float | None, now: float) -> str:

@@ -181,8 +181,6 @@ class LogReader:
         return records
 
     def _taken(self, span: Span, message: Message) -> Record | None:
-        if self._reachability.fault is not None:
-            self._reachability.up()
         place, offset = (span.topic, span.number), message.offset() or 0
         if offset >= span.end:
             self._finish(place)
@@ -240,7 +238,11 @@ class LogReader:
             return  # a broker that does not answer is waited for
         for topic in sorted({topic for topic, _ in self._left}):
             if topic not in there:
-                self._failures.append(WebhooksError(f"the topic {topic} is gone"))
+                self._failures.append(
+                    WebhooksError(
+                        f"the topic {topic} is gone; a new replay, with --topic, reads what is left of the others"
+                    )
+                )
 
     def _skip_removed(self, span: Span) -> None:
         """The log does not hold the position: go on where it begins now."""

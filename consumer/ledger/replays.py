@@ -8,10 +8,12 @@ import orjson
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from consumer.database import reading
-from consumer.ledger.columns import in_transaction, time_of, unix
+from consumer.errors import WebhooksError
+from consumer.ledger.columns import AnySelect, in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery
 from consumer.ledger.store import in_order, insert_new
-from models import StoredReplay
+from models import ParkedDelivery, Status, StoredReplay, Subscription
+from models.base import in_utc
 
 Place = tuple[str, int]  # topic and partition number
 
@@ -29,7 +31,8 @@ class Span(NamedTuple):
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
-    `spans` are what is left to read. `matched` deliveries are stored. `event_type`: None is the subscription's own.
+    `spans` are what is left to read. `matched` deliveries are stored; the last of those that wait for their first
+    attempt is due at `last_due`. `event_type`: None is the subscription's own.
     """
 
     id: int
@@ -41,6 +44,7 @@ class Replay:
     rate: float
     spans: tuple[Span, ...]
     matched: int
+    last_due: float | None
     created_at: float
     finished_at: float | None
 
@@ -78,8 +82,9 @@ def load(engine: Engine, replay_id: int) -> Replay | None:
     statement = select(StoredReplay.__table__).where(StoredReplay.id == replay_id)
     with reading(engine) as connection:
         row = connection.execute(statement).first()
-    if row is None:
-        return None
+        if row is None:
+            return None
+        last_due = connection.scalar(_last_due(row.subscription_id, row.id))
     return Replay(
         row.id,
         row.group_id,
@@ -90,6 +95,7 @@ def load(engine: Engine, replay_id: int) -> Replay | None:
         row.rate,
         tuple(Span(*span) for span in orjson.loads(row.positions)),
         row.matched,
+        unix(last_due),
         row.created_at.timestamp(),
         unix(row.finished_at),
     )
@@ -107,16 +113,20 @@ def advance(
     """Store the deliveries of what was read, and how far it was read: all of it, or nothing.
 
     `positions` are the next offsets to read, by partition, and `matched` is the replay's new total: a repetition after
-    a lost answer changes nothing. A position only moves forward. LookupError if there is no such replay.
+    a lost answer changes nothing. A position only moves forward. WebhooksError if the replay was deleted, or its
+    subscription disabled or removed: nobody would send what is stored.
     """
 
     def work(connection: Connection) -> None:
-        stored = connection.execute(
-            select(StoredReplay.positions).where(StoredReplay.id == replay_id)
-        ).scalar_one_or_none()
+        stored = connection.execute(_POSITIONS.where(StoredReplay.id == replay_id)).first()
         if stored is None:
-            raise LookupError(f"there is no replay {replay_id}")
-        spans = [_read_to(Span(*span), positions) for span in orjson.loads(stored)]
+            raise WebhooksError(f"replay {replay_id} was deleted meanwhile")
+        if not stored.enabled:
+            raise WebhooksError(
+                f"subscription {stored.subscription_id} was disabled or removed meanwhile; "
+                f"once it is enabled, `replay --resume {replay_id}` goes on with the rest"
+            )
+        spans = [_read_to(Span(*span), positions) for span in orjson.loads(stored.positions)]
         insert_new(connection, group, in_order(rows), now)
         connection.execute(
             update(StoredReplay).where(StoredReplay.id == replay_id).values(matched=matched, positions=_text(spans))
@@ -130,6 +140,21 @@ def finish(engine: Engine, replay_id: int, now: float) -> None:
     statement = update(StoredReplay).where(StoredReplay.id == replay_id, StoredReplay.finished_at.is_(None))
     with engine.begin() as connection:
         connection.execute(statement.values(finished_at=time_of(now)))
+
+
+_POSITIONS = select(StoredReplay.positions, StoredReplay.subscription_id, Subscription.enabled).outerjoin(
+    Subscription, Subscription.id == StoredReplay.subscription_id
+)
+
+
+def _last_due(subscription_id: int, replay_id: int) -> AnySelect:
+    waiting = select(ParkedDelivery.next_attempt_at).where(
+        ParkedDelivery.subscription_id == subscription_id,  # whose rows an index finds
+        ParkedDelivery.status == Status.PARKED,
+        ParkedDelivery.replay == replay_id,
+        ParkedDelivery.attempt == 0,
+    )
+    return waiting.order_by(in_utc(ParkedDelivery.next_attempt_at).desc()).limit(1)
 
 
 def _read_to(span: Span, positions: Mapping[Place, int]) -> Span:

@@ -71,12 +71,19 @@ def test_version_is_there_at_once(command: Command) -> None:
         ["listen", "--secret", "whsec_?"],
         ["subscriptions"],
         ["subscriptions", "remove", "first"],
+        ["subscriptions", "show", "99999999999999999999"],
         ["subscriptions", "add", "https://x", "a", "--ordering", "topic"],
+        ["subscriptions", "disable", "1", "--reason", "no \udcff text"],
         ["deliveries"],
         ["deliveries", "show", "first"],
         ["deliveries", "list", "--status", "lost"],
         ["deliveries", "list", "--since", "yesterday"],
+        ["deliveries", "list", "--subscription", "99999999999999999999"],
+        ["deliveries", "list", "--after=-1"],
+        ["deliveries", "list", "--limit", "10001"],
+        ["deliveries", "list", "--event-type", "\udcff"],
         ["deliveries", "redeliver"],
+        ["deliveries", "redeliver", "1", "99999999999999999999"],
         ["deliveries", "redeliver", "1", "--status", "held"],
         ["deliveries", "redeliver", "--status", "delivered"],
         ["deliveries", "adopt"],
@@ -84,16 +91,19 @@ def test_version_is_there_at_once(command: Command) -> None:
         ["replay", "--subscription", "1"],
         ["replay", "--since", "1h"],
         ["replay", "--resume", "1", "--since", "1h"],
+        ["replay", "--resume", "1", "--dry-run"],
+        ["replay", "--resume", "last"],
         ["replay", "--subscription", "1", "--since", "1h", "--json"],
         ["migrate", "--revision", "0001:head"],
         ["check", "--what"],
     ],
 )
 def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
-    """A command that cannot be meant ends with 2 and a line that says why."""
+    """A command that cannot be meant ends with 2 and a line that says why, whatever is set."""
     ended = command(*words)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+    assert "is not set" not in ended.stderr
     assert len(ended.stderr.splitlines()) == 1 or words[0] in GROUPS.keys() & set(words[-1:])
 
 

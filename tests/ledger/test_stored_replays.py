@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import Connection, Engine, event
 
+from consumer.errors import WebhooksError
 from consumer.ledger import replays, store
 from consumer.ledger.replays import Replay, Span
 from consumer.matching import subscriptions
@@ -67,10 +68,41 @@ def test_a_step_that_fails_leaves_nothing(engine: Engine, sub: int, replay: int)
     assert load(engine, replay).spans == tuple(SPANS)
 
 
+@pytest.mark.parametrize(
+    "change", ["UPDATE webhook_subscriptions SET enabled = 0", "DELETE FROM webhook_subscriptions"]
+)
+def test_a_subscription_that_is_switched_off_gets_nothing(engine: Engine, sub: int, replay: int, change: str) -> None:
+    """Neither rows nor positions move, so that a later run goes on from there."""
+    run(engine, change)
+    with pytest.raises(WebhooksError, match=f"subscription {sub} was disabled or removed"):
+        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 1, 96.0)
+    assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
+    assert (load(engine, replay).spans, load(engine, replay).matched) == (tuple(SPANS), 0)
+
+
+def test_it_is_known_until_when_its_rows_are_due(engine: Engine, sub: int, replay: int) -> None:
+    """Those that wait for their first attempt; not those that wait for another, nor another replay's."""
+    assert load(engine, replay).last_due is None
+    rows = [
+        (1, replay, 0, 100.25),
+        (2, replay, 0, 101.5),
+        (3, replay, 1, 900.0),
+        (4, replay + 1, 0, 800.0),
+        (5, 0, 0, 7.0),
+    ]
+    store.park(
+        engine,
+        GROUP,
+        [parked(make_event(offset), sub, at, attempt=attempt, replay=of) for offset, of, attempt, at in rows],
+        96.0,
+    )
+    assert load(engine, replay).last_due == 101.5
+
+
 def test_a_replay_that_is_gone_stores_nothing(engine: Engine, sub: int, replay: int) -> None:
     """Somebody has deleted it."""
     run(engine, "DELETE FROM webhook_replays")
-    with pytest.raises(LookupError, match="no replay 1"):
+    with pytest.raises(WebhooksError, match="replay 1 was deleted"):
         replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
     assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
 

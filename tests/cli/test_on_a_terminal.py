@@ -1,0 +1,150 @@
+"""Commands at a terminal: a question before what cannot be undone, a bar while it lasts, and Ctrl-C."""
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumer.event import Event, RecordId
+from consumer.ledger import store
+from consumer.ledger.rows import Failure, NewDelivery
+from consumer.matching import subscriptions
+from tests.processes import PROGRAM, environment
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
+
+URL = "https://example.com/hook"
+QUESTION = "Redeliver 3 deliveries? [y/N]:"
+# A program of its own: to fork a process that has threads, as this one may, is not safe.
+ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+class Terminal:
+    """A command whose stdin, stdout and stderr are one terminal."""
+
+    def __init__(self, words: tuple[str, ...], directory: Path, settings: dict[str, str]) -> None:
+        self.shown = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_A_TERMINAL, *PROGRAM, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=directory,
+            env=environment(settings),
+        )
+
+    def until(self, said: str, within: float = 20.0) -> None:
+        """Wait until it has said this."""
+        end = time.monotonic() + within
+        while said not in self.shown:
+            assert self._more(end), self.shown
+
+    def type(self, keys: str) -> None:
+        """What a person types; `^C` and `^D` are control characters."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(keys.replace("^C", "\x03").replace("^D", "\x04").encode())
+        self.process.stdin.flush()
+
+    def end(self, within: float = 20.0) -> int:
+        """Its exit status."""
+        end = time.monotonic() + within
+        while self._more(end):
+            pass
+        return self.process.wait(within)
+
+    def _more(self, end: float) -> bool:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+        part = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+        self.shown += part.decode()
+        return bool(part)
+
+
+@pytest.fixture
+def settings(engine: Engine) -> dict[str, str]:
+    """Three deliveries that were given up, and nobody who would send them."""
+    subscription = subscriptions.add(engine, URL, "a")
+    failure = Failure("status 503", 503, None, 1_700_000_000.0)
+    events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
+    rows = [NewDelivery(event, subscription, URL, 1, "exhausted", None, failure, failure) for event in events]
+    store.park(engine, "webhooks", rows, 1_700_000_000.0)
+    return {"DATABASE_URL": f"sqlite:///{engine.url.database}", "TERM": "xterm"}
+
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def terminal(settings: dict[str, str], tmp_path: Path) -> Iterator[Open]:
+    """Opens terminals with a command each."""
+    opened: list[Terminal] = []
+
+    def make(*words: str) -> Terminal:
+        opened.append(Terminal(words, tmp_path, settings))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.process.kill()
+        each.process.communicate()
+
+
+def marked(engine: Engine) -> int:
+    with engine.connect() as connection:
+        found: int = connection.execute(
+            text("SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'")
+        ).scalar_one()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("keys", "status", "says"),
+    [
+        ("n\n", 1, "nothing was changed"),
+        ("\n", 1, "nothing was changed"),
+        ("^D", 1, "nothing was changed"),
+        ("^C", 0, ""),
+    ],
+    ids=["no", "enter", "end of input", "Ctrl-C"],
+)
+def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str, status: int, says: str) -> None:
+    """Whatever else is typed at the question."""
+    command = terminal("deliveries", "redeliver", "--status", "exhausted")
+    command.until(QUESTION)
+    command.type(keys)
+    assert command.end() == status
+    assert says in command.shown
+    assert "Traceback" not in command.shown
+    assert marked(engine) == 0
+
+
+def test_a_bar_shows_how_it_goes_until_ctrl_c(engine: Engine, terminal: Open) -> None:
+    """After a yes they are marked; then it is watched, and Ctrl-C ends that alone, with 0."""
+    command = terminal("deliveries", "redeliver", "--status", "exhausted")
+    command.until(QUESTION)
+    command.type("y\n")
+    command.until("0 delivered, 3 still owed")
+    assert marked(engine) == 3
+    assert re.search(r"\[#+\] +100%  3 marked", command.shown)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE id = 1"))
+    command.until("1 delivered, 2 still owed")
+    assert re.search(r"\[#+-+\] +33% .* 1 delivered, 2 still owed", command.shown)
+    command.type("^C")
+    assert command.end() == 0
+    assert "the workers go on with what is left" in command.shown
+    assert "Traceback" not in command.shown
+
+
+def test_no_bar_goes_where_no_terminal_is(terminal: Open) -> None:
+    """A table on a terminal is the same as in a pipe, without colours or cursor movements."""
+    command = terminal("deliveries", "list")
+    assert command.end() == 0
+    assert len(command.shown.splitlines()) == 4
+    assert "\x1b" not in command.shown
