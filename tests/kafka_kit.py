@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
 from consumer.intake.record import Partition, Record
@@ -45,6 +50,16 @@ class Kafka:
             config = {key.replace("_", "."): value for key, value in config.items()}
             admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(15)
         return name
+
+    def configure(self, topic: str, **config: str) -> None:
+        """Change a topic's configuration, on a real cluster; `a_b` is `a.b`."""
+        entries = [
+            ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
+        admin.incremental_alter_configs([resource])[resource].result(15)
 
     def write(
         self,

@@ -132,10 +132,12 @@ class DeadLetters:
         letter.on_stored()
 
     def _failed(self, letter: _Letter, error: KafkaError) -> None:
-        if error.code() in _TOO_LARGE and letter.size < len(_SIZES) - 1:
-            letter.size += 1
-            self._produce(letter)
-            return
+        if error.code() in _TOO_LARGE:
+            letter.size = (letter.size + 1) % len(_SIZES)
+            if letter.size:
+                self._produce(letter)
+                return
+            # Not even the least of it: a topic that is mended may take all of it.
         self._topic.failed(error)
         self._wait(letter)
 

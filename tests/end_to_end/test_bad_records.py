@@ -60,7 +60,7 @@ def test_bad_records_are_dead_lettered_and_the_rest_is_delivered(deployment: Dep
 
 
 def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """Missing, it holds the bad record's offset, and /readyz says what to do; events go on, all resumes by itself.
+    """Missing, or too small, it holds the bad record's offset, and /readyz says so; events go on, all resumes.
 
     What was delivered behind the bad record is written down with its offset: a restart does not send it again.
     """
@@ -85,7 +85,10 @@ def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kaf
     eventually(lambda: "create it, or set KAFKA_DEAD_LETTER_TOPIC" in worker.unready_because())
     assert deployment.committed()[2] == 1
 
-    kafka.topic(dead, max_message_bytes="500")
+    kafka.topic(dead, max_message_bytes="10")
+    eventually(lambda: "records wait until it takes them" in worker.unready_because())
+    assert deployment.committed()[2] == 1
+    kafka.configure(dead, max_message_bytes="500")
     eventually(lambda: not deployment.lag())
     eventually(worker.ready)
     assert [letter.value() for letter in read_all(kafka_bootstrap, dead)] == [b"bad"]
