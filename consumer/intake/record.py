@@ -34,8 +34,8 @@ class Partition:
 
     def skipped(self, offset: int, now: float) -> None:
         """The next record is that of `offset`, which is not the one after the last."""
-        start = max(self.tracker.position, self.begin or 0)
-        if start < offset and (self.gap is None or offset - start >= self.gap[1] - self.gap[0]):
+        start = max(self.tracker.position, -1 if self.begin is None else self.begin)
+        if 0 <= start < offset and (self.gap is None or offset - start >= self.gap[1] - self.gap[0]):
             self.gap = start, offset, now
 
     def overtaken(self, begin: int, now: float) -> int:
