@@ -107,9 +107,7 @@ def test_deliveries_of_a_topic_that_is_gone_are_made_by_the_one_who_leads(
     kept, deployment.topic = deployment.topic, kafka.topic(partitions=4)
     deployment.subscribe("a", "/ordered", ordering="key")
     deployment.subscribe("a", "/free")
-    paths = ("/ordered", "/free")
-    for path in paths:
-        deployment.receiver.rules[path] = always(Answer(404))
+    deployment.receiver.rules |= {"/ordered": always(Answer(404)), "/free": always(Answer(404))}
     deployment.alter("""
 import consumer.worker as worker
 from consumer.intake import topics
@@ -118,7 +116,7 @@ topics.GONE_AFTER = 2.0
 topics.TopicWatch.__init__.__kwdefaults__["every"] = 0.3
 worker.FIRST_TIDY = worker.TIDY_EVERY = 0.7
 """)
-    settings = {"WEBHOOK_RETRY_SCHEDULE": "1s," * 30 + "1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
+    settings = {"WEBHOOK_RETRY_SCHEDULE": "500ms," * 80 + "1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
     worker = deployment.start(**settings)
     deployment.publish(["a"] * 40, keys=[b"a", b"b", b"c", b"d"])
     eventually(lambda: len(deployment.rows()) == 80 and not deployment.lag())
@@ -135,8 +133,7 @@ worker.FIRST_TIDY = worker.TIDY_EVERY = 0.7
     assert "a topic is gone; sending what is stored of it" in leading.log
     assert "a topic is gone; sending what is stored of it" not in other.log
     leading.stop()
-    for path in paths:
-        deployment.receiver.rules[path] = in_turn(404, 200)
+    deployment.receiver.rules |= {"/free": in_turn(404, 200), "/ordered": every(5, in_turn(404, 200))}
     eventually(lambda: not deployment.missing())
     eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
     other.stop()
@@ -200,9 +197,10 @@ CurlAdapter.__init__.__kwdefaults__["nameservers"] = ("127.0.0.1:{names.port}",)
         eventually(worker.ready)
         names.known = False
         deployment.publish(["a"] * 60)
-        eventually(lambda: len(deployment.receiver.at("/good")) == 60, timeout=5)
+        eventually(lambda: len(deployment.receiver.at("/good")) == 60)
         eventually(lambda: not deployment.lag())
         errors = {row.last_error for row in deployment.rows() if row.attempt}
+        assert errors
         assert all("'receiver.test' does not resolve" in (error or "") for error in errors)
         names.known = True
         eventually(lambda: not deployment.missing())
@@ -271,6 +269,29 @@ def test_retention_overtakes_the_committed_offset(deployment: Deployment, kafka_
     worker.stop()
     assert deployment.duplicates() == 0
     assert not {request.body for request in deployment.receiver.requests} & set(lost)
+
+
+def test_retention_overtakes_a_worker_that_runs(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """Held by its database for too long: what is gone when it goes on is counted and said, as after a restart."""
+    deployment.subscribe("a", "/good")
+    worker = deployment.start(KAFKA_QUEUED_MIN_MESSAGES="1", KAFKA_FETCH_MESSAGE_MAX_BYTES="1000")
+    eventually(worker.ready)
+    deployment.publish(["a"] * 40)
+    eventually(lambda: not deployment.lag())
+    with deployment.no_tables("webhook_subscriptions"):
+        deployment.publish(["a"] * 8000)
+        eventually(lambda: "no such table" in worker.unready_because())
+        admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
+        removed = [TopicPartition(deployment.topic, each, 2000) for each in range(4)]
+        for answer in admin.delete_records(removed).values():
+            answer.result(15)
+    eventually(lambda: not deployment.lag())
+    lost = deployment.missing()
+    assert lost > 4000
+    eventually(lambda: worker.metric("webhooks_retention_overtaken_total") == lost, 10)
+    assert f"retention removed {lost} records before they were read" in worker.unready_because()
+    worker.stop()
+    assert deployment.duplicates() == 0
 
 
 def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:

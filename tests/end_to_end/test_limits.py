@@ -2,11 +2,12 @@
 
 import time
 from email.utils import formatdate
+from math import log2
 
 import pytest
 
 from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
-from tests.end_to_end.webhook_receiver import Answer, Door, Request, always, in_turn
+from tests.end_to_end.webhook_receiver import Answer, Door, Request, Rule, always, in_turn
 
 pytestmark = pytest.mark.kafka
 
@@ -22,11 +23,14 @@ def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Depl
     for worker in (first, second):
         eventually(lambda worker=worker: len(worker.lag()) == 2)  # type: ignore[misc]
     time.sleep(1.5)  # a look at the share each second
-    deployment.publish(["a"] * 200)
-    eventually(lambda: len(deployment.receiver.at("/free")) == 200)
-    assert len(deployment.receiver.at("/paced")) < 200
+    deployment.publish(["a"] * 160)
+    eventually(lambda: len(deployment.receiver.at("/free")) == 160)
+    assert len(deployment.receiver.at("/paced")) < 160
     eventually(lambda: len(deployment.receiver.at("/paced")) > 80)
-    assert most_in(deployment.receiver.at("/paced"), 1.0) <= rate + 2 * (0.1 * rate + 1)
+    most = (
+        2 * rate + 2 * (0.1 * rate + 1) + 0.5 * rate
+    )  # of two seconds; half of one is for a receiver that falls behind
+    assert most_in(deployment.receiver.at("/paced"), 2.0) <= most
     assert most_in(deployment.receiver.at("/four"), delay) <= 4
     assert len(deployment.receiver.at("/four")) > 20  # and they are made use of
     second.stop()
@@ -37,7 +41,7 @@ def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Depl
     eventually(lambda: not deployment.lag())
     alone = [request for request in deployment.receiver.at("/four") if request.at > alone_at]
     assert most_in(alone, delay) == 4
-    assert most_in(deployment.receiver.at("/paced"), 1.0) <= rate + 2 * (0.1 * rate + 1)
+    assert most_in(deployment.receiver.at("/paced"), 2.0) <= most
     assert deployment.duplicates() == 0
     first.stop()
 
@@ -61,15 +65,15 @@ def test_schedules_final_statuses_and_what_receivers_ask_for(deployment: Deploym
     deployment.subscribe("a", "/seconds")
     deployment.subscribe("a", "/date")
     deployment.subscribe("a", "/sooner")
+    due: list[int] = []
     deployment.receiver.rules |= {
         "/own": always(Answer(503)),
         "/own-final": always(Answer(404)),
         "/default": in_turn(422, 404, 200),
         "/seconds": in_turn(429, 200, header="retry-after: 3"),
-        "/date": in_turn(503, 200, header=f"retry-after: {formatdate(time.time() + 8, usegmt=True)}"),
+        "/date": at_a_date(due),
         "/sooner": in_turn(503, 200, header="retry-after: 0"),
     }
-    due = int(time.time() + 8)
     worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s,1s", WEBHOOK_RETRY_IN_MEMORY="2s")
     deployment.publish(["a", "b"])
     eventually(lambda: not deployment.rows("parked") and not deployment.lag() and deployment.missing() == 2)
@@ -87,9 +91,21 @@ def test_schedules_final_statuses_and_what_receivers_ask_for(deployment: Deploym
     waits = {path: times[-1] - times[0] for path, times in attempts.items()}
     assert waits["/own"] >= 0.4
     assert waits["/default"] >= 2.0
-    assert 3.0 <= waits["/seconds"] < 6
-    assert due <= attempts["/date"][1] < due + 4
+    assert 3.0 <= waits["/seconds"] < 15
+    assert due[0] <= attempts["/date"][1] < due[0] + 15
     assert waits["/sooner"] >= 1.0
+
+
+def at_a_date(due: list[int], seconds: float = 5.0) -> Rule:
+    """Unavailable until then, it says when first asked, to the second; `due` takes the time."""
+
+    def answer(_: bytes) -> Answer:
+        if due:
+            return Answer()
+        due.append(int(time.time() + seconds))
+        return Answer(503, header=f"retry-after: {formatdate(due[0], usegmt=True)}")
+
+    return answer
 
 
 def test_a_dead_receiver_is_asked_now_and_then_and_gets_all_when_it_is_back(deployment: Deployment, door: Door) -> None:
@@ -116,7 +132,8 @@ def test_a_dead_receiver_is_asked_now_and_then_and_gets_all_when_it_is_back(depl
     assert {row.status for row in untried} == {"parked", "blocked"}
     time.sleep(max(0.0, asked_at + 4 - time.monotonic()))
     assert worker.metric("webhooks_breaker_open") == 2
-    assert _attempts(worker) - asked <= 2 * 3  # after 1, 2 and 4 seconds
+    probes = log2(time.monotonic() - asked_at + 2)  # after 1, 2, 4, ... seconds
+    assert _attempts(worker) - asked <= 2 * (probes + 1)
 
     deployment.receiver.open(door)
     deployment.receiver.rules.clear()

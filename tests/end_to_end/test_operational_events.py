@@ -108,6 +108,46 @@ def _operational(deployment: Deployment) -> list[Request]:
     return [each for each in deployment.receiver.requests if each.path.rpartition("/")[2].count(".") == 1]
 
 
+def test_nothing_but_failures_for_long_enough_disables_a_subscription(
+    deployment: Deployment, kafka_bootstrap: str
+) -> None:
+    """Marked first; a success on any worker takes the mark off. Of two workers that see it, one disables and tells."""
+    operations = Kafka(kafka_bootstrap, real=True).topic()
+    fails, recovers = deployment.subscribe("a", "/fails"), deployment.subscribe("a", "/recovers")
+    deployment.receiver.rules |= {"/fails": always(Answer(404)), "/recovers": always(Answer(404))}
+    deployment.alter(f"import consumer.delivery.failing as failing; failing.MARK_AFTER = 0.5; {LOOKS_OFTEN}")
+    settings = {
+        "KAFKA_OPERATIONS_TOPIC": operations,
+        "WEBHOOK_DISABLE_AFTER": "8s",
+        "WEBHOOK_RETRY_SCHEDULE": "1s," * 60 + "1s",
+        "WEBHOOK_RETRY_IN_MEMORY": "0",
+    }
+    first, second = deployment.start(**settings), deployment.start(**settings)
+    eventually(lambda: len(first.lag()) == len(second.lag()) == 2)
+    marked = "SELECT id FROM webhook_subscriptions WHERE failing_since IS NOT NULL ORDER BY id"
+    with deployment.publishing("a", per_second=20):
+        eventually(lambda: deployment.sql(marked) == [(fails,), (recovers,)])
+        del deployment.receiver.rules["/recovers"]
+        eventually(lambda: deployment.sql(marked) == [(fails,)])
+        eventually(lambda: deployment.sql("SELECT id FROM webhook_subscriptions WHERE enabled = 0") == [(fails,)])
+    requests = deployment.receiver.at("/fails")
+    assert requests[-1].at - requests[0].at > 8
+    assert deployment.sql("SELECT disabled_reason FROM webhook_subscriptions WHERE id = ?", fails) == [
+        ("every attempt failed for 0.0 days",)
+    ]
+    del deployment.subscriptions["/fails"]
+    eventually(lambda: not deployment.missing() and not deployment.lag())
+    eventually(lambda: {row.subscription_id for row in deployment.rows("held")} == {fails})
+    eventually(lambda: len(told(kafka_bootstrap, operations)) == 2)
+    eventually(lambda: deployment.sql("SELECT * FROM webhook_operations") == [])
+    for worker in (first, second):
+        worker.stop()
+    assert [(event["type"], event["data"]["subscription_id"]) for event in told(kafka_bootstrap, operations)] == [
+        ("subscription.recovered", recovers),
+        ("subscription.disabled", fails),
+    ]
+
+
 def test_what_cannot_be_told_waits_and_holds_nothing_up(deployment: Deployment, kafka_bootstrap: str) -> None:
     """The topic is missing; meanwhile events flow, and the worker is killed. When the topic is there, all is told."""
     operations = unique("operations")

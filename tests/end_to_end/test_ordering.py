@@ -108,6 +108,22 @@ def _delivers(worker: Worker, most: float = 100) -> None:
     eventually(lambda: delivered() > before + most)
 
 
+def test_a_busy_key_gets_out_of_the_database_again(deployment: Deployment) -> None:
+    """What comes while its first event waits is stored behind that; all is sent before the events stop coming."""
+    deployment.subscribe("a", "/ordered", ordering="key", retry_schedule="2s,1s")
+    deployment.receiver.rules["/ordered"] = by_number(deployment, {0: in_turn(404, 200)}, always(Answer()))
+    worker = deployment.start(WEBHOOK_RETRY_IN_MEMORY="0")
+    eventually(worker.ready)
+    with deployment.publishing("a", per_second=100, keys=KEYS[:4]):  # 25 of the first
+        eventually(lambda: len(deployment.rows("blocked")) > 20)
+        eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: not deployment.lag())
+    worker.stop()
+    assert deployment.duplicates() == 0
+    assert_in_order(deployment, "/ordered")
+
+
 def test_a_backlog_that_fills_the_lane_is_stored_behind_its_first_and_drained_in_order(deployment: Deployment) -> None:
     """A thousand wait in memory and the rest in the database; a worker that takes over half-way goes on in order."""
     deployment.subscribe("a", "/ordered", ordering="key")
