@@ -19,12 +19,24 @@ from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
+from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.intake.commits import Commits
 from consumer.intake.offsets import OffsetTracker
 
+Change = Callable[[], None]
+
 LOST_ANSWERS = 0.2  # the part of commits whose answer is lost
 STARTED = 300  # deliveries, before the worker that stops starting them
+
+
+def command(change: Change) -> tuple[str, ...]:
+    """What starts a worker with this change, but for its last word."""
+    return sys.executable, "-m", "tests.chaos.altered_worker", change.__name__
+
+
+def none() -> None:
+    """As it is, and started in the same way."""
 
 
 def commits_too_early() -> None:
@@ -71,6 +83,11 @@ def moves_an_offset_back() -> None:
 def forgets_attempts() -> None:
     """Each failure is decided as the first."""
     _wrap(RetryPolicy, "decide", lambda decide, self, _attempts, failed: decide(self, 1, failed))
+
+
+def announces_nothing() -> None:
+    """What is given up is given up quietly."""
+    _wrap(Settling, "_exhausted", lambda _exhausted, _self, _delivery, _failure: None)
 
 
 def ignores_order() -> None:

@@ -4,7 +4,7 @@
 events, the conductor writes disruptions, and one thread alone, the watch, reads requests in and judges.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +15,7 @@ from tests.chaos.tempers import Temper
 from tests.end_to_end.webhook_receiver import Request
 
 REBALANCES = "storm"
+GONE_STATUS = 410
 KEPT = 20  # violations of one rule that are kept word for word
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
 # are shared by brokers, workers and this: what was done longer ago than this must not be repeated after a kill.
@@ -37,6 +38,7 @@ class Rule(StrEnum):
     EARLY = "no offset passes a record that is not settled"
     STUCK = "work goes on within 30 s"
     ENDED = "a worker ends as it is told to"
+    ANNOUNCED = "what is given up is announced, under one id"
 
 
 class Violation(NamedTuple):
@@ -51,6 +53,7 @@ class Event:
     """A record that was published. `body` is its value; `owed` is False for one that is no event (a dead letter)."""
 
     number: int
+    at: float
     type: str
     partition: int
     key: bytes | None
@@ -60,7 +63,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A path of the receiver that is subscribed to a type; `optional` where it may be disabled meanwhile."""
+    """A path of the receiver that is subscribed to a type; `optional` where it is disabled now and then."""
 
     id: int
     path: str
@@ -74,8 +77,8 @@ class Subscription:
 class Disruption:
     """Something that may make workers repeat deliveries and forget attempts.
 
-    What was touched since `since`, and answered before `until`, may be repeated `times` by each disruption, and
-    `attempts` of it may be made that nobody counts.
+    What was accepted between `since` and `until`, or belongs to a record that was not settled by `since`, may be
+    repeated `times` by each disruption, and `attempts` of it may be made that nobody counts.
     """
 
     what: str
@@ -87,6 +90,15 @@ class Disruption:
     repeated: int = 0
 
 
+class Repeat(NamedTuple):
+    """A delivery came again, at `at`, to where it had been accepted, and what explains it."""
+
+    at: float
+    before: float
+    partition: int
+    cause: str
+
+
 @dataclass(slots=True)
 class Story:
     """All requests of one event at one path."""
@@ -95,31 +107,31 @@ class Story:
     last: float
     tries: int = 0  # up to the first 2xx
     unanswered: bool = False  # the last one
+    gone: bool = False  # one was answered 410
     accepted: list[float] = field(default_factory=list)
     explained: Counter[int] = field(default_factory=Counter)  # by the index of their disruption
 
 
 class Book:
-    """`attempts` is how many a delivery has; `timeout` and `patience`, the longest wait in memory, are in seconds."""
+    """`attempts` is how many a delivery has."""
 
-    def __init__(self, attempts: int, timeout: float, patience: float) -> None:
+    def __init__(self, attempts: int) -> None:
         self.attempts = attempts
-        self.timeout = timeout
-        self.patience = patience
         self.events: list[Event] = []
         self.at: dict[tuple[int, int], Event] = {}  # by partition and offset
         self.committed_at: dict[tuple[int, int], float] = {}  # when the watch first saw it
+        self.stored_at: dict[tuple[int, int, int], float] = {}  # by partition, offset and subscription
         self.subscriptions: list[Subscription] = []
         self.disruptions: list[Disruption] = []
+        self.away: list[list[float]] = []  # from, to: what is optional may be disabled
         self.stories: dict[tuple[str, int], Story] = {}
         self.violations: list[Violation] = []
         self.broken: Counter[Rule] = Counter()
-        self.repeated = 0
+        self.repeats: list[Repeat] = []
         self._numbers: dict[bytes, int] = {}
         self._place_of: dict[int, tuple[int, int]] = {}
         self._ids: dict[str, int] = {}
         self._id_of: dict[int, str] = {}
-        self._touched: dict[int, list[tuple[float, float]]] = defaultdict(list)  # from, to; by event
         self._before: dict[int, int] = {}  # the event before, of the same type and key
         self._last_of: dict[tuple[str, bytes], int] = {}
         self._read = 0
@@ -176,21 +188,32 @@ class Book:
             (each, event)
             for event in list(self.events)
             for each in self.owed_by(event)
-            if not each.optional and not each.temper.doomed(event.number) and not self.accepted(each.path, event.number)
+            if not each.temper.doomed(event.number)
+            and not self.accepted(each.path, event.number)
+            and not (each.optional and self.excused(each, event))
         ]
 
-    def finish(self, exhausted: Iterable[tuple[int, bytes]]) -> None:
+    def excused(self, subscription: Subscription, event: Event) -> bool:
+        """It was answered 410, or its subscription may have been disabled while it was on its way."""
+        story = self.stories.get((subscription.path, event.number))
+        place = self._place_of.get(event.number)
+        settled_at = self.committed_at.get(place, inf) if place is not None else inf
+        return (story is not None and story.gone) or any(
+            begin <= settled_at and event.at <= end for begin, end in self.away
+        )
+
+    def finish(self, exhausted: Iterable[tuple[int, bytes]], announced: Counter[tuple[int, str]]) -> None:
         """The run is over: nothing may be missing, and what was given up is what no attempt could deliver.
 
-        `exhausted` are the rows of that state: subscription and body.
+        `exhausted` are the rows of that state: subscription and body. `announced` are, by subscription and webhook-id,
+        the ids of operational events that tell of it.
         """
         by_id = {each.id: each for each in self.subscriptions}
         given_up = {(by_id[subscription], self._numbers[body]) for subscription, body in exhausted}
         for subscription, event in self.missing():
             self.violated(Rule.LOST, f"event {event.number} never reached {subscription.path}")
         for subscription, number in given_up:
-            if not subscription.temper.doomed(number) and not subscription.optional:
-                self.violated(Rule.LOST, f"event {number} was given up for {subscription.path}, which would take it")
+            self._judge_given_up(subscription, number, announced[subscription.id, self._id_of.get(number, "")])
         for event in self.events:
             for each in self.owed_by(event):
                 if each.temper.doomed(event.number) and (each, event.number) not in given_up:
@@ -219,12 +242,11 @@ class Book:
             story.tries += 1
             self._judge_attempts(request, number, story)
         story.last, story.unanswered = request.at, request.status is None
+        story.gone = story.gone or request.status == GONE_STATUS
         if request.accepted:
             if story.accepted:
                 self._judge_duplicate(request, number, story)
             story.accepted.append(request.at)
-        open_for = 0.0 if request.accepted else self.patience + (self.timeout if request.status is None else 0.0)
-        self._touched[number].append((request.at, request.at + open_for))
 
     def _judge_id(self, request: Request, number: int) -> None:
         known = self._id_of.setdefault(number, request.webhook_id)
@@ -256,26 +278,39 @@ class Book:
             )
 
     def _judge_duplicate(self, request: Request, number: int, story: Story) -> None:
-        self.repeated += 1
         before = story.accepted[-1]
+        partition = self.events[number].partition
         latest_first = reversed(list(enumerate(self.disruptions)))
         # What nothing else explains is the storm's.
         for index, each in sorted(latest_first, key=lambda pair: pair[1].what == REBALANCES):
-            touched = max((min(end, each.at) for begin, end in self._touched[number] if begin <= each.at), default=0.0)
             if (
                 each.at <= request.at
                 and before <= each.until
-                and max(touched, before) >= each.since
                 and story.explained[index] < each.times
+                and max(before, self._settled(self.events[number], each.at)) >= each.since
             ):
                 story.explained[index] += 1
                 each.repeated += 1
+                self.repeats.append(Repeat(request.at, before, partition, each.what))
                 return
+        self.repeats.append(Repeat(request.at, before, partition, "nothing"))
         self.violated(
             Rule.DUPLICATE,
             f"event {number} came again to {request.path} at {request.at:.3f}, accepted before at {before:.3f}; "
             f"its record in partition {self.events[number].partition} was seen committed at {self._committed(number)}",
         )
+
+    def _settled(self, event: Event, by: float) -> float:
+        """When the last of a record's deliveries was accepted or stored; `by`, if one was neither by then."""
+        last = 0.0
+        for each in self.owed_by(event):
+            if each.optional and self.excused(each, event):
+                continue
+            story = self.stories.get((each.path, event.number))
+            place = self._place_of.get(event.number, (-1, -1))
+            settled = min([*(story.accepted[:1] if story else ()), self.stored_at.get((*place, each.id), inf)])
+            last = max(last, min(settled, by))
+        return last
 
     def _committed(self, number: int) -> str:
         place = self._place_of.get(number)
@@ -284,6 +319,13 @@ class Book:
 
     def _during(self, begin: float, end: float) -> list[Disruption]:
         return [each for each in self.disruptions if each.at <= end and each.until >= begin]
+
+    def _judge_given_up(self, subscription: Subscription, number: int, announcements: int) -> None:
+        what = f"event {number} was given up for {subscription.path}"
+        if not subscription.temper.doomed(number) and not self.stories[subscription.path, number].gone:
+            self.violated(Rule.LOST, f"{what}, which would take it")
+        if announcements != 1:
+            self.violated(Rule.ANNOUNCED, f"{what}: {announcements} announcements")
 
     def _judge_storm(self, storm: Disruption) -> None:
         moments = [at for story in self.stories.values() for at in story.accepted]

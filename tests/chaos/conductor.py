@@ -43,7 +43,7 @@ def conduct(
             waiting.remove(fault)
             waiting.extend(islice(source, 1))
             world.faults[fault.name] += 1
-            waits = stack.enter_context(closing(fault.play(world, random)))
+            waits = stack.enter_context(closing(fault.play(world, Random(f"{seed} fault {number}"))))
             heappush(playing, (time.monotonic(), number, fault, waits))
             next_at = time.monotonic() + random.uniform(*pauses)
         while playing and not world.book.broken:

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,15 @@ NewWorld = Callable[[Shape, str, KafkaBroker | None], World]
 Say = Callable[[str], None]
 
 _said: list[str] = []
+_seeds: list[str] = []
 
 
 @pytest.fixture
-def seed() -> int:
-    """CHAOS_SEED; without one another each time, in CI the same."""
-    if chosen := os.environ.get("CHAOS_SEED"):
-        return int(chosen)
-    return 1 if os.environ.get("CI") else int.from_bytes(os.urandom(3))
+def seed(request: pytest.FixtureRequest) -> int:
+    """CHAOS_SEED; without one another each time, in CI the same. Printed whatever becomes of the test."""
+    chosen = os.environ.get("CHAOS_SEED") or ("1" if os.environ.get("CI") else str(int.from_bytes(os.urandom(3))))
+    _seeds.append(f"CHAOS_SEED={chosen}: {request.node.name}")
+    return int(chosen)
 
 
 @pytest.fixture
@@ -37,29 +40,40 @@ def say() -> Say:
 @pytest.fixture
 def new_world(new_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
     """Makes worlds; whatever is left of them when the test ends is killed."""
+    with making_worlds(new_engine, tmp_path) as new_world:
+        yield new_world
+
+
+@contextmanager
+def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[NewWorld]:
+    """Makes worlds, whose logs are below `within`; whatever is left of them in the end is killed."""
     deployments: list[Deployment] = []
     receivers: list[Receiver] = []
+    names = count()  # worlds may be made by several threads
 
     def make(shape: Shape, servers: str, brokers: KafkaBroker | None) -> World:
         receiver = Receiver()
         receivers.append(receiver.__enter__())
-        directory = tmp_path / str(len(deployments))
+        directory = within / str(next(names))
         directory.mkdir()
         database = Path(str(new_engine().url.database))
-        deployments.append(Deployment(servers, unique("chaos"), database, receiver, directory))
-        return World(shape, deployments[-1], brokers)
+        deployment = Deployment(servers, unique("chaos"), database, receiver, directory)
+        deployments.append(deployment)
+        return World(shape, deployment, brokers)
 
-    yield make
-    for deployment in deployments:
-        for worker in deployment.workers:
-            worker.kill()
-    for receiver in receivers:
-        receiver.__exit__(None, None, None)
+    try:
+        yield make
+    finally:
+        for deployment in deployments:
+            for worker in deployment.workers:
+                worker.kill()
+        for receiver in receivers:
+            receiver.__exit__(None, None, None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the runs came to."""
-    if _said:
-        terminalreporter.section("chaos (replay a run with CHAOS_SEED=…)")
-        for line in (HEADER, *_said):
+    if _seeds:
+        terminalreporter.section("chaos: the same faults again with these seeds")
+        for line in (*_seeds, HEADER, *_said):
             terminalreporter.write_line(line)

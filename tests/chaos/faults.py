@@ -18,14 +18,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
     ResourceType,
 )
 
-from tests.chaos.book import REBALANCES
-from tests.chaos.world import World
+from tests.chaos.book import GONE_STATUS, REBALANCES
+from tests.chaos.world import CACHED, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_kit import QUIET
 
-TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads")
+TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
 JOINS_WITHIN = 1.5  # seconds: what a worker takes to start and be given partitions
-REJOINS_WITHIN = 10.0  # seconds: a session of 6, and the rebalance after it
+DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver answers otherwise
 
 Waits = Generator[float, None, None]
 
@@ -91,8 +91,9 @@ def freeze_worker(world: World, random: Random) -> Waits:
     with world.deployment.locked_database():  # else it might be frozen with SQLite's lock in its hands
         zombie.freeze()
     world.workers.remove(zombie)
+    world.dies()
     try:
-        yield random.uniform(7.5, 9.0)
+        yield random.uniform(7.3, 8.3)
     finally:
         zombie.thaw()
         world.workers.append(zombie)
@@ -108,7 +109,7 @@ def kill_broker(world: World, random: Random) -> Waits:
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
     disruption = world.disrupt("broker")
-    with world.outage():
+    with world.outage(Part.KAFKA):
         brokers.kill(node)
         try:
             yield random.uniform(0.5, 2.0)
@@ -125,7 +126,7 @@ def pause_broker(world: World, random: Random) -> Waits:
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
     disruption = world.disrupt("broker")
-    with world.outage():
+    with world.outage(Part.KAFKA):
         brokers.pause(node)
         try:
             yield random.uniform(1.0, 5.0)
@@ -146,7 +147,7 @@ def _all_there(world: World) -> bool:
 
 def unwritable_letters(world: World, random: Random) -> Waits:
     """The dead-letter topic asks for more replicas than there are."""
-    with world.outage():
+    with world.outage(Part.DEAD_LETTERS):
         _set_in_sync(world, "4")
         try:
             yield random.uniform(1.0, 3.0)
@@ -166,20 +167,20 @@ def _set_in_sync(world: World, replicas: str) -> None:
 
 def hide_tables(world: World, random: Random) -> Waits:
     """All tables are away."""
-    with world.outage(), world.deployment.no_tables(*TABLES):
+    with world.outage(Part.DATABASE), world.deployment.no_tables(*TABLES):
         yield random.uniform(0.5, 3.0)
 
 
 def lock_database(world: World, random: Random) -> Waits:
     """Another process holds the one lock for writing."""
-    with world.outage(), world.deployment.locked_database():
+    with world.outage(Part.DATABASE), world.deployment.locked_database():
         yield random.uniform(0.5, 3.0)
 
 
 def break_inserts(world: World, random: Random) -> Waits:
     """A batched insert fails at one of its rows."""
     sql = world.deployment.sql
-    with world.outage():
+    with world.outage(Part.DATABASE):
         sql(
             "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
             " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
@@ -196,14 +197,15 @@ def break_inserts(world: World, random: Random) -> Waits:
 def gone_receiver(world: World, random: Random) -> Waits:
     """A receiver answers 410 and is disabled; some time later it is enabled again."""
     rules = world.deployment.receiver.rules
-    usual, rules["/leaves"] = rules["/leaves"], always(Answer(410))
-    try:
-        yield random.uniform(1.0, 2.0)
-    finally:
-        rules["/leaves"] = usual
-    world.deployment.sql(
-        "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE url LIKE '%/leaves'"
-    )
+    usual, rules["/leaves"] = rules["/leaves"], always(Answer(GONE_STATUS))
+    with world.away():
+        try:
+            yield random.uniform(1.0, 2.0)
+        finally:
+            rules["/leaves"] = usual
+        yield DISABLED_WITHIN
+        world.enable_all()
+        yield CACHED
 
 
 GRACEFUL = (
@@ -223,5 +225,5 @@ DATABASE = (
     Fault("database locked", frozenset({"database"}), lock_database),
     Fault("insert fails in a batch", frozenset({"database"}), break_inserts),
 )
-GONE = Fault("410", frozenset({"database"}), gone_receiver)
+GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
 ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, LETTERS, *DATABASE, GONE)

@@ -1,44 +1,65 @@
 """What a run came to, as lines of a table."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.chaos.book import Rule
+from tests.chaos.book import Book, Repeat, Rule
 from tests.chaos.world import World
 
 HEADER = (
-    "| run | seed | faults | events | deliveries | attempts | commits | lost | repeated, per kill | violations |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| run | seed | faults | seconds | events | deliveries | attempts | commits | lost | repeated, by cause"
+    " | out of order | violations |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run; `repeated` are deliveries, by the fault that explains them."""
+    """The figures of one run; `seconds` of publishing, `repeated` deliveries by what explains them."""
 
     run: str
     seed: int
     faults: Sequence[tuple[str, int]]
+    seconds: float
     events: int
     deliveries: int
     attempts: int
     commits: int
     lost: int
-    repeated: Sequence[tuple[str, int]]
+    repeated: int
+    causes: Sequence[tuple[str, int, int]]
+    out_of_order: int
     violations: Sequence[str]
     timeline: Sequence[str]
 
     def line(self) -> str:
         """A row under HEADER."""
         faults = ", ".join(f"{number} {name}" for name, number in self.faults) or "none"
-        repeated = ", ".join(f"{name}: {number}" for name, number in self.repeated) or "0"
-        cells = (self.run, self.seed, faults, self.events, self.deliveries, self.attempts, self.commits, self.lost)
-        return f"| {' | '.join(map(str, cells))} | {repeated} | {len(self.violations)} |"
+        causes = ", ".join(f"{repeated} by {times} {what}" for what, times, repeated in self.causes)
+        cells = (
+            self.run,
+            self.seed,
+            faults,
+            round(self.seconds),
+            self.events,
+            self.deliveries,
+            self.attempts,
+            self.commits,
+            self.lost,
+            f"{self.repeated} ({causes})" if causes else self.repeated,
+            self.out_of_order,
+            len(self.violations),
+        )
+        return f"| {' | '.join(map(str, cells))} |"
 
     def text(self) -> str:
         """The row; where something is wrong, what, and all that happened."""
-        details = (*self.violations, *self.timeline) if self.violations else ()
-        return "\n".join([self.line(), *(f"  {each}" for each in details)])
+        return self.full() if self.violations else self.line()
+
+    def full(self) -> str:
+        """The row, what is wrong, and all that happened."""
+        return "\n".join([self.line(), *(f"  {each}" for each in (*self.violations, *self.timeline))])
 
 
 def report(run: str, world: World) -> Report:
@@ -49,19 +70,48 @@ def report(run: str, world: World) -> Report:
         run,
         world.shape.seed,
         sorted(world.faults.items()),
+        world.ended_at - world.began_at,
         len(book.events),
         sum(bool(story.accepted) for story in stories),
         len(world.deployment.receiver.requests),
         world.watch.commits,
         book.broken[Rule.LOST],
-        [(each.what, each.repeated) for each in book.disruptions if each.repeated],
+        len(book.repeats),
+        _causes(book),
+        book.broken[Rule.ORDER],
         [f"{rule}: {what}" for rule, what in book.violations],
         [f"{at:.3f} {what}" for at, what in sorted(_happenings(world))],
     )
 
 
+def _causes(book: Book) -> list[tuple[str, int, int]]:
+    """What disrupted, how often, and how many deliveries it explains."""
+    times, repeated = Counter[str](), Counter[str]()
+    for each in book.disruptions:
+        times[each.what] += 1
+        repeated[each.what] += each.repeated
+    return [(what, times[what], repeated[what]) for what in sorted(times)]
+
+
 def _happenings(world: World) -> list[tuple[float, str]]:
-    return world.moves + [
-        (each.at, f"{each.what} until {each.until:.3f}; at risk is what was touched since {each.since:.3f}")
-        for each in world.book.disruptions
+    return world.moves + _disruptions(world.book) + _repeats(world.book)
+
+
+def _disruptions(book: Book) -> list[tuple[float, str]]:
+    return [
+        (each.at, f"{each.what} until {each.until:.3f}: {each.repeated} repeated, not settled at {each.since:.3f}")
+        for each in book.disruptions
     ]
+
+
+def _repeats(book: Book) -> list[tuple[float, str]]:
+    """Those of a second, partition and cause together."""
+    together: dict[tuple[int, int, str], list[Repeat]] = {}
+    for each in book.repeats:
+        together.setdefault((int(each.at), each.partition, each.cause), []).append(each)
+    lines = []
+    for (_, partition, cause), here in together.items():
+        before = sorted(each.before for each in here)
+        what = f"{len(here)} of partition {partition} again, first accepted from {before[0]:.3f} to {before[-1]:.3f}"
+        lines.append((here[0].at, f"{what}: {cause}"))
+    return lines

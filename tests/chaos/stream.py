@@ -62,7 +62,7 @@ class Stream:
         if kind == "no event":
             body = b"\xff" + body
         name = None if key is None else b"key %d" % key
-        event = Event(number, kind, partition, name, body, owed=kind != "no event")
+        event = Event(number, time.time(), kind, partition, name, body, owed=kind != "no event")
         self._book.publish(event)
         self._producer.produce(
             self._topic, body, name, partition, on_delivery=partial(self._acknowledged, self._book.acknowledged, event)

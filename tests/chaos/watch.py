@@ -7,7 +7,7 @@ What is not there by then was not settled when the offset passed it.
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from consumer.intake.offsets import decode
 from tests.chaos.book import Book, Event, Rule
 from tests.chaos.commit_log import Commit, CommitLog
-from tests.end_to_end.service_rig import Deployment
+from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_kit import QUIET, unique
 
 EVERY = 0.2  # seconds
@@ -23,31 +23,42 @@ WITHOUT_PROGRESS = 30.0  # seconds
 # A circuit breaker keeps what is due waiting for a minute, and a random fifth of one.
 LEFT_ALONE = 72.0  # seconds
 ROWS_EVERY = 1.0  # seconds between two looks at all rows
+WORKERS_EVERY = 2.0  # seconds between two looks at all workers
+LAST_LOOKS = 20
 
 
 class Watch:
-    """A thread from `start` to `stop`. `excused` says whether nothing can go on now: a part that all need is down."""
+    """A thread from `start` to `stop`.
+
+    `workers` are those that ought to work now; `excused` says whether nothing can go on: a part that all need is down,
+    or the group waits for the session of a dead member to end.
+    """
 
     def __init__(
         self,
         deployment: Deployment,
         dead_letter_topic: str,
         book: Book,
+        workers: Callable[[], Sequence[Worker]],
         excused: Callable[[], bool],
         without_progress: float = WITHOUT_PROGRESS,
     ) -> None:
         self._deployment = deployment
         self._book = book
+        self._workers = workers
         self._excused = excused
-        self._limit = without_progress
+        self.limit = without_progress
         self.commits = 0
         self._commit_log = CommitLog(deployment.servers, deployment.group, deployment.topic)
         self._letters = Letters(deployment.servers, dead_letter_topic)
         self._marks: dict[int, int] = {}
         self._unjudged: set[tuple[int, int]] = set()
-        self._progress_at: dict[int, float] = {}
+        self._idle: dict[int, float] = {}  # seconds, by partition, in which it could have moved and did not
+        self._judged_at = time.time()
         self._attempts: dict[int, int] = {}
-        self._rows_at = 0.0
+        self._last_row = 0
+        self._rows_at = self._workers_at = self._rows_excused_at = 0.0
+        self._ready_at: dict[Worker, float] = {}
         self._enough = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="watch")
@@ -62,6 +73,10 @@ class Watch:
         self._thread.join()
         self._commit_log.close()
         self._letters.close()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what went wrong in the watch itself."""
         if self._failure is not None:
             raise self._failure
 
@@ -73,13 +88,19 @@ class Watch:
         try:
             while not self._enough.wait(EVERY):
                 self._look()
-            self._look()
+            for _ in range(LAST_LOOKS):
+                self._look()
+                if not self._unjudged:
+                    break
+            else:
+                self._book.violated(Rule.EARLY, f"{len(self._unjudged)} that were committed are not known")
         except Exception as error:  # noqa: BLE001 (raised again by `stop`)
             self._failure = error
 
     def _look(self) -> None:
         for commit in self._commit_log.read(0.05):
             self._take(commit)
+        self._note_rows()
         self._book.read(self._deployment.receiver.requests)
         if self._unjudged:
             self._judge()
@@ -88,6 +109,9 @@ class Watch:
         if now - self._rows_at >= ROWS_EVERY:
             self._rows_at = now
             self._judge_rows(now)
+        if now - self._workers_at >= WORKERS_EVERY:
+            self._workers_at = now
+            self._judge_workers()
 
     # Offsets.
 
@@ -103,8 +127,8 @@ class Watch:
         committed_at = self._book.committed_at
         fresh = {(partition, each) for start, stop in runs for each in range(start, stop)} - committed_at.keys()
         if fresh:
-            self._progress_at[partition] = now = time.time()
-            committed_at.update(dict.fromkeys(fresh, now))
+            self._idle[partition] = 0.0
+            committed_at.update(dict.fromkeys(fresh, time.time()))
         self._unjudged |= fresh
 
     def _judge(self) -> None:
@@ -117,8 +141,8 @@ class Watch:
             if not event.owed:
                 if letters is None:
                     continue
-                if place not in letters:
-                    self._passed(place, event, "it is not on the dead-letter topic")
+                if letters.get(place) != event.body:
+                    self._passed(place, event, "it is not on the dead-letter topic, byte for byte")
             elif place in open_:
                 if stored is None:
                     continue
@@ -131,7 +155,8 @@ class Watch:
         return {
             each.id: each.path
             for each in self._book.owed_by(event)
-            if not each.optional and not self._book.accepted(each.path, event.number)
+            if not self._book.accepted(each.path, event.number)
+            and not (each.optional and self._book.excused(each, event))
         }
 
     def _passed(self, place: tuple[int, int], event: Event, why: str) -> None:
@@ -148,17 +173,30 @@ class Watch:
         )
         return None if rows is None else set(rows)
 
+    def _note_rows(self) -> None:
+        """Write down what has been stored since the last look. When its transaction began says little of its end."""
+        rows = self._query(
+            "SELECT id, partition_no, record_offset, subscription_id FROM webhook_deliveries WHERE id > ?",
+            self._last_row,
+        )
+        now = time.time()
+        for row, partition, offset, subscription in rows or ():
+            self._last_row = max(row, self._last_row)
+            self._book.stored_at[partition, offset, subscription] = now
+
     # Progress.
 
     def _judge_progress(self, now: float) -> None:
-        excused = self._excused()
+        passed, self._judged_at = now - self._judged_at, now
+        if self._excused():
+            return
         waiting = {place[0] for place in list(self._book.at) if place not in self._book.committed_at}
-        for partition in range(4):
-            if excused or partition not in waiting:
-                self._progress_at[partition] = now
-            elif now - self._progress_at.setdefault(partition, now) > self._limit:
-                self._progress_at[partition] = now
-                self._book.violated(Rule.STUCK, f"partition {partition} has not moved for {self._limit} s")
+        for partition in {place[0] for place in list(self._book.at)}:
+            idle = self._idle.get(partition, 0.0) + passed if partition in waiting else 0.0
+            if idle > self.limit:
+                idle = 0.0
+                self._book.violated(Rule.STUCK, f"partition {partition} has not moved for {self.limit} s")
+            self._idle[partition] = idle
 
     def _judge_rows(self, now: float) -> None:
         rows = self._query(
@@ -172,11 +210,23 @@ class Watch:
             if attempt < self._attempts.get(row, 0):
                 self._book.violated(Rule.ATTEMPTS, f"row {row} went from {self._attempts[row]} attempts to {attempt}")
             self._attempts[row] = attempt
+            if attempt > self._book.attempts:
+                self._book.violated(Rule.ATTEMPTS, f"row {row} has {attempt} attempts, allowed {self._book.attempts}")
             late = now - max(float(due or now), self._rows_excused_at)
-            if status == "parked" and late > self._limit + LEFT_ALONE:
+            if status == "parked" and late > self.limit + LEFT_ALONE:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
 
-    _rows_excused_at = 0.0
+    def _judge_workers(self) -> None:
+        """Each is ready now and then, also one that has no partition: it is a member, and nothing is wrong with it."""
+        for worker in self._workers():
+            began = time.time()
+            if worker.ready() or self._excused():
+                self._ready_at[worker] = began
+            elif began - self._ready_at.setdefault(worker, began) > self.limit:
+                self._ready_at[worker] = began
+                if worker in self._workers():
+                    reasons = worker.unready_because() or worker.log[-2000:]
+                    self._book.violated(Rule.STUCK, f"a worker was not ready for {self.limit} s: {reasons}")
 
     def _query(self, statement: str, *values: object) -> list[Any] | None:
         try:
@@ -193,10 +243,10 @@ class Letters:
         self._consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
         self._consumer.assign([self._place])
         self._read = 0
-        self._found: set[tuple[int, int]] = set()
+        self._found: dict[tuple[int, int], bytes | None] = {}
 
-    def read(self) -> set[tuple[int, int]] | None:
-        """Partition and offset of all records that lie there now; None while that cannot be known."""
+    def read(self) -> dict[tuple[int, int], bytes | None] | None:
+        """All records that lie there now, by the partition and offset they had; None while that cannot be known."""
         try:
             _, end = self._consumer.get_watermark_offsets(self._place, 2)
         except KafkaException:
@@ -206,7 +256,8 @@ class Letters:
             for message in self._consumer.consume(100, 0.1):
                 if message.error() is None:
                     headers: Any = dict(message.headers() or [])
-                    self._found.add((int(headers["dead-letter-partition"]), int(headers["dead-letter-offset"])))
+                    place = int(headers["dead-letter-partition"]), int(headers["dead-letter-offset"])
+                    self._found[place] = message.value()
                     self._read = (message.offset() or 0) + 1
             if time.monotonic() > give_up:
                 return None
@@ -215,3 +266,17 @@ class Letters:
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
+
+
+def read_all(servers: str, topic: str) -> list[bytes]:
+    """The values that lie in a topic's one partition now."""
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
+    place = TopicPartition(topic, 0, 0)
+    _, end = consumer.get_watermark_offsets(place, 20)
+    consumer.assign([place])
+    values: list[bytes] = []
+    give_up = time.monotonic() + 20
+    while len(values) < end and time.monotonic() < give_up:
+        values += [message.value() or b"" for message in consumer.consume(500, 0.2) if message.error() is None]
+    consumer.close()
+    return values

@@ -1,11 +1,15 @@
 """A deployment to be hurt: receivers of several tempers, a stream of events, workers that come and go, and the book."""
 
+import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from math import inf
+from signal import SIGTERM
 from typing import Any
 
 from confluent_kafka.admin import AdminClient
@@ -14,7 +18,7 @@ from confluent_kafka.cimpl import NewTopic  # the admin package does not export 
 from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscription
 from tests.chaos.stream import Stream
 from tests.chaos.tempers import Temper
-from tests.chaos.watch import WITHOUT_PROGRESS, Watch
+from tests.chaos.watch import WITHOUT_PROGRESS, Watch, read_all
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
@@ -25,7 +29,9 @@ IN_MEMORY = 0.4  # the first wait of the schedule stays in memory, the others ar
 SCHEDULE = (0.3, 0.5, 0.5, 0.5, 1.0, 1.0)
 DRAINED_WITHIN = 120.0  # seconds for all that is owed, once nothing happens any more; held rows are seen each minute
 READY_WITHIN = 10.0  # seconds; a broken worker may never be
-STOPS_WITHIN = 25.0  # seconds: the drain, the database's, Kafka's, and a machine that is shared
+REJOINS_WITHIN = 10.0  # seconds: a session of 6, and the rebalance after it
+CACHED = 1.0  # seconds that a worker may go on with what it knows of subscriptions
+STOPS_WITHIN = 30.0  # seconds: the drain, the database's, Kafka's, leaving, and a machine that is shared
 SETTINGS = {
     "WEBHOOK_TIMEOUT": f"{TIMEOUT}s",
     "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{wait}s" for wait in SCHEDULE),
@@ -53,6 +59,23 @@ class Shape:
     without_progress: float = WITHOUT_PROGRESS
 
 
+class Part(Enum):
+    """What may be down, and what cannot be done then."""
+
+    KAFKA = auto()  # read, commit
+    DATABASE = auto()  # look subscriptions up, store
+    DEAD_LETTERS = auto()  # settle what is no event
+
+
+@dataclass(slots=True)
+class Outage:
+    """A part that all need is down from `begin` to `end`."""
+
+    of: Part
+    begin: float
+    end: float = inf
+
+
 class World:
     """Lives from `begin` to `end`. Faults change `workers` through its methods alone."""
 
@@ -64,14 +87,19 @@ class World:
         self.faults = Counter[str]()
         self.moves: list[tuple[float, str]] = []  # of workers
         self.letters = f"{deployment.group}.dead"
-        self.book = Book(len(SCHEDULE) + 1, TIMEOUT, IN_MEMORY if shape.in_memory else 0.0)
-        self._leaving: list[tuple[Worker, float]] = []
-        self._outages: list[list[float]] = []  # from, to
+        self.operations = f"{deployment.group}.operations"
+        self.began_at = self.ended_at = 0.0
+        self._looked_at = self._enabled_at = self._waited_for_until = 0.0
+        self.book = Book(len(SCHEDULE) + 1)
+        self._leaving: list[tuple[Worker, float, Disruption | None]] = []
+        self._outages: list[Outage] = []
         if shape.program:
             deployment.program = shape.program
         self._make_topics()
         self._subscribe()
-        self.watch = Watch(deployment, self.letters, self.book, self._out, shape.without_progress)
+        self.watch = Watch(
+            deployment, self.letters, self.book, lambda: list(self.workers), self._held_up, shape.without_progress
+        )
         self._stream = Stream(deployment.servers, deployment.topic, PARTITIONS, self.book, shape.seed, shape.per_second)
 
     def begin(self) -> None:
@@ -79,13 +107,15 @@ class World:
         self.watch.start()
         for _ in range(self.shape.workers):
             self.start()
-        self._wait(lambda: all(worker.ready() for worker in self.workers), READY_WITHIN)
+        self.wait(lambda: all(worker.ready() for worker in self.workers), READY_WITHIN)
+        self.began_at = time.time()
         self._stream.start()
 
     def end(self, within: float = DRAINED_WITHIN) -> None:
         """No more events and no more faults: all that is owed is delivered, all workers stop, the book is closed."""
         self._stream.stop()
-        self._wait(self._drained, within)
+        self.ended_at = time.time()
+        self.wait(self._drained, within)
         if not self._drained():
             rows = dict(Counter(row.status for row in self.deployment.rows()))
             self.book.violated(
@@ -93,13 +123,13 @@ class World:
             )
         for worker in list(self.workers):
             self.leave(worker)
-        self._wait(lambda: not self._leaving, STOPS_WITHIN + 5)
+        self.wait(lambda: not self._leaving, STOPS_WITHIN + 5)
         self.watch.stop()
         exhausted: Any = self.deployment.sql(
             "SELECT d.subscription_id, p.body FROM webhook_deliveries d JOIN webhook_payloads p USING"
             " (group_id, topic, partition_no, record_offset, record_ts) WHERE d.status = 'exhausted'"
         )
-        self.book.finish(exhausted)
+        self.book.finish(exhausted, self._announced())
 
     def abandon(self) -> None:
         """End without judging."""
@@ -108,6 +138,13 @@ class World:
         self._stream.stop()
         self.watch.stop()
 
+    def wait(self, condition: Callable[[], object], seconds: float) -> None:
+        """Until `condition` holds or time is up, looking after the workers meanwhile."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not condition():
+            self.look_after()
+            time.sleep(0.2)
+
     # Workers.
 
     def start(self) -> Worker:
@@ -115,6 +152,7 @@ class World:
         worker = self.deployment.start(
             **SETTINGS,
             KAFKA_DEAD_LETTER_TOPIC=self.letters,
+            KAFKA_OPERATIONS_TOPIC=self.operations,
             KAFKA_GROUP_PROTOCOL=self.shape.protocol,
             WEBHOOK_RETRY_IN_MEMORY=f"{IN_MEMORY}s" if self.shape.in_memory else "0",
         )
@@ -125,26 +163,32 @@ class World:
     def leave(self, worker: Worker) -> None:
         """SIGTERM. While a part that all need is down, it cannot store or commit all that it has done."""
         self.workers.remove(worker)
-        if self._troubled_since() < inf:
-            self.disrupt("stop in an outage")
+        troubled = self._troubles(Part.KAFKA) + self._troubles(Part.DATABASE)
+        disruption = self.disrupt("stop in an outage") if troubled else None
         self._moved("SIGTERM", worker)
         worker.terminate()
-        self._leaving.append((worker, time.time() + STOPS_WITHIN))
+        self._leaving.append((worker, time.time() + STOPS_WITHIN, disruption))
 
     def kill(self, worker: Worker) -> None:
         """`kill -9`."""
         self.workers.remove(worker)
         disruption = self.disrupt("kill")
+        self.dies()
         self._moved("SIGKILL", worker)
         worker.kill()
         disruption.until = time.time() + 0.5  # what lay in the receiver's sockets
 
     def look_after(self) -> None:
         """Those that were told to end do so in time and in order, and no other ends."""
-        for worker, deadline in list(self._leaving):
+        self.watch.check()
+        self._enable_again()
+        for leaving in list(self._leaving):
+            worker, deadline, disruption = leaving
             ended = worker.process.poll() is not None
             if ended or time.time() > deadline:
-                self._leaving.remove((worker, deadline))
+                self._leaving.remove(leaving)
+                if disruption is not None:
+                    disruption.until = time.time()
                 self._moved("ended", worker)
                 self._judge_end(worker, ended)
         for worker in list(self.workers):
@@ -152,10 +196,35 @@ class World:
                 self.workers.remove(worker)
                 self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} unasked: {worker.log[-2000:]}")
 
+    def _enable_again(self) -> None:
+        """What is disabled late is enabled again: a 410 that the database did not take, or did not say so, at first."""
+        now = time.time()
+        if now - self._looked_at < 1 or self._out(Part.DATABASE):  # who holds it may be the one who asks here
+            return
+        self._looked_at = now
+        if not any(end == inf for _, end in self.book.away):
+            try:
+                late = self.enable_all()
+            except sqlite3.OperationalError:  # the tables are away, or another process holds them
+                return
+            if late:
+                self.book.away.append([self._enabled_at, now + CACHED])
+        self._enabled_at = now
+
+    def enable_all(self) -> bool:
+        """Enable what is disabled. Whether there was something."""
+        return bool(
+            self.deployment.sql(
+                "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE enabled = 0 RETURNING id"
+            )
+        )
+
     def _judge_end(self, worker: Worker, ended: bool) -> None:  # noqa: FBT001 (private)
         if not ended:
             self.book.violated(Rule.ENDED, f"still there {STOPS_WITHIN} s after SIGTERM: {worker.log[-2000:]}")
             worker.kill()
+        elif worker.process.returncode == -SIGTERM and self.shape.program and not worker.log:
+            pass  # an altered one has much to import before it can tell
         elif worker.process.returncode != 0 or "Traceback" in worker.log:
             self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {worker.log[-2000:]}")
 
@@ -165,28 +234,47 @@ class World:
     # Disruptions.
 
     def disrupt(self, what: str, *, times: int = 1, attempts: int = 2) -> Disruption:
-        """It happens now. What could be committed before is not touched by it."""
+        """It happens now. What was settled, and could be committed before, is not touched by it."""
         now = time.time()
-        since = min(now, self._troubled_since()) - COMMIT_INTERVAL - self.shape.slow
+        since = min([now, *(each.begin for each in self._troubles(Part.KAFKA))])
+        since -= COMMIT_INTERVAL + self.shape.slow
         return self.book.disrupt(Disruption(what, now, since, times=times, attempts=attempts))
 
     @contextmanager
-    def outage(self) -> Iterator[None]:
+    def outage(self, of: Part) -> Iterator[None]:
         """A part that all need is down: something cannot be settled, or not committed."""
-        outage = [time.time(), inf]
+        outage = Outage(of, time.time())
         self._outages.append(outage)
         try:
             yield
         finally:
-            outage[1] = time.time()
+            outage.end = time.time()
 
-    def _out(self) -> bool:
-        return any(end == inf for _, end in self._outages)
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """What is optional may be disabled meanwhile."""
+        away = [time.time(), inf]
+        self.book.away.append(away)
+        try:
+            yield
+        finally:
+            away[1] = time.time()
 
-    def _troubled_since(self) -> float:
-        """Since when something could not be settled; workers back off as long again as an outage has lasted."""
+    def _out(self, *of: Part) -> bool:
+        return any(each.end == inf and each.of in of for each in self._outages)
+
+    def _held_up(self) -> bool:
+        """Nothing can go on: a part that all need is down, or the group waits for a dead member."""
+        return time.time() < self._waited_for_until or self._out(Part.KAFKA, Part.DATABASE)
+
+    def dies(self) -> None:
+        """A member of the group has been killed, or is frozen: the others wait for its session to end."""
+        self._waited_for_until = time.time() + REJOINS_WITHIN
+
+    def _troubles(self, of: Part) -> list[Outage]:
+        """Outages that go on, or may still be felt: workers back off as long again as one has lasted."""
         now = time.time()
-        return min((begin for begin, end in self._outages if now <= end + (end - begin) + 2), default=inf)
+        return [each for each in self._outages if each.of is of and now <= each.end + (each.end - each.begin) + 2]
 
     # The rest.
 
@@ -196,29 +284,35 @@ class World:
             not self.book.missing()
             and self.watch.committed()
             and all(row.status in {"delivered", "exhausted"} for row in rows)
+            and not self.deployment.sql("SELECT id FROM webhook_operations")
         )
-
-    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not condition():
-            self.look_after()
-            time.sleep(0.2)
 
     def _make_topics(self) -> None:
         replicas = self.brokers.nodes if self.brokers is not None else 1
         admin = AdminClient({"bootstrap.servers": self.deployment.servers, **QUIET})
-        topics = [NewTopic(self.deployment.topic, PARTITIONS, replicas), NewTopic(self.letters, 1, replicas)]
+        topics = [
+            NewTopic(self.deployment.topic, PARTITIONS, replicas),
+            NewTopic(self.letters, 1, replicas),
+            NewTopic(self.operations, 1, replicas),
+        ]
         for made in admin.create_topics(topics).values():
             made.result(15)
+
+    def _announced(self) -> Counter[tuple[int, str]]:
+        """How many operational events, with ids of their own, tell that a delivery was given up."""
+        told = {
+            (data["subscription_id"], data["webhook_id"], event["id"])
+            for event in map(json.loads, read_all(self.deployment.servers, self.operations))
+            if event["type"] == "delivery.exhausted" and (data := event["data"])
+        }
+        return Counter((subscription, webhook_id) for subscription, webhook_id, _ in told)
 
     def _subscribe(self) -> None:
         seed = self.shape.seed
         self._add("/steady", "order", Temper(seed))
         self._add("/moody", "order", Temper(seed + 1, failing=0.1, doomed_every=60))
         self._add("/leaves", "leaving", Temper(seed + 2), optional=True)
-        columns = {row[1] for row in self.deployment.sql("PRAGMA table_info(webhook_subscriptions)")}
-        if "ordering" in columns:
-            self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordered=True)
+        self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordered=True)
 
     def _add(
         self, path: str, event_type: str, temper: Temper, *, ordered: bool = False, optional: bool = False
