@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from consumer.errors import FatalKafkaError, SettingsError
 from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, known_properties
 from consumer.intake.commits import Commits
+from consumer.intake.leaving import leave
 from consumer.intake.offsets import OffsetTracker, WentBack
 from consumer.intake.positions import Position, read_positions
 from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
@@ -91,8 +92,10 @@ class Source:
         self._fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}
         self._joined = self._paused = self._closing = self._rebalancing = False
+        self._rebalances = 0
         self._overtaken_until = clock()
         config = _config(kafka, topics)
+        self._static = "group.instance.id" in config
         self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
         keep = self._failures.append
         try:
@@ -202,7 +205,8 @@ class Source:
     def close(self, timeout: float = 10.0) -> bool:
         """Leave the group; commit before. False if librdkafka has not finished within `timeout` seconds."""
         self._closing = True
-        closed = _within(timeout, "kafka-close", self._consumer.close)
+        leaving = partial(leave, self._consumer, lambda: self._rebalances, static=self._static)
+        closed = _within(timeout, "kafka-close", leaving)
         if not closed:
             log.warning("Kafka's client did not close in time; leaving it", seconds=timeout)
         return closed
@@ -236,6 +240,7 @@ class Source:
         return again
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._rebalances += 1
         if self._closing:
             return  # what a member is given while it leaves goes on to the others at once
         self._joined = True
@@ -270,6 +275,7 @@ class Source:
         on_assign(partitions)
 
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
+        self._rebalances += 1
         self._rebalancing = True
         try:
             if not self._closing:

@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
 from tests.chaos.book import GONE_STATUS, REBALANCES
 from tests.chaos.world import CACHED, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
+from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
 TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
@@ -105,33 +106,35 @@ def freeze_worker(world: World, random: Random) -> Waits:
 
 def kill_broker(world: World, random: Random) -> Waits:
     """`kill -9` of a node; it comes back with its data."""
-    brokers = world.brokers
-    assert brokers is not None
-    node = random.randint(1, brokers.nodes)
-    disruption = world.disrupt("broker")
-    with world.outage(Part.KAFKA):
-        brokers.kill(node)
-        try:
-            yield random.uniform(0.5, 2.0)
-        finally:
-            brokers.restart(node, wait=False)
-        while not _all_there(world):
-            yield 0.3
-    disruption.until = time() + REJOINS_WITHIN
+
+    def restart(brokers: KafkaBroker, node: int) -> None:
+        brokers.restart(node, wait=False)
+
+    yield from _without_a_broker(world, random, KafkaBroker.kill, restart, (0.5, 2.0))
 
 
 def pause_broker(world: World, random: Random) -> Waits:
     """SIGSTOP of a node: it keeps its connections and does not answer."""
+    yield from _without_a_broker(world, random, KafkaBroker.pause, KafkaBroker.resume, (1.0, 5.0))
+
+
+def _without_a_broker(
+    world: World,
+    random: Random,
+    take: Callable[[KafkaBroker, int], object],
+    give_back: Callable[[KafkaBroker, int], object],
+    seconds: tuple[float, float],
+) -> Waits:
     brokers = world.brokers
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
     disruption = world.disrupt("broker")
     with world.outage(Part.KAFKA):
-        brokers.pause(node)
+        take(brokers, node)
         try:
-            yield random.uniform(1.0, 5.0)
+            yield random.uniform(*seconds)
         finally:
-            brokers.resume(node)
+            give_back(brokers, node)
         while not _all_there(world):
             yield 0.3
     disruption.until = time() + REJOINS_WITHIN

@@ -221,8 +221,8 @@ class World:
 
     def _judge_end(self, worker: Worker, ended: bool) -> None:  # noqa: FBT001 (private)
         if not ended:
-            self.book.violated(Rule.ENDED, f"still there {STOPS_WITHIN} s after SIGTERM: {worker.log[-2000:]}")
-            worker.kill()
+            log = worker.log[-2000:]
+            self.book.violated(Rule.ENDED, f"still there {STOPS_WITHIN} s after SIGTERM: {log}\n{worker.abort()}")
         elif worker.process.returncode == -SIGTERM and self.shape.program and not worker.log:
             pass  # an altered one has much to import before it can tell
         elif worker.process.returncode != 0 or "Traceback" in worker.log:

@@ -272,7 +272,7 @@ class Worker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env=environment(dict(settings)),
+                env=environment({"PYTHONFAULTHANDLER": "1", **settings}),
             )
 
     @property
@@ -300,6 +300,12 @@ class Worker:
         """`kill -9`."""
         self.process.kill()
         self.process.wait()
+
+    def abort(self) -> str:
+        """SIGABRT: it prints where its threads stand, which is returned, and dies."""
+        self.process.send_signal(signal.SIGABRT)
+        self.process.wait()
+        return self.log.rpartition("Fatal Python error")[2]
 
     def freeze(self) -> None:
         """SIGSTOP; returns when all of its threads stand still."""

@@ -1,0 +1,101 @@
+"""Leaving a group whose assignment has not been taken yet: librdkafka must not be given it while it closes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from consumer.intake.leaving import leave
+from tests.kafka_kit import QUIET, Kafka, unique, until
+
+pytestmark = pytest.mark.kafka
+
+CLASSIC = {"partition.assignment.strategy": "cooperative-sticky"}
+KIP_848 = {"group.protocol": "consumer"}
+
+
+class Member:
+    """One that has subscribed, and what it is told. In place of its consumer, so that calls of `close` are told too."""
+
+    def __init__(self, servers: str, group: str, topic: str, properties: dict[str, str]) -> None:
+        self.told: list[str] = []
+        self.fatal = False
+        self.partitions: set[tuple[str, int]] = set()
+        self._consumer = Consumer({"bootstrap.servers": servers, "group.id": group, **QUIET, **properties})
+        self._consumer.subscribe([topic], on_assign=self._given, on_revoke=self._taken)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def _given(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.told.append("given")
+        self.partitions |= {(each.topic, each.partition) for each in partitions}
+
+    def _taken(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.told.append("taken")
+        self.partitions -= {(each.topic, each.partition) for each in partitions}
+
+    def unsubscribe(self) -> None:
+        """Refused after what is fatal."""
+        if self.fatal:
+            raise KafkaException(KafkaError(KafkaError._FATAL))
+        self._consumer.unsubscribe()
+
+    def close(self) -> None:
+        """Note when."""
+        self.told.append("closed")
+        self._consumer.close()
+
+
+@pytest.fixture(params=[CLASSIC, KIP_848], ids=["classic", "consumer"])
+def new_member(request: pytest.FixtureRequest, kafka_bootstrap: str) -> Callable[..., tuple[Member, str]]:
+    """Makes members to whom the group has given a partition, which they have not taken; and the name of their group."""
+
+    def make(**properties: str) -> tuple[Member, str]:
+        group, topic = unique("group"), Kafka(kafka_bootstrap, real=True).topic()
+        more = {name.replace("_", "."): value for name, value in properties.items()}
+        member = Member(kafka_bootstrap, group, topic, request.param | more)
+        until(lambda: any(owns(each) for each in members_of(kafka_bootstrap, group)))
+        return member, group
+
+    return make
+
+
+def members_of(servers: str, group: str) -> list[Any]:
+    """Of a group, as its coordinator tells."""
+    admin = AdminClient({"bootstrap.servers": servers, **QUIET})
+    found: Any = admin.describe_consumer_groups([group])[group].result(15)
+    return list(found.members)
+
+
+def owns(member: Any) -> bool:
+    """It has been given something."""
+    return bool(member.assignment.topic_partitions)
+
+
+def test_what_is_due_is_taken_and_given_back_before_the_end(
+    new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str
+) -> None:
+    """Closed first, one in a hundred would hang for ever."""
+    member, group = new_member()
+    leave(member, lambda: len(member.told), static=False)  # type: ignore[arg-type]
+    assert member.told == ["given", "taken", "closed"]
+    assert members_of(kafka_bootstrap, group) == []
+
+
+def test_a_static_member_keeps_its_place(new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str) -> None:
+    """It takes what is due, and its partition waits for it."""
+    member, group = new_member(group_instance_id="one")
+    leave(member, lambda: len(member.told), static=True)  # type: ignore[arg-type]
+    assert member.told[:2] == ["given", "closed"]
+    assert [owns(each) for each in members_of(kafka_bootstrap, group)] == [True]
+
+
+def test_after_a_fatal_error_it_only_closes(new_member: Callable[..., tuple[Member, str]]) -> None:
+    """There is no group to leave any more."""
+    member, _ = new_member()
+    member.fatal = True
+    leave(member, lambda: len(member.told), static=False)  # type: ignore[arg-type]
+    assert member.told[0] == "closed"
