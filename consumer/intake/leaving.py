@@ -16,7 +16,7 @@ def leave(consumer: Consumer, rebalances: Callable[[], int], *, static: bool) ->
 
     What the group gives a member while it closes makes librdkafka wait for ever, with Python's lock in its hands, so
     that no watchdog written in Python sees it (librdkafka's issue 4884; measured with an assignment that was due: 2 of
-    140 closings). So the subscription ends first, and what is due is taken and given back before the end begins.
+    220 closings). So the subscription ends first, and what is due is taken and given back before the end begins.
     """
     if not static:
         try:
