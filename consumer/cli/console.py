@@ -5,16 +5,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+T = TypeVar("T")
 
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 _ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
@@ -153,6 +155,16 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
+
+
+def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
+    """The batches. A signal ends the command behind the one under way, with status 0; `left` tells of the others."""
+    with signals_noted() as stopped:
+        for batch in batches:
+            yield batch
+            if stopped():
+                typer.echo(f"stopped; {left}", err=True)
+                raise typer.Exit
 
 
 def discard_output() -> None:

@@ -167,7 +167,8 @@ def redeliver(
     """Have deliveries sent again, now and on a new retry schedule.
 
     By their ids, or all that the options choose; without --status those are the exhausted ones. The workers send them,
-    with the ids and bodies that they had; this command waits and tells how it goes, and Ctrl-C ends only that.
+    with the ids and bodies that they had; this command waits and tells how it goes, and Ctrl-C ends only that;
+    while it marks them, it ends after the ones under way.
 
     Exit status 1 if any of them is given up again.
 
@@ -231,7 +232,7 @@ def adopt(
 
     Example: KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
     """
-    from consumer.cli.console import confirm, number, open_database, progress_bar
+    from consumer.cli.console import confirm, number, open_database, progress_bar, until_signal
     from consumer.ledger import deliveries as store
     from consumer.settings import KafkaSettings, load
 
@@ -249,8 +250,9 @@ def adopt(
     typer.echo(f"the group {from_group} must have no running workers: what they send meanwhile is sent twice", err=True)
     confirm(f"Move {many} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
+    batches = store.adopt(engine, from_group, group, time.time())
     with progress_bar(_length(total)) as draw:
-        for batch in store.adopt(engine, from_group, group, time.time()):
+        for batch in until_signal(batches, f"what has not moved is {from_group}'s; the same command goes on with it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
     typer.echo(f"{number(moved, 'delivery')} moved to {group}")
@@ -312,13 +314,14 @@ def _pages(engine: "Engine", selection: "Selection") -> "Iterator[list[StoredDel
 
 
 def _mark(engine: "Engine", selection: "Selection", total: int) -> list[int]:
-    from consumer.cli.console import number, progress_bar
+    from consumer.cli.console import number, progress_bar, until_signal
     from consumer.ledger.deliveries import redeliver as mark
 
     marked: list[int] = []
     skipped = 0
+    batches = mark(engine, selection, time.time())
     with progress_bar(_length(total)) as draw:
-        for batch in mark(engine, selection, time.time()):
+        for batch in until_signal(batches, "what is marked is sent, the rest is as it was"):
             marked += batch.ids
             skipped += batch.skipped
             draw(len(marked) + skipped, f"{len(marked):,} marked")

@@ -1,13 +1,15 @@
 """What commands share: times and ids as people write them, and what is shown of what others sent."""
 
 import contextlib
+import os
+import signal
 
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.cli.console import moment, number, print_rows, printable, row_id, shortened
+from consumer.cli.console import moment, number, print_rows, printable, row_id, shortened, until_signal
 
 NOW = 1_785_254_400.0  # 2026-07-28T16:00Z
 HOUR = 3600.0
@@ -81,3 +83,21 @@ def test_texts_are_made_fit_to_be_shown() -> None:
         "2,000 deliveries",
         "0 records",
     )
+
+
+def test_a_signal_ends_work_behind_the_batch_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """With status 0 and a word of the rest; what is set for the signal is set again."""
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+
+    def work() -> None:
+        for batch in until_signal(iter(range(5)), "the rest is as it was"):
+            if batch == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            done.append(batch)
+
+    with pytest.raises(typer.Exit) as ended:
+        work()
+    assert (done, ended.value.exit_code) == ([0, 1, 2], 0)
+    assert capsys.readouterr().err == "stopped; the rest is as it was\n"
+    assert signal.getsignal(signal.SIGINT) is before
