@@ -78,12 +78,14 @@ class Disruption:
     """Something that may make workers repeat deliveries and forget attempts.
 
     What was accepted between `since` and `until`, or belongs to a record that was not settled by `since`, may be
-    repeated `times` by each disruption, and `attempts` of it may be made that nobody counts.
+    repeated `times` by each disruption, and `attempts` of it may be made that nobody counts. What was stored, and
+    accepted from `unwritten_since` on, too: its row may not say so yet.
     """
 
     what: str
     at: float
     since: float
+    unwritten_since: float
     until: float = inf
     times: int = 1
     attempts: int = 2
@@ -280,6 +282,7 @@ class Book:
     def _judge_duplicate(self, request: Request, number: int, story: Story) -> None:
         before = story.accepted[-1]
         partition = self.events[number].partition
+        stored = self._stored_at(request.path, number) < inf
         latest_first = reversed(list(enumerate(self.disruptions)))
         # What nothing else explains is the storm's.
         for index, each in sorted(latest_first, key=lambda pair: pair[1].what == REBALANCES):
@@ -287,7 +290,8 @@ class Book:
                 each.at <= request.at
                 and before <= each.until
                 and story.explained[index] < each.times
-                and max(before, self._settled(self.events[number], each.at)) >= each.since
+                and max(before, self._settled(self.events[number], each.at))
+                >= (each.unwritten_since if stored else each.since)
             ):
                 story.explained[index] += 1
                 each.repeated += 1
@@ -307,10 +311,13 @@ class Book:
             if each.optional and self.excused(each, event):
                 continue
             story = self.stories.get((each.path, event.number))
-            place = self._place_of.get(event.number, (-1, -1))
-            settled = min([*(story.accepted[:1] if story else ()), self.stored_at.get((*place, each.id), inf)])
+            settled = min([*(story.accepted[:1] if story else ()), self._stored_at(each.path, event.number)])
             last = max(last, min(settled, by))
         return last
+
+    def _stored_at(self, path: str, number: int) -> float:
+        subscription = next(each.id for each in self.subscriptions if each.path == path)
+        return self.stored_at.get((*self._place_of.get(number, (-1, -1)), subscription), inf)
 
     def _committed(self, number: int) -> str:
         place = self._place_of.get(number)

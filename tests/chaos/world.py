@@ -234,11 +234,14 @@ class World:
     # Disruptions.
 
     def disrupt(self, what: str, *, times: int = 1, attempts: int = 2) -> Disruption:
-        """It happens now. What was settled, and could be committed before, is not touched by it."""
+        """It happens now. What was settled, and could be committed or written before, is not touched by it."""
         now = time.time()
         since = min([now, *(each.begin for each in self._troubles(Part.KAFKA))])
-        since -= COMMIT_INTERVAL + self.shape.slow
-        return self.book.disrupt(Disruption(what, now, since, times=times, attempts=attempts))
+        unwritten_since = min([since, *(each.begin for each in self._troubles(Part.DATABASE))])
+        takes = COMMIT_INTERVAL + self.shape.slow
+        return self.book.disrupt(
+            Disruption(what, now, since - takes, unwritten_since - takes, times=times, attempts=attempts)
+        )
 
     @contextmanager
     def outage(self, of: Part) -> Iterator[None]:
