@@ -2,7 +2,8 @@
 
 The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
 consumer, the producers, the watch of topics, libcurl, and the thread under the ledger and the look-ups. A `World`
-outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process.
+outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process. Where in
+its work a process is killed, `World.dies_after` says.
 """
 
 from collections import deque
@@ -20,9 +21,11 @@ from consumer.database import DatabaseThread
 from consumer.intake.announcer import Announcement
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record
+from consumer.ledger.rows import Operation
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.telemetry import Metrics
 from consumer.worker import Worker
+from tests.simulated_database import SimulatedDatabase
 
 TOPIC = "t"
 THREADS = ("lookups", "ledger")
@@ -31,8 +34,17 @@ Place = tuple[str, int]
 Result = Response | RequestException
 
 
+class Crash(BaseException):
+    """The process is killed: none of its handlers sees this."""
+
+
 class World:
-    """The log and its committed offsets, what receivers have taken, dead letters; and the worker of the moment."""
+    """The log and its committed offsets, what receivers have taken, dead letters; and the worker of the moment.
+
+    `dies_after`: so many steps from now the process dies, by a Crash out of whatever was called. A step is what others
+    see: a write, a commit, a request, a letter. `late`: jobs of the database thread that the last process left undone;
+    one that was only taken for dead does them yet.
+    """
 
     worker: Worker
     source: "_Source"
@@ -42,27 +54,30 @@ class World:
 
     def __init__(self, engine: Engine, partitions: int = 2, **delivery: Any) -> None:
         self.engine = engine
+        self.database = SimulatedDatabase(engine, self.step)
+        self.dies_after: int | None = None
         self.now = 0.0
         self.log: dict[Place, list[tuple[bytes | None, bytes]]] = {(TOPIC, number): [] for number in range(partitions)}
         self.committed: dict[Place, tuple[int, str]] = {}
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each request answered with a 2xx
         self.sent: list[tuple[str, str]] = []  # of each request
         self.buried: set[tuple[Place, int]] = set()
-        self.announced: list[tuple[str, str]] = []  # type and id of each operational event that is on its topic
+        self.announced: list[Operation] = []  # the operational events that are on their topic
         self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
         self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
         self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
         self.posted: deque[Callable[[], None]] = deque()
         self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
-        self._delivery = DeliverySettings.model_validate(
+        self.late: deque[Callable[[], None]] = deque()
+        self.delivery = DeliverySettings.model_validate(
             {"secret": SecretStr("secret"), "retry_schedule": (1.0, 30.0, 30.0), "retry_jitter": 0.0, "drain": 2.0}
             | delivery
         )
 
     def start(self, *numbers: int) -> None:
         """A new process, which is assigned these partitions."""
-        self.posted.clear()
-        self.jobs.clear()
+        self.late.extend(self.jobs.get("ledger", ()))
+        self.posted, self.jobs = deque(), {}  # what the last process still says reaches nobody
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("consumer.worker.create_engine", lambda _: self.engine)
             patch.setattr("consumer.worker.Poller", partial(_Poller, self))
@@ -76,7 +91,7 @@ class World:
                 KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
                 [TOPIC],
                 DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
-                self._delivery,
+                self.delivery,
                 Metrics(),
                 clock=lambda: BORN + self.now,
                 monotonic=lambda: self.now,
@@ -93,11 +108,20 @@ class World:
         """What `Worker.run` does each time round."""
         self.worker._round()
 
+    def step(self) -> None:
+        """Something has just happened, or is about to."""
+        if self.dies_after is not None:
+            self.dies_after -= 1
+            if self.dies_after < 0:
+                self.dies_after = None
+                raise Crash
+
     def run_job(self, thread: str) -> bool:
         """A database thread does one job, if it has any; its answer waits for the next turn."""
         jobs = self.jobs[thread]
         if jobs:
-            jobs.popleft()()
+            with self.database.at_work():
+                jobs.popleft()()
         return bool(jobs)
 
     def run_jobs(self) -> None:
@@ -122,6 +146,8 @@ class _Poller:
     def turn(self, timeout: float) -> None:
         self._world.now += max(timeout, 0.001)
         self._world.on_wait()
+        if self._world.posted:
+            self._world.step()
         for _ in range(len(self._world.posted)):
             self._world.posted.popleft()()
 
@@ -161,10 +187,16 @@ class _Transport:
         self._ending: list[_Transfer] = []
         world.transport = self
 
+    @property
+    def under_way(self) -> list[tuple[str, str]]:
+        """Webhook id and url of each request whose end the worker does not know."""
+        return [who(transfer.request) for transfer in (*self.open, *self._ending)]
+
     def submit(self, request: PreparedRequest, callback: Callable[[Result], None]) -> _Transfer:
         self._world.on_send(*who(request))
         self.open.append(_Transfer(request, callback))
         self._world.sent.append(who(request))
+        self._world.step()
         return self.open[-1]
 
     def cancel(self, transfer: _Transfer) -> None:
@@ -213,6 +245,7 @@ class _DeadLetters:
         while self.door_open and self._waiting:
             letter, on_stored = self._waiting.pop(0)
             self._world.buried.add(letter)
+            self._world.step()
             on_stored()
 
     def close(self) -> None:
@@ -240,7 +273,8 @@ class _Announcer:
     def poll(self) -> None:
         batch, self._batch = self._batch, ()
         if batch:
-            self._world.announced += [(operation.type, operation.event_id) for _, operation, _ in batch]
+            self._world.announced += [operation for _, operation, _ in batch]
+            self._world.step()
             self._on_acknowledged([number for number, _, _ in batch])
 
     def close(self) -> None:
@@ -342,6 +376,7 @@ class _Source:
                 self._world.on_commit(place, *image)
                 self._world.committed[place] = image
                 self.commits_total += 1
+                self._world.step()
         return True
 
     def close(self, _timeout: float = 10.0) -> bool:

@@ -1,0 +1,238 @@
+"""A simulated world with subscriptions: what happens to it, and what it owes."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+from requests import Response
+from sqlalchemy import Engine, text
+
+from consumer.database import reading
+from consumer.errors import EgressRefused
+from consumer.intake.decode import decode
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.offsets import decode as settled_above
+from consumer.intake.record import Partition, Record
+from consumer.ledger import deliveries
+from consumer.matching import subscriptions
+from tests.simulation import BORN, TOPIC, Place, Result, World
+
+KEYED = b'{"type": "keyed"}'
+VALUES = {
+    "a": b'{"type": "a"}',
+    "b": b'{"type": "b"}',
+    "x": KEYED,
+    "y": KEYED,
+    "keyless": KEYED,
+    "nobody": b'{"type": "nobody"}',
+    "bad": b"no JSON",
+}
+KEYS = {"a": b"x", "b": b"x", "x": b"x", "y": b"y"}  # of those subscribed to, "keyed" alone asks for order
+ORDERED = "https://two.example/keyed"
+URLS = {
+    "a": ("https://one.example/", "https://two.example/"),
+    "b": ("https://one.example/b",),
+    "keyed": ("https://one.example/keyed", ORDERED),
+}
+ALL_URLS = tuple(url for urls in URLS.values() for url in urls)
+SCHEDULE = (1.0, 30.0, 30.0)
+STATUSES = {"taken": 200, "fails": 500, "gone": 410}
+FULL = "full"
+REFUSAL = "CREATE TRIGGER refusal BEFORE {} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+ACCEPTANCE = "DROP TRIGGER refusal"
+FAULTS = {  # of the database: how each begins, how it ends
+    "away": ("ALTER TABLE webhook_deliveries RENAME TO away", "ALTER TABLE away RENAME TO webhook_deliveries"),
+    "no rows": (REFUSAL.format("INSERT ON webhook_deliveries"), ACCEPTANCE),
+    "not all rows": (REFUSAL.format("INSERT ON webhook_deliveries WHEN NEW.record_offset % 2"), ACCEPTANCE),
+    "no results": (REFUSAL.format("UPDATE ON webhook_deliveries"), ACCEPTANCE),
+    FULL: ("SELECT 1", "SELECT 1"),  # the driver says it
+}
+
+Offset = tuple[Place, int]  # of a record
+Sent = tuple[str, str]  # webhook id and url: a delivery, as receivers see it
+
+
+class Row(NamedTuple):
+    """A stored delivery."""
+
+    place: Place
+    offset: int
+    key: str | None
+    status: str
+    attempt: int
+
+
+def result(outcome: str) -> Result:
+    """What a request ends with."""
+    if outcome == "refused":
+        return EgressRefused("a private address")
+    response = Response()
+    response.status_code = STATUSES[outcome]
+    return response
+
+
+@cache
+def webhook_id(place: Place, offset: int, value: bytes) -> str:
+    """The id under which receivers see a record."""
+    record = Record(Partition(*place, OffsetTracker(None)), offset, int(BORN * 1000) + offset, None, value, None)
+    return decode(record).webhook_id
+
+
+def settled_by(mark: int, metadata: str) -> Callable[[int], bool]:
+    """Tells of an offset whether this commit calls it settled."""
+    above = {offset for start, stop in settled_above(mark, metadata) for offset in range(start, stop)}
+    return lambda offset: offset < mark or offset in above
+
+
+class Deployment:
+    """`records` are all that were written, with their kinds; `excused` what may be delivered, and is not owed.
+
+    An event is owed to a subscription that counts (it was enabled, and that for as long as look-ups are kept) from when
+    the event was written until it is settled. What is stored is owed in any case.
+    """
+
+    def __init__(self, engine: Engine, urls: Collection[str] = ALL_URLS, **delivery: Any) -> None:
+        self.engine = engine
+        self.subscriptions = {
+            subscriptions.add(engine, url, event_type, ordering="key" if url == ORDERED else "none"): url
+            for event_type, its in URLS.items()
+            for url in its
+            if url in urls
+        }
+        self.world = World(engine, retry_schedule=SCHEDULE, **delivery)
+        self.records: dict[Offset, str] = {}
+        self.offsets: dict[str, Offset] = {}  # by webhook id
+        self.excused: set[Sent] = set()
+        self.fault: str | None = None
+        self._enabled_at = dict.fromkeys(urls, float("-inf"))
+
+    def deliveries_of(self, place: Place, offset: int) -> list[Sent]:
+        """Whom a record goes to, if all are enabled."""
+        kind = self.records[place, offset]
+        urls = URLS.get("keyed" if VALUES[kind] == KEYED else kind, ())
+        return [(webhook_id(place, offset, VALUES[kind]), url) for url in urls if url in self._enabled_at]
+
+    def write(self, number: int, kind: str) -> None:
+        """A record of this kind."""
+        place = TOPIC, number
+        offset = self.world.write(number, VALUES[kind], KEYS.get(kind))
+        self.records[place, offset] = kind
+        if kind != "bad":
+            self.offsets[webhook_id(place, offset, VALUES[kind])] = place, offset
+        counts_after = self.world.now - self.world.delivery.subscription_cache
+        self.excused |= {
+            each for each in self.deliveries_of(place, offset) if self._enabled_at[each[1]] >= counts_after
+        }
+        self.look_at_subscriptions()
+
+    def database_fails(self, how: str | None) -> None:
+        """One of FAULTS, until it fails in another way, or is well again."""
+        if how == self.fault:
+            return
+        with self.engine.begin() as connection:
+            if self.fault is not None:
+                connection.execute(text(FAULTS[self.fault][1]))
+            if how is not None:
+                connection.execute(text(FAULTS[how][0]))
+        self.fault = how
+        self.world.database.full = how == FULL
+
+    def disable(self, url: str) -> None:
+        """By SQL."""
+        with self.engine.begin() as connection:
+            connection.execute(text("UPDATE webhook_subscriptions SET enabled = 0 WHERE url = :url"), {"url": url})
+        self.look_at_subscriptions()
+
+    def enable_all(self) -> None:
+        """By SQL, those that are disabled."""
+        for url in self.look_at_subscriptions():
+            self._enabled_at[url] = self.world.now
+            with self.engine.begin() as connection:
+                connection.execute(text("UPDATE webhook_subscriptions SET enabled = 1 WHERE url = :url"), {"url": url})
+
+    def look_at_subscriptions(self) -> set[str]:
+        """What is not settled is not owed to those that are disabled now, which are given."""
+        with reading(self.engine) as connection:
+            ids = connection.execute(text("SELECT id FROM webhook_subscriptions WHERE enabled = 0")).scalars().all()
+        disabled = {self.subscriptions[each] for each in ids}
+        if disabled:
+            settled = {place: settled_by(*commit) for place, commit in self.world.committed.items()}
+            for place, offset in self.records:
+                if place not in settled or not settled[place](offset):
+                    self.excused |= {each for each in self.deliveries_of(place, offset) if each[1] in disabled}
+        return disabled
+
+    def redeliver(self, statuses: Sequence[str]) -> None:
+        """What `deliveries redeliver` does."""
+        for _ in deliveries.redeliver(self.engine, deliveries.Selection(statuses=statuses), BORN + self.world.now):
+            continue
+
+    def rows(self) -> dict[Sent, Row]:
+        """All that is stored."""
+        table = "away" if self.fault == "away" else "webhook_deliveries"
+        statement = (
+            "SELECT subscription_id, partition_no, record_offset, order_key, status, attempt "  # noqa: S608 (constants)
+            f"FROM {table} ORDER BY record_offset"
+        )
+        found = {}
+        with reading(self.engine) as connection:
+            for subscription, number, offset, *rest in connection.execute(text(statement)):
+                place = TOPIC, number
+                identity = webhook_id(place, offset, VALUES[self.records[place, offset]])
+                found[identity, self.subscriptions[subscription]] = Row(place, offset, *rest)
+        return found
+
+    def statuses(self) -> list[str]:
+        """Of all that is stored, by offset."""
+        return [row.status for row in self.rows().values()]
+
+    def owed(self, place: Place, settled: Callable[[int], bool]) -> dict[int, list[str]]:
+        """By offset, of those `settled`: who has neither taken it nor has it stored; or that it is not buried."""
+        done = {*self.rows(), *self.world.taken, *self.excused}
+        owed = {}
+        for where, offset in self.records:
+            if where == place and settled(offset):
+                to = [url for identity, url in self.deliveries_of(place, offset) if (identity, url) not in done]
+                if self.records[place, offset] == "bad" and (place, offset) not in self.world.buried:
+                    to.append("burial")
+                if to:
+                    owed[offset] = to
+        return owed
+
+    def mend(self) -> None:
+        """All is well again."""
+        self.database_fails(None)
+        self.enable_all()
+        self.world.dead_letters.door_open = True
+        self.world.source.assign([0, 1])
+
+    def finish(self) -> None:
+        """All is well again, and time passes until nothing is left to do."""
+        world = self.world
+        world.dies_after, world.database.lost_answers = None, 0
+        for _ in range(100 + 4 * len(self.records)):  # lanes hold two, and what they do not hold waits to be due
+            self.mend()
+            world.settle_down(3)
+            if world.transport.open:
+                while world.transport.open:
+                    world.transport.answer(0, result("taken"))
+            elif self.at_rest():
+                return
+            else:
+                world.now += 31.0
+        pytest.fail(f"not at rest: {world.committed} {self.rows()} {world.worker.reasons()}")
+
+    def at_rest(self) -> bool:
+        """All is committed, and nothing is to be sent or told."""
+        ends = {place: len(log) for place, log in self.world.log.items() if log}
+        marks = {place: self.world.committed.get(place, (0, ""))[0] for place in ends}
+        with reading(self.engine) as connection:
+            untold = connection.execute(text("SELECT count(*) FROM webhook_operations")).scalar_one()
+        waiting = {"parked", "blocked", "held"} & set(self.statuses())
+        return marks == ends and not waiting and not untold and not self.world.transport.open
+
+    def duplicates(self) -> list[Sent]:
+        """What a receiver has taken more than once."""
+        return [each for each, number in Counter(self.world.taken).items() if number > 1]

@@ -1,0 +1,324 @@
+"""The worker under every order of events, faults and crashes: what is committed is delivered or stored."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial, wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from tests.databases import database
+from tests.simulated_deployment import ALL_URLS, FAULTS, ORDERED, VALUES, Deployment, result
+from tests.simulated_watch import Watch
+from tests.simulation import THREADS, Crash
+
+MIXED, KEYED_ONLY = (*VALUES, "a", "x"), ("x", "x", "x", "y", "keyless")
+NUMBERS = st.integers(0, 1)
+KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=6)  # each stands for one of a machine's kinds
+JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
+OUTCOMES = st.sampled_from(["taken", "taken", "taken", "taken", "fails", "fails", "fails", "refused", "gone"])
+STEPS = st.integers(0, 60)  # a round of the worker takes about ten, a stop that stores something some twenty more
+P = ParamSpec("P")
+
+
+def mortal(body: Callable[Concatenate["WorkerMachine", P], None]) -> Callable[Concatenate["WorkerMachine", P], None]:
+    """A rule in which the process may die: the rest of the rule does not happen, and a new process starts."""
+
+    @wraps(body)
+    def rule(machine: "WorkerMachine", /, *values: P.args, **named: P.kwargs) -> None:
+        try:
+            body(machine, *values, **named)
+        except Crash:
+            machine.start()
+
+    return rule
+
+
+class WorkerMachine(RuleBasedStateMachine):
+    """Records, answers, rebalances and switched subscriptions in any order; unless `calm`, faults and crashes too."""
+
+    def __init__(self, engine: Engine, *, calm: bool, kinds: Sequence[str], urls: Collection[str] = ALL_URLS) -> None:
+        super().__init__()
+        self.calm = calm
+        self.kinds = kinds
+        self.urls = sorted(urls)
+        # Few slots and a short cache: deliveries queue, events wait.
+        self.deployment = Deployment(engine, urls, max_in_flight=3, subscription_cache=0.2)
+        self.world = self.deployment.world
+        self.watch = Watch(self.deployment)
+
+    @initialize()
+    def begin(self) -> None:
+        self.world.start(0, 1)
+
+    # Records come, receivers answer, time passes.
+
+    @rule(number=NUMBERS, kinds=KINDS)
+    def write(self, number: int, kinds: list[int]) -> None:
+        for kind in kinds:
+            self.deployment.write(number, self.kinds[kind % len(self.kinds)])
+
+    @rule(jobs=JOBS)
+    @mortal
+    def turn(self, jobs: list[list[str]]) -> None:
+        for threads in jobs:
+            self.world.turn()
+            for thread in threads:
+                self.world.run_job(thread)
+            self.world.now += 0.05
+
+    @rule()
+    @mortal
+    def all_goes_well(self) -> None:
+        self.deployment.mend()
+        self.world.settle_down(6)
+
+    @rule(outcomes=st.lists(st.tuples(st.integers(0, 9), OUTCOMES), min_size=1, max_size=4))
+    @mortal
+    def answer(self, outcomes: list[tuple[int, str]]) -> None:
+        if not self.world.transport.open:
+            self.world.settle_down(3)
+        for number, outcome in outcomes[: len(self.world.transport.open)]:
+            self.world.transport.answer(number, result(outcome))
+
+    @rule(number=NUMBERS, kinds=KINDS)
+    @mortal
+    def fail_until_due(self, number: int, kinds: list[int]) -> None:
+        """New records fail, and again a second later, and are stored; when they are due, they are sent."""
+        self.write(number, kinds)
+        self.all_goes_well()
+        for seconds in (1.0, 31.0):
+            for _ in range(len(self.world.transport.open)):
+                self.world.transport.answer(0, result("fails"))
+            self.world.settle_down(3)
+            self.world.now += seconds
+            self.world.settle_down(5)
+
+    @rule(seconds=st.sampled_from([0.3, 1.0, 5.0, 31.0, 61.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    # People and receivers change what is owed.
+
+    @rule(number=st.integers(0, 9))
+    def disable(self, number: int) -> None:
+        self.deployment.disable(self.urls[number % len(self.urls)])
+
+    @rule()
+    def enable(self) -> None:
+        self.deployment.enable_all()
+
+    @rule(number=NUMBERS, kinds=KINDS, more=KINDS, which=st.none() | st.integers(0, 9))
+    @mortal
+    def disable_for_a_minute(self, number: int, kinds: list[int], more: list[int], which: int | None) -> None:
+        """What is stored is held; enabled again, more comes before that is resumed."""
+        self.fail_until_due(number, kinds)
+        if which is None:
+            self.answer([(0, "gone")])
+        else:
+            self.disable(which)
+        self.world.settle_down(3)
+        self.world.now += 61.0
+        self.world.settle_down(3)
+        self.deployment.enable_all()
+        self.write(number, more)
+        self.world.settle_down(3)
+
+    @precondition(lambda self: self.deployment.fault is None and "exhausted" in self.deployment.statuses())
+    @rule(statuses=st.sampled_from([["exhausted"], ["exhausted", "parked", "held"]]))
+    def redeliver(self, statuses: list[str]) -> None:
+        self.deployment.redeliver(statuses)
+        self.watch.redelivered()
+
+    # Partitions come and go.
+
+    @rule(numbers=st.sets(NUMBERS, min_size=1))
+    def assign(self, numbers: set[int]) -> None:
+        self.world.source.assign(numbers)
+
+    @precondition(lambda self: self.world.source.partitions)
+    @rule(data=st.data(), answers=st.lists(OUTCOMES, max_size=6), database=st.booleans())
+    @mortal
+    def revoke(self, data: st.DataObject, answers: list[str], *, database: bool) -> None:
+        _, number = data.draw(st.sampled_from(sorted(self.world.source.partitions)))
+        self.meanwhile(answers, database=database)
+        self.revoked(number)
+
+    @rule(answers=st.lists(OUTCOMES, max_size=6), database=st.booleans())
+    @mortal
+    def stop_and_start(self, answers: list[str], *, database: bool) -> None:
+        self.meanwhile(answers, database=database)
+        self.world.worker._close()
+        self.start()
+
+    @precondition(lambda self: not self.calm and self.world.source.partitions)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        _, number = data.draw(st.sampled_from(sorted(self.world.source.partitions)))
+        self.lost(number)
+
+    @rule(
+        number=NUMBERS,
+        kinds=KINDS,
+        stored=st.booleans(),
+        jobs=JOBS,
+        before=st.lists(OUTCOMES, max_size=3),
+        fault=st.sampled_from([None, *FAULTS]),
+        steps=st.none() | STEPS,
+        how=st.sampled_from(["stay", "revoke", "lose", "stop"]),
+    )
+    @mortal
+    def trouble_in_the_middle(
+        self,
+        number: int,
+        kinds: list[int],
+        jobs: list[list[str]],
+        before: list[str],
+        fault: str | None,
+        steps: int | None,
+        how: str,
+        *,
+        stored: bool,
+    ) -> None:
+        """Deliveries are under way when the database fails, or they have to leave, or the process dies of it."""
+        if stored:
+            self.fail_until_due(number, kinds)
+        else:
+            self.all_goes_well()
+            self.write(number, kinds)
+            self.turn(jobs)
+        self.answer([(0, outcome) for outcome in before])
+        self.meanwhile([], database=True)
+        if not self.calm:
+            self.deployment.database_fails(fault)
+            self.world.dies_after = steps
+        if how == "stay":
+            self.world.on_wait = lambda: None
+        elif how == "stop":
+            self.world.worker._close()
+            self.start()
+        else:
+            (self.revoked if self.calm or how == "revoke" else self.lost)(number)
+            self.world.source.assign([number])
+        self.world.settle_down(5)
+
+    # Faults.
+
+    @precondition(lambda self: not self.calm)
+    @rule(steps=STEPS)
+    def die(self, steps: int) -> None:
+        self.world.dies_after = steps
+
+    @precondition(lambda self: not self.calm and self.world.late)
+    @rule()
+    def come_back_from_the_dead(self) -> None:
+        """The last process was only taken for dead, and does what it had begun."""
+        self.world.late.popleft()()
+        self.watch.written_late()
+
+    @precondition(lambda self: not self.calm)
+    @rule(how=st.none() | st.sampled_from(list(FAULTS)))
+    def database_fails(self, how: str | None) -> None:
+        self.deployment.database_fails(how)
+
+    @precondition(lambda self: not self.calm)
+    @rule(number=st.integers(1, 3))
+    def lose_answers(self, number: int) -> None:
+        self.world.database.lost_answers = number
+
+    @rule(door_open=st.booleans())
+    def dead_letters_fail(self, *, door_open: bool) -> None:
+        self.world.dead_letters.door_open = door_open
+
+    def meanwhile(self, answers: list[str], *, database: bool) -> None:
+        """While the worker drains, some receivers answer, and the database works; or, unless calm, it does not."""
+
+        def go_on() -> None:
+            if answers and self.world.transport.open:
+                self.world.transport.answer(0, result(answers.pop()))
+            if database or self.calm:
+                self.world.run_jobs()
+
+        self.world.on_wait = go_on
+
+    def start(self) -> None:
+        """A new process. In a calm run the last one has left nothing unwritten."""
+        if not self.calm:
+            self.watch.process_ended()
+        self.world.on_wait = lambda: None
+        self.world.start(0, 1)
+
+    def revoked(self, number: int) -> None:
+        self.world.source.revoke(number)
+        if not self.calm:
+            self.watch.partition_left(number, cut_off=False)
+        self.world.on_wait = lambda: None
+
+    def lost(self, number: int) -> None:
+        self.watch.partition_left(number, cut_off=True)
+        self.world.source.lose(number)
+        self.world.on_wait = lambda: None
+
+    @invariant()
+    def nothing_comes_twice_in_a_calm_run(self) -> None:
+        assert not (self.calm and self.deployment.duplicates())
+
+    @invariant()
+    def stored_deliveries_are_in_order(self) -> None:
+        self.watch.check_rows()
+
+    def teardown(self) -> None:
+        """In the end nothing is lost: each delivery is taken, or given up with a row that says so."""
+        try:
+            if not self.watch.broken:
+                self.deployment.finish()
+                self.watch.check_the_end()
+                self.nothing_comes_twice_in_a_calm_run()
+        finally:
+            self.deployment.engine.dispose()
+
+
+MACHINES = {
+    "calm": partial(WorkerMachine, calm=True, kinds=MIXED),
+    "stormy": partial(WorkerMachine, calm=False, kinds=MIXED),
+    "ordered": partial(WorkerMachine, calm=False, kinds=KEYED_ONLY, urls=(ORDERED,)),
+}
+
+
+@pytest.mark.timeout(400)  # a failure takes minutes to shrink
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_no_order_of_events_loses_a_delivery(
+    new_engine: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch, machine: Callable[[Engine], WorkerMachine]
+) -> None:
+    """Committed means delivered, stored, buried or nobody's; in the end all has arrived, in a calm run once.
+
+    And of a key, where it was asked for, one at a time and in order.
+    """
+    for module in ("lane", "lanes"):  # fan-outs wait, and are parked
+        monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
+    monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
+    monkeypatch.setattr("consumer.delivery.parking.BATCH", 4)  # what belongs together takes several transactions
+
+    def make() -> WorkerMachine:
+        path = Path(str(new_engine().url.database))
+        return machine(database(path))  # each statement read as Oracle's would take half of the time
+
+    with capture_logs():  # written out, they would take half of the time
+        run_state_machine_as_test(
+            make,  # type: ignore[arg-type]  # any factory will do, its documentation says
+            settings=settings(
+                max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            ),
+        )
