@@ -65,6 +65,7 @@ class Part(Enum):
     KAFKA = auto()  # read, commit
     DATABASE = auto()  # look subscriptions up, store
     DEAD_LETTERS = auto()  # settle what is no event
+    GROUP = auto()  # commit, with the classic protocol: who has joined again waits for those who have not, or left
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class World:
         self.began_at = self.ended_at = 0.0
         self._looked_at = self._enabled_at = self._waited_for_until = 0.0
         self.book = Book(len(SCHEDULE) + 1)
-        self._leaving: list[tuple[Worker, float, Disruption | None]] = []
+        self._leaving: list[tuple[Worker, float, Disruption | None, Outage]] = []
         self._outages: list[Outage] = []
         if shape.program:
             deployment.program = shape.program
@@ -167,7 +168,8 @@ class World:
         disruption = self.disrupt("stop in an outage") if troubled else None
         self._moved("SIGTERM", worker)
         worker.terminate()
-        self._leaving.append((worker, time.time() + STOPS_WITHIN, disruption))
+        self._outages.append(Outage(Part.GROUP, time.time()))
+        self._leaving.append((worker, time.time() + STOPS_WITHIN, disruption, self._outages[-1]))
 
     def kill(self, worker: Worker) -> None:
         """`kill -9`."""
@@ -183,10 +185,11 @@ class World:
         self.watch.check()
         self._enable_again()
         for leaving in list(self._leaving):
-            worker, deadline, disruption = leaving
+            worker, deadline, disruption, waited_for = leaving
             ended = worker.process.poll() is not None
             if ended or time.time() > deadline:
                 self._leaving.remove(leaving)
+                waited_for.end = time.time()
                 if disruption is not None:
                     disruption.until = time.time()
                 self._moved("ended", worker)
@@ -236,7 +239,7 @@ class World:
     def disrupt(self, what: str, *, times: int = 1, attempts: int = 2) -> Disruption:
         """It happens now. What was settled, and could be committed or written before, is not touched by it."""
         now = time.time()
-        since = min([now, *(each.begin for each in self._troubles(Part.KAFKA))])
+        since = min([now, *(each.begin for each in self._troubles(Part.KAFKA) + self._waits())])
         unwritten_since = min([since, *(each.begin for each in self._troubles(Part.DATABASE))])
         takes = COMMIT_INTERVAL + self.shape.slow
         return self.book.disrupt(
@@ -272,7 +275,16 @@ class World:
 
     def dies(self) -> None:
         """A member of the group has been killed, or is frozen: the others wait for its session to end."""
-        self._waited_for_until = time.time() + REJOINS_WITHIN
+        now = time.time()
+        self._waited_for_until = now + REJOINS_WITHIN
+        self._outages.append(Outage(Part.GROUP, now, self._waited_for_until))
+
+    def _waits(self) -> list[Outage]:
+        """Of the group, for some of its members: now, or until a moment ago."""
+        now = time.time() - COMMIT_INTERVAL
+        if self.shape.protocol != "classic":
+            return []
+        return [each for each in self._outages if each.of is Part.GROUP and now <= each.end]
 
     def _troubles(self, of: Part) -> list[Outage]:
         """Outages that go on, or may still be felt: workers back off as long again as one has lasted."""

@@ -10,7 +10,9 @@ from tests.end_to_end.service_rig import Deployment, percentile
 
 pytestmark = pytest.mark.kafka
 
-FLOOR = 0.25  # seconds of p95 that a loaded machine may show in any company
+# Seconds of p95 that a slow machine may show in any company, shared as it is by broker, worker and receivers. Waiting
+# for bad ones would cost more; what their company does cost is measured by benchmarks.isolation.
+FLOOR = 1.5
 FACTOR = 3
 
 
