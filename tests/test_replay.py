@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
@@ -20,6 +20,7 @@ from consumer.ledger.replays import Replay
 from consumer.matching import subscriptions
 from consumer.matching.subscriptions import Subscribed
 from consumer.replay import AHEAD, BATCH, SOONEST, Pace, Progress, Survey, default_rate, run, survey
+from models import ParkedDelivery
 from tests.kafka_kit import Kafka
 
 NOW = 1_700_000_000.0
@@ -117,13 +118,11 @@ def stored(engine: Engine) -> list[tuple[int, float]]:
     """Offset and due time, after NOW, of the rows of replays; nothing of them has been tried."""
     with engine.connect() as connection:
         rows = connection.execute(
-            text(
-                "SELECT record_offset, (julianday(next_attempt_at) - 2440587.5) * 86400 - :now FROM webhook_deliveries "
-                "WHERE status = 'parked' AND attempt = 0 AND replay > 0 AND order_key IS NULL ORDER BY record_offset"
-            ),
-            {"now": NOW},
+            select(ParkedDelivery.record_offset, ParkedDelivery.next_attempt_at)
+            .where(text("status = 'parked' AND attempt = 0 AND replay > 0 AND order_key IS NULL"))
+            .order_by(ParkedDelivery.record_offset)
         )
-        return [(row[0], row[1]) for row in rows]
+        return [(offset, due.timestamp() - NOW) for offset, due in rows if due is not None]
 
 
 @pytest.mark.kafka

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from queue import SimpleQueue
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
 from consumer.database import DatabaseThread
 from consumer.delivery.parking import Parking
 from consumer.event import Event, RecordId
+from models import ParkedDelivery
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"
@@ -60,6 +62,12 @@ class Store:
             found = connection.exec_driver_sql(f"SELECT {', '.join(columns)} FROM webhook_deliveries ORDER BY id")  # noqa: S608 (constants)
             return [tuple(row) for row in found]
 
+    def seconds(self, *columns: str) -> list[tuple[Any, ...]]:
+        """The same through the models, with times as seconds after NOW."""
+        statement = select(*(getattr(ParkedDelivery, column) for column in columns)).order_by(ParkedDelivery.id)
+        with self.engine.connect() as connection:
+            return [tuple(_seconds(value) for value in row) for row in connection.execute(statement)]
+
     @contextmanager
     def without(self, table: str = "webhook_deliveries") -> Iterator[None]:
         """The table is gone, and comes back with what was in it."""
@@ -68,6 +76,10 @@ class Store:
             yield
         finally:
             rename(self.engine, f"away_{table}", table)
+
+
+def _seconds(value: object) -> object:
+    return round(value.timestamp() - NOW) if isinstance(value, datetime) else value
 
 
 def rename(engine: Engine, old: str, new: str) -> None:

@@ -175,7 +175,7 @@ def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: l
     assert sorted(row for row, name in store.rows("record_offset", "topic") if name == topic) == good
     if any(refused):
         store.write()
-        assert "ck_webhook_deliveries_due" in str(store.parking.fault)
+        assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
     store.parking._to_write.clear()
     store.parking._batch = BATCH
     store.monotonic.now += BACK_OFF[1]
@@ -194,7 +194,7 @@ def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
     store.parking.pump()
     while store.parking._loading or store.parking._writing:  # the refused one is tried again meanwhile
         store.answer()
-    assert "ck_webhook_deliveries_due" in str(store.parking.fault)
+    assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
     store.parking.forget({("t", 0)})
     assert store.parking.backlog == 0
     store.monotonic.now += BACK_OFF[1]
@@ -281,7 +281,7 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
         store.parking.pump()
         store.answer()
         assert (loaded, store.parking.busy) == ([], True)
-        assert str(store.parking.fault).startswith("database: no such table")
+        assert "the tables are missing or old" in str(store.parking.fault)
         store.parking.pump()
         assert store.posted.empty()
     store.monotonic.now += BACK_OFF[0] * 1.01

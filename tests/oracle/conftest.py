@@ -1,0 +1,64 @@
+"""The emulator itself under test, on each profile; a server of its own for each test."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import oracledb
+import pytest
+
+from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable
+
+Start = Callable[..., OracleEmulator]
+Connect = Callable[..., oracledb.Connection]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts emulators. Each must have understood all that it was asked."""
+    with ExitStack() as stack:
+        started: list[OracleEmulator] = []
+
+        def begin(*arguments: Any, **more: Any) -> OracleEmulator:
+            try:
+                started.append(stack.enter_context(OracleEmulator(*arguments, **more)))
+            except OracleEmulatorUnavailable as error:
+                if os.environ.get("ORACLE_TEST_REQUIRED"):
+                    pytest.fail(f"the Oracle emulator is required and not available: {error}", pytrace=False)
+                pytest.skip(f"ORACLE EMULATOR NOT AVAILABLE: {error}")
+            return started[-1]
+
+        yield begin
+        assert [failure for each in started for failure in each.failures] == []
+
+
+@pytest.fixture(params=PROFILES)
+def oracle(request: pytest.FixtureRequest, start: Start) -> OracleEmulator:
+    """A server of each profile."""
+    return start(PROFILES[request.param])
+
+
+@pytest.fixture
+def connect(oracle: OracleEmulator) -> Iterator[Connect]:
+    """Connects with the driver as it is; all is closed in the end."""
+    with ExitStack() as stack:
+
+        def make(**more: Any) -> oracledb.Connection:
+            given = {"user": "webhooks", "password": "secret", "dsn": oracle.dsn} | more
+            connection: oracledb.Connection = stack.enter_context(oracledb.connect(**given))
+            return connection
+
+        yield make
+
+
+@pytest.fixture
+def connection(connect: Connect) -> oracledb.Connection:
+    """A connection."""
+    return connect()
+
+
+@pytest.fixture
+def cursor(connection: oracledb.Connection) -> oracledb.Cursor:
+    """Its cursor."""
+    return connection.cursor()

@@ -1,0 +1,170 @@
+"""What a test can do to the emulator: users of its own, faults, and what was seen."""
+
+import shutil
+import threading
+from math import inf
+from pathlib import Path
+
+import oracledb
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.oracle.conftest import Connect, Start
+from tests.oracle.test_driver import TABLE
+from tests.oracle_emulator import Call, OracleEmulator, OracleEmulatorUnavailable, OracleError, h2
+
+DEADLOCK = OracleError(60, "deadlock detected while waiting for resource")
+
+
+def count(connection: oracledb.Connection) -> int:
+    """Rows of the table."""
+    (number,) = connection.cursor().execute("SELECT COUNT(*) FROM t").fetchone() or (0,)
+    return int(number)
+
+
+def test_a_new_user_begins_with_the_tables_of_another(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
+    """Rows, keys and constraints included; what either does then, the other does not see."""
+    cursor.execute(TABLE)
+    cursor.execute("CREATE INDEX ix_lower ON t (LOWER(name))")
+    cursor.execute("INSERT INTO t (name) VALUES ('first')")
+    cursor.connection.commit()
+    tables = oracle.tables_of("webhooks")
+    users = [oracle.new_user(tables) for _ in range(2)]
+    for number, user in enumerate(users):
+        engine = create_engine(oracle.url_of(user))
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO t (name) VALUES (:name)"), {"name": f"of {number}"})
+            assert connection.execute(text("SELECT id, name FROM t ORDER BY id")).all() == [
+                (1, "first"),
+                (2, f"of {number}"),
+            ]
+        engine.dispose()
+    assert count(cursor.connection) == 1
+
+
+def test_a_user_that_is_dropped_is_gone(oracle: OracleEmulator, cursor: oracledb.Cursor, connect: Connect) -> None:
+    """With its sessions and its tables; the others stay."""
+    cursor.execute(TABLE)
+    oracle.add_user("other", "secret")
+    other = connect(user="other")
+    other.cursor().execute(TABLE)
+    oracle.drop_user("other")
+    with pytest.raises(oracledb.Error, match=r"DPY-4011|DPY-1001"):
+        other.ping()
+    with pytest.raises(oracledb.DatabaseError, match="ORA-01017"):
+        connect(user="other")
+    assert count(cursor.connection) == 0
+    oracle.add_user("other", "secret")
+    connect(user="other").cursor().execute(TABLE)
+
+
+def test_an_error_is_injected_once(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
+    """For the statements that a pattern finds, and for no other."""
+    cursor.execute(TABLE)
+    oracle.inject("INSERT INTO t", DEADLOCK)
+    assert count(cursor.connection) == 0
+    with pytest.raises(oracledb.DatabaseError, match="ORA-00060"):
+        cursor.execute("INSERT INTO t (name) VALUES ('x')")
+    cursor.execute("INSERT INTO t (name) VALUES ('x')")
+    assert count(cursor.connection) == 1
+
+
+def test_a_function_chooses_what_fails(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
+    """It sees the statement, its user and its binds, and may answer with an error of its own."""
+    cursor.execute(TABLE)
+    seen: list[Call] = []
+
+    def odd(call: Call) -> bool:
+        seen.append(call)
+        if call.rows and call.rows[0][0] == "worst":
+            raise OracleError(1653, "unable to extend table")
+        return bool(call.rows) and call.rows[0][0] == "bad"
+
+    oracle.inject(odd, DEADLOCK, times=inf)
+    cursor.execute("INSERT INTO t (name) VALUES (:1)", ["good"])
+    for name, code in (("bad", "ORA-00060"), ("worst", "ORA-01653"), ("bad", "ORA-00060")):
+        with pytest.raises(oracledb.DatabaseError, match=code):
+            cursor.execute("INSERT INTO t (name) VALUES (:1)", [name])
+    assert {call.user for call in seen} == {"WEBHOOKS"}
+    assert [call.rows for call in seen] == [[["good"]], [["bad"]], [["worst"]], [["bad"]]]
+    oracle.forget()
+    cursor.execute("INSERT INTO t (name) VALUES (:1)", ["bad"])
+    assert count(cursor.connection) == 2
+
+
+def test_a_function_can_hold_a_call(oracle: OracleEmulator, connect: Connect, cursor: oracledb.Cursor) -> None:
+    """Others are served meanwhile: a slow statement."""
+    cursor.execute(TABLE)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(call: Call) -> bool:
+        if call.sql.startswith("INSERT"):
+            held.set()
+            go_on.wait(10)
+        return False
+
+    oracle.inject(hold)
+    thread = threading.Thread(target=cursor.execute, args=("INSERT INTO t (name) VALUES ('slow')",))
+    thread.start()
+    assert held.wait(10)
+    assert count(connect()) == 0
+    go_on.set()
+    thread.join()
+    assert count(cursor.connection) == 1
+
+
+@pytest.mark.parametrize(("drop", "rows"), [("before", 0), ("after", 1)])
+def test_a_commit_whose_answer_is_lost(
+    oracle: OracleEmulator, connect: Connect, cursor: oracledb.Cursor, drop: str, rows: int
+) -> None:
+    """It was made or not: the client cannot know."""
+    cursor.execute(TABLE)
+    cursor.execute("INSERT INTO t (name) VALUES ('x')")
+    oracle.inject("^COMMIT$", drop=drop)  # type: ignore[arg-type]  # one of the two
+    with pytest.raises(oracledb.Error, match="DPY-4011"):
+        cursor.connection.commit()
+    assert count(connect()) == rows
+
+
+def test_a_log_in_is_refused(oracle: OracleEmulator, connect: Connect) -> None:
+    """By the listener, with the error that it is told; once."""
+    oracle.inject("^CONNECT$", OracleError(12516, "no appropriate handler"))
+    with pytest.raises(oracledb.OperationalError, match=r"ORA-12516|DPY-6000"):
+        connect()
+    connect().ping()
+
+
+def test_killed_sessions(oracle: OracleEmulator, connection: oracledb.Connection) -> None:
+    """The client notices, and pools replace the connection."""
+    engine = create_engine(oracle.url, pool_pre_ping=True)
+    with engine.connect() as pooled:
+        pooled.execute(text("SELECT 1 FROM dual"))
+    oracle.kill_sessions()
+    with pytest.raises(oracledb.Error, match=r"DPY-4011|DPY-1001"):
+        connection.cursor().execute("SELECT 1 FROM dual")
+    assert not connection.is_healthy()
+    with engine.connect() as pooled:
+        assert pooled.scalar(text("SELECT 2 FROM dual")) == 2
+    engine.dispose()
+
+
+def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The reason says what is missing; with H2 in the cache nothing is."""
+    monkeypatch.setenv("ORACLE_TEST_CACHE", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(OracleEmulatorUnavailable, match="no mvn"):
+        h2.provision()
+    (tmp_path / f"h2-{h2.H2_VERSION}.jar").touch()
+    assert h2.provision().parent == tmp_path
+
+
+def test_sessions_leave_nothing_behind_in_java(start: Start) -> None:
+    """Each session has its threads; Java forgets them with it."""
+    threads = h2.of_java("java.lang.management.ManagementFactory").getThreadMXBean()
+    start()  # or skips
+    before = threads.getThreadCount()
+    with OracleEmulator() as oracle:
+        for _ in range(20):
+            with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
+                connection.cursor().execute("SELECT 1 FROM dual").fetchall()
+    assert threads.getThreadCount() <= before + 5, "H2 has a few of its own"

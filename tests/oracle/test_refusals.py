@@ -1,0 +1,188 @@
+"""What Oracle refuses is refused, with its number; what it knows and H2 does not is understood."""
+
+from datetime import UTC, datetime, timedelta
+
+import oracledb
+import pytest
+
+from tests.oracle.conftest import Connect, Start
+from tests.oracle.test_driver import TABLE
+from tests.oracle_emulator import PROFILE_19C, OracleEmulator
+
+CHILD = """CREATE TABLE child (t_id NUMBER(19) NOT NULL, rate_limit NUMBER, CONSTRAINT ck_child CHECK (t_id > 0),
+CONSTRAINT fk_child FOREIGN KEY (t_id) REFERENCES t (id))"""
+LONG_LIST = "SELECT 1 FROM dual WHERE 1 IN ({})".format(", ".join("1" * 1001))  # noqa: S608 (numbers)
+
+
+@pytest.fixture
+def tables(cursor: oracledb.Cursor) -> oracledb.Cursor:
+    """A cursor, beside a parent and its child, of one row each."""
+    for sql in (TABLE, CHILD, "INSERT INTO t (name) VALUES ('dup')", "INSERT INTO child (t_id) VALUES (1)"):
+        cursor.execute(sql)
+    cursor.connection.commit()
+    return cursor
+
+
+def code_of(cursor: oracledb.Cursor, sql: str, **binds: object) -> int:
+    """Oracle's number of the error that a statement ends with."""
+    with pytest.raises(oracledb.DatabaseError) as raised:
+        cursor.execute(sql, binds)
+    return int(raised.value.args[0].code)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("INSERT INTO t (name) VALUES ('dup')", 1),
+        ("INSERT INTO t (name) VALUES (NULL)", 1400),
+        ("INSERT INTO t (name) VALUES ('')", 1400),  # '' is NULL
+        ("INSERT INTO child (t_id) VALUES (99)", 2291),
+        ("DELETE FROM t WHERE id = 1", 2292),
+        ("INSERT INTO child (t_id) VALUES (-1)", 2290),
+    ],
+)
+def test_constraints(tables: oracledb.Cursor, sql: str, code: int) -> None:
+    """As IntegrityError, and the session goes on."""
+    with pytest.raises(oracledb.IntegrityError) as raised:
+        tables.execute(sql)
+    assert raised.value.args[0].code == code
+    assert tables.execute("SELECT COUNT(*) FROM t").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("INSERT INTO t (name) VALUES (RPAD('x', 60, 'x'))", 12899),
+        ("SELECT * FROM nope", 942),
+        ("SELECT nope FROM t", 904),
+        ("CREATE TABLE t (a NUMBER)", 955),
+        ("SELECT 1 / 0 FROM dual", 1476),
+        ("SELECT id FROM t FETCH FIRST 1 ROWS ONLY FOR UPDATE", 2014),
+        ("SELECT id, id FROM t FETCH FIRST 1 ROWS ONLY", 918),
+        ("SELECT id FROM t LIMIT 5", 933),
+        ("SELECT name FROM t WHERE name ILIKE 'x'", 933),
+        ("INSERT INTO t (name) VALUES ('x') ON CONFLICT DO NOTHING", 933),
+        ("SELECT SYSTIMESTAMP() FROM dual", 923),
+        ("SELECT CURRENT_TIMESTAMP() FROM dual", 923),
+        ("SELECT DISTINCT body FROM t", 932),
+        ("SELECT body FROM t UNION SELECT body FROM t", 932),
+        ("UPDATE t SET ts = '2026-01-02 03:04:05'", 1843),
+        ("INSERT INTO t (name, tz) VALUES ('x', '2026-01-02')", 1843),
+        ("SELECT id FROM t WHERE d > '2026-01-02'", 1843),
+        ("ALTER TABLE t MODIFY name VARCHAR2(2 CHAR)", 1441),
+        ("SELECT id FROM t WHERE id = (SELECT 1 FROM dual UNION SELECT 2 FROM dual)", 1427),
+        ("CREATE TABLE x (a TEXT)", 902),
+        ("CREATE TABLE x (level NUMBER)", 904),
+        (f"CREATE TABLE {'x' * 129} (a NUMBER)", 972),
+        ("CREATE TABLE x (a VARCHAR2(4001))", 910),
+        ("CREATE TABLE x (a VARCHAR2)", 906),
+    ],
+)
+def test_refused_on_every_profile(tables: oracledb.Cursor, sql: str, code: int) -> None:
+    """With the number that Oracle documents."""
+    assert code_of(tables, sql) == code
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("CREATE TABLE x (a BOOLEAN)", 902),
+        ("CREATE TABLE x (a JSON)", 902),
+        ("SELECT 1", 923),
+        ("SELECT EXISTS (SELECT 1 FROM dual) FROM dual", 936),
+        ("SELECT 1 FROM dual WHERE TRUE", 904),
+        ("INSERT INTO t (name) VALUES ('a'), ('b')", 933),
+        (LONG_LIST, 1795),
+        ("SELECT 1 FROM dual;", 933),
+    ],
+)
+def test_refused_before_23ai(start: Start, sql: str, code: int) -> None:
+    """What came with 23ai."""
+    with oracledb.connect(user="webhooks", password="secret", dsn=start(PROFILE_19C).dsn) as connection:
+        assert code_of(connection.cursor(), sql) == code
+
+
+def test_a_bind_may_not_have_a_reserved_name(cursor: oracledb.Cursor) -> None:
+    """Unless it is quoted, as SQLAlchemy does."""
+    assert code_of(cursor, "SELECT 1 FROM dual WHERE :level = 1", level=1) == 1745
+    assert cursor.execute('SELECT 1 FROM dual WHERE :"level" = 1', {'"level"': 1}).fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT rate_limit FROM child WHERE rate_limit > 5",
+        "SELECT 'LIMIT 5; :x' FROM dual /* ON CONFLICT */",
+        "SELECT '2026-01-02' FROM dual WHERE '2026-01-02' = '2026-01-02'",
+        "SELECT id FROM t WHERE name = '2026-01-02'",
+        "SELECT id FROM t WHERE ts > TIMESTAMP '2026-01-02 03:04:05'",
+        'SELECT id AS "level" FROM t',
+        "SELECT id, id AS again FROM t FETCH FIRST 1 ROWS ONLY",
+        "SELECT body FROM t UNION ALL SELECT body FROM t",
+        "SELECT DISTINCT name FROM t",
+        "SELECT SYSTIMESTAMP, SYSDATE FROM dual",
+    ],
+)
+def test_taken(tables: oracledb.Cursor, sql: str) -> None:
+    """What only looks like something to refuse."""
+    tables.execute(sql).fetchall()
+
+
+def test_division_is_exact(cursor: oracledb.Cursor) -> None:
+    """Numbers are decimal: 7 / 2 is 3.5."""
+    assert cursor.execute("SELECT 7 / 2 FROM dual").fetchone() == (3.5,)
+
+
+def test_the_utc_of_an_instant(connect: Connect, tables: oracledb.Cursor) -> None:
+    """Of a column in the list, in a comparison and in the order; the session's zone does not matter."""
+    insert = "INSERT INTO t (name, tz) VALUES (:1, TO_TIMESTAMP_TZ(:2, 'YYYY-MM-DD HH24:MI:SS.FF TZH:TZM'))"
+    tables.execute(insert, ["later", "2026-01-02 03:04:05.678901 -05:00"])
+    tables.execute(insert, ["earlier", "2026-01-02 04:00:00.000000 +00:00"])
+    tables.connection.commit()
+    other = connect().cursor()
+    other.execute("ALTER SESSION SET TIME_ZONE = '+02:00'")
+    for cursor in (tables, other):
+        cursor.execute(
+            "SELECT name, SYS_EXTRACT_UTC(t.tz) FROM t WHERE SYS_EXTRACT_UTC(tz) > TIMESTAMP '2026-01-01 00:00:00' "
+            "ORDER BY SYS_EXTRACT_UTC(tz) DESC FETCH FIRST 5 ROWS ONLY"
+        )
+        assert cursor.fetchall() == [
+            ("later", datetime(2026, 1, 2, 8, 4, 5, 678901)),  # noqa: DTZ001 (TIMESTAMP)
+            ("earlier", datetime(2026, 1, 2, 4)),  # noqa: DTZ001 (TIMESTAMP)
+        ]
+        assert (cursor.description or [])[1].type_code is oracledb.DB_TYPE_TIMESTAMP
+        [(now,)] = cursor.execute("SELECT SYS_EXTRACT_UTC(SYSTIMESTAMP) FROM dual").fetchall()
+        assert abs(datetime.now(UTC) - now.replace(tzinfo=UTC)) < timedelta(seconds=5)
+
+
+def test_an_index_on_an_expression(tables: oracledb.Cursor) -> None:
+    """Of a text's lower case, unique; of an instant's UTC."""
+    tables.execute("CREATE UNIQUE INDEX ix_lower ON t (LOWER(name))")
+    tables.execute("CREATE INDEX ix_utc ON t (SYS_EXTRACT_UTC(tz) DESC, id)")
+    assert code_of(tables, "INSERT INTO t (name) VALUES ('DUP')") == 1
+    tables.execute("INSERT INTO t (name, tz) VALUES ('new', SYSTIMESTAMP)")
+    assert tables.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
+
+
+def test_what_is_not_understood_is_a_failure(start: Start) -> None:
+    """Answered as invalid SQL, and kept with the statement and its user."""
+    oracle = start()
+    with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
+        sql = "SELECT * FROM dual PIVOT (COUNT(*) FOR dummy IN ('X'))"
+        assert code_of(connection.cursor(), sql) == 900
+        assert code_of(connection.cursor(), "begin do_something; end;") == 6550
+    failures = [(failure.user, failure.sql) for failure in oracle.failures]
+    assert failures == [("WEBHOOKS", sql), ("WEBHOOKS", "begin do_something; end;")]
+    oracle.forget()
+    assert oracle.failures == []
+
+
+@pytest.mark.usefixtures("tables")
+def test_names_are_the_schemas(oracle: OracleEmulator, connect: Connect) -> None:
+    """Each user sees its own tables; another's by CURRENT_SCHEMA, or with the owner's name."""
+    oracle.add_user("other", "secret")
+    other = connect(user="other").cursor()
+    assert code_of(other, "SELECT COUNT(*) FROM t") == 942
+    assert other.execute("SELECT COUNT(*) FROM webhooks.t").fetchone() == (1,)
+    other.execute("ALTER SESSION SET CURRENT_SCHEMA = webhooks")
+    assert other.execute("SELECT COUNT(*) FROM t").fetchone() == (1,)

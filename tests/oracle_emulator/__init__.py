@@ -1,0 +1,30 @@
+"""An emulated Oracle server for tests: the unmodified driver connects to it, and its SQL runs on H2.
+
+    with OracleEmulator(PROFILE_23AI) as oracle:
+        engine = sqlalchemy.create_engine(oracle.url)
+        oracle.inject("INSERT INTO t", OracleError(60, "deadlock detected"))  # ORA-00060, once
+        oracle.inject("^COMMIT$", drop="after")  # commit, and lose the answer
+        oracle.kill_sessions()  # every server process dies
+        assert not oracle.failures  # nothing was beyond the emulator
+
+It is not Oracle. A green test shows that the driver, SQLAlchemy's dialect and our SQL work together on the wire; what
+only a real server can show stays to be shown by one. README.md says what is missing.
+"""
+
+from tests.oracle_emulator.emulator import OracleEmulator, Tables
+from tests.oracle_emulator.errors import OracleError
+from tests.oracle_emulator.h2 import OracleEmulatorUnavailable
+from tests.oracle_emulator.instance import Call
+from tests.oracle_emulator.profiles import PROFILE_19C, PROFILE_23AI, PROFILES, Profile
+
+__all__ = [
+    "PROFILES",
+    "PROFILE_19C",
+    "PROFILE_23AI",
+    "Call",
+    "OracleEmulator",
+    "OracleEmulatorUnavailable",
+    "OracleError",
+    "Profile",
+    "Tables",
+]

@@ -1,0 +1,62 @@
+"""The values that a client sends with a statement."""
+
+from collections.abc import Iterable, Sequence
+
+from tests.oracle_emulator import values
+from tests.oracle_emulator.answers import ROW_DATA
+from tests.oracle_emulator.packets import Disconnect
+from tests.oracle_emulator.session import Bind, Cursor, Session
+from tests.oracle_emulator.values import Value
+from tests.oracle_emulator.wire import Reader
+
+_ESCAPE = 0xFD  # before a BOOLEAN's NULL
+
+
+def read_descriptions(session: Session, reader: Reader, count: int) -> list[Bind]:
+    """How binds, or the columns that the client defines, are sent."""
+    described = []
+    for _ in range(count):
+        kind = reader.byte()
+        reader.skip("bbb")  # flags, precision, scale
+        size = reader.number()
+        reader.skip("nn")  # elements, more flags
+        reader.counted()  # the type's object id
+        reader.skip("nn")  # its version, the character set
+        form = reader.byte()
+        reader.number()  # prefetch of a large object
+        if session.field_version >= 8:
+            reader.number()
+        described.append(Bind(kind, form, size))
+    return described
+
+
+def read_rows(
+    session: Session, reader: Reader, cursor: Cursor, positions: Iterable[int], count: int
+) -> list[dict[int, Value]]:
+    """The values of so many executions, by the bind's position."""
+    order = _order(session, cursor, positions)
+    return [_read_row(session, reader, cursor, order) for _ in range(count)]
+
+
+def _order(session: Session, cursor: Cursor, positions: Iterable[int]) -> Sequence[int]:
+    """As they are sent: LONG values last."""
+    longest = session.profile.max_string if cursor.statement.kind != "plsql" else float("inf")
+    return sorted(positions, key=lambda position: cursor.binds[position].size > longest)
+
+
+def _read_row(session: Session, reader: Reader, cursor: Cursor, order: Sequence[int]) -> dict[int, Value]:
+    if (message := reader.byte()) != ROW_DATA:
+        raise Disconnect(f"message {message} where binds were to come")
+    return {position: _read_value(session, reader, cursor.binds[position]) for position in order}
+
+
+def _read_value(session: Session, reader: Reader, bind: Bind) -> Value:
+    if bind.kind in values.LOBS:
+        return session.lobs.value(reader.counted(), bind.kind)
+    if bind.kind == values.BOOLEAN:
+        length = reader.byte()
+        if length == _ESCAPE:
+            reader.byte()
+            return None
+        return reader.raw(length)[0] == 1 if length else None
+    return values.decode(reader.value(), bind.kind, bind.form)

@@ -1,0 +1,132 @@
+"""What is not a query: changes of rows, definitions, transactions, and the little PL/SQL there is."""
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+
+from tests.oracle_emulator import answers, columns, values
+from tests.oracle_emulator.errors import TOO_LONG, OracleError, Unsupported
+from tests.oracle_emulator.login import alter_session
+from tests.oracle_emulator.session import Cursor, Session
+from tests.oracle_emulator.values import Value
+from tests.oracle_emulator.wire import Writer
+
+_OUT = 16  # a bind that only comes back
+_SLEEP = re.compile(r"dbms_(?:session|lock)\.sleep\s*\(\s*([\d.]+)", re.IGNORECASE)
+_TRANSACTION_ID = re.compile(r":\w+\s*:=\s*dbms_transaction\.local_transaction_id", re.IGNORECASE)
+_ROLLBACK_TO = re.compile(r"ROLLBACK\s+TO\s+(?:SAVEPOINT\s+)?", re.IGNORECASE)
+
+Row = Mapping[int, Value]
+
+
+def change(
+    session: Session, writer: Writer, cursor: Cursor, rows: Sequence[Row], *, commit: bool, counts: bool, full: bool
+) -> None:
+    """INSERT, UPDATE, DELETE, MERGE, once for each row of binds. An error keeps what the rows before it changed."""
+    session.prepare(cursor)
+    changed: list[int] = []
+    returned: list[list[list[Value]]] = []
+
+    def work() -> None:
+        for row in rows:
+            number, got = _change_one(session, cursor, row)
+            changed.append(number)
+            returned.append(got)
+
+    session.connection.ready()
+    try:
+        session.worker.run(work, session.connection.cancel)
+    except OracleError as error:
+        error.rows = sum(changed)
+        raise
+    finally:
+        session.in_transaction = True
+    if commit:
+        end_transaction(session, "COMMIT")
+    if cursor.statement.out_binds:
+        _send_returned(session, writer, cursor, returned)
+    if full:
+        answers.parameters(session, writer, changed if counts else None)
+    answers.end(session, writer, cursor=cursor.number, rows=sum(changed))
+
+
+def other(session: Session, writer: Writer, cursor: Cursor) -> None:
+    """Definitions, which commit before and after; ALTER SESSION; transactions by SQL; PL/SQL."""
+    sql = cursor.statement.sql.strip()
+    if cursor.statement.kind == "plsql":
+        _block(session, writer, cursor, sql)
+        return
+    if cursor.statement.kind == "ddl":
+        end_transaction(session, "COMMIT")
+        _define(session, cursor.statement.h2)
+    elif re.match(r"ALTER\s+SESSION", sql, re.IGNORECASE):
+        alter_session(session, sql)
+    elif found := re.match(r"COMMIT\b|ROLLBACK\s*$", sql, re.IGNORECASE):
+        end_transaction(session, found[0].strip().upper())
+    elif re.match(r"(?:SAVEPOINT|ROLLBACK\s+TO)\b", sql, re.IGNORECASE):
+        session.connection.command(_ROLLBACK_TO.sub("ROLLBACK TO SAVEPOINT ", sql))
+    elif not re.match(r"SET\s+TRANSACTION|LOCK\s+TABLE", sql, re.IGNORECASE):
+        raise OracleError(900, "invalid SQL statement")
+    answers.parameters(session, writer)
+    answers.end(session, writer, cursor=cursor.number)
+
+
+def _define(session: Session, statements: Sequence[str]) -> None:
+    try:
+        for each in statements:
+            session.connection.command(each)
+    except OracleError as error:
+        if error.code != TOO_LONG:
+            raise
+        raise OracleError(1441, "cannot decrease column length because some value is too big") from None
+
+
+def end_transaction(session: Session, how: str) -> None:
+    """COMMIT or ROLLBACK."""
+    if how == "COMMIT":
+        session.connection.commit()
+    else:
+        session.connection.rollback()
+    session.in_transaction = False
+
+
+def _change_one(session: Session, cursor: Cursor, row: Row) -> tuple[int, list[list[Value]]]:
+    """How many rows changed, and what RETURNING gives of them."""
+    statement = cursor.statement
+    binds = [row.get(position) for position in statement.in_binds]
+    done = session.connection.execute(cursor.prepared, binds, statement.lock_wait)
+    if not statement.out_binds:
+        return done.changed, []
+    cursor.columns = columns.describe(done.result, session.profile.release)
+    got = []
+    while (each := columns.fetch(done.result, cursor.columns)) is not None:
+        got.append(each)
+    return len(got), got
+
+
+def _send_returned(session: Session, writer: Writer, cursor: Cursor, returned: list[list[list[Value]]]) -> None:
+    """For each execution the values of each OUT bind, in the type that the client declared for it."""
+    for rows in returned:
+        writer.byte(answers.ROW_DATA)
+        for position, bind in enumerate(cursor.statement.out_binds):
+            kind = cursor.binds[bind].kind
+            writer.number(len(rows))
+            for row in rows:
+                value = row[position]
+                wanted = str(value) if kind in values.TEXTS and value is not None else value
+                answers.column_value(session, writer, wanted, kind)
+                writer.number(0)  # not cut
+
+
+def _block(session: Session, writer: Writer, cursor: Cursor, sql: str) -> None:
+    """There is no PL/SQL: only what SQLAlchemy and the tests send."""
+    if sleep := _SLEEP.search(sql):
+        woken = threading.Event()
+        session.worker.run(lambda: woken.wait(float(sleep[1])), woken.set)
+    elif _TRANSACTION_ID.search(sql):
+        writer.byte(answers.IO_VECTOR, 0).number(1, 0, 1, 0, 0, 0).byte(_OUT)
+        cursor.returned = frozenset({0})
+        writer.byte(answers.ROW_DATA).value(b"1.2.3").number(0)
+    elif not re.fullmatch(r"begin\s+null;\s*end;?", sql, re.IGNORECASE):
+        raise Unsupported(6550, "line 1, column 1:\nPLS-00201: the emulator has no PL/SQL")
+    answers.end(session, writer, cursor=cursor.number)

@@ -1,0 +1,134 @@
+"""H2's result sets as Oracle describes them, and their rows as Python's values."""
+
+import re
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import NamedTuple
+
+from tests.oracle_emulator import values
+from tests.oracle_emulator.errors import Unsupported
+from tests.oracle_emulator.h2 import Java
+from tests.oracle_emulator.values import Value
+
+ANY_NUMBER = (0, -127)  # the precision and scale of a NUMBER that has none
+LONGEST = 32767
+
+# Oracle's kinds by java.sql.Types.
+_KINDS = {
+    **dict.fromkeys((-6, 5, 4, -5, 2, 3, 6, 7, 8), values.NUMBER),
+    **dict.fromkeys((1, -15), values.CHAR),
+    **dict.fromkeys((12, -9, -1, 0), values.VARCHAR),
+    **dict.fromkeys((-2, -3, -4), values.RAW),
+    **dict.fromkeys((2005, 2011), values.CLOB),
+    **dict.fromkeys((93, 91), values.TIMESTAMP),
+    2004: values.BLOB,
+    2014: values.TIMESTAMP_TZ,
+    16: values.BOOLEAN,
+}
+_INTEGERS, _FLOATS, _NULL = {-6, 5, 4, -5}, {6, 7, 8}, 0
+_SIZES = {
+    values.NUMBER: 22,
+    values.CLOB: 4000,
+    values.BLOB: 4000,
+    values.TIMESTAMP: 11,
+    values.TIMESTAMP_TZ: 13,
+    values.DATE: 1,
+    values.BOOLEAN: 1,
+}
+
+_MOMENT = re.compile(r"(\d+)-(\d+)-(\d+)(?:[ T](\d+):(\d+):(\d+)(?:\.(\d+))?)?(?:([+-])(\d+)(?::(\d+))?)?$")
+
+
+class Column(NamedTuple):
+    """A column as the client is told of it."""
+
+    name: str
+    kind: int
+    size: int  # in bytes; 0 if it is NULL whatever the row
+    precision: int = 0
+    scale: int = 0
+    characters: int = 0  # of a text
+    nullable: bool = True
+
+    @property
+    def is_lob(self) -> bool:
+        """Whether a locator stands in its place."""
+        return self.kind in values.LOBS
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it has a character set."""
+        return self.kind in {values.CHAR, values.VARCHAR, values.CLOB}
+
+
+def describe(result: Java, release: int) -> list[Column]:
+    """The columns of a result set."""
+    data = result.getMetaData()
+    return [_column(data, number, release) for number in range(1, int(data.getColumnCount()) + 1)]
+
+
+def fetch(result: Java, columns: list[Column]) -> list[Value] | None:
+    """The next row, None behind the last."""
+    if not result.next():
+        return None
+    return [_value(result, number, column.kind) for number, column in enumerate(columns, 1)]
+
+
+def _column(data: Java, number: int, release: int) -> Column:
+    name, jdbc = str(data.getColumnLabel(number)), int(data.getColumnType(number))
+    if jdbc not in _KINDS:
+        raise Unsupported(932, f"inconsistent datatypes: {data.getColumnTypeName(number)}")
+    kind, precision, scale, characters = _KINDS[jdbc], 0, 0, 0
+    if kind == values.NUMBER:
+        precision, scale = _precision(data, number, jdbc)
+    elif kind in values.INSTANTS:
+        scale = int(data.getScale(number))
+        if kind == values.TIMESTAMP and scale == 0:  # what Oracle calls a DATE
+            kind = values.DATE
+    elif kind == values.BOOLEAN and release < 23:
+        kind = values.NUMBER
+    if kind in _SIZES:
+        size = _SIZES[kind]
+    elif jdbc == _NULL:
+        size = 0
+    else:
+        length = min(int(data.getPrecision(number)), LONGEST)
+        characters = 0 if kind == values.RAW else length
+        size = min(characters * 4, LONGEST) or length
+    return Column(name, kind, size, precision, scale, characters, nullable=int(data.isNullable(number)) != 0)
+
+
+def _precision(data: Java, number: int, jdbc: int) -> tuple[int, int]:
+    """Precision and scale: as declared for a column, none for an expression."""
+    if jdbc in _FLOATS:
+        return 126, -127
+    if not data.getTableName(number) or str(data.getColumnTypeName(number)).startswith("DECFLOAT"):
+        return ANY_NUMBER
+    return (38, 0) if jdbc in _INTEGERS else (int(data.getPrecision(number)), int(data.getScale(number)))
+
+
+def _value(result: Java, number: int, kind: int) -> Value:
+    """A column of the row; an empty text reads as NULL, as in Oracle."""
+    if kind in {values.BLOB, values.RAW}:
+        data = result.getBytes(number)
+        return None if data is None else bytes(memoryview(data))
+    text: str | None = result.getString(number)
+    if not text:
+        return None
+    if kind == values.NUMBER:
+        return Decimal({"TRUE": "1", "FALSE": "0"}.get(text, text))
+    if kind in values.INSTANTS:
+        return _moment(text)
+    return text == "TRUE" if kind == values.BOOLEAN else text
+
+
+def _moment(text: str) -> datetime:
+    found = _MOMENT.match(text)
+    assert found, text
+    year, month, day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
+    zone = None
+    if sign:
+        offset = timedelta(hours=int(hours), minutes=int(minutes or 0))
+        zone = timezone(-offset if sign == "-" else offset)
+    micro = int(f"{fraction or ''}000000"[:6])
+    return datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), micro, zone)

@@ -1,0 +1,226 @@
+"""One H2 database in memory with a schema for each user, and the connections that sessions have to it."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple, TypeVar
+
+import jpype
+
+from tests.oracle_emulator import dictionary, h2
+from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2
+from tests.oracle_emulator.h2 import Java
+from tests.oracle_emulator.values import Value
+
+# H2 cannot cancel the wait for a lock: it waits for so many milliseconds at a time.
+LOCK_WAIT = 100
+OPTIONS = {
+    "MODE": "Oracle",
+    "DEFAULT_NULL_ORDERING": "HIGH",
+    "NON_KEYWORDS": "DAY,VALUE,YEAR,MONTH,HOUR,MINUTE,SECOND,KEY",  # names like any other in Oracle
+    "DB_CLOSE_DELAY": "-1",
+    "LOCK_TIMEOUT": LOCK_WAIT,
+    "ANALYZE_AUTO": 200,
+    "DATABASE_TO_UPPER": "TRUE",
+}
+_VARCHAR = 12  # java.sql.Types
+_LONG = 2**63
+
+T = TypeVar("T")
+
+
+class Done(NamedTuple):
+    """What a statement gave: rows, or how many it changed."""
+
+    result: Java | None
+    changed: int
+
+
+class Database:
+    """A database in memory, which lives until it is closed."""
+
+    def __init__(self, name: str, release: int) -> None:
+        self._url = f"jdbc:h2:mem:{name};" + ";".join(f"{option}={value}" for option, value in OPTIONS.items())
+        self.release = release
+        self.changed = 0  # rows, so far
+        self._own = h2.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
+        self.run(dictionary.definitions(f"{release}.0.0"))
+
+    def connect(self, schema: str) -> "Connection":
+        """A connection whose names are those of a schema."""
+        return Connection(self, h2.of_java("java.sql.DriverManager").getConnection(self._url, "sa", ""), schema)
+
+    def add_schema(self, schema: str) -> None:
+        """A schema, unless there is one."""
+        self.run([f'CREATE SCHEMA IF NOT EXISTS "{schema}"'])
+
+    def drop_schema(self, schema: str) -> None:
+        """A schema and all that is in it."""
+        self.run([f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'])
+
+    def script(self, schema: str) -> list[str]:
+        """The statements that make the schema's tables with their rows."""
+        statement = self._own.createStatement()
+        try:
+            result = statement.executeQuery(f'SCRIPT NOPASSWORDS NOSETTINGS SCHEMA "{schema}"')
+            found: list[str] = []
+            while result.next():
+                found.append(result.getString(1))
+            return [sql for sql in found if not sql.startswith(("--", "CREATE USER", "CREATE SCHEMA"))]
+        finally:
+            statement.close()
+
+    def run(self, statements: Iterable[str]) -> None:
+        """Statements of H2's own."""
+        statement = self._own.createStatement()
+        try:
+            for sql in statements:
+                statement.execute(sql)
+        finally:
+            statement.close()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.run(["SHUTDOWN IMMEDIATELY"])
+
+
+class Connection:
+    """A session's connection. OracleError for what H2 refuses."""
+
+    def __init__(self, database: Database, connection: Java, schema: str) -> None:
+        self.database = database
+        self._connection = connection
+        self._schema = schema
+        self._running: Java | None = None
+        self._cancelled = False
+        connection.setAutoCommit(False)
+        self.set_schema(schema)
+
+    def set_schema(self, schema: str) -> None:
+        """Where names are looked up."""
+        self.command(f'SET SCHEMA "{schema}"')
+        self.command(f'SET SCHEMA_SEARCH_PATH "{schema}", SYS, PUBLIC')
+        self._schema = schema
+
+    def command(self, sql: str) -> None:
+        """Run a statement that has no binds and gives nothing."""
+        statement = self._connection.createStatement()
+        try:
+            self._translating(lambda: statement.execute(sql))
+        finally:
+            statement.close()
+
+    def commit(self) -> None:
+        """Commit."""
+        self._translating(self._connection.commit)
+
+    def rollback(self) -> None:
+        """Roll back."""
+        self._translating(self._connection.rollback)
+
+    def close(self) -> None:
+        """Roll back and go."""
+        with suppress(jpype.JException):
+            self._connection.rollback()
+            self._connection.close()
+
+    def ready(self) -> None:
+        """Before a call: what was cancelled before is over."""
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """End the call that is under way; from another thread."""
+        self._cancelled = True
+        if (statement := self._running) is not None:
+            statement.cancel()
+
+    def has_instant(self, columns: Collection[str]) -> bool:
+        """Whether one of these names is that of a column, in any table of the schema, that holds dates or times."""
+        prepared = self.prepare(
+            "SELECT COUNT(*) FROM INFORMATION_SCHEMA.COLUMNS "
+            "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%' AND COLUMN_NAME = ?"
+        )
+        try:
+            return any(self._number(prepared, column) for column in columns)
+        finally:
+            prepared.close()
+
+    def prepare(self, sql: str) -> Java:
+        """A statement for `execute`."""
+        return self._translating(lambda: self._connection.prepareStatement(dictionary.qualified(sql)))
+
+    def execute(self, prepared: Java, binds: Sequence[Value], lock_wait: float) -> Done:
+        """Run it. It waits `lock_wait` seconds for a lock, or until the call is cancelled (ORA-01013)."""
+        deadline = time.monotonic() + lock_wait
+        self._running = prepared
+        try:
+            for position, value in enumerate(binds, 1):
+                _bind(prepared, position, value)
+            while not self._cancelled:
+                try:
+                    if prepared.execute():
+                        return Done(prepared.getResultSet(), 0)
+                    changed = int(prepared.getUpdateCount())
+                    self.database.changed += changed
+                    return Done(None, changed)
+                except jpype.JException as error:  # H2 has undone the statement: it can be repeated
+                    if _code(error) != H2_LOCK_TIMEOUT or time.monotonic() >= deadline:
+                        raise self._translated(error) from None
+            raise OracleError(1013, "user requested cancel of current operation")
+        finally:
+            self._running = None
+
+    def _number(self, prepared: Java, bind: str) -> int:
+        prepared.setString(1, bind)
+        result = self._translating(prepared.executeQuery)
+        result.next()
+        return int(result.getInt(1))
+
+    def _translating(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except jpype.JException as error:
+            raise self._translated(error) from None
+
+    def _translated(self, error: Java) -> Exception:
+        """H2's error as Oracle's. What is none of SQL is a failure of the emulator."""
+        code, message = _code(error), str(error)
+        if code is None:
+            return RuntimeError(message)
+        return from_h2(code, str(error.getMessage()), self._schema, self.database.release)
+
+
+def _code(error: Java) -> int | None:
+    """H2's number of an error, if it is one of SQL."""
+    number = getattr(error, "getErrorCode", None)
+    return int(number()) if number else None
+
+
+def _bind(prepared: Java, position: int, value: Value) -> None:
+    if value is None:
+        prepared.setNull(position, _VARCHAR)
+    elif isinstance(value, str):
+        prepared.setString(position, value)
+    elif isinstance(value, bool):
+        prepared.setBoolean(position, value)
+    elif isinstance(value, int) and -_LONG <= value < _LONG:
+        prepared.setLong(position, value)
+    elif isinstance(value, int | Decimal):
+        prepared.setBigDecimal(position, h2.of_java("java.math.BigDecimal")(str(value)))
+    elif isinstance(value, float):
+        prepared.setDouble(position, value)
+    elif isinstance(value, bytes):
+        prepared.setBytes(position, jpype.JArray(jpype.JByte)(value))
+    else:
+        prepared.setObject(position, _moment(value))
+
+
+def _moment(value: datetime) -> Java:
+    fields = (value.year, value.month, value.day, value.hour, value.minute, value.second)
+    moment = h2.of_java("java.time.LocalDateTime").of(*fields, value.microsecond * 1000)
+    offset = value.utcoffset()
+    if offset is None:
+        return moment
+    return moment.atOffset(h2.of_java("java.time.ZoneOffset").ofTotalSeconds(int(offset.total_seconds())))

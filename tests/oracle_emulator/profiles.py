@@ -1,0 +1,25 @@
+"""Which server the emulator looks like: the versions that take the driver down its different paths."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A server generation."""
+
+    name: str
+    version: tuple[int, int, int, int, int]
+    tns_version: int
+    field_version: int  # of TTC: which fields its messages have
+    modern: bool  # fast authentication, and an "end of response" behind each answer
+    max_string: int = 4000  # bytes of a VARCHAR2: MAX_STRING_SIZE=STANDARD
+
+    @property
+    def release(self) -> int:
+        """The number people call it by: 19, 23."""
+        return self.version[0]
+
+
+PROFILE_19C = Profile("19c", (19, 24, 0, 0, 0), tns_version=318, field_version=12, modern=False)
+PROFILE_23AI = Profile("23ai", (23, 9, 0, 25, 7), tns_version=319, field_version=24, modern=True)
+PROFILES = {profile.name: profile for profile in (PROFILE_19C, PROFILE_23AI)}

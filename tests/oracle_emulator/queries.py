@@ -1,0 +1,108 @@
+"""Queries, and the rows they give."""
+
+from collections.abc import Mapping
+
+from tests.oracle_emulator import answers, columns, values
+from tests.oracle_emulator.errors import OracleError
+from tests.oracle_emulator.refusals import refuse_result
+from tests.oracle_emulator.session import Cursor, Session
+from tests.oracle_emulator.values import Value
+from tests.oracle_emulator.wire import Writer
+
+DEFINE, EXECUTE, FETCH, COMMIT = 0x10, 0x20, 0x40, 0x100  # what an execution is to do
+
+_NO_DATA = OracleError(1403, "no data found")
+
+
+def run(
+    session: Session,
+    writer: Writer,
+    cursor: Cursor,
+    binds: Mapping[int, Value],
+    *,
+    rows: int,
+    options: int,
+    describe: bool,
+) -> None:
+    """Execute a query, or go on with one; send its columns and the first rows, as far as the options ask for them."""
+    if options & EXECUTE or cursor.result is None:
+        _execute(session, cursor, binds)
+    if describe and not options & DEFINE:
+        answers.describe(session, writer, cursor.columns)
+    # A real server sends neither large objects nor columns that are always NULL before they are asked for.
+    undefined_lobs = cursor.defines is None and any(column.is_lob for column in cursor.columns)
+    waits = undefined_lobs or any(column.size == 0 for column in cursor.columns)
+    if options & FETCH and not waits:
+        send_rows(session, writer, cursor, rows, parameters=describe)
+        return
+    if describe:
+        answers.parameters(session, writer)
+    answers.end(session, writer, cursor=cursor.number)
+
+
+def send_rows(session: Session, writer: Writer, cursor: Cursor, count: int, *, parameters: bool = False) -> None:
+    """The next rows of a query. Columns that are as in the row before are left out."""
+    if cursor.result is None:
+        raise OracleError(1002, "fetch out of sequence")
+    writer.byte(answers.ROW_HEADER, 0x22).number(len(cursor.columns), 0, count, 0, 0).counted(None)
+    last: list[bytes] | None = None
+    for _ in range(count):
+        row = _next(cursor)
+        if row is None:
+            break
+        cursor.sent += 1
+        images = [_image(session, cursor, position, value) for position, value in enumerate(row)]
+        _write_row(writer, cursor, images, last)
+        last = images
+    else:
+        cursor.ahead = _next(cursor)
+        row = cursor.ahead or []
+    if parameters:
+        answers.parameters(session, writer)
+    if row is None:
+        cursor.result = None
+        answers.end(session, writer, cursor=cursor.number, rows=cursor.sent, error=_NO_DATA)
+    else:
+        answers.end(session, writer, cursor=cursor.number, rows=cursor.sent)
+
+
+def _execute(session: Session, cursor: Cursor, binds: Mapping[int, Value]) -> None:
+    statement, connection = cursor.statement, session.connection
+    prepared = session.prepare(cursor)
+    row = [binds.get(position) for position in statement.in_binds]
+    connection.ready()
+    done = session.worker.run(lambda: connection.execute(prepared, row, statement.lock_wait), connection.cancel)
+    cursor.result, cursor.ahead, cursor.sent = done.result, None, 0
+    if statement.locks:
+        session.in_transaction = True
+    cursor.columns = columns.describe(cursor.result, session.profile.release)
+    refuse_result(statement.clauses, cursor.columns)
+
+
+def _next(cursor: Cursor) -> list[Value] | None:
+    row, cursor.ahead = cursor.ahead, None
+    return row or columns.fetch(cursor.result, cursor.columns)
+
+
+def _image(session: Session, cursor: Cursor, position: int, value: Value) -> bytes:
+    column, writer = cursor.columns[position], Writer()
+    if column.size:  # nothing is sent for one that is always NULL
+        as_lob = cursor.defines is None or cursor.defines[position] in values.LOBS
+        answers.column_value(session, writer, value, column.kind, inline=column.is_lob and not as_lob)
+    return bytes(writer)
+
+
+def _write_row(writer: Writer, cursor: Cursor, images: list[bytes], last: list[bytes] | None) -> None:
+    sent = [
+        last is None or column.is_lob or image != last[position]
+        for position, (column, image) in enumerate(zip(cursor.columns, images, strict=True))
+    ]
+    if not all(sent):
+        bits = bytearray((len(sent) + 7) // 8)
+        for position, is_sent in enumerate(sent):
+            bits[position // 8] |= is_sent << position % 8
+        writer.byte(answers.BIT_VECTOR).number(sent.count(True)).raw(bytes(bits))
+    writer.byte(answers.ROW_DATA)
+    for image, is_sent in zip(images, sent, strict=True):
+        if is_sent:
+            writer.raw(image)

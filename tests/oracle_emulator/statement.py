@@ -1,0 +1,104 @@
+"""A statement of Oracle's, understood: what kind it is, which binds it has, and what H2 is to run for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
+from typing import Literal
+
+from tests.oracle_emulator.profiles import Profile
+from tests.oracle_emulator.refusals import dated_by_text, refuse
+from tests.oracle_emulator.rewriting import for_h2, returning, to_h2_ddl
+from tests.oracle_emulator.tokens import Token, tokens_of, top_level, without_space
+
+Kind = Literal["query", "dml", "ddl", "plsql", "other"]
+
+_FIRST_WORDS: dict[str, Kind] = {
+    **dict.fromkeys(("SELECT", "WITH", "("), "query"),
+    **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "MERGE"), "dml"),
+    **dict.fromkeys(("CREATE", "DROP", "ALTER", "TRUNCATE", "COMMENT", "GRANT", "REVOKE", "RENAME"), "ddl"),
+    **dict.fromkeys(("BEGIN", "DECLARE", "CALL"), "plsql"),
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A parsed statement. Binds are named by position."""
+
+    sql: str  # Oracle's text, as it came
+    kind: Kind
+    in_binds: tuple[int, ...] = ()  # those that carry a value
+    out_binds: tuple[int, ...] = ()  # those behind RETURNING … INTO
+    h2: tuple[str, ...] = ()
+    clauses: frozenset[str] = frozenset()  # of a query, the words outside of parentheses
+    dated: frozenset[str] = frozenset()  # columns that meet a date written as text
+    lock_wait: float = inf  # seconds to wait for a row's lock: Oracle waits for ever
+
+    @property
+    def locks(self) -> bool:
+        """SELECT … FOR UPDATE."""
+        return "UPDATE" in self.clauses
+
+
+@lru_cache(maxsize=2000)
+def parse(sql: str, profile: Profile) -> Statement:
+    """The statement, or the OracleError that it deserves."""
+    tokens = tokens_of(sql)
+    words = without_space(tokens)
+    kind = _kind(words)
+    refuse(words, kind, profile)
+    if kind == "ddl":
+        return Statement(sql, kind, h2=to_h2_ddl(tokens))
+    clause = _returning_clause(tokens) if kind == "dml" else None
+    in_binds, out_binds = _binds(tokens, kind, clause[1] if clause else len(tokens))
+    if kind in {"plsql", "other"}:
+        return Statement(sql, kind, in_binds, out_binds)
+    h2 = for_h2(tokens) if clause is None else returning(tokens, *clause)
+    clauses = frozenset(word.upper for word in top_level(words)) if kind == "query" else frozenset()
+    lock_wait = _lock_wait(sql) if "UPDATE" in clauses else inf
+    return Statement(sql, kind, in_binds, out_binds, (h2,), clauses, dated_by_text(words), lock_wait)
+
+
+def unparsed(sql: str, binds: int) -> Statement:
+    """Stands in for a statement that was refused while its binds are read."""
+    return Statement(sql, "other", tuple(range(binds)))
+
+
+def _kind(words: Sequence[Token]) -> Kind:
+    first = [word.upper for word in words[:2]]
+    if first == ["ALTER", "SESSION"] or not first:
+        return "other"
+    return _FIRST_WORDS.get(first[0], "other")
+
+
+def _returning_clause(tokens: Sequence[Token]) -> tuple[int, int] | None:
+    """Where RETURNING and its INTO stand."""
+    at: int | None = None
+    clause: tuple[int, int] | None = None
+    for position, token in enumerate(tokens):
+        if token.upper in {"RETURNING", "RETURN"}:
+            at = position
+        elif token.upper == "INTO" and at is not None:
+            clause = at, position
+    return clause
+
+
+def _binds(tokens: Sequence[Token], kind: Kind, into: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    in_binds: list[int] = []
+    out_binds: list[int] = []
+    seen: set[str] = set()
+    for position, token in enumerate(tokens):
+        if token.kind != "bind":
+            continue
+        name = token.text[1:].strip('"').upper()
+        if kind == "plsql" and name in seen:  # PL/SQL has one bind for each name, SQL one for each place
+            continue
+        seen.add(name)
+        (out_binds if position > into else in_binds).append(len(in_binds) + len(out_binds))
+    return tuple(in_binds), tuple(out_binds)
+
+
+def _lock_wait(sql: str) -> float:
+    found = re.search(r"\b(NOWAIT|WAIT\s+(\d+))\s*$", sql.strip(), re.IGNORECASE)
+    return float(found.group(2) or 0) if found else inf
