@@ -10,7 +10,7 @@ from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault
 from tests.chaos.report import report
-from tests.chaos.world import Shape
+from tests.chaos.world import STOPS_WITHIN, Shape
 from tests.kafka_broker import KafkaBroker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -43,6 +43,7 @@ def test_nothing_is_lost_and_little_repeated(
     world = new_world(shape, kafka_bootstrap, kafka_cluster)
     world.begin()
     conduct(world, faults.GRACEFUL[:1], seed, PAUSES)
+    world.wait(world.at_rest, STOPS_WITHIN)
     rough = [fault for fault in _some_of_each_kind(seed) if kafka_cluster is not None or fault not in faults.BROKERS]
     conduct(world, rough, seed, PAUSES)
     world.end()

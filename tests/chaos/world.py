@@ -77,6 +77,15 @@ class Outage:
     end: float = inf
 
 
+@dataclass(slots=True)
+class Leaving:
+    """A worker that was told to stop: the group waits for it, and what troubles it may make it repeat something."""
+
+    worker: Worker
+    waited_for: Outage
+    disruption: Disruption | None
+
+
 class World:
     """Lives from `begin` to `end`. Faults change `workers` through its methods alone."""
 
@@ -92,7 +101,7 @@ class World:
         self.began_at = self.ended_at = 0.0
         self._looked_at = self._enabled_at = self._waited_for_until = 0.0
         self.book = Book(len(SCHEDULE) + 1)
-        self._leaving: list[tuple[Worker, float, Disruption | None, Outage]] = []
+        self._leaving: list[Leaving] = []
         self._outages: list[Outage] = []
         if shape.program:
             deployment.program = shape.program
@@ -124,7 +133,7 @@ class World:
             )
         for worker in list(self.workers):
             self.leave(worker)
-        self.wait(lambda: not self._leaving, STOPS_WITHIN + 5)
+        self.wait(self.at_rest, STOPS_WITHIN + 5)
         self.watch.stop()
         exhausted: Any = self.deployment.sql(
             "SELECT d.subscription_id, p.body FROM webhook_deliveries d JOIN webhook_payloads p USING"
@@ -138,6 +147,10 @@ class World:
             worker.kill()
         self._stream.stop()
         self.watch.stop()
+
+    def at_rest(self) -> bool:
+        """Nobody is leaving any more."""
+        return not self._leaving
 
     def wait(self, condition: Callable[[], object], seconds: float) -> None:
         """Until `condition` holds or time is up, looking after the workers meanwhile."""
@@ -169,7 +182,7 @@ class World:
         self._moved("SIGTERM", worker)
         worker.terminate()
         self._outages.append(Outage(Part.GROUP, time.time()))
-        self._leaving.append((worker, time.time() + STOPS_WITHIN, disruption, self._outages[-1]))
+        self._leaving.append(Leaving(worker, self._outages[-1], disruption))
 
     def kill(self, worker: Worker) -> None:
         """`kill -9`."""
@@ -185,15 +198,14 @@ class World:
         self.watch.check()
         self._enable_again()
         for leaving in list(self._leaving):
-            worker, deadline, disruption, waited_for = leaving
-            ended = worker.process.poll() is not None
-            if ended or time.time() > deadline:
+            ended = leaving.worker.process.poll() is not None
+            if ended or time.time() > leaving.waited_for.begin + STOPS_WITHIN:
                 self._leaving.remove(leaving)
-                waited_for.end = time.time()
-                if disruption is not None:
-                    disruption.until = time.time()
-                self._moved("ended", worker)
-                self._judge_end(worker, ended)
+                leaving.waited_for.end = time.time()
+                if leaving.disruption is not None:
+                    leaving.disruption.until = time.time()
+                self._moved("ended", leaving.worker)
+                self._judge_end(leaving.worker, ended)
         for worker in list(self.workers):
             if worker.process.poll() is not None:
                 self.workers.remove(worker)
@@ -251,6 +263,8 @@ class World:
         """A part that all need is down: something cannot be settled, or not committed."""
         outage = Outage(of, time.time())
         self._outages.append(outage)
+        if of in (Part.KAFKA, Part.DATABASE):
+            self._trouble_those_who_leave()
         try:
             yield
         finally:
@@ -278,6 +292,12 @@ class World:
         now = time.time()
         self._waited_for_until = now + REJOINS_WITHIN
         self._outages.append(Outage(Part.GROUP, now, self._waited_for_until))
+        self._trouble_those_who_leave()
+
+    def _trouble_those_who_leave(self) -> None:
+        for leaving in self._leaving:
+            if leaving.disruption is None:
+                leaving.disruption = self.disrupt("stop in an outage")
 
     def _waits(self) -> list[Outage]:
         """Of the group, for some of its members: now, or until a moment ago."""
