@@ -68,7 +68,7 @@ def test_the_ledger_cannot_be_written(deployment: Deployment) -> None:
     """What must be stored holds its offset; what need not be goes on; a lock by another process is waited for."""
     deployment.subscribe("a", "/good")
     deployment.subscribe("b", "/fails-once")
-    deployment.receiver.rules["/fails-once"] = in_turn(500, 200)
+    deployment.receiver.rules["/fails-once"] = in_turn(404, 200)  # of 500 the breaker would open
     worker = deployment.start(**SHORT_RETRIES)
     eventually(worker.ready)
     with deployment.locked_database():
