@@ -26,6 +26,7 @@ class Report:
     deliveries: int
     attempts: int
     commits: int
+    set_back: int
     lost: int
     repeated: int
     causes: Sequence[tuple[str, int, int]]
@@ -45,7 +46,7 @@ class Report:
             self.events,
             self.deliveries,
             self.attempts,
-            self.commits,
+            f"{self.commits} ({self.set_back} set back)" if self.set_back else self.commits,
             self.lost,
             f"{self.repeated} ({causes})" if causes else self.repeated,
             self.out_of_order,
@@ -75,6 +76,7 @@ def report(run: str, world: World) -> Report:
         sum(bool(story.accepted) for story in stories),
         len(world.deployment.receiver.requests),
         world.watch.commits,
+        world.watch.set_back,
         book.broken[Rule.LOST],
         len(book.repeats),
         _causes(book),

@@ -315,7 +315,8 @@ def test_a_broker_that_goes_is_waited_for(
             assert time.monotonic() < end
             reader.read(10, 0.1)
     told = [line["event"] for line in logs if "Kafka" in line["event"] and line["log_level"] != "debug"]
-    assert told == ["no Kafka broker reachable", "connected to Kafka"]
+    there_and_back = ["no Kafka broker reachable", "connected to Kafka"]
+    assert told in (there_and_back, 2 * there_and_back)  # a connection that breaks late is told of as well
 
 
 def test_no_broker_at_the_start_is_an_error(reader_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
