@@ -5,11 +5,12 @@ Every look is bounded in time and none depends on another's success more than it
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     ClusterMetadata,
@@ -28,6 +29,13 @@ from consumer.schema import state
 from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, WorkerSettings, check, load
 
 _TIMEOUT = 10.0  # seconds for each look
+_AGAIN = 0.2  # seconds
+# The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
+_COORDINATOR_COMES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 _T = TypeVar("_T")
 
 
@@ -137,8 +145,15 @@ def _committed(kafka: KafkaSettings, places: list[TopicPartition]) -> list[Topic
     consumer = Consumer(
         {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
     )
+    end = time.monotonic() + _TIMEOUT * 0.9
     try:
-        return consumer.committed(places, timeout=_TIMEOUT * 0.9)
+        while True:
+            try:
+                return consumer.committed(places, timeout=max(_AGAIN, end - time.monotonic()))
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_COMES or time.monotonic() + _AGAIN >= end:
+                    raise
+            time.sleep(_AGAIN)
     finally:
         consumer.close()
 
