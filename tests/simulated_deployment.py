@@ -38,6 +38,7 @@ URLS = {
 }
 ALL_URLS = tuple(url for urls in URLS.values() for url in urls)
 SCHEDULE = (1.0, 30.0, 30.0)
+QUIET = 4  # turns, after which nothing happens without time
 STATUSES = {"taken": 200, "fails": 500, "gone": 410}
 FULL = "full"
 REFUSAL = "CREATE TRIGGER refusal BEFORE {} BEGIN SELECT RAISE(ABORT, 'refused'); END"
@@ -212,16 +213,19 @@ class Deployment:
         """All is well again, and time passes until nothing is left to do."""
         world = self.world
         world.dies_after, world.database.lost_answers = None, 0
-        for _ in range(100 + 4 * len(self.records)):  # lanes hold two, and what they do not hold waits to be due
-            self.mend()
-            world.settle_down(3)
-            if world.transport.open:
-                while world.transport.open:
-                    world.transport.answer(0, result("taken"))
-            elif self.at_rest():
-                return
-            else:
+        self.mend()
+        quiet = 0  # turns in which no request was open
+        for _ in range(400 + 10 * len(self.records)):  # lanes hold two, and what they do not hold waits to be due
+            world.settle_down(1)
+            quiet = 0 if world.transport.open else quiet + 1
+            while world.transport.open:
+                world.transport.answer(0, result("taken"))
+            if quiet == QUIET:
+                if self.at_rest():
+                    return
+                self.mend()
                 world.now += 31.0
+                quiet = 0
         pytest.fail(f"not at rest: {world.committed} {self.rows()} {world.worker.reasons()}")
 
     def at_rest(self) -> bool:

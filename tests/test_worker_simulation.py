@@ -1,7 +1,7 @@
 """The worker in a simulated world: what it does where records, answers and partitions meet in one order."""
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
@@ -9,15 +9,28 @@ from consumer.intake.record import Partition
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.worker import PAUSE_AFTER, SLOW_DATABASE
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
-from tests.simulation import TOPIC
+from tests.simulation import TOPIC, Crash
 
 
 @pytest.fixture
 def deployment(engine: Engine) -> Deployment:
-    """Two partitions and three subscriptions, and a worker that owns both partitions."""
+    """Two partitions and five subscriptions, and a worker that owns both partitions."""
     result = Deployment(engine)
     result.world.start(0, 1)
     return result
+
+
+def fail_until_due(deployment: Deployment) -> None:
+    """A delivery fails twice and is stored; half a minute later it is sent again."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    world.now += 30
+    world.settle_down()
+    assert len(world.transport.open) == 1
 
 
 def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment) -> None:
@@ -138,26 +151,15 @@ def test_a_stored_delivery_is_sent_when_it_is_due_and_by_its_owner(deployment: D
 def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Deployment) -> None:
     """Its partition leaves and comes back while the database reads and does not write: the attempt made counts."""
     world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
-    world.now += 30
-    world.settle_down()
-    assert len(world.transport.open) == 1
-    with deployment.engine.begin() as connection:
-        connection.execute(
-            text("CREATE TRIGGER full BEFORE UPDATE ON webhook_deliveries BEGIN SELECT RAISE(ABORT, 'full'); END")
-        )
+    fail_until_due(deployment)
+    deployment.database_fails("no results")
     world.on_wait = world.run_jobs
     world.source.revoke(0)
     world.on_wait = lambda: None
     world.source.assign([0])
     world.settle_down()
     assert world.transport.open == []
-    with deployment.engine.begin() as connection:
-        connection.execute(text("DROP TRIGGER full"))
+    deployment.database_fails(None)
     for _ in range(5):
         world.now += 10
         world.settle_down()
@@ -166,6 +168,80 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
     world.settle_down()
     assert deployment.statuses() == ["delivered"]
     assert len(world.sent) == 4
+
+
+def test_a_delivery_whose_commit_was_not_acknowledged_is_stored_once(deployment: Deployment) -> None:
+    """The database has it, the worker cannot know: its record is settled when that was written again."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.transport.answer(0, result("refused"))
+    world.turn()
+    world.database.lost_answers = 1
+    world.run_jobs()
+    world.turn()
+    assert deployment.statuses() == ["exhausted"]
+    assert world.committed == {}
+    assert "disk I/O error" in world.worker.reasons()[0]
+    world.settle_down()
+    assert deployment.statuses() == ["exhausted"]
+    assert world.committed[TOPIC, 0] == (1, "")
+    assert world.worker.reasons() == []
+
+
+def test_a_result_that_is_written_again_does_not_undo_a_redelivery(deployment: Deployment) -> None:
+    """Given up, not acknowledged, and redelivered before the repetition: it is sent again."""
+    world = deployment.world
+    fail_until_due(deployment)
+    world.transport.answer(0, result("refused"))
+    world.turn()
+    world.database.lost_answers = 1
+    world.run_jobs()
+    assert deployment.statuses() == ["exhausted"]
+    deployment.redeliver(["exhausted"])
+    world.settle_down(3)
+    assert deployment.statuses() == ["parked"]
+    world.settle_down(60)
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert deployment.statuses() == ["delivered"]
+
+
+@pytest.mark.parametrize(("steps", "stored"), [(0, []), (1, []), (2, []), (3, ["exhausted"])])
+def test_a_process_that_dies_while_it_stores_leaves_all_or_nothing(
+    deployment: Deployment, steps: int, stored: list[str]
+) -> None:
+    """Before the payload, the row, what is told of it, and behind the commit: what is not stored is sent anew."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.transport.answer(0, result("refused"))
+    world.turn()
+    world.dies_after = steps
+    with pytest.raises(Crash):
+        world.run_jobs()
+    assert deployment.statuses() == stored
+    world.start(0, 1)
+    world.settle_down()
+    assert len(world.transport.open) == 1 - len(stored)
+    assert ((TOPIC, 0) in world.committed) == bool(stored)
+
+
+def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deployment) -> None:
+    """Its result comes late, when its successor has made an attempt of its own."""
+    world = deployment.world
+    fail_until_due(deployment)
+    world.transport.answer(0, result("refused"))
+    world.turn()
+    world.start(0, 1)
+    world.settle_down()
+    world.transport.answer(0, result("fails"))
+    world.settle_down()
+    ((_, before),) = deployment.rows().items()
+    while world.late:
+        world.late.popleft()()
+    ((_, after),) = deployment.rows().items()
+    assert (after.status, after.attempt) == (before.status, before.attempt) == ("parked", 3)
 
 
 def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(engine: Engine) -> None:
