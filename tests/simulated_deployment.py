@@ -40,15 +40,17 @@ ALL_URLS = tuple(url for urls in URLS.values() for url in urls)
 SCHEDULE = (1.0, 30.0, 30.0)
 QUIET = 4  # turns, after which nothing happens without time
 STATUSES = {"taken": 200, "fails": 500, "gone": 410}
-FULL = "full"
-REFUSAL = "CREATE TRIGGER refusal BEFORE {} BEGIN SELECT RAISE(ABORT, 'refused'); END"
-ACCEPTANCE = "DROP TRIGGER refusal"
+AWAY, BACK = "ALTER TABLE {0} RENAME TO away", "ALTER TABLE away RENAME TO {0}"
+REFUSE = "CREATE TRIGGER refusal BEFORE {0} ON webhook_deliveries {1} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+ACCEPT = "DROP TRIGGER refusal"
 FAULTS = {  # of the database: how each begins, how it ends
-    "away": ("ALTER TABLE webhook_deliveries RENAME TO away", "ALTER TABLE away RENAME TO webhook_deliveries"),
-    "no rows": (REFUSAL.format("INSERT ON webhook_deliveries"), ACCEPTANCE),
-    "not all rows": (REFUSAL.format("INSERT ON webhook_deliveries WHEN NEW.record_offset % 2"), ACCEPTANCE),
-    "no results": (REFUSAL.format("UPDATE ON webhook_deliveries"), ACCEPTANCE),
-    FULL: ("SELECT 1", "SELECT 1"),  # the driver says it
+    "no deliveries": (AWAY.format("webhook_deliveries"), BACK.format("webhook_deliveries")),
+    "no payloads": (AWAY.format("webhook_payloads"), BACK.format("webhook_payloads")),
+    "no operations": (AWAY.format("webhook_operations"), BACK.format("webhook_operations")),
+    "takes no rows": (REFUSE.format("INSERT", ""), ACCEPT),
+    "takes half of the rows": (REFUSE.format("INSERT", "WHEN NEW.record_offset % 2"), ACCEPT),
+    "takes no results": (REFUSE.format("UPDATE", ""), ACCEPT),
+    "full": ("SELECT 1", "SELECT 1"),  # the driver says it
 }
 
 Offset = tuple[Place, int]  # of a record
@@ -138,7 +140,7 @@ class Deployment:
             if how is not None:
                 connection.execute(text(FAULTS[how][0]))
         self.fault = how
-        self.world.database.full = how == FULL
+        self.world.database.full = how == "full"
 
     def disable(self, url: str) -> None:
         """By SQL."""
@@ -172,7 +174,7 @@ class Deployment:
 
     def rows(self) -> dict[Sent, Row]:
         """All that is stored."""
-        table = "away" if self.fault == "away" else "webhook_deliveries"
+        table = "away" if self.fault == "no deliveries" else "webhook_deliveries"
         statement = (
             "SELECT subscription_id, partition_no, record_offset, order_key, status, attempt "  # noqa: S608 (constants)
             f"FROM {table} ORDER BY record_offset"

@@ -42,8 +42,8 @@ class World:
     """The log and its committed offsets, what receivers have taken, dead letters; and the worker of the moment.
 
     `dies_after`: so many steps from now the process dies, by a Crash out of whatever was called. A step is what others
-    see: a write, a commit, a request, a letter. `late`: jobs of the database thread that the last process left undone;
-    one that was only taken for dead does them yet.
+    see: a write, a commit, a request, a letter. `late`: jobs of the database thread that dead processes have left; one
+    that was only taken for dead does them yet.
     """
 
     worker: Worker

@@ -152,7 +152,7 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
     """Its partition leaves and comes back while the database reads and does not write: the attempt made counts."""
     world = deployment.world
     fail_until_due(deployment)
-    deployment.database_fails("no results")
+    deployment.database_fails("takes no results")
     world.on_wait = world.run_jobs
     world.source.revoke(0)
     world.on_wait = lambda: None

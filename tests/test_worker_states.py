@@ -30,7 +30,7 @@ NUMBERS = st.integers(0, 1)
 KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=4)  # each stands for one of a machine's kinds
 JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
 OUTCOMES = st.sampled_from(["taken", "taken", "taken", "taken", "fails", "fails", "fails", "refused", "gone"])
-STEPS = st.integers(0, 60)  # a round of the worker takes about ten, a stop that stores something some twenty more
+STEPS = st.integers(0, 25)  # a round of the worker takes one or two, more if it stores or sends something
 P = ParamSpec("P")
 
 
