@@ -241,6 +241,8 @@ class Worker:
         self._lanes.wake(now)
         self._sender.start()
         self._poller.turn(wait)
+        if self._stopping:  # others may come and go while this one drains
+            self._source.serve()
         self._parking.pump()
         self._dead_letters.poll()
         if now >= self._next_commit:
@@ -359,6 +361,7 @@ class Worker:
 
     def _close(self) -> None:
         log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
+        self._source.pause()
         partitions = list(self._source.partitions.values())
         self._handover.drain(partitions, self._orphaned(partitions), self._drain_seconds)
         self._closing = True

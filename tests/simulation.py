@@ -66,6 +66,7 @@ class World:
         self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
         self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
         self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
+        self.on_serve: Callable[[], None] = lambda: None  # what the group does while the worker stops
         self.posted: deque[Callable[[], None]] = deque()
         self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
         self.late: deque[Callable[[], None]] = deque()
@@ -115,6 +116,11 @@ class World:
             if self.dies_after < 0:
                 self.dies_after = None
                 raise Crash
+
+    def stop(self) -> None:
+        """As at SIGTERM."""
+        self.worker.stop()
+        self.worker._close()
 
     def run_job(self, thread: str) -> bool:
         """A database thread does one job, if it has any; its answer waits for the next turn."""
@@ -313,7 +319,7 @@ class _Source:
         self.partitions: dict[Place, Partition] = {}
         self._positions: dict[Place, int] = {}
         self.commits_total = self.pauses = 0
-        self.paused = False
+        self.paused = self._rebalancing = False
         world.source = self
 
     def assign(self, numbers: Iterable[int]) -> None:
@@ -326,20 +332,25 @@ class _Source:
                 added.append(Partition(*place, OffsetTracker(mark, metadata), 0, len(self._world.log[place])))
                 self.partitions[place] = added[-1]
                 self._positions[place] = mark or 0
-        self._on_assign(added)
+        self._rebalance(lambda: self._on_assign(added))
 
     def revoke(self, number: int) -> None:
         """Asked to give it up."""
         partition = self.partitions[TOPIC, number]
-        self._on_revoke([partition])
+        self._rebalance(lambda: self._on_revoke([partition]))
         self.commit_now([partition])
         self._leave(partition)
 
     def lose(self, number: int) -> None:
         """Another has it already."""
         partition = self.partitions[TOPIC, number]
-        self._on_lost([partition])
+        self._rebalance(lambda: self._on_lost([partition]))
         self._leave(partition)
+
+    def _rebalance(self, callback: Callable[[], None]) -> None:
+        self._rebalancing = True
+        callback()
+        self._rebalancing = False
 
     def _leave(self, partition: Partition) -> None:
         partition.owned = False
@@ -363,6 +374,10 @@ class _Source:
 
     def resume(self) -> None:
         self.paused = False
+
+    def serve(self) -> None:
+        if self.paused and not self._rebalancing:
+            self._world.on_serve()
 
     def commit(self) -> None:
         self.commit_now(list(self.partitions.values()))

@@ -23,12 +23,13 @@ from structlog.testing import capture_logs
 from tests.databases import database
 from tests.simulated_deployment import ALL_URLS, FAULTS, ORDERED, VALUES, Deployment, result
 from tests.simulated_watch import Watch
-from tests.simulation import THREADS, Crash
+from tests.simulation import THREADS, TOPIC, Crash
 
 MIXED, KEYED_ONLY = (*VALUES, "a", "x"), ("x", "x", "x", "y", "keyless")
 NUMBERS = st.integers(0, 1)
 KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=4)  # each stands for one of a machine's kinds
 JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
+ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBERS), max_size=2)  # by the group
 OUTCOMES = st.sampled_from(["taken", "taken", "taken", "taken", "fails", "fails", "fails", "refused", "gone"])
 STEPS = st.integers(0, 25)  # a round of the worker takes one or two, more if it stores or sends something
 P = ParamSpec("P")
@@ -162,12 +163,10 @@ class WorkerMachine(RuleBasedStateMachine):
         self.meanwhile(answers, database=database)
         self.revoked(number)
 
-    @rule(answers=st.lists(OUTCOMES, max_size=6), database=st.booleans())
+    @rule(answers=st.lists(OUTCOMES, max_size=6), database=st.booleans(), asked=ASKED)
     @mortal
-    def stop_and_start(self, answers: list[str], *, database: bool) -> None:
-        self.meanwhile(answers, database=database)
-        self.world.worker._close()
-        self.start()
+    def stop_and_start(self, answers: list[str], asked: list[tuple[str, int]], *, database: bool) -> None:
+        self.stop(answers, asked, database=database)
 
     @precondition(lambda self: not self.calm and self.world.source.partitions)
     @rule(data=st.data())
@@ -185,6 +184,7 @@ class WorkerMachine(RuleBasedStateMachine):
         fault=st.sampled_from([None, *FAULTS]),
         steps=st.none() | STEPS,
         how=st.sampled_from(["stay", "revoke", "lose", "stop"]),
+        asked=ASKED,
     )
     @mortal
     def trouble_in_the_middle(
@@ -196,6 +196,7 @@ class WorkerMachine(RuleBasedStateMachine):
         fault: str | None,
         steps: int | None,
         how: str,
+        asked: list[tuple[str, int]],
         *,
         stored: bool,
         database: bool,
@@ -215,8 +216,7 @@ class WorkerMachine(RuleBasedStateMachine):
         if how == "stay":
             self.world.on_wait = lambda: None
         elif how == "stop":
-            self.world.worker._close()
-            self.start()
+            self.stop([], asked, database=database)
         else:
             (self.revoked if self.calm or how == "revoke" else self.lost)(number)
             self.world.source.assign([number])
@@ -261,11 +261,27 @@ class WorkerMachine(RuleBasedStateMachine):
 
         self.world.on_wait = go_on
 
+    def stop(self, answers: list[str], asked: list[tuple[str, int]], *, database: bool) -> None:
+        """And start. The group asks for partitions, or gives them, while the worker drains."""
+
+        def serve() -> None:
+            how, number = asked.pop() if asked else ("", 0)
+            if how == "assign":
+                self.world.source.assign([number])
+            elif how and (TOPIC, number) in self.world.source.partitions:
+                (self.revoked if self.calm or how == "revoke" else self.lost)(number)
+                self.meanwhile(answers, database=database)
+
+        self.meanwhile(answers, database=database)
+        self.world.on_serve = serve
+        self.world.stop()
+        self.start()
+
     def start(self) -> None:
         """A new process. In a calm run the last one has left nothing unwritten."""
         if not self.calm:
             self.watch.process_ended()
-        self.world.on_wait = lambda: None
+        self.world.on_wait = self.world.on_serve = lambda: None
         self.world.start(0, 1)
 
     def revoked(self, number: int) -> None:

@@ -22,10 +22,15 @@ _BETWEEN_GENERATIONS = frozenset(
 _NO_ANSWER = KafkaError(KafkaError._NO_OFFSET)  # noqa: SLF001 (the binding's public name for it)
 _PATIENCE = 5.0  # seconds for that; a generation of this project's members takes some 100 ms
 _AGAIN_AFTER = 0.05
+# Seconds for a round to arrive, or fail: librdkafka sends one again, on a live connection, within retry.backoff.max.ms.
+_ARRIVAL = 1.5
 
 
 class Commits:
     """The one place that moves offsets. Only partitions that are owned now: the broker does not fence commits itself.
+
+    One round at a time: when the coordinator dies, librdkafka sends what was not answered again, and of two rounds the
+    earlier one last (seen with every second pair), which would set offsets back.
 
     `total` counts rounds the broker took; `fault` says why the last one failed.
     """
@@ -39,7 +44,12 @@ class Commits:
         self.fault: str | None = None
         self._failure: int | None = None  # the code of the last one
         self._outstanding: dict[tuple[str, int], Partition] = {}
+        self._sent: list[TopicPartition] = []  # for the outstanding ones
         self._with_metadata = True
+
+    def settled(self, partitions: Iterable[Partition]) -> bool:
+        """Whether nothing of these is on its way or waits for the next round."""
+        return not self._outstanding and not any(each.owned and each.tracker.dirty for each in partitions)
 
     def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
         """Send what has moved, unless an earlier round is still on its way. Its failures are sent again by the next."""
@@ -50,7 +60,7 @@ class Commits:
         if not offsets:
             self.fault = None  # what failed has left; a failure that matters leaves its partition dirty
             return
-        self._outstanding = moved
+        self._outstanding, self._sent = moved, offsets
         try:
             consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
@@ -62,15 +72,43 @@ class Commits:
         self._judge(outstanding, error, offsets)
 
     def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
-        """Send what has moved, or is on its way, and wait for the answer. True if the broker has taken all of it.
+        """Inside a rebalance: send what has moved, and wait for the answer. True if the broker has taken all of it.
 
         Sent again for some seconds where the group is between two generations: who leaves has no later round.
         """
         partitions = tuple(partitions)
+        if not self._arrived(consumer):
+            log.warning("offsets not committed: the coordinator does not answer", seconds=_PATIENCE)
+            return False
         end = self._clock() + _PATIENCE
         while not self._now(consumer, partitions):
             if self._failure not in _BETWEEN_GENERATIONS or self._clock() >= end:
                 return False
+            self._sleep(_AGAIN_AFTER)
+        return True
+
+    def _arrived(self, consumer: Consumer) -> bool:
+        """Wait for the last round to reach the broker. Its answer would come by `poll`, which must not be called here.
+
+        The coordinator is asked what is committed. While it does not answer, a round may still be sent again; one that
+        it does not show `_ARRIVAL` seconds after it began to answer has failed. False: no answer in time.
+        """
+        places = [TopicPartition(each.topic, each.partition) for each in self._sent]
+        end, arrival = self._clock() + _PATIENCE, None
+        while self._outstanding:
+            now = self._clock()
+            if arrival is not None and now >= arrival:
+                return True
+            if now >= end:
+                return False
+            try:
+                answers = consumer.committed(places, end - now)
+            except KafkaException as error:
+                log.debug("no answer about committed offsets yet", error=error.args[0].str())
+            else:
+                if _images(answers) == _images(self._sent):
+                    return True
+                arrival = arrival or self._clock() + _ARRIVAL
             self._sleep(_AGAIN_AFTER)
         return True
 
@@ -132,3 +170,7 @@ class Commits:
                 "offsets not committed; the next round tries again", error=failure.str(), partitions=sorted(failures)
             )
         self.fault = f"offsets cannot be committed: {failure.str()}"
+
+
+def _images(offsets: Iterable[TopicPartition]) -> set[tuple[str, int, int, str]]:
+    return {(each.topic, each.partition, each.offset, each.metadata or "") for each in offsets}

@@ -5,20 +5,20 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from operator import methodcaller
-from typing import Any
 
 import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.errors import FatalKafkaError, SettingsError
-from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, known_properties
+from consumer.intake.client import LibrdkafkaLog, Reachability, guarded
 from consumer.intake.commits import Commits
+from consumer.intake.consumer_config import consumer_config
 from consumer.intake.leaving import leave
 from consumer.intake.offsets import OffsetTracker, WentBack
 from consumer.intake.positions import Position, read_positions
 from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
-from consumer.intake.topics import hidden, hides
+from consumer.intake.topics import hides
 from consumer.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -29,28 +29,6 @@ OnPartitions = Callable[[list[Partition]], None]
 _MAX_WAIT = 0.1
 _OVERTAKEN_SECONDS = 60.0
 _COMMIT_SECONDS = 5.0
-_NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
-
-_DEFAULTS: dict[str, Any] = {
-    "client.id": "kafka-webhooks",
-    # A new partition must not lose its first events.
-    "auto.offset.reset": "earliest",
-    "partition.assignment.strategy": "cooperative-sticky",
-    # A topic made later that matches a pattern is consumed within this.
-    "topic.metadata.refresh.interval.ms": 30_000,
-    # Prefetch. At 40,000 records/s a look every 50 ms finds 2,000 gone: 5,000 last. Events of 450 bytes make it 2 MB;
-    # larger ones stop at 16 MiB for all partitions together. No more than this: pausing throws prefetched records away.
-    "queued.min.messages": 5_000,
-    "queued.max.messages.kbytes": 16_384,
-    "fetch.queue.backoff.ms": 50,
-    "statistics.interval.ms": 1_000,
-}
-_FIXED: dict[str, Any] = {
-    "enable.auto.commit": False,
-    # Else lag would count records in flight as done.
-    "enable.auto.offset.store": False,
-    "isolation.level": "read_committed",
-}
 
 # Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and an exception
 # pending, which specialised bytecode does not look at. A call from C does: SystemError. Never ask the message again.
@@ -94,7 +72,7 @@ class Source:
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
         self._overtaken_until = clock()
-        config = _config(kafka, topics)
+        config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
         keep = self._failures.append
@@ -185,22 +163,40 @@ class Source:
         """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way."""
         self._commits.start(self._consumer, self.partitions.values())
 
-    def commit_now(self, partitions: Iterable[Partition]) -> bool:
+    def serve(self, timeout: float = 0.0) -> None:
+        """Let the group go on, and take answers to commits, for one who is paused and resumes no more.
+
+        Does nothing inside a rebalance, where librdkafka's consumer must not be polled, nor unless paused: what it
+        drops would pass for a record that does not exist.
+        """
+        if self._rebalancing or not self._paused:
+            return
+        for message in self._consumer.consume(1, timeout):
+            if message.error() is not None:
+                self._on_message_error(message)
+
+    def commit_now(self, partitions: Collection[Partition]) -> bool:
         """Commit these, as far as they are still owned, and wait. False if the broker has not taken all of it.
 
-        Without a coordinator librdkafka waits for the whole session time-out: then it is not tried, and outside a
-        rebalance, where the group has not just spoken, waited for no longer than some seconds.
+        For one who gives partitions up: inside a rebalance, or before `close`, for which it pauses. Waits for some
+        seconds, and not at all without a coordinator.
         """
+        if not partitions:
+            return True
         if not self._reachability.coordinator_up:
             log.warning("offsets not committed: the group's coordinator is not reachable")
             return False
-        commit = partial(self._commits.now, self._consumer, tuple(partitions))
-        if self._rebalancing:  # inside `poll`, which would keep another thread's call waiting
-            return commit()
-        taken: list[bool] = []
-        if not _within(_COMMIT_SECONDS, "kafka-commit", lambda: taken.append(commit())):
-            log.warning("offsets not committed: no answer in time", seconds=_COMMIT_SECONDS)
-        return bool(taken and taken[0])
+        if self._rebalancing:
+            return self._commits.now(self._consumer, partitions)
+        self.pause()
+        end = self._clock() + _COMMIT_SECONDS
+        while self._clock() < end:
+            self.commit()
+            if self._commits.settled(partitions):
+                return True
+            self.serve(_MAX_WAIT)
+        log.warning("offsets not committed: no answer in time", seconds=_COMMIT_SECONDS)
+        return False
 
     def close(self, timeout: float = 10.0) -> bool:
         """Leave the group; commit before. False if librdkafka has not finished within `timeout` seconds."""
@@ -209,6 +205,8 @@ class Source:
         closed = _within(timeout, "kafka-close", leaving)
         if not closed:
             log.warning("Kafka's client did not close in time; leaving it", seconds=timeout)
+        for failure in (*self._failures, *([self._fatal] if self._fatal else ())):
+            log.error("raised while leaving the group", exc_info=failure)
         return closed
 
     def _tracked(self, partition: Partition, message: Message) -> Record | None:
@@ -356,28 +354,6 @@ def _within(seconds: float, name: str, call: Callable[[], object]) -> bool:
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()
-
-
-def _config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
-    """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
-    properties, unknown = known_properties(kafka.properties)
-    if unknown:
-        log.warning("ignoring settings that librdkafka does not know", properties=sorted(unknown))
-    defaults = dict(_DEFAULTS)
-    if properties.get("group.protocol") == "consumer":
-        for name in _NOT_OF_KIP_848:
-            defaults.pop(name, None)
-            properties.pop(name, None)
-    # To librdkafka these topics do not exist, so that no pattern finds them.
-    properties.pop("topic.blacklist", None)
-    return {
-        **defaults,
-        **properties,
-        **_FIXED,
-        "topic.blacklist": ",".join(hidden(kafka, topics)),
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": kafka.group_id,
-    }
 
 
 def _partition(position: Position) -> Partition:

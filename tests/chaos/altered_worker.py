@@ -21,8 +21,8 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
-from consumer.intake.commits import Commits
 from consumer.intake.offsets import OffsetTracker
+from consumer.intake.source import Source
 
 Change = Callable[[], None]
 
@@ -101,7 +101,8 @@ def ignores_order() -> None:
 
 def commits_nothing_when_it_leaves() -> None:
     """Who stops, or gives partitions up, leaves the last round of commits out."""
-    _wrap(Commits, "now", lambda _now, _self, _consumer, _partitions: True)
+    _wrap(Source, "commit_now", lambda _now, _self, _partitions: True)
+    _wrap(Source, "commit", lambda commit, self: None if self._paused else commit(self))
 
 
 def commits_rarely() -> None:

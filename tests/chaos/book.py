@@ -15,7 +15,6 @@ from tests.chaos.tempers import Temper
 from tests.end_to_end.webhook_receiver import Request
 
 REBALANCES = "storm"
-BROKER = "broker"
 GONE_STATUS = 410
 KEPT = 20  # violations of one rule that are kept word for word
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
@@ -160,10 +159,6 @@ class Book:
         """Something is about to happen."""
         self.disruptions.append(disruption)
         return disruption
-
-    def disrupted(self, what: str, at: float) -> bool:
-        """Something of this kind was going on then."""
-        return any(each.what == what and each.at <= at <= each.until for each in self.disruptions)
 
     def violated(self, rule: Rule, what: str) -> None:
         """A rule is broken."""

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
     ResourceType,
 )
 
-from tests.chaos.book import BROKER, GONE_STATUS, REBALANCES
+from tests.chaos.book import GONE_STATUS, REBALANCES
 from tests.chaos.world import CACHED, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_broker import KafkaBroker
@@ -128,7 +128,7 @@ def _without_a_broker(
     brokers = world.brokers
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
-    disruption = world.disrupt(BROKER)
+    disruption = world.disrupt("broker")
     with world.outage(Part.KAFKA):
         take(brokers, node)
         try:

@@ -26,7 +26,6 @@ class Report:
     deliveries: int
     attempts: int
     commits: int
-    set_back: int
     lost: int
     repeated: int
     causes: Sequence[tuple[str, int, int]]
@@ -46,7 +45,7 @@ class Report:
             self.events,
             self.deliveries,
             self.attempts,
-            f"{self.commits} ({self.set_back} set back)" if self.set_back else self.commits,
+            self.commits,
             self.lost,
             f"{self.repeated} ({causes})" if causes else self.repeated,
             self.out_of_order,
@@ -76,7 +75,6 @@ def report(run: str, world: World) -> Report:
         sum(bool(story.accepted) for story in stories),
         len(world.deployment.receiver.requests),
         world.watch.commits,
-        world.watch.set_back,
         book.broken[Rule.LOST],
         len(book.repeats),
         _causes(book),

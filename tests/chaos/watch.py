@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from consumer.intake.offsets import decode
-from tests.chaos.book import BROKER, Book, Event, Rule
+from tests.chaos.book import Book, Event, Rule
 from tests.chaos.commit_log import Commit, CommitLog
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_kit import QUIET, unique
@@ -48,7 +48,7 @@ class Watch:
         self._workers = workers
         self._excused = excused
         self.limit = without_progress
-        self.commits = self.set_back = 0
+        self.commits = 0
         self._commit_log = CommitLog(deployment.servers, deployment.group, deployment.topic)
         self._letters = Letters(deployment.servers, dead_letter_topic)
         self._marks: dict[int, int] = {}
@@ -119,10 +119,6 @@ class Watch:
         self.commits += 1
         partition, offset, metadata = commit
         mark = self._marks.get(partition, 0)
-        if offset is not None and offset < mark and self._book.disrupted(BROKER, time.time()):
-            # Where a broker dies, librdkafka sends what it had not answered again: of two rounds the first may be last.
-            self.set_back += 1
-            return
         if offset is None or offset < mark:
             self._book.violated(Rule.BACKWARDS, f"partition {partition}: {mark} was committed, then {offset}")
             return

@@ -11,14 +11,28 @@ from consumer.intake.record import Partition
 
 
 class Group:
-    """Answers commits with these errors, then takes them, as a group does that is between two generations."""
+    """Answers commits with these errors, then takes them, as a group does that is between two generations.
+
+    Of an asynchronous one it says nothing; `shown` is how it answers the question what is committed, in turn.
+    """
 
     def __init__(self, *errors: int) -> None:
         self.errors = list(errors)
         self.taken: list[TopicPartition] = []
+        self.shown: list[int | KafkaException] = []
+        self.questions = 0
 
-    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
-        assert not asynchronous
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        assert 0 < timeout <= 5
+        self.questions += 1
+        answer = self.shown.pop(0) if len(self.shown) > 1 else self.shown[0]
+        if isinstance(answer, KafkaException):
+            raise answer
+        return [TopicPartition(each.topic, each.partition, answer) for each in partitions]
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition] | None:
+        if asynchronous:
+            return None
         if self.errors:
             raise KafkaException(KafkaError(self.errors.pop(0)))
         self.taken += offsets
@@ -61,3 +75,33 @@ def test_a_last_commit_does_not_wait_for_ever(partition: Partition) -> None:
     times = [0.0]
     assert not Commits(*clock(times)).now(Group(KafkaError.UNKNOWN_MEMBER_ID), [partition])  # type: ignore[arg-type]
     assert times == [0.0]
+
+
+NO_ANSWER = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+@pytest.mark.parametrize(
+    ("shown", "questions", "waited", "taken"),
+    [
+        ([1], 1, (0, 0), True),
+        ([NO_ANSWER, NO_ANSWER, 0, 1], 4, (0.1, 0.2), True),
+        ([0], 30, (1.5, 1.6), True),
+        ([NO_ANSWER], 100, (5, 5.1), False),
+    ],
+    ids=["arrived", "arrives when the coordinator is back", "has failed", "no answer"],
+)
+def test_a_last_commit_waits_for_the_round_before_it(
+    partition: Partition, *, shown: list[int | KafkaException], questions: int, waited: tuple[float, float], taken: bool
+) -> None:
+    """Inside a rebalance nothing says that a round was answered: the coordinator shows it."""
+    times = [0.0]
+    group = Group()
+    group.shown = shown
+    commits = Commits(*clock(times))
+    commits.start(group, [partition])  # type: ignore[arg-type]
+    partition.tracker.track(1)
+    partition.tracker.settle(1)
+    assert commits.now(group, [partition]) is taken  # type: ignore[arg-type]
+    assert [each.offset for each in group.taken] == ([2] if taken else [])
+    assert questions - 1 <= group.questions <= questions + 1
+    assert waited[0] - 0.01 <= times[0] <= waited[1] + 0.01

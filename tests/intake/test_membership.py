@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import TopicPartition
 from structlog.testing import capture_logs
 
+from tests.chaos.commit_log import CommitLog
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member, unique, until
 
@@ -131,3 +133,82 @@ def test_a_broker_that_is_killed_and_comes_back(
     assert member.values == [b"1", b"2"]
     until(lambda: member.source.fault is None, member)
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, member)
+
+
+@pytest.mark.kafka
+@PROTOCOLS
+def test_a_member_that_drains_lets_others_come_and_go(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """It takes no more records, gives up what it is asked for, and commits what it has settled before it leaves."""
+    topic = real_kafka.topic(partitions=4)
+    settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
+    for partition in range(4):
+        real_kafka.write(topic, [b"a"] * 5, partition=partition)
+    first = join(settings, [topic], settle=False)
+    until(lambda: len(first.records) == 20, first)
+    first.source.pause()
+    second = join(settings, [topic])
+
+    def drained() -> bool:
+        first.source.serve()
+        return len(first.source.partitions) == 2 == len(second.source.partitions)
+
+    until(drained, second)
+    for partition in range(4):
+        real_kafka.write(topic, [b"b"] * 5, partition=partition)
+    for record in first.records:
+        record.partition.tracker.settle(record.offset)
+    assert first.source.commit_now(first.source.partitions.values())
+    for place in first.source.partitions:
+        assert real_kafka.committed(settings.group_id, *place)[0] == 5
+    assert len(first.records) == 20
+    assert first.source.close()
+    until(lambda: second.values.count(b"b") == 20, second)
+    assert second.values.count(b"a") == 10
+
+
+@pytest.mark.kafka
+@PROTOCOLS
+@pytest.mark.parametrize("rebalance", [False, True], ids=["stop", "rebalance"])
+def test_offsets_do_not_go_back_when_the_coordinator_dies_under_a_last_commit(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str, *, rebalance: bool
+) -> None:
+    """A round is unanswered then; librdkafka sends it again when the coordinator is back, after any later one."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+    groups = []
+    for _ in range(3):
+        topic = real_kafka.topic()
+        settings = real_kafka.settings(group_protocol=protocol)
+        real_kafka.write(topic, [b"1", b"2"])
+        groups.append((join(settings, [topic], settle=False), CommitLog(real_kafka.servers, settings.group_id, topic)))
+    members = [member for member, _ in groups]
+    until(lambda: all(len(member.records) == 2 for member in members), *members)
+    kafka_cluster.pause()
+    for member in members:
+        tracker = member.records[0].partition.tracker
+        tracker.settle(0)
+        member.source.commit()
+        tracker.settle(1)
+        member.source._rebalancing = rebalance
+    kafka_cluster.kill()
+    time.sleep(0.1)
+    with ThreadPoolExecutor() as threads:
+        for member in members:
+            threads.submit(member.source.commit_now, member.source.partitions.values())
+        kafka_cluster.restart()
+    for member in members:
+        member.source._rebalancing = False
+        member.source.resume()
+    commits: list[list[int | None]] = [[] for _ in groups]
+
+    def read() -> bool:
+        for seen, (_, log) in zip(commits, groups, strict=True):
+            seen += [commit.offset for commit in log.read(0.05)]
+        return all(2 in seen for seen in commits)
+
+    until(read, *members)
+    time.sleep(1.5)
+    read()
+    for _, log in groups:
+        log.close()
+    assert [seen for seen in commits if 1 in seen[seen.index(2) :]] == []

@@ -1,0 +1,57 @@
+"""What librdkafka's consumer is told."""
+
+from collections.abc import Collection
+from typing import Any
+
+import structlog
+
+from consumer.intake.client import known_properties
+from consumer.intake.topics import hidden
+from consumer.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+_NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+
+_DEFAULTS: dict[str, Any] = {
+    "client.id": "kafka-webhooks",
+    # A new partition must not lose its first events.
+    "auto.offset.reset": "earliest",
+    "partition.assignment.strategy": "cooperative-sticky",
+    # A topic made later that matches a pattern is consumed within this.
+    "topic.metadata.refresh.interval.ms": 30_000,
+    # Prefetch. At 40,000 records/s a look every 50 ms finds 2,000 gone: 5,000 last. Events of 450 bytes make it 2 MB;
+    # larger ones stop at 16 MiB for all partitions together. No more than this: pausing throws prefetched records away.
+    "queued.min.messages": 5_000,
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.queue.backoff.ms": 50,
+    "statistics.interval.ms": 1_000,
+}
+_FIXED: dict[str, Any] = {
+    "enable.auto.commit": False,
+    # Else lag would count records in flight as done.
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+}
+
+
+def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
+    """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
+    properties, unknown = known_properties(kafka.properties)
+    if unknown:
+        log.warning("ignoring settings that librdkafka does not know", properties=sorted(unknown))
+    defaults = dict(_DEFAULTS)
+    if properties.get("group.protocol") == "consumer":
+        for name in _NOT_OF_KIP_848:
+            defaults.pop(name, None)
+            properties.pop(name, None)
+    # To librdkafka these topics do not exist, so that no pattern finds them.
+    properties.pop("topic.blacklist", None)
+    return {
+        **defaults,
+        **properties,
+        **_FIXED,
+        "topic.blacklist": ",".join(hidden(kafka, topics)),
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": kafka.group_id,
+    }
