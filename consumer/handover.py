@@ -10,7 +10,6 @@ from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
-from consumer.intake.source import Source
 
 STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
 
@@ -22,7 +21,6 @@ class Handover:
 
     def __init__(
         self,
-        source: Source,
         dispatch: Dispatch,
         lanes: Lanes,
         settling: Settling,
@@ -32,7 +30,6 @@ class Handover:
         turn: Callable[[float], None],
         monotonic: Callable[[], float],
     ) -> None:
-        self._source = source
         self._dispatch = dispatch
         self._lanes = lanes
         self._settling = settling
@@ -43,7 +40,7 @@ class Handover:
         self._monotonic = monotonic
 
     def drain(self, partitions: Sequence[Partition], adopted: Collection[Place], seconds: float) -> None:
-        """Give partitions up: nothing of them is sent twice that has been sent, nothing of them is lost.
+        """Settle what is under way of partitions that are given up, as far as it can be; their commit comes after this.
 
         `adopted` places have rows and no partition; they go the same way. `seconds` are for the requests in flight.
         """
@@ -68,8 +65,6 @@ class Handover:
         while self._monotonic() < end and (self._parking.backlog or self._dead_letters.pending):
             self._turn(0.01)
         self._parking.forget(places)
-        # 5. Commit what is settled now.
-        self._source.commit_now(partitions)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing."""

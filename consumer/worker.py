@@ -147,7 +147,6 @@ class Worker:
         self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._handover = Handover(
-            self._source,
             self._dispatch,
             self._lanes,
             self._settling,
@@ -364,6 +363,7 @@ class Worker:
         self._source.pause()
         partitions = list(self._source.partitions.values())
         self._handover.drain(partitions, self._orphaned(partitions), self._drain_seconds)
+        self._source.commit_now(partitions)
         self._closing = True
         self._source.close()
         self._topic_watch.close()

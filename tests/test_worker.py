@@ -92,6 +92,11 @@ class Rig:
         """The partitions of the moment."""
         return list(self.worker._source.partitions.values())
 
+    def revoke(self) -> None:
+        """As librdkafka asks for all partitions."""
+        source = self.worker._source
+        source._on_revoke(source._consumer, [TopicPartition(each.topic, each.number) for each in self.owned()])
+
     def stop(self) -> None:
         """Stop, and wait for the end of `run`."""
         self.worker.stop()
@@ -119,10 +124,10 @@ class Rig:
 
 
 @pytest.fixture
-def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
+def rig(mock_kafka: str, sqlite_engine: Engine) -> Iterator[Rig]:
     """A deployment that has no worker yet."""
     with Receiver() as receiver:
-        result = Rig(mock_kafka, engine, receiver)
+        result = Rig(mock_kafka, sqlite_engine, receiver)
         yield result
         result.end()
 
@@ -213,7 +218,7 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
     rig.write(*events(20))
     rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="8")  # one lane takes half of the slots
     until(lambda: len(rig.receiver.requests) == 4)
-    rig.on_loop(lambda: rig.worker._revoked(rig.owned()))
+    rig.on_loop(rig.revoke)
     assert rig.metrics.deliveries == {"delivered": 4}
     assert rig.committed() == 4
     time.sleep(0.1)
@@ -231,7 +236,7 @@ def test_a_revoke_stores_what_does_not_end(rig: Rig, monkeypatch: pytest.MonkeyP
     rig.write(*events(10))
     rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="4")
     until(lambda: len(rig.receiver.requests) == 2)
-    rig.on_loop(lambda: rig.worker._revoked(rig.owned()))
+    rig.on_loop(rig.revoke)
     unknown = "stopped while the request was open: its outcome is unknown"
     assert rig.rows() == [(0, "parked", 1, unknown), (1, "parked", 1, unknown)]
     assert rig.committed() == 2

@@ -77,24 +77,24 @@ class Commits:
         Sent again for some seconds where the group is between two generations: who leaves has no later round.
         """
         partitions = tuple(partitions)
-        if not self._arrived(consumer):
+        end = self._clock() + _PATIENCE
+        if not self._arrived(consumer, end):
             log.warning("offsets not committed: the coordinator does not answer", seconds=_PATIENCE)
             return False
-        end = self._clock() + _PATIENCE
         while not self._now(consumer, partitions):
             if self._failure not in _BETWEEN_GENERATIONS or self._clock() >= end:
                 return False
             self._sleep(_AGAIN_AFTER)
         return True
 
-    def _arrived(self, consumer: Consumer) -> bool:
+    def _arrived(self, consumer: Consumer, end: float) -> bool:
         """Wait for the last round to reach the broker. Its answer would come by `poll`, which must not be called here.
 
         The coordinator is asked what is committed. While it does not answer, a round may still be sent again; one that
-        it does not show `_ARRIVAL` seconds after it began to answer has failed. False: no answer in time.
+        it does not show `_ARRIVAL` seconds after it began to answer has failed. False: no answer until `end`.
         """
         places = [TopicPartition(each.topic, each.partition) for each in self._sent]
-        end, arrival = self._clock() + _PATIENCE, None
+        arrival: float | None = None
         while self._outstanding:
             now = self._clock()
             if arrival is not None and now >= arrival:
