@@ -1,5 +1,6 @@
 """The tables' version: bring it up to date, or say what it is."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import reading, unavailable
+from consumer.errors import WebhooksError
 
 
 class State(NamedTuple):
@@ -21,13 +23,20 @@ class State(NamedTuple):
     behind: bool  # a migration of ours is missing; a database that a later version has migrated is not behind
 
 
+_OURS = re.compile(r"\d{4}")  # a revision of this program, be it of a later version
+
+
 def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output: TextIO | None = None) -> None:
     """Migrate up to a revision. DatabaseUnavailable if the database does not answer.
 
+    WebhooksError if it cannot be: by what is there already, or because a later version or another program has been.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
+    config = _config(engine, output)
     try:
-        command.upgrade(_config(engine, output), revision, sql=sql)
+        if not sql:
+            _refuse_others(ScriptDirectory.from_config(config), _current(engine))
+        command.upgrade(config, revision, sql=sql)
     except DBAPIError as error:
         raise unavailable(error) or error from None
 
@@ -38,18 +47,36 @@ def state(engine: Engine) -> State:
     head = directory.get_current_head()
     assert head is not None  # noqa: S101 (the versions are beside this file)
     try:
-        with reading(engine) as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+        current = _current(engine)
     except DBAPIError as error:
         raise unavailable(error) or error from None
-    ours = {revision.revision for revision in directory.walk_revisions()}
-    return State(current, head, behind=current is None or (current != head and current in ours))
+    later = current is not None and current not in _known(directory) and _OURS.fullmatch(current)
+    return State(current, head, behind=current != head and not later)
 
 
 def scripts() -> Path:
     """The migrations: beside the package in a checkout, in it when installed from a wheel."""
     installed = Path(__file__).parent / "migrations"
     return installed if installed.is_dir() else Path(__file__).parents[1] / "alembic"
+
+
+def _current(engine: Engine) -> str | None:
+    with reading(engine) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def _known(directory: ScriptDirectory) -> set[str]:
+    return {revision.revision for revision in directory.walk_revisions()}
+
+
+def _refuse_others(directory: ScriptDirectory, current: str | None) -> None:
+    if current is None or current in _known(directory):
+        return
+    if _OURS.fullmatch(current):
+        raise WebhooksError(f"the tables are at revision {current}, which a later version of this program has made")
+    raise WebhooksError(
+        f"alembic_version holds {current}, a revision of another program; give these tables a schema of their own"
+    )
 
 
 def _config(engine: Engine, output: TextIO | None = None) -> Config:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, Dialect, Integer, MetaData
+from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, ColumnElement, Dialect, Integer, MetaData
 from sqlalchemy.dialects import oracle
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
@@ -26,6 +26,14 @@ class Base(DeclarativeBase):
     """Holds the metadata that migrations are compared with."""
 
     metadata = MetaData(naming_convention=NAMING)
+
+
+def is_json(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
+    """The check that a text is JSON, in Oracle's words (12.2 and newer) and in SQLite's; a database gets its own."""
+    return (
+        CheckConstraint(f"{column} IS JSON", name=name).ddl_if(dialect="oracle"),
+        CheckConstraint(f"json_valid({column})", name=name).ddl_if(dialect="sqlite"),
+    )
 
 
 class UtcTimestamp(TypeDecorator[datetime]):

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp
+from models.base import Base, Flag, Id, UtcTimestamp, is_json
 from models.subscription import URL_LENGTH
 
 GROUP_LENGTH = 255  # Kafka's own limits: a group id here, a topic's name below
@@ -54,22 +54,33 @@ class Payload(Base):
     __table_args__ = (
         PrimaryKeyConstraint(*RECORD, name="pk_webhook_payloads"),
         CheckConstraint("has_key IN (0, 1)", name="ck_webhook_payloads_has_key"),
+        {"comment": "Kafka records that stored deliveries will send, once for each consumer group."},
     )
 
-    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH))
-    topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH))
-    partition_no: Mapped[int] = mapped_column(Integer)
-    record_offset: Mapped[int] = mapped_column(BigInteger)
-    record_ts: Mapped[int] = mapped_column(BigInteger)
-    event_type: Mapped[str] = mapped_column(String(1000))
-    webhook_id: Mapped[str] = mapped_column(String(255))
-    content_type: Mapped[str | None] = mapped_column(String(CONTENT_TYPE_LENGTH))
-    traceparent: Mapped[str | None] = mapped_column(String(TRACEPARENT_LENGTH))
-    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
-    has_key: Mapped[int] = mapped_column(Flag, server_default=text("0"))
-    body_size: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    record_key: Mapped[bytes | None] = mapped_column(LargeBinary)
-    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group.")
+    topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH), comment="Kafka topic of the record.")
+    partition_no: Mapped[int] = mapped_column(Integer, comment="Partition of the record.")
+    record_offset: Mapped[int] = mapped_column(BigInteger, comment="Offset of the record.")
+    record_ts: Mapped[int] = mapped_column(
+        BigInteger, comment="Timestamp of the record in milliseconds. Tells a topic that was made anew from the old."
+    )
+    event_type: Mapped[str] = mapped_column(String(1000), comment="Type of the event.")
+    webhook_id: Mapped[str] = mapped_column(String(255), comment="Id of the event as receivers see it.")
+    content_type: Mapped[str | None] = mapped_column(
+        String(CONTENT_TYPE_LENGTH), comment="Content type of the body. Null: none."
+    )
+    traceparent: Mapped[str | None] = mapped_column(
+        String(TRACEPARENT_LENGTH), comment="W3C trace context. Null: none."
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
+    )
+    has_key: Mapped[int] = mapped_column(
+        Flag, server_default=text("0"), comment="1: the record has a key, which may be empty. 0: it has none."
+    )
+    body_size: Mapped[int] = mapped_column(Integer, server_default=text("0"), comment="Bytes of the body.")
+    record_key: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Key of the record. Null: none, or empty.")
+    body: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Body of the event, as it is sent. Null: empty.")
 
 
 class ParkedDelivery(Base):
@@ -102,32 +113,68 @@ class ParkedDelivery(Base):
             "ix_webhook_deliveries_order",
             *("group_id", "status", "topic", "partition_no", "order_key", "subscription_id", "record_offset"),
         ),
-        {"sqlite_autoincrement": True},
+        {
+            "sqlite_autoincrement": True,
+            "comment": "Deliveries that left memory: owed, given up, or delivered from here.",
+        },
     )
 
-    id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True)
-    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH))
-    topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH))
-    partition_no: Mapped[int] = mapped_column(Integer)
-    record_offset: Mapped[int] = mapped_column(BigInteger)
-    record_ts: Mapped[int] = mapped_column(BigInteger)
-    subscription_id: Mapped[int] = mapped_column(Id)
-    replay: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    url: Mapped[str] = mapped_column(String(URL_LENGTH))
-    status: Mapped[str] = mapped_column(String(10), server_default=text("'parked'"))
-    attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    next_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
-    first_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    last_status: Mapped[int | None] = mapped_column(Integer)
-    last_error: Mapped[str | None] = mapped_column(String(ERROR_LENGTH))
-    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
-    updated_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
-    order_key: Mapped[str | None] = mapped_column(String(ORDER_KEY_LENGTH))
-    schedule_start: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    first_status: Mapped[int | None] = mapped_column(Integer)
-    first_error: Mapped[str | None] = mapped_column(String(ERROR_LENGTH))
-    last_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    last_response: Mapped[str | None] = mapped_column(String(RESPONSE_LENGTH))
+    id: Mapped[int] = mapped_column(
+        Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again."
+    )
+    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group whose workers send it.")
+    topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH), comment="Kafka topic of its record.")
+    partition_no: Mapped[int] = mapped_column(Integer, comment="Partition of its record.")
+    record_offset: Mapped[int] = mapped_column(BigInteger, comment="Offset of its record.")
+    record_ts: Mapped[int] = mapped_column(BigInteger, comment="Timestamp of its record in milliseconds.")
+    subscription_id: Mapped[int] = mapped_column(
+        Id, comment="Whom it is for. No foreign key: the row outlives its subscription."
+    )
+    replay: Mapped[int] = mapped_column(
+        Integer,
+        server_default=text("0"),
+        comment="webhook_replays.id of the replay that read its record again. 0: none.",
+    )
+    url: Mapped[str] = mapped_column(
+        String(URL_LENGTH), comment="Where it went when it was stored. It is sent to where the subscription points now."
+    )
+    status: Mapped[str] = mapped_column(
+        String(10),
+        server_default=text("'parked'"),
+        comment="parked, blocked and held: owed. exhausted: given up. delivered: done.",
+    )
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"), comment="Attempts made.")
+    next_attempt_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When a parked one is due."
+    )
+    first_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="When it was tried first.")
+    last_status: Mapped[int | None] = mapped_column(
+        Integer, comment="HTTP status of the last attempt. Null: no answer."
+    )
+    last_error: Mapped[str | None] = mapped_column(
+        String(ERROR_LENGTH), comment="Why the last attempt failed, or why it was given up."
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
+    )
+    updated_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was changed last."
+    )
+    order_key: Mapped[str | None] = mapped_column(
+        String(ORDER_KEY_LENGTH),
+        comment="Digest of the key of its record, where the subscription was ordered. Null: not ordered.",
+    )
+    schedule_start: Mapped[int] = mapped_column(
+        Integer, server_default=text("0"), comment="Attempts made before the present retry schedule began."
+    )
+    first_status: Mapped[int | None] = mapped_column(
+        Integer, comment="HTTP status of the first attempt. Null: no answer."
+    )
+    first_error: Mapped[str | None] = mapped_column(String(ERROR_LENGTH), comment="Why the first attempt failed.")
+    last_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="When it was tried last.")
+    last_response: Mapped[str | None] = mapped_column(
+        String(RESPONSE_LENGTH), comment="Start of the last failed answer, escaped to ASCII. Written by a stranger."
+    )
 
 
 class StoredOperation(Base):
@@ -136,15 +183,24 @@ class StoredOperation(Base):
     __tablename__ = "webhook_operations"
     __table_args__ = (
         UniqueConstraint("group_id", "event_id", name="uq_webhook_operations_event"),
-        {"sqlite_autoincrement": True},
+        *is_json("data", "ck_webhook_operations_data"),
+        {"sqlite_autoincrement": True, "comment": "Operational events that are not published to Kafka yet."},
     )
 
-    id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True)
-    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH))
-    event_id: Mapped[str] = mapped_column(String(255))
-    event_type: Mapped[str] = mapped_column(String(255))
-    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
-    data: Mapped[str] = mapped_column(Text)
+    id: Mapped[int] = mapped_column(
+        Id, Identity(), primary_key=True, comment="Key, given by the database. The order of publishing."
+    )
+    group_id: Mapped[str] = mapped_column(
+        String(GROUP_LENGTH), comment="Kafka consumer group whose workers publish it."
+    )
+    event_id: Mapped[str] = mapped_column(String(255), comment="Id of the CloudEvent.")
+    event_type: Mapped[str] = mapped_column(
+        String(255), comment="Type of the CloudEvent, such as subscription.disabled."
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was written down."
+    )
+    data: Mapped[str] = mapped_column(Text, comment="Its data, as JSON.")
 
 
 class StoredReplay(Base):
@@ -154,16 +210,31 @@ class StoredReplay(Base):
     """
 
     __tablename__ = "webhook_replays"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        *is_json("positions", "ck_webhook_replays_positions"),
+        {"sqlite_autoincrement": True, "comment": "What the replay command was asked for, and how far it is."},
+    )
 
-    id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True)
-    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH))
-    subscription_id: Mapped[int] = mapped_column(Id)
-    since_at: Mapped[datetime] = mapped_column(UtcTimestamp)
-    until_at: Mapped[datetime] = mapped_column(UtcTimestamp)
-    event_type: Mapped[str | None] = mapped_column(String(1000))
-    rate: Mapped[float] = mapped_column(Numeric(9, 3, asdecimal=False))
-    matched: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"))
-    finished_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    positions: Mapped[str] = mapped_column(Text)
+    id: Mapped[int] = mapped_column(
+        Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again: deliveries name it."
+    )
+    group_id: Mapped[str] = mapped_column(
+        String(GROUP_LENGTH), comment="Kafka consumer group whose workers send what is stored."
+    )
+    subscription_id: Mapped[int] = mapped_column(Id, comment="Whom it is for.")
+    since_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records from then on, by their own timestamps.")
+    until_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records before then.")
+    event_type: Mapped[str | None] = mapped_column(
+        String(1000), comment="Only events of this type. Null: that of the subscription."
+    )
+    rate: Mapped[float] = mapped_column(Numeric(9, 3, asdecimal=False), comment="Deliveries a second.")
+    matched: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="Deliveries stored so far.")
+    created_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it began."
+    )
+    finished_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, comment="When all was read and stored. Null: it can be resumed."
+    )
+    positions: Mapped[str] = mapped_column(
+        Text, comment="What is left to read, as JSON: topic, partition, next offset and end."
+    )

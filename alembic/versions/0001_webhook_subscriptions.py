@@ -4,26 +4,28 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import context, op
+from sqlalchemy.sql import quoted_name
+
+from consumer.errors import WebhooksError
 
 revision: str = "0001"
 down_revision: str | None = None
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
+SUBSCRIPTIONS = "webhook_subscriptions"
 COLUMNS = {"id", "url", "event_type", "created_at"}
+# What later revisions add: Oracle would stop there, with half of them done.
+LATER = {"enabled", "disabled_reason", "ordering", "max_in_flight", "rate_limit"}
+LATER |= {"retry_schedule", "final_statuses", "failing_since"}
 
 
 def upgrade() -> None:
     """Create it, or leave one that exists as it is, rows and all. Offline nobody can tell: start from 0001."""
-    if not context.is_offline_mode():
-        inspector = sa.inspect(op.get_bind())
-        if inspector.has_table("webhook_subscriptions"):
-            missing = COLUMNS - {column["name"].lower() for column in inspector.get_columns("webhook_subscriptions")}
-            if missing:
-                raise RuntimeError(f"webhook_subscriptions exists, without these columns: {', '.join(sorted(missing))}")
-            return
+    if not context.is_offline_mode() and _is_there(sa.inspect(op.get_bind())):
+        return
     op.create_table(
-        "webhook_subscriptions",
+        SUBSCRIPTIONS,
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), nullable=False),
         sa.Column("url", sa.String(255), nullable=False),
         sa.Column("event_type", sa.String(50), nullable=False),
@@ -35,4 +37,24 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop it."""
-    op.drop_table("webhook_subscriptions")
+    op.drop_table(SUBSCRIPTIONS)
+
+
+def _is_there(inspector: sa.Inspector) -> bool:
+    """Whether the table exists. WebhooksError for one that cannot be adopted: nothing has been changed yet."""
+    if not inspector.has_table(SUBSCRIPTIONS):
+        if op.get_context().dialect.name == "oracle" and inspector.has_table(quoted_name(SUBSCRIPTIONS, quote=True)):
+            raise WebhooksError(
+                f'there is a table "{SUBSCRIPTIONS}", in lower case, which plain SQL does not find; '
+                f'ALTER TABLE "{SUBSCRIPTIONS}" RENAME TO {SUBSCRIPTIONS}, then migrate again'
+            )
+        return False
+    names = [column["name"] for column in inspector.get_columns(SUBSCRIPTIONS)]
+    for found, wrong in (
+        (COLUMNS - {name.lower() for name in names}, "exists, without these columns"),
+        ({name for name in names if getattr(name, "quote", None)}, "has columns whose names are in lower case; rename"),
+        (LATER.intersection(name.lower() for name in names), "has columns whose names we need; rename"),
+    ):
+        if found:
+            raise WebhooksError(f"{SUBSCRIPTIONS} {wrong}: {', '.join(sorted(found))}")
+    return True

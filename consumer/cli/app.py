@@ -19,6 +19,7 @@ from consumer.cli.deliveries import deliveries
 from consumer.cli.listen import listen
 from consumer.cli.migrate import migrate
 from consumer.cli.publish import publish
+from consumer.cli.purge import purge
 from consumer.cli.replay import replay
 from consumer.cli.subscriptions import subscriptions
 
@@ -81,6 +82,7 @@ for command in (check, migrate, publish, listen, replay, api):
     app.command()(command)
 for group in (subscriptions, deliveries):
     app.add_typer(group)
+deliveries.command()(purge)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, Update, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Update, bindparam, delete, exists, func, or_, select, update
 
 from consumer.database import reading
 from consumer.event import RecordId
@@ -16,6 +17,7 @@ from consumer.ledger.columns import (
     OPEN,
     PAYLOAD_RECORD,
     RECORD,
+    AnyRow,
     AnySelect,
     cut,
     in_transaction,
@@ -26,7 +28,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import Operation
-from models import ParkedDelivery, Payload, Status, Subscription
+from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
 from models.base import in_utc
 from models.subscription import REASON_LENGTH
 
@@ -44,6 +46,15 @@ _DELETE_DELIVERED = delete(ParkedDelivery).where(
     ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.DELIVERED
 )
 _DELETE_PAYLOAD = delete(Payload).where(is_bound(*PAYLOAD_RECORD), ~exists().where(is_bound(*RECORD)).correlate(None))
+# A bind of its own for the state: a row that is owed again since it was read stays.
+_DELETE_ENDED = delete(ParkedDelivery).where(is_bound(ParkedDelivery.status), ParkedDelivery.id == bindparam("b_id"))
+
+
+class Purged(NamedTuple):
+    """How many rows a step of `purge` has deleted."""
+
+    deliveries: int
+    payloads: int
 
 
 class Reconciled(NamedTuple):
@@ -149,17 +160,70 @@ def prune(engine: Engine, group: str, topic: str, partition: int, committed: int
         )
         .limit(limit)
     )
-    with engine.begin() as connection:
+
+    def work(connection: Connection) -> int:
         rows = connection.execute(statement).all()
         if rows:
             connection.execute(_DELETE_DELIVERED, [{"b_id": row.id} for row in rows])
             drop_payloads(connection, group, {record_of(row) for row in rows})
-    return len(rows)
+        return len(rows)
+
+    return in_transaction(engine, work)  # a rival may just have stored a delivery of a payload that nobody needed
 
 
-def drop_payloads(connection: Connection, group: str, records: Collection[RecordId]) -> None:
-    """Delete the payloads of these records that no delivery refers to."""
-    connection.execute(_DELETE_PAYLOAD, [record_binds(group, record) for record in sorted(records)])
+def drop_payloads(connection: Connection, group: str, records: Collection[RecordId]) -> int:
+    """Delete the payloads of these records that no delivery refers to. How many there were."""
+    return connection.execute(_DELETE_PAYLOAD, [record_binds(group, record) for record in sorted(records)]).rowcount
+
+
+def ended_before(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[list[AnyRow]]:
+    """The rows of all groups in these states that were changed last before then (unix seconds), by id.
+
+    In steps of at most BATCH ids, empty ones too: each finds its rows by the primary key alone, so that no statement
+    takes long however many rows there are and however few of them are old.
+    """
+    after, last = 0, None
+    while True:
+        with reading(engine) as connection:
+            if last is None:
+                last = connection.scalar(select(func.max(ParkedDelivery.id)))
+            between = (ParkedDelivery.id > after, ParkedDelivery.id <= (last or 0))
+            first = connection.scalar(select(func.min(ParkedDelivery.id)).where(*between))
+            if first is None:
+                return
+            after = first + BATCH - 1
+            statement = select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).where(
+                ParkedDelivery.id.between(first, after),
+                ParkedDelivery.status.in_(sorted(statuses)),
+                in_utc(ParkedDelivery.updated_at) < time_of(before),
+            )
+            found = list(connection.execute(statement).all())
+        yield found
+
+
+def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[Purged]:
+    """Delete deliveries that ended before a time (unix seconds), and the payloads that they leave unused.
+
+    `statuses` are EXHAUSTED, DELIVERED, or both: what is owed is nobody's to delete (ValueError). Yields after each
+    transaction; what is interrupted has deleted whole steps, and goes on when it is called again. The rows also tell a
+    restarted worker what is settled: `before` must be older than the oldest offset that is not committed.
+    """
+    if owed := set(statuses) & set(OPEN):
+        raise ValueError(f"these are owed: {', '.join(sorted(owed))}")
+    for rows in ended_before(engine, statuses, before):
+        yield in_transaction(engine, partial(_purge, rows=rows)) if rows else Purged(0, 0)
+
+
+def purge_replays(engine: Engine, before: float) -> int:
+    """Delete replays that have stored all they found before a time (unix seconds). How many there were."""
+    with engine.begin() as connection:
+        return connection.execute(delete(StoredReplay).where(_finished(before))).rowcount
+
+
+def replays_finished_before(engine: Engine, before: float) -> int:
+    """How many `purge_replays` would delete."""
+    with reading(engine) as connection:
+        return connection.scalar(select(func.count()).select_from(StoredReplay).where(_finished(before))) or 0
 
 
 def counts(engine: Engine, group: str) -> dict[str, int]:
@@ -172,6 +236,20 @@ def counts(engine: Engine, group: str) -> dict[str, int]:
     with reading(engine) as connection:
         found = Counter({row.status: row.number for row in connection.execute(statement)})
     return {status.value: found[status.value] for status in Status}
+
+
+def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
+    deleted = connection.execute(_DELETE_ENDED, [{"b_id": row.id, "b_status": row.status} for row in rows]).rowcount
+    groups = {row.group_id for row in rows}
+    payloads = sum(
+        drop_payloads(connection, group, {record_of(row) for row in rows if row.group_id == group})
+        for group in sorted(groups)
+    )
+    return Purged(deleted, payloads)
+
+
+def _finished(before: float) -> ColumnElement[bool]:
+    return in_utc(StoredReplay.finished_at) < time_of(before)
 
 
 def _changed(*states: Status, **values: object) -> Update:

@@ -18,9 +18,11 @@ from sqlalchemy import Engine
 from sqlglot import exp
 
 from consumer import schema
-from consumer.errors import DatabaseUnavailable
+from consumer.errors import DatabaseUnavailable, WebhooksError
 from models import Base
-from tests.databases import connect_to, database
+from tests.databases import connect_to, database, on_oracle
+from tests.oracle_emulator import OracleEmulator, OracleError
+from tests.processes import PROGRAM, environment
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "oracle+oracledb://scott:tiger@127.0.0.1:1/?service_name=X"
@@ -99,18 +101,35 @@ def differences(engine: Engine) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
 
 
-def test_migrations_make_the_models(empty: Engine) -> None:
-    """The tables that the migrations make are those that the models describe."""
-    schema.upgrade(empty)
-    assert differences(empty) == []
+def test_migrations_make_the_models(engine: Engine) -> None:
+    """The tables that the migrations make are those that the models describe, on each database."""
+    assert not schema.state(engine).behind
+    assert differences(engine) == []
 
 
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
-    assert schema.state(empty)[:2] == (None, "0003")
+    assert schema.state(empty)[:2] == (None, "0004")
     schema.upgrade(empty)
     schema.upgrade(empty)
-    assert schema.state(empty)[:2] == ("0003", "0003")
+    assert schema.state(empty)[:2] == ("0004", "0004")
+
+
+@pytest.mark.parametrize(
+    ("revision", "behind", "said"),
+    [
+        ("0099", False, "revision 0099, which a later version of this program has made"),
+        ("1975ea83b712", True, "alembic_version holds 1975ea83b712, a revision of another program"),
+    ],
+)
+def test_another_history_is_told_from_a_later_one(empty: Engine, revision: str, behind: bool, said: str) -> None:  # noqa: FBT001 (pytest passes it so)
+    """A later version's tables are worked with; another program's `alembic_version` means that ours are not there."""
+    schema.upgrade(empty)
+    with empty.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (revision,))
+    assert schema.state(empty) == (revision, "0004", behind)
+    with pytest.raises(WebhooksError, match=said):
+        schema.upgrade(empty)
 
 
 def test_down_and_up_again(empty: Engine, path: Path) -> None:
@@ -197,6 +216,34 @@ def test_what_a_team_added_to_the_table_stays(empty: Engine, path: Path) -> None
         assert ours.exec_driver_sql("SELECT DISTINCT owner_team FROM webhook_subscriptions").all() == [("core",)]
 
 
+def test_columns_that_may_be_null_are_closed(path: Path, tmp_path: Path) -> None:
+    """They become what the tutorial's are. A row without a url stops the migration in a line; all stays as it was."""
+    tables = []
+    for name, adopted in (("strict.db", TUTORIAL), ("loose.db", TUTORIAL.replace(" NOT NULL", ""))):
+        with sqlite3.connect(tmp_path / name) as connection:
+            connection.execute(adopted.format(more=""))
+        connection.close()
+        assert migrate(tmp_path / name).returncode == 0
+        tables.append(definitions(tmp_path / name))
+    assert tables[0] == tables[1]
+    with sqlite3.connect(path) as connection:
+        connection.execute(TUTORIAL.replace(" NOT NULL", "").format(more=""))
+        connection.execute("INSERT INTO webhook_subscriptions (event_type) VALUES ('user.created')")
+    connection.close()
+    before = definitions(path)
+    refused = migrate(path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines()[-1].startswith("kafka-webhooks: webhook_subscriptions has 1 row(s) without url")
+    assert "Traceback" not in refused.stderr
+    assert definitions(path) == before
+
+
+def migrate(path: Path) -> subprocess.CompletedProcess[str]:
+    variables = environment({"DATABASE_URL": f"sqlite:///{path}"})
+    command = [*PROGRAM, "migrate"]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_a_longer_column_is_not_cut(empty: Engine, path: Path) -> None:
     """A url column that is longer than ours already stays as long as it is."""
     with sqlite3.connect(path) as connection:
@@ -213,7 +260,7 @@ def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> Non
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE webhook_subscriptions (id INTEGER PRIMARY KEY, target VARCHAR(255))")
     connection.close()
-    with pytest.raises(RuntimeError, match="without these columns: created_at, event_type, url"):
+    with pytest.raises(WebhooksError, match="without these columns: created_at, event_type, url"):
         schema.upgrade(empty)
     assert [name for name, _ in definitions(path)] == ["webhook_subscriptions"]
 
@@ -233,6 +280,20 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Engine, path: Path)
     connection.close()
     schema.upgrade(empty)
     assert differences(empty) == []
+
+
+@on_oracle
+def test_on_oracle_a_migration_that_fails_leaves_whole_revisions_noted(emulator: OracleEmulator) -> None:
+    """DDL commits by itself: the state names the last revision that is whole, and what is left is behind."""
+    emulator.add_user("NEW", "secret")
+    engine = connect_to(emulator.url_of("NEW"))
+    emulator.inject("CREATE TABLE webhook_replays", OracleError(1653, "unable to extend table"))
+    with pytest.raises(DatabaseUnavailable, match="ORA-01653"):
+        schema.upgrade(engine)
+    assert schema.state(engine)[::2] == ("0002", True)
+    assert {"webhook_operations", "webhook_deliveries"} <= set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    emulator.drop_user("NEW")
 
 
 def test_two_processes_migrate_at_once(path: Path) -> None:
@@ -264,6 +325,20 @@ def test_sql_for_oracle_needs_no_connection(arguments: tuple[str, str]) -> None:
         assert "RETURNING" not in statement
         if "MODIFY" not in statement:  # sqlglot reads it as a command
             assert not isinstance(sqlglot.parse_one(statement, dialect="oracle"), exp.Command), statement
+
+
+@pytest.mark.parametrize("arguments", [("upgrade", "head"), ("upgrade", "0001:head"), ("downgrade", "head:base")])
+def test_sqlplus_takes_the_script_as_it_is(arguments: tuple[str, str]) -> None:
+    """No variable to ask for, no line that it would cut, end early, continue or take for a command of its own."""
+    script = alembic(*arguments, "--sql", url=ORACLE).stdout
+    assert "&" not in script
+    for statement in statements(script):
+        assert "\n\n" not in statement  # SQLBLANKLINES is off
+        for line in statement.splitlines():
+            assert len(line) < 2500, line
+            assert not line.rstrip().endswith("-"), line
+            assert not line.startswith(("#", "@", ".")), line
+            assert line.isascii(), line
 
 
 def test_sql_for_oracle_starts_after_a_table_that_exists() -> None:

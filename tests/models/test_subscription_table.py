@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, select
+from sqlalchemy import Column, Engine, MetaData, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from models import ParkedDelivery, Subscription, SubscriptionSecret
 from models.base import UtcTimestamp, in_utc
-from tests.databases import ORACLE
+from tests.databases import ORACLE, on_oracle
 
 INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
 
@@ -84,35 +84,53 @@ def test_ids_are_never_used_again(engine: Engine) -> None:
         assert connection.execute(select(Subscription.id)).scalars().all() == [2]
 
 
-@pytest.fixture(scope="module")
-def moments() -> Iterator[tuple[Engine, Table]]:
-    engine = create_engine("sqlite://")
-    table = Table("moments", MetaData(), Column("at", UtcTimestamp))
+@pytest.fixture
+def moments(engine: Engine) -> Iterator[tuple[Engine, Table]]:
+    table = Table("moments", MetaData(), Column("moment", UtcTimestamp))
     table.create(engine)
     yield engine, table
-    engine.dispose()
+    table.drop(engine)
 
 
 ZONES = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.datetimes(datetime(1971, 1, 2), datetime(9998, 12, 30), timezones=ZONES))  # noqa: DTZ001 (the strategy adds zones)
 def test_an_instant_comes_back_as_it_went(moments: tuple[Engine, Table], at: datetime) -> None:
     """Whatever zone a datetime is in, the same instant is read back, in UTC, to the microsecond."""
     engine, table = moments
     with engine.connect() as connection:
-        connection.execute(insert(table), {"at": at})
-        read = connection.execute(select(table.c.at)).scalar_one()
+        connection.execute(insert(table), {"moment": at})
+        read = connection.execute(select(table.c.moment)).scalar_one()
         connection.rollback()
     assert read == at
     assert read.tzinfo is UTC
+
+
+@on_oracle
+@pytest.mark.parametrize("zone", ["+05:30", "-08:00", "+00:00"])
+def test_a_row_of_a_session_elsewhere_is_read_as_its_instant(engine: Engine, zone: str) -> None:
+    """SQL*Plus works in the zone of its user: CURRENT_TIMESTAMP has that zone, which the driver would drop."""
+    made = datetime.now(UTC)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER SESSION SET TIME_ZONE = '{zone}'")
+        connection.exec_driver_sql(INSERT)
+        connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'plain')")
+        connection.exec_driver_sql("ALTER SESSION SET TIME_ZONE = '+00:00'")
+    with engine.connect() as connection:
+        read = connection.scalars(select(SubscriptionSecret.created_at)).one()
+        soon = SubscriptionSecret.created_at < made + timedelta(minutes=1)
+        assert connection.scalars(select(SubscriptionSecret.id).where(in_utc(SubscriptionSecret.created_at) > made))
+        assert connection.scalars(select(SubscriptionSecret.id).where(soon)).all() == [1]
+    assert abs(read - made) < timedelta(minutes=1)
 
 
 def test_a_naive_datetime_is_refused(moments: tuple[Engine, Table]) -> None:
     """Nobody can tell which instant it is: an error, not a guess."""
     engine, table = moments
     with engine.connect() as connection, pytest.raises(Exception, match="naive datetime"):
-        connection.execute(insert(table), {"at": datetime(2026, 1, 1)})  # noqa: DTZ001 (what is refused)
+        connection.execute(insert(table), {"moment": datetime(2026, 1, 1)})  # noqa: DTZ001 (what is refused)
 
 
 def test_oracle_selects_and_sorts_instants() -> None:

@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import signal
+import sys
 
-from tests.oracle_emulator import PROFILES, OracleEmulator
+from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable
 
 
 def main() -> None:
@@ -19,7 +20,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell started this in the background
         signal.signal(number, signal.default_int_handler)
     users = {chosen.user: chosen.password}
-    with OracleEmulator(PROFILES[chosen.profile], users=users, service=chosen.service, port=chosen.port) as oracle:
+    try:
+        emulator = OracleEmulator(PROFILES[chosen.profile], users=users, service=chosen.service, port=chosen.port)
+    except OracleEmulatorUnavailable as error:
+        sys.exit(f"no emulated Oracle here: {error}")
+    with emulator as oracle:
         print(f"{oracle.dsn}  {oracle.url}  (Ctrl-C to stop)", flush=True)  # noqa: T201 (a program)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

@@ -183,18 +183,17 @@ def _piggyback(session: Session, function: int, reader: Reader) -> None:
     elif function == SESSION_STATE:
         reader.number()
     elif function == END_TO_END:  # names that a client gives itself
-        _skip_names(reader)
+        _read_names(session, reader)
     else:
         raise Disconnect(f"a piggyback {function}")
 
 
-def _skip_names(reader: Reader) -> None:
+def _read_names(session: Session, reader: Reader) -> None:
     reader.skip("bbn")
     lengths = []
     for unused in ("", "", "bnbn", "bnbn", ""):
         reader.byte()
         lengths.append(reader.number())
         reader.skip(unused)
-    for length in lengths:
-        if length:
-            reader.value()
+    names = [(reader.value() or b"").decode() if length else "" for length in lengths]
+    session.module = names[1] or session.module

@@ -92,7 +92,7 @@ class Connection:
     def __init__(self, database: Database, connection: Java, schema: str) -> None:
         self.database = database
         self._connection = connection
-        self._schema = schema
+        self._user = self._schema = schema
         self._running: Java | None = None
         self._cancelled = False
         connection.setAutoCommit(False)
@@ -149,7 +149,7 @@ class Connection:
 
     def prepare(self, sql: str) -> Java:
         """A statement for `execute`."""
-        return self._translating(lambda: self._connection.prepareStatement(dictionary.qualified(sql)))
+        return self._translating(lambda: self._connection.prepareStatement(dictionary.qualified(sql, self._user)))
 
     def execute(self, prepared: Java, binds: Sequence[Value], lock_wait: float) -> Done:
         """Run it. It waits `lock_wait` seconds for a lock, or until the call is cancelled (ORA-01013)."""

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 from tests.oracle_emulator.conversation import Conversation
 from tests.oracle_emulator.database import Database
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.instance import Call, Drop, Failure, Fault, Instance, Matches, pattern
+from tests.oracle_emulator.instance import Call, Client, Drop, Failure, Fault, Instance, Matches, pattern
 from tests.oracle_emulator.packets import Channel
 from tests.oracle_emulator.profiles import PROFILE_19C, Profile
 from tests.oracle_emulator.session import Session
@@ -48,21 +48,20 @@ class OracleEmulator:
         self._instance = Instance(self._database, profile, service)
         self._sessions: dict[Session, Thread] = {}
         self._lock = Lock()
+        self._numbers = count(_FIRST_SESSION)
         self._listener = socket.create_server((self.host, port))
         self.port: int = self._listener.getsockname()[1]
         for user, password in (users or {"webhooks": "secret"}).items():
             self.add_user(user, password)
 
     def __enter__(self) -> Self:
-        Thread(target=self._listen, daemon=True, name="oracle-emulator-listener").start()
+        self._start_listening()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
+        self.close_listener()
         self.kill_sessions()
         with self._lock:
             threads = list(self._sessions.values())
@@ -114,6 +113,13 @@ class OracleEmulator:
         return self._instance.calls
 
     @property
+    def clients(self) -> list[Client]:
+        """Who is logged in."""
+        with self._lock:
+            sessions = [session for session in self._sessions if session.logged_in]
+        return [Client(session.number, session.user, session.program, session.module) for session in sessions]
+
+    @property
     def failures(self) -> list[Failure]:
         """What the emulator could not do since `forget`: a test that leaves some here proves nothing."""
         return self._instance.failures
@@ -139,10 +145,28 @@ class OracleEmulator:
         for session in chosen:
             session.channel.kill()
 
-    def _listen(self) -> None:
-        for number in count(_FIRST_SESSION):
+    def close_listener(self) -> None:
+        """Nobody can connect any more; sessions go on."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+
+    def open_listener(self) -> None:
+        """Listen again, on the same port."""
+        self._listener = socket.create_server((self.host, self.port))
+        self._start_listening()
+
+    def set_password(self, user: str, password: str) -> None:
+        """As a DBA does: sessions go on, and new ones need it."""
+        self._instance.passwords[user.upper()] = password
+
+    def _start_listening(self) -> None:
+        Thread(target=self._listen, args=(self._listener,), daemon=True, name="oracle-emulator-listener").start()
+
+    def _listen(self, listener: socket.socket) -> None:
+        for number in self._numbers:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -47,7 +47,7 @@ def execute(session: Session, reader: Reader, writer: Writer) -> None:
     if refusal:
         raise refusal
     counts = bool(settings[9] & _COUNT_EACH)
-    _run(session, writer, cursor, rows_of_binds, fetch=rows, options=options, counts=counts)
+    _run(session, writer, cursor, rows_of_binds, fetch=rows, options=options, counts=counts, parsed=sql is not None)
 
 
 def execute_again(session: Session, reader: Reader, writer: Writer) -> None:
@@ -113,13 +113,14 @@ def _run(
     options: int,
     counts: bool = False,
     describe: bool = True,
+    parsed: bool = False,
 ) -> None:
     statement, executes = cursor.statement, options & queries.EXECUTE
     session.sql = statement.sql
     fault = None
     if executes:
         received = [[row.get(position) for position in statement.in_binds] for row in rows]
-        call = Call(session.number, session.user, statement.sql, received)
+        call = Call(session.number, session.user, statement.sql, received, parsed)
         fault = session.fault(call)
         session.instance.calls.append(call)
     if statement.kind == "query":

@@ -19,13 +19,24 @@ Drop: TypeAlias = Literal["", "before", "after"]
 class Call(NamedTuple):
     """A statement that a session ran: Oracle's text, and its binds as they were received, a row for each execution.
 
-    What goes without a statement has a text too: COMMIT, ROLLBACK, PING, CONNECT.
+    What goes without a statement has a text too: COMMIT, ROLLBACK, PING, CONNECT. `parsed`: the client sent the text;
+    if not, it named a cursor that was open.
     """
 
     session: int
     user: str
     sql: str
     rows: Sequence[Sequence[Value]] = ()
+    parsed: bool = True
+
+
+class Client(NamedTuple):
+    """What a session's client says of itself: what V$SESSION shows a DBA."""
+
+    session: int
+    user: str
+    program: str
+    module: str
 
 
 Matches: TypeAlias = Callable[[Call], bool]

@@ -71,7 +71,8 @@ class Login:
 
     def challenge(self, reader: Reader, writer: Writer) -> None:
         """The first half: who it is. An unknown user gets a challenge like any other."""
-        name, _ = _read_pairs(reader)
+        name, given = _read_pairs(reader)
+        self._session.program = given.get("AUTH_PROGRAM_NM", "")
         self._user = name.strip('"') if name.startswith('"') else name.upper()
         instance = self._session.instance
         key = _verifier(instance.passwords.get(self._user, secrets.token_hex(8)), instance.salt)
@@ -155,6 +156,8 @@ def alter_session(session: Session, sql: str) -> None:
     if found := _ISOLATION.search(sql):
         session.connection.command(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {found[1]}")
     if found := _SCHEMA.search(sql):
+        if found[1].upper() not in session.instance.passwords:
+            raise OracleError(1435, "user does not exist")
         session.connection.set_schema(found[1].upper())
 
 

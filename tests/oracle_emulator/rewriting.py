@@ -24,6 +24,10 @@ _DDL = tuple(
         (r"\b(?:INTEGER|SMALLINT|INT)\b(?!\s*\()", "BIGINT"),  # NUMBER(38) in Oracle
         (r"\s+ON\s+COMMIT\s+PRESERVE\s+ROWS\b", ""),
         (r"\bNOORDER\b|\bPURGE\b", ""),
+        (
+            r"\bMODIFY\s*\((\w+)\s+GENERATED\s+BY\s+DEFAULT\s+AS\s+IDENTITY\s*\(START\s+WITH\s+(\d+)\)\)",
+            r"ALTER COLUMN \1 RESTART WITH \2",
+        ),
     )
 )
 _INDEX = re.compile(r"(CREATE\s+(?:UNIQUE\s+)?INDEX)\s+(\S+)\s+ON\s+(\S+)\s*\((.*)\)\s*$", re.IGNORECASE | re.DOTALL)

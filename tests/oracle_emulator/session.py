@@ -61,6 +61,7 @@ class Session:
         self.profile = instance.profile
         self.field_version = instance.profile.field_version
         self.user = ""
+        self.program = self.module = ""
         self.sql = ""  # that it was asked for last
         self.in_transaction = False
         self.calls = 0

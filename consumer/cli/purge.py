@@ -1,0 +1,112 @@
+"""`kafka-webhooks deliveries purge`."""
+
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Engine
+
+    from models import Status
+
+_LEAST_AGE = 86_400.0  # seconds: a younger row may still be the only one to know that its delivery is settled
+_MOST_COUNTED = 10_000  # above it a number says no more than "many"
+
+
+class Ended(StrEnum):
+    """The states in which nobody is owed anything."""
+
+    EXHAUSTED = "exhausted"
+    DELIVERED = "delivered"
+
+
+def purge(
+    *,
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="What ended before: an age such as 30d, or a time: 2026-07-28.")
+    ],
+    status: Annotated[
+        list[Ended] | None,
+        typer.Option("--status", metavar="STATUS", help="exhausted (without this option) or delivered; or both."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
+) -> None:
+    """Delete old deliveries that were given up.
+
+    With the events that no other delivery needs, and the replays that ended before that time. Of all consumer groups.
+    What is parked, blocked or held is owed to somebody, and never deleted. Workers delete what they have delivered
+    themselves; --status delivered is for what a group without workers has left.
+
+    A thousand rows at most in each transaction, beside running workers. Ctrl-C and SIGTERM end it behind the ones under
+    way.
+
+    A row that is deleted cannot be sent again. It also tells a restarted worker that the delivery is settled: keep a
+    month, and no less than the longest time that a partition's offset was held.
+
+    \b
+    Examples:
+      kafka-webhooks deliveries purge --older-than 30d --dry-run
+      kafka-webhooks deliveries purge --older-than 30d --yes
+    """
+    from consumer.cli.console import confirm, moment, number, open_database, print_json, time_text
+    from consumer.ledger import upkeep
+    from models import Status
+
+    now = time.time()
+    before = moment(older_than, now, "--older-than")
+    if before > now - _LEAST_AGE:
+        raise typer.BadParameter(
+            "a day at least: a younger row may be all that tells a restarted worker what is settled",
+            param_hint="--older-than",
+        )
+    statuses = [Status(each.value) for each in status or [Ended.EXHAUSTED]]
+    engine, when = open_database(), time_text(before)
+    if dry_run:
+        counts = {
+            "deliveries": sum(len(rows) for rows in upkeep.ended_before(engine, statuses, before)),
+            "replays": upkeep.replays_finished_before(engine, before),
+        }
+    else:
+        total = _count(engine, statuses, before)
+        replays = upkeep.replays_finished_before(engine, before)
+        many = f"{total:,} or more deliveries" if total >= _MOST_COUNTED else number(total, "delivery")
+        if total or replays:
+            confirm(f"Delete {many} and {number(replays, 'replay')} that ended before {when}?", yes=yes)
+        counts = _delete(engine, statuses, before, total)
+    if as_json:
+        print_json({"before": when, **counts})
+        return
+    nouns = {"deliveries": "delivery", "payloads": "payload", "replays": "replay"}
+    *others, last = (number(count, nouns[name]) for name, count in counts.items())
+    typer.echo(f"{', '.join(others)} and {last} {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _count(engine: "Engine", statuses: "Collection[Status]", before: float) -> int:
+    """How many deliveries there are, counted to `_MOST_COUNTED` and not further."""
+    from consumer.ledger.upkeep import ended_before
+
+    total = 0
+    for rows in ended_before(engine, statuses, before):
+        total += len(rows)
+        if total >= _MOST_COUNTED:
+            break
+    return total
+
+
+def _delete(engine: "Engine", statuses: "Collection[Status]", before: float, total: int) -> dict[str, int]:
+    from consumer.cli.console import progress_bar, until_signal
+    from consumer.ledger import upkeep
+
+    deliveries = payloads = 0
+    batches = upkeep.purge(engine, statuses, before)
+    with progress_bar(total if total < _MOST_COUNTED else None) as draw:
+        for batch in until_signal(batches, "what is left is as it was; the same command goes on with it"):
+            deliveries, payloads = deliveries + batch.deliveries, payloads + batch.payloads
+            draw(deliveries, f"{deliveries:,} deleted")
+    return {"deliveries": deliveries, "payloads": payloads, "replays": upkeep.purge_replays(engine, before)}

@@ -1,0 +1,114 @@
+"""What each database account of the documentation does, and what it is granted there."""
+
+import re
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+
+from consumer import schema
+from consumer.event import Event, RecordId
+from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
+from consumer.ledger.deliveries import Selection
+from consumer.ledger.heads import Want
+from consumer.ledger.replays import Span
+from consumer.ledger.rows import AttemptResult, NewDelivery, Operation, Pair, order_key
+from consumer.matching import subscriptions
+from consumer.matching.catalog import find_endpoints
+from models import Status
+from tests.documentation import BLOCKS
+
+URL = "https://a.example"
+Begin = Callable[[], object]  # told when what is prepared by somebody else is there
+
+
+def granted(account: str) -> set[tuple[str, str]]:
+    """Privileges and tables, as the documentation grants them."""
+    blocks = "".join(block.text for block in BLOCKS if block.info == "sql oracle")
+    return {
+        (action, table)
+        for actions, table in re.findall(rf"GRANT ([A-Z, ]+) ON (\w+) TO {account};", blocks)
+        for action in actions.split(", ")
+    }
+
+
+def as_worker(engine: Engine, begin: Begin) -> None:
+    """All that a worker asks of the database."""
+    subscriptions.add(engine, URL, "t")
+    begin()
+    schema.state(engine)
+    find_endpoints(engine, ["t"], (b"key",), str.encode)
+    stored, now = _event(None), float(int(time.time()))
+    pair = Pair(1, "t", 0, order_key(b"k"))
+    store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
+    assert heads.walk(engine, "g", [("t", 0)], None).heads
+    wants = [Want(("t", 0, 1), 1, frozenset())]
+    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=str.encode).rows
+    due.settled_keys(engine, "g", "t", 0, 0)
+    due.open_pairs(engine, "g", "t", 0, 1)
+    due.open_topics(engine, "g")
+    upkeep.failing(engine, 1, now)
+    upkeep.recovered(engine, "g", 1, Operation("a", "1", {}))
+    upkeep.disable(engine, "g", 1, "gone", Operation("a", "2", {}))
+    upkeep.reconcile(engine, now)
+    ordering.mend(engine, "g", "t", 0, now)
+    store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
+    assert upkeep.prune(engine, "g", "t", 0, 2) == 1
+    upkeep.counts(engine, "g")
+    operations.expire(engine, "g", now - 1000)
+    operations.forget(engine, [number for number, _, _ in operations.pending(engine, "g", 2)])
+
+
+def as_administrator(engine: Engine, begin: Begin) -> None:
+    """All that the API and `subscriptions` ask."""
+    begin()
+    subscriptions.add(engine, URL, "t")
+    subscriptions.list_all(engine)
+    subscriptions.get(engine, 1)
+    tallies.of_subscription(engine, 1)
+    subscriptions.set_enabled(engine, 1, enabled=False)
+    subscriptions.remove(engine, 1)
+
+
+def as_operator(engine: Engine, begin: Begin) -> None:
+    """All that `deliveries` and `replay` ask."""
+    subscriptions.add(engine, URL, "t")
+    begin()
+    subscriptions.get(engine, 1)
+    now = float(int(time.time()))
+    number = replays.create(engine, "g", 1, 0.0, now, None, 1.0, [Span("t", 0, 1, 2)])
+    assert replays.load(engine, number)
+    row = NewDelivery(_event(b"k"), 1, URL, 0, "parked", now, replay=number)
+    replays.advance(engine, number, "g", [row], {("t", 0): 2}, 1, now)
+    replays.finish(engine, number, now)
+    assert tallies.of_replay(engine, 1, number, 1)
+    assert tallies.next_of_replay(engine, 1, number)
+    (found,) = deliveries.find(engine, limit=2)
+    assert deliveries.detail(engine, found.id)
+    assert [each.ids for each in deliveries.redeliver(engine, Selection(ids=[found.id]), now)]
+    assert deliveries.progress(engine, [found.id])
+    tallies.next_of(engine, [found.id])
+    assert [each.moved for each in deliveries.adopt(engine, "g", "h", now)] == [1]
+
+
+def as_keeper(engine: Engine, begin: Begin) -> None:
+    """All that `deliveries purge` asks."""
+    subscriptions.add(engine, URL, "t")
+    store.park(engine, "g", [NewDelivery(_event(None), 1, URL, 1, "exhausted", None)], 1000.0)
+    begin()
+    assert [len(rows) for rows in upkeep.ended_before(engine, [Status.EXHAUSTED], 2000.0)] == [1]
+    assert list(upkeep.purge(engine, [Status.EXHAUSTED], 2000.0)) == [(1, 1)]
+    upkeep.replays_finished_before(engine, 2000.0)
+    upkeep.purge_replays(engine, 2000.0)
+
+
+ACCOUNTS: dict[str, Callable[[Engine, Begin], None]] = {
+    "webhooks_service": as_worker,
+    "webhooks_admin": as_administrator,
+    "webhooks_operator": as_operator,
+    "webhooks_keeper": as_keeper,
+}
+
+
+def _event(key: bytes | None) -> Event:
+    return Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", key, None)

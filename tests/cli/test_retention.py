@@ -1,0 +1,135 @@
+"""`deliveries purge`: what it takes and refuses, what it says, and how it is interrupted."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import pytest
+import typer
+from sqlalchemy import Engine
+
+from consumer.cli.purge import Ended, purge
+from consumer.event import Event, RecordId
+from consumer.ledger import replays, store, upkeep
+from consumer.ledger.columns import OPEN
+from consumer.ledger.rows import Failure, NewDelivery
+from consumer.matching import subscriptions
+from models import Status
+from tests.databases import url_of
+from tests.ledger.rows_kit import query
+from tests.processes import Command
+
+URL = "https://example.com/hook"
+DAY = 86_400.0
+
+
+@pytest.fixture
+def database(engine: Engine) -> dict[str, str]:
+    """Settings of a command."""
+    return filled(engine)
+
+
+def filled(engine: Engine) -> dict[str, str]:
+    """A subscription with five deliveries given up 40 days ago, two of today, and a replay of then."""
+    subscriptions.add(engine, URL, "a")
+    keep(engine, range(5), time.time() - 40 * DAY)
+    keep(engine, range(5, 7), time.time())
+    old = replays.create(engine, "webhooks", 1, 0.0, 1.0, None, 1.0, [])
+    replays.finish(engine, old, time.time() - 40 * DAY)
+    return {"DATABASE_URL": url_of(engine)}
+
+
+def keep(engine: Engine, offsets: Sequence[int], at: float) -> None:
+    failure = Failure("status 503", 503, None, at)
+    events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in offsets]
+    rows = [NewDelivery(event, 1, URL, 1, "exhausted", None, failure, failure) for event in events]
+    store.park(engine, "webhooks", rows, at)
+
+
+def left(engine: Engine) -> tuple[int, int, int]:
+    """Deliveries, payloads, replays."""
+    tables = ("webhook_deliveries", "webhook_payloads", "webhook_replays")
+    deliveries, payloads, replays = (query(engine, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables)  # noqa: S608 (names above)
+    return deliveries, payloads, replays
+
+
+def test_the_states_are_those_that_nobody_is_owed() -> None:
+    """The command line knows each, without the models' imports, and none of the others."""
+    assert {state.value for state in Ended} == {status.value for status in Status} - {status.value for status in OPEN}
+
+
+def test_it_counts_deletes_and_tells(command: Command, database: dict[str, str], engine: Engine) -> None:
+    """First what would go, then what went; a second time there is nothing, and nobody is asked."""
+    words = ("deliveries", "purge", "--older-than", "30d")
+    counted = command(*words, "--dry-run", **database)
+    assert (counted.returncode, counted.stdout) == (0, "5 deliveries and 1 replay would be deleted\n")
+    as_json = json.loads(command(*words, "--dry-run", "--json", **database).stdout)
+    before = datetime.fromisoformat(as_json.pop("before"))
+    assert abs((datetime.now(UTC) - before).total_seconds() - 30 * DAY) < 120
+    assert as_json == {"deliveries": 5, "replays": 1}
+    assert left(engine) == (7, 7, 1)
+    done = command(*words, "--yes", **database)
+    assert (done.returncode, done.stdout) == (0, "5 deliveries, 5 payloads and 1 replay deleted\n")
+    assert left(engine) == (2, 2, 0)
+    again = json.loads(command(*words, "--json", **database).stdout)
+    assert {name: again[name] for name in ("deliveries", "payloads", "replays")} == dict.fromkeys(
+        ("deliveries", "payloads", "replays"), 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--older-than", "30d"), "Delete 5 deliveries and 1 replay that ended before"),
+        (("--older-than", "1h", "--yes"), "a day at least"),
+        (("--older-than", "soon", "--yes"), "neither a time"),
+        (("--older-than", "30d", "--status", "parked", "--yes"), "'parked' is not one of"),
+        (("--older-than", "30d", "--status", "held", "--yes"), "'held' is not one of"),
+        (("--older-than", "30d", "--status", "blocked", "--yes"), "'blocked' is not one of"),
+        (("--yes",), "--older-than"),
+    ],
+)
+def test_what_it_refuses_is_2_and_deletes_nothing(
+    command: Command, sqlite_engine: Engine, options: Sequence[str], said: str
+) -> None:
+    """Nobody to ask, a time too near, a state in which somebody is owed something; no database is asked of it."""
+    refused = command("deliveries", "purge", *options, **filled(sqlite_engine))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert said in refused.stderr
+    assert left(sqlite_engine) == (7, 7, 1)
+
+
+@pytest.fixture
+def _survived() -> Iterator[None]:
+    """A signal that the command does not take does not end the tests."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_survived")
+def test_a_signal_ends_it_behind_the_step_under_way(
+    engine: Engine, database: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a word on the rest, which the same command deletes."""
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    monkeypatch.setenv("DATABASE_URL", database["DATABASE_URL"])
+    whole = upkeep.purge
+
+    def interrupted(*arguments: object) -> Iterator[upkeep.Purged]:
+        for step in whole(*arguments):  # type: ignore[arg-type]  # passed on
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield step
+
+    monkeypatch.setattr(upkeep, "purge", interrupted)
+    with pytest.raises(typer.Exit) as ended:
+        purge(older_than="30d", yes=True)
+    assert ended.value.exit_code == 0
+    assert "stopped; what is left is as it was; the same command goes on with it" in capsys.readouterr().err
+    assert left(engine) == (5, 5, 1)
+    monkeypatch.setattr(upkeep, "purge", whole)
+    purge(older_than="30d", yes=True)
+    assert capsys.readouterr().out == "3 deliveries, 3 payloads and 1 replay deleted\n"

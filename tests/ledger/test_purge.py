@@ -1,0 +1,187 @@
+"""Old deliveries that nobody is owed are deleted, with what only they needed; on each database."""
+
+from collections.abc import Iterable
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import deliveries, replays, store, upkeep
+from consumer.ledger.deliveries import Selection
+from consumer.ledger.upkeep import Purged
+from consumer.matching import subscriptions
+from models import Status
+from tests.databases import on_oracle
+from tests.ledger.rows_kit import (
+    BOOM,
+    GROUP,
+    URL,
+    losing_the_answer,
+    make_event,
+    parked,
+    plans,
+    query,
+    run,
+    states,
+)
+from tests.oracle_emulator import OracleEmulator, OracleError
+
+OLD, CUT, NEW = 1000.0, 2000.0, 3000.0
+ENDED = [Status.EXHAUSTED]
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    return subscriptions.add(engine, URL, "user.created")
+
+
+def keep(
+    engine: Engine, sub: int, offsets: range, status: str = "exhausted", at: float = OLD, group: str = GROUP
+) -> None:
+    """Rows in this state, changed last at that time."""
+    rows = [parked(make_event(offset), sub) for offset in offsets]
+    if status == "exhausted":
+        rows = [row._replace(status="exhausted", next_attempt_at=None, last=BOOM) for row in rows]
+    store.park(engine, group, rows, at)
+    if status not in {"parked", "exhausted"}:
+        run(
+            engine,
+            "UPDATE webhook_deliveries SET status = :status WHERE record_offset >= :first AND record_offset < :stop",
+            status=status,
+            first=offsets.start,
+            stop=offsets.stop,
+        )
+
+
+def total(steps: Iterable[Purged]) -> tuple[int, int]:
+    """Deliveries and payloads, of all steps."""
+    done = list(steps)
+    return sum(step.deliveries for step in done), sum(step.payloads for step in done)
+
+
+def payloads(engine: Engine) -> list[int]:
+    return [row[0] for row in query(engine, "SELECT record_offset FROM webhook_payloads ORDER BY record_offset")]
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few rows are several steps."""
+    monkeypatch.setattr(upkeep, "BATCH", 4)
+
+
+def test_only_what_ended_long_ago_goes(engine: Engine, sub: int) -> None:
+    """What is owed stays, however old; so does what was given up lately. Delivered rows go where that is asked for."""
+    for number, status in enumerate(Status):
+        keep(engine, sub, range(number * 10, number * 10 + 3), status)
+    keep(engine, sub, range(90, 93), at=NEW)
+    assert sum(len(rows) for rows in upkeep.ended_before(engine, ENDED, CUT)) == 3
+    assert len(states(engine)) == 18
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (3, 3)
+    left = states(engine)
+    assert {status for offset, status in left.items() if offset < 90} == {"parked", "blocked", "held", "delivered"}
+    assert [left[offset] for offset in range(90, 93)] == ["exhausted"] * 3
+    assert payloads(engine) == sorted(left)
+    assert total(upkeep.purge(engine, [Status.EXHAUSTED, Status.DELIVERED], CUT)) == (3, 3)
+    assert {status for offset, status in states(engine).items() if offset < 90} == {"parked", "blocked", "held"}
+
+
+@pytest.mark.parametrize("status", ["parked", "blocked", "held"])
+def test_what_is_owed_is_refused(engine: Engine, sub: int, status: str) -> None:
+    """By the function itself, whoever calls it."""
+    keep(engine, sub, range(2), status)
+    with pytest.raises(ValueError, match=status):
+        list(upkeep.purge(engine, [Status.EXHAUSTED, Status(status)], CUT))
+    assert len(states(engine)) == 2
+
+
+def test_a_payload_that_another_row_needs_stays(engine: Engine, sub: int) -> None:
+    """Also another group's: it has its own. The payload goes with the last row."""
+    other = subscriptions.add(engine, URL, "user.created")
+    keep(engine, sub, range(2))
+    store.park(engine, GROUP, [parked(make_event(0), other)], OLD)
+    keep(engine, sub, range(2), group="another")
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (4, 3)
+    assert query(engine, "SELECT group_id, record_offset FROM webhook_payloads") == [(GROUP, 0)]
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (1, 1)
+    assert payloads(engine) == []
+
+
+def test_each_step_is_whole_and_the_rest_can_follow(engine: Engine, sub: int) -> None:
+    """An interruption leaves no row without its payload and none half deleted; a second run does the rest."""
+    keep(engine, sub, range(10))
+    keep(engine, sub, range(10, 12), at=NEW)
+    steps = upkeep.purge(engine, ENDED, CUT)
+    assert next(steps) == (4, 4)
+    assert sorted(states(engine)) == payloads(engine) == list(range(4, 12))
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (6, 6)
+    assert sorted(states(engine)) == payloads(engine) == [10, 11]
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (0, 0)
+
+
+def test_a_commit_whose_answer_is_lost_can_be_repeated(engine: Engine, sub: int) -> None:
+    """What is gone is gone, and nothing else goes for it."""
+    keep(engine, sub, range(3))
+    keep(engine, sub, range(5, 7), "parked")
+    losing_the_answer(engine, lambda: list(upkeep.purge(engine, ENDED, CUT)))
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (0, 0)
+    assert sorted(states(engine)) == payloads(engine) == [5, 6]
+
+
+def test_a_row_that_is_owed_again_meanwhile_stays(engine: Engine, sub: int) -> None:
+    """Between the reading of a step and its deletion somebody has redelivered one: it is sent, so it is kept."""
+    keep(engine, sub, range(3))
+    (rows,) = upkeep.ended_before(engine, ENDED, CUT)
+    assert [each.ids for each in deliveries.redeliver(engine, Selection(ids=[rows[1].id]), NEW)]
+    with engine.begin() as connection:
+        assert upkeep._purge(connection, rows=rows) == (2, 2)
+    assert states(engine) == {1: "parked"}
+    assert payloads(engine) == [1]
+
+
+@on_oracle
+def test_a_payload_that_a_worker_takes_up_meanwhile_is_refused(
+    engine: Engine, emulator: OracleEmulator, sub: int
+) -> None:
+    """The foreign key answers ORA-02292, where a delivery of it was stored in between: the step begins again."""
+    keep(engine, sub, range(2))
+    emulator.inject("^DELETE FROM webhook_payloads", OracleError(2292, "integrity constraint violated - child record"))
+    assert total(upkeep.purge(engine, ENDED, CUT)) == (2, 2)
+    assert len([call for call in emulator.calls if call.sql.startswith("DELETE FROM webhook_payloads")]) == 1
+    assert payloads(engine) == []
+
+
+def test_a_step_reads_no_more_than_its_ids(sqlite_engine: Engine) -> None:
+    """By the primary key alone, from where the last step ended: a million rows that stay cost no long statement.
+
+    On SQLite, whose plans can be read.
+    """
+    sub = subscriptions.add(sqlite_engine, URL, "user.created")
+    keep(sqlite_engine, sub, range(12))
+    found = plans(sqlite_engine, lambda: list(upkeep.purge(sqlite_engine, ENDED, CUT)))
+    read = [plan for sql, plan in found if "FROM webhook_deliveries" in sql.partition("WHERE")[0]]
+    assert len(read) > 6
+    assert all(
+        "INTEGER PRIMARY KEY" in plan or "COVERING INDEX" in plan or plan == "SEARCH webhook_deliveries"
+        for plan in read
+    ), read
+
+
+def test_gaps_between_ids_are_jumped_over(engine: Engine, sub: int) -> None:
+    """Ids are never used again: where millions are gone, there are no steps for them."""
+    keep(engine, sub, range(2))
+    run(engine, "UPDATE webhook_deliveries SET id = id + 1000000 WHERE record_offset = 1")
+    assert [len(rows) for rows in upkeep.ended_before(engine, ENDED, CUT)] == [1, 1]
+
+
+def test_old_replays_go(engine: Engine, sub: int) -> None:
+    """Those that have ended before; one that can be resumed stays, however old."""
+
+    def begin() -> int:
+        return replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [])
+
+    for at in (OLD, OLD, NEW):
+        replays.finish(engine, begin(), at)
+    open_one = begin()
+    assert upkeep.replays_finished_before(engine, CUT) == 2
+    assert upkeep.purge_replays(engine, CUT) == 2
+    assert [row[0] for row in query(engine, "SELECT id FROM webhook_replays ORDER BY id")] == [open_one - 1, open_one]
