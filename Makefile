@@ -7,16 +7,25 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint format bench run requirements clean
+.PHONY: help demo test test-oracle chaos lint format sql bench run requirements clean
 
 help: ## these lines
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute
+ifeq ($(DATABASE),oracle)
+demo: $(VENV)/development
+	@$(BIN)/python -m tests.oracle_demo
+else
+demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute; DATABASE=oracle: an emulated one (java 17 and maven)
 	@$(BIN)/kafka-webhooks demo
+endif
 
 test: $(VENV)/development ## all tests; those that need a real Kafka start one (java 17 and maven), or are skipped visibly
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
+	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
+	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
 chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED)
 	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_chaos_long.py $(PYTEST)
@@ -31,11 +40,16 @@ format: $(VENV)/development ## what a linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/development ## throughput, latency, ten thousand in flight, and good receivers beside bad ones (needs Go)
+sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 17 and maven)
+	$(BIN)/python -m tests.golden_statements
+
+bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers (needs Go); look-ups and parking on SQLite
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.in_flight
 	$(BIN)/python -m benchmarks.isolation
+	$(BIN)/python -m benchmarks.lookups
+	$(BIN)/python -m benchmarks.parking
 
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run

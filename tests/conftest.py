@@ -14,7 +14,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from hypothesis import settings
 
-from tests.databases import engine, new_engine  # noqa: F401 (fixtures)
+from tests import oracle_databases
+from tests.databases import (  # noqa: F401 (fixtures)
+    emulated_oracles,
+    emulator,
+    engine,
+    new_engine,
+    new_sqlite_engine,
+    real_oracle,
+    sqlite_engine,
+)
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 
 # No time limit for an example: a loaded machine is no failure. In CI the same examples each time, so that a change that
@@ -88,8 +97,7 @@ def mock_kafka() -> Iterator[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it loudly when tests against the real Kafka did not run."""
-    for reason in _missing:
-        terminalreporter.write_line(
-            f"!!! every test that needs a real Kafka was SKIPPED: {reason}", red=True, bold=True
-        )
+    """Say it loudly when tests against the real Kafka, or against Oracle, did not run."""
+    for what, reasons in (("a real Kafka", _missing), ("an emulated Oracle", oracle_databases.missing)):
+        for reason in dict.fromkeys(reasons):
+            terminalreporter.write_line(f"!!! every test that needs {what} was SKIPPED: {reason}", red=True, bold=True)

@@ -1,7 +1,13 @@
-"""Fixtures: a migrated database for each test that asks for one. `conftest.py` imports them."""
+"""Fixtures: a migrated database for each test that asks for one. `conftest.py` imports them.
 
+`engine` and `new_engine` run a test on SQLite and on an emulated Oracle, as 19c and as 23ai; with ORACLE_URL on that
+database alone. `sqlite_engine` and `new_sqlite_engine` are for what only a file can show; say why where they are used.
+"""
+
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +19,14 @@ from sqlalchemy import ClauseElement, Connection, Engine, event, make_url
 from consumer import schema
 from consumer.database import create_engine
 from consumer.settings import DatabaseSettings
+from tests.oracle_databases import EmulatedOracles, RealOracle
+from tests.oracle_emulator import PROFILES, OracleEmulator
+
+REAL = os.environ.get("ORACLE_URL", "")
+ORACLES = [pytest.param(name, marks=pytest.mark.oracle) for name in (["oracle"] if REAL else PROFILES)]
+DATABASES = ORACLES if REAL else ["sqlite", *ORACLES]
+# For what SQLite has nothing of. A test that injects faults asks for `emulator`: a real server takes none.
+on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
 
 ORACLE = make_url("oracle+oracledb://").get_dialect()()  # as it compiles without a connection
 _parsed: set[str] = set()
@@ -28,9 +42,14 @@ def database(path: Path) -> Engine:
     return connect_to(f"sqlite:///{path}")
 
 
+def url_of(engine: Engine) -> str:
+    """What another process connects with, password included."""
+    return engine.url.render_as_string(hide_password=False)
+
+
 @pytest.fixture(scope="session")
-def new_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Engine]]:
-    """Makes engines, each on a migrated database of its own; Oracle's reader must take what is run on them."""
+def new_sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Engine]]:
+    """Makes engines, each on a migrated file of its own; Oracle's reader must take what is run on them."""
     directory = tmp_path_factory.mktemp("databases")
     template = database(directory / "template.db")
     schema.upgrade(template)
@@ -51,12 +70,67 @@ def new_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
         engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def emulated_oracles() -> Iterator[EmulatedOracles]:
+    """A server of each profile, from the first test that needs it on."""
+    with EmulatedOracles(connect_to) as oracles:
+        yield oracles
+
+
+@pytest.fixture(scope="session")
+def real_oracle() -> Iterator[RealOracle]:
+    """The database of ORACLE_URL, with our tables until the session ends."""
+    with RealOracle(connect_to, REAL) as oracle:
+        yield oracle
+
+
+@contextmanager
+def making_engines(request: pytest.FixtureRequest, name: str) -> Iterator[Callable[[], Engine]]:
+    """Makes engines on one of DATABASES for the test that requests them."""
+    if name == "sqlite":
+        yield request.getfixturevalue("new_sqlite_engine")
+    elif name == "oracle":
+        with request.getfixturevalue("real_oracle").making() as make:
+            yield make
+    else:
+        with request.getfixturevalue("emulated_oracles").making(name) as make:
+            yield make
+
+
+@pytest.fixture(params=DATABASES)
+def new_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]:
+    """Makes engines, each on a migrated, empty database. The real one is a single one, emptied each time."""
+    with making_engines(request, request.param) as make:
+        yield make
+
+
 @pytest.fixture
 def engine(new_engine: Callable[[], Engine]) -> Iterator[Engine]:
     """A migrated, empty database."""
     result = new_engine()
     yield result
     result.dispose()
+
+
+@pytest.fixture
+def sqlite_engine(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
+    """A migrated, empty file."""
+    result = new_sqlite_engine()
+    yield result
+    result.dispose()
+
+
+@pytest.fixture
+def emulator(request: pytest.FixtureRequest, new_engine: Callable[[], Engine]) -> OracleEmulator | None:
+    """The server behind `engine`, to inject faults into; None behind SQLite."""
+    del new_engine  # it is on its way, and the server with it
+    name = request.node.callspec.params["new_engine"]
+    if name == "oracle":
+        pytest.skip("faults cannot be injected into a real database")
+    if name == "sqlite":
+        return None
+    server: OracleEmulator = request.getfixturevalue("emulated_oracles").server(name)
+    return server
 
 
 def _parse_as_oracle(_: Connection, statement: object, *__: object) -> None:

@@ -51,9 +51,9 @@ def test_an_engine_does_not_connect_by_itself(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sqlite_is_durable_and_shared(engine: Engine) -> None:
+def test_sqlite_is_durable_and_shared(sqlite_engine: Engine) -> None:
     """Write-ahead log, full sync, foreign keys, and a lock is waited for."""
-    with engine.connect() as connection:
+    with sqlite_engine.connect() as connection:
         values = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -69,8 +69,9 @@ def test_readers_do_not_wait_for_a_writer(engine: Engine) -> None:
             assert reader.execute(sa.select(Subscription.id)).all() == []
 
 
-def test_writers_take_turns(engine: Engine) -> None:
-    """Eight threads that read, then write, lose no update and see no error: the lock is taken at BEGIN."""
+def test_writers_take_turns(sqlite_engine: Engine) -> None:
+    """Eight threads that read, then write, lose no update and see no error: SQLite's lock is taken at BEGIN."""
+    engine = sqlite_engine
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
 
@@ -99,6 +100,15 @@ def test_a_padded_list_means_the_same(values: list[int]) -> None:
     found = [value for parameter in lists if isinstance(parameter, list) for value in parameter]
     assert set(found) == set(values)
     assert all(len(parameter) <= IN_LIST for parameter in lists if isinstance(parameter, list))
+
+
+@pytest.mark.parametrize("number", [1, 3, 1000, 2500])
+def test_a_list_of_any_length_is_taken(engine: Engine, number: int) -> None:
+    """Oracle refuses one of more than 1,000 elements (ORA-01795)."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        among = sa.select(Subscription.id).where(any_of(Subscription.id.expression, range(1, number + 1)))
+        assert connection.scalars(among).all() == [1]
 
 
 def test_lists_of_any_length_are_few_statements() -> None:
@@ -161,7 +171,7 @@ def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
     assert context.is_disconnect
 
 
-def test_sqlite_errors_are_told_apart(engine: Engine, tmp_path: Path) -> None:
+def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> None:
     """A missing directory and a locked or unmigrated file pass; a violated constraint does not."""
     with pytest.raises(DatabaseUnavailable, match="unable to open database file"):
         ping(connect_to(f"sqlite:///{tmp_path}/missing/x.db"))
@@ -173,7 +183,7 @@ def test_sqlite_errors_are_told_apart(engine: Engine, tmp_path: Path) -> None:
         connection.execute(sa.select(Subscription.id))
     assert "run kafka-webhooks migrate" in str(unavailable(caught.value))
     bare.dispose()
-    with pytest.raises(IntegrityError) as refused, engine.begin() as connection:
+    with pytest.raises(IntegrityError) as refused, sqlite_engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO webhook_subscriptions (url) VALUES ('x')")
     assert unavailable(refused.value) is None
 
@@ -279,9 +289,9 @@ def test_closing_gives_up_on_a_hung_job(loop: Loop) -> None:
     assert thread.close(10)
 
 
-def test_the_sqlite_driver_begins_nothing_by_itself(engine: Engine) -> None:
+def test_the_sqlite_driver_begins_nothing_by_itself(sqlite_engine: Engine) -> None:
     """Transactions are ours: DDL and reads are in them too."""
-    with engine.connect() as connection:
+    with sqlite_engine.connect() as connection:
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         assert raw.isolation_level is None

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,11 @@ from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
 from consumer.receiver import Answer
 from consumer.settings import known_names
+from tests.oracle_databases import start_emulator
+from tests.processes import PROGRAM
 
+DEMO = (*PROGRAM, "demo")
+ORACLE_DEMO = (sys.executable, "-m", "tests.oracle_demo")
 UNDECODABLE = b'{"id": '
 ROW = Figures("search", "order.placed", "fast", 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, True, "", 0.01, 0.02)
 DEAD = ROW._replace(name="legacy", delivered=0, dead=9, error="refused", p50=None, p95=None)
@@ -61,6 +65,10 @@ def _with_first(**changes: object) -> Evidence:
 def test_claims_hold_for_good_figures() -> None:
     """Figures in which all went well bear out every claim."""
     assert [claim.text for claim in claims(GOOD) if not claim.holds] == []
+    left_alone = GOOD._replace(
+        rows=[*GOOD.rows[:3], DEAD._replace(dead=0, owed=30, waiting=30, retried=2), GOOD.rows[4]]
+    )
+    assert [claim.text for claim in claims(left_alone) if not claim.holds] == []
 
 
 @pytest.mark.parametrize(
@@ -86,12 +94,14 @@ def test_what_nobody_can_tell_is_no_failure() -> None:
     """Healthy receivers that became slow, or retries not seen out, make a claim unknown: neither true nor false."""
     late = _with_first(p95=0.5)
     disturbed = GOOD._replace(beside=0.136)
-    early = GOOD._replace(rows=[*GOOD.rows[:3], DEAD._replace(dead=5, owed=4), GOOD.rows[4]])
+    early = GOOD._replace(rows=[*GOOD.rows[:3], DEAD._replace(dead=5, owed=4, waiting=3), GOOD.rows[4]])
+    tried = GOOD._replace(rows=[*GOOD.rows[:3], DEAD._replace(owed=30, waiting=30, retried=20), GOOD.rows[4]])
 
     assert [claim.holds for claim in claims(late)].count(None) == 1
     assert [claim.holds for claim in claims(disturbed)].count(None) == 1
     assert not any("slow only themselves" in claim.text for claim in [*claims(late), *claims(disturbed)])
     assert [claim.holds for claim in claims(early)].count(None) == 1
+    assert [claim.holds for claim in claims(tried)].count(None) == 1
 
 
 def test_real_thing_names_commands_and_settings_that_exist() -> None:
@@ -151,9 +161,9 @@ def test_latency_is_split_by_when_an_event_was_published() -> None:
     assert beside([receiver], 9.0) == (2.0, 1.0)
 
 
-def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None:
+def test_figures_come_from_the_database_and_the_receiver(sqlite_engine: Engine) -> None:
     """Rows are counted by subscription and state; a first answer that is final has waited for nothing."""
-    subscribed = subscriptions.add(engine, "http://127.0.0.1:1/", "t")
+    subscribed = subscriptions.add(sqlite_engine, "http://127.0.0.1:1/", "t")
     event = Event(RecordId("events", 0, 0, 1), "t", "msg_1", b"{}", "application/json", None, None)
 
     def row(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
@@ -163,10 +173,10 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
         return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
     rows = [row(0, "parked", 2), row(1, "exhausted", 4), row(2, "exhausted", 1), row(3, "parked", 0)]
-    store.park(engine, "g", rows, 1.0)
+    store.park(sqlite_engine, "g", rows, 1.0)
     receiver = Receiver("r", "t", "refuses", None, subscription_id=subscribed, published=5)
 
-    held = stored(engine)[subscribed]
+    held = stored(sqlite_engine)[subscribed]
     assert held == Stored(parked_ever=3, owed=2, held=0, exhausted=2, retries=4, enabled=True, error="refused")
     [found] = figures([receiver], {subscribed: held})
     assert (found.delivered, found.retried, found.parked, found.owed, found.dead) == (0, 4, 3, 3, 2)
@@ -243,10 +253,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     assert list(tmp_path.iterdir()) == []
 
 
-def _start(folder: Path, **changes: str) -> "subprocess.Popen[str]":
+def _start(folder: Path, command: Sequence[str] = DEMO, **changes: str) -> "subprocess.Popen[str]":
     """A demo; a .env and settings of the user's, which would stop a worker, must not reach it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "consumer", "demo"],
+        command,
         env={**os.environ, "TMPDIR": str(folder), "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "WEBHOOK_TIMEOUT": "x"}
         | changes,
         stdout=subprocess.PIPE,
@@ -301,6 +311,21 @@ def test_stopped_in_the_middle(folder: Path, number: int, line: str) -> None:
         output, _ = process.communicate(timeout=15)
 
     assert process.returncode == 0
+    assert "Stopped; no process and no file is left." in output
+
+
+@pytest.mark.oracle
+def test_on_an_emulated_oracle(folder: Path) -> None:
+    """`make demo DATABASE=oracle`: the same, and its server is gone with it."""
+    with start_emulator():
+        pass  # it can run here
+    with _start(folder, ORACLE_DEMO) as process:
+        _await_line(process, "✓ an emulated Oracle 23ai server, its tables made by the Alembic migrations")
+        _await_line(process, "✓ 800 events")
+        time.sleep(3)  # rows are stored, and looked at
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=15)
+    assert (process.returncode, errors) == (0, "")
     assert "Stopped; no process and no file is left." in output
 
 

@@ -1,6 +1,5 @@
 """The SQL in the documentation: it runs on the tables, Oracle's reader takes it, and its grants are enough."""
 
-import re
 import shlex
 import sqlite3
 import subprocess
@@ -15,13 +14,11 @@ from sqlglot import exp
 
 from consumer import schema
 from consumer.event import Event, RecordId
-from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
-from consumer.ledger.heads import Want
-from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair, order_key
+from consumer.ledger import replays, store, upkeep
+from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
-from consumer.matching.catalog import find_endpoints
 from models import Payload
+from tests.accounts import ACCOUNTS, granted
 from tests.databases import database
 from tests.documentation import BLOCKS, ROOT, Block
 from tests.processes import environment
@@ -59,7 +56,7 @@ def filled(engine: Engine) -> Engine:
     with engine.begin() as connection:
         record = {"group_id": "webhooks", "topic": "users", "partition_no": 0, "record_offset": 3, "record_ts": 1}
         connection.execute(insert(Payload).values(**record, event_type="t", webhook_id="msg_3"))
-        connection.execute(text("CREATE TABLE IF NOT EXISTS webhook_inbox (webhook_id VARCHAR(64) PRIMARY KEY)"))
+        connection.execute(text("CREATE TABLE webhook_inbox (webhook_id VARCHAR(64) PRIMARY KEY)"))
     return engine
 
 
@@ -90,18 +87,9 @@ def test_marked_sql_is_oracles() -> None:
             assert not isinstance(statement, exp.Command), block
 
 
-def granted(grantee: str) -> set[tuple[str, str]]:
-    blocks = "".join(block.text for block in BLOCKS if block.info == "sql oracle")
-    return {
-        (action, table)
-        for actions, table in re.findall(rf"GRANT ([A-Z, ]+) ON (\w+) TO {grantee};", blocks)
-        for action in actions.split(", ")
-    }
-
-
 @pytest.fixture
-def used(engine: Engine) -> set[tuple[str, str]]:
-    """What the engine's statements do from now on, to which table: as SQLite's authorizer is told."""
+def used(sqlite_engine: Engine) -> set[tuple[str, str]]:
+    """What the statements do from now on, to which table: SQLite's authorizer is told of each."""
     found: set[tuple[str, str]] = set()
     names = {sqlite3.SQLITE_READ: "SELECT", sqlite3.SQLITE_INSERT: "INSERT", sqlite3.SQLITE_DELETE: "DELETE"}
     names |= {sqlite3.SQLITE_UPDATE: "UPDATE"}
@@ -111,71 +99,17 @@ def used(engine: Engine) -> set[tuple[str, str]]:
             found.add((names[action], table))
         return sqlite3.SQLITE_OK
 
-    engine.dispose()
-    event.listen(engine, "connect", lambda connection, _: connection.set_authorizer(authorize))
+    sqlite_engine.dispose()
+    event.listen(sqlite_engine, "connect", lambda connection, _: connection.set_authorizer(authorize))
     return found
 
 
-def test_grants_of_a_worker(engine: Engine, used: set[tuple[str, str]]) -> None:
-    """A worker's account is granted what its statements need, and no more."""
-    subscriptions.add(engine, "https://a.example", "t")
-    used.clear()
-    schema.state(engine)
-    find_endpoints(engine, ["t"], (b"key",), str.encode)
-    stored = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
-    now = NOW.timestamp()
-    url = "https://a.example"
-    store.park(engine, "g", [NewDelivery(stored, 1, url, 0, "parked", now, pair=Pair(1, "t", 0, order_key(b"k")))], now)
-    assert heads.walk(engine, "g", [("t", 0)], None).heads
-    wants = [Want(("t", 0, 1), 1, frozenset())]
-    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=str.encode).rows
-    due.settled_keys(engine, "g", "t", 0, 0)
-    due.open_pairs(engine, "g", "t", 0, 1)
-    due.open_topics(engine, "g")
-    upkeep.failing(engine, 1, now)
-    upkeep.recovered(engine, "g", 1, Operation("a", "1", {}))
-    upkeep.disable(engine, "g", 1, "gone", Operation("a", "2", {}))
-    upkeep.reconcile(engine, now)
-    ordering.mend(engine, "g", "t", 0, now)
-    store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
-    upkeep.prune(engine, "g", "t", 0, 2)
-    upkeep.counts(engine, "g")
-    operations.forget(engine, [number for number, _, _ in operations.pending(engine, "g", 2)])
-    assert used == granted("webhooks_service")
-
-
-def test_grants_of_an_administrator(engine: Engine, used: set[tuple[str, str]]) -> None:
-    """The account of the API and of `subscriptions` is granted what its statements need, and no more."""
-    subscriptions.add(engine, "https://a.example", "t")
-    subscriptions.list_all(engine)
-    subscriptions.get(engine, 1)
-    tallies.of_subscription(engine, 1)
-    subscriptions.set_enabled(engine, 1, enabled=False)
-    subscriptions.remove(engine, 1)
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_grants(sqlite_engine: Engine, used: set[tuple[str, str]], account: str) -> None:
+    """Each account is granted what its statements need, and no more."""
+    ACCOUNTS[account](sqlite_engine, used.clear)
     used.discard(("DELETE", "webhook_secrets"))  # by the foreign key's cascade, which needs no grant
-    assert used == granted("webhooks_admin")
-
-
-def test_grants_of_an_operator(engine: Engine, used: set[tuple[str, str]]) -> None:
-    """The account of `deliveries` and `replay` is granted what its statements need, and no more."""
-    subscriptions.add(engine, "https://a.example", "t")
-    used.clear()
-    subscriptions.get(engine, 1)
-    now = NOW.timestamp()
-    stored = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", b"k", None)
-    number = replays.create(engine, "g", 1, 0.0, now, None, 1.0, [Span("t", 0, 1, 2)])
-    assert replays.load(engine, number)
-    row = NewDelivery(stored, 1, "https://a.example", 0, "parked", now, replay=number)
-    replays.advance(engine, number, "g", [row], {("t", 0): 2}, 1, now)
-    replays.finish(engine, number, now)
-    assert tallies.of_replay(engine, 1, number, 1)
-    assert tallies.next_of_replay(engine, 1, number)
-    (found,) = deliveries.find(engine, limit=2)
-    assert deliveries.detail(engine, found.id)
-    assert [each.ids for each in deliveries.redeliver(engine, deliveries.Selection(ids=[found.id]), now)]
-    assert deliveries.progress(engine, [found.id])
-    assert [each.moved for each in deliveries.adopt(engine, "g", "h", now)] == [1]
-    assert used == granted("webhooks_operator")
+    assert used == granted(account)
 
 
 def test_adoption_by_the_dba(tmp_path: Path) -> None:

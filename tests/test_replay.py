@@ -4,12 +4,13 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event, select, text
+from sqlalchemy import Connection, Engine, event, select, text, update
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
@@ -20,8 +21,10 @@ from consumer.ledger.replays import Replay
 from consumer.matching import subscriptions
 from consumer.matching.subscriptions import Subscribed
 from consumer.replay import AHEAD, BATCH, SOONEST, Pace, Progress, Survey, default_rate, run, survey
-from models import ParkedDelivery
+from models import ParkedDelivery, StoredReplay
+from tests.faults import refusing
 from tests.kafka_kit import Kafka
+from tests.oracle_emulator import OracleEmulator
 
 NOW = 1_700_000_000.0
 URL = "https://example.com/hook"
@@ -198,11 +201,13 @@ def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, rec
         clock = Clock()
         list(run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep))
         with engine.begin() as connection:
-            connection.execute(
-                text("UPDATE webhook_deliveries SET next_attempt_at = datetime(:at, 'unixepoch')"), {"at": NOW + moved}
-            )
+            at = datetime.fromtimestamp(NOW + moved, UTC)
+            connection.execute(update(ParkedDelivery).values(next_attempt_at=at))
             connection.execute(text("DELETE FROM webhook_deliveries WHERE record_offset > 0"))
-            connection.execute(text("UPDATE webhook_replays SET positions = json_replace(positions, '$[0][2]', 1)"))
+            positions = select(StoredReplay.positions).order_by(StoredReplay.id)
+            ((name, partition, _, *rest),) = json.loads(connection.scalars(positions).all()[-1])
+            read = json.dumps([[name, partition, 1, *rest]])
+            connection.execute(update(StoredReplay).values(positions=read))
         again, other = begin(again=replay.id)
         clock = Clock()
         list(run(engine, again, receiver, other, lambda: False, clock=clock, sleep=clock.sleep))
@@ -296,16 +301,15 @@ def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, rec
 
 
 @pytest.mark.kafka
-def test_a_mistake_of_ours_is_not_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+def test_a_mistake_of_ours_is_not_waited_for(
+    engine: Engine, emulator: OracleEmulator | None, kafka: Kafka, receiver: Subscribed, begin: Open
+) -> None:
     """What no waiting mends is raised."""
     topic = kafka.topic()
     write(kafka, topic, "a")
     replay, reader = begin(topic)
-    with engine.begin() as connection:
-        connection.execute(
-            text("CREATE TRIGGER no BEFORE INSERT ON webhook_deliveries BEGIN SELECT RAISE(ABORT, 'no'); END")
-        )
-    with pytest.raises(IntegrityError):
+    never = "INSERT INTO webhook_deliveries"
+    with refusing(engine, emulator, never, error=2290), pytest.raises(IntegrityError):
         list(run(engine, replay, receiver, reader, lambda: False, clock=Clock(), sleep=Clock().sleep))
 
 

@@ -1,15 +1,16 @@
-"""The worker on real parts: librdkafka's mock cluster, SQLite and a receiver, the loop in a thread of the test."""
+"""The worker on real parts: librdkafka's mock cluster, a database and a receiver, the loop in a thread of the test."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, text, update
 from standardwebhooks import Webhook
 
 from consumer import worker as worker_module
@@ -18,6 +19,8 @@ from consumer.matching import subscriptions
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings, load
 from consumer.telemetry import Metrics
 from consumer.worker import Worker
+from models import ParkedDelivery
+from tests.databases import url_of
 from tests.end_to_end.webhook_receiver import Answer, Receiver, Silence, always
 from tests.kafka_kit import QUIET, Kafka, unique
 
@@ -55,7 +58,7 @@ class Rig:
             "WEBHOOK_RETRY_JITTER": "0",
             "WEBHOOK_DRAIN": "5",
         }
-        database = DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None)
+        database = DatabaseSettings(url=SecretStr(url_of(self.engine)), db_schema=None, encryption_key=None)
         self.worker = Worker(
             self.settings, [self.topic], database, load(DeliverySettings, values | delivery), self.metrics
         )
@@ -124,10 +127,10 @@ class Rig:
 
 
 @pytest.fixture
-def rig(mock_kafka: str, sqlite_engine: Engine) -> Iterator[Rig]:
+def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
     """A deployment that has no worker yet."""
     with Receiver() as receiver:
-        result = Rig(mock_kafka, sqlite_engine, receiver)
+        result = Rig(mock_kafka, engine, receiver)
         yield result
         result.end()
 
@@ -203,7 +206,7 @@ def test_a_failure_is_tried_again_then_parked_then_sent_from_the_database(
     until(lambda: rig.committed() == 1)
     del rig.receiver.rules["/one"]
     with rig.engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = '2020-01-01 00:00:00.000000'"))
+        connection.execute(update(ParkedDelivery).values(next_attempt_at=datetime(2020, 1, 1, tzinfo=UTC)))
     until(lambda: rig.rows()[0][1] == "delivered")
     rig.stop()
     assert rig.rows() == [(0, "delivered", 3, None)]
@@ -288,7 +291,7 @@ def test_without_the_subscriptions_events_wait(rig: Rig, monkeypatch: pytest.Mon
         connection.execute(text("ALTER TABLE webhook_subscriptions RENAME TO away"))
     rig.write(*events(5))
     worker = rig.start(monkeypatch)
-    until(lambda: any("no such table" in reason for reason in worker.reasons()))
+    until(lambda: any("the tables are missing or old" in reason for reason in worker.reasons()))
     assert rig.committed() < 0
     with rig.engine.begin() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))

@@ -13,9 +13,9 @@ from tests.simulation import TOPIC, Crash
 
 
 @pytest.fixture
-def deployment(engine: Engine) -> Deployment:
+def deployment(sqlite_engine: Engine) -> Deployment:
     """Two partitions and five subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
+    result = Deployment(sqlite_engine)
     result.world.start(0, 1)
     return result
 
@@ -244,9 +244,11 @@ def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deploy
     assert (after.status, after.attempt) == (before.status, before.attempt) == ("parked", 3)
 
 
-def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(engine: Engine) -> None:
+def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(
+    sqlite_engine: Engine,
+) -> None:
     """No record comes that would show it: the statistics do, once they say that nothing is left to read."""
-    deployment = Deployment(engine, (ORDERED,))
+    deployment = Deployment(sqlite_engine, (ORDERED,))
     world = deployment.world
     world.start(0)
     deployment.write(0, "x")

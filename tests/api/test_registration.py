@@ -1,7 +1,6 @@
 """The admin HTTP API, over a real connection and under fuzz."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.guard import MOST_BYTES
@@ -18,6 +18,9 @@ from consumer.database import create_engine
 from consumer.matching import subscriptions
 from consumer.serving import BackgroundServer, listen
 from consumer.settings import DatabaseSettings
+from tests.databases import on_oracle
+from tests.delivery.store_kit import rename
+from tests.oracle_emulator import OracleEmulator, OracleError
 
 GOOD = {"url": "https://example.com/hooks", "eventType": "user.created"}
 
@@ -134,22 +137,36 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
     empty = create_engine(DatabaseSettings.model_validate({"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}))
     absent = create_engine(DatabaseSettings.model_validate({"DATABASE_URL": f"sqlite:///{tmp_path}/no/such.db"}))
     for engine in (empty, absent):
-        assert register(serve(engine)) == (500, {"error": "Failed to register webhook"})
+        with capture_logs():
+            assert register(serve(engine)) == (500, {"error": "Failed to register webhook"})
         engine.dispose()
 
 
-def test_a_locked_database_is_a_500_and_then_works(serve: Callable[..., str], engine: Engine) -> None:
+def test_a_missing_table_is_a_500_and_then_works(serve: Callable[..., str], engine: Engine) -> None:
     """The database's trouble passes, and the API with it."""
     url = serve(engine)
-    with sqlite3.connect(str(engine.url.database)) as rival:
-        rival.execute("DROP TABLE webhook_secrets")
-        rival.execute("ALTER TABLE webhook_subscriptions RENAME TO away")
-    rival.close()
-    assert register(url)[0] == 500
-    with sqlite3.connect(str(engine.url.database)) as rival:
-        rival.execute("ALTER TABLE away RENAME TO webhook_subscriptions")
-    rival.close()
+    rename(engine, "webhook_subscriptions", "away")
+    with capture_logs():
+        assert register(url)[0] == 500
+    rename(engine, "away", "webhook_subscriptions")
     assert register(url)[0] == 201
+
+
+@on_oracle
+@pytest.mark.parametrize(
+    "fault", [{"drop": "before"}, {"error": OracleError(1012, "not logged on")}, {"error": OracleError(60, "deadlock")}]
+)
+def test_a_session_that_is_lost_is_a_500_and_then_works(
+    serve: Callable[..., str], engine: Engine, emulator: OracleEmulator, fault: dict[str, Any]
+) -> None:
+    """One request meets it: the pool's other connections, and the next request, do not."""
+    url = serve(engine)
+    assert register(url)[0] == 201
+    emulator.inject("INSERT INTO webhook_subscriptions", **fault)
+    with capture_logs():  # printed for a person, a traceback through the driver takes seconds
+        assert register(url)[0] == 500
+    assert register(url)[0] == 201
+    assert len(subscriptions.list_all(engine)) == 2
 
 
 def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:

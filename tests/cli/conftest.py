@@ -5,8 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.processes import PROGRAM, Command, Start, environment
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that is called in this process sets logs up, for the standard error of its test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

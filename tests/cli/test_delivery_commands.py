@@ -1,19 +1,20 @@
-"""`deliveries`, `subscriptions` and what `replay` refuses, on SQLite; nobody sends anything."""
+"""`deliveries`, `subscriptions` and what `replay` refuses; nobody sends anything."""
 
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli.deliveries import State
 from consumer.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
-from models import Status
+from models import Status, StoredReplay, Subscription
+from tests.databases import url_of
 from tests.processes import Command
 
 GROUP = "webhooks"
@@ -25,9 +26,8 @@ FAILED = Failure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
 @pytest.fixture
 def database(engine: Engine) -> dict[str, str]:
     """Settings of a command: the database, and a Kafka where nobody listens."""
-    path = Path(str(engine.url.database))
     return {
-        "DATABASE_URL": f"sqlite:///{path}",
+        "DATABASE_URL": url_of(engine),
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "KAFKA_TOPICS": "t",
     }
@@ -191,7 +191,8 @@ def test_what_is_stored_for_a_subscription_is_counted(
     keep(engine, sub, [5], "parked")
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_deliveries SET status = 'held' WHERE record_offset = 5"))
-        connection.execute(text("UPDATE webhook_subscriptions SET failing_since = '2026-01-02 03:04:05'"))
+        since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        connection.execute(update(Subscription).values(failing_since=since))
     shown = command("subscriptions", "show", "1", **database).stdout
     assert "failing since 2026-01-02T03:04:05Z" in shown.splitlines()[0]
     counted = [line.split() for line in shown.splitlines()[-4:]]
@@ -234,11 +235,11 @@ def test_a_replay_that_cannot_be_is_1(
 ) -> None:
     """Nothing is stored for whom is gone or disabled, or for another group's workers."""
     subscriptions.set_enabled(engine, sub, False)
+    day = datetime(2026, 1, 1, tzinfo=UTC)
     with engine.begin() as connection:
         connection.execute(
-            text(
-                "INSERT INTO webhook_replays (group_id, subscription_id, since_at, until_at, rate, positions) "
-                "VALUES ('other', 1, '2026-01-01', '2026-01-02', 1, '[]')"
+            insert(StoredReplay).values(
+                group_id="other", subscription_id=1, since_at=day, until_at=day, rate=1, positions="[]"
             )
         )
     began = time.monotonic()

@@ -1,16 +1,16 @@
 """Between the loop and the ledger: nothing counts as stored before it is, and nothing is forgotten meanwhile."""
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event, insert
 from structlog.testing import capture_logs
 
 from consumer import schema
@@ -20,10 +20,21 @@ from consumer.ledger import upkeep
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.trouble import BACK_OFF
-from tests.databases import database
+from models import Payload
+from tests.databases import database, on_oracle
 from tests.delivery.store_kit import GROUP, URL, Store, make_event
+from tests.oracle_emulator import OracleEmulator, OracleError
 
 HEAD = ("t", 0, 1)
+RECORD_1 = {
+    "group_id": GROUP,
+    "topic": "t",
+    "partition_no": 0,
+    "record_offset": 1,
+    "record_ts": 1_700_000_000_001,
+    "event_type": "user.created",
+    "webhook_id": "msg_1",
+}
 BOOM = Failure("boom", 503, None, 400.0)
 
 
@@ -58,19 +69,21 @@ def test_a_delivery_is_settled_when_its_transaction_is_committed(store: Store) -
 
 
 def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -> None:
-    """The write waits for the lock, the loop does not; what comes meanwhile goes with the next batch."""
+    """The write waits for who writes the same record, the loop does not; what comes meanwhile goes with the next batch.
+
+    SQLite's lock is for all of the file, Oracle's for the key.
+    """
     settled: list[int] = []
-    rival = sqlite3.connect(str(store.engine.url.database), isolation_level=None)
-    rival.execute("BEGIN IMMEDIATE")
-    store.parking.park(parked(1), lambda: settled.append(1))
-    store.parking.pump()
-    time.sleep(0.05)
-    store.parking.park(parked(2), lambda: settled.append(2))
-    store.parking.pump()
-    assert store.posted.empty()
-    assert (store.parking.backlog, settled) == (2, [])
-    rival.execute("ROLLBACK")
-    rival.close()
+    with store.engine.connect() as rival:
+        rival.execute(insert(Payload).values(**RECORD_1))
+        store.parking.park(parked(1), lambda: settled.append(1))
+        store.parking.pump()
+        time.sleep(0.2)
+        store.parking.park(parked(2), lambda: settled.append(2))
+        store.parking.pump()
+        assert store.posted.empty()
+        assert (store.parking.backlog, settled) == (2, [])
+        rival.rollback()
     store.answer()
     assert settled == [1]
     store.write()
@@ -89,11 +102,6 @@ def test_one_batch_is_written_at_a_time(store: Store) -> None:
     assert settled == list(range(BATCH + 3))
 
 
-def without_table(store: Store) -> AbstractContextManager[None]:
-    """The tables are not there."""
-    return store.without()
-
-
 @contextmanager
 def without_disk(store: Store) -> Iterator[None]:
     """The file cannot be opened."""
@@ -104,19 +112,12 @@ def without_disk(store: Store) -> Iterator[None]:
     away.rename(directory)
 
 
-@pytest.mark.parametrize("outage", [without_table, without_disk])
-def test_a_database_that_fails_loses_nothing(
-    tmp_path: Path, outage: Callable[[Store], AbstractContextManager[None]]
-) -> None:
-    """The batch stays, in order and whole; `fault` says why until the first write that succeeds."""
-    (tmp_path / "disk").mkdir()
-    engine = database(tmp_path / "disk" / "test.db")
-    schema.upgrade(engine)
-    store = Store(engine)
+def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
+    """Three writes fail: the batch stays, in order and whole; `fault` says why until the first that succeeds."""
     settled: list[int] = []
     for offset in range(5):
         store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
-    with outage(store), capture_logs() as logs:
+    with outage, capture_logs() as logs:
         for _ in range(3):
             store.write()
             store.monotonic.now += BACK_OFF[1]
@@ -128,8 +129,79 @@ def test_a_database_that_fails_loses_nothing(
     assert (settled, store.parking.backlog, store.parking.fault) == ([0, 1, 2, 3, 4], 0, None)
     assert [line["event"] for line in logs] == ["the database answers again"]
     assert [row for (row,) in store.rows("record_offset")] == [0, 1, 2, 3, 4]
+
+
+def test_a_database_without_its_tables_loses_nothing(store: Store) -> None:
+    """A migration has not run yet, or a DBA is at work."""
+    loses_nothing(store, store.without())
+
+
+def test_a_file_that_is_gone_loses_nothing(tmp_path: Path) -> None:
+    """SQLite's disk is not mounted."""
+    (tmp_path / "disk").mkdir()
+    engine = database(tmp_path / "disk" / "test.db")
+    schema.upgrade(engine)
+    store = Store(engine)
+    loses_nothing(store, without_disk(store))
     store.thread.close(20)
     engine.dispose()
+
+
+@on_oracle
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("INSERT INTO webhook_payloads", {"drop": "before"}),  # ORA-03113, DPY-4011: its server process died
+        ("INSERT INTO webhook_deliveries", {"drop": "before"}),
+        ("INSERT INTO webhook_deliveries", {"drop": "after"}),
+        ("^COMMIT$", {"drop": "before"}),
+        ("^COMMIT$", {"error": OracleError(1089, "immediate shutdown or close in progress")}),
+        ("INSERT INTO webhook_deliveries", {"error": OracleError(1012, "not logged on")}),
+        ("INSERT INTO webhook_deliveries", {"error": OracleError(60, "deadlock detected")}),
+        ("INSERT INTO webhook_payloads", {"error": OracleError(1653, "unable to extend table")}),
+        ("^CONNECT$", {"error": OracleError(12514, "listener does not know of the service")}),
+        ("^CONNECT$", {"drop": "before"}),  # a listener that is down
+    ],
+)
+def test_an_oracle_that_fails_loses_nothing(
+    store: Store, emulator: OracleEmulator, statement: str, fault: dict[str, Any]
+) -> None:
+    """Wherever the session breaks: a batch is written whole or not at all, and the next session goes on."""
+    if statement == "^CONNECT$":
+        store.engine.dispose()
+    emulator.inject(statement, **fault, times=3)
+    loses_nothing(store, nullcontext())
+
+
+@on_oracle
+def test_a_commit_whose_answer_is_lost_is_written_again(store: Store, emulator: OracleEmulator) -> None:
+    """Each row is there once, and is settled when the repetition is answered."""
+    settled: list[int] = []
+    for offset in range(5):
+        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    emulator.inject("^COMMIT$", drop="after")
+    store.write()
+    assert (settled, len(store.rows("id"))) == ([], 5)
+    store.monotonic.now += BACK_OFF[1]
+    store.write()
+    assert (settled, len(store.rows("id"))) == ([0, 1, 2, 3, 4], 5)
+
+
+@on_oracle
+def test_a_call_that_lasts_too_long_ends(store: Store) -> None:
+    """DPY-4024, here behind a rival's lock: the connection is thrown away, since the answer may still come."""
+    rival = store.engine.connect()
+    rival.execute(insert(Payload).values(**RECORD_1))
+    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
+    store.parking.park(parked(1), lambda: None)
+    store.write()
+    assert "DPY-4024" in str(store.parking.fault)
+    rival.rollback()
+    rival.close()
+    store.monotonic.now += BACK_OFF[1]
+    store.write()
+    assert store.rows("record_offset") == [(1,)]
+    assert store.parking.fault is None
 
 
 def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None:

@@ -14,8 +14,9 @@ SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the ind
 
 
 @pytest.fixture
-def full(engine: Engine) -> Engine:
-    """Some rows of each kind."""
+def full(sqlite_engine: Engine) -> Engine:
+    """Some rows of each kind. The plans are SQLite's: no emulator has Oracle's."""
+    engine = sqlite_engine
     subs = [subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(3)]
     for sub in subs:
         store.park(engine, GROUP, [ordered(offset, sub, b"%d" % (offset % 7)) for offset in range(100)], 96.0)

@@ -1,16 +1,17 @@
 """Of one subscription and key, only the first in the log may be due; what is behind it waits for its turn."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from consumer.ledger import deliveries, due, ordering, store, upkeep
 from consumer.ledger.rows import NewDelivery, order_key
 from consumer.matching import subscriptions
+from models import ParkedDelivery
 from tests.ledger.rows_kit import (
     GROUP,
     URL,
@@ -73,7 +74,9 @@ def test_results_of_those_behind_may_come_before_its_own(engine: Engine, sub: in
 def test_what_is_behind_stops_where_one_has_to_wait(engine: Engine, sub: int) -> None:
     """At a later time of its own, or held: those behind that one do not pass it."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3, 4)))
-    run(engine, "UPDATE webhook_deliveries SET next_attempt_at = '2050-01-01 00:00:00' WHERE record_offset = 3")
+    far = datetime(2050, 1, 1, tzinfo=UTC)
+    with engine.begin() as connection:
+        connection.execute(update(ParkedDelivery).where(ParkedDelivery.record_offset == 3).values(next_attempt_at=far))
     assert offsets(find(engine)) == [1, 2]
     run(engine, "UPDATE webhook_deliveries SET next_attempt_at = created_at, status = 'held' WHERE record_offset = 2")
     assert offsets(find(engine)) == [1]
@@ -227,7 +230,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_whatever_happens_the_first_goes_first(
     new_engine: Callable[[], Engine], steps: Sequence[tuple[str, int, int]]
@@ -255,7 +258,6 @@ def test_whatever_happens_the_first_goes_first(
                 assert free == {row.pair} - still_open
         check_order(engine)
     engine.dispose()
-    Path(str(engine.url.database)).unlink()
 
 
 def check_order(engine: Engine) -> None:

@@ -1,11 +1,10 @@
 """Deliveries go in once, results are written once, and nobody overwrites what is no longer theirs."""
 
 import multiprocessing
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select, update
@@ -15,7 +14,8 @@ from consumer.ledger import deliveries, due, operations, store, upkeep
 from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
 from models import ParkedDelivery, Payload
-from tests.databases import database
+from tests.databases import connect_to, url_of
+from tests.faults import refusing
 from tests.ledger.rows_kit import (
     BOOM,
     DEFAULT,
@@ -31,6 +31,7 @@ from tests.ledger.rows_kit import (
     result,
     states,
 )
+from tests.oracle_emulator import OracleEmulator
 
 
 @pytest.fixture
@@ -49,6 +50,19 @@ def test_a_delivery_comes_back_as_it_went(engine: Engine, sub: int) -> None:
     assert (row.attempt, row.schedule_start, row.first, row.last) == (5, 3, first, last)
     assert (row.pair, row.replay) == (None, 0)
     assert query(engine, "SELECT url, last_error, last_status FROM webhook_deliveries") == [(URL, "status 503", 503)]
+
+
+def test_a_due_time_is_kept_to_the_microsecond(engine: Engine, sub: int) -> None:
+    """Oracle's DATE, which is what a driver makes of a datetime unless it is told, has whole seconds."""
+    at = 1000.000_001
+    store.park(engine, GROUP, [parked(make_event(1), sub, at)], 1.0)
+    with engine.connect() as connection:
+        assert connection.scalar(select(ParkedDelivery.next_attempt_at)) == datetime.fromtimestamp(at, UTC)
+    assert find(engine, 1000.0) == []
+    (row,) = find(engine, at)
+    store.record(engine, GROUP, [result(row, "parked", 2000.000_003)])
+    assert find(engine, 2000.000_002) == []
+    assert len(find(engine, 2000.000_003)) == 1
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\x00", b"k" * 5000])
@@ -224,28 +238,23 @@ def test_a_batch_that_fails_in_the_middle_is_repeated_whole(engine: Engine, sub:
     assert offsets(find(engine)) == list(range(10))
 
 
-def test_a_rival_in_the_middle_is_waited_out(engine: Engine, sub: int) -> None:
-    """The unique key refuses (as Oracle does when a rival has committed first): roll back and repeat, ten times."""
-    refusals = [3]
-
-    def refuse(_: Connection, __: object, statement: str, *___: object) -> None:
-        if statement.startswith("INSERT INTO webhook_deliveries") and refusals[0]:
-            refusals[0] -= 1
-            raise IntegrityError(statement, {}, sqlite3.IntegrityError("UNIQUE"))
-
-    event.listen(engine, "before_cursor_execute", refuse)
-    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
-    assert refusals == [0]
+def test_a_rival_in_the_middle_is_waited_out(engine: Engine, emulator: OracleEmulator | None, sub: int) -> None:
+    """The unique key refuses, a rival has committed first (ORA-00001): roll back and repeat, ten times."""
+    with refusing(engine, emulator, "INSERT INTO webhook_deliveries", times=3) as refused:
+        store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
+    assert len(refused) == 3
     assert offsets(find(engine)) == [1]
-    refusals[0] = 100
-    with pytest.raises(IntegrityError):
+    with (
+        refusing(engine, emulator, "INSERT INTO webhook_deliveries") as refused,
+        pytest.raises(IntegrityError),
+    ):
         store.park(engine, GROUP, [parked(make_event(2), sub)], 96.0)
-    event.remove(engine, "before_cursor_execute", refuse)
-    assert refusals == [90]
+    assert len(refused) == 10
+    assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)], "all of it is rolled back"
 
 
-def _park_all(path: str, start: float, seed: int) -> None:
-    engine = database(Path(path))
+def _park_all(url: str, start: float, seed: int) -> None:
+    engine = connect_to(url)
     time.sleep(max(0.0, start - time.time()))
     rows = [parked(make_event(offset), number) for offset in range(300) for number in (1, 2)]
     for batch in range(seed, seed + 6):
@@ -259,8 +268,8 @@ def test_two_processes_with_the_same_rows_leave_each_once(engine: Engine) -> Non
         subscriptions.add(engine, URL, "user.created")
     context = multiprocessing.get_context("spawn")
     start = time.time() + 2
-    path = str(engine.url.database)
-    workers = [context.Process(target=_park_all, args=(path, start, seed)) for seed in (0, 3)]
+    url = url_of(engine)
+    workers = [context.Process(target=_park_all, args=(url, start, seed)) for seed in (0, 3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -298,12 +307,16 @@ def test_threads_that_park_record_and_prune_lose_nothing(engine: Engine, sub: in
     assert sum(upkeep.counts(engine, GROUP).values()) == 200
 
 
-def test_rows_are_parked_at_speed(engine: Engine, sub: int) -> None:
-    """A thousand rows of 500 bytes are one batch of some 50 ms: parking must keep up with a failing receiver."""
+def test_rows_are_parked_at_speed(sqlite_engine: Engine) -> None:
+    """A thousand rows of 500 bytes are one batch of some 50 ms: parking must keep up with a failing receiver.
+
+    On SQLite alone: an emulator's speed says nothing.
+    """
+    sub = subscriptions.add(sqlite_engine, URL, "user.created")
     best = 0.0
     for batch in range(3):
         rows = [parked(make_event(batch * 1000 + number, body=b"x" * 500), sub) for number in range(1000)]
         start = time.perf_counter()
-        store.park(engine, GROUP, rows, 96.0)
+        store.park(sqlite_engine, GROUP, rows, 96.0)
         best = max(best, 1000 / (time.perf_counter() - start))
     assert best > 3000, best

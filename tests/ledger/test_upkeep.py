@@ -3,10 +3,12 @@
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from consumer.ledger import due, operations, store, upkeep
 from consumer.matching import subscriptions
+from models import StoredOperation
+from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
     URL,
@@ -22,6 +24,7 @@ from tests.ledger.rows_kit import (
     run,
     states,
 )
+from tests.oracle_emulator import OracleEmulator
 
 ALL = {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
 
@@ -136,6 +139,18 @@ def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) 
     assert offsets(find(engine)) == [1, 2]
 
 
+def test_a_rival_that_stores_a_delivery_meanwhile_keeps_its_payload(
+    engine: Engine, emulator: OracleEmulator | None, sub: int
+) -> None:
+    """Oracle waits for it and says ORA-02292, where SQLite lets one go after the other: begin again, and look again."""
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
+    store.record(engine, GROUP, [result(row, "delivered") for row in find(engine)])
+    with refusing(engine, emulator, "DELETE FROM webhook_payloads", error=2292, times=3) as refused:
+        assert upkeep.prune(engine, GROUP, "t", 0, 2) == 2
+    assert len(refused) == 3
+    assert query(engine, "SELECT record_offset FROM webhook_payloads") == []
+
+
 def test_delivered_rows_of_a_replay_go_at_once(engine: Engine, sub: int) -> None:
     """No restart asks for them, wherever the group's offset is; the payload stays while the first delivery needs it."""
     store.park(engine, GROUP, [parked(make_event(9), sub, replay=1), parked(make_event(9), sub)], 96.0)
@@ -179,7 +194,9 @@ def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeyp
     with engine.begin() as connection:
         operations.add(connection, GROUP, [operation(number) for number in range(5)])
         operations.add(connection, "another", [operation(9)])
-    run(engine, "UPDATE webhook_operations SET created_at = '2020-01-01' WHERE event_id NOT IN ('op_3', 'op_4')")
+    with engine.begin() as connection:
+        old = update(StoredOperation).where(StoredOperation.event_id.not_in(["op_3", "op_4"]))
+        connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
     assert operations.expire(engine, GROUP, datetime(2021, 1, 1, tzinfo=UTC).timestamp()) == 3
     assert told(engine) == ["op_3", "op_4"]
     assert len(operations.pending(engine, "another", 10)) == 1

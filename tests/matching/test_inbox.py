@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumer.endpoint import Endpoint
 from consumer.event import Event, RecordId
-from consumer.matching.catalog import Answer, Catalog
+from consumer.matching.catalog import GAP, Answer, Catalog
 from consumer.matching.inbox import MOST_BYTES, MOST_EVENTS, Inbox
 
 URL = "https://example.com/hook"
@@ -82,6 +82,7 @@ def test_a_type_that_is_not_known_is_asked_for_and_waited_for() -> None:
     desk.put(1, "b")
     assert desk.out() == []
     assert [types for types, _ in desk.asked] == [("a",)]
+    desk.now = 2 * GAP
     desk.answer()
     assert desk.out() == [(0, [1, 2])]
     assert [types for types, _ in desk.asked] == [("b",)]
@@ -228,6 +229,7 @@ class InboxMachine(RuleBasedStateMachine):
             self.take_out()
             if self.desk.asked:
                 self.answer()
+            self.desk.now += 2 * GAP
         self.take_out()
         assert self.waiting == []
 

@@ -1,6 +1,5 @@
 """The emulator itself under test, on each profile; a server of its own for each test."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import oracledb
 import pytest
 
-from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable
+from tests.oracle_databases import start_emulator
+from tests.oracle_emulator import PROFILES, OracleEmulator
 
 Start = Callable[..., OracleEmulator]
 Connect = Callable[..., oracledb.Connection]
@@ -21,12 +21,7 @@ def start() -> Iterator[Start]:
         started: list[OracleEmulator] = []
 
         def begin(*arguments: Any, **more: Any) -> OracleEmulator:
-            try:
-                started.append(stack.enter_context(OracleEmulator(*arguments, **more)))
-            except OracleEmulatorUnavailable as error:
-                if os.environ.get("ORACLE_TEST_REQUIRED"):
-                    pytest.fail(f"the Oracle emulator is required and not available: {error}", pytrace=False)
-                pytest.skip(f"ORACLE EMULATOR NOT AVAILABLE: {error}")
+            started.append(stack.enter_context(start_emulator(*arguments, **more)))
             return started[-1]
 
         yield begin

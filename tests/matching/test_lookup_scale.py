@@ -1,0 +1,126 @@
+"""What look-ups cost a database at full load: bounded by the cache, not by events, types or subscriptions."""
+
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from random import Random
+
+import pytest
+from sqlalchemy import Engine, event, insert
+
+from consumer.event import Event, RecordId
+from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, Answer, Catalog, find_endpoints
+from consumer.matching.inbox import Inbox
+from models import Subscription
+from tests.ledger.rows_kit import plans
+
+HERE = ("t", 0)
+TTL = 1.0
+TURN = 0.001  # seconds of a turn of the loop
+A_TURN = 20  # events of it: 20,000 a second, more than a worker sends
+SLOW = 3  # turns that an answer takes
+URL = "https://example.com/hook"
+
+
+class Flow:
+    """Events pass the inbox and the catalog as a worker drives them; the statements are real, the clock is not."""
+
+    def __init__(self, engine: Engine, types: Iterator[str]) -> None:
+        self.now = 100.0
+        self.sent: list[str] = []
+        self.binds: list[int] = []
+        self.given = self.taken = 0
+        self.matched: dict[str, int] = {}
+        self._engine = engine
+        self._types = types
+        self._answers: list[tuple[float, Callable[[], None]]] = []
+        self._catalog = Catalog(self._ask, TTL, lambda: self.now)
+        self._inbox = Inbox(self._catalog)
+        self._inbox.stored(HERE, set())
+        event.listen(engine, "before_cursor_execute", self._count)
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / TURN)):
+            self.now += TURN
+            coming = [next(self._types) for _ in range(min(A_TURN, self._inbox.room))]
+            self.given += len(coming)
+            for event_type in coming:
+                record = RecordId(*HERE, 0, 1)
+                self._inbox.put(Event(record, event_type, "msg", b"{}", "", None, None), lambda _: None, self.now)
+            self._catalog.want(set(coming))
+            while (found := self._inbox.next()) is not None:
+                self.taken += 1
+                self.matched[found.event.type] = len(found.endpoints)
+            while self._answers and self._answers[0][0] <= self.now:
+                self._answers.pop(0)[1]()
+            self._catalog.want(())
+
+    def _ask(self, types: tuple[str, ...], done: Callable[[Answer | Exception], None]) -> None:
+        answer = find_endpoints(self._engine, types, (b"k",), str.encode)
+        self._answers.append((self.now + SLOW * TURN, lambda: done(answer)))
+
+    def _count(self, _: object, __: object, sql: str, parameters: tuple[object, ...], *___: object) -> None:
+        if sql.startswith("SELECT"):
+            self.sent.append(sql)
+            self.binds.append(len(parameters))
+
+
+@pytest.fixture
+def thousands(sqlite_engine: Engine) -> Engine:
+    """Types `t0` to `t9999`, with two subscriptions each."""
+    with sqlite_engine.begin() as connection:
+        rows = [{"url": URL, "event_type": f"t{number % 10_000}"} for number in range(20_000)]
+        connection.execute(insert(Subscription), rows)
+    return sqlite_engine
+
+
+@pytest.mark.parametrize("kind", ["t", "nobody"])
+@pytest.mark.parametrize(
+    ("types", "a_second"), [(1, 2 / TTL), (100, 1 / (GATHER * TTL)), (1000, 1 / (GATHER * TTL)), (10_000, 1 / GAP)]
+)
+def test_statements_are_bounded_by_the_cache(thousands: Engine, types: int, a_second: float, kind: str) -> None:
+    """20,000 events a second are no more statements than 20, and a type that nobody subscribed to is remembered too.
+
+    In a refresh interval two statements for one type, ten for a thousand, and fifty a second whatever comes.
+    """
+    flow = Flow(thousands, cycle(f"{kind}{number}" for number in range(types)))
+    seconds = 2.0
+    flow.run(seconds)
+    assert len(flow.sent) <= seconds * a_second + 3  # the first ones find an empty cache
+    assert flow.matched == {f"{kind}{number}": 2 if kind == "t" else 0 for number in range(types)}
+
+
+def test_rare_types_are_bounded_too(thousands: Engine) -> None:
+    """Ten thousand types, each too seldom for the cache to help: fifty statements a second, and nothing piles up."""
+    numbers = Random(5)
+    flow = Flow(thousands, (f"t{numbers.randrange(10_000)}" for _ in iter(int, 1)))
+    flow.run(1.0)
+    assert len(flow.sent) <= 1 / GAP + 1
+    assert sum(flow.binds) > 10_000  # almost each event was looked up
+    assert flow.given == 20_000  # there was always room
+    assert flow.taken > 19_000
+
+
+def test_there_are_ten_different_statements(thousands: Engine) -> None:
+    """Oracle parses and keeps each; each has one list, of at most 512 binds, which is below its limit of 1,000."""
+    numbers = Random(5)
+    flow = Flow(thousands, (f"t{numbers.randrange(10 ** numbers.randrange(5))}" for _ in iter(int, 1)))
+    for amount in (0.02, 0.3, 1.0):
+        flow.now += 2 * TTL
+        flow.run(amount)
+    flow._catalog.want(f"another{number}" for number in range(5000))
+    flow.run(0.5)
+    assert len(set(flow.sent)) <= 10
+    assert max(flow.binds) == MOST_ASKED + 1
+    assert all(sql.count(" IN (") == 1 for sql in flow.sent)
+
+
+def test_the_index_finds_them(thousands: Engine) -> None:
+    """The table is not read through, for one type as for many; nor are the secrets."""
+    for types in (["t1"], [f"t{number}" for number in range(MOST_ASKED)]):
+        (plan,) = (
+            plan
+            for sql, plan in plans(thousands, lambda: find_endpoints(thousands, types, (b"k",), str.encode))  # noqa: B023 (called at once)
+            if "webhook_subscriptions" in sql
+        )
+        assert "SEARCH webhook_subscriptions USING INDEX ix_webhook_subs_event_type (event_type=? AND enabled=?" in plan
+        assert "SEARCH webhook_secrets USING INDEX ix_webhook_secrets_sub (subscription_id=?)" in plan
