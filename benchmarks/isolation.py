@@ -18,6 +18,7 @@ from typing import NamedTuple
 from benchmarks import rig
 from benchmarks.events import create_topic
 from tests.end_to_end.bad_receivers import Kind, bad_receiver
+from tests.end_to_end.deployed_database import SqliteDatabase
 from tests.end_to_end.isolation_rig import Company, Latencies, Names, come_back, meet, neighbours
 from tests.end_to_end.service_rig import Deployment, percentile
 from tests.end_to_end.webhook_receiver import Receiver
@@ -59,8 +60,8 @@ def deployed(bootstrap: str) -> Iterator[Deployment]:
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     create_topic(bootstrap, topic)
     with Receiver() as receiver, rig.database([receiver.url("/nothing")], "nothing") as url:
-        database = Path(url.removeprefix("sqlite:///"))
-        deployment = Deployment(bootstrap, topic, database, receiver, database.parent)
+        database = SqliteDatabase(Path(url.removeprefix("sqlite:///")))
+        deployment = Deployment(bootstrap, topic, database, receiver, database.path.parent)
         try:
             yield deployment
         finally:

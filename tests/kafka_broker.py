@@ -137,7 +137,7 @@ def _can_connect(port: int) -> bool:
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """The broker does not outlive a pytest that was killed (PR_SET_PDEATHSIG)."""
     if _libc is not None:
         _libc.prctl(1, signal.SIGKILL)
@@ -346,7 +346,7 @@ class KafkaBroker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches pytest only, whose teardown stops the broker
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
+                preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
             )
 
     def write_class_archive(self, path: Path) -> None:

@@ -9,4 +9,5 @@ screen      live on a terminal, plain lines elsewhere
 summary     what the figures prove
 """
 
+from consumer.demo.story import Database as Database
 from consumer.demo.story import main as main

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, case, func, select
 
 from consumer.database import reading
 from consumer.demo.receivers import Receiver
@@ -48,8 +48,8 @@ def stored(engine: Engine) -> dict[int, Stored]:
     """What `webhook_deliveries` holds, by subscription id."""
     row = ParkedDelivery
     # An exhausted row with one attempt never waited: its first answer was final.
-    waited = func.sum(((row.status != "exhausted") | (row.attempt > 1)).cast(row.attempt.type))
-    retries = func.sum(func.max(row.attempt - 1, 0))
+    waited = func.count(case(((row.status != "exhausted") | (row.attempt > 1), row.id)))
+    retries = func.sum(row.attempt) - func.count(case((row.attempt > 0, row.id)))
     statement = select(
         row.subscription_id, row.status, func.count(), waited, retries, func.max(row.last_error)
     ).group_by(row.subscription_id, row.status)

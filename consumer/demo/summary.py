@@ -104,16 +104,22 @@ def _latency(evidence: Evidence, rows: Sequence[Figures]) -> Claim:
 
 def _given_up(row: Figures, attempts: int) -> Claim:
     if row.owed:
+        given_up = f"{row.dead:,} deliveries given up after {attempts} attempts, " if row.dead else ""
         return Claim(
-            f"{row.name} ({row.character}): {row.dead:,} deliveries given up after {attempts} attempts, "
-            f"{row.owed:,} are still owed: time was up.",
-            holds=None,
+            f"{row.name} ({row.character}): {given_up}its circuit breaker leaves it alone. {row.waiting:,} of "
+            f"{row.owed:,} deliveries that it is owed are stored; {row.retried:,} were tried again so far.",
+            left_alone(row) or None,
         )
     return Claim(
         f"{row.name} ({row.character}): after {attempts} attempts its {row.dead:,} deliveries were given up. They stay "
         f"in webhook_deliveries with the reason: {row.error or 'none'}",
         bool(row.dead),
     )
+
+
+def left_alone(row: Figures) -> bool:
+    """A receiver that has taken nothing: all that it is owed is stored, and hardly any of it is tried."""
+    return not row.delivered and row.owed == row.waiting and row.retried * 10 < row.owed
 
 
 def _switched_off(row: Figures) -> Claim:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from consumer import worker
+from consumer import database, worker
 from consumer.__main__ import main
 from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
@@ -114,6 +114,11 @@ def stops_after_a_while() -> None:
     """Deliveries are taken in and not started any more."""
     calls = count()
     _wrap(Lanes, "next", lambda following, *rest: following(*rest) if next(calls) < STARTED else None)
+
+
+def impatient() -> None:
+    """A call to Oracle may take a second, not thirty."""
+    database.CALL_TIMEOUT = 1.0
 
 
 def lost_answers() -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from tests.chaos.report import HEADER
 from tests.chaos.world import Shape, World
+from tests.end_to_end.deployed_database import DeployedDatabase, SqliteDatabase, emulated_oracle
 from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Receiver
 from tests.kafka_broker import KafkaBroker
@@ -38,9 +39,9 @@ def say() -> Say:
 
 
 @pytest.fixture
-def new_world(new_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
+def new_world(new_sqlite_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
     """Makes worlds; whatever is left of them when the test ends is killed."""
-    with making_worlds(new_engine, tmp_path) as new_world:
+    with making_worlds(new_sqlite_engine, tmp_path) as new_world:
         yield new_world
 
 
@@ -49,6 +50,7 @@ def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[Ne
     """Makes worlds, whose logs are below `within`; whatever is left of them in the end is killed."""
     deployments: list[Deployment] = []
     receivers: list[Receiver] = []
+    databases = ExitStack()
     names = count()  # worlds may be made by several threads
 
     def make(shape: Shape, servers: str, brokers: KafkaBroker | None) -> World:
@@ -56,7 +58,11 @@ def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[Ne
         receivers.append(receiver.__enter__())
         directory = within / str(next(names))
         directory.mkdir()
-        database = Path(str(new_engine().url.database))
+        database: DeployedDatabase
+        if shape.profile:
+            database = databases.enter_context(emulated_oracle(shape.profile))
+        else:
+            database = SqliteDatabase(Path(str(new_engine().url.database)))
         deployment = Deployment(servers, unique("chaos"), database, receiver, directory)
         deployments.append(deployment)
         return World(shape, deployment, brokers)
@@ -69,6 +75,7 @@ def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[Ne
                 worker.kill()
         for receiver in receivers:
             receiver.__exit__(None, None, None)
+        databases.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

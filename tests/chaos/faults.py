@@ -24,7 +24,6 @@ from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
-TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
 JOINS_WITHIN = 1.5  # seconds: what a worker takes to start and be given partitions
 DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver answers otherwise
 
@@ -89,7 +88,7 @@ def freeze_worker(world: World, random: Random) -> Waits:
     zombie = random.choice(world.workers)
     # Once by those who take over, once by the zombie, which also tries once more what it had in flight.
     disruption = world.disrupt("freeze", times=2, attempts=4)
-    with world.deployment.locked_database():  # else it might be frozen with SQLite's lock in its hands
+    with world.deployment.database.at_rest():  # else it might be frozen with SQLite's lock in its hands
         zombie.freeze()
     world.workers.remove(zombie)
     world.dies()
@@ -165,35 +164,6 @@ def _set_in_sync(world: World, replicas: str) -> None:
     admin.incremental_alter_configs([resource])[resource].result(15)
 
 
-# The database.
-
-
-def hide_tables(world: World, random: Random) -> Waits:
-    """All tables are away."""
-    with world.outage(Part.DATABASE), world.deployment.no_tables(*TABLES):
-        yield random.uniform(0.5, 3.0)
-
-
-def lock_database(world: World, random: Random) -> Waits:
-    """Another process holds the one lock for writing."""
-    with world.outage(Part.DATABASE), world.deployment.locked_database():
-        yield random.uniform(0.5, 3.0)
-
-
-def break_inserts(world: World, random: Random) -> Waits:
-    """A batched insert fails at one of its rows."""
-    sql = world.deployment.sql
-    with world.outage(Part.DATABASE):
-        sql(
-            "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
-            " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
-        )
-        try:
-            yield random.uniform(0.5, 3.0)
-        finally:
-            sql("DROP TRIGGER chaos")
-
-
 # Receivers. Most of it is their temper.
 
 
@@ -223,10 +193,5 @@ BROKERS = (
     Fault("SIGSTOP of a broker", frozenset({"brokers"}), pause_broker),
 )
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
-DATABASE = (
-    Fault("tables away", frozenset({"database"}), hide_tables),
-    Fault("database locked", frozenset({"database"}), lock_database),
-    Fault("insert fails in a batch", frozenset({"database"}), break_inserts),
-)
 GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, LETTERS, *DATABASE, GONE)
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, LETTERS, GONE)  # but for those of the database

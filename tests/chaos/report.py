@@ -69,7 +69,7 @@ def report(run: str, world: World) -> Report:
     return Report(
         run,
         world.shape.seed,
-        sorted(world.faults.items()),
+        [(_with_calls(name, world.met[name]), number) for name, number in sorted(world.faults.items())],
         world.ended_at - world.began_at,
         len(book.events),
         sum(bool(story.accepted) for story in stories),
@@ -82,6 +82,10 @@ def report(run: str, world: World) -> Report:
         [f"{rule}: {what}" for rule, what in book.violations],
         [f"{at:.3f} {what}" for at, what in sorted(_happenings(world))],
     )
+
+
+def _with_calls(fault: str, met: int) -> str:
+    return f"{fault} ({met} calls met it)" if met else fault
 
 
 def _causes(book: Book) -> list[tuple[str, int, int]]:

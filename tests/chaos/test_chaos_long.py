@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos import altered_worker, faults
+from tests.chaos import altered_worker, database_faults, faults
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault, Waits
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(SECONDS 
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-@pytest.mark.parametrize("database", ["sound", "answers lost"])
+@pytest.mark.parametrize("database", ["sound", "answers lost", "Oracle 19c", "Oracle 23ai"])
 @pytest.mark.parametrize("nodes", [1, 3], ids=["1 node", "3 nodes"])
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
@@ -38,10 +38,13 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
     shape = Shape(seed, protocol, in_memory=seed % 2 == 0)
     if database == "answers lost":
         shape = replace(shape, program=altered_worker.command(altered_worker.lost_answers), slow=1.0)
+    if database.startswith("Oracle"):
+        program = altered_worker.command(altered_worker.impatient)
+        shape = replace(shape, profile=database.removeprefix("Oracle "), program=program, slow=1.0)
     with KafkaBroker(nodes) as brokers:
         world = new_world(shape, brokers.bootstrap, brokers)
         world.begin()
-        conduct(world, _at_random(seed), seed, PAUSES, SECONDS)
+        conduct(world, _at_random(shape), seed, PAUSES, SECONDS)
         world.end()
     result = report(f"{protocol}, {nodes} node{'s' * (nodes > 1)}, {SECONDS:.0f} s, database {database}", world)
     say(result.text())
@@ -50,10 +53,13 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
     assert not result.violations, result.text()
 
 
-def _at_random(seed: int) -> Iterator[Fault]:
-    random = Random(f"{seed} long")
+def _at_random(shape: Shape) -> Iterator[Fault]:
+    random = Random(f"{shape.seed} long")
+    if shape.profile:
+        yield database_faults.FAIL_OVER
+    every = (*faults.ALL, *(database_faults.ORACLE if shape.profile else database_faults.SQLITE))
     while True:
-        fault = random.choice(faults.ALL)
+        fault = random.choice(every)
         yield _with_rest(fault) if fault in faults.BROKERS else fault
 
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos import altered_worker, faults
+from tests.chaos import altered_worker, database_faults, faults
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault
@@ -26,6 +26,14 @@ SHAPES = {
         program=altered_worker.command(altered_worker.lost_answers),
         slow=1.0,
     ),
+    "classic, Oracle 19c": Shape(
+        seed=0,
+        protocol="classic",
+        workers=2,
+        program=altered_worker.command(altered_worker.impatient),
+        slow=1.0,
+        profile="19c",
+    ),
 }
 
 
@@ -44,7 +52,9 @@ def test_nothing_is_lost_and_little_repeated(
     world.begin()
     conduct(world, faults.GRACEFUL[:1], seed, PAUSES)
     world.wait(world.at_rest, STOPS_WITHIN)
-    rough = [fault for fault in _some_of_each_kind(seed) if kafka_cluster is not None or fault not in faults.BROKERS]
+    rough = _some_of_each_kind(seed, oracle=bool(shape.profile))
+    if kafka_cluster is None:
+        rough = [fault for fault in rough if fault not in faults.BROKERS]
     conduct(world, rough, seed, PAUSES)
     world.end()
     result = report(f"short, {name}", world)
@@ -52,7 +62,7 @@ def test_nothing_is_lost_and_little_repeated(
     assert not result.violations, result.text()
 
 
-def _some_of_each_kind(seed: int) -> list[Fault]:
+def _some_of_each_kind(seed: int, *, oracle: bool) -> list[Fault]:
     random = Random(seed)
     others = [
         faults.KILL,
@@ -60,7 +70,7 @@ def _some_of_each_kind(seed: int) -> list[Fault]:
         faults.LETTERS,
         faults.GONE,
         random.choice(faults.BROKERS),
-        random.choice(faults.DATABASE),
+        *(random.sample(database_faults.ORACLE, 4) if oracle else [random.choice(database_faults.SQLITE)]),
     ]
     random.shuffle(others)
     return [faults.FREEZE, *others]  # it takes longest

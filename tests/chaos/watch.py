@@ -4,10 +4,10 @@ A commit is read first; then what receivers accepted, what the database holds an
 What is not there by then was not settled when the offset passed it.
 """
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from consumer.intake.offsets import decode
 from tests.chaos.book import Book, Event, Rule
 from tests.chaos.commit_log import Commit, CommitLog
+from tests.end_to_end.deployed_database import DatabaseAway
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_kit import QUIET, unique
 
@@ -200,7 +201,7 @@ class Watch:
 
     def _judge_rows(self, now: float) -> None:
         rows = self._query(
-            "SELECT id, attempt, status, strftime('%s', next_attempt_at) FROM webhook_deliveries"
+            "SELECT id, attempt, status, next_attempt_at FROM webhook_deliveries"
             " WHERE status IN ('parked', 'exhausted')"
         )
         if rows is None or self._excused():
@@ -212,7 +213,7 @@ class Watch:
             self._attempts[row] = attempt
             if attempt > self._book.attempts:
                 self._book.violated(Rule.ATTEMPTS, f"row {row} has {attempt} attempts, allowed {self._book.attempts}")
-            late = now - max(float(due or now), self._rows_excused_at)
+            late = now - max(_seconds(due) or now, self._rows_excused_at)
             if status == "parked" and late > self.limit + LEFT_ALONE:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
 
@@ -231,8 +232,16 @@ class Watch:
     def _query(self, statement: str, *values: object) -> list[Any] | None:
         try:
             return self._deployment.sql(statement, *values)
-        except sqlite3.OperationalError:  # the tables are away, or another process holds them
+        except DatabaseAway:
             return None
+
+
+def _seconds(stored: str | datetime | None) -> float | None:
+    """A time as SQLite or Oracle gives it, in UTC."""
+    if stored is None:
+        return None
+    time = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    return time.replace(tzinfo=UTC).timestamp()
 
 
 class Letters:

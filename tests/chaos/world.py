@@ -1,7 +1,6 @@
 """A deployment to be hurt: receivers of several tempers, a stream of events, workers that come and go, and the book."""
 
 import json
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscripti
 from tests.chaos.stream import Stream
 from tests.chaos.tempers import Temper
 from tests.chaos.watch import WITHOUT_PROGRESS, Watch, read_all
+from tests.end_to_end.deployed_database import DatabaseAway
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
@@ -46,7 +46,8 @@ SETTINGS = {
 class Shape:
     """What a world is made of.
 
-    `program` starts a worker, if it is not the product itself; `slow` is how much longer it may take to settle.
+    `program` starts a worker, if it is not the product itself; `slow` is how much longer it may take to settle;
+    `profile` is the emulated Oracle's, if the database is not SQLite.
     """
 
     seed: int
@@ -55,6 +56,7 @@ class Shape:
     per_second: float = 60.0
     program: Sequence[str] = ()
     slow: float = 0.0
+    profile: str = ""
     in_memory: bool = True
     without_progress: float = WITHOUT_PROGRESS
 
@@ -95,6 +97,7 @@ class World:
         self.brokers = brokers
         self.workers: list[Worker] = []
         self.faults = Counter[str]()
+        self.met = Counter[str]()  # calls to Oracle, by the fault they met
         self.moves: list[tuple[float, str]] = []  # of workers
         self.letters = f"{deployment.group}.dead"
         self.operations = f"{deployment.group}.operations"
@@ -220,7 +223,7 @@ class World:
         if not any(end == inf for _, end in self.book.away):
             try:
                 late = self.enable_all()
-            except sqlite3.OperationalError:  # the tables are away, or another process holds them
+            except DatabaseAway:
                 return
             if late:
                 self.book.away.append([self._enabled_at, now + CACHED])
@@ -228,11 +231,8 @@ class World:
 
     def enable_all(self) -> bool:
         """Enable what is disabled. Whether there was something."""
-        return bool(
-            self.deployment.sql(
-                "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE enabled = 0 RETURNING id"
-            )
-        )
+        enable = "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE enabled = 0"
+        return self.deployment.database.change(enable) > 0
 
     def _judge_end(self, worker: Worker, ended: bool) -> None:  # noqa: FBT001 (private)
         if not ended:

@@ -1,12 +1,13 @@
 """A whole deployment on real Kafka for each test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
+from tests.databases import making_engines
+from tests.end_to_end.deployed_database import DeployedDatabase, OracleDatabase, SqliteDatabase
 from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Door, Receiver
 from tests.kafka_broker import KafkaBroker
@@ -27,11 +28,20 @@ def door() -> Iterator[Door]:
 
 
 @pytest.fixture
+def deployed_database(request: pytest.FixtureRequest) -> Iterator[DeployedDatabase]:
+    """SQLite; where a test is marked with `ON_EACH_DATABASE`, Oracle too."""
+    name = getattr(request, "param", "sqlite")
+    with making_engines(request, name) as make:
+        engine = make()
+        yield SqliteDatabase(Path(str(engine.url.database))) if name == "sqlite" else OracleDatabase(engine)
+
+
+@pytest.fixture
 def deployment(
-    kafka_bootstrap: str, topic: str, new_engine: Callable[[], Engine], receiver: Receiver, tmp_path: Path
+    kafka_bootstrap: str, topic: str, deployed_database: DeployedDatabase, receiver: Receiver, tmp_path: Path
 ) -> Iterator[Deployment]:
     """A topic of four partitions, a database of its own, a receiver; workers that are left over are killed."""
-    deployment = Deployment(kafka_bootstrap, topic, Path(str(new_engine().url.database)), receiver, tmp_path)
+    deployment = Deployment(kafka_bootstrap, topic, deployed_database, receiver, tmp_path)
     yield deployment
     for worker in deployment.workers:
         worker.kill()

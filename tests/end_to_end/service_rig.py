@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from urllib.request import urlopen
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from tests.end_to_end.deployed_database import DeployedDatabase, SqliteDatabase
 from tests.end_to_end.webhook_receiver import Receiver, Request
 from tests.kafka_kit import QUIET, unique
 from tests.processes import PROGRAM, environment
@@ -43,7 +43,9 @@ class Row(NamedTuple):
 class Deployment:
     """What workers share. `published` holds each event's body and its type, in the order of publishing."""
 
-    def __init__(self, servers: str, topic: str, database: Path, receiver: Receiver, directory: Path) -> None:
+    def __init__(
+        self, servers: str, topic: str, database: DeployedDatabase, receiver: Receiver, directory: Path
+    ) -> None:
         self.servers = servers
         self.topic = topic
         self.group = unique("group")
@@ -70,7 +72,7 @@ class Deployment:
             "KAFKA_GROUP_ID": self.group,
             "KAFKA_TOPICS": self.topic,
             "KAFKA_DEAD_LETTER_TOPIC": f"{self.group}.dead",
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": self.database.url,
             "WEBHOOK_SECRET": SECRET,
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
             "WEBHOOK_SUBSCRIPTION_CACHE": "0.2",
@@ -92,44 +94,25 @@ class Deployment:
 
     # Subscriptions, by plain SQL.
 
+    @property
+    def sqlite(self) -> SqliteDatabase:
+        """The database, which is SQLite's."""
+        assert isinstance(self.database, SqliteDatabase)
+        return self.database
+
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         """Run one statement in a transaction of its own."""
-        connection = sqlite3.connect(self.database, timeout=30)
-        try:
-            with connection:
-                return connection.execute(statement, values).fetchall()
-        finally:
-            connection.close()
-
-    @contextmanager
-    def locked_database(self) -> Iterator[None]:
-        """Another process holds the one lock for writing."""
-        connection = sqlite3.connect(self.database, timeout=30, isolation_level=None)
-        connection.execute("BEGIN EXCLUSIVE")
-        try:
-            yield
-        finally:
-            connection.close()
-
-    @contextmanager
-    def no_tables(self, *tables: str) -> Iterator[None]:
-        """For every connection, old and new, these tables are gone, and come back with what was in them."""
-        for table in tables:
-            self.sql(f"ALTER TABLE {table} RENAME TO away_{table}")
-        try:
-            yield
-        finally:
-            for table in tables:
-                self.sql(f"ALTER TABLE away_{table} RENAME TO {table}")
+        return self.database.sql(statement, *values)
 
     def subscribe(self, event_type: str, path: str, url: str | None = None, **options: str | float) -> int:
         """A subscription with its url, event type and these columns; `url` is the receiver's if none is given."""
         columns = {"url": url or self.receiver.url(path), "event_type": event_type, **options}
-        ((subscription_id,),) = self.sql(
+        self.sql(
             f"INSERT INTO webhook_subscriptions ({', '.join(columns)}) "  # noqa: S608 (names of columns, from tests)
-            f"VALUES ({', '.join('?' * len(columns))}) RETURNING id",
+            f"VALUES ({', '.join('?' * len(columns))})",
             *columns.values(),
         )
+        ((subscription_id,),) = self.sql("SELECT MAX(id) FROM webhook_subscriptions WHERE url = ?", columns["url"])
         self.subscriptions[path] = event_type
         assert isinstance(subscription_id, int)
         return subscription_id

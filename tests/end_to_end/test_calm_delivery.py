@@ -9,6 +9,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from consumer.secret import parse_secret
+from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.kafka
 FAN_OUT = {"user.created": 1, "user.updated": 2, "order.paid": 3, "order.shipped": 8, "stock.low": 20}
 
 
+@ON_EACH_DATABASE
 def test_two_thousand_events_reach_everyone_who_subscribed_once(deployment: Deployment) -> None:
     """Fan-outs of 1 to 20: no delivery is missing, none comes twice, bodies are the very bytes, signatures hold."""
     for event_type, number in FAN_OUT.items():
@@ -45,6 +47,7 @@ def test_two_thousand_events_reach_everyone_who_subscribed_once(deployment: Depl
         assert headers["content-type"] == "application/json"
 
 
+@ON_EACH_DATABASE
 def test_a_subscription_counts_from_when_it_is_made_until_it_is_removed(deployment: Deployment) -> None:
     """By plain SQL, while a worker runs: within about WEBHOOK_SUBSCRIPTION_CACHE, without a restart."""
     deployment.subscribe("a", "/first")

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
+from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import Deployment, Worker, eventually
 from tests.end_to_end.webhook_receiver import Answer, Silence, always, every, in_turn
 
@@ -14,6 +15,7 @@ SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMO
 DEAD_MEMBER = {"KAFKA_SESSION_TIMEOUT_MS": "2000"}
 
 
+@ON_EACH_DATABASE
 @pytest.mark.parametrize("standby", [False, True], ids=["restarted", "taken over"])
 def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby: bool) -> None:  # noqa: FBT001 (pytest)
     """Repeated is at most, and once, what was in flight or had ended since the last commit, with the same id and body.
@@ -87,7 +89,7 @@ def test_a_worker_that_was_frozen_finds_its_partitions_gone(deployment: Deployme
     eventually(frozen.ready)
     deployment.publish(["a"] * 1000)
     eventually(lambda: len(deployment.receiver.requests) > 700, every=0.01)
-    with deployment.locked_database():  # else it might be frozen with SQLite's lock in its hands, and all would wait
+    with deployment.database.at_rest():  # else it might be frozen with SQLite's lock in its hands, and all would wait
         frozen.freeze()
     assert deployment.missing() > 500
     other = deployment.start(**settings)
@@ -131,7 +133,7 @@ def test_stored_deliveries_that_were_taken_up_and_lost_are_taken_up_again(deploy
     deployment.receiver.requests.clear()
     eventually(lambda: len(deployment.receiver.requests) >= 10)
     time.sleep(0.5)
-    with deployment.locked_database():
+    with deployment.database.at_rest():
         frozen.freeze()
     other = deployment.start(**settings)
     eventually(lambda: len(deployment.receiver.requests) >= 20)

@@ -87,7 +87,7 @@ def in_turns(deployment: Deployment, *, held: float, free: float) -> Iterator[No
 
     def take_turns() -> None:
         while not enough.wait(free):
-            with deployment.locked_database():
+            with deployment.sqlite.locked():
                 enough.wait(held)
 
     thread = threading.Thread(target=take_turns, name="lock")
@@ -278,7 +278,7 @@ def test_retention_overtakes_a_worker_that_runs(deployment: Deployment, kafka_bo
     eventually(worker.ready)
     deployment.publish(["a"] * 40)
     eventually(lambda: not deployment.lag())
-    with deployment.no_tables("webhook_subscriptions"):
+    with deployment.sqlite.no_tables("webhook_subscriptions"):
         deployment.publish(["a"] * 8000)
         eventually(lambda: "no such table" in worker.unready_because())
         admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})

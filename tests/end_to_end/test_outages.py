@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from consumer import schema
-from tests.databases import database
+from tests.databases import connect_to
+from tests.end_to_end.deployed_database import SqliteDatabase
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_broker import KafkaBroker
@@ -20,14 +21,14 @@ SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMO
 
 def test_no_database_at_the_start(deployment: Deployment, tmp_path: Path) -> None:
     """No file, then a file without tables, then the tables: each is said, and the last one is enough to go on."""
-    deployment.database = tmp_path / "later" / "webhooks.db"
+    deployment.database = SqliteDatabase(tmp_path / "later" / "webhooks.db")
     deployment.publish(["a"] * 50)
     worker = deployment.start()
     eventually(lambda: "unable to open database file" in worker.unready_because())
-    deployment.database.parent.mkdir()
+    deployment.sqlite.path.parent.mkdir()
     eventually(lambda: "run kafka-webhooks migrate" in worker.unready_because())
     assert deployment.lag() == 50
-    engine = database(deployment.database)
+    engine = connect_to(deployment.database.url)
     schema.upgrade(engine)
     engine.dispose()
     eventually(worker.ready)
@@ -49,7 +50,7 @@ def test_the_database_goes_away_in_the_middle(deployment: Deployment) -> None:
     deployment.publish(["a"] * 100)
     eventually(lambda: len(deployment.receiver.at("/good")) == 100)
     eventually(lambda: not deployment.lag())
-    with deployment.no_tables(*TABLES):
+    with deployment.sqlite.no_tables(*TABLES):
         deployment.publish(["a"] * 200)
         eventually(lambda: "no such table" in worker.unready_because())
         time.sleep(1.5)
@@ -71,7 +72,7 @@ def test_the_ledger_cannot_be_written(deployment: Deployment) -> None:
     deployment.receiver.rules["/fails-once"] = in_turn(404, 200)  # of 500 the breaker would open
     worker = deployment.start(**SHORT_RETRIES)
     eventually(worker.ready)
-    with deployment.locked_database():
+    with deployment.sqlite.locked():
         deployment.publish(["b"] * 20)
         deployment.publish(["a"] * 200)
         eventually(lambda: len(deployment.receiver.at("/good")) == 200)
@@ -80,7 +81,7 @@ def test_the_ledger_cannot_be_written(deployment: Deployment) -> None:
         assert deployment.lag() == 220
     eventually(lambda: not deployment.missing())
     eventually(lambda: not deployment.lag())
-    with deployment.no_tables("webhook_deliveries"):
+    with deployment.sqlite.no_tables("webhook_deliveries"):
         deployment.publish(["b"] * 20)
         deployment.publish(["a"] * 200)
         eventually(lambda: len(deployment.receiver.at("/good")) == 400)

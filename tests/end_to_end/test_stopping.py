@@ -64,7 +64,7 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs(deployment: Deployment) 
     settings = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0", "WEBHOOK_DRAIN": "1s"}
     worker = deployment.start(**settings)
     eventually(worker.ready)
-    with deployment.locked_database():
+    with deployment.sqlite.locked():
         deployment.publish(["a"] * 50)
         eventually(lambda: len(deployment.receiver.requests) == 50)
         assert worker.stop() < 1 + 5 + 5 + 5

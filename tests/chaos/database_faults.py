@@ -1,0 +1,204 @@
+"""What can go wrong with the database: SQLite's file, or an Oracle that is emulated and can be told to."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from random import Random
+
+from tests.chaos.faults import Fault, Waits
+from tests.chaos.world import Part, World
+from tests.end_to_end.deployed_database import EmulatedOracle
+from tests.oracle_emulator import Call, OracleError
+from tests.oracle_emulator.instance import Drop, Matches
+
+TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
+HANGS = 3.0  # seconds for a call, longer than `altered_worker.impatient` waits
+FAILS_OVER = 120.0  # seconds
+LONGEST = 8.0  # seconds
+WRITES = ("INSERT", "UPDATE", "DELETE")
+CUT, END_OF_FILE, LOST = "DPY-4011 in a batch", "ORA-03113 in a batch", "answers to commits lost"
+DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
+
+
+# SQLite.
+
+
+def hide_tables(world: World, random: Random) -> Waits:
+    """All tables are away."""
+    with world.outage(Part.DATABASE), world.deployment.sqlite.no_tables(*TABLES):
+        yield random.uniform(0.5, 3.0)
+
+
+def lock_database(world: World, random: Random) -> Waits:
+    """Another process holds the one lock for writing."""
+    with world.outage(Part.DATABASE), world.deployment.sqlite.locked():
+        yield random.uniform(0.5, 3.0)
+
+
+def break_inserts(world: World, random: Random) -> Waits:
+    """A batched insert fails at one of its rows."""
+    sql = world.deployment.sql
+    with world.outage(Part.DATABASE):
+        sql(
+            "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
+            " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
+        )
+        try:
+            yield random.uniform(0.5, 3.0)
+        finally:
+            sql("DROP TRIGGER chaos")
+
+
+# Oracle.
+
+
+def kill_sessions(world: World, random: Random) -> Waits:
+    """A DBA kills all sessions, and again."""
+    with world.outage(Part.DATABASE):
+        for _ in range(3):
+            _oracle(world).server.kill_sessions(_oracle(world).user)
+            yield random.uniform(0.2, 1.0)
+
+
+def cut_connections(world: World, random: Random) -> Waits:
+    """Connections end in the middle of a batch, before or after it is executed: DPY-4011."""
+    before = random.random() < 0.5
+    with world.outage(Part.DATABASE), _calls(world, CUT, _writes, drop="before" if before else "after", times=4):
+        yield from _until_met(world, CUT, random)
+
+
+def end_of_file(world: World, random: Random) -> Waits:
+    """The server process dies and says so: ORA-03113."""
+    error = OracleError(3113, "end-of-file on communication channel")
+    with world.outage(Part.DATABASE), _calls(world, END_OF_FILE, _writes, error, times=4):
+        yield from _until_met(world, END_OF_FILE, random)
+
+
+def lose_commits(world: World, random: Random) -> Waits:
+    """Transactions are committed, and the answers are lost."""
+    with world.outage(Part.DATABASE), _calls(world, LOST, lambda call: call.sql == "COMMIT", drop="after", times=6):
+        yield from _until_met(world, LOST, random)
+
+
+def deadlocks(world: World, random: Random) -> Waits:
+    """Every other write is chosen as a deadlock's victim: ORA-00060."""
+    error = OracleError(60, "deadlock detected while waiting for resource")
+    with (
+        world.outage(Part.DATABASE),
+        _calls(world, DEADLOCK, lambda call: _writes(call) and random.random() < 0.5, error),
+    ):
+        yield from _until_met(world, DEADLOCK, random)
+
+
+def hang(world: World, random: Random) -> Waits:
+    """Calls are not answered within call_timeout: DPY-4024."""
+
+    def hangs(call: Call) -> bool:
+        if _writes(call):
+            world.met[HUNG] += 1
+            time.sleep(HANGS)
+        return False
+
+    with world.outage(Part.DATABASE), _calls(world, HUNG, hangs):
+        yield from _until_met(world, HUNG, random)
+        # What hangs then hangs on.
+    yield HANGS
+
+
+def rotate_password(world: World, random: Random) -> Waits:
+    """The password is another for some seconds, and sessions end: ORA-01017."""
+    oracle = _oracle(world)
+    with world.outage(Part.DATABASE):
+        oracle.server.set_password(oracle.user, "another")
+        oracle.server.kill_sessions(oracle.user)
+        try:
+            yield random.uniform(0.5, 3.0)
+        finally:
+            oracle.server.set_password(oracle.user, oracle.password)
+
+
+def close_listener(world: World, random: Random) -> Waits:
+    """The listener is down, and sessions end."""
+    yield from _without_a_listener(world, random.uniform(0.5, 4.0))
+
+
+def fail_over(world: World, random: Random) -> Waits:
+    """As `close_listener`, for two minutes; then the instance starts for some seconds: ORA-01033."""
+    yield from _without_a_listener(world, FAILS_OVER)
+    error = OracleError(1033, "ORACLE initialization or shutdown in progress")
+    with world.outage(Part.DATABASE), _calls(world, STARTS, lambda call: call.sql == "CONNECT", error):
+        _oracle(world).server.kill_sessions(_oracle(world).user)
+        yield random.uniform(1.0, 5.0)
+
+
+def _without_a_listener(world: World, seconds: float) -> Waits:
+    oracle = _oracle(world)
+    with world.outage(Part.DATABASE):
+        oracle.server.close_listener()
+        oracle.server.kill_sessions(oracle.user)
+        try:
+            yield seconds
+        finally:
+            oracle.server.open_listener()
+
+
+@contextmanager
+def _calls(
+    world: World, what: str, matches: Matches, error: OracleError | None = None, *, drop: Drop = "", times: float = inf
+) -> Iterator[None]:
+    """Have calls of workers fail until the block ends; the world counts those that met it, by `what` it is."""
+    going_on = True
+    oracle = _oracle(world)
+
+    def meets(call: Call) -> bool:
+        if not (going_on and call.user in {oracle.user, ""} and matches(call)):  # who connects has no name yet
+            return False
+        world.met[what] += 1
+        return True
+
+    oracle.server.inject(meets, error, drop=drop, times=times)
+    try:
+        yield
+    finally:
+        going_on = False
+
+
+def _until_met(world: World, what: str, random: Random) -> Waits:
+    """A while, and for as long again as no call has met it."""
+    before, end = world.met[what], time.monotonic() + LONGEST
+    yield random.uniform(0.5, 3.0)
+    while world.met[what] == before and time.monotonic() < end:
+        yield 0.2
+
+
+def _writes(call: Call) -> bool:
+    return call.sql.startswith(WRITES)
+
+
+def _oracle(world: World) -> EmulatedOracle:
+    database = world.deployment.database
+    assert isinstance(database, EmulatedOracle)
+    return database
+
+
+def _fault(name: str, play: Callable[[World, Random], Waits]) -> Fault:
+    return Fault(name, frozenset({"database"}), play)
+
+
+SQLITE = (
+    _fault("tables away", hide_tables),
+    _fault("database locked", lock_database),
+    _fault("insert fails in a batch", break_inserts),
+)
+ORACLE = (
+    _fault("sessions killed", kill_sessions),
+    _fault(CUT, cut_connections),
+    _fault(END_OF_FILE, end_of_file),
+    _fault(LOST, lose_commits),
+    _fault(DEADLOCK, deadlocks),
+    _fault(HUNG, hang),
+    _fault("ORA-01017", rotate_password),
+    _fault("listener down", close_listener),
+)
+FAIL_OVER = _fault(STARTS, fail_over)

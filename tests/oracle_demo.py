@@ -1,0 +1,35 @@
+"""`make demo DATABASE=oracle`: the demo on an emulated Oracle server, which is a process of its own."""
+
+import subprocess
+import sys
+
+from consumer.demo import Database, main
+from consumer.errors import WebhooksError
+from tests.kafka_broker import die_with_parent
+
+COMMAND = [sys.executable, "-m", "tests.oracle_emulator", "--profile", "23ai", "--port", "0"]
+
+
+def run() -> None:
+    """Run the demo; its failures are told in a line, as the command line tells them."""
+    with subprocess.Popen(
+        COMMAND,
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,  # Ctrl-C is the demo's to handle
+        preexec_fn=die_with_parent,  # noqa: PLW1509 (no thread is started before)
+    ) as server:
+        assert server.stdout is not None
+        found = server.stdout.readline().split()
+        try:
+            if not found:
+                sys.exit("make demo DATABASE=oracle needs an emulated Oracle: see the line above")
+            main(Database(found[1], "an emulated Oracle 23ai server"))
+        except WebhooksError as error:
+            sys.exit(f"kafka-webhooks: {error}")
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    run()
