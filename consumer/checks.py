@@ -86,9 +86,14 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
 
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     try:
-        engine = create_engine(load(DatabaseSettings, values))
+        settings = load(DatabaseSettings, values)
     except SettingsError:
         yield Finding("database", False, "not looked at: its settings are wrong")
+        return
+    try:
+        engine = create_engine(settings)
+    except SettingsError as error:  # settings that are right one by one
+        yield Finding("database", False, str(error))
         return
     reachable = _look("database", lambda: _reachable(engine))
     yield reachable

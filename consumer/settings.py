@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple, Self, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.errors import SettingsError
@@ -113,6 +113,18 @@ class DatabaseSettings(_Group):
         pattern=r"^[A-Za-z][A-Za-z0-9_$#]{0,29}$",
         description="Owner of the tables, where the service's account is not.",
         examples=["WEBHOOKS"],
+    )
+    password_file: str | None = Field(
+        default=None,
+        validation_alias="DATABASE_PASSWORD_FILE",
+        description="File that holds the password, in place of one in the URL; read at each connect (Oracle).",
+        examples=["/run/secrets/database-password"],
+    )
+    wallet_password: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_WALLET_PASSWORD",
+        description="Password of the key in `ewallet.pem` (Oracle).",
+        examples=["the-password-of-the-wallet"],
     )
     encryption_key: FernetKeys | None = Field(
         default=None,

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import chain, groupby, islice
+from math import inf
 from operator import attrgetter
 from typing import Any
 
 import structlog
 from sqlalchemy import Engine, Select, select
 
-from consumer.database import any_of, reading
+from consumer.database import IN_LIST, any_of, reading
 from consumer.endpoint import Endpoint
 from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
 from consumer.trouble import Trouble
@@ -19,7 +20,10 @@ from models import Subscription, SubscriptionSecret
 
 log = structlog.get_logger(__name__)
 
-MOST_TYPES = 100_000  # about 30 MB of empty answers; then the cache starts afresh
+MOST_KEPT = 250_000  # types and endpoints in the cache: 120 MB; what was asked for longest ago leaves first
+MOST_ASKED = IN_LIST  # types of one statement: as one list, and so ten different statements in all
+GAP = 0.02  # seconds between two statements, where they follow one another: fifty a second, whatever comes
+GATHER = 0.1  # of the time to live: how long answers that are only growing old wait for others of the kind
 
 UNSIGNED = "nothing can be signed for a subscription; what it gets is stored"
 UNREADABLE = "a subscription's settings cannot be read; the deployment's are used"
@@ -103,7 +107,9 @@ class Catalog:
     """Answers of the look-up, kept for `ttl` seconds. Lives on the loop; at most one look-up is under way.
 
     An answer's age is the time from when it was asked for to when the record arrived: what was committed `ttl` before a
-    record came is seen, however long the look-up takes, and with a `ttl` of 0 it answers those who wait for it.
+    record came is seen, however long the look-up takes, and with a `ttl` of 0 it answers those who wait for it. That
+    nobody subscribed is an answer too. However many events and types there are, a statement begins `GAP` after the one
+    before at the earliest, and those that nobody waits for yet begin together.
     """
 
     def __init__(
@@ -116,10 +122,13 @@ class Catalog:
         self._ask = ask
         self._ttl = ttl
         self._clock = clock
-        self._entries: dict[str, tuple[float, tuple[Endpoint, ...]]] = {}
-        self._wanted: dict[str, None] = {}  # a set that keeps its order
+        self._entries: dict[str, tuple[float, tuple[Endpoint, ...]]] = {}  # by when they were asked for
+        self._kept = 0
+        self._missing: dict[str, None] = {}  # wanted now; sets that keep their order
+        self._ageing: dict[str, None] = {}  # wanted soon: what is known still serves
         self._asking = False
         self._asked: frozenset[str] = frozenset()
+        self._asked_at = -inf
         self._trouble = Trouble(clock)
 
     def match(self, event_type: str, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
@@ -138,33 +147,53 @@ class Catalog:
         return entry[1]
 
     def want(self, types: Iterable[str]) -> None:
-        """Look these up with the next statement; after a failure not before its back-off is over, so call again."""
-        self._wanted.update(dict.fromkeys(each for each in types if each not in self._asked))
-        if not self._asking and self._wanted and self._trouble.over:
-            self._start()
+        """Look up those of which nothing recent is known, as soon as a statement may begin: call again until then."""
+        now = self._clock()
+        for event_type in types:
+            entry = self._entries.get(event_type)
+            if event_type in self._asked or (entry and now - entry[0] <= self._ttl / 2):
+                continue
+            if entry and now - entry[0] <= self._ttl:
+                self._ageing[event_type] = None
+            else:
+                self._ageing.pop(event_type, None)
+                self._missing[event_type] = None
+        if (self._missing or self._ageing) and not self._asking and self._trouble.over:
+            gap = GAP if self._missing else max(GAP, GATHER * self._ttl)
+            if now - self._asked_at >= gap:
+                self._start(now)
 
     @property
     def fault(self) -> str | None:
         """Why the last look-up failed, for /readyz."""
         return self._trouble.fault
 
-    def _start(self) -> None:
-        types, self._wanted = tuple(self._wanted), {}
+    def _start(self, now: float) -> None:
+        types = tuple(islice(chain(self._missing, self._ageing), MOST_ASKED))
+        for event_type in types:
+            self._missing.pop(event_type, None)
+            self._ageing.pop(event_type, None)
         self._asking = True
         self._asked = frozenset(types)  # who waits for more than this answer says so when it is there
-        asked_at = self._clock()
-        self._ask(types, lambda answer: self._answered(types, answer, asked_at))
+        self._asked_at = now
+        self._ask(types, lambda answer: self._answered(types, answer, now))
 
     def _answered(self, types: tuple[str, ...], answer: Answer | Exception, asked_at: float) -> None:
         self._asking, self._asked = False, frozenset()
         if not self._trouble.judge(answer, "could not look up subscriptions; events wait"):
-            self._wanted.update(dict.fromkeys(types))  # the next statement asks for all of them, not one by one
+            self._missing.update(dict.fromkeys(types))
             return
-        if len(self._entries) + len(answer) > MOST_TYPES:
-            self._entries.clear()
         for event_type, endpoints in answer.items():
-            known = self._entries.get(event_type)
+            known = self._forget(event_type)
             # The same objects, so that what was prepared for them is found by identity.
-            self._entries[event_type] = (asked_at, known[1] if known and known[1] == endpoints else endpoints)
-        if self._wanted:
-            self._start()
+            self._entries[event_type] = (asked_at, known if known == endpoints else endpoints)
+            self._kept += 1 + len(endpoints)
+        while self._kept > MOST_KEPT and len(self._entries) > len(answer):
+            self._forget(next(iter(self._entries)))
+        self.want(())
+
+    def _forget(self, event_type: str) -> tuple[Endpoint, ...] | None:
+        _, endpoints = self._entries.pop(event_type, (0.0, None))
+        if endpoints is not None:
+            self._kept -= 1 + len(endpoints)
+        return endpoints

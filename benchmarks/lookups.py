@@ -1,0 +1,200 @@
+"""A million subscriptions: the time of a look-up, what it keeps in memory, and how many a worker at full load makes.
+
+python -m benchmarks.lookups [SUBSCRIPTIONS]
+
+SQLite, in a temporary directory. No Kafka: events pass the catalog and the inbox as a worker drives them.
+"""
+
+import gc
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, event, insert
+
+from consumer import schema
+from consumer.database import DatabaseThread, create_engine
+from consumer.event import Event, RecordId
+from consumer.matching.catalog import Answer, Catalog, find_endpoints
+from consumer.matching.inbox import Inbox
+from consumer.service import COLLECT_EVERY
+from consumer.settings import DatabaseSettings
+from consumer.vault import Vault
+from models import Subscription
+
+TENANTS, TYPES = 1_000, 10_000
+MOST_MATCHES = 10_000  # of each of the ten busiest types
+ROWS = 50_000  # in one insert
+SECRETS = (b"benchmark-secret",)
+RATE = 10_000  # events a second that pass the catalog: more than a worker sends
+SECONDS = 5.0
+BATCH = 500  # records of one poll, as the worker takes them
+
+Find = Callable[[tuple[str, ...]], Answer]
+
+
+def type_of(number: int) -> str:
+    """Ten types of each tenant: a tenant is the first part of the event type."""
+    return f"tenant-{number // 10:04}.order.{number % 10}"
+
+
+def subscriptions(total: int) -> Iterator[dict[str, object]]:
+    """Types 0-9 have 10,000 each, types 10-1009 have one, all others an equal share. Types are mixed, as in life."""
+    shares = [MOST_MATCHES] * 10 + [1] * 1_000
+    rest = (total - sum(shares)) // (TYPES - len(shares))
+    shares += [rest] * (TYPES - len(shares))
+    for turn in range(max(shares)):
+        for number, share in enumerate(shares):
+            if turn < share:
+                host = f"tenant-{number // 10:04}.example.com"
+                yield {"url": f"https://{host}/hooks/{turn:05}/{number % 10}", "event_type": type_of(number)}
+
+
+def engine_on(path: Path) -> Engine:
+    """An engine, made as the program makes it."""
+    return create_engine(DatabaseSettings(url=SecretStr(f"sqlite:///{path}"), db_schema=None, encryption_key=None))
+
+
+def fill(path: Path, total: int) -> None:
+    """A migrated database with so many subscriptions."""
+    engine = engine_on(path)
+    schema.upgrade(engine)
+    rows = subscriptions(total)
+    start = time.perf_counter()
+    while batch := list(islice(rows, ROWS)):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), batch)
+    engine.dispose()
+    size = path.stat().st_size / 2**20
+    print(f"{total:,} subscriptions, {TYPES:,} event types, {TENANTS:,} tenants: {size:.0f} MiB", end=", ")
+    print(f"stored in {time.perf_counter() - start:.0f} s")
+
+
+def finder(path: Path) -> tuple[Engine, Find]:
+    """A new engine, without a connection, and the look-up on it."""
+    engine = engine_on(path)
+    return engine, lambda types: find_endpoints(engine, types, SECRETS, Vault().decrypt)
+
+
+def evict(path: Path) -> None:
+    """Have the file's pages leave the system's memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def timed(job: Callable[[], object]) -> float:
+    """Milliseconds of wall clock."""
+    start = time.perf_counter()
+    job()
+    return (time.perf_counter() - start) * 1000
+
+
+def look_up(path: Path, what: str, types: tuple[str, ...], repeat: int) -> None:
+    """One row of the table: cold (a new connection, nothing in memory), then the best of the warm ones."""
+    evict(path)
+    engine, find = finder(path)
+    cold = timed(lambda: find(types))
+    matches = sum(map(len, find(types).values()))
+    warm = min(timed(lambda: find(types)) for _ in range(repeat))
+    engine.dispose()
+    print(f"  {what:<36} {matches:>7,} matches  cold {cold:>8.1f} ms  warm {warm:>8.2f} ms")
+
+
+def memory(path: Path, types: tuple[str, ...]) -> None:
+    """What an endpoint costs that is kept."""
+    engine, find = finder(path)
+    find(types[:1])
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    kept = find(types)
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    engine.dispose()
+    number = sum(map(len, kept.values()))
+    print(f"memory of a cached endpoint: {(after - before) / number:.0f} bytes ({number:,} endpoints)")
+
+
+def _settle(offset: int) -> None:
+    """No offset is kept here."""
+
+
+def full_load(path: Path, what: str, types: tuple[str, ...]) -> None:
+    """Events of these types, in turn, pass the catalog and the inbox. How many statements run."""
+    engine, find = finder(path)
+    statements = 0
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def count(_: object, __: object, sql: str, *___: object) -> None:
+        nonlocal statements
+        statements += sql.startswith("SELECT")
+
+    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    thread = DatabaseThread("lookups", posted.put)
+    catalog = Catalog(lambda types, done: thread.submit(partial(find, types), done), 1.0)
+    inbox = Inbox(catalog)
+    inbox.stored(("t", 0), set())
+    given = taken = 0
+    start, cpu = time.monotonic(), time.process_time()
+    while (now := time.monotonic()) - start < SECONDS:
+        owed = min(int((now - start) * RATE) - given, BATCH, inbox.room)
+        coming = [types[number % len(types)] for number in range(given, given + owed)]
+        for event_type in coming:
+            inbox.put(Event(RecordId("t", 0, given, 1), event_type, "msg", b"{}", "", None, None), _settle, now)
+            given += 1
+        catalog.want(set(coming))
+        catalog.want(())
+        while inbox.next() is not None:
+            taken += 1
+        while not posted.empty():
+            posted.get()()
+        time.sleep(0.001)
+    seconds, cpu = time.monotonic() - start, time.process_time() - cpu
+    thread.close(10)
+    engine.dispose()
+    print(
+        f"  {what:<44} {taken / seconds:>7,.0f} events/s  {statements / seconds:>6.1f} statements/s"
+        f"  CPU {cpu / seconds * 100:.0f} %"
+    )
+
+
+def main(total: int) -> None:
+    """Fill, look up, load."""
+    gc.set_threshold(*COLLECT_EVERY)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "webhooks.db"
+        fill(path, total)
+        print("one look-up:")
+        look_up(path, "the first of a process, for nothing", ("nothing",), 1)
+        look_up(path, "a type nobody subscribed to", ("nothing.at.all",), 200)
+        look_up(path, "a type with one subscription", (type_of(500),), 200)
+        look_up(path, "a type with a hundred", (type_of(5_000),), 100)
+        look_up(path, "a type with ten thousand", (type_of(0),), 20)
+        look_up(path, "512 types without subscriptions", tuple(f"nothing.{number}" for number in range(512)), 20)
+        look_up(path, "512 types with a hundred each", tuple(map(type_of, range(5_000, 5_512))), 5)
+        memory(path, tuple(map(type_of, range(5_000, 5_200))))
+        print(f"{RATE:,} events a second pass the catalog of one worker, for {SECONDS:.0f} s:")
+        for number in (1, 100, 1_000, 10_000):
+            unmatched = tuple(f"nothing.{each}" for each in range(number))
+            full_load(path, f"of {number:,} types that nobody subscribed to", unmatched)
+        full_load(path, "of 10 types with one subscription each", tuple(map(type_of, range(10, 20))))
+        full_load(path, "of 1,000 types with one subscription each", tuple(map(type_of, range(10, 1_010))))
+        full_load(path, "of one type with ten thousand", (type_of(0),))
+        full_load(path, "of 8,990 types with a hundred each", tuple(map(type_of, range(1_010, TYPES))))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

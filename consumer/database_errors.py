@@ -1,0 +1,128 @@
+"""What a database's errors mean: whether they pass by themselves, and in one line what there is to do."""
+
+import re
+import sqlite3
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from consumer.errors import DatabaseUnavailable
+
+# The connection is of no more use. SQLAlchemy knows ORA-00028, 01033, 02396, 03113, 03114, 03135, DPY-1001 and 4011.
+_DISCONNECTS = {
+    "ORA-01012",  # not logged on
+    "ORA-01034",  # the instance is not running
+    "ORA-01089",  # immediate shutdown in progress
+    "ORA-01092",  # the instance terminated
+    "ORA-12570",  # the packet reader failed
+    "ORA-25408",  # lost in a call that cannot be replayed
+    "DPY-4024",  # call time-out: the answer may still come, to nobody
+}
+# The statement may succeed later, unchanged. All OperationalErrors of Oracle are of this kind, and these beside them.
+_TRANSIENT = {
+    "ORA-00018",  # maximum number of sessions
+    "ORA-00020",  # maximum number of processes
+    "ORA-00054",  # resource busy
+    "ORA-00060",  # deadlock
+    "ORA-00257",  # archiver error: connect as administrator only
+    "ORA-01013",  # cancelled
+    "ORA-01017",  # invalid credential: a password is being rotated
+    "ORA-01035",  # restricted session
+    "ORA-01045",  # no CREATE SESSION yet
+    "ORA-01109",  # database not open
+    "ORA-01435",  # the schema's owner is not there yet
+    "ORA-01536",  # space quota exceeded
+    "ORA-01555",  # snapshot too old
+    "ORA-01652",  # no temporary space
+    "ORA-01653",  # a table cannot grow
+    "ORA-01654",  # an index cannot grow
+    "ORA-01691",  # a LOB cannot grow
+    "ORA-04068",  # package state discarded
+    "ORA-08177",  # cannot serialise access
+    "ORA-16000",  # open for reading only: a switch-over
+    "ORA-16456",  # switch-over in progress
+    "ORA-28000",  # account locked
+    "ORA-28001",  # password expired
+    "ORA-30036",  # no undo space
+}
+_NOT_MIGRATED = {"ORA-00942", "ORA-00904"}  # no such table, no such column
+_SQLITE_TRANSIENT = (
+    "BUSY",
+    "CANTOPEN",
+    "CORRUPT",
+    "FULL",
+    "IOERR",
+    "LOCKED",
+    "NOMEM",
+    "NOTADB",
+    "PROTOCOL",
+    "READONLY",
+)
+# What to do, by a part of the error's text: errors of connecting hold the one that caused them.
+_ADVICE = {
+    "DPY-2018": "wallet_location in DATABASE_URL names the directory of ewallet.pem",
+    "DPY-3001": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "DPY-4000": "correct the alias in DATABASE_URL, or config_dir, the directory of tnsnames.ora",
+    "DPY-4001": "write the password into DATABASE_URL, or name its file in DATABASE_PASSWORD_FILE",
+    "DPY-4026": "config_dir in DATABASE_URL, or TNS_ADMIN, names the directory of tnsnames.ora",
+    "DPY-4027": "an alias needs config_dir in DATABASE_URL, or TNS_ADMIN; a host needs ?service_name=…",
+    "DPY-6001": "is service_name in DATABASE_URL right, is the database open?",
+    "DPY-6002": "ssl_server_cert_dn is not the certificate's",
+    "DPY-6003": "what follows host and port in DATABASE_URL is a SID; a service goes into ?service_name=…",
+    "DPY-6006": "the certificate names another host: use that name, or say whose it is by ssl_server_cert_dn",
+    "ORA-01017": "is the password in DATABASE_URL or DATABASE_PASSWORD_FILE the present one?",
+    "ORA-01435": "is DATABASE_SCHEMA the owner of the tables?",
+    "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "cannot connect to database. DPY-4011": "it hangs up: does it want TLS, a certificate, native network encryption?",
+    "CERTIFICATE_REQUIRED": "the server wants to see a certificate: wallet_location in DATABASE_URL",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs into ewallet.pem, in wallet_location",
+}
+_CONNECTION_ID = re.compile(r" \(CONNECTION_ID=[^)]*\)")
+MIGRATE = "the tables are missing or old: run kafka-webhooks migrate"
+
+
+def unavailable(error: Exception) -> DatabaseUnavailable | None:
+    """`error` as one that passes (lost, busy, full, not migrated yet), or None if it is a mistake of ours."""
+    if isinstance(error, DatabaseUnavailable):
+        return error
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailable("all connections of the pool are in use")
+    if not isinstance(error, DBAPIError):
+        return None
+    code = _code(error.orig)
+    if code in _NOT_MIGRATED or (
+        code == "SQLITE_ERROR" and line(error).startswith(("no such table", "no such column"))
+    ):
+        return DatabaseUnavailable(f"{line(error)} ({MIGRATE})")
+    sqlite = isinstance(error.orig, sqlite3.Error)
+    passes = (
+        error.connection_invalidated
+        or code in _DISCONNECTS
+        or code in _TRANSIENT
+        or (isinstance(error, OperationalError) and not sqlite)
+        or (sqlite and code.removeprefix("SQLITE_").startswith(_SQLITE_TRANSIENT))
+    )
+    return DatabaseUnavailable(line(error)) if passes else None
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Whether the connection is of no more use, although SQLAlchemy does not know it."""
+    return _code(error) in _DISCONNECTS
+
+
+def line(error: Exception) -> str:
+    """The driver's own text, without what differs each time and its link, and what to do if that is known.
+
+    Not SQLAlchemy's text, which holds the statement.
+    """
+    text = _CONNECTION_ID.sub("", str(getattr(error, "orig", None) or error))
+    text = " ".join(line for line in text.splitlines() if not line.startswith("Help: ")) or type(error).__name__
+    advice = next((advice for part, advice in _ADVICE.items() if part in text), None)
+    return f"{text} ({advice})" if advice else text
+
+
+def _code(error: BaseException | None) -> str:
+    """`ORA-03113`, `DPY-4011`, `SQLITE_BUSY`; empty if the error has none."""
+    if isinstance(error, sqlite3.Error):
+        return str(getattr(error, "sqlite_errorname", ""))
+    return str(getattr(error.args[0], "full_code", "")) if error and error.args else ""

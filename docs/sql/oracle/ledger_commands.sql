@@ -1,0 +1,545 @@
+-- ledger.deliveries.find
+-- A page of deliveries.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.url,
+  webhook_deliveries.status,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.order_key,
+  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+JOIN (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+    AND webhook_deliveries.subscription_id = :subscription_id_1
+    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+    AND webhook_deliveries.id > :id_1
+  ORDER BY
+    webhook_deliveries.id
+  FETCH FIRST 10 ROWS ONLY
+) page
+  ON page.id = webhook_deliveries.id
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.deliveries.find
+-- A page of deliveries of an event type.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.url,
+  webhook_deliveries.status,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.order_key,
+  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+JOIN (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  JOIN webhook_payloads
+    ON webhook_payloads.group_id = webhook_deliveries.group_id
+    AND webhook_payloads.topic = webhook_deliveries.topic
+    AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+    AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+    AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+  WHERE
+    webhook_payloads.event_type = :event_type_1
+    AND webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+    AND webhook_deliveries.subscription_id = :subscription_id_1
+    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+    AND webhook_deliveries.id > :id_1
+  ORDER BY
+    webhook_deliveries.id
+  FETCH FIRST 10 ROWS ONLY
+) page
+  ON page.id = webhook_deliveries.id
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.deliveries.detail
+-- One delivery.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.url,
+  webhook_deliveries.status,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.order_key,
+  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id = :id_1
+;
+
+-- ledger.deliveries.detail
+-- The record that it carries.
+SELECT
+  webhook_payloads.topic,
+  webhook_payloads.partition_no,
+  webhook_payloads.record_offset,
+  webhook_payloads.record_ts,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id,
+  webhook_payloads.content_type,
+  webhook_payloads.traceparent,
+  webhook_payloads.has_key,
+  webhook_payloads.body_size,
+  webhook_payloads.record_key,
+  webhook_payloads.body
+FROM webhook_payloads
+JOIN webhook_deliveries
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id = :id_1
+;
+
+-- ledger.deliveries.redeliver
+-- `redeliver`: the ids of what was chosen.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+;
+
+-- ledger.deliveries.redeliver
+-- Of an event type.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.attempt,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.order_key,
+  webhook_subscriptions.enabled
+FROM webhook_deliveries
+LEFT OUTER JOIN webhook_subscriptions
+  ON webhook_subscriptions.id = webhook_deliveries.subscription_id
+WHERE
+  webhook_deliveries.id IN (
+    SELECT
+      webhook_deliveries.id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+      AND webhook_deliveries.group_id = :group_id_1
+      AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+      AND webhook_deliveries.subscription_id = :subscription_id_1
+      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+  )
+  AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.deliveries.redeliver
+-- Of a batch of these: what may be sent again.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_payloads.event_type = :event_type_1
+  AND webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+;
+
+-- ledger.deliveries.redeliver
+-- Of an event type.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.attempt,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.order_key,
+  webhook_subscriptions.enabled
+FROM webhook_deliveries
+LEFT OUTER JOIN webhook_subscriptions
+  ON webhook_subscriptions.id = webhook_deliveries.subscription_id
+WHERE
+  webhook_deliveries.id IN (
+    SELECT
+      webhook_deliveries.id
+    FROM webhook_deliveries
+    JOIN webhook_payloads
+      ON webhook_payloads.group_id = webhook_deliveries.group_id
+      AND webhook_payloads.topic = webhook_deliveries.topic
+      AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+      AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+      AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+    WHERE
+      webhook_payloads.event_type = :event_type_1
+      AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+      AND webhook_deliveries.group_id = :group_id_1
+      AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+      AND webhook_deliveries.subscription_id = :subscription_id_1
+      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+  )
+  AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.deliveries._mark
+-- They are due, an array.
+UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
+WHERE
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.attempt = :b_attempt
+  AND (
+    webhook_deliveries.status = :status_1
+    OR webhook_deliveries.status = :status_2
+    OR webhook_deliveries.status = :status_3
+  )
+;
+
+-- ledger.deliveries.progress
+-- Where these rows stand.
+SELECT
+  webhook_deliveries.status
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)
+;
+
+-- ledger.deliveries.adopt
+-- `adopt`: the ids of a group.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+;
+
+-- ledger.deliveries._adopt
+-- A batch of these, and whether the other group has the delivery itself.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.order_key,
+  webhook_deliveries_1.id AS theirs
+FROM webhook_deliveries
+LEFT OUTER JOIN webhook_deliveries webhook_deliveries_1
+  ON webhook_deliveries_1.group_id = :group_id_1
+  AND webhook_deliveries_1.topic = webhook_deliveries.topic
+  AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+  AND webhook_deliveries_1.record_offset = webhook_deliveries.record_offset
+  AND webhook_deliveries_1.record_ts = webhook_deliveries.record_ts
+  AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+  AND webhook_deliveries_1.replay = webhook_deliveries.replay
+WHERE
+  webhook_deliveries.group_id = :group_id_2
+  AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
+;
+
+-- ledger.deliveries._adopt
+-- Copy the payloads, an array.
+INSERT INTO webhook_payloads (
+  group_id,
+  topic,
+  partition_no,
+  record_offset,
+  record_ts,
+  event_type,
+  webhook_id,
+  content_type,
+  traceparent,
+  has_key,
+  body_size,
+  record_key,
+  body
+)
+SELECT
+  :b_to AS anon_1,
+  webhook_payloads.topic,
+  webhook_payloads.partition_no,
+  webhook_payloads.record_offset,
+  webhook_payloads.record_ts,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id,
+  webhook_payloads.content_type,
+  webhook_payloads.traceparent,
+  webhook_payloads.has_key,
+  webhook_payloads.body_size,
+  webhook_payloads.record_key,
+  webhook_payloads.body
+FROM webhook_payloads
+WHERE
+  webhook_payloads.group_id = :b_group_id
+  AND webhook_payloads.topic = :b_topic
+  AND webhook_payloads.partition_no = :b_partition_no
+  AND webhook_payloads.record_offset = :b_record_offset
+  AND webhook_payloads.record_ts = :b_record_ts
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_payloads webhook_payloads_1
+      WHERE
+        webhook_payloads_1.group_id = :b_to
+        AND webhook_payloads_1.topic = :b_topic
+        AND webhook_payloads_1.partition_no = :b_partition_no
+        AND webhook_payloads_1.record_offset = :b_record_offset
+        AND webhook_payloads_1.record_ts = :b_record_ts
+    )
+  )
+;
+
+-- ledger.deliveries._adopt
+-- Move the rows, an array.
+UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.group_id = :b_group_id
+;
+
+-- ledger.replays.create
+-- A replay begins.
+INSERT INTO webhook_replays (
+  group_id,
+  subscription_id,
+  since_at,
+  until_at,
+  event_type,
+  rate,
+  positions
+)
+VALUES
+  (
+    :group_id,
+    :subscription_id,
+    :since_at,
+    :until_at,
+    :event_type,
+    :rate,
+    :positions
+  )
+RETURNING webhook_replays.id INTO :ret_0
+;
+
+-- ledger.replays.load
+-- A replay, to go on with it or to show it.
+SELECT
+  webhook_replays.id,
+  webhook_replays.group_id,
+  webhook_replays.subscription_id,
+  SYS_EXTRACT_UTC(webhook_replays.since_at) AS since_at,
+  SYS_EXTRACT_UTC(webhook_replays.until_at) AS until_at,
+  webhook_replays.event_type,
+  webhook_replays.rate,
+  webhook_replays.matched,
+  SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.positions
+FROM webhook_replays
+WHERE
+  webhook_replays.id = :id_1
+;
+
+-- ledger.replays.load
+-- Its last row that waits.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.attempt = :attempt_1
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) DESC
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.replays.advance
+-- How far a replay is.
+SELECT
+  webhook_replays.positions,
+  webhook_replays.subscription_id,
+  webhook_subscriptions.enabled
+FROM webhook_replays
+LEFT OUTER JOIN webhook_subscriptions
+  ON webhook_subscriptions.id = webhook_replays.subscription_id
+WHERE
+  webhook_replays.id = :id_1
+;
+
+-- ledger.replays.advance
+-- It is further now.
+UPDATE webhook_replays SET matched = :matched, positions = :positions
+WHERE
+  webhook_replays.id = :id_1
+;
+
+-- ledger.replays.finish
+-- It has ended.
+UPDATE webhook_replays SET finished_at = :finished_at
+WHERE
+  webhook_replays.id = :id_1 AND webhook_replays.finished_at IS NULL
+;
+
+-- ledger.tallies._by_state
+-- A subscription's rows by state.
+SELECT
+  webhook_deliveries.status,
+  COUNT(*) AS "number"
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id = :subscription_id_1
+GROUP BY
+  webhook_deliveries.status
+;
+
+-- ledger.tallies._by_state
+-- A replay's rows by state.
+SELECT
+  webhook_deliveries.status,
+  COUNT(*) AS "number"
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.replay = :replay_1
+GROUP BY
+  webhook_deliveries.status
+;
+
+-- ledger.tallies._next
+-- The first row of a replay that is due.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.status = :status_1
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.tallies._next
+-- The first of these rows that is due.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)
+  AND webhook_deliveries.status = :status_1
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
+FETCH FIRST 1 ROWS ONLY
+;

@@ -1,0 +1,233 @@
+-- ledger.heads.walk
+-- Is anything parked?
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.heads.walk
+-- The next head: the first row of the next subscription in a partition. Workers, hot.
+SELECT
+  webhook_deliveries.subscription_id,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.subscription_id > :subscription_id_1
+ORDER BY
+  webhook_deliveries.subscription_id,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.heads.take
+-- The rows of a head that are due first. Workers, hot.
+SELECT
+  webhook_deliveries.id,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at),
+  webhook_deliveries.id
+FETCH FIRST 16 ROWS ONLY
+;
+
+-- ledger.heads.take
+-- What is known of them, and of those that may go right behind the first of their key.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.order_key,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response,
+  webhook_payloads.body_size
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)
+  AND webhook_deliveries.status IN (:status_1_1)
+;
+
+-- ledger.ordering.behind
+-- What may go right behind the first row of a key.
+SELECT
+  webhook_deliveries.id,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.order_key = :order_key_1
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.record_offset > :record_offset_1
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries webhook_deliveries_1
+      WHERE
+        webhook_deliveries_1.group_id = webhook_deliveries.group_id
+        AND webhook_deliveries_1.topic = webhook_deliveries.topic
+        AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+        AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+        AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+        AND webhook_deliveries_1.status = :status_2
+        AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+    )
+  )
+ORDER BY
+  webhook_deliveries.record_offset
+FETCH FIRST 50 ROWS ONLY
+;
+
+-- ledger.heads._endpoints
+-- Where they go now, and the secrets that sign.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  webhook_subscriptions.url,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+  AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- ledger.heads._events
+-- The records that they carry.
+SELECT
+  webhook_payloads.topic,
+  webhook_payloads.partition_no,
+  webhook_payloads.record_offset,
+  webhook_payloads.record_ts,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id,
+  webhook_payloads.content_type,
+  webhook_payloads.traceparent,
+  webhook_payloads.has_key,
+  webhook_payloads.body_size,
+  webhook_payloads.record_key,
+  webhook_payloads.body
+FROM webhook_payloads
+JOIN webhook_deliveries
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+;
+
+-- ledger.heads._postpone
+-- Later: nothing can be signed for their subscription, an array.
+UPDATE webhook_deliveries SET next_attempt_at = :b_next_attempt_at
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
+;
+
+-- ledger.due.settled_keys
+-- A partition is assigned: what of it is stored at or above its offset?
+SELECT
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.record_offset >= :record_offset_1
+  AND webhook_deliveries.replay = :replay_1
+;
+
+-- ledger.due.open_pairs
+-- A partition is assigned: which keys wait in it?
+SELECT DISTINCT
+  webhook_deliveries.order_key,
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.order_key >= :order_key_1
+FETCH FIRST 11 ROWS ONLY
+;
+
+-- ledger.due.open_topics
+-- The first topic with rows of a state.
+SELECT
+  MIN(webhook_deliveries.topic) AS min_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+;
+
+-- ledger.due.open_topics
+-- The highest partition of it.
+SELECT
+  MAX(webhook_deliveries.partition_no) AS max_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.topic = :topic_1
+;
+
+-- ledger.due.open_topics
+-- The next topic.
+SELECT
+  MIN(webhook_deliveries.topic) AS min_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.topic > :topic_1
+;

@@ -1,0 +1,478 @@
+-- ledger.store._stored_records
+-- Which of these payloads are there already?
+SELECT
+  webhook_payloads.record_offset,
+  webhook_payloads.record_ts
+FROM webhook_payloads
+WHERE
+  webhook_payloads.group_id = :group_id_1
+  AND webhook_payloads.topic = :topic_1
+  AND webhook_payloads.partition_no = :partition_no_1
+  AND webhook_payloads.record_offset IN (
+    :record_offset_1_1,
+    :record_offset_1_2,
+    :record_offset_1_3,
+    :record_offset_1_4,
+    :record_offset_1_5,
+    :record_offset_1_6,
+    :record_offset_1_7,
+    :record_offset_1_8
+  )
+;
+
+-- ledger.store.insert_new
+-- Payloads, an array.
+INSERT INTO webhook_payloads (
+  group_id,
+  topic,
+  partition_no,
+  record_offset,
+  record_ts,
+  event_type,
+  webhook_id,
+  content_type,
+  traceparent,
+  has_key,
+  body_size,
+  record_key,
+  body
+)
+VALUES
+  (
+    :b_group_id,
+    :b_topic,
+    :b_partition_no,
+    :b_record_offset,
+    :b_record_ts,
+    :b_event_type,
+    :b_webhook_id,
+    :b_content_type,
+    :b_traceparent,
+    :b_has_key,
+    :b_body_size,
+    :b_record_key,
+    :b_body
+  )
+;
+
+-- ledger.store.insert_new
+-- Deliveries that are not there, an array. Workers, hot.
+INSERT INTO webhook_deliveries (
+  group_id,
+  topic,
+  partition_no,
+  record_offset,
+  record_ts,
+  subscription_id,
+  replay,
+  url,
+  status,
+  next_attempt_at,
+  order_key,
+  created_at,
+  updated_at,
+  attempt,
+  schedule_start,
+  first_attempt_at,
+  first_error,
+  first_status,
+  last_attempt_at,
+  last_error,
+  last_status,
+  last_response
+)
+SELECT
+  :b_group_id AS anon_1,
+  :b_topic AS anon_2,
+  :b_partition_no AS anon_3,
+  :b_record_offset AS anon_4,
+  :b_record_ts AS anon_5,
+  :b_subscription_id AS anon_6,
+  :b_replay AS anon_7,
+  :b_url AS anon_8,
+  :b_status AS anon_9,
+  :b_next_attempt_at AS anon_10,
+  :b_order_key AS anon_11,
+  :b_created_at AS anon_12,
+  :b_updated_at AS anon_13,
+  :b_attempt AS anon_14,
+  :b_schedule_start AS anon_15,
+  :b_first_attempt_at AS anon_16,
+  :b_first_error AS anon_17,
+  :b_first_status AS anon_18,
+  :b_last_attempt_at AS anon_19,
+  :b_last_error AS anon_20,
+  :b_last_status AS anon_21,
+  :b_last_response AS anon_22
+FROM DUAL
+WHERE
+  NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.group_id = :b_group_id
+        AND webhook_deliveries.topic = :b_topic
+        AND webhook_deliveries.partition_no = :b_partition_no
+        AND webhook_deliveries.record_offset = :b_record_offset
+        AND webhook_deliveries.record_ts = :b_record_ts
+        AND webhook_deliveries.subscription_id = :b_subscription_id
+        AND webhook_deliveries.replay = :b_replay
+    )
+  )
+;
+
+-- ledger.store._announced
+-- Which of these rows are stored as exhausted, so that an event may tell of it?
+SELECT
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.attempt
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.record_offset IN (:record_offset_1_1)
+  AND webhook_deliveries.status = :status_1
+;
+
+-- ledger.store._record
+-- The first attempt of a row, an array.
+UPDATE webhook_deliveries SET first_attempt_at = :b_last_attempt_at, first_status = :b_last_status, first_error = :b_last_error
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
+;
+
+-- ledger.store._record
+-- Attempts that failed, an array.
+UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
+;
+
+-- ledger.store._record
+-- Attempts that ended a row, an array.
+UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
+;
+
+-- ledger.store._exhausted_after
+-- Which of these rows are exhausted now?
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.attempt
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id IN (:id_1_1) AND webhook_deliveries.status = :status_1
+;
+
+-- ledger.ordering.normalise
+-- Of each subscription and key the first open row is not blocked, an array. Hot where ordered.
+UPDATE webhook_deliveries SET status = :status, updated_at = :b_now
+WHERE
+  webhook_deliveries.group_id = :b_group_id
+  AND webhook_deliveries.topic = :b_topic
+  AND webhook_deliveries.partition_no = :b_partition_no
+  AND webhook_deliveries.order_key = :b_order_key
+  AND webhook_deliveries.subscription_id = :b_subscription_id
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.record_offset = (
+    SELECT
+      MIN(webhook_deliveries_1.record_offset) AS min_1
+    FROM webhook_deliveries webhook_deliveries_1
+    WHERE
+      webhook_deliveries_1.group_id = :b_group_id
+      AND webhook_deliveries_1.topic = :b_topic
+      AND webhook_deliveries_1.partition_no = :b_partition_no
+      AND webhook_deliveries_1.order_key = :b_order_key
+      AND webhook_deliveries_1.subscription_id = :b_subscription_id
+      AND webhook_deliveries_1.status = :status_2
+  )
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries webhook_deliveries_1
+      WHERE
+        webhook_deliveries_1.group_id = :b_group_id
+        AND webhook_deliveries_1.topic = :b_topic
+        AND webhook_deliveries_1.partition_no = :b_partition_no
+        AND webhook_deliveries_1.order_key = :b_order_key
+        AND webhook_deliveries_1.subscription_id = :b_subscription_id
+        AND webhook_deliveries_1.status = :status_3
+        AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+    )
+  )
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries webhook_deliveries_1
+      WHERE
+        webhook_deliveries_1.group_id = :b_group_id
+        AND webhook_deliveries_1.topic = :b_topic
+        AND webhook_deliveries_1.partition_no = :b_partition_no
+        AND webhook_deliveries_1.order_key = :b_order_key
+        AND webhook_deliveries_1.subscription_id = :b_subscription_id
+        AND webhook_deliveries_1.status = :status_4
+        AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+    )
+  )
+;
+
+-- ledger.ordering.normalise
+-- And a later one not parked.
+UPDATE webhook_deliveries SET status = :status, updated_at = :b_now
+WHERE
+  webhook_deliveries.group_id = :b_group_id
+  AND webhook_deliveries.topic = :b_topic
+  AND webhook_deliveries.partition_no = :b_partition_no
+  AND webhook_deliveries.order_key = :b_order_key
+  AND webhook_deliveries.subscription_id = :b_subscription_id
+  AND webhook_deliveries.status = :status_1
+  AND (
+    (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = :b_group_id
+          AND webhook_deliveries_1.topic = :b_topic
+          AND webhook_deliveries_1.partition_no = :b_partition_no
+          AND webhook_deliveries_1.order_key = :b_order_key
+          AND webhook_deliveries_1.subscription_id = :b_subscription_id
+          AND webhook_deliveries_1.status = :status_2
+          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+      )
+    )
+    OR (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = :b_group_id
+          AND webhook_deliveries_1.topic = :b_topic
+          AND webhook_deliveries_1.partition_no = :b_partition_no
+          AND webhook_deliveries_1.order_key = :b_order_key
+          AND webhook_deliveries_1.subscription_id = :b_subscription_id
+          AND webhook_deliveries_1.status = :status_3
+          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+      )
+    )
+    OR (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = :b_group_id
+          AND webhook_deliveries_1.topic = :b_topic
+          AND webhook_deliveries_1.partition_no = :b_partition_no
+          AND webhook_deliveries_1.order_key = :b_order_key
+          AND webhook_deliveries_1.subscription_id = :b_subscription_id
+          AND webhook_deliveries_1.status = :status_4
+          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+      )
+    )
+  )
+;
+
+-- ledger.ordering.open_ones
+-- Which of these pairs have something open?
+SELECT DISTINCT
+  webhook_deliveries.order_key,
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.order_key >= :order_key_1
+  AND webhook_deliveries.order_key IN (:order_key_2_1)
+;
+
+-- ledger.ordering.mend
+-- Pairs that wait for nothing.
+SELECT
+  first_blocked.group_id,
+  first_blocked.topic,
+  first_blocked.partition_no,
+  first_blocked.order_key,
+  first_blocked.subscription_id,
+  first_blocked.record_offset
+FROM (
+  SELECT
+    webhook_deliveries.group_id AS group_id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.order_key AS order_key,
+    webhook_deliveries.subscription_id AS subscription_id,
+    MIN(webhook_deliveries.record_offset) AS record_offset
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.status = :status_1
+  GROUP BY
+    webhook_deliveries.group_id,
+    webhook_deliveries.topic,
+    webhook_deliveries.partition_no,
+    webhook_deliveries.order_key,
+    webhook_deliveries.subscription_id
+) first_blocked
+WHERE
+  NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries webhook_deliveries_1
+      WHERE
+        webhook_deliveries_1.group_id = first_blocked.group_id
+        AND webhook_deliveries_1.topic = first_blocked.topic
+        AND webhook_deliveries_1.partition_no = first_blocked.partition_no
+        AND webhook_deliveries_1.order_key = first_blocked.order_key
+        AND webhook_deliveries_1.subscription_id = first_blocked.subscription_id
+        AND webhook_deliveries_1.status = :status_2
+        AND webhook_deliveries_1.record_offset < first_blocked.record_offset
+    )
+  )
+  AND NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries webhook_deliveries_1
+      WHERE
+        webhook_deliveries_1.group_id = first_blocked.group_id
+        AND webhook_deliveries_1.topic = first_blocked.topic
+        AND webhook_deliveries_1.partition_no = first_blocked.partition_no
+        AND webhook_deliveries_1.order_key = first_blocked.order_key
+        AND webhook_deliveries_1.subscription_id = first_blocked.subscription_id
+        AND webhook_deliveries_1.status = :status_3
+        AND webhook_deliveries_1.record_offset < first_blocked.record_offset
+    )
+  )
+FETCH FIRST 1000 ROWS ONLY
+;
+
+-- ledger.ordering.mend
+-- Pairs whose order somebody has broken.
+SELECT DISTINCT
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.order_key,
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.order_key >= :order_key_1
+  AND (
+    (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = webhook_deliveries.group_id
+          AND webhook_deliveries_1.topic = webhook_deliveries.topic
+          AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+          AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+          AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+          AND webhook_deliveries_1.status = :status_2
+          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+      )
+    )
+    OR (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = webhook_deliveries.group_id
+          AND webhook_deliveries_1.topic = webhook_deliveries.topic
+          AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+          AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+          AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+          AND webhook_deliveries_1.status = :status_3
+          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+      )
+    )
+    OR (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = webhook_deliveries.group_id
+          AND webhook_deliveries_1.topic = webhook_deliveries.topic
+          AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+          AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+          AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+          AND webhook_deliveries_1.status = :status_4
+          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+      )
+    )
+  )
+FETCH FIRST 1000 ROWS ONLY
+;
+
+-- ledger.operations.add
+-- Which of these operational events wait already?
+SELECT
+  webhook_operations.event_id
+FROM webhook_operations
+WHERE
+  webhook_operations.group_id = :group_id_1
+  AND webhook_operations.event_id IN (:event_id_1_1)
+;
+
+-- ledger.operations.add
+-- Operational events, an array.
+INSERT INTO webhook_operations (
+  group_id,
+  event_id,
+  event_type,
+  data
+)
+VALUES
+  (:group_id, :event_id, :event_type, :data)
+RETURNING webhook_operations.id INTO :ret_0
+;
+
+-- ledger.operations.pending
+-- The next operational events to publish.
+SELECT
+  webhook_operations.id,
+  webhook_operations.event_id,
+  webhook_operations.event_type,
+  SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at,
+  webhook_operations.data
+FROM webhook_operations
+WHERE
+  webhook_operations.group_id = :group_id_1
+ORDER BY
+  webhook_operations.id
+FETCH FIRST 10 ROWS ONLY
+;
+
+-- ledger.operations.forget
+-- They are published.
+DELETE FROM webhook_operations
+WHERE
+  webhook_operations.id = :b_id
+;

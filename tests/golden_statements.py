@@ -1,0 +1,357 @@
+"""What the golden files of SQL are made from: each statement's function, what it is for, and a run that issues it.
+
+python -m tests.golden_statements
+"""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+
+from consumer import schema
+from consumer.database import ping
+from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
+from consumer.ledger.deliveries import Selection
+from consumer.ledger.heads import Want
+from consumer.ledger.replays import Span
+from consumer.ledger.rows import AttemptResult, NewDelivery, Operation
+from consumer.matching import subscriptions
+from consumer.matching.catalog import find_endpoints
+from models import Status
+from tests.databases import connect_to
+from tests.golden_sql import (
+    ANY_OF_THESE,
+    FOLDER,
+    MIGRATIONS,
+    ROOT,
+    Issued,
+    canonical,
+    issuer,
+    readable,
+    without_conditions,
+)
+from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, operation, ordered, pair, parked
+from tests.oracle_emulator import OracleEmulator
+from tests.processes import environment
+
+NOWHERE = environment({"DATABASE_URL": "oracle+oracledb://nobody:nothing@nowhere/?service_name=x"})
+KEYS = (b"default",)
+T = 1000.0  # a moment
+TWO = (Status.PARKED, Status.EXHAUSTED)
+CHOICE = {"group": GROUP, "statuses": TWO, "subscription": 1, "since": 0.0, "until": T}
+
+SESSION = {
+    "ALTER SESSION SET TIME_ZONE": "Each new session: times go to and fro in UTC.",
+    "ALTER SESSION SET CURRENT_SCHEMA": "Each new session, with DATABASE_SCHEMA.",
+    "select sys_context": "SQLAlchemy, at the first connection of a process: the schema that names mean.",
+    "begin": "SQLAlchemy, the same: the number of its transaction, to ask for the isolation level.",
+    "SELECT CASE BITAND": "SQLAlchemy, the same; where V$TRANSACTION may not be read READ COMMITTED is assumed.",
+    "SELECT 1.1": "SQLAlchemy, the same: whether numbers come with a point.",
+    "SELECT 1 ": "The pool, before a session that was used before is given out: does it answer? Once a transaction.",
+}
+
+# By file and function: what each of its statements is for, in the order of the run below.
+PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
+    "schema": {
+        "database.ping": ("`check`: does the database answer?",),
+        "schema._current": ("Is Alembic's table there?", "Which revision are the tables at?"),
+    },
+    "matching": {
+        "matching.catalog.find_endpoints": (
+            "Who subscribed to these types, with the secrets that sign. Workers, hot.",
+        ),
+        "matching.subscriptions.add": ("A subscription.", "A secret of its own."),
+        "matching.subscriptions.list_all": ("All, for people.",),
+        "matching.subscriptions.get": ("One, for people.",),
+        "matching.subscriptions.set_enabled": ("Disable it.", "Enable it."),
+        "matching.subscriptions.remove": ("Remove it; its secrets go with it.",),
+    },
+    "ledger_storing": {
+        "ledger.store._stored_records": ("Which of these payloads are there already?",),
+        "ledger.store.insert_new": ("Payloads, an array.", "Deliveries that are not there, an array. Workers, hot."),
+        "ledger.store._announced": ("Which of these rows are stored as exhausted, so that an event may tell of it?",),
+        "ledger.store._record": (
+            "The first attempt of a row, an array.",
+            "Attempts that failed, an array.",
+            "Attempts that ended a row, an array.",
+        ),
+        "ledger.store._exhausted_after": ("Which of these rows are exhausted now?",),
+        "ledger.ordering.normalise": (
+            "Of each subscription and key the first open row is not blocked, an array. Hot where ordered.",
+            "And a later one not parked.",
+        ),
+        "ledger.ordering.open_ones": ("Which of these pairs have something open?",),
+        "ledger.ordering.mend": ("Pairs that wait for nothing.", "Pairs whose order somebody has broken."),
+        "ledger.operations.add": ("Which of these operational events wait already?", "Operational events, an array."),
+        "ledger.operations.pending": ("The next operational events to publish.",),
+        "ledger.operations.forget": ("They are published.",),
+    },
+    "ledger_sending": {
+        "ledger.heads.walk": (
+            "Is anything parked?",
+            "The next head: the first row of the next subscription in a partition. Workers, hot.",
+        ),
+        "ledger.heads.take": (
+            "The rows of a head that are due first. Workers, hot.",
+            "What is known of them, and of those that may go right behind the first of their key.",
+        ),
+        "ledger.ordering.behind": ("What may go right behind the first row of a key.",),
+        "ledger.heads._endpoints": ("Where they go now, and the secrets that sign.",),
+        "ledger.heads._events": ("The records that they carry.",),
+        "ledger.heads._postpone": ("Later: nothing can be signed for their subscription, an array.",),
+        "ledger.due.settled_keys": ("A partition is assigned: what of it is stored at or above its offset?",),
+        "ledger.due.open_pairs": ("A partition is assigned: which keys wait in it?",),
+        "ledger.due.open_topics": (
+            "The first topic with rows of a state.",
+            "The highest partition of it.",
+            "The next topic.",
+        ),
+    },
+    "ledger_upkeep": {
+        "ledger.upkeep.disable": ("A subscription is disabled: a 410, or failures for days.",),
+        "ledger.upkeep.failing": ("A subscription fails from now on.",),
+        "ledger.upkeep.recovered": ("It does no more.",),
+        "ledger.upkeep._in_batches": (
+            "Rows of one disabled subscription, to be held.",
+            "Hold them, an array.",
+            "Parked rows of all disabled subscriptions, and, with other binds, held rows of those that are enabled.",
+            "Rows of subscriptions that are no more.",
+            "What was held is due, an array.",
+            "What nobody can get is given up, an array.",
+        ),
+        "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete them, an array."),
+        "ledger.upkeep.drop_payloads": ("Delete payloads that nothing refers to any more, an array.",),
+        "ledger.upkeep.counts": ("How many rows are in each state, for a gauge.",),
+        "ledger.upkeep.ended_before": (
+            "`purge`: the last id.",
+            "The next id: rows are gone through by the primary key.",
+            "Rows that have ended long ago.",
+        ),
+        "ledger.upkeep._purge": ("Delete them, an array.",),
+        "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
+        "ledger.upkeep.replays_finished_before": ("How many that would be.",),
+    },
+    "ledger_commands": {
+        "ledger.deliveries.find": ("A page of deliveries.", "A page of deliveries of an event type."),
+        "ledger.deliveries.detail": ("One delivery.", "The record that it carries."),
+        "ledger.deliveries.redeliver": (
+            "`redeliver`: the ids of what was chosen.",
+            "Of an event type.",
+            "Of a batch of these: what may be sent again.",
+            "Of an event type.",
+        ),
+        "ledger.deliveries._mark": ("They are due, an array.",),
+        "ledger.deliveries.progress": ("Where these rows stand.",),
+        "ledger.deliveries.adopt": ("`adopt`: the ids of a group.",),
+        "ledger.deliveries._adopt": (
+            "A batch of these, and whether the other group has the delivery itself.",
+            "Copy the payloads, an array.",
+            "Move the rows, an array.",
+        ),
+        "ledger.replays.create": ("A replay begins.",),
+        "ledger.replays.load": ("A replay, to go on with it or to show it.", "Its last row that waits."),
+        "ledger.replays.advance": ("How far a replay is.", "It is further now."),
+        "ledger.replays.finish": ("It has ended.",),
+        "ledger.tallies._by_state": ("A subscription's rows by state.", "A replay's rows by state."),
+        "ledger.tallies._next": ("The first row of a replay that is due.", "The first of these rows that is due."),
+    },
+}
+LOOSE = {"ledger.upkeep.disable", "ledger.deliveries.find", "ledger.deliveries.redeliver"}
+
+
+def migrations() -> str:
+    """What Alembic prints for Oracle; nothing connects."""
+    command = [sys.executable, "-m", "alembic", "upgrade", "head", "--sql"]
+    return subprocess.run(command, cwd=ROOT, env=NOWHERE, check=True, capture_output=True, text=True).stdout
+
+
+def files(oracle: OracleEmulator) -> dict[str, str]:
+    """The files of statements by name, from a run on a server. ValueError says which purposes are to be written."""
+    admin = connect_to(oracle.url)
+    schema.upgrade(admin)
+    admin.dispose()
+    oracle.forget()
+    engine = connect_to(oracle.url, "webhooks")
+    issued = _recorded(engine)
+    run(engine)
+    engine.dispose()
+    sent = {call.sql: None for call in oracle.calls if " " in call.sql}
+    by_function: dict[str, dict[str, str]] = defaultdict(dict)
+    for function, sql in issued:
+        if sql not in sent:
+            raise ValueError(f"the driver sent something else than {sql}")
+        by_function[function].setdefault(_shape(sql) if function in LOOSE else canonical(sql), sql)
+    ours = {sql for _, sql in issued}
+    texts = {"session.sql": _session([sql for sql in sent if sql not in ours])}
+    _check(by_function)
+    for name, functions in PURPOSES.items():
+        blocks = [
+            block
+            for function, purposes in functions.items()
+            for block in _blocks(function, purposes, by_function[function].values())
+        ]
+        texts[f"{name}.sql"] = "\n".join(blocks)
+    return texts
+
+
+def _shape(sql: str) -> str:
+    """A statement without its conditions, but for those that look into other tables."""
+    rest, conditions = without_conditions(sql)
+    return " ".join([rest, *sorted(each for each in conditions if "SELECT" in each)])
+
+
+def _recorded(engine: Engine) -> list[Issued]:
+    issued: list[Issued] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_: Connection, __: object, sql: str, *___: object) -> None:
+        if (function := issuer()) is not None:
+            issued.append(Issued(function, sql))
+
+    return issued
+
+
+def _session(sent: list[str]) -> str:
+    blocks = []
+    for sql in sent:
+        purposes = [purpose for start, purpose in SESSION.items() if sql.startswith(start)]
+        if not purposes:
+            raise ValueError(f"in SESSION nothing is said of {sql}")
+        text = " ".join(sql.split())
+        blocks.append(f"-- {purposes[0]}\n{text}\n;\n")
+    return "\n".join(blocks)
+
+
+def _check(by_function: Mapping[str, Mapping[str, str]]) -> None:
+    """Each statement has its purpose."""
+    said = {function: purposes for functions in PURPOSES.values() for function, purposes in functions.items()}
+    wrong = [
+        f"{function}: {len(said.get(function, ()))} purposes, and these statements:\n" + "\n".join(statements.values())
+        for function in said.keys() | by_function.keys()
+        if len(said.get(function, ())) != len(statements := by_function.get(function, {}))
+    ]
+    if wrong:
+        raise ValueError("PURPOSES does not fit what is issued\n" + "\n\n".join(sorted(wrong)))
+
+
+def _blocks(function: str, purposes: Iterable[str], statements: Iterable[str]) -> Iterator[str]:
+    for purpose, sql in zip(purposes, statements, strict=True):
+        note = f"\n-- {ANY_OF_THESE}" if function in LOOSE else ""
+        yield f"-- {function}\n-- {purpose}{note}\n{readable(sql)}\n;\n"
+
+
+def run(engine: Engine) -> None:
+    """Have `consumer` issue each of its statements, on empty tables."""
+    ping(engine)
+    schema.state(engine)
+    _subscribe(engine)
+    _store(engine)
+    _send(engine)
+    _command(engine)
+    _keep(engine)
+
+
+def _subscribe(engine: Engine) -> None:
+    for _ in range(3):
+        subscriptions.add(engine, URL, "user.created", "a secret", ordering="key")
+    find_endpoints(engine, ["user.created", "user.removed"], KEYS, str.encode)
+    subscriptions.list_all(engine)
+    subscriptions.get(engine, 1)
+    for enabled in (False, True):
+        subscriptions.set_enabled(engine, 1, enabled)
+
+
+def _store(engine: Engine) -> None:
+    given_up = parked(make_event(0), 1, status="exhausted", next_attempt_at=None, operation=operation())
+    rows = [given_up, parked(make_event(1), 1, attempt=0)]
+    store.park(engine, GROUP, [*rows, *(ordered(offset, 1) for offset in (2, 3, 4))], 1.0)
+    results = [
+        AttemptResult(2, 0, "parked", 2.0, 503, BOOM, 2.0),
+        AttemptResult(3, 0, "exhausted", None, 410, BOOM, 2.0, pair(1), operation(2)),
+    ]
+    store.record(engine, GROUP, results)
+    ordering.mend(engine, GROUP, "t", 0, 1.0)
+    waiting = operations.pending(engine, GROUP, 10)
+    operations.forget(engine, [row for row, _, _ in waiting])
+
+
+def _send(engine: Engine) -> None:
+    heads.walk(engine, GROUP, [("t", 0)], None)
+    wants = [Want(("t", 0, 1), 9, frozenset())]
+    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=str.encode)
+    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
+    due.settled_keys(engine, GROUP, "t", 0, 0)
+    due.open_pairs(engine, GROUP, "t", 0, 10)
+    due.open_topics(engine, GROUP)
+
+
+def _refuse(_: str) -> bytes:
+    raise ValueError("no key")
+
+
+def _command(engine: Engine) -> None:
+    choice: Any = CHOICE
+    deliveries.find(engine, limit=10, after_id=0, **choice)
+    deliveries.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
+    deliveries.detail(engine, 1)
+    for event_type in (None, "user.created"):
+        list(deliveries.redeliver(engine, Selection(event_type=event_type, **choice), T))
+    deliveries.progress(engine, [1, 2])
+    span = Span("t", 0, 0, 9)
+    replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
+    replays.load(engine, replay)
+    row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
+    replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
+    replays.finish(engine, replay, T)
+    tallies.of_subscription(engine, 1)
+    tallies.of_replay(engine, 1, replay, 1)
+    tallies.next_of_replay(engine, 1, replay)
+    tallies.next_of(engine, [1, 2])
+    list(deliveries.adopt(engine, GROUP, "another", T))
+
+
+def _keep(engine: Engine) -> None:
+    group = "another"
+    upkeep.failing(engine, 1, T)
+    upkeep.recovered(engine, group, 1)
+    told = Operation("subscription.disabled", "op_3", {})
+    upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
+    upkeep.disable(engine, group, 1, "410", told)
+    upkeep.reconcile(engine, T)
+    subscriptions.set_enabled(engine, 1, enabled=True)
+    upkeep.reconcile(engine, T)
+    _end(engine, group)
+    upkeep.prune(engine, group, "t", 0, 100)
+    upkeep.counts(engine, group)
+    subscriptions.remove(engine, 1)
+    upkeep.reconcile(engine, T)
+    list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))
+    upkeep.replays_finished_before(engine, T)
+    upkeep.purge_replays(engine, T)
+
+
+def _end(engine: Engine, group: str) -> None:
+    """One row is delivered."""
+    wants = [Want(("t", 0, 1), 9, frozenset())]
+    taken = heads.take(engine, group, wants, T, default_secrets=KEYS, decrypt=str.encode).rows
+    store.record(engine, group, [AttemptResult(taken[0].id, taken[0].attempt, "delivered", None, 200, None, T)])
+
+
+def main() -> None:
+    """Write the files anew."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with OracleEmulator() as oracle:
+        texts = files(oracle) | {MIGRATIONS.name: migrations()}
+        if oracle.failures:
+            raise RuntimeError(oracle.failures)
+    for path in FOLDER.glob("*.sql"):
+        path.unlink()
+    for name, text in texts.items():
+        (FOLDER / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""For tests of connecting: engines made from settings, and what is said when there is no connection."""
+
+import socket
+import threading
+from pathlib import Path
+
+import oracledb
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from consumer.database import create_engine, unavailable
+from consumer.settings import DatabaseSettings, load
+
+USER = "oracle+oracledb://webhooks:secret@"
+PASSWORDLESS = "oracle+oracledb://webhooks@127.0.0.1:{port}/?service_name=FREEPDB1"
+SERVICE = "(CONNECT_DATA=(SERVICE_NAME=FREEPDB1))"
+OPEN = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={port}))"
+
+
+def make(url: str, **more: str) -> Engine:
+    """An engine, as the program makes it of these settings."""
+    return create_engine(load(DatabaseSettings, {"DATABASE_URL": url, **more}))
+
+
+def tnsnames(directory: Path, text: str) -> Path:
+    """The directory, with this tnsnames.ora."""
+    (directory / "tnsnames.ora").write_text(text)
+    return directory
+
+
+def refusal(engine: Engine) -> str:
+    """The one line that says why there is no connection."""
+    with pytest.raises(DBAPIError) as caught:
+        engine.connect()
+    known = unavailable(caught.value)
+    assert known is not None, "it would be taken for a mistake of ours"
+    text = str(known)
+    assert "\n" not in text
+    assert "secret" not in text
+    return text
+
+
+def session_of(engine: Engine) -> int:
+    """The number of the session that the pool hands out now, after it has run a statement."""
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1 FROM dual").scalar() == 1
+        session = connection.connection.driver_connection
+        assert isinstance(session, oracledb.Connection)
+        return int(session.session_id)
+
+
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def await_log_ins() -> None:
+    """Until no log-in is under way: one that was given up goes on until the server ends it."""
+    for thread in threading.enumerate():
+        if thread.name == "oracle-connect":
+            thread.join(10)
+            assert not thread.is_alive()

@@ -1,0 +1,142 @@
+"""Settings of an Oracle connection: what is taken, what is refused, and what is said without a server."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+
+from consumer import checks
+from consumer import oracle as oracle_module
+from consumer.database import create_engine, unavailable
+from consumer.errors import SettingsError
+from consumer.settings import DatabaseSettings
+from tests.oracle.connection_kit import OPEN, PASSWORDLESS, SERVICE, USER, make, refusal, tnsnames
+
+DOCUMENT = Path(__file__).parents[2] / "docs/database.md"
+
+
+def test_the_documentations_urls_are_taken() -> None:
+    """Each block of settings in docs/database.md, as it is copied: no parameter of them is unknown or misspelt."""
+    text = DOCUMENT.read_text().partition("## Connecting")[2].partition("## Tables")[0]
+    blocks = [dict(re.findall(r"export (\w+)='?([^'\n]+)'?", block)) for block in text.split("```sh")[1:]]
+    assert len(blocks) == 10
+    for settings in blocks:
+        make(settings.pop("DATABASE_URL"), **settings)
+    documented = set(re.findall(r"[`?&](\w+)(?=[=`])", text))
+    assert documented >= oracle_module._TEXTS | oracle_module._NUMBERS | oracle_module._SWITCHES
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("nowhere.invalid/?service_name=X", "cannot connect to nowhere.invalid: "),
+        ("/?dsn=nowhere.invalid/X", "cannot connect to nowhere.invalid: "),
+        ("webhooks", "DPY-4027: no configuration directory specified (an alias needs config_dir"),
+        ("webhooks?config_dir={empty}", "DPY-4026: file '{empty}/tnsnames.ora' is missing or unreadable"),
+        ("other?config_dir={directory}", 'DPY-4000: unable to find "other" in {directory}/tnsnames.ora (correct'),
+        ("half?config_dir={directory}", "DPY-4017: invalid connect descriptor"),
+    ],
+)
+def test_a_place_that_is_not_there(tmp_path: Path, place: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one line that names the place, and the setting to correct."""
+    monkeypatch.setattr("oracledb.defaults.config_dir", None)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})\nhalf = (DESCRIPTION=nothing)\n".format(port=1))
+    given = {"empty": empty, "directory": tmp_path}
+    assert refusal(make(USER + place.format(**given))).startswith(text.format(**given))
+
+
+def test_who_waits_for_the_database_waits(tmp_path: Path) -> None:
+    """Whatever stops a log-in is an error of SQLAlchemy's, as one in a statement is: a replay waits for both."""
+    file = tmp_path / "password"
+    for engine in (
+        make(f"{USER}nowhere.invalid/?service_name=X"),
+        make(PASSWORDLESS.format(port=1), DATABASE_PASSWORD_FILE=str(file)),
+    ):
+        with pytest.raises(OperationalError) as caught:
+            engine.connect()
+        assert unavailable(caught.value) is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, "cannot be read: No such file"), (b"\n", "is empty"), (b"\xff\n", "cannot be read: it is not UTF-8")],
+)
+def test_a_password_file_without_a_password(tmp_path: Path, content: bytes | None, text: str) -> None:
+    """It may still come: the line names the setting and the file, and never what is in it."""
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    engine = make(PASSWORDLESS.format(port=1), DATABASE_PASSWORD_FILE=str(file))
+    assert refusal(engine).startswith(f"DATABASE_PASSWORD_FILE={file} {text}")
+
+
+def test_no_password_at_all() -> None:
+    """The line says where one may be."""
+    assert "DATABASE_PASSWORD_FILE" in refusal(make(PASSWORDLESS.format(port=1)))
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "text"),
+    [
+        (
+            USER + "h/?service_name=X",
+            {"DATABASE_PASSWORD_FILE": "/p"},
+            "DATABASE_URL holds a password, and",
+        ),
+        ("sqlite:///x.db", {"DATABASE_PASSWORD_FILE": "/p"}, "DATABASE_PASSWORD_FILE: SQLite has no passwords"),
+        ("sqlite:///x.db", {"DATABASE_WALLET_PASSWORD": "p"}, "DATABASE_WALLET_PASSWORD: SQLite has no wallets"),
+        (USER + "h/?service_name=X&wallet_password=p4ss", {}, "wallet_password does not belong .*DATABASE_WALLET_PASS"),
+        (USER + "h/?service_name=X&password=p4ss", {}, "password does not belong .* before the @"),
+        (USER + "h/?service_name=X&walletlocation=/w", {}, "walletlocation is no parameter .*wallet_location"),
+        (USER + "h/?service_name=X&service_name=Y", {}, "service_name is there more than once"),
+        (USER + "h/?service_name=X&ssl_server_dn_match=1", {}, "ssl_server_dn_match=1: write true or false"),
+        (USER + "h/?service_name=X&expire_time=2m", {}, "expire_time=2m: "),
+        (USER + "h/?service_name=X&retry_count=-1", {}, "retry_count=-1: "),
+        (USER + "h/?service_name=X&protocol=tls", {}, "protocol=tls: DPY-4021"),
+        (USER + "h/?service_name=X&ssl_version=3", {}, "ssl_version=3: DPY-4032"),
+        (USER + "h:1521/sid?service_name=X", {}, "sid is a SID"),
+        (USER + "h:1521", {}, "port and no service"),
+        (USER + "alias?protocol=tcps", {}, "protocol belongs to a host and service_name"),
+        (USER + "/?dsn=h/x&protocol=tcps", {}, "protocol belongs to a host and service_name"),
+        (USER + "h/?dsn=x", {}, "dsn says where the database is"),
+        (USER + "/?dsn=u/p4ss@h/x", {}, "dsn holds a user or a password"),
+        (USER + "/?service_name=x", {}, "names no host"),
+    ],
+)
+def test_a_url_that_can_never_work(url: str, more: dict[str, str], text: str) -> None:
+    """Said at the start, in one line, before anything connects, and without the secrets. No word is ignored."""
+    with pytest.raises(SettingsError, match=text) as caught:
+        make(url, **more)
+    assert "\n" not in str(caught.value)
+    assert "p4ss" not in str(caught.value)
+
+
+def test_the_settings_do_not_show_passwords() -> None:
+    """Nor does the engine, when it is logged."""
+    settings = DatabaseSettings(
+        url=SecretStr(USER + "h/?service_name=X"),
+        db_schema=None,
+        password_file=None,
+        wallet_password=SecretStr("p4ss"),
+        encryption_key=None,
+    )
+    engine = create_engine(settings)
+    assert not re.search("p4ss|secret@|:secret", f"{settings!r} {engine!r} {engine.url}")
+
+
+def test_check_says_why(tmp_path: Path) -> None:
+    """`kafka-webhooks check` shows what is wrong with settings that are right one by one, and what cannot connect."""
+
+    def found(**values: str) -> Any:
+        return next(iter(checks._database(values)))
+
+    both = {"DATABASE_URL": USER + "h/?service_name=X", "DATABASE_PASSWORD_FILE": "/p"}
+    assert found(**both).text.startswith("DATABASE_URL holds a password")
+    alias = found(DATABASE_URL=f"{USER}other?config_dir={tmp_path}")
+    assert (alias.ok, alias.text[:9]) == (False, "DPY-4026:")
+    assert "names the directory of tnsnames.ora" in alias.text

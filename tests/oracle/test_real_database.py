@@ -1,0 +1,43 @@
+"""What `make test-oracle` does to the database of ORACLE_URL, shown on an emulated one."""
+
+import pytest
+import sqlalchemy as sa
+from _pytest.outcomes import Exit
+
+from consumer.matching import subscriptions
+from tests.databases import connect_to
+from tests.ledger.rows_kit import run
+from tests.oracle_databases import RealOracle
+from tests.oracle_emulator import OracleEmulator
+
+URL = "https://example.com/hook"
+
+
+def tables(url: str) -> list[str]:
+    engine = sa.create_engine(url)
+    try:
+        return sa.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: OracleEmulator) -> None:
+    """Ids begin with 1 each time; a table that a test has taken away comes back, one that it has made goes."""
+    with RealOracle(connect_to, oracle.url) as real:
+        for leave in ("ALTER TABLE webhook_secrets RENAME TO away", "CREATE TABLE mine (id NUMBER)", "COMMIT"):
+            with real.making() as make:
+                engine = make()
+                assert subscriptions.add(engine, URL, "user.created", "secret") == 1
+                assert len(subscriptions.list_all(engine)) == 1
+                run(engine, leave)
+    assert tables(oracle.url) == []
+
+
+def test_a_schema_that_is_in_use_is_refused(oracle: OracleEmulator) -> None:
+    """Whose tables they are is not for a test to guess; nothing is touched."""
+    engine = sa.create_engine(oracle.url)
+    run(engine, "CREATE TABLE orders (id NUMBER)")
+    engine.dispose()
+    with pytest.raises(Exit, match=r"orders.*of its own"), RealOracle(connect_to, oracle.url):
+        pass
+    assert tables(oracle.url) == ["orders"]

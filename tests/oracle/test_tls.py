@@ -1,0 +1,182 @@
+"""TLS to Oracle: whom we trust, what the server's certificate must say, and the client's own one in a wallet."""
+
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from consumer.database import ping
+from tests.oracle.conftest import Start
+from tests.oracle.connection_kit import USER, await_log_ins, make, refusal
+from tests.oracle_emulator import PROFILES
+
+WALLET_PASSWORD = "wallet-pa55word"
+
+
+class Wallets(NamedTuple):
+    """Directories with an ewallet.pem."""
+
+    authority: trustme.CA
+    trust: Path  # certificates to trust, no key
+    client: Path  # and a key of the client's own
+    locked: Path  # the same, encrypted
+
+
+@pytest.fixture(scope="module")
+def wallets(tmp_path_factory: pytest.TempPathFactory) -> Wallets:
+    """Of an authority of our own, which is in no system's list."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("kafka-webhooks.example.com")
+    pem = certificate.private_key_pem.bytes()
+    key = serialization.load_pem_private_key(pem, None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(WALLET_PASSWORD.encode()),
+    )
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    directories = []
+    for name, content in (("trust", b""), ("client", pem + chain), ("locked", locked + chain)):
+        directory = tmp_path_factory.mktemp(name)
+        (directory / "ewallet.pem").write_bytes(content + authority.cert_pem.bytes())
+        directories.append(directory)
+    return Wallets(authority, *directories)
+
+
+def server(wallets: Wallets, *, wants_client: bool = False, host: str = "localhost") -> ssl.SSLContext:
+    """The server's side, with a certificate for a host."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    wallets.authority.issue_cert(host, common_name=host).configure_cert(context)
+    if wants_client:
+        wallets.authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def url(port: int, host: str = "localhost", **more: object) -> str:
+    """A URL of the form that most people write."""
+    query = "".join(f"&{name}={value}" for name, value in more.items())
+    return f"{USER}{host}:{port}/?service_name=FREEPDB1&protocol=tcps{query}"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_server_of_an_authority_of_our_own(start: Start, wallets: Wallets, profile: str) -> None:
+    """Its certificate alone in ewallet.pem: no key, no password."""
+    port = start(PROFILES[profile], tls=server(wallets)).port
+    engine = make(url(port, wallet_location=wallets.trust))
+    ping(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("form", ["easy connect", "descriptor", "alias", "zip"])
+def test_the_other_forms_of_url(start: Start, wallets: Wallets, tmp_path: Path, form: str) -> None:
+    """Each can say tcps, and where the wallet is; the zip file of an Autonomous Database leaves that to the URL."""
+    port = start(tls=server(wallets)).port
+    place = f"(ADDRESS=(PROTOCOL=TCPS)(HOST=localhost)(PORT={port}))(CONNECT_DATA=(SERVICE_NAME=FREEPDB1))"
+    descriptor = f"(DESCRIPTION={place}(SECURITY=(SSL_SERVER_DN_MATCH=ON)(MY_WALLET_DIRECTORY={wallets.trust})))"
+    without = f"(DESCRIPTION={place}(SECURITY=(SSL_SERVER_DN_MATCH=YES)))"
+    (tmp_path / "tnsnames.ora").write_text(f"webhooks = {descriptor}\nwebhooks_high = {without}\n")
+    places = {
+        "easy connect": f"/?dsn=tcps://localhost:{port}/FREEPDB1?wallet_location={wallets.trust}",
+        "descriptor": f"/?dsn={descriptor}",
+        "alias": f"webhooks?config_dir={tmp_path}",
+        "zip": f"webhooks_high?config_dir={tmp_path}&wallet_location={wallets.trust}",
+    }
+    engine = make(USER + places[form])
+    ping(engine)
+    engine.dispose()
+
+
+def test_the_systems_authorities(start: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a wallet they are trusted, and SSL_CERT_FILE names them."""
+    port = start(tls=server(wallets)).port
+    monkeypatch.setenv("SSL_CERT_FILE", str(wallets.trust / "ewallet.pem"))
+    engine = make(url(port))
+    ping(engine)
+    engine.dispose()
+
+
+def test_a_certificate_of_a_stranger_is_refused(start: Start, wallets: Wallets) -> None:
+    """With the way to trust its issuer."""
+    text = refusal(make(url(start(tls=server(wallets)).port)))
+    assert "CERTIFICATE_VERIFY_FAILED" in text
+    assert "belongs into ewallet.pem, in wallet_location" in text
+
+
+def test_a_certificate_of_another_host_is_refused(start: Start, wallets: Wallets) -> None:
+    """Of a trusted issuer even: whoever has a certificate for some host of the company is not our database."""
+    port = start(tls=server(wallets, host="other.example.com")).port
+    text = refusal(make(url(port, wallet_location=wallets.trust)))
+    assert "DPY-6006" in text
+    assert "ssl_server_cert_dn" in text
+
+
+@pytest.mark.parametrize(("match", "text"), [("false", ""), ("off", ""), ("true", "DPY-6006")])
+def test_the_name_may_be_left_unseen(start: Start, wallets: Wallets, match: str, text: str) -> None:
+    """In one word, which the driver understands as we do."""
+    port = start(tls=server(wallets, host="other.example.com")).port
+    engine = make(url(port, wallet_location=wallets.trust, ssl_server_dn_match=match))
+    if text:
+        assert text in refusal(engine)
+    else:
+        ping(engine)
+    engine.dispose()
+
+
+def test_a_certificate_may_be_named(start: Start, wallets: Wallets) -> None:
+    """Where its host is not the one that is connected to: by its whole distinguished name."""
+    certificate = wallets.authority.issue_cert("other.example.com", common_name="other.example.com")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    name = x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).subject.rfc4514_string()
+    port = start(tls=context).port
+    engine = make(url(port, wallet_location=wallets.trust, ssl_server_cert_dn=quote(name)))
+    ping(engine)
+    engine.dispose()
+    assert "DPY-6002" in refusal(make(url(port, wallet_location=wallets.trust, ssl_server_cert_dn="CN=x.example.com")))
+
+
+def test_a_server_that_wants_to_know_the_client(start: Start, wallets: Wallets) -> None:
+    """A wallet with a key, encrypted or not, is shown; without one the line says what is missing."""
+    port = start(tls=server(wallets, wants_client=True)).port
+    for engine in (
+        make(url(port, wallet_location=wallets.client)),
+        make(url(port, wallet_location=wallets.locked), DATABASE_WALLET_PASSWORD=WALLET_PASSWORD),
+    ):
+        ping(engine)
+        engine.dispose()
+    text = refusal(make(url(port, wallet_location=wallets.trust)))
+    assert "a certificate" in text, "its alert, or its hanging up, whichever is seen first"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [({}, "is not set"), ({"DATABASE_WALLET_PASSWORD": "wrong"}, "does not open its key")],
+)
+def test_a_wallet_that_does_not_open(wallets: Wallets, more: dict[str, str], text: str) -> None:
+    """The driver would go on without the key, or ask for the password on the terminal."""
+    line = refusal(make(url(1, wallet_location=wallets.locked), **more))
+    assert line.startswith(f"{wallets.locked}/ewallet.pem")
+    assert text in line
+
+
+def test_a_wallet_that_is_not_there(tmp_path: Path) -> None:
+    """The line names the file."""
+    text = refusal(make(url(1, wallet_location=tmp_path)))
+    assert text == f"{tmp_path}/ewallet.pem cannot be read: No such file or directory: correct wallet_location"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver closes no socket on a reset
+def test_only_one_side_speaks_tls(start: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener takes a TLS greeting for the start of a long packet and waits for the rest; we do not."""
+    monkeypatch.setattr("consumer.oracle.CONNECT_LIMIT", 0.5)
+    plain, encrypted = start(), start(tls=server(wallets)).port
+    assert "only one side speaks TLS" in refusal(make(url(plain.port, wallet_location=wallets.trust)))
+    plain.kill_sessions()
+    await_log_ins()
+    assert "does it want TLS" in refusal(make(f"{USER}localhost:{encrypted}/?service_name=FREEPDB1"))
