@@ -27,6 +27,7 @@ _TRANSIENT = {
     "ORA-00257",  # archiver error: connect as administrator only
     "ORA-01013",  # cancelled
     "ORA-01017",  # invalid credential: a password is being rotated
+    "ORA-01031",  # no such privilege: a grant may follow
     "ORA-01035",  # restricted session
     "ORA-01045",  # no CREATE SESSION yet
     "ORA-01109",  # database not open
@@ -44,6 +45,7 @@ _TRANSIENT = {
     "ORA-28000",  # account locked
     "ORA-28001",  # password expired
     "ORA-30036",  # no undo space
+    "ORA-41900",  # no such privilege, as 23ai says it
 }
 _NOT_MIGRATED = {"ORA-00942", "ORA-00904"}  # no such table, no such column
 _SQLITE_TRANSIENT = (
@@ -71,8 +73,10 @@ _ADVICE = {
     "DPY-6003": "what follows host and port in DATABASE_URL is a SID; a service goes into ?service_name=…",
     "DPY-6006": "the certificate names another host: use that name, or say whose it is by ssl_server_cert_dn",
     "ORA-01017": "is the password in DATABASE_URL or DATABASE_PASSWORD_FILE the present one?",
+    "ORA-01031": "the account lacks a grant of docs/database.md",
     "ORA-01435": "is DATABASE_SCHEMA the owner of the tables?",
     "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "ORA-41900": "the account lacks a grant of docs/database.md",
     "cannot connect to database. DPY-4011": "it hangs up: does it want TLS, a certificate, native network encryption?",
     "CERTIFICATE_REQUIRED": "the server wants to see a certificate: wallet_location in DATABASE_URL",
     "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs into ewallet.pem, in wallet_location",

@@ -26,7 +26,8 @@ from consumer.database import (
 )
 from consumer.errors import DatabaseUnavailable, SettingsError
 from models import Subscription
-from tests.databases import ORACLE, connect_to
+from tests.databases import ORACLE, connect_to, on_oracle
+from tests.oracle_emulator import OracleEmulator, OracleError
 
 INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
 
@@ -295,3 +296,14 @@ def test_the_sqlite_driver_begins_nothing_by_itself(sqlite_engine: Engine) -> No
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         assert raw.isolation_level is None
+
+
+@on_oracle
+@pytest.mark.parametrize("code", [1031, 41900])
+def test_a_missing_grant_is_told_and_may_follow(engine: Engine, emulator: OracleEmulator, code: int) -> None:
+    """Not a mistake of ours: workers wait for the DBA, and what they say names the page."""
+    with engine.connect() as connection:
+        emulator.inject("^SELECT 1", OracleError(code, "insufficient privileges"), times=9)
+        with pytest.raises(DBAPIError) as refused:
+            connection.exec_driver_sql("SELECT 1 FROM dual")
+    assert "lacks a grant of docs/database.md" in str(unavailable(refused.value))

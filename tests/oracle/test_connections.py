@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import oracledb
 import pytest
 from sqlalchemy import literal_column, select
 from sqlalchemy.exc import DBAPIError
@@ -195,7 +197,12 @@ def test_a_log_in_that_comes_too_late_is_closed(oracle: OracleEmulator, monkeypa
     """Else an instance that hangs for an hour would have a session for each try when it comes back."""
     monkeypatch.setattr(oracle_module, "CONNECT_LIMIT", 0.3)
     go_on, logged_in = threading.Event(), threading.Event()
+    connect, kept = oracledb.connect, []
     engine = make(oracle.url)
+
+    def keep(**arguments: Any) -> oracledb.Connection:
+        kept.append(connect(**arguments))  # else Python could end it by forgetting it
+        return kept[-1]
 
     def hold(call: Call) -> bool:
         if call.sql == "CONNECT":
@@ -203,6 +210,7 @@ def test_a_log_in_that_comes_too_late_is_closed(oracle: OracleEmulator, monkeypa
             logged_in.set()
         return False
 
+    monkeypatch.setattr(oracledb, "connect", keep)
     oracle.inject(hold)
     assert "no answer from 127.0.0.1" in refusal(engine)
     oracle.forget()
