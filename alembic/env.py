@@ -4,27 +4,94 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
+from alembic.ddl.base import AddColumn, DropColumn
 from alembic.ddl.oracle import OracleImpl
-from sqlalchemy import Engine, Table, literal_column
-from sqlalchemy.schema import CreateTable
+from sqlalchemy import Column, Connection, Constraint, Engine, Index, Inspector, Table, inspect, literal_column
+from sqlalchemy.engine.interfaces import ReflectedColumn
+from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConstraint, DropIndex, DropTable
 
 from consumer.database import create_engine
+from consumer.errors import WebhooksError
 from consumer.settings import DatabaseSettings, load
 from models import Base
 
 ORIGIN = "0001"  # the tutorial's table
+LOCK_WAIT = 30  # seconds that DDL waits for each table in use (else ORA-00054, at once)
 
 
-class PrintableOracle(OracleImpl):
-    """Oracle as Alembic knows it, without the RETURNING that would stand in printed SQL with nothing to return to."""
+class RepeatableOracle(OracleImpl):
+    """Oracle as Alembic knows it, for migrations that are run again after they stopped in the middle of a revision.
+
+    DDL commits by itself, so that a part of the revision is there: online, what is there already is passed over.
+    Printed SQL is for tables without, and has no RETURNING, which would stand there with nothing to return to.
+    """
 
     __dialect__ = "oracle"
+    _there: Inspector | None = None  # it remembers what it was asked
 
     def version_table_impl(self, **kw: Any) -> Table:
         """Alembic's own table."""
         table = super().version_table_impl(**kw)
         table.implicit_returning = False
         return table
+
+    def _exec(self, construct: Any, *arguments: Any, **more: Any) -> Any:
+        """All statements come here."""
+        if not self.as_sql and self._is_done(construct):
+            return None
+        self._there = None
+        return super()._exec(construct, *arguments, **more)
+
+    def _is_done(self, construct: Any) -> bool:
+        """Whether an earlier attempt has defined or dropped it. WebhooksError for another thing of that name."""
+        done = False
+        match construct:
+            case CreateTable(element=Table() as made):
+                done = bool(self._columns(made.name)) and self._is_ours(made.name, *made.columns)
+            case DropTable(element=Table() as made):
+                done = not self._columns(made.name)
+            case AddColumn(table_name=table, column=column):
+                done = column.name in self._columns(table) and self._is_ours(table, column)
+            case DropColumn(table_name=table, column=column):
+                done = column.name not in self._columns(table)
+            case CreateIndex(element=part) | AddConstraint(element=part):
+                done = self._has(part)
+            case DropIndex(element=part) | DropConstraint(element=part):
+                done = not self._has(part)
+        return done
+
+    def _is_ours(self, table: str, *columns: Column[Any]) -> bool:
+        there = self._columns(table)
+        for column in columns:
+            found = there.get(column.name)
+            if (
+                found is None
+                or found["nullable"] != column.nullable
+                or self.compare_type(Column(column.name, found["type"]), column)
+            ):
+                raise WebhooksError(
+                    f"{table} is there, and its {column.name} is not what we make; rename what is there, "
+                    "then migrate again"
+                )
+        return True
+
+    def _columns(self, table: str) -> dict[str, ReflectedColumn]:
+        """Those of a table, by name; none if it is not there."""
+        there = self._inspector()
+        return {column["name"]: column for column in there.get_columns(table)} if there.has_table(table) else {}
+
+    def _has(self, part: Index | Constraint) -> bool:
+        """Whether an index or a check constraint is there, by its name. No revision adds or drops other constraints."""
+        there, table = self._inspector(), str(part.table)
+        if isinstance(part, Index):
+            return there.has_index(table, str(part.name))
+        return there.has_table(table) and part.name in {each["name"] for each in there.get_check_constraints(table)}
+
+    def _inspector(self) -> Inspector:
+        if self._there is None:
+            assert self.connection is not None  # noqa: S101 (online)
+            self._there = inspect(self.connection)
+        return self._there
 
 
 def note_adoption() -> None:
@@ -52,12 +119,23 @@ def offline(engine: Engine) -> None:
             context.execute("COMMIT")  # DDL has committed itself, but not the revision that is noted last
 
 
+def have_patience(connection: Connection) -> None:
+    """Wait for tables that are in use, and as long as a statement lasts: an index of a large table takes minutes."""
+    session: Any = connection.connection.driver_connection
+    session.call_timeout = 0
+    connection.detach()  # it ends with the migration: nobody else gets it
+    with connection.begin():
+        connection.exec_driver_sql(f"ALTER SESSION SET DDL_LOCK_TIMEOUT = {LOCK_WAIT}")
+
+
 def online(engine: Engine) -> None:
     """Migrate. On SQLite all of it is one transaction, and a second process waits for the first."""
     sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
         if sqlite:  # rebuilding a table drops it, which would delete what refers to it
             connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+        else:
+            have_patience(connection)
         context.configure(
             connection=connection, target_metadata=Base.metadata, transactional_ddl=sqlite, compare_type=True
         )

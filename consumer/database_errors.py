@@ -6,7 +6,7 @@ import sqlite3
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from consumer.errors import DatabaseUnavailable
+from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
 
 # The connection is of no more use. SQLAlchemy knows ORA-00028, 01033, 02396, 03113, 03114, 03135, DPY-1001 and 4011.
 _DISCONNECTS = {
@@ -18,6 +18,7 @@ _DISCONNECTS = {
     "ORA-25408",  # lost in a call that cannot be replayed
     "DPY-4024",  # call time-out: the answer may still come, to nobody
 }
+_TOO_SLOW = "DPY-4024"
 # The statement may succeed later, unchanged. All OperationalErrors of Oracle are of this kind, and these beside them.
 _TRANSIENT = {
     "ORA-00018",  # maximum number of sessions
@@ -98,6 +99,8 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
         code == "SQLITE_ERROR" and line(error).startswith(("no such table", "no such column"))
     ):
         return DatabaseUnavailable(f"{line(error)} ({MIGRATE})")
+    if code == _TOO_SLOW:
+        return DatabaseTooSlow(line(error))
     sqlite = isinstance(error.orig, sqlite3.Error)
     passes = (
         error.connection_invalidated

@@ -42,6 +42,10 @@ class DatabaseUnavailable(Unavailable):
     """The database refuses or has lost the connection."""
 
 
+class DatabaseTooSlow(DatabaseUnavailable):
+    """A call took longer than it may: less of it may pass."""
+
+
 class FatalKafkaError(WebhooksError):
     """librdkafka says that this consumer cannot go on."""
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import reading, unavailable
-from consumer.errors import WebhooksError
+from consumer.errors import DatabaseUnavailable, WebhooksError
 
 
 class State(NamedTuple):
@@ -23,6 +23,7 @@ class State(NamedTuple):
     behind: bool  # a migration of ours is missing; a database that a later version has migrated is not behind
 
 
+AGAIN = "run it again, and it goes on where it stopped"
 _OURS = re.compile(r"\d{4}")  # a revision of this program, be it of a later version
 
 
@@ -30,15 +31,20 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
     """Migrate up to a revision. DatabaseUnavailable if the database does not answer.
 
     WebhooksError if it cannot be: by what is there already, or because a later version or another program has been.
+    What stopped in the middle goes on there when it is run again.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
     try:
         if not sql:
             _refuse_others(ScriptDirectory.from_config(config), _current(engine))
-        command.upgrade(config, revision, sql=sql)
     except DBAPIError as error:
         raise unavailable(error) or error from None
+    try:
+        command.upgrade(config, revision, sql=sql)
+    except DBAPIError as error:
+        passes = unavailable(error)
+        raise (DatabaseUnavailable(f"{passes}; {AGAIN}") if passes else error) from None
 
 
 def state(engine: Engine) -> State:

@@ -24,6 +24,7 @@ from tests.databases import (  # noqa: F401 (fixtures)
     real_oracle,
     sqlite_engine,
 )
+from tests.golden_sql import no_unknown_sql  # noqa: F401 (for every test)
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 
 # No time limit for an example: a loaded machine is no failure. In CI the same examples each time, so that a change that

@@ -27,6 +27,7 @@ ORACLES = [pytest.param(name, marks=pytest.mark.oracle) for name in (["oracle"] 
 DATABASES = ORACLES if REAL else ["sqlite", *ORACLES]
 # For what SQLite has nothing of. A test that injects faults asks for `emulator`: a real server takes none.
 on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
+on_sqlite = pytest.mark.parametrize("new_engine", ["sqlite"], indirect=True)
 
 ORACLE = make_url("oracle+oracledb://").get_dialect()()  # as it compiles without a connection
 _parsed: set[str] = set()

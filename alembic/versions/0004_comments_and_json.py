@@ -129,10 +129,9 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def upgrade() -> None:
-    """What stopped in the middle may be repeated: on Oracle a busy table refuses its check (ORA-00054).
+    """SQLite has no comments, and copies the two small tables to check them.
 
-    SQLite has no comments, and copies the two small tables to check them. An adopted table may have had rows without a
-    url or an event type; nothing could be sent for them, or stored.
+    An adopted table may have had rows without a url or an event type; nothing could be sent for them, or stored.
     """
     for missing in () if context.is_offline_mode() else _nullable():
         with op.batch_alter_table(
@@ -143,7 +142,7 @@ def upgrade() -> None:
         if _on_sqlite():
             with _rebuilding(table) as rebuilt:
                 rebuilt.create_check_constraint(name, f"json_valid({column})")
-        elif not _has_check(table, name):
+        else:
             op.create_check_constraint(name, table, f"{column} IS JSON")
     if not _on_sqlite():
         for table, (about, columns) in COMMENTS.items():
@@ -182,13 +181,6 @@ def _nullable() -> list[ReflectedColumn]:
                 )
             found.append(column)
     return found
-
-
-def _has_check(table: str, name: str) -> bool:
-    """Whether an earlier attempt has made it; printed SQL is for tables without."""
-    if context.is_offline_mode():
-        return False
-    return name in {check["name"] for check in sa.inspect(op.get_bind()).get_check_constraints(table)}
 
 
 def _on_sqlite() -> bool:

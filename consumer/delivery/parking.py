@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
 from consumer.delivery.order import MOST_PAIRS, StoredPairs
-from consumer.errors import DatabaseUnavailable
+from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
 from consumer.ledger import due, store
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, NewDelivery, Pair
@@ -210,7 +210,7 @@ class Parking:
         else:
             self._refused = kept[0] if kept else None
             self._to_write.extend(kept)
-        if not isinstance(answer, DatabaseUnavailable):
+        if isinstance(answer, DatabaseTooSlow) or not isinstance(answer, DatabaseUnavailable):
             self._batch = max(1, len(batch) // 2)
 
     def _dropped(self, entry: _Entry, places: Collection[Place]) -> bool:

@@ -97,7 +97,7 @@ def disable(
         return changed == 1
 
     changed = in_transaction(engine, change)
-    _in_batches(engine, _parked_of_disabled(subscription_id), _HOLD, until=0.0)
+    _in_batches(engine, _parked_of(subscription_id), _HOLD, until=0.0)
     return changed
 
 
@@ -132,8 +132,8 @@ def reconcile(engine: Engine, now: float, until: float = inf) -> Reconciled:
     (monotonic seconds) ends it after the batch that is under way: if anything was changed, call it again.
     """
     return Reconciled(
-        held=_in_batches(engine, _parked_of_disabled(None), _HOLD, until=until),
-        resumed=_in_batches(engine, _HELD_OF_ENABLED, _RESUME, now, until=until),
+        held=_in_batches(engine, _of_subscriptions(Status.PARKED, 0), _HOLD, until=until),
+        resumed=_in_batches(engine, _of_subscriptions(Status.HELD, 1), _RESUME, now, until=until),
         exhausted=exhaust_for_removed(engine, until),
     )
 
@@ -267,10 +267,6 @@ _RESUME = _changed(
 )
 _EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_attempt_at=None)
 _ROW = (ParkedDelivery.id, *_PAIR)
-_HELD_OF_ENABLED = select(*_ROW).where(
-    ParkedDelivery.subscription_id.in_(select(Subscription.id).where(Subscription.enabled == 1)),
-    ParkedDelivery.status == Status.HELD,
-)
 _seen = select(ParkedDelivery.subscription_id).distinct().subquery("seen")
 _OWED_TO_REMOVED = select(*_ROW).where(
     ParkedDelivery.subscription_id.in_(
@@ -280,11 +276,22 @@ _OWED_TO_REMOVED = select(*_ROW).where(
 )
 
 
-def _parked_of_disabled(subscription_id: int | None) -> AnySelect:
-    """Of one subscription, or of all that are disabled."""
-    disabled = select(Subscription.id).where(Subscription.enabled == 0)
-    if subscription_id is not None:
-        disabled = disabled.where(Subscription.id == subscription_id)
+def _of_subscriptions(status: Status, enabled: int) -> AnySelect:
+    """Rows of this state whose subscriptions are enabled, or are not.
+
+    From the rows to their subscriptions: of these there may be a million, and most have nothing stored.
+    """
+    seen = select(ParkedDelivery.subscription_id).where(ParkedDelivery.status == status).distinct().subquery("seen")
+    theirs = exists().where(Subscription.id == seen.c.subscription_id, Subscription.enabled == enabled)
+    return select(*_ROW).where(
+        ParkedDelivery.subscription_id.in_(select(seen.c.subscription_id).where(theirs)),
+        ParkedDelivery.status == status,
+    )
+
+
+def _parked_of(subscription_id: int) -> AnySelect:
+    """Of a subscription, if it is disabled."""
+    disabled = select(Subscription.id).where(Subscription.id == subscription_id, Subscription.enabled == 0)
     return select(*_ROW).where(ParkedDelivery.subscription_id.in_(disabled), ParkedDelivery.status == Status.PARKED)
 
 

@@ -23,7 +23,7 @@ from consumer.trouble import BACK_OFF
 from models import Payload
 from tests.databases import database, on_oracle
 from tests.delivery.store_kit import GROUP, URL, Store, make_event
-from tests.oracle_emulator import OracleEmulator, OracleError
+from tests.oracle_emulator import Call, OracleEmulator, OracleError
 
 HEAD = ("t", 0, 1)
 RECORD_1 = {
@@ -202,6 +202,27 @@ def test_a_call_that_lasts_too_long_ends(store: Store) -> None:
     store.write()
     assert store.rows("record_offset") == [(1,)]
     assert store.parking.fault is None
+
+
+@on_oracle
+def test_a_batch_that_takes_longer_than_a_call_may_becomes_smaller(store: Store, emulator: OracleEmulator) -> None:
+    """Else a slow database would be given the same batch for ever, and nothing would be stored any more."""
+    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
+
+    def slow(call: Call) -> bool:
+        if len(call.rows) > 10:
+            time.sleep(0.7)
+        return False
+
+    emulator.inject(slow)
+    settled: list[int] = []
+    for offset in range(60):
+        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    while store.parking.backlog:
+        store.write()
+        store.monotonic.now += BACK_OFF[1]
+    assert settled == list(range(60))
+    assert store.rows("record_offset") == [(offset,) for offset in range(60)]
 
 
 def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None:

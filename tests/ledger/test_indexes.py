@@ -97,3 +97,9 @@ def test_rows_that_follow_their_subscription(full: Engine) -> None:
     removed = plans(full, lambda: upkeep.exhaust_for_removed(full))[0][1]
     assert "SCAN webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_sub" in removed
     assert "SEARCH webhook_deliveries USING INDEX ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in removed
+
+
+def test_subscriptions_are_not_read_through(full: Engine) -> None:
+    """Each minute, of a million: only those that have something stored are looked at."""
+    for sql, plan in plans(full, lambda: upkeep.reconcile(full, 1000.0)):
+        assert "SCAN webhook_subscriptions" not in plan, (sql, plan)

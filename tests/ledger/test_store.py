@@ -253,6 +253,21 @@ def test_a_rival_in_the_middle_is_waited_out(engine: Engine, emulator: OracleEmu
     assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)], "all of it is rolled back"
 
 
+def test_what_a_rival_is_storing_is_stored_once(engine: Engine, sub: int) -> None:
+    """Neither sees the other's row before it is committed: the unique key lets the second wait, and begin again."""
+    rows = [parked(make_event(1), sub)]
+    store.park(engine, GROUP, [parked(make_event(1), 999)], 96.0)  # the payload is there: nothing else keeps them apart
+    late = threading.Thread(target=store.park, args=(engine, GROUP, rows, 96.0))
+    with engine.begin() as rival:
+        store.insert_new(rival, GROUP, store.in_order(rows), 96.0)
+        late.start()
+        late.join(0.3)
+        assert late.is_alive()
+    late.join(20)
+    assert not late.is_alive()
+    assert query(engine, "SELECT subscription_id FROM webhook_deliveries ORDER BY id") == [(999,), (sub,)]
+
+
 def _park_all(url: str, start: float, seed: int) -> None:
     engine = connect_to(url)
     time.sleep(max(0.0, start - time.time()))

@@ -42,7 +42,7 @@ WHERE
       webhook_subscriptions.id
     FROM webhook_subscriptions
     WHERE
-      webhook_subscriptions.enabled = :enabled_1 AND webhook_subscriptions.id = :id_1
+      webhook_subscriptions.id = :id_1 AND webhook_subscriptions.enabled = :enabled_1
   )
   AND webhook_deliveries.status = :status_1
 FETCH FIRST 1000 ROWS ONLY
@@ -68,12 +68,25 @@ FROM webhook_deliveries
 WHERE
   webhook_deliveries.subscription_id IN (
     SELECT
-      webhook_subscriptions.id
-    FROM webhook_subscriptions
+      seen.subscription_id
+    FROM (
+      SELECT DISTINCT
+        webhook_deliveries.subscription_id AS subscription_id
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.status = :status_1
+    ) seen
     WHERE
-      webhook_subscriptions.enabled = :enabled_1
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions
+        WHERE
+          webhook_subscriptions.id = seen.subscription_id
+          AND webhook_subscriptions.enabled = :enabled_1
+      )
   )
-  AND webhook_deliveries.status = :status_1
+  AND webhook_deliveries.status = :status_2
 FETCH FIRST 1000 ROWS ONLY
 ;
 
