@@ -198,8 +198,9 @@ def test_a_call_that_lasts_too_long_ends(store: Store) -> None:
     assert "DPY-4024" in str(store.parking.fault)
     rival.rollback()
     rival.close()
-    store.monotonic.now += BACK_OFF[1]
-    store.write()
+    while store.parking.backlog:  # what was given up may hold the lock for a moment yet
+        store.monotonic.now += BACK_OFF[1]
+        store.write()
     assert store.rows("record_offset") == [(1,)]
     assert store.parking.fault is None
 
