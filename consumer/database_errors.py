@@ -18,7 +18,8 @@ _DISCONNECTS = {
     "ORA-25408",  # lost in a call that cannot be replayed
     "DPY-4024",  # call time-out: the answer may still come, to nobody
 }
-_TOO_SLOW = "DPY-4024"
+# The call's time-out; and, as DPY-4011, that of the driver's attempt to break it off.
+_TOO_SLOW = ("DPY-4024", "recovering from previous socket timeout")
 # The statement may succeed later, unchanged. All OperationalErrors of Oracle are of this kind, and these beside them.
 _TRANSIENT = {
     "ORA-00018",  # maximum number of sessions
@@ -99,7 +100,7 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
         code == "SQLITE_ERROR" and line(error).startswith(("no such table", "no such column"))
     ):
         return DatabaseUnavailable(f"{line(error)} ({MIGRATE})")
-    if code == _TOO_SLOW:
+    if any(part in str(error.orig) for part in _TOO_SLOW):
         return DatabaseTooSlow(line(error))
     sqlite = isinstance(error.orig, sqlite3.Error)
     passes = (

@@ -24,6 +24,7 @@ FOLDER = ROOT / "docs" / "sql" / "oracle"
 MIGRATIONS = FOLDER / "migrations.sql"
 SESSION = FOLDER / "session.sql"  # of SQLAlchemy and of commands, which sqlglot does not read
 COMMAND = "make sql"
+OTHERS = ("tests", "alembic", "consumer/demo")  # whose statements no service issues
 ANY_OF_THESE = "Of the conditions, those that were asked for."
 ORACLE = make_url("oracle+oracledb://").get_dialect()()  # as it compiles without a connection
 
@@ -68,11 +69,11 @@ def issuer() -> str | None:
     frame = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
+        if any(path.is_relative_to(ROOT / each) for each in OTHERS):
+            return None
         if path.is_relative_to(ROOT / "consumer"):
             module = ".".join(path.relative_to(ROOT / "consumer").with_suffix("").parts)
             return f"{module}.{frame.f_code.co_qualname.split('.<')[0]}"
-        if any(path.is_relative_to(ROOT / each) for each in ("tests", "alembic")):
-            return None
         frame = frame.f_back  # type: ignore[assignment]  # None in the end
     return None
 
