@@ -152,7 +152,7 @@ def emulated_oracle(profile: str) -> Iterator[EmulatedOracle]:
     with start_emulator(PROFILES[profile]) as server:
         with closing(EmulatedOracle(server)) as database:
             yield database
-        assert server.failures == []
+        assert server.failures == [], server.failures
 
 
 # For tests of a whole deployment that are worth it; the others run on SQLite.
