@@ -17,18 +17,17 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
-from pydantic import SecretStr
 from sqlalchemy import Engine, event, insert
 
 from consumer import schema
-from consumer.database import DatabaseThread, create_engine
+from consumer.database import DatabaseThread
 from consumer.event import Event, RecordId
 from consumer.matching.catalog import Answer, Catalog, find_endpoints
 from consumer.matching.inbox import Inbox
 from consumer.service import COLLECT_EVERY
-from consumer.settings import DatabaseSettings
 from consumer.vault import Vault
 from models import Subscription
+from tests.databases import database
 
 TENANTS, TYPES = 1_000, 10_000
 MOST_MATCHES = 10_000  # of each of the ten busiest types
@@ -58,14 +57,9 @@ def subscriptions(total: int) -> Iterator[dict[str, object]]:
                 yield {"url": f"https://{host}/hooks/{turn:05}/{number % 10}", "event_type": type_of(number)}
 
 
-def engine_on(path: Path) -> Engine:
-    """An engine, made as the program makes it."""
-    return create_engine(DatabaseSettings(url=SecretStr(f"sqlite:///{path}"), db_schema=None, encryption_key=None))
-
-
 def fill(path: Path, total: int) -> None:
     """A migrated database with so many subscriptions."""
-    engine = engine_on(path)
+    engine = database(path)
     schema.upgrade(engine)
     rows = subscriptions(total)
     start = time.perf_counter()
@@ -80,7 +74,7 @@ def fill(path: Path, total: int) -> None:
 
 def finder(path: Path) -> tuple[Engine, Find]:
     """A new engine, without a connection, and the look-up on it."""
-    engine = engine_on(path)
+    engine = database(path)
     return engine, lambda types: find_endpoints(engine, types, SECRETS, Vault().decrypt)
 
 

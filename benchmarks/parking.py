@@ -15,13 +15,13 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from benchmarks.lookups import engine_on
 from consumer import schema
 from consumer.delivery.parking import BATCH
 from consumer.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
 from consumer.service import COLLECT_EVERY
+from tests.databases import database
 
 GROUP = "benchmark"
 URL = "https://receiver.example.com/hooks"
@@ -58,7 +58,7 @@ def measure(total: int, size: int, subscriptions: int) -> None:
     todo = rows(total, bytes(size), subscriptions)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "webhooks.db"
-        engine = engine_on(path)
+        engine = database(path)
         schema.upgrade(engine)
         seconds = in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo)
         again = in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo)

@@ -35,11 +35,8 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
-    try:
-        if not sql:
-            _refuse_others(ScriptDirectory.from_config(config), _current(engine))
-    except DBAPIError as error:
-        raise unavailable(error) or error from None
+    if not sql:
+        _refuse_others(ScriptDirectory.from_config(config), _current(engine))
     try:
         command.upgrade(config, revision, sql=sql)
     except DBAPIError as error:
@@ -52,10 +49,7 @@ def state(engine: Engine) -> State:
     directory = ScriptDirectory.from_config(_config(engine))
     head = directory.get_current_head()
     assert head is not None  # noqa: S101 (the versions are beside this file)
-    try:
-        current = _current(engine)
-    except DBAPIError as error:
-        raise unavailable(error) or error from None
+    current = _current(engine)
     later = current is not None and current not in _known(directory) and _OURS.fullmatch(current)
     return State(current, head, behind=current != head and not later)
 
@@ -67,8 +61,11 @@ def scripts() -> Path:
 
 
 def _current(engine: Engine) -> str | None:
-    with reading(engine) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    try:
+        with reading(engine) as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except DBAPIError as error:
+        raise unavailable(error) or error from None
 
 
 def _known(directory: ScriptDirectory) -> set[str]:

@@ -12,9 +12,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import sqlglot
 from pydantic import SecretStr
-from sqlalchemy import ClauseElement, Connection, Engine, event, make_url
+from sqlalchemy import Engine, make_url
 
 from consumer import schema
 from consumer.database import create_engine
@@ -30,7 +29,6 @@ on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
 on_sqlite = pytest.mark.parametrize("new_engine", ["sqlite"], indirect=True)
 
 ORACLE = make_url("oracle+oracledb://").get_dialect()()  # as it compiles without a connection
-_parsed: set[str] = set()
 
 
 def connect_to(url: str, schema: str | None = None) -> Engine:
@@ -50,7 +48,7 @@ def url_of(engine: Engine) -> str:
 
 @pytest.fixture(scope="session")
 def new_sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Engine]]:
-    """Makes engines, each on a migrated file of its own; Oracle's reader must take what is run on them."""
+    """Makes engines, each on a migrated file of its own."""
     directory = tmp_path_factory.mktemp("databases")
     template = database(directory / "template.db")
     schema.upgrade(template)
@@ -62,7 +60,6 @@ def new_sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
         path = directory / f"{next(names)}.db"
         shutil.copy(directory / "template.db", path)
         engine = database(path)
-        event.listen(engine, "before_execute", _parse_as_oracle)
         engines.append(engine)
         return engine
 
@@ -132,11 +129,3 @@ def emulator(request: pytest.FixtureRequest, new_engine: Callable[[], Engine]) -
         return None
     server: OracleEmulator = request.getfixturevalue("emulated_oracles").server(name)
     return server
-
-
-def _parse_as_oracle(_: Connection, statement: object, *__: object) -> None:
-    if isinstance(statement, ClauseElement):
-        sql = str(statement.compile(dialect=ORACLE, compile_kwargs={"render_postcompile": True}))
-        if sql not in _parsed:
-            sqlglot.parse_one(sql, dialect="oracle")
-            _parsed.add(sql)

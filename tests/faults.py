@@ -25,9 +25,13 @@ def refusing(
         return True
 
     if emulator is not None:
-        emulator.inject(lambda call: refuses(call.sql), OracleError(error, "a constraint is violated"), times=inf)
-        yield refused
-        times = 0
+        fault = emulator.inject(
+            lambda call: refuses(call.sql), OracleError(error, "a constraint is violated"), times=inf
+        )
+        try:
+            yield refused
+        finally:
+            fault.times = 0
         return
 
     def refuse(_: Connection, __: object, statement: str, *___: object) -> None:

@@ -72,7 +72,7 @@ def shortened(text: str, length: int) -> str:
 
 def number(count: int, noun: str) -> str:
     """`1 record`, `2,000 records`."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
 
 

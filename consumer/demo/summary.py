@@ -103,12 +103,17 @@ def _latency(evidence: Evidence, rows: Sequence[Figures]) -> Claim:
 
 
 def _given_up(row: Figures, attempts: int) -> Claim:
-    if row.owed:
-        given_up = f"{row.dead:,} deliveries given up after {attempts} attempts, " if row.dead else ""
+    if left_alone(row):
         return Claim(
-            f"{row.name} ({row.character}): {given_up}its circuit breaker leaves it alone. {row.waiting:,} of "
-            f"{row.owed:,} deliveries that it is owed are stored; {row.retried:,} were tried again so far.",
-            left_alone(row) or None,
+            f"{row.name} ({row.character}): its circuit breaker leaves it alone. All {row.owed:,} deliveries that "
+            f"it is owed are stored; {row.retried:,} were tried again so far.",
+            holds=True,
+        )
+    if row.owed:
+        return Claim(
+            f"{row.name} ({row.character}): {row.dead:,} deliveries given up after {attempts} attempts, "
+            f"{row.owed:,} are still owed: time was up.",
+            holds=None,
         )
     return Claim(
         f"{row.name} ({row.character}): after {attempts} attempts its {row.dead:,} deliveries were given up. They stay "

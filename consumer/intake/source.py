@@ -278,7 +278,7 @@ class Source:
         try:
             if not self._closing:
                 callback(partitions)
-                if commit and partitions:
+                if commit:
                     self.commit_now(partitions)
         finally:
             self._rebalancing = False

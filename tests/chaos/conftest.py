@@ -49,18 +49,16 @@ def new_world(new_sqlite_engine: Callable[[], Engine], tmp_path: Path) -> Iterat
 def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[NewWorld]:
     """Makes worlds, whose logs are below `within`; whatever is left of them in the end is killed."""
     deployments: list[Deployment] = []
-    receivers: list[Receiver] = []
-    databases = ExitStack()
+    stack = ExitStack()
     names = count()  # worlds may be made by several threads
 
     def make(shape: Shape, servers: str, brokers: KafkaBroker | None) -> World:
-        receiver = Receiver()
-        receivers.append(receiver.__enter__())
+        receiver = stack.enter_context(Receiver())
         directory = within / str(next(names))
         directory.mkdir()
         database: DeployedDatabase
         if shape.profile:
-            database = databases.enter_context(emulated_oracle(shape.profile))
+            database = stack.enter_context(emulated_oracle(shape.profile))
         else:
             database = SqliteDatabase(Path(str(new_engine().url.database)))
         deployment = Deployment(servers, unique("chaos"), database, receiver, directory)
@@ -73,9 +71,7 @@ def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[Ne
         for deployment in deployments:
             for worker in deployment.workers:
                 worker.kill()
-        for receiver in receivers:
-            receiver.__exit__(None, None, None)
-        databases.close()
+        stack.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -148,20 +148,19 @@ def _calls(
     world: World, what: str, matches: Matches, error: OracleError | None = None, *, drop: Drop = "", times: float = inf
 ) -> Iterator[None]:
     """Have calls of workers fail until the block ends; the world counts those that met it, by `what` it is."""
-    going_on = True
     oracle = _oracle(world)
 
     def meets(call: Call) -> bool:
-        if not (going_on and call.user in {oracle.user, ""} and matches(call)):  # who connects has no name yet
+        if call.user not in {oracle.user, ""} or not matches(call):  # who connects has no name yet
             return False
         world.met[what] += 1
         return True
 
-    oracle.server.inject(meets, error, drop=drop, times=times)
+    fault = oracle.server.inject(meets, error, drop=drop, times=times)
     try:
         yield
     finally:
-        going_on = False
+        fault.times = 0
 
 
 def _until_met(world: World, what: str, random: Random) -> Waits:

@@ -1,18 +1,19 @@
 """Runs for as long as one likes: `make chaos`, with CHAOS_SECONDS, CHAOS_RUNS and CHAOS_SEED."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.chaos import altered_worker, database_faults, faults
+from tests.chaos import database_faults, faults
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault, Waits
 from tests.chaos.report import HEADER, report
+from tests.chaos.shapes import on_oracle, with_lost_answers
 from tests.chaos.world import Shape, World
 from tests.kafka_broker import KafkaBroker
 from tests.processes import ROOT
@@ -24,11 +25,18 @@ ORACLE_RATE = 20.0  # events a second: the emulator has to take in what comes in
 PAUSES = (0.2, 2.5)  # seconds between the beginnings of two faults
 RESTS = (5.0, 15.0)  # seconds before the next fault of brokers: while one is away, less is judged
 
+DATABASES: dict[str, Callable[[Shape], Shape]] = {
+    "sound": lambda shape: shape,
+    "answers lost": with_lost_answers,
+    "Oracle 19c": lambda shape: on_oracle(replace(shape, per_second=ORACLE_RATE), "19c"),
+    "Oracle 23ai": lambda shape: on_oracle(replace(shape, per_second=ORACLE_RATE), "23ai"),
+}
+
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(SECONDS + 500)]
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-@pytest.mark.parametrize("database", ["sound", "answers lost", "Oracle 19c", "Oracle 23ai"])
+@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("nodes", [1, 3], ids=["1 node", "3 nodes"])
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
@@ -37,13 +45,7 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
     """All faults at random, one upon the other; every rule of the book holds."""
     seed += run
     shape = Shape(seed, protocol, in_memory=seed % 2 == 0)
-    if database == "answers lost":
-        shape = replace(shape, program=altered_worker.command(altered_worker.lost_answers), slow=1.0)
-    if database.startswith("Oracle"):
-        program = altered_worker.command(altered_worker.impatient)
-        shape = replace(
-            shape, profile=database.removeprefix("Oracle "), program=program, slow=1.0, per_second=ORACLE_RATE
-        )
+    shape = DATABASES[database](shape)
     with KafkaBroker(nodes) as brokers:
         world = new_world(shape, brokers.bootstrap, brokers)
         world.begin()

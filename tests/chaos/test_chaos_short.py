@@ -5,11 +5,12 @@ from random import Random
 
 import pytest
 
-from tests.chaos import altered_worker, database_faults, faults
+from tests.chaos import database_faults, faults
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault
 from tests.chaos.report import report
+from tests.chaos.shapes import on_oracle, with_lost_answers
 from tests.chaos.world import STOPS_WITHIN, Shape
 from tests.kafka_broker import KafkaBroker
 
@@ -19,21 +20,8 @@ PAUSES = (0.2, 1.0)  # seconds between the beginnings of two faults
 
 SHAPES = {
     "classic": Shape(seed=0, protocol="classic", workers=2),
-    "consumer, answers lost": Shape(
-        seed=0,
-        protocol="consumer",
-        workers=2,
-        program=altered_worker.command(altered_worker.lost_answers),
-        slow=1.0,
-    ),
-    "classic, Oracle 19c": Shape(
-        seed=0,
-        protocol="classic",
-        workers=2,
-        program=altered_worker.command(altered_worker.impatient),
-        slow=1.0,
-        profile="19c",
-    ),
+    "consumer, answers lost": with_lost_answers(Shape(seed=0, protocol="consumer", workers=2)),
+    "classic, Oracle 19c": on_oracle(Shape(seed=0, protocol="classic", workers=2), "19c"),
 }
 
 

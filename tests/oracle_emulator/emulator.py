@@ -130,13 +130,16 @@ class OracleEmulator:
 
     def inject(
         self, calls: str | Matches, error: OracleError | None = None, *, drop: Drop = "", times: float = 1
-    ) -> None:
+    ) -> Fault:
         """Have so many calls fail: with an error, or by losing the connection before or after they are executed.
 
         `calls` is a regular expression for their SQL (or COMMIT, ROLLBACK, PING, CONNECT), or a function that takes a
-        Call and tells. The function may do more: wait, count, or raise an OracleError of its own.
+        Call and tells. The function may do more: wait, count, or raise an OracleError of its own. What is returned ends
+        when its `times` are set to 0.
         """
-        self._instance.inject(Fault(pattern(calls) if isinstance(calls, str) else calls, error, drop, times))
+        fault = Fault(pattern(calls) if isinstance(calls, str) else calls, error, drop, times)
+        self._instance.inject(fault)
+        return fault
 
     def kill_sessions(self, user: str | None = None) -> None:
         """As if the server's processes died, all of them or one user's: clients see their connections closed."""
