@@ -1,5 +1,6 @@
 """What every room passes along: where a record stands in Kafka, and the event it carries."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -16,7 +17,8 @@ class Event(NamedTuple):
     """A decoded record.
 
     `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value, byte for byte;
-    `content_type` and `traceparent` are safe to put in a header (visible ASCII).
+    `content_type` and `traceparent` are safe to put in a header (visible ASCII). `headers` are the record's, by name;
+    of a stored record those that are UTF-8.
     """
 
     record: RecordId
@@ -26,3 +28,5 @@ class Event(NamedTuple):
     content_type: str
     key: bytes | None
     traceparent: str | None
+    headers: Mapping[str, bytes | None] | None = None
+    tenant: str | None = None

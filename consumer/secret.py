@@ -1,27 +1,84 @@
-"""A signing secret as people write it, turned into key bytes. Pure."""
+"""Signing secrets as people write them, turned into keys. Pure.
+
+Standard Webhooks, "Signature scheme": symmetric secrets are base64 behind `whsec_`, private ed25519 keys base64 behind
+`whsk_`, public ones behind `whpk_`.
+"""
 
 import binascii
-from base64 import b64decode
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
 
-PREFIX = "whsec_"  # Standard Webhooks, "Signature scheme": symmetric secrets are base64 behind this prefix
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PREFIX = "whsec_"
+PRIVATE_PREFIX, PUBLIC_PREFIX = "whsk_", "whpk_"
+_SEED, _PAIR = 32, 64  # bytes of a private key (RFC 8032, 5.1.5), and of one with its public key behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Ed25519Key:
+    """A private key, by its 32 bytes."""
+
+    seed: bytes = field(repr=False)
+    _private: Ed25519PrivateKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_private", Ed25519PrivateKey.from_private_bytes(self.seed))
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature (RFC 8032), 64 bytes."""
+        return self._private.sign(message)
+
+    @property
+    def public(self) -> str:
+        """What receivers verify with, behind `whpk_`."""
+        return PUBLIC_PREFIX + b64encode(self._private.public_key().public_bytes_raw()).decode()
+
+
+SigningKey = bytes | Ed25519Key  # bytes: the key of an HMAC
+
+
+def parse_signing_key(text: str) -> SigningKey:
+    """A key to sign with: the private key that `whsk_` + base64 says, or that of `parse_secret`.
+
+    ValueError as `parse_secret` raises it, and for a public key.
+    """
+    if text.startswith(PRIVATE_PREFIX):
+        return _private(_decoded(text, PRIVATE_PREFIX))
+    if text.startswith(PUBLIC_PREFIX):
+        raise ValueError(f"{PUBLIC_PREFIX}… is a public key, which verifies and cannot sign; {PRIVATE_PREFIX}… signs")
+    return parse_secret(text)
 
 
 def parse_secret(text: str) -> bytes:
-    """The key: `whsec_` + base64 is decoded, any other string gives its UTF-8 bytes.
+    """A symmetric key: `whsec_` + base64 is decoded, any other string gives its UTF-8 bytes.
 
     ValueError for an empty key or base64 that is none; its text names neither the secret nor a part of it.
     """
     if not text:
         raise ValueError("the secret is empty")
-    if not text.startswith(PREFIX):
-        try:
-            return text.encode()
-        except UnicodeEncodeError:  # a lone surrogate: how Python hands over an environment that is not UTF-8
-            raise ValueError("the secret is not valid UTF-8") from None
+    if text.startswith(PREFIX):
+        return _decoded(text, PREFIX)
     try:
-        key = b64decode(text.removeprefix(PREFIX), validate=True)
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: how Python hands over an environment that is not UTF-8
+        raise ValueError("the secret is not valid UTF-8") from None
+
+
+def _decoded(text: str, prefix: str) -> bytes:
+    try:
+        key = b64decode(text.removeprefix(prefix), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"what follows {PREFIX} is not base64 (alphabet A-Z a-z 0-9 + /, padded with =)") from None
+        raise ValueError(f"what follows {prefix} is not base64 (alphabet A-Z a-z 0-9 + /, padded with =)") from None
     if not key:
-        raise ValueError(f"nothing follows {PREFIX}")
+        raise ValueError(f"nothing follows {prefix}")
     return key
+
+
+def _private(key: bytes) -> Ed25519Key:
+    if len(key) not in (_SEED, _PAIR):
+        raise ValueError(f"{PRIVATE_PREFIX} is followed by {len(key)} bytes; a private key has {_SEED} or {_PAIR}")
+    private = Ed25519Key(key[:_SEED])
+    if len(key) == _PAIR and b64encode(key[_SEED:]).decode() != private.public.removeprefix(PUBLIC_PREFIX):
+        raise ValueError("the second half of the private key is not its public key")
+    return private

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
-from consumer.secret import parse_secret
+from consumer.secret import parse_signing_key
 
 Network = IPv4Network | IPv6Network
 
@@ -95,6 +95,14 @@ def _topics(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+def topic_names(text: str) -> frozenset[str]:
+    """`orders,users`: names of topics. ValueError for a pattern, and where there is none."""
+    words = _topics(_split(text))
+    if any(word.startswith("^") for word in words):
+        raise ValueError("a pattern of topics cannot be used here")
+    return frozenset(words)
+
+
 def _log_level(name: str) -> str:
     if name.upper() not in LOG_LEVELS:
         raise ValueError(f"is none of {', '.join(LOG_LEVELS)}")
@@ -143,7 +151,7 @@ def _signing_secrets(secrets: SecretStr) -> SecretStr:
     if not words:
         raise ValueError("holds no secret")
     for word in words:
-        parse_secret(word)
+        parse_signing_key(word)
     return secrets
 
 

@@ -151,7 +151,7 @@ class SigningSettings(_Group):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The texts, newest first; `parse_secret` takes each of them."""
+        """The texts, newest first; `parse_signing_key` takes each of them."""
         return tuple(self.secret.get_secret_value().split())
 
 

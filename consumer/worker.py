@@ -37,7 +37,7 @@ from consumer.ledger.heads import take, walk
 from consumer.matching.catalog import Broken, Catalog, find_endpoints
 from consumer.matching.inbox import Inbox
 from consumer.relay import Relay
-from consumer.secret import parse_secret
+from consumer.secret import parse_signing_key
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller, raise_descriptor_limit
 from consumer.sending.transport import CurlAdapter
@@ -88,7 +88,7 @@ class Worker:
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
         broken = Broken()
-        secrets = tuple(map(parse_secret, delivery.secrets))
+        secrets = tuple(map(parse_signing_key, delivery.secrets))
         raise_descriptor_limit()
         self._poller = Poller()
         self._transport = CurlAdapter(

@@ -30,9 +30,18 @@ class Base(DeclarativeBase):
 
 def is_json(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
     """The check that a text is JSON, in Oracle's words (12.2 and newer) and in SQLite's; a database gets its own."""
+    return _by_dialect(f"{column} IS JSON", f"json_valid({column})", name)
+
+
+def is_json_or_null(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
+    """The same for a text that may be missing: SQLite before 3.45 says 0 of it, and a check then fails."""
+    return _by_dialect(f"{column} IS JSON", f"{column} IS NULL OR json_valid({column})", name)
+
+
+def _by_dialect(oracle_rule: str, sqlite_rule: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
     return (
-        CheckConstraint(f"{column} IS JSON", name=name).ddl_if(dialect="oracle"),
-        CheckConstraint(f"json_valid({column})", name=name).ddl_if(dialect="sqlite"),
+        CheckConstraint(oracle_rule, name=name).ddl_if(dialect="oracle"),
+        CheckConstraint(sqlite_rule, name=name).ddl_if(dialect="sqlite"),
     )
 
 

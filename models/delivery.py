@@ -20,8 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json
-from models.subscription import URL_LENGTH
+from models.base import Base, Flag, Id, UtcTimestamp, is_json, is_json_or_null
+from models.subscription import TENANT_LENGTH, URL_LENGTH
 
 GROUP_LENGTH = 255  # Kafka's own limits: a group id here, a topic's name below
 TOPIC_LENGTH = 249
@@ -54,6 +54,7 @@ class Payload(Base):
     __table_args__ = (
         PrimaryKeyConstraint(*RECORD, name="pk_webhook_payloads"),
         CheckConstraint("has_key IN (0, 1)", name="ck_webhook_payloads_has_key"),
+        *is_json_or_null("record_headers", "ck_webhook_payloads_headers"),
         {"comment": "Kafka records that stored deliveries will send, once for each consumer group."},
     )
 
@@ -80,7 +81,11 @@ class Payload(Base):
     )
     body_size: Mapped[int] = mapped_column(Integer, server_default=text("0"), comment="Bytes of the body.")
     record_key: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Key of the record. Null: none, or empty.")
-    body: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Body of the event, as it is sent. Null: empty.")
+    body: Mapped[bytes | None] = mapped_column(LargeBinary, comment="Value of the record. Null: empty.")
+    tenant: Mapped[str | None] = mapped_column(String(TENANT_LENGTH), comment="Tenant of the event. Null: none.")
+    record_headers: Mapped[str | None] = mapped_column(
+        Text, comment="Headers of the record that are UTF-8, as a JSON object. Null: none."
+    )
 
 
 class ParkedDelivery(Base):

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp
+from models.base import Base, Flag, Id, UtcTimestamp, is_json_or_null
 
 URL_LENGTH = 2048
 EVENT_TYPE_LENGTH = 255
@@ -13,14 +13,21 @@ REASON_LENGTH = 1000
 SECRET_LENGTH = 1000
 SCHEDULE_LENGTH = 500
 STATUSES_LENGTH = 255
+TENANT_LENGTH = 255
+TOPICS_LENGTH = 1000
+EXPRESSION_LENGTH = 2000  # characters; Oracle keeps 4000 bytes of them
+HEADER_NAME_LENGTH = 100
+PREFIX_LENGTH = 50
+HEADERS_LENGTH = 2000
+EVERY_TENANT = "*"
 
 
 class Subscription(Base):
-    """A url that gets every event of one type. `url` and `event_type` alone make a working one.
+    """A url that gets the events of a type or a pattern. `url` and `event_type` alone make a working one.
 
     Ids are never used again (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a
-    later one. Null in `max_in_flight`, `rate_limit` (deliveries per second), `retry_schedule` or `final_statuses`: as
-    the deployment has it. `failing_since`: no attempt has succeeded since.
+    later one. Null in `max_in_flight`, `rate_limit` (requests per second), `retry_schedule`, `final_statuses` or
+    `timeout_seconds`: as the deployment has it. `failing_since`: no attempt has succeeded since.
     """
 
     __tablename__ = "webhook_subscriptions"
@@ -29,10 +36,15 @@ class Subscription(Base):
         CheckConstraint("ordering IN ('none', 'key')", name="ck_webhook_subs_ordering"),
         CheckConstraint("max_in_flight >= 1", name="ck_webhook_subs_in_flight"),
         CheckConstraint("rate_limit > 0", name="ck_webhook_subs_rate_limit"),
-        Index("ix_webhook_subs_event_type", "event_type", "enabled"),
+        CheckConstraint("timeout_seconds > 0", name="ck_webhook_subs_timeout"),
+        CheckConstraint("payload_format IN ('record', 'standard', 'cloudevents')", name="ck_webhook_subs_format"),
+        CheckConstraint("batch_size BETWEEN 1 AND 1000", name="ck_webhook_subs_batch_size"),
+        CheckConstraint("batch_wait_ms BETWEEN 0 AND 60000", name="ck_webhook_subs_batch_wait"),
+        *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
+        Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         {
             "sqlite_autoincrement": True,
-            "comment": "Who wants which events. One row is one receiver of one event type.",
+            "comment": "Who wants which events. One row is one receiver of one event type or pattern.",
         },
     )
 
@@ -41,7 +53,8 @@ class Subscription(Base):
     )
     url: Mapped[str] = mapped_column(String(URL_LENGTH), comment="Where to POST. Visible ASCII.")
     event_type: Mapped[str] = mapped_column(
-        String(EVENT_TYPE_LENGTH), comment="Which events, compared as a whole. Upper and lower case differ."
+        String(EVENT_TYPE_LENGTH),
+        comment="Which events: a type, order.* (one level below), order.** (any depth below), or * (all).",
     )
     created_at: Mapped[datetime | None] = mapped_column(
         TIMESTAMP,
@@ -61,7 +74,7 @@ class Subscription(Base):
         Integer, comment="Requests open at once, of all workers together. Null: no limit."
     )
     rate_limit: Mapped[float | None] = mapped_column(
-        Numeric(9, 3, asdecimal=False), comment="Deliveries a second, of all workers together. Null: no limit."
+        Numeric(9, 3, asdecimal=False), comment="Requests a second, of all workers together. Null: no limit."
     )
     retry_schedule: Mapped[str | None] = mapped_column(
         String(SCHEDULE_LENGTH), comment="Waits between attempts, such as 5s,5m,1h. Null: those of the deployment."
@@ -72,15 +85,61 @@ class Subscription(Base):
     failing_since: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="No attempt has succeeded since then. Written by workers."
     )
+    tenant: Mapped[str] = mapped_column(
+        String(TENANT_LENGTH),
+        server_default=text(f"'{EVERY_TENANT}'"),
+        comment="Only events of this tenant. *: of any tenant, and those without one.",
+    )
+    topics: Mapped[str | None] = mapped_column(
+        String(TOPICS_LENGTH), comment="Only records of these topics, comma-separated. Null: of all."
+    )
+    event_filter: Mapped[str | None] = mapped_column(
+        String(EXPRESSION_LENGTH), comment="Only events for which this CEL expression is true. Null: all."
+    )
+    timeout_seconds: Mapped[float | None] = mapped_column(
+        Numeric(9, 3, asdecimal=False), comment="Limit of a whole exchange. Null: that of the deployment."
+    )
+    payload_format: Mapped[str] = mapped_column(
+        String(20),
+        server_default=text("'record'"),
+        comment="record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent.",
+    )
+    projection: Mapped[str | None] = mapped_column(
+        String(EXPRESSION_LENGTH), comment="CEL expression whose value is sent in place of the data. Null: the data."
+    )
+    batch_size: Mapped[int | None] = mapped_column(
+        Integer, comment="Events of one request, as an array. Null: each in a request of its own, no array."
+    )
+    batch_wait_ms: Mapped[int | None] = mapped_column(
+        Integer, comment="How long a batch waits to be full, in milliseconds. Null: 1000."
+    )
+    signature_header: Mapped[str] = mapped_column(
+        String(HEADER_NAME_LENGTH),
+        server_default=text("'x-webhook-signature'"),
+        comment="Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.",
+    )
+    signature_prefix: Mapped[str | None] = mapped_column(
+        String(PREFIX_LENGTH), comment="What stands before the hex digits, such as sha256=. Null: nothing."
+    )
+    custom_headers: Mapped[str | None] = mapped_column(
+        String(HEADERS_LENGTH), comment="Further request headers, as a JSON object of texts. Null: none."
+    )
 
 
 class SubscriptionSecret(Base):
-    """A signing secret of one subscription: `fernet:` and a token, or as it is. It signs until `expires_at`."""
+    """What one subscription signs or authenticates with: `fernet:` and a token, or as it is. Good until `expires_at`.
+
+    By `kind`: `signing` (a key), `basic` (user:password), `bearer` (a token), `header` (name: value).
+    """
 
     __tablename__ = "webhook_secrets"
     __table_args__ = (
+        CheckConstraint("kind IN ('signing', 'basic', 'bearer', 'header')", name="ck_webhook_secrets_kind"),
         Index("ix_webhook_secrets_sub", "subscription_id"),
-        {"sqlite_autoincrement": True, "comment": "Signing secrets of subscriptions that have their own."},
+        {
+            "sqlite_autoincrement": True,
+            "comment": "Secrets of subscriptions: what they sign with, and what they show to their receivers.",
+        },
     )
 
     id: Mapped[int] = mapped_column(Id, Identity(), primary_key=True, comment="Key, given by the database.")
@@ -91,9 +150,14 @@ class SubscriptionSecret(Base):
     )
     secret: Mapped[str] = mapped_column(
         String(SECRET_LENGTH),
-        comment="whsec_ and base64, any other text, or fernet: and a token (encrypted). Confidential.",
+        comment="By kind; as it is, or fernet: and a token (encrypted). Confidential.",
     )
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was made. The newest signs first."
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was made. The newest goes first."
     )
-    expires_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="Signs until then. Null: for ever.")
+    expires_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="Good until then. Null: for ever.")
+    kind: Mapped[str] = mapped_column(
+        String(10),
+        server_default=text("'signing'"),
+        comment="signing: a key. basic: user:password. bearer: a token. header: name: value.",
+    )

@@ -37,13 +37,13 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     subscriptions.add(engine, URL, "t")
     begin()
     schema.state(engine)
-    find_endpoints(engine, ["t"], (b"key",), str.encode)
+    find_endpoints(engine, ["t"], (b"key",), str)
     stored, now = _event(None), float(int(time.time()))
     pair = Pair(1, "t", 0, order_key(b"k"))
     store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
     assert heads.walk(engine, "g", [("t", 0)], None).heads
     wants = [Want(("t", 0, 1), 1, frozenset())]
-    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=str.encode).rows
+    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=str).rows
     due.settled_keys(engine, "g", "t", 0, 0)
     due.open_pairs(engine, "g", "t", 0, 1)
     due.open_topics(engine, "g")

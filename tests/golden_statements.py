@@ -257,7 +257,7 @@ def run(engine: Engine) -> None:
 def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         subscriptions.add(engine, URL, "user.created", "a secret", ordering="key")
-    find_endpoints(engine, ["user.created", "user.removed"], KEYS, str.encode)
+    find_endpoints(engine, ["user.created", "user.removed"], KEYS, str)
     subscriptions.list_all(engine)
     subscriptions.get(engine, 1)
     for enabled in (False, True):
@@ -281,7 +281,7 @@ def _store(engine: Engine) -> None:
 def _send(engine: Engine) -> None:
     heads.walk(engine, GROUP, [("t", 0)], None)
     wants = [Want(("t", 0, 1), 9, frozenset())]
-    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=str.encode)
+    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=str)
     heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
     due.settled_keys(engine, GROUP, "t", 0, 0)
     due.open_pairs(engine, GROUP, "t", 0, 10)
@@ -336,7 +336,7 @@ def _keep(engine: Engine) -> None:
 def _end(engine: Engine, group: str) -> None:
     """One row is delivered."""
     wants = [Want(("t", 0, 1), 9, frozenset())]
-    taken = heads.take(engine, group, wants, T, default_secrets=KEYS, decrypt=str.encode).rows
+    taken = heads.take(engine, group, wants, T, default_secrets=KEYS, decrypt=str).rows
     store.record(engine, group, [AttemptResult(taken[0].id, taken[0].attempt, "delivered", None, 200, None, T)])
 
 

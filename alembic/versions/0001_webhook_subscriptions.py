@@ -18,6 +18,8 @@ COLUMNS = {"id", "url", "event_type", "created_at"}
 # What later revisions add: Oracle would stop there, with half of them done.
 LATER = {"enabled", "disabled_reason", "ordering", "max_in_flight", "rate_limit"}
 LATER |= {"retry_schedule", "final_statuses", "failing_since"}
+LATER |= {"tenant", "topics", "event_filter", "timeout_seconds", "payload_format", "projection"}
+LATER |= {"batch_size", "batch_wait_ms", "signature_header", "signature_prefix", "custom_headers"}
 
 
 def upgrade() -> None:

@@ -27,7 +27,7 @@ class Fanout:
             endpoint = endpoints[self.position]
             pair = pair_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
-            stored = not endpoint.secrets or (pair is not None and settling.goes_behind_rows(pair))
+            stored = endpoint.fault is not None or (pair is not None and settling.goes_behind_rows(pair))
             lane = None if stored else lanes.lane(endpoint)
             admission = lanes.admit(lane, size, now) if lane is not None else Admission.PARK
             if lane is not None and admission is Admission.QUEUE:

@@ -63,6 +63,7 @@ def decode(record: Record) -> Event:
         content_type or (_CLOUDEVENT if structured else "application/json"),
         key,
         _traceparent(headers.get("traceparent")) if headers else None,
+        headers or None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import BindParameter, ColumnElement, Connection, Engine, Row, Select, and_, bindparam
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
@@ -44,8 +45,11 @@ PAYLOAD = (
     Payload.traceparent,
     Payload.has_key,
     Payload.body_size,
+    Payload.tenant,
     Payload.record_key,
-    Payload.body,  # last: Oracle takes no other value behind one that is bound as LONG (ORA-24816)
+    # Last: Oracle takes no other value behind one that is bound as LONG (ORA-24816).
+    Payload.record_headers,
+    Payload.body,
 )
 ATTEMPTS = (
     ParkedDelivery.attempt,
@@ -102,9 +106,17 @@ def record_of(row: AnyRow) -> RecordId:
 
 def event_of(row: AnyRow) -> Event:
     """The event of a payload's row. Oracle keeps what is empty as NULL."""
-    key = (row.record_key or b"") if row.has_key else None
+    headers = orjson.loads(row.record_headers) if row.record_headers else None
     return Event(
-        record_of(row), row.event_type, row.webhook_id, row.body or b"", row.content_type or "", key, row.traceparent
+        record_of(row),
+        row.event_type,
+        row.webhook_id,
+        row.body or b"",
+        row.content_type or "",
+        (row.record_key or b"") if row.has_key else None,
+        row.traceparent,
+        headers and {name: text.encode() for name, text in headers.items()},
+        row.tenant,
     )
 
 

@@ -34,7 +34,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, Pair
-from consumer.vault import signing_keys
+from consumer.secret import SigningKey
 from models import ParkedDelivery, Payload, Status, Subscription, SubscriptionSecret
 from models.base import in_utc
 
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 RUNS = 50  # pairs of one look whose next ones are looked for: a statement for each
 SEEKS = 200  # in one walk: 5 ms on SQLite, a tenth of a second over a network
 MOST_BYTES = 16 * 2**20  # of bodies that one look brings into memory
-POSTPONED = 60.0  # seconds that a row waits whose subscription's secrets cannot be used
+POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
 LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
 
 Head = tuple[str, int, int]  # topic, partition, subscription
@@ -109,15 +109,15 @@ def take(
     wants: Sequence[Want],
     now: float,
     *,
-    default_secrets: tuple[bytes, ...],
-    decrypt: Callable[[str], bytes],
+    default_secrets: tuple[SigningKey, ...],
+    decrypt: Callable[[str], str],
     most_bytes: int = MOST_BYTES,
 ) -> Taken:
     """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
 
     Behind the first row of a pair come those that may go right after it, in their order. Fewer rows come where their
-    bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has no
-    usable secret is postponed by a minute.
+    bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has a
+    fault is postponed by a minute.
     """
     next_due: dict[Head, float] = {}
     with reading(engine) as connection:
@@ -243,14 +243,14 @@ def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
 def _endpoints(
     connection: Connection,
     subscriptions: Sequence[int],
-    default_secrets: tuple[bytes, ...],
-    decrypt: Callable[[str], bytes],
+    default_secrets: tuple[SigningKey, ...],
+    decrypt: Callable[[str], str],
     now: datetime,
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
-    """What those of the subscriptions that are enabled are now, and why some of them cannot sign."""
+    """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""
     secret = SubscriptionSecret
     statement = (
-        select(*ENDPOINT_COLUMNS, secret.secret, secret.expires_at)
+        select(*ENDPOINT_COLUMNS)
         .outerjoin(secret, secret.subscription_id == Subscription.id)
         .where(any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1)
         .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
@@ -258,14 +258,11 @@ def _endpoints(
     endpoints: dict[int, Endpoint] = {}
     unusable: dict[int, str] = {}
     for subscription_id, group in groupby(connection.execute(statement), attrgetter("subscription_id")):
-        rows = list(group)
-        stored = [(row.secret, row.expires_at) for row in rows if row.secret is not None]
-        try:
-            keys = signing_keys(stored, default_secrets, decrypt, now)
-        except ValueError as error:
-            unusable[subscription_id] = str(error)
+        endpoint, _ = endpoint_of(list(group), default_secrets, decrypt, now)  # the look-up of events reports problems
+        if endpoint.fault is None:
+            endpoints[subscription_id] = endpoint
         else:
-            endpoints[subscription_id], _ = endpoint_of(rows[0], keys)  # the look-up of events reports what is wrong
+            unusable[subscription_id] = endpoint.fault
     return endpoints, unusable
 
 

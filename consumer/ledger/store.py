@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
+import orjson
 from sqlalchemy import Connection, Engine, bindparam, exists, insert, select, update
 
+from consumer.cloud_event import texts
 from consumer.database import any_of
 from consumer.event import Event, RecordId
 from consumer.ledger import operations
@@ -32,7 +34,7 @@ from consumer.ledger.ordering import normalise, open_ones
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
 from models import ParkedDelivery, Payload, Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
-from models.subscription import URL_LENGTH
+from models.subscription import TENANT_LENGTH, URL_LENGTH
 
 BATCH_BYTES = 16 * 2**20
 
@@ -218,7 +220,9 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
         "b_traceparent": event.traceparent if len(event.traceparent or "") <= TRACEPARENT_LENGTH else None,
         "b_has_key": int(event.key is not None),
         "b_body_size": len(event.body),
+        "b_tenant": event.tenant if len(event.tenant or "") <= TENANT_LENGTH else None,
         "b_record_key": event.key,
+        "b_record_headers": orjson.dumps(texts(event.headers)).decode() if event.headers else None,
         "b_body": event.body,
     }
 

@@ -14,8 +14,9 @@ from sqlalchemy import Engine, Select, select
 from consumer.database import IN_LIST, any_of, reading
 from consumer.endpoint import Endpoint
 from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.options import Effect
+from consumer.secret import SigningKey
 from consumer.trouble import Trouble
-from consumer.vault import signing_keys
 from models import Subscription, SubscriptionSecret
 
 log = structlog.get_logger(__name__)
@@ -25,10 +26,7 @@ MOST_ASKED = IN_LIST  # types of one statement: as one list, and so ten differen
 GAP = 0.02  # seconds between two statements, where they follow one another: fifty a second, whatever comes
 GATHER = 0.1  # of the time to live: how long answers that are only growing old wait for others of the kind
 
-UNSIGNED = "nothing can be signed for a subscription; what it gets is stored"
-UNREADABLE = "a subscription's settings cannot be read; the deployment's are used"
-
-Fault = tuple[int, str]  # a subscription, and which of the two it has
+Fault = tuple[int, str]  # a subscription, and which of its options it is
 Answer = Mapping[str, tuple[Endpoint, ...]]
 Ask = Callable[[tuple[str, ...], Callable[[Answer | Exception], None]], None]
 
@@ -50,24 +48,22 @@ class Broken:
                 self._reasons[event_type] = now
             for fault, reason in now.items():
                 if before.get(fault) != reason:
-                    subscription_id, what = fault
-                    log.error(what, subscription=subscription_id, reason=reason)
+                    log.error("a subscription is not as it should be", subscription=fault[0], reason=reason)
 
 
 def find_endpoints(
     engine: Engine,
     types: Sequence[str],
-    default_secrets: tuple[bytes, ...],
-    decrypt: Callable[[str], bytes],
+    default_secrets: tuple[SigningKey, ...],
+    decrypt: Callable[[str], str],
     *,
     broken: Broken | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, tuple[Endpoint, ...]]:
     """The enabled subscriptions of each of `types` (one or more), by id, in one statement; every type is a key.
 
-    `default_secrets` sign for a subscription that has none of its own; `decrypt` turns a stored secret into key bytes.
-    A subscription whose secrets cannot be used comes with none, one with a schedule or statuses that cannot be read
-    without these; both are noted in `broken`.
+    `default_secrets` sign for a subscription that has none of its own; `decrypt` opens a stored secret.
+    What of a subscription cannot be used is noted in `broken`; one that therefore matches nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     with reading(engine) as connection:
@@ -75,18 +71,12 @@ def find_endpoints(
     found: dict[str, list[Endpoint]] = {event_type: [] for event_type in types}
     reasons: dict[str, dict[Fault, str]] = {}
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
-        row, *others = group
-        stored = [(each.secret, each.expires_at) for each in (row, *others) if each.secret is not None]
-        of_type = reasons.setdefault(row.event_type, {})
-        keys: tuple[bytes, ...] = ()
-        try:
-            keys = signing_keys(stored, default_secrets, decrypt, now)
-        except ValueError as error:
-            of_type[subscription_id, UNSIGNED] = str(error)
-        endpoint, unreadable = endpoint_of(row, keys)
-        if unreadable:
-            of_type[subscription_id, UNREADABLE] = unreadable
-        found[row.event_type].append(endpoint)
+        mine = list(group)
+        endpoint, problems = endpoint_of(mine, default_secrets, decrypt, now)
+        of_type = reasons.setdefault(mine[0].event_type, {})
+        of_type.update({(subscription_id, problem.option): str(problem) for problem in problems})
+        if not any(problem.effect is Effect.UNMATCHED for problem in problems):
+            found[mine[0].event_type].append(endpoint)
     if broken is not None:
         broken.found(found, reasons)
     return {event_type: tuple(endpoints) for event_type, endpoints in found.items()}
@@ -96,7 +86,7 @@ def lookup(types: Sequence[str]) -> Select[*tuple[Any, ...]]:
     """The statement of `find_endpoints`: a row for each subscription and secret, its secrets newest first."""
     secret = SubscriptionSecret
     return (
-        select(Subscription.event_type, *ENDPOINT_COLUMNS, secret.secret, secret.expires_at)
+        select(Subscription.event_type, *ENDPOINT_COLUMNS)
         .outerjoin(secret, secret.subscription_id == Subscription.id)
         .where(any_of(Subscription.event_type.expression, types), Subscription.enabled == 1)
         .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())

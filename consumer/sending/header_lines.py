@@ -1,12 +1,12 @@
 """The header lines libcurl is given. It passes CR and LF through, so what reaches it is checked here."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from requests.exceptions import InvalidHeader
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+from consumer.header_rules import is_name
+
 _MAX_NAMES = 10_000
 
 # An empty one switches off what libcurl adds by itself: the "100 Continue" round trip, a form's type, its name.
@@ -40,7 +40,7 @@ def header_lines(headers: Mapping[str, str | bytes]) -> list[str]:
 
 
 def _prefix(name: str | bytes, value: str | bytes) -> str:
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         raise InvalidHeader(f"{name!r} is no header name")
     lower = name.lower()
     if lower == "connection":  # not remembered: it depends on the value

@@ -139,7 +139,7 @@ def test_a_slow_receiver_holds_nobody() -> None:
 def test_what_cannot_be_signed_is_stored() -> None:
     """A subscription without a usable secret is owed the event all the same."""
     lanes, settling, settled = Lanes(10), Postponed(), list[int]()
-    each = fanout((Endpoint(1, URL, ()), Endpoint(2, URL, (b"key",))), settled)
+    each = fanout((Endpoint(1, URL, (), fault="its secret cannot be read"), Endpoint(2, URL, (b"key",))), settled)
     assert each.advance(lanes, settling, 0.0)
     assert (settling.stored, ids(lanes)) == ([1], [2])
 

@@ -51,7 +51,7 @@ class Bench:
         self.recall = Recall(
             Ledger(
                 partial(walk, engine, GROUP),
-                partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=str.encode),
+                partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=str),
                 partial(open_topics, engine, GROUP),
             ),
             self.store.thread,

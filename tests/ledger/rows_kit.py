@@ -48,7 +48,7 @@ def find(
     places: Sequence[tuple[str, int]] = PLACES,
     room: int = 1000,
     here: Collection[int] = (),
-    decrypt: Callable[[str], bytes] = str.encode,
+    decrypt: Callable[[str], bytes] = str,
 ) -> list[DueDelivery]:
     """What is due, of each partition and subscription the earliest first."""
     walked = heads.walk(engine, GROUP, places, None)

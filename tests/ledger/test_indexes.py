@@ -40,7 +40,7 @@ def test_looking_for_due_rows(full: Engine) -> None:
     for plan in used(full, lambda: heads.walk(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
     want = heads.Want(("t", 0, 1), 10, frozenset())
-    first, *_ = used(full, lambda: heads.take(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=str.encode))
+    first, *_ = used(full, lambda: heads.take(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=str))
     assert "COVERING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND topic=?" in first
 
 

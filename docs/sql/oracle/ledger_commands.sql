@@ -169,7 +169,9 @@ SELECT
   webhook_payloads.traceparent,
   webhook_payloads.has_key,
   webhook_payloads.body_size,
+  webhook_payloads.tenant,
   webhook_payloads.record_key,
+  webhook_payloads.record_headers,
   webhook_payloads.body
 FROM webhook_payloads
 JOIN webhook_deliveries
@@ -361,7 +363,9 @@ INSERT INTO webhook_payloads (
   traceparent,
   has_key,
   body_size,
+  tenant,
   record_key,
+  record_headers,
   body
 )
 SELECT
@@ -376,7 +380,9 @@ SELECT
   webhook_payloads.traceparent,
   webhook_payloads.has_key,
   webhook_payloads.body_size,
+  webhook_payloads.tenant,
   webhook_payloads.record_key,
+  webhook_payloads.record_headers,
   webhook_payloads.body
 FROM webhook_payloads
 WHERE

@@ -120,9 +120,20 @@ SELECT
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,
   webhook_subscriptions.rate_limit,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
   webhook_subscriptions.retry_schedule,
   webhook_subscriptions.final_statuses,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.custom_headers,
+  webhook_secrets.kind,
   webhook_secrets.secret,
   SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
 FROM webhook_subscriptions
@@ -150,7 +161,9 @@ SELECT
   webhook_payloads.traceparent,
   webhook_payloads.has_key,
   webhook_payloads.body_size,
+  webhook_payloads.tenant,
   webhook_payloads.record_key,
+  webhook_payloads.record_headers,
   webhook_payloads.body
 FROM webhook_payloads
 JOIN webhook_deliveries

@@ -35,7 +35,9 @@ INSERT INTO webhook_payloads (
   has_key,
   body_size,
   record_key,
-  body
+  body,
+  tenant,
+  record_headers
 )
 VALUES
   (
@@ -51,7 +53,9 @@ VALUES
     :b_has_key,
     :b_body_size,
     :b_record_key,
-    :b_body
+    :b_body,
+    :b_tenant,
+    :b_record_headers
   )
 ;
 

@@ -561,6 +561,192 @@ UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num 
 
 /
 
+-- Running upgrade 0004 -> 0005
+
+ALTER TABLE webhook_subscriptions ADD tenant VARCHAR2(255 CHAR) DEFAULT '*' NOT NULL
+
+/
+
+ALTER TABLE webhook_subscriptions ADD topics VARCHAR2(1000 CHAR)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD event_filter VARCHAR2(2000 CHAR)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD timeout_seconds NUMERIC(9, 3)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD payload_format VARCHAR2(20 CHAR) DEFAULT 'record' NOT NULL
+
+/
+
+ALTER TABLE webhook_subscriptions ADD projection VARCHAR2(2000 CHAR)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD batch_size INTEGER
+
+/
+
+ALTER TABLE webhook_subscriptions ADD batch_wait_ms INTEGER
+
+/
+
+ALTER TABLE webhook_subscriptions ADD signature_header VARCHAR2(100 CHAR) DEFAULT 'x-webhook-signature' NOT NULL
+
+/
+
+ALTER TABLE webhook_subscriptions ADD signature_prefix VARCHAR2(50 CHAR)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD custom_headers VARCHAR2(2000 CHAR)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON)
+
+/
+
+ALTER TABLE webhook_secrets ADD kind VARCHAR2(10 CHAR) DEFAULT 'signing' NOT NULL
+
+/
+
+ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header'))
+
+/
+
+ALTER TABLE webhook_payloads ADD tenant VARCHAR2(255 CHAR)
+
+/
+
+ALTER TABLE webhook_payloads ADD record_headers CLOB
+
+/
+
+ALTER TABLE webhook_payloads ADD CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON)
+
+/
+
+CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
+
+/
+
+DROP INDEX ix_webhook_subs_event_type
+
+/
+
+COMMENT ON TABLE webhook_subscriptions IS 'Who wants which events. One row is one receiver of one event type or pattern.'
+
+/
+
+COMMENT ON TABLE webhook_secrets IS 'Secrets of subscriptions: what they sign with, and what they show to their receivers.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.event_type IS 'Which events: a type, order.* (one level below), order.** (any depth below), or * (all).'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.rate_limit IS 'Requests a second, of all workers together. Null: no limit.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.tenant IS 'Only events of this tenant. *: of any tenant, and those without one.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.topics IS 'Only records of these topics, comma-separated. Null: of all.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.event_filter IS 'Only events for which this CEL expression is true. Null: all.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.timeout_seconds IS 'Limit of a whole exchange. Null: that of the deployment.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.payload_format IS 'record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.projection IS 'CEL expression whose value is sent in place of the data. Null: the data.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.batch_size IS 'Events of one request, as an array. Null: each in a request of its own, no array.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.batch_wait_ms IS 'How long a batch waits to be full, in milliseconds. Null: 1000.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.signature_header IS 'Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.signature_prefix IS 'What stands before the hex digits, such as sha256=. Null: nothing.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.custom_headers IS 'Further request headers, as a JSON object of texts. Null: none.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.secret IS 'By kind; as it is, or fernet: and a token (encrypted). Confidential.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.created_at IS 'When it was made. The newest goes first.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.expires_at IS 'Good until then. Null: for ever.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.kind IS 'signing: a key. basic: user:password. bearer: a token. header: name: value.'
+
+/
+
+COMMENT ON COLUMN webhook_payloads.body IS 'Value of the record. Null: empty.'
+
+/
+
+COMMENT ON COLUMN webhook_payloads.tenant IS 'Tenant of the event. Null: none.'
+
+/
+
+COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record that are UTF-8, as a JSON object. Null: none.'
+
+/
+
+UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004'
+
+/
+
 COMMIT
 
 /

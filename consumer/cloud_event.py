@@ -1,0 +1,135 @@
+"""An event with the attributes of CloudEvents 1.0, wherever they came from. Pure.
+
+What a CloudEvent carries is taken from it, in either content mode of its Kafka protocol binding; what any other record
+lacks is derived from its place: the topic is the source, its timestamp the time.
+"""
+
+from base64 import b64decode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+
+from consumer.event import Event
+from consumer.expressions import Bound
+
+PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
+_ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
+_DATA = frozenset(("data", "data_base64"))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class CloudEvent(NamedTuple):
+    """`data` is JSON as Python has it, text or bytes; `time` as RFC 3339 writes it."""
+
+    id: str
+    source: str
+    type: str
+    time: str
+    data: Any
+    subject: str | None = None
+    datacontenttype: str | None = None
+    dataschema: str | None = None
+    extensions: Mapping[str, Any] = {}
+
+
+def cloud_event_of(event: Event) -> CloudEvent:
+    """The event with its attributes. Its type is that it was matched by."""
+    data, is_json = _data(event.body)
+    headers = event.headers or {}
+    given: Mapping[str, Any]
+    if headers.get("ce_type") is not None or not (isinstance(data, dict) and "specversion" in data):
+        given = {name.removeprefix(PREFIX): text for name, text in texts(headers).items() if name.startswith(PREFIX)}
+        content_type: str | None = event.content_type or None
+    else:
+        given, content_type = data, _text(data.get("datacontenttype"))
+        data, is_json = _structured(given)
+    return CloudEvent(
+        id=_text(given.get("id")) or event.webhook_id,
+        source=_text(given.get("source")) or event.record.topic,
+        type=event.type,
+        time=_text(given.get("time")) or _written(event.record.timestamp),
+        data=data,
+        subject=_text(given.get("subject")),
+        datacontenttype=content_type or ("application/json" if is_json else None),
+        dataschema=_text(given.get("dataschema")),
+        extensions={name: value for name, value in given.items() if name not in _ATTRIBUTES | _DATA},
+    )
+
+
+def bound_of(event: Event) -> Bound:
+    """The variables that filters and projections see."""
+    cloud = cloud_event_of(event)
+    return Bound(
+        {
+            "data": cloud.data,
+            "id": cloud.id,
+            "source": cloud.source,
+            "type": cloud.type,
+            "subject": cloud.subject or "",
+            "time": _moment(cloud.time),
+            "extensions": cloud.extensions,
+            "headers": texts(event.headers or {}),
+            "tenant": event.tenant or "",
+            "topic": event.record.topic,
+            "partition": event.record.partition,
+            "offset": event.record.offset,
+            "key": (event.key or b"").decode("utf-8", "replace"),
+        },
+        event.body,
+    )
+
+
+def texts(headers: Mapping[str, bytes | None]) -> dict[str, str]:
+    """Those of the headers that are UTF-8."""
+    found = {}
+    for name, value in headers.items():
+        if value is not None:
+            try:
+                found[name] = value.decode()
+            except UnicodeDecodeError:
+                continue
+    return found
+
+
+def _data(body: bytes) -> tuple[Any, bool]:
+    try:
+        return orjson.loads(body), True
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return body.decode(), False
+    except UnicodeDecodeError:
+        return body, False
+
+
+def _structured(body: Mapping[str, Any]) -> tuple[Any, bool]:
+    if "data" in body or not isinstance(body.get("data_base64"), str):
+        return body.get("data"), True
+    try:
+        return b64decode(body["data_base64"], validate=True), False
+    except ValueError:
+        return body["data_base64"], False
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _written(milliseconds: int) -> str:
+    """Unix milliseconds as RFC 3339 writes them. A record without a timestamp has -1."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=max(0, milliseconds))
+    except OverflowError:
+        moment = _EPOCH
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(text: str) -> datetime:
+    """What RFC 3339 text says; the epoch, where it says nothing."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return _EPOCH
