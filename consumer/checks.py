@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,15 +22,19 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.database import create_engine, ping, unavailable
+from consumer.environment import check, load
 from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
 from consumer.intake.client import LibrdkafkaLog, known_properties
 from consumer.intake.topics import consumes
-from consumer.matching import subscriptions
+from consumer.matching import secrets, subscriptions
 from consumer.schema import state
-from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, WorkerSettings, check, load
+from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, WorkerSettings
+from consumer.vault import Vault
 
 _TIMEOUT = 10.0  # seconds for each look
 _AGAIN = 0.2  # seconds
+_MOST_SECRETS = 50_000  # looked at: 3 s
+_MOST_IDS = 20  # of subscriptions, in one line
 # The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
 _COORDINATOR_COMES = {
     KafkaError.NOT_COORDINATOR,
@@ -102,7 +107,8 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     tables = _look("tables", lambda: _tables(engine))
     yield tables
     if tables.ok:
-        yield _look("subscriptions", lambda: _subscriptions(engine))
+        yield _look("subscriptions", lambda: _subscriptions(engine, Vault(settings.encryption_keys)))
+        yield _look("secrets", lambda: _secrets(engine, Vault(settings.encryption_keys)))
 
 
 def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
@@ -206,9 +212,35 @@ def _tables(engine: Engine) -> str:
     return f"up to date at {revision.current}"
 
 
-def _subscriptions(engine: Engine) -> str:
-    enabled = sum(item.enabled for item in subscriptions.list_all(engine))
-    return f"{enabled} enabled" if enabled else "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
+def _subscriptions(engine: Engine, vault: Vault) -> str:
+    enabled = [item for item in subscriptions.list_all(engine, vault) if item.enabled]
+    if not enabled:
+        return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
+    broken = sum(bool(item.problems) for item in enabled)
+    shown = f"; {broken} of them broken: kafka-webhooks subscriptions list --broken" if broken else ""
+    return f"{len(enabled)} enabled{shown}"
+
+
+def _secrets(engine: Engine, vault: Vault) -> str:
+    """How those of subscriptions' own are stored; an error tells of those that cannot be read here."""
+    found = secrets.survey(engine, vault, datetime.now(UTC), _MOST_SECRETS)
+    text = f"{_number(found.looked_at, 'secret')} of subscriptions' own"
+    if found.in_the_clear:
+        how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"
+        text += f"; in the clear are those of {_ids(found.in_the_clear)}: {how}"
+    if found.unopened:
+        raise WebhooksError(
+            f"{text}; those of {_ids(found.unopened)} cannot be decrypted, and what they get is stored, not sent: "
+            "put the key that they are encrypted with into WEBHOOK_ENCRYPTION_KEY"
+        )
+    return text
+
+
+def _ids(subscription_ids: Sequence[int]) -> str:
+    """`2 subscriptions (4, 7)`."""
+    more = ", …" if len(subscription_ids) > _MOST_IDS else ""
+    shown = ", ".join(map(str, subscription_ids[:_MOST_IDS]))
+    return f"{_number(len(subscription_ids), 'subscription')} ({shown}{more})"
 
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:

@@ -5,19 +5,24 @@ apart from the signing side, so that one checks the other.
 """
 
 import asyncio
+import binascii
 import hmac
 import re
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from cryptography.exceptions import InvalidSignature
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from consumer.endpoint import HEX_HEADER
+from consumer.secret import VerifyingKey
+
 TOLERANCE = 300.0  # seconds between a delivery's timestamp and the receiver's clock, either way; the specification's
 MOST_BYTES = 2 * 1024 * 1024  # of a body; the largest record that is an event has 1 MiB
-_MOST_SIGNATURES = 16  # a rotation has two; each costs an HMAC over the body
+_MOST_SIGNATURES = 16  # a rotation has two; each costs 100 µs under each public key
 _UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
 
 
@@ -39,12 +44,25 @@ class Answer(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
+class HexHeader(NamedTuple):
+    """Where the hex HMAC-SHA256 of the body is: in which header, behind which prefix."""
+
+    name: str = HEX_HEADER
+    prefix: str = ""
+
+
 def verify(
-    headers: Mapping[str, str], body: bytes, secrets: Sequence[bytes], now: float, tolerance: float = TOLERANCE
+    headers: Mapping[str, str],
+    body: bytes,
+    keys: Sequence[VerifyingKey],
+    now: float,
+    tolerance: float = TOLERANCE,
+    hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
 ) -> str | None:
     """Why a request is not to be trusted; None if it is. `headers` by lower-case name, `now` in unix seconds.
 
-    One of the `v1` signatures must be of one of `secrets`; so must `x-webhook-signature`, where it is there.
+    One of the `v1` signatures must be of a symmetric one of `keys`, or one of the `v1a` signatures of a public one; so
+    must the hex signature be of a symmetric one, where it is there and there is such a key.
     """
     webhook_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     signatures = headers.get("webhook-signature", "").split()
@@ -55,23 +73,27 @@ def verify(
     if abs(now - int(timestamp)) > tolerance:
         return f"webhook-timestamp is more than {tolerance:g} s from this machine's clock"
     message = b"%s.%s.%s" % (webhook_id.encode("latin-1"), timestamp.encode(), body)
+    secrets = [key for key in keys if isinstance(key, bytes)]
     expected = [b"v1," + b64encode(hmac.digest(secret, message, "sha256")) for secret in secrets]
-    if not _any_equal(expected, [text.encode("latin-1") for text in signatures[:_MOST_SIGNATURES]]):
-        return "no v1 signature in webhook-signature is of a known secret"
-    plain = headers.get("x-webhook-signature")
-    if plain is not None:
-        hexes = [hmac.digest(secret, body, "sha256").hex().encode() for secret in secrets]
+    given = [text.encode("latin-1") for text in signatures[:_MOST_SIGNATURES]]
+    if not (_any_equal(expected, given) or _any_verified(keys, message, given)):
+        return "no v1 or v1a signature in webhook-signature is of a known secret"
+    plain = headers.get(hex_header.name.lower())
+    if plain is not None and secrets:
+        prefix = hex_header.prefix.encode()
+        hexes = [prefix + hmac.digest(secret, body, "sha256").hex().encode() for secret in secrets]
         if not _any_equal(hexes, [plain.encode("latin-1")]):
-            return "x-webhook-signature is not of a known secret"
+            return f"{hex_header.name} is not of a known secret"
     return None
 
 
 def create_app(
-    secrets: Sequence[bytes],
+    keys: Sequence[VerifyingKey],
     on_received: Callable[[Received, Answer], None],
     answer: Callable[[Received], Answer],
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
 ) -> ASGIApp:
     """Receive POSTs on any path. What cannot be verified is answered 401, what is too large 413.
 
@@ -97,7 +119,7 @@ def create_app(
             webhook_id=headers.get("webhook-id", ""),
             event_type=headers.get("x-webhook-event", ""),
             body=body,
-            problem=verify(headers, body, secrets, clock()),
+            problem=verify(headers, body, keys, clock(), hex_header=hex_header),
         )
         given = Answer(401) if received.problem else answer(received)
         on_received(received, given)
@@ -110,6 +132,21 @@ def create_app(
 
 def _any_equal(expected: Sequence[bytes], given: Sequence[bytes]) -> bool:
     return any([hmac.compare_digest(one, other) for one in expected for other in given])  # noqa: C419 (constant time)
+
+
+def _any_verified(keys: Sequence[VerifyingKey], message: bytes, given: Sequence[bytes]) -> bool:
+    signatures = [text.removeprefix(b"v1a,") for text in given if text.startswith(b"v1a,")]
+    return any(_is_of(key, text, message) for key in keys for text in signatures)
+
+
+def _is_of(key: VerifyingKey, signature: bytes, message: bytes) -> bool:
+    if isinstance(key, bytes):
+        return False
+    try:
+        key.verify(b64decode(signature, validate=True), message)
+    except (InvalidSignature, binascii.Error):
+        return False
+    return True
 
 
 async def _body(receive: Receive) -> bytes | None:

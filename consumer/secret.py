@@ -5,13 +5,16 @@ Standard Webhooks, "Signature scheme": symmetric secrets are base64 behind `whse
 """
 
 import binascii
+import secrets
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
+from typing import Literal
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PREFIX = "whsec_"
 PRIVATE_PREFIX, PUBLIC_PREFIX = "whsk_", "whpk_"
+_RANDOM = 32  # bytes of a new symmetric secret; the specification wants 24 to 64
 _SEED, _PAIR = 32, 64  # bytes of a private key (RFC 8032, 5.1.5), and of one with its public key behind it
 
 
@@ -35,7 +38,43 @@ class Ed25519Key:
         return PUBLIC_PREFIX + b64encode(self._private.public_key().public_bytes_raw()).decode()
 
 
+Algorithm = Literal["hmac", "ed25519"]
 SigningKey = bytes | Ed25519Key  # bytes: the key of an HMAC
+VerifyingKey = bytes | Ed25519PublicKey
+
+
+def generate(algorithm: Algorithm) -> str:
+    """A new secret: `whsec_` and 32 random bytes, or `whsk_` and a private key with its public key behind it."""
+    if algorithm == "hmac":
+        return PREFIX + b64encode(secrets.token_bytes(_RANDOM)).decode()
+    key = Ed25519Key(secrets.token_bytes(_SEED))
+    return PRIVATE_PREFIX + b64encode(key.seed + b64decode(key.public.removeprefix(PUBLIC_PREFIX))).decode()
+
+
+def algorithm_of(text: str) -> Algorithm:
+    """What a signing secret signs with."""
+    return "ed25519" if text.startswith(PRIVATE_PREFIX) else "hmac"
+
+
+def receiver_key(text: str) -> str:
+    """What a receiver needs to verify what a secret signs: `whpk_…` of a private key, else the secret itself."""
+    key = parse_signing_key(text)
+    return key.public if isinstance(key, Ed25519Key) else text
+
+
+def parse_verifying_key(text: str) -> VerifyingKey:
+    """A key to verify with, as receivers are given it, or of a private key its public one.
+
+    ValueError as `parse_signing_key` raises it, and for a public key that is none.
+    """
+    if text.startswith(PRIVATE_PREFIX):
+        text = receiver_key(text)
+    if not text.startswith(PUBLIC_PREFIX):
+        return parse_secret(text)
+    public = _decoded(text, PUBLIC_PREFIX)
+    if len(public) != _SEED:
+        raise ValueError(f"{PUBLIC_PREFIX} is followed by {len(public)} bytes; a public key has {_SEED}")
+    return Ed25519PublicKey.from_public_bytes(public)
 
 
 def parse_signing_key(text: str) -> SigningKey:

@@ -1,19 +1,16 @@
-"""Settings from the environment or a `.env` file, in groups: a command loads the groups it needs.
+"""What can be set, in groups. `environment.py` reads them; a command loads the groups it needs.
 
-Read in `__main__` and `cli` only; every other module is handed values. A field's validation alias is its variable's
-name, its description the README's table (`python -m consumer.settings` prints it).
+A field's validation alias is its variable's name, its description the README's table (`python -m consumer.settings`
+prints it).
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
-from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
-from consumer.errors import SettingsError
 from consumer.setting_types import (
     DatabaseUrl,
     Duration,
@@ -24,26 +21,39 @@ from consumer.setting_types import (
     Port,
     Proxy,
     SigningSecrets,
+    TenantName,
     Token,
     TopicName,
     Topics,
     Waits,
     default_text,
     is_loopback,
-    librdkafka_properties,
 )
 from consumer.setting_types import (
     Network as Network,  # noqa: PLC0414 (the type of allow_networks, for those who read it)
 )
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (probes, and requests that carry the token, come from outside)
+FILE = "_FILE"  # behind a setting's name: the file that holds it
+FROM_FILES = ("API_TOKEN", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
 
 
-class _Group(BaseModel):
+class Group(BaseModel):
+    """Settings that are read together."""
+
     model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True, extra="forbid")
 
 
-class KafkaSettings(_Group):
+def _file_of(name: str) -> Any:
+    return Field(
+        default=None,
+        validation_alias=f"{name}{FILE}",
+        description=f"File that holds `{name}`, in its place; read at the start.",
+        examples=[f"/run/secrets/{name.lower().replace('_', '-')}"],
+    )
+
+
+class KafkaSettings(Group):
     """Where events come from."""
 
     bootstrap_servers: str = Field(
@@ -71,6 +81,12 @@ class KafkaSettings(_Group):
         description="Where operational events go: a subscription disabled or recovered, a delivery exhausted.",
         examples=["webhooks.operations"],
     )
+    tenant: TenantName = Field(
+        default="tenant",
+        validation_alias="WEBHOOK_TENANT",
+        description="CloudEvents attribute, or header, that names an event's tenant.",
+        examples=["tenant"],
+    )
     properties: KafkaProperties = Field(
         default_factory=dict,
         validation_alias="KAFKA_*",
@@ -89,7 +105,7 @@ class KafkaSettings(_Group):
         return self
 
 
-class TopicSettings(_Group):
+class TopicSettings(Group):
     """What a worker consumes."""
 
     topics: Topics = Field(
@@ -99,7 +115,7 @@ class TopicSettings(_Group):
     )
 
 
-class DatabaseSettings(_Group):
+class DatabaseSettings(Group):
     """Where subscriptions and parked deliveries are kept."""
 
     url: DatabaseUrl = Field(
@@ -133,13 +149,15 @@ class DatabaseSettings(_Group):
         examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
     )
 
+    encryption_key_file: str | None = _file_of("WEBHOOK_ENCRYPTION_KEY")
+
     @property
     def encryption_keys(self) -> str:
         """The Fernet keys, newest first, separated by spaces; empty where secrets are stored as they are."""
         return self.encryption_key.get_secret_value() if self.encryption_key else ""
 
 
-class SigningSettings(_Group):
+class SigningSettings(Group):
     """What deliveries are signed with; a receiver needs this group alone."""
 
     secret: SigningSecrets = Field(
@@ -148,6 +166,8 @@ class SigningSettings(_Group):
         "space-separated. `whsec_` + base64, or any string.",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     )
+
+    secret_file: str | None = _file_of("WEBHOOK_SECRET")
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -249,7 +269,7 @@ class DeliverySettings(SigningSettings):
     )
 
 
-class OpsSettings(_Group):
+class OpsSettings(Group):
     """The worker's own port, and its log."""
 
     ops_host: str = Field(
@@ -263,7 +283,7 @@ class OpsSettings(_Group):
     )
 
 
-class LogSettings(_Group):
+class LogSettings(Group):
     """What is logged."""
 
     log_level: LogLevel = Field(
@@ -271,7 +291,7 @@ class LogSettings(_Group):
     )
 
 
-class ApiSettings(_Group):
+class ApiSettings(Group):
     """The admin HTTP API."""
 
     api_host: str | None = Field(
@@ -287,6 +307,7 @@ class ApiSettings(_Group):
         description="Bearer token that requests must carry. Without one the API binds loopback only.",
         examples=["a-long-random-string"],
     )
+    api_token_file: str | None = _file_of("API_TOKEN")
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
@@ -314,7 +335,7 @@ class WorkerSettings(NamedTuple):
     log: LogSettings
 
 
-GROUPS: tuple[type[_Group], ...] = (
+GROUPS: tuple[type[Group], ...] = (
     KafkaSettings,
     TopicSettings,
     DatabaseSettings,
@@ -323,10 +344,10 @@ GROUPS: tuple[type[_Group], ...] = (
     ApiSettings,
     LogSettings,
 )
-_T = TypeVar("_T", bound=_Group)
 
 
-def _variables(group: type[_Group]) -> Iterator[tuple[str, FieldInfo]]:
+def variables(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
+    """The names of a group's environment variables, and what is said of each."""
     for field in group.model_fields.values():
         yield str(field.validation_alias), field
 
@@ -334,66 +355,7 @@ def _variables(group: type[_Group]) -> Iterator[tuple[str, FieldInfo]]:
 @cache
 def known_names() -> frozenset[str]:
     """The environment variables that are settings by name."""
-    return frozenset(name for group in GROUPS for name, _ in _variables(group))
-
-
-def environment(file: str = ".env") -> dict[str, str]:
-    """What `file` and the process's environment set, the latter first. An empty value counts as not set."""
-    try:
-        values = {**dotenv_values(file), **os.environ}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}") from None
-    return {name: value for name, value in values.items() if value}
-
-
-def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
-    """Read one group. SettingsError with a line for each wrong setting: its name, what is wrong, a right value."""
-    values = environment() if values is None else values
-    named: dict[str, object] = {name: values[name] for name, _ in _variables(group) if name in values}
-    if group is KafkaSettings:
-        named["KAFKA_*"] = librdkafka_properties(values, known_names())
-    try:
-        return group.model_validate(named)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_line(group, item) for item in error.errors())) from None
-
-
-def check(groups: Iterable[type[_Group]], values: Mapping[str, str]) -> None:
-    """SettingsError with a line for each setting of all `groups` that is missing or wrong."""
-    lines = []
-    for group in groups:
-        try:
-            load(group, values)
-        except SettingsError as error:
-            lines.append(str(error))
-    if lines:
-        raise SettingsError("\n".join(lines))
-
-
-def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
-    """Read all groups of a worker. SettingsError names what is wrong in any of them."""
-    values = environment() if values is None else values
-    check(WorkerSettings.__annotations__.values(), values)
-    return WorkerSettings(
-        load(KafkaSettings, values),
-        load(TopicSettings, values),
-        load(DatabaseSettings, values),
-        load(DeliverySettings, values),
-        load(OpsSettings, values),
-        load(LogSettings, values),
-    )
-
-
-def _line(group: type[_Group], error: Mapping[str, Any]) -> str:
-    what = str(error["msg"]).removeprefix("Value error, ")
-    name = str(error["loc"][0]) if error["loc"] else ""
-    if name in {"", "KAFKA_*"}:  # the message names the variable itself
-        return what
-    field = dict(_variables(group))[name]
-    example = (field.examples or [""])[0]
-    if error["type"] == "missing":
-        return f"{name} is not set. {field.description} For example: {name}={example}"
-    return f"{name}: {what[0].lower()}{what[1:]}. For example: {name}={example}"
+    return frozenset(name for group in GROUPS for name, _ in variables(group))
 
 
 def table() -> str:
@@ -401,7 +363,7 @@ def table() -> str:
     rows = [
         f"| `{name}` | {default_text(field)} | {field.description} |"
         for group in GROUPS
-        for name, field in _variables(group)
+        for name, field in variables(group)
     ]
     return "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])
 

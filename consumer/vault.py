@@ -1,9 +1,9 @@
 """Secrets at rest: encrypted when there is a key, and what of a subscription's is good now."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from requests import PreparedRequest
@@ -34,20 +34,22 @@ class BearerAuth(AuthBase):
         return hash(self._token)
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Stored:
     """A row of `webhook_secrets`: `kind` says what `secret`, encrypted or not, is for."""
 
     kind: str
-    secret: str
+    secret: str = field(repr=False)
     expires_at: datetime | None
 
 
-class Credentials(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Credentials:
     """`keys` sign, newest first. `headers` hold what must not be shown."""
 
-    keys: tuple[SigningKey, ...]
-    auth: AuthBase | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    keys: tuple[SigningKey, ...] = field(repr=False)
+    auth: AuthBase | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 class Vault:
@@ -69,29 +71,36 @@ class Vault:
         return self._fernet is not None
 
     def encrypt(self, secret: str) -> str:
-        """The text to store."""
+        """The text to store. `check_secret` has taken it."""
         return ENCRYPTED + self._fernet.encrypt(secret.encode()).decode() if self._fernet else secret
 
     def is_current(self, stored: str) -> bool:
         """Whether it is stored as `encrypt` would store it now: with the newest key, or in the clear without one."""
+        if not isinstance(stored, str):  # SQLite keeps bytes in any column
+            return False
         if self._newest is None or not stored.startswith(ENCRYPTED):
             return self._newest is None and not stored.startswith(ENCRYPTED)
-        try:
-            self._newest.decrypt(stored.removeprefix(ENCRYPTED))
-        except InvalidToken:
-            return False
-        return True
+        return _open(self._newest, stored) is not None
 
     def _decrypt(self, stored: str) -> str:
         """The text of a stored secret, encrypted or not. ValueError says why there is none."""
+        if not isinstance(stored, str):
+            raise ValueError("its secret is no text")  # noqa: TRY004 (the caller's one error)
         if not stored.startswith(ENCRYPTED):
             return stored
         if self._fernet is None:
             raise ValueError("its secret is encrypted and WEBHOOK_ENCRYPTION_KEY is not set")
-        try:
-            return self._fernet.decrypt(stored.removeprefix(ENCRYPTED)).decode()
-        except (InvalidToken, UnicodeDecodeError):
-            raise ValueError("no key in WEBHOOK_ENCRYPTION_KEY decrypts its secret") from None
+        text = _open(self._fernet, stored)
+        if text is None:
+            raise ValueError("no key in WEBHOOK_ENCRYPTION_KEY decrypts its secret")
+        return text
+
+
+def _open(fernet: Fernet | MultiFernet, stored: str) -> str | None:
+    try:
+        return fernet.decrypt(stored.removeprefix(ENCRYPTED)).decode()
+    except (InvalidToken, ValueError):  # ValueError: a token or a text that is no ASCII, no UTF-8
+        return None
 
 
 _parse = lru_cache(CACHED)(parse_signing_key)
@@ -111,32 +120,32 @@ def credentials_of(
     for _, text in _good(stored, {"header"}, decrypt, now):
         name, value = parse_header(text)
         headers.setdefault(name.lower(), (name, value))
-    own = any(each.kind == "signing" for each in stored)
-    return Credentials(keys if own else default, auths[0] if auths else None, tuple(headers.values()))
+    return Credentials(keys or default, auths[0] if auths else None, tuple(headers.values()))
 
 
 def parse_basic(text: str) -> HTTPBasicAuth:
     """`user:password` (RFC 7617: no colon in the user). ValueError; its text holds no part of it."""
     user, colon, password = text.partition(":")
-    if not colon:
-        raise ValueError("basic authentication is written user:password")
+    if not colon or not text.isprintable():
+        raise ValueError("basic authentication is written user:password, without control characters")
     return HTTPBasicAuth(user.encode(), password.encode())  # as UTF-8; requests would take Latin-1
 
 
 def parse_bearer(text: str) -> BearerAuth:
     """A token. ValueError; its text holds no part of it."""
-    if not text.strip() or not header_rules.is_value(text):
-        raise ValueError("a bearer token is visible ASCII")
-    return BearerAuth(text.strip())
+    token = text.strip()
+    if not token or " " in token or not header_rules.is_value(token):
+        raise ValueError("a bearer token is visible ASCII without spaces")
+    return BearerAuth(token)
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """`name: value`. ValueError; its text does not hold the value."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise ValueError("a header is written name: value")
-    header_rules.check(name.strip(), value.strip())
-    return name.strip(), value.strip()
+    """`name: value`. ValueError; its text holds no part of it, but for a name that is ours."""
+    name, _, value = map(str.strip, text.partition(":"))
+    if not header_rules.is_name(name) or not value or not header_rules.is_value(value):
+        raise ValueError("a header is written name: value, in visible ASCII")
+    header_rules.check_name(name)
+    return name, value
 
 
 _AUTHS: dict[str, Callable[[str], AuthBase]] = {"basic": parse_basic, "bearer": parse_bearer}
@@ -144,7 +153,9 @@ _KINDS: dict[str, Callable[[str], object]] = {"signing": parse_signing_key, "hea
 
 
 def check_secret(kind: str, text: str) -> None:
-    """ValueError for a secret that is none of its kind; its text holds no part of it."""
+    """ValueError for a text that cannot be stored as a secret of its kind; the error holds no part of it."""
+    if text.startswith(ENCRYPTED):
+        raise ValueError(f"a secret cannot begin with {ENCRYPTED}, which says that it is encrypted")
     _KINDS[kind](text)
 
 

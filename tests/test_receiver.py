@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from consumer.receiver import MOST_BYTES, TOLERANCE, Answer, Received, create_app, verify
+from consumer.receiver import MOST_BYTES, TOLERANCE, Answer, HexHeader, Received, create_app, verify
+from consumer.secret import Ed25519Key, parse_verifying_key
 from consumer.sending.signing import hex_signature, standard_signature
 from consumer.serving import BackgroundServer, listen
 
@@ -24,7 +25,7 @@ def signed(body: bytes, secrets: tuple[bytes, ...], timestamp: int = NOW) -> dic
     return {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": standard_signature(secrets, "msg_1", timestamp, body),
+        "webhook-signature": standard_signature(secrets, (), "msg_1", timestamp, body),
         "x-webhook-signature": hex_signature(secrets[0], body),
         "x-webhook-event": "user.created",
     }
@@ -50,6 +51,53 @@ def test_no_headers_break_it(changes: dict[str, str]) -> None:
     assert isinstance(verify(headers, b"body", (NEW, OLD), NOW), str)
 
 
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_a_public_key_verifies(body: bytes, other: bytes) -> None:
+    """What a private key has signed is verified with its public one, beside or without an HMAC, and nothing else is."""
+    private, another = Ed25519Key(bytes(32)), Ed25519Key(bytes(31) + b"1")
+    public, unknown = parse_verifying_key(private.public), parse_verifying_key(another.public)
+    for secrets in ((), (NEW,)):
+        words = standard_signature(secrets, [another, private], "msg_1", NOW, body)
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": words}
+        assert verify(headers, body, [public], NOW) is None
+        assert verify(headers, body, [OLD, public], NOW) is None
+        assert verify(headers, body, [unknown], NOW) is None
+        assert (verify(headers, other, [public, unknown], NOW) is None) == (body == other)
+        alone = {**headers, "webhook-signature": words.split(" ")[-1]}
+        assert verify(alone, body, [unknown], NOW) is not None
+
+
+@pytest.mark.parametrize("word", ["v1a,", "v1a,AAAA", "v1a,é", "v1a,*", "v1a", f"v1,{'A' * 88}"])
+def test_a_signature_that_is_none_breaks_nothing(word: str) -> None:
+    """What is no base64, or no signature, is not of a known key; the right one behind it still counts."""
+    private = Ed25519Key(bytes(32))
+    right = standard_signature((), [private], "msg_1", NOW, b"body")
+    for words, trusted in ((word, False), (f"{word} {right}", True)):
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": words}
+        assert (verify(headers, b"body", [parse_verifying_key(private.public)], NOW) is None) == trusted
+
+
+@given(st.binary(max_size=300), st.sampled_from(["sha256=", "", "t=1,v0="]))
+def test_a_hex_signature_of_another_name(body: bytes, prefix: str) -> None:
+    """It may be in any header and behind any prefix; then that is where it is looked for, and nowhere else."""
+    where = HexHeader("X-Hub-Signature-256", prefix)
+    headers = signed(body, (NEW, OLD))
+    headers["x-hub-signature-256"] = prefix + headers.pop("x-webhook-signature")
+    assert verify(headers, body, (OLD, NEW), NOW, hex_header=where) is None
+    headers["x-webhook-signature"] = "not looked at"
+    assert verify(headers, body, (NEW,), NOW, hex_header=where) is None
+    headers["x-hub-signature-256"] = "sha1=" + headers["x-hub-signature-256"]
+    assert verify(headers, body, (NEW,), NOW, hex_header=where) == "X-Hub-Signature-256 is not of a known secret"
+
+
+def test_a_hex_signature_that_nobody_can_verify() -> None:
+    """Who has a public key alone trusts the `v1a` signature, whatever the hex header says."""
+    private = Ed25519Key(bytes(32))
+    headers = signed(b"body", (NEW,))
+    headers["webhook-signature"] += " " + standard_signature((), [private], "msg_1", NOW, b"body")
+    assert verify(headers, b"body", [parse_verifying_key(private.public)], NOW) is None
+
+
 def test_another_library_signs_the_same() -> None:
     """What the Standard Webhooks library signs is verified."""
     hook = Webhook("whsec_bmV3IHNlY3JldA==")
@@ -63,12 +111,12 @@ def test_another_library_signs_the_same() -> None:
     [
         ({"webhook-id": ""}, "missing"),
         ({"webhook-signature": ""}, "missing"),
-        ({"webhook-id": "msg_2"}, "no v1 signature"),
+        ({"webhook-id": "msg_2"}, "no v1 or v1a signature"),
         ({"webhook-timestamp": "now"}, "no number"),
         ({"webhook-timestamp": str(NOW - 301)}, "clock"),
         ({"webhook-timestamp": str(NOW + 301)}, "clock"),
-        ({"webhook-timestamp": str(NOW + 1)}, "no v1 signature"),
-        ({"webhook-signature": "v1a,AAAA v2,BBBB"}, "no v1 signature"),
+        ({"webhook-timestamp": str(NOW + 1)}, "no v1 or v1a signature"),
+        ({"webhook-signature": "v1a,AAAA v2,BBBB"}, "no v1 or v1a signature"),
         ({"x-webhook-signature": hex_signature(OTHER, b"body")}, "x-webhook-signature"),
     ],
 )

@@ -7,7 +7,50 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from consumer.secret import PREFIX, parse_secret
+from consumer.secret import (
+    PREFIX,
+    PRIVATE_PREFIX,
+    PUBLIC_PREFIX,
+    Algorithm,
+    Ed25519Key,
+    algorithm_of,
+    generate,
+    parse_secret,
+    parse_signing_key,
+    parse_verifying_key,
+    receiver_key,
+)
+
+# RFC 8032, section 7.1, tests 1 to 3: private key, public key, message, signature.
+RFC_8032 = [
+    (
+        "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        (
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24"
+            "655141438e7a100b"
+        ),
+    ),
+    (
+        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "72",
+        (
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aee"
+            "b00d291612bb0c00"
+        ),
+    ),
+    (
+        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "af82",
+        (
+            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28d"
+            "c027beceea1ec40a"
+        ),
+    ),
+]
 
 
 @given(st.binary(min_size=1, max_size=80))
@@ -44,3 +87,80 @@ def test_a_secret_that_is_none_is_refused(text: str) -> None:
     """Empty keys, base64 that is none, and bytes that are no UTF-8 cannot be secrets."""
     with pytest.raises(ValueError, match=r"secret|base64|follows"):
         parse_secret(text)
+
+
+def encoded(prefix: str, key: bytes) -> str:
+    return prefix + b64encode(key).decode()
+
+
+@pytest.mark.parametrize(("private", "public", "message", "signature"), RFC_8032)
+def test_published_vectors_of_ed25519(private: str, public: str, message: str, signature: str) -> None:
+    """The vectors of RFC 8032, with a private key of 32 bytes and with one that has its public key behind it."""
+    seed, behind = bytes.fromhex(private), bytes.fromhex(public)
+    for text in (encoded(PRIVATE_PREFIX, seed), encoded(PRIVATE_PREFIX, seed + behind)):
+        key = parse_signing_key(text)
+        assert isinstance(key, Ed25519Key)
+        assert key.sign(bytes.fromhex(message)).hex() == signature
+        assert key.public == encoded(PUBLIC_PREFIX, behind) == receiver_key(text)
+        parse_verifying_key(key.public).verify(bytes.fromhex(signature), bytes.fromhex(message))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (encoded(PRIVATE_PREFIX, bytes(31)), "31 bytes; a private key has 32 or 64"),
+        (encoded(PRIVATE_PREFIX, bytes(65)), "65 bytes"),
+        (encoded(PRIVATE_PREFIX, bytes(64)), "not its public key"),
+        (PRIVATE_PREFIX, "nothing follows whsk_"),
+        (PRIVATE_PREFIX + "hidden", "not base64"),
+        (encoded(PUBLIC_PREFIX, bytes(32)), "public key, which verifies and cannot sign"),
+    ],
+)
+def test_what_cannot_sign_is_refused(text: str, problem: str) -> None:
+    """A private key of another length, one whose halves are not of each other, a public key."""
+    with pytest.raises(ValueError, match=problem) as caught:
+        parse_signing_key(text)
+    assert "hidden" not in str(caught.value)
+    assert text[5:] not in str(caught.value) or text == PRIVATE_PREFIX
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (encoded(PUBLIC_PREFIX, bytes(31)), "31 bytes; a public key has 32"),
+        (PUBLIC_PREFIX + "hidden", "not base64"),
+        (encoded(PRIVATE_PREFIX, bytes(31)), "31 bytes; a private key"),
+        ("", "empty"),
+    ],
+)
+def test_what_cannot_verify_is_refused(text: str, problem: str) -> None:
+    """A public key of another length, base64 that is none, an empty secret."""
+    with pytest.raises(ValueError, match=problem):
+        parse_verifying_key(text)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_private_key_verifies_as_its_public_one(seed: bytes) -> None:
+    """A receiver of one's own may be given either."""
+    key = Ed25519Key(seed)
+    verifying = parse_verifying_key(encoded(PRIVATE_PREFIX, seed))
+    verifying.verify(key.sign(b"message"), b"message")  # type: ignore[union-attr]
+    assert repr(key) == "Ed25519Key()"
+    assert key == Ed25519Key(seed) != Ed25519Key(bytes(32 * [7]) if seed != bytes(32 * [7]) else bytes(32))
+
+
+@pytest.mark.parametrize("algorithm", ["hmac", "ed25519"])
+def test_a_new_secret(algorithm: Algorithm) -> None:
+    """It is of its algorithm, as the specification writes it, and another each time."""
+    text = generate(algorithm)
+    assert text != generate(algorithm)
+    assert algorithm_of(text) == algorithm
+    key = parse_signing_key(text)
+    if isinstance(key, bytes):
+        assert len(key) == 32
+        assert receiver_key(text) == text == encoded(PREFIX, key)
+        assert parse_verifying_key(text) == key
+    else:
+        assert text.startswith(PRIVATE_PREFIX + b64encode(key.seed).decode()[:42])
+        assert len(text) == len(encoded(PRIVATE_PREFIX, bytes(64)))
+        assert receiver_key(text) == key.public

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from consumer import settings
+from consumer.environment import environment, load, load_worker
 from consumer.errors import SettingsError
 from consumer.setting_types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
 
@@ -22,13 +23,13 @@ LEAST = {
 
 def refusal(group: type[Any], **values: str) -> str:
     with pytest.raises(SettingsError) as caught:
-        settings.load(group, {**LEAST, **values})
+        load(group, {**LEAST, **values})
     return str(caught.value)
 
 
 def test_four_settings_are_enough() -> None:
     """All but four settings have a default."""
-    worker = settings.load_worker(LEAST)
+    worker = load_worker(LEAST)
     assert worker.topics.topics == ("orders", "users")
     assert worker.delivery.secrets == ("newest", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     assert worker.delivery.retry_schedule[:2] == (5, 300)
@@ -40,7 +41,7 @@ def test_four_settings_are_enough() -> None:
 def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
     """Without one of the four there is one line: its name, what it is for, a right value."""
     with pytest.raises(SettingsError) as caught:
-        settings.load_worker({other: value for other, value in LEAST.items() if other != name})
+        load_worker({other: value for other, value in LEAST.items() if other != name})
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{name} is not set.")
     assert f"For example: {name}=" in line
@@ -49,7 +50,7 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
 def test_all_that_is_wrong_is_said_at_once() -> None:
     """One start tells of every wrong setting, in whatever group."""
     with pytest.raises(SettingsError) as caught:
-        settings.load_worker({"WEBHOOK_TIMEOUT": "soon", "OPS_PORT": "x", "KAFKA_GROUP_ID": "g"})
+        load_worker({"WEBHOOK_TIMEOUT": "soon", "OPS_PORT": "x", "KAFKA_GROUP_ID": "g"})
     named = [line.split()[0].rstrip(":") for line in str(caught.value).splitlines()]
     assert named == [
         "KAFKA_BOOTSTRAP_SERVERS",
@@ -109,15 +110,17 @@ def test_a_wrong_value_is_named_with_a_right_one(group: type[Any], name: str, va
 
 @pytest.mark.parametrize("group", settings.GROUPS)
 def test_every_example_is_a_right_value(group: type[Any]) -> None:
-    """What an error tells people to write is accepted."""
+    """What an error tells people to write is accepted; that of a file's name is a name, with nothing behind it."""
     for field in group.model_fields.values():
+        if field.validation_alias in {name + settings.FILE for name in settings.FROM_FILES}:
+            continue
         for example in field.examples:
             text = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU=" if example.startswith('"$(') else example
             if field.validation_alias == "KAFKA_*":
                 name, _, text = example.partition("=")
-                settings.load(group, {**LEAST, name: text})
+                load(group, {**LEAST, name: text})
             else:
-                settings.load(group, {**LEAST, field.validation_alias: text})
+                load(group, {**LEAST, field.validation_alias: text})
 
 
 @pytest.mark.parametrize("name", REFUSED_KAFKA_PROPERTIES)
@@ -130,7 +133,7 @@ def test_properties_that_break_the_guarantee_are_refused(name: str) -> None:
 def test_other_kafka_variables_become_properties() -> None:
     """`KAFKA_A_B` is the librdkafka property `a.b`, unless it is a setting of ours, empty, or for the tests."""
     values = {**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_X": "", "KAFKA_TEST_NODES": "3", "OTHER": "1"}
-    kafka = settings.load(settings.KafkaSettings, {name: value for name, value in values.items() if value})
+    kafka = load(settings.KafkaSettings, {name: value for name, value in values.items() if value})
     assert kafka.properties == {"security.protocol": "SSL"}
 
 
@@ -141,15 +144,15 @@ def test_operational_events_have_a_topic_of_their_own() -> None:
     assert refusal(settings.KafkaSettings, KAFKA_DEAD_LETTER_TOPIC="webhooks.operations") == line.replace(
         "webhooks.dead-letters", "webhooks.operations"
     )
-    assert settings.load(settings.KafkaSettings, LEAST).operations_topic == "webhooks.operations"
+    assert load(settings.KafkaSettings, LEAST).operations_topic == "webhooks.operations"
 
 
 def test_when_a_subscription_is_disabled() -> None:
     """After five days of failures; a deployment may say another time, or never."""
-    assert settings.load(settings.DeliverySettings, LEAST).disable_after == 5 * 86400
+    assert load(settings.DeliverySettings, LEAST).disable_after == 5 * 86400
     assert "`WEBHOOK_DISABLE_AFTER` | `5d` |" in settings.table()
     for text, value in (("36h", 36 * 3600), ("0", 0)):
-        loaded = settings.load(settings.DeliverySettings, {**LEAST, "WEBHOOK_DISABLE_AFTER": text})
+        loaded = load(settings.DeliverySettings, {**LEAST, "WEBHOOK_DISABLE_AFTER": text})
         assert loaded.disable_after == value
 
 
@@ -163,7 +166,7 @@ def test_no_secret_is_in_a_representation() -> None:
         "WEBHOOK_PROXY": "http://user:hidden@proxy:1",
         "API_TOKEN": "hidden",
     }
-    shown = repr(settings.load_worker(values)) + repr(settings.load(settings.ApiSettings, values))
+    shown = repr(load_worker(values)) + repr(load(settings.ApiSettings, values))
     assert "hidden" not in shown
 
 
@@ -178,10 +181,10 @@ def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
     """Without API_TOKEN the API binds loopback, and another API_HOST is refused with what to set."""
     line = refusal(settings.ApiSettings, API_HOST="0.0.0.0")  # noqa: S104 (what is refused)
     assert line.startswith("API_TOKEN is not set")
-    assert settings.load(settings.ApiSettings, {}).bind_host == "127.0.0.1"
-    assert settings.load(settings.ApiSettings, {"API_HOST": "::1"}).bind_host == "::1"
-    assert settings.load(settings.ApiSettings, {"API_HOST": "localhost"}).bind_host == "localhost"
-    assert settings.load(settings.ApiSettings, {"API_TOKEN": "t"}).bind_host == settings.ANY_ADDRESS
+    assert load(settings.ApiSettings, {}).bind_host == "127.0.0.1"
+    assert load(settings.ApiSettings, {"API_HOST": "::1"}).bind_host == "::1"
+    assert load(settings.ApiSettings, {"API_HOST": "localhost"}).bind_host == "localhost"
+    assert load(settings.ApiSettings, {"API_TOKEN": "t"}).bind_host == settings.ANY_ADDRESS
 
 
 def test_the_environment_is_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +192,7 @@ def test_the_environment_is_before_the_file(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / ".env"
     file.write_text("WEBHOOK_SECRET=file\nKAFKA_TOPICS=file\nDATABASE_URL=\n")
     monkeypatch.setenv("WEBHOOK_SECRET", "process")
-    values = settings.environment(str(file))
+    values = environment(str(file))
     assert values["WEBHOOK_SECRET"] == "process"
     assert values["KAFKA_TOPICS"] == "file"
     assert "DATABASE_URL" not in values
@@ -200,14 +203,69 @@ def test_a_file_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_bytes(b"WEBHOOK_SECRET=\xff\xfe")
     with pytest.raises(SettingsError, match="cannot be read"):
-        settings.environment(str(file))
+        environment(str(file))
+
+
+OWNERS: dict[str, type[Any]] = {
+    "API_TOKEN": settings.ApiSettings,
+    "WEBHOOK_ENCRYPTION_KEY": settings.DatabaseSettings,
+    "WEBHOOK_SECRET": settings.SigningSettings,
+}
+KEY = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU="
+
+
+@pytest.mark.parametrize("name", settings.FROM_FILES)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_what_is_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) -> None:
+    """The file's content is the setting's value, without the end of its line."""
+    file = tmp_path / "secret"
+    file.write_bytes(KEY.encode() + end.encode())
+    rest = {other: value for other, value in LEAST.items() if other != name}
+    assert load(OWNERS[name], {**rest, name + "_FILE": str(file)}).model_dump() == {
+        **load(OWNERS[name], {**rest, name: KEY}).model_dump(),
+        name.partition("_")[2].lower() + "_file" if name != "API_TOKEN" else "api_token_file": str(file),
+    }
+
+
+@pytest.mark.parametrize("name", settings.FROM_FILES)
+def test_a_file_that_cannot_be_taken_is_named(tmp_path: Path, name: str) -> None:
+    """One line names the setting and the file; what is in a file is in no error."""
+    file = tmp_path / "secret"
+    rest = {other: value for other, value in LEAST.items() if other != name}
+
+    def line(**values: str) -> str:
+        with pytest.raises(SettingsError) as caught:
+            load(OWNERS[name], {**rest, name + "_FILE": str(file), **values})
+        return str(caught.value)
+
+    assert line() == f"{name}_FILE: {file} cannot be read: No such file or directory"
+    file.write_bytes(b"hidden\xff")
+    assert line() == f"{name}_FILE: {file} cannot be read: it is not UTF-8"
+    file.write_text("\n")
+    assert line() == f"{name}_FILE: {file} is empty"
+    file.write_text("hidden whsec_hidden\n")
+    assert line().startswith(f"{name}: ")
+    assert "hidden" not in line()
+    file.write_text(KEY)
+    assert line(**{name: KEY}) == f"{name}_FILE: {name} is set too. Unset one of them"
+
+
+def test_a_wrong_file_hides_no_other_mistake(tmp_path: Path) -> None:
+    """The line of a file that is not there stands beside those of the group's other settings."""
+    values = {"WEBHOOK_SECRET_FILE": str(tmp_path / "none"), "WEBHOOK_TIMEOUT": "soon"}
+    with pytest.raises(SettingsError) as caught:
+        load(settings.DeliverySettings, values)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "WEBHOOK_SECRET_FILE",
+        "WEBHOOK_TIMEOUT",
+    ]
 
 
 def test_names_that_are_no_settings_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable with a field's bare name (`TIMEOUT`, `URL`) is no setting."""
     for name in ("TIMEOUT", "SECRET", "URL", "PROXY"):
         monkeypatch.setenv(name, "bad")
-    assert settings.load_worker({**settings.environment("missing"), **LEAST}).delivery.timeout == 15
+    assert load_worker({**environment("missing"), **LEAST}).delivery.timeout == 15
 
 
 def test_the_table_has_every_setting_once() -> None:

@@ -16,7 +16,7 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     """
     from consumer.checks import check_all
     from consumer.cli.console import configure, print_json
-    from consumer.settings import environment
+    from consumer.environment import environment
 
     values = environment()
     configure()

@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from consumer.receiver import Answer, Received
+    from consumer.secret import VerifyingKey
 
 _MOST_SHOWN = 2000  # characters of a body
 
@@ -17,8 +18,13 @@ def listen(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     secret: Annotated[
-        list[str] | None, typer.Option(help="Signing secret, may be repeated; else those of WEBHOOK_SECRET.")
+        list[str] | None,
+        typer.Option(help="Signing secret or public key (whpk_…), may be repeated; else those of WEBHOOK_SECRET."),
     ] = None,
+    hex_header: Annotated[
+        str, typer.Option(metavar="NAME", help="Header of the hex signature, verified where it comes.")
+    ] = "x-webhook-signature",
+    hex_prefix: Annotated[str, typer.Option(metavar="TEXT", help="What is before its digits, such as sha256=.")] = "",
     status: Annotated[int, typer.Option(min=200, max=599, help="Status to answer with.")] = 200,
     delay: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait before the answer.")] = 0.0,
 ) -> None:
@@ -27,27 +33,29 @@ def listen(
     \b
     Examples:
       kafka-webhooks listen --port 8000 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
-      kafka-webhooks listen --status 503
+      kafka-webhooks listen --secret whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4= --status 503
+      kafka-webhooks listen --hex-header x-hub-signature-256 --hex-prefix sha256=
     """
     from consumer.cli.console import configure
-    from consumer.receiver import Answer, create_app
+    from consumer.receiver import Answer, HexHeader, create_app
     from consumer.serving import listen as open_port
     from consumer.serving import serve
 
     configure()
     answer = Answer(status, delay)
-    app = create_app(_keys(secret), _print, lambda _: answer)
+    app = create_app(_keys(secret), _print, lambda _: answer, hex_header=HexHeader(hex_header, hex_prefix))
     listener = open_port(host, port)
     typer.echo(f"listening on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", err=True)
     serve(app, listener)
 
 
-def _keys(texts: list[str] | None) -> list[bytes]:
-    from consumer.secret import parse_secret
-    from consumer.settings import SigningSettings, load
+def _keys(texts: list[str] | None) -> "list[VerifyingKey]":
+    from consumer.environment import load
+    from consumer.secret import parse_verifying_key
+    from consumer.settings import SigningSettings
 
     try:
-        return [parse_secret(text) for text in texts or load(SigningSettings).secrets]
+        return [parse_verifying_key(text) for text in texts or load(SigningSettings).secrets]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--secret") from None
 

@@ -4,37 +4,76 @@ import hashlib
 import hmac
 from datetime import UTC, datetime
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from svix.webhooks import Webhook as SvixWebhook
 
-from consumer.secret import parse_secret
+from consumer.receiver import verify
+from consumer.secret import Ed25519Key, parse_secret, parse_signing_key, parse_verifying_key
 from consumer.sending.signing import hex_signature, standard_signature
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+MESSAGE_ID, TIMESTAMP, BODY = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
+# Svix's server, `test_asymmetric_key_signing`, and its documentation of the keys.
+PRIVATE = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+PUBLIC = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
+ASYMMETRIC = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+SYMMETRIC = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+KEYS = st.lists(st.binary(min_size=1, max_size=64), max_size=3)
+SEEDS = st.lists(st.binary(min_size=32, max_size=32), max_size=3)
 
 
 def test_published_vector() -> None:
     """The vector that the Standard Webhooks libraries share."""
-    signature = standard_signature(
-        (parse_secret(SECRET),), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
-    )
-    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert standard_signature((parse_secret(SECRET),), (), MESSAGE_ID, TIMESTAMP, BODY) == SYMMETRIC
 
 
-@given(body=st.text().map(str), keys=st.lists(st.binary(min_size=1, max_size=64), min_size=1, max_size=3))
-def test_library_verifies_each_valid_secret(body: bytes, keys: list[bytes]) -> None:
-    """The reference library accepts the header with any of the secrets it was signed with."""
+def test_published_asymmetric_vector() -> None:
+    """The vector of Svix, whose `v1a` the specification took over; the public key is the published one too."""
+    key = parse_signing_key(PRIVATE)
+    assert isinstance(key, Ed25519Key)
+    assert key.public == PUBLIC
+    assert standard_signature((), (key,), MESSAGE_ID, TIMESTAMP, BODY) == ASYMMETRIC
+    both = standard_signature((parse_secret(SECRET),), (key,), MESSAGE_ID, TIMESTAMP, BODY)
+    assert both == f"{SYMMETRIC} {ASYMMETRIC}"
+
+
+@given(KEYS, SEEDS, st.binary(max_size=2000), st.integers(0, 10**10))
+def test_a_word_for_each_key(secrets: list[bytes], seeds: list[bytes], body: bytes, timestamp: int) -> None:
+    """`v1` for each secret in their order, then `v1a` for each private key; each is verified with its key alone."""
+    private_keys = [Ed25519Key(seed) for seed in seeds]
+    words = standard_signature(secrets, private_keys, "msg_1", timestamp, body).split(" ")
+    assert [word.partition(",")[0] for word in words] == ["v1"] * len(secrets) + ["v1a"] * len(seeds) or words == [""]
+    keys = [*secrets, *(parse_verifying_key(key.public) for key in private_keys)]
+    for word, key in zip(words, keys, strict=False):
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": str(timestamp), "webhook-signature": word}
+        assert verify(headers, body, [key], timestamp) is None
+
+
+@given(body=st.text(), key=st.binary(min_size=1, max_size=64), moment=st.integers(0, 2**31))
+def test_libraries_sign_the_same(body: str, key: bytes, moment: int) -> None:
+    """Those of Standard Webhooks and of Svix, of the same key, id, time and body."""
+    ours = standard_signature((key,), (), "msg_1", moment, body.encode())
+    for library in (Webhook, SvixWebhook):
+        assert library(key).sign("msg_1", datetime.fromtimestamp(moment, UTC), body) == ours
+
+
+@given(KEYS.filter(bool), SEEDS, st.binary(max_size=300).map(bytes.hex))
+def test_libraries_verify_what_has_both(secrets: list[bytes], seeds: list[bytes], body: str) -> None:
+    """They find the signature of their secret among the others, and skip those of another version."""
     now = int(datetime.now(UTC).timestamp())
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature(keys, "msg_1", now, orjson.dumps(body.decode())),
+        "webhook-signature": standard_signature(secrets, [*map(Ed25519Key, seeds)], "msg_1", now, f'"{body}"'.encode()),
     }
-    for key in keys:
-        assert Webhook(key).verify(orjson.dumps(body.decode()).decode(), headers) == body.decode()
+    for key in secrets:
+        assert Webhook(key).verify(f'"{body}"', headers) == body
+        SvixWebhook(key).verify(f'"{body}"', headers)
+        with pytest.raises(WebhookVerificationError):
+            SvixWebhook(key).verify(f'"{body} "', headers)
 
 
 def test_library_refuses_a_changed_body() -> None:
@@ -43,7 +82,7 @@ def test_library_refuses_a_changed_body() -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature((parse_secret(SECRET),), "msg_1", now, b'{"a":1}'),
+        "webhook-signature": standard_signature((parse_secret(SECRET),), (), "msg_1", now, b'{"a":1}'),
     }
     assert Webhook(SECRET).verify('{"a":1}', headers) == {"a": 1}
     with pytest.raises(WebhookVerificationError):

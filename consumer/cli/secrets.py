@@ -1,0 +1,204 @@
+"""`kafka-webhooks subscriptions rotate-secret`, `set-credential` and `encrypt-secrets`."""
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from consumer.cli.console import row_id
+
+if TYPE_CHECKING:
+    from consumer.vault import Vault
+
+STDIN = "-"
+_LONGEST_OVERLAP = 366 * 86400.0  # seconds
+
+IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
+UnencryptedOption = Annotated[
+    bool, typer.Option("--unencrypted", help="Without WEBHOOK_ENCRYPTION_KEY: store it in the clear.")
+]
+
+
+def rotate_secret(
+    subscription_id: IdArgument,
+    *,
+    overlap: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long the secrets before it sign too; 0: no more.")
+    ] = "24h",
+    secret: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The new secret, - reads it from stdin; else a random one.")
+    ] = None,
+    algorithm: Annotated[
+        Literal["hmac", "ed25519"] | None, typer.Option(help="Of a random one; else as the newest has.")
+    ] = None,
+    unencrypted: UnencryptedOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Sign a subscription with a new secret.
+
+    The secrets before it sign too until the overlap ends. Where they were those of WEBHOOK_SECRET, these do.
+    On stdout, once, is what the receiver verifies with: whsec_…, or whpk_… of an ed25519 key.
+
+    \b
+    Examples:
+      kafka-webhooks subscriptions rotate-secret 7 --overlap 24h
+      kafka-webhooks subscriptions rotate-secret 7 --algorithm ed25519 --json
+      kafka-webhooks subscriptions rotate-secret 7 --secret - < new-secret
+    """
+    from consumer.cli.console import open_database, print_json
+    from consumer.environment import environment, load
+    from consumer.matching import secrets
+    from consumer.secret import algorithm_of, receiver_key
+    from consumer.settings import FILE, SigningSettings
+
+    if secret is not None and algorithm is not None:
+        raise typer.BadParameter("a secret that is given has its algorithm", param_hint="--algorithm")
+    values = environment()
+    default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
+    vault = vault_to_write(unencrypted=unencrypted)
+    rotation = secrets.rotate(
+        open_database(),
+        subscription_id,
+        vault=vault,
+        default=default,
+        overlap=_overlap(overlap),
+        now=datetime.fromtimestamp(time.time(), UTC),
+        secret=None if secret is None else given(secret),
+        algorithm=algorithm,
+    )
+    if rotation is None:
+        raise _absent(subscription_id)
+    key = receiver_key(rotation.secret)
+    until = rotation.previous_until and rotation.previous_until.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if as_json:
+        print_json(
+            {
+                "subscription_id": subscription_id,
+                "algorithm": algorithm_of(rotation.secret),
+                "receiver_key": key,
+                "previous_until": until,
+            }
+        )
+    else:
+        typer.echo(key)
+    what = "it" if key == rotation.secret else "this public key"
+    typer.echo(f"subscription {subscription_id} signs with a new secret now; {what} is shown this once", err=True)
+    before = f"by {until}; until then those before it sign too" if until else "now; nothing else signs any more"
+    typer.echo(f"the receiver has to accept it {before}", err=True)
+    if rotation.previous_until:
+        typer.echo("one that checks the hex signature alone has to accept it at once: that is of the newest", err=True)
+
+
+def set_credential(
+    subscription_id: IdArgument,
+    *,
+    basic: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Basic authentication.")] = None,
+    bearer: Annotated[str | None, typer.Option(metavar="TOKEN", help="A bearer token.")] = None,
+    header: Annotated[str | None, typer.Option(metavar="NAME:VALUE", help="A header that is confidential.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Send none any more.")] = False,
+    unencrypted: UnencryptedOption = False,
+) -> None:
+    """Set what a subscription shows to its receiver.
+
+    It takes the place of what was there; headers of other names stay. With - it is read from stdin.
+
+    \b
+    Examples:
+      kafka-webhooks subscriptions set-credential 7 --bearer - < token
+      kafka-webhooks subscriptions set-credential 7 --header "x-api-key: 3nc0d3"
+      kafka-webhooks subscriptions set-credential 7 --remove
+    """
+    from consumer.cli.console import number, open_database
+    from consumer.matching import secrets
+
+    options: dict[secrets.Credential, str | None] = {"basic": basic, "bearer": bearer, "header": header}
+    chosen = [(kind, text) for kind, text in options.items() if text is not None]
+    if len(chosen) + remove != 1:
+        raise typer.BadParameter("say one of --basic, --bearer, --header and --remove")
+    if remove:
+        removed = secrets.remove_credentials(open_database(), subscription_id)
+        if removed is None:
+            raise _absent(subscription_id)
+        typer.echo(f"{number(removed, 'credential')} of subscription {subscription_id} removed")
+        return
+    ((kind, text),) = chosen
+    vault = vault_to_write(unencrypted=unencrypted)
+    now = datetime.fromtimestamp(time.time(), UTC)
+    if not secrets.set_credential(open_database(), subscription_id, kind, given(text), vault, now):
+        raise _absent(subscription_id)
+    typer.echo(f"subscription {subscription_id} shows it from now on ({kind})")
+
+
+def encrypt_secrets() -> None:
+    """Encrypt all stored secrets with the newest key.
+
+    With the first one of WEBHOOK_ENCRYPTION_KEY, those in the clear too. It may be run again at any time.
+
+    Exit status 1 if there is one that no key decrypts.
+
+    Example: kafka-webhooks subscriptions encrypt-secrets
+    """
+    from consumer.cli.console import number, open_database, progress_bar, until_signal
+    from consumer.matching import secrets
+
+    vault = vault_to_write(unencrypted=None)
+    engine = open_database()
+    looked_at = encrypted = failed = 0
+    with progress_bar(secrets.count(engine)) as draw:
+        for batch in until_signal(secrets.reencrypt(engine, vault), "run it again for the rest"):
+            looked_at += batch.looked_at
+            encrypted += batch.encrypted
+            failed += len(batch.unopened)
+            draw(looked_at, f"{encrypted:,} encrypted")
+            for each in batch.unopened:
+                typer.echo(f"secret {each.id} of subscription {each.subscription_id}: {each.why}", err=True)
+    typer.echo(f"{number(looked_at, 'secret')} looked at, {encrypted:,} encrypted anew, {failed:,} could not be")
+    if failed:
+        raise typer.Exit(1)
+
+
+def vault_to_write(*, unencrypted: bool | None) -> "Vault":
+    """What secrets are encrypted with. SettingsError without a key, unless `unencrypted`; None: that cannot be said."""
+    from consumer.environment import load
+    from consumer.errors import SettingsError
+    from consumer.settings import DatabaseSettings
+    from consumer.vault import Vault
+
+    vault = Vault(load(DatabaseSettings).encryption_keys)
+    if not (vault.encrypts or unencrypted):
+        otherwise = "" if unencrypted is None else ". Or say --unencrypted"
+        raise SettingsError(
+            "WEBHOOK_ENCRYPTION_KEY is not set, so that secrets would be stored in the clear. Set it for this command "
+            'and for all workers, for example: WEBHOOK_ENCRYPTION_KEY="$(openssl rand -base64 32 | tr +/ -_)"'
+            f"{otherwise}"
+        )
+    return vault
+
+
+def given(text: str) -> str:
+    """A secret from the command line; `-` stands for a line of stdin, which is not in the shell's history."""
+    if text != STDIN:
+        return text
+    if sys.stdin.isatty():
+        return str(typer.prompt("Secret", hide_input=True, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _overlap(text: str) -> timedelta:
+    from consumer.setting_types import seconds
+
+    try:
+        duration = seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--overlap") from None
+    if duration > _LONGEST_OVERLAP:
+        raise typer.BadParameter("at most 366d", param_hint="--overlap")
+    return timedelta(seconds=duration)
+
+
+def _absent(subscription_id: int) -> Exception:
+    from consumer.errors import WebhooksError
+
+    return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")

@@ -1,0 +1,266 @@
+"""Secrets on the command line: rotation, credentials, encryption, and that none of them is seen anywhere else."""
+
+import json
+import re
+import sqlite3
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography.fernet import Fernet
+
+from consumer.checks import check_all
+from consumer.secret import Ed25519Key, parse_signing_key
+from consumer.sending.signing import hex_signature, standard_signature
+from consumer.vault import Vault
+from tests.processes import Command, Start
+
+KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
+SEED = bytes(range(32))
+PRIVATE = "whsk_" + b64encode(SEED).decode()
+
+
+class Deployment:
+    """A migrated file, and commands that are run on it with a key."""
+
+    def __init__(self, command: Command, directory: Path) -> None:
+        self._command = command
+        self._file = directory / "webhooks.db"
+        self.settings = {"DATABASE_URL": f"sqlite:///{self._file}", "WEBHOOK_ENCRYPTION_KEY": KEY}
+        self.output = ""  # of all commands
+        assert command("migrate", **self.settings).returncode == 0
+
+    def __call__(self, *words: str, status: int = 0, stdin: str = "", **variables: str) -> tuple[str, str]:
+        """Runs `subscriptions …` to its end; what it wrote to stdout and to stderr."""
+        values = {name: value for name, value in (self.settings | variables).items() if value}
+        done = self._command("subscriptions", *words, stdin=stdin, **values)
+        self.output += done.stdout + done.stderr
+        assert done.returncode == status, done.stderr
+        return done.stdout, done.stderr
+
+    def rows(self) -> list[tuple[str, str, str | None]]:
+        """Kind, text as it is stored, and end of each secret, newest first."""
+        with sqlite3.connect(self._file) as database:
+            query = "SELECT kind, secret, expires_at FROM webhook_secrets ORDER BY created_at DESC, id DESC"
+            found: list[tuple[str, str, str | None]] = database.execute(query).fetchall()
+        database.close()
+        return found
+
+    def insert(self, *texts: str) -> None:
+        """Secrets of subscription 1, as plain SQL writes them."""
+        with sqlite3.connect(self._file) as database:
+            database.executemany("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, ?)", zip(texts))
+        database.close()
+
+
+@pytest.fixture
+def deployment(called: Command, tmp_path: Path) -> Iterator[Deployment]:
+    deployed = Deployment(called, tmp_path)
+    deployed("add", "https://example.com/hooks", "user.created")
+    yield deployed
+    assert "Traceback" not in deployed.output
+
+
+def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
+    """Stdout is the new secret alone; stderr says what to do and until when. What is stored is encrypted."""
+    before = datetime.now(UTC)
+    shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET="deployed older")
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", shown)
+    until = re.search(r"has to accept it by (\S+Z); until then those before it sign too", told)
+    assert until
+    assert timedelta(hours=2) <= datetime.fromisoformat(until[1]) - before + timedelta(seconds=1) < timedelta(hours=2.1)
+    assert shown.strip() not in told
+    texts = [Vault(KEY).decrypt(text) for _, text, _ in deployment.rows()]
+    assert texts == [shown.strip(), "deployed", "older"]
+    again, _ = deployment("rotate-secret", "1", "--json")
+    document = json.loads(again)
+    assert document.keys() == {"subscription_id", "algorithm", "receiver_key", "previous_until"}
+    assert (document["subscription_id"], document["algorithm"]) == (1, "hmac")
+    assert Vault(KEY).decrypt(deployment.rows()[0][1]) == document["receiver_key"]
+    alone, told = deployment("rotate-secret", "1", "--overlap", "0", "--json")
+    assert json.loads(alone)["previous_until"] is None
+    assert "nothing else signs any more" in told
+
+
+def test_the_private_key_is_never_shown(deployment: Deployment) -> None:
+    """Of an ed25519 key receivers need the public one; that is what stdout is."""
+    shown, told = deployment("rotate-secret", "1", "--algorithm", "ed25519", "--overlap", "0")
+    stored = Vault(KEY).decrypt(deployment.rows()[0][1])
+    key = parse_signing_key(stored)
+    assert isinstance(key, Ed25519Key)
+    assert shown == f"{key.public}\n"
+    assert "public key" in told
+    given, _ = deployment("rotate-secret", "1", "--secret", "-", stdin=f"{PRIVATE}\n")
+    assert given == f"{Ed25519Key(SEED).public}\n"
+    for private in (stored, PRIVATE):
+        assert private.removeprefix("whsk_")[:40] not in deployment.output
+
+
+def test_what_a_rotation_refuses(deployment: Deployment) -> None:
+    """Usage and settings are 2 and an absent subscription 1, each with a line that says what to do."""
+    _, told = deployment("rotate-secret", "1", status=2)
+    assert "WEBHOOK_SECRET is not set, and signs for subscription 1" in told
+    _, told = deployment("rotate-secret", "1", status=2, WEBHOOK_ENCRYPTION_KEY="")
+    assert 'WEBHOOK_ENCRYPTION_KEY="$(openssl rand -base64 32 | tr +/ -_)"' in told
+    assert "--unencrypted" in told
+    _, told = deployment("rotate-secret", "7", "--overlap", "0", status=1)
+    assert "there is no subscription 7" in told
+    for words in (["--overlap", "soon"], ["--overlap", "400d"], ["--secret", "a", "--algorithm", "hmac"]):
+        deployment("rotate-secret", "1", *words, status=2)
+    _, told = deployment("rotate-secret", "1", "--secret", "-", "--overlap", "0", stdin="\n", status=2)
+    assert "the secret is empty" in told
+    _, told = deployment("rotate-secret", "1", "--secret", "whsec_hidden*", "--overlap", "0", status=2)
+    assert "hidden" not in told
+    assert deployment.rows() == []
+
+
+def test_in_the_clear_only_when_it_is_said(deployment: Deployment) -> None:
+    """`--unencrypted` without a key stores the text itself; with a key it changes nothing."""
+    words = ["rotate-secret", "1", "--overlap", "0", "--unencrypted", "--secret", "in the clear"]
+    deployment(*words, WEBHOOK_ENCRYPTION_KEY="")
+    assert deployment.rows()[0][1] == "in the clear"
+    deployment(*words)
+    assert deployment.rows()[0][1].startswith("fernet:")
+
+
+def test_credentials(deployment: Deployment) -> None:
+    """Read from stdin or given; one takes the place of the one before; removed are all."""
+    deployment("set-credential", "1", "--basic", "-", stdin="user:password\n")
+    deployment("set-credential", "1", "--header", "x-key: hidden")
+    deployment("set-credential", "1", "--bearer", "-", stdin="token")
+    found = [(kind, Vault(KEY).decrypt(text)) for kind, text, _ in deployment.rows()]
+    assert found == [("bearer", "token"), ("header", "x-key: hidden")]
+    for words in ([], ["--bearer", "a", "--remove"], ["--bearer", "a", "--basic", "a:b"]):
+        _, told = deployment("set-credential", "1", *words, status=2)
+        assert "say one of --basic, --bearer, --header and --remove" in told
+    _, told = deployment("set-credential", "1", "--header", "host: hidden", status=2)
+    assert "host is not a subscription's to set" in told
+    deployment("set-credential", "7", "--bearer", "a", status=1)
+    deployment("set-credential", "7", "--remove", status=1)
+    shown, _ = deployment("set-credential", "1", "--remove")
+    assert shown == "2 credentials of subscription 1 removed\n"
+    assert deployment.rows() == []
+    assert "hidden" not in deployment.output
+
+
+def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
+    """New key in front, all encrypted anew, old key away, as documented; what is lost is named, with 1."""
+    deployment.insert("plain", Vault(OLD_KEY).encrypt("older"), Vault(OTHER_KEY).encrypt("lost"))
+    keys = f"{KEY} {OLD_KEY}"
+    shown, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=keys, status=1)
+    assert shown == "3 secrets looked at, 2 encrypted anew, 1 could not be\n"
+    assert told.splitlines() == ["secret 3 of subscription 1: no key in WEBHOOK_ENCRYPTION_KEY decrypts its secret"]
+    shown, _ = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=f"{keys} {OTHER_KEY}")
+    assert shown == "3 secrets looked at, 1 encrypted anew, 0 could not be\n"
+    assert sorted(Vault(KEY).decrypt(text) for _, text, _ in deployment.rows()) == ["lost", "older", "plain"]
+    _, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY="", status=2)
+    assert "WEBHOOK_ENCRYPTION_KEY is not set" in told
+    assert "--unencrypted" not in told
+
+
+def test_keys_from_files(deployment: Deployment, tmp_path: Path) -> None:
+    """As Docker and Kubernetes mount them: the commands read the same keys and secrets from files."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    (tmp_path / "secret").write_text("deployed\n")
+    files: Any = {"WEBHOOK_ENCRYPTION_KEY_FILE": f"{tmp_path}/key", "WEBHOOK_SECRET_FILE": f"{tmp_path}/secret"}
+    deployment("rotate-secret", "1", WEBHOOK_ENCRYPTION_KEY="", **files)
+    assert Vault(KEY).decrypt(deployment.rows()[1][1]) == "deployed"
+    _, told = deployment("rotate-secret", "1", status=2, **files)
+    assert told == "kafka-webhooks: WEBHOOK_ENCRYPTION_KEY_FILE: WEBHOOK_ENCRYPTION_KEY is set too. Unset one of them\n"
+
+
+def test_check_tells_how_secrets_are_stored(deployment: Deployment) -> None:
+    """How many, whose are in the clear, whose cannot be decrypted here; the latter is a failure."""
+
+    def secrets(key: str) -> tuple[bool, str]:
+        values = {"DATABASE_URL": deployment.settings["DATABASE_URL"], "WEBHOOK_ENCRYPTION_KEY": key}
+        (found,) = [each for each in check_all({n: v for n, v in values.items() if v}) if each.part == "secrets"]
+        return found.ok, found.text
+
+    assert secrets(KEY) == (True, "0 secrets of subscriptions' own")
+    deployment.insert("hidden")
+    clear = "1 secret of subscriptions' own; in the clear are those of 1 subscription (1): "
+    assert secrets(KEY) == (True, f"{clear}kafka-webhooks subscriptions encrypt-secrets")
+    assert secrets("") == (True, f"{clear}set WEBHOOK_ENCRYPTION_KEY")
+    deployment("add", "https://example.com/hooks", "user.deleted")
+    deployment("rotate-secret", "2", "--overlap", "0")
+    assert secrets(KEY)[0]
+    for key in ("", OTHER_KEY):
+        ok, text = secrets(key)
+        assert not ok
+        assert "; those of 1 subscription (2) cannot be decrypted, and what they get is stored, not sent: " in text
+        assert "hidden" not in text
+
+
+HIDDEN = {
+    "signing": "hidden-0-in-the-clear",
+    "rotated": PRIVATE,
+    "basic": "user:hidden-1",
+    "bearer": "hidden-2",
+    "header": "x-key: hidden-3",
+    "deployed": "hidden-4",
+}
+
+
+def test_no_secret_is_seen(deployment: Deployment, command: Command) -> None:
+    """With all kinds of secrets stored, nothing that any command prints or logs has one, or a key; errors neither."""
+    deployment.insert(HIDDEN["signing"])
+    everywhere: Any = {"LOG_LEVEL": "DEBUG", "WEBHOOK_SECRET": HIDDEN["deployed"]}
+    deployment("rotate-secret", "1", "--secret", "-", "--json", stdin=HIDDEN["rotated"], **everywhere)
+    for kind in ("basic", "header", "bearer"):
+        deployment("set-credential", "1", f"--{kind}", HIDDEN[kind], **everywhere)
+    commands = [["list"], ["list", "--json"], ["show", "1"], ["show", "1", "--json"], ["encrypt-secrets"]]
+    for words in commands:
+        deployment(*words, **everywhere)
+        deployment(*words, status=1 if words == ["encrypt-secrets"] else 0, WEBHOOK_ENCRYPTION_KEY=OTHER_KEY)
+    deployment("rotate-secret", "1", status=2, WEBHOOK_ENCRYPTION_KEY=OTHER_KEY)
+    deployment("disable", "1", **everywhere)
+    values = deployment.settings | everywhere
+    for variables in (
+        values,
+        values | {"WEBHOOK_ENCRYPTION_KEY": OTHER_KEY},
+        values | {"WEBHOOK_ENCRYPTION_KEY": "hidden"},
+    ):
+        done = command("check", **variables)
+        deployment.output += done.stdout + done.stderr
+    assert "hidden" not in deployment.output
+    assert b64encode(SEED).decode()[:40] not in deployment.output
+    assert "password" not in deployment.output
+    for key in (KEY, OTHER_KEY):
+        assert key not in deployment.output
+    assert "fernet:" not in deployment.output
+
+
+def test_listen_with_a_public_key_and_another_header(start: Start) -> None:
+    """What a private key has signed is verified with the public one; a hex signature where its receivers have it."""
+    private = Ed25519Key(SEED)
+    words = ["--secret", private.public, "--secret", "secret", "--hex-header", "X-Hub-Signature-256"]
+    process = start("listen", "--port", "0", *words, "--hex-prefix", "sha256=")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    address = re.search(r"http://\S+", process.stderr.readline())
+    assert address
+    now, body = int(time.time()), b"{}"
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(now),
+        "webhook-signature": standard_signature((), [private], "msg_1", now, body),
+        "x-hub-signature-256": f"sha256={hex_signature(b'secret', body)}",
+    }
+    assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 200
+    assert "signatures verified" in process.stdout.readline()
+    headers["x-hub-signature-256"] = hex_signature(b"secret", body)
+    assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 401
+
+
+def test_listen_refuses_a_key_that_is_none(command: Command) -> None:
+    """A public key of another length is a usage error."""
+    ended = command("listen", "--secret", "whpk_aGlkZGVu")
+    assert ended.returncode == 2
+    assert "whpk_ is followed by 6 bytes; a public key has 32" in ended.stderr
+    assert "aGlkZGVu" not in ended.stderr

@@ -1,0 +1,241 @@
+"""Secrets at rest, and what of a subscription's is good now."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import Request
+from requests.auth import HTTPBasicAuth
+
+from consumer.secret import Ed25519Key
+from consumer.vault import ENCRYPTED, BearerAuth, Credentials, Stored, Vault, check_secret, credentials_of, parse_header
+
+OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
+SEED = bytes(range(32))
+PRIVATE = "whsk_" + b64encode(SEED).decode()
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+HIDDEN = "3nc0d3d"
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not text.startswith(ENCRYPTED))
+
+
+def stored(kind: str, text: str, expires_in: float | None = None) -> Stored:
+    """A row, in the clear, that is good for so many seconds from NOW."""
+    return Stored(kind, text, None if expires_in is None else NOW + timedelta(seconds=expires_in))
+
+
+def good(*rows: Stored, default: tuple[bytes, ...] = (b"default",)) -> Credentials:
+    """What of `rows` is good at NOW."""
+    return credentials_of(rows, default, Vault().decrypt, NOW)
+
+
+@given(TEXTS)
+def test_what_is_encrypted_comes_back(text: str) -> None:
+    """With a key the text cannot be seen in what is stored; without one it is what is stored. Either comes back."""
+    encrypted = Vault(KEY).encrypt(text)
+    assert encrypted.startswith(ENCRYPTED)
+    assert Fernet(KEY).decrypt(encrypted.removeprefix(ENCRYPTED)).decode() == text
+    assert Vault(KEY).decrypt(encrypted) == text
+    assert Vault().encrypt(text) == text == Vault().decrypt(text) == Vault(KEY).decrypt(text)
+
+
+def test_the_newest_key_encrypts_and_any_decrypts() -> None:
+    """During a change of the key both are there, newest first."""
+    both = Vault(f"{KEY} {OLD_KEY}")
+    assert Vault(KEY).decrypt(both.encrypt("a")) == "a"
+    assert both.decrypt(Vault(OLD_KEY).encrypt("a")) == "a"
+    assert Vault(f"{KEY}\n{OLD_KEY}").decrypt(Vault(OLD_KEY).encrypt("a")) == "a"
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "current"),
+    [
+        ("", "plain", True),
+        ("", Vault(KEY).encrypt("a"), False),
+        (KEY, "plain", False),
+        (KEY, Vault(KEY).encrypt("a"), True),
+        (f"{KEY} {OLD_KEY}", Vault(KEY).encrypt("a"), True),
+        (f"{KEY} {OLD_KEY}", Vault(OLD_KEY).encrypt("a"), False),
+        (KEY, Vault(OTHER_KEY).encrypt("a"), False),
+        (KEY, ENCRYPTED, False),
+        (KEY, ENCRYPTED + "é", False),
+        (KEY, ENCRYPTED + "a" * 500, False),
+    ],
+    ids=map(str, range(10)),
+)
+def test_what_is_stored_as_it_would_be_now(keys: str, text: str, current: bool) -> None:  # noqa: FBT001 (a column of the table)
+    """With the newest key, or in the clear where there is none; what nobody can read is not."""
+    assert Vault(keys).is_current(text) is current
+
+
+@pytest.mark.parametrize(
+    "text",
+    [Vault(OTHER_KEY).encrypt(HIDDEN), ENCRYPTED, ENCRYPTED + HIDDEN, ENCRYPTED + "é"],
+    ids=["another's", "nothing", "no token", "no ASCII"],
+)
+def test_what_no_key_decrypts_is_said_without_it(text: str) -> None:
+    """The error names the setting and holds nothing of the token, the text or a key; so without any key."""
+    for keys, problem in (
+        (KEY, "no key in WEBHOOK_ENCRYPTION_KEY decrypts"),
+        ("", "WEBHOOK_ENCRYPTION_KEY is not set"),
+    ):
+        with pytest.raises(ValueError, match=problem) as caught:
+            Vault(keys).decrypt(text)
+        shown = f"{caught.value}{caught.value.__context__}"
+        assert HIDDEN not in shown
+        assert KEY not in shown
+        assert text == ENCRYPTED or text.removeprefix(ENCRYPTED) not in shown
+
+
+def test_what_is_encrypted_by_a_key_and_is_no_text() -> None:
+    """Somebody else's bytes under our key are an error like any other."""
+    token = ENCRYPTED + Fernet(KEY).encrypt(b"\xff").decode()
+    with pytest.raises(ValueError, match="decrypts its secret"):
+        Vault(KEY).decrypt(token)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["hidden", f"{KEY} hidden", "hiddené", b64encode(b"hidden").decode()],
+    ids=["no base64", "the second", "no ASCII", "too short"],
+)
+def test_a_key_that_is_none_is_refused_without_it(keys: str) -> None:
+    """A vault is made with Fernet keys only; the error repeats none."""
+    with pytest.raises(ValueError, match="Fernet keys") as caught:
+        Vault(keys)
+    assert "hidden" not in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_all_that_are_good_sign_newest_first() -> None:
+    """Symmetric and private keys alike, in the order of the rows; what has expired does not."""
+    rows = (
+        stored("signing", "new"),
+        stored("signing", PRIVATE, 1),
+        stored("signing", "old", 0),
+        stored("signing", "b", 9),
+    )
+    assert good(*rows).keys == (b"new", Ed25519Key(SEED), b"b")
+
+
+def test_a_secret_is_good_until_its_end() -> None:
+    """At the very moment it is no more."""
+    rows = (stored("signing", "new"), stored("signing", "old", 0.000001))
+    assert good(*rows).keys == (b"new", b"old")
+    assert credentials_of(rows, (), Vault().decrypt, NOW + timedelta(microseconds=1)).keys == (b"new",)
+
+
+def test_the_default_signs_only_where_there_is_none() -> None:
+    """A credential is no signing secret; a signing secret that has expired is one, and nothing may stand in for it."""
+    assert good().keys == (b"default",)
+    assert good(stored("bearer", "token")).keys == (b"default",)
+    assert good(stored("signing", "own")).keys == (b"own",)
+    with pytest.raises(ValueError, match=r"have expired \(signing\)"):
+        good(stored("signing", "own", -1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("signing", "a"), ("basic", "user:a"), ("bearer", "a"), ("header", "x-key: a")]
+)
+def test_all_of_a_kind_have_expired(kind: str, text: str) -> None:
+    """Whatever the kind: nothing is sent without what the receiver wants to see, and the error says which."""
+    with pytest.raises(ValueError, match=rf"have expired \({kind}\)"):
+        good(
+            stored(kind, text, -1),
+            *(row for row in (stored("signing", "b"), stored("bearer", "b")) if kind == "header"),
+        )
+
+
+def test_the_newest_of_basic_and_bearer_counts() -> None:
+    """There is one Authorization header; what has expired gives way to an older one."""
+    basic, bearer = stored("basic", "user:password"), stored("bearer", "token")
+    assert good(basic, bearer).auth == HTTPBasicAuth(b"user", b"password")
+    assert good(bearer, basic).auth == BearerAuth("token")
+    assert good(stored("bearer", "new", -1), basic).auth == HTTPBasicAuth(b"user", b"password")
+
+
+def test_the_newest_header_of_each_name_counts() -> None:
+    """Names are the same in any case."""
+    rows = (stored("header", "X-Key: new"), stored("header", "x-key: old"), stored("header", "x-other:b"))
+    assert good(*rows).headers == (("X-Key", "new"), ("x-other", "b"))
+
+
+def test_what_they_put_into_a_request() -> None:
+    """Basic authentication is UTF-8 in base64; a bearer token stands behind its word."""
+    basic = good(stored("basic", "jané:a:b")).auth
+    bearer = good(stored("bearer", " token ")).auth
+    for auth, value in ((basic, "Basic " + b64encode("jané:a:b".encode()).decode()), (bearer, "Bearer token")):
+        assert Request("POST", "https://example.com/", auth=auth).prepare().headers["Authorization"] == value
+
+
+def test_what_has_expired_is_not_decrypted() -> None:
+    """A secret under a key that is gone hurts nobody once it has expired; one that is good does."""
+    gone = Vault(OTHER_KEY).encrypt("gone")
+    rows = (stored("signing", "new"), stored("signing", gone, -1))
+    assert credentials_of(rows, (), Vault(KEY).decrypt, NOW).keys == (b"new",)
+    with pytest.raises(ValueError, match="WEBHOOK_ENCRYPTION_KEY"):
+        credentials_of((stored("signing", "new"), stored("signing", gone)), (), Vault(KEY).decrypt, NOW)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("signing", ""),
+        ("signing", f"whsec_{HIDDEN}*"),
+        ("signing", f"whsk_{HIDDEN}="),
+        ("signing", f"whpk_{HIDDEN}"),
+        ("signing", f"{ENCRYPTED}{HIDDEN}"),
+        ("basic", HIDDEN),
+        ("basic", f"user:{HIDDEN}\n"),
+        ("basic", f"{HIDDEN}:\udcff"),
+        ("bearer", " "),
+        ("bearer", f"{HIDDEN} {HIDDEN}"),
+        ("bearer", f"{HIDDEN}\r\nx-evil: 1"),
+        ("bearer", f"{HIDDEN}é"),
+        ("bearer", f"{ENCRYPTED}{HIDDEN}"),
+        ("header", HIDDEN),
+        ("header", f"{HIDDEN} {HIDDEN}: a"),
+        ("header", f"{HIDDEN}:é"),
+        ("header", "x-key:"),
+        ("header", f"x-key: {HIDDEN}\r\nx-evil: 1"),
+        ("header", f"host: {HIDDEN}"),
+        ("header", f"Webhook-Signature: {HIDDEN}"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_without_it(kind: str, text: str) -> None:
+    """A text that is none of its kind, that would break into the request, or would be read as a token."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        check_secret(kind, text)
+    assert HIDDEN not in f"{caught.value}{caught.value.__context__}"
+    assert "\udcff" not in str(caught.value)
+
+
+@given(st.sampled_from(["signing", "basic", "bearer", "header"]), st.text())
+def test_what_is_taken_can_be_used(kind: str, text: str) -> None:
+    """Whatever `check_secret` lets pass is encrypted, decrypted and used; whatever it does not, is a ValueError."""
+    try:
+        check_secret(kind, text)
+    except ValueError:
+        return
+    vault = Vault(KEY)
+    found = credentials_of([Stored(kind, vault.encrypt(text), None)], (b"default",), vault.decrypt, NOW)
+    shown: dict[str, Callable[[], object]] = {
+        "signing": lambda: found.keys != (b"default",) or text == "default",
+        "basic": lambda: found.auth,
+        "bearer": lambda: found.auth,
+        "header": lambda: found.headers == (parse_header(text),),
+    }
+    assert shown[kind]()
+
+
+def test_representations_show_no_secret() -> None:
+    """Neither of a row, of what is good, of the ways to authenticate, nor of a vault."""
+    rows = (stored("signing", HIDDEN), stored("bearer", HIDDEN), stored("header", f"x-key: {HIDDEN}"))
+    found = good(*rows)
+    shown = repr([*rows, found, found.auth, HTTPBasicAuth(HIDDEN, HIDDEN), Vault(KEY), Ed25519Key(SEED)])
+    assert HIDDEN not in shown
+    assert KEY not in shown
+    assert repr(SEED)[2:20] not in shown
