@@ -25,8 +25,8 @@ def is_value(value: str) -> bool:
 def check(name: str, value: str) -> None:
     """ValueError for a header that a subscription may not set; its text does not hold the value."""
     check_name(name)
-    if not is_value(value):
-        raise ValueError(f"the value of {name} may hold visible ASCII and spaces only")
+    if not is_value(value) or value != value.strip():
+        raise ValueError(f"the value of {name} may hold visible ASCII only, and spaces inside")
 
 
 def check_name(name: str) -> None:

@@ -3,11 +3,11 @@
 Judged is the resolved address, so that no spelling of a host and no change of a DNS answer gets around it.
 """
 
-import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from consumer.target import parse_target
 
 Network = IPv4Network | IPv6Network
 
@@ -24,45 +24,6 @@ _NOT_PUBLIC = tuple(
         "3fff::/20",  # documentation
     )
 )
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class Target(NamedTuple):
-    """Where a URL points. `address` is the host where the host is an address in any of its spellings."""
-
-    scheme: str
-    host: str
-    port: int
-    address: str | None
-
-
-def parse_target(url: str) -> Target:
-    """Split a URL. ValueError, with a text for people, if it is no http(s) URL with a host and a right port."""
-    if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
-        raise ValueError("the URL must be visible ASCII without spaces or backslashes")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"the URL is malformed: {error}") from None
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError("the URL must start with https:// or http://")
-    if not host or host == ".":
-        raise ValueError("the URL has no host")
-    if port == 0:
-        raise ValueError("the URL's port must be 1 to 65535")
-    return Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], _literal(host))
-
-
-def _literal(host: str) -> str | None:
-    """The address that `host` spells, read as libcurl and the C library do: decimal, hex and short forms too."""
-    try:
-        return str(ip_address(host.partition("%")[0]))
-    except ValueError:
-        try:
-            return socket.inet_ntoa(socket.inet_aton(host.removesuffix(".")))
-        except OSError:
-            return None
 
 
 def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -14,12 +14,13 @@ from requests import PreparedRequest, RequestException
 from requests import exceptions as errors
 from requests.adapters import BaseAdapter
 
-from consumer.sending.egress import EgressPolicy, Target, parse_target
+from consumer.sending.egress import EgressPolicy
 from consumer.sending.header_lines import header_lines
 from consumer.sending.poller import ERROR, HANGUP, READ, WRITE, Poller
 from consumer.sending.resolver import Answer, Resolver, Unresolved
 from consumer.sending.response import CurlResponse
 from consumer.sending.transfer import Result, Slot, Transfer, ca_file, error_of
+from consumer.target import Target, parse_target
 
 __all__ = ["CurlAdapter", "Result", "Transfer", "ca_file"]
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.sending.egress import EgressPolicy, parse_target
+from consumer.sending.egress import EgressPolicy
+from consumer.target import parse_target
 
 STRICT = EgressPolicy()
 PRIVATE = (

@@ -1,21 +1,44 @@
-"""The request of a delivery."""
+"""The request of a delivery, and of a batch of them."""
+
+import json
+from base64 import b64encode
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import PreparedRequest
+from requests.auth import AuthBase, HTTPBasicAuth
 from requests.exceptions import InvalidURL, MissingSchema
 
 from consumer import __version__
-from consumer.endpoint import Endpoint
+from consumer.endpoint import Batch, Endpoint, PayloadFormat
 from consumer.event import Event, RecordId
-from consumer.sending.request import build, prepare
+from consumer.expressions import compile_projection
+from consumer.secret import Ed25519Key
+from consumer.sending.header_lines import header_lines
+from consumer.sending.payloads import Unrenderable, render
+from consumer.sending.request import build, build_batch, prepare
 from consumer.sending.signing import hex_signature, standard_signature
+from consumer.vault import BearerAuth, parse_basic
 
 ENDPOINT = Endpoint(7, "https://example.com/hook?a=b", (b"new", b"old"))
 EVENT = Event(RecordId("t", 0, 1, 2), "user.created", "msg_abc", b'{"id": 123}', "application/json", None, None)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def request_of(endpoint: Endpoint, event: Event = EVENT, timestamp: int = 1700000000) -> PreparedRequest:
+    return build(prepare(endpoint), endpoint, event, timestamp)
+
+
+def batch_of(endpoint: Endpoint, *events: Event, timestamp: int = 1700000000) -> PreparedRequest:
+    payloads = [render(endpoint, event) for event in events]
+    return build_batch(prepare(endpoint), endpoint, payloads, timestamp)
 
 
 def test_headers_and_body() -> None:
     """Each header of the contract is there, over the record's bytes."""
-    request = build(prepare(ENDPOINT), ENDPOINT, EVENT, 1700000000)
+    request = request_of(ENDPOINT)
     assert request.method == "POST"
     assert request.url == ENDPOINT.url
     assert request.body == EVENT.body
@@ -25,7 +48,7 @@ def test_headers_and_body() -> None:
         "content-type": "application/json",
         "webhook-id": "msg_abc",
         "webhook-timestamp": "1700000000",
-        "webhook-signature": standard_signature((b"new", b"old"), "msg_abc", 1700000000, EVENT.body),
+        "webhook-signature": standard_signature((b"new", b"old"), (), "msg_abc", 1700000000, EVENT.body),
         "x-webhook-signature": hex_signature(b"new", EVENT.body),
         "x-webhook-event": "user.created",
     }
@@ -34,10 +57,192 @@ def test_headers_and_body() -> None:
 def test_one_delivery_leaves_no_trace_in_the_next() -> None:
     """The prepared request is copied: a header of one event is not sent with another."""
     prepared = prepare(ENDPOINT)
-    traced = EVENT._replace(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    assert build(prepared, ENDPOINT, traced, 1).headers["traceparent"] == traced.traceparent
+    before = dict(prepared.headers)
+    traced = EVENT._replace(traceparent=TRACEPARENT)
+    assert build(prepared, ENDPOINT, traced, 1).headers["traceparent"] == TRACEPARENT
     assert "traceparent" not in build(prepared, ENDPOINT, EVENT, 1).headers
-    assert "webhook-id" not in prepared.headers
+    assert dict(prepared.headers) == before
+    assert prepared.body is None
+
+
+def test_a_request_is_whole() -> None:
+    """What `requests` and its plug-ins may ask of a prepared request is there: a copy, hooks, cookies."""
+    request = request_of(ENDPOINT)
+    assert vars(request).keys() == vars(PreparedRequest()).keys()
+    assert dict(request.copy().headers) == dict(request.headers)
+
+
+@pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
+def test_the_signatures_are_over_what_is_sent(kind: PayloadFormat) -> None:
+    """Whatever the form, the signature and the length are those of the bytes that go."""
+    request = request_of(replace(ENDPOINT, payload_format=kind, projection=compile_projection("data.id")))
+    assert isinstance(request.body, bytes)
+    assert (kind == "record") == (request.body == b"123")
+    signature = standard_signature(ENDPOINT.secrets, (), "msg_abc", 1700000000, request.body)
+    assert request.headers["webhook-signature"] == signature
+    assert request.headers["x-webhook-signature"] == hex_signature(b"new", request.body)
+    assert request.headers["content-length"] == str(len(request.body))
+    assert request.headers["content-type"] == (
+        "application/cloudevents+json" if kind == "cloudevents" else "application/json"
+    )
+
+
+def test_an_event_without_such_a_form() -> None:
+    """It is a ValueError, before anything is signed."""
+    endpoint = replace(ENDPOINT, projection=compile_projection("data.name"))
+    with pytest.raises(Unrenderable, match="projection"):
+        request_of(endpoint)
+
+
+# Signatures.
+
+
+def test_private_keys_sign_behind_the_secrets() -> None:
+    """One signature for each secret and each private key, in one header."""
+    key = Ed25519Key(bytes(32))
+    request = request_of(replace(ENDPOINT, private_keys=(key,)))
+    signatures = request.headers["webhook-signature"].split()
+    assert [signature.split(",")[0] for signature in signatures] == ["v1", "v1", "v1a"]
+    message = b"msg_abc.1700000000." + EVENT.body
+    assert signatures[2] == "v1a," + b64encode(key.sign(message)).decode()
+
+
+def test_the_hex_header_can_have_another_name_and_a_prefix() -> None:
+    """As `sha256=…` in `X-Hub-Signature-256`, for receivers that look for it there."""
+    request = request_of(replace(ENDPOINT, hex_header="X-Hub-Signature-256", hex_prefix="sha256="))
+    assert request.headers["x-hub-signature-256"] == "sha256=" + hex_signature(b"new", EVENT.body)
+    assert "X-Hub-Signature-256" in list(request.headers)
+    assert "x-webhook-signature" not in request.headers
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [replace(ENDPOINT, hex_header=None), replace(ENDPOINT, secrets=(), private_keys=(Ed25519Key(bytes(32)),))],
+)
+def test_no_hex_header(endpoint: Endpoint) -> None:
+    """There is none where it is switched off, and none without a symmetric secret."""
+    assert "x-webhook-signature" not in request_of(endpoint).headers
+    assert "x-webhook-signature" not in batch_of(replace(endpoint, batch=Batch(9, 1.0)), EVENT).headers
+
+
+# The subscription's own headers and credentials.
+
+
+def test_custom_headers() -> None:
+    """They are sent as written; one of them may be the user agent."""
+    request = request_of(replace(ENDPOINT, headers=(("X-Team", "blue"), ("User-Agent", "theirs/1"))))
+    assert request.headers["x-team"] == "blue"
+    assert "X-Team" in list(request.headers)
+    assert request.headers["user-agent"] == "theirs/1"
+    assert [name.lower() for name in request.headers].count("user-agent") == 1
+
+
+@given(st.sampled_from(("webhook-id", "Webhook-Timestamp", "WEBHOOK-SIGNATURE", "content-type", "X-Webhook-Event")))
+def test_ours_come_before_custom_headers(name: str) -> None:
+    """A header of ours cannot be replaced, should one of its name get past the checks of what may be set."""
+    request = request_of(replace(ENDPOINT, headers=((name, "theirs"),)))
+    assert dict(request.headers.lower_items()) == dict(request_of(ENDPOINT).headers.lower_items())
+
+
+@pytest.mark.parametrize(
+    ("auth", "header"),
+    [
+        (parse_basic("user:pass:wörd"), "Basic " + b64encode("user:pass:wörd".encode()).decode()),
+        (HTTPBasicAuth("user", "password"), "Basic " + b64encode(b"user:password").decode()),
+        (BearerAuth("a-token"), "Bearer a-token"),
+    ],
+)
+def test_credentials(auth: AuthBase, header: str) -> None:
+    """An auth object of `requests` is applied, once for all requests to an endpoint."""
+    prepared = prepare(replace(ENDPOINT, auth=auth))
+    assert prepared.headers["authorization"] == header
+    request = build(prepared, ENDPOINT, EVENT, 1)
+    assert f"Authorization: {header}" in header_lines(request.headers)
+
+
+def test_credentials_come_before_a_custom_header() -> None:
+    """Where both say `Authorization`, the credentials count."""
+    endpoint = replace(ENDPOINT, auth=BearerAuth("a"), headers=(("authorization", "b"),))
+    assert request_of(endpoint).headers["authorization"] == "Bearer a"
+
+
+def test_an_endpoint_does_not_show_them() -> None:
+    """Neither in its repr."""
+    endpoint = replace(ENDPOINT, auth=BearerAuth("a-token"), headers=(("x", "a-value"),), secrets=(b"a-secret",))
+    assert "a-token" not in repr(endpoint)
+    assert "a-value" not in repr(endpoint)
+    assert "a-secret" not in repr(endpoint)
+
+
+# Batches.
+
+
+BATCHING = replace(ENDPOINT, batch=Batch(10, 1.0))
+
+
+def test_a_batch_is_one_request() -> None:
+    """An array with an id of its own, signed as any body; it carries no traceparent, for there is none for all."""
+    other = EVENT._replace(webhook_id="msg_def", body=b"[1]", traceparent=TRACEPARENT)
+    request = batch_of(BATCHING, EVENT, other)
+    body = b'[{"id": 123},[1]]'
+    webhook_id = request.headers["webhook-id"]
+    assert request.body == body
+    assert dict(request.headers) == {
+        "user-agent": f"kafka-webhooks/{__version__}",
+        "content-length": str(len(body)),
+        "content-type": "application/json",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": "1700000000",
+        "webhook-signature": standard_signature((b"new", b"old"), (), webhook_id, 1700000000, body),
+        "x-webhook-signature": hex_signature(b"new", body),
+        "x-webhook-event": "user.created",
+    }
+    assert len(webhook_id) == len("msg_") + 32
+    assert webhook_id not in {"msg_abc", "msg_def"}
+
+
+def test_a_batch_of_several_types_names_none() -> None:
+    """`x-webhook-event` is there if all events are of one type."""
+    assert "x-webhook-event" not in batch_of(BATCHING, EVENT, EVENT._replace(type="user.deleted")).headers
+
+
+@given(st.lists(st.from_regex("msg_[0-9a-f]{1,4}", fullmatch=True), min_size=1, max_size=4), st.data())
+def test_the_id_of_a_batch(ids: list[str], data: st.DataObject) -> None:
+    """The same for the same events in the same order, at each attempt; another for any others."""
+
+    def of(members: list[str], timestamp: int = 1) -> str:
+        events = [EVENT._replace(webhook_id=each) for each in members]
+        return str(batch_of(BATCHING, *events, timestamp=timestamp).headers["webhook-id"])
+
+    others = data.draw(st.permutations(ids) | st.just([*ids, "msg_0"]) | st.just(["".join(ids)]))
+    assert of(ids, 5) == of(ids)
+    assert (of(others) == of(ids)) == (others == ids)
+
+
+def test_cloud_events_in_a_batch() -> None:
+    """They have a content type of their own."""
+    request = batch_of(replace(BATCHING, payload_format="cloudevents"), EVENT, EVENT)
+    assert request.headers["content-type"] == "application/cloudevents-batch+json"
+    assert isinstance(request.body, bytes)
+    assert [each["specversion"] for each in json.loads(request.body)] == ["1.0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        EVENT._replace(webhook_id="msg_é"),
+        EVENT._replace(webhook_id="a\x00"),
+        EVENT._replace(type="a\r\nb"),
+        EVENT._replace(type="é"),
+    ],
+)
+def test_a_member_that_would_spoil_its_batch(event: Event) -> None:
+    """An id or a type that no header can hold is refused alone, before there is a batch."""
+    with pytest.raises(Unrenderable, match="visible ASCII"):
+        render(BATCHING, event)
+
+
+# Urls.
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "https://exa mple.com:port"])
@@ -45,6 +250,12 @@ def test_nonsense_urls_are_refused_when_prepared(url: str) -> None:
     """A url that is none is an error of requests, once, before anything is sent."""
     with pytest.raises(InvalidURL):
         prepare(Endpoint(1, url, (b"k",)))
+
+
+def test_a_url_with_a_password_is_refused_when_prepared() -> None:
+    """`requests` would make an authorization header of it; credentials belong in webhook_secrets."""
+    with pytest.raises(InvalidURL, match="user name"):
+        prepare(Endpoint(1, "https://bob:word@example.com/hook", (b"k",)))
 
 
 def test_a_url_without_a_scheme() -> None:

@@ -1,0 +1,97 @@
+"""`kafka-webhooks subscriptions ping`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumer.cli.console import row_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def ping(
+    subscription_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
+    *,
+    event_type: Annotated[
+        str, typer.Option(metavar="TYPE", help="The test event's type, which x-webhook-event says.")
+    ] = "webhooks.ping",
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="The test event's body.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Send a subscription a test event, show the exchange.
+
+    One signed request, from here and not from a worker: to its url, in its format, with its headers and credentials,
+    by the egress rule of the settings here. Nothing is stored and Kafka is not asked; its filter and its topics are
+    not, either. The exit status is 0 if the receiver takes it with a 2xx, else 1.
+
+    \b
+    Examples:
+      kafka-webhooks subscriptions ping 7
+      kafka-webhooks subscriptions ping 7 --event-type order.paid --data '{"amount": 5}' --json
+    """
+    import time
+    from functools import partial
+
+    from consumer import pinging
+    from consumer.cli.console import open_database, print_json, print_lines
+    from consumer.environment import load
+    from consumer.errors import WebhooksError
+    from consumer.matching import subscriptions as store
+    from consumer.secret import parse_signing_key
+    from consumer.sending.egress import EgressPolicy
+    from consumer.settings import DatabaseSettings, DeliverySettings
+    from consumer.vault import Vault
+
+    try:
+        event = pinging.ping_event(subscription_id, time.time(), event_type, data)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    delivery, database = load(DeliverySettings), load(DatabaseSettings)
+    default = tuple(map(parse_signing_key, delivery.secrets))
+    found = store.get_endpoint(open_database(), subscription_id, default, Vault(database.encryption_keys))
+    if found is None:
+        raise WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
+    item, endpoint = found
+    send = partial(
+        pinging.send,
+        egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
+        default_timeout=delivery.timeout,
+        connect_timeout=delivery.connect_timeout,
+        proxy=delivery.proxy,
+    )
+    done = pinging.ping(endpoint, event, send)
+    told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.told(endpoint, done)
+    if as_json:
+        print_json(told)
+    else:
+        for number, fields in enumerate(_blocks(told)):
+            if number:
+                typer.echo()
+            print_lines(fields)
+    if not done.verdict.ok:
+        raise typer.Exit(1)
+
+
+def _blocks(told: "Mapping[str, Any]") -> "Iterator[dict[str, object]]":
+    """Where it went; what was sent; what came of it."""
+    certificate = told["certificate"] or {}
+    steps = ", ".join(f"{step.replace('_', ' ')} {1000 * took:.1f} ms" for step, took in told["seconds"].items())
+    yield {
+        "state": told["state"],
+        "url": told["url"],
+        "address": told["connected"] or ", ".join(told["addresses"]) or None,
+        "tls": told["tls"],
+        "certificate": certificate.get("subject"),
+        "issuer": certificate.get("issuer"),
+        "expires": certificate.get("expires"),
+    }
+    if told["headers"]:
+        yield {**told["headers"], "": told["body"]}
+    yield {
+        "status": told["status"],
+        "time": steps or None,
+        "answer": told["answer"],
+        "verdict": told["verdict"],
+        "look at": told["advice"],
+    }

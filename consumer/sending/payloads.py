@@ -1,0 +1,238 @@
+"""What stands in a request's body: the record as it came, a Standard Webhooks envelope, a CloudEvent, or a projection.
+
+Pure, and the same bytes for the same event each time: a signature and a receiver's log of bodies can be compared over
+attempts, processes and a stay in the database.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from math import isfinite
+from typing import Any, NamedTuple
+
+import orjson
+
+from consumer.cloud_event import CloudEvent, bound_of, cloud_event_of
+from consumer.endpoint import Endpoint, PayloadFormat
+from consumer.event import Event
+from consumer.expressions import Bound, Expression, ExpressionFailed
+from consumer.header_rules import is_value
+
+JSON = "application/json"
+CLOUD_EVENT = "application/cloudevents+json"  # CloudEvents 1.0, HTTP protocol binding, section 3.2
+CLOUD_EVENTS = "application/cloudevents-batch+json"  # the same, section 3.3
+MOST_BYTES = 2 * 2**20  # of a projection's JSON; the largest record that is an event has half of it
+MOST_FORMS = 8  # of one event that are kept: subscriptions with projections of their own share none
+_TEXT, _OCTETS = "text/plain; charset=utf-8", "application/octet-stream"
+
+
+class Unrenderable(ValueError):
+    """The event has no form such as the subscription asks for; the text says why and holds nothing of the event."""
+
+
+class Payload(NamedTuple):
+    """An event in the form that a subscription asks for."""
+
+    event: Event
+    body: bytes
+    content_type: str
+
+
+class _Asked(NamedTuple):
+    """What of an endpoint decides on the form. `in_array`: it becomes a member of a batch."""
+
+    kind: PayloadFormat
+    projection: Expression | None
+    in_array: bool
+
+
+class _Parsed:
+    """An event, and what has been made of it so far, for all subscriptions that it goes to."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._forms: dict[_Asked, tuple[bytes, str]] = {}
+
+    @cached_property
+    def cloud(self) -> CloudEvent:
+        return cloud_event_of(self.event)
+
+    @cached_property
+    def bound(self) -> Bound:
+        return bound_of(self.event, self.cloud)
+
+    def form(self, asked: _Asked) -> tuple[bytes, str]:
+        form = self._forms.get(asked)
+        if form is None:
+            if len(self._forms) >= MOST_FORMS:
+                del self._forms[next(iter(self._forms))]
+            form = self._forms[asked] = _FORMS[asked.kind](self, asked)
+        return form
+
+
+_last: _Parsed | None = None  # of a fan-out, which hands over one event again and again
+
+
+def render(endpoint: Endpoint, event: Event) -> Payload:
+    """The event as the subscription asks for it; for a batch, as a member of it. Unrenderable where it cannot be.
+
+    A member whose id or type no header can hold (a stored row that somebody has edited) would spoil its batch.
+    """
+    if not (is_value(event.webhook_id) and is_value(event.type)):
+        raise Unrenderable("its webhook-id and its type must be visible ASCII")
+    return Payload(event, *body_of(endpoint, event))
+
+
+def body_of(endpoint: Endpoint, event: Event) -> tuple[bytes, str]:
+    """The body and content type of `render`."""
+    global _last  # noqa: PLW0603 (a memo of one, replaced whole)
+    if endpoint.payload_format == "record" and endpoint.projection is None and endpoint.batch is None:
+        return event.body, event.content_type
+    parsed = _last
+    if parsed is None or parsed.event is not event:
+        parsed = _last = _Parsed(event)
+    try:
+        return parsed.form(_Asked(endpoint.payload_format, endpoint.projection, endpoint.batch is not None))
+    except ExpressionFailed as error:
+        raise Unrenderable(f"projection: {error}") from None
+    except RecursionError:
+        raise Unrenderable("its JSON is nested too deeply") from None
+
+
+def render_batch(endpoint: Endpoint, payloads: Sequence[Payload]) -> tuple[bytes, str]:
+    """The body and content type of a batch of what `render` gave for this endpoint: a JSON array, in this order."""
+    body = b"[" + b",".join([payload.body for payload in payloads]) + b"]"
+    return body, CLOUD_EVENTS if endpoint.payload_format == "cloudevents" else JSON
+
+
+def _record(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
+    event = parsed.event
+    if asked.projection is not None:
+        return _projected(parsed, asked.projection), JSON
+    if asked.in_array and not _is_json(event.body):
+        raise Unrenderable("it is no JSON, and has no place in an array")
+    return event.body, event.content_type
+
+
+def _standard(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
+    """The envelope of Standard Webhooks, "Payload structure": `type`, `timestamp` in ISO 8601, `data`."""
+    data = _data(parsed)[0] if asked.projection is None else _projected(parsed, asked.projection)
+    if data is None:
+        raise Unrenderable("its data is bytes, which the standard format has no form for")
+    cloud = parsed.cloud
+    return _dumps({"type": cloud.type, "timestamp": cloud.time, "data": orjson.Fragment(data)}), JSON
+
+
+def _cloud_event(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
+    """CloudEvents 1.0 in the JSON format; what is one already goes as it came."""
+    cloud = parsed.cloud
+    if asked.projection is None and _is_cloud_event(cloud):
+        return parsed.event.body, CLOUD_EVENT
+    data, kind = _data(parsed) if asked.projection is None else (_projected(parsed, asked.projection), JSON)
+    members: dict[str, Any] = {"specversion": "1.0", "id": cloud.id, "source": cloud.source, "type": cloud.type}
+    optional = {"subject": cloud.subject, "datacontenttype": kind, "dataschema": cloud.dataschema}
+    members |= {"time": cloud.time} | {name: value for name, value in optional.items() if value is not None}
+    members |= cloud.extensions
+    if data is None:
+        return _dumps(members | {"data_base64": b64encode(cloud.data).decode()}), CLOUD_EVENT
+    return _dumps(members | {"data": orjson.Fragment(data)}), CLOUD_EVENT
+
+
+_FORMS: Mapping[PayloadFormat, Callable[[_Parsed, _Asked], tuple[bytes, str]]] = {
+    "record": _record,
+    "standard": _standard,
+    "cloudevents": _cloud_event,
+}
+
+
+def _is_cloud_event(cloud: CloudEvent) -> bool:
+    """It needs nothing added. Its numbers and the order of its members stay as they are then."""
+    given = cloud.structured
+    if given is None or given.get("specversion") != "1.0":
+        return False
+    return (given.get("id"), given.get("source"), given.get("type")) == (cloud.id, cloud.source, cloud.type)
+
+
+def _data(parsed: _Parsed) -> tuple[bytes | None, str | None]:
+    """The event's data as JSON, None where it is bytes; and its media type.
+
+    What is declared as something else than JSON is text, as CloudEvents has it (JSON format, section 3.1). What is
+    declared as JSON, or not at all, and is none is text or bytes, and is called that.
+    """
+    cloud, body = parsed.cloud, parsed.event.body
+    kind = cloud.datacontenttype
+    if cloud.structured is not None:
+        return None if isinstance(cloud.data, bytes) else _dumps(cloud.data), kind
+    if isinstance(cloud.data, bytes):
+        return None, _OCTETS if _says_json(kind) else kind
+    if not _says_json(kind):
+        return _dumps(body.decode()), kind
+    if isinstance(cloud.data, str) and not _is_json(body):
+        return _dumps(cloud.data), _TEXT
+    return body, kind
+
+
+def _says_json(media_type: str | None) -> bool:
+    name = (media_type or JSON).partition(";")[0].strip().lower()
+    return name.endswith(("/json", "+json"))
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _projected(parsed: _Parsed, projection: Expression) -> bytes:
+    """The value of a projection as JSON. CEL's maps have no order, so the keys are sorted."""
+    body = _dumps(_plain(projection.value(parsed.bound)), orjson.OPT_SORT_KEYS)
+    if len(body) > MOST_BYTES:
+        raise Unrenderable(f"projection: its value has {len(body)} bytes of JSON; at most {MOST_BYTES} are sent")
+    return body
+
+
+def _plain(value: object) -> Any:
+    """A value of CEL as JSON has it, by the rules of Protocol Buffers: bytes in base64, times and durations as text.
+
+    Whole numbers stay numbers. Unrenderable for what JSON has no form for.
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise Unrenderable(f"projection: JSON has no number {value}")
+        return value
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise Unrenderable("projection: the keys of a JSON object are texts; string(...) makes them so")
+        return {key: _plain(each) for key, each in value.items()}
+    if (as_text := _TEXTS.get(type(value))) is not None:
+        return as_text(value)
+    raise Unrenderable(f"projection: JSON has no form for {type(value).__name__.lower()}")
+
+
+def _seconds(duration: timedelta) -> str:
+    """`90.5s`, as CEL writes a duration."""
+    microseconds = duration // timedelta(microseconds=1)
+    whole, fraction = divmod(abs(microseconds), 1_000_000)
+    digits = f".{fraction:06}".rstrip("0") if fraction else ""
+    return f"{'-' if microseconds < 0 else ''}{whole}{digits}s"
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    bytearray: lambda value: b64encode(value).decode(),
+    datetime: lambda value: value.isoformat().replace("+00:00", "Z"),
+    timedelta: _seconds,
+}
+
+
+def _dumps(value: object, option: int = 0) -> bytes:
+    try:
+        return orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError as error:
+        raise Unrenderable(f"it has no form in JSON: {error}") from None

@@ -1,0 +1,388 @@
+"""`subscriptions ping`, to receivers that are there and to some that are not."""
+
+import json
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+from cryptography.fernet import Fernet
+from requests import exceptions as errors
+from sqlalchemy import Engine, text
+
+from consumer.cli.app import main
+from consumer.endpoint import Endpoint
+from consumer.matching import subscriptions
+from consumer.pinging import SHOWN, verdict_on
+from consumer.receiver import verify
+from consumer.sending.recording import Seen
+from consumer.vault import Vault
+from tests.databases import url_of
+from tests.processes import Command
+from tests.sending.conftest import Behaviour, Receiver, answer
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
+KEY = b"the-default-secret"
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Ping = Callable[..., Ended]
+Receive = Callable[..., Receiver]
+
+
+@pytest.fixture
+def receive() -> Iterator[Receive]:
+    made: list[Receiver] = []
+
+    def make(behaviour: Behaviour | bytes, then: str = "keep", tls: ssl.SSLContext | None = None) -> Receiver:
+        made.append(Receiver(answer(behaviour, then) if isinstance(behaviour, bytes) else behaviour, tls))
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        receiver.close()
+
+
+@pytest.fixture
+def ping(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Ping:
+    """Runs the command in this process; keywords are settings."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(subscription_id: int, *words: str, **settings: str) -> Ended:
+        given = {"DATABASE_URL": url_of(sqlite_engine), "WEBHOOK_SECRET": KEY.decode(), "WEBHOOK_TIMEOUT": "5s"}
+        for name, value in (given | {"WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"} | settings).items():
+            monkeypatch.setenv(name, value)
+        status = main(["subscriptions", "ping", str(subscription_id), *words])
+        return Ended(status, *capsys.readouterr())
+
+    return run
+
+
+def parts_of(request: bytes) -> tuple[dict[str, str], bytes]:
+    """The headers, by lower-case name, and the body."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = (line.decode().partition(": ") for line in head.split(b"\r\n")[1:])
+    return {name.lower(): value for name, _, value in lines}, body
+
+
+def echo(connection: socket.socket, request: bytes) -> bool:
+    """Send back what came, as people's test receivers do."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(request), request))
+    return True
+
+
+def test_the_exchange_is_shown(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """Address, the headers as they were sent, status, times, the answer; a receiver finds the signature right."""
+    receiver = receive(b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\nok\x1b[31m!")
+    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a"))
+    assert (done.status, done.err) == (0, "")
+    headers, body = parts_of(receiver.requests[0])
+    assert verify(headers, body, [KEY], float(headers["webhook-timestamp"])) is None
+    assert headers["webhook-id"].startswith("msg_")
+    assert headers["x-webhook-event"] == "webhooks.ping"
+    shown = dict(line.split(maxsplit=1) for line in done.out.splitlines() if line and not line.startswith(" "))
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature", "x-webhook-signature", "x-webhook-event"):
+        assert shown[name] == headers[name]
+    assert shown["address"] == f"127.0.0.1:{receiver.port}"
+    assert shown["status"] == "201"
+    assert shown["answer"] == "ok\\x1b[31m!"
+    assert shown["verdict"] == "delivered: the receiver took it with status 201"
+    assert [step.split()[:-2] for step in shown["time"].split(", ")] == [["connect"], ["first", "byte"], ["total"]]
+    assert body.decode() in done.out
+
+
+def test_nothing_is_stored(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """A ping leaves no delivery behind, and has an id of its own, so that it is no repetition."""
+    receiver = receive(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    assert [ping(one).status, ping(one).status] == [1, 1]
+    assert len({parts_of(request)[0]["webhook-id"] for request in receiver.requests}) == 2
+    with sqlite_engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM webhook_deliveries")).scalar_one() == 0
+
+
+def test_a_process_of_its_own(sqlite_engine: Engine, command: Command, receive: Receive) -> None:
+    """As JSON, and with an event as the receiver expects it."""
+    receiver = receive(OK)
+    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    words = "--event-type", "order.paid", "--data", '{"amount": 5}', "--json"
+    settings = {"DATABASE_URL": url_of(sqlite_engine), "WEBHOOK_SECRET": "s", "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1"}
+    done = command("subscriptions", "ping", str(one), *words, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    headers, body = parts_of(receiver.requests[0])
+    assert (body, headers["x-webhook-event"]) == (b'{"amount": 5}', "order.paid")
+    assert {name: told[name] for name in ("subscription_id", "state", "url", "event_type")} == {
+        "subscription_id": one,
+        "state": "enabled",
+        "url": receiver.url,
+        "event_type": "order.paid",
+    }
+    assert told["headers"] == {name: headers[name] for name in told["headers"]}
+    assert (told["addresses"], told["connected"]) == (["127.0.0.1"], f"127.0.0.1:{receiver.port}")
+    assert (told["status"], told["answer"], told["ok"], told["advice"]) == (200, "fine", True, None)
+    assert (told["tls"], told["certificate"], told["body"]) == (None, None, body.decode())
+    assert list(told["seconds"]) == ["connect", "first_byte", "total"]
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "advice"),
+    [
+        (
+            b"302 Found\r\nLocation: https://x/",
+            "failed: status 302; a worker would try again",
+            "url should be https://x/",
+        ),
+        (b"401 X", "failed: status 401", "secret"),
+        (b"404 X", "failed: status 404", "path"),
+        (b"422 X", "refused: status 422 is final", "--data"),
+        (b"410 X", "refused: at a 410 a worker disables the subscription", "url"),
+        (b"503 X", "failed: status 503", "logs"),
+    ],
+)
+def test_other_answers(
+    sqlite_engine: Engine, ping: Ping, receive: Receive, line: bytes, verdict: str, advice: str
+) -> None:
+    """Whatever is no 2xx fails, and says what a worker would make of it and what to look at."""
+    receiver = receive(b"HTTP/1.1 " + line + b"\r\nContent-Length: 0\r\n\r\n")
+    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a", final_statuses="422"))
+    shown = dict(line.split("  ", maxsplit=1) for line in done.out.splitlines() if "  " in line)
+    assert done.status == 1
+    assert shown["verdict"].startswith(verdict)
+    assert advice in shown["look at"]
+    assert len(receiver.requests) == 1
+
+
+def test_tls_is_shown(
+    sqlite_engine: Engine, ping: Ping, receive: Receive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Version and cipher, whose certificate, by whom and until when; one that is not trusted is shown, too."""
+    authority = trustme.CA(organization_name="The authority")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", organization_name="The receiver").configure_cert(context)
+    receiver = receive(OK, tls=context)
+    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    for trusted in (True, False):
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        else:
+            monkeypatch.delenv("SSL_CERT_FILE")
+        done = ping(one, "--json")
+        told = json.loads(done.out)
+        assert told["tls"].startswith("TLSv1.3 / TLS_")
+        assert "O = The receiver" in told["certificate"]["subject"]
+        assert "O = The authority" in told["certificate"]["issuer"]
+        assert told["certificate"]["expires"] == "Jan  1 00:00:00 3000 GMT"
+        assert (done.status, told["ok"]) == ((0, True) if trusted else (1, False))
+        if trusted:
+            assert list(told["seconds"]) == ["connect", "tls", "first_byte", "total"]
+        else:
+            assert list(told["seconds"]) == ["connect", "total"]
+            assert told["verdict"].startswith("failed: TLS: ")
+            assert "SSL_CERT_FILE" in told["advice"]
+    assert len(receiver.requests) == 1
+
+
+def test_nobody_listens(sqlite_engine: Engine, ping: Ping) -> None:
+    """A connection that is refused says so."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}/"
+    done = ping(subscriptions.add(sqlite_engine, url, "a"), "--json")
+    told = json.loads(done.out)
+    assert (done.status, told["status"], told["addresses"]) == (1, None, ["127.0.0.1"])
+    assert "Could not connect" in told["verdict"]
+    assert "listen" in told["advice"]
+
+
+def test_no_answer_in_time(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """The subscription's own time limit counts; the connection was made."""
+    receiver = receive(b"", "hang")
+    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a", timeout_seconds=0.3), "--json")
+    told = json.loads(done.out)
+    assert done.status == 1
+    assert told["verdict"].startswith("failed: time-out")
+    assert "timeout_seconds" in told["advice"]
+    assert told["connected"] == f"127.0.0.1:{receiver.port}"
+    assert list(told["seconds"]) == ["connect", "total"]
+    assert 0.25 < told["seconds"]["total"] < 4
+
+
+def test_an_address_that_is_not_allowed(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """The egress rule of the settings holds, and the error names the setting; nothing is connected to."""
+    receiver = receive(OK)
+    for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost")):
+        done = ping(subscriptions.add(sqlite_engine, url, "a"), WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
+        assert done.status == 1
+        assert "not sent: " in done.out
+        assert "add its network to WEBHOOK_ALLOW_NETWORKS" in done.out
+    assert receiver.connections == 0
+
+
+def test_a_name_that_does_not_resolve(sqlite_engine: Engine, ping: Ping) -> None:
+    """A name without an address says so; there is nothing to show of a connection."""
+    done = ping(subscriptions.add(sqlite_engine, "https://nowhere.invalid/", "a"), "--json")
+    told = json.loads(done.out)
+    assert (done.status, told["addresses"], told["connected"]) == (1, [], None)
+    assert "'nowhere.invalid' does not resolve" in told["verdict"]
+    assert "resolve" in told["advice"]
+
+
+def test_a_name_that_resolves(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """The time that the name took is shown, and the address that it gave."""
+    receiver = receive(OK)
+    url = receiver.url.replace("127.0.0.1", "localhost")
+    told = json.loads(ping(subscriptions.add(sqlite_engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
+    assert told["ok"]
+    assert "127.0.0.1" in told["addresses"]
+    assert list(told["seconds"]) == ["name", "connect", "first_byte", "total"]
+    assert sum(list(told["seconds"].values())[:-1]) <= told["seconds"]["total"]
+
+
+def test_a_broken_subscription_says_so(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """What workers would store and not send is not sent here either, and the reason is the one that they have."""
+    receiver = receive(OK)
+    vault = Vault(Fernet.generate_key().decode())
+    one = subscriptions.add(sqlite_engine, receiver.url, "a", "own secret", vault=vault)
+    done = ping(one)
+    assert done.status == 1
+    assert "not sent: the subscription is broken" in done.out
+    assert "WEBHOOK_ENCRYPTION_KEY is not set" in done.out
+    assert receiver.requests == []
+
+
+def test_a_disabled_subscription_can_be_pinged(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """It is said that it is disabled; the event goes all the same."""
+    receiver = receive(OK)
+    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    subscriptions.set_enabled(sqlite_engine, one, enabled=False, reason="until Monday")
+    done = ping(one)
+    assert done.status == 0
+    assert "disabled: until Monday" in done.out
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_secrets_are_sent_and_not_shown(sqlite_engine: Engine, ping: Ping, receive: Receive, as_json: bool) -> None:  # noqa: FBT001 (a test's parameter)
+    """Nor of what a receiver sends back: credentials, values of custom headers, the signing secret."""
+    receiver = receive(echo)
+    credentials = [
+        ("signing", "own-signing-secret"),
+        ("header", "x-api-key: key-of-theirs"),
+        ("basic", "user:pass-word"),
+    ]
+    encryption = Fernet.generate_key().decode()
+    one = subscriptions.add(
+        sqlite_engine,
+        receiver.url,
+        "a",
+        secrets=credentials,
+        vault=Vault(encryption),
+        custom_headers='{"X-Team": "team-blue"}',
+    )
+    done = ping(one, *(["--json"] if as_json else []), WEBHOOK_ENCRYPTION_KEY=encryption)
+    assert done.status == 0
+    headers, _ = parts_of(receiver.requests[0])
+    basic = b64encode(b"user:pass-word").decode()
+    assert (headers["x-team"], headers["x-api-key"], headers["authorization"]) == (
+        "team-blue",
+        "key-of-theirs",
+        f"Basic {basic}",
+    )
+    assert done.out.count("(not shown)") == 6  # each as a header, and in the answer
+    for secret in ("own-signing-secret", "key-of-theirs", "pass-word", basic, "team-blue", encryption, KEY.decode()):
+        assert secret not in done.out + done.err
+
+
+def test_what_is_too_short_to_be_a_secret_is_not_looked_for(
+    sqlite_engine: Engine, ping: Ping, receive: Receive
+) -> None:
+    """A custom header of one character does not make an answer unreadable."""
+    receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nv1 is v1 now")
+    one = subscriptions.add(sqlite_engine, receiver.url, "a", custom_headers='{"X-Version": "1"}')
+    assert json.loads(ping(one, "--json").out)["answer"] == "v1 is v1 now"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"payload_format": "standard", "projection": "data.amount"}, 5),
+        ({"payload_format": "cloudevents", "batch_size": 10}, [{"amount": 5}]),
+        ({"batch_size": 10}, [{"amount": 5}]),
+        ({"projection": "[type, data.amount]"}, ["order.paid", 5]),
+    ],
+)
+def test_the_format_is_the_subscriptions(
+    sqlite_engine: Engine, ping: Ping, receive: Receive, options: dict[str, Any], expected: object
+) -> None:
+    """Format, projection and batch are as a worker would send them, and signed so."""
+    receiver = receive(OK)
+    one = subscriptions.add(sqlite_engine, receiver.url, "a", **options)
+    assert ping(one, "--event-type", "order.paid", "--data", '{"amount":5}').status == 0
+    headers, body = parts_of(receiver.requests[0])
+    assert verify(headers, body, [KEY], float(headers["webhook-timestamp"])) is None
+    value = json.loads(body)
+    if "payload_format" in options:
+        value = [each["data"] for each in value] if isinstance(value, list) else value["data"]
+    assert value == expected
+
+
+def test_an_event_that_has_no_such_form(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """A projection that fails for the test event says so, and how to send another event."""
+    receiver = receive(OK)
+    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a", projection="data.amount"))
+    assert done.status == 1
+    assert "not sent: projection: " in done.out
+    assert "--data" in done.out
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--data", "{"], ["--event-type", "a b"], ["--event-type", ""], ["--event-type", "é"]]
+)
+def test_wrong_words(ping: Ping, words: list[str]) -> None:
+    """An event that cannot be is wrong usage, before anything is asked."""
+    done = ping(7, *words)
+    assert (done.status, done.out) == (2, "")
+
+
+def test_no_such_subscription(ping: Ping) -> None:
+    """It is told how to find one."""
+    done = ping(7)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "kafka-webhooks: there is no subscription 7; `subscriptions list` shows them\n"
+
+
+def test_long_answers_are_cut(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+    """The start of an answer is enough."""
+    receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000)
+    told = json.loads(ping(subscriptions.add(sqlite_engine, receiver.url, "a"), "--json").out)
+    assert len(told["answer"]) == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errors.ConnectTimeout("x"), "WEBHOOK_CONNECT_TIMEOUT"),
+        (errors.ProxyError("x"), "WEBHOOK_PROXY"),
+        (errors.ReadTimeout("x"), "WEBHOOK_TIMEOUT"),
+        (errors.ConnectionError("x"), "listen"),
+        (errors.InvalidHeader("x"), None),
+    ],
+)
+def test_advice(error: errors.RequestException, advice: str | None) -> None:
+    """Each kind of failure has its own; where the error says all, there is none."""
+    verdict = verdict_on(Endpoint(1, "https://x", (b"k",)), error, Seen(started=True), 0.0)
+    assert not verdict.ok
+    assert (verdict.advice is None) if advice is None else (advice in (verdict.advice or ""))

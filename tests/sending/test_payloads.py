@@ -1,0 +1,462 @@
+"""What stands in a request's body."""
+
+import json
+from base64 import b64decode
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from consumer.cloud_event import CloudEvent, cloud_event_of, texts
+from consumer.endpoint import Batch, Endpoint, PayloadFormat
+from consumer.event import Event, RecordId
+from consumer.expressions import compile_projection
+from consumer.ledger import store
+from consumer.matching import subscriptions
+from consumer.sending import payloads
+from consumer.sending.payloads import (
+    CLOUD_EVENT,
+    CLOUD_EVENTS,
+    JSON,
+    MOST_BYTES,
+    MOST_FORMS,
+    Payload,
+    Unrenderable,
+    render_batch,
+)
+from consumer.sending.payloads import render as render_for
+from tests.ledger.rows_kit import GROUP, find, parked
+
+TIMESTAMP, TIME = 1793620800123, "2026-11-02T12:00:00.123Z"
+BINARY: dict[str, bytes | None] = {
+    "ce_specversion": b"1.0",
+    "ce_id": b"7",
+    "ce_source": b"/orders",
+    "ce_type": b"order.paid",
+}
+# CloudEvents 1.0, "Context Attributes", and its JSON format, sections 2 and 3; extensions are named as attributes are.
+ATTRIBUTE = {"type": "string", "minLength": 1}
+SCHEMA = {
+    "type": "object",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        **dict.fromkeys(("id", "source", "type", "subject"), ATTRIBUTE),
+        "datacontenttype": {"type": "string", "pattern": "^[^/;]+/[^/;]+"},
+        "dataschema": {"type": "string", "pattern": "^[a-z]+:"},
+        "time": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"},
+        "data": True,
+        "data_base64": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"},
+    },
+    "not": {"required": ["data", "data_base64"]},
+    "patternProperties": {"^[a-z0-9]+$": {}},
+    "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
+}
+
+numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+objects = st.dictionaries(st.text(), values, min_size=2, max_size=8)
+names = st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True)
+formats: st.SearchStrategy[PayloadFormat] = st.sampled_from(("record", "standard", "cloudevents"))
+
+
+def event_of(body: bytes, content_type: str = JSON, headers: dict[str, bytes | None] | None = None) -> Event:
+    record = RecordId("orders", 2, 7, TIMESTAMP)
+    return Event(record, "order.paid", "msg_0a", body, content_type, b"k", None, headers)
+
+
+def endpoint_of(kind: PayloadFormat, projection: str | None = None, *, batch: bool = False) -> Endpoint:
+    expression = None if projection is None else compile_projection(projection)
+    return Endpoint(
+        7,
+        "https://example.com/hook",
+        (b"key",),
+        payload_format=kind,
+        projection=expression,
+        batch=Batch(10, 1.0) if batch else None,
+    )
+
+
+def render(kind: PayloadFormat, event: Event, projection: str | None = None) -> Payload:
+    """From an event that no memo knows."""
+    return render_for(endpoint_of(kind, projection), event._replace())
+
+
+def parsed(payload: Payload) -> Any:
+    """As another parser reads it: numbers of any length, and no member twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    return json.loads(payload.body, object_pairs_hook=unique)
+
+
+def cloud_event(event: Event, projection: str | None = None) -> dict[str, Any]:
+    payload = render("cloudevents", event, projection)
+    assert payload.content_type == CLOUD_EVENT
+    found: dict[str, Any] = parsed(payload)
+    jsonschema.validate(found, SCHEMA)
+    return found
+
+
+def structured(**members: Any) -> Event:
+    body = {"specversion": "1.0", "id": "7", "source": "/orders", "type": "order.paid"} | members
+    return event_of(json.dumps({name: value for name, value in body.items() if value is not ...}).encode(), CLOUD_EVENT)
+
+
+# As it came.
+
+
+@given(st.binary(min_size=1), st.sampled_from((JSON, "text/plain", "application/octet-stream")))
+def test_a_record_goes_byte_for_byte(body: bytes, content_type: str) -> None:
+    """Whatever the record's value is, it is the body, under the record's content type."""
+    event = event_of(body, content_type)
+    assert render("record", event) == (event, body, content_type)
+
+
+# Standard Webhooks.
+
+
+def test_the_envelope() -> None:
+    """`type`, `timestamp` and `data`, in this order, and nothing else."""
+    payload = render("standard", event_of(b'{"amount": 5}'))
+    assert payload.content_type == JSON
+    assert list(parsed(payload).items()) == [("type", "order.paid"), ("timestamp", TIME), ("data", {"amount": 5})]
+
+
+@given(values)
+def test_data_in_an_envelope_is_the_value(value: Any) -> None:
+    """Any JSON value parses back from the envelope."""
+    assert parsed(render("standard", event_of(json.dumps(value).encode())))["data"] == value
+
+
+def test_numbers_and_members_stay_as_they_are_written() -> None:
+    """No number is rounded on its way into an envelope or a CloudEvent, however long it is."""
+    body = b'{"amount": 12345678901234567890123.10, "n": 1E400}'.replace(b"1E400", b"1E4")
+    assert body in render("standard", event_of(body)).body
+    assert body in render("cloudevents", event_of(body)).body
+
+
+def test_the_timestamp_is_the_events() -> None:
+    """`ce_time`, and `time` of a structured CloudEvent, say when it happened; else the record's timestamp."""
+    at = "2026-01-02T03:04:05.123456789+01:00"
+    assert parsed(render("standard", event_of(b"{}", headers=BINARY | {"ce_time": at.encode()})))["timestamp"] == at
+    assert parsed(render("standard", structured(time=at, data=1)))["timestamp"] == at
+    for wrong in ("yesterday", "2026-01-02", "2026-13-02T03:04:05Z", 5, None):
+        assert parsed(render("standard", structured(time=wrong)))["timestamp"] == TIME
+
+
+def test_the_data_of_a_cloud_event_is_the_envelopes() -> None:
+    """Of a CloudEvent in either mode its data goes into the envelope, not its attributes."""
+    assert parsed(render("standard", structured(data={"a": 1})))["data"] == {"a": 1}
+    assert parsed(render("standard", event_of(b'{"a":1}', headers=BINARY)))["data"] == {"a": 1}
+
+
+def test_text_in_an_envelope() -> None:
+    """Text is a string; what is declared as text is one, though it could be read as JSON."""
+    assert parsed(render("standard", event_of("plain é".encode(), "text/plain")))["data"] == "plain é"
+    assert parsed(render("standard", event_of(b"plain")))["data"] == "plain"
+    assert parsed(render("standard", event_of(b"5", "text/csv")))["data"] == "5"
+
+
+@pytest.mark.parametrize("event", [event_of(b"\xff\xfe", "image/png"), structured(data_base64="//4=")])
+def test_bytes_have_no_form_in_an_envelope(event: Event) -> None:
+    """Bytes are refused: Standard Webhooks has no word for them."""
+    with pytest.raises(Unrenderable, match="bytes"):
+        render("standard", event)
+
+
+# CloudEvents.
+
+
+def test_a_plain_record_becomes_a_cloud_event() -> None:
+    """Its attributes come from its place in Kafka; its id is the webhook's."""
+    assert cloud_event(event_of(b'{"amount":5}')) == {
+        "specversion": "1.0",
+        "id": "msg_0a",
+        "source": "orders",
+        "type": "order.paid",
+        "time": TIME,
+        "datacontenttype": JSON,
+        "data": {"amount": 5},
+    }
+
+
+def test_a_binary_cloud_event_becomes_a_structured_one() -> None:
+    """All attributes and extensions of its headers are kept; other headers are none."""
+    given_headers = BINARY | {
+        "ce_subject": b"order/7",
+        "ce_time": b"2026-01-02T03:04:05Z",
+        "ce_dataschema": b"https://example.com/schema",
+        "ce_tenant": "é".encode(),
+        "ce_traceparent": b"00-1",
+        "event-type": b"x",
+    }
+    assert cloud_event(event_of(b"[1]", headers=given_headers)) == {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "/orders",
+        "type": "order.paid",
+        "time": "2026-01-02T03:04:05Z",
+        "subject": "order/7",
+        "dataschema": "https://example.com/schema",
+        "datacontenttype": JSON,
+        "tenant": "é",
+        "traceparent": "00-1",
+        "data": [1],
+    }
+
+
+def test_a_structured_cloud_event_goes_as_it_came() -> None:
+    """What is one already is not written anew: members, order and numbers stay."""
+    body = b'{"type":"order.paid" , "data":{"z":1,"a":1.50}, "ext":true,"specversion":"1.0","id":"7","source":"/o"}'
+    payload = render("cloudevents", event_of(body, "application/cloudevents+json; charset=utf-8"))
+    assert payload == (payload.event, body, CLOUD_EVENT)
+
+
+@given(
+    st.dictionaries(names.filter(lambda name: name != "data"), st.text() | st.booleans() | st.integers(0, 9)), values
+)
+def test_a_structured_cloud_event_that_lacks_something_gets_it(extensions: dict[str, Any], data: Any) -> None:
+    """Without an id it gets the webhook's, without a source the topic, and everything else is kept."""
+    attributes = {name: value for name, value in extensions.items() if name not in SCHEMA["properties"]}
+    found = cloud_event(structured(id=..., source=..., data=data, subject="s", **attributes))
+    assert found["id"] == "msg_0a"
+    assert found["source"] == "orders"
+    assert found["subject"] == "s"
+    assert {name: found[name] for name in attributes} == attributes
+    assert found["data"] == data
+
+
+def test_an_older_cloud_event_becomes_one_of_1_0() -> None:
+    """A structured event of another version is written anew."""
+    assert cloud_event(structured(specversion="0.3", data=1))["specversion"] == "1.0"
+
+
+@given(values, st.sampled_from((JSON, "application/vnd.x+json; charset=utf-8", "TEXT/JSON")))
+def test_data_of_a_cloud_event_is_the_value(value: Any, content_type: str) -> None:
+    """Any JSON value parses back, under the type that it was declared as."""
+    found = cloud_event(event_of(json.dumps(value).encode(), content_type))
+    assert (found["data"], found["datacontenttype"]) == (value, content_type)
+
+
+@given(st.binary(min_size=1), st.sampled_from(("text/csv", "image/png", JSON, "application/xml; charset=utf-8")))
+def test_any_bytes_can_be_had_back_from_a_cloud_event(body: bytes, content_type: str) -> None:
+    """As CloudEvents has it: JSON is a value, text a string, all else base64; the type says what it is."""
+    found = cloud_event(event_of(body, content_type))
+    if "data_base64" in found:
+        assert b64decode(found["data_base64"]) == body
+    elif found["datacontenttype"] == JSON:
+        assert found["data"] == json.loads(body)
+    else:
+        assert found["data"].encode() == body
+    assert found["datacontenttype"] in {content_type, "text/plain; charset=utf-8", "application/octet-stream"}
+    assert content_type == JSON or found["datacontenttype"] == content_type
+
+
+def test_what_is_called_json_and_is_none() -> None:
+    """It is sent as what it is, under a type that is true."""
+    found = cloud_event(event_of(b"plain"))
+    assert (found["data"], found["datacontenttype"]) == ("plain", "text/plain; charset=utf-8")
+    found = cloud_event(event_of(b"\xff"))
+    assert (found["data_base64"], found["datacontenttype"]) == ("/w==", "application/octet-stream")
+
+
+def test_bytes_of_a_structured_cloud_event_stay_bytes() -> None:
+    """`data_base64` of one that is written anew is kept."""
+    assert cloud_event(structured(id=..., data_base64="//4="))["data_base64"] == "//4="
+
+
+# Projections.
+
+
+@pytest.mark.parametrize(
+    ("projection", "value"),
+    [
+        ("data.amount", "5"),
+        ('{"b": data.amount, "a": type, "c": {"z": 1, "y": null}}', '{"a":"order.paid","b":5,"c":{"y":null,"z":1}}'),
+        ("null", "null"),
+        ("data", '{"amount":5,"list":[1,2]}'),
+        ("data.list.map(each, each * 2)", "[2,4]"),
+        ("data.amount > 3", "true"),
+        ("1.5", "1.5"),
+        ("18446744073709551615u", "18446744073709551615"),
+        ("time", f'"{TIME.replace("123", "123000")}"'),
+        ('timestamp("2026-01-02T03:04:05Z")', '"2026-01-02T03:04:05Z"'),
+        ('duration("90.5s")', '"90.5s"'),
+        ('duration("-90.000001s")', '"-90.000001s"'),
+        ('duration("1h")', '"3600s"'),
+        ('b"\\xff\\xfe"', '"//4="'),
+        ('[b"a", {"t": duration("0s")}]', '["YQ==",{"t":"0s"}]'),
+        ('topic + "/" + string(offset)', '"orders/7"'),
+        ("tenant", '""'),
+    ],
+)
+def test_the_value_of_a_projection_as_json(projection: str, value: str) -> None:
+    """Of a record it is the whole body; times, durations and bytes are text; keys are sorted, for CEL has no order."""
+    event = event_of(b'{"list":[1,2],"amount":5}', "text/plain")
+    assert render("record", event, projection)[1:] == (value.encode(), JSON)
+
+
+def test_a_projection_replaces_the_data() -> None:
+    """In an envelope and in a CloudEvent, which then has JSON; the attributes stay."""
+    event = structured(data={"a": {"b": 1}}, subject="s", ext=True, datacontenttype="text/plain")
+    assert parsed(render("standard", event, "data.a")) == {"type": "order.paid", "timestamp": TIME, "data": {"b": 1}}
+    found = cloud_event(event, "data.a")
+    assert (found["data"], found["datacontenttype"], found["subject"], found["ext"]) == ({"b": 1}, JSON, "s", True)
+
+
+def test_a_projection_finds_bytes_a_form() -> None:
+    """An event whose data is bytes has a form where the projection gives one."""
+    assert parsed(render("standard", event_of(b"\xff\xfe", "image/png"), "size(data)"))["data"] == 2
+
+
+@pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
+@pytest.mark.parametrize(
+    ("projection", "why"),
+    [
+        ("data.nothing", "nothing"),
+        ("0.0 / 0.0", "nan"),
+        ('{"a": [1.0 / 0.0]}', "inf"),
+        ('{1: "a"}', "keys"),
+        ('{"a": {true: 1}}', "keys"),
+        ("type(1)", "no form"),
+        ("1 / (data.amount - 5)", "zero"),
+        ("[data.text, data.text, data.text]", f"at most {MOST_BYTES}"),
+    ],
+)
+def test_what_has_no_json_is_refused(kind: PayloadFormat, projection: str, why: str) -> None:
+    """A projection that fails, or whose value JSON cannot say, is an error that names the projection."""
+    event = event_of(b'{"amount":5,"text":"' + b"x" * 1_000_000 + b'"}')
+    with pytest.raises(Unrenderable, match=rf"^projection: .*{why}"):
+        render(kind, event, projection)
+
+
+@pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
+def test_json_that_is_nested_too_deeply(kind: PayloadFormat) -> None:
+    """Depth beyond what can be written is refused as any other event, and harms nothing."""
+    deep = b'{"id":"1","specversion":"0.3","data":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    with pytest.raises(Unrenderable, match=r"deeply|JSON"):
+        render(kind, event_of(deep), "data" if kind == "record" else None)
+
+
+@given(objects, formats)
+def test_a_projection_renders_alike_each_time(value: dict[str, Any], kind: PayloadFormat) -> None:
+    """The same bytes each time, though CEL hands its maps over in another order each time."""
+    event = event_of(json.dumps({"a": value}).encode())
+    assert len({render(kind, event, '{"a": data.a, "b": data.a, "c": 1}').body for _ in range(5)}) == 1
+
+
+def without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [without_nul(each) for each in value]
+    return {without_nul(key): without_nul(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+@given(values)
+def test_a_projection_sends_the_data_whole(value: Any) -> None:
+    """What CEL is handed comes back as it was; U+0000, at which its runtime would cut a text, as U+FFFD."""
+    event = event_of(json.dumps({"a": value}).encode())
+    assert parsed(render("record", event, "data.a")) == without_nul(value)
+
+
+# All of them.
+
+
+@given(st.binary(min_size=1) | values.map(lambda value: json.dumps(value).encode()), formats, st.booleans())
+def test_rendering_is_a_function_of_the_event(body: bytes, kind: PayloadFormat, projected: bool) -> None:  # noqa: FBT001 (a test's parameter)
+    """The memo of the last event changes nothing, nor do headers that the database cannot keep."""
+    headers = BINARY | {"ce_ext": b"1", "ce_odd": b"\xff", "odd": None}
+    event = event_of(body, "text/plain" if projected else JSON, headers)
+    endpoint = endpoint_of(kind, "[type, source]" if projected else None)
+    stored = event._replace(headers={name: text.encode() for name, text in texts(headers).items()})
+
+    def outcome(of: Event) -> tuple[bytes, str] | str:
+        try:
+            return render_for(endpoint, of)[1:]
+        except Unrenderable as error:
+            return str(error)
+
+    first = outcome(event)
+    render_for(endpoint_of("cloudevents"), event)
+    assert [outcome(event), outcome(stored), outcome(event)] == [first] * 3
+
+
+def test_what_was_stored_renders_as_before(engine: Engine) -> None:
+    """After a stay in the database each form of an event is byte for byte what it was at the first attempt."""
+    extras: dict[str, bytes | None] = {"ce_time": b"2026-01-02T03:04:05Z", "ce_ext": "é".encode(), "ce_odd": b"\xff"}
+    events = [
+        event_of(b'{"amount":5}'),
+        event_of(b'{"amount":5}', "", BINARY | extras | {"nothing": None}),
+        event_of(b"\xff\x00", "image/png", BINARY | extras),
+        event_of("é".encode(), "text/plain", {"event-type": b"order.paid"}),
+        structured(data={"b": 1.50, "a": 2}),
+        structured(id=..., data=1, tenant="t")._replace(tenant="t"),
+    ]
+    events = [event._replace(record=event.record._replace(offset=offset)) for offset, event in enumerate(events)]
+    sub = subscriptions.add(engine, "https://example.com/hook", "order.paid")
+    store.park(engine, GROUP, [parked(event, sub) for event in events], 96.0)
+    stored = [row.event for row in find(engine, places=[("orders", 2)])]
+    assert [event.record for event in stored] == [event.record for event in events]
+    for before, after in zip(events, stored, strict=True):
+        forms: list[tuple[PayloadFormat, str | None]] = [
+            ("cloudevents", None),
+            ("record", "[headers, extensions, time, tenant, source, id]"),
+        ]
+        for kind, projection in forms:
+            assert render(kind, after, projection)[1:] == render(kind, before, projection)[1:]
+
+
+def test_the_memo_holds_few_forms() -> None:
+    """Ten thousand subscriptions with ten thousand projections are not ten thousand bodies in memory."""
+    event = event_of(b'{"amount":5}')
+    for number in range(50):
+        render_for(endpoint_of("record", f"[data.amount, {number}]"), event)
+    assert payloads._last is not None
+    assert len(payloads._last._forms) == MOST_FORMS
+    assert render_for(endpoint_of("record", "[data.amount, 0]"), event).body == b"[5,0]"
+
+
+def test_one_event_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fan-out to many subscriptions of one form makes that form once."""
+    read: list[Event] = []
+
+    def reading(event: Event) -> CloudEvent:
+        read.append(event)
+        return cloud_event_of(event)
+
+    monkeypatch.setattr(payloads, "cloud_event_of", reading)
+    event = event_of(b'{"amount":5}')
+    bodies = [render_for(endpoint_of("standard"), event).body for _ in range(100)]
+    render_for(endpoint_of("cloudevents"), event)
+    assert len(read) == 1
+    assert bodies[0] is bodies[99]
+
+
+@given(st.lists(values, min_size=1, max_size=5), formats)
+def test_a_batch_parses_back_to_its_members(bodies: list[Any], kind: PayloadFormat) -> None:
+    """A batch is a JSON array of what each event would be alone, in order."""
+    endpoint = endpoint_of(kind, batch=True)
+    payloads = [render_for(endpoint, event_of(json.dumps(body).encode())) for body in bodies]
+    body, content_type = render_batch(endpoint, payloads)
+    assert json.loads(body) == [json.loads(payload.body) for payload in payloads]
+    assert content_type == (CLOUD_EVENTS if kind == "cloudevents" else JSON)
+    if kind == "record":
+        assert json.loads(body) == bodies
+
+
+@pytest.mark.parametrize("body", [b"plain", b"\xff", b'{"a":1} {"b":2}', b"1,2", b"NaN"])
+def test_what_is_no_json_has_no_place_in_a_batch(body: bytes) -> None:
+    """A record that would break the array is refused, alone; as text in an envelope it may have a place."""
+    with pytest.raises(Unrenderable, match="no JSON"):
+        render_for(endpoint_of("record", batch=True), event_of(body, "text/plain"))

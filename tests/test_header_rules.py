@@ -1,0 +1,103 @@
+"""Which headers may be sent: what a subscription may set, and what reaches libcurl."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from requests.exceptions import InvalidHeader
+
+from consumer import header_rules
+from consumer.endpoint import Endpoint
+from consumer.sending.header_lines import header_lines
+from consumer.sending.request import prepare
+
+# RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: what belongs to the connection or frames the message.
+FRAMING = (
+    "Host",
+    "Content-Length",
+    "Transfer-Encoding",
+    "Connection",
+    "Keep-Alive",
+    "TE",
+    "Trailer",
+    "Upgrade",
+    "Expect",
+)
+PROXIES = ("Proxy-Authorization", "Proxy-Authenticate", "Proxy-Connection")
+OURS = ("webhook-id", "webhook-timestamp", "webhook-signature", "x-webhook-event", "content-type", "traceparent")
+DECODED_BY_NOBODY = ("Accept-Encoding", "Content-Encoding")
+
+names = st.text(max_size=12) | st.from_regex(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True)
+values = st.text(max_size=12) | st.text(st.characters(min_codepoint=0, max_codepoint=0x80), max_size=12)
+
+
+def is_allowed(name: str, value: str) -> bool:
+    try:
+        header_rules.check(name, value)
+    except ValueError:
+        return False
+    return True
+
+
+def in_any_case(name: str) -> st.SearchStrategy[str]:
+    cases = [st.sampled_from((character.lower(), character.upper())) for character in name]
+    return st.tuples(*cases).map("".join)
+
+
+@given(st.sampled_from(FRAMING + PROXIES + OURS + DECODED_BY_NOBODY).flatmap(in_any_case))
+def test_names_that_are_not_a_subscriptions(name: str) -> None:
+    """What frames the message, belongs to the connection or is ours is refused, in any case; the error names it."""
+    with pytest.raises(ValueError, match=f"^{name} is not a subscription's to set$"):
+        header_rules.check(name, "x")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a:", ":path", "a\r\nb", "a\tb", "\x00", "é", "a\n", "a(b)", "a,b"])
+def test_what_is_no_name(name: str) -> None:
+    """A name is a token of RFC 9110."""
+    with pytest.raises(ValueError, match="is no header name"):
+        header_rules.check(name, "x")
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\n", "\ra", "a\x00", "a\tb", "\x7f", "é", " a", "a ", " ", "\u2028"])
+def test_what_is_no_value(value: str) -> None:
+    """Visible ASCII with spaces inside; the error does not hold the value, which may be secret."""
+    with pytest.raises(ValueError, match=r"^the value of X-A may hold visible ASCII only, and spaces inside$"):
+        header_rules.check("X-A", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("X-A", ""), ("x_a", 'a, b; c="d"'), ("User-Agent", "x/1"), ("Accept", "*/*")]
+)
+def test_what_a_subscription_may_set(name: str, value: str) -> None:
+    """Anything else, an empty value and the user agent included."""
+    header_rules.check(name, value)
+
+
+@given(names, values)
+@example("data", "x")
+@example("self", "")
+def test_what_may_be_set_is_sent(name: str, value: str) -> None:
+    """What the check lets through can be prepared, and is one line with that value: no event fails of it later."""
+    if not is_allowed(name, value):
+        return
+    lines = header_lines(prepare(Endpoint(1, "https://example.com", (b"k",), headers=((name, value),))).headers)
+    mine = [line for line in lines if line.lower().startswith((f"{name.lower()}: ", f"{name.lower()};"))]
+    assert mine == [f"{name}: {value}" if value else f"{name};"]
+
+
+@given(st.dictionaries(names, values | values.map(str.encode), max_size=3))
+def test_no_control_character_reaches_libcurl(headers: dict[str, str | bytes]) -> None:
+    """Whatever a request holds, a line is visible ASCII, and there is no more than one for each header."""
+    try:
+        lines = header_lines(headers)
+    except InvalidHeader:
+        return
+    for line in lines:
+        assert all(" " <= character <= "~" for character in line)
+    assert len(lines) <= len(headers) + len(header_lines({}))
+
+
+@given(st.sampled_from(("Host", "Transfer-Encoding", "Connection")).flatmap(in_any_case))
+def test_framing_never_reaches_libcurl(name: str) -> None:
+    """What a plug-in may add to a request is refused there, too."""
+    with pytest.raises(InvalidHeader):
+        header_lines({name: "chunked"})
