@@ -45,6 +45,7 @@ sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 
 
 bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers (needs Go); look-ups and parking on SQLite
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.in_flight
 	$(BIN)/python -m benchmarks.isolation

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event, insert
 from consumer import schema
 from consumer.database import DatabaseThread
 from consumer.event import Event, RecordId
-from consumer.matching.catalog import Answer, Catalog, find_endpoints
+from consumer.matching.catalog import Answer, Catalog, Key, Known, find_endpoints
 from consumer.matching.inbox import Inbox
 from consumer.service import COLLECT_EVERY
 from consumer.vault import Vault
@@ -37,12 +37,27 @@ RATE = 10_000  # events a second that pass the catalog: more than a worker sends
 SECONDS = 5.0
 BATCH = 500  # records of one poll, as the worker takes them
 
-Find = Callable[[tuple[str, ...]], Answer]
+Find = Callable[[tuple[Key, ...]], Answer]
 
 
 def type_of(number: int) -> str:
     """Ten types of each tenant: a tenant is the first part of the event type."""
     return f"tenant-{number // 10:04}.order.{number % 10}"
+
+
+def of_nobody(types: Iterable[str]) -> tuple[Key, ...]:
+    """Events of these types without a tenant."""
+    return tuple((each, None) for each in types)
+
+
+def extra() -> Iterator[dict[str, object]]:
+    """Patterns, and subscriptions of a tenant, beside the others: none of them is for the types above."""
+    for number in range(TENANTS):
+        host = f"https://tenant-{number:04}.example.com/hooks"
+        for event_type in ("shop.order.created", "shop.order.*", "shop.**"):
+            yield {"url": host, "event_type": event_type, "tenant": f"tenant-{number:04}"}
+    for event_type in ("audit.*", "audit.login.*", "audit.**", "audit.login.failed"):
+        yield {"url": "https://audit.example.com/hooks", "event_type": event_type, "tenant": "*"}
 
 
 def subscriptions(total: int) -> Iterator[dict[str, object]]:
@@ -54,7 +69,9 @@ def subscriptions(total: int) -> Iterator[dict[str, object]]:
         for number, share in enumerate(shares):
             if turn < share:
                 host = f"tenant-{number // 10:04}.example.com"
-                yield {"url": f"https://{host}/hooks/{turn:05}/{number % 10}", "event_type": type_of(number)}
+                url = f"https://{host}/hooks/{turn:05}/{number % 10}"
+                yield {"url": url, "event_type": type_of(number), "tenant": "*"}
+    yield from extra()
 
 
 def fill(path: Path, total: int) -> None:
@@ -75,7 +92,8 @@ def fill(path: Path, total: int) -> None:
 def finder(path: Path) -> tuple[Engine, Find]:
     """A new engine, without a connection, and the look-up on it."""
     engine = database(path)
-    return engine, lambda types: find_endpoints(engine, types, SECRETS, Vault().decrypt)
+    known = Known()
+    return engine, lambda keys: find_endpoints(engine, keys, SECRETS, Vault().decrypt, known=known)
 
 
 def evict(path: Path) -> None:
@@ -95,25 +113,26 @@ def timed(job: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def look_up(path: Path, what: str, types: tuple[str, ...], repeat: int) -> None:
+def look_up(path: Path, what: str, keys: tuple[Key, ...], repeat: int) -> None:
     """One row of the table: cold (a new connection, nothing in memory), then the best of the warm ones."""
     evict(path)
     engine, find = finder(path)
-    cold = timed(lambda: find(types))
-    matches = sum(map(len, find(types).values()))
-    warm = min(timed(lambda: find(types)) for _ in range(repeat))
+    cold = timed(lambda: find(keys))
+    kept = find(keys)  # as the cache does
+    matches = sum(map(len, kept.values()))
+    warm = min(timed(lambda: find(keys)) for _ in range(repeat))
     engine.dispose()
     print(f"  {what:<36} {matches:>7,} matches  cold {cold:>8.1f} ms  warm {warm:>8.2f} ms")
 
 
-def memory(path: Path, types: tuple[str, ...]) -> None:
+def memory(path: Path, keys: tuple[Key, ...]) -> None:
     """What an endpoint costs that is kept."""
     engine, find = finder(path)
-    find(types[:1])
+    find(keys[:1])
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    kept = find(types)
+    kept = find(keys)
     gc.collect()
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -126,8 +145,8 @@ def _settle(offset: int) -> None:
     """No offset is kept here."""
 
 
-def full_load(path: Path, what: str, types: tuple[str, ...]) -> None:
-    """Events of these types, in turn, pass the catalog and the inbox. How many statements run."""
+def full_load(path: Path, what: str, keys: tuple[Key, ...]) -> None:
+    """Events of these types and tenants, in turn, pass the catalog and the inbox. How many statements run."""
     engine, find = finder(path)
     statements = 0
 
@@ -138,16 +157,17 @@ def full_load(path: Path, what: str, types: tuple[str, ...]) -> None:
 
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     thread = DatabaseThread("lookups", posted.put)
-    catalog = Catalog(lambda types, done: thread.submit(partial(find, types), done), 1.0)
+    catalog = Catalog(lambda keys, done: thread.submit(partial(find, keys), done), 1.0)
     inbox = Inbox(catalog)
     inbox.stored(("t", 0), set())
     given = taken = 0
     start, cpu = time.monotonic(), time.process_time()
     while (now := time.monotonic()) - start < SECONDS:
         owed = min(int((now - start) * RATE) - given, BATCH, inbox.room)
-        coming = [types[number % len(types)] for number in range(given, given + owed)]
-        for event_type in coming:
-            inbox.put(Event(RecordId("t", 0, given, 1), event_type, "msg", b"{}", "", None, None), _settle, now)
+        coming = [keys[number % len(keys)] for number in range(given, given + owed)]
+        for event_type, tenant in coming:
+            record = RecordId("t", 0, given, 1)
+            inbox.put(Event(record, event_type, "msg", b"{}", "", None, None, None, tenant), _settle, now)
             given += 1
         catalog.want(set(coming))
         catalog.want(())
@@ -172,22 +192,29 @@ def main(total: int) -> None:
         path = Path(directory) / "webhooks.db"
         fill(path, total)
         print("one look-up:")
-        look_up(path, "the first of a process, for nothing", ("nothing",), 1)
-        look_up(path, "a type nobody subscribed to", ("nothing.at.all",), 200)
-        look_up(path, "a type with one subscription", (type_of(500),), 200)
-        look_up(path, "a type with a hundred", (type_of(5_000),), 100)
-        look_up(path, "a type with ten thousand", (type_of(0),), 20)
-        look_up(path, "512 types without subscriptions", tuple(f"nothing.{number}" for number in range(512)), 20)
-        look_up(path, "512 types with a hundred each", tuple(map(type_of, range(5_000, 5_512))), 5)
-        memory(path, tuple(map(type_of, range(5_000, 5_200))))
+        tenants = tuple(("shop.order.created", f"tenant-{number:04}") for number in range(512))
+        one, many = of_nobody, partial(map, type_of)
+        look_up(path, "the first of a process, for nothing", one(["nothing"]), 1)
+        look_up(path, "a type nobody subscribed to", one(["nothing.at.all"]), 200)
+        look_up(path, "a type with one subscription", one([type_of(500)]), 200)
+        look_up(path, "a type with a hundred", one([type_of(5_000)]), 100)
+        look_up(path, "a type with ten thousand", one([type_of(0)]), 20)
+        look_up(path, "a type that four patterns are for", one(["audit.login.failed"]), 200)
+        look_up(path, "a type of a tenant", tenants[:1], 200)
+        look_up(path, "512 types without subscriptions", one(f"nothing.{number}" for number in range(512)), 20)
+        look_up(path, "512 types with a hundred each", one(many(range(5_000, 5_512))), 5)
+        look_up(path, "a type of 512 tenants", tenants, 5)
+        memory(path, one(many(range(5_000, 5_200))))
         print(f"{RATE:,} events a second pass the catalog of one worker, for {SECONDS:.0f} s:")
         for number in (1, 100, 1_000, 10_000):
-            unmatched = tuple(f"nothing.{each}" for each in range(number))
+            unmatched = one(f"nothing.{each}" for each in range(number))
             full_load(path, f"of {number:,} types that nobody subscribed to", unmatched)
-        full_load(path, "of 10 types with one subscription each", tuple(map(type_of, range(10, 20))))
-        full_load(path, "of 1,000 types with one subscription each", tuple(map(type_of, range(10, 1_010))))
-        full_load(path, "of one type with ten thousand", (type_of(0),))
-        full_load(path, "of 8,990 types with a hundred each", tuple(map(type_of, range(1_010, TYPES))))
+        full_load(path, "of 10 types with one subscription each", one(many(range(10, 20))))
+        full_load(path, "of 1,000 types with one subscription each", one(many(range(10, 1_010))))
+        full_load(path, "of one type with ten thousand", one([type_of(0)]))
+        full_load(path, "of 8,990 types with a hundred each", one(many(range(1_010, TYPES))))
+        shop = tuple(("shop.order.created", f"tenant-{number:04}") for number in range(TENANTS))
+        full_load(path, "of one type of a thousand tenants", shop)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +66,10 @@ class Sink:
     def count(self) -> int:
         """Deliveries received: distinct ids, by receiver."""
         return int(self.get("/count"))
+
+    def events(self) -> int:
+        """Events received, in whatever requests."""
+        return int(self.get("/events"))
 
     def stats(self) -> dict[str, Any]:
         """Totals and latencies."""
@@ -148,20 +152,27 @@ def worker(bootstrap: str, topic: str, database_url: str, **settings: str) -> It
         )
 
 
-def measure(child: psutil.Popen, receiver: Sink, begin: int, end: int, seconds: float = 300) -> Used:
+def measure(
+    child: psutil.Popen,
+    receiver: Sink,
+    begin: int,
+    end: int,
+    seconds: float = 300,
+    count: Callable[[Sink], int] = Sink.count,
+) -> Used:
     """Watch a process from the `begin`-th distinct delivery (it is warm then) to the `end`-th."""
     limit = time.monotonic() + seconds
     memory = 0.0
 
     def wait_for(number: int) -> tuple[int, float, float]:
         nonlocal memory
-        while (count := receiver.count()) < number:
+        while (found := count(receiver)) < number:
             if time.monotonic() > limit or not child.is_running():
-                sys.exit(f"gave up at {count} of {number} deliveries")
+                sys.exit(f"gave up at {found} of {number} deliveries")
             memory = max(memory, child.memory_info().rss / 2**20)
             time.sleep(0.01)
         cpu = child.cpu_times()
-        return count, cpu.user + cpu.system, time.perf_counter()
+        return found, cpu.user + cpu.system, time.perf_counter()
 
     first, cpu_before, time_before = wait_for(begin)
     last, cpu_after, time_after = wait_for(end)

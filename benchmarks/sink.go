@@ -1,6 +1,7 @@
 // A receiver that is faster than any sender measured here.
 // usage: sink PORT [DELAY_MS [HOSTS]], on 127.0.0.1 to 127.0.0.HOSTS; GET /stats, POST /reset; every other path is a delivery and answers 204.
-// An event may carry "at":<unix ns> as its first field: the time from there to here is kept.
+// An event may carry "at":<unix ns> as its first field: the time from there to here is kept, of a batch for its first.
+// GET /events: how many of these have come, in whatever requests.
 package main
 
 import (
@@ -20,6 +21,7 @@ var (
 	mu        sync.Mutex
 	ids       = map[string]struct{}{}
 	total     int
+	events    int
 	open      int
 	mostOpen  int
 	latencies []float64
@@ -52,10 +54,16 @@ func count(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, strconv.Itoa(len(ids)))
 }
 
+func countEvents(w http.ResponseWriter, _ *http.Request) {
+	mu.Lock()
+	defer mu.Unlock()
+	_, _ = io.WriteString(w, strconv.Itoa(events))
+}
+
 func reset(http.ResponseWriter, *http.Request) {
 	mu.Lock()
 	defer mu.Unlock()
-	ids, total, mostOpen, latencies = map[string]struct{}{}, 0, 0, nil
+	ids, total, events, mostOpen, latencies = map[string]struct{}{}, 0, 0, 0, nil
 }
 
 func main() {
@@ -69,6 +77,7 @@ func main() {
 	}
 	http.HandleFunc("GET /stats", stats)
 	http.HandleFunc("GET /count", count)
+	http.HandleFunc("GET /events", countEvents)
 	http.HandleFunc("POST /reset", reset)
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		buffer := buffers.Get().(*bytes.Buffer)
@@ -76,7 +85,8 @@ func main() {
 		_, err := buffer.ReadFrom(r.Body)
 		now := time.Now()
 		latency := -1.0
-		if rest, found := bytes.CutPrefix(buffer.Bytes(), marker); found {
+		carried := bytes.Count(buffer.Bytes(), marker)
+		if rest, found := bytes.CutPrefix(bytes.TrimPrefix(buffer.Bytes(), []byte("[")), marker); found {
 			if end := bytes.IndexByte(rest, ','); end > 0 {
 				if at, err := strconv.ParseInt(string(rest[:end]), 10, 64); err == nil {
 					latency = float64(now.UnixNano()-at) / 1e6
@@ -89,6 +99,7 @@ func main() {
 		}
 		mu.Lock()
 		total++
+		events += carried
 		open++
 		mostOpen = max(mostOpen, open)
 		ids[r.Host+r.URL.Path+r.Header.Get("webhook-id")] = struct{}{}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from consumer.delivery.delivery import Delivery, StoredRow
+from consumer.delivery.delivery import Delivery
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.sender import Sender
@@ -56,10 +56,11 @@ class Handover:
         end = self._monotonic() + seconds
         while self._monotonic() < end and self._open(places):
             self._turn(0.01)
-        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
-        for delivery in self._open(places):
-            self._sender.cancel(delivery)
-            self._settling.abandoned(delivery)
+        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted. What else a batch carries
+        # has been attempted too, and goes on here.
+        for request in self._open(places):
+            took = self._monotonic() - request.started_at
+            self._settling.abandoned(self._sender.cancel(request), took)
         # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner.
         end = self._monotonic() + STORE_DRAIN
         while self._monotonic() < end and (self._parking.backlog or self._dead_letters.pending):
@@ -67,19 +68,27 @@ class Handover:
         self._parking.forget(places)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
-        """Others own these now and send them again: forget what is here, store and commit nothing."""
+        """Others own these now and send them again: forget what is here, store and commit nothing of them.
+
+        What else an open batch carries has been attempted, with unknown outcome, and goes on here.
+        """
         places = _places(partitions) | set(adopted)
         self._settling.leaving |= places
         self._dispatch.discard(places)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
-            if isinstance(delivery.origin, StoredRow):
-                self._settling.rows.pop(delivery.origin.id, None)
-        for delivery in self._open(places):
-            self._sender.cancel(delivery)
+            self._settling.forgotten(delivery)
+        for request in self._open(places):
+            took = self._monotonic() - request.started_at
+            carried = self._sender.cancel(request)
+            for delivery in carried:
+                if _place(delivery) in places:
+                    self._settling.forgotten(delivery)
+            self._settling.abandoned([each for each in carried if _place(each) not in places], took)
         self._parking.forget(places)
 
     def _open(self, places: Collection[Place]) -> list[Delivery]:
-        return [delivery for delivery in self._sender.open if _place(delivery) in places]
+        """Of each request that carries something of them the delivery that stands for it."""
+        return [each for each in self._sender.open if any(_place(carried) in places for carried in each.together())]
 
 
 def _places(partitions: Sequence[Partition]) -> set[Place]:

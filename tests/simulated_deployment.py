@@ -17,12 +17,14 @@ from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
 from consumer.ledger import deliveries
 from consumer.matching import subscriptions
-from tests.simulation import BORN, TOPIC, Place, Result, World
+from tests.simulated_transport import Result
+from tests.simulation import BORN, TOPIC, Place, World
 
 KEYED = b'{"type": "keyed"}'
 VALUES = {
     "a": b'{"type": "a"}',
     "b": b'{"type": "b"}',
+    "c": b'{"type": "c"}',
     "x": KEYED,
     "y": KEYED,
     "keyless": KEYED,
@@ -30,16 +32,21 @@ VALUES = {
     "bad": b"no JSON",
 }
 KEYS = {"a": b"x", "b": b"x", "x": b"x", "y": b"y"}  # of those subscribed to, "keyed" alone asks for order
-ORDERED = "https://two.example/keyed"
+ORDERED, ORDERED_BATCHES = "https://two.example/keyed", "https://three.example/keyed"
+BATCHES = "https://one.example/c"
+IN_ORDER = {ORDERED, ORDERED_BATCHES}
+BATCHED = {BATCHES: 3, ORDERED_BATCHES: 2}  # events of a request
+BATCH_WAIT = 200  # milliseconds: two turns
 URLS = {
     "a": ("https://one.example/", "https://two.example/"),
     "b": ("https://one.example/b",),
-    "keyed": ("https://one.example/keyed", ORDERED),
+    "c": (BATCHES,),
+    "keyed": ("https://one.example/keyed", ORDERED, ORDERED_BATCHES),
 }
 ALL_URLS = tuple(url for urls in URLS.values() for url in urls)
 SCHEDULE = (1.0, 30.0, 30.0)
 QUIET = 4  # turns, after which nothing happens without time
-STATUSES = {"taken": 200, "fails": 500, "gone": 410}
+STATUSES = {"taken": 200, "fails": 500, "disputed": 422, "gone": 410}
 AWAY, BACK = "ALTER TABLE {0} RENAME TO away", "ALTER TABLE away RENAME TO {0}"
 REFUSE = "CREATE TRIGGER refusal BEFORE {0} ON webhook_deliveries {1} BEGIN SELECT RAISE(ABORT, 'refused'); END"
 ACCEPT = "DROP TRIGGER refusal"
@@ -99,11 +106,18 @@ class Deployment:
     def __init__(self, engine: Engine, urls: Collection[str] = ALL_URLS, **delivery: Any) -> None:
         self.engine = engine
         self.subscriptions = {
-            subscriptions.add(engine, url, event_type, ordering="key" if url == ORDERED else "none"): url
+            subscriptions.add(engine, url, event_type, ordering="key" if url in IN_ORDER else "none"): url
             for event_type, its in URLS.items()
             for url in its
             if url in urls
         }
+        batched = "payload_format = 'cloudevents', batch_size = :size, batch_wait_ms = :wait WHERE url = :url"
+        with engine.begin() as connection:
+            for url, size in BATCHED.items():
+                connection.execute(
+                    text(f"UPDATE webhook_subscriptions SET {batched}"),  # noqa: S608 (a constant)
+                    {"size": size, "wait": BATCH_WAIT, "url": url},
+                )
         self.world = World(engine, retry_schedule=SCHEDULE, **delivery)
         self.records: dict[Offset, str] = {}
         self.offsets: dict[str, Offset] = {}  # by webhook id

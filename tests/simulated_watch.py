@@ -10,8 +10,8 @@ from sqlalchemy import text
 from consumer.database import reading
 from consumer.intake.record import Partition
 from tests.simulated_deployment import (
+    IN_ORDER,
     KEYS,
-    ORDERED,
     SCHEDULE,
     VALUES,
     Deployment,
@@ -62,7 +62,7 @@ class Watch:
         self._read = 0  # of the journal
         self._haunted: set[Sent] = set()  # changed by a process that was taken for dead
         self._begun: dict[Sent, tuple[Partition, int]] = {}  # in which assignment, and how often it was taken before
-        self._last: dict[tuple[Partition, str], int] = {}  # the offset last sent of a key in an assignment
+        self._last: dict[tuple[Partition, str, str], int] = {}  # the offset last sent of a key and url in an assignment
         with deployment.engine.begin() as connection:
             for statement in _JOURNAL:
                 connection.execute(text(statement))
@@ -136,7 +136,7 @@ class Watch:
             self._begun[delivery] = partition, taken
         elif delivery not in self._haunted and delivery not in self._redelivered:
             self.demand(taken == self._begun[delivery][1], f"{delivery} is sent again, and has been taken: {row}")
-        if url == ORDERED and self._deployment.records[place, offset] in KEYS:
+        if url in IN_ORDER and self._deployment.records[place, offset] in KEYS:
             self._check_order(partition, offset, delivery, rows)
 
     def _check_order(self, partition: Partition, offset: int, delivery: Sent, rows: dict[Sent, Row]) -> None:
@@ -144,14 +144,14 @@ class Watch:
 
         It is taken or given up; or it was never owed, and then it does not come later.
         """
-        place = partition.topic, partition.number
+        place, url = (partition.topic, partition.number), delivery[1]
         kind = self._deployment.records[place, offset]
         busy, taken = self._world.transport.under_way, set(self._world.taken)
         first = delivery not in self._redelivered and delivery not in taken
         for number in range(len(self._world.log[place])):
             if self._deployment.records[place, number] != kind:
                 continue
-            other = webhook_id(place, number, VALUES[kind]), ORDERED
+            other = webhook_id(place, number, VALUES[kind]), url
             self.demand(other not in busy, f"{place} {offset} is sent while {number} is open")
             if number < offset and first:
                 row = rows.get(other)
@@ -160,9 +160,9 @@ class Watch:
                 over = other in taken or given_up or never_owed
                 self.demand(over, f"{place} {offset} is sent before {number}, which is {row}")
         if first and delivery not in self._haunted:
-            last = self._last.get((partition, kind), -1)
+            last = self._last.get((partition, kind, url), -1)
             self.demand(offset >= last, f"{place} {offset} is sent after {last}")
-            self._last[partition, kind] = offset
+            self._last[partition, kind, url] = offset
 
     def check_rows(self) -> list[Change]:
         """The rules of what is stored; the changes since the last time.
@@ -173,10 +173,10 @@ class Watch:
         changes = list(self._changes())
         for change in changes:
             self.demand(change.was not in ENDED, f"it had ended: {change}")
-        open_rows = defaultdict[tuple[Place, str], list[str]](list)
-        for row in self._deployment.rows().values():
+        open_rows = defaultdict[tuple[str, Place, str], list[str]](list)
+        for (_, url), row in self._deployment.rows().items():
             if row.key is not None and row.status not in ENDED:
-                open_rows[row.place, row.key].append(row.status)
+                open_rows[url, row.place, row.key].append(row.status)
         for pair, (first, *others) in open_rows.items():
             self.demand(first != "blocked" and "parked" not in others, f"{pair}: {first}, {others}")
         return changes

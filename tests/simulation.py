@@ -9,12 +9,10 @@ its work a process is killed, `World.dies_after` says.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from requests import PreparedRequest, RequestException, Response
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
@@ -26,12 +24,12 @@ from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.telemetry import Metrics
 from consumer.worker import Worker
 from tests.simulated_database import SimulatedDatabase
+from tests.simulated_transport import Transport
 
 TOPIC = "t"
 THREADS = ("lookups", "ledger")
 BORN = 1_700_000_000.0
 Place = tuple[str, int]
-Result = Response | RequestException
 
 
 class Crash(BaseException):
@@ -48,7 +46,7 @@ class World:
 
     worker: Worker
     source: "_Source"
-    transport: "_Transport"
+    transport: Transport
     dead_letters: "_DeadLetters"
     announcer: "_Announcer"
 
@@ -59,8 +57,8 @@ class World:
         self.now = 0.0
         self.log: dict[Place, list[tuple[bytes | None, bytes]]] = {(TOPIC, number): [] for number in range(partitions)}
         self.committed: dict[Place, tuple[int, str]] = {}
-        self.taken: list[tuple[str, str]] = []  # webhook id and url of each request answered with a 2xx
-        self.sent: list[tuple[str, str]] = []  # of each request
+        self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
+        self.sent: list[tuple[str, str]] = []  # of each that was requested
         self.buried: set[tuple[Place, int]] = set()
         self.announced: list[Operation] = []  # the operational events that are on their topic
         self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
@@ -83,7 +81,7 @@ class World:
             patch.setattr("consumer.worker.create_engine", lambda _: self.engine)
             patch.setattr("consumer.worker.Poller", partial(_Poller, self))
             patch.setattr("consumer.worker.DatabaseThread", partial(_SteppedThread, self))
-            patch.setattr("consumer.worker.CurlAdapter", partial(_Transport, self))
+            patch.setattr("consumer.worker.CurlAdapter", partial(Transport, self))
             patch.setattr("consumer.worker.DeadLetters", partial(_DeadLetters, self))
             patch.setattr("consumer.worker.Announcer", partial(_Announcer, self))
             patch.setattr("consumer.worker.TopicWatch", partial(_TopicWatch, self))
@@ -173,58 +171,6 @@ class _SteppedThread(DatabaseThread):
 
     def close(self, _timeout: float | None = None) -> bool:
         return True
-
-
-class _Transfer:
-    def __init__(self, request: PreparedRequest, callback: Callable[[Result], None]) -> None:
-        self.request = request
-        self.callback = callback
-        self.connected = False
-
-
-class _Transport:
-    """Requests stay open until `World.transport.answer`."""
-
-    connections_opened = 0
-
-    def __init__(self, world: World, _poller: object, **_: object) -> None:
-        self._world = world
-        self.open: list[_Transfer] = []
-        self._ending: list[_Transfer] = []
-        world.transport = self
-
-    @property
-    def under_way(self) -> list[tuple[str, str]]:
-        """Webhook id and url of each request whose end the worker does not know."""
-        return [who(transfer.request) for transfer in (*self.open, *self._ending)]
-
-    def submit(self, request: PreparedRequest, callback: Callable[[Result], None]) -> _Transfer:
-        self._world.on_send(*who(request))
-        self.open.append(_Transfer(request, callback))
-        self._world.sent.append(who(request))
-        self._world.step()
-        return self.open[-1]
-
-    def cancel(self, transfer: _Transfer) -> None:
-        (self.open if transfer in self.open else self._ending).remove(transfer)
-
-    def answer(self, number: int, result: Result) -> None:
-        """The request ends; the receiver has taken it from now on, the worker knows in its next turn."""
-        transfer = self.open.pop(number % len(self.open))
-        self._ending.append(transfer)
-        if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
-            self._world.taken.append(who(transfer.request))
-
-        def done() -> None:
-            if transfer in self._ending:
-                self._ending.remove(transfer)
-                transfer.callback(result)
-
-        self._world.posted.append(done)
-
-    def close(self) -> None:
-        self.open.clear()
-        self._ending.clear()
 
 
 class _DeadLetters:
@@ -398,8 +344,3 @@ class _Source:
         for partition in list(self.partitions.values()):
             self._leave(partition)
         return True
-
-
-def who(request: PreparedRequest) -> tuple[str, str]:
-    """Which event it carries, and where to."""
-    return str(request.headers["webhook-id"]), str(request.url)

@@ -14,9 +14,10 @@ from sqlalchemy import Engine, text, update
 from standardwebhooks import Webhook
 
 from consumer import worker as worker_module
+from consumer.environment import load
 from consumer.intake.record import Partition, Record
 from consumer.matching import subscriptions
-from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings, load
+from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.telemetry import Metrics
 from consumer.worker import Worker
 from models import ParkedDelivery

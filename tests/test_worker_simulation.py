@@ -14,7 +14,7 @@ from tests.simulation import TOPIC, Crash
 
 @pytest.fixture
 def deployment(sqlite_engine: Engine) -> Deployment:
-    """Two partitions and five subscriptions, and a worker that owns both partitions."""
+    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
     result = Deployment(sqlite_engine)
     result.world.start(0, 1)
     return result
@@ -242,6 +242,130 @@ def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deploy
         world.late.popleft()()
     ((_, after),) = deployment.rows().items()
     assert (after.status, after.attempt) == (before.status, before.attempt) == ("parked", 3)
+
+
+def open_batch(deployment: Deployment) -> None:
+    """Two events of partition 0 and one of partition 1 are in one request, which is open."""
+    world = deployment.world
+    for number in (0, 1, 0):
+        deployment.write(number, "c")
+    world.settle_down()
+    assert len(world.transport.open) == 1
+    assert len(world.sent) == 3
+
+
+@pytest.mark.parametrize(("leaving", "staying"), [(0, 1), (1, 0)])
+def test_a_batch_of_which_some_leaves_is_cut_off_and_goes_on_where_it_is(
+    deployment: Deployment, leaving: int, staying: int
+) -> None:
+    """What leaves is stored as attempted, and comes from there; what stays is tried again here, a second later."""
+    world = deployment.world
+    open_batch(deployment)
+    number = {0: 2, 1: 1}  # of events, by partition
+    world.on_wait = world.run_jobs
+    world.source.revoke(leaving)
+    assert world.transport.open == []
+    rows = deployment.rows().values()
+    assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
+    assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
+    world.settle_down(20)
+    assert len(world.sent) == 3 + number[staying]
+    world.transport.answer(0, result("taken"))
+    world.settle_down(5)
+    assert world.committed[TOPIC, staying] == (number[staying], "")
+    world.source.assign([leaving])
+    world.settle_down(20)
+    assert len(world.sent) == 6
+    world.transport.answer(0, result("taken"))
+    world.settle_down(5)
+    assert set(deployment.statuses()) == {"delivered"}
+    assert deployment.duplicates() == []
+
+
+def test_of_a_lost_partition_not_even_the_attempt_is_written(deployment: Deployment) -> None:
+    """Stored deliveries are open in one batch: rows of what stays count this attempt, the others are their owner's."""
+    world = deployment.world
+    open_batch(deployment)
+    for seconds in (1.0, 31.0):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(3)
+        world.now += seconds
+        world.settle_down()
+    assert (len(world.transport.open), len(world.sent)) == (1, 9)
+    world.source.lose(0)
+    world.settle_down(5)
+    assert sorted((row.place, row.attempt) for row in deployment.rows().values()) == [
+        ((TOPIC, 0), 2),
+        ((TOPIC, 0), 2),
+        ((TOPIC, 1), 3),
+    ]
+
+
+def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deployment) -> None:
+    """Of what is lost nothing is stored or committed: its next owner reads it. What stays is tried again."""
+    world = deployment.world
+    open_batch(deployment)
+    world.source.lose(0)
+    world.settle_down(20)
+    assert (deployment.rows(), world.committed) == ({}, {})
+    assert len(world.sent) == 4
+    assert world.worker._lanes.in_flight == len(world.transport.open) == 1
+    world.transport.answer(0, result("taken"))
+    world.settle_down(5)
+    assert world.committed == {(TOPIC, 1): (1, "")}
+
+
+def test_a_batch_that_ends_while_some_of_it_leaves_needs_no_cutting_off(deployment: Deployment) -> None:
+    """Its receiver answers within the drain: all is delivered, and committed with the partition."""
+    world = deployment.world
+    open_batch(deployment)
+
+    def answer() -> None:
+        if world.transport.open:
+            world.transport.answer(0, result("taken"))
+
+    world.on_wait = answer
+    world.source.revoke(0)
+    assert world.committed[TOPIC, 0] == (2, "")
+    world.settle_down(5)
+    assert world.committed[TOPIC, 1] == (1, "")
+    assert (deployment.rows(), len(world.sent)) == ({}, 3)
+
+
+def test_a_batch_whose_database_is_down_holds_its_offsets(deployment: Deployment) -> None:
+    """Refused for good, it is to be stored: until it is, nothing of it is committed, and it is sent to nobody again."""
+    world = deployment.world
+    open_batch(deployment)
+    deployment.database_fails("full")
+    world.transport.answer(0, result("refused"))
+    world.settle_down(20)
+    assert (world.committed, len(world.sent)) == ({}, 3)
+    deployment.database_fails(None)
+    world.settle_down(60)
+    assert world.committed == {(TOPIC, 0): (2, ""), (TOPIC, 1): (1, "")}
+    assert deployment.statuses() == ["exhausted"] * 3
+    assert len(world.sent) == 3
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_stored(
+    deployment: Deployment, steps: int
+) -> None:
+    """Each of its events is stored, or is sent again by the next process; none is both, none is neither."""
+    world = deployment.world
+    open_batch(deployment)
+    world.transport.answer(0, result("refused"))
+    world.dies_after = steps
+    try:
+        world.settle_down(3)
+    except Crash:
+        world.start(0, 1)
+    world.dies_after = None
+    stored = set(deployment.rows())
+    before = len(world.sent)
+    world.settle_down(10)
+    again = set(world.sent[before:])
+    assert again == set(world.sent[:3]) - stored
 
 
 def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(

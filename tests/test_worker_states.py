@@ -21,16 +21,16 @@ from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
 from tests.databases import database
-from tests.simulated_deployment import ALL_URLS, FAULTS, ORDERED, VALUES, Deployment, result
+from tests.simulated_deployment import ALL_URLS, BATCHED, FAULTS, ORDERED, VALUES, Deployment, result
 from tests.simulated_watch import Watch
 from tests.simulation import THREADS, TOPIC, Crash
 
-MIXED, KEYED_ONLY = (*VALUES, "a", "x"), ("x", "x", "x", "y", "keyless")
+MIXED, KEYED_ONLY, BATCHED_ONLY = (*VALUES, "a", "x"), ("x", "x", "x", "y", "keyless"), ("c", "c", "c", "x", "y")
 NUMBERS = st.integers(0, 1)
 KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=4)  # each stands for one of a machine's kinds
 JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
 ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBERS), max_size=2)  # by the group
-OUTCOMES = st.sampled_from(["taken", "taken", "taken", "taken", "fails", "fails", "fails", "refused", "gone"])
+OUTCOMES = st.sampled_from(["taken"] * 4 + ["fails"] * 3 + ["disputed", "refused", "gone"])
 STEPS = st.integers(0, 25)  # a round of the worker takes one or two, more if it stores or sends something
 P = ParamSpec("P")
 
@@ -318,6 +318,7 @@ MACHINES = {
     "calm": partial(WorkerMachine, calm=True, kinds=MIXED),
     "stormy": partial(WorkerMachine, calm=False, kinds=MIXED),
     "ordered": partial(WorkerMachine, calm=False, kinds=KEYED_ONLY, urls=(ORDERED,)),
+    "batched": partial(WorkerMachine, calm=False, kinds=BATCHED_ONLY, urls=tuple(BATCHED)),
 }
 
 

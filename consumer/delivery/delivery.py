@@ -1,8 +1,9 @@
 """An event on its way to one subscription, and where it comes from: a record that is open, or a row that is due."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from consumer.delivery.outcome import unavailable
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.rows import Failure, Pair
@@ -38,13 +39,17 @@ class StoredRow(NamedTuple):
 
 
 class Delivery:
-    """`pair` is set where it has to go in order. `first` and `last` are the failed attempts so far."""
+    """`pair` is set where it has to go in order. `first` and `last` are the failed attempts so far.
+
+    Of a batch that is open one delivery stands for the request, and the others are its `followers`.
+    """
 
     __slots__ = (
         "attempts",
         "due_at",
         "event",
         "first",
+        "followers",
         "lane",
         "last",
         "origin",
@@ -68,3 +73,19 @@ class Delivery:
         self.started_at = 0.0
         self.sent_to: Endpoint | None = None  # where its request goes; the lane may be told of another url meanwhile
         self.transfer: Transfer | None = None
+        self.followers: Sequence[Delivery] = ()
+
+    @property
+    def goes_alone(self) -> bool:
+        """Its last attempt was answered with a status that may be about its event: others must not fail with it."""
+        return self.last is not None and not unavailable(self.last.status)
+
+    def together(self) -> tuple["Delivery", ...]:
+        """All that its request carries."""
+        return (self, *self.followers)
+
+    def disband(self) -> tuple["Delivery", ...]:
+        """The same, once the request has ended: from now on each goes its own way."""
+        members = (self, *self.followers)
+        self.followers = ()
+        return members

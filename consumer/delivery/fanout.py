@@ -6,25 +6,41 @@ from consumer.delivery.order import pair_of
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
+from consumer.matching.selection import Selector
+
+LEAVING = 1.0  # seconds that filters may take while a partition leaves: all members of the group wait
 
 
 class Fanout:
-    """An event's deliveries, of which those before `position` are queued or stored."""
+    """An event's deliveries, of which those before `position` are queued, stored, or `refused`: not wanted.
 
-    __slots__ = ("endpoints", "event", "position", "record")
+    What is not wanted is settled at once. A crash forgets that, and the filter says so again.
+    """
 
-    def __init__(self, event: Event, endpoints: tuple[Endpoint, ...], record: OpenRecord) -> None:
+    __slots__ = ("_selector", "_wanted", "endpoints", "event", "position", "record", "refused")
+
+    def __init__(self, event: Event, endpoints: tuple[Endpoint, ...], record: OpenRecord, selector: Selector) -> None:
         self.event = event
         self.endpoints = endpoints
         self.record = record
         self.position = 0
+        self.refused = 0
+        self._wanted = -1  # the position that its filter has said yes to: it is not asked in each turn anew
+        self._selector = selector
 
     def advance(self, lanes: Lanes, settling: Settling, now: float) -> bool:
         """Queue deliveries, or store them where the lane takes no more; False when the rest has to wait."""
         event, endpoints = self.event, self.endpoints
-        size = len(event.body)
+        size = event.size
         while self.position < len(endpoints):
             endpoint = endpoints[self.position]
+            if endpoint.selection is not None and self._wanted != self.position:
+                if self._selector.spent:
+                    return False
+                if not self._selector.wants(endpoint, event):
+                    self._refuse()
+                    continue
+                self._wanted = self.position
             pair = pair_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
             stored = endpoint.fault is not None or (pair is not None and settling.goes_behind_rows(pair))
@@ -40,7 +56,23 @@ class Fanout:
         return True
 
     def abandon(self, settling: Settling) -> None:
-        """Its partition leaves: store the rest if a receiver may have seen the event, else the next owner sends it."""
-        if self.record.started:
-            for endpoint in self.endpoints[self.position :]:
+        """Its partition leaves: store the rest if a receiver may have seen the event, else the next owner sends it.
+
+        Where filters take too long, what they have not judged stays unsettled: the next owner reads the record again,
+        and sends what of it is not stored.
+        """
+        if not self.record.started:
+            return
+        self._selector.begin(LEAVING)
+        while self.position < len(self.endpoints) and not self._selector.spent:
+            endpoint = self.endpoints[self.position]
+            if self._selector.wants(endpoint, self.event):
                 settling.postpone(self.event, endpoint, self.record, pair_of(self.event, endpoint))
+                self.position += 1
+            else:
+                self._refuse()
+
+    def _refuse(self) -> None:
+        self.position += 1
+        self.refused += 1
+        self.record.settle_one()

@@ -1,10 +1,12 @@
 """One lane for each subscription: what waits for it, and how much of that may start.
 
 What bounds a lane: the slots still free in the process, the subscription's own limit of open requests and its rate (the
-share of them that falls to this worker), and its circuit breaker. No I/O; times are monotonic seconds.
+share of them that falls to this worker), and its circuit breaker. Where a request carries a batch, it waits for that.
+No I/O; times are monotonic seconds.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from math import ceil, inf
 from random import random
 
@@ -20,6 +22,8 @@ from consumer.sending.request import prepare
 LANE_DELIVERIES = 1000
 LANE_BYTES = 16 * 2**20
 LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
+BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
+OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
 QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: what is queued holds its partition's low-water mark
 
 
@@ -27,11 +31,13 @@ class Lane:
     """The deliveries of one subscription that are in this process."""
 
     __slots__ = (
+        "batch",
         "bounded",
         "breaker",
         "capacity",
         "connects",
         "endpoint",
+        "gathers",
         "held",
         "held_bytes",
         "in_flight",
@@ -49,6 +55,7 @@ class Lane:
         self.held_bytes = 0
         self.in_flight = 0
         self.listed = False
+        self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane began
         self.breaker = Breaker(random)
         self.pace: Pace | None = None
@@ -66,16 +73,20 @@ class Lane:
         self.bound(share, now)
 
     def bound(self, share: float, now: float) -> None:
-        """Take this share of the subscription's limits; one request at least."""
-        most, rate = self.endpoint.max_in_flight, self.endpoint.rate_limit
+        """Take this share of the subscription's limits, which are about requests; one request at least."""
+        most, rate, self.batch = self.endpoint.max_in_flight, self.endpoint.rate_limit, self.endpoint.batch
         self.limit = None if most is None else max(1, int(most * share + 1e-9))  # 0.29 of 100 is a little less than 29
-        self.bounded = most is not None or rate is not None
+        size = 1
+        if self.batch is not None:
+            size = self.batch.size
+            self.limit = min(self.limit or OPEN_DELIVERIES, OPEN_DELIVERIES // size)
+        self.bounded = self.limit is not None or rate is not None
         self.capacity = LANE_DELIVERIES
         if rate is None:
             self.pace = None
             return
         rate *= share
-        self.capacity = min(LANE_DELIVERIES, ceil(rate * QUEUE_SECONDS))
+        self.capacity = min(LANE_DELIVERIES, ceil(rate * QUEUE_SECONDS) * size)
         if self.pace is None:
             self.pace = Pace(rate, now)
         else:
@@ -92,11 +103,51 @@ class Lane:
             return inf
         return now if self.pace is None else self.pace.ready_at(now)
 
+    def complete_at(self, now: float) -> float:
+        """When the batch that is queued goes, if it may: `now`, or when its first delivery has waited long enough.
+
+        It is complete when it has its size or its bytes, when its first one goes alone, or when the lane has no room
+        for more. Call it where there is a `batch` and something is queued.
+        """
+        batch, first = self.batch, self.queue[0]
+        assert batch is not None  # noqa: S101 (for the type checker)
+        if len(self.queue) >= batch.size or first.goes_alone or self.room(now) <= 0 or self._has_bytes():
+            return now
+        return max(now, first.queued_at + batch.wait)
+
+    def _has_bytes(self) -> bool:
+        return self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES
+
+    def gather(self) -> Sequence[Delivery]:
+        """Take out of the queue those that go with its first one, as that one's followers.
+
+        Those that go alone stay where they are, and so does what would make the batch too large.
+        """
+        queue, batch = self.queue, self.batch
+        first = queue.popleft()
+        assert batch is not None  # noqa: S101 (for the type checker)
+        followers: list[Delivery] = []
+        stay: list[Delivery] = []
+        most = 0 if first.goes_alone else batch.size - 1
+        room = BATCH_BYTES - len(first.event.body)
+        while queue and len(followers) < most:
+            each = queue.popleft()
+            if each.goes_alone:
+                stay.append(each)
+            elif (room := room - len(each.event.body)) >= 0:
+                followers.append(each)
+            else:
+                stay.append(each)
+                break
+        first.followers = followers
+        queue.extendleft(reversed((first, *stay)))
+        return followers
+
     def room(self, now: float) -> int:
         """How many more deliveries may be held, 0 for an open breaker."""
         most = self.capacity
         if (window := self.breaker.window(now)) is not None:
-            most = min(most, 2 * window)
+            most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
     def succeeded(self, now: float, started: float, slots: int) -> None:

@@ -5,12 +5,12 @@ each and leave as much; and lanes of which nothing ends take from one half of th
 receivers leaves the other half. One turn opens few new TLS connections. A lane queues a bounded number of deliveries;
 when it is full, a receiver that takes them quickly is waited for, and any other is not: its further deliveries are
 stored in the database, so that the partition goes on. Of a pair (the deliveries of one key to a subscription that asked
-for order) one is queued, open or waiting at a time, and the others stand in a chain behind it. No I/O; times are
-monotonic.
+for order) one is queued, open or waiting at a time, and the others stand in a chain behind it. A request that carries a
+batch is one request to all of these bounds. No I/O; times are monotonic.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
@@ -50,6 +50,7 @@ class Lanes:
         self._ready: deque[Lane] = deque()  # have something queued, in turn
         self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
+        self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
         self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by due time
         self._chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
         self._connections = NEW_CONNECTIONS  # that this turn may still open
@@ -61,7 +62,7 @@ class Lanes:
 
     def wakes_before(self, moment: float) -> bool:
         """By then a lane goes on by itself, without anything that wakes the process."""
-        return any(heap and heap[0][0] < moment for heap in (self._resting, self._waiting))
+        return any(heap and heap[0][0] < moment for heap in (self._resting, self._gathering, self._waiting))
 
     def lane(self, endpoint: Endpoint) -> Lane:
         """The endpoint's lane, which from now on sends as the endpoint says."""
@@ -89,7 +90,7 @@ class Lanes:
 
     def room(self, subscription_id: int, now: float) -> int:
         """How many stored deliveries of a subscription may be taken up."""
-        if self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST:
+        if self._full:
             return 0
         lane = self._lanes.get(subscription_id)
         return LANE_DELIVERIES if lane is None else max(0, lane.room(now))
@@ -106,7 +107,10 @@ class Lanes:
             and self._held_bytes + size <= ALL_BYTES
         ):
             return Admission.QUEUE
-        quick = now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW
+        if lane.batch is not None:  # its head has waited for the others, not for the receiver
+            quick = bool(lane.queue) and self._may_start(lane, now)
+        else:
+            quick = now - lane.moved_at < STILL and bool(lane.queue) and now - lane.queue[0].queued_at < SLOW
         return Admission.HOLD if quick else Admission.PARK
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
@@ -131,23 +135,36 @@ class Lanes:
         heappush(self._waiting, (due, next(self._tie), delivery))
 
     def wake(self, now: float) -> None:
-        """Begin a turn: queue what has waited long enough, ahead of what was never tried; a lane full of it is slow."""
+        """Begin a turn: queue what has waited long enough, ahead of what was never tried; a lane full of it is slow.
+
+        What may go in a batch waits for one like what was never tried, and behind it.
+        """
         self._now = now
         if not self._connections:
             self._connections = NEW_CONNECTIONS
             self._unblock()
         while self._waiting and self._waiting[0][0] <= now:
             delivery = heappop(self._waiting)[2]
-            delivery.lane.queue.appendleft(delivery)
-            self._list(delivery.lane)
+            lane = delivery.lane
+            if lane.batch is None or delivery.goes_alone:
+                lane.queue.appendleft(delivery)
+            else:
+                delivery.queued_at = now
+                lane.queue.append(delivery)
+            self._list(lane)
         while self._resting and self._resting[0][0] <= now:
             lane = heappop(self._resting)[2]
             lane.listed = False
             if lane.queue:
                 self._list(lane)
+        while self._gathering and (self._gathering[0][0] <= now or self._full):
+            lane = heappop(self._gathering)[2]
+            lane.gathers = False
+            if lane.queue:
+                self._list(lane)
 
     def next(self, now: float) -> Delivery | None:
-        """Take the next delivery that may start, lane by lane in turn; None when none may."""
+        """Take the next delivery that may start, lane by lane in turn, and its followers; None when none may."""
         ready, half = self._ready, self.slots // 2
         while ready:
             free = self.slots - self.in_flight
@@ -159,13 +176,8 @@ class Lanes:
             ):
                 self._blocked.append(ready.popleft())
                 continue
-            if lane.bounded or lane.breaker.restrains:
-                at = lane.startable_at(now)
-                if at > now:
-                    self._rest(ready.popleft(), at)
-                    continue
-                if lane.pace is not None:
-                    lane.pace.take(now)
+            if (lane.bounded or lane.breaker.restrains) and not self._begins(lane, now):
+                continue
             if lane.connects:
                 self._connections -= 1
             delivery = lane.queue.popleft()
@@ -180,12 +192,19 @@ class Lanes:
             return delivery
         return None
 
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Those that `next` gave and that have not been sent after all: they are the first again."""
+        for delivery in reversed(deliveries):
+            self._hold(delivery, 1)
+            delivery.lane.queue.appendleft(delivery)
+            self._list(delivery.lane)
+
     def ready(self) -> bool:
         """`next` may have something to give."""
         return bool(self._ready or (self._blocked and not self._connections)) and self.in_flight < self.slots
 
     def finished(self, lane: Lane) -> None:
-        """A delivery that `next` gave has ended, however it did."""
+        """The request of what `next` gave has ended, however it did."""
         lane.in_flight -= 1
         lane.moved_at = self._now
         self.in_flight -= 1
@@ -234,12 +253,40 @@ class Lanes:
         return taken
 
     def _hold(self, delivery: Delivery, sign: int) -> None:
-        size = sign * len(delivery.event.body)
+        size = sign * delivery.event.size
         lane = delivery.lane
         lane.held += sign
         lane.held_bytes += size
         self.held += sign
         self._held_bytes += size
+
+    @property
+    def _full(self) -> bool:
+        """The process holds all that it may."""
+        return self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST
+
+    def _may_start(self, lane: Lane, now: float) -> bool:
+        """A request of this lane would find a slot."""
+        free = self.slots - self.in_flight
+        over = lane.in_flight and lane.in_flight >= free - self.slots // 2 and self._is_over(lane, free, now)
+        return free > 0 and not over and lane.startable_at(now) <= now
+
+    def _begins(self, lane: Lane, now: float) -> bool:
+        """A request of this bounded lane, whose turn it is, begins; else the lane is taken out of the turn."""
+        at = lane.startable_at(now)
+        if at > now:
+            self._rest(self._ready.popleft(), at)
+            return False
+        if lane.batch is not None:
+            at = lane.complete_at(now)
+            if at > now and not self._full:
+                self._gather(self._ready.popleft(), at)
+                return False
+            for follower in lane.gather():
+                self._hold(follower, -1)
+        if lane.pace is not None:
+            lane.pace.take(now)
+        return True
 
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:
@@ -263,10 +310,21 @@ class Lanes:
         else:
             lane.listed = False
 
+    def _gather(self, lane: Lane, until: float) -> None:
+        """Out of the turn until then, or until more is queued."""
+        lane.listed = False
+        if not lane.gathers:  # else it is looked at earlier
+            lane.gathers = True
+            heappush(self._gathering, (until, next(self._tie), lane))
+
     def _look_again(self, changed: Collection[Lane]) -> None:
         """What these rest for may be over: at a rate of a thousandth that would be known a quarter of an hour later."""
-        self._resting = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in self._resting]
-        heapify(self._resting)
+        for heap in (self._resting, self._gathering):
+            heap[:] = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in heap]
+            heapify(heap)
+        for lane in changed:
+            if lane.queue:  # one that waited for the end of a request is in no heap
+                self._list(lane)
 
     @staticmethod
     def _unlist(lane: Lane) -> bool:

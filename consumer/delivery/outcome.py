@@ -39,13 +39,18 @@ class Failed(NamedTuple):
 
     @property
     def unavailable(self) -> bool:
-        """It speaks against the receiver as a whole, not against this event alone: another would fare no better.
+        """It speaks against the receiver as a whole."""
+        return unavailable(self.status)
 
-        No answer at all; 408 (RFC 9110 section 15.5.9: it waited for the request in vain); 429 (RFC 6585 section 4: too
-        many requests); 5xx (RFC 9110 section 15.6: the server knows that it failed). Any other status comes from a
-        receiver that works, and is about this request: 425 too (RFC 8470 section 5.2: not as early data).
-        """
-        return self.status is None or self.status >= 500 or self.status in _OVERLOADED  # noqa: PLR2004 (section 15.6)
+
+def unavailable(status: int | None) -> bool:
+    """A failure with this status speaks against the receiver as a whole: another event would fare no better.
+
+    No answer at all; 408 (RFC 9110 section 15.5.9: it waited for the request in vain); 429 (RFC 6585 section 4: too
+    many requests); 5xx (RFC 9110 section 15.6: the server knows that it failed). Any other status comes from a
+    receiver that works, and is about this request: 425 too (RFC 8470 section 5.2: not as early data).
+    """
+    return status is None or status >= 500 or status in _OVERLOADED  # noqa: PLR2004 (section 15.6)
 
 
 class Refused(NamedTuple):

@@ -107,7 +107,7 @@ class Parking:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
         if delivery.pair is not None:
             self.pairs.began(delivery.pair, delivery.event.record.offset)
-        self._bytes += len(delivery.event.body)
+        self._bytes += delivery.event.size
         head = (*delivery.event.record[:2], delivery.subscription_id)
         self._to_write.append(_Entry(delivery, on_stored, head))
 
@@ -239,4 +239,4 @@ class Parking:
 
 
 def _size(entry: _Entry) -> int:
-    return len(entry.item.event.body) if isinstance(entry.item, NewDelivery) else 0
+    return entry.item.event.size if isinstance(entry.item, NewDelivery) else 0

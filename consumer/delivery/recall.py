@@ -197,7 +197,7 @@ class Recall:
                     ends[row.pair] = self._parking.pairs.first_writing(row.pair)
                 early = offset >= ends[row.pair] or not given_out[place](offset)
             lane = self._lanes.lane(row.endpoint)
-            if early or self._lanes.admit(lane, len(row.event.body), now) is not Admission.QUEUE:
+            if early or self._lanes.admit(lane, row.event.size, now) is not Admission.QUEUE:
                 if row.pair is not None:  # those behind it must not pass it
                     ends[row.pair] = offset
                 if early:
@@ -207,7 +207,7 @@ class Recall:
                 continue
             delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)
             delivery.attempts = row.attempt
-            delivery.first = row.first
+            delivery.first, delivery.last = row.first, row.last
             self._settling.rows[row.id] = head
             self._lanes.enqueue(delivery, now)
         self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)

@@ -3,20 +3,22 @@
 from collections.abc import Callable
 from functools import partial
 
-from requests import RequestException, Response
-from requests.exceptions import InvalidHeader
+from requests import PreparedRequest, RequestException, Response
 
-from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.sending.request import build
+from consumer.sending.payloads import Payload, Unrenderable, render
+from consumer.sending.request import build, build_batch
 from consumer.sending.transport import CurlAdapter
 
-GROWTH = 64  # requests that one turn starts beyond those that ended: a burst is spread over turns
+RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long; one may take up to 0.5
+BATCH_BYTES = 4 * 2**20  # of a batch as it is sent: with a projection it may be larger than its events
+GROWTH = 64  # deliveries that one turn starts beyond those that ended: a burst is spread over turns
 
 
 class Sender:
-    """`open` are the deliveries whose request is."""
+    """`open` are the deliveries whose request is; of a batch the one that stands for it."""
 
     def __init__(
         self,
@@ -32,45 +34,86 @@ class Sender:
         self._transport = transport
         self._clock = clock
         self._monotonic = monotonic
-        self._ended = 0  # requests that ended in the last turn
+        self._ended = 0  # deliveries whose request ended in the last turn
 
     def start(self) -> None:
         """Send what may start now."""
         allowance, self._ended = GROWTH + self._ended, 0
         now, timestamp = self._monotonic(), int(self._clock())
-        while allowance and (delivery := self._lanes.next(now)) is not None:
-            allowance -= 1
+        while allowance > 0 and (delivery := self._lanes.next(now)) is not None:
+            allowance -= 1 + len(delivery.followers)
             lane = delivery.lane
-            delivery.started_at = now
-            delivery.sent_to = lane.endpoint
-            self.open.add(delivery)
-            if isinstance(delivery.origin, OpenRecord):
-                delivery.origin.started = True
-            if isinstance(lane.prepared, RequestException):
-                self._completed(delivery, lane.prepared)
+            prepared, endpoint = lane.prepared, lane.endpoint
+            if isinstance(prepared, RequestException):
+                self._begin(delivery, now)
+                self._completed(delivery, prepared)
+                continue
+            if endpoint.batch is not None:
+                self._send_batch(delivery, prepared, now, timestamp)
+                if self._monotonic() - now >= RENDERING:
+                    return
                 continue
             try:
-                request = build(lane.prepared, lane.endpoint, delivery.event, timestamp)
-            except ValueError as error:  # a stored row whose header somebody has edited
-                self._completed(delivery, InvalidHeader(error))
+                request = build(prepared, endpoint, delivery.event, timestamp)
+            except ValueError as error:  # a projection without a value; a stored row whose header somebody has edited
+                self._lanes.finished(lane)
+                self._settling.hopeless(delivery, str(error))
                 continue
-            delivery.transfer = self._transport.submit(request, partial(self._completed, delivery))
+            self._begin(delivery, now)
+            delivery.transfer = self._transport.submit(
+                request, partial(self._completed, delivery), timeout=endpoint.timeout
+            )
+            if endpoint.projection is not None and self._monotonic() - now >= RENDERING:
+                return
 
-    def cancel(self, delivery: Delivery) -> None:
-        """Cut an open request off; nothing follows from it."""
+    def cancel(self, delivery: Delivery) -> tuple[Delivery, ...]:
+        """Cut an open request off; what it carried is given, and nothing has followed from it."""
         self.open.discard(delivery)
-        lane = delivery.lane
-        self._lanes.finished(lane)
-        if delivery.pair is not None:
-            self._lanes.cut(delivery.pair)  # those behind it have been withdrawn, as they are of the same partition
+        self._lanes.finished(delivery.lane)
         if delivery.transfer is not None:
             self._transport.cancel(delivery.transfer)
-        if isinstance(delivery.origin, StoredRow):
-            self._settling.rows.pop(delivery.origin.id, None)
+        return delivery.disband()
+
+    def _begin(self, delivery: Delivery, now: float) -> None:
+        delivery.started_at = now
+        delivery.sent_to = delivery.lane.endpoint
+        self.open.add(delivery)
+        for each in delivery.together():
+            if isinstance(each.origin, OpenRecord):
+                each.origin.started = True
+
+    def _send_batch(self, first: Delivery, prepared: PreparedRequest, now: float, timestamp: int) -> None:
+        """Send those of a batch that have the form asked for; the others end here, without a request."""
+        lane = first.lane
+        endpoint = lane.endpoint
+        payloads: list[Payload] = []
+        sent: list[Delivery] = []
+        hopeless: list[tuple[Delivery, str]] = []
+        members, size = first.disband(), 0
+        for number, each in enumerate(members):
+            if number and (size >= BATCH_BYTES or self._monotonic() - now >= RENDERING):
+                self._lanes.give_back(members[number:])
+                break
+            try:
+                payloads.append(render(endpoint, each.event))
+                size += len(payloads[-1].body)
+            except Unrenderable as error:
+                hopeless.append((each, str(error)))
+            else:
+                sent.append(each)
+        if sent:
+            request = build_batch(prepared, endpoint, payloads, timestamp)
+            first, *first.followers = sent
+            self._begin(first, now)
+            first.transfer = self._transport.submit(request, partial(self._completed, first), timeout=endpoint.timeout)
+        else:
+            self._lanes.finished(lane)
+        for each, why in hopeless:
+            self._settling.hopeless(each, why)
 
     def _completed(self, delivery: Delivery, result: Response | RequestException) -> None:
         self.open.discard(delivery)
-        self._ended += 1
+        self._ended += 1 + len(delivery.followers)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
         self._lanes.finished(delivery.lane)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -13,9 +13,9 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.outcome import Delivered, Failed, Gone, Outcome, judge
+from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Outcome, Refused, judge, unavailable
 from consumer.delivery.parking import Parking
-from consumer.delivery.retry import Retry, policy_for
+from consumer.delivery.retry import MOST_RETRY_AFTER, Retry, RetryPolicy, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
@@ -60,7 +60,10 @@ class Settling:
         self.leaving: set[tuple[str, int]] = set()
 
     def attempted(self, delivery: Delivery, result: Response | RequestException) -> None:
-        """An attempt has ended with `result`."""
+        """A request has ended with `result`: an attempt of each delivery that it carried.
+
+        It counts once for the receiver (metrics of attempts, breaker, days of failing); the rest is each delivery's.
+        """
         now, moment = self._clock(), self._monotonic()
         took = moment - delivery.started_at
         lane = delivery.lane
@@ -69,29 +72,25 @@ class Settling:
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
-        delivery.attempts += 1
+        deliveries = delivery.disband()
         if isinstance(outcome, Delivered):
             lane.succeeded(moment, delivery.started_at, self._lanes.slots)
             if self._failing.remembers(endpoint):
-                self._failing.succeeded(endpoint, now, quietly=self._is_operational(delivery))
-            metrics.deliveries["delivered"] += 1
-            metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
-            if self._log_delivered:
-                log.debug("attempt", **_fields(delivery, took), status=outcome.status, outcome="delivered")
-            if isinstance(delivery.origin, OpenRecord):
-                delivery.origin.settle_one()
-            else:
-                self._resolve(delivery, delivery.origin, "delivered", now, outcome.status)
-            if delivery.pair is not None:
-                self._lanes.go_on(delivery.pair)
+                self._failing.succeeded(endpoint, now, quietly=self._are_operational(deliveries))
+            for each in deliveries:
+                self._delivered(each, outcome, now, took, len(deliveries))
             return
         opened = False
         if isinstance(outcome, Failed) and outcome.unavailable:
             opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
         elif outcome.status is not None:
             lane.succeeded(moment, delivery.started_at, self._lanes.slots)
-        self._failing.failed(endpoint, now, quietly=self._is_operational(delivery))
-        self._failed(delivery, outcome, now, took)
+        self._failing.failed(endpoint, now, quietly=self._are_operational(deliveries))
+        self._failed(deliveries, outcome, now, took)
+        if isinstance(outcome, Gone):
+            quietly = self._are_operational(deliveries)
+            self._failing.disable(delivery.sent_to or endpoint, outcome.error, now, quietly=quietly)
+            self._leave_alone(lane)
         if opened:
             log.warning(
                 "circuit breaker opened; what comes for the subscription is stored",
@@ -101,10 +100,23 @@ class Settling:
             )
             self._leave_alone(lane)
 
-    def abandoned(self, delivery: Delivery) -> None:
-        """The process stops while the request is open: it counts as an attempt of unknown outcome, the last one too."""
-        delivery.attempts += 1
-        self._failed(delivery, UNKNOWN, self._clock(), self._monotonic() - delivery.started_at)
+    def hopeless(self, delivery: Delivery, error: str) -> None:
+        """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""
+        self._failed((delivery,), Hopeless(error), self._clock(), 0.0)
+
+    def abandoned(self, deliveries: Sequence[Delivery], took: float) -> None:
+        """Their request was cut off after `took` seconds: an attempt of unknown outcome, perhaps the last one too.
+
+        Those of partitions that leave are stored; the others go on here, as after any failure.
+        """
+        self._failed(deliveries, UNKNOWN, self._clock(), took)
+
+    def forgotten(self, delivery: Delivery) -> None:
+        """Its partition is lost: nothing follows from it here. What stands behind it in order has been withdrawn."""
+        if isinstance(delivery.origin, StoredRow):
+            self.rows.pop(delivery.origin.id, None)
+        if delivery.pair is not None:
+            self._lanes.cut(delivery.pair)
 
     def may_postpone(self) -> bool:
         """The database keeps up with what is stored."""
@@ -156,47 +168,77 @@ class Settling:
         for delivery in deliveries:
             self._put_back(delivery)
 
-    def _failed(self, delivery: Delivery, outcome: Outcome, now: float, took: float) -> None:
+    def _delivered(self, delivery: Delivery, outcome: Delivered, now: float, took: float, size: int) -> None:
+        delivery.attempts += 1
+        metrics = self._metrics
+        metrics.deliveries["delivered"] += 1
+        metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
+        if self._log_delivered:
+            log.debug("attempt", **_fields(delivery, took, size), status=outcome.status, outcome="delivered")
+        if isinstance(delivery.origin, OpenRecord):
+            delivery.origin.settle_one()
+        else:
+            self._resolve(delivery, delivery.origin, "delivered", now, outcome.status)
+        if delivery.pair is not None:
+            self._lanes.go_on(delivery.pair)
+
+    def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
+        """Each by its own schedule; those with as many attempts get one verdict, so that they meet again.
+
+        A status that may be about one of several ends none of them: each goes alone, and then it shows.
+        """
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `attempted` has taken those)
         failure = Failure(outcome.error, outcome.status, outcome.response, now)
-        delivery.first = delivery.first or failure
-        verdict = self._verdict(delivery, outcome) if isinstance(outcome, Failed) else None
+        shared = len(deliveries) > 1 and isinstance(outcome, Failed | Refused) and not unavailable(outcome.status)
+        verdicts: dict[int, object] = {}
+        for delivery in deliveries:
+            delivery.attempts += 1
+            delivery.first = delivery.first or failure
+            begun = delivery.origin.schedule_start if isinstance(delivery.origin, StoredRow) else 0
+            made = delivery.attempts - begun
+            if isinstance(outcome, Failed) and made not in verdicts:
+                verdicts[made] = self._policy(delivery.lane.endpoint).decide(made, outcome)
+            verdict = verdicts.get(made)
+            if shared and not isinstance(verdict, Retry):
+                verdict = Retry(min(getattr(outcome, "retry_after", None) or 0.0, MOST_RETRY_AFTER))
+            what = self._follow(delivery, verdict, failure, now)
+            self._metrics.deliveries[what] += 1
+            log.warning(
+                "attempt",
+                **_fields(delivery, took, len(deliveries)),
+                status=outcome.status,
+                outcome=what,
+                error=outcome.error,
+                retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
+            )
+
+    def _follow(self, delivery: Delivery, verdict: object, failure: Failure, now: float) -> str:
+        """What becomes of a delivery whose attempt has failed, for the metric and the log."""
         if not isinstance(verdict, Retry):
             what = "exhausted"
             self._store(delivery, "exhausted", now, None, failure)
-            if isinstance(outcome, Gone):
-                quietly = self._is_operational(delivery)
-                self._failing.disable(delivery.sent_to or delivery.lane.endpoint, outcome.error, now, quietly=quietly)
-                self._leave_alone(delivery.lane)
         elif self._stays(delivery, verdict.wait):
-            what = "retried"
             delivery.last = failure
             delivery.due_at = now + verdict.wait
             self._lanes.wait(delivery, self._monotonic() + verdict.wait)
+            return "retried"
         else:
             what = "parked"
             self._store(delivery, "parked", now, now + verdict.wait, failure)
-        if what != "retried" and delivery.pair is not None:  # those behind it go when the database has it
+        if delivery.pair is not None:  # those behind it go when the database has it
             self._put_all_back(self._lanes.cut(delivery.pair))
-        self._metrics.deliveries[what] += 1
-        log.warning(
-            "attempt",
-            **_fields(delivery, took),
-            status=outcome.status,
-            outcome=what,
-            error=outcome.error,
-            retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
-        )
+        return what
+
+    def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
+        return all(self._is_operational(delivery) for delivery in deliveries)
 
     def _is_operational(self, delivery: Delivery) -> bool:
         """What becomes of an operational event is not told by another."""
         return delivery.event.record.topic == self._operations_topic
 
-    def _verdict(self, delivery: Delivery, failed: Failed) -> object:
-        own = delivery.lane.endpoint.retry_schedule
-        policy = policy_for(self._schedule if own is None else own, self._jitter)
-        begun = delivery.origin.schedule_start if isinstance(delivery.origin, StoredRow) else 0
-        return policy.decide(delivery.attempts - begun, failed)
+    def _policy(self, endpoint: Endpoint) -> RetryPolicy:
+        own = endpoint.retry_schedule
+        return policy_for(self._schedule if own is None else own, self._jitter)
 
     def _stays(self, delivery: Delivery, wait: float) -> bool:
         record = delivery.event.record
@@ -278,9 +320,9 @@ class Settling:
         return Operation("delivery.exhausted", identity, data)
 
 
-def _fields(delivery: Delivery, took: float) -> dict[str, object]:
+def _fields(delivery: Delivery, took: float, size: int) -> dict[str, object]:
     event = delivery.event
-    return {
+    fields: dict[str, object] = {
         "topic": event.record.topic,
         "partition": event.record.partition,
         "offset": event.record.offset,
@@ -290,3 +332,4 @@ def _fields(delivery: Delivery, took: float) -> dict[str, object]:
         "attempt": delivery.attempts,
         "seconds": round(took, 4),
     }
+    return fields if delivery.lane.batch is None else fields | {"batch": size}

@@ -93,4 +93,4 @@ def make_event(
 ) -> Event:
     """An event of a record."""
     record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
-    return Event(record, "user.created", f"msg_{offset}", body, "application/json", key, None)
+    return Event(record, "user.created", f"msg_{offset}", body, "application/json", key, None, extra=len(key or b""))

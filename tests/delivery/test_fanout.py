@@ -13,9 +13,12 @@ from consumer.delivery.fanout import Fanout
 from consumer.delivery.lane import LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint
+from consumer.endpoint import Endpoint, Selection
 from consumer.event import Event
+from consumer.expressions import compile_filter
 from consumer.ledger.rows import Pair, order_key
+from consumer.matching.selection import TURN, Selector
+from consumer.telemetry import Metrics
 from tests.delivery.store_kit import URL, make_event
 
 MANY = 10_000
@@ -53,7 +56,7 @@ def endpoints(number: int) -> tuple[Endpoint, ...]:
 
 def fanout(targets: tuple[Endpoint, ...], settled: list[int], body: bytes = b"{}") -> Fanout:
     """An event of record 0 for them."""
-    return Fanout(make_event(body=body), targets, OpenRecord(settled.append, 0, len(targets)))
+    return Fanout(make_event(body=body), targets, OpenRecord(settled.append, 0, len(targets)), Selector(Metrics()))
 
 
 def fill(lanes: Lanes, endpoint: Endpoint, number: int, now: float = 0.0) -> None:
@@ -150,11 +153,11 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
     event = make_event(key=b"k")
     pair = Pair(1, *event.record[:2], order_key(b"k"))
     lanes, settling = Lanes(10), Postponed(behind=frozenset({pair}))
-    each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2))
+    each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2), Selector(Metrics()))
     assert each.advance(lanes, settling, 0.0)
     assert (settling.stored, settling.pairs, ids(lanes)) == ([1], [pair], [2])
-    other = Fanout(make_event(key=b"l"), (ordered,), OpenRecord(lambda _: None, 0, 1))
-    keyless = Fanout(make_event(), (ordered,), OpenRecord(lambda _: None, 0, 1))
+    other = Fanout(make_event(key=b"l"), (ordered,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics()))
+    keyless = Fanout(make_event(), (ordered,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics()))
     assert other.advance(lanes, settling, 0.0)
     assert keyless.advance(lanes, settling, 0.0)
     assert (settling.stored, ids(lanes)) == ([1], [1, 1])
@@ -165,7 +168,9 @@ def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
     endpoint = Endpoint(1, URL, (b"key",), ordered=True)
     lanes, settling = Lanes(10), Postponed()
     fill(lanes, endpoint, LANE_DELIVERIES)
-    assert Fanout(make_event(key=b"k"), (endpoint,), OpenRecord(lambda _: None, 0, 1)).advance(lanes, settling, SLOW)
+    assert Fanout(make_event(key=b"k"), (endpoint,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics())).advance(
+        lanes, settling, SLOW
+    )
     assert settling.pairs == [Pair(1, "t", 0, order_key(b"k"))]
 
 
@@ -212,6 +217,122 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
             assert settled == []
             settle()
         assert settled == [0]
+
+
+def choosy(number: int, event_filter: str) -> tuple[Endpoint, ...]:
+    """So many subscriptions, from 1 on, that want what is as this says."""
+    selection = Selection(filter=compile_filter(event_filter))
+    return tuple(Endpoint(each, URL, (b"key",), selection=selection) for each in range(1, number + 1))
+
+
+class Ticking:
+    """A clock that a filter moves by `step`: it is read once behind each."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 0.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_what_a_filter_refuses_is_settled_at_once() -> None:
+    """It is neither queued nor stored; the record waits for the others alone, and for nobody where there is none."""
+    lanes, settling, settled = Lanes(100), Postponed(), list[int]()
+    plain, refusing, wanting = endpoints(1), choosy(3, "data.n > 1"), choosy(5, "data.n == 1")
+    each = fanout((*plain, *refusing[1:], *wanting[3:]), settled, b'{"n": 1}')
+    assert each.advance(lanes, settling, 0.0)
+    begun = list(started(lanes))
+    assert [delivery.lane.endpoint.subscription_id for delivery in begun] == [1, 4, 5]
+    assert (each.refused, each.record.open, settling.stored) == (2, 3, [])
+    for delivery in begun:
+        assert settled == []
+        assert isinstance(delivery.origin, OpenRecord)
+        delivery.origin.settle_one()
+    assert settled == [0]
+    nobody = fanout(refusing, settled, b'{"n": 1}')
+    assert nobody.advance(lanes, settling, 0.0)
+    assert (nobody.refused, settled) == (3, [0, 0])
+
+
+def test_filters_take_a_part_of_a_turn() -> None:
+    """Ten thousand of them go over many turns, each judged once, and the cursor stands where the time ended."""
+    targets = choosy(MANY, "data.n > 1")
+    clock = Ticking(TURN / 100)
+    selector, settled = Selector(Metrics(), clock), list[int]()
+    each = Fanout(make_event(body=b'{"n": 1}'), targets, OpenRecord(settled.append, 0, MANY), selector)
+    turns, before = 0, 0
+    while True:
+        selector.begin(TURN)
+        over = each.advance(Lanes(10), Postponed(), 0.0)
+        turns += 1
+        assert 0 < each.position - before <= 101
+        before = each.position
+        if over:
+            break
+        assert settled == []
+    assert (each.refused, settled) == (MANY, [0])
+    assert MANY / 101 <= turns <= MANY / 99 + 1
+
+
+def test_topics_take_a_part_of_a_turn() -> None:
+    """What is refused by its topic alone is little work, and ten thousand of it are not."""
+    elsewhere = Selection(topics=frozenset(("elsewhere",)))
+    targets = tuple(Endpoint(each, URL, (b"key",), selection=elsewhere) for each in range(1, MANY + 1))
+    selector = Selector(Metrics(), Ticking(TURN / 100))
+    each = Fanout(make_event(), targets, OpenRecord(lambda _: None, 0, MANY), selector)
+    selector.begin(TURN)
+    assert not each.advance(Lanes(10), Postponed(), 0.0)
+    assert 0 < each.position <= 101
+
+
+def test_who_has_to_wait_is_not_judged_again() -> None:
+    """While the database does not keep up, a slow filter that has said yes costs nothing."""
+    lanes, settling = Lanes(LANE_DELIVERIES * 2), Postponed(room=0)
+    targets = choosy(1, "data.n == 1")
+    fill(lanes, targets[0], LANE_DELIVERIES)
+    clock = Ticking(TURN * 2)
+    selector = Selector(Metrics(), clock)
+    each = Fanout(make_event(body=b'{"n": 1}'), targets, OpenRecord(lambda _: None, 0, 1), selector)
+    spent = []
+    for _ in range(3):
+        selector.begin(TURN)
+        assert not each.advance(lanes, settling, 0.0)
+        spent.append(selector.spent)
+    assert spent == [True, False, False]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_abandoned_it_stores_what_is_wanted_alone(*, started: bool) -> None:
+    """The filter is asked about the rest as it would have been; with the last of it the record is settled."""
+    lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Postponed(), list[int]()
+    targets = (*endpoints(2), *choosy(4, "data.n > 1")[2:], *choosy(6, "data.n == 1")[4:])
+    fill(lanes, targets[1], LANE_DELIVERIES)
+    each = fanout(targets, settled, b'{"n": 1}')
+    assert not each.advance(lanes, settling, 0.0)
+    each.record.started = started
+    each.abandon(settling)
+    assert settling.stored == ([2, 5, 6] if started else [])
+    if started:
+        for settle in (*settling.settle, each.record.settle_one):
+            assert settled == []
+            settle()
+    assert settled == ([0] if started else [])
+
+
+def test_abandoned_it_does_not_wait_for_slow_filters() -> None:
+    """What they have not judged stays unsettled, and the next owner reads the record again."""
+    settling, settled, clock = Postponed(), list[int](), Ticking(0.1)
+    targets = choosy(100, "data.n == 1")
+    record = OpenRecord(settled.append, 0, 100)
+    each = Fanout(make_event(body=b'{"n": 1}'), targets, record, Selector(Metrics(), clock))
+    record.started = True
+    each.abandon(settling)
+    assert 5 <= len(settling.stored) <= 20
+    for settle in settling.settle:
+        settle()
+    assert settled == []
 
 
 @settings(max_examples=30)  # each fills lanes of a thousand

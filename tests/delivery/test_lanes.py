@@ -13,16 +13,16 @@ from requests import PreparedRequest
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
-from consumer.endpoint import Endpoint
+from consumer.endpoint import Batch, Endpoint
 from consumer.event import Event, RecordId
-from consumer.ledger.rows import Pair
+from consumer.ledger.rows import Failure, Pair
 
 BODY = b'{"id": 1}'
 
 
-def endpoint(number: int = 1, url: str = "https://example.com/", **limits: float | None) -> Endpoint:
+def endpoint(number: int = 1, url: str = "https://example.com/", **options: float | Batch | None) -> Endpoint:
     """A subscription's endpoint."""
-    return Endpoint(number, url, (b"key",), **limits)  # type: ignore[arg-type]  # the names and types of its fields
+    return Endpoint(number, url, (b"key",), **options)  # type: ignore[arg-type]  # the names and types of its fields
 
 
 def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
@@ -404,6 +404,8 @@ ENDPOINTS = (
     endpoint(2, max_in_flight=2),
     endpoint(3, rate_limit=2.0),
     endpoint(4, max_in_flight=4, rate_limit=50.0),
+    endpoint(5, batch=Batch(3, 1.0)),
+    endpoint(6, max_in_flight=1, rate_limit=5.0, batch=Batch(4, 0.5)),
 )
 
 
@@ -415,7 +417,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.lanes = Lanes(8)
         self.now = 0.0
         self.here: set[Delivery] = set()
-        self.flying: list[Delivery] = []
+        self.flying: list[Delivery] = []  # requests
         self.pairs: defaultdict[Pair, list[Delivery]] = defaultdict(list)  # what is here or open, in order
         self.offsets = iter(range(10**9))
 
@@ -438,29 +440,47 @@ class LanesMachine(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         began = started(self.lanes, self.now)
-        for each in began:
-            if each.pair is not None:
-                assert self.pairs[each.pair][0] is each
-                assert each.pair not in {other.pair for other in self.flying}
-            self.here.remove(each)
-            self.flying.append(each)
-            each.started_at = self.now
+        for request in began:
+            carried = request.together()
+            batch = request.lane.batch
+            assert len(carried) <= (1 if batch is None or any(each.goes_alone for each in carried) else batch.size)
+            for each in carried:
+                assert each.lane is request.lane
+                if each.pair is not None:
+                    assert self.pairs[each.pair][0] is each
+                    assert each.pair not in {other.pair for other in self.carried()}
+            self.here -= set(carried)
+            self.flying.append(request)
+            request.started_at = self.now
         for lane in {each.lane for each in began}:
             window = lane.breaker.window(self.now)
             most = min(lane.limit or self.lanes.slots, self.lanes.slots if window is None else window)
             assert sum(each.lane is lane for each in self.flying) == lane.in_flight <= most
 
     @precondition(lambda self: self.flying)
-    @rule(seed=st.integers(0, 99), what=st.sampled_from(["done", "retry", "parked"]), slow=st.booleans())
-    def end(self, seed: int, what: str, *, slow: bool = False) -> None:
-        each = self.flying.pop(random.Random(seed).randrange(len(self.flying)))
-        self.lanes.finished(each.lane)
-        if what != "done":
-            each.lane.breaker.failed(self.now, each.started_at)
+    @rule(
+        seed=st.integers(0, 99),
+        what=st.sampled_from(["done", "retry", "parked"]),
+        slow=st.booleans(),
+        status=st.sampled_from([404, 503]),
+    )
+    def end(self, seed: int, what: str, *, slow: bool = False, status: int = 503) -> None:
+        request = self.flying.pop(random.Random(seed).randrange(len(self.flying)))
+        self.lanes.finished(request.lane)
+        if what == "done" or status == 404:
+            request.lane.succeeded(self.now, request.started_at, self.lanes.slots)
         else:
-            each.lane.succeeded(self.now, each.started_at, self.lanes.slots)
+            request.lane.breaker.failed(self.now, request.started_at)
+        for each in request.disband():
+            each.last = Failure("", status, None, self.now)
+            self.ends(each, what, self.now + seed + slow)
+
+    def carried(self) -> list[Delivery]:
+        return [each for request in self.flying for each in request.together()]
+
+    def ends(self, each: Delivery, what: str, due: float) -> None:
         if what == "retry":
-            self.lanes.wait(each, self.now + seed + slow)
+            self.lanes.wait(each, due)
             self.here.add(each)
         elif each.pair is not None:
             assert self.pairs[each.pair].pop(0) is each
@@ -481,18 +501,21 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(partition=st.integers(0, 1), cancel=st.booleans())
     def leave(self, partition: int, *, cancel: bool) -> None:
-        """A partition leaves; what is open of it goes on, or is cut off."""
+        """A partition leaves; what is open of it goes on, or is cut off. What else a request carries is tried again."""
 
         def leaves(each: Delivery) -> bool:
             return each.event.record.partition == partition
 
         self.withdrawn(self.lanes.withdraw(leaves), {each for each in self.here if leaves(each)})
-        for each in [each for each in self.flying if cancel and leaves(each)]:
-            self.flying.remove(each)
-            self.lanes.finished(each.lane)
-            if each.pair is not None:
-                assert self.pairs.pop(each.pair) == [each]
-                assert self.lanes.cut(each.pair) == []
+        for request in [each for each in self.flying if cancel and any(map(leaves, each.together()))]:
+            self.flying.remove(request)
+            self.lanes.finished(request.lane)
+            for each in request.disband():
+                if not leaves(each):
+                    self.ends(each, "retry", self.now)
+                elif each.pair is not None:
+                    assert self.pairs.pop(each.pair) == [each]
+                    assert self.lanes.cut(each.pair) == []
 
     @rule(to=st.sampled_from(ENDPOINTS))
     def leave_alone(self, to: Endpoint) -> None:
@@ -521,8 +544,16 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_chain_is_left_behind(self) -> None:
-        under_way = {each.pair for each in (*self.here, *self.flying)}
+        under_way = {each.pair for each in (*self.here, *self.carried())}
         assert set(self.lanes._chains) <= under_way
+
+    @invariant()
+    def what_may_go_is_woken(self) -> None:
+        """A lane in which something is queued is in turn, waits for an end, or goes on by itself, in time."""
+        for lane in self.lanes:
+            if lane.batch is not None and lane.queue and not lane.listed and lane.startable_at(self.now) <= self.now:
+                end = max(self.now, lane.queue[0].queued_at + lane.batch.wait)
+                assert any(each is lane and at <= end for at, _, each in self.lanes._gathering)
 
     def teardown(self) -> None:
         """Everything that was taken in comes out in the end."""

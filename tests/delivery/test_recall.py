@@ -137,6 +137,20 @@ def test_what_this_process_stores_comes_when_it_is_due(bench: Bench) -> None:
     assert bench.look(0.125) == [8]
 
 
+def test_a_row_that_was_refused_comes_back_alone(bench: Bench) -> None:
+    """After a restart too: its last status is in the row. Those that failed for want of a receiver go together."""
+    with bench.store.engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET batch_size = 10, batch_wait_ms = 0"))
+    refused = FAILURE._replace(status=422)
+    unanswered = FAILURE._replace(status=None)
+    rows = [bench.row(offset) for offset in range(4)]
+    bench.others_store(rows[0], rows[1]._replace(last=refused), rows[2]._replace(last=unanswered), rows[3])
+    bench.look()
+    assert bench.look(0.1) == [0, 1, 2, 3]
+    carried = [[each.event.record.offset for each in bench.next().together()] for _ in range(2)]
+    assert carried == [[0, 2, 3], [1]]
+
+
 def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     """Every five seconds, of the partitions that are ours; an assignment does not wait for that."""
     assert bench.look() == []

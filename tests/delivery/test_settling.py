@@ -9,103 +9,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, InvalidURL
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
-from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
-from consumer.delivery.failing import Failing
-from consumer.delivery.lanes import Lanes
+from consumer.delivery.delivery import Delivery
 from consumer.delivery.parking import BACKLOG
-from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.errors import EgressRefused
 from consumer.ledger import operations
 from consumer.ledger import store as ledger
-from consumer.ledger.rows import Failure, NewDelivery
-from consumer.matching import subscriptions
-from consumer.telemetry import Metrics
+from consumer.ledger.rows import NewDelivery
 from models import Subscription
-from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
+from tests.delivery.desk_kit import BOOM, LONG, SHORT, TOOK, Desk, response
+from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, make_event
 
-TOOK = 0.25
-SHORT, LONG = 5.0, 300.0
-ROW = ("status", "attempt", "next_attempt_at", "last_status", "last_error")
-BOOM = Failure("boom", 500, None, NOW - 60)
 UNUSED = count(100)  # ids of subscriptions
 REFUSED = EgressRefused("10.0.0.1 is a private address")
-
-
-class Desk:
-    """A Settling on a real ledger, with one subscription."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.store = Store(engine)
-        self.metrics = Metrics()
-        self.lanes = Lanes(100)
-        self.clock = self.store.clock
-        self.settling = Settling(
-            self.lanes,
-            self.store.parking,
-            Failing(self.store.parking, GROUP, 0.0),
-            self.metrics,
-            schedule=(SHORT, LONG),
-            jitter=0.0,
-            in_memory=10.0,
-            operations_topic="operations",
-            clock=self.clock,
-            monotonic=self.store.monotonic,
-        )
-        self.subscription = subscriptions.add(engine, URL, "user.created")
-        self.endpoint = Endpoint(self.subscription, URL, DEFAULT)
-        self.settled: list[int] = []
-
-    def record(self, offset: int = 0, deliveries: int = 1) -> OpenRecord:
-        """A record that has so many deliveries."""
-        return OpenRecord(self.settled.append, offset, deliveries)
-
-    def start(self, origin: OpenRecord | StoredRow | None = None, attempts: int = 0, offset: int = 0) -> Delivery:
-        """A delivery whose request is open, after so many attempts."""
-        delivery = Delivery(make_event(offset), self.lanes.lane(self.endpoint), origin or self.record(offset))
-        delivery.attempts = attempts
-        delivery.first = BOOM if attempts else None
-        self.lanes.enqueue(delivery, self.store.monotonic.now)
-        return self.go_on(delivery)
-
-    def go_on(self, delivery: Delivery) -> Delivery:
-        """The delivery's next request opens."""
-        self.lanes.wake(self.store.monotonic.now)
-        assert self.lanes.next(self.store.monotonic.now) is delivery
-        delivery.started_at = self.store.monotonic.now - TOOK
-        if isinstance(delivery.origin, OpenRecord):
-            delivery.origin.started = True
-        return delivery
-
-    def end(self, delivery: Delivery, result: Response | RequestException) -> None:
-        """Its request ends."""
-        self.lanes.finished(delivery.lane)
-        self.settling.attempted(delivery, result)
-
-    def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
-        """The open request of a stored row."""
-        event = make_event(offset)
-        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, BOOM, BOOM, replay=replay)
-        ledger.park(self.store.engine, GROUP, [row], NOW)
-        found = max(self.store.rows("id"))
-        self.settling.rows[found[0]] = ("t", 0, self.subscription)
-        return self.start(StoredRow(found[0]), attempts, offset)
-
-    def rows(self) -> list[tuple[object, ...]]:
-        """Status, attempts, seconds until the next one, last status, last error."""
-        return self.store.seconds(*ROW)
-
-    def waiting(self) -> list[float]:
-        """Seconds after which deliveries in memory are tried again."""
-        return [due - self.store.monotonic.now for due, _, _ in self.lanes._waiting]
-
-    def disabled(self) -> str | None:
-        """Why the subscription is disabled."""
-        with self.store.engine.connect() as connection:
-            return connection.scalar(select(Subscription.disabled_reason).where(Subscription.enabled == 0))
 
 
 @pytest.fixture
@@ -114,14 +33,6 @@ def desk(engine: Engine) -> Iterator[Desk]:
     result = Desk(engine)
     yield result
     assert result.store.thread.close(20)
-
-
-def response(status: int, **headers: str) -> Response:
-    """An answer."""
-    result = Response()
-    result.status_code = status
-    result.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return result
 
 
 def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
@@ -334,7 +245,7 @@ def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) 
     delivery = desk.due_row(attempts=0) if stored else desk.start()
     desk.settling.leaving.add(("t", 0))
     desk.lanes.finished(delivery.lane)
-    desk.settling.abandoned(delivery)
+    desk.settling.abandoned([delivery], TOOK)
     assert desk.settled == []
     desk.store.write()
     unknown = "stopped while the request was open: its outcome is unknown"

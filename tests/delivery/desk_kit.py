@@ -1,0 +1,127 @@
+"""What attempts are settled at: a Settling on a real ledger, with a subscription, and requests that end when told."""
+
+from requests import RequestException, Response
+from sqlalchemy import Engine, select
+
+from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.settling import Settling
+from consumer.endpoint import Batch, Endpoint
+from consumer.ledger import store as ledger
+from consumer.ledger.rows import Failure, NewDelivery, Pair
+from consumer.matching import subscriptions
+from consumer.telemetry import Metrics
+from models import Subscription
+from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
+
+TOOK = 0.25
+SHORT, LONG = 5.0, 300.0
+ROW = ("status", "attempt", "next_attempt_at", "last_status", "last_error")
+BOOM = Failure("boom", 500, None, NOW - 60)
+
+
+class Desk:
+    """A Settling on a real ledger, with one subscription."""
+
+    def __init__(self, engine: Engine, batch: Batch | None = None, disable_after: float = 0.0) -> None:
+        self.store = Store(engine)
+        self.metrics = Metrics()
+        self.lanes = Lanes(100)
+        self.clock = self.store.clock
+        self.settling = Settling(
+            self.lanes,
+            self.store.parking,
+            Failing(self.store.parking, GROUP, disable_after),
+            self.metrics,
+            schedule=(SHORT, LONG),
+            jitter=0.0,
+            in_memory=10.0,
+            operations_topic="operations",
+            clock=self.clock,
+            monotonic=self.store.monotonic,
+        )
+        self.subscription = subscriptions.add(engine, URL, "user.created")
+        self.endpoint = Endpoint(self.subscription, URL, DEFAULT, batch=batch)
+        self.settled: list[int] = []
+
+    def record(self, offset: int = 0, deliveries: int = 1) -> OpenRecord:
+        """A record that has so many deliveries."""
+        return OpenRecord(self.settled.append, offset, deliveries)
+
+    def start(self, origin: OpenRecord | StoredRow | None = None, attempts: int = 0, offset: int = 0) -> Delivery:
+        """A delivery whose request is open, after so many attempts."""
+        return self.open(self.delivery(origin, attempts, offset))
+
+    def delivery(
+        self,
+        origin: OpenRecord | StoredRow | None = None,
+        attempts: int = 0,
+        offset: int = 0,
+        *,
+        partition: int = 0,
+        key: bytes | None = None,
+        topic: str = "t",
+    ) -> Delivery:
+        """A delivery after so many attempts, which were not answered; with a key it goes in order."""
+        event = make_event(offset, topic=topic, partition=partition, key=key)
+        pair = None if key is None else Pair(self.subscription, topic, partition, key.decode())
+        delivery = Delivery(event, self.lanes.lane(self.endpoint), origin or self.record(offset), pair)
+        delivery.attempts = attempts
+        delivery.first = delivery.last = BOOM if attempts else None
+        return delivery
+
+    def open(self, *deliveries: Delivery) -> Delivery:
+        """One request with all of them; the one that stands for it."""
+        for delivery in deliveries:
+            self.lanes.enqueue(delivery, self.store.monotonic.now)
+        return self.go_on(deliveries[0])
+
+    def go_on(self, delivery: Delivery) -> Delivery:
+        """The delivery's next request opens."""
+        self.lanes.wake(self.store.monotonic.now)
+        assert self.lanes.next(self.store.monotonic.now) is delivery
+        delivery.started_at = self.store.monotonic.now - TOOK
+        for each in delivery.together():
+            if isinstance(each.origin, OpenRecord):
+                each.origin.started = True
+        return delivery
+
+    def end(self, delivery: Delivery, result: Response | RequestException) -> None:
+        """Its request ends."""
+        self.lanes.finished(delivery.lane)
+        self.settling.attempted(delivery, result)
+
+    def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
+        """The open request of a stored row."""
+        return self.open(self.row(attempts, offset, replay))
+
+    def row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
+        """A stored row that has been taken up."""
+        event = make_event(offset)
+        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, BOOM, BOOM, replay=replay)
+        ledger.park(self.store.engine, GROUP, [row], NOW)
+        found = max(self.store.rows("id"))
+        self.settling.rows[found[0]] = ("t", 0, self.subscription)
+        return self.delivery(StoredRow(found[0]), attempts, offset)
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Status, attempts, seconds until the next one, last status, last error."""
+        return self.store.seconds(*ROW)
+
+    def waiting(self) -> list[float]:
+        """Seconds after which deliveries in memory are tried again."""
+        return [due - self.store.monotonic.now for due, _, _ in self.lanes._waiting]
+
+    def disabled(self) -> str | None:
+        """Why the subscription is disabled."""
+        with self.store.engine.connect() as connection:
+            return connection.scalar(select(Subscription.disabled_reason).where(Subscription.enabled == 0))
+
+
+def response(status: int, **headers: str) -> Response:
+    """An answer."""
+    result = Response()
+    result.status_code = status
+    result.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return result

@@ -1,0 +1,343 @@
+"""Batches in lanes: how large they get, how long they wait, who goes alone, and that nothing is sent twice or lost."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.lane import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Lane
+from consumer.delivery.lanes import STILL, Admission, Lanes
+from consumer.endpoint import Batch, Endpoint
+from consumer.event import Event, RecordId
+from consumer.ledger.rows import Failure, Pair
+
+
+def lane_of(lanes: Lanes, batch: Batch | None, number: int = 1, **limits: float) -> Lane:
+    """The lane of a subscription that asks for batches."""
+    endpoint = Endpoint(number, "http://example.com/", (b"key",), batch=batch, **limits)  # type: ignore[arg-type]  # names of its fields
+    return lanes.lane(endpoint)
+
+
+def delivery(
+    lane: Lane, offset: int = 0, *, size: int = 1, key: str | None = None, status: int | None = None
+) -> Delivery:
+    """A delivery of a body of so many bytes; its last attempt was answered with `status`, if that is one."""
+    event = Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", bytes(size), "application/json", None, None)
+    pair = None if key is None else Pair(lane.endpoint.subscription_id, "t", 0, key)
+    result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
+    result.last = None if status is None else Failure("", status, None, 0.0)
+    return result
+
+
+def put(lanes: Lanes, lane: Lane, offsets: Sequence[int], now: float = 0.0) -> None:
+    """Queue deliveries that were never tried."""
+    for offset in offsets:
+        lanes.enqueue(delivery(lane, offset), now)
+
+
+def sent(lanes: Lanes, now: float = 0.0) -> list[list[int]]:
+    """The offsets that each request carries of those that a turn starts."""
+    lanes.wake(now)
+    return [[each.event.record.offset for each in first.together()] for first in iter(lambda: lanes.next(now), None)]
+
+
+def test_a_batch_goes_when_it_is_full() -> None:
+    """Two that are full go at once, in the order of the log; the rest waits for a third, or for its time."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(3, 2.0))
+    put(lanes, lane, range(7))
+    assert sent(lanes) == [[0, 1, 2], [3, 4, 5]]
+    assert (lane.in_flight, lanes.in_flight, lane.held) == (2, 2, 1)
+    put(lanes, lane, [7], now=1.0)
+    assert sent(lanes, 1.0) == []
+    put(lanes, lane, [8], now=1.5)
+    assert sent(lanes, 1.5) == [[6, 7, 8]]
+
+
+def test_a_batch_goes_when_its_first_has_waited() -> None:
+    """By itself, neither earlier nor later, and without anything that looks for it meanwhile."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(3, 2.0))
+    put(lanes, lane, [0], now=1.0)
+    assert sent(lanes, 1.0) == []
+    put(lanes, lane, [1], now=2.0)
+    assert sent(lanes, 2.9) == []
+    assert not lanes.ready()
+    assert (lanes.wakes_before(3.0), lanes.wakes_before(3.01)) == (False, True)
+    assert sent(lanes, 3.0) == [[0, 1]]
+    assert not lanes.wakes_before(1000.0)
+
+
+def test_a_batch_goes_when_it_has_its_bytes() -> None:
+    """A mebibyte of bodies together; what would pass it goes next, and a body that is larger goes alone."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(100, 2.0))
+    for offset, size in enumerate([BATCH_BYTES // 2, BATCH_BYTES // 2 - 1]):
+        lanes.enqueue(delivery(lane, offset, size=size), 0.0)
+    assert sent(lanes) == []
+    lanes.enqueue(delivery(lane, 2, size=2), 0.0)
+    assert sent(lanes) == [[0, 1]]
+    lanes.enqueue(delivery(lane, 3, size=BATCH_BYTES + 1), 0.0)
+    lanes.enqueue(delivery(lane, 4), 0.0)
+    assert sent(lanes) == [[2], [3]]
+    assert sent(lanes, 2.0) == [[4]]
+
+
+def test_a_batch_of_one_needs_no_waiting() -> None:
+    """A size of one is an array of one, at once."""
+    lanes = Lanes(100)
+    put(lanes, lane_of(lanes, Batch(1, 60.0)), range(2))
+    assert sent(lanes) == [[0], [1]]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 302])
+def test_what_was_refused_goes_alone(status: int) -> None:
+    """Whoever may be to blame takes no others with it, and waits for none; where it stands does not matter."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(3, 2.0))
+    lanes.enqueue(delivery(lane, 0), 0.0)
+    lanes.enqueue(delivery(lane, 1, status=status), 0.0)
+    put(lanes, lane, [2, 3, 4])
+    assert sent(lanes) == [[0, 2, 3], [1]]
+    lanes.wait(delivery(lane, 5, status=status), due=1.0)
+    assert sent(lanes, 1.0) == [[5]]
+    assert sent(lanes, 2.0) == [[4]]
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_what_a_receiver_could_not_take_goes_in_batches(status: int) -> None:
+    """Those that failed together meet again, though each is due at a time of its own; behind what is queued."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(4, 2.0))
+    put(lanes, lane, [9])
+    for offset in range(5):
+        lanes.wait(delivery(lane, offset, status=status), due=0.1 * (offset + 1))
+    for tenth in range(4):
+        started = sent(lanes, tenth / 10 + 0.001)
+        assert started == ([[9, 0, 1, 2]] if tenth == 3 else [])
+    assert [sent(lanes, when) for when in (0.45, 0.55, 2.44, 2.46)] == [[], [], [], [[3, 4]]]
+
+
+def test_a_batch_holds_one_event_of_a_key() -> None:
+    """The next one of the key goes with a later batch, when the first is done with."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(4, 2.0))
+    for offset, key in enumerate("aabcad"):
+        lanes.enqueue(delivery(lane, offset, key=key), 0.0)
+    lanes.wake(0.0)
+    first = lanes.next(0.0)
+    assert first is not None
+    assert [each.event.record.offset for each in first.together()] == [0, 2, 3, 5]
+    lanes.finished(lane)
+    for each in first.disband():
+        assert each.pair is not None
+        lanes.go_on(each.pair)
+    assert sent(lanes, 0.5) == []
+    assert sent(lanes, 2.0) == [[1]]
+
+
+def test_a_batch_is_one_request_to_every_limit() -> None:
+    """Slots, `max_in_flight`, `rate_limit` and a breaker count requests; a lane has room for what these may carry."""
+    lanes = Lanes(1000)
+    lane = lane_of(lanes, Batch(100, 60.0), max_in_flight=2, rate_limit=1.0)
+    admitted = 0
+    while lanes.admit(lane, 1, 0.0) is Admission.QUEUE:
+        put(lanes, lane, [admitted])
+        admitted += 1
+    assert admitted == 500
+    assert [len(each) for each in sent(lanes)] == [100]
+    assert [len(each) for each in sent(lanes, 0.9)] == []
+    assert [len(each) for each in sent(lanes, 1.0)] == [100]
+    assert [len(each) for each in sent(lanes, 2.0)] == []  # two are open
+    lanes.finished(lane)
+    assert [len(each) for each in sent(lanes, 2.0)] == [100]
+
+
+def test_a_probe_is_a_batch() -> None:
+    """Behind a breaker that was open a whole batch has room, and the next one waits for its answer."""
+    lanes = Lanes(1000)
+    lane = lane_of(lanes, Batch(1000, 60.0))
+    for _ in range(10):
+        lane.breaker.failed(0.0, 0.0)
+    until = lane.breaker.open_until
+    assert until is not None
+    assert lanes.admit(lane, 1, 0.0) is Admission.PARK
+    assert lanes.room(1, until) == 1000
+    put(lanes, lane, range(1000), now=until)
+    assert lanes.admit(lane, 1, until) is Admission.PARK
+    assert [len(each) for each in sent(lanes, until)] == [1000]
+    put(lanes, lane, range(1000), now=until)
+    assert sent(lanes, until) == []
+    lanes.finished(lane)
+    lane.succeeded(until + 0.1, until, lanes.slots)
+    assert [len(each) for each in sent(lanes, until + 0.1)] == [1000]
+
+
+def test_a_lane_without_room_waits_for_no_more() -> None:
+    """What cannot come in cannot make the batch full: of one key, or behind a rate, it would stand for a minute."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(1000, 60.0))
+    for offset in range(LANE_DELIVERIES):
+        lanes.enqueue(delivery(lane, offset, key="a" if offset else "b"), 0.0)
+    assert sent(lanes) == [[0, 1]]
+
+
+def test_a_process_without_room_waits_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches that wait for long must not keep the others' deliveries out; with room again, they wait again."""
+    monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 6)
+    lanes = Lanes(100)
+    waiting = [lane_of(lanes, Batch(100, 60.0), number) for number in (1, 2)]
+    for lane in waiting:
+        put(lanes, lane, range(2))
+    assert sent(lanes) == []
+    put(lanes, lane_of(lanes, Batch(100, 60.0), 3), range(2))
+    assert sent(lanes) == [[0, 1]]
+    assert sent(lanes, 1.0) == []
+
+
+def test_a_full_lane_is_waited_for_while_its_batch_may_go() -> None:
+    """Its head has waited for company, not for the receiver: what comes next is held for a turn, and not stored.
+
+    A receiver that hangs is not waited for once the lane has as much open as it may.
+    """
+    lanes = Lanes(1000)
+    lane = lane_of(lanes, Batch(1000, 60.0))
+    put(lanes, lane, range(LANE_DELIVERIES - 1))
+    assert sent(lanes, 30.0) == []
+    put(lanes, lane, [0], now=30.0)
+    assert lanes.admit(lane, 1, 30.0) is Admission.HOLD
+    requests = 0
+    while lanes.admit(lane, 1, 31.0) is not Admission.PARK and requests < 20:
+        requests += len(sent(lanes, 31.0))
+        put(lanes, lane, range(LANE_DELIVERIES), now=31.0)
+    assert requests == OPEN_DELIVERIES // 1000
+    assert lanes.admit(lane, 1, 31.0 + STILL) is Admission.PARK
+
+
+def test_batches_that_hang_hold_a_bounded_number_of_deliveries() -> None:
+    """In slots alone a lane could have half a million open."""
+    lanes = Lanes(10_000)
+    for size in (3, 100, 1000):
+        lane = lane_of(lanes, Batch(size, 60.0), size)
+        put(lanes, lane, range(2 * OPEN_DELIVERIES))
+        assert len(sent(lanes)) == lane.in_flight == OPEN_DELIVERIES // size
+
+
+def test_a_lane_that_is_told_of_batches_or_of_none_goes_on(lanes: Lanes) -> None:
+    """What waits for a batch goes when the subscription asks for none, or for another wait; retries too."""
+    batched = lane_of(lanes, Batch(10, 60.0))
+    put(lanes, batched, range(2))
+    assert sent(lanes) == []
+    assert lane_of(lanes, Batch(10, 1.0)) is batched
+    assert sent(lanes, 0.5) == []
+    assert sent(lanes, 1.0) == [[0, 1]]
+    put(lanes, batched, range(2), now=1.0)
+    assert sent(lanes, 1.0) == []
+    lane_of(lanes, None)
+    assert sent(lanes, 1.1) == [[0], [1]]
+
+
+@pytest.mark.parametrize("batch", [None, Batch(1, 0.0)])
+def test_a_lane_at_its_limit_goes_on_when_that_is_raised(lanes: Lanes, batch: Batch | None) -> None:
+    """By its subscription, or by a larger share: the requests that are open need not end, they may hang."""
+    lanes.rebound(0.5)
+    lane = lane_of(lanes, batch, max_in_flight=2)
+    put(lanes, lane, range(4))
+    assert sent(lanes) == [[0]]
+    lanes.rebound(1.0)
+    assert sent(lanes, 0.1) == [[1]]
+    lane_of(lanes, batch, max_in_flight=3)
+    assert sent(lanes, 0.2) == [[2]]
+
+
+def test_what_is_given_back_is_the_first_again(lanes: Lanes) -> None:
+    """In its order, and counted as what waits."""
+    lane = lane_of(lanes, Batch(4, 0.0))
+    put(lanes, lane, range(5))
+    lanes.wake(0.0)
+    first = lanes.next(0.0)
+    assert first is not None
+    members = first.disband()
+    lanes.give_back(members[1:])
+    assert (lane.held, lanes.held, lane.in_flight) == (4, 4, 1)
+    assert sent(lanes, 0.1) == [[1, 2, 3, 4]]
+
+
+@pytest.fixture
+def lanes() -> Lanes:
+    """With slots for all."""
+    return Lanes(100)
+
+
+class Offer(NamedTuple):
+    """A delivery that comes at a tick."""
+
+    tick: int
+    size: int
+    alone: bool
+
+
+OFFERS = st.lists(st.builds(Offer, st.integers(0, 30), st.integers(0, 12), st.booleans()), max_size=60)
+ROOM = 20  # bytes of a batch, here
+TICK = 0.25
+
+
+@given(offers=OFFERS, size=st.integers(1, 8), ticks=st.integers(0, 12), retried=st.sets(st.integers(0, 59)))
+def test_every_delivery_goes_once_in_time_in_a_batch_that_is_bounded(
+    offers: list[Offer], size: int, ticks: int, retried: set[int]
+) -> None:
+    """And no batch goes early: it is full, it has its bytes, it goes alone, or its first one has waited."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("consumer.delivery.lane.BATCH_BYTES", ROOM)
+        lanes = Lanes(1000)
+        lane = lane_of(lanes, Batch(size, ticks * TICK))
+        coming = {
+            number: delivery(lane, number, size=offer.size, status=404 if offer.alone else None)
+            for number, offer in enumerate(offers)
+        }
+        queued_at: dict[int, int] = {}
+        gone: list[int] = []
+        for tick in range(32 + 12 + 2):
+            now = tick * TICK
+            for number, offer in enumerate(offers):
+                if offer.tick == tick and number in retried:
+                    lanes.wait(coming[number], due=now)
+                elif offer.tick == tick:
+                    lanes.enqueue(coming[number], now)
+                if offer.tick == tick:
+                    queued_at[number] = tick
+            lanes.wake(now)
+            for first in iter(lambda now=now: lanes.next(now), None):  # type: ignore[misc]
+                carried = first.together()
+                numbers = [each.event.record.offset for each in carried]
+                total = sum(len(each.event.body) for each in carried)
+                assert len(carried) == 1 or (total <= ROOM and not any(each.goes_alone for each in carried))
+                assert len(carried) <= size
+                left = sum(len(each.event.body) for each in lane.queue)
+                complete = len(carried) + len(lane.queue) >= size or total + left >= ROOM or first.goes_alone
+                assert complete or tick - queued_at[numbers[0]] >= ticks
+                assert all(tick - queued_at[number] <= ticks for number in numbers)
+                gone += numbers
+                lanes.finished(lane)
+            assert all(tick - queued_at[number] < max(ticks, 1) for number in queued_at.keys() - set(gone))
+        assert sorted(gone) == sorted(coming)
+        assert (lanes.held, lanes.in_flight, lane.held_bytes) == (0, 0, 0)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5))
+def test_the_order_of_what_was_never_tried_is_the_logs(gaps: list[int], size: int) -> None:
+    """Within a batch and from batch to batch."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(size, 1.0))
+    began: list[list[int]] = []
+    now = 0.0
+    for offset, gap in enumerate(gaps):
+        now += gap / 4
+        put(lanes, lane, [offset], now)
+        began += sent(lanes, now)
+    began += sent(lanes, now + 1.0)
+    assert list(chain.from_iterable(began)) == list(range(len(gaps)))

@@ -1,0 +1,240 @@
+"""Requests are made of what lanes give, alone or as a batch, within their subscription's time; of some none can be."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import orjson
+import pytest
+from requests import PreparedRequest
+from sqlalchemy import Engine
+
+from consumer.delivery.delivery import Delivery
+from consumer.delivery.sender import GROWTH, Sender
+from consumer.endpoint import Batch, Endpoint
+from consumer.event import Event
+from consumer.expressions import compile_projection
+from consumer.sending.payloads import Payload, render
+from consumer.sending.transport import CurlAdapter, Result
+from tests.delivery.desk_kit import SHORT, Desk, response
+from tests.delivery.store_kit import DEFAULT, URL
+
+
+class Wire:
+    """Where requests go in place of libcurl: they stay open until `end`."""
+
+    def __init__(self) -> None:
+        self.requests: list[PreparedRequest] = []
+        self.timeouts: list[float | None] = []
+        self.connected = False
+        self.end: Callable[[Result], None] = lambda _: None
+
+    def submit(
+        self,
+        request: PreparedRequest,
+        callback: Callable[[Result], None],
+        *,
+        timeout: float | None,
+    ) -> "Wire":
+        """Open a request; it stands for its transfer too."""
+        self.requests.append(request)
+        self.timeouts.append(timeout)
+        self.end = callback
+        return self
+
+    def bodies(self) -> list[bytes | str | None]:
+        """What was sent."""
+        return [request.body for request in self.requests]
+
+
+class Counter:
+    """A Sender at a Desk, whose subscription is told what it asks for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.desk = Desk(engine)
+        self.wire = Wire()
+        store = self.desk.store
+        transport = cast("CurlAdapter", self.wire)
+        self.sender = Sender(self.desk.lanes, self.desk.settling, transport, store.clock, store.monotonic)
+
+    def ask(self, url: str = URL, **options: object) -> None:
+        """What the subscription asks for."""
+        self.desk.endpoint = Endpoint(self.desk.subscription, url, DEFAULT, **options)  # type: ignore[arg-type]  # names of its fields
+
+    def queue(self, *bodies: bytes) -> list[Delivery]:
+        """One delivery for each, of records that nobody has seen."""
+        deliveries = [self.desk.delivery(offset=offset) for offset in range(len(bodies))]
+        for delivery, body in zip(deliveries, bodies, strict=True):
+            delivery.event = delivery.event._replace(body=body)
+            self.desk.lanes.enqueue(delivery, self.desk.store.monotonic.now)
+        return deliveries
+
+    def start(self) -> None:
+        """A turn of the loop."""
+        self.desk.lanes.wake(self.desk.store.monotonic.now)
+        self.sender.start()
+
+
+@pytest.fixture
+def counter(engine: Engine) -> Iterator[Counter]:
+    """A Sender on an empty database."""
+    result = Counter(engine)
+    yield result
+    assert result.desk.store.thread.close(20)
+
+
+@pytest.mark.parametrize("batch", [None, Batch(2, 0.0)])
+@pytest.mark.parametrize("timeout", [None, 3.5])
+def test_a_request_has_its_subscriptions_time_limit(
+    counter: Counter, batch: Batch | None, timeout: float | None
+) -> None:
+    """Of its own, or none: then the deployment's counts."""
+    counter.ask(batch=batch, timeout=timeout)
+    counter.queue(b"{}")
+    counter.start()
+    assert counter.wire.timeouts == [timeout]
+
+
+def test_what_asks_for_no_batch_goes_as_it_came(counter: Counter) -> None:
+    """Byte for byte, one by one."""
+    counter.ask()
+    counter.queue(b'{"a":  1}', b"2")
+    counter.start()
+    assert counter.wire.bodies() == [b'{"a":  1}', b"2"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int) -> None:
+    """In the order of the log; all of its records have been begun; one request is open, and its end is that of all."""
+    counter.ask(batch=Batch(5, 0.0))
+    deliveries = counter.queue(*(b'{"n":%d}' % each for each in range(number)))
+    counter.start()
+    (body,) = counter.wire.bodies()
+    assert orjson.loads(body or b"") == [{"n": each} for each in range(number)]
+    assert all(each.origin.started for each in deliveries)  # type: ignore[union-attr]  # records
+    assert (counter.sender.open, counter.desk.lanes.in_flight) == ({deliveries[0]}, 1)
+    counter.wire.end(response(200))
+    assert counter.desk.settled == list(range(number))
+    assert (counter.sender.open, counter.desk.lanes.in_flight) == (set(), 0)
+
+
+@pytest.mark.parametrize("bad", [{0}, {2}, {0, 1}, {0, 1, 2}])
+def test_a_member_without_a_form_is_given_up_and_the_others_go(counter: Counter, bad: set[int]) -> None:
+    """Wherever it stands. If none has one there is no request, and no slot is kept."""
+    counter.ask(batch=Batch(3, 0.0))
+    deliveries = counter.queue(*(b"no JSON" if each in bad else b"%d" % each for each in range(3)))
+    counter.start()
+    good = [each for each in range(3) if each not in bad]
+    assert [orjson.loads(body or b"") for body in counter.wire.bodies()] == ([good] if good else [])
+    assert counter.desk.lanes.in_flight == bool(good)
+    assert {number for number, each in enumerate(deliveries) if each.origin.started} == set(good)  # type: ignore[union-attr]  # records
+    if good:
+        counter.wire.end(response(200))
+    counter.desk.store.write()
+    assert sorted(counter.desk.settled) == [0, 1, 2]
+    assert counter.desk.store.rows("record_offset", "status") == [(each, "exhausted") for each in sorted(bad)]
+    assert counter.desk.metrics.attempts == ({"2xx": 1} if good else {})
+
+
+def test_an_event_without_a_form_is_given_up(counter: Counter) -> None:
+    """Without a batch it is the same: no request, no slot, the next one goes on."""
+    counter.ask(payload_format="standard")
+    counter.queue(b"\xff", b"{}")
+    counter.start()
+    assert (len(counter.wire.requests), counter.desk.lanes.in_flight) == (1, 1)
+    counter.desk.store.write()
+    assert counter.desk.store.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
+
+
+def test_a_url_that_is_none_ends_all_of_a_batch(counter: Counter) -> None:
+    """There is nowhere to send it."""
+    counter.ask(url="nonsense", batch=Batch(3, 0.0))
+    counter.queue(b"1", b"2")
+    counter.start()
+    assert counter.wire.requests == []
+    counter.desk.store.write()
+    assert counter.desk.store.rows("status") == [("exhausted",)] * 2
+    assert counter.desk.lanes.in_flight == 0
+
+
+def test_a_batch_that_failed_is_sent_again_as_it_was(counter: Counter) -> None:
+    """With the same id, since the same events are in it."""
+    counter.ask(batch=Batch(3, 0.0))
+    counter.queue(b"1", b"2")
+    counter.start()
+    counter.wire.end(response(503))
+    counter.desk.store.monotonic.now += SHORT
+    counter.start()
+    first, second = counter.wire.requests
+    assert first.body == second.body == b"[1,2]"
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+
+
+def test_a_batch_that_failed_is_one_no_more(counter: Counter) -> None:
+    """When its subscription asks for none meanwhile, each is sent for itself, once."""
+    counter.ask(batch=Batch(3, 0.0))
+    counter.queue(b"1", b"2")
+    counter.start()
+    counter.wire.end(response(503))
+    counter.ask()
+    counter.desk.lanes.lane(counter.desk.endpoint)
+    counter.desk.store.monotonic.now += SHORT
+    counter.start()
+    assert sorted(counter.wire.bodies()[1:]) == [b"1", b"2"]  # type: ignore[type-var]  # bytes
+    assert all(len(each.together()) == 1 for each in counter.sender.open)
+
+
+def test_a_turn_starts_a_bounded_number_of_deliveries(counter: Counter) -> None:
+    """However they are carried: to render and sign them takes time that other receivers wait."""
+    counter.ask(batch=Batch(GROWTH // 2, 0.0))
+    counter.queue(*[b"{}"] * (GROWTH * 3))
+    counter.start()
+    assert len(counter.wire.requests) == 2
+    counter.wire.end(response(200))
+    counter.start()
+    assert len(counter.wire.requests) == 2 + 3
+    assert counter.desk.lanes.ready()
+
+
+def test_projections_take_a_part_of_a_turn(counter: Counter) -> None:
+    """One of a large event takes long: the others go in the next turn, so that the loop polls meanwhile."""
+    counter.ask(projection=compile_projection("data"))
+    counter.queue(b"1", b"2", b"3")
+    monotonic = counter.desk.store.monotonic
+    submit = counter.wire.submit
+
+    def slowly(*given: Any, **named: Any) -> Wire:
+        monotonic.now += 1.0
+        return submit(*given, **named)
+
+    counter.wire.submit = slowly  # type: ignore[method-assign]
+    for sent in (1, 2, 3):
+        counter.sender.start()
+        assert len(counter.wire.requests) == sent
+
+
+def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a turn has no time for is the first of the next one, in its order; nothing is lost, nothing sent twice."""
+    monotonic = counter.desk.store.monotonic
+
+    def slowly(endpoint: Endpoint, event: Event) -> Payload:
+        monotonic.now += 0.015
+        return render(endpoint, event)
+
+    monkeypatch.setattr("consumer.delivery.sender.render", slowly)
+    counter.ask(batch=Batch(5, 0.0))
+    counter.queue(*(b"%d" % number for number in range(5)))
+    for _ in range(3):
+        counter.sender.start()
+    assert counter.wire.bodies() == [b"[0,1]", b"[2,3]", b"[4]"]
+    assert counter.desk.lanes.in_flight == 3
+    assert counter.desk.lanes.held == 0
+
+
+def test_a_batch_is_bounded_as_it_is_sent(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projection may make its events larger."""
+    monkeypatch.setattr("consumer.delivery.sender.BATCH_BYTES", 8)
+    counter.ask(batch=Batch(3, 0.0), projection=compile_projection("[data, data, data]"))
+    counter.queue(b"1", b"2", b"3")
+    for _ in range(3):
+        counter.sender.start()
+    assert counter.wire.bodies() == [b"[[1,1,1],[2,2,2]]", b"[[3,3,3]]"]

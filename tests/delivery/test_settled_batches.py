@@ -1,0 +1,264 @@
+"""What follows from the request of a batch: what counts once, what counts for each delivery, and who goes on alone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from requests import RequestException, Response
+from requests.exceptions import ConnectTimeout
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from consumer.delivery.delivery import Delivery
+from consumer.endpoint import Batch, Endpoint
+from consumer.errors import EgressRefused
+from consumer.ledger import operations, upkeep
+from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
+from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL
+
+REFUSED = EgressRefused("10.0.0.1 is a private address")
+UNUSED = count(1000, 100)  # offsets, and ids of subscriptions
+RESULTS: dict[str, Response | RequestException] = {
+    "ok": response(200),
+    "fails": response(500),
+    "no answer": ConnectTimeout("slow"),
+    "refused": response(422),
+    "gone": response(410),
+    "hopeless": REFUSED,
+}
+
+
+@pytest.fixture
+def desk(engine: Engine) -> Iterator[Desk]:
+    """A Settling whose subscription asks for batches, which never wait."""
+    result = Desk(engine, Batch(100, 0.0), disable_after=86400.0)
+    yield result
+    assert result.store.thread.close(20)
+
+
+def three(desk: Desk) -> list[Delivery]:
+    """A record that was never tried, one that has failed once, and a stored row that has failed twice."""
+    return [desk.delivery(offset=0), desk.delivery(offset=1, attempts=1), desk.row(2, offset=2)]
+
+
+def rows(desk: Desk) -> list[tuple[object, ...]]:
+    """Offset, status and attempts of each row."""
+    return sorted(desk.store.rows("record_offset", "status", "attempt"))
+
+
+def test_a_2xx_delivers_all_and_counts_as_one_request(desk: Desk) -> None:
+    """Each is settled, each counts as delivered; there was one attempt to be counted and timed."""
+    desk.end(desk.open(*three(desk)), response(204))
+    assert desk.settled == [0, 1]
+    desk.store.write()
+    assert rows(desk) == [(2, "delivered", 3)]
+    assert desk.metrics.deliveries == {"delivered": 3}
+    assert desk.metrics.attempts == {"2xx": 1}
+    assert sum(desk.metrics.attempt_seconds.counts) == 1
+    assert sum(desk.metrics.delivery_latency_seconds.counts) == 3
+    assert (desk.lanes.in_flight, desk.lanes.held, desk.settling.rows) == (0, 0, {})
+
+
+def test_a_failure_is_an_attempt_of_each_by_its_own_schedule(desk: Desk) -> None:
+    """The first waits here, the second is stored for longer, the third was at its last attempt and is given up."""
+    members = three(desk)
+    desk.end(desk.open(*members), response(503))
+    assert desk.waiting() == [SHORT]
+    desk.store.write()
+    assert rows(desk) == [(1, "parked", 2), (2, "exhausted", 3)]
+    assert [row[2] for row in desk.rows()] == [None, LONG]
+    assert desk.metrics.deliveries == {"retried": 1, "parked": 1, "exhausted": 1}
+    assert desk.metrics.attempts == {"5xx": 1}
+    assert [each.attempts for each in members] == [1, 2, 3]
+    assert [event.data["attempts"] for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)] == [3]
+
+
+def test_a_batch_that_fails_is_one_failure_to_the_breaker(desk: Desk) -> None:
+    """Ten requests in a row open it, whatever they carried."""
+    for number in range(10):
+        assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
+        desk.end(desk.open(*(desk.delivery(offset=100 * number + each) for each in range(5))), response(503))
+    assert desk.lanes.lane(desk.endpoint).breaker.open_until is not None
+    assert desk.lanes.held == 0, "what waits is stored"
+
+
+@pytest.mark.parametrize("result", ["fails", "no answer"])
+def test_what_a_receiver_could_not_take_meets_again(desk: Desk, result: str) -> None:
+    """Jitter does not scatter it: all that have made as many attempts are due together, and go in one batch."""
+    desk.settling._jitter = 1.0
+    members = [desk.delivery(offset=offset) for offset in range(20)]
+    desk.end(desk.open(*members), RESULTS[result])
+    (due,) = set(desk.waiting())
+    desk.store.monotonic.now += due
+    assert desk.go_on(members[0]).together() == tuple(members)
+
+
+def test_a_refusal_sends_each_alone(desk: Desk) -> None:
+    """One of them is the reason: it fails again and is given up in the end; its neighbours are delivered."""
+    members = [desk.delivery(offset=offset) for offset in range(3)]
+    desk.end(desk.open(*members), response(422))
+    desk.store.monotonic.now += SHORT
+    desk.lanes.wake(desk.store.monotonic.now)
+    for _ in members:
+        each = desk.lanes.next(desk.store.monotonic.now)
+        assert each is not None
+        assert each.together() == (each,)
+        desk.end(each, response(422 if each is members[1] else 200))
+    desk.store.write()
+    assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "parked", 2)])
+
+
+@pytest.mark.parametrize(("status", "alone"), [(422, True), (503, False), (None, False)])
+def test_a_stored_row_remembers_whether_it_goes_alone(desk: Desk, status: int | None, *, alone: bool) -> None:
+    """Its last status says so, after a restart too; see test_recall for how it gets there."""
+    each = desk.delivery(attempts=1)
+    assert each.last is not None
+    each.last = each.last._replace(status=status)
+    assert each.goes_alone is alone
+
+
+@pytest.mark.parametrize("final", [frozenset((422,)), frozenset[int]()], ids=["by its status", "by its schedule"])
+def test_what_would_end_one_ends_none_of_several(desk: Desk, final: frozenset[int]) -> None:
+    """A final status, or the last attempt of a schedule: each goes alone first, and then it shows."""
+    desk.endpoint = replace(desk.endpoint, final_statuses=final, retry_schedule=None if final else ())
+    members = [desk.delivery(offset=offset) for offset in range(3)]
+    desk.end(desk.open(*members), response(422))
+    desk.lanes.wake(desk.store.monotonic.now)
+    for _ in members:
+        each = desk.lanes.next(desk.store.monotonic.now)
+        assert each is not None
+        assert each.together() == (each,)
+        desk.end(each, response(422 if each is members[1] else 200))
+    desk.store.write()
+    assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "exhausted", 2)])
+
+
+def test_a_410_ends_all_and_disables_once(desk: Desk) -> None:
+    """What waits for the same receiver is held."""
+    waiting = desk.delivery(offset=9)
+    request = desk.open(*three(desk))
+    desk.lanes.enqueue(waiting, desk.store.monotonic.now)
+    with capture_logs() as logs:
+        desk.end(request, response(410))
+    desk.store.write_all()
+    assert rows(desk) == [(0, "exhausted", 1), (1, "exhausted", 2), (2, "exhausted", 3), (9, "held", 0)]
+    assert desk.disabled() == "the receiver answered 410 Gone"
+    assert [line["event"] for line in logs].count("disabling a subscription") == 1
+    told = [event.type for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)]
+    assert sorted(told) == ["delivery.exhausted"] * 3 + ["subscription.disabled"]
+
+
+def test_what_is_told_of_a_batch_is_quiet_only_if_all_of_it_is(desk: Desk) -> None:
+    """Operational events alone raise no further ones; with another event among them that one does."""
+    members = [desk.delivery(offset=0, topic="operations"), desk.delivery(offset=1)]
+    desk.end(desk.open(*members), response(410))
+    desk.store.write_all()
+    told = [(event.type, event.data.get("offset")) for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)]
+    assert sorted(told) == [("delivery.exhausted", 1), ("subscription.disabled", None)]
+
+
+def test_what_has_no_form_is_given_up_alone(desk: Desk) -> None:
+    """Without a request: nothing is counted as one, and the receiver is not blamed."""
+    each = desk.open(desk.row(0, offset=2))
+    desk.lanes.finished(each.lane)
+    desk.settling.hopeless(each, "it is no JSON")
+    desk.store.write()
+    assert rows(desk) == [(2, "exhausted", 1)]
+    assert desk.rows()[0][3:] == (None, "it is no JSON")
+    assert (desk.metrics.attempts, desk.metrics.deliveries) == ({}, {"exhausted": 1})
+    assert not desk.settling._failing.remembers(desk.endpoint)
+    assert not each.lane.breaker.restrains
+
+
+def test_a_batch_that_is_cut_off_is_an_attempt_of_all(desk: Desk) -> None:
+    """Those of partitions that leave are stored; the others are tried again here, by their schedule."""
+    members = [desk.delivery(offset=0), desk.delivery(offset=1, partition=1), desk.delivery(offset=2, partition=1)]
+    members[2].attempts = 1
+    request = desk.open(*members)
+    desk.settling.leaving.add(("t", 0))
+    desk.lanes.finished(request.lane)
+    desk.settling.abandoned(request.disband(), TOOK)
+    assert desk.waiting() == [SHORT]
+    desk.store.write()
+    assert rows(desk) == [(0, "parked", 1), (2, "parked", 2)]
+    assert {row[4] for row in desk.rows()} == {"stopped while the request was open: its outcome is unknown"}
+    assert desk.metrics.attempts == {}
+
+
+def test_a_key_goes_on_behind_each_of_a_batch(desk: Desk) -> None:
+    """Delivered: the next one of its key is queued. Stored: the next one is stored behind it."""
+    first, second, third = (desk.delivery(offset=offset, key=key) for offset, key in enumerate((b"a", b"b", b"a")))
+    desk.end(desk.open(first, second, third), response(200))
+    assert desk.go_on(third).together() == (third,)
+    fourth = desk.delivery(offset=3, key=b"a")
+    desk.lanes.enqueue(fourth, desk.store.monotonic.now)
+    third.attempts = 1
+    desk.end(third, response(503))
+    desk.store.write()
+    assert rows(desk) == [(2, "parked", 2), (3, "blocked", 0)]
+
+
+def test_each_delivery_of_a_batch_has_its_line(desk: Desk) -> None:
+    """With the number that went together."""
+    members = [desk.delivery(offset=0), desk.delivery(offset=1)]
+    with capture_logs() as logs:
+        desk.end(desk.open(*members), response(503))
+    assert [(line["event"], line["offset"], line["batch"], line["outcome"]) for line in logs] == [
+        ("attempt", 0, 2, "retried"),
+        ("attempt", 1, 2, "retried"),
+    ]
+
+
+def test_a_recovery_is_told_once(desk: Desk) -> None:
+    """A batch that gets through takes the mark off its subscription."""
+    upkeep.failing(desk.store.engine, desk.subscription, NOW - 600)
+    desk.endpoint = replace(desk.endpoint, failing_since=NOW - 600)
+    desk.end(desk.open(*three(desk)), response(200))
+    desk.store.write_all()
+    told = [event.type for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)]
+    assert told == ["subscription.recovered"]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.integers(1, 5),
+    results=st.lists(st.sampled_from(sorted(RESULTS)), min_size=3, max_size=3),
+    leaves=st.sets(st.integers(0, 2)),
+    cut_off=st.booleans(),
+)
+def test_each_record_is_settled_once_and_only_when_it_may_be(
+    desk: Desk, size: int, results: list[str], leaves: set[int], *, cut_off: bool
+) -> None:
+    """Whatever becomes of the requests that carry it, and of partitions meanwhile; slots are free again after."""
+    base = next(UNUSED)
+    desk.lanes.withdraw(lambda _: True)
+    desk.settled.clear()
+    desk.settling.leaving = {("t", number) for number in leaves}
+    # The failures of another example are not this one's.
+    desk.endpoint = Endpoint(base, URL, DEFAULT, batch=Batch(size, 0.0))
+    offsets = {base + number: number % 3 for number in range(7)}
+    attempts = dict.fromkeys(offsets, 0)
+    for offset, partition in offsets.items():
+        desk.lanes.enqueue(desk.delivery(offset=offset, partition=partition), desk.store.monotonic.now)
+    for result in results:
+        desk.lanes.wake(desk.store.monotonic.now)
+        while (request := desk.lanes.next(desk.store.monotonic.now)) is not None:
+            carried = request.together()
+            assert len(carried) <= size
+            for each in carried:
+                attempts[each.event.record.offset] += 1
+                assert each.event.record.offset not in desk.settled
+            if cut_off:
+                desk.lanes.finished(request.lane)
+                desk.settling.abandoned(request.disband(), TOOK)
+            else:
+                desk.end(request, RESULTS[result])
+        desk.store.monotonic.now += SHORT
+    assert (desk.lanes.in_flight, desk.lanes.lane(desk.endpoint).in_flight) == (0, 0)
+    desk.store.write_all()
+    waiting = {each.event.record.offset for each in desk.lanes.withdraw(lambda _: True)}
+    assert sorted((*desk.settled, *waiting)) == sorted(offsets)
+    assert all(number <= 3 for number in attempts.values())
