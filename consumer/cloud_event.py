@@ -4,9 +4,11 @@ What a CloudEvent carries is taken from it, in either content mode of its Kafka 
 lacks is derived from its place: the topic is the source, its timestamp the time.
 """
 
+import re
 from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,11 +19,18 @@ from consumer.expressions import Bound
 PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
 _ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
 _DATA = frozenset(("data", "data_base64"))
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_SHALLOW = 200  # brackets: with fewer than that nothing is nested deeply
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # as JSON writes it
+_INSTEAD = "\ufffd".encode()
 
 
 class CloudEvent(NamedTuple):
-    """`data` is JSON as Python has it, text or bytes; `time` as RFC 3339 writes it."""
+    """`data` is JSON as Python has it, text or bytes; `time` as RFC 3339 writes it.
+
+    `structured`: the whole body, of a record in structured content mode. Of any other, the body is the data.
+    """
 
     id: str
     source: str
@@ -32,6 +41,7 @@ class CloudEvent(NamedTuple):
     datacontenttype: str | None = None
     dataschema: str | None = None
     extensions: Mapping[str, Any] = {}
+    structured: Mapping[str, Any] | None = None
 
 
 def cloud_event_of(event: Event) -> CloudEvent:
@@ -42,43 +52,82 @@ def cloud_event_of(event: Event) -> CloudEvent:
     if headers.get("ce_type") is not None or not (isinstance(data, dict) and "specversion" in data):
         given = {name.removeprefix(PREFIX): text for name, text in texts(headers).items() if name.startswith(PREFIX)}
         content_type: str | None = event.content_type or None
+        structured = None
     else:
-        given, content_type = data, _text(data.get("datacontenttype"))
+        given = structured = data
+        content_type = _text(data.get("datacontenttype"))
         data, is_json = _structured(given)
     return CloudEvent(
         id=_text(given.get("id")) or event.webhook_id,
         source=_text(given.get("source")) or event.record.topic,
         type=event.type,
-        time=_text(given.get("time")) or _written(event.record.timestamp),
+        time=_rfc3339(given.get("time")) or _written(event.record.timestamp),
         data=data,
         subject=_text(given.get("subject")),
         datacontenttype=content_type or ("application/json" if is_json else None),
         dataschema=_text(given.get("dataschema")),
         extensions={name: value for name, value in given.items() if name not in _ATTRIBUTES | _DATA},
+        structured=structured,
     )
 
 
-def bound_of(event: Event) -> Bound:
-    """The variables that filters and projections see."""
-    cloud = cloud_event_of(event)
-    return Bound(
-        {
-            "data": cloud.data,
-            "id": cloud.id,
-            "source": cloud.source,
-            "type": cloud.type,
-            "subject": cloud.subject or "",
-            "time": _moment(cloud.time),
-            "extensions": cloud.extensions,
-            "headers": texts(event.headers or {}),
-            "tenant": event.tenant or "",
-            "topic": event.record.topic,
-            "partition": event.record.partition,
-            "offset": event.record.offset,
-            "key": (event.key or b"").decode("utf-8", "replace"),
-        },
-        event.body,
-    )
+def bound_of(event: Event, cloud: CloudEvent | None = None) -> Bound:
+    """The variables that filters and projections see. `cloud`: what `cloud_event_of` gave for it, where it is there.
+
+    CEL's runtime ends texts and bytes at a NUL: in texts U+FFFD stands in its place, and data that is no text and holds
+    one is not there. It goes down into data by recursion, 1.5 KB of stack for each level, and would end the process:
+    what is nested deeper than orjson writes (254) is not there either.
+    """
+    parts = (event.body, event.key or b"", *chain.from_iterable((event.headers or {}).items()))
+    sizes = [part.encode() if isinstance(part, str) else part or b"" for part in parts]
+    if any(b"\0" in part for part in sizes) or (b"\\u0000" in event.body and _NUL.search(event.body)):
+        event, cloud = _without_nul(event), None
+    cloud = cloud or cloud_event_of(event)
+    variables = {
+        "data": cloud.data,
+        "id": cloud.id,
+        "source": cloud.source,
+        "type": cloud.type,
+        "subject": cloud.subject or "",
+        "time": _moment(cloud.time),
+        "extensions": cloud.extensions,
+        "headers": texts(event.headers or {}),
+        "tenant": event.tenant or "",
+        "topic": event.record.topic,
+        "partition": event.record.partition,
+        "offset": event.record.offset,
+        "key": (event.key or b"").decode("utf-8", "replace"),
+    }
+    if isinstance(cloud.data, bytes) and b"\0" in cloud.data:
+        del variables["data"]
+    elif _is_deep(event.body, cloud):
+        del variables["data"], variables["extensions"]
+    return Bound(variables, sizes)
+
+
+def _is_deep(body: bytes, cloud: CloudEvent) -> bool:
+    if body.count(b"[") + body.count(b"{") < _SHALLOW:
+        return False
+    try:
+        orjson.dumps((cloud.data, cloud.extensions))
+    except orjson.JSONEncodeError:
+        return True
+    return False
+
+
+def _without_nul(event: Event) -> Event:
+    def clean(value: bytes | None) -> bytes | None:
+        return value and value.replace(b"\0", _INSTEAD)
+
+    body = _NUL.sub(rb"\1\\ufffd", event.body)
+    try:
+        body.decode()
+        body = body.replace(b"\0", _INSTEAD)
+    except UnicodeDecodeError:
+        pass  # no text: what it holds is not touched
+    headers = event.headers and {name.replace("\0", "\ufffd"): clean(value) for name, value in event.headers.items()}
+    tenant = event.tenant and event.tenant.replace("\0", "\ufffd")
+    return event._replace(body=body, key=clean(event.key), headers=headers, tenant=tenant)
 
 
 def texts(headers: Mapping[str, bytes | None]) -> dict[str, str]:
@@ -117,6 +166,17 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _rfc3339(value: object) -> str | None:
+    """A time that has a date, a time of day and a zone; another counts as not there."""
+    if not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        return None
+    try:
+        datetime.fromisoformat(value.upper())
+    except ValueError:
+        return None
+    return value
+
+
 def _written(milliseconds: int) -> str:
     """Unix milliseconds as RFC 3339 writes them. A record without a timestamp has -1."""
     try:
@@ -129,7 +189,7 @@ def _written(milliseconds: int) -> str:
 def _moment(text: str) -> datetime:
     """What RFC 3339 text says; the epoch, where it says nothing."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         return _EPOCH

@@ -4,14 +4,18 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import methodcaller
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Engine, event
+from sqlalchemy import ColumnElement, Connection, Engine, event, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
 
 from consumer.database_errors import is_disconnect, line
 from consumer.database_errors import unavailable as unavailable  # noqa: PLC0414 (for who runs statements)
@@ -70,6 +74,38 @@ def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElemen
     size = padded(len(values))
     elements = [*values, *[values[-1]] * (size - len(values))]
     return sa.or_(*(column.in_(elements[start : start + IN_LIST]) for start in range(0, size, IN_LIST)))
+
+
+class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
+    """`(columns) IN (tuples)`, for one or more tuples, padded and cut as `any_of` does.
+
+    SQLite seeks an index only for rows of a subquery.
+    """
+
+    inherit_cache = True
+    name = "any_tuple_of"
+
+    def __init__(self, columns: Sequence[ColumnElement[Any]], tuples: Sequence[tuple[object, ...]]) -> None:
+        size = padded(len(tuples))
+        elements = [*tuples, *[tuples[-1]] * (size - len(tuples))]
+        super().__init__(
+            *(tuple_(*columns).in_(elements[start : start + IN_LIST]) for start in range(0, size, IN_LIST))
+        )
+
+
+@compiles(any_tuple_of)
+def _lists_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return _any([compiler.process(each, **kw) for each in element.clauses])
+
+
+@compiles(any_tuple_of, "sqlite")
+def _subqueries_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: Any) -> str:
+    lists = (compiler.process(each, **kw).partition(" IN ") for each in element.clauses)
+    return _any([f"{columns} IN (SELECT * FROM {tuples})" for columns, _, tuples in lists])  # noqa: S608 (the compiler's own text)
+
+
+def _any(conditions: Sequence[str]) -> str:
+    return conditions[0] if len(conditions) == 1 else f"({' OR '.join(conditions)})"
 
 
 def padded(number: int) -> int:
@@ -159,6 +195,8 @@ def _sqlite(url: sa.URL) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
+        # A terminal's Latin-1 in one row must not keep the others of a statement from being read.
+        connection.text_factory = methodcaller("decode", "utf-8", "replace")
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 

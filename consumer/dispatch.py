@@ -7,6 +7,7 @@ from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.matching.inbox import Inbox, Matched
+from consumer.matching.selection import TURN, Selector
 from consumer.telemetry import Metrics
 
 Place = tuple[str, int]
@@ -23,7 +24,9 @@ class Dispatch:
         self._settling = settling
         self._metrics = metrics
         self._monotonic = monotonic
+        self._selector = Selector(metrics, monotonic)
         self._fanout: Fanout | None = None
+        self._counted = False
         self.waiting_since: float | None = None
 
     @property
@@ -31,9 +34,15 @@ class Dispatch:
         """Something waits here for room or for the database."""
         return bool(self._inbox or self._fanout)
 
+    @property
+    def pressed(self) -> bool:
+        """Filters have used up their part of a turn, and there are more."""
+        return self._fanout is not None and self._selector.spent
+
     def go_on(self) -> None:
-        """Fan events out until one has to wait."""
+        """Fan events out until one has to wait, or filters have used up their part of this turn."""
         now = self._monotonic()
+        self._selector.begin(TURN)
         while True:
             if self._fanout is None:
                 matched = self._inbox.next()
@@ -42,10 +51,12 @@ class Dispatch:
                     return
                 self.waiting_since = None
                 self._fanout = self._opened(matched)
-            elif self._fanout.advance(self._lanes, self._settling, now):
-                self._fanout = None
-            else:
+                continue
+            over = self._fanout.advance(self._lanes, self._settling, now)
+            self._count(self._fanout, over=over)
+            if not over:
                 return
+            self._fanout = None
 
     def first_offset(self, place: Place) -> int | None:
         """The lowest offset of a partition that is not fanned out yet; None where nothing of it waits here."""
@@ -68,5 +79,15 @@ class Dispatch:
             self._metrics.events["unmatched"] += 1
             settle(event.record.offset)
             return None
-        self._metrics.events["matched"] += 1
-        return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)))
+        self._counted = False
+        return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)), self._selector)
+
+    def _count(self, fanout: Fanout, *, over: bool) -> None:
+        """Each event once: as soon as somebody wants it, or at the end, if nobody does."""
+        if self._counted:
+            return
+        if fanout.position > fanout.refused:
+            self._metrics.events["matched"] += 1
+            self._counted = True
+        elif over:
+            self._metrics.events["unmatched"] += 1

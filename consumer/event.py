@@ -18,7 +18,7 @@ class Event(NamedTuple):
 
     `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value, byte for byte;
     `content_type` and `traceparent` are safe to put in a header (visible ASCII). `headers` are the record's, by name;
-    of a stored record those that are UTF-8.
+    of a stored record those that are UTF-8. `extra` is what the key and they take, in bytes.
     """
 
     record: RecordId
@@ -30,3 +30,15 @@ class Event(NamedTuple):
     traceparent: str | None
     headers: Mapping[str, bytes | None] | None = None
     tenant: str | None = None
+    extra: int = 0
+
+    @property
+    def size(self) -> int:
+        """What it takes in memory, in bytes, about: what all bounds on memory count."""
+        return len(self.body) + self.extra
+
+
+def extra_of(key: bytes | None, headers: Mapping[str, bytes | None] | None) -> int:
+    """The `extra` of an event with this key and these headers."""
+    named = sum([len(name) + len(value or b"") for name, value in headers.items()]) if headers else 0
+    return named + len(key or b"")

@@ -1,18 +1,22 @@
 """CEL expressions (https://cel.dev) of subscriptions: checked when they are read, bounded when they run.
 
 The runtime is Google's: it checks types, stops after 10,000 iterations and at a depth of 32, and its regular
-expressions are RE2's, linear in time. What it does not bound is bounded here: what an expression copies (`_copies`).
+expressions are RE2's, linear in time. What it does not bound is bounded here, before it runs: how long an expression
+takes and what it copies (`expression_cost`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from cel_expr_python import cel
 
-MOST_COPIED = 64 * 2**20  # bytes that a value may hold, if each part of it were the whole body
-MOST_ELEMENTS = 2500  # that `map` and `filter` go through: they take n * n * 27 ns, here 0.17 s
-ITERATIONS = 10_000  # the runtime's own limit
+from consumer.expression_cost import cost_of
+
+LONGEST = 0.5  # seconds that an expression may take, at the very most; what is usual takes microseconds
+MOST_COPIED = 64 * 2**20  # bytes that a value may hold, if each part of it were the whole event
+MOST_PARTS = 1_000_000  # of a value: each takes 0.7 µs and up to 150 bytes until it is JSON
+MOST_SAID = 300  # characters of an error
 
 _CONTAINER = "event"  # `type` is taken in CEL, `event.type` is not, and is found first
 _TYPE = cel.Type
@@ -33,8 +37,6 @@ _VARIABLES = {
 }
 NAMES = tuple(_VARIABLES)
 _ENV = cel.NewEnv(variables={f"{_CONTAINER}.{name}": kind for name, kind in _VARIABLES.items()}, container=_CONTAINER)
-_BUILDS = re.compile(r"\b(?:map|filter)\s*\(")
-_LOOPS = re.compile(r"\b(?:map|filter|all|exists|exists_one)\s*\(")
 
 
 class ExpressionFailed(ValueError):
@@ -44,30 +46,34 @@ class ExpressionFailed(ValueError):
 class Bound:
     """An event's variables, as all expressions over it take them: what one of them has read is converted once."""
 
-    __slots__ = ("activation", "commas", "size")
+    __slots__ = ("activation", "elements", "size")
 
-    def __init__(self, variables: Mapping[str, object], body: bytes) -> None:
-        """`variables`: a value for each of NAMES. `body`: where `data` comes from."""
+    def __init__(self, variables: Mapping[str, object], parts: Iterable[bytes]) -> None:
+        """`variables`: values of NAMES; who asks for another fails. `parts`: the bytes that the values come from."""
         self.activation = _ENV.Activation({f"{_CONTAINER}.{name}": value for name, value in variables.items()})
-        self.size = len(body)
-        self.commas = body.count(b",")  # no list or map in it has more elements than that and one
+        self.size = self.elements = 0
+        for part in parts:
+            self.size += len(part)
+            self.elements += part.count(b",") + 1  # no list or map has more
 
 
 class Expression:
     """A compiled expression. Two of the same source are equal."""
 
-    __slots__ = ("_builds", "_loops", "_program", "_size", "source")
+    __slots__ = ("_cost", "_elements", "_is_small", "_program", "_size", "source")
 
     def __init__(self, source: str) -> None:
         """ValueError, with the place in the source, for what is no CEL over an event's variables."""
         self.source = source
         try:
             self._program = _ENV.compile(source)
+        except TypeError:  # pybind's word for a lone surrogate
+            raise ValueError("is no text: it has half of a character") from None
         except RuntimeError as error:
             raise ValueError(_readable(str(error))) from None
-        self._builds = bool(_BUILDS.search(source))
-        self._loops = len(_LOOPS.findall(source))
-        self._size = source.count(",") + source.count("+") + 1
+        self._cost = cost_of(source)
+        self._is_small = self._program.return_type() == _TYPE.BOOL
+        self._size = self._elements = 0  # of an event that it may run for, and so for any smaller one
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and other.source == self.source
@@ -85,23 +91,40 @@ class Expression:
 
     def value(self, bound: Bound) -> object:
         """Its value for an event, as Python has it. ExpressionFailed where there is none."""
-        copies = self._copies(bound)
-        if copies * bound.size > MOST_COPIED or (self._builds and copies > MOST_ELEMENTS):
+        if not self._may_run(bound):
             raise ExpressionFailed("the event is too large for this expression")
         try:
             result = self._program.eval(bound.activation)
             value = result.plain_value()
         except RuntimeError as error:
-            raise ExpressionFailed(_readable(str(error))) from None
+            raise ExpressionFailed(self._reason(str(error))) from None
         if result.type() == _TYPE.ERROR:
-            raise ExpressionFailed(_readable(str(value)))
+            raise ExpressionFailed(self._reason(str(value)))
         return value
 
-    def _copies(self, bound: Bound) -> int:
-        """How often the body may come to stand in the value, at the very most."""
-        if not self._builds:
-            return self._size
-        return self._size + min(ITERATIONS, int((bound.commas + 1) ** self._loops))
+    def _may_run(self, bound: Bound) -> bool:
+        if bound.size <= self._size and bound.elements <= self._elements:
+            return True
+        cost, size = self._cost, bound.size + len(self.source)
+        allowed = (
+            cost.copies(bound.elements) * size <= MOST_COPIED
+            and cost.seconds(size, bound.elements) <= LONGEST
+            and (self._is_small or cost.copies(bound.elements) * bound.elements <= MOST_PARTS)
+        )
+        if allowed:
+            self._size, self._elements = bound.size, bound.elements
+        return allowed
+
+    def _reason(self, text: str) -> str:
+        """The runtime's words. Behind a colon it says what the event holds, unless that stands in the expression."""
+        text = _readable(text)
+        if text.startswith("No value with name"):
+            return "the event's data is nested too deeply, or is no text, and holds a zero byte"
+        what, _, which = text.partition(":")
+        name = which.strip().strip('"')
+        if what.startswith("No matching overloads found") or (name and name in self.source):
+            return text
+        return re.split(r"[\"=]", what)[0].strip()
 
 
 @lru_cache(4096)
@@ -125,7 +148,8 @@ def _readable(text: str) -> str:
     text = re.sub(r"^[A-Z_]+: ", "", text).replace(f" (in container '{_CONTAINER}')", "")
     found = re.match(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)", text, re.DOTALL)
     if found:
-        line, column, what = int(found[1]), int(found[2]), " ".join(found[3].split())
+        line, column, what = int(found[1]), int(found[2]), " ".join(found[3].split()).split(" ERROR: ")[0]
         place = f" at line {line}, column {column}" if line > 1 else f" at column {column}" if column > 0 else ""
-        return f"{what}{place}"
-    return " ".join(text.split())
+        there = f"; an event has {', '.join(NAMES)}" if what.startswith("undeclared reference") else ""
+        return f"{what[:MOST_SAID]}{place}{there}"
+    return " ".join(text.split())[:MOST_SAID]

@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.database import unavailable
-from consumer.errors import Undecodable
+from consumer.endpoint import Endpoint, Selection
+from consumer.errors import Undecodable, WebhooksError
 from consumer.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
@@ -23,12 +24,18 @@ from consumer.intake.record import Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ledger.rows import NewDelivery
-from consumer.matching.subscriptions import LEAST_RATE, Subscribed
+from consumer.matching.selection import Selector
+from consumer.matching.subscriptions import Subscribed
+from consumer.options import LEAST_NUMBER, Effect, read
+from consumer.patterns import matches
+from consumer.telemetry import Metrics
+from models.subscription import EVERY_TENANT
 
 log = structlog.get_logger(__name__)
 
 PART_OF_LIMIT = 10  # a replay takes a tenth of what the receiver allows: the rest is for what happens now
-RATE_WITHOUT_LIMIT = 100.0  # deliveries per second
+RATE_WITHOUT_LIMIT = 100.0  # deliveries per second,
+MOST_RATE = 100_000.0  # and the most that one can be told to make
 SOONEST = 7.0  # seconds until a row is due: workers, who look every 5 s, know it by then, and send none in a burst
 AHEAD = 10.0  # seconds until then at most: a table of far-off rows helps nobody
 BATCH = 500  # rows of a transaction,
@@ -40,7 +47,7 @@ _RETRY = 2.0  # seconds between two tries while the database is away
 
 def default_rate(limit: float | None) -> float:
     """Deliveries per second of a replay for a subscription with this rate limit."""
-    return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_RATE, limit / PART_OF_LIMIT)
+    return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_NUMBER, limit / PART_OF_LIMIT)
 
 
 class Pace:
@@ -71,17 +78,60 @@ class Progress(NamedTuple):
     finished: bool
 
 
+class Choice:
+    """Which events of the log are for a subscription: those that a worker would send it now."""
+
+    def __init__(self, subscription: Subscribed, tenant_name: str, event_type: str | None = None) -> None:
+        """`event_type` narrows it: a type or a pattern. WebhooksError for a subscription that matches nothing."""
+        for problem in subscription.problems:
+            if problem.effect is Effect.UNMATCHED:
+                raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
+        meant, _ = read(subscription.options)
+        selection = Selection(meant["topics"], meant["event_filter"])
+        self.subscription = subscription
+        self._tenant_name = tenant_name
+        self._types = [subscription.event_type] if event_type is None else [subscription.event_type, event_type]
+        self._endpoint = Endpoint(subscription.id, subscription.url, (), selection=selection)
+        self._metrics = Metrics()
+        self._selector = Selector(self._metrics)
+
+    @property
+    def filter_errors(self) -> int:
+        """For how many events the filter had no answer: they are not chosen."""
+        return self._metrics.filter_errors
+
+    def event_of(self, record: Record) -> Event | None:
+        """The event that a record carries; None if it carries none."""
+        try:
+            return decode(record, self._tenant_name)
+        except Undecodable:
+            return None
+
+    def has(self, event: Event) -> bool:
+        """Whether it is for the subscription."""
+        return (
+            all(matches(each, event.type) for each in self._types)
+            and self.subscription.tenant in {EVERY_TENANT, event.tenant}
+            and self._selector.wants(self._endpoint, event)
+        )
+
+
 @dataclass(slots=True)
 class Tally:
-    """Records of one event type: how many, and when the first and the last were stamped (unix seconds)."""
+    """Records of one event type: how many, and when the first and the last were stamped (unix seconds).
+
+    `chosen` of them are for the subscription.
+    """
 
     records: int = 0
+    chosen: int = 0
     first: float = float("inf")
     last: float = float("-inf")
 
-    def add(self, at: float) -> None:
+    def add(self, at: float, *, chosen: bool) -> None:
         """One more."""
         self.records += 1
+        self.chosen += chosen
         self.first, self.last = min(self.first, at), max(self.last, at)
 
 
@@ -93,24 +143,25 @@ class Survey:
     undecodable: int = 0
 
 
-def survey(reader: LogReader, spans: Sequence[Span], since: float, result: Survey) -> Iterator[int]:
+def survey(reader: LogReader, spans: Sequence[Span], since: float, choice: Choice, result: Survey) -> Iterator[int]:
     """Read it all into `result` and store nothing. Yields how many offsets have been read."""
     reader.start(spans, since)
     begin = sum(reader.positions.values())
     while not reader.done:
         for record in reader.read(BATCH, _WAIT):
-            event = _event(record)
+            event = choice.event_of(record)
             if event is None:
                 result.undecodable += 1
             else:
-                result.types.setdefault(event.type, Tally()).add(record.timestamp / 1000)
+                tally = result.types.setdefault(event.type, Tally())
+                tally.add(record.timestamp / 1000, chosen=choice.has(event))
         yield sum(reader.positions.values()) - begin
 
 
 def run(
     engine: Engine,
     replay: Replay,
-    subscription: Subscribed,
+    choice: Choice,
     reader: LogReader,
     stopped: Callable[[], bool],
     *,
@@ -122,7 +173,6 @@ def run(
     Yields after each transaction. Ends when all is stored, or soon after `stopped()`: it can then be taken up again.
     Kafka and the database are waited for. Raises what `LogReader.read` and `replays.advance` raise.
     """
-    wanted = replay.event_type or subscription.event_type
     pace = Pace(replay.rate, _next_due(replay, clock()))
     rows: list[NewDelivery] = []
     matched, undecodable, size = replay.matched, 0, 0
@@ -133,12 +183,12 @@ def run(
         ended = reader.done or stopped()
         room = 0 if ended else min(BATCH - len(rows), pace.room(clock()))
         for record in reader.read(room, _WAIT) if room else ():
-            event = _event(record)
+            event = choice.event_of(record)
             if event is None:
                 undecodable += 1
-            elif event.type == wanted:
-                rows.append(_delivery(event, subscription, pace.due(clock()), replay.id))
-                size += len(event.body)
+            elif choice.has(event):
+                rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
+                size += event.size
         full = len(rows) >= BATCH or size >= BATCH_BYTES
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
@@ -182,10 +232,3 @@ def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Calla
 
 def _delivery(event: Event, subscription: Subscribed, due: float, replay: int) -> NewDelivery:
     return NewDelivery(event, subscription.id, subscription.url, 0, "parked", due, replay=replay)
-
-
-def _event(record: Record) -> Event | None:
-    try:
-        return decode(record)
-    except Undecodable:
-        return None

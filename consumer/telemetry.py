@@ -57,6 +57,7 @@ class Metrics:
     commits: int = 0
     connections_opened: int = 0
     retention_overtaken: int = 0  # records that the log dropped before they were consumed
+    filter_errors: int = 0
 
 
 class WorkerCollector(Collector):
@@ -94,6 +95,11 @@ class WorkerCollector(Collector):
                 "webhooks_retention_overtaken",
                 "Records dropped by retention before they were read.",
                 metrics.retention_overtaken,
+            ),
+            (
+                "webhooks_filter_errors",
+                "Times that a subscription's filter had no answer for an event.",
+                metrics.filter_errors,
             ),
         ):
             yield CounterMetricFamily(name, text, value=value)

@@ -34,7 +34,7 @@ from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import open_topics
 from consumer.ledger.heads import take, walk
-from consumer.matching.catalog import Broken, Catalog, find_endpoints
+from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.inbox import Inbox
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
@@ -76,6 +76,7 @@ class Worker:
         self._monotonic = monotonic
         self._metrics = metrics
         self._drain_seconds = delivery.drain
+        self._tenant_name = kafka.tenant
         self.turned_at = monotonic()
         self._stopping = self._closing = self._paused = False
         self._next_commit = self._next_look = 0.0
@@ -87,7 +88,7 @@ class Worker:
 
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
-        broken = Broken()
+        known, broken = Known(), Broken()
         secrets = tuple(map(parse_signing_key, delivery.secrets))
         raise_descriptor_limit()
         self._poller = Poller()
@@ -102,8 +103,8 @@ class Worker:
         self._lookups = DatabaseThread("lookups", self._poller.post)
         self._ledger = DatabaseThread("ledger", self._poller.post)
         self._catalog = Catalog(
-            lambda types, done: self._lookups.submit(
-                partial(find_endpoints, engine, types, secrets, decrypt, broken=broken), done
+            lambda keys, done: self._lookups.submit(
+                partial(find_endpoints, engine, keys, secrets, decrypt, known=known, broken=broken), done
             ),
             delivery.subscription_cache,
             monotonic,
@@ -218,20 +219,20 @@ class Worker:
         if not records:
             return
         self._received_at = now = self._monotonic()
-        types = set()
+        keys = set()
         for record in records:
             settle = record.partition.tracker.settle
             try:
-                event = decode(record)
+                event = decode(record, self._tenant_name)
             except Undecodable as error:
                 self._metrics.events["dead_lettered"] += 1
                 place = record.partition.topic, record.partition.number, record.offset
                 log.warning("undecodable", record=place, reason=error.reason, error=str(error))
                 self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
                 continue
-            types.add(event.type)
+            keys.add((event.type, event.tenant))
             self._inbox.put(event, settle, now)
-        self._catalog.want(types)
+        self._catalog.want(keys)
 
     # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.attempted`.
 
@@ -267,7 +268,7 @@ class Worker:
 
     def _patience(self) -> float:
         """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
-        if self._idle() or self._lanes.ready():
+        if self._idle() or self._lanes.ready() or self._dispatch.pressed:
             return 0.0
         return 0.001 if self._monotonic() - self._received_at < 1.0 else 0.005
 

@@ -16,11 +16,13 @@ from structlog.testing import capture_logs
 
 from consumer.errors import WebhooksError
 from consumer.intake.log_reader import LogReader
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Headers, Partition, Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
 from consumer.matching import subscriptions
 from consumer.matching.subscriptions import Subscribed
-from consumer.replay import AHEAD, BATCH, SOONEST, Pace, Progress, Survey, default_rate, run, survey
+from consumer.replay import AHEAD, BATCH, SOONEST, Choice, Pace, Progress, Survey, default_rate, run, survey
 from models import ParkedDelivery, StoredReplay
 from tests.faults import refusing
 from tests.kafka_kit import Kafka
@@ -94,6 +96,11 @@ def write(kafka: Kafka, topic: str, types: str) -> None:
     kafka.write(topic, values)
 
 
+def choice(receiver: Subscribed, event_type: str | None = None) -> Choice:
+    """What a replay to it takes."""
+    return Choice(receiver, "tenant", event_type)
+
+
 Open = Callable[..., tuple[Replay, LogReader]]
 
 
@@ -128,6 +135,53 @@ def stored(engine: Engine) -> list[tuple[int, float]]:
         return [(offset, due.timestamp() - NOW) for offset, due in rows if due is not None]
 
 
+CHOSEN = [
+    ({"event_type": "a.*"}, None, ["a.x"]),
+    ({"event_type": "a.**"}, None, ["a.x", "a.x.y"]),
+    ({"event_type": "*"}, None, ["a", "a.x", "a.x.y", "b"]),
+    ({"event_type": "*"}, "a.**", ["a.x", "a.x.y"]),
+    ({"event_type": "a.*"}, "a.x", ["a.x"]),
+    ({"event_type": "a.*"}, "a.x.*", []),
+    ({"event_type": "*", "tenant": "acme"}, None, ["a.x"]),
+    ({"event_type": "*", "topics": "orders,users"}, None, ["a", "a.x", "a.x.y", "b"]),
+    ({"event_type": "*", "topics": "users"}, None, []),
+    ({"event_type": "*", "event_filter": "data.n > 1"}, None, ["a.x.y", "b"]),
+    ({"event_type": "a", "event_filter": "data.missing > 1"}, None, []),
+]
+
+
+@pytest.mark.parametrize(("options", "event_type", "chosen"), CHOSEN)
+def test_the_log_is_matched_as_live_events_are(
+    sqlite_engine: Engine, options: dict[str, str], event_type: str | None, chosen: list[str]
+) -> None:
+    """By pattern, tenant, topics and filter; `--event-type` narrows it, and an error of the filter is no match."""
+    number = subscriptions.add(sqlite_engine, URL, **options)  # type: ignore[arg-type]  # a test's shorthand
+    receiver = subscriptions.get(sqlite_engine, number)
+    assert receiver is not None
+    each = choice(receiver, event_type)
+    headers: dict[str, Headers] = {"a.x": [("tenant", b"acme")], "b": [("tenant", b"other")]}
+    place = Partition("orders", 0, OffsetTracker(None))
+    records = [
+        Record(place, n, 1, None, b'{"type": "%b", "n": %d}' % (name.encode(), n), headers.get(name))
+        for n, name in enumerate(["a", "a.x", "a.x.y", "b"])
+    ]
+    events = [event for record in records if (event := each.event_of(record)) is not None]
+    with capture_logs():
+        assert [event.type for event in events if each.has(event)] == chosen
+    assert each.filter_errors == ("missing" in options.get("event_filter", ""))
+
+
+def test_a_filter_that_cannot_be_read_is_no_replay(sqlite_engine: Engine) -> None:
+    """Nothing would match, and the error says what is wrong with it."""
+    number = subscriptions.add(sqlite_engine, URL, "a")
+    with sqlite_engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET event_filter = 'data.n >'"))
+    receiver = subscriptions.get(sqlite_engine, number)
+    assert receiver is not None
+    with pytest.raises(WebhooksError, match=f"subscription {number} cannot be replayed to: event_filter: "):
+        choice(receiver)
+
+
 @pytest.mark.kafka
 def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """Only the subscription's type, with its original place, evenly spaced; what is no event is counted."""
@@ -135,7 +189,7 @@ def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiv
     write(kafka, topic, "abaa!a")
     replay, reader = begin(topic, rate=2.0)
     clock = Clock()
-    *_, last = run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep)
+    *_, last = run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=clock.sleep)
     assert last == Progress(6, 4, 1, finished=True)
     rows = stored(engine)
     assert [offset for offset, _ in rows] == [0, 2, 3, 5]
@@ -152,7 +206,7 @@ def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscrib
     write(kafka, topic, "a" * 4000)
     replay, reader = begin(topic, rate=200.0)
     clock, before = Clock(), 0
-    for step in run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep):
+    for step in run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=clock.sleep):
         assert step.matched <= (clock.now - NOW + AHEAD) * 200 + 1
         assert step.matched - before <= BATCH
         before = step.matched
@@ -172,7 +226,7 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(
     write(kafka, topic, "ab" * 1500)
     replay, reader = begin(topic, rate=200.0)
     clock, seen = Clock(), [0]
-    steps = run(engine, replay, receiver, reader, lambda: seen[-1] >= 500, clock=clock, sleep=clock.sleep)
+    steps = run(engine, replay, choice(receiver), reader, lambda: seen[-1] >= 500, clock=clock, sleep=clock.sleep)
     if way == "asked to stop":
         for step in steps:
             seen.append(step.matched)  # noqa: PERF401 (the condition to stop looks at it)
@@ -184,7 +238,7 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(
     assert 0 < halfway < 1500
     again, other = begin(again=replay.id)
     assert (again.matched, again.finished_at) == (halfway, None)
-    *_, last = run(engine, again, receiver, other, lambda: False, clock=clock, sleep=clock.sleep)
+    *_, last = run(engine, again, choice(receiver), other, lambda: False, clock=clock, sleep=clock.sleep)
     assert (last.matched, last.finished) == (1500, True)
     rows = stored(engine)
     assert [offset for offset, _ in rows] == list(range(0, 3000, 2))
@@ -199,7 +253,7 @@ def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, rec
     for moved, first in ((3600, AHEAD + 0.5), (-3600, SOONEST)):
         replay, reader = begin(topic, rate=2.0)
         clock = Clock()
-        list(run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep))
+        list(run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=clock.sleep))
         with engine.begin() as connection:
             at = datetime.fromtimestamp(NOW + moved, UTC)
             connection.execute(update(ParkedDelivery).values(next_attempt_at=at))
@@ -210,7 +264,7 @@ def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, rec
             connection.execute(update(StoredReplay).values(positions=read))
         again, other = begin(again=replay.id)
         clock = Clock()
-        list(run(engine, again, receiver, other, lambda: False, clock=clock, sleep=clock.sleep))
+        list(run(engine, again, choice(receiver), other, lambda: False, clock=clock, sleep=clock.sleep))
         assert [round(due, 1) for offset, due in stored(engine) if offset > 0] == [first, first + 0.5]
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM webhook_deliveries"))
@@ -228,7 +282,7 @@ def test_nothing_is_stored_for_whom_is_switched_off(
     write(kafka, topic, "a" * 1000)
     replay, reader = begin(topic, rate=10.0)
     clock = Clock()
-    steps = run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep)
+    steps = run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=clock.sleep)
     next(steps)
     before = stored(engine)
     with engine.begin() as connection:
@@ -276,7 +330,7 @@ def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiv
 
     back: list[bool] = []
     with capture_logs() as logs:
-        *_, last = run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=sleep)
+        *_, last = run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=sleep)
     assert (last.matched, last.finished) == (3, True)
     assert [line["event"] for line in logs if "database" in line["event"]] == [
         "the database does not answer; the replay waits"
@@ -292,7 +346,10 @@ def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, rec
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE webhook_deliveries RENAME TO away"))
     clock = Clock()
-    assert list(run(engine, replay, receiver, reader, lambda: clock.slept > 5, clock=clock, sleep=clock.sleep)) == []
+    assert (
+        list(run(engine, replay, choice(receiver), reader, lambda: clock.slept > 5, clock=clock, sleep=clock.sleep))
+        == []
+    )
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO webhook_deliveries"))
     found = replays.load(engine, replay.id)
@@ -310,19 +367,20 @@ def test_a_mistake_of_ours_is_not_waited_for(
     replay, reader = begin(topic)
     never = "INSERT INTO webhook_deliveries"
     with refusing(engine, emulator, never, error=2290), pytest.raises(IntegrityError):
-        list(run(engine, replay, receiver, reader, lambda: False, clock=Clock(), sleep=Clock().sleep))
+        list(run(engine, replay, choice(receiver), reader, lambda: False, clock=Clock(), sleep=Clock().sleep))
 
 
 @pytest.mark.kafka
-def test_a_survey_counts_and_stores_nothing(engine: Engine, kafka: Kafka, begin: Open) -> None:
-    """By event type, with the times of the first and the last."""
+def test_a_survey_counts_and_stores_nothing(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """By event type, how many of them are for the subscription, with the times of the first and the last."""
     topic = kafka.topic()
     write(kafka, topic, "aba!")
     replay, reader = begin(topic)
     found = Survey()
-    *_, read = survey(reader, replay.spans, 0, found)
+    *_, read = survey(reader, replay.spans, 0, choice(receiver), found)
     assert (read, found.undecodable) == (4, 1)
-    assert {name: tally.records for name, tally in found.types.items()} == {"a": 2, "b": 1}
+    counted = {name: (tally.records, tally.chosen) for name, tally in found.types.items()}
+    assert counted == {"a": (2, 2), "b": (1, 0)}
     assert found.types["a"].first <= found.types["b"].first <= found.types["a"].last
     assert stored(engine) == []
 
@@ -337,7 +395,7 @@ def test_an_event_is_stored_as_a_worker_would_have_sent_it(
     kafka.write(topic, [body], headers=[("event-type", b"a"), ("event-id", b"e-1"), ("content-type", b"text/x")])
     replay, reader = begin(topic)
     clock = Clock()
-    list(run(engine, replay, receiver, reader, lambda: False, clock=clock, sleep=clock.sleep))
+    list(run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=clock.sleep))
     with engine.connect() as connection:
         row = connection.execute(text("SELECT webhook_id, body, record_key, content_type FROM webhook_payloads")).one()
     assert row[0].startswith("msg_")

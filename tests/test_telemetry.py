@@ -28,6 +28,7 @@ LABELS = {
     "webhooks_commits_total": set(),
     "webhooks_connections_opened_total": set(),
     "webhooks_retention_overtaken_total": set(),
+    "webhooks_filter_errors_total": set(),
     "webhooks_consumer_lag": {"topic", "partition"},
 }
 TYPES = {"_total": "counter", "_seconds": "histogram"}
@@ -95,6 +96,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
     metrics.attempts.update({"2xx": 8, "error": 9})
     metrics.in_flight, metrics.parked, metrics.breaker_open = 10, 11, 12
     metrics.commits, metrics.connections_opened, metrics.retention_overtaken = 13, 14, 15
+    metrics.filter_errors = 16
     lag[("orders", 1)] = 0
     families = text_string_to_metric_families(generate_latest(result).decode())
     found = {
@@ -119,6 +121,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
         ("webhooks_commits_total",): 13,
         ("webhooks_connections_opened_total",): 14,
         ("webhooks_retention_overtaken_total",): 15,
+        ("webhooks_filter_errors_total",): 16,
         ("webhooks_consumer_lag", "0", "orders"): 5,
         ("webhooks_consumer_lag", "1", "orders"): 0,
     }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from consumer.intake.log_reader import LogReader
     from consumer.ledger.replays import Place, Replay, Span
     from consumer.matching.subscriptions import Subscribed
-    from consumer.replay import Survey
+    from consumer.replay import Choice, Survey
     from consumer.settings import KafkaSettings
 
 _LINE = 10.0  # seconds between two lines where there is no terminal
@@ -32,7 +32,7 @@ def replay(
         typer.Option(metavar="TIME", help="From then on: 2026-07-28T14:00 (UTC without a zone), or an age: 2h, 3d."),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then; without it, up to now.")] = None,
-    event_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Only events of this type.")] = None,
+    event_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Only events of this type or pattern.")] = None,
     topic: Annotated[
         list[str] | None, typer.Option(metavar="TOPIC", help="Only from this one of KAFKA_TOPICS; may be repeated.")
     ] = None,
@@ -66,8 +66,10 @@ def replay(
       kafka-webhooks replay --resume 3
     """
     from consumer.cli.console import open_database
+    from consumer.environment import check, environment, load
     from consumer.intake.log_reader import LogReader
-    from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, check, environment, load
+    from consumer.replay import Choice
+    from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings
 
     if as_json and not dry_run:
         raise typer.BadParameter("it goes with --dry-run", param_hint="--json")
@@ -83,22 +85,23 @@ def replay(
     engine = open_database()
     if resume is not None:
         begun = _begun(engine, kafka, resume)
-        receiver = _subscription(engine, begun.subscription_id)
+        choice = Choice(_subscription(engine, begun.subscription_id), kafka.tenant, begun.event_type)
         with LogReader(kafka) as reader:
-            _store(engine, begun, receiver, reader)
+            _store(engine, begun, choice, reader)
     else:
         first, last = _times(since or "", until)
         receiver = _subscription(engine, subscription or 0)
         _check_type(receiver, event_type)
+        choice = Choice(receiver, kafka.tenant, event_type)
         pace = _rate(receiver, rate)
         with LogReader(kafka) as reader:
             spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
             if dry_run:
-                _survey(reader, spans, first, receiver, as_json=as_json)
+                _survey(reader, spans, first, choice, as_json=as_json)
                 return
             replay_id = _begin(engine, kafka, receiver, spans, first, last or time.time(), event_type, pace, yes=yes)
             begun = _begun(engine, kafka, replay_id)
-            _store(engine, begun, receiver, reader)
+            _store(engine, begun, choice, reader)
     if not no_wait:
         _wait(engine, begun.id)
 
@@ -130,23 +133,33 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
 
 
 def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
-    if event_type not in {None, receiver.event_type}:
+    from consumer.patterns import check_pattern, matches
+
+    if event_type is None:
+        return
+    try:
+        check_pattern(event_type)
+    except ValueError as error:
+        raise typer.BadParameter(f"it {error}", param_hint="--event-type") from None
+    # Of two patterns that have a type in common one stands for all that the other does.
+    if not matches(receiver.event_type, event_type) and not matches(event_type, receiver.event_type):
         raise typer.BadParameter(
             f"subscription {receiver.id} gets {receiver.event_type}: nothing would match", param_hint="--event-type"
         )
 
 
 def _rate(receiver: "Subscribed", rate: float | None) -> float:
-    from consumer.matching.subscriptions import LEAST_RATE, MOST_RATE
-    from consumer.replay import default_rate
+    from consumer.options import LEAST_NUMBER
+    from consumer.replay import MOST_RATE, default_rate
 
-    most = receiver.rate_limit or MOST_RATE
+    limit = receiver.options["rate_limit"]
+    most = limit or MOST_RATE
     if rate is None:
-        return default_rate(receiver.rate_limit)
-    if not LEAST_RATE <= rate <= most:
-        whose = f", the limit of subscription {receiver.id}" if receiver.rate_limit else ""
+        return default_rate(limit)
+    if not LEAST_NUMBER <= rate <= most:
+        whose = f", the limit of subscription {receiver.id}" if limit else ""
         raise typer.BadParameter(
-            f"{rate:g} is not from {LEAST_RATE:g} to {most:g} a second{whose}", param_hint="--rate"
+            f"{rate:g} is not from {LEAST_NUMBER:g} to {most:g} a second{whose}", param_hint="--rate"
         )
     return rate
 
@@ -199,19 +212,20 @@ def _begin(
     if not records:
         typer.echo(f"the topics hold no record from {time_text(since)} to {time_text(until)}", err=True)
         raise typer.Exit
-    limit = "" if receiver.rate_limit is None else f" of the {receiver.rate_limit:g} that it allows"
+    allowed = receiver.options["rate_limit"]
+    limit = "" if allowed is None else f" of the {allowed:g} that it allows"
     typer.echo(
         f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} are read; what is "
         f"{event_type or receiver.event_type} goes to {printable(receiver.url)}, up to {rate:g} a second{limit}",
         err=True,
     )
-    if receiver.ordering == "key":
+    if receiver.options["ordering"] == "key":
         typer.echo("the subscription is ordered by key: a replay does not keep that order", err=True)
     confirm(f"Replay this to subscription {receiver.id}?", yes=yes)
     return replays.create(engine, kafka.group_id, receiver.id, since, until, event_type, rate, spans)
 
 
-def _store(engine: "Engine", replay: "Replay", receiver: "Subscribed", reader: "LogReader") -> None:
+def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogReader") -> None:
     """Read and store what is left, with progress; a signal ends it, in order, with status 0."""
     import sys
 
@@ -227,7 +241,7 @@ def _store(engine: "Engine", replay: "Replay", receiver: "Subscribed", reader: "
     line_at = time.monotonic()
     total = sum(span.end - span.begin for span in replay.spans)
     with signals_noted() as stopped, progress_bar(total) as draw:
-        for done in run(engine, replay, receiver, reader, stopped):
+        for done in run(engine, replay, choice, reader, stopped):
             draw(done.read, f"{done.matched:,} matched")
             if not sys.stderr.isatty() and time.monotonic() - line_at >= _LINE:
                 typer.echo(f"{done.read:,} of {number(total, 'record')} read, {done.matched:,} matched", err=True)
@@ -237,6 +251,7 @@ def _store(engine: "Engine", replay: "Replay", receiver: "Subscribed", reader: "
         typer.echo("--dry-run shows which event types there are; upper and lower case differ", err=True)
     if done.undecodable:
         typer.echo(f"{number(done.undecodable, 'record')} passed over: not an event", err=True)
+    _say_filter_errors(choice)
     if reader.removed_total:
         typer.echo(f"{number(reader.removed_total, 'record')} are gone: retention was faster", err=True)
     if not done.finished:
@@ -254,29 +269,36 @@ def _wait(engine: "Engine", replay_id: int) -> None:
         watch(lambda: tallies.of_replay(*place, found.matched), lambda: tallies.next_of_replay(*place))
 
 
-def _survey(
-    reader: "LogReader", spans: "Sequence[Span]", since: float, receiver: "Subscribed", *, as_json: bool
-) -> None:
+def _survey(reader: "LogReader", spans: "Sequence[Span]", since: float, choice: "Choice", *, as_json: bool) -> None:
     from consumer.cli.console import number, print_json, print_rows, progress_bar
     from consumer.replay import Survey, survey
 
     found = Survey()
     with progress_bar(sum(span.end - span.begin for span in spans)) as draw:
-        for read in survey(reader, spans, since, found):
+        for read in survey(reader, spans, since, choice, found):
             draw(read, "")
-    rows = _counted(found, receiver)
+    rows = _counted(found)
     if as_json:
         print_json({"event_types": rows, "undecodable": found.undecodable})
         return
     if rows:
         print_rows(("event_type", "records", "first", "last", "matches"), rows)
-    matched = sum(tally.records for name, tally in found.types.items() if name == receiver.event_type)
-    typer.echo(f"{number(matched, 'record')} would go to subscription {receiver.id}; nothing was stored", err=True)
+    chosen = sum(tally.chosen for tally in found.types.values())
+    whose = choice.subscription.id
+    typer.echo(f"{number(chosen, 'record')} would go to subscription {whose}; nothing was stored", err=True)
     if found.undecodable:
         typer.echo(f"{number(found.undecodable, 'record')} would be passed over: not an event", err=True)
+    _say_filter_errors(choice)
 
 
-def _counted(found: "Survey", receiver: "Subscribed") -> list[dict[str, object]]:
+def _say_filter_errors(choice: "Choice") -> None:
+    from consumer.cli.console import number
+
+    if choice.filter_errors:
+        typer.echo(f"{number(choice.filter_errors, 'record')} passed over: the filter has no answer for it", err=True)
+
+
+def _counted(found: "Survey") -> list[dict[str, object]]:
     from consumer.cli.console import time_text
 
     return [
@@ -285,7 +307,7 @@ def _counted(found: "Survey", receiver: "Subscribed") -> list[dict[str, object]]
             "records": tally.records,
             "first": time_text(tally.first),
             "last": time_text(tally.last),
-            "matches": "yes" if name == receiver.event_type else "no",
+            "matches": tally.chosen,
         }
         for name, tally in sorted(found.types.items(), key=lambda item: -item[1].records)
     ]

@@ -12,12 +12,13 @@ from typing import Any
 import orjson
 
 from consumer.errors import Undecodable
-from consumer.event import Event, RecordId
+from consumer.event import Event, RecordId, extra_of
 from consumer.intake.record import Headers, Record, UnreadableHeaders
 
 MAX_VALUE_BYTES = 1024 * 1024
 # The type travels in a header, and receivers refuse all headers together at 8 KiB.
 MAX_TYPE_LENGTH = 1000
+MAX_TENANT_LENGTH = 255  # as the column
 
 _CLOUDEVENT = "application/cloudevents+json"
 _TYPE_FIELDS = ("type", "event_type", "eventType")
@@ -28,8 +29,8 @@ _MEDIA_TYPE = re.compile(_TOKEN + rb"/" + _TOKEN + rb"(?:[ \t]*;[ -~]*)?")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def decode(record: Record) -> Event:
-    """The event that a record carries.
+def decode(record: Record, tenant_name: str = "tenant") -> Event:
+    """The event that a record carries. `tenant_name` is that of the attribute or header with its tenant.
 
     Undecodable with reason null, empty, too_large, bad_headers, bad_type, not_utf8, not_json, too_deep or not_object;
     nothing else is raised, whatever the bytes.
@@ -64,6 +65,8 @@ def decode(record: Record) -> Event:
         key,
         _traceparent(headers.get("traceparent")) if headers else None,
         headers or None,
+        _tenant(tenant_name, headers, structured),
+        extra_of(key, headers),
     )
 
 
@@ -131,6 +134,27 @@ def _webhook_id(headers: dict[str, bytes | None], structured: dict[str, Any], re
         # No length can start with "@": a record's place is never mistaken for a producer's id.
         identity = b"%d:%b@%b:%d:%d:%d" % (len(source), source, record.topic.encode(), *record[1:])
     return "msg_" + blake2b(identity, digest_size=16).hexdigest()
+
+
+def _tenant(name: str, headers: dict[str, bytes | None], structured: dict[str, Any]) -> str | None:
+    """Whose event it is, by the first of the attribute's header, the attribute of a body, and the header that is there.
+
+    One that can be nobody's (empty, not UTF-8, longer than a subscription's can be) counts as none, and nothing stands
+    in for it: the event goes to subscriptions of any tenant, and to those of no tenant, least of all another's.
+    """
+    value: object = headers.get(f"ce_{name}") if headers else None
+    if value is None:
+        value = structured.get(name)
+    if value is None:
+        value = headers.get(name) if headers else None
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None
+    elif isinstance(value, int):
+        value = orjson.dumps(value).decode()  # as CloudEvents writes integers and booleans in a header
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_TENANT_LENGTH else None
 
 
 def _text(value: object) -> bytes | None:

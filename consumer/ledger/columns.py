@@ -12,7 +12,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, Engine, Row, Se
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from consumer.event import Event, RecordId
+from consumer.event import Event, RecordId, extra_of
 from consumer.ledger.rows import Failure, Pair
 from models import ParkedDelivery, Payload, Status
 
@@ -106,18 +106,31 @@ def record_of(row: AnyRow) -> RecordId:
 
 def event_of(row: AnyRow) -> Event:
     """The event of a payload's row. Oracle keeps what is empty as NULL."""
-    headers = orjson.loads(row.record_headers) if row.record_headers else None
+    headers = _headers(row.record_headers) if row.record_headers else None
+    key = (row.record_key or b"") if row.has_key else None
     return Event(
         record_of(row),
         row.event_type,
         row.webhook_id,
         row.body or b"",
         row.content_type or "",
-        (row.record_key or b"") if row.has_key else None,
+        key,
         row.traceparent,
-        headers and {name: text.encode() for name, text in headers.items()},
+        headers,
         row.tenant,
+        extra_of(key, headers),
     )
+
+
+def _headers(text: str) -> dict[str, bytes | None] | None:
+    """None for what somebody has edited and is none: one row must not keep the others from being read."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    return {name: value.encode() for name, value in found.items() if isinstance(value, str)}
 
 
 def pair_of(row: AnyRow) -> Pair | None:

@@ -188,10 +188,10 @@ def _batches(rows: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
     start, size, last = 0, 0, None
     for position, row in enumerate(rows):
         if row.event.record != last:
-            last, size = row.event.record, size + len(row.event.body)
+            last, size = row.event.record, size + row.event.size
         if position > start and (position - start == BATCH or size > BATCH_BYTES):
             yield rows[start:position]
-            start, size = position, len(row.event.body)
+            start, size = position, row.event.size
     if rows:
         yield rows[start:]
 

@@ -3,92 +3,158 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from math import inf
 from operator import attrgetter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
-from sqlalchemy import Engine, Select, select
+from sqlalchemy import Engine, Row, Select, select
 
-from consumer.database import IN_LIST, any_of, reading
+from consumer.database import any_tuple_of, reading
 from consumer.endpoint import Endpoint
 from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
 from consumer.options import Effect
+from consumer.patterns import candidates
 from consumer.secret import SigningKey
 from consumer.trouble import Trouble
 from models import Subscription, SubscriptionSecret
+from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT
 
 log = structlog.get_logger(__name__)
 
-MOST_KEPT = 250_000  # types and endpoints in the cache: 120 MB; what was asked for longest ago leaves first
-MOST_ASKED = IN_LIST  # types of one statement: as one list, and so ten different statements in all
+MOST_KEPT = 250_000  # keys and endpoints in the cache: 190 MB; what was asked for longest ago leaves first
+MOST_ASKED = 512  # keys of one statement,
+MOST_PATTERNS = 4096  # and what subscriptions can have written to get them: thirteen different statements in all
 GAP = 0.02  # seconds between two statements, where they follow one another: fifty a second, whatever comes
 GATHER = 0.1  # of the time to live: how long answers that are only growing old wait for others of the kind
 
+Key = tuple[str, str | None]  # of events: their type and their tenant
+Pattern = tuple[str, str]  # of subscriptions: `event_type` and `tenant` as they have them
+AnyRow = Row[*tuple[Any, ...]]
 Fault = tuple[int, str]  # a subscription, and which of its options it is
-Answer = Mapping[str, tuple[Endpoint, ...]]
-Ask = Callable[[tuple[str, ...], Callable[[Answer | Exception], None]], None]
+Answer = Mapping[Key, tuple[Endpoint, ...]]
+Ask = Callable[[tuple[Key, ...], Callable[[Answer | Exception], None]], None]
 
 
 class Broken:
     """Subscriptions that are not as they should be, and why. Each is logged when that changes."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, dict[Fault, str]] = {}  # by event type
+        self._reasons: dict[Pattern, dict[Fault, str]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._reasons.values()))
 
-    def found(self, types: Iterable[str], reasons: Mapping[str, Mapping[Fault, str]]) -> None:
-        """A look-up of `types` found `reasons` (event type to fault to why) and no others."""
-        for event_type in types:
-            before = self._reasons.pop(event_type, {})
-            if now := dict(reasons.get(event_type, {})):
-                self._reasons[event_type] = now
+    def found(self, patterns: Iterable[Pattern], reasons: Mapping[Pattern, Mapping[Fault, str]]) -> None:
+        """A look-up of `patterns` found `reasons` (why, by fault) and no others."""
+        for pattern in patterns:
+            before = self._reasons.pop(pattern, {})
+            if now := dict(reasons.get(pattern, {})):
+                self._reasons[pattern] = now
             for fault, reason in now.items():
                 if before.get(fault) != reason:
                     log.error("a subscription is not as it should be", subscription=fault[0], reason=reason)
 
 
+class Known:
+    """Endpoints that somebody still needs, by subscription: what has not changed is not read again, and is kept once.
+
+    Rows are compared by their hash. Used by one thread; others may let go of an endpoint at any time.
+    """
+
+    def __init__(self) -> None:
+        self._endpoints: WeakValueDictionary[int, Endpoint] = WeakValueDictionary()
+        self._rows: dict[int, int] = {}  # the hash of the rows that gave it, where nothing but they says how it is
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def get(self, subscription_id: int, rows: Sequence[AnyRow]) -> Endpoint | None:
+        """What these rows gave before."""
+        return self._endpoints.get(subscription_id) if self._rows.get(subscription_id) == hash(tuple(rows)) else None
+
+    def keep(self, endpoint: Endpoint, rows: Sequence[AnyRow], *, steady: bool) -> Endpoint:
+        """The one to use: the one before, where it is equal. `steady`: the same rows will give the same again."""
+        number = endpoint.subscription_id
+        kept = self._endpoints.get(number)
+        if kept is None or kept != endpoint:
+            kept = self._endpoints[number] = endpoint
+        if steady:
+            self._rows[number] = hash(tuple(rows))
+        else:
+            self._rows.pop(number, None)
+        if len(self._rows) > 2 * len(self._endpoints) + 1000:
+            self._rows = {each: value for each, value in self._rows.items() if each in self._endpoints}
+        return kept
+
+
+def patterns_of(key: Key) -> tuple[Pattern, ...]:
+    """Of the subscriptions that get events of this type and tenant: of those of any tenant, then of those of theirs."""
+    event_type, tenant = key
+    tenants = (EVERY_TENANT,) if tenant is None or tenant == EVERY_TENANT else (EVERY_TENANT, tenant)
+    return tuple((text, each) for each in tenants for text in candidates(event_type))
+
+
 def find_endpoints(
     engine: Engine,
-    types: Sequence[str],
+    keys: Sequence[Key],
     default_secrets: tuple[SigningKey, ...],
     decrypt: Callable[[str], str],
     *,
+    known: Known | None = None,
     broken: Broken | None = None,
     clock: Callable[[], float] = time.time,
-) -> dict[str, tuple[Endpoint, ...]]:
-    """The enabled subscriptions of each of `types` (one or more), by id, in one statement; every type is a key.
+) -> dict[Key, tuple[Endpoint, ...]]:
+    """The enabled subscriptions of each of `keys` (one or more), by id, in one statement; every key is answered.
 
-    `default_secrets` sign for a subscription that has none of its own; `decrypt` opens a stored secret.
+    `default_secrets` sign for a subscription that has none of its own; `decrypt` opens a stored secret. What is in
+    `known` is used again.
     What of a subscription cannot be used is noted in `broken`; one that therefore matches nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)
+    asked = {key: patterns_of(key) for key in keys}
+    patterns = tuple(dict.fromkeys(chain.from_iterable(asked.values())))
     with reading(engine) as connection:
-        rows = connection.execute(lookup(types)).all()
-    found: dict[str, list[Endpoint]] = {event_type: [] for event_type in types}
-    reasons: dict[str, dict[Fault, str]] = {}
+        rows = connection.execute(lookup(patterns)).all()
+    found: dict[Pattern, list[Endpoint]] = {}
+    reasons: dict[Pattern, dict[Fault, str]] = {}
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
         mine = list(group)
-        endpoint, problems = endpoint_of(mine, default_secrets, decrypt, now)
-        of_type = reasons.setdefault(mine[0].event_type, {})
-        of_type.update({(subscription_id, problem.option): str(problem) for problem in problems})
-        if not any(problem.effect is Effect.UNMATCHED for problem in problems):
-            found[mine[0].event_type].append(endpoint)
+        pattern = mine[0].event_type, mine[0].tenant
+        endpoint = None if known is None else known.get(subscription_id, mine)
+        if endpoint is None:
+            endpoint, problems = endpoint_of(mine, default_secrets, decrypt, now)
+            if problems:
+                reasons.setdefault(pattern, {}).update({(subscription_id, each.option): str(each) for each in problems})
+            if any(problem.effect is Effect.UNMATCHED for problem in problems):
+                continue
+            if known is not None:
+                steady = not problems and all(row.expires_at is None for row in mine)
+                endpoint = known.keep(endpoint, mine, steady=steady)
+        found.setdefault(pattern, []).append(endpoint)
     if broken is not None:
-        broken.found(found, reasons)
-    return {event_type: tuple(endpoints) for event_type, endpoints in found.items()}
+        broken.found(patterns, reasons)
+    merged: dict[tuple[Pattern, ...], tuple[Endpoint, ...]] = {(): ()}
+    answer = {}
+    for key, wanted in asked.items():
+        there = tuple(pattern for pattern in wanted if pattern in found)
+        if there not in merged:
+            endpoints = chain.from_iterable(found[pattern] for pattern in there)
+            merged[there] = tuple(sorted(endpoints, key=attrgetter("subscription_id")))
+        answer[key] = merged[there]
+    return answer
 
 
-def lookup(types: Sequence[str]) -> Select[*tuple[Any, ...]]:
+def lookup(patterns: Sequence[Pattern]) -> Select[*tuple[Any, ...]]:
     """The statement of `find_endpoints`: a row for each subscription and secret, its secrets newest first."""
     secret = SubscriptionSecret
+    pattern = Subscription.event_type.expression, Subscription.tenant.expression
     return (
-        select(Subscription.event_type, *ENDPOINT_COLUMNS)
+        select(*ENDPOINT_COLUMNS)
         .outerjoin(secret, secret.subscription_id == Subscription.id)
-        .where(any_of(Subscription.event_type.expression, types), Subscription.enabled == 1)
+        .where(any_tuple_of(pattern, patterns), Subscription.enabled == 1)
         .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
     )
 
@@ -98,7 +164,7 @@ class Catalog:
 
     An answer's age is the time from when it was asked for to when the record arrived: what was committed `ttl` before a
     record came is seen, however long the look-up takes, and with a `ttl` of 0 it answers those who wait for it. That
-    nobody subscribed is an answer too. However many events and types there are, a statement begins `GAP` after the one
+    nobody subscribed is an answer too. However many events and keys there are, a statement begins `GAP` after the one
     before at the earliest, and those that nobody waits for yet begin together.
     """
 
@@ -108,46 +174,46 @@ class Catalog:
         ttl: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ask(types, done)` starts a look-up and calls `done` later, on the loop."""
+        """`ask(keys, done)` starts a look-up and calls `done` later, on the loop."""
         self._ask = ask
         self._ttl = ttl
         self._clock = clock
-        self._entries: dict[str, tuple[float, tuple[Endpoint, ...]]] = {}  # by when they were asked for
+        self._entries: dict[Key, tuple[float, tuple[Endpoint, ...]]] = {}  # by when they were asked for
         self._kept = 0
-        self._missing: dict[str, None] = {}  # wanted now; sets that keep their order
-        self._ageing: dict[str, None] = {}  # wanted soon: what is known still serves
+        self._missing: dict[Key, None] = {}  # wanted now; sets that keep their order
+        self._ageing: dict[Key, None] = {}  # wanted soon: what is known still serves
         self._asking = False
-        self._asked: frozenset[str] = frozenset()
+        self._asked: frozenset[Key] = frozenset()
         self._asked_at = -inf
         self._trouble = Trouble(clock)
 
-    def match(self, event_type: str, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
+    def match(self, key: Key, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
         """The subscriptions for an event that arrived then (the clock's seconds; None: now).
 
         None if nothing recent enough is known: say `want`, and ask again in a later turn.
         """
-        entry = self._entries.get(event_type)
+        entry = self._entries.get(key)
         if entry is None:
             return None
         age = (self._clock() if arrived is None else arrived) - entry[0]
         if age > self._ttl:
             return None
         if age > self._ttl / 2:  # a steady flow never waits for the database
-            self.want((event_type,))
+            self.want((key,))
         return entry[1]
 
-    def want(self, types: Iterable[str]) -> None:
+    def want(self, keys: Iterable[Key]) -> None:
         """Look up those of which nothing recent is known, as soon as a statement may begin: call again until then."""
         now = self._clock()
-        for event_type in types:
-            entry = self._entries.get(event_type)
-            if event_type in self._asked or (entry and now - entry[0] <= self._ttl / 2):
+        for key in keys:
+            entry = self._entries.get(key)
+            if key in self._asked or (entry and now - entry[0] <= self._ttl / 2):
                 continue
             if entry and now - entry[0] <= self._ttl:
-                self._ageing[event_type] = None
+                self._ageing[key] = None
             else:
-                self._ageing.pop(event_type, None)
-                self._missing[event_type] = None
+                self._ageing.pop(key, None)
+                self._missing[key] = None
         if (self._missing or self._ageing) and not self._asking and self._trouble.over:
             gap = GAP if self._missing else max(GAP, GATHER * self._ttl)
             if now - self._asked_at >= gap:
@@ -159,31 +225,43 @@ class Catalog:
         return self._trouble.fault
 
     def _start(self, now: float) -> None:
-        types = tuple(islice(chain(self._missing, self._ageing), MOST_ASKED))
-        for event_type in types:
-            self._missing.pop(event_type, None)
-            self._ageing.pop(event_type, None)
+        keys: list[Key] = []
+        patterns = 0
+        for key in chain(self._missing, self._ageing):
+            patterns += _most_patterns(key)
+            if len(keys) == MOST_ASKED or patterns > MOST_PATTERNS:
+                break
+            keys.append(key)
+        for key in keys:
+            self._missing.pop(key, None)
+            self._ageing.pop(key, None)
         self._asking = True
-        self._asked = frozenset(types)  # who waits for more than this answer says so when it is there
+        self._asked = frozenset(keys)  # who waits for more than this answer says so when it is there
         self._asked_at = now
-        self._ask(types, lambda answer: self._answered(types, answer, now))
+        self._ask(tuple(keys), lambda answer: self._answered(keys, answer, now))
 
-    def _answered(self, types: tuple[str, ...], answer: Answer | Exception, asked_at: float) -> None:
+    def _answered(self, keys: Iterable[Key], answer: Answer | Exception, asked_at: float) -> None:
         self._asking, self._asked = False, frozenset()
         if not self._trouble.judge(answer, "could not look up subscriptions; events wait"):
-            self._missing.update(dict.fromkeys(types))
+            self._missing.update(dict.fromkeys(keys))
             return
-        for event_type, endpoints in answer.items():
-            known = self._forget(event_type)
+        for key, endpoints in answer.items():
+            known = self._forget(key)
             # The same objects, so that what was prepared for them is found by identity.
-            self._entries[event_type] = (asked_at, known if known == endpoints else endpoints)
+            self._entries[key] = (asked_at, known if known == endpoints else endpoints)
             self._kept += 1 + len(endpoints)
         while self._kept > MOST_KEPT and len(self._entries) > len(answer):
             self._forget(next(iter(self._entries)))
         self.want(())
 
-    def _forget(self, event_type: str) -> tuple[Endpoint, ...] | None:
-        _, endpoints = self._entries.pop(event_type, (0.0, None))
+    def _forget(self, key: Key) -> tuple[Endpoint, ...] | None:
+        _, endpoints = self._entries.pop(key, (0.0, None))
         if endpoints is not None:
             self._kept -= 1 + len(endpoints)
         return endpoints
+
+
+def _most_patterns(key: Key) -> int:
+    """How many `patterns_of` it can give, without making them."""
+    event_type, tenant = key
+    return (min(event_type.count("."), EVENT_TYPE_LENGTH) + 3) * (1 if tenant is None else 2)

@@ -43,7 +43,7 @@ class Inbox:
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
         """Add an event that arrived then (the catalog's clock); `settle` takes its offset once all of it is settled."""
         self._events.append((event, settle, arrived))
-        self._bytes += len(event.body)
+        self._bytes += event.size
 
     def stored(self, place: Place, keys: set[tuple[int, int, int]]) -> None:
         """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out."""
@@ -58,12 +58,13 @@ class Inbox:
         stored = self._stored.get(event.record[:2])
         if stored is None:
             return None
-        endpoints = self._catalog.match(event.type, arrived)
+        key = event.type, event.tenant
+        endpoints = self._catalog.match(key, arrived)
         if endpoints is None:
-            self._catalog.want({event.type})
+            self._catalog.want((key,))
             return None
         self._events.popleft()
-        self._bytes -= len(event.body)
+        self._bytes -= event.size
         if stored:
             endpoints = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored)
         return Matched(event, endpoints, settle)
@@ -75,6 +76,6 @@ class Inbox:
     def discard(self, places: set[Place]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
         self._events = deque(entry for entry in self._events if entry[0].record[:2] not in places)
-        self._bytes = sum(len(event.body) for event, _, _ in self._events)
+        self._bytes = sum(event.size for event, _, _ in self._events)
         for place in places:
             self._stored.pop(place, None)

@@ -34,7 +34,7 @@ def test_a_plain_event() -> None:
     body = b'{"type": "user.created",  "id": 123}'
     event = decode(record(body))
     assert event._replace(webhook_id="") == Event(
-        RecordId("orders", 2, 7, 1_700_000_000_000), "user.created", "", body, "application/json", b"k", None
+        RecordId("orders", 2, 7, 1_700_000_000_000), "user.created", "", body, "application/json", b"k", None, extra=1
     )
     assert re.fullmatch("msg_[0-9a-f]{32}", event.webhook_id)
 
@@ -219,9 +219,58 @@ def test_traceparent(header: bytes | None, passed: bool) -> None:  # noqa: FBT00
     assert traceparent == (header.decode() if passed and header is not None else None)
 
 
-names = st.sampled_from(["ce_type", "ce_id", "ce_source", "event-type", "event-id", "content-type", "traceparent", "x"])
+@pytest.mark.parametrize(
+    ("value", "headers", "tenant"),
+    [
+        ({}, None, None),
+        ({"tenant": "field"}, None, None),
+        ({}, [("tenant", b"acme")], "acme"),
+        ({}, [("ce_tenant", b"acme"), ("tenant", b"other")], "acme"),
+        ({}, [("ce_tenant", b"old"), ("ce_tenant", b"new")], "new"),
+        ({}, [("ce_tenant", None), ("tenant", b"acme")], "acme"),
+        (CLOUDEVENT | {"tenant": "acme"}, None, "acme"),
+        (CLOUDEVENT | {"tenant": "acme"}, [("tenant", b"other")], "acme"),
+        (CLOUDEVENT | {"tenant": "body"}, [("ce_tenant", b"acme")], "acme"),
+        (CLOUDEVENT | {"tenant": None}, [("tenant", b"acme")], "acme"),
+        (CLOUDEVENT | {"tenant": 42}, None, "42"),
+        (CLOUDEVENT | {"tenant": True}, None, "true"),
+        ({}, [("tenant", "Zoë & Söhne".encode())], "Zoë & Söhne"),
+        ({}, [("tenant", b"x" * 255)], "x" * 255),
+        ({}, [("Tenant", b"acme")], None),
+        ({}, [("event-type", b"a"), ("tenant", b"*")], "*"),
+    ],
+)
+def test_whose_event_it_is(value: object, headers: Headers | None, tenant: str | None) -> None:
+    """The attribute's header, the attribute of a body, the header: the first that is there, to the letter."""
+    assert decode(record(value, headers)).tenant == tenant
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff", b"x" * 256])
+@pytest.mark.parametrize("name", ["ce_tenant", "tenant"])
+def test_a_tenant_that_can_be_nobodys_is_none(name: str, header: bytes) -> None:
+    """No other stands in for it: what the producer has said otherwise might be another tenant's name."""
+    assert decode(record({}, [(name, header)])).tenant is None
+    assert decode(record({}, [("ce_tenant", header), ("tenant", b"acme")])).tenant is None
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, 1.5, [], {"name": "acme"}])
+def test_an_attribute_that_can_be_nobodys_is_none(value: object) -> None:
+    """Also where a header has a name."""
+    assert decode(record(CLOUDEVENT | {"tenant": value}, [("tenant", b"acme")])).tenant is None
+
+
+def test_the_name_of_the_tenant_can_be_another() -> None:
+    """Then the usual one means nothing."""
+    headers: Headers = [("ce_tenant", b"a"), ("tenant", b"b"), ("x-account", b"c")]
+    assert decode(record({}, headers), "x-account").tenant == "c"
+    assert decode(record({}, headers), "account").tenant is None
+
+
+names = st.sampled_from(
+    ["ce_type", "ce_id", "ce_source", "event-type", "event-id", "content-type", "traceparent", "tenant", "ce_tenant"]
+)
 values = st.none() | st.binary(max_size=60)
-fields = st.sampled_from(["type", "event_type", "eventType", "id", "source", "specversion", "x"])
+fields = st.sampled_from(["type", "event_type", "eventType", "id", "source", "specversion", "tenant"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=3),
@@ -240,4 +289,11 @@ def test_no_bytes_raise_anything_but_undecodable(value: bytes | None, headers: H
         assert event.body is value
         for header in (event.type, event.webhook_id, event.content_type, event.traceparent or "-"):
             assert re.fullmatch("[ -~]+", header)
+        assert event.tenant is None or 0 < len(event.tenant) <= 255
         assert event == decode(record(value, headers))
+
+
+def test_what_is_kept_of_a_record_is_counted() -> None:
+    """Bounds on memory count headers and key too: a small body may have a megabyte of them."""
+    event = decode(record({"type": "a"}, [("name", b"x" * 1000), ("null", None)]))
+    assert event.size == len(event.body) + 1 + len("name") + 1000 + len("null")

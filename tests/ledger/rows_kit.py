@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from consumer.event import Event, RecordId
+from consumer.event import Event, RecordId, extra_of
 from consumer.ledger import heads
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair, order_key
 
@@ -21,7 +21,8 @@ BOOM = Failure("boom", 503, "<h1>no</h1>", 95.0)
 def make_event(offset: int, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
     record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
     plain = Event(record, "user.created", f"msg_{offset}", body, "application/json", None, None)
-    return plain._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
+    event = plain._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
+    return event._replace(extra=extra_of(event.key, event.headers))
 
 
 def parked(event: Event, subscription: int, at: float = 100.0, *, attempt: int = 1, **more: object) -> NewDelivery:
@@ -48,7 +49,7 @@ def find(
     places: Sequence[tuple[str, int]] = PLACES,
     room: int = 1000,
     here: Collection[int] = (),
-    decrypt: Callable[[str], bytes] = str,
+    decrypt: Callable[[str], str] = str,
 ) -> list[DueDelivery]:
     """What is due, of each partition and subscription the earliest first."""
     walked = heads.walk(engine, GROUP, places, None)

@@ -54,11 +54,11 @@ def taken(engine: Engine, wants: Mapping[Head, int], *here: int, now: float = NO
     )
 
 
-def decrypt(stored: str) -> bytes:
+def decrypt(stored: str) -> str:
     """What is stored is the secret, or cannot be used."""
     if stored == "unusable":
         raise ValueError(stored)
-    return stored.encode()
+    return stored
 
 
 def subscribed(engine: Engine, number: int = 1) -> list[int]:

@@ -1,20 +1,23 @@
 """The look-up of subscriptions, and the cache in front of it."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert, update
+from sqlalchemy import Engine, delete, event, insert, update
 from structlog.testing import capture_logs
 
 from consumer.endpoint import Endpoint
 from consumer.errors import DatabaseUnavailable
 from consumer.matching import subscriptions
-from consumer.matching.catalog import GAP, Answer, Broken, Catalog, find_endpoints
+from consumer.matching.catalog import GAP, Answer, Broken, Catalog, Key, Known, find_endpoints
+from consumer.patterns import matches
 from consumer.vault import Vault
 from models import Subscription, SubscriptionSecret
 
@@ -36,10 +39,18 @@ def add_secret(
         )
 
 
+def key(event_type: str) -> Key:
+    """Of an event without a tenant."""
+    return event_type, None
+
+
 def find(
     engine: Engine, *types: str, vault: Vault | None = None, broken: Broken | None = None, now: float = 1000.0
-) -> Answer:
-    return find_endpoints(engine, types, DEFAULT, (vault or Vault()).decrypt, broken=broken, clock=lambda: now)
+) -> dict[str, tuple[Endpoint, ...]]:
+    """Of events without a tenant, by type."""
+    keys = [key(each) for each in types]
+    found = find_endpoints(engine, keys, DEFAULT, (vault or Vault()).decrypt, broken=broken, clock=lambda: now)
+    return {event_type: found[event_type, None] for event_type in types}
 
 
 def test_plain_sql_makes_a_subscription_that_is_found(engine: Engine) -> None:
@@ -72,6 +83,145 @@ def test_a_thousand_types_are_one_statement(engine: Engine) -> None:
     assert len(found) == 1000
     assert [endpoint.subscription_id for endpoint in found["type.999"]] == [wanted]
     assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
+
+
+def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
+    """Each subscription once for each key that it is for, by id, whatever it has written to get it."""
+    written = [
+        ("order.created", "*"),
+        ("order.*", "acme"),
+        ("*", "*"),
+        ("order.**", "other"),
+        ("order.item.*", "*"),
+        ("*", "acme"),
+        ("order.created", "acme"),
+    ]
+    ids = {each: subscriptions.add(engine, URL, each[0], tenant=each[1]) for each in written}
+    sent: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
+    keys: list[Key] = [
+        ("order.created", None),
+        ("order.created", "acme"),
+        ("order.item.added", "other"),
+        ("user.created", "acme"),
+        ("user.created", "*"),
+    ]
+    found = find_endpoints(engine, keys, DEFAULT, Vault().decrypt)
+    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
+    whose = {number: each for each, number in ids.items()}
+    assert {key: [whose[endpoint.subscription_id] for endpoint in found[key]] for key in keys} == {
+        keys[0]: [written[0], written[2]],
+        keys[1]: [written[0], written[1], written[2], written[5], written[6]],
+        keys[2]: [written[2], written[3], written[4]],
+        keys[3]: [written[2], written[5]],
+        keys[4]: [written[2]],
+    }
+
+
+NAMES = st.sampled_from(["a", "b", "a.b", "a.b.c", "a.*", "a.**", "a.b.*", "*", "b.a", "a..b", "."])
+TENANTS = st.sampled_from(["*", "t", "T", "u", "té", "t t"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(st.tuples(NAMES, TENANTS), max_size=30), keys=st.sets(st.tuples(NAMES, TENANTS | st.none())))
+def test_a_row_goes_to_the_keys_that_it_is_for(
+    sqlite_engine: Engine, rows: list[tuple[str, str]], keys: set[Key]
+) -> None:
+    """And to no other: by pattern, and by tenant to the letter. By id, none twice."""
+    with sqlite_engine.begin() as connection:
+        connection.execute(delete(Subscription))
+        ids = [
+            connection.execute(
+                insert(Subscription).values(url=URL, event_type=text, tenant=tenant).returning(Subscription.id)
+            ).scalar_one()
+            for text, tenant in rows
+        ]
+    found = find_endpoints(sqlite_engine, sorted(keys, key=str) or [key("a")], DEFAULT, str)
+    for event_type, tenant in keys:
+        assert [endpoint.subscription_id for endpoint in found[event_type, tenant]] == [
+            number
+            for number, (text, whose) in zip(ids, rows, strict=True)
+            if matches(text, event_type) and whose in {"*", tenant}
+        ]
+
+
+def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
+    """The endpoint of a pattern is one object for all types, later ones too, until it changes; nobody else keeps it."""
+    subscriptions.add(engine, URL, "*")
+    subscriptions.add(engine, URL, "a")
+    known = Known()
+
+    def look(*types: str) -> dict[Key, tuple[Endpoint, ...]]:
+        return find_endpoints(engine, [key(each) for each in types], DEFAULT, str, known=known)
+
+    first = look("a", "b", "c")
+    assert first[key("a")][0] is first[key("b")][0]
+    assert first[key("b")] is first[key("c")]
+    assert look("d")[key("d")][0] is first[key("a")][0]
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(ordering="key"))
+    changed = look("a")[key("a")]
+    assert [each.ordered for each in changed] == [True, True]
+    assert look("b")[key("b")][0] is changed[0]
+    del first, changed
+    gc.collect()
+    assert len(known) == 0
+
+
+def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
+    """A change of the row, a new secret, a secret that expires and a fault are all seen; faults stay reported."""
+    plain, rotating = subscriptions.add(engine, URL, "t"), subscriptions.add(engine, URL, "t")
+    add_secret(engine, rotating, "old", created=1, expires=1001)
+    add_secret(engine, rotating, "new", created=2)
+    known, broken = Known(), Broken()
+    kept = []
+
+    def look(now: float) -> list[Endpoint]:
+        arguments: tuple[Any, ...] = engine, [key("t")], DEFAULT, str
+        found = find_endpoints(*arguments, known=known, broken=broken, clock=lambda: now)[key("t")]
+        assert found == find_endpoints(*arguments, clock=lambda: now)[key("t")]
+        kept.append(found)
+        return list(found)
+
+    assert look(1000.0)[1].secrets == (b"new", b"old")
+    assert look(1001.0)[1].secrets == (b"new",)
+    add_secret(engine, plain, "own", created=3)
+    assert look(1001.0)[0].secrets == (b"own",)
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(final_statuses="never"))
+    for _ in range(2):
+        look(1002.0)
+        assert len(broken) == 2
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(final_statuses="4xx"))
+    assert 422 in look(1003.0)[0].final_statuses
+    assert len(broken) == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("event_filter", "data.a >"), ("topics", "^a"), ("event_filter", "'text'"), ("topics", "a b")]
+)
+def test_what_cannot_be_told_matches_nothing(engine: Engine, column: str, value: str) -> None:
+    """A filter or topics that cannot be read: the subscription gets no event, others get theirs, and it is logged."""
+    good, bad = subscriptions.add(engine, URL, "t"), subscriptions.add(engine, URL, "*")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id == bad).values({column: value}))
+    broken = Broken()
+    with capture_logs() as logs:
+        for event_type in ("t", "u"):
+            assert [each.subscription_id for each in find(engine, event_type, broken=broken)[event_type]] == (
+                [good] if event_type == "t" else []
+            )
+    ((logged, reason),) = [(entry["subscription"], entry["reason"]) for entry in logs]
+    assert (logged, reason.startswith(f"{column}: "), "it matches no event" in reason) == (bad, True, True)
+    assert len(broken) == 1
+
+
+def test_an_event_type_that_cannot_be_one_matches_nothing(engine: Engine) -> None:
+    """Plain SQL may write any: it is no pattern, and no type that reads so gets there."""
+    with engine.begin() as connection:
+        connection.execute(insert(Subscription), [{"url": URL, "event_type": each} for each in ("a.*.b", "a*", "**")])
+    assert find(engine, "a.x.b", "a.*.b", "a*", "ab", "**") == dict.fromkeys(["a.x.b", "a.*.b", "a*", "ab", "**"], ())
 
 
 def test_own_secrets_sign_newest_first_until_they_expire(engine: Engine) -> None:
@@ -133,11 +283,13 @@ def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> Non
             assert find(engine, "t", broken=broken)["t"] == (
                 Endpoint(added, URL, DEFAULT, ordered=True, max_in_flight=2),
             )
-    (entry,) = logs
-    assert entry["event"] == "a subscription's settings cannot be read; the deployment's are used"
-    assert entry["subscription"] == added
-    assert "retry_schedule: expected a duration" in entry["reason"]
-    assert "final_statuses: 'bad' is no status" in entry["reason"]
+    assert {(entry["event"], entry["subscription"]) for entry in logs} == {
+        ("a subscription is not as it should be", added)
+    }
+    first, second = sorted(entry["reason"] for entry in logs)
+    assert "final_statuses: 'bad' is no status" in first
+    assert "retry_schedule: expected a duration" in second
+    assert all(reason.endswith("; the default is used") for reason in (first, second))
 
 
 def test_two_faults_are_told_apart(engine: Engine) -> None:
@@ -148,9 +300,9 @@ def test_two_faults_are_told_apart(engine: Engine) -> None:
         connection.execute(update(Subscription).values(retry_schedule="soon"))
     with capture_logs() as logs:
         find(engine, "t", broken=Broken())
-    assert [entry["event"].split(";")[0] for entry in logs] == [
-        "nothing can be signed for a subscription",
-        "a subscription's settings cannot be read",
+    assert sorted(entry["reason"].rpartition("; ")[2] for entry in logs) == [
+        "the default is used",
+        "what it gets is stored, not sent",
     ]
 
 
@@ -196,13 +348,13 @@ class Database:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.asked: list[tuple[str, ...]] = []
+        self.asked: list[tuple[Key, ...]] = []
         self.content: dict[str, tuple[Endpoint, ...]] = {}
-        self._pending: list[tuple[dict[str, tuple[Endpoint, ...]], Callable[[Answer | Exception], None]]] = []
+        self._pending: list[tuple[dict[Key, tuple[Endpoint, ...]], Callable[[Answer | Exception], None]]] = []
 
-    def ask(self, types: tuple[str, ...], done: Callable[[Answer | Exception], None]) -> None:
-        self.asked.append(types)
-        self._pending.append(({event_type: self.content.get(event_type, ()) for event_type in types}, done))
+    def ask(self, keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
+        self.asked.append(keys)
+        self._pending.append(({each: self.content.get(each[0], ()) for each in keys}, done))
 
     def answer(self, error: Exception | None = None) -> None:
         found, done = self._pending.pop(0)
@@ -229,56 +381,56 @@ def test_a_type_is_looked_up_once_and_kept(database: Database) -> None:
     """Unknown at first; wanted twice, asked once; answered from memory while it is young."""
     database.content["t"] = endpoints(1)
     catalog = database.catalog(1.0)
-    assert catalog.match("t") is None
-    catalog.want(["t"])
-    catalog.want(["t"])
+    assert catalog.match(key("t")) is None
+    catalog.want([key("t")])
+    catalog.want([key("t")])
     database.answer()
-    assert catalog.match("t") == endpoints(1)
+    assert catalog.match(key("t")) == endpoints(1)
     database.now += 0.4
-    assert catalog.match("t") == endpoints(1)
-    assert database.asked[0] == ("t",)
+    assert catalog.match(key("t")) == endpoints(1)
+    assert database.asked[0] == (key("t"),)
 
 
 def test_types_wanted_meanwhile_are_asked_together(database: Database) -> None:
     """One statement is under way at a time; the next one, a moment after its begin, takes all that gathered."""
     catalog = database.catalog(1.0)
-    catalog.want(["a"])
-    catalog.want(["b"])
-    catalog.want(["c", "b"])
+    catalog.want([key("a")])
+    catalog.want([key("b")])
+    catalog.want([key("c"), key("b")])
     database.now += 2 * GAP
-    assert database.asked == [("a",)]
+    assert database.asked == [(key("a"),)]
     database.answer()
-    assert database.asked == [("a",), ("b", "c")]
+    assert database.asked == [(key("a"),), (key("b"), key("c"))]
 
 
 def test_an_answer_outlives_its_time_by_nothing(database: Database) -> None:
     """A record that arrived later than `ttl` after the question is not answered from it."""
     catalog = database.catalog(1.0)
-    catalog.want(["t"])
+    catalog.want([key("t")])
     database.answer()
-    assert catalog.match("t", arrived=101.0) == ()
-    assert catalog.match("t", arrived=101.001) is None
+    assert catalog.match(key("t"), arrived=101.0) == ()
+    assert catalog.match(key("t"), arrived=101.001) is None
 
 
 @pytest.mark.parametrize("ttl", [0.0, 1.0])
 def test_those_who_waited_are_answered_however_long_it_took(database: Database, ttl: float) -> None:
     """A slow database (10 s) answers the records that came before the question, also without a cache."""
     catalog = database.catalog(ttl)
-    catalog.want(["t"])
+    catalog.want([key("t")])
     database.now += 10
     database.answer()
-    assert catalog.match("t", arrived=100.0) == ()
-    assert catalog.match("t", arrived=100.001 + ttl) is None
+    assert catalog.match(key("t"), arrived=100.0) == ()
+    assert catalog.match(key("t"), arrived=100.001 + ttl) is None
 
 
 def test_a_steady_flow_never_waits(database: Database) -> None:
     """Past half of its time an answer is asked for again while the old one serves."""
     catalog = database.catalog(1.0)
-    catalog.want(["t"])
+    catalog.want([key("t")])
     database.answer()
     for _ in range(100):
         database.now += 0.1
-        assert catalog.match("t") is not None
+        assert catalog.match(key("t")) is not None
         if database.pending:
             database.answer()
     assert 15 <= len(database.asked) <= 21
@@ -288,19 +440,19 @@ def test_the_same_answer_is_the_same_objects(database: Database) -> None:
     """What was prepared for an endpoint is found by identity after a refresh that changed nothing."""
     catalog = database.catalog(1.0)
     database.content["t"] = endpoints(1, 2)
-    catalog.want(["t"])
+    catalog.want([key("t")])
     database.answer()
-    first = catalog.match("t")
+    first = catalog.match(key("t"))
     database.content["t"] = endpoints(1, 2)
     database.now += 0.6
-    catalog.want(["t"])
+    catalog.want([key("t")])
     database.answer()
-    assert catalog.match("t") is first
+    assert catalog.match(key("t")) is first
     database.content["t"] = endpoints(2)
     database.now += 0.6
-    catalog.want(["t"])
+    catalog.want([key("t")])
     database.answer()
-    assert catalog.match("t") == endpoints(2)
+    assert catalog.match(key("t")) == endpoints(2)
 
 
 def test_a_failure_is_named_and_asked_again_with_back_off(database: Database) -> None:
@@ -309,31 +461,31 @@ def test_a_failure_is_named_and_asked_again_with_back_off(database: Database) ->
     waits = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     with capture_logs() as logs:
         for wait in waits:
-            catalog.want(["t"])
+            catalog.want([key("t")])
             database.answer(DatabaseUnavailable("ORA-03113: gone"))
             assert catalog.fault == "database: ORA-03113: gone"
             asked = len(database.asked)
             database.now += wait * 0.99
-            catalog.want(["t"])
+            catalog.want([key("t")])
             assert len(database.asked) == asked
             database.now += wait * 0.011
         assert len(logs) == 1
-        catalog.want(["t"])
+        catalog.want([key("t")])
         database.answer()
     assert catalog.fault is None
-    assert catalog.match("t", arrived=database.now) == ()
+    assert catalog.match(key("t"), arrived=database.now) == ()
 
 
 def test_after_a_failure_one_statement_asks_for_all(database: Database) -> None:
     """A thousand types that waited out an outage are not a thousand statements one after the other."""
     catalog = database.catalog(1.0)
-    catalog.want(["a"])
-    catalog.want(["b"])
+    catalog.want([key("a")])
+    catalog.want([key("b")])
     database.answer(DatabaseUnavailable("gone"))
     database.now += 1
-    catalog.want(["c"])
+    catalog.want([key("c")])
     assert len(database.asked) == 2
-    assert set(database.asked[1]) == {"a", "b", "c"}
+    assert set(database.asked[1]) == {key("a"), key("b"), key("c")}
 
 
 def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,22 +495,22 @@ def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) 
     for number in range(10):
         database.now += 1
         database.content[str(number)] = endpoints(1, 2, 3)
-        catalog.want([str(number)])
+        catalog.want([key(str(number))])
         database.answer()
-    assert list(catalog._entries) == ["7", "8", "9"]
+    assert [name for name, _ in catalog._entries] == ["7", "8", "9"]
     database.now += 600
-    catalog.want(["7"])
+    catalog.want([key("7")])
     database.answer()
     database.now += 1
     database.content["large"] = endpoints(*range(20))
-    catalog.want(["large"])
+    catalog.want([key("large")])
     database.answer()
-    assert catalog.match("large") == database.content["large"]
-    assert list(catalog._entries) == ["large"]
+    assert catalog.match(key("large")) == database.content["large"]
+    assert [name for name, _ in catalog._entries] == ["large"]
     database.now += 1
-    catalog.want(["0"])
+    catalog.want([key("0")])
     database.answer()
-    assert (list(catalog._entries), catalog._kept) == (["0"], 4)
+    assert (list(catalog._entries), catalog._kept) == ([key("0")], 4)
 
 
 @given(
@@ -382,9 +534,9 @@ def test_what_was_committed_before_counts(ttl: float, steps: Sequence[tuple[str,
         elif step in ("answer", "fail") and database.pending:
             database.answer(DatabaseUnavailable("gone") if step == "fail" else None)
         for arrived in list(waiting):
-            found = catalog.match("t", arrived)
+            found = catalog.match(key("t"), arrived)
             if found is None:
-                catalog.want(["t"])
+                catalog.want([key("t")])
                 continue
             waiting.remove(arrived)
             newest = max(index for index, (at, _) in enumerate(history) if at < arrived - ttl or index == 0)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumer.endpoint import Endpoint
 from consumer.event import Event, RecordId
-from consumer.matching.catalog import GAP, Answer, Catalog
+from consumer.matching.catalog import GAP, Answer, Catalog, Key
 from consumer.matching.inbox import MOST_BYTES, MOST_EVENTS, Inbox
 
 URL = "https://example.com/hook"
@@ -20,8 +20,8 @@ class Lookups:
 
     def __init__(self, ttl: float = 1.0) -> None:
         self.now = 0.0
-        self.asked: list[tuple[tuple[str, ...], Callable[[Answer | Exception], None]]] = []
-        self.catalog = Catalog(lambda types, done: self.asked.append((types, done)), ttl, lambda: self.now)
+        self.asked: list[tuple[tuple[Key, ...], Callable[[Answer | Exception], None]]] = []
+        self.catalog = Catalog(lambda keys, done: self.asked.append((keys, done)), ttl, lambda: self.now)
         self.inbox = Inbox(self.catalog)
         self.settled: list[int] = []
 
@@ -33,10 +33,9 @@ class Lookups:
 
     def answer(self) -> None:
         """The oldest look-up comes back."""
-        types, done = self.asked.pop(0)
-        done(
-            {each: () if each == "nobody" else (Endpoint(1, URL, (b"k",)), Endpoint(2, URL, (b"k",))) for each in types}
-        )
+        keys, done = self.asked.pop(0)
+        both = Endpoint(1, URL, (b"k",)), Endpoint(2, URL, (b"k",))
+        done({key: () if key[0] == "nobody" else both for key in keys})
 
     def out(self) -> list[tuple[int, list[int]]]:
         """All events that may go now, with their subscriptions."""
@@ -53,7 +52,7 @@ def test_events_come_out_as_they_came() -> None:
     desk.inbox.stored(THERE, set())
     for offset, event_type in enumerate(["a", "nobody", "b", "a"]):
         desk.put(offset, event_type, (HERE, THERE)[offset % 2])
-    desk.catalog.want(["a", "nobody", "b"])
+    desk.catalog.want([("a", None), ("nobody", None), ("b", None)])
     assert desk.out() == []
     assert bool(desk.inbox)
     desk.answer()
@@ -81,17 +80,17 @@ def test_a_type_that_is_not_known_is_asked_for_and_waited_for() -> None:
     desk.put(0, "a")
     desk.put(1, "b")
     assert desk.out() == []
-    assert [types for types, _ in desk.asked] == [("a",)]
+    assert [keys for keys, _ in desk.asked] == [(("a", None),)]
     desk.now = 2 * GAP
     desk.answer()
     assert desk.out() == [(0, [1, 2])]
-    assert [types for types, _ in desk.asked] == [("b",)]
+    assert [keys for keys, _ in desk.asked] == [(("b", None),)]
     desk.answer()
     assert desk.out() == [(1, [1, 2])]
     desk.now = 1.5
     desk.put(2, "a")
     assert desk.out() == []
-    assert [types for types, _ in desk.asked] == [("a",)]
+    assert [keys for keys, _ in desk.asked] == [(("a", None),)]
 
 
 def test_an_answer_counts_for_events_that_came_before_it() -> None:
@@ -110,7 +109,7 @@ def test_a_partition_that_is_not_loaded_holds_its_events() -> None:
     """Until it is known which of its deliveries are stored, none goes out."""
     desk = Lookups()
     desk.put(0)
-    desk.catalog.want(["a"])
+    desk.catalog.want([("a", None)])
     desk.answer()
     assert desk.out() == []
     desk.inbox.stored(HERE, set())
@@ -125,7 +124,7 @@ def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
     for offset in range(4):
         desk.put(offset)
     desk.put(0, place=THERE)
-    desk.catalog.want(["a"])
+    desk.catalog.want([("a", None)])
     desk.answer()
     assert desk.out() == [(0, [2]), (1, [1, 2]), (2, []), (3, [1, 2]), (0, [1, 2])]
 
@@ -138,7 +137,7 @@ def test_room_is_bounded_in_events_and_in_bytes() -> None:
     for offset in range(MOST_EVENTS):
         desk.put(offset)
     assert desk.inbox.room == 0
-    desk.catalog.want(["a"])
+    desk.catalog.want([("a", None)])
     desk.answer()
     desk.inbox.next()
     assert desk.inbox.room == 1
@@ -162,7 +161,7 @@ def test_a_partition_that_leaves_takes_its_events_with_it() -> None:
     assert desk.inbox.room == 0
     desk.inbox.discard({HERE})
     assert desk.inbox.room == MOST_EVENTS - 2
-    desk.catalog.want(["a"])
+    desk.catalog.want([("a", None)])
     desk.answer()
     assert desk.out() == [(1, [1, 2]), (3, [1, 2])]
     desk.put(0)

@@ -7,8 +7,9 @@ from random import Random
 import pytest
 from sqlalchemy import Engine, event, insert
 
+from consumer.database import IN_LIST
 from consumer.event import Event, RecordId
-from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, Answer, Catalog, find_endpoints
+from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, Answer, Catalog, Key, find_endpoints
 from consumer.matching.inbox import Inbox
 from models import Subscription
 from tests.ledger.rows_kit import plans
@@ -46,7 +47,7 @@ class Flow:
             for event_type in coming:
                 record = RecordId(*HERE, 0, 1)
                 self._inbox.put(Event(record, event_type, "msg", b"{}", "", None, None), lambda _: None, self.now)
-            self._catalog.want(set(coming))
+            self._catalog.want({(each, None) for each in coming})
             while (found := self._inbox.next()) is not None:
                 self.taken += 1
                 self.matched[found.event.type] = len(found.endpoints)
@@ -54,8 +55,8 @@ class Flow:
                 self._answers.pop(0)[1]()
             self._catalog.want(())
 
-    def _ask(self, types: tuple[str, ...], done: Callable[[Answer | Exception], None]) -> None:
-        answer = find_endpoints(self._engine, types, (b"k",), str)
+    def _ask(self, keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
+        answer = find_endpoints(self._engine, keys, (b"k",), str)
         self._answers.append((self.now + SLOW * TURN, lambda: done(answer)))
 
     def _count(self, _: object, __: object, sql: str, parameters: tuple[object, ...], *___: object) -> None:
@@ -100,27 +101,39 @@ def test_rare_types_are_bounded_too(thousands: Engine) -> None:
     assert flow.taken > 19_000
 
 
-def test_there_are_ten_different_statements(thousands: Engine) -> None:
-    """Oracle parses and keeps each; each has one list, of at most 512 binds, which is below its limit of 1,000."""
+def test_there_are_thirteen_different_statements(thousands: Engine) -> None:
+    """Oracle parses and keeps each; no list has more than 512 pairs, and binds stay below its limit of 65,535."""
     numbers = Random(5)
     flow = Flow(thousands, (f"t{numbers.randrange(10 ** numbers.randrange(5))}" for _ in iter(int, 1)))
     for amount in (0.02, 0.3, 1.0):
         flow.now += 2 * TTL
         flow.run(amount)
-    flow._catalog.want(f"another{number}" for number in range(5000))
+    flow._catalog.want((f"another.{number}.of.{number}", None) for number in range(5000))
     flow.run(0.5)
-    assert len(set(flow.sent)) <= 10
-    assert max(flow.binds) == MOST_ASKED + 1
-    assert all(sql.count(" IN (") == 1 for sql in flow.sent)
+    flow._catalog.want((f"{number}" + ".x" * 150, f"tenant {number}") for number in range(500))
+    flow.run(2.0)
+    assert len(set(flow.sent)) <= 13
+    assert max(flow.binds) == 2 * MOST_PATTERNS + 1
+    assert max(sql.count(" IN (") for sql in flow.sent) == MOST_PATTERNS // IN_LIST
+
+
+@pytest.mark.parametrize("dots", [0, 1, 2, 5])
+def test_patterns_cost_no_statement(thousands: Engine, dots: int) -> None:
+    """512 types of up to six segments, each with patterns of its own, are one statement, as if there were none."""
+    flow = Flow(thousands, iter(()))
+    flow._catalog.want((f"{number}" + f".{number}" * dots, None) for number in range(MOST_ASKED))
+    assert len(flow.sent) == 1
 
 
 def test_the_index_finds_them(thousands: Engine) -> None:
-    """The table is not read through, for one type as for many; nor are the secrets."""
-    for types in (["t1"], [f"t{number}" for number in range(MOST_ASKED)]):
+    """The table is not read through, for one type as for many; nor are the secrets. The index has all three columns."""
+    for keys in ([("t1", None)], [(f"t{number}.a.b", f"tenant {number}") for number in range(MOST_ASKED)]):
         (plan,) = (
             plan
-            for sql, plan in plans(thousands, lambda: find_endpoints(thousands, types, (b"k",), str))  # noqa: B023 (called at once)
+            for sql, plan in plans(thousands, lambda: find_endpoints(thousands, keys, (b"k",), str))  # noqa: B023 (called at once)
             if "webhook_subscriptions" in sql
         )
-        assert "SEARCH webhook_subscriptions USING INDEX ix_webhook_subs_event_type (event_type=? AND enabled=?" in plan
+        index = "USING INDEX ix_webhook_subs_match (event_type=? AND tenant=? AND enabled=?)"
+        assert f"SEARCH webhook_subscriptions {index}" in plan
         assert "SEARCH webhook_secrets USING INDEX ix_webhook_secrets_sub (subscription_id=?)" in plan
+        assert "SCAN webhook" not in plan

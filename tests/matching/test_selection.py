@@ -1,0 +1,183 @@
+"""Which events a subscription wants: topics and filters, their errors, and the time that they may take."""
+
+import itertools
+from collections.abc import Callable
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from consumer.cloud_event import bound_of
+from consumer.endpoint import Endpoint, Selection
+from consumer.event import Event, RecordId
+from consumer.expressions import Bound, compile_filter
+from consumer.matching.selection import SILENCE, Selector
+from consumer.telemetry import Metrics
+
+URL = "https://example.com/hook"
+MARK = "a customer's own words"
+
+
+def wanting(event_filter: str | None = None, topics: set[str] | None = None, subscription: int = 1) -> Endpoint:
+    """A subscription that selects."""
+    expression = None if event_filter is None else compile_filter(event_filter)
+    return Endpoint(
+        subscription, URL, (b"k",), selection=Selection(None if topics is None else frozenset(topics), expression)
+    )
+
+
+def carrying(data: object, topic: str = "orders") -> Event:
+    """An event with this body."""
+    return Event(
+        RecordId(topic, 0, 7, 5000), "order.created", "msg_7", orjson.dumps(data), "application/json", None, None
+    )
+
+
+class Ticking:
+    """A clock that moves by `step` each time it is read."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now = 100.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("event_filter", "topics", "wanted"),
+    [
+        (None, None, True),
+        ("data.amount > 100", None, True),
+        ("data.amount > 200", None, False),
+        ("data.amount > 100", {"orders"}, True),
+        ("data.amount > 100", {"users"}, False),
+        (None, {"orders", "users"}, True),
+        (None, {"Orders"}, False),
+        ('type.startsWith("order.") && topic == "orders" && offset == 7', None, True),
+    ],
+)
+def test_topics_and_filter_both_have_to_agree(
+    event_filter: str | None, topics: set[str] | None, *, wanted: bool
+) -> None:
+    """Topics by name, the filter over the whole event."""
+    assert Selector(Metrics()).wants(wanting(event_filter, topics), carrying({"amount": 150})) is wanted
+
+
+def test_who_selects_nothing_wants_all() -> None:
+    """Without a look at the event."""
+    assert Selector(Metrics()).wants(Endpoint(1, URL, (b"k",)), carrying([])) is True
+
+
+@pytest.mark.parametrize(
+    "event_filter", ["data.missing > 1", "data.text", "data.text > 1", "data[data.text] == 1", "1 / data.none == 1"]
+)
+def test_an_error_is_no_match_counted_and_shown(event_filter: str) -> None:
+    """Once a minute for each subscription, without a word of the event; other subscriptions are judged as ever."""
+    metrics, clock = Metrics(), Ticking()
+    selector = Selector(metrics, clock)
+    event = carrying({"text": MARK, "none": 0})
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert selector.wants(wanting(event_filter), event) is False
+            assert selector.wants(wanting("data.none == 0", subscription=2), event) is True
+        assert [entry["subscription"] for entry in logs] == [1]
+        clock.now += SILENCE
+        selector.wants(wanting(event_filter), event)
+    assert (metrics.filter_errors, len(logs)) == (4, 2)
+    assert MARK not in str(logs)
+    assert logs[0]["error"]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand broken filters cost no memory: whose turn was longest ago is forgotten."""
+    monkeypatch.setattr("consumer.matching.selection.MOST_REMEMBERED", 10)
+    selector = Selector(Metrics())
+    with capture_logs():
+        for number in range(100):
+            selector.wants(wanting("data.missing == 1", subscription=number), carrying({}))
+    assert list(selector._said) == list(range(90, 100))
+
+
+def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand filters over an event parse it once; topics alone never do."""
+    read: list[Event] = []
+
+    def noted(event: Event) -> Bound:
+        read.append(event)
+        return bound_of(event)
+
+    monkeypatch.setattr("consumer.matching.selection.bound_of", noted)
+    selector = Selector(Metrics())
+    events = [carrying({"amount": number}) for number in range(3)]
+    for event in events:
+        assert selector.wants(wanting(topics={"orders"}), event)
+    assert read == []
+    for event in events:
+        for number in range(1000):
+            assert selector.wants(wanting(f"data.amount < {number % 7 + 3}"), event)
+    assert read == events
+
+
+@pytest.mark.parametrize("step", [0.0, 0.001, 0.01])
+def test_the_time_of_a_turn_is_bounded(step: float) -> None:
+    """Once the time is over it says so, and not before; a new turn has its own."""
+    clock = Ticking(step)
+    selector = Selector(Metrics(), clock)
+    for _ in range(2):
+        selector.begin(0.1)
+        done = 0
+        while not selector.spent and done < 1000:
+            selector.wants(wanting("data.amount > 1"), carrying({"amount": 1}))
+            done += 1
+        assert done == 1000 if not step else done * step <= 0.1 + step
+
+
+NUMBERS = st.integers(-5, 5)
+Rule = tuple[str, Callable[[dict[str, int]], bool]]
+
+
+def compared(name: str, sign: str, number: int) -> Rule:
+    """A comparison, as text and as Python has it."""
+    signs: dict[str, Callable[[int, int], bool]] = {
+        "==": int.__eq__, "!=": int.__ne__, "<": int.__lt__, "<=": int.__le__, ">": int.__gt__, ">=": int.__ge__,
+    }  # fmt: skip
+    return f"data.{name} {sign} {number}", lambda data: signs[sign](data[name], number)
+
+
+def both(left: Rule, right: Rule) -> Rule:
+    return f"({left[0]} && {right[0]})", lambda data: left[1](data) and right[1](data)
+
+
+def either(left: Rule, right: Rule) -> Rule:
+    return f"({left[0]} || {right[0]})", lambda data: left[1](data) or right[1](data)
+
+
+def neither(rule: Rule) -> Rule:
+    return f"!({rule[0]})", lambda data: not rule[1](data)
+
+
+RULES = st.recursive(
+    st.builds(compared, st.sampled_from("abc"), st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), NUMBERS),
+    lambda rules: st.builds(both, rules, rules) | st.builds(either, rules, rules) | st.builds(neither, rules),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(rule=RULES, values=st.tuples(NUMBERS, NUMBERS, NUMBERS))
+def test_a_filter_says_what_python_says(rule: Rule, values: tuple[int, int, int]) -> None:
+    """Comparisons and their combinations, over numbers of an event."""
+    text, judge = rule
+    data = dict(zip("abc", values, strict=True))
+    assert Selector(Metrics()).wants(wanting(text), carrying(data)) is judge(data)
+
+
+def test_events_are_told_apart_by_identity() -> None:
+    """Two equal records, one after the other, are read each: nothing of one is taken for the other."""
+    selector = Selector(Metrics())
+    for amount in itertools.islice(itertools.cycle((1, 5)), 6):
+        assert selector.wants(wanting("data.amount > 3"), carrying({"amount": amount})) is (amount > 3)

@@ -1,0 +1,82 @@
+"""Events become deliveries: each counted once, by whether anybody wanted it, and filters leave time for the rest."""
+
+from typing import cast
+
+import pytest
+
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.settling import Settling
+from consumer.dispatch import Dispatch
+from consumer.endpoint import Endpoint, Selection
+from consumer.event import Event, RecordId
+from consumer.expressions import compile_filter
+from consumer.matching.catalog import Catalog
+from consumer.matching.inbox import Inbox
+from consumer.matching.selection import TURN
+from consumer.telemetry import Metrics
+
+URL = "https://example.com/hook"
+WANTED, REFUSED = "data.n == 1", "data.n > 1"
+
+
+class Desk:
+    """A dispatch whose subscriptions are known; the clock moves by `step` each time it is read."""
+
+    def __init__(self, *filters: str | None, step: float = 0.0) -> None:
+        self.now, self.step = 100.0, step
+        endpoints = tuple(
+            Endpoint(number, URL, (b"k",), selection=None if each is None else Selection(filter=compile_filter(each)))
+            for number, each in enumerate(filters, 1)
+        )
+        catalog = Catalog(lambda keys, done: done(dict.fromkeys(keys, endpoints)), 1000.0, lambda: 100.0)
+        self.inbox = Inbox(catalog)
+        self.inbox.stored(("t", 0), set())
+        self.metrics, self.settled = Metrics(), list[int]()
+        self.dispatch = Dispatch(self.inbox, Lanes(1000), cast("Settling", None), self.metrics, self.clock)
+
+    def clock(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def put(self, offset: int) -> None:
+        event = Event(RecordId("t", 0, offset, 1), "a", "msg", b'{"n": 1}', "application/json", None, None)
+        self.inbox.put(event, self.settled.append, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("filters", "outcome", "settled"),
+    [
+        ((), "unmatched", True),
+        ((None,), "matched", False),
+        ((REFUSED, WANTED), "matched", False),
+        ((WANTED, REFUSED), "matched", False),
+        ((REFUSED, REFUSED), "unmatched", True),
+        (("data.missing == 1",), "unmatched", True),
+    ],
+)
+def test_an_event_is_matched_if_anybody_wants_it(
+    filters: tuple[str | None, ...], outcome: str, *, settled: bool
+) -> None:
+    """It is counted once, and settled at once where nobody does."""
+    desk = Desk(*filters)
+    desk.put(0)
+    for _ in range(3):
+        desk.dispatch.go_on()
+    assert dict(desk.metrics.events) == {outcome: 1}
+    assert desk.settled == ([0] if settled else [])
+    assert not desk.dispatch.busy
+
+
+def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
+    """Over all events of it: the next turn goes on where this one ended, and comes at once."""
+    desk = Desk(*[REFUSED] * 20, WANTED, *[REFUSED] * 20, step=TURN / 10)
+    for offset in range(5):
+        desk.put(offset)
+    desk.dispatch.go_on()  # asks for their subscriptions
+    turns = 0
+    while desk.dispatch.busy:
+        desk.dispatch.go_on()
+        turns += 1
+        assert desk.dispatch.pressed == desk.dispatch.busy
+    assert turns >= 200 / 11
+    assert dict(desk.metrics.events) == {"matched": 5}

@@ -1,0 +1,109 @@
+"""Which event types a subscription's pattern stands for, against a matcher that goes segment by segment."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from consumer.patterns import candidates, check_pattern, matches
+from models.subscription import EVENT_TYPE_LENGTH
+
+SEGMENTS = st.sampled_from(["a", "b", "order", "", "*", "**", "a*", "A"])
+TYPES = st.lists(SEGMENTS, min_size=1, max_size=5).map(".".join) | st.text("a.*", min_size=1, max_size=12)
+LONG = st.tuples(st.sampled_from(["", "a", "segment"]), st.integers(1, 400)).map(lambda of: ".".join([of[0]] * of[1]))
+
+
+def reference(pattern: str, event_type: str) -> bool:
+    """As the documentation says it: by segments, and by nothing else."""
+    if pattern == "*":
+        return True
+    prefix, _, last = pattern.rpartition(".")
+    above, segments = prefix.split("."), event_type.split(".")
+    if prefix and last in {"*", "**"} and segments[: len(above)] == above:
+        further = len(segments) - len(above)
+        return further == 1 if last == "*" else further >= 1
+    return pattern == event_type
+
+
+@given(pattern=TYPES, event_type=TYPES)
+@example(pattern="order.*", event_type="order.created")
+@example(pattern="order.*", event_type="order.item.added")
+@example(pattern="order.**", event_type="order.item.added")
+@example(pattern="order.**", event_type="order")
+@example(pattern="order.*", event_type="order.")
+@example(pattern="order.*", event_type="orders.created")
+@example(pattern=".*", event_type=".a")
+@example(pattern=".**", event_type="..a")
+@example(pattern="..*", event_type="..")
+def test_a_pattern_matches_as_its_segments_say(pattern: str, event_type: str) -> None:
+    """One level, any depth, everything or to the letter; also for types with empty segments and with stars."""
+    assert matches(pattern, event_type) == reference(pattern, event_type)
+
+
+@given(TYPES | LONG | st.text("a.", min_size=900, max_size=1000))
+def test_the_candidates_of_a_type_are_few_and_fit(event_type: str) -> None:
+    """Each once, none longer than the column, and no more than 256 of a type of a thousand characters."""
+    found = candidates(event_type)
+    assert len(set(found)) == len(found) <= 256
+    assert max(map(len, found)) <= EVENT_TYPE_LENGTH
+    assert "*" in found
+    assert (event_type in found) == (len(event_type) <= EVENT_TYPE_LENGTH)
+
+
+def test_the_candidates_of_a_type() -> None:
+    """Itself, one level above, each level above at any depth, and everything."""
+    assert set(candidates("a.b.c")) == {"a.b.c", "a.b.*", "a.b.**", "a.**", "*"}
+    assert set(candidates("a")) == {"a", "*"}
+    assert len(candidates("." * 1000)) == 253
+
+
+@pytest.mark.parametrize("event_type", ["*", "order.*", "order.**", "**", "a*", "*.a"])
+def test_a_type_with_stars_is_no_pattern(event_type: str) -> None:
+    """It goes to those who would get any other type in its place, and to whoever wrote it to the letter."""
+    other = event_type.replace("*", "other")
+    patterns = {"*", "order.*", "order.**", "x.*", "*.a", "order.created", "order"}
+    got = {each for each in patterns if matches(each, event_type)} - {event_type}
+    assert got == {each for each in patterns if matches(each, other)} - {event_type}
+    assert not matches(other, event_type)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["order.created", "order", "order.*", "order.item.*", "order.**", "*", "a..b", ".a", "a.", "a..*", "x" * 255],
+)
+def test_what_can_be_written(text: str) -> None:
+    """Types of any kind, and a star as the last segment."""
+    check_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty; write a type such as order.created, order.* (one segment below order)"),
+        ("order created", "visible ASCII"),
+        ("bestellung.geändert", "visible ASCII"),
+        ("x" * 256, "has 256 characters; at most 255 are kept"),
+        ("order.*.x", "as its last segment only; write order.* (one segment below order), order.** (any depth"),
+        ("or*", "as its last segment only"),
+        ("**", "or * (every event)"),
+        ("*.created", "as its last segment only"),
+        ("order.***", "as its last segment only"),
+        ("a.*.*", "as its last segment only"),
+        (".*", "has nothing before the dot; write order.*"),
+        (".**", "has nothing before the dot"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_with_what_can(text: str, why: str) -> None:
+    """The error goes on from the option's name and shows what works."""
+    with pytest.raises(ValueError, match=r"^(is|has|may|must) ") as caught:
+        check_pattern(text)
+    assert why in str(caught.value)
+
+
+@given(TYPES)
+def test_what_is_accepted_matches_something(text: str) -> None:
+    """A pattern that passes has a type below it that is no pattern."""
+    try:
+        check_pattern(text)
+    except ValueError:
+        return
+    assert matches(text, text.removesuffix("**").removesuffix("*") + "x") or matches(text, text)
