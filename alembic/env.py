@@ -11,8 +11,9 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConstraint, DropIndex, DropTable
 
 from consumer.database import create_engine
+from consumer.environment import load
 from consumer.errors import WebhooksError
-from consumer.settings import DatabaseSettings, load
+from consumer.settings import DatabaseSettings
 from models import Base
 
 ORIGIN = "0001"  # the tutorial's table
@@ -109,12 +110,17 @@ def offline(engine: Engine) -> None:
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
     )
+    sqlite = engine.dialect.name == "sqlite"
     with context.begin_transaction():
+        if sqlite:  # rebuilding a table drops it, which would delete what refers to it
+            context.execute("PRAGMA foreign_keys = OFF")
         if schema := engine.get_execution_options().get("db_schema"):
             context.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
         if context.get_starting_revision_argument() == ORIGIN:
             note_adoption()
         context.run_migrations()
+        if sqlite:
+            context.execute("PRAGMA foreign_keys = ON")
         if engine.dialect.name == "oracle":
             context.execute("COMMIT")  # DDL has committed itself, but not the revision that is noted last
 

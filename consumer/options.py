@@ -1,10 +1,10 @@
 """What a subscription may ask for, as it is written and as it is meant: what is valid, and what follows if not. Pure.
 
 Subscriptions come from plain SQL, the command line and the API. The latter two are refused what cannot be used; of
-the first, `endpoint_row` says what is wrong and what follows from it.
+the first, `endpoint_row` says what is wrong and what follows from it. All three are read by `read`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,11 +13,18 @@ import orjson
 
 from consumer import header_rules
 from consumer.expressions import compile_filter, compile_projection
+from consumer.patterns import check_pattern
 from consumer.setting_types import final_statuses, topic_names, waits
+from consumer.target import check_target
 
 BATCH_WAIT = 1.0  # seconds, of a batch that names none
+LONGEST_BATCH_WAIT = 60_000  # milliseconds
+LARGEST_BATCH = 1000  # events
 LONGEST_TIMEOUT = 300.0  # seconds, as WEBHOOK_TIMEOUT
+LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # what the columns keep: NUMBER(9, 3)
+MOST_IN_FLIGHT = 1_000_000
 OFF = "none"  # in place of the hex signature's header
+_CREDENTIALS = frozenset(("authorization", "cookie"))
 
 
 class Effect(Enum):
@@ -25,7 +32,9 @@ class Effect(Enum):
 
     UNMATCHED = "it matches no event"
     STORED = "what it gets is stored, not sent"
-    DEFAULT = "the deployment's is used"
+    EXHAUSTED = "what it gets is given up"
+    DEFAULT = "the default is used"
+    UNUSED = "it has no effect"
 
 
 class Problem(NamedTuple):
@@ -39,6 +48,25 @@ class Problem(NamedTuple):
         return f"{self.option}: {self.why}; {self.effect.value}"
 
 
+class Option(NamedTuple):
+    """A column that says what a subscription asks for.
+
+    `parse` gives what its value means; ValueError goes on from the column's name. `effect` follows where it raises.
+    `default` is what the database sets; None: null, or, where the column is `required`, nothing.
+    """
+
+    parse: Callable[[Any], Any]
+    effect: Effect
+    example: str
+    default: str | None = None
+    required: bool = False
+
+    @property
+    def nullable(self) -> bool:
+        """The column may be null, which is the default."""
+        return self.default is None and not self.required
+
+
 def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
     """A JSON object of texts, as the request's headers. ValueError; its text holds no value."""
     try:
@@ -50,14 +78,18 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
     if len({name.lower() for name in headers}) != len(headers):
         raise ValueError("names a header twice")
     for name, value in headers.items():
+        if name.lower() in _CREDENTIALS:
+            raise ValueError(f"{name} is a credential; store it in webhook_secrets, as basic, bearer or header")
         header_rules.check(name, value)
     return tuple(headers.items())
 
 
 def parse_hex_header(text: str) -> str | None:
     """The name of the hex signature's header; None for `none`. ValueError."""
-    if text == OFF:
+    if text.lower() == OFF:
         return None
+    if text.lower() in _CREDENTIALS | {"user-agent"}:
+        raise ValueError(f"{text} carries something else already")
     header_rules.check_name(text)
     return text
 
@@ -65,35 +97,127 @@ def parse_hex_header(text: str) -> str | None:
 def parse_prefix(text: str) -> str:
     """What stands before the hex digits. ValueError."""
     if not header_rules.is_value(text) or text != text.lstrip():
-        raise ValueError("may hold visible ASCII only")
+        raise ValueError("may hold visible ASCII and spaces only, and no space in front")
     return text
 
 
-def parse_timeout(value: float) -> float:
-    """Seconds. ValueError."""
-    if not 0 < value <= LONGEST_TIMEOUT:
-        raise ValueError(f"is {value:g}; it must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds")
-    return float(value)
+def parse_tenant(text: str) -> str:
+    """A tenant's name, or `*` for all. ValueError."""
+    if not text:
+        raise ValueError("is empty; write the tenant's name, or * for all")
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("may hold no control character, and no space at its ends")
+    return text
 
 
-_PARSERS: Mapping[str, tuple[Callable[[Any], Any], Effect]] = {
-    "topics": (lru_cache(1000)(topic_names), Effect.UNMATCHED),
-    "event_filter": (compile_filter, Effect.UNMATCHED),
-    "projection": (compile_projection, Effect.STORED),
-    "custom_headers": (lru_cache(1000)(parse_headers), Effect.STORED),
-    "signature_header": (lru_cache(1000)(parse_hex_header), Effect.STORED),
-    "signature_prefix": (parse_prefix, Effect.STORED),
-    "retry_schedule": (lru_cache(1000)(waits), Effect.DEFAULT),
-    "final_statuses": (lru_cache(1000)(final_statuses), Effect.DEFAULT),
-    "timeout_seconds": (parse_timeout, Effect.DEFAULT),
+def _number(least: float, most: float, unit: str = "") -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if not isinstance(value, int | float) or not least <= value <= most:
+            raise ValueError(f"is {value!r:.40}; it must be from {_plain(least)} to {_plain(most)}{unit}")
+        return value
+
+    return parse
+
+
+def _whole(least: int, most: int, unit: str = "") -> Callable[[Any], int]:
+    number = _number(least, most, unit)
+
+    def parse(value: Any) -> int:
+        if number(value) != int(value):
+            raise ValueError(f"is {value!r}; it must be a whole number")
+        return int(value)
+
+    return parse
+
+
+def _plain(number: float) -> str:
+    return f"{number:.3f}".rstrip("0").rstrip(".") if isinstance(number, float) else str(number)
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"is {value!r:.40}; it must be {', '.join(words[:-1])} or {words[-1]}")
+        return str(value)
+
+    return parse
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """For text that says something; SQLite keeps bytes in any column."""
+
+    def parse_text(value: Any) -> Any:
+        if not isinstance(value, str) or not _is_utf_8(value):
+            raise ValueError("is no text")
+        if value.isspace():
+            raise ValueError("is blank")
+        return parse(value)
+
+    return parse_text
+
+
+# Each look-up of subscriptions reads all that it finds: what most of them have, and what takes long, is kept.
+_check_url, _check_type = lru_cache(65_536)(check_target), lru_cache(65_536)(check_pattern)
+_topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
+_waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
+
+OPTIONS: Mapping[str, Option] = {
+    "url": Option(_text(_check_url), Effect.EXHAUSTED, "https://example.com/hooks", required=True),
+    "event_type": Option(_text(_check_type), Effect.UNMATCHED, "order.created", required=True),
+    "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
+    "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),
+    "event_filter": Option(_text(compile_filter), Effect.UNMATCHED, "data.amount > 100"),
+    "payload_format": Option(_one_of("record", "standard", "cloudevents"), Effect.STORED, "standard", "record"),
+    "projection": Option(_text(compile_projection), Effect.STORED, '{"id": data.id}'),
+    "batch_size": Option(_whole(1, LARGEST_BATCH), Effect.STORED, "100"),
+    "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
+    "custom_headers": Option(_text(_headers), Effect.STORED, '{"X-Origin": "shop"}'),
+    "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
+    "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
+    "timeout_seconds": Option(_number(LEAST_NUMBER, LONGEST_TIMEOUT, " seconds"), Effect.DEFAULT, "5"),
+    "ordering": Option(_one_of("none", "key"), Effect.STORED, "key", "none"),
+    "max_in_flight": Option(_whole(1, MOST_IN_FLIGHT), Effect.DEFAULT, "20"),
+    "rate_limit": Option(_number(LEAST_NUMBER, MOST_NUMBER, " a second"), Effect.STORED, "50"),
+    "retry_schedule": Option(_text(_waits), Effect.DEFAULT, "5s,5m,1h"),
+    "final_statuses": Option(_text(_statuses), Effect.DEFAULT, "400,422,4xx"),
+}
+_BY_DEFAULT = {
+    name: None if option.default is None else option.parse(option.default) for name, option in OPTIONS.items()
 }
 
 
-def effect_of(option: str) -> Effect:
-    """What follows where a column's value cannot be used."""
-    return _PARSERS[option][1]
+def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """What the values of all columns of OPTIONS mean, and those that cannot be used, whose default is then given.
+
+    An empty text is as null where the column may be null, as Oracle has it.
+    """
+    meant = dict(_BY_DEFAULT)
+    problems: list[Problem] = []
+    for column, option in OPTIONS.items():
+        value = stored[column]
+        if value is None or value == option.default or (value == "" and option.nullable):
+            continue
+        try:
+            meant[column] = option.parse(value)
+        except ValueError as error:
+            problems.append(Problem(column, str(error), option.effect))
+    problems.extend(_conflicts(stored, meant))
+    return meant, problems
 
 
-def parse(option: str, value: Any) -> Any:
-    """What a column's value means. ValueError says what is wrong with it."""
-    return _PARSERS[option][0](value)
+def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[Problem]:
+    """What cannot be together, each being right by itself."""
+    if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
+        yield Problem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
+    if meant["custom_headers"] and meant["signature_header"]:
+        hex_header = meant["signature_header"].lower()
+        if any(name.lower() == hex_header for name, _ in meant["custom_headers"]):
+            yield Problem("custom_headers", f"{meant['signature_header']} is the signature's header", Effect.STORED)

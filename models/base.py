@@ -1,5 +1,6 @@
 """What the tables share: names for constraints, and column types that mean the same on Oracle and SQLite."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,8 +46,37 @@ def _by_dialect(oracle_rule: str, sqlite_rule: str, name: str) -> tuple[CheckCon
     )
 
 
+UNREADABLE = datetime.min.replace(tzinfo=UTC)  # in place of a text that SQLite has kept and that is no time
+
+
+def _lenient(
+    process: Callable[[Any], datetime | None] | None, dialect: Dialect
+) -> Callable[[Any], datetime | None] | None:
+    if process is None or dialect.name != "sqlite":
+        return process
+
+    def lenient(value: Any) -> datetime | None:
+        try:
+            return process(value)
+        except (ValueError, TypeError, OverflowError):
+            return UNREADABLE
+
+    return lenient
+
+
+class LocalTimestamp(TypeDecorator[datetime]):
+    """A datetime without a zone. On SQLite, what plain SQL wrote and is no time: UNREADABLE."""
+
+    impl = TIMESTAMP
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """One row that cannot be read must not keep the others of its statement from being read."""
+        return _lenient(super().result_processor(dialect, coltype), dialect)
+
+
 class UtcTimestamp(TypeDecorator[datetime]):
-    """An aware datetime, kept in UTC with microseconds.
+    """An aware datetime, kept in UTC with microseconds. On SQLite, what plain SQL wrote and is no time: UNREADABLE.
 
     python-oracledb drops the zone both ways: it is converted before a bind and put back after a fetch. Oracle converts
     what it sends, because rows made by plain SQL carry their session's zone (`CURRENT_TIMESTAMP`), which the driver
@@ -68,8 +98,12 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Put the zone back."""
-        return None if value is None else value.replace(tzinfo=UTC)
+        """Put the zone back; SQLite also keeps one that plain SQL wrote."""
+        return None if value is None else value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """One row that cannot be read must not keep the others of its statement from being read."""
+        return _lenient(super().result_processor(dialect, coltype), dialect)
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Select the instant, not the zone that it was written in."""

@@ -2,15 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json_or_null
+from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json_or_null
 
 URL_LENGTH = 2048
 EVENT_TYPE_LENGTH = 255
 REASON_LENGTH = 1000
-SECRET_LENGTH = 1000
+SECRET_LENGTH = 4000  # bytes of a VARCHAR2; a token of some 2,900 characters, encrypted
 SCHEDULE_LENGTH = 500
 STATUSES_LENGTH = 255
 TENANT_LENGTH = 255
@@ -57,7 +57,7 @@ class Subscription(Base):
         comment="Which events: a type, order.* (one level below), order.** (any depth below), or * (all).",
     )
     created_at: Mapped[datetime | None] = mapped_column(
-        TIMESTAMP,
+        LocalTimestamp,
         server_default=text("CURRENT_TIMESTAMP"),
         comment="When the row was made, in the time zone of the session that made it.",
     )
@@ -150,7 +150,7 @@ class SubscriptionSecret(Base):
     )
     secret: Mapped[str] = mapped_column(
         String(SECRET_LENGTH),
-        comment="By kind; as it is, or fernet: and a token (encrypted). Confidential.",
+        comment="By kind: as it is, or fernet: and a token (encrypted). Confidential.",
     )
     created_at: Mapped[datetime] = mapped_column(
         UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was made. The newest goes first."

@@ -3,7 +3,9 @@
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
+from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
 from consumer import schema
@@ -13,8 +15,9 @@ from consumer.ledger.deliveries import Selection
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, Operation, Pair, order_key
-from consumer.matching import subscriptions
+from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
+from consumer.vault import Vault
 from models import Status
 from tests.documentation import BLOCKS
 
@@ -37,7 +40,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     subscriptions.add(engine, URL, "t")
     begin()
     schema.state(engine)
-    find_endpoints(engine, ["t"], (b"key",), str)
+    find_endpoints(engine, [("t", None)], (b"key",), str)
     stored, now = _event(None), float(int(time.time()))
     pair = Pair(1, "t", 0, order_key(b"k"))
     store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
@@ -62,9 +65,18 @@ def as_worker(engine: Engine, begin: Begin) -> None:
 def as_administrator(engine: Engine, begin: Begin) -> None:
     """All that the API and `subscriptions` ask."""
     begin()
-    subscriptions.add(engine, URL, "t")
+    now, vault = datetime.fromtimestamp(int(time.time()), UTC), Vault(Fernet.generate_key().decode())
+    subscriptions.add(engine, URL, "t", "secret")
+    assert subscriptions.find(engine, URL, "t") == 1
+    subscriptions.edit(engine, 1, {"topics": "t"})
     subscriptions.list_all(engine)
     subscriptions.get(engine, 1)
+    assert subscriptions.get_endpoint(engine, 1, (b"key",), Vault())
+    assert secrets.rotate(engine, 1, vault=Vault(), default=(), overlap=timedelta(hours=1), now=now)
+    secrets.set_credential(engine, 1, "bearer", "token", Vault(), now)
+    assert secrets.survey(engine, Vault(), now, 9).looked_at == secrets.count(engine) == 3
+    assert sum(batch.encrypted for batch in secrets.reencrypt(engine, vault)) == 3
+    assert secrets.remove_credentials(engine, 1) == 1
     tallies.of_subscription(engine, 1)
     subscriptions.set_enabled(engine, 1, enabled=False)
     subscriptions.remove(engine, 1)

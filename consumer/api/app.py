@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 class Registration(BaseModel):
     """A subscription to register."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     url: Annotated[str, Field(description="Where to POST the events.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(alias="eventType", description="The events' type.", examples=["user.created"])]

@@ -17,8 +17,9 @@ def api() -> None:
     from consumer.api.app import create_app
     from consumer.cli.console import configure
     from consumer.database import create_engine
+    from consumer.environment import check, environment, load
     from consumer.serving import listen, serve
-    from consumer.settings import ApiSettings, DatabaseSettings, check, environment, load
+    from consumer.settings import ApiSettings, DatabaseSettings
 
     values = environment()
     check((ApiSettings, DatabaseSettings), values)

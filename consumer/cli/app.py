@@ -18,9 +18,11 @@ from consumer.cli.console import discard_output
 from consumer.cli.deliveries import deliveries
 from consumer.cli.listen import listen
 from consumer.cli.migrate import migrate
+from consumer.cli.ping import ping
 from consumer.cli.publish import publish
 from consumer.cli.purge import purge
 from consumer.cli.replay import replay
+from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
 from consumer.cli.subscriptions import subscriptions
 
 PROGRAM = "kafka-webhooks"
@@ -83,6 +85,9 @@ for command in (check, migrate, publish, listen, replay, api):
 for group in (subscriptions, deliveries):
     app.add_typer(group)
 deliveries.command()(purge)
+subscriptions.command()(ping)
+for secrets_command in (rotate_secret, set_credential, encrypt_secrets):
+    subscriptions.command()(secrets_command)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,7 +24,8 @@ _ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
 
 def configure() -> None:
     """Set the log up as LOG_LEVEL says; to stderr, so that stdout is a command's result alone."""
-    from consumer.settings import LogSettings, load
+    from consumer.environment import load
+    from consumer.settings import LogSettings
     from consumer.telemetry import configure_logging
 
     configure_logging(load(LogSettings).log_level)
@@ -33,7 +34,8 @@ def configure() -> None:
 def open_database() -> "Engine":
     """The database of DATABASE_URL, with logging set up. Nothing is connected yet."""
     from consumer.database import create_engine
-    from consumer.settings import DatabaseSettings, load
+    from consumer.environment import load
+    from consumer.settings import DatabaseSettings
 
     configure()
     return create_engine(load(DatabaseSettings))
@@ -41,7 +43,7 @@ def open_database() -> "Engine":
 
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
@@ -53,11 +55,16 @@ def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> 
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
+    """The same as `print_lines`, with names as people write them."""
+    print_lines({name.replace("_", " "): value for name, value in fields.items()})
+
+
+def print_lines(named: Mapping[str, object]) -> None:
     """Names and values, a line each, aligned; unprintable characters are escaped, and what is None is left out."""
-    width = max(map(len, fields))
-    for name, value in fields.items():
+    width = max(map(len, named))
+    for name, value in named.items():
         if value is not None:
-            typer.echo(f"{name.replace('_', ' '):{width}}  {printable(str(value))}")
+            typer.echo(f"{name:{width}}  {printable(str(value))}")
 
 
 def printable(text: str) -> str:

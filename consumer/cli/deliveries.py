@@ -140,7 +140,7 @@ def show(
         raise WebhooksError(f"there is no delivery {delivery_id}; `deliveries list` shows those that are stored")
     text = found.event.body.decode(errors="backslashreplace")
     receiver = subscriptions.get(engine, found.delivery.subscription_id)
-    own_schedule = receiver.retry_schedule if receiver else None
+    own_schedule = receiver.options["retry_schedule"] if receiver else None
     fields = _as_json(found.delivery) | {"retry_schedule": own_schedule or "as in WEBHOOK_RETRY_SCHEDULE"}
     if as_json:
         print_json(fields | ({"body": text} if body else {}))
@@ -233,8 +233,9 @@ def adopt(
     Example: KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
     """
     from consumer.cli.console import confirm, number, open_database, progress_bar, until_signal
+    from consumer.environment import load
     from consumer.ledger import deliveries as store
-    from consumer.settings import KafkaSettings, load
+    from consumer.settings import KafkaSettings
 
     group = load(KafkaSettings).group_id
     if from_group == group:

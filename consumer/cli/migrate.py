@@ -22,8 +22,9 @@ def migrate(
     """
     from consumer.cli.console import configure
     from consumer.database import create_engine
+    from consumer.environment import load
     from consumer.schema import state, upgrade
-    from consumer.settings import DatabaseSettings, load
+    from consumer.settings import DatabaseSettings
 
     if ":" in revision and not sql:
         raise typer.BadParameter("a range of revisions needs --sql", param_hint="--revision")

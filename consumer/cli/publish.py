@@ -28,8 +28,9 @@ def publish(
       kafka-webhooks publish users - < events.jsonl
     """
     from consumer.cli.console import configure
+    from consumer.environment import load
     from consumer.publishing import publish as publish_all
-    from consumer.settings import KafkaSettings, load
+    from consumer.settings import KafkaSettings
 
     events = _events(sys.stdin.buffer.read() if value == "-" else value.encode(errors="surrogateescape"))
     total = len(events) * count

@@ -1,7 +1,7 @@
 """`kafka-webhooks run`."""
 
+from consumer.environment import load_worker
 from consumer.service import Service
-from consumer.settings import load_worker
 from consumer.telemetry import configure_logging
 
 

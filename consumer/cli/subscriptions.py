@@ -1,114 +1,198 @@
 """`kafka-webhooks subscriptions`."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from consumer.cli.console import row_id
+from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from consumer.errors import WebhooksError
     from consumer.matching.subscriptions import Subscribed
+    from consumer.vault import Vault
 
 subscriptions = typer.Typer(name="subscriptions", help="Who gets which events.", no_args_is_help=True)
 
+SECRETS = "Secrets (- reads the standard input)"
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-@subscriptions.command()
+@subscriptions.command(cls=PanelledCommand)
+@takes_options
 def add(
     url: Annotated[str, typer.Argument(help="Where to POST the events.")],
-    event_type: Annotated[str, typer.Argument(help="The events' type.")],
+    event_type: Annotated[str, typer.Argument(help="A type, order.* (one level below), order.** (any) or '*' (all).")],
     *,
-    ordering: Annotated[
-        Literal["none", "key"], typer.Option(help="key: the events of a record's key go one at a time, in order.")
-    ] = "none",
-    max_in_flight: Annotated[int | None, typer.Option(help="Requests open at once, of all workers together.")] = None,
-    rate_limit: Annotated[float | None, typer.Option(help="Deliveries a second, of all workers together.")] = None,
-    retry_schedule: Annotated[
-        str | None, typer.Option(metavar="WAITS", help="Instead of WEBHOOK_RETRY_SCHEDULE: 5s,5m,1h.")
+    if_not_exists: Annotated[
+        bool, typer.Option("--if-not-exists", help="Do nothing if this URL has this type and tenant already.")
+    ] = False,
+    as_json: JsonOption = False,
+    given: dict[str, Any],
+    secret: Annotated[
+        str | None,
+        typer.Option(help="Signs for it in place of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=SECRETS),
     ] = None,
-    final_statuses: Annotated[
-        str | None, typer.Option(metavar="STATUSES", help="Answers after which it is not tried again: 400,422 or 4xx.")
+    generate_secret: Annotated[
+        Literal["hmac", "ed25519"] | None,
+        typer.Option(help="A random one, which is printed once.", metavar="ALGORITHM", rich_help_panel=SECRETS),
     ] = None,
-    if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="Do nothing if it is there already.")] = False,
+    basic: Annotated[
+        str | None,
+        typer.Option(help="Basic authentication.", metavar="USER:PASSWORD", rich_help_panel=SECRETS),
+    ] = None,
+    bearer: Annotated[
+        str | None, typer.Option(help="Bearer authentication.", metavar="TOKEN", rich_help_panel=SECRETS)
+    ] = None,
+    secret_header: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A header that nobody may see. Can be repeated.", metavar="'NAME: VALUE'", rich_help_panel=SECRETS
+        ),
+    ] = None,
+    unencrypted: Annotated[
+        bool,
+        typer.Option("--unencrypted", help="Store them without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=SECRETS),
+    ] = False,
 ) -> None:
-    """Subscribe a URL to events of a type.
+    """Subscribe a URL to events.
 
     \b
     Examples:
       kafka-webhooks subscriptions add https://example.com/hooks user.created
+      kafka-webhooks subscriptions add https://example.com/hooks 'order.**' --filter 'data.amount > 100'
       kafka-webhooks subscriptions add https://example.com/hooks user.created --ordering key --rate-limit 50
       kafka-webhooks subscriptions add https://example.com/hooks a.b --retry-schedule 1m,10m,1h --final-statuses 4xx
+      kafka-webhooks subscriptions add https://example.com/hooks a.b --format cloudevents --batch-size 100
+      kafka-webhooks subscriptions add https://example.com/hooks a.b --bearer - < token
     """
-    from consumer.cli.console import open_database
+    from consumer.cli.console import open_database, print_json
+    from consumer.cli.secrets import vault_to_write
+    from consumer.matching import subscriptions as store
+    from consumer.matching.validation import completed
+    from consumer.registration import ANY_SETTINGS
+    from consumer.secret import generate, receiver_key
+
+    if secret is not None and generate_secret is not None:
+        raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
+    generated = None if generate_secret is None else generate(generate_secret)
+    headers = [("header", line) for line in secret_header or ()]
+    secrets = _read([("signing", generated or secret), ("basic", basic), ("bearer", bearer), *headers])
+    values = completed({"url": url, "event_type": event_type, **given}, ANY_SETTINGS)
+    vault = vault_to_write(unencrypted=unencrypted) if secrets else None
+    engine = open_database()
+    found = store.find(engine, url, event_type, values["tenant"]) if if_not_exists else None
+    added = found or store.add(engine, secrets=secrets, vault=vault, policy=ANY_SETTINGS, **values)
+    key = receiver_key(generated) if generated and not found else None
+    if as_json:
+        shown = _as_json(_existing(engine, added))
+        print_json({"added": not found} | shown | ({"receiver_key": key} if key else {}))
+        return
+    typer.echo(f"subscription {added} {'is there already, and is left as it is' if found else 'added'}")
+    if key:
+        typer.echo(f"its receiver verifies with (shown this once): {key}")
+
+
+@subscriptions.command(cls=PanelledCommand)
+@takes_options
+def edit(
+    subscription_id: IdArgument,
+    *,
+    url: Annotated[str | None, typer.Option(help="Where to POST the events.", metavar="URL")] = None,
+    event_type: Annotated[
+        str | None, typer.Option(help="A type, order.* (one level below), order.** (any) or '*' (all).", metavar="TYPE")
+    ] = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(help="Back to its default: filter, batch-size, … Can be repeated.", metavar="OPTION"),
+    ] = None,
+    as_json: JsonOption = False,
+    given: dict[str, Any],
+) -> None:
+    """Change a subscription: what is named, and nothing else.
+
+    A header takes the place of all that were there. Secrets have commands of their own. Workers follow within
+    WEBHOOK_SUBSCRIPTION_CACHE.
+
+    \b
+    Examples:
+      kafka-webhooks subscriptions edit 7 --filter 'data.amount > 100' --timeout 5s
+      kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
+    """
+    from consumer.cli.console import open_database, print_json
     from consumer.matching import subscriptions as store
     from consumer.registration import ANY_SETTINGS
 
+    changes = given | unset_columns(unset or (), given)
+    changes |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
+    if not changes:
+        raise typer.BadParameter("name at least one option to change")
     engine = open_database()
-    if if_not_exists and any((item.url, item.event_type) == (url, event_type) for item in store.list_all(engine)):
-        typer.echo("the subscription is there already")
-        return
-    subscription_id = store.add(
-        engine,
-        url,
-        event_type,
-        ordering=ordering,
-        max_in_flight=max_in_flight,
-        rate_limit=rate_limit,
-        retry_schedule=retry_schedule,
-        final_statuses=final_statuses,
-        policy=ANY_SETTINGS,
-    )
-    typer.echo(f"subscription {subscription_id} added")
+    if not store.edit(engine, subscription_id, changes, policy=ANY_SETTINGS):
+        raise _absent(subscription_id)
+    if as_json:
+        print_json(_as_json(_existing(engine, subscription_id)))
+    else:
+        typer.echo(f"subscription {subscription_id} is changed")
 
 
 @subscriptions.command("list")
 def list_all(
     *,
-    event_type: Annotated[str | None, typer.Option(help="Only those of this type.")] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only those of this type, as it is written.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only those of this tenant, as it is written.")] = None,
+    broken: Annotated[bool, typer.Option("--broken", help="Only those with something that cannot be used.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the subscriptions.
+    """List the subscriptions, with the state each is in.
 
-    Example: kafka-webhooks subscriptions list --event-type user.created --json
+    \b
+    Examples:
+      kafka-webhooks subscriptions list --event-type user.created --json
+      kafka-webhooks subscriptions list --broken
     """
     from consumer.cli.console import open_database, print_json, print_rows
     from consumer.matching import subscriptions as store
 
-    found = [item for item in store.list_all(open_database()) if event_type in {None, item.event_type}]
+    found = [
+        item
+        for item in store.list_all(open_database(), _vault())
+        if event_type in {None, item.event_type} and tenant in {None, item.tenant} and (item.problems or not broken)
+    ]
     if as_json:
         print_json([_as_json(item) for item in found])
     elif found:
-        rows = [
-            {"id": item.id, "event_type": item.event_type, "state": _state(item), "url": item.url} for item in found
-        ]
-        print_rows(("id", "event_type", "state", "url"), rows)
+        columns = ("id", "event_type", "tenant", "url", "state")
+        print_rows(columns, [{column: getattr(item, column) for column in columns} for item in found])
     else:
         typer.echo("no subscriptions", err=True)
 
 
 @subscriptions.command()
 def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
-    """Show a subscription, its limits, and how much is stored for it.
+    """Show a subscription.
+
+    Its options, what of it cannot be used, and how much is stored for it.
 
     Example: kafka-webhooks subscriptions show 7
     """
     from consumer.cli.console import open_database, print_fields, print_json
     from consumer.ledger import tallies
-    from consumer.matching import subscriptions as store
 
     engine = open_database()
-    found = store.get(engine, subscription_id)
-    if found is None:
-        raise _absent(subscription_id)
+    found = _existing(engine, subscription_id)
     states = tallies.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     if as_json:
         print_json(_as_json(found) | {"deliveries": stored})
     else:
-        print_fields({"state": _state(found)} | _as_json(found) | stored)
+        fields = {"state": found.state} | _as_json(found)
+        fields |= {"credentials": ", ".join(found.credentials) or None, "problems": None}
+        problems = {f"problem {place}": problem for place, problem in enumerate(found.problems, 1)}
+        print_fields(fields | stored | problems)
 
 
 @subscriptions.command()
@@ -172,25 +256,45 @@ def _absent(subscription_id: int) -> "WebhooksError":
     return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
 
 
-def _state(item: "Subscribed") -> str:
-    if not item.enabled:
-        return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
-    return f"failing since {item.failing_since:%Y-%m-%dT%H:%M:%SZ}" if item.failing_since else "enabled"
+def _existing(engine: "Engine", subscription_id: int) -> "Subscribed":
+    from consumer.matching import subscriptions as store
+
+    found = store.get(engine, subscription_id, _vault())
+    if found is None:
+        raise _absent(subscription_id)
+    return found
+
+
+def _vault() -> "Vault":
+    from consumer.environment import load
+    from consumer.settings import DatabaseSettings
+    from consumer.vault import Vault
+
+    return Vault(load(DatabaseSettings).encryption_keys)
+
+
+def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    """Those that are given, with what stdin holds in place of a `-`."""
+    from consumer.cli.secrets import STDIN, given
+
+    there = [(kind, text) for kind, text in secrets if text is not None]
+    if sum(text == STDIN for _, text in there) > 1:
+        raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
+    return [(kind, given(text)) for kind, text in there]
 
 
 def _as_json(item: "Subscribed") -> dict[str, object]:
     return {
         "id": item.id,
-        "url": item.url,
-        "event_type": item.event_type,
+        "state": item.state,
+        **item.options,
         "enabled": item.enabled,
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,
-        "ordering": item.ordering,
-        "max_in_flight": item.max_in_flight,
-        "rate_limit": item.rate_limit,
-        "retry_schedule": item.retry_schedule,
-        "final_statuses": item.final_statuses,
+        "credentials": list(item.credentials),
+        "problems": [
+            {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
+        ],
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,
         "created_at": item.created_at.isoformat() if item.created_at else None,
     }

@@ -22,10 +22,11 @@ from consumer.demo.process import WorkerProcess
 from consumer.demo.receivers import Receiver, Street, cast
 from consumer.demo.screen import Screen
 from consumer.demo.summary import REAL_THING, Evidence, claims, left_alone
+from consumer.environment import load
 from consumer.errors import WebhooksError
 from consumer.registration import register
 from consumer.secret import parse_secret
-from consumer.settings import DatabaseSettings, load
+from consumer.settings import DatabaseSettings
 
 TOPIC, DEAD_LETTER_TOPIC, GROUP = "events", "webhooks.dead-letters", "webhooks"
 SECRET = "whsec_ZGVtby1yZWNlaXZlcnMtaW4tdGhpcy1wcm9jZXNz"  # noqa: S105 (it signs for receivers in this process alone)

@@ -1,103 +1,73 @@
-"""Adding, listing, disabling and removing subscriptions: what the command line and the API share."""
+"""Adding, changing, listing, disabling and removing subscriptions: what the command line and the API share."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Unpack
 
-from sqlalchemy import Engine, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Engine, Row, Select, delete, insert, select, update
 
 from consumer.database import reading
+from consumer.endpoint import Endpoint
+from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
 from consumer.errors import InvalidSubscription
-from consumer.sending.egress import EgressPolicy, parse_target
-from consumer.setting_types import final_statuses as parse_statuses
-from consumer.setting_types import waits
+from consumer.matching.secrets import insert_secrets, stored_of
+from consumer.matching.validation import Options, completed
+from consumer.options import OPTIONS, Problem
+from consumer.secret import SigningKey
+from consumer.sending.egress import EgressPolicy
 from consumer.vault import Vault
 from models import Subscription, SubscriptionSecret
-from models.subscription import (
-    EVENT_TYPE_LENGTH,
-    REASON_LENGTH,
-    SCHEDULE_LENGTH,
-    SECRET_LENGTH,
-    STATUSES_LENGTH,
-    URL_LENGTH,
-)
-
-Ordering = Literal["none", "key"]
-MOST_IN_FLIGHT = 1_000_000
-LEAST_RATE, MOST_RATE = 0.001, 100_000.0  # deliveries per second; a thousandth is what the column keeps
+from models.base import UNREADABLE
+from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """A subscription as people see it. `secrets`: how many of its own it has."""
+    """A subscription as people see it: without its secrets.
+
+    `options`: the value of each column of OPTIONS, as it is stored. `secrets`: how many of its own it signs with.
+    `credentials`: the kinds of the others it has. `problems`: what of it cannot be used.
+    """
 
     id: int
-    url: str
-    event_type: str
     enabled: bool
     disabled_reason: str | None
     created_at: datetime | None
-    secrets: int
-    ordering: str
-    max_in_flight: int | None
-    rate_limit: float | None
-    retry_schedule: str | None
-    final_statuses: str | None
     failing_since: datetime | None
+    options: Mapping[str, Any]
+    secrets: int
+    credentials: tuple[str, ...]
+    problems: tuple[Problem, ...]
 
+    @property
+    def url(self) -> str:
+        """Where its events go."""
+        return str(self.options["url"])
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a subscription has in its own way; None: as the deployment has it.
+    @property
+    def event_type(self) -> str:
+        """A type or a pattern."""
+        return str(self.options["event_type"])
 
-    `ordering` `key`: the events of a record's key go one at a time, in order. `max_in_flight` requests open at once and
-    `rate_limit` deliveries per second are those of all workers together. `retry_schedule`: `5s,5m,1h`.
-    `final_statuses`, after which there is no further attempt: `400,422,4xx`.
-    """
+    @property
+    def tenant(self) -> str:
+        """Whose events, `*` for all."""
+        return str(self.options["tenant"])
 
-    ordering: Ordering = "none"
-    max_in_flight: int | None = None
-    rate_limit: float | None = None
-    retry_schedule: str | None = None
-    final_statuses: str | None = None
-
-
-def validate(url: str, event_type: str, policy: EgressPolicy | None = None) -> None:
-    """InvalidSubscription, with a text that says what would work, for a url or an event type that cannot.
-
-    `policy` also refuses what it can tell from the url alone.
-    """
-    if len(url) > URL_LENGTH:
-        raise InvalidSubscription(f"the URL has {len(url)} characters; at most {URL_LENGTH} are kept")
-    try:
-        parse_target(url)
-    except ValueError as error:
-        raise InvalidSubscription(str(error)) from None
-    if policy and (refusal := policy.url_refusal(url)):
-        raise InvalidSubscription(refusal)
-    if not event_type:
-        raise InvalidSubscription("the event type is empty")
-    if not all("!" <= character <= "~" for character in event_type):
-        raise InvalidSubscription("the event type must be visible ASCII without spaces, such as user.created")
-    if len(event_type) > EVENT_TYPE_LENGTH:
-        raise InvalidSubscription(
-            f"the event type has {len(event_type)} characters; at most {EVENT_TYPE_LENGTH} are kept"
-        )
-
-
-def validate_limits(limits: Limits) -> None:
-    """InvalidSubscription, with a text that says what would work, for a limit that cannot be kept."""
-    if limits.ordering not in ("none", "key"):
-        raise InvalidSubscription(f"ordering is {limits.ordering!r}; it must be none or key")
-    if limits.max_in_flight is not None and not 1 <= limits.max_in_flight <= MOST_IN_FLIGHT:
-        raise InvalidSubscription(f"max_in_flight is {limits.max_in_flight}; it must be from 1 to {MOST_IN_FLIGHT}")
-    if limits.rate_limit is not None and not LEAST_RATE <= limits.rate_limit <= MOST_RATE:
-        raise InvalidSubscription(
-            f"rate_limit is {limits.rate_limit:g}; it must be from {LEAST_RATE:g} to {MOST_RATE:g} a second"
-        )
-    _check_text("retry_schedule", limits.retry_schedule, waits, SCHEDULE_LENGTH, "5s,5m,1h")
-    _check_text("final_statuses", limits.final_statuses, parse_statuses, STATUSES_LENGTH, "400,422,4xx")
+    @property
+    def state(self) -> str:
+        """How it is, in a word, and why."""
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        broken = f"broken: {self.problems[0]}{more}" if self.problems else ""
+        if not self.enabled:
+            disabled = f"disabled: {self.disabled_reason}" if self.disabled_reason else "disabled"
+            return f"{disabled}; {broken}" if broken else disabled
+        failing = f"failing since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}" if self.failing_since else ""
+        return broken or failing or "enabled"
 
 
 def add(
@@ -106,41 +76,87 @@ def add(
     event_type: str,
     secret: str | None = None,
     *,
-    ordering: Ordering = "none",
-    max_in_flight: int | None = None,
-    rate_limit: float | None = None,
-    retry_schedule: str | None = None,
-    final_statuses: str | None = None,
+    secrets: Sequence[tuple[str, str]] = (),
     vault: Vault | None = None,
     policy: EgressPolicy | None = None,
+    **options: Unpack[Options],
 ) -> int:
     """Add a subscription, with a signing secret of its own if one is given, and return its id.
 
-    The limits are those of Limits. InvalidSubscription if it cannot work. The secret is stored as `vault` encrypts it.
+    `secrets` are further ones, kind and text. They are stored as `vault` encrypts them. InvalidSubscription, before the
+    database is asked, if it cannot work.
     """
-    validate(url, event_type, policy)
-    limits = Limits(ordering, max_in_flight, rate_limit, retry_schedule, final_statuses)
-    validate_limits(limits)
-    stored = _stored(secret, vault or Vault()) if secret is not None else None
+    values = completed({"url": url, "event_type": event_type, **options}, policy)
+    if secret is not None:
+        secrets = [("signing", secret), *secrets]
+    vault = vault or Vault()
+    for kind, text in secrets:
+        stored_of(kind, text, vault)
     with engine.begin() as connection:
-        added = insert(Subscription).values(url=url, event_type=event_type, **asdict(limits)).returning(Subscription.id)
+        added = insert(Subscription).values(**values).returning(Subscription.id)
         subscription_id = connection.execute(added).scalar_one()
-        if stored is not None:
-            connection.execute(insert(SubscriptionSecret).values(subscription_id=subscription_id, secret=stored))
+        if secrets:
+            insert_secrets(connection, subscription_id, secrets, vault)
     return subscription_id
 
 
-def list_all(engine: Engine) -> tuple[Subscribed, ...]:
-    """Every subscription, by id."""
+def edit(
+    engine: Engine, subscription_id: int, changes: Mapping[str, Any], *, policy: EgressPolicy | None = None
+) -> bool:
+    """Change what `changes` (by column of OPTIONS) names; None sets the column's default. False if there is none.
+
+    Nothing is changed where the result could not work (InvalidSubscription), be it by what was there before.
+    """
+    columns = [getattr(Subscription, column) for column in OPTIONS]
+    mine = Subscription.id == subscription_id
+    with engine.begin() as connection:
+        before = connection.execute(select(*columns).where(mine).with_for_update()).first()
+        if before is None:
+            return False
+        values = completed(before._asdict() | dict(changes), policy if "url" in changes else None)
+        connection.execute(update(Subscription).where(mine).values(**values))
+    return True
+
+
+def find(engine: Engine, url: str, event_type: str, tenant: str = EVERY_TENANT) -> int | None:
+    """The first subscription of this url to these events of this tenant, or None."""
+    same = (Subscription.event_type == event_type, Subscription.tenant == tenant, Subscription.url == url)
     with reading(engine) as connection:
-        return tuple(map(_subscribed, connection.execute(_listing().order_by(Subscription.id))))
+        return connection.execute(select(Subscription.id).where(*same).order_by(Subscription.id)).scalars().first()
 
 
-def get(engine: Engine, subscription_id: int) -> Subscribed | None:
+def list_all(
+    engine: Engine, vault: Vault | None = None, clock: Callable[[], float] = time.time
+) -> tuple[Subscribed, ...]:
+    """Every subscription, by id. Secrets are read with `vault`, to say which cannot be."""
+    with reading(engine) as connection:
+        rows = connection.execute(_listing()).all()
+    return _subscribed(rows, vault, clock)
+
+
+def get(
+    engine: Engine, subscription_id: int, vault: Vault | None = None, clock: Callable[[], float] = time.time
+) -> Subscribed | None:
     """One subscription, or None if there is none of that id."""
     with reading(engine) as connection:
-        row = connection.execute(_listing().where(Subscription.id == subscription_id)).first()
-    return None if row is None else _subscribed(row)
+        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
+    return next(iter(_subscribed(rows, vault, clock)), None)
+
+
+def get_endpoint(
+    engine: Engine,
+    subscription_id: int,
+    default: tuple[SigningKey, ...],
+    vault: Vault,
+    clock: Callable[[], float] = time.time,
+) -> tuple[Subscribed, Endpoint] | None:
+    """One subscription, or None, and how it is sent to; `default` signs where it has no secret of its own."""
+    with reading(engine) as connection:
+        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
+    if not rows:
+        return None
+    endpoint, _ = endpoint_of(rows, default, vault.decrypt, datetime.fromtimestamp(clock(), UTC))
+    return _subscribed(rows, vault, clock)[0], endpoint
 
 
 def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
@@ -159,47 +175,6 @@ def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str
         return changed.rowcount == 1
 
 
-def _listing() -> Select[*tuple[Any, ...]]:
-    owned = (
-        select(SubscriptionSecret.subscription_id, func.count().label("number"))
-        .group_by(SubscriptionSecret.subscription_id)
-        .subquery("owned")
-    )
-    return select(
-        Subscription.id,
-        Subscription.url,
-        Subscription.event_type,
-        Subscription.enabled,
-        Subscription.disabled_reason,
-        Subscription.created_at,
-        Subscription.ordering,
-        Subscription.max_in_flight,
-        Subscription.rate_limit,
-        Subscription.retry_schedule,
-        Subscription.final_statuses,
-        Subscription.failing_since,
-        owned.c.number,
-    ).outerjoin(owned, owned.c.subscription_id == Subscription.id)
-
-
-def _subscribed(row: Row[*tuple[Any, ...]]) -> Subscribed:
-    return Subscribed(
-        row.id,
-        row.url,
-        row.event_type,
-        bool(row.enabled),
-        row.disabled_reason,
-        row.created_at and row.created_at.replace(tzinfo=UTC),
-        row.number or 0,
-        row.ordering,
-        row.max_in_flight,
-        row.rate_limit,
-        row.retry_schedule,
-        row.final_statuses,
-        row.failing_since,
-    )
-
-
 def remove(engine: Engine, subscription_id: int) -> bool:
     """Remove a subscription and its secrets. False if there is none.
 
@@ -209,24 +184,36 @@ def remove(engine: Engine, subscription_id: int) -> bool:
         return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
 
 
-def _check_text(name: str, text: str | None, parse: Callable[[str], object], length: int, example: str) -> None:
-    if text is None:
-        return
-    if not text.strip():
-        raise InvalidSubscription(f"{name} is empty; leave it out, or write for example {example}")
-    if len(text) > length:
-        raise InvalidSubscription(f"{name} has {len(text)} characters; at most {length} are kept")
-    try:
-        parse(text)
-    except ValueError as error:
-        raise InvalidSubscription(f"{name}: {error}; for example {example}") from None
+def _listing() -> Select[*tuple[Any, ...]]:
+    secret = SubscriptionSecret
+    return (
+        select(*ENDPOINT_COLUMNS, Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
+        .outerjoin(secret, secret.subscription_id == Subscription.id)
+        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
+    )
 
 
-def _stored(secret: str, vault: Vault) -> str:
-    try:
-        stored = vault.encrypt(secret)
-    except ValueError as error:
-        raise InvalidSubscription(str(error)) from None
-    if len(stored) > SECRET_LENGTH:
-        raise InvalidSubscription("the secret is too long; 32 random bytes are enough")
-    return stored
+def _subscribed(
+    rows: Sequence[Row[*tuple[Any, ...]]], vault: Vault | None, clock: Callable[[], float]
+) -> tuple[Subscribed, ...]:
+    decrypt, now = (vault or Vault()).decrypt, datetime.fromtimestamp(clock(), UTC)
+    found = []
+    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
+        mine = list(group)
+        row = mine[0]
+        _, problems = endpoint_of(mine, (), decrypt, now)
+        kinds = [each.kind for each in mine if each.kind is not None]
+        found.append(
+            Subscribed(
+                subscription_id,
+                bool(row.enabled),
+                row.disabled_reason,
+                None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
+                None if row.failing_since == UNREADABLE else row.failing_since,
+                {column: getattr(row, column) for column in OPTIONS},
+                kinds.count("signing"),
+                tuple(sorted({*kinds} - {"signing"})),
+                problems,
+            )
+        )
+    return tuple(found)

@@ -51,6 +51,14 @@ def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> No
     assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
 
 
+@pytest.mark.parametrize("pattern", ["order.*", "order.**", "*"])
+def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, pattern: str) -> None:
+    """One level, any depth, everything: taken as they are, with every option at its default."""
+    assert register(serve(engine), {"url": "https://example.com/hooks", "eventType": pattern})[0] == 201
+    (row,) = subscriptions.list_all(engine)
+    assert (row.event_type, row.tenant, row.state) == (pattern, "*", "enabled")
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -58,13 +66,15 @@ def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> No
         ({"url": "https://example.com"}, "eventType is missing"),
         ({"url": 1, "eventType": "a"}, "url must be a string"),
         ({"url": "https://example.com", "eventType": None}, "eventType must be a string"),
-        ({"url": "https://example.com", "eventType": ""}, "event type"),
+        ({"url": "https://example.com", "eventType": ""}, "event_type: is empty"),
+        ({"url": "https://example.com", "eventType": "order.*.paid"}, "write order.* (one segment below order)"),
         ({"url": "https://example.com", "eventType": "a b"}, "visible ASCII"),
         ({"url": "https://example.com/" + "x" * 3000, "eventType": "a"}, "at most"),
         ({"url": "ftp://example.com", "eventType": "a"}, "https://"),
         ({"url": "https://", "eventType": "a"}, "no host"),
         ({"url": "https://user:pass@example.com/", "eventType": "a"}, "user name"),
         ({"url": "https://example.com:99999/", "eventType": "a"}, "Port out of range"),
+        ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, '{"url": …, "eventType": …}'),
         ([], "JSON object"),
         ("text", "JSON object"),
     ],

@@ -1,5 +1,6 @@
 """The command line as people run it."""
 
+import io
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from consumer.cli.app import main
 from tests.processes import PROGRAM, Command, Start, environment
 
 
@@ -32,6 +34,21 @@ def command(tmp_path: Path) -> Command:
             env=environment(variables),
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs a command as `command` does, in this process, which takes a tenth of the time."""
+
+    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr("sys.stdin", io.StringIO(stdin))
+            patch.setattr("os.environ", environment(variables))
+            status = main(arguments)
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
 
     return run
 

@@ -15,7 +15,10 @@ from tests.processes import Command, Start
 
 COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api"]
 GROUPS = {
-    "subscriptions": ["add", "list", "show", "enable", "disable", "remove"],
+    "subscriptions": [
+        *("add", "edit", "list", "show", "enable", "disable", "remove", "ping"),
+        *("rotate-secret", "set-credential", "encrypt-secrets"),
+    ],
     "deliveries": ["list", "show", "redeliver", "adopt"],
 }
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -217,7 +220,7 @@ def test_listen_verifies_and_prints(start: Start) -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature([b"secret"], "msg_1", now, body),
+        "webhook-signature": standard_signature([b"secret"], (), "msg_1", now, body),
         "x-webhook-signature": hex_signature(b"secret", body),
         "x-webhook-event": "user.created",
     }

@@ -95,6 +95,7 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
         "database",
         "tables",
         "subscriptions",
+        "secrets",
     ]
     assert all(finding["ok"] for finding in findings.values())
     assert findings["group"]["text"] == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"

@@ -1,6 +1,8 @@
 """Adding, listing, disabling and removing subscriptions, and what is refused."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +16,11 @@ from consumer.endpoint import Endpoint
 from consumer.errors import InvalidSubscription
 from consumer.matching import subscriptions
 from consumer.matching.catalog import find_endpoints
+from consumer.matching.validation import completed
 from consumer.sending.egress import EgressPolicy
 from consumer.vault import Vault
 from models import Subscription, SubscriptionSecret
+from tests.ledger.rows_kit import run
 
 URL = "https://example.com/hook"
 
@@ -52,10 +56,11 @@ def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
     plain = subscriptions.add(engine, URL, "t")
     row = subscriptions.get(engine, added)
     assert row is not None
-    assert (row.ordering, row.max_in_flight, row.rate_limit) == ("key", 3, 2.125)
-    assert (row.retry_schedule, row.final_statuses, row.failing_since) == ("5s,5m", "400,5xx", None)
+    options, none = row.options, row.failing_since
+    assert (options["ordering"], options["max_in_flight"], options["rate_limit"]) == ("key", 3, 2.125)
+    assert (options["retry_schedule"], options["final_statuses"], none) == ("5s,5m", "400,5xx", None)
     assert subscriptions.list_all(engine) == (row, subscriptions.get(engine, plain))
-    limited, free = find_endpoints(engine, ["t"], (b"k",), Vault().decrypt)["t"]
+    limited, free = find_endpoints(engine, [("t", None)], (b"k",), Vault().decrypt)["t", None]
     assert (limited.ordered, limited.max_in_flight, limited.rate_limit) == (True, 3, 2.125)
     assert limited.retry_schedule == (5.0, 300.0)
     assert limited.final_statuses == frozenset((400, *range(500, 600)))
@@ -65,18 +70,18 @@ def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("limits", "what"),
     [
-        ({"ordering": "Key"}, "ordering is 'Key'; it must be none or key"),
-        ({"max_in_flight": 0}, "max_in_flight is 0; it must be from 1"),
+        ({"ordering": "Key"}, "ordering: is 'Key'; it must be none or key"),
+        ({"max_in_flight": 0}, "max_in_flight: is 0; it must be from 1"),
         ({"max_in_flight": 10**7}, "it must be from 1 to 1000000"),
-        ({"rate_limit": 0.0}, "rate_limit is 0; it must be from 0.001"),
-        ({"rate_limit": float("nan")}, "rate_limit is nan; it must be from 0.001"),
-        ({"rate_limit": 1e9}, "to 100000 a second"),
-        ({"retry_schedule": " "}, "retry_schedule is empty; leave it out, or write for example 5s,5m,1h"),
+        ({"rate_limit": 0.0}, "rate_limit: is 0.0; it must be from 0.001"),
+        ({"rate_limit": float("nan")}, "rate_limit: is nan; it must be from 0.001"),
+        ({"rate_limit": 1e9}, "to 999999.999 a second"),
+        ({"retry_schedule": " "}, "retry_schedule: is empty; write for example 5s,5m,1h"),
         ({"retry_schedule": "soon"}, "retry_schedule: expected a duration such as 10s"),
-        ({"retry_schedule": "1s," * 200}, "retry_schedule has 600 characters; at most 500"),
+        ({"retry_schedule": "1s," * 200}, "retry_schedule: has 600 characters; at most 500"),
         ({"retry_schedule": "31d"}, "at most 30d; for example 5s,5m,1h"),
         ({"final_statuses": "200"}, "'200' is no status from 300 to 599"),
-        ({"final_statuses": "400," * 64}, "final_statuses has 256 characters; at most 255"),
+        ({"final_statuses": "400," * 64}, "final_statuses: has 256 characters; at most 255"),
     ],
 )
 def test_a_limit_that_cannot_be_kept_is_refused(engine: Engine, limits: dict[str, Any], what: str) -> None:
@@ -95,7 +100,7 @@ def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
     row = subscriptions.get(engine, added)
     assert row is not None
     assert (row.enabled, row.disabled_reason, row.failing_since) == (False, "moving", datetime.fromtimestamp(50, UTC))
-    assert find_endpoints(engine, ["t"], (), Vault().decrypt)["t"] == ()
+    assert find_endpoints(engine, [("t", None)], (), Vault().decrypt)["t", None] == ()
     assert subscriptions.set_enabled(engine, added, enabled=True, reason="not kept")
     row = subscriptions.get(engine, added)
     assert row is not None
@@ -118,7 +123,7 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
         stored = connection.execute(select(SubscriptionSecret.secret)).scalar_one()
     assert stored.startswith("fernet:")
     assert "secret of" not in stored
-    (endpoint,) = find_endpoints(engine, ["t"], (b"default",), vault.decrypt)["t"]
+    (endpoint,) = find_endpoints(engine, [("t", None)], (b"default",), vault.decrypt)["t", None]
     assert (endpoint.subscription_id, endpoint.secrets) == (added, (b"a secret of their own",))
     assert "secret of" not in repr(endpoint)
 
@@ -126,14 +131,14 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("url", "event_type", "what"),
     [
-        ("", "t", "must start with https://"),
+        ("", "t", "url: is empty; write for example https://example.com/hooks"),
         ("example.com/hook", "t", "must start with https://"),
         ("ftp://example.com", "t", "must start with https://"),
         ("https://", "t", "no host"),
         ("https://example.com:99999/", "t", "malformed"),
         ("https://example.com/ü", "t", "visible ASCII"),
         ("https://example.com/" + "x" * 2048, "t", "2068 characters; at most 2048"),
-        (URL, "", "event type is empty"),
+        (URL, "", "event_type: is empty"),
         (URL, "user created", "visible ASCII"),
         (URL, "user.créated", "visible ASCII"),
         (URL, "user.created\n", "visible ASCII"),
@@ -149,12 +154,13 @@ def test_what_cannot_work_is_refused(engine: Engine, url: str, event_type: str, 
 
 def test_the_egress_policy_is_asked() -> None:
     """A literal private address is refused before anything is sent, where a policy is given."""
-    subscriptions.validate("https://10.0.0.1/", "t")
+    given = {"url": "https://10.0.0.1/", "event_type": "t"}
+    assert completed(given)["url"] == "https://10.0.0.1/"
     with pytest.raises(InvalidSubscription, match="WEBHOOK_ALLOW_NETWORKS"):
-        subscriptions.validate("https://10.0.0.1/", "t", EgressPolicy())
+        completed(given, EgressPolicy())
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_no base64!", "x" * 1001])
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_no base64!", "x" * 4001])
 def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> None:
     """Not stored, and its text is not repeated."""
     with pytest.raises(InvalidSubscription) as caught:
@@ -168,7 +174,7 @@ def test_what_is_accepted_fits_its_columns(path: str, event_type: str) -> None:
     """Whatever validation lets through is visible ASCII, bytes and characters being the same, and short enough."""
     url = f"https://example.com/{path}"
     try:
-        subscriptions.validate(url, event_type)
+        completed({"url": url, "event_type": event_type})
     except InvalidSubscription:
         return
     assert url.isascii()
@@ -180,7 +186,7 @@ def test_the_longest_that_is_accepted_is_matched(engine: Engine) -> None:
     """A url of 2,048 and an event type of 255 characters go in and come back whole."""
     url, event_type = "https://example.com/".ljust(2048, "x"), "t" * 255
     added = subscriptions.add(engine, url, event_type)
-    (endpoint,) = find_endpoints(engine, [event_type], (b"k",), Vault().decrypt)[event_type]
+    (endpoint,) = find_endpoints(engine, [(event_type, None)], (b"k",), Vault().decrypt)[event_type, None]
     assert (endpoint.subscription_id, endpoint.url) == (added, url)
 
 
@@ -190,3 +196,76 @@ def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:
         connection.execute(insert(Subscription), {"url": "nonsense", "event_type": "t", "created_at": None})
     (row,) = subscriptions.list_all(engine)
     assert (row.url, row.created_at, row.enabled) == ("nonsense", None, True)
+
+
+def test_an_edit_changes_what_it_names(engine: Engine) -> None:
+    """Everything else stays, of this subscription and of the others; None sets the column's default."""
+    first, other = (subscriptions.add(engine, URL, "t", rate_limit=2, tenant="acme", topics="a") for _ in range(2))
+    assert subscriptions.set_enabled(engine, first, enabled=False, reason="moving")
+    before, untouched = subscriptions.list_all(engine)
+    assert subscriptions.edit(engine, first, {"rate_limit": 3.5, "tenant": None, "topics": None, "ordering": "key"})
+    after = subscriptions.get(engine, first)
+    changed = {"rate_limit": 3.5, "tenant": "*", "topics": None, "ordering": "key"}
+    assert after == replace(before, options={**before.options, **changed})
+    assert subscriptions.get(engine, other) == untouched
+    assert not subscriptions.edit(engine, 7, {"topics": None})
+
+
+def test_an_edit_that_would_not_work_changes_nothing(engine: Engine) -> None:
+    """What counts is the result: a wait without batches, and what plain SQL had broken, until that is put right."""
+    added = subscriptions.add(engine, URL, "t", batch_size=5, batch_wait_ms=100)
+    before = subscriptions.get(engine, added)
+    for changes, said in (
+        ({"batch_size": None}, "batch_wait_ms: needs batch_size"),
+        ({"url": None}, "url: is required"),
+        ({"url": "https://10.0.0.1"}, "WEBHOOK_ALLOW_NETWORKS"),
+        ({"timeout_seconds": 5, "colour": 1}, "there is no option colour"),
+    ):
+        with pytest.raises(InvalidSubscription, match=said):
+            subscriptions.edit(engine, added, changes, policy=EgressPolicy())
+        assert subscriptions.get(engine, added) == before
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(event_filter="1 +"))
+    with pytest.raises(InvalidSubscription, match="event_filter: Syntax error"):
+        subscriptions.edit(engine, added, {"timeout_seconds": 5})
+    assert subscriptions.edit(engine, added, {"timeout_seconds": 5, "event_filter": None})
+
+
+def test_two_edits_at_once_are_both_kept(sqlite_engine: Engine) -> None:
+    """One waits for the other, and begins with what that one has left."""
+    added = subscriptions.add(sqlite_engine, URL, "t")
+    wanted: list[dict[str, Any]] = [{"topics": "a"}, {"rate_limit": 5}, {"timeout_seconds": 3}, {"tenant": "acme"}]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda changes: subscriptions.edit(sqlite_engine, added, changes), wanted)) == [True] * 4
+    row = subscriptions.get(sqlite_engine, added)
+    assert row is not None
+    assert all(row.options.items() >= changes.items() for changes in wanted)
+
+
+def test_one_that_is_there_is_found_by_url_type_and_tenant(engine: Engine) -> None:
+    """All three have to be the same; the first of several is told."""
+    first, _, third = (subscriptions.add(engine, URL, "t", tenant=tenant) for tenant in ("*", "*", "acme"))
+    assert subscriptions.find(engine, URL, "t") == first
+    assert subscriptions.find(engine, URL, "t", "acme") == third
+    assert subscriptions.find(engine, URL, "t", "other") is None
+    assert subscriptions.find(engine, URL, "T") is None
+    assert subscriptions.find(engine, URL + "/", "t") is None
+
+
+def test_credentials_are_counted_and_not_shown(engine: Engine) -> None:
+    """Signing secrets by their number, the others by their kinds."""
+    secrets = [("signing", "a-secret"), ("bearer", "a-token"), ("header", "X-A: b"), ("header", "X-B: c")]
+    subscriptions.add(engine, URL, "t", "first-secret", secrets=secrets)
+    (row,) = subscriptions.list_all(engine)
+    assert (row.secrets, row.credentials) == (2, ("bearer", "header"))
+    assert not any(word in repr(row) for word in ("secret'", "a-token", "X-A"))
+
+
+@pytest.mark.parametrize("moment", ["'garbage'", "1700000000", "x'00'"])
+def test_a_time_that_is_none_keeps_no_other_from_being_listed(sqlite_engine: Engine, moment: str) -> None:
+    """SQLite keeps anything in any column."""
+    first, second = (subscriptions.add(sqlite_engine, URL, "t") for _ in range(2))
+    run(sqlite_engine, f"UPDATE webhook_subscriptions SET created_at = {moment} WHERE id = :id", id=first)  # noqa: S608 (a test's own words)
+    listed = {item.id: item.created_at for item in subscriptions.list_all(sqlite_engine)}
+    assert listed[first] is None
+    assert listed[second] is not None

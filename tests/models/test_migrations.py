@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from sqlglot import exp
 
 from consumer import schema
 from consumer.errors import DatabaseUnavailable, WebhooksError
+from consumer.matching import subscriptions
+from consumer.options import OPTIONS
 from models import Base
 from tests.databases import connect_to, database, on_oracle
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -109,10 +112,10 @@ def test_migrations_make_the_models(engine: Engine) -> None:
 
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
-    assert schema.state(empty)[:2] == (None, "0004")
+    assert schema.state(empty)[:2] == (None, "0005")
     schema.upgrade(empty)
     schema.upgrade(empty)
-    assert schema.state(empty)[:2] == ("0004", "0004")
+    assert schema.state(empty)[:2] == ("0005", "0005")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_another_history_is_told_from_a_later_one(empty: Engine, revision: str, 
     schema.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (revision,))
-    assert schema.state(empty) == (revision, "0004", behind)
+    assert schema.state(empty) == (revision, "0005", behind)
     with pytest.raises(WebhooksError, match=said):
         schema.upgrade(empty)
 
@@ -180,6 +183,36 @@ def test_rows_survive_the_order_of_keys(empty: Engine, path: Path) -> None:
     with empty.connect() as connection:
         row = connection.exec_driver_sql("SELECT status, next_attempt_at IS NULL FROM webhook_deliveries").one()
     assert tuple(row) == ("parked", 0)
+
+
+def test_rows_survive_what_subscriptions_can_ask_for(empty: Engine, path: Path) -> None:
+    """Every option is at its default, and secrets sign; down again, credentials go and signing secrets stay."""
+    schema.upgrade(empty, revision="0004")
+    with empty.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO webhook_subscriptions (url, event_type, rate_limit) VALUES ('https://a.example', 't', 2)"
+        )
+        connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'own')")
+    schema.upgrade(empty)
+    (row,) = subscriptions.list_all(empty)
+    defaults = {name: option.default for name, option in OPTIONS.items() if not option.required}
+    assert row.options == {"url": "https://a.example", "event_type": "t"} | defaults | {"rate_limit": 2}
+    assert (row.secrets, row.credentials, row.state) == (1, (), "enabled")
+    with empty.begin() as connection:
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET event_filter = 'true', tenant = 'acme'")
+        connection.exec_driver_sql(
+            "INSERT INTO webhook_secrets (subscription_id, secret, kind) VALUES (1, 'x', 'bearer')"
+        )
+    assert alembic("downgrade", "0004", url=f"sqlite:///{path}").returncode == 0
+    with empty.connect() as connection:
+        assert connection.exec_driver_sql("SELECT url, event_type, rate_limit FROM webhook_subscriptions").one() == (
+            "https://a.example",
+            "t",
+            2,
+        )
+        assert connection.exec_driver_sql("SELECT secret FROM webhook_secrets").scalars().all() == ["own"]
+    schema.upgrade(empty)
+    assert differences(empty) == []
 
 
 def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path) -> None:
@@ -374,7 +407,7 @@ def test_oracle_gets_types_that_keep_values() -> None:
     assert "TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP" in sql
     assert "enabled NUMBER(1) DEFAULT 1 NOT NULL" in sql
     assert "body BLOB" in sql
-    assert re.findall(r"(\w+) CLOB", sql) == ["data", "positions"]
+    assert re.findall(r"(\w+) CLOB", sql) == ["data", "positions", "record_headers"]
 
 
 def test_sql_for_sqlite_makes_the_same_tables(empty: Engine, path: Path, tmp_path: Path) -> None:
@@ -414,3 +447,21 @@ def test_env_refuses_a_missing_url() -> None:
     )
     assert result.returncode != 0
     assert "DATABASE_URL is not set" in result.stderr
+
+
+def test_printed_sql_keeps_what_refers_to_a_table_that_it_rebuilds(tmp_path: Path) -> None:
+    """Where foreign keys are enforced, secrets go with their subscription: not with a table dropped for its copy."""
+    path = tmp_path / "printed.db"
+    engine = connect_to(f"sqlite:///{path}")
+    schema.upgrade(engine, revision="0004")
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a/', 'b')"))
+        connection.execute(sa.text("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'mine')"))
+    output = io.StringIO()
+    schema.upgrade(engine, revision="0004:0005", sql=True, output=output)
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.executescript(output.getvalue())
+        assert connection.execute("SELECT secret, kind FROM webhook_secrets").fetchall() == [("mine", "signing")]
+        assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)

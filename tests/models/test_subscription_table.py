@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from models import ParkedDelivery, Subscription, SubscriptionSecret
-from models.base import UtcTimestamp, in_utc
+from models.base import UNREADABLE, UtcTimestamp, in_utc
 from tests.databases import ORACLE, on_oracle
 
 INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"
@@ -50,15 +50,30 @@ def test_enabled_is_zero_or_one(engine: Engine) -> None:
         ("ordering = 'Key'", "ck_webhook_subs_ordering"),
         ("max_in_flight = 0", "ck_webhook_subs_in_flight"),
         ("rate_limit = 0", "ck_webhook_subs_rate_limit"),
+        ("timeout_seconds = 0", "ck_webhook_subs_timeout"),
+        ("payload_format = 'xml'", "ck_webhook_subs_format"),
+        ("batch_size = 0", "ck_webhook_subs_batch_size"),
+        ("batch_size = 1001", "ck_webhook_subs_batch_size"),
+        ("batch_wait_ms = -1", "ck_webhook_subs_batch_wait"),
+        ("batch_wait_ms = 60001", "ck_webhook_subs_batch_wait"),
+        ("custom_headers = 'X-A: b'", "ck_webhook_subs_headers"),
+        ("tenant = NULL", r"webhook_subscriptions.tenant|ORA-01407|ORA-01400"),
+        ("signature_header = NULL", r"webhook_subscriptions.signature_header|ORA-01407|ORA-01400"),
+        ("payload_format = NULL", r"webhook_subscriptions.payload_format|ORA-01407|ORA-01400"),
     ],
 )
-def test_limits_that_would_stop_a_subscription_are_refused(engine: Engine, change: str, constraint: str) -> None:
-    """The database refuses what nobody can mean; by default there is no order and no limit."""
+def test_what_nobody_can_mean_is_refused(engine: Engine, change: str, constraint: str) -> None:
+    """What the database can check it checks: a name says which rule it is. By default nothing is limited."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
-        row = connection.execute(select(Subscription.__table__)).one()
-        assert (row.ordering, row.max_in_flight, row.rate_limit) == ("none", None, None)
-        assert (row.retry_schedule, row.final_statuses, row.failing_since) == (None, None, None)
+        row = connection.execute(select(Subscription.__table__)).one()._asdict()
+        of_all = {"ordering": "none", "tenant": "*", "payload_format": "record"}
+        assert {name: row[name] for name in of_all} == of_all
+        assert row["signature_header"] == "x-webhook-signature"
+        assert {row[name] for name in ("max_in_flight", "rate_limit", "retry_schedule", "final_statuses")} == {None}
+        assert {row[name] for name in ("topics", "event_filter", "projection", "batch_size", "batch_wait_ms")} == {None}
+        assert {row[name] for name in ("timeout_seconds", "signature_prefix", "custom_headers")} == {None}
+        assert row["failing_since"] is None
         with pytest.raises(IntegrityError, match=f"(?i){constraint}"):
             connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET {change}")  # noqa: S608 (from above)
 
@@ -73,6 +88,16 @@ def test_secrets_go_with_their_subscription(engine: Engine) -> None:
         assert row.created_at.tzinfo is UTC
         connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
         assert connection.execute(select(SubscriptionSecret.__table__)).all() == []
+
+
+def test_a_secret_is_of_a_kind(engine: Engine) -> None:
+    """It signs, if nothing is said; what nobody can use is refused."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'plain')")
+        assert connection.execute(select(SubscriptionSecret.kind)).scalar_one() == "signing"
+        with pytest.raises(IntegrityError, match=r"(?i)ck_webhook_secrets_kind"):
+            connection.exec_driver_sql("UPDATE webhook_secrets SET kind = 'cookie'")
 
 
 def test_ids_are_never_used_again(engine: Engine) -> None:
@@ -106,6 +131,26 @@ def test_an_instant_comes_back_as_it_went(moments: tuple[Engine, Table], at: dat
         connection.rollback()
     assert read == at
     assert read.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("'2026-12-01'", datetime(2026, 12, 1, tzinfo=UTC)),
+        ("'2026-12-01T05:00:00+02:00'", datetime(2026, 12, 1, 3, tzinfo=UTC)),
+        ("'soon'", UNREADABLE),
+        ("1796083200", UNREADABLE),
+        ("x'00'", UNREADABLE),
+    ],
+)
+def test_sqlite_reads_whatever_plain_sql_wrote(sqlite_engine: Engine, written: str, read: datetime) -> None:
+    """SQLite keeps anything in a column of times: one that is none says so, and the rows beside it are read."""
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql(INSERT)
+        connection.exec_driver_sql(INSERT)
+        connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET failing_since = {written} WHERE id = 1")  # noqa: S608 (from above)
+        found = connection.scalars(select(Subscription.failing_since).order_by(Subscription.id)).all()
+    assert found == [read, None]
 
 
 @on_oracle

@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import create_engine, unavailable
-from consumer.settings import DatabaseSettings, load
+from consumer.environment import load
+from consumer.settings import DatabaseSettings
 
 USER = "oracle+oracledb://webhooks:secret@"
 PASSWORDLESS = "oracle+oracledb://webhooks@127.0.0.1:{port}/?service_name=FREEPDB1"

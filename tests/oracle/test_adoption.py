@@ -93,7 +93,7 @@ def test_the_tutorials_table_is_adopted(own: Engine, offline: bool) -> None:  # 
         schema.upgrade(own)
     assert not schema.state(own).behind
     assert query(own, "SELECT id, url, event_type, created_at FROM webhook_subscriptions ORDER BY id") == before
-    found = find_endpoints(own, ["user.created"], (b"key",), str)["user.created"]
+    found = find_endpoints(own, [("user.created", None)], (b"key",), str)["user.created", None]
     assert [endpoint.subscription_id for endpoint in found] == [1, 2]
     assert subscriptions.add(own, "https://c.example", "user.created") == 3
     assert {"my_index", "my_unique"} <= {

@@ -1,0 +1,157 @@
+"""A flag for each option of a subscription, as `subscriptions add` and `subscriptions edit` have them."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+from typer.core import TyperCommand
+
+MATCHING, PAYLOAD, REQUEST, LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
+
+
+def _duration(text: str) -> float:
+    from consumer.setting_types import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}") from None
+
+
+def _milliseconds(text: str) -> int:
+    return round(1000 * _duration(text))
+
+
+def _flag(name: str, panel: str, metavar: str, text: str, **more: Any) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=panel, metavar=metavar, **more)
+
+
+# By column, in the order of the help.
+FLAGS: Mapping[str, Any] = {
+    "tenant": Annotated[
+        str | None, _flag("--tenant", MATCHING, "NAME", "Only events of this tenant; * is any, and none.")
+    ],
+    "topics": Annotated[str | None, _flag("--topics", MATCHING, "NAMES", "Only from these topics: orders,users.")],
+    "event_filter": Annotated[
+        str | None,
+        _flag("--filter", MATCHING, "CEL", "Only events for which this is true: 'data.amount > 100'."),
+    ],
+    "payload_format": Annotated[
+        Literal["record", "standard", "cloudevents"] | None,
+        _flag("--format", PAYLOAD, "FORMAT", "record (as it came), standard (type, timestamp, data) or cloudevents."),
+    ],
+    "projection": Annotated[
+        str | None, _flag("--projection", PAYLOAD, "CEL", """Send its value in place of the data: '{"id": data.id}'.""")
+    ],
+    "batch_size": Annotated[
+        int | None, _flag("--batch-size", PAYLOAD, "EVENTS", "Up to so many events in one request, as an array.")
+    ],
+    "batch_wait_ms": Annotated[
+        int | None,
+        _flag("--batch-wait", PAYLOAD, "DURATION", "How long a batch waits to be full: 500ms.", parser=_milliseconds),
+    ],
+    "custom_headers": Annotated[
+        list[str] | None,
+        _flag("--header", REQUEST, "'NAME: VALUE'", "A further header, which everybody may see. Can be repeated."),
+    ],
+    "signature_header": Annotated[
+        str | None,
+        _flag("--signature-header", REQUEST, "NAME", "Header of the hex signature; none: it is not sent."),
+    ],
+    "signature_prefix": Annotated[
+        str | None, _flag("--signature-prefix", REQUEST, "TEXT", "What stands before the hex digits: sha256=.")
+    ],
+    "timeout_seconds": Annotated[
+        float | None,
+        _flag(
+            "--timeout", REQUEST, "DURATION", "Limit of a whole exchange, not WEBHOOK_TIMEOUT: 5s.", parser=_duration
+        ),
+    ],
+    "ordering": Annotated[
+        Literal["none", "key"] | None,
+        _flag("--ordering", LIMITS, "ORDER", "key: the events of a record's key go one at a time, in order. Or none."),
+    ],
+    "max_in_flight": Annotated[
+        int | None, _flag("--max-in-flight", LIMITS, "REQUESTS", "Open at once, of all workers together.")
+    ],
+    "rate_limit": Annotated[
+        float | None, _flag("--rate-limit", LIMITS, "REQUESTS", "A second, of all workers together.")
+    ],
+    "retry_schedule": Annotated[
+        str | None, _flag("--retry-schedule", LIMITS, "WAITS", "Not WEBHOOK_RETRY_SCHEDULE: 5s,5m,1h.")
+    ],
+    "final_statuses": Annotated[
+        str | None,
+        _flag("--final-statuses", LIMITS, "STATUSES", "Answers after which it is not tried again: 400,422 or 4xx."),
+    ],
+}
+
+
+def flag_of(column: str) -> str:
+    """The flag that sets a column of a subscription, `--filter` for `event_filter`."""
+    (_, option) = get_args(FLAGS[column])
+    return str(option.default)  # where Typer keeps the first name until the command is made
+
+
+class PanelledCommand(TyperCommand):
+    """Its help lists the options in groups, under the names of their panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write them."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                panel = getattr(parameter, "rich_help_panel", None) or "Options"
+                title = "Arguments" if parameter.param_type_name == "argument" else panel
+                groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all FLAGS. It gets, as `given`, those that are used: by column, as the column keeps them."""
+    own = inspect.signature(command)
+    parameters = list(own.parameters.values())
+    place = list(own.parameters).index("given")
+    parameters[place : place + 1] = [
+        inspect.Parameter(column, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for column, kind in FLAGS.items()
+    ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        given = {column: values.pop(column) for column in FLAGS}
+        given = {column: value for column, value in given.items() if value is not None and value != []}
+        if "custom_headers" in given:
+            given["custom_headers"] = _headers(given["custom_headers"])
+        command(**values, given=given)
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # as `inspect` reads it
+    return run
+
+
+def unset_columns(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, None]:
+    """The columns whose flags are named, without dashes. A usage error for what is none, or is `given` as well."""
+    columns = {flag_of(column).removeprefix("--"): column for column in FLAGS}
+    for name in names:
+        if name not in columns:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(columns)}", param_hint="--unset")
+        if columns[name] in given:
+            raise typer.BadParameter(f"{name} is both set and unset", param_hint="--unset")
+    return {columns[name]: None for name in names}
+
+
+def _headers(lines: Sequence[str]) -> str:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise typer.BadParameter("write 'Name: value'", param_hint="--header")
+        if name in headers:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="--header")
+        headers[name] = value.strip()
+    return json.dumps(headers, ensure_ascii=False)

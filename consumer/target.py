@@ -1,0 +1,53 @@
+"""Where a URL points. Pure."""
+
+import socket
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Target(NamedTuple):
+    """Where a URL points. `address` is the host where the host is an address in any of its spellings."""
+
+    scheme: str
+    host: str
+    port: int
+    address: str | None
+
+
+def parse_target(url: str) -> Target:
+    """Split a URL. ValueError, with a text for people, if it is no http(s) URL with a host and a right port."""
+    if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
+        raise ValueError("the URL must be visible ASCII without spaces or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"the URL is malformed: {error}") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("the URL must start with https:// or http://")
+    if not host or host == ".":
+        raise ValueError("the URL has no host")
+    if port == 0:
+        raise ValueError("the URL's port must be 1 to 65535")
+    return Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], _literal(host))
+
+
+def check_target(url: str) -> None:
+    """ValueError for what can be no subscription's URL: what `parse_target` refuses, and one with a password."""
+    parse_target(url)
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("the URL must not hold a user name or password; store them as a secret of kind basic")
+
+
+def _literal(host: str) -> str | None:
+    """The address that `host` spells, read as libcurl and the C library do: decimal, hex and short forms too."""
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        try:
+            return socket.inet_ntoa(socket.inet_aton(host.removesuffix(".")))
+        except OSError:
+            return None

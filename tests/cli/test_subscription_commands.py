@@ -1,0 +1,238 @@
+"""`subscriptions add`, `edit`, `list` and `show`: every option, what is refused, and what is never shown."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine, select, text, update
+
+from consumer.cli.subscription_options import FLAGS, flag_of
+from consumer.matching import subscriptions
+from consumer.options import OPTIONS
+from models import Subscription, SubscriptionSecret
+from tests.databases import on_sqlite, url_of
+from tests.processes import Command
+
+URL = "https://example.com/hooks"
+ADD = ["subscriptions", "add", URL, "order.*"]
+WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: what is typed behind the flag, and what is stored
+    "tenant": (["acme"], "acme"),
+    "topics": (["orders,users"], "orders,users"),
+    "event_filter": (["data.amount > 100"], "data.amount > 100"),
+    "payload_format": (["cloudevents"], "cloudevents"),
+    "projection": (['{"id": data.id}'], '{"id": data.id}'),
+    "batch_size": (["100"], 100),
+    "batch_wait_ms": (["0.5s"], 500),
+    "custom_headers": (["X-A: b: c", "X-D:e"], '{"X-A": "b: c", "X-D": "e"}'),
+    "signature_header": (["X-Hub-Signature-256"], "X-Hub-Signature-256"),
+    "signature_prefix": (["sha256="], "sha256="),
+    "timeout_seconds": (["1m"], 60.0),
+    "ordering": (["key"], "key"),
+    "max_in_flight": (["20"], 20),
+    "rate_limit": (["0.5"], 0.5),
+    "retry_schedule": (["5s,5m"], "5s,5m"),
+    "final_statuses": (["4xx"], "4xx"),
+}
+ALL_FLAGS = [word for column, (words, _) in WORDS.items() for each in words for word in (flag_of(column), each)]
+STORED = {column: value for column, (_, value) in WORDS.items()}
+
+
+@pytest.fixture
+def database(engine: Engine) -> dict[str, str]:
+    return {"DATABASE_URL": url_of(engine)}
+
+
+def options(engine: Engine, subscription_id: int = 1) -> dict[str, Any]:
+    found = subscriptions.get(engine, subscription_id)
+    assert found is not None
+    return {column: value for column, value in found.options.items() if column in FLAGS}
+
+
+def test_add_has_a_flag_for_every_option(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """What is typed reaches its column, human units and all; `show` and `--json` give it back."""
+    assert WORDS.keys() == FLAGS.keys()
+    added = called(*ADD, *ALL_FLAGS, **database)
+    assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
+    assert options(engine) == STORED
+    shown = json.loads(called("subscriptions", "show", "1", "--json", **database).stdout)
+    assert {column: shown[column] for column in OPTIONS} == STORED | {"url": URL, "event_type": "order.*"}
+    assert (shown["state"], shown["problems"], shown["deliveries"]["parked"]) == ("enabled", [], 0)
+    as_text = called("subscriptions", "show", "1", **database).stdout
+    assert "event filter      data.amount > 100\n" in as_text
+
+
+@on_sqlite
+def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """Only what is named changes; unset it is at its default again."""
+    first, other = (subscriptions.add(engine, URL, "a") for _ in range(2))
+    untouched = options(engine, other)
+    edit = ["subscriptions", "edit", str(first)]
+    assert called(*edit, *ALL_FLAGS, **database).stdout == f"subscription {first} is changed\n"
+    assert options(engine) == STORED
+    assert called(*edit, "--timeout", "250ms", "--event-type", "b.**", **database).returncode == 0
+    assert options(engine) == STORED | {"timeout_seconds": 0.25}
+    assert options(engine, other) == untouched
+    names = [word for column in FLAGS for word in ("--unset", flag_of(column).removeprefix("--"))]
+    edited = json.loads(called(*edit, *names, "--url", f"{URL}/new", "--json", **database).stdout)
+    assert options(engine) == untouched
+    assert (edited["url"], edited["event_type"]) == (f"{URL}/new", "b.**")
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name at least one option to change"),
+        (["--unset", "colour"], "'colour' is none of tenant, topics, filter"),
+        (["--unset", "filter", "--filter", "true"], "filter is both set and unset"),
+        (["--unset", "batch-size"], "batch_wait_ms: needs batch_size, which is not set"),
+        (["--filter", "data.amount >"], "event_filter: Syntax error"),
+        (["--filter", ""], "event_filter: is empty"),
+        (["--timeout", "soon"], "'soon': expected a duration such as 10s"),
+        (["--timeout", "10m"], "timeout_seconds: is 600.0; it must be from 0.001 to 300 seconds"),
+        (["--batch-wait", "2m"], "batch_wait_ms: is 120000; it must be from 0 to 60000 milliseconds"),
+        (["--batch-size", "many"], "Input should be a valid integer"),
+        (["--format", "xml"], "'xml' is not one of 'record', 'standard', 'cloudevents'"),
+        (["--header", "X-A"], "write 'Name: value'"),
+        (["--header", "X-A: 1", "--header", "X-A: 2"], "X-A is given twice"),
+        (["--header", "X-A: 1", "--header", "x-a: 2"], "custom_headers: names a header twice"),
+        (["--header", "Authorization: Bearer abc"], "Authorization is a credential"),
+        (["--event-type", "a.*.b"], "event_type: "),
+        (["--url", "https://10.0.0.1:99999"], "url: the URL is malformed"),
+    ],
+)
+def test_a_change_that_cannot_work_is_refused(
+    called: Command, database: dict[str, str], engine: Engine, words: list[str], said: str
+) -> None:
+    """Status 2, one line that says what would work, and nothing is changed; nobody's header is repeated."""
+    subscriptions.add(engine, URL, "a", batch_size=5, batch_wait_ms=5)
+    before = subscriptions.list_all(engine)
+    ended = called("subscriptions", "edit", "1", *words, **database)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert said in ended.stderr
+    assert "abc" not in ended.stderr
+    assert subscriptions.list_all(engine) == before
+
+
+def test_edit_of_none_is_1(called: Command, database: dict[str, str]) -> None:
+    """There is nothing to change."""
+    ended = called("subscriptions", "edit", "7", "--unset", "filter", **database)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "kafka-webhooks: there is no subscription 7; `subscriptions list` shows them\n",
+    )
+
+
+@on_sqlite
+def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """With the same three it is there already, whatever its options are, and they are left as they are."""
+    add = [*ADD, "--if-not-exists"]
+    assert called(*add, "--timeout", "5s", **database).stdout == "subscription 1 added\n"
+    again = called(*add, "--timeout", "9s", **database)
+    assert again.stdout == "subscription 1 is there already, and is left as it is\n"
+    assert options(engine)["timeout_seconds"] == 5
+    assert json.loads(called(*add, "--tenant", "acme", "--json", **database).stdout)["added"] is True
+    assert json.loads(called(*add, "--tenant", "*", "--json", **database).stdout)["added"] is False
+    assert len(subscriptions.list_all(engine)) == 2
+
+
+@on_sqlite
+def test_list_says_what_is_broken(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """The state of each, with its reason, on a line; `--broken` gives those that somebody has to look at."""
+    for event_type in ("a", "b", "c", "d"):
+        subscriptions.add(engine, URL, event_type)
+    subscriptions.set_enabled(engine, 2, enabled=False, reason="moving")
+    with engine.begin() as connection:
+        changes: dict[int, dict[str, Any]] = {
+            3: {"event_filter": "1 +"},
+            4: {"failing_since": text("'2026-01-01 00:00:00'")},
+        }
+        for each, values in changes.items():
+            connection.execute(update(Subscription).where(Subscription.id == each).values(values))
+        connection.execute(
+            update(Subscription).where(Subscription.id == 2).values(topics="^a", signature_header="no no")
+        )
+    lines = called("subscriptions", "list", **database).stdout.splitlines()
+    states = [line.split(URL)[1].strip() for line in lines[1:]]
+    assert states[0] == "enabled"
+    assert states[1] == (
+        "disabled: moving; broken: topics: a pattern of topics cannot be used here; it matches no event (and 1 more)"
+    )
+    assert states[2].startswith("broken: event_filter: Syntax error")
+    assert states[2].endswith("; it matches no event")
+    assert states[3] == "failing since 2026-01-01T00:00:00Z"
+    broken = json.loads(called("subscriptions", "list", "--broken", "--json", **database).stdout)
+    assert [(item["id"], [problem["option"] for problem in item["problems"]]) for item in broken] == [
+        (2, ["topics", "signature_header"]),
+        (3, ["event_filter"]),
+    ]
+    assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
+    shown = called("subscriptions", "show", "2", **database).stdout
+    assert "problem 2         signature_header: 'no no' is no header name; what it gets is stored, not sent\n" in shown
+
+
+def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """Encrypted when there is a key; list, show and JSON say how many and of which kind."""
+    key = Fernet.generate_key().decode()
+    words = [
+        "--secret",
+        "sign-a",
+        "--bearer",
+        "-",
+        "--secret-header",
+        "X-Key: head-c",
+        "--secret-header",
+        "X-Z: head-d",
+    ]
+    added = called(*ADD, *words, stdin="bear-b\n", **database, WEBHOOK_ENCRYPTION_KEY=key)
+    assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
+    with engine.connect() as connection:
+        rows = connection.execute(select(SubscriptionSecret.kind, SubscriptionSecret.secret)).all()
+    assert sorted(kind for kind, _ in rows) == ["bearer", "header", "header", "signing"]
+    assert all(stored.startswith("fernet:") for _, stored in rows)
+    for words in (["list"], ["list", "--json"], ["show", "1"], ["show", "1", "--json"]):
+        shown = called("subscriptions", *words, **database, WEBHOOK_ENCRYPTION_KEY=key)
+        assert shown.returncode == 0
+        assert not any(word in shown.stdout + shown.stderr for word in ("sign-a", "bear-b", "head-", "fernet"))
+    assert (json.loads(shown.stdout)["secrets"], json.loads(shown.stdout)["credentials"]) == (1, ["bearer", "header"])
+    assert (json.loads(shown.stdout)["state"], json.loads(shown.stdout)["problems"]) == ("enabled", [])
+    assert "WEBHOOK_ENCRYPTION_KEY is not set" in called("subscriptions", "list", "--broken", **database).stdout
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--secret", "x"], "WEBHOOK_ENCRYPTION_KEY is not set"),
+        (["--secret", "whsec_?", "--unencrypted"], "is not base64"),
+        (["--basic", "no-colon", "--unencrypted"], "user:password"),
+        (["--secret", "-", "--bearer", "-", "--unencrypted"], "only one secret can be read from the standard input"),
+        (["--secret", "x", "--generate-secret", "hmac"], "a secret is either given or generated"),
+        (["--generate-secret", "rsa"], "'rsa' is not one of 'hmac', 'ed25519'"),
+    ],
+)
+def test_a_secret_that_cannot_be_kept_is_refused(
+    called: Command, database: dict[str, str], engine: Engine, words: list[str], said: str
+) -> None:
+    """Status 2, no subscription, and its text is not repeated."""
+    ended = called(*ADD, *words, stdin="secret", **database)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "no-colon" not in ended.stderr
+    assert subscriptions.list_all(engine) == ()
+
+
+@on_sqlite
+def test_a_generated_secret_is_shown_once(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """What the receiver verifies with is printed when it is made: never again."""
+    added = called(*ADD, "--generate-secret", "hmac", "--unencrypted", **database).stdout
+    first, second = added.splitlines()
+    assert first == "subscription 1 added"
+    key = second.rpartition(" ")[2]
+    with engine.connect() as connection:
+        assert connection.execute(select(SubscriptionSecret.secret)).scalar_one() == key
+    made = json.loads(called(*ADD, "--generate-secret", "ed25519", "--unencrypted", "--json", **database).stdout)
+    assert made["receiver_key"].startswith("whpk_")
+    assert key not in called("subscriptions", "list", "--json", **database).stdout

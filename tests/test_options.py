@@ -1,0 +1,145 @@
+"""What subscriptions may ask for: one table of options, read alike wherever it came from."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import String
+
+from consumer.cli.subscription_options import FLAGS, flag_of
+from consumer.errors import InvalidSubscription
+from consumer.matching.validation import Options, completed
+from consumer.options import OPTIONS, Effect, read
+from models import Subscription
+
+COLUMNS = Subscription.__table__.columns
+# What workers and commands write; no one asks for it.
+STATE = {"id", "created_at", "enabled", "disabled_reason", "failing_since"}
+LEAST: dict[str, Any] = {"url": "https://example.com/hooks", "event_type": "order.created"}
+DEFAULTS = LEAST | {name: option.default for name, option in OPTIONS.items() if not option.required}
+
+# What might be in a column, the more so the more it looks like what belongs there.
+WORDS = (
+    "https:// http:// a.example / : @ [ order . * ** , 5s 1h 4xx 400 { } ( ) none key record sha256= X-A Host Cookie"
+    " x-webhook-signature ^ é \N{GRINNING FACE} data.amount > 100 matches in ' \" \\ \ud800"
+)
+PIECES = st.sampled_from([*WORDS.split(), " ", "\n", "\0", '{"X-A": "b"}'])
+TEXTS = st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=60)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, 0.001, 300, 300.001, 1000, 1001, 60_000, 999_999.999])
+ANYTHING = TEXTS | NUMBERS | st.binary(max_size=8)
+
+
+def test_each_column_that_is_asked_for_is_an_option() -> None:
+    """The tables, the options and the keywords of `add` name the same, and the flags all but url and event type."""
+    assert OPTIONS.keys() == {column.name for column in COLUMNS} - STATE
+    assert Options.__annotations__.keys() == OPTIONS.keys() - LEAST.keys()
+    assert FLAGS.keys() == OPTIONS.keys() - LEAST.keys()
+    assert len({flag_of(column) for column in FLAGS}) == len(FLAGS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_default_is_the_databases(name: str) -> None:
+    """Plain SQL that says nothing of an option and `add` that says nothing of it write the same."""
+    default: Any = COLUMNS[name].server_default
+    assert OPTIONS[name].nullable == COLUMNS[name].nullable
+    assert OPTIONS[name].default == (str(default.arg).strip("'") if default is not None else None)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_example_of_an_option_is_right(name: str) -> None:
+    """What an error shows as right is taken."""
+    example = OPTIONS[name].example
+    number = not isinstance(COLUMNS[name].type.python_type(), str)
+    batch = {"batch_size": 10} if name == "batch_wait_ms" else {}
+    assert completed(LEAST | batch | {name: float(example) if number else example})[name] is not None
+
+
+@given(st.sampled_from(sorted(OPTIONS)), ANYTHING)
+def test_reading_never_raises(name: str, value: Any) -> None:
+    """Whatever a column holds is understood, or is a problem with the effect of its option and its default in place."""
+    meant, problems = read(DEFAULTS | {name: value})
+    assert meant.keys() == OPTIONS.keys()
+    plain, none = read(DEFAULTS)
+    assert none == []
+    for problem in problems:
+        assert problem.option in OPTIONS
+        assert problem.effect in {OPTIONS[problem.option].effect, Effect.UNUSED, Effect.STORED}
+        assert str(problem).startswith(f"{problem.option}: ")
+    if name in {problem.option for problem in problems if problem.effect is not Effect.UNUSED}:
+        assert meant[name] == plain[name] or problems[0].why.endswith("is the signature's header")
+    assert {each: meant[each] for each in OPTIONS if each != name} == {
+        each: plain[each] for each in OPTIONS if each != name
+    }
+
+
+def judged(asked: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    try:
+        return completed(asked), None
+    except InvalidSubscription as error:
+        return {}, str(error)
+
+
+@given(st.sampled_from(sorted(OPTIONS)), ANYTHING, st.dictionaries(st.sampled_from(sorted(OPTIONS)), ANYTHING))
+def test_what_is_accepted_is_read_without_a_problem_and_nothing_else(
+    name: str, value: Any, others: dict[str, Any]
+) -> None:
+    """`add` refuses what workers would find wrong, or what does not fit its column; it accepts all the rest."""
+    for asked in ({name: value}, others):
+        values, refusal = judged(LEAST | asked)
+        if refusal is None:
+            assert read(values)[1] == []
+            assert values.keys() == OPTIONS.keys()
+        elif not any(why in refusal for why in ("is empty", "are kept", "Oracle keeps", "is no text")):
+            assert read(DEFAULTS | asked)[1] != []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"batch_wait_ms": 5}, "batch_wait_ms: needs batch_size, which is not set"),
+        ({"batch_size": 0}, "batch_size: is 0; it must be from 1 to 1000; for example 100"),
+        ({"batch_size": 2.5}, "batch_size: is 2.5; it must be a whole number"),
+        ({"batch_size": 10, "batch_wait_ms": 60_001}, "it must be from 0 to 60000 milliseconds"),
+        ({"timeout_seconds": 0.0}, "timeout_seconds: is 0.0; it must be from 0.001 to 300 seconds; for example 5"),
+        ({"payload_format": "xml"}, "payload_format: is 'xml'; it must be record, standard or cloudevents"),
+        ({"tenant": " a"}, "tenant: may hold no control character, and no space at its ends; for example acme"),
+        ({"topics": "^a"}, "topics: a pattern of topics cannot be used here; for example orders,users"),
+        ({"event_filter": "1 + 1"}, "event_filter: its value is neither true nor false; for example data.amount > 100"),
+        ({"event_filter": "é" * 2000}, "event_filter: "),
+        ({"projection": "x."}, "projection: "),
+        ({"custom_headers": '{"Host": "a"}'}, "custom_headers: Host is not a subscription's to set"),
+        ({"custom_headers": '{"a": "1", "A": "2"}'}, "custom_headers: names a header twice"),
+        ({"custom_headers": '{"Authorization": "Bearer x"}'}, "Authorization is a credential; store it in webhook_se"),
+        ({"custom_headers": '{"X-Webhook-Signature": "a"}'}, "x-webhook-signature is the signature's header"),
+        ({"signature_header": "webhook-id"}, "signature_header: webhook-id is not a subscription's to set"),
+        ({"signature_header": "Authorization"}, "signature_header: Authorization carries something else already"),
+        ({"signature_header": "user-agent"}, "signature_header: user-agent carries something else already"),
+        ({"signature_prefix": " a"}, "signature_prefix: may hold visible ASCII and spaces only, and no space in front"),
+        (
+            {"url": "https://u:p@a.example"},
+            "url: the URL must not hold a user name or password; store them as a secret",
+        ),
+        ({"event_type": "a.*.b"}, "event_type: "),
+        ({"colour": "red"}, "there is no option colour; there are url, event_type, tenant"),
+        ({"url": None}, "url: is required; for example https://example.com/hooks"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_what_would_work(asked: dict[str, Any], said: str) -> None:
+    """The error names the option, says what is wrong with it and shows a right value; never a header's value."""
+    with pytest.raises(InvalidSubscription) as caught:
+        completed(LEAST | asked)
+    assert said in str(caught.value)
+    assert "Bearer" not in str(caught.value)
+
+
+def test_an_empty_text_is_as_null() -> None:
+    """Oracle keeps it so: a row means the same on both databases."""
+    empty = {name: "" for name, option in OPTIONS.items() if option.nullable}
+    assert read(DEFAULTS | empty) == read(DEFAULTS)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if isinstance(COLUMNS[name].type, String)])
+def test_a_blank_text_says_nothing(name: str) -> None:
+    """Neither null nor a value: a schedule of blanks is not one without retries."""
+    assert [problem.option for problem in read(DEFAULTS | {name: " "})[1]] == [name]
