@@ -151,7 +151,8 @@ def _canonical(sql: str) -> exp.Expr:
     for bind in tree.find_all(exp.Placeholder):
         bind.set("this", re.sub(r"(_\d+)+$", "", bind.name))
     for listed in tree.find_all(exp.In):
-        if all(isinstance(each, exp.Placeholder) for each in listed.expressions):
+        # Of values, or of tuples of them.
+        if all(isinstance(each, exp.Placeholder | exp.Tuple) for each in listed.expressions):
             listed.set("expressions", listed.expressions[:1])
     for either in reversed(list(tree.find_all(exp.Or))):  # one long list, cut in lists that Oracle takes
         if isinstance(either.left, exp.In) and either.left == either.right:

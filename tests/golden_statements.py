@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.fernet import Fernet
 from sqlalchemy import Connection, Engine, event
 
 from consumer import schema
@@ -18,8 +20,9 @@ from consumer.ledger.deliveries import Selection
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, Operation
-from consumer.matching import subscriptions
+from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
+from consumer.vault import Vault
 from models import Status
 from tests.databases import connect_to
 from tests.golden_sql import (
@@ -61,13 +64,29 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "matching": {
         "matching.catalog.find_endpoints": (
-            "Who subscribed to these types, with the secrets that sign. Workers, hot.",
+            "Who subscribed to these types and tenants, with the secrets that sign. Workers, hot.",
         ),
-        "matching.subscriptions.add": ("A subscription.", "A secret of its own."),
-        "matching.subscriptions.list_all": ("All, for people.",),
-        "matching.subscriptions.get": ("One, for people.",),
+        "matching.subscriptions.add": ("A subscription.",),
+        "matching.subscriptions.find": ("Is it there already?",),
+        "matching.subscriptions.edit": ("It as it is, locked.", "It as it is to be."),
+        "matching.subscriptions.list_all": ("All, with what would be found wrong, for people.",),
+        "matching.subscriptions.get": ("One of them.",),
         "matching.subscriptions.set_enabled": ("Disable it.", "Enable it."),
         "matching.subscriptions.remove": ("Remove it; its secrets go with it.",),
+        "matching.secrets.insert_secrets": ("Secrets of a new one, an array.",),
+        "matching.secrets._lock": ("The subscription, locked: its secrets are about to be changed.",),
+        "matching.secrets.rotate": (
+            "What signs for it, newest first.",
+            "Delete what ended long ago.",
+            "What signs now has an end.",
+            "The new one, an array.",
+        ),
+        "matching.secrets._credentials": ("What it shows to its receiver.",),
+        "matching.secrets.set_credential": ("The new one.",),
+        "matching.secrets._delete": ("Those whose place it takes.",),
+        "matching.secrets.count": ("How many there are to be encrypted anew.",),
+        "matching.secrets._pages": ("All secrets, page by page.",),
+        "matching.secrets._write": ("Encrypt them anew, if nobody has changed them meanwhile; an array.",),
     },
     "ledger_storing": {
         "ledger.store._stored_records": ("Which of these payloads are there already?",),
@@ -257,11 +276,24 @@ def run(engine: Engine) -> None:
 def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         subscriptions.add(engine, URL, "user.created", "a secret", ordering="key")
-    find_endpoints(engine, ["user.created", "user.removed"], KEYS, str)
+    find_endpoints(engine, [("created", None)], KEYS, str)
+    subscriptions.find(engine, URL, "user.created")
+    subscriptions.edit(engine, 1, {"timeout_seconds": 5.0})
     subscriptions.list_all(engine)
     subscriptions.get(engine, 1)
     for enabled in (False, True):
         subscriptions.set_enabled(engine, 1, enabled)
+    _change_secrets(engine)
+
+
+def _change_secrets(engine: Engine) -> None:
+    vault, now = Vault(Fernet.generate_key().decode()), datetime.now(UTC)
+    with engine.begin() as connection:
+        secrets.insert_secrets(connection, 2, [("bearer", "token")], vault)
+    secrets.rotate(engine, 2, vault=vault, default=(), overlap=timedelta(1), now=now)
+    secrets.set_credential(engine, 2, "bearer", "another", vault, now)
+    secrets.count(engine)
+    list(secrets.reencrypt(engine, vault))
 
 
 def _store(engine: Engine) -> None:
@@ -288,7 +320,7 @@ def _send(engine: Engine) -> None:
     due.open_topics(engine, GROUP)
 
 
-def _refuse(_: str) -> bytes:
+def _refuse(_: str) -> str:
     raise ValueError("no key")
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from consumer import settings
 from consumer.cli.app import app
+from consumer.environment import check, load
 from consumer.intake.client import known_properties
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +49,9 @@ def test_our_services_set_what_our_code_reads(name: str) -> None:
     assert not [variable for variable in values if "$" in values[variable]]
     unknown = {name for name in values if name not in settings.known_names() and not name.startswith("KAFKA_")}
     assert not unknown
-    settings.check(GROUPS[SERVICES[name]["command"][0]], values)
+    check(GROUPS[SERVICES[name]["command"][0]], values)
     if "KAFKA_BOOTSTRAP_SERVERS" in values:
-        assert known_properties(settings.load(settings.KafkaSettings, values).properties)[1] == []
+        assert known_properties(load(settings.KafkaSettings, values).properties)[1] == []
 
 
 def test_other_services_set_what_their_images_read() -> None:
@@ -102,9 +103,9 @@ def test_health_checks_are_programs(name: str) -> None:
     values = environment(SERVICES[name])
     match SERVICES[name]["command"]:
         case ["run"]:
-            port = settings.load(settings.OpsSettings, values).ops_port
+            port = load(settings.OpsSettings, values).ops_port
         case ["api"]:
-            port = settings.load(settings.ApiSettings, values).api_port
+            port = load(settings.ApiSettings, values).api_port
         case ["listen", *options]:
             port = int(options[options.index("--port") + 1])
     assert f"http://127.0.0.1:{port}/" in code
@@ -116,7 +117,7 @@ def test_the_topics_are_created() -> None:
     created = re.findall(r"for topic in (.*); do", script)[0].split()
     values = environment(SERVICES["consumer"])
     ours = {values["KAFKA_DEAD_LETTER_TOPIC"], values["KAFKA_OPERATIONS_TOPIC"]}
-    assert set(created) == {*settings.load(settings.TopicSettings, values).topics, *ours}
+    assert set(created) == {*load(settings.TopicSettings, values).topics, *ours}
     assert environment(SERVICES["kafka"])["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
 
 
@@ -126,7 +127,7 @@ def test_there_are_two_workers_that_may_drain() -> None:
     assert service["deploy"]["replicas"] == 2
     assert "container_name" not in service
     assert "ports" not in service
-    drain = settings.load(settings.DeliverySettings, environment(service)).drain
+    drain = load(settings.DeliverySettings, environment(service)).drain
     assert int(service["stop_grace_period"].removesuffix("s")) > drain + 15
 
 

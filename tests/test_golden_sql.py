@@ -95,7 +95,7 @@ def test_a_statement_that_no_file_has_is_noticed(watched: Engine) -> None:
 def test_what_differs_between_calls_is_no_other_statement(watched: Engine) -> None:
     """Lists of any length, numbers of rows, and any of the conditions that may be asked for."""
     for number in (1, 3, 512, 2000):
-        find_endpoints(watched, [f"t{each}" for each in range(number)], (b"k",), str)
+        find_endpoints(watched, [(f"t{each}", None) for each in range(number)], (b"k",), str)
     choice: Any = CHOICE | {"event_type": "t"}
     for size in range(len(choice) + 1):
         for names in combinations(choice, size):

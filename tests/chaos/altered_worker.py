@@ -57,8 +57,8 @@ def drops_a_parked_insert() -> None:
 def uses_an_id_again() -> None:
     """Each third event goes out under one and the same webhook-id."""
 
-    def decode(decode: Any, record: Any) -> Any:
-        event = decode(record)
+    def decode(decode: Any, record: Any, tenant_name: str) -> Any:
+        event = decode(record, tenant_name)
         return event._replace(webhook_id="msg_again") if record.offset % 3 == 0 else event
 
     _wrap(worker, "decode", decode)

@@ -635,6 +635,10 @@ ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind I
 
 /
 
+ALTER TABLE webhook_secrets MODIFY secret VARCHAR2(4000 CHAR)
+
+/
+
 ALTER TABLE webhook_payloads ADD tenant VARCHAR2(255 CHAR)
 
 /
@@ -715,7 +719,7 @@ COMMENT ON COLUMN webhook_subscriptions.custom_headers IS 'Further request heade
 
 /
 
-COMMENT ON COLUMN webhook_secrets.secret IS 'By kind; as it is, or fernet: and a token (encrypted). Confidential.'
+COMMENT ON COLUMN webhook_secrets.secret IS 'By kind: as it is, or fernet: and a token (encrypted). Confidential.'
 
 /
 
