@@ -60,19 +60,19 @@ class Bound:
 class Expression:
     """A compiled expression. Two of the same source are equal."""
 
-    __slots__ = ("_cost", "_elements", "_is_small", "_program", "_size", "source")
+    __slots__ = ("_cost", "_elements", "_kind", "_program", "_size", "source")
 
     def __init__(self, source: str) -> None:
         """ValueError, with the place in the source, for what is no CEL over an event's variables."""
         self.source = source
         try:
             self._program = _ENV.compile(source)
+            self._kind = self._program.return_type()  # raises for a map that no value can be
         except TypeError:  # pybind's word for a lone surrogate
             raise ValueError("is no text: it has half of a character") from None
         except RuntimeError as error:
             raise ValueError(_readable(str(error))) from None
         self._cost = cost_of(source)
-        self._is_small = self._program.return_type() == _TYPE.BOOL
         self._size = self._elements = 0  # of an event that it may run for, and so for any smaller one
 
     def __eq__(self, other: object) -> bool:
@@ -87,7 +87,7 @@ class Expression:
     @property
     def may_be_true(self) -> bool:
         """Its value can be true or false, as far as can be told without an event."""
-        return self._program.return_type() in (_TYPE.BOOL, _TYPE.DYN)
+        return self._kind in (_TYPE.BOOL, _TYPE.DYN)
 
     def value(self, bound: Bound) -> object:
         """Its value for an event, as Python has it. ExpressionFailed where there is none."""
@@ -95,10 +95,12 @@ class Expression:
             raise ExpressionFailed("the event is too large for this expression")
         try:
             result = self._program.eval(bound.activation)
-            value = result.plain_value()
-        except RuntimeError as error:
+            value, failed = result.plain_value(), result.type() == _TYPE.ERROR
+        except (RuntimeError, TypeError) as error:
             raise ExpressionFailed(self._reason(str(error))) from None
-        if result.type() == _TYPE.ERROR:
+        except UnicodeError:
+            raise ExpressionFailed("its value is no text") from None
+        if failed:
             raise ExpressionFailed(self._reason(str(value)))
         return value
 
@@ -109,7 +111,7 @@ class Expression:
         allowed = (
             cost.copies(bound.elements) * size <= MOST_COPIED
             and cost.seconds(size, bound.elements) <= LONGEST
-            and (self._is_small or cost.copies(bound.elements) * bound.elements <= MOST_PARTS)
+            and (self._kind == _TYPE.BOOL or cost.copies(bound.elements) * bound.elements <= MOST_PARTS)
         )
         if allowed:
             self._size, self._elements = bound.size, bound.elements

@@ -179,6 +179,8 @@ BODIES = st.recursive(
 @example(source="data == data", body=b'{"a":' * 1000 + b"1" + b"}" * 1000)
 @example(source="data + 1", body=b"123456789012345678901234567890")
 @example(source="data.a", body=b'{"a": 1e400}')
+@example(source="{bytes(data): data}", body="x")
+@example(source="[{b'a': 1}].map(x, x)", body="x")
 @example(source="[data, data].map(x, [x, x])", body=b"\xff\xfe")
 def test_nothing_but_value_error_is_raised(source: str, body: object) -> None:
     """Whatever the expression and the event, in a moment; and no error holds a word of the event."""
