@@ -187,9 +187,8 @@ def _written(milliseconds: int) -> str:
 
 
 def _moment(text: str) -> datetime:
-    """What RFC 3339 text says; the epoch, where it says nothing."""
+    """What a time of `_rfc3339` or `_written` says; the epoch, where UTC has none at the ends of the calendar."""
     try:
-        moment = datetime.fromisoformat(text.upper())
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
         return _EPOCH

@@ -71,9 +71,7 @@ def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElemen
     Padded with the last one to a power of two, so that there are few different statements for Oracle to parse and keep,
     and cut into lists that Oracle takes.
     """
-    size = padded(len(values))
-    elements = [*values, *[values[-1]] * (size - len(values))]
-    return sa.or_(*(column.in_(elements[start : start + IN_LIST]) for start in range(0, size, IN_LIST)))
+    return sa.or_(*map(column.in_, _lists(values)))
 
 
 class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
@@ -86,11 +84,7 @@ class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
     name = "any_tuple_of"
 
     def __init__(self, columns: Sequence[ColumnElement[Any]], tuples: Sequence[tuple[object, ...]]) -> None:
-        size = padded(len(tuples))
-        elements = [*tuples, *[tuples[-1]] * (size - len(tuples))]
-        super().__init__(
-            *(tuple_(*columns).in_(elements[start : start + IN_LIST]) for start in range(0, size, IN_LIST))
-        )
+        super().__init__(*map(tuple_(*columns).in_, _lists(tuples)))
 
 
 @compiles(any_tuple_of)
@@ -106,6 +100,13 @@ def _subqueries_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: An
 
 def _any(conditions: Sequence[str]) -> str:
     return conditions[0] if len(conditions) == 1 else f"({' OR '.join(conditions)})"
+
+
+def _lists(values: Sequence[T]) -> Iterator[list[T]]:
+    """One or more values, padded with the last one to a power of two, in lists of IN_LIST at most."""
+    size = padded(len(values))
+    elements = [*values, *[values[-1]] * (size - len(values))]
+    return (elements[start : start + IN_LIST] for start in range(0, size, IN_LIST))
 
 
 def padded(number: int) -> int:

@@ -4,8 +4,8 @@ import re
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 # Frame the message or belong to the connection (RFC 9110, 7.6.1; RFC 9112, 6): libcurl's to set.
-FRAMING = frozenset(("host", "transfer-encoding", "content-length", "connection"))
-_OURS = FRAMING | {
+_FRAMING = frozenset(("host", "transfer-encoding", "content-length", "connection"))
+_OURS = _FRAMING | {
     *("accept-encoding", "content-encoding", "content-type", "expect", "keep-alive", "te", "trailer", "upgrade"),
     *("proxy-authenticate", "proxy-authorization", "proxy-connection", "traceparent"),
     *("webhook-id", "webhook-timestamp", "webhook-signature", "x-webhook-event"),

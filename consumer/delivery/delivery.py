@@ -86,6 +86,6 @@ class Delivery:
 
     def disband(self) -> tuple["Delivery", ...]:
         """The same, once the request has ended: from now on each goes its own way."""
-        members = (self, *self.followers)
+        members = self.together()
         self.followers = ()
         return members

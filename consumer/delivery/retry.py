@@ -32,6 +32,11 @@ class GiveUp(NamedTuple):
     """The schedule is used up."""
 
 
+def asked_for(outcome: object) -> float:
+    """Seconds that a receiver wants to be left alone before the next attempt."""
+    return min(outcome.retry_after or 0.0, MOST_RETRY_AFTER) if isinstance(outcome, Failed) else 0.0
+
+
 class wait_at_least_retry_after(wait_base):  # noqa: N801 (tenacity's naming: it reads as a word in a sentence)
     """Another wait, made later, never earlier, by what the receiver asked for."""
 
@@ -41,9 +46,7 @@ class wait_at_least_retry_after(wait_base):  # noqa: N801 (tenacity's naming: it
     def __call__(self, retry_state: RetryCallState) -> float:
         """Seconds to wait before the next attempt."""
         wait = self.wait(retry_state)
-        failed = retry_state.outcome.result() if retry_state.outcome else None
-        asked = failed.retry_after if isinstance(failed, Failed) else None
-        return max(wait, min(asked or 0.0, MOST_RETRY_AFTER))
+        return max(wait, asked_for(retry_state.outcome.result()) if retry_state.outcome else 0.0)
 
 
 class RetryPolicy(BaseRetrying):

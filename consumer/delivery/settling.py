@@ -15,7 +15,7 @@ from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Outcome, Refused, judge, unavailable
 from consumer.delivery.parking import Parking
-from consumer.delivery.retry import MOST_RETRY_AFTER, Retry, RetryPolicy, policy_for
+from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
@@ -200,7 +200,7 @@ class Settling:
                 verdicts[made] = self._policy(delivery.lane.endpoint).decide(made, outcome)
             verdict = verdicts.get(made)
             if shared and not isinstance(verdict, Retry):
-                verdict = Retry(min(getattr(outcome, "retry_after", None) or 0.0, MOST_RETRY_AFTER))
+                verdict = Retry(asked_for(outcome))
             what = self._follow(delivery, verdict, failure, now)
             self._metrics.deliveries[what] += 1
             log.warning(

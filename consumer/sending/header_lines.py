@@ -5,7 +5,7 @@ from typing import Any
 
 from requests.exceptions import InvalidHeader
 
-from consumer.header_rules import is_name
+from consumer.header_rules import is_name, is_value
 
 _MAX_NAMES = 10_000
 
@@ -34,7 +34,7 @@ def header_lines(headers: Mapping[str, str | bytes]) -> list[str]:
             text = value if isinstance(value, str) else value.decode("latin-1")
             lines.append(prefix + text if text.strip() else f"{name};")  # a name and a semicolon: an empty value
     everything = "".join(lines)
-    if not (everything.isascii() and everything.isprintable()):
+    if not is_value(everything):
         raise InvalidHeader("a header's value may hold visible ASCII and spaces only")
     return lines
 

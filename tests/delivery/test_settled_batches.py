@@ -1,6 +1,6 @@
 """What follows from the request of a batch: what counts once, what counts for each delivery, and who goes on alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -96,11 +96,8 @@ def test_what_a_receiver_could_not_take_meets_again(desk: Desk, result: str) -> 
     assert desk.go_on(members[0]).together() == tuple(members)
 
 
-def test_a_refusal_sends_each_alone(desk: Desk) -> None:
-    """One of them is the reason: it fails again and is given up in the end; its neighbours are delivered."""
-    members = [desk.delivery(offset=offset) for offset in range(3)]
-    desk.end(desk.open(*members), response(422))
-    desk.store.monotonic.now += SHORT
+def end_each_alone(desk: Desk, members: Sequence[Delivery]) -> None:
+    """All are due and go in requests of their own; the second one is refused again, the others are taken."""
     desk.lanes.wake(desk.store.monotonic.now)
     for _ in members:
         each = desk.lanes.next(desk.store.monotonic.now)
@@ -108,6 +105,14 @@ def test_a_refusal_sends_each_alone(desk: Desk) -> None:
         assert each.together() == (each,)
         desk.end(each, response(422 if each is members[1] else 200))
     desk.store.write()
+
+
+def test_a_refusal_sends_each_alone(desk: Desk) -> None:
+    """One of them is the reason: it fails again and is given up in the end; its neighbours are delivered."""
+    members = [desk.delivery(offset=offset) for offset in range(3)]
+    desk.end(desk.open(*members), response(422))
+    desk.store.monotonic.now += SHORT
+    end_each_alone(desk, members)
     assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "parked", 2)])
 
 
@@ -126,13 +131,7 @@ def test_what_would_end_one_ends_none_of_several(desk: Desk, final: frozenset[in
     desk.endpoint = replace(desk.endpoint, final_statuses=final, retry_schedule=None if final else ())
     members = [desk.delivery(offset=offset) for offset in range(3)]
     desk.end(desk.open(*members), response(422))
-    desk.lanes.wake(desk.store.monotonic.now)
-    for _ in members:
-        each = desk.lanes.next(desk.store.monotonic.now)
-        assert each is not None
-        assert each.together() == (each,)
-        desk.end(each, response(422 if each is members[1] else 200))
-    desk.store.write()
+    end_each_alone(desk, members)
     assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "exhausted", 2)])
 
 
