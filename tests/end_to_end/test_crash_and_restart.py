@@ -25,7 +25,7 @@ def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby
     """
     for path in ("/one", "/two"):
         deployment.subscribe("a", path)
-        deployment.receiver.rules[path] = always(Answer(delay=0.02))
+        deployment.receiver.rules[path] = always(Answer(delay=0.05))
     deployment.subscribe("a", "/fails-once")
     deployment.receiver.rules["/fails-once"] = every(5, in_turn(500, 200))
     settings = {**SHORT_RETRIES, **DEAD_MEMBER, "WEBHOOK_MAX_IN_FLIGHT": "20"}
@@ -36,6 +36,7 @@ def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby
     owned = worker.lag().keys()
     deployment.publish(["a"] * 1500)
     eventually(lambda: len(deployment.receiver.requests) > 1500, every=0.01)
+    eventually(lambda: worker.metric("webhooks_commits_total") > 0, every=0.01)
 
     worker.kill()
     before = time.time() + 0.5  # what lay in the receiver's sockets; nobody has taken over yet
