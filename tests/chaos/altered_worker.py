@@ -15,7 +15,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from consumer import database, worker
 from consumer.__main__ import main
-from consumer.delivery.delivery import OpenRecord
+from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
@@ -83,6 +83,11 @@ def moves_an_offset_back() -> None:
 def forgets_attempts() -> None:
     """Each failure is decided as the first."""
     _wrap(RetryPolicy, "decide", lambda decide, self, _attempts, failed: decide(self, 1, failed))
+
+
+def keeps_a_batch_together() -> None:
+    """What was refused in a batch goes in that batch again."""
+    Delivery.goes_alone = property(lambda _: False)  # type: ignore[method-assign, assignment]
 
 
 def announces_nothing() -> None:

@@ -4,6 +4,7 @@
 events, the conductor writes disruptions, and one thread alone, the watch, reads requests in and judges.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A path of the receiver that is subscribed to a type; `optional` where it is disabled now and then."""
+    """A path of the receiver that is subscribed to a type; `optional` where it is disabled now and then.
+
+    One that is `batched` gets CloudEvents, several in a request.
+    """
 
     id: int
     path: str
@@ -71,6 +75,7 @@ class Subscription:
     temper: Temper
     ordered: bool = False
     optional: bool = False
+    batched: bool = False
 
 
 @dataclass(slots=True)
@@ -112,6 +117,14 @@ class Story:
     gone: bool = False  # one was answered 410
     accepted: list[float] = field(default_factory=list)
     explained: Counter[int] = field(default_factory=Counter)  # by the index of their disruption
+
+
+def alone(request: Request) -> list[Request]:
+    """A batch of CloudEvents as requests of its events: each with its id, and with the record that its data was."""
+    return [
+        request._replace(webhook_id=each["id"], body=json.dumps(each["data"]).encode())
+        for each in json.loads(request.body)
+    ]
 
 
 class Book:
@@ -171,13 +184,19 @@ class Book:
     def read(self, requests: Sequence[Request]) -> None:
         """Judge the requests that have come since the last call."""
         end = len(requests)
+        batched = {each.path for each in self.subscriptions if each.batched}
         for request in requests[self._read : end]:
-            self._take(request)
+            for each in alone(request) if request.path in batched else (request,):
+                self._take(each)
         self._read = end
 
     def owed_by(self, event: Event) -> list[Subscription]:
         """The subscriptions that match an event."""
         return [each for each in self.subscriptions if event.owed and each.event_type == event.type]
+
+    def attempts_of(self, path: str) -> int:
+        """How many a delivery has there: one more, alone, where the last one was shared."""
+        return self.attempts + any(each.batched for each in self.subscriptions if each.path == path)
 
     def accepted(self, path: str, number: int) -> bool:
         """The event was answered with a 2xx there."""
@@ -224,7 +243,7 @@ class Book:
             if disruption.what == REBALANCES:
                 self._judge_storm(disruption)
 
-    # Judgement of one request.
+    # Judgement of one request, or of what it would be if it carried one event of its batch alone.
 
     def _take(self, request: Request) -> None:
         number = self._numbers.get(request.body)
@@ -273,7 +292,7 @@ class Book:
         )
 
     def _judge_attempts(self, request: Request, number: int, story: Story) -> None:
-        allowed = self.attempts + sum(each.attempts for each in self._during(story.first, request.at))
+        allowed = self.attempts_of(request.path) + sum(each.attempts for each in self._during(story.first, request.at))
         if story.tries > allowed:
             self.violated(
                 Rule.ATTEMPTS, f"event {number} was tried {story.tries} times at {request.path}, allowed {allowed}"

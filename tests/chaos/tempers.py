@@ -8,6 +8,7 @@ from email.utils import formatdate
 from functools import partial
 from random import Random
 from time import time
+from typing import Any
 
 from tests.end_to_end.webhook_receiver import Answer, Drip, Rule, Silence
 
@@ -33,6 +34,12 @@ SUCCESSES: dict[str, Failure] = {
     "200 and a body that drips": lambda: Drip(every=0.02, head=False),
 }
 FEW = 2  # the most failures of one event that is taken in the end
+
+
+def carried(body: bytes) -> list[dict[str, Any]]:
+    """What was published and is in a request: one event as it came, or a batch of CloudEvents."""
+    content = json.loads(body)
+    return [each["data"] for each in content] if isinstance(content, list) else [content]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,12 @@ class Temper:
 
 
 def _answer(temper: Temper, attempts: Counter[int], body: bytes) -> Answer | Drip | Silence:
-    number = json.loads(body)["number"]
+    kinds = [_next(temper, attempts, event["number"]) for event in carried(body)]
+    kind = next(filter(FAILURES.get, kinds), kinds[0])  # one that fails takes the others of its batch with it
+    return (FAILURES.get(kind) or SUCCESSES[kind])()
+
+
+def _next(temper: Temper, attempts: Counter[int], number: int) -> str:
     plan = temper.plan(number)
     attempts[number] += 1
-    kind = plan[min(attempts[number], len(plan)) - 1]
-    return (FAILURES.get(kind) or SUCCESSES[kind])()
+    return plan[min(attempts[number], len(plan)) - 1]

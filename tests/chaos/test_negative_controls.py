@@ -76,6 +76,7 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes l
     broken.uses_an_id_again: (Rule.ONE_ID, _look_on),
     broken.moves_an_offset_back: (Rule.BACKWARDS, _look_on),
     broken.forgets_attempts: (Rule.ATTEMPTS, _look_on),
+    broken.keeps_a_batch_together: (Rule.ATTEMPTS, _look_on),
     broken.ignores_order: (Rule.ORDER, _look_on),
     broken.announces_nothing: (Rule.ANNOUNCED, _give_up),
     broken.commits_nothing_when_it_leaves: (Rule.DUPLICATE, _hand_over),

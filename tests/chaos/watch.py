@@ -201,18 +201,20 @@ class Watch:
 
     def _judge_rows(self, now: float) -> None:
         rows = self._query(
-            "SELECT id, attempt, status, next_attempt_at FROM webhook_deliveries"
+            "SELECT id, subscription_id, attempt, status, next_attempt_at FROM webhook_deliveries"
             " WHERE status IN ('parked', 'exhausted')"
         )
         if rows is None or self._excused():
             self._rows_excused_at = now
             return
-        for row, attempt, status, due in rows:
+        paths = {each.id: each.path for each in self._book.subscriptions}
+        for row, subscription, attempt, status, due in rows:
             if attempt < self._attempts.get(row, 0):
                 self._book.violated(Rule.ATTEMPTS, f"row {row} went from {self._attempts[row]} attempts to {attempt}")
             self._attempts[row] = attempt
-            if attempt > self._book.attempts:
-                self._book.violated(Rule.ATTEMPTS, f"row {row} has {attempt} attempts, allowed {self._book.attempts}")
+            allowed = self._book.attempts_of(paths[subscription])
+            if attempt > allowed:
+                self._book.violated(Rule.ATTEMPTS, f"row {row} has {attempt} attempts, allowed {allowed}")
             late = now - max(_seconds(due) or now, self._rows_excused_at)
             if status == "parked" and late > self.limit + LEFT_ALONE:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")

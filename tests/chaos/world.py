@@ -347,13 +347,12 @@ class World:
         self._add("/steady", "order", Temper(seed))
         self._add("/moody", "order", Temper(seed + 1, failing=0.1, doomed_every=60))
         self._add("/leaves", "leaving", Temper(seed + 2), optional=True)
-        self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordered=True)
+        self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordering="key")
+        batches: dict[str, Any] = {"payload_format": "cloudevents", "batch_size": 10, "batch_wait_ms": 100}
+        self._add("/batched", "order", Temper(seed + 4, failing=0.01, doomed_every=150), **batches)
 
-    def _add(
-        self, path: str, event_type: str, temper: Temper, *, ordered: bool = False, optional: bool = False
-    ) -> None:
-        number = self.deployment.subscribe(event_type, path)
-        if ordered:
-            self.deployment.sql("UPDATE webhook_subscriptions SET ordering = 'key' WHERE id = ?", number)
+    def _add(self, path: str, event_type: str, temper: Temper, *, optional: bool = False, **columns: Any) -> None:
+        number = self.deployment.subscribe(event_type, path, **columns)
         self.deployment.receiver.rules[path] = temper.rule()
-        self.book.subscriptions.append(Subscription(number, path, event_type, temper, ordered, optional))
+        ordered, batched = "ordering" in columns, "batch_size" in columns
+        self.book.subscriptions.append(Subscription(number, path, event_type, temper, ordered, optional, batched))
