@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,7 +34,8 @@ from consumer.vault import Vault
 
 _TIMEOUT = 10.0  # seconds for each look
 _AGAIN = 0.2  # seconds
-_MOST_SECRETS = 50_000  # looked at: 3 s
+_MOST_SUBSCRIPTIONS = 50_000  # looked at: 3 s
+_MOST_SECRETS = 50_000  # the same
 _MOST_IDS = 20  # of subscriptions, in one line
 # The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
 _COORDINATOR_COMES = {
@@ -213,12 +215,14 @@ def _tables(engine: Engine) -> str:
 
 
 def _subscriptions(engine: Engine, vault: Vault) -> str:
-    enabled = [item for item in subscriptions.list_all(engine, vault) if item.enabled]
+    enabled = subscriptions.count_enabled(engine)
     if not enabled:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
-    broken = sum(bool(item.problems) for item in enabled)
-    shown = f"; {broken} of them broken: kafka-webhooks subscriptions list --broken" if broken else ""
-    return f"{len(enabled)} enabled{shown}"
+    looked_at = list(islice(subscriptions.walk(engine, vault, enabled=True), _MOST_SUBSCRIPTIONS))
+    broken = sum(bool(item.problems) for item in looked_at)
+    of_them = "of them" if len(looked_at) >= enabled else f"of the first {len(looked_at):,}"
+    shown = f"; {broken:,} {of_them} broken: kafka-webhooks subscriptions list --broken" if broken else ""
+    return f"{enabled:,} enabled{shown}"
 
 
 def _secrets(engine: Engine, vault: Vault) -> str:

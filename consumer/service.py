@@ -56,7 +56,7 @@ class Service:
             try:
                 state = schema.state(engine)
             except DatabaseUnavailable as error:
-                reason = str(error)
+                reason = f"database: {error}"
             else:
                 if not state.behind:
                     engine.dispose()

@@ -142,7 +142,16 @@ def configure_logging(level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_without_traces_of_lost_sessions)
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+def _without_traces_of_lost_sessions(record: logging.LogRecord) -> bool:
+    """SQLAlchemy's pool tells of a session that broke as it was given back, which is no bug: a line is enough."""
+    if record.name.startswith("sqlalchemy.pool") and record.exc_info:
+        reason = str(record.exc_info[1]).partition("\n")[0]
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}: {reason}", (), None
+    return True
 
 
 def _counts(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:

@@ -69,7 +69,8 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     subscriptions.add(engine, URL, "t", "secret")
     assert subscriptions.find(engine, URL, "t") == 1
     subscriptions.edit(engine, 1, {"topics": "t"})
-    subscriptions.list_all(engine)
+    list(subscriptions.walk(engine))
+    subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)
     assert subscriptions.get_endpoint(engine, 1, (b"key",), Vault())
     assert secrets.rotate(engine, 1, vault=Vault(), default=(), overlap=timedelta(hours=1), now=now)

@@ -44,7 +44,7 @@ NOWHERE = environment({"DATABASE_URL": "oracle+oracledb://nobody:nothing@nowhere
 KEYS = (b"default",)
 T = 1000.0  # a moment
 TWO = (Status.PARKED, Status.EXHAUSTED)
-CHOICE = {"group": GROUP, "statuses": TWO, "subscription": 1, "since": 0.0, "until": T}
+CHOICE = {"group": GROUP, "statuses": TWO, "subscription": 1, "since": 0.0, "until": 10 * T}
 
 SESSION = {
     "ALTER SESSION SET TIME_ZONE": "Each new session: times go to and fro in UTC.",
@@ -69,7 +69,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "matching.subscriptions.add": ("A subscription.",),
         "matching.subscriptions.find": ("Is it there already?",),
         "matching.subscriptions.edit": ("It as it is, locked.", "It as it is to be."),
-        "matching.subscriptions.list_all": ("All, with what would be found wrong, for people.",),
+        "matching.subscriptions.walk": (
+            "The ids of the next page of all of them, or of some.",
+            "These, with what would be found wrong, for people.",
+        ),
+        "matching.subscriptions.count_enabled": ("`check`: how many are there?",),
         "matching.subscriptions.get": ("One of them.",),
         "matching.subscriptions.set_enabled": ("Disable it.", "Enable it."),
         "matching.subscriptions.remove": ("Remove it; its secrets go with it.",),
@@ -178,7 +182,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.tallies._next": ("The first row of a replay that is due.", "The first of these rows that is due."),
     },
 }
-LOOSE = {"ledger.upkeep.disable", "ledger.deliveries.find", "ledger.deliveries.redeliver"}
+LOOSE = {
+    "ledger.upkeep.disable",
+    "ledger.deliveries.find",
+    "ledger.deliveries.redeliver",
+    "matching.subscriptions.walk",
+}
 
 
 def migrations() -> str:
@@ -279,7 +288,8 @@ def _subscribe(engine: Engine) -> None:
     find_endpoints(engine, [("created", None)], KEYS, str)
     subscriptions.find(engine, URL, "user.created")
     subscriptions.edit(engine, 1, {"timeout_seconds": 5.0})
-    subscriptions.list_all(engine)
+    list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
+    subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)
     for enabled in (False, True):
         subscriptions.set_enabled(engine, 1, enabled)

@@ -73,5 +73,5 @@ def test_the_migration_runs(engine: Engine) -> None:
         names: dict[str, Any] = {"op": Operations(MigrationContext.configure(connection))}
         exec(block.text, names)  # noqa: S102 (our own page)
         names["upgrade"]()
-    (row,) = subscriptions.list_all(engine)
+    (row,) = subscriptions.walk(engine)
     assert (row.state, row.options["batch_size"], row.tenant) == ("enabled", 100, "acme")

@@ -65,7 +65,7 @@ def test_url_and_event_type_are_enough(engine: Engine) -> None:
         1: (Endpoint(1, URL, (b"default",)), ()),
         2: (Endpoint(2, URL, (b"default",)), ()),
     }
-    by_sql, added = (dict(row.options) for row in subscriptions.list_all(engine))
+    by_sql, added = (dict(row.options) for row in subscriptions.walk(engine))
     assert by_sql == added
 
 
@@ -209,7 +209,7 @@ def test_no_row_keeps_another_from_being_read(table: Engine, values: Mapping[str
         connection.commit()
     found = read(table)
     assert found[ids[1]] == (Endpoint(ids[1], URL, (b"default",)), ())
-    assert [row.id for row in subscriptions.list_all(table)] == ids
+    assert [row.id for row in subscriptions.walk(table)] == ids
 
 
 def test_text_that_is_no_utf_8_is_read(sqlite_engine: Engine) -> None:

@@ -113,6 +113,7 @@ def test_without_its_database_it_waits_and_says_why(start: Start, address: str, 
     run = start(DATABASE_URL=f"oracle+oracledb://webhooks:p4ssw0rd@{address}/?service_name=FREEPDB1")
     run.until(lambda: run.reasons() != ["starting"])
     (reason,) = run.reasons()
+    assert reason.startswith("database: ")
     assert why in reason
     assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=5).status_code == 200
     assert requests.get(f"http://127.0.0.1:{run.port}/metrics", timeout=5).status_code == 200
@@ -168,8 +169,9 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(
     with capture_logs() as logs:
         subject._await_database(sqlite_engine)
     assert waits == [*BACK_OFF, BACK_OFF[-1], BACK_OFF[-1]]
-    assert said == ["refused", "refused", "no listener", "no listener", "no listener", "refused"]
-    assert [line["reason"] for line in logs] == ["refused", "no listener", "refused"]
+    refused, silent = (f"database: {error}" for error in ("refused", "no listener"))
+    assert said == [refused, refused, silent, silent, silent, refused]
+    assert [line["reason"] for line in logs] == [refused, silent, refused]
 
 
 def test_without_kafka_it_waits_and_says_why(start: Start, tmp_path: Path) -> None:

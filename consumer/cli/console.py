@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
+from textwrap import indent
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
+PAGE = 1000  # rows of a list that are printed together
 _ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
 
 
@@ -46,12 +49,30 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Rows under their columns' names, aligned; unprintable characters are escaped."""
-    cells = [list(columns), *([_cell(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def print_json_rows(values: Iterable[object]) -> None:
+    """The same for an array, whose members are printed as they come."""
+    before = "["
+    for value in values:
+        typer.echo(f"{before}\n{indent(json.dumps(value, indent=2, ensure_ascii=False, default=str), '  ')}", nl=False)
+        before = ","
+    typer.echo("[]" if before == "[" else "\n]")
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> int:
+    """Rows under their columns' names, aligned; unprintable characters are escaped. How many there were.
+
+    They are printed a thousand at a time; what is wider further down widens the columns from there on.
+    """
+    widths = [0] * len(columns)
+    shown, lines = 0, [list(columns)]
+    source = iter(rows)
+    while page := [[_cell(row[column]) for column in columns] for row in islice(source, PAGE)]:
+        lines += page
+        widths = [max(width, *map(len, cells)) for width, *cells in zip(widths, *lines, strict=True)]
+        for line in lines:
+            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        shown, lines = shown + len(page), []
+    return shown
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

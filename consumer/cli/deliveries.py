@@ -45,9 +45,11 @@ TypeOption = Annotated[
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only those stored then or later: 2026-07-28T14:00 (UTC without a zone), or 2h."),
+    typer.Option(
+        metavar="TIME", help="Only those stored, tried or given up since: 2026-07-28T14:00 (UTC without a zone), or 2h."
+    ),
 ]
-UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only those stored before.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only those that have not changed since.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until they are sent.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -93,7 +95,7 @@ def list_some(
     if as_json:
         print_json([_as_json(item) for item in shown])
     elif shown:
-        columns = ("id", "status", "subscription", "event_type", "attempts", "next_attempt", "last_error")
+        columns = ("id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error")
         rows = [
             {
                 "id": item.id,
@@ -101,6 +103,7 @@ def list_some(
                 "subscription": item.subscription_id,
                 "event_type": item.event_type,
                 "attempts": item.attempt,
+                "changed": time_text(item.updated_at),
                 "next_attempt": time_text(_next_attempt(item)),
                 "last_error": shortened(item.last.error, 60) if item.last else None,
             }
@@ -170,7 +173,7 @@ def redeliver(
     with the ids and bodies that they had; this command waits and tells how it goes, and Ctrl-C ends only that;
     while it marks them, it ends after the ones under way.
 
-    Exit status 1 if any of them is given up again.
+    Exit status 1 if any of them is given up again or is held, or if none could be marked.
 
     \b
     Examples:

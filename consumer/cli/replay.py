@@ -57,7 +57,7 @@ def replay(
     After an interruption of any kind, --resume goes on where it stopped and sends nothing twice. Ctrl-C and SIGTERM
     stop it in order.
 
-    Exit status 1 if any delivery is given up.
+    Exit status 1 if any delivery is given up or held.
 
     \b
     Examples:

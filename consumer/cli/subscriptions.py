@@ -145,6 +145,7 @@ def list_all(
     event_type: Annotated[str | None, typer.Option(help="Only those of this type, as it is written.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only those of this tenant, as it is written.")] = None,
     broken: Annotated[bool, typer.Option("--broken", help="Only those with something that cannot be used.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Only those that are disabled.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the subscriptions, with the state each is in.
@@ -153,21 +154,19 @@ def list_all(
     Examples:
       kafka-webhooks subscriptions list --event-type user.created --json
       kafka-webhooks subscriptions list --broken
+      kafka-webhooks subscriptions list --disabled
     """
-    from consumer.cli.console import open_database, print_json, print_rows
+    from consumer.cli.console import open_database, print_json_rows, print_rows
     from consumer.matching import subscriptions as store
 
-    found = [
-        item
-        for item in store.list_all(open_database(), _vault())
-        if event_type in {None, item.event_type} and tenant in {None, item.tenant} and (item.problems or not broken)
-    ]
+    enabled = False if disabled else None
+    found = store.walk(open_database(), _vault(), event_type=event_type, tenant=tenant, enabled=enabled)
+    shown = (item for item in found if item.problems) if broken else found
     if as_json:
-        print_json([_as_json(item) for item in found])
-    elif found:
-        columns = ("id", "event_type", "tenant", "url", "state")
-        print_rows(columns, [{column: getattr(item, column) for column in columns} for item in found])
-    else:
+        print_json_rows(map(_as_json, shown))
+        return
+    columns = ("id", "event_type", "tenant", "url", "state")
+    if not print_rows(columns, ({column: getattr(item, column) for column in columns} for item in shown)):
         typer.echo("no subscriptions", err=True)
 
 
@@ -238,7 +237,9 @@ def disable(
 
 @subscriptions.command()
 def remove(subscription_id: IdArgument) -> None:
-    """Remove a subscription and what waits for it.
+    """Remove a subscription.
+
+    What waits for it is given up within a minute. It stays in the table, and cannot be sent again.
 
     Example: kafka-webhooks subscriptions remove 7
     """

@@ -48,7 +48,7 @@ def watch(
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show how deliveries get on until none is owed any more; ends with status 1 unless all were delivered.
+    """Show how deliveries get on until none is owed any more; ends with status 1 if one was given up or is held.
 
     `next_at` says when the first of those that wait is due (unix seconds). A signal ends the watching alone. A database
     that goes is waited for.

@@ -87,7 +87,7 @@ class StoredDetail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which deliveries; each part narrows it. `since` (included) and `until`: when they were stored, unix seconds."""
+    """Which deliveries; each part narrows it. `since` (included) and `until`: when they last changed, unix seconds."""
 
     ids: Collection[int] | None = None
     group: str | None = None
@@ -281,9 +281,9 @@ def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
     if selection.subscription is not None:
         yield ParkedDelivery.subscription_id == selection.subscription
     if selection.since is not None:
-        yield in_utc(ParkedDelivery.created_at) >= time_of(selection.since)
+        yield in_utc(ParkedDelivery.updated_at) >= time_of(selection.since)
     if selection.until is not None:
-        yield in_utc(ParkedDelivery.created_at) < time_of(selection.until)
+        yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
 
 
 def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:

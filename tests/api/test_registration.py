@@ -47,7 +47,7 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
 def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> None:
     """A url and an event type make a subscription, and the answer is the tutorial's."""
     assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
-    (row,) = subscriptions.list_all(engine)
+    (row,) = subscriptions.walk(engine)
     assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
 
 
@@ -55,7 +55,7 @@ def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> No
 def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, pattern: str) -> None:
     """One level, any depth, everything: taken as they are, with every option at its default."""
     assert register(serve(engine), {"url": "https://example.com/hooks", "eventType": pattern})[0] == 201
-    (row,) = subscriptions.list_all(engine)
+    (row,) = subscriptions.walk(engine)
     assert (row.event_type, row.tenant, row.state) == (pattern, "*", "enabled")
 
 
@@ -84,7 +84,7 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
     status, answer = register(serve(engine), body)
     assert status == 400
     assert said in answer["error"]
-    assert subscriptions.list_all(engine) == ()
+    assert tuple(subscriptions.walk(engine)) == ()
 
 
 def test_what_settings_may_allow_is_taken(serve: Callable[..., str], engine: Engine) -> None:
@@ -138,7 +138,7 @@ def test_without_a_token_only_localhost_is_served(serve: Callable[..., str], eng
     """A web page whose name resolves to 127.0.0.1 cannot register webhooks (DNS rebinding)."""
     url = serve(engine)
     assert register(url, headers={"host": host})[0] == 403
-    assert subscriptions.list_all(engine) == ()
+    assert tuple(subscriptions.walk(engine)) == ()
     assert register(url, headers={"host": "localhost:8080"})[0] == 201
 
 
@@ -176,7 +176,7 @@ def test_a_session_that_is_lost_is_a_500_and_then_works(
     with capture_logs():  # printed for a person, a traceback through the driver takes seconds
         assert register(url)[0] == 500
     assert register(url)[0] == 201
-    assert len(subscriptions.list_all(engine)) == 2
+    assert len(tuple(subscriptions.walk(engine))) == 2
 
 
 def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:

@@ -1,15 +1,27 @@
 """What commands share: times and ids as people write them, and what is shown of what others sent."""
 
 import contextlib
+import json
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.cli.console import moment, number, print_rows, printable, row_id, shortened, until_signal
+from consumer.cli import console
+from consumer.cli.console import (
+    moment,
+    number,
+    print_json_rows,
+    print_rows,
+    printable,
+    row_id,
+    shortened,
+    until_signal,
+)
 
 NOW = 1_785_254_400.0  # 2026-07-28T16:00Z
 HOUR = 3600.0
@@ -72,6 +84,29 @@ def test_rows_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> Non
     """Aligned, with a dash for what is not there, and nothing in them that a terminal would obey."""
     print_rows(("id", "error"), [{"id": 1, "error": None}, {"id": 1234, "error": "\x1b[2Jno"}])
     assert capsys.readouterr().out.splitlines() == ["id    error", "1     -", "1234  \\x1b[2Jno"]
+
+
+def test_a_long_list_begins_before_it_is_known_to_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page at a time, wider from where something wider stands; an array is one document all the same."""
+    monkeypatch.setattr(console, "PAGE", 2)
+    printed = []
+
+    def rows() -> Iterator[dict[str, object]]:
+        for row in (1, 2, 1000, 3):
+            if row == 1000:
+                printed.append(capsys.readouterr().out.splitlines())
+            yield {"id": row, "error": "e"}
+
+    assert print_rows(("id", "error"), rows()) == 4
+    printed.append(capsys.readouterr().out.splitlines())
+    assert printed == [["id  error", "1   e", "2   e"], ["1000  e", "3     e"]]
+    assert print_rows(("id", "error"), ()) == 0
+    assert capsys.readouterr().out == ""
+    for values in ([], [{"a": {"ü": [1, None]}}], [1, "x\ny", []]):
+        print_json_rows(iter(values))
+        assert capsys.readouterr().out == json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def test_texts_are_made_fit_to_be_shown() -> None:

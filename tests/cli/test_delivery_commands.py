@@ -68,8 +68,10 @@ def test_deliveries_are_listed_as_asked(command: Command, database: dict[str, st
     shown = command("deliveries", "list", **database)
     assert (shown.returncode, shown.stderr) == (0, "")
     head, first, *_ = shown.stdout.splitlines()
-    assert head.split() == ["id", "status", "subscription", "event_type", "attempts", "next_attempt", "last_error"]
-    assert first.split()[:6] == ["1", "exhausted", "1", "a", "1", "-"]
+    columns = ["id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error"]
+    assert head.split() == columns
+    assert first.split()[:5] == ["1", "exhausted", "1", "a", "1"]
+    assert first.split()[6] == "-"
     assert "\\x1b" in first
     assert "\x1b" not in shown.stdout
 

@@ -8,6 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, select, text, update
 
+from consumer import checks
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.matching import subscriptions
 from consumer.options import OPTIONS
@@ -108,12 +109,12 @@ def test_a_change_that_cannot_work_is_refused(
 ) -> None:
     """Status 2, one line that says what would work, and nothing is changed; nobody's header is repeated."""
     subscriptions.add(engine, URL, "a", batch_size=5, batch_wait_ms=5)
-    before = subscriptions.list_all(engine)
+    before = tuple(subscriptions.walk(engine))
     ended = called("subscriptions", "edit", "1", *words, **database)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
     assert said in ended.stderr
     assert "abc" not in ended.stderr
-    assert subscriptions.list_all(engine) == before
+    assert tuple(subscriptions.walk(engine)) == before
 
 
 def test_edit_of_none_is_1(called: Command, database: dict[str, str]) -> None:
@@ -135,7 +136,27 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert options(engine)["timeout_seconds"] == 5
     assert json.loads(called(*add, "--tenant", "acme", "--json", **database).stdout)["added"] is True
     assert json.loads(called(*add, "--tenant", "*", "--json", **database).stdout)["added"] is False
-    assert len(subscriptions.list_all(engine)) == 2
+    assert len(tuple(subscriptions.walk(engine))) == 2
+
+
+@on_sqlite
+def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that are enabled; where there are too many to look at each, of the first."""
+
+    def said() -> str:
+        (found,) = [each for each in checks.check_all(database) if each.part == "subscriptions"]
+        assert found.ok
+        return found.text
+
+    for event_type in ("a", "b", "c", "d"):
+        subscriptions.add(engine, URL, event_type)
+    assert said() == "4 enabled"
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id > 2).values(event_filter="1 +"))
+    assert said() == "4 enabled; 2 of them broken: kafka-webhooks subscriptions list --broken"
+    subscriptions.set_enabled(engine, 1, enabled=False)
+    monkeypatch.setattr(checks, "_MOST_SUBSCRIPTIONS", 2)
+    assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 
 @on_sqlite
@@ -168,6 +189,8 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
         (2, ["topics", "signature_header"]),
         (3, ["event_filter"]),
     ]
+    disabled = json.loads(called("subscriptions", "list", "--disabled", "--json", **database).stdout)
+    assert [item["id"] for item in disabled] == [2]
     assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
     shown = called("subscriptions", "show", "2", **database).stdout
     assert "problem 2         signature_header: 'no no' is no header name; what it gets is stored, not sent\n" in shown
@@ -221,7 +244,7 @@ def test_a_secret_that_cannot_be_kept_is_refused(
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "no-colon" not in ended.stderr
-    assert subscriptions.list_all(engine) == ()
+    assert tuple(subscriptions.walk(engine)) == ()
 
 
 @on_sqlite

@@ -40,7 +40,7 @@ def marked(engine: Engine, selection: Selection, now: float = 5000.0) -> list[Ma
 
 
 def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
-    """By group, state, subscription, event type and time of storing, page by page in the order of ids."""
+    """By group, state, subscription, event type and time of the last change, page by page in the order of ids."""
     other = subscriptions.add(engine, URL, "t")
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
     store.park(engine, "another", [parked(make_event(9, type="t"), other)], 96.0)
@@ -55,6 +55,8 @@ def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
         "type": deliveries.find(engine, limit=10, event_type="t"),
         "since": deliveries.find(engine, limit=10, group=GROUP, since=60.5),
         "until": deliveries.find(engine, limit=10, since=60.0, until=96.0),
+        "given up since": deliveries.find(engine, limit=10, since=2000.0),
+        "as it was": deliveries.find(engine, limit=10, group=GROUP, until=2000.0),
         "none": deliveries.find(engine, limit=10, group=GROUP, event_type="t"),
     }
     assert {name: [row.id for row in rows] for name, rows in ids.items()} == {
@@ -66,6 +68,8 @@ def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
         "type": [5],
         "since": [1, 2, 3, 4],
         "until": [6],
+        "given up since": [3],
+        "as it was": [1, 2, 4, 6],
         "none": [],
     }
 

@@ -108,7 +108,7 @@ def test_rows_come_in_the_order_in_which_they_are_due(
 ) -> None:
     """Of each head the first that are due and not here, as many as there is room for; and when to ask for the rest."""
     _clear(engine)
-    while len(subscriptions.list_all(engine)) < 5:
+    while len(tuple(subscriptions.walk(engine))) < 5:
         subscribed(engine)
     numbered = [(head, offset, float(due)) for offset, (head, due) in enumerate(rows)]
     park(engine, numbered)

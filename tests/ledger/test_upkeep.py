@@ -46,7 +46,7 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     assert upkeep.disable(engine, GROUP, sub, "410 Gone", operation(1))
     assert not upkeep.disable(engine, GROUP, sub, "again", operation(2))
     assert upkeep.counts(engine, GROUP) == ALL | {"parked": 1, "held": 3}
-    assert [(row.enabled, row.disabled_reason) for row in subscriptions.list_all(engine)] == [
+    assert [(row.enabled, row.disabled_reason) for row in subscriptions.walk(engine)] == [
         (False, "410 Gone"),
         (True, None),
     ]

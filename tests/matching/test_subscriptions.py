@@ -29,7 +29,7 @@ def test_what_was_added_is_listed_until_it_is_removed(engine: Engine) -> None:
     """Ids grow; removing twice says so the second time."""
     first = subscriptions.add(engine, URL, "user.created")
     second = subscriptions.add(engine, URL, "user.deleted", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    listed = subscriptions.list_all(engine)
+    listed = tuple(subscriptions.walk(engine))
     assert [(row.id, row.url, row.event_type, row.enabled, row.secrets) for row in listed] == [
         (first, URL, "user.created", True, 0),
         (second, URL, "user.deleted", True, 1),
@@ -38,7 +38,33 @@ def test_what_was_added_is_listed_until_it_is_removed(engine: Engine) -> None:
     assert listed[0].created_at.tzinfo is not None
     assert subscriptions.remove(engine, first)
     assert not subscriptions.remove(engine, first)
-    assert [row.id for row in subscriptions.list_all(engine)] == [second]
+    assert [row.id for row in subscriptions.walk(engine)] == [second]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+def test_a_walk_goes_page_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Each once, by id, with all of its secrets; those alone that are asked for."""
+    monkeypatch.setattr(subscriptions, "_PAGE", 2)
+    for number in range(count):
+        given = [("signing", f"secret {n}") for n in range(number % 3)]
+        event_type, tenant = "ab"[number % 2], "xyz"[number % 3]
+        subscriptions.add(engine, f"{URL}/{number}", event_type, secrets=given, tenant=tenant)
+    if count > 3:
+        subscriptions.remove(engine, 3)
+        subscriptions.set_enabled(engine, 4, False)
+    there = [number for number in range(count) if number != 2 or count <= 3]
+    enabled = [number for number in there if number != 3]
+
+    def walked(**which: Any) -> list[int]:
+        return [row.id - 1 for row in subscriptions.walk(engine, **which)]
+
+    assert [(row.url, row.secrets) for row in subscriptions.walk(engine)] == [(f"{URL}/{n}", n % 3) for n in there]
+    assert walked(event_type="a") == [number for number in there if number % 2 == 0]
+    assert walked(tenant="y") == [number for number in there if number % 3 == 1]
+    assert walked(event_type="b", tenant="y") == [number for number in there if number == 1]
+    assert walked(enabled=True) == enabled
+    assert walked(enabled=False) == [number for number in there if number == 3]
+    assert subscriptions.count_enabled(engine) == len(enabled)
 
 
 def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
@@ -59,7 +85,7 @@ def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
     options, none = row.options, row.failing_since
     assert (options["ordering"], options["max_in_flight"], options["rate_limit"]) == ("key", 3, 2.125)
     assert (options["retry_schedule"], options["final_statuses"], none) == ("5s,5m", "400,5xx", None)
-    assert subscriptions.list_all(engine) == (row, subscriptions.get(engine, plain))
+    assert tuple(subscriptions.walk(engine)) == (row, subscriptions.get(engine, plain))
     limited, free = find_endpoints(engine, [("t", None)], (b"k",), Vault().decrypt)["t", None]
     assert (limited.ordered, limited.max_in_flight, limited.rate_limit) == (True, 3, 2.125)
     assert limited.retry_schedule == (5.0, 300.0)
@@ -88,7 +114,7 @@ def test_a_limit_that_cannot_be_kept_is_refused(engine: Engine, limits: dict[str
     """The error names it and says what would work, and no row is made."""
     with pytest.raises(InvalidSubscription, match=re.escape(what)):
         subscriptions.add(engine, URL, "t", **limits)
-    assert subscriptions.list_all(engine) == ()
+    assert tuple(subscriptions.walk(engine)) == ()
 
 
 def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
@@ -149,7 +175,7 @@ def test_what_cannot_work_is_refused(engine: Engine, url: str, event_type: str, 
     """The error says what would work, and no row is made."""
     with pytest.raises(InvalidSubscription, match=re.escape(what)):
         subscriptions.add(engine, url, event_type)
-    assert subscriptions.list_all(engine) == ()
+    assert tuple(subscriptions.walk(engine)) == ()
 
 
 def test_the_egress_policy_is_asked() -> None:
@@ -166,7 +192,7 @@ def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> No
     with pytest.raises(InvalidSubscription) as caught:
         subscriptions.add(engine, URL, "t", secret)
     assert "no base64!" not in str(caught.value)
-    assert subscriptions.list_all(engine) == ()
+    assert tuple(subscriptions.walk(engine)) == ()
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
@@ -194,7 +220,7 @@ def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:
     """Rows of plain SQL and of older programs, without a creation time, are shown like all others."""
     with engine.begin() as connection:
         connection.execute(insert(Subscription), {"url": "nonsense", "event_type": "t", "created_at": None})
-    (row,) = subscriptions.list_all(engine)
+    (row,) = subscriptions.walk(engine)
     assert (row.url, row.created_at, row.enabled) == ("nonsense", None, True)
 
 
@@ -202,7 +228,7 @@ def test_an_edit_changes_what_it_names(engine: Engine) -> None:
     """Everything else stays, of this subscription and of the others; None sets the column's default."""
     first, other = (subscriptions.add(engine, URL, "t", rate_limit=2, tenant="acme", topics="a") for _ in range(2))
     assert subscriptions.set_enabled(engine, first, enabled=False, reason="moving")
-    before, untouched = subscriptions.list_all(engine)
+    before, untouched = subscriptions.walk(engine)
     assert subscriptions.edit(engine, first, {"rate_limit": 3.5, "tenant": None, "topics": None, "ordering": "key"})
     after = subscriptions.get(engine, first)
     changed = {"rate_limit": 3.5, "tenant": "*", "topics": None, "ordering": "key"}
@@ -256,7 +282,7 @@ def test_credentials_are_counted_and_not_shown(engine: Engine) -> None:
     """Signing secrets by their number, the others by their kinds."""
     secrets = [("signing", "a-secret"), ("bearer", "a-token"), ("header", "X-A: b"), ("header", "X-B: c")]
     subscriptions.add(engine, URL, "t", "first-secret", secrets=secrets)
-    (row,) = subscriptions.list_all(engine)
+    (row,) = subscriptions.walk(engine)
     assert (row.secrets, row.credentials) == (2, ("bearer", "header"))
     assert not any(word in repr(row) for word in ("secret'", "a-token", "X-A"))
 
@@ -266,6 +292,6 @@ def test_a_time_that_is_none_keeps_no_other_from_being_listed(sqlite_engine: Eng
     """SQLite keeps anything in any column."""
     first, second = (subscriptions.add(sqlite_engine, URL, "t") for _ in range(2))
     run(sqlite_engine, f"UPDATE webhook_subscriptions SET created_at = {moment} WHERE id = :id", id=first)  # noqa: S608 (a test's own words)
-    listed = {item.id: item.created_at for item in subscriptions.list_all(sqlite_engine)}
+    listed = {item.id: item.created_at for item in subscriptions.walk(sqlite_engine)}
     assert listed[first] is None
     assert listed[second] is not None

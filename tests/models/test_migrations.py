@@ -194,7 +194,7 @@ def test_rows_survive_what_subscriptions_can_ask_for(empty: Engine, path: Path) 
         )
         connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'own')")
     schema.upgrade(empty)
-    (row,) = subscriptions.list_all(empty)
+    (row,) = subscriptions.walk(empty)
     defaults = {name: option.default for name, option in OPTIONS.items() if not option.required}
     assert row.options == {"url": "https://a.example", "event_type": "t"} | defaults | {"rate_limit": 2}
     assert (row.secrets, row.credentials, row.state) == (1, (), "enabled")

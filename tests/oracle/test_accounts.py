@@ -104,7 +104,7 @@ def test_an_account_that_owns_nothing_sees_how_far_the_tables_are(oracle: Oracle
     lost = connect_to(oracle.url_of(SERVICE))
     assert schema.state(lost).current is None
     with pytest.raises(DBAPIError) as missing:
-        subscriptions.list_all(lost)
+        tuple(subscriptions.walk(lost))
     assert "kafka-webhooks migrate" in str(unavailable(missing.value))
     lost.dispose()
 

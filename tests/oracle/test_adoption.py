@@ -116,7 +116,7 @@ def test_tables_that_are_nearly_the_tutorials_are_adopted_too(own: Engine, was: 
     assert was in TUTORIAL
     there(own, "CREATE SEQUENCE webhook_ids", TUTORIAL.replace(was, becomes), ROW)
     schema.upgrade(own)
-    assert [row.url for row in subscriptions.list_all(own)] == ["https://a.example"]
+    assert [row.url for row in subscriptions.walk(own)] == ["https://a.example"]
     assert subscriptions.add(own, "https://b.example", "user.created") == 2
     columns = {column["name"]: column for column in sa.inspect(own).get_columns("webhook_subscriptions")}
     assert not columns["url"]["nullable"]

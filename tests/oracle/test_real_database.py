@@ -28,7 +28,7 @@ def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: Ora
             with real.making() as make:
                 engine = make()
                 assert subscriptions.add(engine, URL, "user.created", "secret") == 1
-                assert len(subscriptions.list_all(engine)) == 1
+                assert len(tuple(subscriptions.walk(engine))) == 1
                 run(engine, leave)
     assert tables(oracle.url) == []
 

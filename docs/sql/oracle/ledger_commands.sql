@@ -42,8 +42,8 @@ JOIN (
     webhook_deliveries.group_id = :group_id_1
     AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
     AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
     AND webhook_deliveries.id > :id_1
   ORDER BY
     webhook_deliveries.id
@@ -105,8 +105,8 @@ JOIN (
     AND webhook_deliveries.group_id = :group_id_1
     AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
     AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
     AND webhook_deliveries.id > :id_1
   ORDER BY
     webhook_deliveries.id
@@ -194,8 +194,8 @@ WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
   AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
 ;
 
 -- ledger.deliveries.redeliver
@@ -223,8 +223,8 @@ WHERE
       AND webhook_deliveries.group_id = :group_id_1
       AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
       AND webhook_deliveries.subscription_id = :subscription_id_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
   )
   AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
 ORDER BY
@@ -248,8 +248,8 @@ WHERE
   AND webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
   AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
 ;
 
 -- ledger.deliveries.redeliver
@@ -284,8 +284,8 @@ WHERE
       AND webhook_deliveries.group_id = :group_id_1
       AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
       AND webhook_deliveries.subscription_id = :subscription_id_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
   )
   AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
 ORDER BY

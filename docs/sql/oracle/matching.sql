@@ -128,8 +128,25 @@ WHERE
   webhook_subscriptions.id = :id_1
 ;
 
--- matching.subscriptions.list_all
--- All, with what would be found wrong, for people.
+-- matching.subscriptions.walk
+-- The ids of the next page of all of them, or of some.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id > :id_1
+  AND webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id
+FETCH FIRST 500 ROWS ONLY
+;
+
+-- matching.subscriptions.walk
+-- These, with what would be found wrong, for people.
+-- Of the conditions, those that were asked for.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
@@ -160,10 +177,24 @@ SELECT
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id BETWEEN :id_1 AND :id_2
+  AND webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND webhook_subscriptions.enabled = :enabled_1
 ORDER BY
   webhook_subscriptions.id,
   webhook_secrets.created_at DESC,
   webhook_secrets.id DESC
+;
+
+-- matching.subscriptions.count_enabled
+-- `check`: how many are there?
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.enabled = :enabled_1
 ;
 
 -- matching.subscriptions.get
