@@ -8,6 +8,8 @@ from consumer.cli.console import row_id
 from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from sqlalchemy import Engine
 
     from consumer.errors import WebhooksError
@@ -161,7 +163,7 @@ def list_all(
 
     enabled = False if disabled else None
     found = store.walk(open_database(), _vault(), event_type=event_type, tenant=tenant, enabled=enabled)
-    shown = (item for item in found if item.problems) if broken else found
+    shown = _broken(found) if broken else found
     if as_json:
         print_json_rows(map(_as_json, shown))
         return
@@ -249,6 +251,18 @@ def remove(subscription_id: IdArgument) -> None:
     if not store.remove(open_database(), subscription_id):
         raise _absent(subscription_id)
     typer.echo(f"subscription {subscription_id} removed")
+
+
+def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
+    """Those with problems: of a million, all are looked at before the last of them is known."""
+    from consumer.cli.console import progress_bar
+
+    with progress_bar(None) as draw:
+        for number, item in enumerate(found):
+            if number % 1000 == 0:
+                draw(number, f"{number:,} looked at")
+            if item.problems:
+                yield item
 
 
 def _absent(subscription_id: int) -> "WebhooksError":

@@ -67,6 +67,14 @@ class Terminal:
         return bool(part)
 
 
+def test_a_search_among_all_shows_that_it_goes_on(settings: dict[str, str], tmp_path: Path) -> None:
+    """A bar for what may take a minute; what it finds stands below it."""
+    terminal = Terminal(("subscriptions", "list", "--broken"), tmp_path, settings)
+    assert terminal.end() == 0
+    assert "0 looked at" in terminal.shown
+    assert terminal.shown.rstrip().endswith("no subscriptions")
+
+
 @pytest.fixture
 def settings(sqlite_engine: Engine) -> dict[str, str]:
     """Three deliveries that were given up, and nobody who would send them; what is shown depends on no database."""
