@@ -109,9 +109,15 @@ def _log_level(name: str) -> str:
     return name.upper()
 
 
+# What cannot work says so at the start, not at each delivery. A user or password may hold any other visible character.
+_PROXY_PLACE = re.compile(r"([!-~]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
+
+
 def _proxy(url: str) -> str:
     if url and not re.match(r"(https?|socks5h?)://[^/]", url):
         raise ValueError("starts with none of http://, https://, socks5://, socks5h://")
+    if url and (not _PROXY_PLACE.fullmatch(url.partition("://")[2]) or "%00" in url):
+        raise ValueError("is malformed: behind an optional user:password@ stand a host and, behind a colon, a port")
     return url
 
 

@@ -92,6 +92,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (settings.DeliverySettings, "WEBHOOK_ALLOW_NETWORKS", "10.0.0.300"),
         (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps"),
         (settings.DeliverySettings, "WEBHOOK_PROXY", "egress-proxy:3128"),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@"),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@proxy:port"),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@pröxy:1"),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hid%00den@proxy:1"),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden @proxy:1"),
         (settings.DeliverySettings, "WEBHOOK_DRAIN", "1d"),
         (settings.OpsSettings, "OPS_PORT", "65536"),
         (settings.LogSettings, "LOG_LEVEL", "loud"),
@@ -106,6 +111,15 @@ def test_a_wrong_value_is_named_with_a_right_one(group: type[Any], name: str, va
     assert f"For example: {name}=" in line
     assert "hidden" not in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://proxy", "https://proxy.example:3128/", "socks5h://us:p@ss%40/:word@[::1]:1080", "socks5://10.0.0.1:1"],
+)
+def test_proxies_that_may_work(url: str) -> None:
+    """With and without a port, a user, a password that holds what marks the places of others."""
+    assert load(settings.DeliverySettings, {**LEAST, "WEBHOOK_PROXY": url}).proxy == url
 
 
 @pytest.mark.parametrize("group", settings.GROUPS)

@@ -67,14 +67,6 @@ class Terminal:
         return bool(part)
 
 
-def test_a_search_among_all_shows_that_it_goes_on(settings: dict[str, str], tmp_path: Path) -> None:
-    """A bar for what may take a minute; what it finds stands below it."""
-    terminal = Terminal(("subscriptions", "list", "--broken"), tmp_path, settings)
-    assert terminal.end() == 0
-    assert "0 looked at" in terminal.shown
-    assert terminal.shown.rstrip().endswith("no subscriptions")
-
-
 @pytest.fixture
 def settings(sqlite_engine: Engine) -> dict[str, str]:
     """Three deliveries that were given up, and nobody who would send them; what is shown depends on no database."""
@@ -162,3 +154,11 @@ def test_no_bar_goes_where_no_terminal_is(terminal: Open) -> None:
     assert command.end() == 0
     assert len(command.shown.splitlines()) == 4
     assert "\x1b" not in command.shown
+
+
+def test_a_search_among_all_shows_that_it_goes_on(terminal: Open) -> None:
+    """A bar for what may take a minute; what it finds stands below it."""
+    command = terminal("subscriptions", "list", "--broken")
+    assert command.end() == 0
+    assert "0 looked at" in command.shown
+    assert command.shown.rstrip().endswith("no subscriptions")
