@@ -18,14 +18,21 @@ class Target(NamedTuple):
 
 
 def parse_target(url: str) -> Target:
-    """Split a URL. ValueError, with a text for people, if it is no http(s) URL with a host and a right port."""
+    """Split a URL. ValueError if it is no http(s) URL with a host and a right port.
+
+    The text is for people, goes to logs and to Kafka, and holds nothing of the URL: it may be a password.
+    """
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise ValueError("the URL must be visible ASCII without spaces or backslashes")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"the URL is malformed: {error}") from None
+        host = parts.hostname
+    except ValueError:
+        raise ValueError("the URL is malformed: what stands in brackets must be an IPv6 address") from None
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the URL is malformed: its port must be 1 to 65535") from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("the URL must start with https:// or http://")
     if not host or host == ".":
@@ -36,10 +43,23 @@ def parse_target(url: str) -> Target:
 
 
 def check_target(url: str) -> None:
-    """ValueError for what can be no subscription's URL: what `parse_target` refuses, and one with a password."""
+    """ValueError for what can be no subscription's URL: what `parse_target` refuses, and one with a password.
+
+    Its text holds nothing of the URL either.
+    """
     parse_target(url)
     if "@" in urlsplit(url).netloc:
         raise ValueError("the URL must not hold a user name or password; store them as a secret of kind basic")
+
+
+def shown(url: str) -> str:
+    """The URL as it may be published: of one that `check_target` refuses, what stands behind the last @."""
+    try:
+        check_target(url)
+    except ValueError:
+        _, at, rest = url.rpartition("@")
+        return f"…{at}{rest}" if at else url
+    return url
 
 
 def _literal(host: str) -> str | None:

@@ -5,9 +5,6 @@ Judged is the resolved address, so that no spelling of a host and no change of a
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import urlsplit
-
-from consumer.target import parse_target
 
 Network = IPv4Network | IPv6Network
 
@@ -62,23 +59,6 @@ class EgressPolicy:
             inner = "" if str(meant) == address else f" (that is {meant})"
             return f"{address}{inner} is not a public address; to allow it, add its network to WEBHOOK_ALLOW_NETWORKS"
         return None if scheme == "https" or self.allow_http else _PLAIN_HTTP
-
-    def url_refusal(self, url: str) -> str | None:
-        """What is wrong with a URL that no look-up is needed for; None if nothing is."""
-        try:
-            target = parse_target(url)
-        except ValueError as error:
-            return str(error)
-        if "@" in urlsplit(url).netloc:
-            return "the URL must not hold a user name or password"
-        if target.address is not None:
-            return self.refusal(target.scheme, target.address)
-        name = target.host.removesuffix(".")
-        if name == "localhost" or name.endswith(".localhost"):  # RFC 6761: always loopback
-            return self.refusal(target.scheme, "127.0.0.1")
-        if target.scheme == "http" and not self.allow_http and not self.allow_networks:
-            return _PLAIN_HTTP
-        return None
 
 
 _PLAIN_HTTP = "plain http to a public address is refused; use https, or set WEBHOOK_ALLOW_HTTP=true"

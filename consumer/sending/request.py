@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Any
 
 from requests import PreparedRequest, Request
-from requests.exceptions import InvalidURL
+from requests.exceptions import InvalidHeader, InvalidURL
 from requests.structures import CaseInsensitiveDict
 
 from consumer import __version__
@@ -20,16 +20,21 @@ def prepare(endpoint: Endpoint) -> PreparedRequest:
     """What all requests to an endpoint share; prepared once (37 µs), since `requests` takes its time to check a url.
 
     The endpoint's own headers and what its `auth` adds are in it; an `auth` that needs the body or an answer has no
-    place here. Raises requests.exceptions.InvalidURL, MissingSchema or another ValueError of requests for a url that is
-    none, and InvalidHeader.
+    place here. Raises requests.exceptions.InvalidURL for a url that is none, and InvalidHeader; their texts hold
+    nothing of either: it may be a password.
     """
-    given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
-    given.update(endpoint.headers)
-    prepared = Request("POST", endpoint.url, headers=given, auth=endpoint.auth).prepare()
     try:
-        check_target(endpoint.url)  # requests makes credentials of a user name in it
+        check_target(endpoint.url)
     except ValueError as error:
         raise InvalidURL(str(error)) from None
+    given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
+    given.update(endpoint.headers)
+    try:
+        prepared = Request("POST", endpoint.url, headers=given, auth=endpoint.auth).prepare()
+    except InvalidHeader:  # its text repeats the value, that of InvalidURL the whole url
+        raise InvalidHeader("a header of the subscription cannot be sent") from None
+    except InvalidURL:
+        raise InvalidURL("the URL is malformed: its host can be none") from None
     headers: Any = prepared.headers
     headers._store = dict(headers._store)  # noqa: SLF001 (as in _signed, which copies a plain dict in half the time)
     return prepared

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import certifi
 import pycurl
@@ -12,6 +13,7 @@ from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.resolver import Unresolved
 from consumer.sending.response import BODY_LIMIT
 
 Result = Response | RequestException
@@ -39,6 +41,32 @@ _ERRORS: dict[int, type[RequestException]] = {
 def ca_file(environment: Mapping[str, str] = os.environ) -> str:
     """The certificate authorities to trust: SSL_CERT_FILE or REQUESTS_CA_BUNDLE if set, else certifi's."""
     return environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE") or certifi.where()
+
+
+def bytes_of(request: PreparedRequest) -> bytes:
+    """Its body. RequestException if it is no bytes and no text."""
+    body = request.body
+    if isinstance(body, bytes):
+        return body
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode()
+    raise RequestException("only a body of bytes or text can be sent")
+
+
+def method_of(request: PreparedRequest) -> str:
+    """RequestException for one that is not sent here."""
+    if request.method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        raise RequestException(f"method {request.method!r} is not supported")
+    return request.method
+
+
+def split_proxy(url: str) -> tuple[str, list[bytes]]:
+    """A proxy's URL without user and password, and these: libcurl's errors repeat a URL that it cannot read."""
+    scheme, there, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{there}{place}", [unquote_to_bytes(part) for part in user.split(":", 1)] if at else []
 
 
 class Transfer:
@@ -70,6 +98,7 @@ class Slot:
         self.url = self.method = self.scheme = ""
         self.milliseconds = 0
         self.pinned: str | None = None  # "host:port" that this transfer loads into libcurl's DNS cache
+        self.large = self.sweeps = False  # this transfer's body; libcurl's DNS cache, when it ends
         self.lines: list[bytes] = []
         self.body: list[bytes] = []
         self.room = BODY_LIMIT
@@ -131,3 +160,9 @@ def error_of(slot: Slot, code: int, message: str) -> RequestException:
     else:
         kind = _ERRORS.get(code, errors.ConnectionError)
     return kind(message or f"libcurl error {code}", request=request)
+
+
+def error_of_name(answer: Unresolved, request: PreparedRequest) -> RequestException:
+    """The error of a name that has no address."""
+    kind = errors.ConnectTimeout if answer.timed_out else errors.ConnectionError
+    return kind(answer.text, request=request)

@@ -5,7 +5,9 @@ import time
 import pytest
 
 from tests.end_to_end.service_rig import Deployment, eventually, percentile
+from tests.end_to_end.test_bad_records import read_all
 from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
+from tests.kafka_kit import Kafka
 
 pytestmark = pytest.mark.kafka
 
@@ -73,11 +75,11 @@ def test_a_receiver_that_hangs_leaves_slots_to_others(deployment: Deployment) ->
 def test_what_no_attempt_can_deliver_ends_with_its_reason(deployment: Deployment) -> None:
     """Nonsense for a url, a private address, plain http: exhausted at once, nothing connected, others untouched."""
     reasons = {
-        "not a url": "invalid character",
-        "nonsense": "No scheme",
-        "http://": "No host",
-        "http://127.0.0.1:99999/": "99999",
-        "http://[::1": "[::1",
+        "not a url": "visible ASCII",
+        "nonsense": "must start with",
+        "http://": "no host",
+        "http://127.0.0.1:99999/": "port",
+        "http://[::1": "brackets",
         "ftp://127.0.0.1/": "http",
         "http://10.0.0.1/": "WEBHOOK_ALLOW_NETWORKS",
         "https://169.254.169.254/": "WEBHOOK_ALLOW_NETWORKS",
@@ -98,6 +100,25 @@ def test_what_no_attempt_can_deliver_ends_with_its_reason(deployment: Deployment
         assert (row.status, row.last_status) == ("exhausted", None)
         assert ids[row.subscription_id] in (row.last_error or ""), row
     assert {row.attempt for row in deployment.rows()} == {1}
+
+
+def test_a_password_in_a_url_is_not_told(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """It is given up, and neither the log, the reason nor the event of it repeats it, however the url is written."""
+    urls = ("https://user:s3cret@host/", "https://user:s3/cret@host/", "https://user:s3cret@host:99999/", "s3cret@host")
+    for url in urls:
+        deployment.subscribe("a", url, url)
+    deployment.subscriptions.clear()
+    operations = Kafka(kafka_bootstrap, real=True).topic()
+    worker = deployment.start(LOG_LEVEL="DEBUG", KAFKA_OPERATIONS_TOPIC=operations)
+    deployment.publish(["a"])
+    eventually(lambda: len(read_all(kafka_bootstrap, operations)) == len(urls))
+    worker.stop()
+    told = [(message.value() or b"").decode() for message in read_all(kafka_bootstrap, operations)]
+    assert worker.log.count('"event": "attempt"') == len(urls)
+    for text in (worker.log, *told, *(row.last_error or "" for row in deployment.rows())):
+        assert "the URL" in text
+        assert "s3" not in text
+        assert "cret@" not in text
 
 
 def test_a_receiver_that_says_gone_is_left_alone(deployment: Deployment) -> None:

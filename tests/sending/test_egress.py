@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.sending.egress import EgressPolicy
-from consumer.target import parse_target
 
 STRICT = EgressPolicy()
 PRIVATE = (
@@ -66,58 +65,3 @@ def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
 def test_nonsense_is_refused_and_raises_nothing(text: str) -> None:
     """The judge runs inside a libcurl callback, where nothing may be raised."""
     assert isinstance(STRICT.refusal("https", text), str | None)
-    assert isinstance(STRICT.url_refusal(text), str | None)
-    assert isinstance(STRICT.url_refusal(f"https://{text}"), str | None)
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("ftp://example.com/", "https://"),
-        ("file:///etc/passwd", "https://"),
-        ("example.com/hook", "https://"),
-        ("", "https://"),
-        ("https://", "no host"),
-        ("https:///path", "no host"),
-        ("https://user:pass@example.com/", "user name"),
-        ("https://example.com:0/", "port"),
-        ("https://example.com:65536/", "malformed"),
-        ("https://example.com:x/", "malformed"),
-        ("https://[::1/", "malformed"),
-        ("https://exa mple.com/", "spaces"),
-        ("https://example.com/\r\nHost: x", "spaces"),
-        ("https://example.com\\@127.0.0.1/", "backslashes"),
-        ("https://bücher.example/", "ASCII"),
-        ("https://127.0.0.1/", "WEBHOOK_ALLOW_NETWORKS"),
-        ("https://2130706433/", "127.0.0.1"),
-        ("https://0x7f.1/", "127.0.0.1"),
-        ("https://0177.0.0.1./", "127.0.0.1"),
-        ("https://[::ffff:127.0.0.1]/", "127.0.0.1"),
-        ("https://[::1]/", "WEBHOOK_ALLOW_NETWORKS"),
-        ("https://localhost/", "WEBHOOK_ALLOW_NETWORKS"),
-        ("https://LOCALHOST./", "WEBHOOK_ALLOW_NETWORKS"),
-        ("https://a.localhost/", "WEBHOOK_ALLOW_NETWORKS"),
-        ("http://example.com/", "WEBHOOK_ALLOW_HTTP"),
-        ("http://1.1.1.1/", "WEBHOOK_ALLOW_HTTP"),
-    ],
-)
-def test_urls_that_cannot_work_are_refused_before_any_look_up(url: str, reason: str) -> None:
-    """The text says what is wrong, or which setting would allow it."""
-    assert reason in (STRICT.url_refusal(url) or "")
-
-
-@pytest.mark.parametrize("url", ["https://example.com/hook?x=1", "https://1.1.1.1:8443", "HTTPS://EXAMPLE.com/"])
-def test_urls_that_may_work_pass(url: str) -> None:
-    """A name passes here and is judged by its address when it is connected to."""
-    assert STRICT.url_refusal(url) is None
-
-
-def test_plain_http_to_a_name_waits_for_its_address_if_networks_are_allowed() -> None:
-    """The name may resolve into an allowed network; only the address can tell."""
-    assert EgressPolicy((ip_network("10.0.0.0/8"),)).url_refusal("http://receiver.internal/") is None
-
-
-def test_the_default_port_is_the_schemes() -> None:
-    """RESOLVE entries of libcurl are by host and port, so both must be known."""
-    assert parse_target("http://a.example/")[:3] == ("http", "a.example", 80)
-    assert parse_target("https://A.example:444/")[:3] == ("https", "a.example", 444)

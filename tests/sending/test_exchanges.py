@@ -4,6 +4,7 @@ import contextlib
 import socket
 import ssl
 import time
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
@@ -174,6 +175,41 @@ def test_a_configured_proxy_gets_every_request(
     result = sender.result("https://receiver.invalid/")
     assert isinstance(result, errors.ConnectionError)
     assert "403" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ("bob:pass word", "bob:pass word"),
+        ("bob%40x:s3%3Acr:et", "bob@x:s3:cr:et"),
+        ("bob:s3/c@et", "bob:s3/c@et"),
+        ("bob:pässe", "bob:pässe"),
+        ("bob", "bob:"),
+    ],
+)
+def test_a_proxys_password(make_sender: MakeSender, receive: Receive, user: str, told: str) -> None:
+    """It is handed over as it is meant, percent-encoded or not."""
+    proxy = receive(NO_CONTENT)
+    sender = make_sender(proxy=f"http://{user}@127.0.0.1:{proxy.port}")
+    assert sender.response("http://receiver.invalid/").status_code == 204
+    assert b"Proxy-Authorization: Basic " + b64encode(told.encode()) + b"\r\n" in proxy.requests[0]
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *("http://bob:s3cret@127.0.0.1:99999", "http://bob:s3/cret@127.0.0.1:x", "http://bob:s3cret@[::1"),
+        *("http://bob:s3cret@", "http://bob:s3@cret@127.0.0.1:1", "socks5h://bob:s3 cret@nowhere.invalid:1"),
+        "https://bob:s3#cret@127.0.0.1:1",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxys_password_is_in_no_error(make_sender: MakeSender, scheme: str, proxy: str) -> None:
+    """Else it would be logged, stored as `last_error` and published, with every delivery."""
+    result = make_sender(proxy=proxy).result(f"{scheme}://receiver.invalid/")
+    assert isinstance(result, errors.RequestException)
+    for piece in ("s3", "cret", "bob"):
+        assert piece not in str(result)
 
 
 @pytest.mark.parametrize("then", ["close", "hang", "keep"])

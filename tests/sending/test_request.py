@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import PreparedRequest
 from requests.auth import AuthBase, HTTPBasicAuth
-from requests.exceptions import InvalidURL, MissingSchema
+from requests.exceptions import InvalidHeader, InvalidURL
 
 from consumer import __version__
 from consumer.endpoint import Batch, Endpoint, PayloadFormat
@@ -245,7 +245,7 @@ def test_a_member_that_would_spoil_its_batch(event: Event) -> None:
 # Urls.
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[::1", "https://exa mple.com:port"])
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "https://exa mple.com:port", "example.com/hook"])
 def test_nonsense_urls_are_refused_when_prepared(url: str) -> None:
     """A url that is none is an error of requests, once, before anything is sent."""
     with pytest.raises(InvalidURL):
@@ -258,7 +258,34 @@ def test_a_url_with_a_password_is_refused_when_prepared() -> None:
         prepare(Endpoint(1, "https://bob:word@example.com/hook", (b"k",)))
 
 
-def test_a_url_without_a_scheme() -> None:
-    """`example.com/hook` is no url."""
-    with pytest.raises(MissingSchema):
-        prepare(Endpoint(1, "example.com/hook", (b"k",)))
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "https://user:s3cret@host:99999/",
+            "https://user:s3cret@/hook",
+            "http//user:s3cret@host",
+            "//user:s3cret@host",
+        ),
+        *(
+            "https://user:s3cret/x@host/",
+            "https://user:[s3cret]@host/",
+            "https://user:s3cret@[::1/",
+            "https://s3cret%zz/",
+        ),
+        *("https://*.example/s3cret", "https://.example/s3cret", "https://a:1 s3cret@host/", "https://[v1.s3cret]/"),
+    ],
+)
+def test_an_error_holds_nothing_of_the_url(url: str) -> None:
+    """`requests` repeats the whole of it: a password in it would be logged, stored as `last_error`, and published."""
+    with pytest.raises(InvalidURL, match="the URL") as caught:
+        prepare(Endpoint(1, url, (b"k",), auth=HTTPBasicAuth("bob", "word")))
+    for piece in ("s3cret", "user", "bob", "word"):
+        assert piece not in str(caught.value).replace("user name or password", "")
+
+
+def test_an_error_holds_nothing_of_a_header() -> None:
+    """Its value may be a secret."""
+    with pytest.raises(InvalidHeader) as caught:
+        prepare(Endpoint(1, "https://example.com/", (b"k",), headers=(("X-Key", "s3cret\n"),)))
+    assert "s3cret" not in str(caught.value)

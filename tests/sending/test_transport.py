@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pycurl
 import pytest
 import requests
 from requests import exceptions as errors
 
+from consumer.sending import transport
 from consumer.sending.poller import raise_descriptor_limit
 from consumer.sending.resolver import _Entry
 from consumer.sending.transport import Result
@@ -57,6 +60,73 @@ def test_a_new_name_is_handed_over_before_any_request_needs_it(sender: Sender, r
         sender.submit(f"http://new.test:{receiver.port}/", results)
     sender.turn_until(lambda: len(results) == 50)
     assert all(isinstance(result, requests.Response) for result in results), results
+
+
+def test_libcurls_cache_is_seldom_gone_through(
+    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a time-out for its entries it visits all of them at the end of each request."""
+    timeouts: list[int] = []
+
+    class Curl(pycurl.Curl):  # type: ignore[misc]
+        def setopt(self, option: int, value: Any) -> None:
+            if option == pycurl.DNS_CACHE_TIMEOUT:
+                timeouts.append(value)
+            super().setopt(option, value)
+
+    monkeypatch.setattr(pycurl, "Curl", Curl)
+    monkeypatch.setattr(transport, "_DNS_SWEEP", 10)
+    sender, receiver = make_sender(), receive(NO_CONTENT)
+    for _ in range(25):
+        assert sender.response(receiver.url).status_code == 204
+    assert timeouts == [-1, 60, -1, 60, -1]
+    timeouts.clear()
+    proxied = make_sender(proxy=f"http://127.0.0.1:{receiver.port}")
+    for _ in range(25):
+        assert proxied.response("http://receiver.invalid/").status_code == 204
+    assert timeouts == [60]  # libcurl itself looks up the proxy's name, again when that is old
+
+
+def test_what_libcurl_was_told_is_forgotten(
+    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep frees the address of a host that nothing was sent to since; entries for ever would fill the memory."""
+    monkeypatch.setattr(transport, "_DNS_SWEEP", 2)
+    monkeypatch.setattr(transport, "_DNS_KEPT", 0)
+    sender, receiver = make_sender(), receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
+    name = f"http://swept.test:{receiver.port}/"
+    sender.adapter._resolver._cache["swept.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
+    assert sender.response(name).status_code == 204
+    assert sender.response(receiver.url).status_code == 204  # sweeps
+    assert isinstance(sender.result(name), errors.RequestException)  # libcurl has to ask, and nobody knows it
+
+
+def test_a_sweep_leaves_what_is_in_use(
+    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that the resolver still gives stays in libcurl's cache."""
+    monkeypatch.setattr(transport, "_DNS_SWEEP", 1)
+    sender, receiver = make_sender(), receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
+    sender.adapter._resolver._cache["kept.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
+    for _ in range(5):
+        assert sender.response(f"http://kept.test:{receiver.port}/").status_code == 204
+
+
+def test_an_idle_handle_keeps_no_large_body(sender: Sender, receive: Receive) -> None:
+    """After a burst of large events their bodies would stay for the life of the process, one with each handle."""
+    receiver, silent = receive(NO_CONTENT), receive(b"", "hang")
+    body = b"x" * 100_000
+    prepared = sender.prepare(receiver.url, body)
+    hung = sender.prepare(silent.url, body)
+    before = sys.getrefcount(body)
+    assert sender.adapter.send(prepared).status_code == 204
+    assert sys.getrefcount(body) == before
+    transfer = sender.adapter.submit(hung, print)
+    sender.turn_until(lambda: silent.requests)
+    sender.adapter.cancel(transfer)
+    assert sys.getrefcount(body) == before
+    assert sender.response(receiver.url).status_code == 204
+    assert receiver.requests[-1].endswith(b"\r\n\r\n{}")
 
 
 def test_a_handle_forgets_the_status_it_had(sender: Sender, receive: Receive) -> None:

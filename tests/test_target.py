@@ -1,0 +1,88 @@
+"""Where a URL points, what can be none, and that nothing of it is told that may be a password."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.target import check_target, parse_target, shown
+
+
+def test_the_default_port_is_the_schemes() -> None:
+    """RESOLVE entries of libcurl are by host and port, so both must be known."""
+    assert parse_target("http://a.example/")[:3] == ("http", "a.example", 80)
+    assert parse_target("https://A.example:444/")[:3] == ("https", "a.example", 444)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://example.com/", "https://"),
+        ("file:///etc/passwd", "https://"),
+        ("example.com/hook", "https://"),
+        ("", "https://"),
+        ("https://", "no host"),
+        ("https:///path", "no host"),
+        ("https://user:pass@example.com/", "user name"),
+        ("https://example.com:0/", "port"),
+        ("https://example.com:65536/", "malformed"),
+        ("https://example.com:x/", "malformed"),
+        ("https://[::1/", "malformed"),
+        ("https://exa mple.com/", "spaces"),
+        ("https://example.com/\r\nHost: x", "spaces"),
+        ("https://example.com\\@127.0.0.1/", "backslashes"),
+        ("https://bücher.example/", "ASCII"),
+    ],
+)
+def test_what_can_be_no_url_is_refused(url: str, reason: str) -> None:
+    """The text says what is wrong, in words of ours."""
+    with pytest.raises(ValueError, match=reason):
+        check_target(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://user:s3cret@host/", "https://user:s3cret@host:99999/", "https://user:s3cret@host:x/"),
+        *("https://user:s3cret@/hook", "http//user:s3cret@host", "ftp://user:s3cret@host/", "user:s3cret@host"),
+        *("https://user:s3cret/x@host/", "https://user:s3cret?x@host/", "https://user:s3cret#x@host/"),
+        *("https://user:[s3cret]@host/", "https://user:s3cret]@host/", "https://[s3cret]:1@host/"),
+        *("https://user:s3cret\\@host/", "https://user:s3cret @host/", "https://user:s3crét@host/", "https:// s3cret"),
+        "https://user:s3cret:x",
+    ],
+)
+def test_a_refusal_holds_nothing_of_the_url(url: str) -> None:
+    """It goes to logs, to `last_error` and to Kafka, and what is malformed in a URL is often its password."""
+    with pytest.raises(ValueError, match="the URL") as caught:
+        check_target(url)
+    for piece in ("s3cr", "user", "@"):
+        assert piece not in str(caught.value).replace("user name", "")
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@given(st.text())
+def test_nonsense_is_no_url_or_one_that_has_a_place(text: str) -> None:
+    """Whatever is written: what `check_target` takes has a host and a port."""
+    for url in (text, f"https://{text}"):
+        with suppress(ValueError):
+            check_target(url)
+            scheme, host, port, _ = parse_target(url)
+            assert scheme in {"http", "https"}
+            assert host
+            assert 0 < port < 65536
+
+
+@pytest.mark.parametrize(
+    ("url", "published"),
+    [
+        ("https://example.com:8443/@me?x=a@b", "https://example.com:8443/@me?x=a@b"),
+        ("https://user:s3cret@host/hook", "…@host/hook"),
+        ("https://user:s3/cr@et@host/hook", "…@host/hook"),
+        ("http//user:s3cret@host/", "…@host/"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_what_is_published_of_a_url(url: str, published: str) -> None:
+    """An operational event names where the delivery went; a password does not go with it, wherever it stands."""
+    assert shown(url) == published
