@@ -6,15 +6,17 @@ from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
+from consumer.event import Place
 from consumer.matching.inbox import Inbox, Matched
 from consumer.matching.selection import TURN, Selector
 from consumer.telemetry import Metrics
 
-Place = tuple[str, int]
-
 
 class Dispatch:
-    """`waiting_since`: since when the next event has waited for an answer of the database (monotonic seconds)."""
+    """`waiting_since`: since when the next event has waited for an answer of the database (monotonic seconds).
+
+    `pressed`: a turn's time was over, and there is more.
+    """
 
     def __init__(
         self, inbox: Inbox, lanes: Lanes, settling: Settling, metrics: Metrics, monotonic: Callable[[], float]
@@ -27,6 +29,8 @@ class Dispatch:
         self._selector = Selector(metrics, monotonic)
         self._fanout: Fanout | None = None
         self._counted = False
+        self._until = 0.0
+        self.pressed = False
         self.waiting_since: float | None = None
 
     @property
@@ -34,15 +38,12 @@ class Dispatch:
         """Something waits here for room or for the database."""
         return bool(self._inbox or self._fanout)
 
-    @property
-    def pressed(self) -> bool:
-        """Filters have used up their part of a turn, and there are more."""
-        return self._fanout is not None and self._selector.spent
-
     def go_on(self) -> None:
-        """Fan events out until one has to wait, or filters have used up their part of this turn."""
+        """Fan events out until one has to wait, or this turn's time for it is over."""
         now = self._monotonic()
+        self._until = now + TURN
         self._selector.begin(TURN)
+        self.pressed = False
         while True:
             if self._fanout is None:
                 matched = self._inbox.next()
@@ -52,9 +53,10 @@ class Dispatch:
                 self.waiting_since = None
                 self._fanout = self._opened(matched)
                 continue
-            over = self._fanout.advance(self._lanes, self._settling, now)
+            over = self._fanout.advance(self._lanes, self._settling, now, self._is_over)
             self._count(self._fanout, over=over)
             if not over:
+                self.pressed = self.pressed or self._selector.spent
                 return
             self._fanout = None
 
@@ -73,13 +75,18 @@ class Dispatch:
         self._fanout = None
         return fanout
 
+    def _is_over(self) -> bool:
+        self.pressed = self._monotonic() >= self._until
+        return self.pressed
+
     def _opened(self, matched: Matched) -> Fanout | None:
-        event, endpoints, settle = matched
+        event, endpoints, settle, stored = matched
+        if stored or not endpoints:
+            self._metrics.events["matched" if stored else "unmatched"] += 1
         if not endpoints:
-            self._metrics.events["unmatched"] += 1
             settle(event.record.offset)
             return None
-        self._counted = False
+        self._counted = stored
         return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)), self._selector)
 
     def _count(self, fanout: Fanout, *, over: bool) -> None:

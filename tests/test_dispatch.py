@@ -4,6 +4,8 @@ from typing import cast
 
 import pytest
 
+from consumer.delivery.fanout import LOOK_EVERY
+from consumer.delivery.lane import LANE_DELIVERIES
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
@@ -32,7 +34,8 @@ class Desk:
         self.inbox = Inbox(catalog)
         self.inbox.stored(("t", 0), set())
         self.metrics, self.settled = Metrics(), list[int]()
-        self.dispatch = Dispatch(self.inbox, Lanes(1000), cast("Settling", None), self.metrics, self.clock)
+        self.lanes = Lanes(1000)
+        self.dispatch = Dispatch(self.inbox, self.lanes, cast("Settling", None), self.metrics, self.clock)
 
     def clock(self) -> float:
         self.now += self.step
@@ -80,3 +83,71 @@ def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
         assert desk.dispatch.pressed == desk.dispatch.busy
     assert turns >= 200 / 11
     assert dict(desk.metrics.events) == {"matched": 5}
+
+
+@pytest.mark.parametrize("filters", [(None,), (WANTED, REFUSED)])
+def test_what_is_stored_already_has_matched(filters: tuple[str | None, ...]) -> None:
+    """After a restart: that nobody is owed the event any more does not say that nobody wanted it."""
+    desk = Desk(*filters)
+    desk.inbox.stored(("t", 0), {(0, 1, 1)})
+    desk.put(0)
+    for _ in range(3):
+        desk.dispatch.go_on()
+    assert dict(desk.metrics.events) == {"matched": 1}
+    assert desk.settled == [0]
+
+
+def lanes_of(desk: Desk) -> int:
+    return sum(1 for _ in desk.lanes)
+
+
+def test_a_turn_fans_out_to_a_part_of_many_subscriptions() -> None:
+    """Each may be a lane to make, a request to prepare: the loop goes on in between, and comes back at once."""
+    desk = Desk(*[None] * 2000, step=TURN / 10)
+    desk.put(0)
+    desk.dispatch.go_on()
+    turns = 1
+    while desk.dispatch.busy:
+        before = lanes_of(desk)
+        desk.dispatch.go_on()
+        turns += 1
+        assert 0 < lanes_of(desk) - before <= 11 * LOOK_EVERY
+        assert desk.dispatch.pressed == desk.dispatch.busy
+    assert turns >= 2000 / (11 * LOOK_EVERY)
+    assert (lanes_of(desk), dict(desk.metrics.events)) == (2000, {"matched": 1})
+
+
+def test_a_turn_fans_out_a_part_of_many_events() -> None:
+    """However few subscriptions each has."""
+    desk = Desk(None, step=TURN / 10)
+    for offset in range(100):
+        desk.put(offset)
+    desk.dispatch.go_on()  # asks for their subscription
+    turns = 0
+    while desk.dispatch.busy:
+        desk.dispatch.go_on()
+        turns += 1
+        assert desk.dispatch.pressed == desk.dispatch.busy
+    assert turns >= 100 / 11
+
+
+def test_an_event_that_waits_for_the_database_does_not_press() -> None:
+    """However much of the turn is over: the loop may wait for the answer."""
+    desk = Desk(None, step=TURN / 3)
+    desk.inbox.discard({("t", 0)})
+    desk.put(0)
+    for _ in range(3):
+        desk.dispatch.go_on()
+        assert (desk.dispatch.busy, desk.dispatch.pressed) == (True, False)
+
+
+def test_one_that_has_no_room_does_not_press() -> None:
+    """It waits for requests to end, and the loop may."""
+    desk = Desk(None)
+    for offset in range(LANE_DELIVERIES + 1):
+        if desk.inbox.room:
+            desk.put(offset)
+        desk.dispatch.go_on()
+    desk.put(LANE_DELIVERIES)
+    desk.dispatch.go_on()
+    assert (desk.dispatch.busy, desk.dispatch.pressed, desk.lanes.held) == (True, False, LANE_DELIVERIES)

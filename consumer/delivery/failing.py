@@ -3,6 +3,7 @@
 A mark (`failing_since`) is in the database, where all workers see it; a passing failure costs nothing there.
 """
 
+from collections import OrderedDict
 from functools import partial
 
 import structlog
@@ -11,6 +12,7 @@ from consumer.delivery.parking import Parking
 from consumer.endpoint import Endpoint
 from consumer.ledger import upkeep
 from consumer.ledger.rows import Operation
+from consumer.target import shown
 
 log = structlog.get_logger(__name__)
 
@@ -18,7 +20,10 @@ MARK_AFTER = 60.0  # seconds of nothing but failures
 # The earliest mark, as a part of the time after which it disables: what failed here long ago may have succeeded
 # elsewhere since, or the clock was set. Meanwhile any success, on any worker, takes the mark off.
 OLDEST_MARK = 0.5
-MOST = 100_000  # subscriptions remembered between their first failure and their mark
+MOST = 100_000  # subscriptions remembered between their first failure and their mark, and as many that were noted
+# Seconds without a mark after which a subscription makes room for another, where there are so many. A receiver that is
+# down is tried about once a minute, so it is marked, and out, within four: those that wait for room get it then.
+STALE = 600.0
 
 
 class Failing:
@@ -28,9 +33,9 @@ class Failing:
         self._parking = parking
         self._group = group
         self._disable_after = disable_after
-        self._since: dict[int, float] = {}  # first failure after the last success
+        self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
         self._disabling: set[int] = set()  # for a 410, being written: each request that was open may answer so
-        self._noted: dict[int, float] = {}  # the mark that a success (negative) or disabling was noted for
+        self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
 
     def failed(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
         """An attempt has failed. `quietly`: no operational event follows, since one was to be delivered."""
@@ -39,17 +44,21 @@ class Failing:
         if marked is not None:
             self._since.pop(key, None)  # when the mark is taken off, by whomever, counting begins anew
             if self._disable_after and now - marked >= self._disable_after and self._noted.get(key) != marked:
-                self._noted[key] = marked
+                self._note(key, marked)
                 reason = f"every attempt failed for {_days(now - marked)}"
                 self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
             return
         since = self._since.get(key)
         if since is None:
             if len(self._since) >= MOST:
-                self._since.clear()
+                oldest = next(iter(self._since))
+                if now - self._since[oldest] < STALE:
+                    return
+                del self._since[oldest]
             self._since[key] = now
         elif now - since >= MARK_AFTER:
             self._since[key] = now  # another worker's success may take the mark off before this one sees it
+            self._since.move_to_end(key)
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
             self._parking.note(lambda engine: upkeep.failing(engine, key, at), _nothing)
 
@@ -60,9 +69,9 @@ class Failing:
         marked = endpoint.failing_since
         if marked is None or self._noted.get(key) == -marked:
             return
-        self._noted[key] = -marked
+        self._note(key, -marked)
         log.info("subscription recovered", subscription=key, seconds=round(now - marked))
-        data = {"subscription_id": key, "url": endpoint.url, "failed_for_seconds": round(now - marked)}
+        data = {"subscription_id": key, "url": shown(endpoint.url), "failed_for_seconds": round(now - marked)}
         identity = f"recovered-{key}-{round(marked * 1000)}"
         operation = None if quietly else Operation("subscription.recovered", identity, data)
         self._parking.note(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
@@ -88,7 +97,7 @@ class Failing:
                 return
             self._disabling.add(key)
         log.warning("disabling a subscription", subscription=key, reason=reason)
-        data = {"subscription_id": key, "url": endpoint.url, "reason": reason}
+        data = {"subscription_id": key, "url": shown(endpoint.url), "reason": reason}
         identity = f"disabled-{key}-{round(now * 1000)}"
         write = partial(
             upkeep.disable,
@@ -100,6 +109,12 @@ class Failing:
             url=endpoint.url,
         )
         self._parking.note(write, partial(self._disabling.discard, key))
+
+    def _note(self, key: int, mark: float) -> None:
+        self._noted[key] = mark
+        self._noted.move_to_end(key)
+        if len(self._noted) > MOST:
+            self._noted.popitem(last=False)
 
 
 def _days(seconds: float) -> str:

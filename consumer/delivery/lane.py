@@ -17,6 +17,7 @@ from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.pace import Pace
 from consumer.endpoint import Endpoint
+from consumer.ledger.rows import Pair
 from consumer.sending.request import prepare
 
 LANE_DELIVERIES = 1000
@@ -35,6 +36,7 @@ class Lane:
         "bounded",
         "breaker",
         "capacity",
+        "chains",
         "connects",
         "endpoint",
         "gathers",
@@ -47,10 +49,13 @@ class Lane:
         "pace",
         "prepared",
         "queue",
+        "waiting",
     )
 
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()
+        self.waiting: list[tuple[float, int, Delivery]] = []  # for their retry; a heap by due time
+        self.chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
         self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
         self.held_bytes = 0
         self.in_flight = 0
@@ -156,4 +161,9 @@ class Lane:
 
     def idle(self, now: float) -> bool:
         """Nothing of this lane is in the process, and nothing has to be remembered."""
-        return not self.held and not self.in_flight and self.breaker.idle(now)
+        return (
+            not self.held
+            and not self.in_flight
+            and self.breaker.idle(now)
+            and (self.pace is None or self.pace.is_full(now))
+        )

@@ -1,26 +1,29 @@
 """What may start now: one lane for each subscription, so that a bad receiver fills its own lane and no other.
 
 Three bounds keep lanes apart. A lane takes at most as many slots as are still free, so that N busy ones hold 1/(N + 1)
-each and leave as much; and lanes of which nothing ends take from one half of the slots only, so that any number of hung
-receivers leaves the other half. One turn opens few new TLS connections. A lane queues a bounded number of deliveries;
-when it is full, a receiver that takes them quickly is waited for, and any other is not: its further deliveries are
-stored in the database, so that the partition goes on. Of a pair (the deliveries of one key to a subscription that asked
-for order) one is queued, open or waiting at a time, and the others stand in a chain behind it. A request that carries a
-batch is one request to all of these bounds. No I/O; times are monotonic.
+each and leave as much; and lanes of which nothing ends take from one half of the slots only, but for the one request
+that each may have open, so that fewer hung receivers than that leave the other half. One turn opens few new TLS
+connections. A lane queues a bounded number of deliveries; when it is full, a receiver that takes them quickly is waited
+for, and any other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes
+together are bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing
+comes in. Of a pair (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at
+a time, and the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds.
+No I/O; times are monotonic.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from heapq import heapify, heappop, heappush
-from itertools import chain, count
+from itertools import count
 
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
 from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
 
-ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB
+ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB; and once more
 ALL_BYTES = 128 * 2**20
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
 STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
@@ -32,8 +35,8 @@ class Admission(Enum):
     """What to do with the next delivery of a lane."""
 
     QUEUE = auto()
-    HOLD = auto()  # the receiver is fast and we are faster: ask again soon
-    PARK = auto()  # the receiver is slow, limited or gone: store it, others must not wait
+    HOLD = auto()  # receivers are fast and we are faster: ask again soon
+    PARK = auto()  # the receiver is slow, limited or gone, or all that others have here is: nobody must wait for it
 
 
 class Lanes:
@@ -51,9 +54,10 @@ class Lanes:
         self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
-        self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by due time
-        self._chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
+        self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
+        self._changed: set[Lane] = set()  # what they rest for may be over
         self._connections = NEW_CONNECTIONS  # that this turn may still open
+        self._all_started = False  # by the last turn, all that may: what is held rests, waits, or is behind what hangs
         self._tie = count()
         self._most = IDLE_LANES
 
@@ -62,7 +66,9 @@ class Lanes:
 
     def wakes_before(self, moment: float) -> bool:
         """By then a lane goes on by itself, without anything that wakes the process."""
-        return any(heap and heap[0][0] < moment for heap in (self._resting, self._gathering, self._waiting))
+        return bool(self._changed) or any(
+            heap and heap[0][0] < moment for heap in (self._resting, self._gathering, self._waiting)
+        )
 
     def lane(self, endpoint: Endpoint) -> Lane:
         """The endpoint's lane, which from now on sends as the endpoint says."""
@@ -70,14 +76,15 @@ class Lanes:
         if lane is None:
             if len(self._lanes) >= self._most:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle(self._now)}
-                self._most = max(IDLE_LANES, 2 * len(self._lanes))  # else each new lane would walk all busy ones
+                self._most = len(self._lanes) + IDLE_LANES  # those that are busy are not walked for each new one
             lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self.share, self._now)
         elif lane.endpoint is not endpoint:
-            if lane.endpoint == endpoint:
+            # Of an outage that marks ten thousand nothing changes for their requests.
+            if lane.endpoint == endpoint or replace(lane.endpoint, failing_since=endpoint.failing_since) == endpoint:
                 lane.endpoint = endpoint
             else:
                 lane.serve(endpoint, self.share, self._now)
-                self._look_again({lane})
+                self._changed.add(lane)
         return lane
 
     def rebound(self, share: float) -> None:
@@ -86,21 +93,30 @@ class Lanes:
             self.share = share
             for lane in self:
                 lane.bound(share, self._now)
-            self._look_again(set(self))
+            self._changed.update(self)
 
     def room(self, subscription_id: int, now: float) -> int:
         """How many stored deliveries of a subscription may be taken up."""
-        if self._full:
-            return 0
         lane = self._lanes.get(subscription_id)
-        return LANE_DELIVERIES if lane is None else max(0, lane.room(now))
+        room = LANE_DELIVERIES if lane is None else max(0, lane.room(now))
+        if self._full:
+            return 0 if self._packed or (lane is not None and lane.held) else min(1, room)
+        return room
 
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
-        """Whether a delivery of `size` bytes may be queued at `now`."""
+        """Whether a delivery of `size` bytes may be queued at `now`.
+
+        Where nothing comes in, an empty lane waits for slots and turns, which come by themselves. If there are enough
+        of these, what others have here rests, waits or hangs: that is not waited for.
+        """
         limited = lane.pace is not None or lane.breaker.restrains
         if limited and lane.room(now) <= 0:
             return Admission.PARK
-        if not lane.held or (
+        if not lane.held:
+            if (self.held < ALL_DELIVERIES and self._held_bytes < ALL_BYTES) or not self._packed:
+                return Admission.QUEUE
+            return Admission.PARK if self._all_started else Admission.HOLD
+        if (
             lane.held < LANE_DELIVERIES
             and lane.held_bytes + size <= LANE_BYTES
             and self.held < ALL_DELIVERIES
@@ -121,18 +137,20 @@ class Lanes:
         delivery.queued_at = now
         self._hold(delivery, 1)
         if delivery.pair is not None:
-            behind = self._chains.get(delivery.pair)
+            behind = lane.chains.get(delivery.pair)
             if behind is not None:
                 behind.append(delivery)
                 return
-            self._chains[delivery.pair] = deque()
+            lane.chains[delivery.pair] = deque()
         lane.queue.append(delivery)
         self._list(lane)
 
     def wait(self, delivery: Delivery, due: float) -> None:
         """Keep a failed delivery here until `due`; `wake` queues it again."""
         self._hold(delivery, 1)
-        heappush(self._waiting, (due, next(self._tie), delivery))
+        lane, tie = delivery.lane, next(self._tie)
+        heappush(lane.waiting, (due, tie, delivery))
+        heappush(self._waiting, (due, tie, lane))
 
     def wake(self, now: float) -> None:
         """Begin a turn: queue what has waited long enough, ahead of what was never tried; a lane full of it is slow.
@@ -140,12 +158,17 @@ class Lanes:
         What may go in a batch waits for one like what was never tried, and behind it.
         """
         self._now = now
+        self._all_started = False
+        if self._changed:
+            self._look_again()
         if not self._connections:
             self._connections = NEW_CONNECTIONS
             self._unblock()
         while self._waiting and self._waiting[0][0] <= now:
-            delivery = heappop(self._waiting)[2]
-            lane = delivery.lane
+            lane = heappop(self._waiting)[2]
+            if not lane.waiting or lane.waiting[0][0] > now:
+                continue  # it was taken out
+            delivery = heappop(lane.waiting)[2]
             if lane.batch is None or delivery.goes_alone:
                 lane.queue.appendleft(delivery)
             else:
@@ -171,6 +194,10 @@ class Lanes:
             if free <= 0:
                 return None
             lane = ready[0]
+            if not lane.queue:  # it was taken out
+                lane.listed = False
+                ready.popleft()
+                continue
             if (lane.in_flight >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
                 lane.connects and not self._connections
             ):
@@ -190,6 +217,7 @@ class Lanes:
                 lane.listed = False
                 ready.popleft()
             return delivery
+        self._all_started = self._connections > 0  # else the next turn may open some
         return None
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -212,44 +240,46 @@ class Lanes:
             self._list(lane)
         self._unblock()
 
-    def go_on(self, pair: Pair) -> None:
+    def go_on(self, lane: Lane, pair: Pair) -> None:
         """The one of this pair that was under way is done with: the next may go. None is left where it was cut off."""
-        behind = self._chains.get(pair)
+        behind = lane.chains.get(pair)
         if not behind:
-            self._chains.pop(pair, None)
+            lane.chains.pop(pair, None)
             return
-        delivery = behind.popleft()
-        delivery.lane.queue.append(delivery)
-        self._list(delivery.lane)
+        lane.queue.append(behind.popleft())
+        self._list(lane)
 
-    def cut(self, pair: Pair) -> list[Delivery]:
+    def cut(self, lane: Lane, pair: Pair) -> list[Delivery]:
         """The one of this pair that was under way will not be done with here: take out those behind it."""
-        behind = self._chains.pop(pair, ())
+        behind = lane.chains.pop(pair, ())
         for delivery in behind:
             self._hold(delivery, -1)
         return list(behind)
 
     def withdraw(self, whose: Callable[[Delivery], bool]) -> list[Delivery]:
         """Take out all deliveries that are not open and for which `whose` is true; of a pair, all or none are."""
-        taken = [delivery for lane in self for delivery in lane.queue if whose(delivery)]
-        for lane in {delivery.lane for delivery in taken}:
-            lane.queue = deque(delivery for delivery in lane.queue if not whose(delivery))
-        waiting = [entry for entry in self._waiting if whose(entry[2])]
-        if waiting:
-            self._waiting = [entry for entry in self._waiting if not whose(entry[2])]
-            self._waiting.sort()
-        taken.extend(entry[2] for entry in waiting)
-        first = [delivery.pair for delivery in taken if delivery.pair is not None]
-        behind = [delivery for delivery in chain.from_iterable(self._chains.values()) if whose(delivery)]
-        for pair in {delivery.pair for delivery in behind if delivery.pair is not None}:
-            self._chains[pair] = deque()
+        return [each for lane in self if lane.held for each in self._take(lane, whose)]
+
+    def clear(self, lane: Lane) -> list[Delivery]:
+        """Take out all deliveries of a lane that are not open, whatever the others hold."""
+        return self._take(lane, lambda _: True)
+
+    def _take(self, lane: Lane, whose: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Those of one lane. It stays listed, and is woken, as it was: `next` and `wake` pass over what is gone."""
+        taken = [each for each in lane.queue if whose(each)]
+        lane.queue = deque(each for each in lane.queue if not whose(each))
+        taken.extend(entry[2] for entry in lane.waiting if whose(entry[2]))
+        lane.waiting = [entry for entry in lane.waiting if not whose(entry[2])]
+        heapify(lane.waiting)
+        first = [each.pair for each in taken if each.pair is not None]
+        for behind in lane.chains.values():
+            if behind and whose(behind[0]):
+                taken.extend(behind)
+                behind.clear()
         for pair in first:
-            del self._chains[pair]
-        taken.extend(behind)
-        for delivery in taken:
-            self._hold(delivery, -1)
-        self._ready = deque(lane for lane in (*self._ready, *self._blocked) if lane.queue or self._unlist(lane))
-        self._blocked = []
+            del lane.chains[pair]
+        for each in taken:
+            self._hold(each, -1)
         return taken
 
     def _hold(self, delivery: Delivery, sign: int) -> None:
@@ -264,6 +294,11 @@ class Lanes:
     def _full(self) -> bool:
         """The process holds all that it may."""
         return self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST
+
+    @property
+    def _packed(self) -> bool:
+        """It holds as much again, one delivery each of lanes that were empty: nothing comes in."""
+        return self.held >= 2 * ALL_DELIVERIES or self._held_bytes >= 2 * ALL_BYTES
 
     def _may_start(self, lane: Lane, now: float) -> bool:
         """A request of this lane would find a slot."""
@@ -317,16 +352,12 @@ class Lanes:
             lane.gathers = True
             heappush(self._gathering, (until, next(self._tie), lane))
 
-    def _look_again(self, changed: Collection[Lane]) -> None:
+    def _look_again(self) -> None:
         """What these rest for may be over: at a rate of a thousandth that would be known a quarter of an hour later."""
+        changed, self._changed = self._changed, set()
         for heap in (self._resting, self._gathering):
             heap[:] = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in heap]
             heapify(heap)
         for lane in changed:
             if lane.queue:  # one that waited for the end of a request is in no heap
                 self._list(lane)
-
-    @staticmethod
-    def _unlist(lane: Lane) -> bool:
-        lane.listed = False
-        return False

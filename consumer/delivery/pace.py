@@ -24,6 +24,10 @@ class Pace:
         """When the next may start; `now` if it may at once."""
         return max(now, self._full_at - (self._burst - 1) / self._rate)
 
+    def is_full(self, now: float) -> bool:
+        """It is as if it began now."""
+        return self._full_at <= now
+
     def take(self, now: float) -> None:
         """One is started. If it was not ready, those after it wait for longer."""
         self._full_at = max(now, self._full_at) + 1 / self._rate

@@ -20,6 +20,7 @@ from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
+from consumer.target import shown
 from consumer.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -116,7 +117,7 @@ class Settling:
         if isinstance(delivery.origin, StoredRow):
             self.rows.pop(delivery.origin.id, None)
         if delivery.pair is not None:
-            self._lanes.cut(delivery.pair)
+            self._lanes.cut(delivery.lane, delivery.pair)
 
     def may_postpone(self) -> bool:
         """The database keeps up with what is stored."""
@@ -160,9 +161,9 @@ class Settling:
             self.postpone(delivery.event, lane.endpoint, origin, delivery.pair, lane)
 
     def _leave_alone(self, lane: Lane) -> None:
-        """Its receiver wants no more, or is gone: what waits here is stored."""
+        """Its receiver wants no more, or is gone: what waits here is stored. Thousands may be gone at once."""
         if lane.held:
-            self._put_all_back(self._lanes.withdraw(lambda each: each.lane is lane))
+            self._put_all_back(self._lanes.clear(lane))
 
     def _put_all_back(self, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
@@ -180,7 +181,7 @@ class Settling:
         else:
             self._resolve(delivery, delivery.origin, "delivered", now, outcome.status)
         if delivery.pair is not None:
-            self._lanes.go_on(delivery.pair)
+            self._lanes.go_on(delivery.lane, delivery.pair)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
         """Each by its own schedule; those with as many attempts get one verdict, so that they meet again.
@@ -226,7 +227,7 @@ class Settling:
             what = "parked"
             self._store(delivery, "parked", now, now + verdict.wait, failure)
         if delivery.pair is not None:  # those behind it go when the database has it
-            self._put_all_back(self._lanes.cut(delivery.pair))
+            self._put_all_back(self._lanes.cut(delivery.lane, delivery.pair))
         return what
 
     def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
@@ -306,7 +307,7 @@ class Settling:
             return None
         data = {
             "subscription_id": endpoint.subscription_id,
-            "url": endpoint.url,
+            "url": shown(endpoint.url),
             "webhook_id": event.webhook_id,
             "event_type": event.type,
             **event.record._asdict(),

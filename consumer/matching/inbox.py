@@ -5,22 +5,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.event import Event, Place
 from consumer.matching.catalog import Catalog
 
 MOST_EVENTS = 1000  # what one look-up of subscriptions may hold up
 MOST_BYTES = 32 * 2**20
 
-Place = tuple[str, int]  # topic and partition
 Settle = Callable[[int], None]  # takes the record's offset
 
 
 class Matched(NamedTuple):
-    """An event and whom it goes to: nobody, where `endpoints` is empty."""
+    """An event and whom it goes to: nobody, where `endpoints` is empty. `stored`: some of its deliveries are."""
 
     event: Event
     endpoints: tuple[Endpoint, ...]
     settle: Settle
+    stored: bool = False
 
 
 class Inbox:
@@ -31,6 +31,7 @@ class Inbox:
         self._events: deque[tuple[Event, Settle, float]] = deque()
         self._bytes = 0
         self._stored: dict[Place, set[tuple[int, int, int]]] = {}
+        self._highest: dict[Place, int] = {}  # offset of what is stored
 
     def __bool__(self) -> bool:
         return bool(self._events)
@@ -48,6 +49,7 @@ class Inbox:
     def stored(self, place: Place, keys: set[tuple[int, int, int]]) -> None:
         """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out."""
         self._stored[place] = keys
+        self._highest[place] = max(keys)[0] if keys else -1
 
     def next(self) -> Matched | None:
         """Take the oldest event out; None while there is none, or what it needs is not known yet."""
@@ -65,9 +67,14 @@ class Inbox:
             return None
         self._events.popleft()
         self._bytes -= event.size
-        if stored:
-            endpoints = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored)
-        return Matched(event, endpoints, settle)
+        if not stored:
+            return Matched(event, endpoints, settle)
+        place = event.record[:2]
+        if offset > self._highest[place]:  # so are those that follow; a log that goes back repeats some
+            self._stored[place] = set()
+            return Matched(event, endpoints, settle)
+        rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored)
+        return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
 
     def first_offset(self, place: Place) -> int | None:
         """The lowest offset of a partition that waits here; None if none does."""
@@ -79,3 +86,4 @@ class Inbox:
         self._bytes = sum(event.size for event, _, _ in self._events)
         for place in places:
             self._stored.pop(place, None)
+            self._highest.pop(place, None)

@@ -111,7 +111,7 @@ class Desk:
 
     def waiting(self) -> list[float]:
         """Seconds after which deliveries in memory are tried again."""
-        return [due - self.store.monotonic.now for due, _, _ in self.lanes._waiting]
+        return [due - self.store.monotonic.now for lane in self.lanes for due, _, _ in lane.waiting]
 
     def disabled(self) -> str | None:
         """Why the subscription is disabled."""

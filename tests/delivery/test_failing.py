@@ -1,12 +1,13 @@
 """Subscriptions whose every attempt fails, as several workers see them, each a part of the attempts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
 
-from consumer.delivery.failing import MARK_AFTER, Failing
+from consumer.delivery.failing import MARK_AFTER, STALE, Failing
+from consumer.delivery.parking import Parking
 from consumer.endpoint import Endpoint
 from consumer.matching import subscriptions
 from consumer.matching.subscriptions import Subscribed
@@ -108,3 +109,63 @@ def test_a_410_disables_whatever_else_is_being_written(workers: Workers) -> None
     workers.one.failed(marked, NOW + DISABLE_AFTER)
     workers.one.disable(marked, "the receiver answered 410 Gone", NOW + DISABLE_AFTER)
     assert workers.now().disabled_reason == "the receiver answered 410 Gone"
+
+
+class Notes(Parking):
+    """Writes nothing, and notes how often it was asked to."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def note(self, write: Callable[[Engine], object], on_stored: Callable[[], object]) -> None:
+        del write, on_stored
+        self.written += 1
+
+
+def marked_of(failing: Failing, notes: Notes, down: Iterable[int], minutes: int) -> set[int]:
+    """Which of these get their mark, each tried once a minute; what is marked is known to be at its next attempt."""
+    marked: dict[int, float] = {}
+    for minute in range(minutes):
+        for number in down:
+            now, before = NOW + 61.0 * minute + number / 1000, notes.written
+            failing.failed(Endpoint(number, URL, DEFAULT, failing_since=marked.get(number)), now)
+            if notes.written > before:
+                marked[number] = now
+    return set(marked)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """As many as are remembered."""
+    monkeypatch.setattr("consumer.delivery.failing.MOST", 4)
+    return 4
+
+
+def test_more_that_fail_than_are_remembered_are_all_marked(few: int) -> None:
+    """In turn: those that are remembered are marked first, and make room."""
+    notes = Notes()
+    down = range(1, 3 * few)
+    assert marked_of(Failing(notes, GROUP, 0.0), notes, down, 15) == set(down)
+
+
+def test_what_failed_once_makes_room_in_the_end(few: int) -> None:
+    """It was removed, or another worker sends for it now: nothing is heard of it again."""
+    notes = Notes()
+    failing = Failing(notes, GROUP, 0.0)
+    for number in range(100, 100 + few):
+        failing.failed(Endpoint(number, URL, DEFAULT), NOW)
+    assert marked_of(failing, notes, [1, 2], int(STALE / 61)) == set()
+    assert marked_of(failing, notes, [1, 2], int(STALE / 61) + 4) == {1, 2}
+
+
+def test_what_was_noted_is_bounded(few: int) -> None:
+    """A subscription that recovers may be removed, and is not remembered for ever."""
+    notes = Notes()
+    failing = Failing(notes, GROUP, 0.0)
+    for _ in range(2):
+        for number in range(5 * few):
+            failing.succeeded(Endpoint(number, URL, DEFAULT, failing_since=NOW), NOW + 1)
+    assert len(failing._noted) == few
+    written = notes.written
+    failing.succeeded(Endpoint(5 * few - 1, URL, DEFAULT, failing_since=NOW), NOW + 1)
+    assert notes.written == written

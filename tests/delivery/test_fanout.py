@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.delivery.fanout import Fanout
+from consumer.delivery.fanout import LOOK_EVERY, Fanout
 from consumer.delivery.lane import LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
@@ -54,6 +54,11 @@ def endpoints(number: int) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(subscription, URL, (b"key",)) for subscription in range(1, number + 1))
 
 
+def never() -> bool:
+    """This turn's time is not over."""
+    return False
+
+
 def fanout(targets: tuple[Endpoint, ...], settled: list[int], body: bytes = b"{}") -> Fanout:
     """An event of record 0 for them."""
     return Fanout(make_event(body=body), targets, OpenRecord(settled.append, 0, len(targets)), Selector(Metrics()))
@@ -86,7 +91,7 @@ def test_ten_thousand_subscriptions_get_the_event_once_each() -> None:
     """In one go while there is room, and the record is settled by the last of them."""
     lanes, settling, settled = Lanes(MANY * 2), Postponed(), list[int]()
     each = fanout(endpoints(MANY), settled)
-    assert each.advance(lanes, settling, 0.0)
+    assert each.advance(lanes, settling, 0.0, never)
     begun = list(started(lanes))
     assert sorted(delivery.lane.endpoint.subscription_id for delivery in begun) == list(range(1, MANY + 1))
     assert settling.stored == []
@@ -106,7 +111,7 @@ def test_what_has_to_wait_costs_no_memory() -> None:
     try:
         waiting = [fanout(targets, []) for _ in range(100)]
         for each in waiting:
-            assert not each.advance(lanes, settling, 0.0)
+            assert not each.advance(lanes, settling, 0.0, never)
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -120,9 +125,9 @@ def test_it_goes_on_where_it_was_held() -> None:
     lanes, settling = Lanes(LANE_DELIVERIES * 4), Postponed()
     fill(lanes, targets[2], LANE_DELIVERIES)
     each = fanout(targets, [])
-    assert not each.advance(lanes, settling, STILL / 2)
+    assert not each.advance(lanes, settling, STILL / 2, never)
     assert (each.position, ids(lanes)) == (2, [1, 2])
-    assert each.advance(lanes, settling, STILL / 2)
+    assert each.advance(lanes, settling, STILL / 2, never)
     assert ids(lanes) == [3, 4, 5]
     assert settling.stored == []
 
@@ -133,7 +138,7 @@ def test_a_slow_receiver_holds_nobody() -> None:
     lanes, settling, settled = Lanes(LANE_DELIVERIES * 4), Postponed(), list[int]()
     fill(lanes, targets[2], LANE_DELIVERIES)
     each = fanout(targets, settled)
-    assert each.advance(lanes, settling, SLOW)
+    assert each.advance(lanes, settling, SLOW, never)
     assert settling.stored == [3]
     assert ids(lanes) == [1, 2, 4, 5]
     assert each.record.open == 5
@@ -143,7 +148,7 @@ def test_what_cannot_be_signed_is_stored() -> None:
     """A subscription without a usable secret is owed the event all the same."""
     lanes, settling, settled = Lanes(10), Postponed(), list[int]()
     each = fanout((Endpoint(1, URL, (), fault="its secret cannot be read"), Endpoint(2, URL, (b"key",))), settled)
-    assert each.advance(lanes, settling, 0.0)
+    assert each.advance(lanes, settling, 0.0, never)
     assert (settling.stored, ids(lanes)) == ([1], [2])
 
 
@@ -154,12 +159,12 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
     pair = Pair(1, *event.record[:2], order_key(b"k"))
     lanes, settling = Lanes(10), Postponed(behind=frozenset({pair}))
     each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2), Selector(Metrics()))
-    assert each.advance(lanes, settling, 0.0)
+    assert each.advance(lanes, settling, 0.0, never)
     assert (settling.stored, settling.pairs, ids(lanes)) == ([1], [pair], [2])
     other = Fanout(make_event(key=b"l"), (ordered,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics()))
     keyless = Fanout(make_event(), (ordered,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics()))
-    assert other.advance(lanes, settling, 0.0)
-    assert keyless.advance(lanes, settling, 0.0)
+    assert other.advance(lanes, settling, 0.0, never)
+    assert keyless.advance(lanes, settling, 0.0, never)
     assert (settling.stored, ids(lanes)) == ([1], [1, 1])
 
 
@@ -169,7 +174,7 @@ def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
     lanes, settling = Lanes(10), Postponed()
     fill(lanes, endpoint, LANE_DELIVERIES)
     assert Fanout(make_event(key=b"k"), (endpoint,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics())).advance(
-        lanes, settling, SLOW
+        lanes, settling, SLOW, never
     )
     assert settling.pairs == [Pair(1, "t", 0, order_key(b"k"))]
 
@@ -181,10 +186,10 @@ def test_it_waits_for_a_database_that_does_not_keep_up() -> None:
     for endpoint in targets[1:3]:
         fill(lanes, endpoint, LANE_DELIVERIES)
     each = fanout(targets, [])
-    assert not each.advance(lanes, settling, SLOW)
+    assert not each.advance(lanes, settling, SLOW, never)
     assert (each.position, settling.stored) == (2, [2])
     settling.room = 2
-    assert each.advance(lanes, settling, SLOW)
+    assert each.advance(lanes, settling, SLOW, never)
     assert settling.stored == [2, 3]
 
 
@@ -196,8 +201,8 @@ def test_all_lanes_together_are_bounded() -> None:
         fill(lanes, endpoint, LANE_DELIVERIES)
     assert lanes.held == ALL_DELIVERIES
     newcomers = tuple(Endpoint(1000 + number, URL, (b"key",)) for number in range(2))
-    assert fanout(newcomers, []).advance(lanes, settling, 0.0)
-    assert not fanout(newcomers, []).advance(lanes, settling, 0.0)
+    assert fanout(newcomers, []).advance(lanes, settling, 0.0, never)
+    assert not fanout(newcomers, []).advance(lanes, settling, 0.0, never)
     assert lanes.held == ALL_DELIVERIES + 2
 
 
@@ -208,7 +213,7 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
     lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Postponed(), list[int]()
     fill(lanes, targets[1], LANE_DELIVERIES)
     each = fanout(targets, settled)
-    assert not each.advance(lanes, settling, 0.0)
+    assert not each.advance(lanes, settling, 0.0, never)
     each.record.started = started
     each.abandon(settling)
     assert settling.stored == ([2, 3, 4] if started else [])
@@ -217,6 +222,17 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
             assert settled == []
             settle()
         assert settled == [0]
+
+
+def test_it_stops_where_the_turn_does() -> None:
+    """And goes on there in the next."""
+    lanes, settling = Lanes(1000), Postponed()
+    each = fanout(endpoints(LOOK_EVERY * 3 + 1), [])
+    answers = iter([False, False, True, False, False])
+    assert not each.advance(lanes, settling, 0.0, lambda: next(answers))
+    assert each.position == LOOK_EVERY * 2
+    assert each.advance(lanes, settling, 0.0, lambda: next(answers))
+    assert ids(lanes) == list(range(1, LOOK_EVERY * 3 + 2))
 
 
 def choosy(number: int, event_filter: str) -> tuple[Endpoint, ...]:
@@ -242,7 +258,7 @@ def test_what_a_filter_refuses_is_settled_at_once() -> None:
     lanes, settling, settled = Lanes(100), Postponed(), list[int]()
     plain, refusing, wanting = endpoints(1), choosy(3, "data.n > 1"), choosy(5, "data.n == 1")
     each = fanout((*plain, *refusing[1:], *wanting[3:]), settled, b'{"n": 1}')
-    assert each.advance(lanes, settling, 0.0)
+    assert each.advance(lanes, settling, 0.0, never)
     begun = list(started(lanes))
     assert [delivery.lane.endpoint.subscription_id for delivery in begun] == [1, 4, 5]
     assert (each.refused, each.record.open, settling.stored) == (2, 3, [])
@@ -252,7 +268,7 @@ def test_what_a_filter_refuses_is_settled_at_once() -> None:
         delivery.origin.settle_one()
     assert settled == [0]
     nobody = fanout(refusing, settled, b'{"n": 1}')
-    assert nobody.advance(lanes, settling, 0.0)
+    assert nobody.advance(lanes, settling, 0.0, never)
     assert (nobody.refused, settled) == (3, [0, 0])
 
 
@@ -265,7 +281,7 @@ def test_filters_take_a_part_of_a_turn() -> None:
     turns, before = 0, 0
     while True:
         selector.begin(TURN)
-        over = each.advance(Lanes(10), Postponed(), 0.0)
+        over = each.advance(Lanes(10), Postponed(), 0.0, never)
         turns += 1
         assert 0 < each.position - before <= 101
         before = each.position
@@ -283,7 +299,7 @@ def test_topics_take_a_part_of_a_turn() -> None:
     selector = Selector(Metrics(), Ticking(TURN / 100))
     each = Fanout(make_event(), targets, OpenRecord(lambda _: None, 0, MANY), selector)
     selector.begin(TURN)
-    assert not each.advance(Lanes(10), Postponed(), 0.0)
+    assert not each.advance(Lanes(10), Postponed(), 0.0, never)
     assert 0 < each.position <= 101
 
 
@@ -298,7 +314,7 @@ def test_who_has_to_wait_is_not_judged_again() -> None:
     spent = []
     for _ in range(3):
         selector.begin(TURN)
-        assert not each.advance(lanes, settling, 0.0)
+        assert not each.advance(lanes, settling, 0.0, never)
         spent.append(selector.spent)
     assert spent == [True, False, False]
 
@@ -310,7 +326,7 @@ def test_abandoned_it_stores_what_is_wanted_alone(*, started: bool) -> None:
     targets = (*endpoints(2), *choosy(4, "data.n > 1")[2:], *choosy(6, "data.n == 1")[4:])
     fill(lanes, targets[1], LANE_DELIVERIES)
     each = fanout(targets, settled, b'{"n": 1}')
-    assert not each.advance(lanes, settling, 0.0)
+    assert not each.advance(lanes, settling, 0.0, never)
     each.record.started = started
     each.abandon(settling)
     assert settling.stored == ([2, 5, 6] if started else [])
@@ -361,12 +377,12 @@ def test_each_subscription_is_served_once(full: set[int], rooms: list[int], slot
     for room in rooms:
         settling.room = len(settling.stored) + room
         before = each.position
-        if each.advance(lanes, settling, SLOW if slow else 0.0):
+        if each.advance(lanes, settling, SLOW if slow else 0.0, never):
             break
         assert each.position >= before
     drain()
     settling.room = 10**9
-    while not each.advance(lanes, settling, SLOW if slow else 0.0):
+    while not each.advance(lanes, settling, SLOW if slow else 0.0, never):
         drain()
     drain()
     assert settled == [] if settling.settle else settled == [0]

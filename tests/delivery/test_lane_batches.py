@@ -135,7 +135,7 @@ def test_a_batch_holds_one_event_of_a_key() -> None:
     lanes.finished(lane)
     for each in first.disband():
         assert each.pair is not None
-        lanes.go_on(each.pair)
+        lanes.go_on(lane, each.pair)
     assert sent(lanes, 0.5) == []
     assert sent(lanes, 2.0) == [[1]]
 

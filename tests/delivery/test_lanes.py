@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from itertools import chain
+from heapq import heapify
 
 import pytest
 from hypothesis import given
@@ -12,41 +12,10 @@ from requests import PreparedRequest
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
-from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
+from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.endpoint import Batch, Endpoint
-from consumer.event import Event, RecordId
 from consumer.ledger.rows import Failure, Pair
-
-BODY = b'{"id": 1}'
-
-
-def endpoint(number: int = 1, url: str = "https://example.com/", **options: float | Batch | None) -> Endpoint:
-    """A subscription's endpoint."""
-    return Endpoint(number, url, (b"key",), **options)  # type: ignore[arg-type]  # the names and types of its fields
-
-
-def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
-    """A delivery of a record with one subscription; with a key it goes in order."""
-    event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
-    pair = None if key is None else Pair(lane.endpoint.subscription_id, "t", partition, key)
-    return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
-
-
-def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:
-    """Queue so many deliveries."""
-    for offset in range(number):
-        lanes.enqueue(delivery(lane, offset), now)
-
-
-def turn(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
-    """What starts in one turn of the loop."""
-    lanes.wake(now)
-    return list(iter(lambda: lanes.next(now), None))
-
-
-def started(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
-    """All that may start now, in as many turns as it takes."""
-    return list(chain.from_iterable(iter(lambda: turn(lanes, now), [])))
+from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
 
 def test_a_record_is_settled_with_its_last_delivery() -> None:
@@ -198,23 +167,44 @@ def test_a_lane_without_room_for_another_large_body_is_full() -> None:
     assert lanes.room(1, 0.0) == 0
 
 
-def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
-    """A fan-out above the number of idle lanes kept does not walk all busy lanes for each new one."""
-    lanes = Lanes(1)
-    seen = 0
+def test_a_lane_is_cleared_without_a_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is queued, waits, and stands behind what is open: with thousands of receivers down, each look counts."""
+    lanes = Lanes(100)
+    lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
+    lanes.enqueue(delivery(lane, 0, key="a"), 0.0)
+    (head,) = started(lanes)
+    lanes.enqueue(delivery(lane, 1, key="a"), 0.0)
+    lanes.enqueue(delivery(lane, 2, key="b"), 0.0)
+    lanes.wait(delivery(lane, 3), due=5.0)
+    fill(lanes, other, 2)
+    lanes.wait(delivery(other, 9), due=5.0)
 
-    class Counted(Lane):
-        def idle(self, now: float) -> bool:
-            nonlocal seen
-            seen += 1
-            return super().idle(now)
+    def looked(_: Lanes) -> None:
+        raise AssertionError
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("consumer.delivery.lanes.Lane", Counted)
-        patch.setattr("consumer.delivery.lane.prepare", lambda _: PreparedRequest())
-        for number in range(IDLE_LANES * 3):
-            fill(lanes, lanes.lane(endpoint(number)), 1)
-    assert seen < IDLE_LANES * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(Lanes, "__iter__", looked)
+        assert sorted(each.event.record.offset for each in lanes.clear(lane)) == [1, 2, 3]
+    assert (lanes.held, lane.held, list(lane.chains)) == (3, 0, [pair_of(head)])
+    assert [each.lane for each in started(lanes)] == [other, other]
+    assert not lanes.ready()
+    lanes.wait(delivery(lane, 4), due=6.0)
+    assert [each.event.record.offset for each in started(lanes, 5.0)] == [9]
+    assert [each.event.record.offset for each in started(lanes, 6.0)] == [4]
+
+
+def test_a_lane_that_was_cleared_where_it_stood_goes_on() -> None:
+    """It is listed still: what is queued next finds its place, in turn, once."""
+    lanes = Lanes(100)
+    lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
+    for each in (lane, other):
+        fill(lanes, each, 1)
+    lanes.clear(lane)
+    fill(lanes, lane, 1)
+    lanes.clear(other)
+    assert [each.lane for each in started(lanes)] == [lane]
+    fill(lanes, other, 1)
+    assert [each.lane for each in started(lanes)] == [other]
 
 
 def test_retries_come_when_due_and_first() -> None:
@@ -240,6 +230,41 @@ def test_a_changed_url_is_used_for_what_is_queued() -> None:
     (queued,) = started(lanes)
     assert isinstance(queued.lane.prepared, PreparedRequest)
     assert queued.lane.prepared.url == "https://example.org/new"
+
+
+def test_a_mark_changes_no_request() -> None:
+    """An outage that marks ten thousand subscriptions is not ten thousand requests to prepare."""
+    lanes = Lanes(10)
+    lane = lanes.lane(endpoint())
+    prepared = lane.prepared
+    marked = endpoint(failing_since=5.0)
+    assert lanes.lane(marked).endpoint is marked
+    assert lane.prepared is prepared
+    assert lanes.lane(endpoint(max_in_flight=3, failing_since=6.0)).limit == 3
+    assert lane.prepared is not prepared
+
+
+def test_however_many_subscriptions_change_lanes_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the next turn: what each rests for may be over."""
+    heaps = 0
+
+    def counted(heap: list[object]) -> None:
+        nonlocal heaps
+        heaps += 1
+        heapify(heap)  # type: ignore[type-var]  # entries can be compared
+
+    monkeypatch.setattr("consumer.delivery.lanes.heapify", counted)
+    lanes = Lanes(1000)
+    for number in range(100):
+        fill(lanes, lanes.lane(endpoint(number, rate_limit=0.001)), 2)
+    assert len(started(lanes)) == 100
+    for number in range(100):
+        lanes.lane(endpoint(number, rate_limit=1000.0))
+    assert lanes.wakes_before(0.0)
+    assert heaps == 0
+    assert len(started(lanes, 1.0)) == 100
+    assert heaps == 2
+    assert not lanes.wakes_before(1.0)
 
 
 @pytest.mark.parametrize("url", ["http://", "nonsense", "http://[::1", "http://a:99999/"])
@@ -283,11 +308,11 @@ def test_a_key_goes_one_at_a_time_and_the_others_go_on() -> None:
     assert again is begun[0]
     for offset in (1, 3):
         lanes.finished(lane)
-        lanes.go_on(pair_of(again))
+        lanes.go_on(lane, pair_of(again))
         (again,) = started(lanes, 5.0)
         assert again.event.record.offset == offset
     lanes.finished(lane)
-    lanes.go_on(pair_of(again))
+    lanes.go_on(lane, pair_of(again))
     assert (started(lanes, 5.0), lanes.held, lanes.in_flight) == ([], 1, 2)
 
 
@@ -299,8 +324,8 @@ def test_a_head_that_leaves_takes_its_chain_along() -> None:
         lanes.enqueue(delivery(lane, offset, key=key), 0.0)
     head, other = started(lanes)
     lanes.finished(lane)
-    assert [each.event.record.offset for each in lanes.cut(pair_of(head))] == [1, 3, 4]
-    assert (lanes.held, lanes.cut(pair_of(other))) == (0, [])
+    assert [each.event.record.offset for each in lanes.cut(lane, pair_of(head))] == [1, 3, 4]
+    assert (lanes.held, lanes.cut(lane, pair_of(other))) == (0, [])
     lanes.enqueue(delivery(lane, 5, key="a"), 0.0)
     assert [each.event.record.offset for each in started(lanes)] == [5]
 
@@ -485,9 +510,9 @@ class LanesMachine(RuleBasedStateMachine):
         elif each.pair is not None:
             assert self.pairs[each.pair].pop(0) is each
             if what == "done":
-                self.lanes.go_on(each.pair)
+                self.lanes.go_on(each.lane, each.pair)
                 return
-            assert self.lanes.cut(each.pair) == self.pairs[each.pair]
+            assert self.lanes.cut(each.lane, each.pair) == self.pairs[each.pair]
             self.here -= set(self.pairs.pop(each.pair))
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 3.0, 60.0]))
@@ -515,15 +540,13 @@ class LanesMachine(RuleBasedStateMachine):
                     self.ends(each, "retry", self.now)
                 elif each.pair is not None:
                     assert self.pairs.pop(each.pair) == [each]
-                    assert self.lanes.cut(each.pair) == []
+                    assert self.lanes.cut(each.lane, each.pair) == []
 
     @rule(to=st.sampled_from(ENDPOINTS))
     def leave_alone(self, to: Endpoint) -> None:
         """All that waits for a subscription is taken out."""
         lane = self.lanes.lane(to)
-        self.withdrawn(
-            self.lanes.withdraw(lambda each: each.lane is lane), {each for each in self.here if each.lane is lane}
-        )
+        self.withdrawn(self.lanes.clear(lane), {each for each in self.here if each.lane is lane})
 
     def withdrawn(self, taken: list[Delivery], expected: set[Delivery]) -> None:
         assert set(taken) == expected
@@ -545,7 +568,7 @@ class LanesMachine(RuleBasedStateMachine):
     @invariant()
     def no_chain_is_left_behind(self) -> None:
         under_way = {each.pair for each in (*self.here, *self.carried())}
-        assert set(self.lanes._chains) <= under_way
+        assert {pair for lane in self.lanes for pair in lane.chains} <= under_way
 
     @invariant()
     def what_may_go_is_woken(self) -> None:
@@ -565,7 +588,7 @@ class LanesMachine(RuleBasedStateMachine):
             if not self.here:
                 break
         assert not self.here
-        assert not self.lanes._chains
+        assert not any(lane.chains for lane in self.lanes)
 
 
 TestLanes = LanesMachine.TestCase

@@ -105,3 +105,19 @@ def test_an_idle_bucket_holds_a_burst_and_no_more(rate: float, waits: list[float
     found = [*starts(rate, 0.0, waits), *starts(rate, 1e4, [0.0] * 30)][len(waits) :]
     at_once = bisect_left(found, 1e4 + 1e-9)
     assert at_once <= max(1.0, rate / 10) + rate * 1e-8
+
+
+@given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))
+def test_one_that_is_full_is_as_if_it_began_then(rate: float, taken: int, later: float) -> None:
+    """So that it may be forgotten: what may start from then on, and when, is the same."""
+    pace = Pace(rate, 0.0)
+    for _ in range(taken):
+        pace.take(0.0)
+    assert pace.is_full(later) == (taken / rate <= later or taken == 0) or abs(taken / rate - later) < 1e-6
+    if not pace.is_full(later):
+        return
+    anew = Pace(rate, later)
+    for _ in range(200):
+        assert pace.ready_at(later) == anew.ready_at(later)
+        pace.take(later)
+        anew.take(later)

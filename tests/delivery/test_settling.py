@@ -13,6 +13,7 @@ from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from consumer.delivery.delivery import Delivery
+from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
 from consumer.endpoint import Endpoint
 from consumer.errors import EgressRefused
@@ -173,6 +174,21 @@ def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
         (1, "held", 1),
         (2, "held", 0),
     ]
+
+
+def test_a_breaker_that_opens_is_no_look_at_all_lanes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of receivers may be down, and each probe that fails opens one again."""
+
+    def looked(_: Lanes) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Lanes, "__iter__", looked)
+    for offset in range(10):
+        desk.end(desk.start(offset=offset), response(503))
+    assert desk.lanes.lane(desk.endpoint).breaker.open_until is not None
+    assert desk.lanes.held == 0
+    desk.store.write()
+    assert sorted(desk.settled) == list(range(10))
 
 
 def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:

@@ -129,6 +129,24 @@ def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
     assert desk.out() == [(0, [2]), (1, [1, 2]), (2, []), (3, [1, 2]), (0, [1, 2])]
 
 
+def test_what_is_stored_is_forgotten_once_it_is_passed() -> None:
+    """An event above it is not compared with it, nor kept for it: ten thousand subscriptions are 1.5 ms each time."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, {(1, 5001, 1), (2, 5002, 2)})
+    desk.catalog.want([("a", None)])
+    desk.answer()
+    for offset in range(5):
+        desk.put(offset)
+    found = list(iter(desk.inbox.next, None))
+    assert [len(matched.endpoints) for matched in found] == [2, 1, 1, 2, 2]
+    assert [matched.stored for matched in found] == [False, True, True, False, False]
+    assert found[3].endpoints is found[4].endpoints
+    assert desk.inbox._stored == {HERE: set()}
+    desk.inbox.stored(HERE, {(9, 5009, 1)})
+    desk.put(9)
+    assert desk.out() == [(9, [2])]
+
+
 def test_room_is_bounded_in_events_and_in_bytes() -> None:
     """Taken out, there is room again."""
     desk = Lookups()

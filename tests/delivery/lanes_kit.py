@@ -1,0 +1,41 @@
+"""Lanes without a worker: subscriptions, deliveries, and what starts in a turn."""
+
+from itertools import chain
+
+from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.lane import Lane
+from consumer.delivery.lanes import Lanes
+from consumer.endpoint import Batch, Endpoint
+from consumer.event import Event, RecordId
+from consumer.ledger.rows import Pair
+
+BODY = b'{"id": 1}'
+
+
+def endpoint(number: int = 1, url: str = "https://example.com/", **options: float | Batch | None) -> Endpoint:
+    """A subscription's endpoint."""
+    return Endpoint(number, url, (b"key",), **options)  # type: ignore[arg-type]  # the names and types of its fields
+
+
+def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
+    """A delivery of a record with one subscription; with a key it goes in order."""
+    event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
+    pair = None if key is None else Pair(lane.endpoint.subscription_id, "t", partition, key)
+    return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
+
+
+def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:
+    """Queue so many deliveries."""
+    for offset in range(number):
+        lanes.enqueue(delivery(lane, offset), now)
+
+
+def turn(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
+    """What starts in one turn of the loop."""
+    lanes.wake(now)
+    return list(iter(lambda: lanes.next(now), None))
+
+
+def started(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
+    """All that may start now, in as many turns as it takes."""
+    return list(chain.from_iterable(iter(lambda: turn(lanes, now), [])))

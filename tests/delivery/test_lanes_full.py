@@ -1,0 +1,151 @@
+"""Very many lanes: which of them are kept, and what comes in where the process is full."""
+
+import pytest
+from requests import PreparedRequest
+
+from consumer.delivery.lane import Lane
+from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, Admission, Lanes
+from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
+
+
+def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
+    """A fan-out above the number of idle lanes kept does not walk all busy lanes for each new one."""
+    lanes = Lanes(1)
+    seen = 0
+
+    class Counted(Lane):
+        def idle(self, now: float) -> bool:
+            nonlocal seen
+            seen += 1
+            return super().idle(now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("consumer.delivery.lanes.Lane", Counted)
+        patch.setattr("consumer.delivery.lane.prepare", lambda _: PreparedRequest())
+        for number in range(IDLE_LANES * 3):
+            fill(lanes, lanes.lane(endpoint(number)), 1)
+    assert seen < IDLE_LANES * 4
+
+
+def test_a_rate_is_not_forgotten_with_an_idle_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane made anew would begin with a full bucket: it stays until its own is full again."""
+    monkeypatch.setattr("consumer.delivery.lanes.IDLE_LANES", 2)
+    lanes = Lanes(10)
+    lane = lanes.lane(endpoint(0, rate_limit=0.01))
+    fill(lanes, lane, 1)
+    assert len(started(lanes)) == 1
+    lanes.finished(lane)
+    for number in range(1, 10):
+        lanes.wake(float(number))
+        lanes.lane(endpoint(number))
+    assert lanes.lane(endpoint(0, rate_limit=0.01)) is lane
+    fill(lanes, lane, 1, now=10.0)
+    assert started(lanes, 99.9) == []
+    assert len(started(lanes, 100.0)) == 1
+    lanes.finished(lane)
+    lanes.wake(200.0)
+    for number in range(10, 20):
+        lanes.lane(endpoint(number))
+    assert lane not in set(lanes)
+
+
+def test_what_a_crowd_leaves_is_forgotten_like_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they are idle, no more lanes are kept than before, but for those that were busy at the last look."""
+    monkeypatch.setattr("consumer.delivery.lanes.IDLE_LANES", 10)
+    lanes = Lanes(1000)
+    for number in range(100):
+        fill(lanes, lanes.lane(endpoint(number)), 1)
+    for each in started(lanes):
+        lanes.finished(each.lane)
+    for number in range(100, 120):
+        lanes.lane(endpoint(number))
+    assert len(set(lanes)) <= 20
+
+
+class Crowd:
+    """A process that may hold ten deliveries, and ten more for lanes that are empty, one each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int, **options: float) -> None:
+        monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 10)
+        self.lanes = Lanes(slots)
+        self.options = options
+        self.numbers = iter(range(10**6))
+
+    def offer(self, now: float = 0.0) -> Admission:
+        """A delivery for a lane that is empty, queued if it may be."""
+        lane = self.lanes.lane(endpoint(next(self.numbers), "http://example.com/", **self.options))
+        found = self.lanes.admit(lane, len(BODY), now)
+        if found is Admission.QUEUE:
+            self.lanes.enqueue(delivery(lane), now)
+        return found
+
+
+def test_a_crowd_of_empty_lanes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One event for a hundred thousand subscriptions is not so many objects: it waits while slots are what is short."""
+    crowd = Crowd(monkeypatch, slots=5)
+    for _ in range(20):
+        assert crowd.offer() is Admission.QUEUE
+    for now in range(10):
+        assert crowd.offer() is Admission.HOLD
+        begun = turn(crowd.lanes, float(now))
+        assert len(begun) == 5
+        for _ in begun:
+            assert crowd.offer() is Admission.QUEUE
+        assert crowd.offer() is Admission.HOLD
+        for each in begun:
+            crowd.lanes.finished(each.lane)
+
+
+def test_a_crowd_that_opens_connections_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next turn opens more of them."""
+    crowd = Crowd(monkeypatch, slots=1000)
+    while crowd.offer() is Admission.QUEUE:
+        pass
+    for lane in crowd.lanes:
+        lane.connects = True
+    assert len(turn(crowd.lanes)) == NEW_CONNECTIONS
+    while crowd.offer() is Admission.QUEUE:
+        pass
+    assert crowd.offer() is Admission.HOLD
+
+
+def test_a_crowd_that_cannot_go_on_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of receivers that hang or are limited: what comes for another is stored, though its lane is empty."""
+    crowd = Crowd(monkeypatch, slots=1000, max_in_flight=1)
+    while crowd.offer() is Admission.QUEUE:
+        pass
+    begun = turn(crowd.lanes)
+    for each in begun:
+        fill(crowd.lanes, each.lane, 1)
+    assert crowd.lanes.held == 20
+    assert turn(crowd.lanes) == []
+    assert crowd.offer() is Admission.PARK
+    crowd.lanes.finished(begun[0].lane)
+    assert len(turn(crowd.lanes)) == 1
+    assert crowd.offer() is Admission.QUEUE
+    assert crowd.offer() is not Admission.QUEUE
+
+
+def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One each, and together no more than twice what the others may hold."""
+    monkeypatch.setattr("consumer.delivery.lanes.ALL_BYTES", 10 * len(BODY))
+    lanes = Lanes(5)
+    found = []
+    for number in range(30):
+        lane = lanes.lane(endpoint(number))
+        found.append(lanes.admit(lane, len(BODY), 0.0))
+        if found[-1] is Admission.QUEUE:
+            fill(lanes, lane, 1)
+    assert found == [Admission.QUEUE] * 20 + [Admission.HOLD] * 10
+
+
+def test_stored_deliveries_of_an_empty_lane_have_room_beside_full_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receivers that have filled the process do not keep another's rows in the database."""
+    monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 10)
+    lanes = Lanes(5)
+    fill(lanes, lanes.lane(endpoint(1)), 10)
+    lanes.lane(endpoint(2))
+    assert [lanes.room(number, 0.0) for number in (1, 2, 3)] == [0, 1, 1]
+    for number in range(10, 20):
+        fill(lanes, lanes.lane(endpoint(number)), 1)
+    assert [lanes.room(number, 0.0) for number in (1, 2, 3)] == [0, 0, 0]
