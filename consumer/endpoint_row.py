@@ -5,7 +5,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.endpoint import Batch, Endpoint, Selection
 from consumer.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
@@ -25,6 +26,19 @@ ENDPOINT_COLUMNS = (
 _OPTIONS_END = 2 + len(OPTIONS)
 
 
+def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
+    """Select what `endpoint_of` reads, and `more` columns: a row for each subscription and secret.
+
+    By subscription, its secrets newest first, which is the order of those that sign.
+    """
+    secret = SubscriptionSecret
+    return (
+        select(*ENDPOINT_COLUMNS, *more)
+        .outerjoin(secret, secret.subscription_id == Subscription.id)
+        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
+    )
+
+
 def endpoint_of(
     rows: Sequence[Row[*tuple[Any, ...]]],
     default: tuple[SigningKey, ...],
@@ -33,8 +47,8 @@ def endpoint_of(
 ) -> tuple[Endpoint, tuple[Problem, ...]]:
     """The Endpoint of a subscription as it stands at `now`, and what of it cannot be used.
 
-    `rows` begin with ENDPOINT_COLUMNS: one for each of its secrets, newest first, or one without. `default` signs where
-    it has none. Where a problem says so, the endpoint has a fault; who matches events leaves out what matches none.
+    `rows` are those of `endpoint_rows`: one for each of its secrets, or one without. `default` signs where it has none.
+    Where a problem says so, the endpoint has a fault; who matches events leaves out what matches none.
     """
     subscription_id, failing_since = rows[0][:2]  # by place: a name takes four times as long
     written = dict(zip(OPTIONS, rows[0][2:_OPTIONS_END], strict=True))
@@ -58,7 +72,7 @@ def endpoint_of(
     secrets, private_keys = _by_kind(credentials.keys)
     endpoint = Endpoint(
         subscription_id,
-        written["url"],
+        str(written["url"]),  # bytes, which SQLite keeps in any column, are then no URL
         secrets,
         ordered=meant["ordering"] == "key",
         max_in_flight=meant["max_in_flight"],

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+Place = tuple[str, int]  # topic and partition number
+
 
 class RecordId(NamedTuple):
     """A record's place in Kafka. The timestamp (ms) tells a topic made anew, with offsets from 0, from the old."""

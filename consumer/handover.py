@@ -8,12 +8,11 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
+from consumer.event import Place
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 
 STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
-
-Place = tuple[str, int]
 
 
 class Handover:
@@ -61,9 +60,10 @@ class Handover:
         for request in self._open(places):
             took = self._monotonic() - request.started_at
             self._settling.abandoned(self._sender.cancel(request), took)
-        # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner.
+        # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner. What
+        # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it.
         end = self._monotonic() + STORE_DRAIN
-        while self._monotonic() < end and (self._parking.backlog or self._dead_letters.pending):
+        while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
             self._turn(0.01)
         self._parking.forget(places)
 

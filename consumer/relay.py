@@ -21,7 +21,7 @@ SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after one was written in 
 
 
 class Relay:
-    """One batch at a time, while this worker leads its group. All methods belong to the loop's thread but `fault`."""
+    """One batch at a time, while this worker leads its group. All methods belong to the loop's thread."""
 
     def __init__(
         self,
@@ -43,11 +43,6 @@ class Relay:
         self._not_before = self._look_at = clock()
         self._wait = FIRST_WAIT
         self._database = Trouble(clock)
-
-    @property
-    def fault(self) -> str | None:
-        """Why operational events do not get through; None while they do."""
-        return self._announcer.fault or self._database.fault
 
     @property
     def busy(self) -> bool:

@@ -24,6 +24,7 @@ from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
 from consumer.errors import Undecodable
+from consumer.event import Place
 from consumer.handover import Handover
 from consumer.housekeeping import Housekeeping
 from consumer.intake.announcer import Announcer
@@ -54,9 +55,8 @@ SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
+NO_LOG = 2**63 - 1  # in place of an offset, where no restart asks for any: the largest that Kafka and the column have
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
-
-Place = tuple[str, int]
 
 
 class Worker:
@@ -82,6 +82,8 @@ class Worker:
         self._next_commit = self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
         self._tidy_below: dict[Place, int] = {}
+        self._tidied_at = 0.0
+        self._committed_until: float | None = None  # what was settled then is; None: all
         self._full_since: float | None = None
         self._received_at = 0.0
         self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
@@ -247,7 +249,7 @@ class Worker:
         self._dead_letters.poll()
         if now >= self._next_commit:
             self._next_commit = now + COMMIT_EVERY
-            self._source.commit()
+            self._committed_until = self._source.commit()
             self._metrics.commits = self._source.commits_total
             self._metrics.retention_overtaken = self._source.overtaken_total
             self._metrics.connections_opened = self._transport.connections_opened
@@ -285,20 +287,30 @@ class Worker:
             log.warning("the system clock was set", seconds=round(jump, 1), meaning=self._clocks.fault)
         self._lanes.rebound(self._topics.share(self._source.partitions))
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
+        leads = self._leads()
+        if not leads:
+            self._metrics.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
-            found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
-            marks = {place: mark for place, mark in found.items() if mark is not None}
-            # The marks of the last time: a minute later they are committed.
-            last = {} if self._source.fault else self._tidy_below
-            below = {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
-            self._tidy_below = marks
-            self._housekeeping.begin(self._places(), below, self._count_parked)
+            self._housekeeping.begin(self._places(), self._unasked_below(now), self._count_parked, leads=leads)
             self._parking.ask_again()
-            if self._leads():
+            if leads:
                 self._recall.find_topics(self._adopt)
             elif self._adopted:  # there is a lower topic now, and whoever owns it leads
                 self._handover.drain((), self._orphaned(()), REVOKE_DRAIN)
+
+    def _unasked_below(self, now: float) -> dict[Place, int]:
+        """Offsets below which no restart asks for deliveries: as the last look found them, if they are committed.
+
+        Of what was adopted nobody asks at all, unless its topic was made anew and has just come here.
+        """
+        found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
+        marks = {place: mark for place, mark in found.items() if mark is not None}
+        until = self._committed_until
+        last = self._tidy_below if until is None or until >= self._tidied_at else {}
+        self._tidy_below, self._tidied_at = marks, now
+        below = {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+        return dict.fromkeys(self._adopted.keys() - self._source.partitions.keys(), NO_LOG) | below
 
     def _count_parked(self, parked: int) -> None:
         self._metrics.parked = parked

@@ -57,7 +57,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     ordering.mend(engine, "g", "t", 0, now)
     store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
     assert upkeep.prune(engine, "g", "t", 0, 2) == 1
-    upkeep.counts(engine, "g")
+    upkeep.waiting(engine, "g", "t", 0)
     operations.expire(engine, "g", now - 1000)
     operations.forget(engine, [number for number, _, _ in operations.pending(engine, "g", 2)])
 

@@ -107,10 +107,15 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "And a later one not parked.",
         ),
         "ledger.ordering.open_ones": ("Which of these pairs have something open?",),
-        "ledger.ordering.mend": ("Pairs that wait for nothing.", "Pairs whose order somebody has broken."),
+        "ledger.ordering.mend": (
+            "Of some keys, pairs that wait for nothing.",
+            "Of some keys, pairs whose order somebody has broken.",
+        ),
+        "ledger.ordering._thousandth": ("Which keys these are: as many as have a thousand rows of a state.",),
         "ledger.operations.add": ("Which of these operational events wait already?", "Operational events, an array."),
         "ledger.operations.pending": ("The next operational events to publish.",),
         "ledger.operations.forget": ("They are published.",),
+        "ledger.operations.expire": ("The oldest operational events: when were they written?",),
     },
     "ledger_sending": {
         "ledger.heads.walk": (
@@ -137,22 +142,24 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.disable": ("A subscription is disabled: a 410, or failures for days.",),
         "ledger.upkeep.failing": ("A subscription fails from now on.",),
         "ledger.upkeep.recovered": ("It does no more.",),
-        "ledger.upkeep._in_batches": (
-            "Rows of one disabled subscription, to be held.",
+        "ledger.upkeep._seen": ("The next subscription that has rows.",),
+        "ledger.upkeep._enabled": ("Which of these subscriptions are there, and enabled?",),
+        "ledger.upkeep._follow": (
+            "Of some subscriptions, disabled, enabled or removed, what has not followed them.",
             "Hold them, an array.",
-            "Parked rows of all disabled subscriptions, and, with other binds, held rows of those that are enabled.",
-            "Rows of subscriptions that are no more.",
             "What was held is due, an array.",
             "What nobody can get is given up, an array.",
         ),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete them, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads that nothing refers to any more, an array.",),
-        "ledger.upkeep.counts": ("How many rows are in each state, for a gauge.",),
-        "ledger.upkeep.ended_before": (
-            "`purge`: the last id.",
-            "The next id: rows are gone through by the primary key.",
-            "Rows that have ended long ago.",
+        "ledger.upkeep.waiting": ("How many rows of a partition wait, for a gauge.",),
+        "ledger.upkeep.by_id": (
+            "`redeliver`, `adopt`, `purge`: the next id. Rows are gone through by the primary key.",
+            "`redeliver`, `adopt`: those of a step.",
+            "Of an event type.",
+            "`purge`: those of a step that have ended long ago.",
         ),
+        "ledger.upkeep.ended_before": ("`purge`: the last id.",),
         "ledger.upkeep._purge": ("Delete them, an array.",),
         "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
         "ledger.upkeep.replays_finished_before": ("How many that would be.",),
@@ -161,14 +168,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.deliveries.find": ("A page of deliveries.", "A page of deliveries of an event type."),
         "ledger.deliveries.detail": ("One delivery.", "The record that it carries."),
         "ledger.deliveries.redeliver": (
-            "`redeliver`: the ids of what was chosen.",
-            "Of an event type.",
-            "Of a batch of these: what may be sent again.",
+            "Of a step: what may be sent again.",
             "Of an event type.",
         ),
         "ledger.deliveries._mark": ("They are due, an array.",),
         "ledger.deliveries.progress": ("Where these rows stand.",),
-        "ledger.deliveries.adopt": ("`adopt`: the ids of a group.",),
+        "ledger.deliveries._steps": ("`redeliver`, `adopt`: the first and the last id.", "Of an event type."),
         "ledger.deliveries._adopt": (
             "A batch of these, and whether the other group has the delivery itself.",
             "Copy the payloads, an array.",
@@ -184,6 +189,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 LOOSE = {
     "ledger.upkeep.disable",
+    "ledger.upkeep.by_id",
+    "ledger.deliveries._steps",
     "ledger.deliveries.find",
     "ledger.deliveries.redeliver",
     "matching.subscriptions.walk",
@@ -367,7 +374,8 @@ def _keep(engine: Engine) -> None:
     upkeep.reconcile(engine, T)
     _end(engine, group)
     upkeep.prune(engine, group, "t", 0, 100)
-    upkeep.counts(engine, group)
+    upkeep.waiting(engine, group, "t", 0)
+    operations.expire(engine, group, 0.0)
     subscriptions.remove(engine, 1)
     upkeep.reconcile(engine, T)
     list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from consumer.database import reading
 from consumer.errors import EgressRefused
+from consumer.event import Place
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
@@ -18,7 +19,7 @@ from consumer.intake.record import Partition, Record
 from consumer.ledger import deliveries
 from consumer.matching import subscriptions
 from tests.simulated_transport import Result
-from tests.simulation import BORN, TOPIC, Place, World
+from tests.simulation import BORN, TOPIC, World
 
 KEYED = b'{"type": "keyed"}'
 VALUES = {

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from consumer.database import reading
+from consumer.event import Place
 from consumer.intake.record import Partition
 from tests.simulated_deployment import (
     IN_ORDER,
@@ -20,7 +21,7 @@ from tests.simulated_deployment import (
     settled_by,
     webhook_id,
 )
-from tests.simulation import TOPIC, Place
+from tests.simulation import TOPIC
 
 ENDED = {"delivered", "exhausted"}
 IN_MEMORY = 2  # attempts, of what is not stored: the one at once, and the one a second later

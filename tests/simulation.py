@@ -7,7 +7,7 @@ its work a process is killed, `World.dies_after` says.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
+from consumer.event import Place
 from consumer.intake.announcer import Announcement
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record
@@ -29,7 +30,6 @@ from tests.simulated_transport import Transport
 TOPIC = "t"
 THREADS = ("lookups", "ledger")
 BORN = 1_700_000_000.0
-Place = tuple[str, int]
 
 
 class Crash(BaseException):
@@ -188,6 +188,9 @@ class _DeadLetters:
     @property
     def pending(self) -> int:
         return len(self._waiting)
+
+    def holds(self, places: Collection[Place]) -> bool:
+        return any(place in places for (place, _), _ in self._waiting)
 
     def send(self, record: Record, _reason: str, _detail: str, on_stored: Callable[[], None]) -> None:
         place = record.partition.topic, record.partition.number

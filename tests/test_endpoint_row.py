@@ -212,6 +212,17 @@ def test_no_row_keeps_another_from_being_read(table: Engine, values: Mapping[str
     assert [row.id for row in subscriptions.walk(table)] == ids
 
 
+def test_a_url_of_bytes_is_none(sqlite_engine: Engine) -> None:
+    """SQLite keeps them in any column: the endpoint has a text, of which no request can be made. Others are read."""
+    with sqlite_engine.begin() as connection:
+        connection.execute(text(PLAIN))
+        connection.execute(text(PLAIN))
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET url = x'68747470' WHERE id = 1")
+    found = read(sqlite_engine)
+    assert [endpoint.url for endpoint, _ in found.values()] == ["b'http'", URL]
+    assert [bool(problems) for _, problems in found.values()] == [True, False]
+
+
 def test_text_that_is_no_utf_8_is_read(sqlite_engine: Engine) -> None:
     """What a Latin-1 terminal wrote into SQLite is a problem of its row alone."""
     with sqlite_engine.begin() as connection:

@@ -63,7 +63,7 @@ def test_everything_is_done_once(house: House) -> None:
         old = update(StoredOperation).where(StoredOperation.event_id == "old")
         connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
-    house.keeping.begin([HERE], {HERE: 5}, house.counted.append)
+    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
     house.slices()
 
     assert states(engine) == {1: "parked", 2: "held", 3: "exhausted", 5: "delivered", 6: "parked", 7: "blocked"}
@@ -73,9 +73,55 @@ def test_everything_is_done_once(house: House) -> None:
     assert house.store.posted.empty()
 
 
+def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
+    """W workers do not do the same W times a minute; what is their partitions' each does."""
+    engine = house.store.engine
+    off, by_key = (subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(2))
+    subscriptions.set_enabled(engine, off, enabled=False)
+    rows = [parked(make_event(1), off), parked(make_event(2), 999), parked(make_event(3), by_key)]
+    store.park(engine, GROUP, [*rows, ordered(4, by_key), ordered(5, by_key)], 500.0)
+    store.record(engine, GROUP, [AttemptResult(3, 1, "delivered", None, 200, None, 600.0)])
+    run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 4")
+    with engine.begin() as connection:
+        operations.add(connection, GROUP, [Operation("delivery.exhausted", "old", {})])
+    with engine.begin() as connection:
+        connection.execute(update(StoredOperation).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
+
+    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=False)
+    while house.keeping._chores:
+        house.slice()
+
+    assert states(engine) == {1: "parked", 2: "parked", 4: "parked", 5: "blocked"}
+    assert operations.pending(engine, GROUP, 9)
+    assert house.counted == []
+
+
+def test_each_step_is_a_slice_where_time_is_short(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subscriptions, partitions: what was done is not begun anew, and a step that fails is not passed over."""
+    monkeypatch.setattr("consumer.housekeeping.SLICE", 0.0)
+    monkeypatch.setattr(upkeep, "SEEKS", 1)
+    engine = house.store.engine
+    subs = [subscriptions.add(engine, URL, "user.created") for _ in range(3)]
+    rows = [parked(make_event(offset, partition=offset), to) for offset, to in enumerate(subs)]
+    store.park(engine, GROUP, rows, 500.0)
+    for sub in subs[1:]:
+        subscriptions.set_enabled(engine, sub, enabled=False)
+    house.keeping.begin([], {}, house.counted.append, leads=True)
+    house.slice()
+    assert list(states(engine).values()) == ["parked"] * 3
+    with house.store.without():
+        house.slice()
+    house.store.monotonic.now += BACK_OFF[0]
+    house.slice()
+    assert list(states(engine).values()) == ["parked", "held", "parked"]
+    house.slices()
+    assert list(states(engine).values()) == ["parked", "held", "held"]
+    assert house.counted == [1]
+
+
 def test_a_failure_is_tried_again_soon(house: House) -> None:
     """Not at the next time, in a minute: until then the worker is not ready."""
-    house.keeping.begin([HERE], {HERE: 5}, house.counted.append)
+    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
     with house.store.without():
         house.slice()
         house.keeping.go_on()
@@ -95,7 +141,7 @@ def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.Monke
     live, off = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
     store.park(engine, GROUP, [parked(make_event(offset), off) for offset in range(5)], 500.0)
     subscriptions.set_enabled(engine, off, enabled=False)
-    house.keeping.begin([], {}, house.counted.append)
+    house.keeping.begin([], {}, house.counted.append, leads=True)
     house.keeping.go_on()
     house.store.parking.park(parked(make_event(9), live), lambda: None)
     house.store.write()

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
+from consumer.delivery.order import StoredPairs
 from tests.databases import database
 from tests.simulated_deployment import ALL_URLS, BATCHED, FAULTS, ORDERED, VALUES, Deployment, result
 from tests.simulated_watch import Watch
@@ -335,6 +336,7 @@ def test_no_order_of_events_loses_a_delivery(
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
     monkeypatch.setattr("consumer.delivery.parking.BATCH", 4)  # what belongs together takes several transactions
+    monkeypatch.setattr("consumer.delivery.parking.StoredPairs", partial(StoredPairs, 2))  # keys are given up
 
     def make() -> WorkerMachine:
         path = Path(str(new_sqlite_engine().url.database))

@@ -18,7 +18,7 @@ from consumer import __version__
 from consumer.api.guard import Guard
 from consumer.database import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidSubscription
-from consumer.registration import register
+from consumer.matching import subscriptions
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ def create_app(engine: Engine, token: str | None) -> FastAPI:
     def register_webhook(registration: Registration) -> Done:
         """Subscribe a url to the events of a type."""
         try:
-            register(engine, registration.url, registration.event_type)
+            subscriptions.add(engine, registration.url, registration.event_type)
         except InvalidSubscription as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         except (DatabaseUnavailable, SQLAlchemyError) as error:

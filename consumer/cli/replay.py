@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from consumer.event import Place
     from consumer.intake.log_reader import LogReader
-    from consumer.ledger.replays import Place, Replay, Span
+    from consumer.ledger.replays import Replay, Span
     from consumer.matching.subscriptions import Subscribed
     from consumer.replay import Choice, Survey
     from consumer.settings import KafkaSettings

@@ -75,7 +75,6 @@ def add(
     from consumer.cli.secrets import vault_to_write
     from consumer.matching import subscriptions as store
     from consumer.matching.validation import completed
-    from consumer.registration import ANY_SETTINGS
     from consumer.secret import generate, receiver_key
 
     if secret is not None and generate_secret is not None:
@@ -83,11 +82,11 @@ def add(
     generated = None if generate_secret is None else generate(generate_secret)
     headers = [("header", line) for line in secret_header or ()]
     secrets = _read([("signing", generated or secret), ("basic", basic), ("bearer", bearer), *headers])
-    values = completed({"url": url, "event_type": event_type, **given}, ANY_SETTINGS)
+    values = completed({"url": url, "event_type": event_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
     engine = open_database()
     found = store.find(engine, url, event_type, values["tenant"]) if if_not_exists else None
-    added = found or store.add(engine, secrets=secrets, vault=vault, policy=ANY_SETTINGS, **values)
+    added = found or store.add(engine, secrets=secrets, vault=vault, **values)
     key = receiver_key(generated) if generated and not found else None
     if as_json:
         shown = _as_json(_existing(engine, added))
@@ -126,14 +125,13 @@ def edit(
     """
     from consumer.cli.console import open_database, print_json
     from consumer.matching import subscriptions as store
-    from consumer.registration import ANY_SETTINGS
 
     changes = given | unset_columns(unset or (), given)
     changes |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
     if not changes:
         raise typer.BadParameter("name at least one option to change")
     engine = open_database()
-    if not store.edit(engine, subscription_id, changes, policy=ANY_SETTINGS):
+    if not store.edit(engine, subscription_id, changes):
         raise _absent(subscription_id)
     if as_json:
         print_json(_as_json(_existing(engine, subscription_id)))

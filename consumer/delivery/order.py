@@ -1,21 +1,19 @@
 """Ordered deliveries: which pairs have rows in the database, so that what comes for them goes behind those.
 
 A pair is a key's deliveries from one partition to a subscription that asked for order. What stands here may be too
-much, never too little: the database decides who of a pair is first (`ledger.store`), and a pair too many costs its
+much, never too little: the database decides who of a pair is first (`ledger.ordering`), and a pair too many costs its
 deliveries a detour through the database.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
 from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.event import Event, Place
 from consumer.ledger.rows import Pair, order_key
 
-MOST_PAIRS = 100_000  # of one partition, some 30 MB; above it all of its ordered deliveries take the detour
-
-Place = tuple[str, int]
+MOST_PAIRS = 100_000  # of all partitions together, some 15 MB
 
 
 def pair_of(event: Event, endpoint: Endpoint) -> Pair | None:
@@ -26,29 +24,50 @@ def pair_of(event: Event, endpoint: Endpoint) -> Pair | None:
 
 
 class StoredPairs:
-    """The pairs that have rows, of the partitions owned."""
+    """The pairs that have rows, of the partitions owned: at most `most`, with a subscription given up counted as one.
 
-    def __init__(self) -> None:
-        self._known: dict[Place, set[Pair] | None] = {}  # None: too many to keep
+    Where there are more, those subscriptions of a partition are given up that have most pairs there: all of theirs are
+    taken to have rows. What a receiver that is down piles up must not send the others' deliveries through the database.
+    """
+
+    def __init__(self, most: int = MOST_PAIRS) -> None:
+        self.most = most
+        # By subscription their keys; None: too many to keep, of a subscription or of all of the partition.
+        self._known: dict[Place, dict[int, set[str] | None] | None] = {}
+        self._count = 0
         self._writing: dict[Pair, Counter[int]] = {}  # the offsets of its rows
 
     def __contains__(self, pair: Pair) -> bool:
         """Deliveries of this pair go behind its rows."""
-        known = self._known.get(pair[1:3], ())
-        return known is None or pair in known or pair in self._writing
+        known = self._known.get(pair[1:3], {})
+        if known is None:
+            return True
+        keys = known.get(pair.subscription_id, ())
+        return keys is None or pair.key in keys or pair in self._writing
 
     def first_writing(self, pair: Pair) -> float:
         """The lowest offset of the rows of this pair that are being written; inf if none is."""
         return min(self._writing.get(pair, ()), default=inf)
 
     @property
-    def unknown(self) -> list[Place]:
-        """Partitions that had too many pairs when they were loaded."""
-        return [place for place, known in self._known.items() if known is None]
+    def unknown(self) -> dict[Place, int]:
+        """Partitions of which something is given up, and with how many pairs each could be kept whole."""
+        given_up = {place: known for place, known in self._known.items() if known is None or None in known.values()}
+        part = (self.most - self._count) // max(1, len(given_up))
+        return {place: _size(known) + part for place, known in given_up.items()}
 
     def loaded(self, place: Place, pairs: Iterable[Pair] | None) -> None:
         """What the database has for a partition; None: too many."""
-        self._known[place] = None if pairs is None else set(pairs)
+        self._forget(place)
+        if pairs is None:
+            self._known[place] = None
+            return
+        known: defaultdict[int, set[str]] = defaultdict(set)
+        for pair in pairs:
+            known[pair.subscription_id].add(pair.key)
+        self._known[place] = dict(known)
+        self._count += _size(known)
+        self._make_room()
 
     def began(self, pair: Pair, offset: int) -> None:
         """A row of this pair is to be written."""
@@ -61,9 +80,14 @@ class StoredPairs:
 
     def seen(self, pair: Pair) -> None:
         """A row of this pair waits in the database."""
-        known = self._known.setdefault(pair[1:3], set())
-        if known is not None:
-            known.add(pair)
+        known = self._known.setdefault(pair[1:3], {})
+        if known is None:
+            return
+        keys = known.setdefault(pair.subscription_id, set())
+        if keys is not None and pair.key not in keys:
+            keys.add(pair.key)
+            self._count += 1
+            self._make_room()
 
     def given_up(self, pair: Pair, offset: int) -> None:
         """It is in the database, as one that is given up: those behind it may go."""
@@ -77,11 +101,43 @@ class StoredPairs:
     def cleared(self, pairs: Iterable[Pair]) -> None:
         """The last row of each is done with; what is being written since keeps it."""
         for pair in pairs:
-            if known := self._known.get(pair[1:3]):
-                known.discard(pair)
+            known = self._known.get(pair[1:3]) or {}
+            keys = known.get(pair.subscription_id)
+            if keys and pair.key in keys:
+                keys.remove(pair.key)
+                self._count -= 1
+                if not keys:
+                    del known[pair.subscription_id]
 
     def leave(self, places: Collection[Place]) -> None:
         """Forget partitions."""
         for place in places:
-            self._known.pop(place, None)
+            self._forget(place)
         self._writing = {pair: offsets for pair, offsets in self._writing.items() if pair[1:3] not in places}
+
+    def _forget(self, place: Place) -> None:
+        self._count -= _size(self._known.pop(place, None))
+
+    def _make_room(self) -> None:
+        """Where there are too many pairs, give up half of them, so that it is not for each one that comes."""
+        if self._count <= self.most:
+            return
+        found = [
+            (len(keys), place, subscription)
+            for place, known in self._known.items()
+            for subscription, keys in (known or {}).items()
+            if keys is not None
+        ]
+        for size, place, subscription in sorted(found, reverse=True):
+            if self._count <= self.most // 2:
+                return
+            if known := self._known[place]:
+                known[subscription] = None
+                self._count -= size - 1
+        if self._count > self.most // 2:  # too many subscriptions, even to note that they are given up
+            self._known = dict.fromkeys(self._known)
+            self._count = 0
+
+
+def _size(known: Mapping[int, Collection[str] | None] | None) -> int:
+    return sum(1 if keys is None else len(keys) for keys in (known or {}).values())

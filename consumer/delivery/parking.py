@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
-from consumer.delivery.order import MOST_PAIRS, StoredPairs
+from consumer.delivery.order import StoredPairs
 from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
+from consumer.event import Place
 from consumer.ledger import due, store
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, NewDelivery, Pair
@@ -28,7 +30,6 @@ BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the data
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
 
-Place = tuple[str, int]
 Stored = Callable[[], object]
 StoredKeys = set[tuple[int, int, int]]  # offset, timestamp, subscription
 Loaded = Callable[[StoredKeys], None]
@@ -46,6 +47,15 @@ class _Entry(NamedTuple):
     item: NewDelivery | AttemptResult | Note
     on_stored: Stored
     head: Head | None = None
+
+
+class _Load(NamedTuple):
+    """Of a partition: at most so many pairs, and to `loaded` what is settled; without that, its pairs once more."""
+
+    place: Place
+    most: int
+    from_offset: int
+    loaded: Loaded | None
 
 
 class Parking:
@@ -74,11 +84,11 @@ class Parking:
         self._to_write: deque[_Entry] = deque()
         self._batch = BATCH
         self._bytes = 0  # of the bodies that are to be written
-        self._writing = 0
+        self._writing: Sequence[_Entry] = ()
         self._refused: _Entry | None = None  # what the database takes from nobody: the others go first
         self._forgotten: set[Place] = set()
         self._loading = False
-        self._to_load: deque[tuple[Place, int | None, Loaded]] = deque()
+        self._to_load: deque[_Load] = deque()
         self._writes, self._reads = Trouble(monotonic), Trouble(monotonic)
         self.heads: dict[Head, float] = {}
         self.pairs = StoredPairs()
@@ -91,7 +101,7 @@ class Parking:
     @property
     def backlog(self) -> int:
         """What is not written yet."""
-        return len(self._to_write) + self._writing
+        return len(self._to_write) + len(self._writing)
 
     @property
     def full(self) -> bool:
@@ -102,6 +112,14 @@ class Parking:
     def busy(self) -> bool:
         """An answer of the database is awaited."""
         return bool(self._writing or self._to_load)
+
+    def holds(self, places: Collection[Place]) -> bool:
+        """Something of these partitions is not written yet, or of none: a subscription's mark, which a stop would lose.
+
+        That is all that can still settle a record of theirs, and the results of their rows, which others would repeat.
+        """
+        entries = chain(self._writing, self._to_write)
+        return any(entry.head is None or entry.head[:2] in places for entry in entries)
 
     def park(self, delivery: NewDelivery, on_stored: Stored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
@@ -124,7 +142,7 @@ class Parking:
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
         if self._writing:
             self._forgotten |= set(places)
-        self._to_load = deque(load for load in self._to_load if load[0] not in places)
+        self._to_load = deque(load for load in self._to_load if load.place not in places)
         self.pairs.leave(places)
         self.heads = {head: due_at for head, due_at in self.heads.items() if head[:2] not in places}
 
@@ -134,30 +152,29 @@ class Parking:
             self._load()
         if self._writing or not self._to_write or not self._writes.over:
             return
-        batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
-        self._writing = len(batch)
+        self._writing = batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
         self._thread.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
 
     def ask_again(self) -> None:
         """Load the pairs of partitions that had too many of them: there may be fewer now."""
-        asked = {place for place, _, _ in self._to_load}
-        for place in self.pairs.unknown:
+        asked = {load.place for load in self._to_load}
+        for place, most in self.pairs.unknown.items():
             if place not in asked:
-                self._to_load.append((place, None, lambda _: None))
+                self._to_load.append(_Load(place, most, 0, None))
 
     def load_stored(self, place: Place, from_offset: int, loaded: Loaded) -> None:
         """Ask which deliveries of a partition, from an offset on, are stored in any state; asked until answered.
 
         Its pairs are known then too.
         """
-        self._to_load.append((place, from_offset, loaded))
+        self._to_load.append(_Load(place, self.pairs.most, from_offset, loaded))
 
     def _load(self) -> None:
-        load = place, from_offset, loaded = self._to_load[0]
+        load = place, most, from_offset, loaded = self._to_load[0]
 
         def job() -> tuple[StoredKeys, frozenset[Pair] | None]:
-            pairs = due.open_pairs(self._engine, self._group, *place, MOST_PAIRS)
-            if from_offset is None:
+            pairs = due.open_pairs(self._engine, self._group, *place, most)
+            if loaded is None:
                 return set(), pairs
             return due.settled_keys(self._engine, self._group, *place, from_offset), pairs
 
@@ -169,6 +186,10 @@ class Parking:
                 return  # the partition has left
             self._to_load.popleft()
             keys, pairs = answer
+            if loaded is None:
+                if pairs is not None:
+                    self.pairs.loaded(place, pairs)
+                return
             self.pairs.loaded(place, pairs)
             loaded(keys)
 
@@ -188,7 +209,7 @@ class Parking:
         return cleared
 
     def _written(self, batch: Sequence[_Entry], answer: frozenset[Pair] | Exception) -> None:
-        self._writing = 0
+        self._writing = ()
         gone, self._forgotten = self._forgotten, set()
         if not isinstance(answer, Exception):
             self._batch = min(self._batch * 2, BATCH)

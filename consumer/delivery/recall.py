@@ -15,6 +15,7 @@ from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
+from consumer.event import Place
 from consumer.ledger.heads import Head, Taken, Walked, Want
 from consumer.ledger.rows import DueDelivery, Pair
 from consumer.trouble import Trouble
@@ -26,11 +27,9 @@ EARLY = 0.5  # seconds until a head is asked again whose rows may not go yet: ea
 HEADS = 20  # asked for in one job
 ROWS = 500
 
-Place = tuple[str, int]
-
 
 class Ledger(NamedTuple):
-    """What is asked of the database, on its thread; `consumer.ledger.due` with all but the question filled in."""
+    """What is asked of the database, on its thread: functions of the ledger with all but the question filled in."""
 
     walk: Callable[[Sequence[Place], Head | None], Walked]
     take: Callable[[Sequence[Want], float], Taken]

@@ -24,7 +24,7 @@ from consumer.demo.screen import Screen
 from consumer.demo.summary import REAL_THING, Evidence, claims, left_alone
 from consumer.environment import load
 from consumer.errors import WebhooksError
-from consumer.registration import register
+from consumer.matching import subscriptions
 from consumer.secret import parse_secret
 from consumer.settings import DatabaseSettings
 
@@ -128,7 +128,7 @@ def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float
     receivers, published_at = cast(), dict[int, float]()
     parts.enter_context(closing(Street(receivers, parse_secret(SECRET), published_at)))
     for receiver in receivers:
-        receiver.subscription_id = register(engine, receiver.url, receiver.event_type)
+        receiver.subscription_id = subscriptions.add(engine, receiver.url, receiver.event_type)
     screen.done(f"{len(receivers)} receivers on ports of 127.0.0.1, a subscription for each; some behave badly")
 
     # 3. Kafka, and the worker as users run it.

@@ -16,8 +16,7 @@ from consumer.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before what failed is sent again
-# An acknowledgement takes milliseconds; after this the topic is said to be at fault, while librdkafka still tries.
-SLOW = 10.0
+SLOW = 10.0  # seconds; an acknowledgement takes milliseconds. librdkafka still tries, perhaps for ever, in silence
 
 Headers = list[tuple[str, str | bytes | None]]
 _DEFAULTS: dict[str, Any] = {
@@ -65,6 +64,7 @@ class AcknowledgedTopic:
         self._failure: KafkaError | None = None
         self._fatal: KafkaError | None = None
         self._slow = False
+        self._said = False  # in the log that it is slow, or fails
         self._again_at = 0.0
         try:
             self._producer = self._new_producer()
@@ -91,28 +91,37 @@ class AcknowledgedTopic:
         self._producer.produce(self._topic, value, key, headers=headers, on_delivery=answered)
         self._sent_at[number] = self._clock()
 
-    def poll(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for answers."""
+    def poll(self) -> None:
+        """Take what answers there are."""
         try:
-            self._producer.poll(timeout)
+            self._producer.poll(0)
         except KafkaException as failure:  # the binding raises what is fatal to this producer
             self._fatal = failure.args[0]
         if self._fatal is not None:
             self._begin_again(self._fatal)
         oldest = next(iter(self._sent_at.values()), None)
         self._slow = oldest is not None and self._clock() - oldest > SLOW
+        if self._slow and not self._said:
+            self._said = True
+            log.warning("no acknowledgement; it is waited for", **self._whose(), seconds=SLOW)
 
     def failed(self, error: KafkaError) -> None:
         """Take note that a record has to be sent again: said once in the log, and by `fault`."""
         if self._failure is None:
-            log.warning("not stored; it is sent again", to=self._purpose.kind, topic=self._topic, error=error.str())
+            self._said = True
+            advice = _advice(self._purpose, error)
+            log.warning("not stored; it is sent again", **self._whose(), error=error.str(), advice=advice)
         self._failure = error
 
     def got_through(self) -> None:
-        """Take note that a record is stored."""
-        if self._failure is not None:
-            log.info("records get through again", to=self._purpose.kind, topic=self._topic)
+        """Take note that a record is stored. All is well again when none waits for long, which the log says once."""
         self._failure = None
+        if self._said and not self._slow:
+            self._said = False
+            log.info("records get through again", **self._whose())
+
+    def _whose(self) -> dict[str, str]:
+        return {"to": self._purpose.kind, "topic": self._topic}
 
     def close(self) -> None:
         """Let go of what is on its way; no answer comes any more."""

@@ -26,7 +26,7 @@ Announcement = tuple[int, Operation, float]  # id of its row, what happened, whe
 
 
 class Announcer:
-    """Publishes one batch at a time; used by one thread, but for `fault`, which says what to do when it cannot."""
+    """Publishes one batch at a time; used by one thread. Where events do not get through, the log says what to do."""
 
     def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         """SettingsError: librdkafka refuses a setting."""
@@ -39,11 +39,6 @@ class Announcer:
     def pending(self) -> int:
         """Events of the batch that neither got through nor failed yet."""
         return len(self._sent)
-
-    @property
-    def fault(self) -> str | None:
-        """Why events do not get through, and what to do; None while they do."""
-        return self._topic.fault
 
     def send(self, batch: Sequence[Announcement], on_acknowledged: Callable[[list[int]], None]) -> None:
         """Publish, in order. RuntimeError while the last batch is pending.
@@ -70,7 +65,7 @@ class Announcer:
 
     def poll(self) -> None:
         """Serve acknowledgements. Raises what `on_acknowledged` raises."""
-        self._topic.poll(0.0)
+        self._topic.poll()
         answers = self._topic.answers
         stored = []
         while answers:

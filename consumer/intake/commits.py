@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -45,31 +46,39 @@ class Commits:
         self._failure: int | None = None  # the code of the last one
         self._outstanding: dict[tuple[str, int], Partition] = {}
         self._sent: list[TopicPartition] = []  # for the outstanding ones
+        self._begun_at = self._taken_until = -inf
         self._with_metadata = True
 
     def settled(self, partitions: Iterable[Partition]) -> bool:
         """Whether nothing of these is on its way or waits for the next round."""
         return not self._outstanding and not any(each.owned and each.tracker.dirty for each in partitions)
 
-    def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
-        """Send what has moved, unless an earlier round is still on its way. Its failures are sent again by the next."""
+    def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> float | None:
+        """Send what has moved, unless an earlier round is still on its way. Its failures are sent again by the next.
+
+        Returns until when (the clock's seconds) all that was settled then is known to be with the broker; None: now.
+        """
         if self._outstanding:
-            return
+            return self._taken_until
+        now = self._clock()
         moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.dirty}
         offsets = self._offsets(moved.values())
         if not offsets:
             self.fault = None  # what failed has left; a failure that matters leaves its partition dirty
-            return
-        self._outstanding, self._sent = moved, offsets
+            self._taken_until = now
+            return None
+        self._outstanding, self._sent, self._begun_at = moved, offsets, now
         try:
             consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             self.finish(error.args[0], offsets)
+        return self._taken_until
 
     def finish(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         """The answer to `start`; librdkafka's `on_commit`."""
         outstanding, self._outstanding = self._outstanding, {}
-        self._judge(outstanding, error, offsets)
+        if self._judge(outstanding, error, offsets) and outstanding:
+            self._taken_until = self._begun_at
 
     def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
         """Inside a rebalance: send what has moved, and wait for the answer. True if the broker has taken all of it.

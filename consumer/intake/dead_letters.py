@@ -6,13 +6,14 @@ back-off: its offset does not move, and nothing is lost while the topic is missi
 
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import sha256
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.event import Place
 from consumer.intake.acknowledged import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
 from consumer.intake.record import Record, UnreadableHeaders
 from consumer.settings import KafkaSettings
@@ -65,6 +66,11 @@ class DeadLetters:
         """Dead letters that no broker has acknowledged; they are in memory, so whoever sends keeps this bounded."""
         return len(self._sent) + len(self._waiting)
 
+    def holds(self, places: Collection[Place]) -> bool:
+        """A record of these partitions is pending."""
+        letters = chain(self._sent.values(), (letter for _, _, letter in self._waiting))
+        return any((each.record.partition.topic, each.record.partition.number) in places for each in letters)
+
     @property
     def full(self) -> bool:
         """Nothing should be taken in that could add to what is pending."""
@@ -76,30 +82,13 @@ class DeadLetters:
         return self._topic.fault
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
-        """Keep `record`. `on_stored` runs in a later `poll` or `flush`, once all in-sync replicas have it."""
+        """Keep `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have it."""
         self._bytes += len(record.value or b"")
         self._produce(_Letter(record, self._describe(record, reason, detail), on_stored))
 
     def poll(self) -> None:
         """Serve acknowledgements and send again what is due. Raises what an `on_stored` raises."""
-        self._turn(0.0)
-
-    def flush(self, timeout: float) -> int:
-        """Poll until nothing is pending, at most `timeout` seconds. How many still are."""
-        deadline = self._clock() + timeout
-        while self.pending and (left := deadline - self._clock()) > 0:
-            self._turn(min(left, 0.1))
-        return self.pending
-
-    def close(self) -> None:
-        """Let go of what is pending: its offsets were not committed, so its next owner sends it again."""
-        self._topic.close()
-        self._sent.clear()
-        self._waiting.clear()
-        self._bytes = 0
-
-    def _turn(self, timeout: float) -> None:
-        self._topic.poll(timeout)
+        self._topic.poll()
         answers = self._topic.answers
         while answers:
             number, error = answers.popleft()
@@ -113,6 +102,13 @@ class DeadLetters:
         while self._waiting and self._waiting[0][0] <= self._clock():
             _, _, letter = heapq.heappop(self._waiting)
             self._produce(letter)
+
+    def close(self) -> None:
+        """Let go of what is pending: its offsets were not committed, so its next owner sends it again."""
+        self._topic.close()
+        self._sent.clear()
+        self._waiting.clear()
+        self._bytes = 0
 
     def _produce(self, letter: _Letter) -> None:
         number = next(self._numbers)

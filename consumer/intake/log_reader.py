@@ -4,7 +4,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import methodcaller
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,18 +12,18 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
+from consumer.event import Place
 from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, known_properties
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
-from consumer.ledger.replays import Place, Span
+from consumer.ledger.replays import Span
 from consumer.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = 10.0  # seconds for each question before anything is read; afterwards a broker is waited for
 _IDLE = 5.0  # seconds without anything, after which it is asked whether the topics are still there
-_MAX_WAIT = 0.1  # confluent-kafka holds its lock, and signals back, for the whole wait
 # What concerns membership of a group, and what librdkafka refuses in a consumer that has none.
 _OF_A_MEMBER = (
     "group.protocol",
@@ -48,8 +47,6 @@ _FIXED: dict[str, Any] = {
     "fetch.queue.backoff.ms": 50,
     "statistics.interval.ms": 1_000,
 }
-# Not `message.headers()`: see source.py.
-_headers_of = methodcaller("headers")
 
 
 class LogReader:
@@ -160,11 +157,7 @@ class LogReader:
         """
         if self._failures:
             raise self._failures.pop(0)
-        messages = self._consumer.consume(limit, 0)
-        if not messages and timeout > 0:
-            messages = self._consumer.consume(1, min(timeout, _MAX_WAIT))
-            if messages and limit > 1:
-                messages += self._consumer.consume(limit - 1, 0)
+        messages = batch(self._consumer, limit, timeout)
         now = self._clock()
         if messages or self.done:
             self._heard = now
@@ -198,12 +191,7 @@ class LogReader:
             )
         if timestamp < self._since:
             return None
-        headers: Headers | UnreadableHeaders | None
-        try:
-            headers = _headers_of(message)
-        except (SystemError, UnicodeDecodeError):
-            headers = UnreadableHeaders()
-        return Record(self._partitions[place], offset, timestamp, message.key(), message.value(), headers)
+        return Record(self._partitions[place], offset, timestamp, message.key(), message.value(), headers_of(message))
 
     def _finish(self, place: Place) -> None:
         self.positions[place] = self._left.pop(place).end

@@ -48,11 +48,6 @@ class OffsetTracker:
         self.dirty = False
 
     @property
-    def open(self) -> int:
-        """How many records are tracked and not settled."""
-        return len(self._open)
-
-    @property
     def position(self) -> int:
         """After the last offset seen; -1 before the first without a committed one."""
         return self._position

@@ -1,10 +1,14 @@
-"""What the source hands over: records, and the partitions they came from."""
+"""What comes from Kafka: records, the partitions that they come from, and how both are read there."""
 
+from operator import methodcaller
 from typing import NamedTuple
+
+from confluent_kafka import Consumer, Message
 
 from consumer.event import RecordId
 from consumer.intake.offsets import OffsetTracker
 
+MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and signals back, for the whole wait
 GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the answer is in the statistics after that
 
 
@@ -71,6 +75,30 @@ Headers = list[tuple[str, bytes | None]]
 
 class UnreadableHeaders:
     """Stands for headers that the binding cannot hand over: a name is not UTF-8."""
+
+
+# Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and an exception
+# pending, which specialised bytecode does not look at. A call from C does: SystemError. Never ask the message again.
+_headers = methodcaller("headers")
+
+
+def headers_of(message: Message) -> Headers | UnreadableHeaders | None:
+    """The headers of a message, as a Record has them; ask once."""
+    try:
+        found: Headers | None = _headers(message)
+    except (SystemError, UnicodeDecodeError):
+        return UnreadableHeaders()
+    return found
+
+
+def batch(consumer: Consumer, limit: int, timeout: float) -> list[Message]:
+    """Up to `limit` (at least 1) messages. Waits for the first at most `timeout` seconds, and never above MAX_WAIT."""
+    messages = consumer.consume(limit, 0)
+    if not messages and timeout > 0:
+        messages = consumer.consume(1, min(timeout, MAX_WAIT))
+        if messages and limit > 1:
+            messages += consumer.consume(limit - 1, 0)
+    return messages
 
 
 class Record(NamedTuple):

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from operator import methodcaller
 
 import orjson
 import structlog
@@ -17,7 +16,7 @@ from consumer.intake.consumer_config import consumer_config
 from consumer.intake.leaving import leave
 from consumer.intake.offsets import OffsetTracker, WentBack
 from consumer.intake.positions import Position, read_positions
-from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
 from consumer.intake.topics import hides
 from consumer.settings import KafkaSettings
 
@@ -25,14 +24,8 @@ log = structlog.get_logger(__name__)
 
 OnPartitions = Callable[[list[Partition]], None]
 
-# confluent-kafka holds its lock for the whole wait, and the loop has other things to look after.
-_MAX_WAIT = 0.1
 _OVERTAKEN_SECONDS = 60.0
 _COMMIT_SECONDS = 5.0
-
-# Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and an exception
-# pending, which specialised bytecode does not look at. A call from C does: SystemError. Never ask the message again.
-_headers_of = methodcaller("headers")
 
 
 class Source:
@@ -41,8 +34,7 @@ class Source:
     The three callbacks are handed partitions as they come and go, inside `poll`; what they raise is raised by the next
     `poll`. A partition that leaves is committed after `on_revoke` returns, and never after `on_lost`.
 
-    `partitions` are those owned now; `partitions_total` is how many each topic has; `overtaken_total` counts records
-    that retention removed before they were read.
+    `partitions` are those owned now; `overtaken_total` counts records that retention removed before they were read.
     """
 
     def __init__(
@@ -59,7 +51,6 @@ class Source:
         if kafka.dead_letter_topic in topics:
             raise SettingsError(f"KAFKA_TOPICS names the dead-letter topic {kafka.dead_letter_topic}: leave it out")
         self.partitions: dict[tuple[str, int], Partition] = {}
-        self.partitions_total: dict[str, int] = {}
         self.overtaken_total = 0
         self._callbacks = on_assign, on_revoke, on_lost
         self._clock = clock
@@ -128,14 +119,9 @@ class Source:
             raise self._failures.pop(0)
         if self._fatal is not None:
             raise self._fatal
-        messages = self._consumer.consume(limit, 0)
-        if not messages and timeout > 0:
-            messages = self._consumer.consume(1, min(timeout, _MAX_WAIT))
-            if messages and limit > 1:
-                messages += self._consumer.consume(limit - 1, 0)
         records = []
         partitions = self.partitions
-        for message in messages:
+        for message in batch(self._consumer, limit, timeout):
             if message.error() is not None:
                 self._on_message_error(message)
                 continue
@@ -159,9 +145,12 @@ class Source:
         self._paused = False
         self._consumer.resume(_places(self.partitions.values()))
 
-    def commit(self) -> None:
-        """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way."""
-        self._commits.start(self._consumer, self.partitions.values())
+    def commit(self) -> float | None:
+        """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way.
+
+        Tells until when (monotonic seconds) all that was settled then is known to be with the broker; None: now.
+        """
+        return self._commits.start(self._consumer, self.partitions.values())
 
     def serve(self, timeout: float = 0.0) -> None:
         """Let the group go on, and take answers to commits, for one who is paused and resumes no more.
@@ -194,7 +183,7 @@ class Source:
             self.commit()
             if self._commits.settled(partitions):
                 return True
-            self.serve(_MAX_WAIT)
+            self.serve(MAX_WAIT)
         log.warning("offsets not committed: no answer in time", seconds=_COMMIT_SECONDS)
         return False
 
@@ -220,12 +209,7 @@ class Source:
             fresh = partition.tracker.track(offset)
         if not fresh:
             return None
-        headers: Headers | UnreadableHeaders | None
-        try:
-            headers = _headers_of(message)
-        except (SystemError, UnicodeDecodeError):
-            headers = UnreadableHeaders()
-        return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers)
+        return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
 
     def _begin_again(self, partition: Partition, reason: WentBack) -> Partition:
         """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more."""
@@ -335,10 +319,8 @@ class Source:
         self._reachability.statistics(statistics)
         overtaken = {}
         for topic, details in statistics["topics"].items():
-            numbered = {int(number): each for number, each in details["partitions"].items() if number != "-1"}
-            self.partitions_total[topic] = len(numbered)
-            for number, each in numbered.items():
-                partition = self.partitions.get((topic, number))
+            for number, each in details["partitions"].items():
+                partition = self.partitions.get((topic, int(number)))
                 if partition is None:
                     continue
                 if each["consumer_lag"] >= 0:

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]  # not said to be exported
 
 from consumer.errors import SettingsError
+from consumer.event import Place
 from consumer.intake.client import LibrdkafkaLog, known_properties
 from consumer.settings import KafkaSettings
 
@@ -28,7 +29,6 @@ TIMEOUT = 5.0
 GONE_AFTER = 600.0  # seconds: time enough to make a topic anew
 CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; beyond, nobody saw what was there meanwhile
 
-Place = tuple[str, int]
 Counts = Mapping[str, int | None]  # topic to how many partitions it has; None: it is there, but cannot be looked into
 
 # The part of POSIX's classes that can be met in a topic's name; Python's patterns have none.

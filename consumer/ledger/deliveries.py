@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -49,7 +50,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import normalise, put_in_order
 from consumer.ledger.rows import Failure
-from consumer.ledger.upkeep import drop_payloads
+from consumer.ledger.upkeep import by_id, drop_payloads
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 
@@ -195,22 +196,21 @@ def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
 
 
 def redeliver(engine: Engine, selection: Selection, now: float) -> Iterator[Marked]:
-    """Have deliveries sent again: due now, on a new retry schedule. Yields after each batch that is committed.
+    """Have deliveries sent again: due now, on a new retry schedule. Yields after each step, empty ones too.
 
     Exhausted, parked and held ones; those of a disabled subscription are held until it is enabled. What is blocked
-    keeps its turn, what is delivered is left alone, and so is what is stored after this was called.
+    keeps its turn, what is delivered is left alone, and so is what is stored after this was called. A step is a
+    transaction, and each row is in one of them alone.
     """
-    ids = selection.ids
-    if ids is None:
-        with reading(engine) as connection:
-            ids = connection.execute(_chosen(selection)).scalars().all()
-    for part in _parts(sorted(set(ids))):
-        with engine.begin() as connection:
-            rows = connection.execute(_markable(replace(selection, ids=part))).all()
-            marked = [row for row in rows if row.enabled is not None]
-            _mark(connection, marked, now)
-        if rows:
-            yield Marked(tuple(row.id for row in marked), len(rows) - len(marked))
+    for part in _steps(engine, _chosen(selection)) if selection.ids is None else _parts(sorted(set(selection.ids))):
+        marked: list[AnyRow] = []
+        rows: Sequence[AnyRow] = ()
+        if part:
+            with engine.begin() as connection:
+                rows = connection.execute(_markable(replace(selection, ids=part))).all()
+                marked = [row for row in rows if row.enabled is not None]
+                _mark(connection, marked, now)
+        yield Marked(tuple(row.id for row in marked), len(rows) - len(marked))
 
 
 def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
@@ -226,16 +226,15 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
 
 
 def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterator[Adopted]:
-    """Give a group's deliveries to another group, whose workers send them. Yields after each batch that is committed.
+    """Give a group's deliveries to another group, whose workers send them. Yields after each step, empty ones too.
 
     A delivery that the other group has stored itself stays where it is, and is counted. No worker of `from_group` may
-    be running: what it sends meanwhile is sent twice. What was interrupted goes on when it is called again.
+    be running: what it sends meanwhile is sent twice. What was interrupted goes on when it is called again; a step is
+    a transaction.
     """
-    statement = select(ParkedDelivery.id).where(ParkedDelivery.group_id == from_group)
-    with reading(engine) as connection:
-        ids = sorted(connection.execute(statement).scalars())
-    for part in _parts(ids):
-        yield in_transaction(engine, partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now))
+    for part in _steps(engine, _chosen(Selection(group=from_group))):
+        move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
+        yield in_transaction(engine, move) if part else Adopted(0, 0)
 
 
 def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_group: str, now: float) -> Adopted:
@@ -284,6 +283,15 @@ def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
         yield in_utc(ParkedDelivery.updated_at) >= time_of(selection.since)
     if selection.until is not None:
         yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
+
+
+def _steps(engine: Engine, chosen: Select[int]) -> Iterator[Sequence[int]]:
+    """What of these is there now, by id."""
+    with reading(engine) as connection:
+        ends = chosen.with_only_columns(func.min(ParkedDelivery.id), func.max(ParkedDelivery.id))
+        first, last = connection.execute(ends).one()
+    for rows in by_id(engine, chosen, first, last):
+        yield [row.id for row in rows]
 
 
 def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -6,7 +6,7 @@ from consumer.database import reading
 from consumer.ledger.columns import OPEN
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import Pair
-from models import ParkedDelivery
+from models import ParkedDelivery, Status
 
 
 def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int) -> set[tuple[int, int, int]]:
@@ -32,13 +32,14 @@ def open_pairs(engine: Engine, group: str, topic: str, partition: int, most: int
 
 
 def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
-    """Each topic that has something stored and not yet ended, and the highest number of its partitions that have.
+    """Each topic that has something stored and not given up, and the highest number of its partitions that have.
 
-    Two seeks for each topic and state, however many rows there are.
+    What is delivered counts: where the topic is gone, it is to be deleted. Two seeks for each topic and state, however
+    many rows there are.
     """
     highest: dict[str, int] = {}
     with reading(engine) as connection:
-        for status in OPEN:
+        for status in (*OPEN, Status.DELIVERED):
             here = (ParkedDelivery.group_id == group, ParkedDelivery.status == status)
             first = select(func.min(ParkedDelivery.topic)).where(*here)
             last = select(func.max(ParkedDelivery.partition_no)).where(*here)

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 
 from consumer.database import any_of, padded, reading
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
-from consumer.event import Event, RecordId
+from consumer.endpoint_row import endpoint_of, endpoint_rows
+from consumer.event import Event, Place, RecordId
 from consumer.ledger.columns import (
     ATTEMPTS,
     OF_PAYLOAD,
@@ -35,7 +35,7 @@ from consumer.ledger.columns import (
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, Pair
 from consumer.secret import SigningKey
-from models import ParkedDelivery, Payload, Status, Subscription, SubscriptionSecret
+from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,6 @@ POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
 LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
 
 Head = tuple[str, int, int]  # topic, partition, subscription
-Place = tuple[str, int]
 _Ids = Sequence[tuple[int, datetime]]
 
 
@@ -248,16 +247,11 @@ def _endpoints(
     now: datetime,
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
     """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""
-    secret = SubscriptionSecret
-    statement = (
-        select(*ENDPOINT_COLUMNS)
-        .outerjoin(secret, secret.subscription_id == Subscription.id)
-        .where(any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1)
-        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
-    )
+    wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
+    rows = connection.execute(endpoint_rows().where(*wanted))
     endpoints: dict[int, Endpoint] = {}
     unusable: dict[int, str] = {}
-    for subscription_id, group in groupby(connection.execute(statement), attrgetter("subscription_id")):
+    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
         endpoint, _ = endpoint_of(list(group), default_secrets, decrypt, now)  # the look-up of events reports problems
         if endpoint.fault is None:
             endpoints[subscription_id] = endpoint

@@ -67,9 +67,14 @@ def forget(engine: Engine, ids: Sequence[int]) -> None:
 
 
 def expire(engine: Engine, group: str, before: float) -> int:
-    """Drop events that were written before then (unix seconds) and never published. Their number."""
-    dropped = 0
-    while expired := [row for row, _, written_at in pending(engine, group, BATCH) if written_at < before]:
-        forget(engine, expired)
-        dropped += len(expired)
-    return dropped
+    """Drop events that were written before then (unix seconds) and never published, BATCH at most. Their number."""
+    oldest = (
+        select(StoredOperation.id, StoredOperation.created_at)
+        .where(StoredOperation.group_id == group)
+        .order_by(StoredOperation.id)
+        .limit(BATCH)
+    )
+    with reading(engine) as connection:
+        expired = [row.id for row in connection.execute(oldest) if row.created_at.timestamp() < before]
+    forget(engine, expired)
+    return len(expired)

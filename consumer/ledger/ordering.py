@@ -4,14 +4,15 @@ Whoever stores or ends a row of a pair restores that in the same transaction. Al
 ix_webhook_deliveries_order, however long the chain behind the first one is.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby, takewhile
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from consumer.database import any_of, reading
-from consumer.ledger.columns import BATCH, OPEN, AnyRow, AnySelect, bind, is_bound, pair_of, time_of
+from consumer.ledger.columns import BATCH, OPEN, AnyRow, AnySelect, bind, is_bound, pair_of, time_of, unix
 from consumer.ledger.rows import Pair
 from models import ParkedDelivery, Status
 
@@ -23,8 +24,16 @@ _PAIR = (
     ParkedDelivery.subscription_id,
 )
 _NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
+FIRST, LAST = "/", "~"  # before and behind every digest of a key
 RUN = 50  # rows that come into memory behind the first of their pair: one by one, each would wait for a look
 _other = aliased(ParkedDelivery)
+
+
+class Mended(NamedTuple):
+    """How many pairs were put in order, and behind which key to go on; None after the last."""
+
+    pairs: int
+    end: str | None
 
 
 def _of_the_pair(status: Status) -> ColumnElement[bool]:
@@ -46,7 +55,12 @@ _UNBLOCK = (
         ~_earlier(Status.PARKED),
         ~_earlier(Status.HELD),
     )
-    .values(status=Status.PARKED, updated_at=_NOW)  # due as it is: at once, unless it has been tried and has to wait
+    .values(
+        status=Status.PARKED,
+        # As it is: at once, unless it has been tried and has to wait. None: somebody has made it wait by hand.
+        next_attempt_at=func.coalesce(ParkedDelivery.next_attempt_at, _NOW),
+        updated_at=_NOW,
+    )
 )
 _BLOCK = (
     update(ParkedDelivery)
@@ -96,7 +110,7 @@ def behind(connection: Connection, group: str, pair: Pair, offset: int, now: flo
         .limit(RUN)
     )
     rows = connection.execute(statement)
-    return [row.id for row in takewhile(lambda row: row.next_attempt_at.timestamp() <= now, rows)]
+    return [row.id for row in takewhile(lambda row: (unix(row.next_attempt_at) or now) <= now, rows)]
 
 
 def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:
@@ -110,12 +124,28 @@ def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> 
         normalise(connection, group, pairs, now)
 
 
-def mend(engine: Engine, group: str, topic: str, partition: int, now: float) -> int:
-    """Put in order those pairs of a partition that somebody has put out of order by hand. How many they were."""
+def mend(engine: Engine, group: str, topic: str, partition: int, now: float, after: str = FIRST) -> Mended:
+    """Put in order those pairs of a partition that somebody has put out of order by hand.
+
+    A step: keys behind `after` with some thousand rows, or the next one where that has more. Call it again with the
+    `end` of the last step until that is None.
+    """
+    here = (
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+        ParkedDelivery.order_key > after,
+    )
+    with reading(engine) as connection:
+        end = min(
+            filter(None, (_thousandth(connection, here, each) for each in (Status.PARKED, Status.BLOCKED))),
+            default=None,
+        )
+    some = (*here, ParkedDelivery.order_key <= (end or LAST))
     mended = 0
-    for astray in (_stuck(group, topic, partition), _unordered(group, topic, partition)):
+    for astray in (_stuck(some), _unordered(some)):
         while True:
-            with reading(engine) as connection:  # it may take a while, which writers must not wait for
+            with reading(engine) as connection:  # most steps find nothing to write, which writers must not wait for
                 found = connection.execute(astray.limit(BATCH)).all()
             if found:
                 with engine.begin() as connection:
@@ -123,7 +153,7 @@ def mend(engine: Engine, group: str, topic: str, partition: int, now: float) -> 
             mended += len(found)
             if len(found) < BATCH:
                 break
-    return mended
+    return Mended(mended, end)
 
 
 def open_ones(connection: Connection, group: str, pairs: Collection[Pair]) -> frozenset[Pair]:
@@ -155,11 +185,18 @@ def _place(pair: Pair) -> tuple[str, int]:
     return pair.topic, pair.partition
 
 
-def _stuck(group: str, topic: str, partition: int) -> AnySelect:
+def _thousandth(connection: Connection, here: Sequence[ColumnElement[bool]], status: Status) -> str | None:
+    """The key of the last of the first BATCH rows of this status; None where there are fewer."""
+    keys = select(ParkedDelivery.order_key).where(*here, ParkedDelivery.status == status)
+    found = connection.execute(keys.order_by(ParkedDelivery.order_key).limit(BATCH)).scalars().all()
+    return found[-1] if len(found) == BATCH else None
+
+
+def _stuck(here: Sequence[ColumnElement[bool]]) -> AnySelect:
     """Pairs that have something blocked and nothing before it."""
     first = (
         select(*_PAIR, func.min(ParkedDelivery.record_offset).label("record_offset"))
-        .where(*_here(group, topic, partition), ParkedDelivery.status == Status.BLOCKED)
+        .where(*here, ParkedDelivery.status == Status.BLOCKED)
         .group_by(*_PAIR)
         .subquery("first_blocked")
     )
@@ -174,25 +211,16 @@ def _stuck(group: str, topic: str, partition: int) -> AnySelect:
     return select(first).where(*(~each for each in before))
 
 
-def _unordered(group: str, topic: str, partition: int) -> AnySelect:
+def _unordered(here: Sequence[ColumnElement[bool]]) -> AnySelect:
     """Pairs that have something parked and something open before it."""
     return (
         select(*_PAIR)
         .where(
-            *_here(group, topic, partition),
+            *here,
             ParkedDelivery.status == Status.PARKED,
-            ParkedDelivery.order_key >= "0",
             or_(*(_any_before(status) for status in OPEN)),
         )
         .distinct()
-    )
-
-
-def _here(group: str, topic: str, partition: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        ParkedDelivery.group_id == group,
-        ParkedDelivery.topic == topic,
-        ParkedDelivery.partition_no == partition,
     )
 
 

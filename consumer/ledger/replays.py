@@ -9,13 +9,12 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from consumer.database import reading
 from consumer.errors import WebhooksError
+from consumer.event import Place
 from consumer.ledger.columns import AnySelect, in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery
 from consumer.ledger.store import in_order, insert_new
 from models import ParkedDelivery, Status, StoredReplay, Subscription
 from models.base import in_utc
-
-Place = tuple[str, int]  # topic and partition number
 
 
 class Span(NamedTuple):

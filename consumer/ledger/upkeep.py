@@ -1,15 +1,12 @@
 """Subscriptions that fail, are disabled, enabled or removed, and their rows follow; what nobody needs any more goes."""
 
-import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from math import inf
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Update, bindparam, delete, exists, func, or_, select, update
 
-from consumer.database import reading
+from consumer.database import any_of, reading
 from consumer.event import RecordId
 from consumer.ledger import operations
 from consumer.ledger.columns import (
@@ -33,6 +30,8 @@ from models.base import in_utc
 from models.subscription import REASON_LENGTH
 
 CHANGED_AT_ONCE = 1000  # rows of one transaction when many follow their subscription
+SEEKS = 200  # subscriptions of one step: 5 ms on SQLite, a tenth of a second over a network
+FIRST = -1  # before all ids of subscriptions
 REMOVED = "the subscription was removed"
 
 _PAIR = (
@@ -58,11 +57,12 @@ class Purged(NamedTuple):
 
 
 class Reconciled(NamedTuple):
-    """How many rows followed their subscriptions."""
+    """How many rows followed their subscriptions, and where to go on; None after the last subscription."""
 
     held: int
     resumed: int
     exhausted: int
+    end: int | None
 
 
 def disable(
@@ -97,7 +97,10 @@ def disable(
         return changed == 1
 
     changed = in_transaction(engine, change)
-    _in_batches(engine, _parked_of(subscription_id), _HOLD, until=0.0)
+    with reading(engine) as connection:
+        enabled = _enabled(connection, [subscription_id])
+    if enabled.get(subscription_id) == 0:
+        _follow(engine, [subscription_id], (Status.PARKED,), _HOLD)
     return changed
 
 
@@ -125,22 +128,22 @@ def recovered(engine: Engine, group: str, subscription_id: int, operation: Opera
     return in_transaction(engine, change)
 
 
-def reconcile(engine: Engine, now: float, until: float = inf) -> Reconciled:
+def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
     """Let rows follow their subscriptions, however changed: disabled holds, enabled resumes, removed exhausts.
 
-    Sending does not depend on this (`heads` looks at the subscription itself); call it every minute or so. `until`
-    (monotonic seconds) ends it after the batch that is under way: if anything was changed, call it again.
+    A step: the next SEEKS subscriptions that have anything stored, CHANGED_AT_ONCE rows of each kind at most. Call it
+    again with the `end` of the last step until that is None, and begin anew every minute or so. Sending does not depend
+    on it: `heads` looks at the subscription itself.
     """
-    return Reconciled(
-        held=_in_batches(engine, _of_subscriptions(Status.PARKED, 0), _HOLD, until=until),
-        resumed=_in_batches(engine, _of_subscriptions(Status.HELD, 1), _RESUME, now, until=until),
-        exhausted=exhaust_for_removed(engine, until),
-    )
-
-
-def exhaust_for_removed(engine: Engine, until: float = inf) -> int:
-    """Give up what is owed to subscriptions that are no more. The number of rows."""
-    return _in_batches(engine, _OWED_TO_REMOVED, _EXHAUST, until=until)
+    with reading(engine) as connection:  # most steps find nothing to write, which writers must not wait for
+        seen = _seen(connection, after)
+        enabled = _enabled(connection, seen)
+    held = _follow(engine, [each for each in seen if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
+    resumed = _follow(engine, [each for each in seen if enabled.get(each) == 1], (Status.HELD,), _RESUME, now)
+    exhausted = _follow(engine, [each for each in seen if each not in enabled], OPEN, _EXHAUST)
+    if CHANGED_AT_ONCE in (held, resumed, exhausted):
+        return Reconciled(held, resumed, exhausted, after)
+    return Reconciled(held, resumed, exhausted, seen[-1] if len(seen) == SEEKS else None)
 
 
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int, limit: int = BATCH) -> int:
@@ -176,29 +179,33 @@ def drop_payloads(connection: Connection, group: str, records: Collection[Record
     return connection.execute(_DELETE_PAYLOAD, [record_binds(group, record) for record in sorted(records)]).rowcount
 
 
-def ended_before(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[list[AnyRow]]:
-    """The rows of all groups in these states that were changed last before then (unix seconds), by id.
+def by_id(engine: Engine, rows: AnySelect, first: int | None, last: int | None) -> Iterator[list[AnyRow]]:
+    """The rows that a statement finds from one id to another, in order of ids.
 
     In steps of at most BATCH ids, empty ones too: each finds its rows by the primary key alone, so that no statement
-    takes long however many rows there are and however few of them are old.
+    takes long however many rows there are and however few of them are meant, and nobody holds them all.
     """
-    after, last = 0, None
-    while True:
+    after = (first or 1) - 1
+    while last is not None and after < last:
         with reading(engine) as connection:
-            if last is None:
-                last = connection.scalar(select(func.max(ParkedDelivery.id)))
-            between = (ParkedDelivery.id > after, ParkedDelivery.id <= (last or 0))
-            first = connection.scalar(select(func.min(ParkedDelivery.id)).where(*between))
-            if first is None:
+            between = (ParkedDelivery.id > after, ParkedDelivery.id <= last)
+            begin = connection.scalar(select(func.min(ParkedDelivery.id)).where(*between))
+            if begin is None:
                 return
-            after = first + BATCH - 1
-            statement = select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).where(
-                ParkedDelivery.id.between(first, after),
-                ParkedDelivery.status.in_(sorted(statuses)),
-                in_utc(ParkedDelivery.updated_at) < time_of(before),
-            )
-            found = list(connection.execute(statement).all())
+            after = min(begin + BATCH - 1, last)
+            here = ParkedDelivery.id.between(begin, after)
+            found = list(connection.execute(rows.where(here).order_by(ParkedDelivery.id)))
         yield found
+
+
+def ended_before(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[list[AnyRow]]:
+    """The rows of all groups in these states that were changed last before then (unix seconds): steps of `by_id`."""
+    statement = select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).where(
+        ParkedDelivery.status.in_(sorted(statuses)), in_utc(ParkedDelivery.updated_at) < time_of(before)
+    )
+    with reading(engine) as connection:
+        last = connection.scalar(select(func.max(ParkedDelivery.id)))
+    return by_id(engine, statement, None, last)
 
 
 def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[Purged]:
@@ -226,16 +233,20 @@ def replays_finished_before(engine: Engine, before: float) -> int:
         return connection.scalar(select(func.count()).select_from(StoredReplay).where(_finished(before))) or 0
 
 
-def counts(engine: Engine, group: str) -> dict[str, int]:
-    """Rows of the group by status; every status is a key."""
+def waiting(engine: Engine, group: str, topic: str, partition: int) -> int:
+    """How many rows of a partition wait for their time or turn."""
     statement = (
-        select(ParkedDelivery.status, func.count().label("number"))
-        .where(ParkedDelivery.group_id == group)
-        .group_by(ParkedDelivery.status)
+        select(func.count())
+        .select_from(ParkedDelivery)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status.in_((Status.PARKED, Status.BLOCKED)),
+            ParkedDelivery.topic == topic,
+            ParkedDelivery.partition_no == partition,
+        )
     )
     with reading(engine) as connection:
-        found = Counter({row.status: row.number for row in connection.execute(statement)})
-    return {status.value: found[status.value] for status in Status}
+        return connection.execute(statement).scalar_one()
 
 
 def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
@@ -266,50 +277,51 @@ _RESUME = _changed(
     next_attempt_at=bindparam("b_now", type_=ParkedDelivery.next_attempt_at.type),
 )
 _EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_attempt_at=None)
-_ROW = (ParkedDelivery.id, *_PAIR)
-_seen = select(ParkedDelivery.subscription_id).distinct().subquery("seen")
-_OWED_TO_REMOVED = select(*_ROW).where(
-    ParkedDelivery.subscription_id.in_(
-        select(_seen.c.subscription_id).where(~exists().where(Subscription.id == _seen.c.subscription_id))
-    ),
-    ParkedDelivery.status.in_(OPEN),
-)
 
 
-def _of_subscriptions(status: Status, enabled: int) -> AnySelect:
-    """Rows of this state whose subscriptions are enabled, or are not.
-
-    From the rows to their subscriptions: of these there may be a million, and most have nothing stored.
-    """
-    seen = select(ParkedDelivery.subscription_id).where(ParkedDelivery.status == status).distinct().subquery("seen")
-    theirs = exists().where(Subscription.id == seen.c.subscription_id, Subscription.enabled == enabled)
-    return select(*_ROW).where(
-        ParkedDelivery.subscription_id.in_(select(seen.c.subscription_id).where(theirs)),
-        ParkedDelivery.status == status,
-    )
-
-
-def _parked_of(subscription_id: int) -> AnySelect:
-    """Of a subscription, if it is disabled."""
-    disabled = select(Subscription.id).where(Subscription.id == subscription_id, Subscription.enabled == 0)
-    return select(*_ROW).where(ParkedDelivery.subscription_id.in_(disabled), ParkedDelivery.status == Status.PARKED)
+def _seen(connection: Connection, after: int) -> list[int]:
+    """The next subscriptions that have rows, SEEKS at most: by leaps, however many rows each has."""
+    seen: list[int] = []
+    while len(seen) < SEEKS:
+        leap = select(func.min(ParkedDelivery.subscription_id)).where(ParkedDelivery.subscription_id > after)
+        found = connection.scalar(leap)
+        if found is None:
+            break
+        seen.append(found)
+        after = found
+    return seen
 
 
-def _in_batches(
-    engine: Engine, rows: AnySelect, change: Update, now: float | None = None, *, until: float = inf
+def _enabled(connection: Connection, subscriptions: Sequence[int]) -> dict[int, int]:
+    """By subscription, of those that are there."""
+    if not subscriptions:
+        return {}
+    mine = any_of(Subscription.id.expression, subscriptions)
+    rows = connection.execute(select(Subscription.id, Subscription.enabled).where(mine))
+    return {row.id: row.enabled for row in rows}
+
+
+def _follow(
+    engine: Engine,
+    subscriptions: Sequence[int],
+    states: Collection[Status],
+    change: Update,
+    now: float | None = None,
 ) -> int:
-    """Apply a change to all rows that call for it, some thousand in each transaction; at `now` they become due.
+    """Apply a change to rows of these subscriptions in these states, CHANGED_AT_ONCE at most; `now` they become due.
 
-    No further transaction begins after `until`.
+    How many were found: each is changed, unless somebody else has just done so.
     """
-    changed = 0
-    while True:
+    if not subscriptions:
+        return 0
+    theirs = any_of(ParkedDelivery.subscription_id.expression, subscriptions)
+    rows = select(ParkedDelivery.id, *_PAIR).where(theirs, ParkedDelivery.status.in_(states)).limit(CHANGED_AT_ONCE)
+    with reading(engine) as connection:
+        found = connection.execute(rows).all()
+    if found:
+        moment = {} if now is None else {"b_now": time_of(now)}
         with engine.begin() as connection:
-            found = connection.execute(rows.limit(CHANGED_AT_ONCE)).all()
-            if found:
-                moment = {} if now is None else {"b_now": time_of(now)}
-                changed += connection.execute(change, [{"b_id": row.id} | moment for row in found]).rowcount
+            connection.execute(change, [{"b_id": row.id} | moment for row in found])
             if now is not None:
                 put_in_order(connection, found, now)
-        if len(found) < CHANGED_AT_ONCE or time.monotonic() >= until:
-            return changed
+    return len(found)

@@ -10,16 +10,16 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
-from sqlalchemy import Engine, Row, Select, select
+from sqlalchemy import Engine, Row, Select
 
 from consumer.database import any_tuple_of, reading
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.endpoint_row import endpoint_of, endpoint_rows
 from consumer.options import Effect
 from consumer.patterns import candidates
 from consumer.secret import SigningKey
 from consumer.trouble import Trouble
-from models import Subscription, SubscriptionSecret
+from models import Subscription
 from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT
 
 log = structlog.get_logger(__name__)
@@ -149,14 +149,8 @@ def find_endpoints(
 
 def lookup(patterns: Sequence[Pattern]) -> Select[*tuple[Any, ...]]:
     """The statement of `find_endpoints`: a row for each subscription and secret, its secrets newest first."""
-    secret = SubscriptionSecret
     pattern = Subscription.event_type.expression, Subscription.tenant.expression
-    return (
-        select(*ENDPOINT_COLUMNS)
-        .outerjoin(secret, secret.subscription_id == Subscription.id)
-        .where(any_tuple_of(pattern, patterns), Subscription.enabled == 1)
-        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
-    )
+    return endpoint_rows().where(any_tuple_of(pattern, patterns), Subscription.enabled == 1)
 
 
 class Catalog:

@@ -12,15 +12,14 @@ from sqlalchemy import Engine, Row, Select, delete, func, insert, select, update
 
 from consumer.database import reading
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.endpoint_row import endpoint_of, endpoint_rows
 from consumer.errors import InvalidSubscription
 from consumer.matching.secrets import insert_secrets, stored_of
 from consumer.matching.validation import Options, completed
 from consumer.options import OPTIONS, Problem
 from consumer.secret import SigningKey
-from consumer.sending.egress import EgressPolicy
 from consumer.vault import Vault
-from models import Subscription, SubscriptionSecret
+from models import Subscription
 from models.base import UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
@@ -80,7 +79,6 @@ def add(
     *,
     secrets: Sequence[tuple[str, str]] = (),
     vault: Vault | None = None,
-    policy: EgressPolicy | None = None,
     **options: Unpack[Options],
 ) -> int:
     """Add a subscription, with a signing secret of its own if one is given, and return its id.
@@ -88,7 +86,7 @@ def add(
     `secrets` are further ones, kind and text. They are stored as `vault` encrypts them. InvalidSubscription, before the
     database is asked, if it cannot work.
     """
-    values = completed({"url": url, "event_type": event_type, **options}, policy)
+    values = completed({"url": url, "event_type": event_type, **options})
     if secret is not None:
         secrets = [("signing", secret), *secrets]
     vault = vault or Vault()
@@ -102,9 +100,7 @@ def add(
     return subscription_id
 
 
-def edit(
-    engine: Engine, subscription_id: int, changes: Mapping[str, Any], *, policy: EgressPolicy | None = None
-) -> bool:
+def edit(engine: Engine, subscription_id: int, changes: Mapping[str, Any]) -> bool:
     """Change what `changes` (by column of OPTIONS) names; None sets the column's default. False if there is none.
 
     Nothing is changed where the result could not work (InvalidSubscription), be it by what was there before.
@@ -115,7 +111,7 @@ def edit(
         before = connection.execute(select(*columns).where(mine).with_for_update()).first()
         if before is None:
             return False
-        values = completed(before._asdict() | dict(changes), policy if "url" in changes else None)
+        values = completed(before._asdict() | dict(changes))
         connection.execute(update(Subscription).where(mine).values(**values))
     return True
 
@@ -214,19 +210,14 @@ def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str
 def remove(engine: Engine, subscription_id: int) -> bool:
     """Remove a subscription and its secrets. False if there is none.
 
-    What is stored for it is given up by the workers, or at once by `ledger.exhaust_for_removed`.
+    What is stored for it is given up by the workers, within a minute.
     """
     with engine.begin() as connection:
         return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
 
 
 def _listing() -> Select[*tuple[Any, ...]]:
-    secret = SubscriptionSecret
-    return (
-        select(*ENDPOINT_COLUMNS, Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
-        .outerjoin(secret, secret.subscription_id == Subscription.id)
-        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
-    )
+    return endpoint_rows(Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
 
 
 def _subscribed(

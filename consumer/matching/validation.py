@@ -10,7 +10,6 @@ from sqlalchemy import String
 
 from consumer.errors import InvalidSubscription
 from consumer.options import OPTIONS, Effect, read
-from consumer.sending.egress import EgressPolicy
 from models import Subscription
 
 MOST_BYTES = 4000  # of a VARCHAR2, however many characters it is declared with
@@ -38,11 +37,10 @@ class Options(TypedDict, total=False):
     final_statuses: str | None
 
 
-def completed(given: Mapping[str, Any], policy: EgressPolicy | None = None) -> dict[str, Any]:
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """A value for each column of OPTIONS, the default where none is `given`.
 
-    InvalidSubscription, with a text that says what would work, for what cannot be used or kept. `policy` also refuses
-    what it can tell from the url alone.
+    InvalidSubscription, with a text that says what would work, for what cannot be used or kept.
     """
     if unknown := given.keys() - OPTIONS.keys():
         raise InvalidSubscription(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
@@ -54,8 +52,6 @@ def completed(given: Mapping[str, Any], policy: EgressPolicy | None = None) -> d
         name, why, effect = problems[0]
         example = "" if effect is Effect.UNUSED else f"; for example {OPTIONS[name].example}"
         raise InvalidSubscription(f"{name}: {why}{example}")
-    if policy and (refusal := policy.url_refusal(values["url"])):
-        raise InvalidSubscription(f"url: {refusal}")
     return values
 
 

@@ -2,18 +2,21 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.delivery.order import StoredPairs, pair_of
 from consumer.endpoint import Endpoint
+from consumer.event import Place
 from consumer.ledger.rows import Pair
 from tests.delivery.store_kit import URL, make_event
 
-PLACE = ("t", 0)
-PAIRS = st.sampled_from([Pair(1, *PLACE, key) for key in "abc"])
+PLACES = [("t", 0), ("t", 1)]
+ALL = [Pair(subscription, *place, key) for subscription in (1, 2) for place in PLACES for key in "abc"]
+PAIRS = st.sampled_from(ALL)
 
 
 def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
@@ -34,6 +37,64 @@ def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
     assert pair_of(make_event(1, key=b"k"), ordered) in pairs
 
 
+def test_a_receiver_that_is_down_takes_no_more_than_the_bound_and_from_no_other() -> None:
+    """However many keys it piles up: those of its own partitions are given up, and come back once they are few."""
+    pairs = StoredPairs(most=100)
+    healthy = [Pair(2, "t", number, "k") for number in (0, 1)]
+    for pair in healthy:
+        pairs.seen(pair)
+    for number in range(1000):
+        pairs.seen(Pair(1, "t", number % 2, str(number)))
+        assert kept(pairs) <= 100
+    assert all(Pair(1, "t", number % 2, "any") in pairs for number in range(2))
+    assert [Pair(2, "t", number, key) in pairs for number in (0, 1) for key in ("k", "l")] == [True, False] * 2
+    assert pairs.unknown == {("t", 0): 50, ("t", 1): 50}
+    for number in (0, 1):
+        pairs.loaded(("t", number), [healthy[number], Pair(1, "t", number, "left")])
+    assert [Pair(1, "t", 0, key) in pairs for key in ("left", "any")] == [True, False]
+    assert (pairs.unknown, kept(pairs)) == ({}, 4)
+
+
+def test_a_partition_that_brings_too_many_displaces_only_those() -> None:
+    """What was known of the others stays known, and so does what it has of other subscriptions."""
+    pairs = StoredPairs(most=100)
+    pairs.loaded(("t", 0), [Pair(1, "t", 0, str(number)) for number in range(30)])
+    pairs.loaded(("t", 1), [Pair(2, "t", 1, "k"), *(Pair(1, "t", 1, str(number)) for number in range(90))])
+    assert kept(pairs) <= 100
+    assert [Pair(*where, "any") in pairs for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [False, False, True]
+
+
+def test_what_comes_and_goes_fills_nothing() -> None:
+    """A key is forgotten with its last row, its subscription with its last key, a partition with all of it."""
+    pairs = StoredPairs(most=10)
+    for number in range(100):
+        pair = Pair(number, "t", 0, str(number))
+        pairs.seen(pair)
+        assert pair in pairs
+        pairs.cleared([pair])
+        pairs.seen(pair._replace(partition=1))
+        pairs.leave([("t", 1)])
+    assert (pairs.unknown, pairs._known) == ({}, {("t", 0): {}})
+
+
+def test_more_subscriptions_than_the_bound_are_all_given_up() -> None:
+    """Even the note that one is given up takes room: then all of each partition is."""
+    pairs = StoredPairs(most=10)
+    for number in range(11):
+        pairs.seen(Pair(number, "t", number % 2, "k"))
+    assert (kept(pairs), pairs.unknown) == (0, {("t", 0): 5, ("t", 1): 5})
+    assert Pair(99, "t", 1, "never seen") in pairs
+    pairs.loaded(("t", 0), [])
+    pairs.leave([("t", 1)])
+    assert (pairs.unknown, Pair(99, "t", 0, "never seen") in pairs) == ({}, False)
+
+
+def kept(pairs: StoredPairs) -> int:
+    """How many keys stand in it, and subscriptions that are given up."""
+    known = [each for each in pairs._known.values() if each is not None]
+    return sum(1 if keys is None else len(keys) for each in known for keys in each.values())
+
+
 class StoredPairsMachine(RuleBasedStateMachine):
     """One job at a time on the database thread, its answers in order, some of them still on their way."""
 
@@ -46,8 +107,12 @@ class StoredPairsMachine(RuleBasedStateMachine):
         self.jobs: deque[Callable[[], Callable[[], None]]] = deque()
         self.answers: deque[Callable[[], None]] = deque()
         self.life = 0  # of the assignment
-        self.loaded = False
-        self.load(most=9)
+        self.loaded: set[Place] = set()
+        self.load(most=99)
+
+    @initialize(most=st.integers(0, 12))
+    def bound(self, most: int) -> None:
+        self.pairs.most = most
 
     @rule(pair=PAIRS, waits=st.booleans(), offset=st.integers(0, 5))
     def write(self, pair: Pair, offset: int, *, waits: bool) -> None:
@@ -85,18 +150,19 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(0, 3))
     def load(self, most: int) -> None:
-        life = self.life
+        """Both partitions, one after the other."""
+        for place in PLACES:
+            self.jobs.append(partial(self.look, place, most, self.life))
 
-        def job() -> Callable[[], None]:
-            found = {pair for pair, rows in self.open.items() if rows}
+    def look(self, place: Place, most: int, life: int) -> Callable[[], None]:
+        found = {pair for pair, rows in self.open.items() if rows and pair[1:3] == place}
 
-            def answer() -> None:
-                self.pairs.loaded(PLACE, found if len(found) <= most else None)
-                self.loaded = self.loaded or life == self.life
+        def answer() -> None:
+            self.pairs.loaded(place, found if len(found) <= most else None)
+            if life == self.life:
+                self.loaded.add(place)
 
-            return answer
-
-        self.jobs.append(job)
+        return answer
 
     @precondition(lambda self: self.jobs)
     @rule()
@@ -111,19 +177,23 @@ class StoredPairsMachine(RuleBasedStateMachine):
     @rule()
     def leave_and_come_back(self) -> None:
         """What was not written is forgotten; what the database has is asked for anew."""
-        self.pairs.leave([PLACE])
+        self.pairs.leave(PLACES)
         self.life += 1
         self.unwritten.clear()
-        self.loaded = False
-        self.load(most=9)
+        self.loaded.clear()
+        self.load(most=99)
 
     @invariant()
     def it_is_never_too_little(self) -> None:
-        for pair in (Pair(1, *PLACE, key) for key in "abc"):
+        for pair in ALL:
             unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == pair and rows]
             assert self.pairs.first_writing(pair) == min(unwritten, default=inf)
-            if self.loaded and (self.open[pair] or unwritten):
+            if pair[1:3] in self.loaded and (self.open[pair] or unwritten):
                 assert pair in self.pairs
+
+    @invariant()
+    def it_is_never_more_than_the_bound(self) -> None:
+        assert self.pairs._count == kept(self.pairs) <= self.pairs.most
 
     def teardown(self) -> None:
         """When all is answered it is no more than there is, unless that was too much to know."""
@@ -136,11 +206,13 @@ class StoredPairsMachine(RuleBasedStateMachine):
             assert [pair for pair in self.open if pair in self.pairs] == [
                 pair for pair, rows in self.open.items() if rows
             ]
-        self.load(most=9)
-        self.work()
-        self.answer()
+        self.pairs.most = 99
+        self.load(most=99)
+        for _ in PLACES:
+            self.work()
+            self.answer()
         assert not self.pairs.unknown
-        self.pairs.leave([PLACE])
+        self.pairs.leave(PLACES)
         assert not any(pair in self.pairs for pair in self.open)
 
 

@@ -513,9 +513,9 @@ def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> N
     assert pair_of() not in store.parking.pairs
 
 
-def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store) -> None:
     """Asked again each time the house is kept, until they can be known."""
-    monkeypatch.setattr("consumer.delivery.parking.MOST_PAIRS", 1)
+    store.parking.pairs.most = 1
     live = subscriptions.add(store.engine, URL, "user.created")
     assert live == 1
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2, b"l")], 500.0)
@@ -528,3 +528,51 @@ def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store, monkeypatc
     store.parking.pump()
     store.answer()
     assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.pairs] == [b"k"]
+
+
+def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it(store: Store) -> None:
+    """A subscription whose receiver is down gets a row of each of many keys; others' keys are not taken for stored."""
+    pairs = store.parking.pairs
+    pairs.most = 10
+    for subscription in (1, 2):
+        subscriptions.add(store.engine, URL, f"user.{subscription}")
+    store.parking.load_stored(("t", 0), 0, lambda _: None)
+    store.write()
+    other = Pair(2, "t", 0, order_key(b"k"))
+    store.parking.park(ordered(0)._replace(subscription_id=2, pair=other), lambda: None)
+    keys = [b"%d" % number for number in range(30)]
+    for number, key in enumerate(keys, 1):
+        store.parking.park(ordered(number, key), lambda: None)
+    store.write()
+    assert [pair_of(b"another") in pairs, other in pairs, other._replace(key="another") in pairs] == [True, True, False]
+    for rows in (range(2, 22), range(22, 31)):
+        store.parking.ask_again()  # too many yet: what is known stays known
+        store.write()
+        assert [pair_of(b"another") in pairs, other in pairs, other._replace(key="another") in pairs] == [
+            True,
+            True,
+            False,
+        ]
+        ledger.record(store.engine, GROUP, [ended(row, pair_of(keys[row - 2])) for row in rows])
+    store.parking.ask_again()
+    store.write()
+    assert [key for key in keys if pair_of(key) in pairs] == keys[29:]
+    assert (pairs.unknown, other in pairs) == ({}, True)
+
+
+def test_to_ask_again_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many partitions have too many keys: each minute's questions are on the thread that stores deliveries."""
+    asked: list[tuple[int, int]] = []
+
+    def open_pairs(_engine: Engine, _group: str, _topic: str, partition: int, most: int) -> None:
+        asked.append((partition, most))
+
+    monkeypatch.setattr("consumer.ledger.due.open_pairs", open_pairs)
+    store.parking.pairs.most = 10
+    for _ in range(2):
+        store.parking.ask_again()
+        for partition in range(4):
+            if not asked[3:]:
+                store.parking.load_stored(("t", partition), 0, lambda _: None)
+            store.write()
+    assert asked == [*((partition, 10) for partition in range(4)), *((partition, 2) for partition in range(4))]

@@ -280,7 +280,7 @@ def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
         assert delivery.pair is not None
         assert bench.lanes.next(bench.store.monotonic.now) is None
         bench.lanes.finished(delivery.lane)
-        bench.lanes.go_on(delivery.pair)
+        bench.lanes.go_on(delivery.lane, delivery.pair)
     bench.given_out = 10
     assert bench.look(EARLY) == [6], "4 is blocked as long as the results of those before it are not written"
 

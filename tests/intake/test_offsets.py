@@ -38,7 +38,6 @@ def test_in_order() -> None:
     assert tracker.image() is None
     for offset in (5, 6, 7):
         assert tracker.track(offset)
-    assert tracker.open == 3
     assert tracker.image() == (5, "")
     tracker.settle(5)
     assert tracker.image() == (6, "")
@@ -96,7 +95,6 @@ def test_nothing_unsettled_is_ever_claimed(
             settled.add(done)
             assert claimed(tracker, tracked) == settled
     assert claimed(tracker, log) == settled
-    assert tracker.open == len(open_records)
     assert tracker.low_water_mark == (min(open_records, default=tracked[-1] + 1) if tracked else None)
 
 

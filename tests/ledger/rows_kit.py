@@ -80,6 +80,12 @@ def states(engine: Engine, subscription: int | None = None) -> dict[int, str]:
     return {row[0]: row[1] for row in found}
 
 
+def counts(engine: Engine, group: str = GROUP) -> dict[str, int]:
+    """Status to how many rows of a group have it."""
+    sql = "SELECT status, count(*) FROM webhook_deliveries WHERE group_id = :g GROUP BY status"
+    return {row[0]: row[1] for row in query(engine, sql, g=group)}
+
+
 def query(engine: Engine, sql: str, **binds: object) -> list[Any]:
     """Plain SQL, as another program would ask."""
     with engine.connect() as connection:

@@ -13,12 +13,14 @@ from tests.ledger.rows_kit import (
     BOOM,
     GROUP,
     URL,
+    counts,
     find,
     losing_the_answer,
     make_event,
     offsets,
     ordered,
     parked,
+    plans,
     query,
     result,
     run,
@@ -94,7 +96,7 @@ def test_one_that_was_given_up_without_an_attempt_says_why(engine: Engine, sub: 
     """Its subscription was removed before anything was sent."""
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
     subscriptions.remove(engine, sub)
-    upkeep.exhaust_for_removed(engine)
+    upkeep.reconcile(engine, 3000.0)
     (row,) = deliveries.find(engine, limit=1)
     assert row.first is None
     assert row.last is not None
@@ -135,14 +137,56 @@ def test_a_row_that_is_sent_meanwhile_is_left(engine: Engine, sub: int) -> None:
 
 def test_redelivery_by_filter_goes_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that fit, some in each transaction, and each once, though they change their state on the way."""
-    monkeypatch.setattr(deliveries, "BATCH", 10)
+    monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     store.park(engine, "another", [parked(make_event(1), sub)], 96.0)
     exhaust_all(engine)
     batches = marked(engine, Selection(group=GROUP, statuses=("exhausted",), event_type="user.created"))
     assert [len(batch.ids) for batch in batches] == [10, 10, 5]
-    assert upkeep.counts(engine, GROUP)["parked"] == 25
+    assert counts(engine) == {"parked": 25}
     assert marked(engine, Selection(statuses=("exhausted",))) == []
+
+
+def test_redelivery_marks_what_was_there_and_each_row_once(
+    engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given up while it goes on, for the first time or again, is left to another call."""
+    monkeypatch.setattr(upkeep, "BATCH", 10)
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    exhaust_all(engine)
+    ids: list[int] = []
+    for batch in deliveries.redeliver(engine, Selection(statuses=("exhausted",)), 5000.0):
+        ids += batch.ids
+        run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
+        later = [make_event(100 + len(ids) + number) for number in range(10)]
+        store.park(engine, GROUP, [parked(each, sub, status="exhausted") for each in later], 96.0)
+    assert ids == list(range(1, 26))
+
+
+def test_an_adoption_moves_what_was_there(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, though workers of the other group that should not run store more; what they store is left there."""
+    monkeypatch.setattr(upkeep, "BATCH", 10)
+    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    moved = []
+    for batch in deliveries.adopt(engine, "old", GROUP, 200.0):
+        moved.append(batch.moved)
+        store.park(engine, "old", [parked(make_event(100 + len(moved) * 10 + n), sub) for n in range(10)], 96.0)
+    assert moved == [10, 10, 5]
+    assert counts(engine, "old") == {"parked": 30}
+
+
+def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten million rows nobody holds more than a step: each statement has a range of ids, a list, or one answer."""
+    engine = sqlite_engine
+    monkeypatch.setattr(upkeep, "BATCH", 10)
+    sub = subscriptions.add(engine, URL, "user.created")
+    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
+    found = plans(engine, lambda: marked(engine, Selection(group=GROUP)))
+    found += plans(engine, lambda: list(deliveries.adopt(engine, GROUP, "another", 200.0)))
+    looks = [sql for sql, _ in found if sql.startswith("SELECT") and "webhook_deliveries.id" in sql]
+    assert len(looks) > 10
+    for sql in looks:
+        assert "min(" in sql or "id BETWEEN ? AND ?" in sql or "webhook_deliveries.id IN (" in sql, sql
 
 
 def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
@@ -187,7 +231,7 @@ def test_progress_counts_states(engine: Engine, sub: int) -> None:
 
 def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of all states and their payloads move, in batches; what the group has itself stays with the other."""
-    monkeypatch.setattr(deliveries, "BATCH", 10)
+    monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     store.park(engine, "old", [parked(make_event(3), sub, replay=1)], 96.0)
     store.park(engine, GROUP, [parked(make_event(3, body=b"mine"), sub, 300.0)], 96.0)
@@ -195,12 +239,12 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
     adopted = list(deliveries.adopt(engine, "old", GROUP, 200.0))
     assert adopted == [Adopted(9, 1), Adopted(10, 0), Adopted(6, 0)]
     assert sorted(offsets(find(engine))) == sorted([*(n for n in range(25) if n != 4), 3])
-    assert upkeep.counts(engine, "old") == {"parked": 1, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
+    assert counts(engine, "old") == {"parked": 1}
     assert query(engine, "SELECT group_id, count(*) FROM webhook_payloads GROUP BY group_id ORDER BY 1") == [
         ("old", 1),
         (GROUP, 25),
     ]
-    assert list(deliveries.adopt(engine, "old", GROUP, 200.0)) == [Adopted(0, 1)]
+    assert list(deliveries.adopt(engine, "old", GROUP, 200.0)) == [Adopted(0, 1)], "the steps begin with the first"
     assert len(due.settled_keys(engine, GROUP, "t", 0, 0)) == 25
 
 

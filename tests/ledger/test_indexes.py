@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from consumer.ledger import due, heads, store, upkeep
-from consumer.ledger.ordering import normalise, open_ones
+from consumer.ledger.ordering import mend, normalise, open_ones
 from consumer.matching import subscriptions
+from models import ParkedDelivery
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
 
 SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the index of the unique constraint
@@ -60,6 +61,16 @@ def test_putting_a_key_in_order(full: Engine) -> None:
     assert "ix_webhook_deliveries_order (group_id=? AND status=? AND topic=? AND partition_no=? AND order_key" in still
 
 
+def test_looking_for_keys_out_of_order(full: Engine) -> None:
+    """Each statement reads a range of keys of a state."""
+    for plan in used(full, lambda: mend(full, GROUP, "t", 0, 96.0)):
+        first = plan.split("SEARCH webhook_deliveries ")[1]
+        assert (
+            "ix_webhook_deliveries_order (group_id=? AND status=? AND topic=? AND partition_no=? AND order_key>?"
+            in (first)
+        ), plan
+
+
 @pytest.mark.parametrize(
     ("work", "index"),
     [
@@ -71,6 +82,10 @@ def test_putting_a_key_in_order(full: Engine) -> None:
         (lambda engine: due.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
         (
             lambda engine: upkeep.prune(engine, "another", "t", 0, 50),
+            "(group_id=? AND status=? AND topic=? AND partition_no=?",
+        ),
+        (
+            lambda engine: upkeep.waiting(engine, GROUP, "t", 0),
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
     ],
@@ -91,15 +106,23 @@ def test_writing(full: Engine) -> None:
 
 
 def test_rows_that_follow_their_subscription(full: Engine) -> None:
-    """By subscription and state; what is removed is looked for in the index alone."""
+    """By subscription and state; subscriptions by leaps through the index."""
     held = used(full, lambda: upkeep.disable(full, GROUP, 2, "410"))
     assert all("ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
-    removed = plans(full, lambda: upkeep.exhaust_for_removed(full))[0][1]
-    assert "SCAN webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_sub" in removed
-    assert "SEARCH webhook_deliveries USING INDEX ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in removed
+    subscriptions.remove(full, 3)
+    followed = used(full, lambda: upkeep.reconcile(full, 1000.0))
+    leaps = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_sub (subscription_id>?)"
+    assert followed[:4] == [leaps] * 4
+    assert all("(subscription_id=? AND status=?)" in plan or "PRIMARY KEY" in plan for plan in followed[4:]), followed
 
 
 def test_subscriptions_are_not_read_through(full: Engine) -> None:
     """Each minute, of a million: only those that have something stored are looked at."""
     for sql, plan in plans(full, lambda: upkeep.reconcile(full, 1000.0)):
         assert "SCAN webhook_subscriptions" not in plan, (sql, plan)
+
+
+def test_going_through_rows_by_id(full: Engine) -> None:
+    """A step is a range of the primary key."""
+    for sql, plan in plans(full, lambda: list(upkeep.by_id(full, select(ParkedDelivery.id), None, 250))):
+        assert "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan, (sql, plan)

@@ -38,6 +38,14 @@ def park(engine: Engine, *rows: NewDelivery, now: float = 96.0) -> None:
     store.park(engine, GROUP, rows, now)
 
 
+def mend(engine: Engine) -> list[int]:
+    """A round of `mend`, to its end: how many pairs each step has put in order."""
+    found = [ordering.mend(engine, GROUP, "t", 0, 500.0)]
+    while (end := found[-1].end) is not None:
+        found.append(ordering.mend(engine, GROUP, "t", 0, 500.0, end))
+    return [step.pairs for step in found]
+
+
 def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
     """Stored in one batch or in several, in whatever order: the lowest offset is parked, the others are blocked."""
     park(engine, ordered(3, sub), ordered(1, sub), ordered(7, sub, b"other"))
@@ -142,7 +150,7 @@ def test_what_is_held_keeps_its_place(engine: Engine, sub: int) -> None:
     park(engine, ordered(3, sub))
     assert states(engine) == {1: "held", 2: "blocked", 3: "blocked"}
     subscriptions.set_enabled(engine, sub, enabled=True)
-    assert upkeep.reconcile(engine, 500.0) == (0, 1, 0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 1, 0, None)
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
 
 
@@ -150,7 +158,7 @@ def test_of_many_held_only_one_is_resumed(engine: Engine, sub: int) -> None:
     """Rows that somebody has set to held by hand become due one after the other."""
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     run(engine, "UPDATE webhook_deliveries SET status = 'held'")
-    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0)  # in order from the start: nothing is to be mended
+    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)  # in order from the start: nothing is to be mended
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked"}
 
 
@@ -179,17 +187,53 @@ def test_what_somebody_put_out_of_order_is_mended(engine: Engine, sub: int, edit
     """A pair that nothing moves any more, or of which two are due, is put in order within a minute."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     run(engine, edit)
-    assert ordering.mend(engine, GROUP, "t", 0, 500.0) >= 1
+    assert sum(mend(engine)) >= 1
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
-    assert ordering.mend(engine, GROUP, "t", 0, 500.0) == 0
+    assert mend(engine) == [0]
+
+
+@pytest.mark.parametrize("first", ["exhausted", "held", "blocked"])
+def test_one_that_waits_without_a_time_is_due(engine: Engine, sub: int, first: str) -> None:
+    """By hand: the table takes a blocked row without a time, but no parked one. It goes in its turn, the others too."""
+    park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)), ordered(9, sub, b"other"))
+    run(engine, "UPDATE webhook_deliveries SET status = 'blocked', next_attempt_at = NULL WHERE record_offset = 2")
+    assert offsets(find(engine)) == [1, 9, 2, 3]
+    run(engine, "UPDATE webhook_deliveries SET status = :s WHERE record_offset = 1", s=first)
+    if first != "exhausted":
+        run(engine, "UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE record_offset = 1")
+    ordering.mend(engine, GROUP, "t", 0, 500.0)
+    upkeep.reconcile(engine, 500.0)
+    head = 2 if first == "exhausted" else 1
+    assert [row.record.offset for row in deliveries.find(engine, statuses=("parked",), limit=9)] == [head, 9]
+    assert find(engine, 499.0, places=[("t", 0)])[0].event.record.offset == 9
+    assert offsets(find(engine, 500.0)) == [9, *range(head, 4)]
 
 
 def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
-    """More than fit one batch."""
+    """More than fit one step, some keys at a time: whatever is stored, no statement reads all of it."""
     park(engine, *(ordered(offset, sub, b"%d" % (offset // 2)) for offset in range(4200)))
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked'")
-    assert ordering.mend(engine, GROUP, "t", 0, 500.0) == 2100
+    found = mend(engine)
+    assert sum(found) == 2100
+    assert all(400 <= pairs <= 500 for pairs in found[:4]), found
     assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(2100,)]
+    assert mend(engine) == [0, 0, 0], "a thousand blocked rows each, then the rest"
+
+
+def test_a_key_with_more_rows_than_a_step_is_mended_whole(
+    engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is one that many subscriptions have; and those on both sides of it."""
+    monkeypatch.setattr(ordering, "BATCH", 10)
+    others = [subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(25)]
+    keys = [b"%d" % number for number in range(5)]
+    park(engine, *(ordered(100 * number + n, sub, key) for number, key in enumerate(keys) for n in range(25)))
+    park(engine, *(ordered(1000 + n, each, keys[2]) for each in others for n in range(2)))
+    run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset <> 1000")
+    run(engine, "UPDATE webhook_deliveries SET status = 'parked' WHERE record_offset = 1001")
+    assert sum(mend(engine)) >= 30
+    check_order(engine)
+    assert sum(mend(engine)) == 0
 
 
 def test_a_removed_first_row_frees_the_next(engine: Engine, sub: int) -> None:
@@ -262,10 +306,9 @@ def test_whatever_happens_the_first_goes_first(
 
 def check_order(engine: Engine) -> None:
     """The invariant, read as one would by eye."""
-    rows = query(
-        engine, "SELECT order_key, record_offset, status FROM webhook_deliveries ORDER BY order_key, record_offset"
-    )
-    for key in {row[0] for row in rows}:
-        open_ones = [status for each, _, status in rows if each == key and status in ("parked", "held", "blocked")]
+    sql = "SELECT order_key, subscription_id, status FROM webhook_deliveries ORDER BY record_offset"
+    rows = [((key, to), status) for key, to, status in query(engine, sql)]
+    for one in {row[0] for row in rows}:
+        open_ones = [status for each, status in rows if each == one and status in ("parked", "held", "blocked")]
         assert "blocked" not in open_ones[:1], rows
         assert "parked" not in open_ones[1:], rows

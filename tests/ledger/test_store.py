@@ -21,6 +21,7 @@ from tests.ledger.rows_kit import (
     DEFAULT,
     GROUP,
     URL,
+    counts,
     find,
     losing_the_answer,
     make_event,
@@ -197,7 +198,7 @@ def test_an_attempt_that_ends_after_its_row_was_held_does_not_wake_it(engine: En
     store.record(engine, GROUP, [result(failed, "parked", 1.0), result(succeeded, "delivered")])
     assert states(engine) == {0: "held", 1: "delivered"}
     subscriptions.remove(engine, sub)
-    upkeep.exhaust_for_removed(engine)
+    upkeep.reconcile(engine, 3000.0)
     store.record(engine, GROUP, [result(failed, "parked", 1.0)._replace(attempt_before=2)])
     assert states(engine)[0] == "exhausted"
 
@@ -319,7 +320,7 @@ def test_threads_that_park_record_and_prune_lose_nothing(engine: Engine, sub: in
     for thread in threads:
         thread.join()
     assert failures == []
-    assert sum(upkeep.counts(engine, GROUP).values()) == 200
+    assert sum(counts(engine).values()) == 200
 
 
 def test_rows_are_parked_at_speed(sqlite_engine: Engine) -> None:

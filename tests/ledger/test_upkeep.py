@@ -1,9 +1,10 @@
 """Rows follow their subscriptions; subscriptions that fail are noted and disabled; what nobody needs goes."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Connection, Engine, event, update
 
 from consumer.ledger import due, operations, store, upkeep
 from consumer.matching import subscriptions
@@ -12,6 +13,7 @@ from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
     URL,
+    counts,
     find,
     losing_the_answer,
     make_event,
@@ -26,12 +28,31 @@ from tests.ledger.rows_kit import (
 )
 from tests.oracle_emulator import OracleEmulator
 
-ALL = {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
-
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
     return subscriptions.add(engine, URL, "user.created")
+
+
+def steps(engine: Engine) -> list[upkeep.Reconciled]:
+    """A round of `reconcile`, to its end."""
+    found = [upkeep.reconcile(engine, 500.0)]
+    while (end := found[-1].end) is not None:
+        found.append(upkeep.reconcile(engine, 500.0, end))
+    return found
+
+
+def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
+    """What `work` sends, transactions too."""
+    found: list[str] = []
+
+    def note(_: Connection, __: object, statement: str, *___: object) -> None:
+        found.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    work()
+    event.remove(engine, "before_cursor_execute", note)
+    return found
 
 
 def told(engine: Engine) -> list[str]:
@@ -45,15 +66,15 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     store.park(engine, GROUP, [parked(make_event(9), other)], 96.0)
     assert upkeep.disable(engine, GROUP, sub, "410 Gone", operation(1))
     assert not upkeep.disable(engine, GROUP, sub, "again", operation(2))
-    assert upkeep.counts(engine, GROUP) == ALL | {"parked": 1, "held": 3}
+    assert counts(engine) == {"parked": 1, "held": 3}
     assert [(row.enabled, row.disabled_reason) for row in subscriptions.walk(engine)] == [
         (False, "410 Gone"),
         (True, None),
     ]
     assert told(engine) == ["op_1"]
-    assert upkeep.reconcile(engine, 500.0) == (0, 0, 0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
     run(engine, "UPDATE webhook_subscriptions SET enabled = 1")
-    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
 
 
@@ -70,7 +91,7 @@ def test_disabled_by_sql_is_not_sent_even_before_the_rows_follow(engine: Engine,
     store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
     assert find(engine) == []
-    assert upkeep.reconcile(engine, 1.0) == (1, 0, 0)
+    assert upkeep.reconcile(engine, 1.0) == (1, 0, 0, None)
 
 
 def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine, sub: int) -> None:
@@ -103,8 +124,8 @@ def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> N
     upkeep.disable(engine, GROUP, held, "410")
     for number in (sub, held, chain):
         subscriptions.remove(engine, number)
-    assert upkeep.exhaust_for_removed(engine) == 4
-    assert upkeep.exhaust_for_removed(engine) == 0
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 4, None)
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
     assert states(engine) == {0: "delivered"} | dict.fromkeys((1, 2, 3, 4), "exhausted")
     errors = query(engine, "SELECT DISTINCT last_error FROM webhook_deliveries WHERE status = 'exhausted'")
     assert errors == [("the subscription was removed",)]
@@ -116,11 +137,55 @@ def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pyte
     monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 10)
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
     upkeep.disable(engine, GROUP, sub, "410")
-    assert upkeep.counts(engine, GROUP) == ALL | {"held": 10, "parked": 25}
-    assert upkeep.reconcile(engine, 1.0, until=0.0).held == 10
-    assert upkeep.reconcile(engine, 1.0).held == 15
+    assert counts(engine) == {"held": 10, "parked": 25}
+    assert [step.held for step in steps(engine)] == [10, 10, 5]
     subscriptions.remove(engine, sub)
-    assert upkeep.reconcile(engine, 1.0).exhausted == 35
+    assert [step.exhausted for step in steps(engine)] == [10, 10, 10, 5]
+
+
+def test_subscriptions_are_leapt_over_a_few_in_each_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seek for each that has rows, whatever their number; what each step finds follows, the next goes on behind."""
+    monkeypatch.setattr(upkeep, "SEEKS", 2)
+    subs = [subscriptions.add(engine, URL, "user.created") for _ in range(5)]
+    for sub in subs:
+        store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(20)], 96.0)
+    subscriptions.set_enabled(engine, subs[0], enabled=False)
+    subscriptions.remove(engine, subs[3])
+    subscriptions.set_enabled(engine, subs[4], enabled=False)
+    sent = statements(engine, lambda: upkeep.reconcile(engine, 500.0, subs[0]))
+    assert sum("min(" in sql for sql in sent) == 2
+    assert not any("DISTINCT" in sql for sql in sent)
+    assert steps(engine) == [(20, 0, 0, subs[1]), (0, 0, 20, subs[3]), (20, 0, 0, None)]
+    subscriptions.set_enabled(engine, subs[4], enabled=True)
+    assert steps(engine) == [(0, 0, 0, subs[1]), (0, 0, 0, subs[3]), (0, 20, 0, None)]
+
+
+def test_who_finds_nothing_to_change_locks_nobody_out(sqlite_engine: Engine) -> None:
+    """On SQLite a transaction that may write has the file for itself: none begins for looking."""
+    engine = sqlite_engine
+    subs = [subscriptions.add(engine, URL, "user.created") for _ in range(2)]
+    subscriptions.set_enabled(engine, subs[1], enabled=False)
+    store.park(engine, GROUP, [parked(make_event(1), subs[0])], 96.0)
+
+    def look() -> None:
+        assert not any(upkeep.reconcile(engine, 500.0))
+        assert operations.expire(engine, GROUP, 500.0) == 0
+        assert upkeep.waiting(engine, GROUP, "t", 0) == 1
+
+    sent = statements(engine, look)
+    assert [sql for sql in sent if sql.startswith("BEGIN") and sql != "BEGIN DEFERRED"] == []
+    assert len(sent) > 5
+
+
+def test_what_waits_is_counted_by_partition(engine: Engine, sub: int) -> None:
+    """Parked and blocked, of one group; what is held, or has ended, waits for nothing."""
+    by_key = subscriptions.add(engine, URL, "user.created", ordering="key")
+    rows = [parked(make_event(offset), sub) for offset in range(4)]
+    store.park(engine, GROUP, [*rows, ordered(5, by_key), ordered(6, by_key), ordered(7, by_key, partition=1)], 96.0)
+    store.park(engine, "another", rows, 96.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE record_offset = 1")
+    run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE record_offset = 2")
+    assert [upkeep.waiting(engine, GROUP, "t", number) for number in range(3)] == [4, 1, 0]
 
 
 def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) -> None:
@@ -161,14 +226,18 @@ def test_delivered_rows_of_a_replay_go_at_once(engine: Engine, sub: int) -> None
 
 
 def test_topics_with_something_open(engine: Engine, sub: int) -> None:
-    """By name, with the highest partition that has something parked, held or blocked; what has ended does not count."""
-    for topic, partition in (("t", 0), ("t", 5), ("u", 2), ("v", 3)):
+    """By name, with the highest partition that has something owed or delivered; what was given up does not count.
+
+    Of a topic that is gone, what is delivered is to be deleted, whoever has sent it, and however long ago.
+    """
+    for topic, partition in (("t", 0), ("t", 5), ("u", 2), ("v", 3), ("x", 4)):
         store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
     store.park(engine, "another", [parked(make_event(1, topic="w"), sub)], 96.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE topic = 'u'")
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE topic = 'v'")
+    run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE topic = 'x'")
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE topic = 't' AND partition_no = 0")
-    assert due.open_topics(engine, GROUP) == [("t", 5), ("v", 3)]
+    assert due.open_topics(engine, GROUP) == [("t", 5), ("v", 3), ("x", 4)]
 
 
 def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: int) -> None:
@@ -189,7 +258,7 @@ def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: i
 
 
 def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those written before a time, of one group, however many; the others wait on."""
+    """Those written before a time, of one group, so many at once; the others wait on. Their data is not read."""
     monkeypatch.setattr(operations, "BATCH", 2)
     with engine.begin() as connection:
         operations.add(connection, GROUP, [operation(number) for number in range(5)])
@@ -197,6 +266,9 @@ def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeyp
     with engine.begin() as connection:
         old = update(StoredOperation).where(StoredOperation.event_id.not_in(["op_3", "op_4"]))
         connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
-    assert operations.expire(engine, GROUP, datetime(2021, 1, 1, tzinfo=UTC).timestamp()) == 3
+    before = datetime(2021, 1, 1, tzinfo=UTC).timestamp()
+    assert [operations.expire(engine, GROUP, before) for _ in range(3)] == [2, 1, 0]
+    sent = statements(engine, lambda: operations.expire(engine, GROUP, before))
+    assert not any("webhook_operations.data" in sql for sql in sent)
     assert told(engine) == ["op_3", "op_4"]
     assert len(operations.pending(engine, "another", 10)) == 1

@@ -17,7 +17,6 @@ from consumer.errors import InvalidSubscription
 from consumer.matching import subscriptions
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.validation import completed
-from consumer.sending.egress import EgressPolicy
 from consumer.vault import Vault
 from models import Subscription, SubscriptionSecret
 from tests.ledger.rows_kit import run
@@ -178,14 +177,6 @@ def test_what_cannot_work_is_refused(engine: Engine, url: str, event_type: str, 
     assert tuple(subscriptions.walk(engine)) == ()
 
 
-def test_the_egress_policy_is_asked() -> None:
-    """A literal private address is refused before anything is sent, where a policy is given."""
-    given = {"url": "https://10.0.0.1/", "event_type": "t"}
-    assert completed(given)["url"] == "https://10.0.0.1/"
-    with pytest.raises(InvalidSubscription, match="WEBHOOK_ALLOW_NETWORKS"):
-        completed(given, EgressPolicy())
-
-
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_no base64!", "x" * 4001])
 def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> None:
     """Not stored, and its text is not repeated."""
@@ -244,11 +235,11 @@ def test_an_edit_that_would_not_work_changes_nothing(engine: Engine) -> None:
     for changes, said in (
         ({"batch_size": None}, "batch_wait_ms: needs batch_size"),
         ({"url": None}, "url: is required"),
-        ({"url": "https://10.0.0.1"}, "WEBHOOK_ALLOW_NETWORKS"),
+        ({"url": "https://10.0.0.1:99999"}, "url: the URL is malformed"),
         ({"timeout_seconds": 5, "colour": 1}, "there is no option colour"),
     ):
         with pytest.raises(InvalidSubscription, match=said):
-            subscriptions.edit(engine, added, changes, policy=EgressPolicy())
+            subscriptions.edit(engine, added, changes)
         assert subscriptions.get(engine, added) == before
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(event_filter="1 +"))

@@ -185,21 +185,7 @@ WHERE
 ;
 
 -- ledger.deliveries.redeliver
--- `redeliver`: the ids of what was chosen.
--- Of the conditions, those that were asked for.
-SELECT
-  webhook_deliveries.id
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-;
-
--- ledger.deliveries.redeliver
--- Of an event type.
+-- Of a step: what may be sent again.
 -- Of the conditions, those that were asked for.
 SELECT
   webhook_deliveries.id,
@@ -229,27 +215,6 @@ WHERE
   AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
 ORDER BY
   webhook_deliveries.id
-;
-
--- ledger.deliveries.redeliver
--- Of a batch of these: what may be sent again.
--- Of the conditions, those that were asked for.
-SELECT
-  webhook_deliveries.id
-FROM webhook_deliveries
-JOIN webhook_payloads
-  ON webhook_payloads.group_id = webhook_deliveries.group_id
-  AND webhook_payloads.topic = webhook_deliveries.topic
-  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-WHERE
-  webhook_payloads.event_type = :event_type_1
-  AND webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
 ;
 
 -- ledger.deliveries.redeliver
@@ -314,13 +279,41 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.deliveries.adopt
--- `adopt`: the ids of a group.
+-- ledger.deliveries._steps
+-- `redeliver`, `adopt`: the first and the last id.
+-- Of the conditions, those that were asked for.
 SELECT
-  webhook_deliveries.id
+  MIN(webhook_deliveries.id) AS min_1,
+  MAX(webhook_deliveries.id) AS max_1
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+;
+
+-- ledger.deliveries._steps
+-- Of an event type.
+-- Of the conditions, those that were asked for.
+SELECT
+  MIN(webhook_deliveries.id) AS min_1,
+  MAX(webhook_deliveries.id) AS max_1
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_payloads.event_type = :event_type_1
+  AND webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
 ;
 
 -- ledger.deliveries._adopt

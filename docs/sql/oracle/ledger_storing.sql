@@ -180,7 +180,7 @@ WHERE
 
 -- ledger.ordering.normalise
 -- Of each subscription and key the first open row is not blocked, an array. Hot where ordered.
-UPDATE webhook_deliveries SET status = :status, updated_at = :b_now
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = COALESCE(webhook_deliveries.next_attempt_at, :b_now), updated_at = :b_now
 WHERE
   webhook_deliveries.group_id = :b_group_id
   AND webhook_deliveries.topic = :b_topic
@@ -307,7 +307,7 @@ WHERE
 ;
 
 -- ledger.ordering.mend
--- Pairs that wait for nothing.
+-- Of some keys, pairs that wait for nothing.
 SELECT
   first_blocked.group_id,
   first_blocked.topic,
@@ -328,6 +328,8 @@ FROM (
     webhook_deliveries.group_id = :group_id_1
     AND webhook_deliveries.topic = :topic_1
     AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.order_key > :order_key_1
+    AND webhook_deliveries.order_key <= :order_key_2
     AND webhook_deliveries.status = :status_1
   GROUP BY
     webhook_deliveries.group_id,
@@ -371,7 +373,7 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.ordering.mend
--- Pairs whose order somebody has broken.
+-- Of some keys, pairs whose order somebody has broken.
 SELECT DISTINCT
   webhook_deliveries.group_id,
   webhook_deliveries.topic,
@@ -383,8 +385,9 @@ WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.topic = :topic_1
   AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.order_key > :order_key_1
+  AND webhook_deliveries.order_key <= :order_key_2
   AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.order_key >= :order_key_1
   AND (
     (
       EXISTS(
@@ -435,6 +438,22 @@ WHERE
 FETCH FIRST 1000 ROWS ONLY
 ;
 
+-- ledger.ordering._thousandth
+-- Which keys these are: as many as have a thousand rows of a state.
+SELECT
+  webhook_deliveries.order_key
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.order_key > :order_key_1
+  AND webhook_deliveries.status = :status_1
+ORDER BY
+  webhook_deliveries.order_key
+FETCH FIRST 1000 ROWS ONLY
+;
+
 -- ledger.operations.add
 -- Which of these operational events wait already?
 SELECT
@@ -479,4 +498,17 @@ FETCH FIRST 10 ROWS ONLY
 DELETE FROM webhook_operations
 WHERE
   webhook_operations.id = :b_id
+;
+
+-- ledger.operations.expire
+-- The oldest operational events: when were they written?
+SELECT
+  webhook_operations.id,
+  SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at
+FROM webhook_operations
+WHERE
+  webhook_operations.group_id = :group_id_1
+ORDER BY
+  webhook_operations.id
+FETCH FIRST 1000 ROWS ONLY
 ;

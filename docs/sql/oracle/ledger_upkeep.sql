@@ -26,8 +26,27 @@ WHERE
   AND webhook_subscriptions.failing_since IS NOT NULL
 ;
 
--- ledger.upkeep._in_batches
--- Rows of one disabled subscription, to be held.
+-- ledger.upkeep._seen
+-- The next subscription that has rows.
+SELECT
+  MIN(webhook_deliveries.subscription_id) AS min_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id > :subscription_id_1
+;
+
+-- ledger.upkeep._enabled
+-- Which of these subscriptions are there, and enabled?
+SELECT
+  webhook_subscriptions.id,
+  webhook_subscriptions.enabled
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+;
+
+-- ledger.upkeep._follow
+-- Of some subscriptions, disabled, enabled or removed, what has not followed them.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.group_id,
@@ -37,101 +56,26 @@ SELECT
   webhook_deliveries.order_key
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.subscription_id IN (
-    SELECT
-      webhook_subscriptions.id
-    FROM webhook_subscriptions
-    WHERE
-      webhook_subscriptions.id = :id_1 AND webhook_subscriptions.enabled = :enabled_1
-  )
-  AND webhook_deliveries.status = :status_1
+  webhook_deliveries.subscription_id IN (:subscription_id_1_1)
+  AND webhook_deliveries.status IN (:status_1_1)
 FETCH FIRST 1000 ROWS ONLY
 ;
 
--- ledger.upkeep._in_batches
+-- ledger.upkeep._follow
 -- Hold them, an array.
 UPDATE webhook_deliveries SET status = :status, updated_at = CURRENT_TIMESTAMP
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
--- ledger.upkeep._in_batches
--- Parked rows of all disabled subscriptions, and, with other binds, held rows of those that are enabled.
-SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.group_id,
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.order_key
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id IN (
-    SELECT
-      seen.subscription_id
-    FROM (
-      SELECT DISTINCT
-        webhook_deliveries.subscription_id AS subscription_id
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.status = :status_1
-    ) seen
-    WHERE
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_subscriptions
-        WHERE
-          webhook_subscriptions.id = seen.subscription_id
-          AND webhook_subscriptions.enabled = :enabled_1
-      )
-  )
-  AND webhook_deliveries.status = :status_2
-FETCH FIRST 1000 ROWS ONLY
-;
-
--- ledger.upkeep._in_batches
--- Rows of subscriptions that are no more.
-SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.group_id,
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.order_key
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id IN (
-    SELECT
-      seen.subscription_id
-    FROM (
-      SELECT DISTINCT
-        webhook_deliveries.subscription_id AS subscription_id
-      FROM webhook_deliveries
-    ) seen
-    WHERE
-      NOT (
-        EXISTS(
-          SELECT
-            *
-          FROM webhook_subscriptions
-          WHERE
-            webhook_subscriptions.id = seen.subscription_id
-        )
-      )
-  )
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
-FETCH FIRST 1000 ROWS ONLY
-;
-
--- ledger.upkeep._in_batches
+-- ledger.upkeep._follow
 -- What was held is due, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :b_now, updated_at = CURRENT_TIMESTAMP
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
--- ledger.upkeep._in_batches
+-- ledger.upkeep._follow
 -- What nobody can get is given up, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = CURRENT_TIMESTAMP
 WHERE
@@ -195,27 +139,21 @@ WHERE
   )
 ;
 
--- ledger.upkeep.counts
--- How many rows are in each state, for a gauge.
+-- ledger.upkeep.waiting
+-- How many rows of a partition wait, for a gauge.
 SELECT
-  webhook_deliveries.status,
-  COUNT(*) AS "number"
+  COUNT(*) AS count_1
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.group_id = :group_id_1
-GROUP BY
-  webhook_deliveries.status
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
 ;
 
--- ledger.upkeep.ended_before
--- `purge`: the last id.
-SELECT
-  MAX(webhook_deliveries.id) AS max_1
-FROM webhook_deliveries
-;
-
--- ledger.upkeep.ended_before
--- The next id: rows are gone through by the primary key.
+-- ledger.upkeep.by_id
+-- `redeliver`, `adopt`, `purge`: the next id. Rows are gone through by the primary key.
+-- Of the conditions, those that were asked for.
 SELECT
   MIN(webhook_deliveries.id) AS min_1
 FROM webhook_deliveries
@@ -223,8 +161,50 @@ WHERE
   webhook_deliveries.id > :id_1 AND webhook_deliveries.id <= :id_2
 ;
 
--- ledger.upkeep.ended_before
--- Rows that have ended long ago.
+-- ledger.upkeep.by_id
+-- `redeliver`, `adopt`: those of a step.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.upkeep.by_id
+-- Of an event type.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_payloads.event_type = :event_type_1
+  AND webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.upkeep.by_id
+-- `purge`: those of a step that have ended long ago.
+-- Of the conditions, those that were asked for.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.status,
@@ -235,9 +215,18 @@ SELECT
   webhook_deliveries.record_ts
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.id BETWEEN :id_1 AND :id_2
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  webhook_deliveries.status IN (:status_1_1, :status_1_2)
   AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_1
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.upkeep.ended_before
+-- `purge`: the last id.
+SELECT
+  MAX(webhook_deliveries.id) AS max_1
+FROM webhook_deliveries
 ;
 
 -- ledger.upkeep._purge

@@ -1,0 +1,90 @@
+"""What the log and `fault` say of a topic that is written to."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, Message
+from structlog.testing import capture_logs
+
+from consumer.intake.acknowledged import SLOW, AcknowledgedTopic, Purpose
+from consumer.settings import KafkaSettings
+
+WAITS, FAILS, WELL = "no acknowledgement; it is waited for", "not stored; it is sent again", "records get through again"
+
+
+class Written:
+    """Records on their way to a broker that does not answer: a test answers, and moves the time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+        purpose = Purpose("operations topic", "KAFKA_OPERATIONS_TOPIC", "operational events")
+        self.topic = AcknowledgedTopic(kafka, "operations", purpose, {}, lambda: self.now)
+
+    def write(self, *numbers: int) -> None:
+        """Send records."""
+        for number in numbers:
+            self.topic.write(number, b"x", None, [])
+
+    def polled(self, *answers: tuple[int, KafkaError | None], seconds: float = 0.0) -> list[str]:
+        """What the log says when these answers come, so much later, and are taken as they are."""
+        self.now += seconds
+        for number, error in answers:
+            self.topic._answered(number, error, cast("Message", None))
+        with capture_logs() as logs:
+            self.topic.poll()
+            while self.topic.answers:
+                _, failure = self.topic.answers.popleft()
+                if failure is None:
+                    self.topic.got_through()
+                else:
+                    self.topic.failed(failure)
+        return [entry["event"] for entry in logs if entry["log_level"] != "debug"]
+
+
+@pytest.fixture
+def written() -> Iterator[Written]:
+    """A topic that is closed in the end."""
+    made = Written()
+    yield made
+    made.topic.close()
+
+
+def test_silence_is_said_once_and_so_is_its_end(written: Written) -> None:
+    """The client sends again for ever and says nothing, and of the operations topic nothing else tells."""
+    written.write(1, 2)
+    assert written.polled(seconds=SLOW) == []
+    assert written.polled(seconds=0.1) == [WAITS]
+    assert "no acknowledgement for 10 s; operational events wait for it" in (written.topic.fault or "")
+    assert [written.polled(seconds=SLOW) for _ in range(3)] == [[], [], []]
+    assert written.polled((1, None), (2, None)) == [WELL]
+    assert written.topic.fault is None
+    written.write(3)
+    assert written.polled((3, None)) == []
+    written.write(4)
+    assert written.polled(seconds=SLOW + 0.1) == [WAITS]
+
+
+def test_it_is_well_again_when_nothing_waits_for_long(written: Written) -> None:
+    """The leader of one partition is gone, others answer: that is one outage, however many records get through."""
+    written.write(1)
+    assert written.polled(seconds=SLOW + 0.1) == [WAITS]
+    for number in (2, 3):
+        written.write(number)
+        assert written.polled((number, None), seconds=1.0) == []
+    assert written.polled((1, None)) == [WELL]
+
+
+def test_a_failure_is_said_once_with_what_to_do(written: Written) -> None:
+    """After a silence too: it says more than that."""
+    error: Any = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)
+    written.write(1)
+    assert written.polled(seconds=SLOW + 0.1) == [WAITS]
+    assert written.polled((1, error)) == [FAILS]
+    written.write(2)
+    assert written.polled((2, error), seconds=SLOW + 0.1) == []
+    assert "bring its replicas back" in (written.topic.fault or "")
+    written.write(3)
+    assert written.polled((3, None)) == [WELL]
+    assert written.topic.fault is None

@@ -1,0 +1,136 @@
+"""Partitions leave: what is waited for is theirs, so that their last commit names it; what others have goes on."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.handover import STORE_DRAIN
+from tests.simulated_deployment import URLS, Deployment, result
+from tests.simulation import TOPIC
+
+
+@pytest.fixture
+def deployment(sqlite_engine: Engine) -> Deployment:
+    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
+    result = Deployment(sqlite_engine)
+    result.world.start(0, 1)
+    return result
+
+
+def waited(deployment: Deployment, number: int) -> float:
+    """Seconds for which the whole group waits while this worker gives a partition up."""
+    begin = deployment.world.now
+    deployment.world.source.revoke(number)
+    return deployment.world.now - begin
+
+
+def after(seconds: float, deployment: Deployment, then: Callable[[], None]) -> None:
+    """Once the worker has waited so long, `then` happens, each time it waits on."""
+    at = deployment.world.now + seconds
+    deployment.world.on_wait = lambda: then() if deployment.world.now >= at else None
+
+
+def give_up(deployment: Deployment, number: int) -> None:
+    """Of two deliveries of a partition that are given up, one is being written and the other waits for that."""
+    world = deployment.world
+    for _ in range(2):
+        deployment.write(number, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("refused"))
+        world.turn()
+    assert world.worker._parking.backlog == 2
+
+
+def test_dead_letters_of_what_stays_are_not_waited_for(deployment: Deployment) -> None:
+    """Their topic may be down for long: each rebalance would take all of the group seconds more."""
+    world = deployment.world
+    world.dead_letters.door_open = False
+    deployment.write(1, "bad")
+    deployment.write(0, "nobody")
+    world.settle_down()
+    assert waited(deployment, 0) == 0
+    assert world.committed[TOPIC, 0] == (1, "")
+
+
+def test_a_dead_letter_of_what_leaves_is_waited_for(deployment: Deployment) -> None:
+    """Acknowledged in time, the last commit names it; else its next owner sends it again."""
+    world = deployment.world
+    world.dead_letters.door_open = False
+    for number in (0, 1):
+        deployment.write(number, "bad")
+    world.settle_down()
+    assert waited(deployment, 0) == pytest.approx(STORE_DRAIN, abs=0.1)
+    assert (TOPIC, 0) not in world.committed
+    after(1.0, deployment, lambda: setattr(world.dead_letters, "door_open", True))
+    assert waited(deployment, 1) == pytest.approx(1.0, abs=0.1)
+    assert world.committed[TOPIC, 1] == (1, "")
+
+
+def test_what_is_stored_of_a_partition_that_stays_is_not_waited_for(deployment: Deployment) -> None:
+    """Neither what is being written nor what waits for it; it is written all the same."""
+    world = deployment.world
+    give_up(deployment, 1)
+    assert waited(deployment, 0) == 0
+    world.settle_down()
+    assert world.committed[TOPIC, 1] == (2, "")
+
+
+def test_what_is_stored_of_a_partition_that_leaves_is_waited_for(deployment: Deployment) -> None:
+    """What is being written and what waits for it: the last commit names it."""
+    world = deployment.world
+    give_up(deployment, 1)
+    after(1.0, deployment, world.run_jobs)
+    assert waited(deployment, 1) == pytest.approx(1.0, abs=0.1)
+    assert world.committed[TOPIC, 1] == (2, "")
+
+
+def test_what_the_database_refuses_is_waited_for_until_it_takes_it(deployment: Deployment) -> None:
+    """Between two tries nothing is being written, and it is not stored either."""
+    world = deployment.world
+    deployment.database_fails("takes no rows")
+    give_up(deployment, 1)
+
+    def repaired() -> None:
+        deployment.database_fails(None if world.now >= begin + 2.0 else "takes no rows")
+        world.run_jobs()
+
+    begin = world.now
+    world.on_wait = repaired
+    assert 2.0 <= waited(deployment, 1) < STORE_DRAIN
+    assert world.committed[TOPIC, 1] == (2, "")
+
+
+def test_the_result_of_a_stored_delivery_is_waited_for_with_its_partition(deployment: Deployment) -> None:
+    """It settles no record, but until it is written the next owner would send the row again."""
+    world = deployment.world
+    deployment.write(0, "b")
+    for seconds in (20, 300):
+        world.settle_down()
+        world.transport.answer(0, result("fails"))
+        world.settle_down(seconds)
+    world.settle_down(50)
+    world.transport.answer(0, result("taken"))
+    world.turn()
+    assert world.worker._parking.backlog == 1
+    assert waited(deployment, 1) == 0
+    after(1.0, deployment, world.run_jobs)
+    assert waited(deployment, 0) == pytest.approx(1.0, abs=0.1)
+    assert deployment.statuses() == ["delivered"]
+
+
+def test_at_a_stop_what_belongs_to_no_partition_is_waited_for(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written after it: a receiver that wants no more would be asked again."""
+    monkeypatch.setattr("consumer.delivery.parking.BATCH", 1)
+    world = deployment.world
+    world.worker._parking._batch = 1
+    deployment.write(0, "b")
+    world.settle_down()
+    world.transport.answer(0, result("gone"))
+    world.turn()
+    world.on_wait = world.run_jobs
+    world.stop()
+    assert deployment.look_at_subscriptions() == set(URLS["b"])
