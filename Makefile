@@ -20,7 +20,7 @@ demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute; DA
 	@$(BIN)/kafka-webhooks demo
 endif
 
-test: $(VENV)/development ## all tests; those that need a real Kafka start one (java 17 and maven), or are skipped visibly
+test: $(VENV)/development ## the tests, but for `make chaos`; those that need a real Kafka start one (java 17 and maven), or are skipped visibly
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
@@ -43,7 +43,7 @@ format: $(VENV)/development ## what a linter can mend
 sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 17 and maven)
 	$(BIN)/python -m tests.golden_statements
 
-bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers (needs Go); look-ups and parking on SQLite
+bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers (needs Go, java 17 and maven); look-ups and parking on SQLite
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
