@@ -1,6 +1,7 @@
 """What a test can do to the emulator: users of its own, faults, and what was seen."""
 
 import shutil
+import socket
 import threading
 from math import inf
 from pathlib import Path
@@ -12,6 +13,8 @@ from sqlalchemy import create_engine, text
 from tests.oracle.conftest import Connect, Start
 from tests.oracle.test_driver import TABLE
 from tests.oracle_emulator import Call, OracleEmulator, OracleEmulatorUnavailable, OracleError, h2
+from tests.oracle_emulator.packets import Channel, Disconnect
+from tests.oracle_emulator.worker import Worker
 
 DEADLOCK = OracleError(60, "deadlock detected while waiting for resource")
 
@@ -168,3 +171,20 @@ def test_sessions_leave_nothing_behind_in_java(start: Start) -> None:
             with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
                 connection.cursor().execute("SELECT 1 FROM dual").fetchall()
     assert threads.getThreadCount() <= before + 5, "H2 has a few of its own"
+
+
+def test_a_session_that_is_killed_before_its_statement_runs_ends(oracle: OracleEmulator) -> None:
+    """Whoever kills it leaves the socket to its thread, which may be about to wait for it: that is no gap here."""
+    assert oracle.failures == []  # it has started Java, which the thread of statements wants
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    channel.kill()
+    cancelled = threading.Event()
+    worker = Worker(channel)
+    with theirs:
+        with pytest.raises(Disconnect):
+            worker.run(lambda: cancelled.wait(10), cancelled.set)
+        assert cancelled.is_set()
+        worker.close()
+        channel.close()
+        assert theirs.recv(1) == b""

@@ -86,9 +86,13 @@ class Channel:
         self._await_reset()
 
     def kill(self) -> None:
-        """Close the connection, whoever is reading from it."""
+        """End the connection, whoever is reading from it: that thread hears it, and closes the socket, which is its."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """The same, by the thread that reads from it."""
+        self.kill()
         self.connection.close()
 
     def _mark(self, kind: int) -> None:

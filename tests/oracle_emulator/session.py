@@ -138,4 +138,4 @@ class Session:
         if self._connection is not None:
             self._connection.close()
         self.worker.close()
-        self.channel.kill()
+        self.channel.close()
