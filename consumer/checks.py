@@ -218,9 +218,9 @@ def _subscriptions(engine: Engine, vault: Vault) -> str:
     enabled = subscriptions.count_enabled(engine)
     if not enabled:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
-    looked_at = list(islice(subscriptions.walk(engine, vault, enabled=True), _MOST_SUBSCRIPTIONS))
+    looked_at = islice(subscriptions.walk(engine, vault, enabled=True), _MOST_SUBSCRIPTIONS)
     broken = sum(bool(item.problems) for item in looked_at)
-    of_them = "of them" if len(looked_at) >= enabled else f"of the first {len(looked_at):,}"
+    of_them = "of them" if enabled <= _MOST_SUBSCRIPTIONS else f"of the first {_MOST_SUBSCRIPTIONS:,}"
     shown = f"; {broken:,} {of_them} broken: kafka-webhooks subscriptions list --broken" if broken else ""
     return f"{enabled:,} enabled{shown}"
 

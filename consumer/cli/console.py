@@ -46,14 +46,14 @@ def open_database() -> "Engine":
 
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(_json(value))
 
 
 def print_json_rows(values: Iterable[object]) -> None:
     """The same for an array, whose members are printed as they come."""
     before = "["
     for value in values:
-        typer.echo(f"{before}\n{indent(json.dumps(value, indent=2, ensure_ascii=False, default=str), '  ')}", nl=False)
+        typer.echo(f"{before}\n{indent(_json(value), '  ')}", nl=False)
         before = ","
     typer.echo("[]" if before == "[" else "\n]")
 
@@ -198,6 +198,10 @@ def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
 def discard_output() -> None:
     """Let stdout lead nowhere, once who read it has gone: else Python complains of it at the very end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def _cell(value: object) -> str:
