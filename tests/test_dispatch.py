@@ -70,18 +70,23 @@ def test_an_event_is_matched_if_anybody_wants_it(
     assert not desk.dispatch.busy
 
 
+def turns_of(desk: Desk) -> int:
+    """How many it takes until nothing waits any more; each asks for the next, and the last one does not."""
+    turns = 0
+    while desk.dispatch.busy:
+        desk.dispatch.go_on()
+        turns += 1
+        assert desk.dispatch.pressed == desk.dispatch.busy
+    return turns
+
+
 def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
     """Over all events of it: the next turn goes on where this one ended, and comes at once."""
     desk = Desk(*[REFUSED] * 20, WANTED, *[REFUSED] * 20, step=TURN / 10)
     for offset in range(5):
         desk.put(offset)
     desk.dispatch.go_on()  # asks for their subscriptions
-    turns = 0
-    while desk.dispatch.busy:
-        desk.dispatch.go_on()
-        turns += 1
-        assert desk.dispatch.pressed == desk.dispatch.busy
-    assert turns >= 200 / 11
+    assert turns_of(desk) >= 200 / 11
     assert dict(desk.metrics.events) == {"matched": 5}
 
 
@@ -123,12 +128,7 @@ def test_a_turn_fans_out_a_part_of_many_events() -> None:
     for offset in range(100):
         desk.put(offset)
     desk.dispatch.go_on()  # asks for their subscription
-    turns = 0
-    while desk.dispatch.busy:
-        desk.dispatch.go_on()
-        turns += 1
-        assert desk.dispatch.pressed == desk.dispatch.busy
-    assert turns >= 100 / 11
+    assert turns_of(desk) >= 100 / 11
 
 
 def test_an_event_that_waits_for_the_database_does_not_press() -> None:
