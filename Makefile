@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
+RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
+QUICK := smoke or not (slow or kafka or oracle or chaos)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle chaos lint format sql bench run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle chaos lint format sql bench run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +23,13 @@ demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute; DA
 	@$(BIN)/kafka-webhooks demo
 endif
 
-test: $(VENV)/development ## the tests, but for `make chaos`; those that need a real Kafka start one (java 17 and maven), or are skipped visibly
-	$(BIN)/python -m pytest $(PYTEST)
+test: $(VENV)/development ## the quick tests, in two minutes; some start a real Kafka and an emulated Oracle (java 17 and maven), or are skipped visibly
+	$(RUN_TESTS) -m '$(QUICK)' $(PYTEST)
+
+test-rest: $(VENV)/development ## the tests that `make test` leaves out: long ones, and those on a real Kafka or an emulated Oracle
+	$(RUN_TESTS) -m 'not chaos and not ($(QUICK))' -p tests.golden_check $(PYTEST)
+
+test-all: test test-rest ## all tests but for `make chaos`
 
 test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }

@@ -1,6 +1,7 @@
-"""Kafka for tests: KAFKA_BOOTSTRAP_SERVERS first, else a private one (java and maven), else a visible skip.
+"""What every test shares: the split into quick tests and the rest, Hypothesis profiles, and Kafka.
 
-With KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
+Kafka is the cluster of KAFKA_TEST_BOOTSTRAP_SERVERS, else a private one (java and maven), else a visible skip. With
+KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
 """
 
 import os
@@ -24,22 +25,42 @@ from tests.databases import (  # noqa: F401 (fixtures)
     real_oracle,
     sqlite_engine,
 )
-from tests.golden_sql import no_unknown_sql  # noqa: F401 (for every test)
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+from tests.processes import is_setting
+from tests.selection import LeftOut, mark
 
 # No time limit for an example: a loaded machine is no failure. In CI the same examples each time, so that a change that
 # breaks nothing passes; everywhere else new ones.
-settings.register_profile("development", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "development")
+settings.load_profile("ci" if os.environ.get("CI") else "quick")
+
+# What the shell exports for the service names a cluster and a database that are no test's to write to.
+for _name in filter(is_setting, tuple(os.environ)):
+    del os.environ[_name]
+
+SERVERS = os.environ.get("KAFKA_TEST_BOOTSTRAP_SERVERS", "")
 
 _missing: list[str] = []
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its cost and by its needs: see `tests.selection`."""
+    for item in items:
+        mark(item)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count what the selection leaves out, for the last line."""
+    config.pluginmanager.register(LeftOut(config))
+
+
 @pytest.fixture(scope="session")
 def kafka_cluster() -> Iterator[KafkaBroker | None]:
-    """The brokers, to kill and restart; None when KAFKA_BOOTSTRAP_SERVERS names others."""
-    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+    """The brokers, to kill and restart; None when KAFKA_TEST_BOOTSTRAP_SERVERS names others."""
+    if SERVERS:
         yield None
         return
     try:
@@ -56,7 +77,7 @@ def kafka_cluster() -> Iterator[KafkaBroker | None]:
 @pytest.fixture(scope="session")
 def kafka_bootstrap(kafka_cluster: KafkaBroker | None) -> str:
     """Addresses of a real Kafka."""
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or (kafka_cluster.bootstrap if kafka_cluster else "")
+    servers = SERVERS or (kafka_cluster.bootstrap if kafka_cluster else "")
     _warm_up(servers)
     return servers
 

@@ -1,7 +1,8 @@
 """Fixtures: a migrated database for each test that asks for one. `conftest.py` imports them.
 
-`engine` and `new_engine` run a test on SQLite and on an emulated Oracle, as 19c and as 23ai; with ORACLE_URL on that
-database alone. `sqlite_engine` and `new_sqlite_engine` are for what only a file can show; say why where they are used.
+`engine` and `new_engine` are SQLite. Folders and files whose tests are about SQL import `each_new_engine` in the place
+of `new_engine`: there a test runs on SQLite and on an emulated Oracle, as 19c and as 23ai; with ORACLE_URL on that
+database alone. `sqlite_engine` is for what only a file can show there; say why where it is used.
 """
 
 import os
@@ -26,7 +27,6 @@ ORACLES = [pytest.param(name, marks=pytest.mark.oracle) for name in (["oracle"] 
 DATABASES = ORACLES if REAL else ["sqlite", *ORACLES]
 # For what SQLite has nothing of. A test that injects faults asks for `emulator`: a real server takes none.
 on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
-on_sqlite = pytest.mark.parametrize("new_engine", ["sqlite"], indirect=True)
 
 ORACLE = make_url("oracle+oracledb://").get_dialect()()  # as it compiles without a connection
 
@@ -95,9 +95,16 @@ def making_engines(request: pytest.FixtureRequest, name: str) -> Iterator[Callab
             yield make
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture
 def new_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]:
-    """Makes engines, each on a migrated, empty database. The real one is a single one, emptied each time."""
+    """Makes engines, each on a migrated, empty database: SQLite, unless a test is marked with `on_oracle`."""
+    with making_engines(request, getattr(request, "param", "sqlite")) as make:
+        yield make
+
+
+@pytest.fixture(params=DATABASES)
+def each_new_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]:
+    """The same on each database in turn. The real one is a single one, emptied each time."""
     with making_engines(request, request.param) as make:
         yield make
 

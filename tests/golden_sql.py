@@ -1,25 +1,16 @@
 """The SQL that Oracle gets, kept as files that people read: docs/sql/oracle. `make sql` writes them anew.
 
 `migrations.sql` is what `alembic upgrade head --sql` prints. The others hold each statement that `consumer` issues, as
-the driver sent it to an emulated server, but for line breaks. While tests run, what `consumer` issues in their process
-is looked up there: as it is sent to Oracle, and as it would be where it goes to SQLite.
+the driver sent it to an emulated server, but for line breaks. `tests.golden_check` looks up there what tests issue.
 """
 
 import re
 import sys
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pytest
 import sqlglot
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine.interfaces import Compiled
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlglot import exp
-
-from tests.databases import ORACLE
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "sql" / "oracle"
@@ -28,9 +19,6 @@ SESSION = FOLDER / "session.sql"  # of SQLAlchemy and of commands, which sqlglot
 COMMAND = "make sql"
 OTHERS = ("tests", "alembic", "consumer/demo")  # whose statements no service issues
 ANY_OF_THESE = "Of the conditions, those that were asked for."
-
-unknown: dict[str, str] = {}  # statements that no file knows, and who issued them
-_seen: set[str] = set()
 
 
 class Issued(NamedTuple):
@@ -52,17 +40,6 @@ class Known(NamedTuple):
             return True
         rest, conditions = without_conditions(sql)
         return any(rest == other and conditions <= allowed for other, allowed in self.loose)
-
-
-@pytest.fixture(autouse=True)
-def no_unknown_sql() -> Iterator[None]:
-    """A test fails in which `consumer` issues a statement that no file has, on whatever engine."""
-    yield
-    found = dict(unknown)
-    unknown.clear()
-    assert not found, (
-        f"no file in docs/sql/oracle has this: say in tests/golden_statements.py what it is for; `{COMMAND}`"
-    )
 
 
 def issuer() -> str | None:
@@ -114,36 +91,6 @@ def readable(sql: str) -> str:
 
 def _letters(sql: str) -> str:
     return re.sub(r"\s+", "", sql).lower()
-
-
-@lru_cache
-def _known() -> Known:
-    return known()
-
-
-@event.listens_for(Engine, "before_cursor_execute")
-def _look(connection: Connection, _: object, sql: str, __: object, context: Any, ___: object) -> None:
-    if sql in _seen or (function := issuer()) is None:
-        return
-    text = sql if connection.dialect.name == "oracle" else _for_oracle(context.compiled)
-    if text and not _known().has(text):
-        unknown[text] = function
-    _seen.add(sql)  # behind what Oracle's reader refuses, which is so each time
-
-
-def _for_oracle(compiled: Compiled | None) -> str:
-    """What is sent to another database, as it would be to Oracle; nothing for words of its own, such as BEGIN."""
-    if compiled is None or compiled.statement is None:
-        return ""
-    assert isinstance(compiled, SQLCompiler)
-    return str(
-        compiled.statement.compile(
-            dialect=ORACLE,
-            column_keys=compiled.column_keys,
-            for_executemany=compiled.for_executemany,
-            compile_kwargs={"render_postcompile": True},
-        )
-    )
 
 
 def _canonical(sql: str) -> exp.Expr:

@@ -12,6 +12,14 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+SETTINGS = ("KAFKA_", "WEBHOOK_", "DATABASE_", "API_", "OPS_", "LOG_LEVEL")  # how the names of all settings begin
+
+
+def is_setting(name: str) -> bool:
+    """An environment variable that the service reads; KAFKA_TEST_… are of the tests."""
+    return name.startswith(SETTINGS) and not name.startswith("KAFKA_TEST_")
+
+
 def environment(variables: dict[str, str]) -> dict[str, str]:
     """What a process needs to run here, and `variables`; no setting of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}

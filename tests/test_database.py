@@ -27,6 +27,7 @@ from consumer.database import (
 from consumer.errors import DatabaseUnavailable, SettingsError
 from models import Subscription
 from tests.databases import ORACLE, connect_to, on_oracle
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.oracle_emulator import OracleEmulator, OracleError
 
 INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hook', 'user.created')"

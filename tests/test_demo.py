@@ -161,9 +161,9 @@ def test_latency_is_split_by_when_an_event_was_published() -> None:
     assert beside([receiver], 9.0) == (2.0, 1.0)
 
 
-def test_figures_come_from_the_database_and_the_receiver(sqlite_engine: Engine) -> None:
+def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None:
     """Rows are counted by subscription and state; a first answer that is final has waited for nothing."""
-    subscribed = subscriptions.add(sqlite_engine, "http://127.0.0.1:1/", "t")
+    subscribed = subscriptions.add(engine, "http://127.0.0.1:1/", "t")
     event = Event(RecordId("events", 0, 0, 1), "t", "msg_1", b"{}", "application/json", None, None)
 
     def row(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
@@ -173,10 +173,10 @@ def test_figures_come_from_the_database_and_the_receiver(sqlite_engine: Engine) 
         return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
     rows = [row(0, "parked", 2), row(1, "exhausted", 4), row(2, "exhausted", 1), row(3, "parked", 0)]
-    store.park(sqlite_engine, "g", rows, 1.0)
+    store.park(engine, "g", rows, 1.0)
     receiver = Receiver("r", "t", "refuses", None, subscription_id=subscribed, published=5)
 
-    held = stored(sqlite_engine)[subscribed]
+    held = stored(engine)[subscribed]
     assert held == Stored(parked_ever=3, owed=2, held=0, exhausted=2, retries=4, enabled=True, error="refused")
     [found] = figures([receiver], {subscribed: held})
     assert (found.delivered, found.retried, found.parked, found.owed, found.dead) == (0, 4, 3, 3, 2)
@@ -246,18 +246,18 @@ def test_embedded_kafka_keeps_records_and_offsets() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def demo_folder(tmp_path: Path) -> Iterator[Path]:
     """Where the demo keeps its files; nothing of it may run or be there in the end."""
     yield tmp_path
     assert _workers(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def _start(folder: Path, command: Sequence[str] = DEMO, **changes: str) -> "subprocess.Popen[str]":
+def _start(demo_folder: Path, command: Sequence[str] = DEMO, **changes: str) -> "subprocess.Popen[str]":
     """A demo; a .env and settings of the user's, which would stop a worker, must not reach it."""
     return subprocess.Popen(
         command,
-        env={**os.environ, "TMPDIR": str(folder), "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "WEBHOOK_TIMEOUT": "x"}
+        env={**os.environ, "TMPDIR": str(demo_folder), "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "WEBHOOK_TIMEOUT": "x"}
         | changes,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -266,12 +266,12 @@ def _start(folder: Path, command: Sequence[str] = DEMO, **changes: str) -> "subp
     )
 
 
-def _workers(folder: Path) -> list[psutil.Process]:
-    """Processes whose demo has its files in `folder`."""
+def _workers(demo_folder: Path) -> list[psutil.Process]:
+    """Processes whose demo has its files in `demo_folder`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("TMPDIR") == str(demo_folder) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
@@ -284,10 +284,10 @@ def _await_line(process: "subprocess.Popen[str]", start: str) -> None:
     pytest.fail(f"the demo ended without a line that starts with {start}")
 
 
-def test_whole_demo_in_a_pipe(folder: Path) -> None:
-    """It ends within a minute with 0; a pipe gets plain lines of at most 80 columns, and every claim holds."""
+def test_whole_demo_in_a_pipe(demo_folder: Path) -> None:
+    """`make demo` ends within a minute with 0; a pipe gets plain lines of at most 80 columns, and all claims hold."""
     started = time.monotonic()
-    process = _start(folder)
+    process = _start(demo_folder, ["make", "--silent", "demo"])
     output, errors = process.communicate(timeout=90)
 
     assert (process.returncode, errors) == (0, "")
@@ -303,9 +303,9 @@ def test_whole_demo_in_a_pipe(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "line"), [(signal.SIGTERM, "✓ 800 events"), (signal.SIGINT, "✓ Kafka"), (signal.SIGHUP, "╭")]
 )
-def test_stopped_in_the_middle(folder: Path, number: int, line: str) -> None:
+def test_stopped_in_the_middle(demo_folder: Path, number: int, line: str) -> None:
     """A signal at any time ends it with 0 in a few seconds, and it says that nothing is left."""
-    with _start(folder) as process:
+    with _start(demo_folder) as process:
         _await_line(process, line)
         process.send_signal(number)
         output, _ = process.communicate(timeout=15)
@@ -315,11 +315,11 @@ def test_stopped_in_the_middle(folder: Path, number: int, line: str) -> None:
 
 
 @pytest.mark.oracle
-def test_on_an_emulated_oracle(folder: Path) -> None:
+def test_on_an_emulated_oracle(demo_folder: Path) -> None:
     """`make demo DATABASE=oracle`: the same, and its server is gone with it."""
     with start_emulator():
         pass  # it can run here
-    with _start(folder, ORACLE_DEMO) as process:
+    with _start(demo_folder, ORACLE_DEMO) as process:
         _await_line(process, "✓ an emulated Oracle 23ai server, its tables made by the Alembic migrations")
         _await_line(process, "✓ 800 events")
         time.sleep(3)  # rows are stored, and looked at
@@ -329,11 +329,11 @@ def test_on_an_emulated_oracle(folder: Path) -> None:
     assert "Stopped; no process and no file is left." in output
 
 
-def test_worker_that_dies(folder: Path) -> None:
+def test_worker_that_dies(demo_folder: Path) -> None:
     """When the worker is gone the demo says so, with its status, and exits 1."""
-    with _start(folder) as process:
+    with _start(demo_folder) as process:
         _await_line(process, "✓ a worker")
-        [worker] = [each for each in _workers(folder) if each.pid != process.pid]
+        [worker] = [each for each in _workers(demo_folder) if each.pid != process.pid]
         worker.kill()
         _, errors = process.communicate(timeout=15)
 
@@ -341,24 +341,24 @@ def test_worker_that_dies(folder: Path) -> None:
     assert "the worker has ended with status -9" in errors
 
 
-def test_worker_ends_with_a_demo_that_is_killed(folder: Path) -> None:
+def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
     """SIGKILL leaves no time to clean up; the worker ends all the same."""
-    with _start(folder) as process:
+    with _start(demo_folder) as process:
         _await_line(process, "╭")
         process.kill()
         process.communicate(timeout=15)
     deadline = time.monotonic() + 5
-    while _workers(folder) and time.monotonic() < deadline:
+    while _workers(demo_folder) and time.monotonic() < deadline:
         time.sleep(0.05)
 
-    assert _workers(folder) == []
-    for left in sorted(folder.rglob("*"), reverse=True):  # the files nobody could remove
+    assert _workers(demo_folder) == []
+    for left in sorted(demo_folder.rglob("*"), reverse=True):  # the files nobody could remove
         left.rmdir() if left.is_dir() else left.unlink()
 
 
-def test_reader_that_leaves(folder: Path) -> None:
+def test_reader_that_leaves(demo_folder: Path) -> None:
     """`demo | head -1` ends the demo, without a traceback."""
-    process = _start(folder)
+    process = _start(demo_folder)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
@@ -369,12 +369,12 @@ def test_reader_that_leaves(folder: Path) -> None:
     process.stderr.close()
 
 
-def test_on_a_terminal_without_colours(folder: Path) -> None:
+def test_on_a_terminal_without_colours(demo_folder: Path) -> None:
     """A terminal gets a live table, no colours where NO_COLOR asks for none, and its cursor back."""
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,
-        "TMPDIR": str(folder),
+        "TMPDIR": str(demo_folder),
         "NO_COLOR": "1",
         "TERM": "xterm",
         "COLUMNS": "80",

@@ -105,11 +105,11 @@ def test_log_lines() -> None:
 # Operational events.
 
 
-def test_operational_events(sqlite_engine: Engine) -> None:
+def test_operational_events(engine: Engine) -> None:
     """Each type is documented with the fields that it has, and no other."""
     documented = {code(row[0])[0]: set(code(row[2])) for row in table_behind("docs/operations.md", "| type | when |")}
     assert set(documented) == set(re.findall(r'Operation\(\s*"([a-z.]+)"', SOURCE))
-    assert {each.type: set(each.data) for each in happened(sqlite_engine)} == documented
+    assert {each.type: set(each.data) for each in happened(engine)} == documented
 
 
 def test_attributes_of_operational_events() -> None:

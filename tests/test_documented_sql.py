@@ -20,6 +20,7 @@ from consumer.matching import subscriptions
 from models import Payload
 from tests.accounts import ACCOUNTS, granted
 from tests.databases import database
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.documentation import BLOCKS, ROOT, Block
 from tests.processes import environment
 

@@ -15,6 +15,7 @@ from consumer.expressions import NAMES
 from consumer.matching import subscriptions
 from consumer.matching.secrets import CREDENTIALS
 from consumer.options import OPTIONS, Effect
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.documentation import BLOCKS, ROOT, TEXTS, code, rows, table_behind
 
 PAGE = "docs/subscriptions.md"

@@ -20,6 +20,7 @@ from consumer.options import OPTIONS, Effect, Problem
 from consumer.vault import Vault
 from models import Subscription, SubscriptionSecret
 from tests.databases import database
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.test_options import TEXTS
 
 URL = "https://example.com/hooks"

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import sqlglot
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 from sqlglot import exp
 
 from consumer.ledger import deliveries, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.matching.catalog import find_endpoints
 from models import Payload
-from tests import golden_sql
-from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, known, unknown
+from tests.golden_check import look, seen, unknown
+from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, known
 from tests.golden_statements import CHOICE, files, migrations
 from tests.ledger.rows_kit import GROUP, URL
 from tests.oracle_databases import start_emulator
@@ -35,15 +35,17 @@ def statements() -> list[Any]:
 
 
 @pytest.fixture
-def watched(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
+def watched(new_engine: Callable[[], Engine]) -> Iterator[Engine]:
     """An engine, and nothing known yet of what was looked up before."""
-    engine = new_sqlite_engine()
-    golden_sql._seen.clear()
+    engine = new_engine()
+    event.listen(engine, "before_cursor_execute", look)
+    seen.clear()
     yield engine
     unknown.clear()
     engine.dispose()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_driver_sends_what_the_files_say(profile: str) -> None:
     """The text on the wire, to either release; no statement is without a word on what it is for."""

@@ -11,9 +11,9 @@ from tests.simulation import TOPIC
 
 
 @pytest.fixture
-def deployment(sqlite_engine: Engine) -> Deployment:
+def deployment(engine: Engine) -> Deployment:
     """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(sqlite_engine)
+    result = Deployment(engine)
     result.world.start(0, 1)
     return result
 
@@ -134,3 +134,14 @@ def test_at_a_stop_what_belongs_to_no_partition_is_waited_for(
     world.on_wait = world.run_jobs
     world.stop()
     assert deployment.look_at_subscriptions() == set(URLS["b"])
+
+
+def test_of_a_lost_partition_nothing_more_is_written(deployment: Deployment) -> None:
+    """What waits to be written is forgotten: its next owner reads the record, and sends it."""
+    world = deployment.world
+    give_up(deployment, 1)
+    world.source.lose(1)
+    world.run_jobs()  # what was being written
+    world.settle_down()
+    assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
+    assert (TOPIC, 1) not in world.committed

@@ -150,3 +150,15 @@ def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.Monke
     house.slices()
     assert list(states(engine).values()) == ["held"] * 5 + ["parked"]
     assert house.counted == [1]
+
+
+def test_more_than_one_transaction_may_prune_are_all_pruned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one round, and not a thousand rows a minute."""
+    monkeypatch.setattr("consumer.housekeeping.PRUNED", 2)
+    engine = house.store.engine
+    live = subscriptions.add(engine, URL, "user.created")
+    store.park(engine, GROUP, [parked(make_event(offset), live) for offset in range(5)], 500.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'delivered'")
+    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
+    house.slices()
+    assert states(engine) == {}

@@ -140,7 +140,6 @@ def open_rig(engine: Engine) -> Iterator[Open]:
         each.close()
 
 
-@pytest.mark.kafka
 def test_events_go_out_in_order_and_leave_the_database(open_rig: Open, kafka: KafkaSettings) -> None:
     """All of this group's, and no other's, however many batches it takes, without a wait between full ones."""
     rig = open_rig(kafka)
@@ -152,7 +151,6 @@ def test_events_go_out_in_order_and_leave_the_database(open_rig: Open, kafka: Ka
     assert rig.now == 1000.0
 
 
-@pytest.mark.kafka
 def test_what_is_acknowledged_and_not_removed_is_not_sent_twice_by_this_process(
     open_rig: Open, kafka: KafkaSettings
 ) -> None:
@@ -183,7 +181,6 @@ def test_what_is_acknowledged_and_not_removed_is_not_sent_twice_by_this_process(
     assert published(kafka, 3) == ["a", "b", "c"]
 
 
-@pytest.mark.kafka
 def test_after_a_crash_between_acknowledgement_and_removal_the_id_is_the_same(
     open_rig: Open, kafka: KafkaSettings
 ) -> None:
@@ -198,7 +195,6 @@ def test_after_a_crash_between_acknowledgement_and_removal_the_id_is_the_same(
     assert published(kafka, 2) == ["a", "a"]
 
 
-@pytest.mark.kafka
 def test_what_does_not_get_through_stays_and_is_tried_again_more_and_more_seldom(
     real_kafka: Kafka, open_rig: Open
 ) -> None:

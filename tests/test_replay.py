@@ -152,11 +152,11 @@ CHOSEN = [
 
 @pytest.mark.parametrize(("options", "event_type", "chosen"), CHOSEN)
 def test_the_log_is_matched_as_live_events_are(
-    sqlite_engine: Engine, options: dict[str, str], event_type: str | None, chosen: list[str]
+    engine: Engine, options: dict[str, str], event_type: str | None, chosen: list[str]
 ) -> None:
     """By pattern, tenant, topics and filter; `--event-type` narrows it, and an error of the filter is no match."""
-    number = subscriptions.add(sqlite_engine, URL, **options)  # type: ignore[arg-type]  # a test's shorthand
-    receiver = subscriptions.get(sqlite_engine, number)
+    number = subscriptions.add(engine, URL, **options)  # type: ignore[arg-type]  # a test's shorthand
+    receiver = subscriptions.get(engine, number)
     assert receiver is not None
     each = choice(receiver, event_type)
     headers: dict[str, Headers] = {"a.x": [("tenant", b"acme")], "b": [("tenant", b"other")]}
@@ -171,18 +171,17 @@ def test_the_log_is_matched_as_live_events_are(
     assert each.filter_errors == ("missing" in options.get("event_filter", ""))
 
 
-def test_a_filter_that_cannot_be_read_is_no_replay(sqlite_engine: Engine) -> None:
+def test_a_filter_that_cannot_be_read_is_no_replay(engine: Engine) -> None:
     """Nothing would match, and the error says what is wrong with it."""
-    number = subscriptions.add(sqlite_engine, URL, "a")
-    with sqlite_engine.begin() as connection:
+    number = subscriptions.add(engine, URL, "a")
+    with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET event_filter = 'data.n >'"))
-    receiver = subscriptions.get(sqlite_engine, number)
+    receiver = subscriptions.get(engine, number)
     assert receiver is not None
     with pytest.raises(WebhooksError, match=f"subscription {number} cannot be replayed to: event_filter: "):
         choice(receiver)
 
 
-@pytest.mark.kafka
 def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """Only the subscription's type, with its original place, evenly spaced; what is no event is counted."""
     topic = kafka.topic()
@@ -199,7 +198,6 @@ def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiv
     assert (found.matched, found.finished_at, found.spans[0].begin) == (4, clock.now, 6)
 
 
-@pytest.mark.kafka
 def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """Never more than ten seconds' worth, in batches of at most 500; the rest waits in Kafka."""
     topic = kafka.topic()
@@ -216,7 +214,6 @@ def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscrib
     assert all(later - earlier > 0.0045 for earlier, later in pairwise(dues))
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize("way", ["asked to stop", "killed in a transaction"])
 def test_an_interrupted_replay_goes_on_where_it_stopped(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open, way: str
@@ -245,7 +242,6 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(
     assert all(later - earlier > 0.0045 for earlier, later in pairwise(sorted(due for _, due in rows)))
 
 
-@pytest.mark.kafka
 def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """Neither by a row that was put off, by a breaker or a clock that was set, nor by one that is long due."""
     topic = kafka.topic()
@@ -270,7 +266,6 @@ def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, rec
             connection.execute(text("DELETE FROM webhook_deliveries"))
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize(
     "change", ["UPDATE webhook_subscriptions SET enabled = 0", "DELETE FROM webhook_subscriptions"]
 )
@@ -311,7 +306,6 @@ def killed_before(engine: Engine, beginning: str) -> Iterator[None]:
         event.remove(engine, "before_cursor_execute", die)
 
 
-@pytest.mark.kafka
 def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """It is said once, and the batch is stored when the database is back."""
     topic = kafka.topic()
@@ -337,7 +331,6 @@ def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiv
     ]
 
 
-@pytest.mark.kafka
 def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """What is not stored is not counted as read: it comes when the replay is taken up."""
     topic = kafka.topic()
@@ -357,7 +350,6 @@ def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, rec
     assert (found.spans[0].begin, found.matched) == (0, 0)
 
 
-@pytest.mark.kafka
 def test_a_mistake_of_ours_is_not_waited_for(
     engine: Engine, emulator: OracleEmulator | None, kafka: Kafka, receiver: Subscribed, begin: Open
 ) -> None:
@@ -370,7 +362,6 @@ def test_a_mistake_of_ours_is_not_waited_for(
         list(run(engine, replay, choice(receiver), reader, lambda: False, clock=Clock(), sleep=Clock().sleep))
 
 
-@pytest.mark.kafka
 def test_a_survey_counts_and_stores_nothing(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """By event type, how many of them are for the subscription, with the times of the first and the last."""
     topic = kafka.topic()
@@ -385,7 +376,6 @@ def test_a_survey_counts_and_stores_nothing(engine: Engine, kafka: Kafka, receiv
     assert stored(engine) == []
 
 
-@pytest.mark.kafka
 def test_an_event_is_stored_as_a_worker_would_have_sent_it(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
 ) -> None:

@@ -146,9 +146,7 @@ def test_tables_that_are_missing_are_waited_for(start: Start, tmp_path: Path, mo
     assert run.lines()[-1]["event"] == "stopped"
 
 
-def test_the_back_off_grows_and_each_reason_is_logged_once(
-    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second at first, five at most; the status says the newest reason, the log each change."""
     errors = ["refused", "refused", "no listener", "no listener", "no listener", "refused"]
     waits: list[float] = []
@@ -167,7 +165,7 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(
     monkeypatch.setattr("consumer.service.schema.state", state)
     monkeypatch.setattr("consumer.service.time.sleep", sleep)
     with capture_logs() as logs:
-        subject._await_database(sqlite_engine)
+        subject._await_database(engine)
     assert waits == [*BACK_OFF, BACK_OFF[-1], BACK_OFF[-1]]
     refused, silent = (f"database: {error}" for error in ("refused", "no listener"))
     assert said == [refused, refused, silent, silent, silent, refused]

@@ -13,9 +13,9 @@ from tests.simulation import TOPIC, Crash
 
 
 @pytest.fixture
-def deployment(sqlite_engine: Engine) -> Deployment:
+def deployment(engine: Engine) -> Deployment:
     """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(sqlite_engine)
+    result = Deployment(engine)
     result.world.start(0, 1)
     return result
 
@@ -369,10 +369,10 @@ def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_st
 
 
 def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(
-    sqlite_engine: Engine,
+    engine: Engine,
 ) -> None:
     """No record comes that would show it: the statistics do, once they say that nothing is left to read."""
-    deployment = Deployment(sqlite_engine, (ORDERED,))
+    deployment = Deployment(engine, (ORDERED,))
     world = deployment.world
     world.start(0)
     deployment.write(0, "x")

@@ -326,7 +326,7 @@ MACHINES = {
 @pytest.mark.timeout(400)  # a failure takes minutes to shrink
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_no_order_of_events_loses_a_delivery(
-    new_sqlite_engine: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch, machine: Callable[[Engine], WorkerMachine]
+    new_engine: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch, machine: Callable[[Engine], WorkerMachine]
 ) -> None:
     """Committed means delivered, stored, buried or nobody's; in the end all has arrived, in a calm run once.
 
@@ -339,7 +339,7 @@ def test_no_order_of_events_loses_a_delivery(
     monkeypatch.setattr("consumer.delivery.parking.StoredPairs", partial(StoredPairs, 2))  # keys are given up
 
     def make() -> WorkerMachine:
-        path = Path(str(new_sqlite_engine().url.database))
+        path = Path(str(new_engine().url.database))
         engine = database(path)  # another: each statement read as Oracle's would take half of the time
         event.listen(engine, "connect", _without_waiting_for_the_disk)
         return machine(engine)

@@ -39,9 +39,9 @@ def say() -> Say:
 
 
 @pytest.fixture
-def new_world(new_sqlite_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
+def new_world(new_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
     """Makes worlds; whatever is left of them when the test ends is killed."""
-    with making_worlds(new_sqlite_engine, tmp_path) as new_world:
+    with making_worlds(new_engine, tmp_path) as new_world:
         yield new_world
 
 

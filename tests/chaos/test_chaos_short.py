@@ -14,7 +14,7 @@ from tests.chaos.shapes import on_oracle, with_lost_answers
 from tests.chaos.world import STOPS_WITHIN, Shape
 from tests.kafka_broker import KafkaBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 PAUSES = (0.2, 1.0)  # seconds between the beginnings of two faults
 

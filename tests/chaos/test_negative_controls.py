@@ -16,7 +16,7 @@ from tests.chaos.conftest import making_worlds
 from tests.chaos.watch import WITHOUT_PROGRESS
 from tests.chaos.world import Shape, World
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 ENOUGH = 300  # requests, before something is done to the worker
 FOUND_WITHIN = 30.0  # seconds
@@ -85,11 +85,11 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes l
 
 @pytest.fixture(scope="module")
 def found(
-    new_sqlite_engine: Callable[[], Engine], tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str
+    new_engine: Callable[[], Engine], tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str
 ) -> Iterator[Found]:
     """The book of each of them. They wait most of the time: some of them at once."""
     with (
-        making_worlds(new_sqlite_engine, tmp_path_factory.mktemp("broken")) as new_world,
+        making_worlds(new_engine, tmp_path_factory.mktemp("broken")) as new_world,
         ThreadPoolExecutor(AT_ONCE) as threads,
     ):
 

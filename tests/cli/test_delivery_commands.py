@@ -14,7 +14,7 @@ from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
 from models import Status, StoredReplay, Subscription
-from tests.databases import on_sqlite, url_of
+from tests.databases import url_of
 from tests.processes import Command
 
 GROUP = "webhooks"
@@ -203,7 +203,6 @@ def test_what_is_stored_for_a_subscription_is_counted(
     assert enabled == "subscription 1 is enabled; 1 delivery held for it go out within a minute\n"
 
 
-@on_sqlite  # what is wrong with the words is so on any database
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -120,7 +120,6 @@ def test_check_counts_from_what_is_committed(command: Command, settings: dict[st
     assert group.endswith("a start now sends 2 records")
 
 
-@pytest.mark.kafka
 def test_check_tells_of_what_retention_dropped(command: Command, kafka_bootstrap: str, topic: str) -> None:
     """A committed offset below the log's start is a failure with the number of records that were never sent."""
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": f"g-{topic}"}

@@ -68,9 +68,8 @@ class Terminal:
 
 
 @pytest.fixture
-def settings(sqlite_engine: Engine) -> dict[str, str]:
-    """Three deliveries that were given up, and nobody who would send them; what is shown depends on no database."""
-    engine = sqlite_engine
+def settings(engine: Engine) -> dict[str, str]:
+    """Three deliveries that were given up, and nobody who would send them."""
     subscription = subscriptions.add(engine, URL, "a")
     failure = Failure("status 503", 503, None, 1_700_000_000.0)
     events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
@@ -115,9 +114,7 @@ def marked(engine: Engine) -> int:
     ],
     ids=["no", "enter", "end of input", "Ctrl-C"],
 )
-def test_nothing_is_done_without_a_yes(
-    sqlite_engine: Engine, terminal: Open, keys: str, status: int, says: str
-) -> None:
+def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str, status: int, says: str) -> None:
     """Whatever else is typed at the question."""
     command = terminal("deliveries", "redeliver", "--status", "exhausted")
     command.until(QUESTION)
@@ -126,12 +123,11 @@ def test_nothing_is_done_without_a_yes(
     assert command.end() == status
     assert says in command.shown
     assert "Traceback" not in command.shown
-    assert marked(sqlite_engine) == 0
+    assert marked(engine) == 0
 
 
-def test_a_bar_shows_how_it_goes_until_ctrl_c(sqlite_engine: Engine, terminal: Open) -> None:
+def test_a_bar_shows_how_it_goes_until_ctrl_c(engine: Engine, terminal: Open) -> None:
     """After a yes they are marked; then it is watched, and Ctrl-C ends that alone, with 0."""
-    engine = sqlite_engine
     command = terminal("deliveries", "redeliver", "--status", "exhausted")
     command.until(QUESTION)
     command.type("y\n")

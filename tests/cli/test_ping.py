@@ -53,14 +53,12 @@ def receive() -> Iterator[Receive]:
 
 
 @pytest.fixture
-def ping(
-    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Ping:
+def ping(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ping:
     """Runs the command in this process; keywords are settings."""
     monkeypatch.chdir(tmp_path)
 
     def run(subscription_id: int, *words: str, **settings: str) -> Ended:
-        given = {"DATABASE_URL": url_of(sqlite_engine), "WEBHOOK_SECRET": KEY.decode(), "WEBHOOK_TIMEOUT": "5s"}
+        given = {"DATABASE_URL": url_of(engine), "WEBHOOK_SECRET": KEY.decode(), "WEBHOOK_TIMEOUT": "5s"}
         for name, value in (given | {"WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"} | settings).items():
             monkeypatch.setenv(name, value)
         status = main(["subscriptions", "ping", str(subscription_id), *words])
@@ -82,10 +80,10 @@ def echo(connection: socket.socket, request: bytes) -> bool:
     return True
 
 
-def test_the_exchange_is_shown(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> None:
     """Address, the headers as they were sent, status, times, the answer; a receiver finds the signature right."""
     receiver = receive(b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\nok\x1b[31m!")
-    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a"))
+    done = ping(subscriptions.add(engine, receiver.url, "a"))
     assert (done.status, done.err) == (0, "")
     headers, body = parts_of(receiver.requests[0])
     assert verify(headers, body, [KEY], float(headers["webhook-timestamp"])) is None
@@ -102,22 +100,22 @@ def test_the_exchange_is_shown(sqlite_engine: Engine, ping: Ping, receive: Recei
     assert body.decode() in done.out
 
 
-def test_nothing_is_stored(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A ping leaves no delivery behind, and has an id of its own, so that it is no repetition."""
     receiver = receive(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
-    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    one = subscriptions.add(engine, receiver.url, "a")
     assert [ping(one).status, ping(one).status] == [1, 1]
     assert len({parts_of(request)[0]["webhook-id"] for request in receiver.requests}) == 2
-    with sqlite_engine.connect() as connection:
+    with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM webhook_deliveries")).scalar_one() == 0
 
 
-def test_a_process_of_its_own(sqlite_engine: Engine, command: Command, receive: Receive) -> None:
+def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive) -> None:
     """As JSON, and with an event as the receiver expects it."""
     receiver = receive(OK)
-    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    one = subscriptions.add(engine, receiver.url, "a")
     words = "--event-type", "order.paid", "--data", '{"amount": 5}', "--json"
-    settings = {"DATABASE_URL": url_of(sqlite_engine), "WEBHOOK_SECRET": "s", "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1"}
+    settings = {"DATABASE_URL": url_of(engine), "WEBHOOK_SECRET": "s", "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1"}
     done = command("subscriptions", "ping", str(one), *words, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -151,12 +149,10 @@ def test_a_process_of_its_own(sqlite_engine: Engine, command: Command, receive: 
         (b"503 X", "failed: status 503", "logs"),
     ],
 )
-def test_other_answers(
-    sqlite_engine: Engine, ping: Ping, receive: Receive, line: bytes, verdict: str, advice: str
-) -> None:
+def test_other_answers(engine: Engine, ping: Ping, receive: Receive, line: bytes, verdict: str, advice: str) -> None:
     """Whatever is no 2xx fails, and says what a worker would make of it and what to look at."""
     receiver = receive(b"HTTP/1.1 " + line + b"\r\nContent-Length: 0\r\n\r\n")
-    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a", final_statuses="422"))
+    done = ping(subscriptions.add(engine, receiver.url, "a", final_statuses="422"))
     shown = dict(line.split("  ", maxsplit=1) for line in done.out.splitlines() if "  " in line)
     assert done.status == 1
     assert shown["verdict"].startswith(verdict)
@@ -165,14 +161,14 @@ def test_other_answers(
 
 
 def test_tls_is_shown(
-    sqlite_engine: Engine, ping: Ping, receive: Receive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    engine: Engine, ping: Ping, receive: Receive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Version and cipher, whose certificate, by whom and until when; one that is not trusted is shown, too."""
     authority = trustme.CA(organization_name="The authority")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", organization_name="The receiver").configure_cert(context)
     receiver = receive(OK, tls=context)
-    one = subscriptions.add(sqlite_engine, receiver.url, "a")
+    one = subscriptions.add(engine, receiver.url, "a")
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     for trusted in (True, False):
         if trusted:
@@ -195,21 +191,21 @@ def test_tls_is_shown(
     assert len(receiver.requests) == 1
 
 
-def test_nobody_listens(sqlite_engine: Engine, ping: Ping) -> None:
+def test_nobody_listens(engine: Engine, ping: Ping) -> None:
     """A connection that is refused says so."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}/"
-    done = ping(subscriptions.add(sqlite_engine, url, "a"), "--json")
+    done = ping(subscriptions.add(engine, url, "a"), "--json")
     told = json.loads(done.out)
     assert (done.status, told["status"], told["addresses"]) == (1, None, ["127.0.0.1"])
     assert "Could not connect" in told["verdict"]
     assert "listen" in told["advice"]
 
 
-def test_no_answer_in_time(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_no_answer_in_time(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The subscription's own time limit counts; the connection was made."""
     receiver = receive(b"", "hang")
-    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a", timeout_seconds=0.3), "--json")
+    done = ping(subscriptions.add(engine, receiver.url, "a", timeout_seconds=0.3), "--json")
     told = json.loads(done.out)
     assert done.status == 1
     assert told["verdict"].startswith("failed: time-out")
@@ -219,42 +215,42 @@ def test_no_answer_in_time(sqlite_engine: Engine, ping: Ping, receive: Receive) 
     assert 0.25 < told["seconds"]["total"] < 4
 
 
-def test_an_address_that_is_not_allowed(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_an_address_that_is_not_allowed(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The egress rule of the settings holds, and the error names the setting; nothing is connected to."""
     receiver = receive(OK)
     for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost")):
-        done = ping(subscriptions.add(sqlite_engine, url, "a"), WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
+        done = ping(subscriptions.add(engine, url, "a"), WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
         assert done.status == 1
         assert "not sent: " in done.out
         assert "add its network to WEBHOOK_ALLOW_NETWORKS" in done.out
     assert receiver.connections == 0
 
 
-def test_a_name_that_does_not_resolve(sqlite_engine: Engine, ping: Ping) -> None:
+def test_a_name_that_does_not_resolve(engine: Engine, ping: Ping) -> None:
     """A name without an address says so; there is nothing to show of a connection."""
-    done = ping(subscriptions.add(sqlite_engine, "https://nowhere.invalid/", "a"), "--json")
+    done = ping(subscriptions.add(engine, "https://nowhere.invalid/", "a"), "--json")
     told = json.loads(done.out)
     assert (done.status, told["addresses"], told["connected"]) == (1, [], None)
     assert "'nowhere.invalid' does not resolve" in told["verdict"]
     assert "resolve" in told["advice"]
 
 
-def test_a_name_that_resolves(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_a_name_that_resolves(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The time that the name took is shown, and the address that it gave."""
     receiver = receive(OK)
     url = receiver.url.replace("127.0.0.1", "localhost")
-    told = json.loads(ping(subscriptions.add(sqlite_engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
+    told = json.loads(ping(subscriptions.add(engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
     assert told["ok"]
     assert "127.0.0.1" in told["addresses"]
     assert list(told["seconds"]) == ["name", "connect", "first_byte", "total"]
     assert sum(list(told["seconds"].values())[:-1]) <= told["seconds"]["total"]
 
 
-def test_a_broken_subscription_says_so(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_a_broken_subscription_says_so(engine: Engine, ping: Ping, receive: Receive) -> None:
     """What workers would store and not send is not sent here either, and the reason is the one that they have."""
     receiver = receive(OK)
     vault = Vault(Fernet.generate_key().decode())
-    one = subscriptions.add(sqlite_engine, receiver.url, "a", "own secret", vault=vault)
+    one = subscriptions.add(engine, receiver.url, "a", "own secret", vault=vault)
     done = ping(one)
     assert done.status == 1
     assert "not sent: the subscription is broken" in done.out
@@ -262,11 +258,11 @@ def test_a_broken_subscription_says_so(sqlite_engine: Engine, ping: Ping, receiv
     assert receiver.requests == []
 
 
-def test_a_disabled_subscription_can_be_pinged(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_a_disabled_subscription_can_be_pinged(engine: Engine, ping: Ping, receive: Receive) -> None:
     """It is said that it is disabled; the event goes all the same."""
     receiver = receive(OK)
-    one = subscriptions.add(sqlite_engine, receiver.url, "a")
-    subscriptions.set_enabled(sqlite_engine, one, enabled=False, reason="until Monday")
+    one = subscriptions.add(engine, receiver.url, "a")
+    subscriptions.set_enabled(engine, one, enabled=False, reason="until Monday")
     done = ping(one)
     assert done.status == 0
     assert "disabled: until Monday" in done.out
@@ -274,7 +270,7 @@ def test_a_disabled_subscription_can_be_pinged(sqlite_engine: Engine, ping: Ping
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_secrets_are_sent_and_not_shown(sqlite_engine: Engine, ping: Ping, receive: Receive, as_json: bool) -> None:  # noqa: FBT001 (a test's parameter)
+def test_secrets_are_sent_and_not_shown(engine: Engine, ping: Ping, receive: Receive, as_json: bool) -> None:  # noqa: FBT001 (a test's parameter)
     """Nor of what a receiver sends back: credentials, values of custom headers, the signing secret."""
     receiver = receive(echo)
     credentials = [
@@ -284,7 +280,7 @@ def test_secrets_are_sent_and_not_shown(sqlite_engine: Engine, ping: Ping, recei
     ]
     encryption = Fernet.generate_key().decode()
     one = subscriptions.add(
-        sqlite_engine,
+        engine,
         receiver.url,
         "a",
         secrets=credentials,
@@ -305,12 +301,10 @@ def test_secrets_are_sent_and_not_shown(sqlite_engine: Engine, ping: Ping, recei
         assert secret not in done.out + done.err
 
 
-def test_what_is_too_short_to_be_a_secret_is_not_looked_for(
-    sqlite_engine: Engine, ping: Ping, receive: Receive
-) -> None:
+def test_what_is_too_short_to_be_a_secret_is_not_looked_for(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A custom header of one character does not make an answer unreadable."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nv1 is v1 now")
-    one = subscriptions.add(sqlite_engine, receiver.url, "a", custom_headers='{"X-Version": "1"}')
+    one = subscriptions.add(engine, receiver.url, "a", custom_headers='{"X-Version": "1"}')
     assert json.loads(ping(one, "--json").out)["answer"] == "v1 is v1 now"
 
 
@@ -324,11 +318,11 @@ def test_what_is_too_short_to_be_a_secret_is_not_looked_for(
     ],
 )
 def test_the_format_is_the_subscriptions(
-    sqlite_engine: Engine, ping: Ping, receive: Receive, options: dict[str, Any], expected: object
+    engine: Engine, ping: Ping, receive: Receive, options: dict[str, Any], expected: object
 ) -> None:
     """Format, projection and batch are as a worker would send them, and signed so."""
     receiver = receive(OK)
-    one = subscriptions.add(sqlite_engine, receiver.url, "a", **options)
+    one = subscriptions.add(engine, receiver.url, "a", **options)
     assert ping(one, "--event-type", "order.paid", "--data", '{"amount":5}').status == 0
     headers, body = parts_of(receiver.requests[0])
     assert verify(headers, body, [KEY], float(headers["webhook-timestamp"])) is None
@@ -338,10 +332,10 @@ def test_the_format_is_the_subscriptions(
     assert value == expected
 
 
-def test_an_event_that_has_no_such_form(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_an_event_that_has_no_such_form(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A projection that fails for the test event says so, and how to send another event."""
     receiver = receive(OK)
-    done = ping(subscriptions.add(sqlite_engine, receiver.url, "a", projection="data.amount"))
+    done = ping(subscriptions.add(engine, receiver.url, "a", projection="data.amount"))
     assert done.status == 1
     assert "not sent: projection: " in done.out
     assert "--data" in done.out
@@ -364,10 +358,10 @@ def test_no_such_subscription(ping: Ping) -> None:
     assert done.err == "kafka-webhooks: there is no subscription 7; `subscriptions list` shows them\n"
 
 
-def test_long_answers_are_cut(sqlite_engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_long_answers_are_cut(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The start of an answer is enough."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000)
-    told = json.loads(ping(subscriptions.add(sqlite_engine, receiver.url, "a"), "--json").out)
+    told = json.loads(ping(subscriptions.add(engine, receiver.url, "a"), "--json").out)
     assert len(told["answer"]) == SHOWN
 
 

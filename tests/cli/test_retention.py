@@ -93,13 +93,13 @@ def test_it_counts_deletes_and_tells(command: Command, database: dict[str, str],
     ],
 )
 def test_what_it_refuses_is_2_and_deletes_nothing(
-    command: Command, sqlite_engine: Engine, options: Sequence[str], said: str
+    command: Command, engine: Engine, options: Sequence[str], said: str
 ) -> None:
     """Nobody to ask, a time too near, a state in which somebody is owed something; no database is asked of it."""
-    refused = command("deliveries", "purge", *options, **filled(sqlite_engine))
+    refused = command("deliveries", "purge", *options, **filled(engine))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert said in refused.stderr
-    assert left(sqlite_engine) == (7, 7, 1)
+    assert left(engine) == (7, 7, 1)
 
 
 @pytest.fixture

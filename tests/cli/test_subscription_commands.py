@@ -13,7 +13,7 @@ from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.matching import subscriptions
 from consumer.options import OPTIONS
 from models import Subscription, SubscriptionSecret
-from tests.databases import on_sqlite, url_of
+from tests.databases import url_of
 from tests.processes import Command
 
 URL = "https://example.com/hooks"
@@ -64,7 +64,6 @@ def test_add_has_a_flag_for_every_option(called: Command, database: dict[str, st
     assert "event filter      data.amount > 100\n" in as_text
 
 
-@on_sqlite
 def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, str], engine: Engine) -> None:
     """Only what is named changes; unset it is at its default again."""
     first, other = (subscriptions.add(engine, URL, "a") for _ in range(2))
@@ -81,7 +80,6 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
     assert (edited["url"], edited["event_type"]) == (f"{URL}/new", "b.**")
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -126,7 +124,6 @@ def test_edit_of_none_is_1(called: Command, database: dict[str, str]) -> None:
     )
 
 
-@on_sqlite
 def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: dict[str, str], engine: Engine) -> None:
     """With the same three it is there already, whatever its options are, and they are left as they are."""
     add = [*ADD, "--if-not-exists"]
@@ -139,7 +136,6 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert len(tuple(subscriptions.walk(engine))) == 2
 
 
-@on_sqlite
 def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that are enabled; where there are too many to look at each, of the first."""
 
@@ -159,7 +155,6 @@ def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, m
     assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 
-@on_sqlite
 def test_list_says_what_is_broken(called: Command, database: dict[str, str], engine: Engine) -> None:
     """The state of each, with its reason, on a line; `--broken` gives those that somebody has to look at."""
     for event_type in ("a", "b", "c", "d"):
@@ -224,7 +219,6 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
     assert "WEBHOOK_ENCRYPTION_KEY is not set" in called("subscriptions", "list", "--broken", **database).stdout
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -247,7 +241,6 @@ def test_a_secret_that_cannot_be_kept_is_refused(
     assert tuple(subscriptions.walk(engine)) == ()
 
 
-@on_sqlite
 def test_a_generated_secret_is_shown_once(called: Command, database: dict[str, str], engine: Engine) -> None:
     """What the receiver verifies with is printed when it is made: never again."""
     added = called(*ADD, "--generate-secret", "hmac", "--unencrypted", **database).stdout

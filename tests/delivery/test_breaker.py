@@ -73,6 +73,15 @@ class Receiver:
             self.tick += 1
 
 
+def test_open_periods_are_stretched_at_random() -> None:
+    """By up to a fifth: receivers behind one broken proxy are not all probed at the same moment."""
+    for random, until in ((0.0, 1.0), (0.5, 1.1), (1.0, 1.2)):
+        made = Breaker(lambda random=random: random)  # type: ignore[misc]
+        while not made.failed(0.0, 0.0):
+            continue
+        assert made.open_until == pytest.approx(until)
+
+
 @given(st.lists(st.booleans(), max_size=9))
 def test_fewer_than_ten_attempts_do_not_open(failures: list[bool]) -> None:
     """Nine failures are bad luck, whatever came between."""

@@ -88,6 +88,28 @@ def test_a_mark_that_was_taken_off_unseen_is_made_again(workers: Workers) -> Non
     assert workers.now().failing_since is not None
 
 
+def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
+    """Half a minute of failures before it and half a minute after it are no minute of nothing but failures."""
+    endpoint = workers.endpoint()
+    workers.one.failed(endpoint, NOW)
+    assert workers.one.remembers(endpoint)
+    workers.one.succeeded(endpoint, NOW + MARK_AFTER / 2)
+    assert not workers.one.remembers(endpoint)
+    workers.one.failed(endpoint, NOW + MARK_AFTER / 2 + 1)
+    workers.one.failed(endpoint, NOW + MARK_AFTER)
+    assert workers.now().failing_since is None
+
+
+def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
+    """It is marked all the same, so that people see it."""
+    never = Failing(workers.store.parking, GROUP, 0.0)
+    never.failed(workers.endpoint(), NOW)
+    never.failed(workers.endpoint(), NOW + MARK_AFTER)
+    assert workers.endpoint().failing_since == NOW
+    never.failed(workers.endpoint(), NOW + 100 * DISABLE_AFTER)
+    assert workers.now().enabled
+
+
 def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
     """A thousand requests were open. Once it is written, and somebody has enabled it, the next 410 disables again."""
     endpoint = workers.endpoint()

@@ -27,6 +27,15 @@ def test_the_wait_is_the_schedules_stretched_by_the_jitter(
         assert wait * 0.999999 <= decision.wait <= wait * (1 + jitter) * 1.000001
 
 
+def test_the_jitter_spreads_what_failed_together() -> None:
+    """Fifty waits of one schedule are fifty times, over most of what the jitter allows."""
+    waits = {RetryPolicy((100.0,), 0.5).decide(1, Failed("status 500", 500)) for _ in range(50)}
+    found = [each.wait for each in waits if isinstance(each, Retry)]
+    assert len(found) == 50
+    assert min(found) < 110
+    assert max(found) > 140
+
+
 @given(asked=st.floats(0, 1e9))
 def test_retry_after_moves_the_attempt_later_never_earlier(asked: float) -> None:
     """The receiver's wish counts when it is longer than the schedule's wait, and for a day at most."""

@@ -345,3 +345,15 @@ def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: lis
     assert desk.settled == [offset]
     stored = {subscription for at, subscription in desk.store.rows("record_offset", "subscription_id") if at == offset}
     assert stored == kept
+
+
+def test_behind_an_open_breaker_no_retry_waits_in_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was open when it opened fails too, and its wait is short: it is stored, with what came before."""
+    monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 1)
+    first, second = (desk.start(offset=offset) for offset in (1, 2))
+    desk.end(first, response(503))
+    assert first.lane.breaker.open_until is not None
+    desk.end(second, response(503))
+    assert desk.waiting() == []
+    desk.store.write_all()
+    assert [(status, attempt) for status, attempt, *_ in desk.rows()] == [("parked", 1)] * 2

@@ -51,7 +51,7 @@ def deployment(
 def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
     """The brokers, to kill; they run again when the test ends."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     yield kafka_cluster
     if any(process.poll() is not None for process in kafka_cluster._processes.values()):
         kafka_cluster.restart()

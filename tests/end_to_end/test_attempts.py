@@ -5,12 +5,8 @@ import time
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import pytest
-
 from tests.end_to_end.service_rig import Deployment, Worker, eventually
 from tests.end_to_end.webhook_receiver import Answer, Rule, in_turn
-
-pytestmark = pytest.mark.kafka
 
 WAITS = (0.4, 0.6, 1.0, 1.4)  # seconds
 STATUSES = (404, 403, 402, 401, 400)  # said of the event: of 5xx the breaker would open

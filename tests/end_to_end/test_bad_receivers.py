@@ -2,14 +2,10 @@
 
 import time
 
-import pytest
-
 from tests.end_to_end.service_rig import Deployment, eventually, percentile
 from tests.end_to_end.test_bad_records import read_all
 from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
 from tests.kafka_kit import Kafka
-
-pytestmark = pytest.mark.kafka
 
 
 def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment: Deployment, door: Door) -> None:

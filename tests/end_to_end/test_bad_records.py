@@ -4,13 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.kafka_kit import QUIET, Kafka, unique
-
-pytestmark = pytest.mark.kafka
 
 BAD: dict[str, list[bytes | None]] = {
     "null": [None],

@@ -10,8 +10,6 @@ from standardwebhooks.webhooks import Webhook
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, Request, Silence, always
 
-pytestmark = pytest.mark.kafka
-
 PATH = "/batches"
 STORED_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
 

@@ -5,15 +5,12 @@ import json
 import time
 from random import Random
 
-import pytest
 from standardwebhooks import Webhook
 
 from consumer.secret import parse_secret
 from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always
-
-pytestmark = pytest.mark.kafka
 
 FAN_OUT = {"user.created": 1, "user.updated": 2, "order.paid": 3, "order.shipped": 8, "stock.low": 20}
 

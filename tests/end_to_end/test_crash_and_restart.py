@@ -9,8 +9,6 @@ from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import Deployment, Worker, eventually
 from tests.end_to_end.webhook_receiver import Answer, Silence, always, every, in_turn
 
-pytestmark = pytest.mark.kafka
-
 SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
 DEAD_MEMBER = {"KAFKA_SESSION_TIMEOUT_MS": "2000"}
 

@@ -10,15 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually
 from tests.end_to_end.webhook_receiver import Answer, Silence, always, every, in_turn
 from tests.kafka_kit import QUIET, Kafka
-
-pytestmark = pytest.mark.kafka
 
 SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
 

@@ -21,8 +21,6 @@ from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, Request, always
 from tests.kafka_kit import QUIET, Kafka, unique
 
-pytestmark = pytest.mark.kafka
-
 OWN, NEWER = "whsec_" + b64encode(b"own" * 11).decode(), "whsec_" + b64encode(b"newer" * 7).decode()
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PRIVATE_TEXT = "whsk_" + b64encode(b"\x07" * 32).decode()

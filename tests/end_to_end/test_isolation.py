@@ -8,8 +8,6 @@ from tests.end_to_end.bad_receivers import Kind, bad_receiver
 from tests.end_to_end.isolation_rig import LATEST, Company, Latencies, Names, come_back, meet, neighbours
 from tests.end_to_end.service_rig import Deployment, percentile
 
-pytestmark = pytest.mark.kafka
-
 # Seconds of p95 that a slow machine may show in any company, shared as it is by broker, worker and receivers. Waiting
 # for bad ones would cost more; what their company does cost is measured by benchmarks.isolation.
 FLOOR = 1.5

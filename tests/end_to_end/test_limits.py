@@ -4,12 +4,8 @@ import time
 from email.utils import formatdate
 from math import log2
 
-import pytest
-
 from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
 from tests.end_to_end.webhook_receiver import Answer, Door, Request, Rule, always, in_turn
-
-pytestmark = pytest.mark.kafka
 
 
 def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Deployment) -> None:

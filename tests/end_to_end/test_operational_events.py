@@ -5,7 +5,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from confluent_kafka import Message
 
 from tests.end_to_end.deployed_database import ON_EACH_DATABASE
@@ -13,8 +12,6 @@ from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.test_bad_records import headers_of, read_all
 from tests.end_to_end.webhook_receiver import Answer, Request, always
 from tests.kafka_kit import Kafka, unique
-
-pytestmark = pytest.mark.kafka
 
 LOOKS_OFTEN = "import consumer.relay as relay; relay.SELDOM = 0.3"
 

@@ -7,8 +7,6 @@ import pytest
 from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
 from tests.end_to_end.webhook_receiver import Answer, Drip, Rule, Silence, always, every, in_turn
 
-pytestmark = pytest.mark.kafka
-
 KEYS = [f"key {number}".encode() for number in range(8)]
 QUICK = "200ms,200ms,200ms,200ms"
 # Parked, a retry waits in the database; else in memory.

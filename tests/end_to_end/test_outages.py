@@ -12,8 +12,6 @@ from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_broker import KafkaBroker
 
-pytestmark = pytest.mark.kafka
-
 LONG_SESSION = {"KAFKA_SESSION_TIMEOUT_MS": "30000"}
 TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads")
 SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}

@@ -7,8 +7,6 @@ import pytest
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 
-pytestmark = pytest.mark.kafka
-
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_scaling_up_and_down(deployment: Deployment, protocol: str) -> None:

@@ -14,8 +14,6 @@ from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, in_turn
 from tests.processes import PROGRAM, environment
 
-pytestmark = pytest.mark.kafka
-
 
 class CommandLine:
     """`kafka-webhooks` beside the workers of a deployment, with their settings."""

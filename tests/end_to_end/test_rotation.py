@@ -7,7 +7,6 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography.fernet import Fernet
 from standardwebhooks import Webhook
 
@@ -16,8 +15,6 @@ from consumer.secret import parse_verifying_key
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Request, in_turn
 from tests.processes import PROGRAM, environment
-
-pytestmark = pytest.mark.kafka
 
 OVERLAP = 4  # seconds
 TOKEN = "hidden-token"

@@ -4,12 +4,8 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
-
-pytestmark = pytest.mark.kafka
 
 SIGTERM_BIT = 1 << 14
 

@@ -152,7 +152,6 @@ def test_an_event_of_no_subscription_is_published_too(kafka: Kafka, open_announc
     assert "subject" not in orjson.loads(message.value() or b"")
 
 
-@pytest.mark.kafka
 def test_of_a_missing_topic_the_log_says_what_to_do(real_kafka: Kafka, open_announcer: Open) -> None:
     """Once, and when it is there; nothing spins, nothing is acknowledged, and the batch can be handed over anew."""
     made = settings(
@@ -183,7 +182,6 @@ def test_of_a_missing_topic_the_log_says_what_to_do(real_kafka: Kafka, open_anno
     assert [entry["event"] for entry in logs if "again" in entry["event"]] == ["records get through again"]
 
 
-@pytest.mark.kafka
 def test_what_is_refused_does_not_hold_up_the_others(real_kafka: Kafka, open_announcer: Open) -> None:
     """An event that is too large for the topic: the others of its batch are acknowledged."""
     topic = real_kafka.topic(unique("operations"), partitions=4, max_message_bytes="5000")
@@ -194,13 +192,12 @@ def test_what_is_refused_does_not_hold_up_the_others(real_kafka: Kafka, open_ann
     assert sorted(stored) == [1, 3]
 
 
-@pytest.mark.kafka
 def test_a_broker_that_is_down_holds_events_back(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, open_announcer: Open
 ) -> None:
     """However long: they are not given up, so order holds; after ten seconds the log tells, and when it is over."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     made = settings(real_kafka)
     late = [0.0]
     announcer = open_announcer(made, lambda: time.monotonic() + late[0])

@@ -105,3 +105,14 @@ def test_a_last_commit_waits_for_the_round_before_it(
     assert [each.offset for each in group.taken] == ([2] if taken else [])
     assert questions - 1 <= group.questions <= questions + 1
     assert waited[0] - 0.01 <= times[0] <= waited[1] + 0.01
+
+
+def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partition) -> None:
+    """Nothing has been settled since, so that only the round itself says that something is to be committed."""
+    group = Group()
+    group.shown = [0]
+    commits = Commits(*clock([0.0]))
+    commits.start(group, [partition])  # type: ignore[arg-type]
+    assert not partition.tracker.dirty
+    assert commits.now(group, [partition])  # type: ignore[arg-type]
+    assert [each.offset for each in group.taken] == [1]

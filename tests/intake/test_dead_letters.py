@@ -132,7 +132,6 @@ def test_what_on_stored_raises_drops_no_answer(kafka: Kafka, open_letters: Open)
     assert stored == [1, 2]
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize("size", [2_000_000, 9_000_000])
 def test_what_the_topic_cannot_take_goes_as_a_stub(real_kafka: Kafka, open_letters: Open, size: int) -> None:
     """Refused by the broker or by librdkafka: the beginning, the size and a digest are kept, and it is stored."""
@@ -150,7 +149,6 @@ def test_what_the_topic_cannot_take_goes_as_a_stub(real_kafka: Kafka, open_lette
     assert headers["dead-letter-sha256"] == hashlib.sha256(value).hexdigest().encode()
 
 
-@pytest.mark.kafka
 def test_what_not_even_a_stub_holds_goes_as_headers(real_kafka: Kafka, open_letters: Open) -> None:
     """A huge key or huge headers, or a topic for small records: the record's place is kept, and it is stored."""
     settings = real_kafka.settings(dead_letters=real_kafka.topic(max_message_bytes="20000"))
@@ -163,7 +161,6 @@ def test_what_not_even_a_stub_holds_goes_as_headers(real_kafka: Kafka, open_lett
     assert "a" not in headers
 
 
-@pytest.mark.kafka
 def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open_letters: Open) -> None:
     """With auto-creation off nothing is lost and nothing spins: letters wait, and go out when the topic is there."""
     settings = real_kafka.settings(
@@ -203,13 +200,12 @@ def test_waits_between_attempts_grow_to_half_a_minute(mock_kafka: str) -> None:
     letters.close()
 
 
-@pytest.mark.kafka
 def test_a_broker_that_is_down_holds_letters_back(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, open_letters: Open
 ) -> None:
     """Nothing is said to be stored while the broker is dead; all of it is when it is back."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     settings = real_kafka.settings(dead_letters=real_kafka.topic(), message_timeout_ms="1000")
     letters = open_letters(settings)
     stored: list[int] = []
@@ -242,3 +238,16 @@ def test_whose_records_are_pending_is_known(open_letters: Open) -> None:
     assert [letters.holds(each) for each in places] == [True, False, False]
     letters._waiting.clear()
     assert not letters.holds(places[0])
+
+
+def test_bytes_are_given_back_with_the_acknowledgement(open_letters: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is pending is bounded, not what has ever been sent."""
+    monkeypatch.setattr("consumer.intake.dead_letters._MOST_BYTES", 10)
+    letters = open_letters(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    for _ in range(3):
+        letters.send(record(b"x" * 10), "not_json", "", lambda: None)
+        assert letters.full
+        (number,) = letters._sent
+        letters._topic.answers.append((number, None))
+        letters.poll()
+        assert not letters.full

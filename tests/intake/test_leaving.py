@@ -10,8 +10,6 @@ from confluent_kafka.admin import AdminClient
 from consumer.intake.leaving import leave
 from tests.kafka_kit import QUIET, Kafka, unique, until
 
-pytestmark = pytest.mark.kafka
-
 CLASSIC = {"partition.assignment.strategy": "cooperative-sticky"}
 KIP_848 = {"group.protocol": "consumer"}
 

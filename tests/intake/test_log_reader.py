@@ -18,8 +18,6 @@ from tests.intake.raw_producer import produce_with_header_name
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 
-pytestmark = pytest.mark.kafka
-
 Open = Callable[[KafkaSettings], LogReader]
 BASE = 1_700_000_000  # the records' own times, unix seconds; brokers refuse what is stamped in the future
 
@@ -281,7 +279,7 @@ def test_a_broker_that_goes_is_waited_for(
 ) -> None:
     """It says so meanwhile, once, goes on by itself, and nothing comes twice."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     topic = topic_of(real_kafka)
     write_at(real_kafka, topic, range(20_000))
     settings = real_kafka.settings(fetch_message_max_bytes="2000", reconnect_backoff_max_ms="500")

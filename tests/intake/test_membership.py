@@ -16,7 +16,6 @@ Join = Callable[..., Member]
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 
 
-@pytest.mark.kafka
 def test_what_is_not_owned_is_not_committed(real_kafka: Kafka, join: Join) -> None:
     """The broker does not fence commits: a lost partition's offset must not move, however late its work is settled."""
     topic = real_kafka.topic()
@@ -33,7 +32,6 @@ def test_what_is_not_owned_is_not_committed(real_kafka: Kafka, join: Join) -> No
     assert (real_kafka.committed(settings.group_id, topic)[0], member.source.commits_total) == (-1001, 0)
 
 
-@pytest.mark.kafka
 @PROTOCOLS
 def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """A second member takes its share and starts where the first one's commit ends: no record twice, none lost."""
@@ -57,7 +55,6 @@ def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protoc
     assert len(seen) == len(set(seen)) == 400
 
 
-@pytest.mark.kafka
 @PROTOCOLS
 def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """A topic that comes later is found; the dead letters, though they match, are not.
@@ -88,7 +85,6 @@ def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Joi
     assert member.source.fault is None
 
 
-@pytest.mark.kafka
 def test_a_topic_that_does_not_exist_is_a_fault_until_it_does(real_kafka: Kafka, join: Join) -> None:
     """Named in the log once and in /readyz; consumed as soon as it is there."""
     topic = unique("later")
@@ -104,14 +100,13 @@ def test_a_topic_that_does_not_exist_is_a_fault_until_it_does(real_kafka: Kafka,
     assert member.source.fault is None
 
 
-@pytest.mark.kafka
 @PROTOCOLS
 def test_a_broker_that_is_killed_and_comes_back(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
 ) -> None:
     """Not ready meanwhile, no commit that blocks, nothing lost, and ready again by itself."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     topic = real_kafka.topic()
     settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
     real_kafka.write(topic, [b"1"])
@@ -134,7 +129,6 @@ def test_a_broker_that_is_killed_and_comes_back(
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, member)
 
 
-@pytest.mark.kafka
 @PROTOCOLS
 def test_a_member_that_drains_lets_others_come_and_go(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """It takes no more records, gives up what it is asked for, and commits what it has settled before it leaves."""
@@ -165,7 +159,6 @@ def test_a_member_that_drains_lets_others_come_and_go(real_kafka: Kafka, join: J
     assert second.values.count(b"a") == 10
 
 
-@pytest.mark.kafka
 @PROTOCOLS
 @pytest.mark.parametrize("rebalance", [False, True], ids=["stop", "rebalance"])
 def test_offsets_do_not_go_back_when_the_coordinator_dies_under_a_last_commit(
@@ -173,7 +166,7 @@ def test_offsets_do_not_go_back_when_the_coordinator_dies_under_a_last_commit(
 ) -> None:
     """A round is unanswered then; librdkafka sends it again when the coordinator is back, after any later one."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     groups = []
     for _ in range(3):
         topic = real_kafka.topic()

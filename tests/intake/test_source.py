@@ -30,7 +30,6 @@ def test_records_arrive_as_they_were_written(kafka: Kafka, join: Join) -> None:
     assert abs(first.timestamp / 1000 - time.time()) < 60
 
 
-@pytest.mark.kafka
 def test_only_what_is_settled_is_committed(real_kafka: Kafka, join: Join) -> None:
     """A restart sends again what was not settled, and nothing else, whatever the order."""
     topic = real_kafka.topic()
@@ -84,14 +83,14 @@ def test_a_pause_stops_fetching_and_not_polling(kafka: Kafka, join: Join) -> Non
 
 
 def test_a_partition_assigned_during_a_pause_is_paused(kafka: Kafka, join: Join) -> None:
-    """Back-pressure holds for newcomers too."""
+    """Back-pressure holds for newcomers too. A member that is not paused shows when a fetch has had its time."""
     topic = kafka.topic()
     kafka.write(topic, [b"1"])
     member = join(kafka.settings(), [topic])
     member.source.pause()
     until(lambda: member.assigned, member)
-    for _ in range(10):
-        member.turn()
+    other = join(kafka.settings(), [topic])
+    until(lambda: other.values == [b"1"], member, other)
     assert member.records == []
     member.source.resume()
     until(lambda: member.values == [b"1"], member)
@@ -152,7 +151,6 @@ def test_no_broker_is_a_state_and_not_a_flood(join: Join, capfd: pytest.CaptureF
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.kafka
 def test_a_failed_commit_is_sent_again_by_the_next_round(real_kafka: Kafka, join: Join) -> None:
     """An answer that says no leaves the partition dirty, says so once, and the next success clears it."""
     topic = real_kafka.topic()
@@ -201,7 +199,33 @@ def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> No
         member.turn()
 
 
-@pytest.mark.kafka
+def test_a_topics_fault_ends_with_its_next_record(mock_kafka: str, join: Join) -> None:
+    """That of another topic stays."""
+
+    class Missing:
+        def __init__(self, topic: str) -> None:
+            self._topic = topic
+
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+        def topic(self) -> str:
+            return self._topic
+
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"0"])  # on the mock cluster it makes the topic
+    member = join(kafka.settings(), [topic])
+    until(lambda: member.values == [b"0"], member)
+    for each in (topic, "another"):
+        member.source._on_message_error(Missing(each))  # type: ignore[arg-type]
+    assert f"{topic}: " in (member.source.fault or "")
+    kafka.write(topic, [b"1"])
+    until(lambda: member.values == [b"0", b"1"], member)
+    assert (member.source.fault or "").startswith("another: ")
+    assert topic not in (member.source.fault or "")
+
+
 def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Join) -> None:
     """Old records, still in work, cannot settle new ones of the same offset; the mark starts over."""
     topic = real_kafka.topic()
@@ -219,7 +243,6 @@ def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Joi
     assert new.tracker.low_water_mark == 0
 
 
-@pytest.mark.kafka
 def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join) -> None:
     """How many were lost, in the log and in a counter; not ready for a minute; then on with what is left."""
     topic = real_kafka.topic()
@@ -244,7 +267,6 @@ def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join
     assert [entry["records"] for entry in logs if entry["log_level"] == "error"] == [5]
 
 
-@pytest.mark.kafka
 def test_a_first_start_says_how_many_records_it_will_send(real_kafka: Kafka, join: Join) -> None:
     """Whoever points a new group at an old topic reads the number before the receivers do."""
     topic = real_kafka.topic()
@@ -256,7 +278,6 @@ def test_a_first_start_says_how_many_records_it_will_send(real_kafka: Kafka, joi
     until(lambda: {partition.lag for partition in member.source.partitions.values()} == {0}, member)
 
 
-@pytest.mark.kafka
 def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Join) -> None:
     """The binding would hand out a broken list and an exception that surfaces anywhere: the record is a dead letter."""
     topic = real_kafka.topic()
@@ -271,7 +292,6 @@ def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Jo
         decode(poisoned)
 
 
-@pytest.mark.kafka
 def test_transactions_that_were_aborted_are_not_delivered(real_kafka: Kafka, join: Join) -> None:
     """And the markers, which are offsets without a record, hold no mark back."""
     topic = real_kafka.topic()

@@ -268,7 +268,6 @@ def watch() -> Iterator[Watch]:
         assert each.close(10)
 
 
-@pytest.mark.kafka
 def test_topics_are_seen_as_they_come_and_go(real_kafka: Kafka, watch: Watch) -> None:
     """At once and again: a new one with its partitions, more partitions, and the end of it."""
     kafka = real_kafka.settings(topic_blacklist="t-")
@@ -287,7 +286,6 @@ def test_topics_are_seen_as_they_come_and_go(real_kafka: Kafka, watch: Watch) ->
         answer()
 
 
-@pytest.mark.kafka
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_what_counts_as_consumed_is_what_kafka_assigns(
     real_kafka: Kafka, join: Callable[..., Member], watch: Watch, protocol: str
@@ -312,13 +310,12 @@ def test_what_counts_as_consumed_is_what_kafka_assigns(
     assert (known.leads(member.source.partitions), known.share(member.source.partitions)) == (True, 1.0)
 
 
-@pytest.mark.kafka
 def test_a_silent_cluster_changes_nothing_and_is_said_once(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was known stays known; the log says when it ends and when it is back, not each time."""
     if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_BOOTSTRAP_SERVERS are not ours to kill")
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 0.1)
     topic = real_kafka.topic(partitions=3)
     known, answer = watch(real_kafka.settings(), topic)

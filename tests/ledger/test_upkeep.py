@@ -257,6 +257,14 @@ def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: i
     assert operations.pending(engine, "another", 10) == []
 
 
+def test_operational_events_of_two_groups_are_two(engine: Engine) -> None:
+    """Both deployments on one database tell of the same subscription, each on its own topic."""
+    for group in (GROUP, "another"):
+        with engine.begin() as connection:
+            operations.add(connection, group, [operation(1)])
+    assert [len(operations.pending(engine, group, 9)) for group in (GROUP, "another")] == [1, 1]
+
+
 def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those written before a time, of one group, so many at once; the others wait on. Their data is not read."""
     monkeypatch.setattr(operations, "BATCH", 2)

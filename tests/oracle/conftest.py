@@ -7,6 +7,7 @@ from typing import Any
 import oracledb
 import pytest
 
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
@@ -15,7 +16,7 @@ Connect = Callable[..., oracledb.Connection]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start_oracle() -> Iterator[Start]:
     """Starts emulators. Each must have understood all that it was asked."""
     with ExitStack() as stack:
         started: list[OracleEmulator] = []
@@ -29,9 +30,9 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture(params=PROFILES)
-def oracle(request: pytest.FixtureRequest, start: Start) -> OracleEmulator:
+def oracle(request: pytest.FixtureRequest, start_oracle: Start) -> OracleEmulator:
     """A server of each profile."""
-    return start(PROFILES[request.param])
+    return start_oracle(PROFILES[request.param])
 
 
 @pytest.fixture

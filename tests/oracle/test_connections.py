@@ -47,9 +47,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_of_url_connects(start: Start, tmp_path: Path, form: str) -> None:
+def test_each_form_of_url_connects(start_oracle: Start, tmp_path: Path, form: str) -> None:
     """What the documentation shows. Of several addresses, one that answers is enough."""
-    emulator = start()
+    emulator = start_oracle()
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
     place = FORMS[form].format(port=emulator.port, closed=unused_port(), directory=tmp_path)
     engine = make(USER + place)
@@ -58,9 +58,9 @@ def test_each_form_of_url_connects(start: Start, tmp_path: Path, form: str) -> N
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver leaves a socket to Python
-def test_an_address_without_the_service_is_passed_over(start: Start) -> None:
+def test_an_address_without_the_service_is_passed_over(start_oracle: Start) -> None:
     """As of a standby, where a service that belongs to the primary does not run."""
-    standby, primary = start(service="OTHER"), start()
+    standby, primary = start_oracle(service="OTHER"), start_oracle()
     addresses = OPEN.format(port=standby.port) + OPEN.format(port=primary.port)
     engine = make(f"{USER}/?dsn=(DESCRIPTION=(ADDRESS_LIST={addresses}){SERVICE})")
     ping(engine)
@@ -162,12 +162,12 @@ def test_a_call_that_hangs_is_ended(oracle: OracleEmulator, monkeypatch: pytest.
     engine.dispose()
 
 
-def test_a_listener_that_was_down(start: Start) -> None:
+def test_a_listener_that_was_down(start_oracle: Start) -> None:
     """Until it is up the line says so; then the same engine connects."""
     port = unused_port()
     engine = make(f"{USER}127.0.0.1:{port}/?service_name=FREEPDB1")
     assert "Connection refused" in refusal(engine)
-    start(port=port)
+    start_oracle(port=port)
     ping(engine)
     engine.dispose()
 
@@ -226,9 +226,9 @@ def test_a_log_in_that_comes_too_late_is_closed(oracle: OracleEmulator, monkeypa
     engine.dispose()
 
 
-def test_the_environment_names_the_directory_of_aliases(start: Start, tmp_path: Path) -> None:
+def test_the_environment_names_the_directory_of_aliases(start_oracle: Start, tmp_path: Path) -> None:
     """TNS_ADMIN, as with Oracle's own tools: the command connects, finds no tables, and says so in one line."""
-    emulator = start()
+    emulator = start_oracle()
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
     done = subprocess.run(
         [sys.executable, "-m", "consumer", "subscriptions", "list"],
@@ -241,9 +241,9 @@ def test_the_environment_names_the_directory_of_aliases(start: Start, tmp_path: 
     assert re.fullmatch(r"kafka-webhooks: ORA-00942: .* run kafka-webhooks migrate\)\n", done.stderr)
 
 
-def test_an_alias_that_is_corrected_needs_no_restart(start: Start, tmp_path: Path) -> None:
+def test_an_alias_that_is_corrected_needs_no_restart(start_oracle: Start, tmp_path: Path) -> None:
     """tnsnames.ora is read at each connect."""
-    emulator = start()
+    emulator = start_oracle()
     engine = make(f"{USER}webhooks?config_dir={tnsnames(tmp_path, 'other = x')}")
     assert "DPY-4000" in refusal(engine)
     time.sleep(1.1)  # the driver looks at the file's whole seconds
@@ -252,9 +252,9 @@ def test_an_alias_that_is_corrected_needs_no_restart(start: Start, tmp_path: Pat
     engine.dispose()
 
 
-def test_one_name_that_does_not_resolve_stops_all_addresses(start: Start) -> None:
+def test_one_name_that_does_not_resolve_stops_all_addresses(start_oracle: Start) -> None:
     """The driver looks all names up first: the documentation warns of it. If this changes, so should that."""
-    emulator = start()
+    emulator = start_oracle()
     dsn = f"(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST=nowhere.invalid)(PORT=1)){OPEN}{SERVICE})"
     text = refusal(make(f"{USER}/?dsn={dsn.format(port=emulator.port)}"))
     assert text.startswith("cannot connect to nowhere.invalid, 127.0.0.1: ")

@@ -230,14 +230,14 @@ def test_aware_datetimes_lose_their_offset(oracle: OracleEmulator, table: oracle
     assert table.execute("SELECT tz FROM t").fetchone() == (moment.replace(tzinfo=None),)
 
 
-def test_tls(start: Start, tmp_path: Path) -> None:
+def test_tls(start_oracle: Start, tmp_path: Path) -> None:
     """The same over TCPS, the server's name checked by the client."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server)
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
-    dsn = start(tls=server).dsn.replace("127.0.0.1", "localhost")
+    dsn = start_oracle(tls=server).dsn.replace("127.0.0.1", "localhost")
     client = ssl.create_default_context(cafile=str(bundle))
     with oracledb.connect(user="webhooks", password="secret", dsn=dsn, ssl_context=client) as connection:
         assert connection.cursor().execute("SELECT 'x' FROM dual").fetchone() == ("x",)

@@ -161,10 +161,10 @@ def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert h2.provision().parent == tmp_path
 
 
-def test_sessions_leave_nothing_behind_in_java(start: Start) -> None:
+def test_sessions_leave_nothing_behind_in_java(start_oracle: Start) -> None:
     """Each session has its threads; Java forgets them with it."""
     threads = h2.of_java("java.lang.management.ManagementFactory").getThreadMXBean()
-    start()  # or skips
+    start_oracle()  # or skips
     before = threads.getThreadCount()
     with OracleEmulator() as oracle:
         for _ in range(20):

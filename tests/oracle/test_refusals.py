@@ -96,9 +96,9 @@ def test_refused_on_every_profile(tables: oracledb.Cursor, sql: str, code: int) 
         ("SELECT 1 FROM dual;", 933),
     ],
 )
-def test_refused_before_23ai(start: Start, sql: str, code: int) -> None:
+def test_refused_before_23ai(start_oracle: Start, sql: str, code: int) -> None:
     """What came with 23ai."""
-    with oracledb.connect(user="webhooks", password="secret", dsn=start(PROFILE_19C).dsn) as connection:
+    with oracledb.connect(user="webhooks", password="secret", dsn=start_oracle(PROFILE_19C).dsn) as connection:
         assert code_of(connection.cursor(), sql) == code
 
 
@@ -164,9 +164,9 @@ def test_an_index_on_an_expression(tables: oracledb.Cursor) -> None:
     assert tables.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
 
 
-def test_what_is_not_understood_is_a_failure(start: Start) -> None:
+def test_what_is_not_understood_is_a_failure(start_oracle: Start) -> None:
     """Answered as invalid SQL, and kept with the statement and its user."""
-    oracle = start()
+    oracle = start_oracle()
     with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
         sql = "SELECT * FROM dual PIVOT (COUNT(*) FOR dummy IN ('X'))"
         assert code_of(connection.cursor(), sql) == 900

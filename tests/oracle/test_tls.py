@@ -65,18 +65,18 @@ def url(port: int, host: str = "localhost", **more: object) -> str:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_server_of_an_authority_of_our_own(start: Start, wallets: Wallets, profile: str) -> None:
+def test_a_server_of_an_authority_of_our_own(start_oracle: Start, wallets: Wallets, profile: str) -> None:
     """Its certificate alone in ewallet.pem: no key, no password."""
-    port = start(PROFILES[profile], tls=server(wallets)).port
+    port = start_oracle(PROFILES[profile], tls=server(wallets)).port
     engine = make(url(port, wallet_location=wallets.trust))
     ping(engine)
     engine.dispose()
 
 
 @pytest.mark.parametrize("form", ["easy connect", "descriptor", "alias", "zip"])
-def test_the_other_forms_of_url(start: Start, wallets: Wallets, tmp_path: Path, form: str) -> None:
+def test_the_other_forms_of_url(start_oracle: Start, wallets: Wallets, tmp_path: Path, form: str) -> None:
     """Each can say tcps, and where the wallet is; the zip file of an Autonomous Database leaves that to the URL."""
-    port = start(tls=server(wallets)).port
+    port = start_oracle(tls=server(wallets)).port
     place = f"(ADDRESS=(PROTOCOL=TCPS)(HOST=localhost)(PORT={port}))(CONNECT_DATA=(SERVICE_NAME=FREEPDB1))"
     descriptor = f"(DESCRIPTION={place}(SECURITY=(SSL_SERVER_DN_MATCH=ON)(MY_WALLET_DIRECTORY={wallets.trust})))"
     without = f"(DESCRIPTION={place}(SECURITY=(SSL_SERVER_DN_MATCH=YES)))"
@@ -92,34 +92,34 @@ def test_the_other_forms_of_url(start: Start, wallets: Wallets, tmp_path: Path, 
     engine.dispose()
 
 
-def test_the_systems_authorities(start: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_authorities(start_oracle: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a wallet they are trusted, and SSL_CERT_FILE names them."""
-    port = start(tls=server(wallets)).port
+    port = start_oracle(tls=server(wallets)).port
     monkeypatch.setenv("SSL_CERT_FILE", str(wallets.trust / "ewallet.pem"))
     engine = make(url(port))
     ping(engine)
     engine.dispose()
 
 
-def test_a_certificate_of_a_stranger_is_refused(start: Start, wallets: Wallets) -> None:
+def test_a_certificate_of_a_stranger_is_refused(start_oracle: Start, wallets: Wallets) -> None:
     """With the way to trust its issuer."""
-    text = refusal(make(url(start(tls=server(wallets)).port)))
+    text = refusal(make(url(start_oracle(tls=server(wallets)).port)))
     assert "CERTIFICATE_VERIFY_FAILED" in text
     assert "belongs into ewallet.pem, in wallet_location" in text
 
 
-def test_a_certificate_of_another_host_is_refused(start: Start, wallets: Wallets) -> None:
+def test_a_certificate_of_another_host_is_refused(start_oracle: Start, wallets: Wallets) -> None:
     """Of a trusted issuer even: whoever has a certificate for some host of the company is not our database."""
-    port = start(tls=server(wallets, host="other.example.com")).port
+    port = start_oracle(tls=server(wallets, host="other.example.com")).port
     text = refusal(make(url(port, wallet_location=wallets.trust)))
     assert "DPY-6006" in text
     assert "ssl_server_cert_dn" in text
 
 
 @pytest.mark.parametrize(("match", "text"), [("false", ""), ("off", ""), ("true", "DPY-6006")])
-def test_the_name_may_be_left_unseen(start: Start, wallets: Wallets, match: str, text: str) -> None:
+def test_the_name_may_be_left_unseen(start_oracle: Start, wallets: Wallets, match: str, text: str) -> None:
     """In one word, which the driver understands as we do."""
-    port = start(tls=server(wallets, host="other.example.com")).port
+    port = start_oracle(tls=server(wallets, host="other.example.com")).port
     engine = make(url(port, wallet_location=wallets.trust, ssl_server_dn_match=match))
     if text:
         assert text in refusal(engine)
@@ -128,22 +128,22 @@ def test_the_name_may_be_left_unseen(start: Start, wallets: Wallets, match: str,
     engine.dispose()
 
 
-def test_a_certificate_may_be_named(start: Start, wallets: Wallets) -> None:
+def test_a_certificate_may_be_named(start_oracle: Start, wallets: Wallets) -> None:
     """Where its host is not the one that is connected to: by its whole distinguished name."""
     certificate = wallets.authority.issue_cert("other.example.com", common_name="other.example.com")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     name = x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).subject.rfc4514_string()
-    port = start(tls=context).port
+    port = start_oracle(tls=context).port
     engine = make(url(port, wallet_location=wallets.trust, ssl_server_cert_dn=quote(name)))
     ping(engine)
     engine.dispose()
     assert "DPY-6002" in refusal(make(url(port, wallet_location=wallets.trust, ssl_server_cert_dn="CN=x.example.com")))
 
 
-def test_a_server_that_wants_to_know_the_client(start: Start, wallets: Wallets) -> None:
+def test_a_server_that_wants_to_know_the_client(start_oracle: Start, wallets: Wallets) -> None:
     """A wallet with a key, encrypted or not, is shown; without one the line says what is missing."""
-    port = start(tls=server(wallets, wants_client=True)).port
+    port = start_oracle(tls=server(wallets, wants_client=True)).port
     for engine in (
         make(url(port, wallet_location=wallets.client)),
         make(url(port, wallet_location=wallets.locked), DATABASE_WALLET_PASSWORD=WALLET_PASSWORD),
@@ -172,10 +172,10 @@ def test_a_wallet_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver closes no socket on a reset
-def test_only_one_side_speaks_tls(start: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_side_speaks_tls(start_oracle: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener takes a TLS greeting for the start of a long packet and waits for the rest; we do not."""
     monkeypatch.setattr("consumer.oracle.CONNECT_LIMIT", 0.5)
-    plain, encrypted = start(), start(tls=server(wallets)).port
+    plain, encrypted = start_oracle(), start_oracle(tls=server(wallets)).port
     assert "only one side speaks TLS" in refusal(make(url(plain.port, wallet_location=wallets.trust)))
     plain.kill_sessions()
     await_log_ins()

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.resolver import _Entry
+from consumer.sending.resolver import Answer, _Entry
 from consumer.sending.transport import Result
 
 if TYPE_CHECKING:
@@ -299,16 +300,49 @@ def test_nobody_listens(sender: Sender) -> None:
 def test_a_connection_that_is_not_accepted_times_out(make_sender: MakeSender) -> None:
     """A full backlog (or a firewall that drops) and a hung TLS handshake are a ConnectTimeout."""
     sender = make_sender(connect_timeout=0.3)
+    begin = time.monotonic()
     with socket.create_server(("127.0.0.1", 0), backlog=10) as listener:  # the kernel does the connecting
         result = sender.result(f"https://127.0.0.1:{listener.getsockname()[1]}/")
     assert isinstance(result, errors.ConnectTimeout)
+    assert 0.2 < time.monotonic() - begin < 2, "not the limit of the whole exchange, 5 s"
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as filling:
         for _ in range(4):
             client = filling.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
+        begin = time.monotonic()
         result = sender.result(f"http://127.0.0.1:{listener.getsockname()[1]}/")
     assert isinstance(result, errors.ConnectTimeout)
+    assert 0.2 < time.monotonic() - begin < 2
+
+
+def test_an_address_that_is_refused_beside_one_that_is_down_is_no_refusal(sender: Sender) -> None:
+    """The next attempt may find the allowed one up; a name with none that is allowed is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    cache = sender.adapter._resolver._cache
+    for addresses, kind in (
+        (("10.0.0.1", "127.0.0.1"), errors.ConnectionError),
+        (("127.0.0.1", "10.0.0.1"), errors.ConnectionError),
+        (("10.0.0.1", "10.0.0.2"), EgressRefused),
+    ):
+        name = f"n{len(cache)}.test"
+        cache[name] = _Entry(addresses, time.monotonic() + 60)
+        assert type(sender.result(f"http://{name}:{port}/")) is kind
+
+
+def test_resolving_a_name_takes_from_the_time_limit(make_sender: MakeSender, receive: Receive) -> None:
+    """The limit is of the whole exchange: a receiver that hangs gets what the name server has left of it."""
+    sender, receiver = make_sender(timeout=0.6), receive(b"", "hang")
+
+    def resolve(_name: str, answered: Callable[[Answer], None]) -> None:
+        timer = sender.poller.timer(lambda: answered(("127.0.0.1",)))
+        timer.deadline = time.monotonic() + 0.4
+
+    sender.adapter._resolver.resolve = resolve  # type: ignore[assignment,method-assign]
+    begin = time.monotonic()
+    assert isinstance(sender.result(f"http://slow.test:{receiver.port}/"), errors.ReadTimeout)
+    assert 0.5 < time.monotonic() - begin < 0.9
 
 
 def test_a_request_may_have_its_own_time_limit(sender: Sender, receive: Receive) -> None:

@@ -1,0 +1,70 @@
+"""Which tests `make test` runs: the quick ones, and a few that show the real parts at work.
+
+Markers say what a test costs (`slow`) and needs (`kafka`, `oracle`). They come from folders and fixtures, here, so that
+no test has to say it. `smoke` tests run in `make test` in spite of their need. The Makefile has the expressions.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+# Beginnings of node ids, from `tests/` on.
+FOLDERS = {
+    "chaos/": "slow",
+    "end_to_end/": "slow",
+    "matching/test_lookup_scale.py": "slow",
+    "test_worker_states.py": "slow",
+    "ledger/test_heads.py": "smoke",
+    "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_everyone_who_subscribed_once[sqlite]": "smoke",
+}
+# Fixtures that start a server, or a program in a process of its own.
+FIXTURES = {
+    "command": "slow",
+    "start": "slow",
+    "terminal": "slow",
+    "demo_folder": "slow",
+    "kafka_cluster": "kafka",
+    "emulated_oracles": "oracle",
+    "start_oracle": "oracle",
+}
+
+
+def mark(item: pytest.Item) -> None:
+    """Give a test its markers. A test that asks for a server by `getfixturevalue` has its marker on the parameter."""
+    place = item.nodeid.removeprefix("tests/")
+    markers = [marker for folder, marker in FOLDERS.items() if place.startswith(folder)]
+    markers += [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]
+    for marker in dict.fromkeys(markers):
+        item.add_marker(marker)
+
+
+class LeftOut:
+    """Counts the tests that `-m` leaves out, in each process of pytest-xdist, and says so in the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._number = 0
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._number += len(items)
+
+    def pytest_sessionfinish(self) -> None:
+        """A worker hands its number to the process that started it."""
+        if hasattr(self._config, "workeroutput"):
+            self._config.workeroutput["left_out"] = self._number
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """All workers collect the same tests."""
+        self._number = getattr(node, "workeroutput", {}).get("left_out", self._number)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._number and self._config.getoption("markexpr"):
+            terminalreporter.write_line(
+                f"{self._number} tests were left out (long ones, and those on a real Kafka or an Oracle): "
+                "`make test-all` runs all of them."
+            )
