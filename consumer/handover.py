@@ -55,11 +55,10 @@ class Handover:
         end = self._monotonic() + seconds
         while self._monotonic() < end and self._open(places):
             self._turn(0.01)
-        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted. What else a batch carries
-        # has been attempted too, and goes on here.
+        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
         for request in self._open(places):
             took = self._monotonic() - request.started_at
-            self._settling.abandoned(self._sender.cancel(request), took)
+            self._settling.abandoned(self._take_out(request, places), took)
         # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner. What
         # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it.
         end = self._monotonic() + STORE_DRAIN
@@ -68,23 +67,26 @@ class Handover:
         self._parking.forget(places)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
-        """Others own these now and send them again: forget what is here, store and commit nothing of them.
-
-        What else an open batch carries has been attempted, with unknown outcome, and goes on here.
-        """
+        """Others own these now and send them again: forget what is here, store and commit nothing of them."""
         places = _places(partitions) | set(adopted)
         self._settling.leaving |= places
         self._dispatch.discard(places)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
             self._settling.forgotten(delivery)
         for request in self._open(places):
-            took = self._monotonic() - request.started_at
-            carried = self._sender.cancel(request)
-            for delivery in carried:
-                if _place(delivery) in places:
-                    self._settling.forgotten(delivery)
-            self._settling.abandoned([each for each in carried if _place(each) not in places], took)
+            for delivery in self._take_out(request, places):
+                self._settling.forgotten(delivery)
         self._parking.forget(places)
+
+    def _take_out(self, request: Delivery, places: Collection[Place]) -> list[Delivery]:
+        """What an open request carries of these partitions. A batch that carries more goes on with the rest."""
+        carried = request.together()
+        leaving = [each for each in carried if _place(each) in places]
+        if len(leaving) == len(carried):
+            self._sender.cancel(request)
+        for each in leaving:
+            each.released = True
+        return leaving
 
     def _open(self, places: Collection[Place]) -> list[Delivery]:
         """Of each request that carries something of them the delivery that stands for it."""

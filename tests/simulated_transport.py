@@ -22,6 +22,7 @@ class Transfer:
         self.request = request
         self.callback = callback
         self.connected = False
+        self.taken = False
 
 
 class Transport:
@@ -36,9 +37,14 @@ class Transport:
         world.transport = self
 
     @property
+    def transfers(self) -> list[Transfer]:
+        """Requests whose end the worker does not know."""
+        return [*self.open, *self._ending]
+
+    @property
     def under_way(self) -> list[tuple[str, str]]:
-        """Webhook id and url of each delivery in a request whose end the worker does not know."""
-        return [each for transfer in (*self.open, *self._ending) for each in carried(transfer.request)]
+        """Webhook id and url of each delivery in one of these."""
+        return [each for transfer in self.transfers for each in carried(transfer.request)]
 
     def submit(self, request: PreparedRequest, callback: Callable[[Result], None], **_: float | None) -> Transfer:
         """Open a request."""
@@ -58,6 +64,7 @@ class Transport:
         transfer = self.open.pop(number % len(self.open))
         self._ending.append(transfer)
         if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
+            transfer.taken = True
             self._world.taken += carried(transfer.request)
 
         def done() -> None:

@@ -11,6 +11,7 @@ from consumer.database import reading
 from consumer.event import Place
 from consumer.intake.record import Partition
 from tests.simulated_deployment import (
+    BATCHED,
     IN_ORDER,
     KEYS,
     SCHEDULE,
@@ -21,6 +22,7 @@ from tests.simulated_deployment import (
     settled_by,
     webhook_id,
 )
+from tests.simulated_transport import Transfer, carried
 from tests.simulation import TOPIC
 
 ENDED = {"delivered", "exhausted"}
@@ -63,6 +65,8 @@ class Watch:
         self._read = 0  # of the journal
         self._haunted: set[Sent] = set()  # changed by a process that was taken for dead
         self._begun: dict[Sent, tuple[Partition, int]] = {}  # in which assignment, and how often it was taken before
+        # Requests that a batch keeps open for others when a delivery's partition leaves: their end is not for it.
+        self._astray: defaultdict[Sent, list[Transfer]] = defaultdict(list)
         self._last: dict[tuple[Partition, str, str], int] = {}  # the offset last sent of a key and url in an assignment
         with deployment.engine.begin() as connection:
             for statement in _JOURNAL:
@@ -81,6 +85,13 @@ class Watch:
         rows = self._deployment.rows()
         for delivery, sent in Counter(self._world.sent).items():
             self._uncounted[delivery] = sent - (rows[delivery].attempt if delivery in rows else 0)
+
+    def requests_stay_open(self, number: int) -> None:
+        """Of a partition that has left: batches that carry something else too."""
+        for transfer in self._world.transport.transfers:
+            for delivery in carried(transfer.request):
+                if self._deployment.offsets[delivery[0]][0] == (TOPIC, number):
+                    self._astray[delivery].append(transfer)
 
     def partition_left(self, number: int, *, cut_off: bool) -> None:
         """The same of a partition, of what is not stored; of what is, if its requests are cut off and not judged."""
@@ -132,13 +143,21 @@ class Watch:
         if partition is None:
             self.demand(rule=False, otherwise=f"{delivery} is sent, and {place} is not assigned")
             return
-        taken = self._world.taken.count(delivery)
+        taken = self._taken(delivery)
         if self._begun.get(delivery, (None, 0))[0] is not partition:
             self._begun[delivery] = partition, taken
         elif delivery not in self._haunted and delivery not in self._redelivered:
             self.demand(taken == self._begun[delivery][1], f"{delivery} is sent again, and has been taken: {row}")
         if url in IN_ORDER and self._deployment.records[place, offset] in KEYS:
             self._check_order(partition, offset, delivery, rows)
+
+    def _taken(self, delivery: Sent) -> int:
+        """How often it was, by requests whose end the worker was to know."""
+        return self._world.taken.count(delivery) - sum(transfer.taken for transfer in self._astray[delivery])
+
+    def twice(self) -> list[Sent]:
+        """What was taken twice, though no partition left with its request open."""
+        return [each for each in self._deployment.duplicates() if self._taken(each) > 1]
 
     def _check_order(self, partition: Partition, offset: int, delivery: Sent, rows: dict[Sent, Row]) -> None:
         """Of a key one is under way, and of what is sent for the first time no earlier one is open.
@@ -209,7 +228,9 @@ class Watch:
             change = Change((identity, self._deployment.subscriptions[subscription]), *rest)
             counted = change.before is None or change.attempt - change.before in (0, 1)
             self.demand(counted, f"attempts are not counted one by one: {change}")
-            self.demand(change.attempt - change.schedule_start <= 1 + len(SCHEDULE), f"too many attempts: {change}")
+            # What a batch may have failed for another's sake is tried once more, alone.
+            most = 1 + len(SCHEDULE) + (change.delivery[1] in BATCHED)
+            self.demand(change.attempt - change.schedule_start <= most, f"too many attempts: {change}")
             if change.status == "exhausted" and change.was != "exhausted":
                 self._exhausted.add((change.delivery, change.attempt))
             yield change

@@ -255,35 +255,43 @@ def open_batch(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize(("leaving", "staying"), [(0, 1), (1, 0)])
-def test_a_batch_of_which_some_leaves_is_cut_off_and_goes_on_where_it_is(
-    deployment: Deployment, leaving: int, staying: int
-) -> None:
-    """What leaves is stored as attempted, and comes from there; what stays is tried again here, a second later."""
+def test_a_batch_of_which_some_leaves_goes_on_for_the_rest(deployment: Deployment, leaving: int, staying: int) -> None:
+    """What leaves is stored as attempted, and is sent from there; what stays is sent once, whoever stands for it."""
     world = deployment.world
     open_batch(deployment)
     number = {0: 2, 1: 1}  # of events, by partition
     world.on_wait = world.run_jobs
     world.source.revoke(leaving)
-    assert world.transport.open == []
+    assert len(world.transport.open) == world.worker._lanes.in_flight == 1
     rows = deployment.rows().values()
     assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
     assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
-    world.settle_down(20)
-    assert len(world.sent) == 3 + number[staying]
     world.transport.answer(0, result("taken"))
-    world.settle_down(5)
+    world.settle_down(20)
     assert world.committed[TOPIC, staying] == (number[staying], "")
+    assert len(world.sent) == 3
     world.source.assign([leaving])
     world.settle_down(20)
-    assert len(world.sent) == 6
+    assert len(world.sent) == 3 + number[leaving]
     world.transport.answer(0, result("taken"))
     world.settle_down(5)
     assert set(deployment.statuses()) == {"delivered"}
-    assert deployment.duplicates() == []
+
+
+def test_a_batch_of_which_all_leaves_in_two_steps_is_cut_off(deployment: Deployment) -> None:
+    """When the last that it was still open for leaves too."""
+    world = deployment.world
+    open_batch(deployment)
+    world.on_wait = world.run_jobs
+    for number in (0, 1):
+        world.source.revoke(number)
+    assert world.transport.open == []
+    assert world.worker._lanes.in_flight == 0
+    assert deployment.statuses() == ["parked"] * 3
 
 
 def test_of_a_lost_partition_not_even_the_attempt_is_written(deployment: Deployment) -> None:
-    """Stored deliveries are open in one batch: rows of what stays count this attempt, the others are their owner's."""
+    """Stored deliveries are open in one batch: of what stays its result is written, the others are their owner's."""
     world = deployment.world
     open_batch(deployment)
     for seconds in (1.0, 31.0):
@@ -293,22 +301,23 @@ def test_of_a_lost_partition_not_even_the_attempt_is_written(deployment: Deploym
         world.settle_down()
     assert (len(world.transport.open), len(world.sent)) == (1, 9)
     world.source.lose(0)
+    world.transport.answer(0, result("taken"))
     world.settle_down(5)
-    assert sorted((row.place, row.attempt) for row in deployment.rows().values()) == [
-        ((TOPIC, 0), 2),
-        ((TOPIC, 0), 2),
-        ((TOPIC, 1), 3),
+    assert sorted((row.place, row.attempt, row.status) for row in deployment.rows().values()) == [
+        ((TOPIC, 0), 2, "parked"),
+        ((TOPIC, 0), 2, "parked"),
+        ((TOPIC, 1), 3, "delivered"),
     ]
 
 
 def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deployment) -> None:
-    """Of what is lost nothing is stored or committed: its next owner reads it. What stays is tried again."""
+    """Of what is lost nothing is stored or committed: its next owner reads it. What stays is sent once."""
     world = deployment.world
     open_batch(deployment)
     world.source.lose(0)
     world.settle_down(20)
     assert (deployment.rows(), world.committed) == ({}, {})
-    assert len(world.sent) == 4
+    assert len(world.sent) == 3
     assert world.worker._lanes.in_flight == len(world.transport.open) == 1
     world.transport.answer(0, result("taken"))
     world.settle_down(5)

@@ -287,6 +287,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def revoked(self, number: int) -> None:
         self.world.source.revoke(number)
+        self.watch.requests_stay_open(number)
         if not self.calm:
             self.watch.partition_left(number, cut_off=False)
         self.world.on_wait = lambda: None
@@ -294,11 +295,12 @@ class WorkerMachine(RuleBasedStateMachine):
     def lost(self, number: int) -> None:
         self.watch.partition_left(number, cut_off=True)
         self.world.source.lose(number)
+        self.watch.requests_stay_open(number)
         self.world.on_wait = lambda: None
 
     @invariant()
     def nothing_comes_twice_in_a_calm_run(self) -> None:
-        assert not (self.calm and self.deployment.duplicates())
+        assert not (self.calm and self.watch.twice())
 
     @invariant()
     def stored_deliveries_are_in_order(self) -> None:

@@ -41,7 +41,8 @@ class StoredRow(NamedTuple):
 class Delivery:
     """`pair` is set where it has to go in order. `first` and `last` are the failed attempts so far.
 
-    Of a batch that is open one delivery stands for the request, and the others are its `followers`.
+    Of a batch that is open one delivery stands for the request, and the others are its `followers`. One that is
+    `released` is still in the request, but its partition has left: the request's result is not for it.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Delivery:
         "origin",
         "pair",
         "queued_at",
+        "released",
         "sent_to",
         "started_at",
         "transfer",
@@ -74,6 +76,7 @@ class Delivery:
         self.sent_to: Endpoint | None = None  # where its request goes; the lane may be told of another url meanwhile
         self.transfer: Transfer | None = None
         self.followers: Sequence[Delivery] = ()
+        self.released = False
 
     @property
     def goes_alone(self) -> bool:
@@ -81,8 +84,8 @@ class Delivery:
         return self.last is not None and not unavailable(self.last.status)
 
     def together(self) -> tuple["Delivery", ...]:
-        """All that its request carries."""
-        return (self, *self.followers)
+        """All that its request carries and whose partitions are still here."""
+        return tuple(each for each in (self, *self.followers) if not each.released)
 
     def disband(self) -> tuple["Delivery", ...]:
         """The same, once the request has ended: from now on each goes its own way."""

@@ -66,13 +66,12 @@ class Sender:
             if endpoint.projection is not None and self._monotonic() - now >= RENDERING:
                 return
 
-    def cancel(self, delivery: Delivery) -> tuple[Delivery, ...]:
-        """Cut an open request off; what it carried is given, and nothing has followed from it."""
+    def cancel(self, delivery: Delivery) -> None:
+        """Cut an open request off; nothing has followed from it for what it carried."""
         self.open.discard(delivery)
         self._lanes.finished(delivery.lane)
         if delivery.transfer is not None:
             self._transport.cancel(delivery.transfer)
-        return delivery.disband()
 
     def _begin(self, delivery: Delivery, now: float) -> None:
         delivery.started_at = now

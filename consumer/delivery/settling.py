@@ -106,9 +106,9 @@ class Settling:
         self._failed((delivery,), Hopeless(error), self._clock(), 0.0)
 
     def abandoned(self, deliveries: Sequence[Delivery], took: float) -> None:
-        """Their request was cut off after `took` seconds: an attempt of unknown outcome, perhaps the last one too.
+        """Their partitions leave while their request is open, for `took` seconds: an attempt of unknown outcome.
 
-        Those of partitions that leave are stored; the others go on here, as after any failure.
+        They are stored, perhaps as exhausted.
         """
         self._failed(deliveries, UNKNOWN, self._clock(), took)
 

@@ -172,19 +172,23 @@ def test_what_has_no_form_is_given_up_alone(desk: Desk) -> None:
     assert not each.lane.breaker.restrains
 
 
-def test_a_batch_that_is_cut_off_is_an_attempt_of_all(desk: Desk) -> None:
-    """Those of partitions that leave are stored; the others are tried again here, by their schedule."""
-    members = [desk.delivery(offset=0), desk.delivery(offset=1, partition=1), desk.delivery(offset=2, partition=1)]
+@pytest.mark.parametrize("leaving", [0, 1])
+def test_what_leaves_an_open_batch_is_stored_and_the_rest_goes_on(desk: Desk, leaving: int) -> None:
+    """The request's result is for the rest alone, also where it was begun for what has left."""
+    members = [desk.delivery(offset=0), desk.delivery(offset=1, partition=1), desk.delivery(offset=2)]
     members[2].attempts = 1
     request = desk.open(*members)
-    desk.settling.leaving.add(("t", 0))
-    desk.lanes.finished(request.lane)
-    desk.settling.abandoned(request.disband(), TOOK)
-    assert desk.waiting() == [SHORT]
-    desk.store.write()
-    assert rows(desk) == [(0, "parked", 1), (2, "parked", 2)]
-    assert {row[4] for row in desk.rows()} == {"stopped while the request was open: its outcome is unknown"}
+    desk.settling.leaving.add(("t", leaving))
+    left = [each for each in members if each.event.record.partition == leaving]
+    for each in left:
+        each.released = True
+    desk.settling.abandoned(left, TOOK)
     assert desk.metrics.attempts == {}
+    desk.end(request, response(200))
+    assert desk.settled == [each.event.record.offset for each in members if each not in left]
+    desk.store.write_all()
+    assert rows(desk) == {0: [(0, "parked", 1), (2, "parked", 2)], 1: [(1, "parked", 1)]}[leaving]
+    assert {row[4] for row in desk.rows()} == {"stopped while the request was open: its outcome is unknown"}
 
 
 def test_a_key_goes_on_behind_each_of_a_batch(desk: Desk) -> None:
