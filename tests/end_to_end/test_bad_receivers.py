@@ -57,17 +57,6 @@ def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment:
     assert {(row.attempt, row.last_error, row.last_status) for row in exhausted} == {(7, "status 403", 403)}
 
 
-def test_a_receiver_that_hangs_leaves_slots_to_others(deployment: Deployment) -> None:
-    """It may hold half of what this process may have open, for as long as WEBHOOK_TIMEOUT; the rest is for others."""
-    deployment.subscribe("a", "/good")
-    deployment.subscribe("a", "/hangs")
-    deployment.receiver.rules["/hangs"] = always(Silence.HANG)
-    worker = deployment.start(WEBHOOK_MAX_IN_FLIGHT="20", WEBHOOK_TIMEOUT="60s")
-    deployment.publish(["a"] * 300)
-    eventually(lambda: len(deployment.receiver.at("/good")) == 300)
-    assert worker.metric("webhooks_in_flight") == len(deployment.receiver.at("/hangs")) == 10
-
-
 def test_what_no_attempt_can_deliver_ends_with_its_reason(deployment: Deployment) -> None:
     """Nonsense for a url, a private address, plain http: exhausted at once, nothing connected, others untouched."""
     reasons = {
@@ -115,21 +104,3 @@ def test_a_password_in_a_url_is_not_told(deployment: Deployment, kafka_bootstrap
         assert "the URL" in text
         assert "s3" not in text
         assert "cret@" not in text
-
-
-def test_a_receiver_that_says_gone_is_left_alone(deployment: Deployment) -> None:
-    """410 disables its subscription, with the reason; what comes later is not owed, others go on."""
-    deployment.subscribe("a", "/gone")
-    deployment.subscribe("a", "/good")
-    deployment.receiver.rules["/gone"] = always(Answer(410))
-    worker = deployment.start()
-    deployment.publish(["a"])
-    disabled = "SELECT disabled_reason FROM webhook_subscriptions WHERE enabled = 0"
-    eventually(lambda: deployment.sql(disabled) == [("the receiver answered 410 Gone",)])
-    time.sleep(0.5)
-    deployment.publish(["a"] * 10)
-    eventually(lambda: len(deployment.receiver.at("/good")) == 11)
-    eventually(lambda: not deployment.lag())
-    worker.stop()
-    assert len(deployment.receiver.at("/gone")) == 1
-    assert [(row.status, row.last_status) for row in deployment.rows()] == [("exhausted", 410)]

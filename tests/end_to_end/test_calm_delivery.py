@@ -44,7 +44,6 @@ def test_two_thousand_events_reach_everyone_who_subscribed_once(deployment: Depl
         assert headers["content-type"] == "application/json"
 
 
-@ON_EACH_DATABASE
 def test_a_subscription_counts_from_when_it_is_made_until_it_is_removed(deployment: Deployment) -> None:
     """By plain SQL, while a worker runs: within about WEBHOOK_SUBSCRIPTION_CACHE, without a restart."""
     deployment.subscribe("a", "/first")

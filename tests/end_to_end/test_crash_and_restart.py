@@ -5,15 +5,13 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import Deployment, Worker, eventually
-from tests.end_to_end.webhook_receiver import Answer, Silence, always, every, in_turn
+from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 
 SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
 DEAD_MEMBER = {"KAFKA_SESSION_TIMEOUT_MS": "2000"}
 
 
-@ON_EACH_DATABASE
 @pytest.mark.parametrize("standby", [False, True], ids=["restarted", "taken over"])
 def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby: bool) -> None:  # noqa: FBT001 (pytest)
     """Repeated is at most, and once, what was in flight or had ended since the last commit, with the same id and body.
@@ -110,37 +108,4 @@ def test_a_worker_that_was_frozen_finds_its_partitions_gone(deployment: Deployme
     eventually(lambda: not deployment.lag())
     eventually(lambda: not deployment.rows("parked"))
     deployment.assert_true_to_what_was_published()
-    frozen.stop()
-
-
-def test_stored_deliveries_that_were_taken_up_and_lost_are_taken_up_again(deployment: Deployment) -> None:
-    """A frozen worker has some queued when it loses their partitions; when these come back to it, so do they."""
-    deployment.subscribe("a", "/hangs")
-    deployment.receiver.rules["/hangs"] = always(Answer(404))  # of 500 the breaker would open
-    settings = {
-        **DEAD_MEMBER,
-        "WEBHOOK_RETRY_SCHEDULE": "1s," * 20 + "1s",
-        "WEBHOOK_RETRY_IN_MEMORY": "0",
-        "WEBHOOK_MAX_IN_FLIGHT": "20",
-        "WEBHOOK_DRAIN": "0",
-        "WEBHOOK_TIMEOUT": "8s",
-    }
-    frozen = deployment.start(**settings)
-    deployment.publish(["a"] * 100)
-    eventually(lambda: len(deployment.rows("parked")) == 100 and not deployment.lag())
-    deployment.receiver.rules["/hangs"] = always(Silence.HANG)
-    deployment.receiver.requests.clear()
-    eventually(lambda: len(deployment.receiver.requests) >= 10)
-    time.sleep(0.5)
-    with deployment.database.at_rest():
-        frozen.freeze()
-    other = deployment.start(**settings)
-    eventually(lambda: len(deployment.receiver.requests) >= 20)
-    frozen.thaw()
-    eventually(frozen.ready)
-    time.sleep(1)
-    other.stop()
-    del deployment.receiver.rules["/hangs"]
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.rows("parked"))
     frozen.stop()

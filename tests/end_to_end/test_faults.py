@@ -4,58 +4,18 @@ import signal
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually
-from tests.end_to_end.webhook_receiver import Answer, Silence, always, every, in_turn
+from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_kit import QUIET, Kafka
 
 SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
-
-
-def test_the_database_is_full(deployment: Deployment, tmp_path: Path) -> None:
-    """What must be stored holds its offset, what need not be goes on; all is stored when there is room again."""
-    most_pages = tmp_path / "most_pages"
-    most_pages.write_text("1000000")
-    deployment.alter(f"""
-from pathlib import Path
-from typing import Self
-from sqlalchemy import event, pool
-
-@event.listens_for(pool.Pool, "checkout")
-def limit(connection, *_):
-    connection.execute("PRAGMA max_page_count = " + Path({str(most_pages)!r}).read_text())
-""")
-    deployment.subscribe("a", "/fails-once")
-    deployment.subscribe("b", "/good")
-    deployment.receiver.rules["/fails-once"] = every(2, in_turn(404, 200))
-    worker = deployment.start(**SHORT_RETRIES)
-    eventually(worker.ready)
-    deployment.publish(["a", "b"] * 10)
-    eventually(lambda: not deployment.lag())
-    most_pages.write_text("1")
-    deployment.publish(["a", "b"] * 200)
-    eventually(lambda: "database or disk is full" in worker.unready_because())
-    eventually(lambda: len(deployment.receiver.at("/good")) == 210)
-    time.sleep(1)
-    assert deployment.lag() > 0
-    assert worker.get("/healthz")[0] == 200
-    most_pages.write_text("1000000")
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.lag())
-    eventually(lambda: not deployment.rows("parked"))
-    eventually(worker.ready)
-    worker.stop()
-    assert "could not store deliveries; their offsets are held" in worker.log
-    assert deployment.duplicates() == 0
-    deployment.assert_true_to_what_was_published()
 
 
 def test_the_database_is_slow(deployment: Deployment) -> None:
@@ -306,35 +266,3 @@ def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
     eventually(lambda: not deployment.lag())
     other.stop()
     assert deployment.duplicates() <= 20
-
-
-def test_a_kill_with_stored_deliveries_in_hand(deployment: Deployment) -> None:
-    """Some in flight, some queued: the next worker makes all of them, and their attempts stand as they were."""
-    deployment.subscribe("a", "/hangs")
-    deployment.subscribe("a", "/ordered", ordering="key")
-    rules: Callable[[bytes], Answer] = always(Answer(404))  # type: ignore[assignment]
-    deployment.receiver.rules |= {"/hangs": rules, "/ordered": rules}
-    settings = {
-        "WEBHOOK_RETRY_SCHEDULE": "1s," * 20 + "1s",
-        "WEBHOOK_RETRY_IN_MEMORY": "0",
-        "WEBHOOK_MAX_IN_FLIGHT": "20",
-        "KAFKA_SESSION_TIMEOUT_MS": "2000",
-    }
-    worker = deployment.start(**settings)
-    deployment.publish(["a"] * 100, keys=[f"{number}".encode() for number in range(20)])
-    eventually(lambda: len(deployment.rows()) == 200 and not deployment.lag())
-    hang = always(Silence.HANG)
-    deployment.receiver.rules |= {"/hangs": hang, "/ordered": hang}
-    deployment.receiver.requests.clear()
-    eventually(lambda: len(deployment.receiver.at("/hangs")) >= 5 and deployment.receiver.at("/ordered"))
-    before = {row.attempt for row in deployment.rows()}
-    worker.kill()
-    deployment.receiver.rules.clear()
-    deployment.receiver.requests.clear()
-    assert max(row.attempt for row in deployment.rows()) == max(before)
-    worker = deployment.start(**settings)
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
-    worker.stop()
-    assert deployment.duplicates() == 0
-    assert_in_order(deployment, "/ordered")

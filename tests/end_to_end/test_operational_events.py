@@ -7,7 +7,6 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.test_bad_records import headers_of, read_all
 from tests.end_to_end.webhook_receiver import Answer, Request, always
@@ -26,7 +25,6 @@ def told(servers: str, topic: str) -> list[dict[str, Any]]:
     return [json.loads(message.value() or b"") for message in read_all(servers, topic)]
 
 
-@ON_EACH_DATABASE
 def test_each_kind_is_told_once_and_delivered_to_who_subscribed(deployment: Deployment, kafka_bootstrap: str) -> None:
     """As CloudEvents with documented fields; what becomes of deliveries of these events is not told in turn."""
     operations = Kafka(kafka_bootstrap, real=True).topic()

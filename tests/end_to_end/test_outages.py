@@ -1,13 +1,9 @@
 """The database or Kafka goes away and comes back: held and said meanwhile, resumed without help, nothing lost."""
 
 import time
-from pathlib import Path
 
 import pytest
 
-from consumer import schema
-from tests.databases import connect_to
-from tests.end_to_end.deployed_database import SqliteDatabase
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_broker import KafkaBroker
@@ -15,27 +11,6 @@ from tests.kafka_broker import KafkaBroker
 LONG_SESSION = {"KAFKA_SESSION_TIMEOUT_MS": "30000"}
 TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads")
 SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
-
-
-def test_no_database_at_the_start(deployment: Deployment, tmp_path: Path) -> None:
-    """No file, then a file without tables, then the tables: each is said, and the last one is enough to go on."""
-    deployment.database = SqliteDatabase(tmp_path / "later" / "webhooks.db")
-    deployment.publish(["a"] * 50)
-    worker = deployment.start()
-    eventually(lambda: "unable to open database file" in worker.unready_because())
-    deployment.sqlite.path.parent.mkdir()
-    eventually(lambda: "run kafka-webhooks migrate" in worker.unready_because())
-    assert deployment.lag() == 50
-    engine = connect_to(deployment.database.url)
-    schema.upgrade(engine)
-    engine.dispose()
-    eventually(worker.ready)
-    deployment.subscribe("b", "/good")
-    deployment.publish(["b"] * 50)
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.lag())
-    worker.stop()
-    assert deployment.duplicates() == 0
 
 
 def test_the_database_goes_away_in_the_middle(deployment: Deployment) -> None:
@@ -61,36 +36,6 @@ def test_the_database_goes_away_in_the_middle(deployment: Deployment) -> None:
     worker.stop()
     assert deployment.duplicates() == 0
     deployment.assert_true_to_what_was_published()
-
-
-def test_the_ledger_cannot_be_written(deployment: Deployment) -> None:
-    """What must be stored holds its offset; what need not be goes on; a lock by another process is waited for."""
-    deployment.subscribe("a", "/good")
-    deployment.subscribe("b", "/fails-once")
-    deployment.receiver.rules["/fails-once"] = in_turn(404, 200)  # of 500 the breaker would open
-    worker = deployment.start(**SHORT_RETRIES)
-    eventually(worker.ready)
-    with deployment.sqlite.locked():
-        deployment.publish(["b"] * 20)
-        deployment.publish(["a"] * 200)
-        eventually(lambda: len(deployment.receiver.at("/good")) == 200)
-        time.sleep(1)
-        assert deployment.rows() == []
-        assert deployment.lag() == 220
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.lag())
-    with deployment.sqlite.no_tables("webhook_deliveries"):
-        deployment.publish(["b"] * 20)
-        deployment.publish(["a"] * 200)
-        eventually(lambda: len(deployment.receiver.at("/good")) == 400)
-        eventually(lambda: "no such table" in worker.unready_because())
-        time.sleep(1)
-        assert deployment.lag() == 220
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.lag())
-    eventually(worker.ready)
-    worker.stop()
-    assert deployment.duplicates() == 0
 
 
 def test_no_kafka_at_one_workers_end_and_the_nexts_start(deployment: Deployment, brokers: KafkaBroker) -> None:

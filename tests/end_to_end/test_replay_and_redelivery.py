@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, in_turn
 from tests.processes import PROGRAM, environment
@@ -83,7 +82,6 @@ def matched(deployment: Deployment) -> int:
     return sum(int(str(row[0])) for row in deployment.sql("SELECT matched FROM webhook_replays"))
 
 
-@ON_EACH_DATABASE
 def test_a_replay_sends_each_matching_record_once(deployment: Deployment, command_line: CommandLine) -> None:
     """Killed twice in the middle, once without any worker: nothing is left out, nothing comes twice.
 
@@ -225,7 +223,6 @@ def give_up(deployment: Deployment, number: int) -> None:
     eventually(lambda: len(deployment.rows("exhausted")) == number)
 
 
-@ON_EACH_DATABASE
 def test_what_was_given_up_is_sent_again(deployment: Deployment, command_line: CommandLine) -> None:
     """Once each, with the ids and bodies that they had; the command waits, and says that all were delivered."""
     give_up(deployment, 40)
