@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
+from consumer.delivery.lane import Lane
+from consumer.delivery.lanes import Admission
 from consumer.handover import STORE_DRAIN
 from tests.simulated_deployment import URLS, Deployment, result
 from tests.simulation import TOPIC
@@ -145,3 +147,27 @@ def test_of_a_lost_partition_nothing_more_is_written(deployment: Deployment) -> 
     world.settle_down()
     assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
     assert (TOPIC, 1) not in world.committed
+
+
+def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two receivers has seen the event, the other's lane is waited for: the record is not sent twice."""
+    world = deployment.world
+    lanes = world.worker._lanes
+    admit = lanes.admit
+
+    def hold(lane: Lane, size: int, now: float) -> Admission:
+        return Admission.HOLD if lane.endpoint.url == URLS["a"][1] else admit(lane, size, now)
+
+    monkeypatch.setattr(lanes, "admit", hold)
+    deployment.write(0, "a")
+    world.settle_down()
+    assert [url for _, url in world.sent] == [URLS["a"][0]]
+    world.transport.answer(0, result("taken"))
+    world.on_wait = world.run_jobs
+    world.source.revoke(0)
+    assert world.committed[TOPIC, 0] == (1, "")
+    assert [(url, row.status, row.attempt) for (_, url), row in deployment.rows().items()] == [
+        (URLS["a"][1], "parked", 0)
+    ]
