@@ -1,31 +1,48 @@
-"""The database kept tidy: rows follow their subscriptions, keys stay in order, what nobody needs any more goes."""
+"""The database kept tidy: rows follow their subscriptions, keys stay in order, what nobody needs any more goes.
+
+A job that fails waits for a back-off of its own, and the others go on: a row that somebody has locked in one partition
+keeps no other from being tidied.
+"""
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database import DatabaseThread
+from consumer.database import DatabaseThread, unavailable
+from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
 from consumer.event import Place
 from consumer.ledger import due, operations, ordering, upkeep
 from consumer.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
-SLICE = 0.2  # seconds of one job, and the step that is under way then: deliveries wait to be stored meanwhile
+SLICE = 0.2  # seconds of one slice, and the step that is under way then
 PRUNED = 1000  # rows in one transaction
+LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
 
-Mark = int | str | None
-# Takes a short step, from where its last one ended (None: from the start). Says where it ended; None: all is done.
-Chore = Callable[[Any], Mark]
+# Takes a short step from where its last one ended (None: from the start). Says where it ended; None: all is done.
+Step = Callable[[Any], Any]
+
+
+@dataclass(slots=True)
+class _Job:
+    """Something to be done step by step. `reached` is the database thread's while a slice runs."""
+
+    name: str
+    step: Step
+    trouble: Trouble
+    reached: Any = None
+    done: bool = False
+    error: Exception | None = None  # that stopped it in the last slice
 
 
 class Housekeeping:
-    """Chores, done in slices between the other jobs of the database thread, and tried again until they are done."""
+    """Jobs, done in slices between the other work of their database thread, and tried again until they are done."""
 
     def __init__(
         self,
@@ -35,18 +52,24 @@ class Housekeeping:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._engine, self._thread, self._group, self._clock = engine, thread, group, clock
-        self._chores: deque[Chore] = deque()  # while a slice runs, the database thread's
+        self._engine, self._thread, self._group = engine, thread, group
+        self._clock, self._monotonic = clock, monotonic
+        self._jobs: list[_Job] = []  # those that are not done, the next one first
         self._running = False
-        self._reached: Mark = None  # by the first of them
         self._waiting = 0
-        self._counted: Callable[[int], None] | None = None
+        self._counted: Callable[[int], None] = _nobody
         self._trouble = Trouble(monotonic)
 
     @property
+    def busy(self) -> bool:
+        """Something of what was begun is not done yet."""
+        return bool(self._jobs)
+
+    @property
     def fault(self) -> str | None:
-        """Why the chores are not done, for /readyz."""
-        return self._trouble.fault
+        """Why jobs are not done, for /readyz: the database's reason, else that of the first job that has its own."""
+        own = (f"{job.trouble.fault} ({job.name})" for job in self._jobs if job.trouble.fault is not None)
+        return self._trouble.fault or next(own, None)
 
     def begin(
         self,
@@ -56,68 +79,112 @@ class Housekeeping:
         *,
         leads: bool,
     ) -> None:
-        """Do everything once, unless the last time is not over yet.
+        """Do everything once. What is not done yet from the last time goes on, and is not begun a second time.
 
         `places` are the partitions whose stored deliveries are this worker's; `marks` the offsets below which a restart
         asks for nothing. What is not a partition's, but all workers' alike, is done by the one that `leads`: there
         `counted` is told how many deliveries of the group wait for their time or turn, on the loop.
         """
-        if self._chores or self._running:
+        if self._running:
             return
-        now = self._clock()
-        self._counted = counted if leads else None
+        self._counted = counted if leads else _nobody
+        wanted: dict[str, Step] = {}
         if leads:
-            self._chores += (partial(self._reconcile, now), partial(self._expire, now))
-        self._chores.extend(partial(self._mend, place, now) for place in places)
-        self._chores.extend(partial(self._prune, place, mark) for place, mark in marks.items())
+            wanted |= {"rows of changed subscriptions": self._reconcile, "old operational events": self._expire}
+        wanted |= {f"order of keys in {_shown(place)}": partial(self._mend, place) for place in places}
+        wanted |= {
+            f"delivered rows of {_shown(place)}": partial(self._prune, place, mark) for place, mark in marks.items()
+        }
         if leads:
-            self._chores.append(self._count)
+            wanted["count of what waits"] = self._count
+        pending = {job.name: job for job in self._jobs if job.name in wanted}
+        self._jobs = [*pending.values()]
+        for name, step in wanted.items():
+            if name in pending:
+                pending[name].step = step
+            else:
+                self._jobs.append(_Job(name, step, Trouble(self._monotonic, longest=LONGEST_BACK_OFF)))
 
     def go_on(self) -> None:
         """Start the next slice, if there is something to do and the last one is answered."""
-        if self._running or not self._chores or not self._trouble.over:
+        if self._running or not self._jobs or not self._trouble.over:
             return
-        self._running = True
-        self._thread.submit(self._slice, self._done)
+        ready = [job for job in self._jobs if job.trouble.over]
+        if ready:
+            self._running = True
+            self._thread.submit(partial(_slice, ready), self._done)
 
-    def _slice(self) -> int:
-        """How many chores are left."""
-        end = time.monotonic() + SLICE
-        while self._chores:
-            self._reached = self._chores[0](self._reached)
-            if self._reached is None:
-                self._chores.popleft()
-            if time.monotonic() >= end:
-                break
-        return len(self._chores)
-
-    def _done(self, left: int | Exception) -> None:
+    def _done(self, worked: Sequence[_Job] | Exception) -> None:
         self._running = False
-        if self._trouble.judge(left, "could not tidy the stored deliveries") and not left and self._counted:
-            self._counted(self._waiting)
+        if isinstance(worked, Exception):  # the thread's own: a slice hands over what its jobs raise
+            self._trouble.began(worked, "could not tidy the stored deliveries")
+            return
+        for job in worked:
+            error, job.error = job.error, None
+            if error is None:
+                self._trouble.ended()
+                job.trouble.ended()
+            elif isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseTooSlow):
+                self._trouble.began(error, "could not tidy the stored deliveries")
+            else:
+                job.trouble.began(error, f"could not tidy the stored deliveries ({job.name})")
+            if job.done:
+                self._jobs.remove(job)
+                if job.step == self._count:
+                    self._counted(self._waiting)
+            elif error is not None:  # whatever it is, the others are not behind it
+                self._jobs.remove(job)
+                self._jobs.append(job)
 
-    def _reconcile(self, now: float, after: int | None) -> Mark:
-        return upkeep.reconcile(self._engine, now, upkeep.FIRST if after is None else after).end
+    def _reconcile(self, after: int | None) -> int | None:
+        return upkeep.reconcile(self._engine, self._clock(), upkeep.FIRST if after is None else after).end
 
-    def _expire(self, now: float, _after: Mark) -> Mark:
-        dropped = operations.expire(self._engine, self._group, now - operations.KEPT)
+    def _expire(self, _after: object) -> int | None:
+        dropped = operations.expire(self._engine, self._group, self._clock() - operations.KEPT)
         if dropped:
             log.error("operational events were dropped, their topic took none for a week", number=dropped)
         return dropped or None
 
-    def _mend(self, place: Place, now: float, after: str | None) -> Mark:
-        return ordering.mend(self._engine, self._group, *place, now, after or ordering.FIRST).end
+    def _mend(self, place: Place, after: str | None) -> str | None:
+        return ordering.mend(self._engine, self._group, *place, self._clock(), after or ordering.FIRST).end
 
-    def _prune(self, place: Place, mark: int, _after: Mark) -> Mark:
+    def _prune(self, place: Place, mark: int, _after: object) -> int | None:
         pruned = upkeep.prune(self._engine, self._group, *place, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 
-    def _count(self, _after: Mark) -> Mark:
-        self._waiting = 0
-        for topic, highest in due.open_topics(self._engine, self._group):
-            self._chores.extend(partial(self._count_in, (topic, number)) for number in range(highest + 1))
-        return None
+    def _count(self, rest: tuple[int, list[Place]] | None) -> tuple[int, list[Place]] | None:
+        """A partition a step: so many wait in those before, and these are left."""
+        if rest is None:
+            topics = due.open_topics(self._engine, self._group)
+            rest = 0, [(topic, number) for topic, highest in topics for number in range(highest + 1)]
+        waiting, places = rest
+        if not places:
+            self._waiting = waiting
+            return None
+        return waiting + upkeep.waiting(self._engine, self._group, *places[0]), places[1:]
 
-    def _count_in(self, place: Place, _after: Mark) -> Mark:
-        self._waiting += upkeep.waiting(self._engine, self._group, *place)
-        return None
+
+def _slice(jobs: Sequence[_Job]) -> list[_Job]:
+    """On the database thread: the jobs in turn, for as long as a slice takes. Those that were begun or went on."""
+    end = time.monotonic() + SLICE
+    worked = []
+    for job in jobs:
+        worked.append(job)
+        try:
+            while not job.done:
+                job.reached = job.step(job.reached)
+                job.done = job.reached is None
+                if time.monotonic() >= end:
+                    return worked
+        except Exception as error:  # noqa: BLE001 (handed to the loop, which owns the decision)
+            job.error = unavailable(error) or error
+            return worked
+    return worked
+
+
+def _shown(place: Place) -> str:
+    return f"{place[0]}[{place[1]}]"
+
+
+def _nobody(_waiting: int) -> None:
+    """Another worker leads, and tells what waits."""

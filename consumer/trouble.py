@@ -15,8 +15,10 @@ T = TypeVar("T")
 class Trouble:
     """The failures of one kind of database job since its last success. Times are monotonic seconds."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], longest: float = BACK_OFF[1]) -> None:
+        """`longest`: the longest wait, in seconds."""
         self._monotonic = monotonic
+        self._longest = longest
         self._wait = BACK_OFF[0]
         self._retry_at = 0.0
         self.fault: str | None = None
@@ -37,7 +39,7 @@ class Trouble:
     def began(self, error: Exception, what: str) -> None:
         """A job has failed."""
         self._retry_at = self._monotonic() + self._wait
-        self._wait = min(self._wait * 2, BACK_OFF[1])
+        self._wait = min(self._wait * 2, self._longest)
         text = f"database: {error}"
         if text != self.fault:
             log.error(what, error=str(error))
