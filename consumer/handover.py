@@ -16,7 +16,7 @@ STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
 
 
 class Handover:
-    """What a worker does before partitions are others'. `turn(seconds)` lets the loop go on meanwhile."""
+    """What a worker does before partitions are others'. `turn(seconds)` lets the loop go on with the rest meanwhile."""
 
     def __init__(
         self,

@@ -156,7 +156,7 @@ class Worker:
             self._parking,
             self._dead_letters,
             self._sender,
-            self._turn,
+            self._meanwhile,
             monotonic,
         )
 
@@ -254,6 +254,12 @@ class Worker:
             self._metrics.retention_overtaken = self._source.overtaken_total
             self._metrics.connections_opened = self._transport.connections_opened
         self._metrics.in_flight = self._lanes.in_flight
+
+    def _meanwhile(self, wait: float) -> None:
+        """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
+        self._dispatch.go_on()
+        self._turn(0.0 if self._lanes.ready() or self._dispatch.pressed else wait)
+        self._recall.look(self._places)
 
     def _idle(self) -> bool:
         """Nothing but a record can make work, so that the wait may be Kafka's."""

@@ -171,3 +171,25 @@ def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
     assert [(url, row.status, row.attempt) for (_, url), row in deployment.rows().items()] == [
         (URLS["a"][1], "parked", 0)
     ]
+
+
+def test_what_stays_goes_on_while_a_partition_leaves(deployment: Deployment) -> None:
+    """The receiver of what leaves hangs for all of the drain: what the other partition has read or stored is sent."""
+    world = deployment.world
+    deployment.write(1, "b")
+    for seconds in (20, 280):
+        world.settle_down()
+        world.transport.answer(0, result("fails"))
+        world.settle_down(seconds)
+    deployment.write(0, "b")
+    world.settle_down(3)
+    assert len(world.transport.open) == 1
+    world.now += 1.5  # what was looked up is too old
+    deployment.write(1, "b")
+    world.turn()  # its look-up is under way; the row of the first is due within a second
+    before = len(world.sent)
+    world.on_wait = world.run_jobs
+    assert waited(deployment, 0) == pytest.approx(world.delivery.drain, abs=0.1)
+    sent = [deployment.offsets[identity] for identity, _ in world.sent[before:]]
+    assert sorted(sent) == [((TOPIC, 1), 0), ((TOPIC, 1), 1)]
+    assert world.worker._lanes.in_flight == 2

@@ -155,7 +155,7 @@ class Recall:
             if room <= 0:
                 continue
             out.append(head)
-            if head[:2] in places:
+            if head[:2] in places and head[:2] not in self._settling.leaving:
                 chosen[head] = room
             if len(chosen) == HEADS:
                 break
