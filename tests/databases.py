@@ -129,7 +129,8 @@ def sqlite_engine(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
 def emulator(request: pytest.FixtureRequest, new_engine: Callable[[], Engine]) -> OracleEmulator | None:
     """The server behind `engine`, to inject faults into; None behind SQLite."""
     del new_engine  # it is on its way, and the server with it
-    name = request.node.callspec.params["new_engine"]
+    callspec = getattr(request.node, "callspec", None)
+    name = callspec.params.get("new_engine", "sqlite") if callspec else "sqlite"
     if name == "oracle":
         pytest.skip("faults cannot be injected into a real database")
     if name == "sqlite":

@@ -8,23 +8,26 @@ from collections import Counter
 import pytest
 
 from consumer.settings import known_names
-from tests.processes import ROOT, is_setting
+from tests.processes import ROOT, environment, is_setting
 
 NOTHING_MORE = ("--collect-only", "-q", "-n0", "-p", "no:tests.golden_check")
 
 
 def collected(*words: str) -> list[str]:
     """The ids of the tests that pytest would run."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, *NOTHING_MORE], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    return [line for line in output(sys.executable, "-m", "pytest", *words, *NOTHING_MORE) if "::" in line]
 
 
 def chosen(target: str) -> list[str]:
     """The same of a target of the Makefile, by the command that it would run last."""
-    told = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
-    return shlex.split(told.stdout.splitlines()[-1])[3:]
+    return shlex.split(output("make", "--dry-run", target)[-1])[3:]
+
+
+def output(*words: str) -> list[str]:
+    """What a command prints, whatever pytest or make this one runs under."""
+    return subprocess.run(
+        words, cwd=ROOT, env=environment({}), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 @pytest.mark.slow

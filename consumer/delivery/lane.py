@@ -49,6 +49,7 @@ class Lane:
         "pace",
         "prepared",
         "queue",
+        "timed_out",
         "waiting",
     )
 
@@ -62,6 +63,7 @@ class Lane:
         self.listed = False
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane began
+        self.timed_out = False  # the last result was a time-out; Lanes sets it
         self.breaker = Breaker(random)
         self.pace: Pace | None = None
         self.serve(endpoint, share, now)

@@ -1,14 +1,16 @@
 """What may start now: one lane for each subscription, so that a bad receiver fills its own lane and no other.
 
-Three bounds keep lanes apart. A lane takes at most as many slots as are still free, so that N busy ones hold 1/(N + 1)
-each and leave as much; and lanes of which nothing ends take from one half of the slots only, but for the one request
-that each may have open, so that fewer hung receivers than that leave the other half. One turn opens few new TLS
-connections. A lane queues a bounded number of deliveries; when it is full, a receiver that takes them quickly is waited
-for, and any other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes
-together are bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing
-comes in. Of a pair (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at
-a time, and the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds.
-No I/O; times are monotonic.
+Four bounds keep lanes apart. A lane takes at most as many slots as are still free, so that N busy ones hold 1/(N + 1)
+each and leave as much. Lanes of which nothing ends take from one half of the slots only, but for the one request that
+each may have open. All lanes whose last result was a time-out share a quarter of the slots: however many receivers
+hang, the rest is for others once that is known. One turn opens few new TLS connections.
+
+A lane queues a bounded number of deliveries; when it is full, a receiver that takes them quickly is waited for, and any
+other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes together are
+bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing comes in. Of a
+pair (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at a time, and
+the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds. No I/O;
+times are monotonic.
 """
 
 from collections import deque
@@ -27,6 +29,7 @@ ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of
 ALL_BYTES = 128 * 2**20
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
 STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
+TIMED_OUT = 4  # of the slots one in so many is for lanes whose last result was a time-out, all of them together
 NEW_CONNECTIONS = 8  # TLS, in one turn: 0.65 ms of CPU each, 5 ms that all others wait
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
@@ -52,6 +55,8 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._ready: deque[Lane] = deque()  # have something queued, in turn
         self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
+        self._capped: list[Lane] = []  # the same, but timed out, and their part is taken
+        self._timed_out = 0  # requests that are open of lanes whose last result was a time-out
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
         self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
@@ -198,6 +203,9 @@ class Lanes:
                 lane.listed = False
                 ready.popleft()
                 continue
+            if lane.timed_out and self._timed_out >= max(1, self.slots // TIMED_OUT):
+                self._capped.append(ready.popleft())
+                continue
             if (lane.in_flight >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
                 lane.connects and not self._connections
             ):
@@ -211,6 +219,7 @@ class Lanes:
             self._hold(delivery, -1)
             lane.in_flight += 1
             self.in_flight += 1
+            self._timed_out += lane.timed_out
             if lane.queue:
                 ready.rotate(-1)
             else:
@@ -236,9 +245,19 @@ class Lanes:
         lane.in_flight -= 1
         lane.moved_at = self._now
         self.in_flight -= 1
+        if lane.timed_out:
+            self._timed_out -= 1
+            self._uncap()
         if lane.queue:
             self._list(lane)
         self._unblock()
+
+    def ended(self, lane: Lane, *, timed_out: bool) -> None:
+        """A result of this lane's receiver is known."""
+        if lane.timed_out is not timed_out:
+            lane.timed_out = timed_out
+            self._timed_out += lane.in_flight if timed_out else -lane.in_flight
+            self._uncap()
 
     def go_on(self, lane: Lane, pair: Pair) -> None:
         """The one of this pair that was under way is done with: the next may go. None is left where it was cut off."""
@@ -332,6 +351,11 @@ class Lanes:
         if self._blocked:
             self._ready.extend(self._blocked)
             self._blocked.clear()
+
+    def _uncap(self) -> None:
+        if self._capped:
+            self._ready.extend(self._capped)
+            self._capped.clear()
 
     def _list(self, lane: Lane) -> None:
         if not lane.listed:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 import structlog
-from requests import RequestException, Response
+from requests import RequestException, Response, Timeout
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
@@ -73,6 +73,7 @@ class Settling:
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
+        self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
         deliveries = delivery.disband()
         if isinstance(outcome, Delivered):
             lane.succeeded(moment, delivery.started_at, self._lanes.slots)

@@ -39,14 +39,14 @@ def say() -> Say:
 
 
 @pytest.fixture
-def new_world(new_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
+def new_world(new_sqlite_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
     """Makes worlds; whatever is left of them when the test ends is killed."""
-    with making_worlds(new_engine, tmp_path) as new_world:
+    with making_worlds(new_sqlite_engine, tmp_path) as new_world:
         yield new_world
 
 
 @contextmanager
-def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[NewWorld]:
+def making_worlds(new_sqlite_engine: Callable[[], Engine], within: Path) -> Iterator[NewWorld]:
     """Makes worlds, whose logs are below `within`; whatever is left of them in the end is killed."""
     deployments: list[Deployment] = []
     stack = ExitStack()
@@ -60,7 +60,7 @@ def making_worlds(new_engine: Callable[[], Engine], within: Path) -> Iterator[Ne
         if shape.profile:
             database = stack.enter_context(emulated_oracle(shape.profile))
         else:
-            database = SqliteDatabase(Path(str(new_engine().url.database)))
+            database = SqliteDatabase(Path(str(new_sqlite_engine().url.database)))
         deployment = Deployment(servers, unique("chaos"), database, receiver, directory)
         deployments.append(deployment)
         return World(shape, deployment, brokers)

@@ -85,11 +85,11 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes l
 
 @pytest.fixture(scope="module")
 def found(
-    new_engine: Callable[[], Engine], tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str
+    new_sqlite_engine: Callable[[], Engine], tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str
 ) -> Iterator[Found]:
     """The book of each of them. They wait most of the time: some of them at once."""
     with (
-        making_worlds(new_engine, tmp_path_factory.mktemp("broken")) as new_world,
+        making_worlds(new_sqlite_engine, tmp_path_factory.mktemp("broken")) as new_world,
         ThreadPoolExecutor(AT_ONCE) as threads,
     ):
 

@@ -12,7 +12,7 @@ from requests import PreparedRequest
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
-from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
+from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, TIMED_OUT, Admission, Lanes
 from consumer.endpoint import Batch, Endpoint
 from consumer.ledger.rows import Failure, Pair
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
@@ -37,6 +37,33 @@ def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
         started(lanes)
     assert [lanes.lane(endpoint(number)).in_flight for number in (1, 2, 3)] == [50, 25, 13]
     assert lanes.in_flight < 100
+
+
+def test_more_receivers_that_time_out_than_slots_share_a_part_of_these() -> None:
+    """A healthy one starts at once beside them; each of them gets its turn; and one that answers is out of the part."""
+    lanes = Lanes(200)
+    hung = [lanes.lane(endpoint(number)) for number in range(240)]
+    for lane in hung:
+        fill(lanes, lane, 1)
+    first = started(lanes)
+    assert len(first) == 200, "nothing is known of them yet"
+    for each in first:
+        lanes.finished(each.lane)
+        lanes.ended(each.lane, timed_out=True)
+        fill(lanes, each.lane, 1)
+    second = started(lanes, 15.0)
+    assert len(second) == 40 + 200 // TIMED_OUT, "those that were never tried, and the part"
+    healthy = lanes.lane(endpoint(1000))
+    fill(lanes, healthy, 50, 15.0)
+    assert {each.lane for each in started(lanes, 15.0)} == {healthy}
+    for each in second:
+        lanes.finished(each.lane)
+        lanes.ended(each.lane, timed_out=each.lane is not second[-1].lane)
+    third = started(lanes, 30.0)
+    assert len({each.lane for each in third}) == len(third) == 200 // TIMED_OUT
+    assert not {each.lane for each in third} & {each.lane for each in second if each.lane.timed_out}
+    fill(lanes, second[-1].lane, 20, 30.0)
+    assert len(started(lanes, 30.0)) == 20
 
 
 def test_hung_receivers_take_from_one_half_of_the_slots() -> None:
@@ -492,6 +519,7 @@ class LanesMachine(RuleBasedStateMachine):
     def end(self, seed: int, what: str, *, slow: bool = False, status: int = 503) -> None:
         request = self.flying.pop(random.Random(seed).randrange(len(self.flying)))
         self.lanes.finished(request.lane)
+        self.lanes.ended(request.lane, timed_out=what != "done" and slow)
         if what == "done" or status == 404:
             request.lane.succeeded(self.now, request.started_at, self.lanes.slots)
         else:
@@ -561,6 +589,7 @@ class LanesMachine(RuleBasedStateMachine):
     def counts_are_right(self) -> None:
         assert self.lanes.in_flight == len(self.flying) <= self.lanes.slots
         assert self.lanes.held == len(self.here)
+        assert self.lanes._timed_out == sum(lane.in_flight for lane in self.lanes if lane.timed_out)
         for lane in self.lanes:
             assert lane.held == sum(each.lane is lane for each in self.here)
             assert lane.held_bytes == lane.held * len(BODY)
