@@ -54,6 +54,7 @@ class Metrics:
     in_flight: int = 0
     parked: int = 0
     breaker_open: int = 0
+    set_aside: int = 0
     commits: int = 0
     connections_opened: int = 0
     retention_overtaken: int = 0  # records that the log dropped before they were consumed
@@ -86,6 +87,7 @@ class WorkerCollector(Collector):
             ("webhooks_in_flight", "Requests open now.", metrics.in_flight),
             ("webhooks_parked", "Deliveries of the group that wait in the database.", metrics.parked),
             ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", metrics.breaker_open),
+            ("webhooks_set_aside", "Deliveries that the database does not take.", metrics.set_aside),
         ):
             yield GaugeMetricFamily(name, text, value=value)
         for name, text, value in (

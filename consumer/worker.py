@@ -18,6 +18,7 @@ from consumer.clock import ClockWatch
 from consumer.database import DatabaseThread, create_engine
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking, StoredKeys
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
@@ -25,7 +26,7 @@ from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
 from consumer.errors import Undecodable
 from consumer.event import Place
-from consumer.handover import Handover
+from consumer.handover import STORE_DRAIN, Handover
 from consumer.housekeeping import Housekeeping
 from consumer.intake.announcer import Announcer
 from consumer.intake.dead_letters import DeadLetters
@@ -103,7 +104,9 @@ class Worker:
             proxy=delivery.proxy,
         )
         self._lookups = DatabaseThread("lookups", self._poller.post)
-        self._ledger = DatabaseThread("ledger", self._poller.post)
+        self._storing = DatabaseThread("storing", self._poller.post)
+        self._taking_up = DatabaseThread("taking-up", self._poller.post)
+        self._upkeep = DatabaseThread("upkeep", self._poller.post)
         self._catalog = Catalog(
             lambda keys, done: self._lookups.submit(
                 partial(find_endpoints, engine, keys, secrets, decrypt, known=known, broken=broken), done
@@ -113,13 +116,16 @@ class Worker:
         )
         self._inbox = Inbox(self._catalog)
         self._lanes = Lanes(delivery.max_in_flight)
-        self._relay = Relay(engine, self._ledger, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
-        self._parking = Parking(engine, self._ledger, kafka.group_id, clock, monotonic, self._relay.wake)
-        self._housekeeping = Housekeeping(engine, self._ledger, kafka.group_id, clock, monotonic)
+        self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
+        self._parking = Parking(
+            engine, self._storing, self._taking_up, kafka.group_id, clock, monotonic, self._relay.wake
+        )
+        self._notes = Notes(engine, self._upkeep, monotonic, self._relay.wake)
+        self._housekeeping = Housekeeping(engine, self._upkeep, kafka.group_id, clock, monotonic)
         self._settling = Settling(
             self._lanes,
             self._parking,
-            Failing(self._parking, kafka.group_id, delivery.disable_after),
+            Failing(self._notes, kafka.group_id, delivery.disable_after),
             metrics,
             schedule=delivery.retry_schedule,
             jitter=delivery.retry_jitter,
@@ -136,7 +142,7 @@ class Worker:
                 partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt),
                 partial(open_topics, engine, kafka.group_id),
             ),
-            self._ledger,
+            self._taking_up,
             self._parking,
             self._lanes,
             self._settling,
@@ -169,7 +175,7 @@ class Worker:
         parts = (
             self._source.fault,
             self._catalog.fault,
-            self._parking.fault or self._recall.fault or self._housekeeping.fault,
+            self._parking.fault or self._recall.fault or self._notes.fault or self._housekeeping.fault,
             self._dead_letters.fault,
             self._clocks.fault,
         )
@@ -246,6 +252,7 @@ class Worker:
         if self._stopping:  # others may come and go while this one drains
             self._source.serve()
         self._parking.pump()
+        self._notes.pump()
         self._dead_letters.poll()
         if now >= self._next_commit:
             self._next_commit = now + COMMIT_EVERY
@@ -268,6 +275,7 @@ class Worker:
             or self._dispatch.busy
             or self._parking.busy
             or self._parking.backlog
+            or self._notes.pending
             or self._recall.busy
             or self._dead_letters.pending
             or self._relay.busy
@@ -293,6 +301,7 @@ class Worker:
             log.warning("the system clock was set", seconds=round(jump, 1), meaning=self._clocks.fault)
         self._lanes.rebound(self._topics.share(self._source.partitions))
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
+        self._metrics.set_aside = self._parking.set_aside
         leads = self._leads()
         if not leads:
             self._metrics.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
@@ -382,6 +391,9 @@ class Worker:
         self._source.pause()
         partitions = list(self._source.partitions.values())
         self._handover.drain(partitions, self._orphaned(partitions), self._drain_seconds)
+        end = self._monotonic() + STORE_DRAIN
+        while self._notes.pending and self._monotonic() < end:
+            self._turn(0.01)
         self._source.commit_now(partitions)
         self._closing = True
         self._source.close()
@@ -389,6 +401,7 @@ class Worker:
         self._relay.close()
         self._dead_letters.close()
         self._lookups.close(LEAVE_DATABASE)
-        self._ledger.close(LEAVE_DATABASE)
+        for thread in (self._storing, self._taking_up, self._upkeep):
+            thread.close(LEAVE_DATABASE)
         self._transport.close()
         self._poller.close()

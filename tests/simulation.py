@@ -1,7 +1,7 @@
 """A worker in a world of one thread: Kafka, receivers, database threads and the clock move when a test says so.
 
 The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
-consumer, the producers, the watch of topics, libcurl, and the thread under the ledger and the look-ups. A `World`
+consumer, the producers, the watch of topics, libcurl, and the database threads. A `World`
 outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process. Where in
 its work a process is killed, `World.dies_after` says.
 """
@@ -28,7 +28,8 @@ from tests.simulated_database import SimulatedDatabase
 from tests.simulated_transport import Transport
 
 TOPIC = "t"
-THREADS = ("lookups", "ledger")
+THREADS = ("lookups", "storing", "taking-up", "upkeep")
+WRITING = ("storing", "upkeep")
 BORN = 1_700_000_000.0
 
 
@@ -75,7 +76,8 @@ class World:
 
     def start(self, *numbers: int) -> None:
         """A new process, which is assigned these partitions."""
-        self.late.extend(self.jobs.get("ledger", ()))
+        for thread in WRITING:
+            self.late.extend(self.jobs.get(thread, ()))
         self.posted, self.jobs = deque(), {}  # what the last process still says reaches nobody
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("consumer.worker.create_engine", lambda _: self.engine)

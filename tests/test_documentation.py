@@ -122,7 +122,7 @@ def test_attributes_of_operational_events() -> None:
 def happened(engine: Engine) -> list[Operation]:
     """One of each: a subscription recovers, another one is disabled, a delivery is given up."""
     stored = Store(engine)
-    failing = Failing(stored.parking, "webhooks", 60.0)
+    failing = Failing(stored.notes, "webhooks", 60.0)
     first, second = (subscriptions.add(engine, f"https://{name}.example", "t") for name in "ab")
     marked = datetime.fromtimestamp(1000, UTC)
     with engine.begin() as connection:

@@ -21,7 +21,7 @@ from models import Payload
 from tests.accounts import ACCOUNTS, granted
 from tests.databases import database
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
-from tests.documentation import BLOCKS, ROOT, Block
+from tests.documentation import BLOCKS, Block
 from tests.processes import environment
 
 NOW = datetime.now(UTC)
@@ -134,7 +134,8 @@ def test_adoption_by_the_dba(tmp_path: Path) -> None:
 def printed(words: list[str], path: Path) -> str:
     command = [sys.executable, "-m", "consumer", *words[1:]]
     variables = environment({"DATABASE_URL": f"sqlite:///{path}"})
-    ran = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=True)
+    where = path.parent
+    ran = subprocess.run(command, cwd=where, env=variables, capture_output=True, text=True, timeout=60, check=True)
     return ran.stdout
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from consumer.delivery.parking import Parking
+from consumer.delivery.notes import Notes
 from consumer.endpoint import Endpoint
 from consumer.ledger import upkeep
 from consumer.ledger.rows import Operation
@@ -29,8 +29,8 @@ STALE = 600.0
 class Failing:
     """What this worker has seen of it. Times are unix seconds; `disable_after` 0: never."""
 
-    def __init__(self, parking: Parking, group: str, disable_after: float) -> None:
-        self._parking = parking
+    def __init__(self, notes: Notes, group: str, disable_after: float) -> None:
+        self._notes = notes
         self._group = group
         self._disable_after = disable_after
         self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
@@ -60,7 +60,7 @@ class Failing:
             self._since[key] = now  # another worker's success may take the mark off before this one sees it
             self._since.move_to_end(key)
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
-            self._parking.note(lambda engine: upkeep.failing(engine, key, at), _nothing)
+            self._notes.add(lambda engine: upkeep.failing(engine, key, at), _nothing)
 
     def succeeded(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
         """An attempt has succeeded. Call it where `remembers` is true."""
@@ -74,7 +74,7 @@ class Failing:
         data = {"subscription_id": key, "url": shown(endpoint.url), "failed_for_seconds": round(now - marked)}
         identity = f"recovered-{key}-{round(marked * 1000)}"
         operation = None if quietly else Operation("subscription.recovered", identity, data)
-        self._parking.note(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
+        self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
 
     def remembers(self, endpoint: Endpoint) -> bool:
         """A success of this endpoint is news."""
@@ -108,7 +108,7 @@ class Failing:
             failing_before=failing_before,
             url=endpoint.url,
         )
-        self._parking.note(write, partial(self._disabling.discard, key))
+        self._notes.add(write, partial(self._disabling.discard, key))
 
     def _note(self, key: int, mark: float) -> None:
         self._noted[key] = mark

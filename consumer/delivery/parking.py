@@ -1,8 +1,12 @@
 """Carries deliveries between the loop and the ledger: in batches, one job at a time, until the database has them.
 
-The loop calls `park`, `resolve` and `note`, which only say what is to be written, and `pump` in each turn. Nothing is
-settled before its transaction is committed; when the database fails, the batch is kept and written again after a
-back-off, which the ledger's statements allow (they are repeatable).
+The loop calls `park` and `resolve`, which only say what is to be written, and `pump` in each turn. Nothing is settled
+before its transaction is committed; when the database fails, the batch is kept and written again after a back-off,
+which the ledger's statements allow (they are repeatable).
+
+A batch that the database refuses, or for which it takes too long, is halved until one entry is alone with that: its row
+is locked by somebody, or a constraint never takes it. That entry is set aside, with a back-off of its own, and the
+others go on. Its offset is held.
 """
 
 from collections import deque
@@ -29,24 +33,27 @@ log = structlog.get_logger(__name__)
 BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
+ASIDE = (1.0, 60.0)  # seconds until an entry that is set aside is tried again: the first wait, the longest
 
 Stored = Callable[[], object]
 StoredKeys = set[tuple[int, int, int]]  # offset, timestamp, subscription
 Loaded = Callable[[StoredKeys], None]
 
 
-@dataclass(slots=True, eq=False)
-class Note:
-    """Something else to write, as it is; repeatable, and not repeated once it is `written`."""
-
-    write: Callable[[Engine], object]
-    written: bool = False
-
-
 class _Entry(NamedTuple):
-    item: NewDelivery | AttemptResult | Note
+    item: NewDelivery | AttemptResult
     on_stored: Stored
-    head: Head | None = None
+    head: Head
+
+
+@dataclass(slots=True, eq=False)
+class _Aside:
+    """An entry that was refused alone, and when it is tried again (monotonic seconds)."""
+
+    entry: _Entry
+    error: str
+    retry_at: float
+    wait: float = ASIDE[0]
 
 
 class _Load(NamedTuple):
@@ -68,24 +75,30 @@ class Parking:
     def __init__(
         self,
         engine: Engine,
-        thread: DatabaseThread,
+        writer: DatabaseThread,
+        reader: DatabaseThread,
         group: str,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         on_operation: Callable[[], None],
     ) -> None:
-        """`on_operation` is called when an operational event may have been written."""
+        """`writer` and `reader` run the statements: neither waits for the other's.
+
+        `on_operation` is called when an operational event may have been written.
+        """
         self._on_operation = on_operation
         self._clock = clock
         self._monotonic = monotonic
         self._engine = engine
-        self._thread = thread
+        self._writer, self._reader = writer, reader
         self._group = group
         self._to_write: deque[_Entry] = deque()
         self._batch = BATCH
         self._bytes = 0  # of the bodies that are to be written
         self._writing: Sequence[_Entry] = ()
-        self._refused: _Entry | None = None  # what the database takes from nobody: the others go first
+        self._aside: list[_Aside] = []
+        self._trying: _Aside | None = None  # is being written
+        self._aside_next = False  # they take turns with the others
         self._forgotten: set[Place] = set()
         self._loading = False
         self._to_load: deque[_Load] = deque()
@@ -96,12 +109,17 @@ class Parking:
     @property
     def fault(self) -> str | None:
         """Why something is not written or read, for /readyz."""
-        return self._writes.fault or self._reads.fault
+        return self._writes.fault or self._aside_fault() or self._reads.fault
+
+    @property
+    def set_aside(self) -> int:
+        """Entries that the database does not take, while it takes others."""
+        return len(self._aside)
 
     @property
     def backlog(self) -> int:
         """What is not written yet."""
-        return len(self._to_write) + len(self._writing)
+        return len(self._to_write) + len(self._writing) + len(self._aside)
 
     @property
     def full(self) -> bool:
@@ -114,12 +132,12 @@ class Parking:
         return bool(self._writing or self._to_load)
 
     def holds(self, places: Collection[Place]) -> bool:
-        """Something of these partitions is not written yet, or of none: a subscription's mark, which a stop would lose.
+        """Something of these partitions is not written yet.
 
         That is all that can still settle a record of theirs, and the results of their rows, which others would repeat.
         """
-        entries = chain(self._writing, self._to_write)
-        return any(entry.head is None or entry.head[:2] in places for entry in entries)
+        aside = (each.entry for each in self._aside)
+        return any(entry.head[:2] in places for entry in chain(self._writing, self._to_write, aside))
 
     def park(self, delivery: NewDelivery, on_stored: Stored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
@@ -133,13 +151,10 @@ class Parking:
         """Write what came of an attempt of a stored delivery."""
         self._to_write.append(_Entry(result, on_stored, head))
 
-    def note(self, write: Callable[[Engine], object], on_stored: Stored) -> None:
-        """Write something else: `write` gets the engine, on the database thread, and may be called again."""
-        self._to_write.append(_Entry(Note(write), on_stored))
-
     def forget(self, places: Collection[Place]) -> None:
         """Drop what is asked and not being written of partitions that have left: their next owner reads them again."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
+        self._aside = [each for each in self._aside if each is self._trying or not self._dropped(each.entry, places)]
         if self._writing:
             self._forgotten |= set(places)
         self._to_load = deque(load for load in self._to_load if load.place not in places)
@@ -150,10 +165,18 @@ class Parking:
         """Start the next read and the next batch, unless they are under way or a back-off is running."""
         if self._to_load and not self._loading and self._reads.over:
             self._load()
-        if self._writing or not self._to_write or not self._writes.over:
+        if self._writing or not self._writes.over:
             return
-        self._writing = batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
-        self._thread.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
+        self._trying = self._next_aside() if self._aside_next or not self._to_write else None
+        self._aside_next = self._trying is None
+        if self._trying is not None:
+            batch = [self._trying.entry]
+        elif self._to_write:
+            batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
+        else:
+            return
+        self._writing = batch
+        self._writer.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
 
     def ask_again(self) -> None:
         """Load the pairs of partitions that had too many of them: there may be fewer now."""
@@ -194,58 +217,82 @@ class Parking:
             loaded(keys)
 
         self._loading = True
-        self._thread.submit(job, done)
+        self._reader.submit(job, done)
 
-    def _write(self, items: Sequence[NewDelivery | AttemptResult | Note]) -> frozenset[Pair]:
+    def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[Pair]:
         new = [item for item in items if isinstance(item, NewDelivery)]
         results = [item for item in items if isinstance(item, AttemptResult)]
         if new:
             store.park(self._engine, self._group, new, self._clock())
-        cleared = store.record(self._engine, self._group, results) if results else frozenset[Pair]()
-        for item in items:
-            if isinstance(item, Note) and not item.written:
-                item.write(self._engine)
-                item.written = True  # what others do meanwhile is not undone by what fails behind it
-        return cleared
+        return store.record(self._engine, self._group, results) if results else frozenset[Pair]()
 
     def _written(self, batch: Sequence[_Entry], answer: frozenset[Pair] | Exception) -> None:
-        self._writing = ()
+        tried, self._writing, self._trying = self._trying, (), None
         gone, self._forgotten = self._forgotten, set()
-        if not isinstance(answer, Exception):
-            self._batch = min(self._batch * 2, BATCH)
-            if self._refused is None or self._refused in batch:
-                self._refused = None
-                self._writes.ended()
-            for entry in batch:
-                self._bytes -= _size(entry)
-                self._note_due(entry, gone)
-                entry.on_stored()
-            self.pairs.cleared(answer)
-            if any(isinstance(entry.item, Note) or entry.item.operation is not None for entry in batch):
-                self._on_operation()
+        if isinstance(answer, Exception):
+            self._failed(batch, tried, gone, answer)
             return
-        self._writes.began(answer, "could not store deliveries; their offsets are held")
-        kept = [entry for entry in batch if not self._dropped(entry, gone)]
-        if isinstance(answer, DatabaseUnavailable) or len(kept) > 1:
-            self._to_write.extendleft(reversed(kept))
+        self._writes.ended()
+        if tried is not None:
+            self._aside.remove(tried)
         else:
-            self._refused = kept[0] if kept else None
-            self._to_write.extend(kept)
-        if isinstance(answer, DatabaseTooSlow) or not isinstance(answer, DatabaseUnavailable):
+            self._batch = min(self._batch * 2, BATCH)
+        for entry in batch:
+            self._bytes -= _size(entry)
+            self._note_due(entry, gone)
+            entry.on_stored()
+        self.pairs.cleared(answer)
+        if any(entry.item.operation is not None for entry in batch):
+            self._on_operation()
+
+    def _failed(self, batch: Sequence[_Entry], tried: _Aside | None, gone: Collection[Place], error: Exception) -> None:
+        outage = isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseTooSlow)
+        if outage:
+            self._writes.began(error, "could not store deliveries; their offsets are held")
+        if tried is not None:
+            if self._dropped(tried.entry, gone):
+                self._aside.remove(tried)
+            elif not outage:
+                tried.error, tried.retry_at = str(error), self._monotonic() + tried.wait
+                tried.wait = min(2 * tried.wait, ASIDE[1])
+            return
+        kept = [entry for entry in batch if not self._dropped(entry, gone)]
+        if not outage:
             self._batch = max(1, len(batch) // 2)
+            if len(batch) == 1:
+                for entry in kept:
+                    self._set_aside(entry, error)
+                return
+        self._to_write.extendleft(reversed(kept))
+
+    def _set_aside(self, entry: _Entry, error: Exception) -> None:
+        self._aside.append(_Aside(entry, str(error), self._monotonic() + ASIDE[0]))
+        log.error(
+            "could not store a delivery; it is set aside, and its offset is held", **_place(entry), error=str(error)
+        )
+
+    def _next_aside(self) -> _Aside | None:
+        now = self._monotonic()
+        return next((each for each in self._aside if each.retry_at <= now), None)
+
+    def _aside_fault(self) -> str | None:
+        if not self._aside:
+            return None
+        first = self._aside[0]
+        place = ", ".join(f"{name} {value}" for name, value in _place(first.entry).items())
+        more = f" and {len(self._aside) - 1} more" if len(self._aside) > 1 else ""
+        return f"database: {first.error}; not stored, and tried again: the delivery of {place}{more}"
 
     def _dropped(self, entry: _Entry, places: Collection[Place]) -> bool:
         item = entry.item
         if not isinstance(item, NewDelivery) or item.event.record[:2] not in places:
             return False
         self._bytes -= _size(entry)
-        if entry is self._refused:
-            self._refused = None
         return True
 
     def _note_due(self, entry: _Entry, gone: Collection[Place]) -> None:
         item = entry.item
-        if isinstance(item, Note) or entry.head is None or entry.head[:2] in gone:
+        if entry.head[:2] in gone:
             return
         if item.pair is not None:
             if isinstance(item, NewDelivery):
@@ -261,3 +308,11 @@ class Parking:
 
 def _size(entry: _Entry) -> int:
     return entry.item.event.size if isinstance(entry.item, NewDelivery) else 0
+
+
+def _place(entry: _Entry) -> dict[str, object]:
+    """Which delivery it is, for people."""
+    topic, partition, subscription = entry.head
+    item = entry.item
+    which = {"offset": item.event.record.offset} if isinstance(item, NewDelivery) else {"row": item.id}
+    return {"topic": topic, "partition": partition, **which, "subscription": subscription}

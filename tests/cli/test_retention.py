@@ -117,6 +117,7 @@ def test_a_signal_ends_it_behind_the_step_under_way(
     """With a word on the rest, which the same command deletes."""
     monkeypatch.setattr(upkeep, "BATCH", 2)
     monkeypatch.setenv("DATABASE_URL", database["DATABASE_URL"])
+    monkeypatch.setenv("LOG_LEVEL", "INFO")  # before what a .env file says
     whole = upkeep.purge
 
     def interrupted(*arguments: object) -> Iterator[upkeep.Purged]:

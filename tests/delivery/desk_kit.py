@@ -32,7 +32,7 @@ class Desk:
         self.settling = Settling(
             self.lanes,
             self.store.parking,
-            Failing(self.store.parking, GROUP, disable_after),
+            Failing(self.store.notes, GROUP, disable_after),
             self.metrics,
             schedule=(SHORT, LONG),
             jitter=0.0,
@@ -114,7 +114,8 @@ class Desk:
         return [due - self.store.monotonic.now for lane in self.lanes for due, _, _ in lane.waiting]
 
     def disabled(self) -> str | None:
-        """Why the subscription is disabled."""
+        """Why the subscription is disabled, once that is noted."""
+        self.store.write_notes()
         with self.store.engine.connect() as connection:
             return connection.scalar(select(Subscription.disabled_reason).where(Subscription.enabled == 0))
 

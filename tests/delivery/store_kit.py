@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, select, text
 
 from consumer.database import DatabaseThread
+from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
 from consumer.event import Event, RecordId
 from models import ParkedDelivery
@@ -39,7 +40,9 @@ class Store:
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.thread = DatabaseThread("ledger", self.posted.put)
         self.woken: list[None] = []  # one for each batch that may have written an operational event
-        self.parking = Parking(engine, self.thread, GROUP, self.clock, self.monotonic, lambda: self.woken.append(None))
+        told = self.woken.append
+        self.parking = Parking(engine, self.thread, self.thread, GROUP, self.clock, self.monotonic, lambda: told(None))
+        self.notes = Notes(engine, self.thread, self.monotonic, lambda: told(None))
 
     def answer(self) -> None:
         """Run the next thing that the database thread has posted."""
@@ -54,6 +57,14 @@ class Store:
         """Turn the loop, `seconds` each time, until all is written."""
         while self.parking.backlog:
             self.write()
+            self.monotonic.now += seconds
+        self.write_notes(seconds)
+
+    def write_notes(self, seconds: float = 10.0) -> None:
+        """The same of what is noted of subscriptions."""
+        while self.notes.pending:
+            self.notes.pump()
+            self.answer()
             self.monotonic.now += seconds
 
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.delivery.failing import MARK_AFTER, STALE, Failing
-from consumer.delivery.parking import Parking
+from consumer.delivery.notes import Notes
 from consumer.endpoint import Endpoint
 from consumer.matching import subscriptions
 from consumer.matching.subscriptions import Subscribed
@@ -22,7 +22,7 @@ class Workers:
 
     def __init__(self, engine: Engine) -> None:
         self.store = Store(engine)
-        self.one, self.other = (Failing(self.store.parking, GROUP, DISABLE_AFTER) for _ in range(2))
+        self.one, self.other = (Failing(self.store.notes, GROUP, DISABLE_AFTER) for _ in range(2))
         self.subscription = subscriptions.add(engine, URL, "user.created")
 
     def endpoint(self) -> Endpoint:
@@ -102,7 +102,7 @@ def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
 
 def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
     """It is marked all the same, so that people see it."""
-    never = Failing(workers.store.parking, GROUP, 0.0)
+    never = Failing(workers.store.notes, GROUP, 0.0)
     never.failed(workers.endpoint(), NOW)
     never.failed(workers.endpoint(), NOW + MARK_AFTER)
     assert workers.endpoint().failing_since == NOW
@@ -115,7 +115,7 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
     endpoint = workers.endpoint()
     for _ in range(3):
         workers.one.disable(endpoint, "410", NOW)
-    assert workers.store.parking.backlog == 1
+    assert workers.store.notes.pending == 1
     assert not workers.now().enabled
     subscriptions.set_enabled(workers.store.engine, workers.subscription, enabled=True)
     workers.one.disable(workers.endpoint(), "410", NOW + 1)
@@ -133,18 +133,18 @@ def test_a_410_disables_whatever_else_is_being_written(workers: Workers) -> None
     assert workers.now().disabled_reason == "the receiver answered 410 Gone"
 
 
-class Notes(Parking):
+class Counted(Notes):
     """Writes nothing, and notes how often it was asked to."""
 
     def __init__(self) -> None:
         self.written = 0
 
-    def note(self, write: Callable[[Engine], object], on_stored: Callable[[], object]) -> None:
-        del write, on_stored
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
+        del write, on_written
         self.written += 1
 
 
-def marked_of(failing: Failing, notes: Notes, down: Iterable[int], minutes: int) -> set[int]:
+def marked_of(failing: Failing, notes: Counted, down: Iterable[int], minutes: int) -> set[int]:
     """Which of these get their mark, each tried once a minute; what is marked is known to be at its next attempt."""
     marked: dict[int, float] = {}
     for minute in range(minutes):
@@ -165,14 +165,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_more_that_fail_than_are_remembered_are_all_marked(few: int) -> None:
     """In turn: those that are remembered are marked first, and make room."""
-    notes = Notes()
+    notes = Counted()
     down = range(1, 3 * few)
     assert marked_of(Failing(notes, GROUP, 0.0), notes, down, 15) == set(down)
 
 
 def test_what_failed_once_makes_room_in_the_end(few: int) -> None:
     """It was removed, or another worker sends for it now: nothing is heard of it again."""
-    notes = Notes()
+    notes = Counted()
     failing = Failing(notes, GROUP, 0.0)
     for number in range(100, 100 + few):
         failing.failed(Endpoint(number, URL, DEFAULT), NOW)
@@ -182,7 +182,7 @@ def test_what_failed_once_makes_room_in_the_end(few: int) -> None:
 
 def test_what_was_noted_is_bounded(few: int) -> None:
     """A subscription that recovers may be removed, and is not remembered for ever."""
-    notes = Notes()
+    notes = Counted()
     failing = Failing(notes, GROUP, 0.0)
     for _ in range(2):
         for number in range(5 * few):

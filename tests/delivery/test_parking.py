@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer import schema
 from consumer.delivery.parking import BACKLOG_BYTES, BATCH, StoredKeys
+from consumer.errors import DatabaseUnavailable
 from consumer.ledger import store as ledger
-from consumer.ledger import upkeep
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.trouble import BACK_OFF
@@ -251,28 +251,97 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(refused=st.lists(st.booleans(), min_size=1, max_size=40))
 def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: list[bool]) -> None:
-    """Batches halve until the good ones are in; the refused stay, unsettled, and `fault` says so."""
+    """Batches halve until each refused one is alone; it is set aside, unsettled, and `fault` says so."""
     topic = f"t{len(store.rows('id'))}-{time.monotonic_ns()}"
     settled: list[int] = []
     for offset, bad in enumerate(refused):
         row = poison(offset, topic) if bad else parked(offset, topic=topic)
         store.parking.park(row, lambda offset=offset: settled.append(offset))  # type: ignore[misc]
     writes = 0
-    while store.parking.backlog > sum(refused) or (any(refused) and store.parking._batch > 1):
+    while store.parking.backlog > store.parking.set_aside:
         store.write()
-        store.monotonic.now += BACK_OFF[1]
         writes += 1
-        assert writes < 60 + 12 * sum(refused)
+        assert writes < 10 + 12 * sum(refused), "without any back-off between them"
     good = [offset for offset, bad in enumerate(refused) if not bad]
     assert sorted(settled) == good
     assert len(settled) == len(good)
     assert sorted(row for row, name in store.rows("record_offset", "topic") if name == topic) == good
+    assert store.parking.set_aside == sum(refused)
     if any(refused):
-        store.write()
         assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
-    store.parking._to_write.clear()
+        assert f"topic {topic}, partition 0, offset {refused.index(True)}, subscription 1" in str(store.parking.fault)
+    store.parking.forget({(topic, 0)})
+    assert (store.parking.backlog, store.parking.fault) == (0, None)
     store.parking._batch = BATCH
-    store.monotonic.now += BACK_OFF[1]
+
+
+def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
+    """At most once a minute in the end, in turn with what comes, and taken as soon as the database takes it."""
+    settled: list[int] = []
+    for offset in (1, 2):
+        store.parking.park(poison(offset), lambda: settled.append(0))
+    for _ in range(3):
+        store.write()
+    assert store.parking.set_aside == 2
+    written = 0
+    for second in range(600):
+        if second % 60 == 0:
+            store.parking.park(parked(10 + second), lambda second=second: settled.append(second))  # type: ignore[misc]
+        store.parking.pump()
+        if store.parking._writing:
+            store.answer()
+            written += 1
+        store.monotonic.now += 1
+    assert settled == [60 * minute for minute in range(10)]
+    assert 10 + 2 * 10 <= written <= 10 + 2 * 16
+    for each in store.parking._aside:
+        event = each.entry.item.event  # type: ignore[union-attr]  # a new one
+        each.entry = each.entry._replace(item=parked(event.record.offset))
+    for _ in range(2):
+        store.monotonic.now += 60
+        store.write()
+    assert settled[-2:] == [0, 0]
+    assert (store.parking.set_aside, store.parking.fault, store.parking.backlog) == (0, None, 0)
+
+
+def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> None:
+    """They are stored, and none of them is taken up: their turn comes after it."""
+    pair = Pair(1, "t", 0, order_key(b"k"))
+    store.parking.park(poison(1)._replace(pair=pair), lambda: None)
+    store.write()
+    store.parking.park(parked(2)._replace(pair=pair), lambda: None)
+    store.write()
+    assert (store.parking.set_aside, store.rows("record_offset")) == (1, [(2,)])
+    assert store.parking.pairs.first_writing(pair) == 1
+
+
+@on_oracle
+def test_a_locked_row_keeps_no_other_from_being_stored(store: Store) -> None:
+    """Somebody has not committed an UPDATE of it: the call times out, and the row alone is set aside until they do."""
+    ledger.park(store.engine, GROUP, [parked(0)], 500.0)
+    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 300))
+    store.engine.dispose()
+    settled: list[int] = []
+    with store.engine.connect() as rival:
+        rival.connection.dbapi_connection.call_timeout = 0  # type: ignore[union-attr]  # it is connected
+        rival.execute(text("UPDATE webhook_deliveries SET next_attempt_at = CURRENT_TIMESTAMP"))
+        result = AttemptResult(1, 1, "delivered", None, 200, None, 600.0)
+        store.parking.resolve(result, HEAD, lambda: settled.append(0))
+        for offset in range(1, 200):
+            store.parking.park(parked(offset, 2), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+        writes = 0
+        while store.parking.backlog > store.parking.set_aside:
+            store.write()
+            store.monotonic.now += BACK_OFF[1]
+            writes += 1
+            assert writes < 40
+        assert sorted(settled) == list(range(1, 200))
+        assert "row 1, subscription 1" in str(store.parking.fault)
+        rival.rollback()
+    store.monotonic.now += 60
+    store.write()
+    assert settled[-1] == 0
+    assert store.parking.fault is None
 
 
 def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
@@ -280,21 +349,13 @@ def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
     store.parking.park(poison(1), lambda: None)
     store.write()
     store.parking.park(parked(2), lambda: None)
-    store.monotonic.now += BACK_OFF[1]
-    while store.rows("id") == []:
-        store.write()
-        store.monotonic.now += BACK_OFF[1]
+    store.write()
     store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.parking.pump()
-    while store.parking._loading or store.parking._writing:  # the refused one is tried again meanwhile
-        store.answer()
+    store.write()
+    assert store.rows("record_offset") == [(2,)]
     assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
     store.parking.forget({("t", 0)})
     assert store.parking.backlog == 0
-    store.monotonic.now += BACK_OFF[1]
-    store.parking.park(parked(3), lambda: None)
-    store.write()
-    assert store.parking.fault is None
 
 
 def test_what_has_left_is_not_stored(store: Store) -> None:
@@ -339,17 +400,22 @@ def test_large_bodies_fill_the_backlog_before_their_number_does(store: Store) ->
 def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
     """New rows are in when a later statement of the batch fails; written again they are no second rows."""
     settled: list[str] = []
-    subscription = subscriptions.add(store.engine, URL, "user.created")
-    store.parking.park(parked(1, subscription), lambda: settled.append("parked"))
-    store.parking.note(lambda engine: upkeep.disable(engine, GROUP, subscription, "410"), lambda: None)
-    with store.without("webhook_subscriptions"):
+    ledger.park(store.engine, GROUP, [parked(1)], 500.0)
+    store.parking.park(parked(2), lambda: settled.append("parked"))
+    store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append("-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "record", _unavailable)
         store.write()
-        assert store.rows("record_offset") == [(1,)]
+        assert store.rows("record_offset", "status") == [(1, "parked"), (2, "parked")]
         assert settled == []
     store.monotonic.now += 1
     store.write()
-    assert settled == ["parked"]
-    assert store.rows("record_offset", "status") == [(1, "held")]
+    assert settled == ["parked", "-"]
+    assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
+
+
+def _unavailable(*_: object) -> NoReturn:
+    raise DatabaseUnavailable("ORA-03113: end-of-file on communication channel")
 
 
 def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:

@@ -37,7 +37,7 @@ class Bench:
         self.settling = Settling(
             self.lanes,
             self.store.parking,
-            Failing(self.store.parking, GROUP, 0.0),
+            Failing(self.store.notes, GROUP, 0.0),
             Metrics(),
             schedule=(5.0,),
             jitter=0.0,

@@ -144,7 +144,7 @@ def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
     row = NewDelivery(make_event(7), desk.subscription, URL, 1, "parked", NOW, BOOM, BOOM)
     ledger.park(desk.store.engine, GROUP, [row], NOW)
     desk.end(desk.start(), response(410))
-    desk.store.write()
+    desk.store.write_all()
     assert [row[0] for row in desk.rows()] == ["held", "exhausted"]
 
 
@@ -167,7 +167,7 @@ def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
     desk.end(gone, response(410))
     assert (desk.waiting(), desk.lanes.held, desk.lanes.next(0.0)) == ([], 0, None)
     assert desk.settled == []
-    desk.store.write()
+    desk.store.write_all()
     assert sorted(desk.settled) == [0, 1, 2]
     assert sorted(desk.store.rows("record_offset", "status", "attempt")) == [
         (0, "exhausted", 1),

@@ -274,7 +274,9 @@ def test_columns_that_may_be_null_are_closed(path: Path, tmp_path: Path) -> None
 def migrate(path: Path) -> subprocess.CompletedProcess[str]:
     variables = environment({"DATABASE_URL": f"sqlite:///{path}"})
     command = [*PROGRAM, "migrate"]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=path.parent, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_a_longer_column_is_not_cut(empty: Engine, path: Path) -> None:
@@ -435,7 +437,7 @@ def test_a_database_that_does_not_answer_is_named() -> None:
 
 def test_env_refuses_a_missing_url() -> None:
     """Without DATABASE_URL the command names it."""
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": ""}  # as if not set; before what a .env file says
     result = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         cwd=ROOT,

@@ -1,0 +1,83 @@
+"""What is written of subscriptions and not of deliveries: that one fails, recovers, or is disabled.
+
+One at a time, on a thread that storing does not wait for. A note whose row is locked, or which is refused, waits for a
+back-off of its own while the others are written.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Engine
+
+from consumer.database import DatabaseThread
+from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
+from consumer.trouble import Trouble
+
+LONGEST_BACK_OFF = 60.0  # seconds
+FAILED = "could not note what became of a subscription"
+
+
+@dataclass(slots=True, eq=False)
+class _Note:
+    write: Callable[[Engine], object]
+    on_written: Callable[[], object]
+    trouble: Trouble
+
+
+class Notes:
+    """Used on the loop's thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        thread: DatabaseThread,
+        monotonic: Callable[[], float],
+        on_operation: Callable[[], None],
+    ) -> None:
+        """`on_operation` is called when an operational event may have been written."""
+        self._engine, self._thread, self._monotonic = engine, thread, monotonic
+        self._on_operation = on_operation
+        self._notes: deque[_Note] = deque()  # without the one that is being written
+        self._writing: _Note | None = None
+        self._outage = Trouble(monotonic)
+
+    @property
+    def pending(self) -> int:
+        """What is not written yet: a stop would lose it."""
+        return len(self._notes) + (self._writing is not None)
+
+    @property
+    def fault(self) -> str | None:
+        """Why something is not written, for /readyz."""
+        own = (note.trouble.fault for note in self._notes if note.trouble.fault is not None)
+        return self._outage.fault or next(own, None)
+
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
+        """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
+        self._notes.append(_Note(write, on_written, Trouble(self._monotonic, longest=LONGEST_BACK_OFF)))
+
+    def pump(self) -> None:
+        """Start the next one, unless one is under way."""
+        if self._writing is not None or not self._outage.over:
+            return
+        for note in self._notes:
+            if note.trouble.over:
+                self._notes.remove(note)
+                self._writing = note
+                self._thread.submit(partial(note.write, self._engine), partial(self._written, note))
+                return
+
+    def _written(self, note: _Note, answer: object) -> None:
+        self._writing = None
+        if isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow):
+            self._outage.began(answer, FAILED)
+            self._notes.appendleft(note)
+            return
+        self._outage.ended()
+        if note.trouble.judge(answer, FAILED):
+            note.on_written()
+            self._on_operation()
+        else:
+            self._notes.append(note)
