@@ -16,7 +16,7 @@ from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.event import Place
-from consumer.ledger.heads import Head, Taken, Walked, Want
+from consumer.ledger.heads import POSTPONED, Head, Taken, Walked, Want
 from consumer.ledger.rows import DueDelivery, Pair
 from consumer.trouble import Trouble
 
@@ -72,6 +72,8 @@ class Recall:
         self._walked_to: Head | None = None
         self._begun_anew = False  # while a walk was under way
         self._trouble = Trouble(monotonic)
+        self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
+        self._unreadable_until = 0.0
 
     @property
     def busy(self) -> bool:
@@ -80,7 +82,11 @@ class Recall:
 
     @property
     def fault(self) -> str | None:
-        """Why rows cannot be looked for, for /readyz."""
+        """Why rows cannot be looked for, or some of them not be read, for /readyz."""
+        if self._trouble.fault is None and self._monotonic() < self._unreadable_until:
+            row, error = next(iter(self._unreadable.items()))
+            more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
+            return f"database: {error}; a stored delivery cannot be read: row {row}{more}"
         return self._trouble.fault
 
     def at_once(self) -> None:
@@ -138,6 +144,9 @@ class Recall:
             if answer.walked.end is not None:
                 self._next_walk = 0.0
         if answer.taken is not None:
+            if answer.taken.unreadable:  # each is tried again in a minute, and is said until then
+                self._unreadable = answer.taken.unreadable
+                self._unreadable_until = self._monotonic() + POSTPONED + WALK_EVERY
             self._note(answer.taken.next_due)
             self._found(answer.taken.rows, places())
 

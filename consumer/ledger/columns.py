@@ -155,7 +155,7 @@ def last_of(row: AnyRow) -> Failure | None:
 
 def cut(text: str | None, length: int) -> str | None:
     """Text that fits its column whatever the database's character set."""
-    return text.encode("ascii", "backslashreplace").decode()[:length] if text else None
+    return None if text is None else text.encode("ascii", "backslashreplace").decode()[:length]
 
 
 def escaped(text: str | None, length: int) -> str | None:

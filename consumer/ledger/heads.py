@@ -7,6 +7,7 @@ of the rows that wait: a million behind an open breaker, or in other workers' pa
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 
-from consumer.database import any_of, padded, reading
+from consumer.database import any_of, padded, reading, unavailable
+from consumer.database_errors import line
 from consumer.endpoint import Endpoint
 from consumer.endpoint_row import endpoint_of, endpoint_rows
 from consumer.event import Event, Place, RecordId
@@ -47,7 +49,8 @@ POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
 LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
 
 Head = tuple[str, int, int]  # topic, partition, subscription
-_Ids = Sequence[tuple[int, datetime]]
+_Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
+_Reader = Callable[[Sequence[int], Sequence["Want"]], tuple[_Pairs, list[Row[Any]]]]
 
 
 class Walked(NamedTuple):
@@ -66,10 +69,11 @@ class Want(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Rows to send, and when to ask the heads again (unix seconds) that have more."""
+    """Rows to send, when to ask the heads again (unix seconds) that have more, and why some rows cannot be read."""
 
     rows: list[DueDelivery]
     next_due: dict[Head, float]
+    unreadable: dict[int, str] = {}  # noqa: RUF012 (a default that nobody changes)
 
 
 _DUE_AT = in_utc(ParkedDelivery.next_attempt_at)
@@ -116,56 +120,102 @@ def take(
 
     Behind the first row of a pair come those that may go right after it, in their order. Fewer rows come where their
     bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has a
-    fault is postponed by a minute.
+    fault, or which cannot be read, is postponed by a minute.
     """
-    next_due: dict[Head, float] = {}
     with reading(engine) as connection:
-        ids: list[int] = []
-        for want in wants:
-            listed = connection.execute(_first(group, want.head, padded(len(want.here) + want.room + 1))).all()
-            others = [(row.id, row.next_attempt_at.timestamp()) for row in listed if row.id not in want.here]
-            due = [row for row, due_at in others[: want.room] if due_at <= now]
-            ids += due
-            if len(others) > len(due):
-                next_due[want.head] = others[len(due)][1]
+        ids, next_due = _due(connection, group, wants, now)
         if not ids:
             return Taken([], next_due)
-        found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
-        if runs := _runs(connection, group, wants, found.values(), now):
-            found |= {row.id: row for row in connection.execute(_details(sorted(runs), Status.PARKED, Status.BLOCKED))}
-        rows = _within([found[row] for row in ids + runs if row in found], most_bytes)
-        endpoints, unusable = _endpoints(
-            connection, sorted({want.head[2] for want in wants}), default_secrets, decrypt, time_of(now)
-        )
-        events = _events(connection, {record_of(row): row.id for row in rows})
+        subscriptions = sorted({want.head[2] for want in wants})
+        endpoints, unusable = _endpoints(connection, subscriptions, default_secrets, decrypt, time_of(now))
+        rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), ids, wants)
+    for row in rest:
+        next_due[row.topic, row.partition_no, row.subscription_id] = now
+    postponed = [row.id for row, _ in rows if row.subscription_id in unusable]
+    if unusable or unreadable:
+        _postpone(engine, [*postponed, *unreadable], now + POSTPONED)
     if unusable:
-        _postpone(engine, [row.id for row in rows if row.subscription_id in unusable], now + POSTPONED)
         log.error("stored deliveries postponed", reasons=unusable)
-    kept = {row.id for row in rows}
-    for row in found.values():
-        if row.id not in kept:
-            next_due[row.topic, row.partition_no, row.subscription_id] = now
+    if unreadable:
+        log.error("stored deliveries cannot be read; tried again in a minute", rows=unreadable)
     for want in wants:
         if want.head[2] not in endpoints:
             next_due[want.head] = now + (POSTPONED if want.head[2] in unusable else LATER)
-    return Taken(
-        [
-            DueDelivery(
-                row.id,
-                events[record_of(row)],
-                endpoints[row.subscription_id],
-                row.attempt,
-                row.schedule_start,
-                first_of(row),
-                last_of(row),
-                pair_of(row),
-                row.replay,
-            )
-            for row in rows
-            if row.subscription_id in endpoints and record_of(row) in events  # what was ended meanwhile may be gone
-        ],
-        next_due,
+        elif unreadable:
+            next_due.setdefault(want.head, now + POSTPONED)
+    deliveries = [
+        DueDelivery(
+            row.id,
+            event,
+            endpoints[row.subscription_id],
+            row.attempt,
+            row.schedule_start,
+            first_of(row),
+            last_of(row),
+            pair_of(row),
+            row.replay,
+        )
+        for row, event in rows
+        if row.subscription_id in endpoints
+    ]
+    return Taken(deliveries, next_due, unreadable)
+
+
+def _due(connection: Connection, group: str, wants: Sequence[Want], now: float) -> tuple[list[int], dict[Head, float]]:
+    """The ids of rows that are due, and when the next one of their heads is."""
+    ids: list[int] = []
+    next_due: dict[Head, float] = {}
+    for want in wants:
+        listed = connection.execute(_first(group, want.head, padded(len(want.here) + want.room + 1))).all()
+        others = [(row.id, row.next_attempt_at.timestamp()) for row in listed if row.id not in want.here]
+        due = [row for row, due_at in others[: want.room] if due_at <= now]
+        ids += due
+        if len(others) > len(due):
+            next_due[want.head] = others[len(due)][1]
+    return ids, next_due
+
+
+def _read(
+    connection: Connection, group: str, now: float, most_bytes: int, ids: Sequence[int], wants: Sequence[Want]
+) -> tuple[_Pairs, list[Row[Any]]]:
+    """These rows and what may go behind them, with their events; and the rows that are too much for now."""
+    found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
+    runs = _runs(connection, group, wants, found.values(), now) if wants else []
+    if runs:
+        found |= {row.id: row for row in connection.execute(_details(sorted(runs), Status.PARKED, Status.BLOCKED))}
+    rows = _within([found[row] for row in [*ids, *runs] if row in found], most_bytes)
+    events = _events(connection, {record_of(row): row.id for row in rows}) if rows else {}
+    kept = {row.id for row in rows}
+    return (
+        # What was ended meanwhile may be gone.
+        [(row, events[record_of(row)]) for row in rows if record_of(row) in events],
+        [row for row in found.values() if row.id not in kept],
     )
+
+
+def _read_all(
+    read: _Reader, ids: Sequence[int], wants: Sequence[Want]
+) -> tuple[_Pairs, list[Row[Any]], dict[int, str]]:
+    """The same. Where a row cannot be read each is read for itself, with none behind it; and why some cannot."""
+    try:
+        return *read(ids, wants), {}
+    except Exception as error:
+        if unavailable(error) is not None:
+            raise
+    rows: _Pairs = []
+    rest: list[Row[Any]] = []
+    unreadable: dict[int, str] = {}
+    for each in ids:
+        try:
+            found, more = read([each], ())
+        except Exception as error:
+            if unavailable(error) is not None:
+                raise
+            unreadable[each] = line(error)
+        else:
+            rows += found
+            rest += more
+    return rows, rest, unreadable
 
 
 def _any_parked(group: str) -> AnySelect:

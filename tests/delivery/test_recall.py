@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +16,11 @@ from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, WALK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
+from consumer.event import Event
+from consumer.ledger import columns
 from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
-from consumer.ledger.heads import Head, take, walk
+from consumer.ledger.heads import POSTPONED, Head, take, walk
 from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.telemetry import Metrics
@@ -312,6 +315,25 @@ def test_a_failing_database_loses_no_head(bench: Bench) -> None:
     assert bench.look(BACK_OFF[0] * 1.1) == [1]
     assert bench.recall.fault is None
     assert bench.look(49.9) == [2]
+
+
+def test_a_row_that_cannot_be_read_is_told_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one beside it comes; in a minute it is tried again, and then nothing is at fault."""
+    bench.look()
+    bench.store_here(bench.row(1), bench.row(2))
+    whole = columns.event_of
+
+    def refuse(row: Any) -> Event:
+        if row.record_offset == 2:
+            raise ValueError("no text")
+        return whole(row)
+
+    monkeypatch.setattr("consumer.ledger.heads.event_of", refuse)
+    assert bench.look(0.1) == [1]
+    assert bench.recall.fault == "database: no text; a stored delivery cannot be read: row 2"
+    monkeypatch.undo()
+    assert bench.look(POSTPONED + WALK_EVERY) == [2]
+    assert bench.recall.fault is None
 
 
 def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:

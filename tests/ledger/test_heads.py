@@ -1,13 +1,15 @@
 """What is due, found by partition and subscription: nothing that is due is overlooked, nothing else is read."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
 
-from consumer.ledger import store
+from consumer.event import Event
+from consumer.ledger import columns, heads, store
 from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Head, Taken, Want, take, walk
 from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
@@ -165,6 +167,31 @@ def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> 
     assert [row.event.record.offset for row in found.rows] == [2]
     assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
     assert walk(engine, GROUP, PLACES, None).heads[("t", 0, broken)] == NOW + POSTPONED
+
+
+def test_a_row_that_cannot_be_read_is_postponed_and_holds_nobody(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver raises for one of them, in one statement with the others: these come, its subscription's too."""
+    one, two = subscribed(engine, 2)
+    park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
+    whole = columns.event_of
+
+    def refuse(row: Any) -> Event:
+        if row.record_offset == 2:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        return whole(row)
+
+    def offsets(now: float) -> list[int]:
+        return sorted(row.event.record.offset for row in taken(engine, {("t", 0, one): 5}, now=now).rows)
+
+    monkeypatch.setattr(heads, "event_of", refuse)
+    found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
+    assert sorted(row.event.record.offset for row in found.rows) == [1, 3]
+    assert list(found.unreadable.values()) == ["'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"]
+    assert found.next_due == {("t", 0, one): NOW + POSTPONED, ("t", 0, two): NOW + POSTPONED}
+    monkeypatch.undo()
+    assert (offsets(NOW), offsets(NOW + POSTPONED)) == ([1], [1, 2])
 
 
 def test_large_bodies_come_in_parts(engine: Engine) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, Engine, event, func, select, update
+from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from consumer.ledger import deliveries, due, operations, store, upkeep
@@ -336,3 +336,11 @@ def test_rows_are_parked_at_speed(sqlite_engine: Engine) -> None:
         store.park(sqlite_engine, GROUP, rows, 96.0)
         best = max(best, 1000 / (time.perf_counter() - start))
     assert best > 3000, best
+
+
+def test_a_subscription_without_a_url_has_its_deliveries_stored(sqlite_engine: Engine) -> None:
+    """SQLite takes an empty text where none may be NULL; to Oracle it is NULL, and no subscription has it."""
+    subscription = subscriptions.add(sqlite_engine, URL, "user.created")
+    store.park(sqlite_engine, GROUP, [parked(make_event(1), subscription)._replace(url="")], 96.0)
+    with sqlite_engine.connect() as connection:
+        assert connection.scalar(text("SELECT url FROM webhook_deliveries")) == ""
