@@ -88,7 +88,7 @@ def rotate_secret(
     before = f"by {until}; until then those before it sign too" if until else "now; nothing else signs any more"
     typer.echo(f"the receiver has to accept it {before}", err=True)
     if rotation.previous_until:
-        typer.echo("one that checks the hex signature alone has to accept it at once: that is of the newest", err=True)
+        typer.echo("the hex signature is of the secret before it until then, and of the new one from then on", err=True)
 
 
 def set_credential(

@@ -93,7 +93,8 @@ def _signed(
         store["x-webhook-event"] = ("x-webhook-event", event_type)
     name = endpoint.hex_header
     if name is not None and endpoint.secrets:
-        store[name.lower()] = (name, endpoint.hex_prefix + hex_signature(endpoint.secrets[0], body))
+        # It has room for one secret. By the oldest that still signs, a rotation's overlap covers its receivers too.
+        store[name.lower()] = (name, endpoint.hex_prefix + hex_signature(endpoint.secrets[-1], body))
     request = PreparedRequest.__new__(PreparedRequest)
     request.__dict__ |= prepared.__dict__  # a copy without the constructor's, which makes what is replaced at once
     request.headers = headers

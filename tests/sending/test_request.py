@@ -49,7 +49,7 @@ def test_headers_and_body() -> None:
         "webhook-id": "msg_abc",
         "webhook-timestamp": "1700000000",
         "webhook-signature": standard_signature((b"new", b"old"), (), "msg_abc", 1700000000, EVENT.body),
-        "x-webhook-signature": hex_signature(b"new", EVENT.body),
+        "x-webhook-signature": hex_signature(b"old", EVENT.body),
         "x-webhook-event": "user.created",
     }
 
@@ -80,7 +80,7 @@ def test_the_signatures_are_over_what_is_sent(kind: PayloadFormat) -> None:
     assert (kind == "record") == (request.body == b"123")
     signature = standard_signature(ENDPOINT.secrets, (), "msg_abc", 1700000000, request.body)
     assert request.headers["webhook-signature"] == signature
-    assert request.headers["x-webhook-signature"] == hex_signature(b"new", request.body)
+    assert request.headers["x-webhook-signature"] == hex_signature(b"old", request.body)
     assert request.headers["content-length"] == str(len(request.body))
     assert request.headers["content-type"] == (
         "application/cloudevents+json" if kind == "cloudevents" else "application/json"
@@ -110,7 +110,7 @@ def test_private_keys_sign_behind_the_secrets() -> None:
 def test_the_hex_header_can_have_another_name_and_a_prefix() -> None:
     """As `sha256=…` in `X-Hub-Signature-256`, for receivers that look for it there."""
     request = request_of(replace(ENDPOINT, hex_header="X-Hub-Signature-256", hex_prefix="sha256="))
-    assert request.headers["x-hub-signature-256"] == "sha256=" + hex_signature(b"new", EVENT.body)
+    assert request.headers["x-hub-signature-256"] == "sha256=" + hex_signature(b"old", EVENT.body)
     assert "X-Hub-Signature-256" in list(request.headers)
     assert "x-webhook-signature" not in request.headers
 
@@ -194,7 +194,7 @@ def test_a_batch_is_one_request() -> None:
         "webhook-id": webhook_id,
         "webhook-timestamp": "1700000000",
         "webhook-signature": standard_signature((b"new", b"old"), (), webhook_id, 1700000000, body),
-        "x-webhook-signature": hex_signature(b"new", body),
+        "x-webhook-signature": hex_signature(b"old", body),
         "x-webhook-event": "user.created",
     }
     assert len(webhook_id) == len("msg_") + 32
