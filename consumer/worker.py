@@ -191,10 +191,20 @@ class Worker:
         return {place: partition.lag for place, partition in owned if partition.lag is not None}
 
     def run(self) -> None:
-        """Consume until `stop`. FatalKafkaError when librdkafka cannot go on: start a new process."""
-        while not self._stopping:
-            self._round()
-        self._close()
+        """Consume until `stop`. FatalKafkaError when librdkafka cannot go on: start a new process.
+
+        Whatever is raised, the group is left before: else its other members would wait for the partitions until the
+        session times out.
+        """
+        try:
+            while not self._stopping:
+                self._round()
+            self._close()
+        except Exception:
+            if not self._closing:
+                self._closing = True
+                self._source.close()
+            raise
 
     def _round(self) -> None:
         self._intake(self._poll())

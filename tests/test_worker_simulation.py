@@ -401,3 +401,18 @@ def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_st
     partition.lag = 0
     world.settle_down()
     assert len(world.transport.open) == 1
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, stopping: bool) -> None:
+    """In the loop or in the drain: the others get its partitions at once, and what is open is theirs to send."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    if stopping:
+        world.worker.stop()
+    monkeypatch.setattr(world.worker._lanes, "wake", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        world.worker.run()
+    assert world.source.partitions == {}
+    assert world.committed == {}
