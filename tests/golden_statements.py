@@ -99,7 +99,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.store._record": (
             "The first attempt of a row, an array.",
             "Attempts that failed, an array.",
-            "Attempts that ended a row, an array.",
+            "Attempts that failed for the last time, an array.",
+            "Attempts that failed of a schedule that a redelivery has replaced, an array.",
+            "Attempts that delivered, an array.",
         ),
         "ledger.store._exhausted_after": ("Which of these rows are exhausted now?",),
         "ledger.ordering.normalise": (
@@ -122,10 +124,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Is anything parked?",
             "The next head: the first row of the next subscription in a partition. Workers, hot.",
         ),
-        "ledger.heads.take": (
-            "The rows of a head that are due first. Workers, hot.",
-            "What is known of them, and of those that may go right behind the first of their key.",
-        ),
+        "ledger.heads._due": ("The rows of a head that are due first. Workers, hot.",),
+        "ledger.heads._read": ("What is known of them, and of those that may go right behind the first of their key.",),
         "ledger.ordering.behind": ("What may go right behind the first row of a key.",),
         "ledger.heads._endpoints": ("Where they go now, and the secrets that sign.",),
         "ledger.heads._events": ("The records that they carry.",),
@@ -322,6 +322,7 @@ def _store(engine: Engine) -> None:
         AttemptResult(3, 0, "exhausted", None, 410, BOOM, 2.0, pair(1), operation(2)),
     ]
     store.record(engine, GROUP, results)
+    store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
     ordering.mend(engine, GROUP, "t", 0, 1.0)
     waiting = operations.pending(engine, GROUP, 10)
     operations.forget(engine, [row for row, _, _ in waiting])

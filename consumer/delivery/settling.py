@@ -296,7 +296,16 @@ class Settling:
         self.rows[row.id] = head  # until it is written the row looks due, also to whoever gets the partition back
         self._parking.resolve(
             AttemptResult(
-                row.id, delivery.attempts - 1, status, next_at, status_code, failure, now, delivery.pair, operation
+                row.id,
+                delivery.attempts - 1,
+                status,
+                next_at,
+                status_code,
+                failure,
+                now,
+                delivery.pair,
+                operation,
+                row.schedule_start,
             ),
             head,
             partial(self.rows.pop, row.id, None),

@@ -64,7 +64,10 @@ class NewDelivery(NamedTuple):
 
 
 class AttemptResult(NamedTuple):
-    """What came of one more attempt, ended at `at`, of the row `id` after `attempt_before` others."""
+    """What came of one more attempt, ended at `at`, of the row `id` after `attempt_before` others.
+
+    The attempt was of the schedule that began after `schedule_start` attempts.
+    """
 
     id: int
     attempt_before: int
@@ -75,6 +78,7 @@ class AttemptResult(NamedTuple):
     at: float
     pair: Pair | None = None
     operation: Operation | None = None
+    schedule_start: int = 0
 
 
 @dataclass(frozen=True, slots=True)

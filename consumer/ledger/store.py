@@ -79,8 +79,18 @@ _MADE = {
     "last_response": bind(ParkedDelivery.last_response),
     "updated_at": bindparam("b_at", type_=ParkedDelivery.updated_at.type),
 }
-_RESCHEDULE = update(ParkedDelivery).where(*_SEEN).values(_MADE)
-_END = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
+_SCHEDULE = bindparam("b_schedule_start", type_=ParkedDelivery.schedule_start.type)
+_SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
+_RESCHEDULE = update(ParkedDelivery).where(*_SAME).values(_MADE)
+_GIVE_UP = update(ParkedDelivery).where(*_SAME).values(_MADE | {"status": bind(ParkedDelivery.status)})
+_DELIVERED = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
+# Somebody had it sent again while this attempt was under way: it counts, and neither ends nor delays what they want.
+_LATE = (
+    update(ParkedDelivery)
+    .where(*_SEEN, ParkedDelivery.schedule_start != _SCHEDULE)
+    .values({name: value for name, value in _MADE.items() if name != "next_attempt_at"})
+    .values(schedule_start=ParkedDelivery.schedule_start + 1)
+)
 
 
 def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> None:
@@ -96,8 +106,9 @@ def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) ->
 def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
     """Write what came of attempts. A row whose attempt count a later owner has moved stays as that owner left it.
 
-    `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. The operation
-    is written only if the row is exhausted after just these attempts. Returned are the pairs, of those in `results`, of
+    `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. A failure of a
+    schedule that a redelivery has replaced meanwhile only counts. The operation is written only if the row is exhausted
+    after just these attempts. Returned are the pairs, of those in `results`, of
     which nothing is open any more.
     """
     return in_transaction(engine, partial(_record, group=group, results=results))
@@ -131,10 +142,14 @@ def _record(connection: Connection, group: str, results: Sequence[AttemptResult]
     ordered = sorted(results, key=lambda result: result.id)
     first = [_result_binds(result) for result in ordered if result.attempt_before == 0]
     again = [_result_binds(result) for result in ordered if result.status == "parked"]
-    ended = [_result_binds(result) for result in ordered if result.status != "parked"]
-    for statement, binds in ((_FIRST, first), (_RESCHEDULE, again), (_END, ended)):
+    given_up = [_result_binds(result) for result in ordered if result.status == "exhausted"]
+    delivered = [_result_binds(result) for result in ordered if result.status == "delivered"]
+    for statement, binds in ((_FIRST, first), (_DELIVERED, delivered)):
         if binds:
             connection.execute(statement, binds)
+    for statement, binds in ((_RESCHEDULE, again), (_GIVE_UP, given_up)):
+        if binds and connection.execute(statement, binds).rowcount < len(binds):
+            connection.execute(_LATE, binds)
     announced = {result.id: result for result in ordered if result.operation is not None}
     if announced:
         exhausted = _exhausted_after(connection, sorted(announced))
@@ -255,6 +270,7 @@ def _result_binds(result: AttemptResult) -> Mapping[str, object]:
         "b_id": result.id,
         "b_attempt": result.attempt_before,
         "b_made": result.attempt_before + 1,
+        "b_schedule_start": result.schedule_start,
         "b_status": result.status,
         "b_next_attempt_at": time_or_none(result.next_attempt_at),
         "b_last_attempt_at": time_of(result.failure.at if result.failure else result.at),

@@ -1,14 +1,16 @@
 """What the command line sees of stored deliveries, sets in motion again, and takes over from another group."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, select
 
 from consumer.ledger import deliveries, due, store, upkeep
 from consumer.ledger.deliveries import Adopted, Marked, Selection
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptResult, Failure
 from consumer.matching import subscriptions
+from models import ParkedDelivery
 from tests.ledger.rows_kit import (
     BOOM,
     GROUP,
@@ -26,6 +28,8 @@ from tests.ledger.rows_kit import (
     run,
     states,
 )
+
+NOW = 5000.0
 
 
 @pytest.fixture
@@ -256,3 +260,35 @@ def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
     list(deliveries.adopt(engine, "old", GROUP, 200.0))
     assert states(engine) == {1: "parked", 2: "blocked", 5: "blocked", 6: "blocked"}
     assert query(engine, "SELECT DISTINCT group_id FROM webhook_payloads") == [(GROUP,)]
+
+
+@pytest.mark.parametrize(
+    ("status", "next_at", "after"),
+    [
+        ("exhausted", None, ("parked", 4, 4, NOW)),
+        ("parked", NOW + 300.0, ("parked", 4, 4, NOW)),
+        ("delivered", None, ("delivered", 4, 3, None)),
+    ],
+)
+def test_an_attempt_under_way_does_not_swallow_a_redelivery(
+    engine: Engine, status: Any, next_at: float | None, after: tuple[object, ...]
+) -> None:
+    """It counts, and the new schedule is whole behind it; where it was taken, nothing is left to send."""
+    sub = subscriptions.add(engine, URL, "user.created")
+    store.park(engine, GROUP, [parked(make_event(1), sub)._replace(attempt=3)], 500.0)
+    assert [each.ids for each in marked(engine, Selection(ids=[1]), NOW)] == [(1,)]
+    failure = None if status == "delivered" else Failure("status 503", 503, None, NOW + 1)
+    code = 200 if status == "delivered" else 503
+    for _ in range(2):  # the first answer of the database may be lost
+        store.record(engine, GROUP, [AttemptResult(1, 3, status, next_at, code, failure, NOW + 1)])
+        with engine.connect() as connection:
+            row = connection.execute(
+                select(
+                    ParkedDelivery.status,
+                    ParkedDelivery.attempt,
+                    ParkedDelivery.schedule_start,
+                    ParkedDelivery.next_attempt_at,
+                )
+            ).one()
+        due = row.next_attempt_at
+        assert (*row[:3], due and due.timestamp()) == after

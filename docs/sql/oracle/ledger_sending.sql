@@ -27,7 +27,7 @@ ORDER BY
 FETCH FIRST 1 ROWS ONLY
 ;
 
--- ledger.heads.take
+-- ledger.heads._due
 -- The rows of a head that are due first. Workers, hot.
 SELECT
   webhook_deliveries.id,
@@ -45,7 +45,7 @@ ORDER BY
 FETCH FIRST 16 ROWS ONLY
 ;
 
--- ledger.heads.take
+-- ledger.heads._read
 -- What is known of them, and of those that may go right behind the first of their key.
 SELECT
   webhook_deliveries.id,

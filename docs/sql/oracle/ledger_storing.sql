@@ -158,11 +158,33 @@ WHERE
 -- Attempts that failed, an array.
 UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
-  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.attempt = :b_attempt
+  AND webhook_deliveries.schedule_start = :b_schedule_start
 ;
 
 -- ledger.store._record
--- Attempts that ended a row, an array.
+-- Attempts that failed for the last time, an array.
+UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+WHERE
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.attempt = :b_attempt
+  AND webhook_deliveries.schedule_start = :b_schedule_start
+;
+
+-- ledger.store._record
+-- Attempts that failed of a schedule that a redelivery has replaced, an array.
+UPDATE webhook_deliveries SET attempt = :b_made, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, schedule_start = (
+  webhook_deliveries.schedule_start + :schedule_start_1
+), last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+WHERE
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.attempt = :b_attempt
+  AND webhook_deliveries.schedule_start != :b_schedule_start
+;
+
+-- ledger.store._record
+-- Attempts that delivered, an array.
 UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
