@@ -7,7 +7,8 @@
                                                    ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
-Times are monotonic seconds and come with the call. The caller decides what counts (`Failed.unavailable`) and keeps no
+A hundred answers in a row that are no 2xx open it too, and keep it open. Times are monotonic seconds and come with the
+call. The caller decides what counts as a failure (`Failed.unavailable`) and keeps no
 more requests open than `window` says. A result names the time at which its request was started: one that was started
 before the last probe could be, or before the window was last halved, tells nothing new, and is ignored. So a request
 that is cancelled needs no word either: the next one is the probe.
@@ -19,6 +20,7 @@ before an outage do not put off its being noticed.
 from collections.abc import Callable
 
 IN_A_ROW = 10  # failures that open
+REFUSED_IN_A_ROW = 100  # answers other than 2xx that open, whatever they say: each costs an attempt and a row's update
 RATE_ATTEMPTS = 50  # attempts, half of which failed, that open
 BUCKET = 10.0  # seconds; the attempts looked at are those of this bucket and the one before
 FIRST_OPEN = 1.0  # seconds; doubled up to LONGEST_OPEN as long as the receiver does not recover
@@ -111,10 +113,11 @@ class Breaker:
     `restrains`: there is a window; an attribute, since every delivery asks.
     """
 
-    __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_slow_start", "open_until", "restrains")
+    __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_refused", "_slow_start", "open_until", "restrains")
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
+        self._refused = 0  # answers since the last 2xx, all of another status
         self._forget()
 
     def _forget(self) -> None:
@@ -138,9 +141,25 @@ class Breaker:
         return now >= (self._failed_at if self.open_until is None else self.open_until) + MEMORY
 
     def succeeded(self, now: float, started: float, most: int) -> None:
-        """A request that was started at `started` was answered. `most`: how many the lane would have open at once."""
+        """A request that was started at `started` was taken. `most`: how many the lane would have open at once."""
+        self._refused = 0
         if self._recent is not None:  # else healthy: nothing to count
             self._succeeded(self._recent, now, started, most)
+
+    def refused(self, now: float, started: float, most: int) -> bool:
+        """It was answered by a receiver that works and did not take it: 401, 404. Whether this opened the breaker.
+
+        A few are about their events, and show that the receiver is there. A hundred in a row are about the receiver.
+        """
+        self._refused += 1
+        if self._refused < REFUSED_IN_A_ROW:
+            if self._recent is not None:
+                self._succeeded(self._recent, now, started, most)
+            return False
+        if self.open_until is not None and started < self.open_until:
+            return False
+        self._open(now, None)
+        return True
 
     def _succeeded(self, recent: _Recent, now: float, started: float, most: int) -> None:
         if self.open_until is not None:
@@ -181,6 +200,10 @@ class Breaker:
                 return False
             if not broken:
                 return False
+        self._open(now, retry_after)
+        return True
+
+    def _open(self, now: float, retry_after: float | None) -> None:
         stays = self._open_for * (1 + STRETCH * self._random())
         self.open_until = now + max(stays, min(retry_after or 0.0, LONGEST_ASKED))
         self.restrains = True
@@ -188,4 +211,3 @@ class Breaker:
         self._recent = _Recent(now)
         self._slow_start = None
         self._failed_at = now
-        return True

@@ -158,8 +158,12 @@ class Lane:
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
     def succeeded(self, now: float, started: float, slots: int) -> None:
-        """The receiver is there: it answered a request that was started then."""
+        """The receiver took a request that was started then."""
         self.breaker.succeeded(now, started, self.limit or slots)
+
+    def refused(self, now: float, started: float, slots: int) -> bool:
+        """It answered one, and did not take it. Whether that opened the breaker."""
+        return self.breaker.refused(now, started, self.limit or slots)
 
     def idle(self, now: float) -> bool:
         """Nothing of this lane is in the process, and nothing has to be remembered."""

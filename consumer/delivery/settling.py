@@ -86,7 +86,7 @@ class Settling:
         if isinstance(outcome, Failed) and outcome.unavailable:
             opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
         elif outcome.status is not None:
-            lane.succeeded(moment, delivery.started_at, self._lanes.slots)
+            opened = lane.refused(moment, delivery.started_at, self._lanes.slots)
         self._failing.failed(endpoint, now, quietly=self._are_operational(deliveries))
         self._failed(deliveries, outcome, now, took)
         if isinstance(outcome, Gone):
