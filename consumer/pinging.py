@@ -1,6 +1,5 @@
 """`subscriptions ping`: a test event, made and sent as a worker would, and what came of it. Pure but for `send`."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +7,10 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from secrets import token_hex
 from typing import NamedTuple
-from urllib.parse import quote, quote_plus
 
 import orjson
 from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
-from requests.auth import HTTPBasicAuth
 
 from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, judge
 from consumer.endpoint import Endpoint
@@ -21,6 +18,7 @@ from consumer.errors import EgressRefused
 from consumer.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.masking import MASK, masked, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
 from consumer.sending.poller import Poller
 from consumer.sending.recording import RecordingAdapter, Seen
@@ -29,7 +27,6 @@ from consumer.sending.transfer import Result
 
 EVENT_TYPE = "webhooks.ping"  # also the topic: no real one needs to be there
 SHOWN = 1000  # characters of a body
-SHORTEST_SECRET = 6  # characters; what is shorter is none, and stands in many a text
 _TYPE = re.compile(rf"[!-~]{{1,{MAX_TYPE_LENGTH}}}")
 _SECRET = frozenset(("authorization", "cookie"))
 
@@ -144,7 +141,7 @@ def told(endpoint: Endpoint, done: Ping) -> dict[str, object]:
     """The exchange as it may be shown: without secrets, and bodies with their start."""
     request, seen = done.request, done.seen
     answer = done.result if isinstance(done.result, Response) else None
-    secrets = _secrets_of(endpoint, request) if request else []
+    secrets = secrets_in(endpoint, request) if request else []
     return {
         "event_type": done.event.type,
         "addresses": list(seen.addresses),
@@ -158,14 +155,14 @@ def told(endpoint: Endpoint, done: Ping) -> dict[str, object]:
         "seconds": {step: round(seconds, 6) for step, seconds in seen.seconds.items()},
         "ok": done.verdict.ok,
         "verdict": done.verdict.text,
-        "advice": done.verdict.advice and _without(done.verdict.advice, secrets),
+        "advice": done.verdict.advice and masked(done.verdict.advice, secrets),
     }
 
 
 def _headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
     """By name; of those that may be secret, that they are there."""
     hidden = _SECRET | {name.lower() for name, _ in endpoint.headers}
-    return {name: "(not shown)" if name.lower() in hidden else str(value) for name, value in request.headers.items()}
+    return {name: MASK if name.lower() in hidden else str(value) for name, value in request.headers.items()}
 
 
 def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | None:
@@ -173,31 +170,12 @@ def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | No
     if not isinstance(body, bytes):
         return None
     text = body.decode("utf-8", "replace")
-    text = _without(text, secrets)
+    text = masked(text, secrets)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-
-
-def _without(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "(not shown)")
-    return text
 
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _secrets_of(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
-    """Values of headers that may be secret, the longest first."""
-    values = [value for _, value in endpoint.headers]
-    if endpoint.auth is not None:
-        authorization = request.headers.get("authorization", "")
-        values.append((authorization.decode() if isinstance(authorization, bytes) else authorization).split(" ")[-1])
-    if isinstance(endpoint.auth, HTTPBasicAuth):
-        parts = (endpoint.auth.username, endpoint.auth.password)
-        values += [part if isinstance(part, str) else part.decode() for part in parts]
-    values += [form(value) for value in values for form in (lambda text: json.dumps(text)[1:-1], quote, quote_plus)]
-    return sorted({value for value in values if len(value) >= SHORTEST_SECRET}, key=len, reverse=True)
 
 
 def _of_status(response: Response) -> str | None:

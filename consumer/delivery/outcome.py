@@ -9,6 +9,7 @@ Hopeless    no attempt can succeed as the subscription and the settings stand: i
 `response` is the start of the answer's body, for a person to read: untrusted, and never logged. None: there is none.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
+from consumer.sending.masking import masked
 
 RESPONSE = 1000  # characters kept of an answer's body
 _OVERLOADED = frozenset((HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS))
@@ -80,16 +82,22 @@ class Hopeless(NamedTuple):
 Outcome = Delivered | Failed | Refused | Gone | Hopeless
 
 
-def judge(result: Response | RequestException, now: float, final: frozenset[int] = frozenset()) -> Outcome:
+def judge(
+    result: Response | RequestException,
+    now: float,
+    final: frozenset[int] = frozenset(),
+    secrets: Callable[[], Sequence[str]] = tuple,
+) -> Outcome:
     """The outcome of an exchange that ended at `now` (unix seconds). 3xx is a failure: redirects are never followed.
 
-    A status in `final` is Refused; a 2xx and 410 stay what they are.
+    A status in `final` is Refused; a 2xx and 410 stay what they are. `secrets` gives what the answer may hold and must
+    not be kept; it is asked only where an answer is kept.
     """
     if isinstance(result, Response):
         status = result.status_code
         if 200 <= status < 300:  # noqa: PLR2004 (RFC 9110 section 15.3)
             return Delivered(status)
-        response = _start_of(result.content)
+        response = _start_of(result.content, secrets)
         if status == HTTPStatus.GONE:
             return Gone(response=response)
         error = f"status {status}"
@@ -116,9 +124,9 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def _start_of(body: bytes | None) -> str | None:
+def _start_of(body: bytes | None, secrets: Callable[[], Sequence[str]]) -> str | None:
     """As UTF-8, whatever the header says: guessing a charset takes seconds of CPU that a receiver must not have."""
-    return body[: 4 * RESPONSE].decode("utf-8", "replace")[:RESPONSE] or None if body else None
+    return masked(body.decode("utf-8", "replace"), secrets())[:RESPONSE] if body else None
 
 
 def _text(error: RequestException) -> str:

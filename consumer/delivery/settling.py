@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 import structlog
-from requests import RequestException, Response, Timeout
+from requests import PreparedRequest, RequestException, Response, Timeout
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
@@ -20,6 +20,7 @@ from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
+from consumer.sending.masking import secrets_in
 from consumer.target import shown
 from consumer.telemetry import Metrics
 
@@ -69,7 +70,7 @@ class Settling:
         took = moment - delivery.started_at
         lane = delivery.lane
         endpoint = lane.endpoint
-        outcome = judge(result, now, endpoint.final_statuses)
+        outcome = judge(result, now, endpoint.final_statuses, partial(_secrets_of, delivery, result))
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
@@ -329,6 +330,13 @@ class Settling:
         if isinstance(delivery.origin, StoredRow):  # a replay's row has the event and perhaps the attempts of another
             identity += f"-{delivery.origin.id}"
         return Operation("delivery.exhausted", identity, data)
+
+
+def _secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:
+    """What its receiver was shown."""
+    endpoint = delivery.sent_to or delivery.lane.endpoint
+    request = result.request
+    return secrets_in(endpoint, request) if isinstance(request, PreparedRequest) else ()
 
 
 def _fields(delivery: Delivery, took: float, size: int) -> dict[str, object]:

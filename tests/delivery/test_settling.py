@@ -1,6 +1,9 @@
 """What follows from an attempt, for every outcome and both origins: what is settled when, and what the row says."""
 
+import json
+from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import count
 
@@ -8,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
+from requests.auth import HTTPBasicAuth
 from requests.exceptions import ConnectTimeout, InvalidURL
 from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
@@ -20,6 +24,7 @@ from consumer.errors import EgressRefused
 from consumer.ledger import operations
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import NewDelivery
+from consumer.sending.request import prepare
 from models import Subscription
 from tests.delivery.desk_kit import BOOM, LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, make_event
@@ -345,6 +350,23 @@ def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: lis
     assert desk.settled == [offset]
     stored = {subscription for at, subscription in desk.store.rows("record_offset", "subscription_id") if at == offset}
     assert stored == kept
+
+
+def test_an_answer_that_echoes_the_request_keeps_no_credential(desk: Desk) -> None:
+    """They are encrypted where they belong; the start of the answer is kept in the clear, and people read it."""
+    key, password = "k3y-of-the-subscription", "p4ss w0rd"
+    desk.endpoint = replace(desk.endpoint, headers=(("x-api-key", key),), auth=HTTPBasicAuth("user-name", password))
+    sent = prepare(desk.endpoint)
+    echo = response(400)
+    echo.request = sent
+    echo._content = json.dumps({**sent.headers, "password": password}).encode() + b" " * 2000 + key.encode()
+    desk.end(desk.start(attempts=2), echo)
+    desk.store.write_all()
+    ((kept,),) = desk.store.rows("last_response")
+    assert kept.startswith('{"user-agent": "kafka-webhooks/')
+    assert kept.count("(not shown)") == 3
+    for secret in (key, password, b64encode(f"user-name:{password}".encode()).decode()):
+        assert secret not in kept
 
 
 def test_behind_an_open_breaker_no_retry_waits_in_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
