@@ -1,10 +1,14 @@
 """Subscriptions whose every attempt fails: marked after a minute, disabled after days, forgiven with a success.
 
-A mark (`failing_since`) is in the database, where all workers see it; a passing failure costs nothing there.
+A mark (`failing_since`) is in the database, where all workers see it; a passing failure costs nothing there. The mark
+alone disables nothing: this worker must have seen failures of several events, spread over the time since. Two events
+that failed five days apart, with nothing in between, say little of a receiver.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -20,10 +24,21 @@ MARK_AFTER = 60.0  # seconds of nothing but failures
 # The earliest mark, as a part of the time after which it disables: what failed here long ago may have succeeded
 # elsewhere since, or the clock was set. Meanwhile any success, on any worker, takes the mark off.
 OLDEST_MARK = 0.5
+PARTS = 5  # of the time after which a subscription is disabled: in SPREAD of them failures were seen here,
+SPREAD = 3
+EVENTS = 3  # and of so many events
 MOST = 100_000  # subscriptions remembered between their first failure and their mark, and as many that were noted
 # Seconds without a mark after which a subscription makes room for another, where there are so many. A receiver that is
 # down is tried about once a minute, so it is marked, and out, within four: those that wait for room get it then.
 STALE = 600.0
+
+
+class _Evidence(NamedTuple):
+    """Failures since a mark that were seen here: in which parts of the time, and the ids of a few of their events."""
+
+    mark: float
+    parts: set[int]
+    events: set[str]
 
 
 class Failing:
@@ -34,16 +49,25 @@ class Failing:
         self._group = group
         self._disable_after = disable_after
         self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
+        self._evidence = OrderedDict[int, _Evidence]()  # of marked ones; the one that failed longest ago first
         self._disabling: set[int] = set()  # for a 410, being written: each request that was open may answer so
         self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
 
-    def failed(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
-        """An attempt has failed. `quietly`: no operational event follows, since one was to be delivered."""
+    def failed(self, endpoint: Endpoint, now: float, events: Iterable[str], *, quietly: bool = False) -> None:
+        """An attempt at these events (their webhook ids) has failed.
+
+        `quietly`: no operational event follows, since one was to be delivered.
+        """
         key = endpoint.subscription_id
         marked = endpoint.failing_since
         if marked is not None:
             self._since.pop(key, None)  # when the mark is taken off, by whomever, counting begins anew
-            if self._disable_after and now - marked >= self._disable_after and self._noted.get(key) != marked:
+            if (
+                self._disable_after
+                and self._is_spread(key, marked, now, events)
+                and now - marked >= self._disable_after
+                and self._noted.get(key) != marked
+            ):
                 self._note(key, marked)
                 reason = f"every attempt failed for {_days(now - marked)}"
                 self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
@@ -62,10 +86,23 @@ class Failing:
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
             self._notes.add(lambda engine: upkeep.failing(engine, key, at), _nothing)
 
+    def _is_spread(self, key: int, marked: float, now: float, events: Iterable[str]) -> bool:
+        evidence = self._evidence.get(key)
+        if evidence is None or evidence.mark != marked:
+            evidence = self._evidence[key] = _Evidence(marked, set(), set())
+            if len(self._evidence) > MOST:
+                self._evidence.popitem(last=False)
+        self._evidence.move_to_end(key)
+        evidence.parts.add(int((now - marked) / self._disable_after * PARTS))
+        if len(evidence.events) < EVENTS:
+            evidence.events.update(events)
+        return len(evidence.parts) >= SPREAD and len(evidence.events) >= EVENTS
+
     def succeeded(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
         """An attempt has succeeded. Call it where `remembers` is true."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
+        self._evidence.pop(key, None)
         marked = endpoint.failing_since
         if marked is None or self._noted.get(key) == -marked:
             return

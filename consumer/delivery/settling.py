@@ -88,7 +88,8 @@ class Settling:
             opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
         elif outcome.status is not None:
             opened = lane.refused(moment, delivery.started_at, self._lanes.slots)
-        self._failing.failed(endpoint, now, quietly=self._are_operational(deliveries))
+        ids = [each.event.webhook_id for each in deliveries]
+        self._failing.failed(endpoint, now, ids, quietly=self._are_operational(deliveries))
         self._failed(deliveries, outcome, now, took)
         if isinstance(outcome, Gone):
             quietly = self._are_operational(deliveries)

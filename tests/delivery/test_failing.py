@@ -15,6 +15,7 @@ from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store
 
 DAY = 86400.0
 DISABLE_AFTER = 5 * DAY
+EVENT = ("msg_1",)
 
 
 class Workers:
@@ -52,25 +53,46 @@ def workers(engine: Engine) -> Iterator[Workers]:
 @pytest.mark.parametrize("last", ["one", "other"])
 def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> None:
     """Whichever worker sees the last of them; the first minute is not yet noted."""
-    workers.one.failed(workers.endpoint(), NOW)
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER - 1)
+    workers.one.failed(workers.endpoint(), NOW, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER - 1, EVENT)
     assert workers.now().failing_since is None
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER)
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
     assert workers.endpoint().failing_since == NOW
     worker = {"one": workers.one, "other": workers.other}[last]
-    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER - 1)
+    for day in range(1, 5):
+        worker.failed(workers.endpoint(), NOW + day * DAY, [f"msg_{day}"])
+    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER - 1, EVENT)
     assert workers.now().enabled
-    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER)
+    worker.failed(workers.endpoint(), NOW + DISABLE_AFTER, EVENT)
     assert (workers.now().enabled, workers.now().disabled_reason) == (False, "every attempt failed for 5.0 days")
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        {0: "a", 1: "a", 2: "a", 3: "a", 5: "b", 6: "b"},  # one event's schedule, and days later another one's
+        {0: "a", 5: "b", 5.1: "c", 5.2: "d"},  # a bad moment, and another one
+    ],
+)
+def test_a_few_bad_moments_disable_nothing(workers: Workers, failures: dict[float, str]) -> None:
+    """Days apart, with nothing in between: several events must have failed, on several days."""
+    workers.one.failed(workers.endpoint(), NOW, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
+    for day, identity in failures.items():
+        workers.one.failed(workers.endpoint(), NOW + MARK_AFTER + day * DAY, [identity])
+    assert workers.now().enabled
+    for day in range(6, 9):
+        workers.one.failed(workers.endpoint(), NOW + day * DAY, [f"msg_{day}"])
+    assert not workers.now().enabled
 
 
 def test_a_failure_that_one_worker_remembers_from_long_ago_disables_nothing(workers: Workers) -> None:
     """Another has delivered ever since, of which the first knows nothing; nor may a clock that was set look like it."""
-    workers.one.failed(workers.endpoint(), NOW)
+    workers.one.failed(workers.endpoint(), NOW, EVENT)
     for day in range(7):
         workers.other.succeeded(workers.endpoint(), NOW + day * DAY)
-    workers.one.failed(workers.endpoint(), NOW + 7 * DAY)
-    workers.other.failed(workers.endpoint(), NOW + 7 * DAY + 1)
+    workers.one.failed(workers.endpoint(), NOW + 7 * DAY, EVENT)
+    workers.other.failed(workers.endpoint(), NOW + 7 * DAY + 1, EVENT)
     assert workers.now().enabled
     workers.other.succeeded(workers.endpoint(), NOW + 7 * DAY + 3)
     assert workers.now().failing_since is None
@@ -80,33 +102,33 @@ def test_a_mark_that_was_taken_off_unseen_is_made_again(workers: Workers) -> Non
     """By another worker's success, before the first has looked the subscription up again."""
     unmarked = workers.endpoint()
     for second in (0.0, MARK_AFTER):
-        workers.one.failed(unmarked, NOW + second)
+        workers.one.failed(unmarked, NOW + second, EVENT)
     workers.other.succeeded(workers.endpoint(), NOW + MARK_AFTER)
     assert workers.now().failing_since is None
     for second in (2 * MARK_AFTER, 3 * MARK_AFTER):
-        workers.one.failed(unmarked, NOW + second)
+        workers.one.failed(unmarked, NOW + second, EVENT)
     assert workers.now().failing_since is not None
 
 
 def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
     """Half a minute of failures before it and half a minute after it are no minute of nothing but failures."""
     endpoint = workers.endpoint()
-    workers.one.failed(endpoint, NOW)
+    workers.one.failed(endpoint, NOW, EVENT)
     assert workers.one.remembers(endpoint)
     workers.one.succeeded(endpoint, NOW + MARK_AFTER / 2)
     assert not workers.one.remembers(endpoint)
-    workers.one.failed(endpoint, NOW + MARK_AFTER / 2 + 1)
-    workers.one.failed(endpoint, NOW + MARK_AFTER)
+    workers.one.failed(endpoint, NOW + MARK_AFTER / 2 + 1, EVENT)
+    workers.one.failed(endpoint, NOW + MARK_AFTER, EVENT)
     assert workers.now().failing_since is None
 
 
 def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
     """It is marked all the same, so that people see it."""
     never = Failing(workers.store.notes, GROUP, 0.0)
-    never.failed(workers.endpoint(), NOW)
-    never.failed(workers.endpoint(), NOW + MARK_AFTER)
+    never.failed(workers.endpoint(), NOW, EVENT)
+    never.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
     assert workers.endpoint().failing_since == NOW
-    never.failed(workers.endpoint(), NOW + 100 * DISABLE_AFTER)
+    never.failed(workers.endpoint(), NOW + 100 * DISABLE_AFTER, EVENT)
     assert workers.now().enabled
 
 
@@ -124,11 +146,11 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
 
 def test_a_410_disables_whatever_else_is_being_written(workers: Workers) -> None:
     """A word that it has failed for days is on its way and comes to nothing: another worker's success was first."""
-    workers.one.failed(workers.endpoint(), NOW)
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER)
+    workers.one.failed(workers.endpoint(), NOW, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
     marked = workers.endpoint()
     workers.other.succeeded(marked, NOW + DISABLE_AFTER)
-    workers.one.failed(marked, NOW + DISABLE_AFTER)
+    workers.one.failed(marked, NOW + DISABLE_AFTER, EVENT)
     workers.one.disable(marked, "the receiver answered 410 Gone", NOW + DISABLE_AFTER)
     assert workers.now().disabled_reason == "the receiver answered 410 Gone"
 
@@ -150,7 +172,7 @@ def marked_of(failing: Failing, notes: Counted, down: Iterable[int], minutes: in
     for minute in range(minutes):
         for number in down:
             now, before = NOW + 61.0 * minute + number / 1000, notes.written
-            failing.failed(Endpoint(number, URL, DEFAULT, failing_since=marked.get(number)), now)
+            failing.failed(Endpoint(number, URL, DEFAULT, failing_since=marked.get(number)), now, EVENT)
             if notes.written > before:
                 marked[number] = now
     return set(marked)
@@ -175,7 +197,7 @@ def test_what_failed_once_makes_room_in_the_end(few: int) -> None:
     notes = Counted()
     failing = Failing(notes, GROUP, 0.0)
     for number in range(100, 100 + few):
-        failing.failed(Endpoint(number, URL, DEFAULT), NOW)
+        failing.failed(Endpoint(number, URL, DEFAULT), NOW, EVENT)
     assert marked_of(failing, notes, [1, 2], int(STALE / 61)) == set()
     assert marked_of(failing, notes, [1, 2], int(STALE / 61) + 4) == {1, 2}
 
