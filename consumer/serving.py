@@ -3,15 +3,23 @@
 import logging
 import socket
 import threading
+import time
+from asyncio import TimerHandle
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from consumer.errors import WebhooksError
 
 log = logging.getLogger(__name__)
 
 _GRACE = 5  # seconds that requests get to end before they are cut
+_HEAD_SECONDS = 10.0  # for a request's head to come, from the connection or the last answer on
+_MOST_CONNECTIONS = 200  # on one port: each takes a descriptor that a receiver may need
+_BACKLOG = 64  # connections that asyncio accepts in one turn; without a descriptor it logs a line for each
+_SILENCE = 60.0  # seconds between two of these lines
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,7 +62,7 @@ def _server(app: ASGIApp) -> uvicorn.Server:
         uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -62,5 +70,59 @@ def _server(app: ASGIApp) -> uvicorn.Server:
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
             h11_max_incomplete_event_size=64 * 1024,  # bytes of a request's head
+            backlog=_BACKLOG,
         )
     )
+
+
+class _Protocol(H11Protocol):
+    """Uvicorn's, which waits for a head for ever, with a time limit for it and a bound on connections."""
+
+    _timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_head()
+
+    def _await_head(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Seldom(logging.Filter):
+    """Lets one line in a minute through of those that say the process has no descriptor left to accept with."""
+
+    _said_at = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "out of system resource" not in record.getMessage():
+            return True
+        now = time.monotonic()
+        if now - self._said_at < _SILENCE:
+            return False
+        self._said_at = now
+        return True
+
+
+logging.getLogger("asyncio").addFilter(_Seldom())

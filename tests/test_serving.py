@@ -1,0 +1,97 @@
+"""A port of ours and clients that misbehave: they are cut off, and the others are served."""
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import requests
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from consumer import serving
+from consumer.serving import BackgroundServer, listen
+
+HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A server that gives a head a third of a second, and has room for five connections."""
+    monkeypatch.setattr(serving, "_HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 5)
+
+    async def slowly(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("here")
+
+    server = BackgroundServer(Starlette(routes=[Route("/", slowly)]), listen("127.0.0.1", 0), "test")
+    yield server.port
+    server.close()
+
+
+def get(port: int) -> str:
+    return requests.get(f"http://127.0.0.1:{port}/", timeout=5).text
+
+
+def is_cut_off(client: socket.socket, within: float) -> bool:
+    client.settimeout(within)
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HEAD], ids=["silent", "a letter", "no end of the head"])
+def test_a_client_that_sends_no_head_is_cut_off(port: int, sent: bytes) -> None:
+    """After the time for it, however much of it came."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(sent)
+        begin = time.monotonic()
+        assert is_cut_off(client, 3.0)
+        assert 0.2 < time.monotonic() - begin < 2.0
+    assert get(port) == "here"
+
+
+def test_so_is_one_that_was_served_and_begins_another_request(port: int) -> None:
+    """A connection that is kept has the same time for its next head."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(HEAD + b"\r\n")
+        client.settimeout(3.0)
+        assert b"200 OK" in client.recv(4096)
+        client.sendall(HEAD)
+        assert is_cut_off(client, 3.0)
+
+
+def test_connections_beyond_the_bound_are_refused(port: int) -> None:
+    """Five are open: the next ones are closed at once, and when these have gone others are served."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
+        time.sleep(0.1)
+        more = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
+        begin = time.monotonic()
+        assert all(is_cut_off(each, 1.0) for each in more)
+        assert time.monotonic() - begin < 0.2
+        clients[0].sendall(HEAD + b"\r\n")
+        clients[0].settimeout(3.0)
+        assert b"200 OK" in clients[0].recv(4096)
+    assert get(port) == "here"
+
+
+def test_a_flood_of_one_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Asyncio says it for each connection that it cannot accept; other lines come through."""
+    log = logging.getLogger("asyncio")
+    (seldom,) = (each for each in log.filters if isinstance(each, serving._Seldom))
+    seldom._said_at = float("-inf")
+    for _ in range(100):
+        log.error("socket.accept() out of system resource")
+    log.error("something else")
+    assert [record.getMessage() for record in caplog.records] == [
+        "socket.accept() out of system resource",
+        "something else",
+    ]
