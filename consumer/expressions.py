@@ -43,6 +43,10 @@ class ExpressionFailed(ValueError):
     """There is no value for this event; the text says why and holds nothing of the event but names."""
 
 
+class EventTooLarge(ExpressionFailed):
+    """Nobody knows what its value would be: it may not run for an event of this size."""
+
+
 class Bound:
     """An event's variables, as all expressions over it take them: what one of them has read is converted once."""
 
@@ -92,7 +96,7 @@ class Expression:
     def value(self, bound: Bound) -> object:
         """Its value for an event, as Python has it. ExpressionFailed where there is none."""
         if not self._may_run(bound):
-            raise ExpressionFailed("the event is too large for this expression")
+            raise EventTooLarge("the event is too large for this expression")
         try:
             result = self._program.eval(bound.activation)
             value, failed = result.plain_value(), result.type() == _TYPE.ERROR

@@ -48,7 +48,7 @@ class Handover:
         self._settling.leaving |= places
         fanout = self._dispatch.discard(places)
         if fanout is not None:
-            fanout.abandon(self._settling)
+            fanout.abandon(self._lanes, self._settling)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
             self._settling.withdrawn(delivery)
         # 2. Wait for the requests in flight; failures are stored, not retried here.

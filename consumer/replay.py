@@ -18,6 +18,7 @@ from consumer.database import unavailable
 from consumer.endpoint import Endpoint, Selection
 from consumer.errors import Undecodable, WebhooksError
 from consumer.event import Event
+from consumer.expressions import EventTooLarge
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
@@ -108,12 +109,15 @@ class Choice:
             return None
 
     def has(self, event: Event) -> bool:
-        """Whether it is for the subscription."""
-        return (
-            all(matches(each, event.type) for each in self._types)
-            and self.subscription.tenant in {EVERY_TENANT, event.tenant}
-            and self._selector.wants(self._endpoint, event)
-        )
+        """Whether it is for the subscription, as far as its filter can tell."""
+        try:
+            return (
+                all(matches(each, event.type) for each in self._types)
+                and self.subscription.tenant in {EVERY_TENANT, event.tenant}
+                and self._selector.wants(self._endpoint, event)
+            )
+        except EventTooLarge:
+            return False
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.worker import PAUSE_AFTER, SLOW_DATABASE
+from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
 from tests.simulation import TOPIC, Crash
 
@@ -416,3 +417,21 @@ def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.Monk
         world.worker.run()
     assert world.source.partitions == {}
     assert world.committed == {}
+
+
+def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it was wanted: it does not vanish by its size, and can be sent again."""
+    world = deployment.world
+    run(deployment.engine, "UPDATE webhook_subscriptions SET event_filter = 'data.n == 1' WHERE event_type = 'b'")
+    monkeypatch.setattr("consumer.expressions.LONGEST", 0.0)
+    deployment.write(0, "b")
+    deployment.write(0, "nobody")
+    world.settle_down()
+    assert world.sent == []
+    (row,) = query(deployment.engine, "SELECT status, attempt, last_error FROM webhook_deliveries")
+    assert tuple(row) == ("exhausted", 1, "filter: the event is too large for this expression")
+    assert world.committed[TOPIC, 0] == (2, "")
+    assert [each.type for each in world.announced] == ["delivery.exhausted"]
+    assert world.worker._metrics.events == {"matched": 1, "unmatched": 1}

@@ -11,6 +11,7 @@ from consumer.delivery.order import pair_of
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
+from consumer.expressions import EventTooLarge
 from consumer.matching.selection import Selector
 
 LOOK_EVERY = 32  # subscriptions between two looks at the clock: 0.1 ms, or 2 ms where each gets its lane
@@ -48,8 +49,7 @@ class Fanout:
             if endpoint.selection is not None and self._wanted != self.position:
                 if self._selector.spent:
                     return False
-                if not self._selector.wants(endpoint, event):
-                    self._refuse()
+                if not self._wants(endpoint, lanes, settling):
                     continue
                 self._wanted = self.position
             pair = pair_of(event, endpoint) if endpoint.ordered else None
@@ -66,7 +66,7 @@ class Fanout:
             self.position += 1
         return True
 
-    def abandon(self, settling: Settling) -> None:
+    def abandon(self, lanes: Lanes, settling: Settling) -> None:
         """Its partition leaves: store the rest if a receiver may have seen the event, else the next owner sends it.
 
         Where filters take too long, what they have not judged stays unsettled: the next owner reads the record again,
@@ -77,13 +77,23 @@ class Fanout:
         self._selector.begin(LEAVING)
         while self.position < len(self.endpoints) and not self._selector.spent:
             endpoint = self.endpoints[self.position]
-            if self._selector.wants(endpoint, self.event):
+            if self._wants(endpoint, lanes, settling):
                 settling.postpone(self.event, endpoint, self.record, pair_of(self.event, endpoint))
                 self.position += 1
-            else:
-                self._refuse()
 
-    def _refuse(self) -> None:
+    def _wants(self, endpoint: Endpoint, lanes: Lanes, settling: Settling) -> bool:
+        """Whether the next subscription gets the event. If not, that is over with.
+
+        Where the event is too large for its filter, the delivery is given up with this reason, so that people see it.
+        """
+        try:
+            if self._selector.wants(endpoint, self.event):
+                return True
+        except EventTooLarge as error:
+            self.position += 1
+            settling.hopeless(Delivery(self.event, lanes.lane(endpoint), self.record), f"filter: {error}")
+            return False
         self.position += 1
         self.refused += 1
         self.record.settle_one()
+        return False

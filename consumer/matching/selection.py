@@ -9,7 +9,7 @@ import structlog
 from consumer.cloud_event import bound_of
 from consumer.endpoint import Endpoint
 from consumer.event import Event
-from consumer.expressions import Bound, Expression, ExpressionFailed
+from consumer.expressions import Bound, EventTooLarge, Expression, ExpressionFailed
 from consumer.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ class Selector:
     What a filter makes of an event depends on both alone, and never on time: an event that is read again, after a crash
     or by the next owner of its partition, goes to the same subscriptions. A filter that has no value for an event, or
     one that is neither true nor false, does not want it: that is counted, and logged once a minute for each
-    subscription.
+    subscription. An event that is too large for the filter is one of which nobody knows whether it is wanted.
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,7 +43,7 @@ class Selector:
         self._until = self._clock() + seconds
 
     def wants(self, endpoint: Endpoint, event: Event) -> bool:
-        """Whether it goes there. Never raises for what an event holds."""
+        """Whether it goes there. EventTooLarge where its filter cannot say that."""
         if endpoint.selection is None:
             return True
         topics, expression = endpoint.selection
@@ -60,6 +60,9 @@ class Selector:
             if isinstance(value, bool):
                 return value
             self._failed(subscription, "its value is neither true nor false")
+        except EventTooLarge:
+            self._metrics.filter_errors += 1
+            raise
         except ExpressionFailed as error:
             self._failed(subscription, str(error))
         finally:

@@ -215,7 +215,7 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
     each = fanout(targets, settled)
     assert not each.advance(lanes, settling, 0.0, never)
     each.record.started = started
-    each.abandon(settling)
+    each.abandon(lanes, settling)
     assert settling.stored == ([2, 3, 4] if started else [])
     if started:
         for settle in (*settling.settle, each.record.settle_one):
@@ -328,7 +328,7 @@ def test_abandoned_it_stores_what_is_wanted_alone(*, started: bool) -> None:
     each = fanout(targets, settled, b'{"n": 1}')
     assert not each.advance(lanes, settling, 0.0, never)
     each.record.started = started
-    each.abandon(settling)
+    each.abandon(lanes, settling)
     assert settling.stored == ([2, 5, 6] if started else [])
     if started:
         for settle in (*settling.settle, each.record.settle_one):
@@ -344,7 +344,7 @@ def test_abandoned_it_does_not_wait_for_slow_filters() -> None:
     record = OpenRecord(settled.append, 0, 100)
     each = Fanout(make_event(body=b'{"n": 1}'), targets, record, Selector(Metrics(), clock))
     record.started = True
-    each.abandon(settling)
+    each.abandon(Lanes(10), settling)
     assert 5 <= len(settling.stored) <= 20
     for settle in settling.settle:
         settle()

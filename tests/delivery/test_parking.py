@@ -319,7 +319,7 @@ def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> 
 def test_a_locked_row_keeps_no_other_from_being_stored(store: Store) -> None:
     """Somebody has not committed an UPDATE of it: the call times out, and the row alone is set aside until they do."""
     ledger.park(store.engine, GROUP, [parked(0)], 500.0)
-    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 1000))
+    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
     store.engine.dispose()
     settled: list[int] = []
     with store.engine.connect() as rival:
