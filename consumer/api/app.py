@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from consumer import __version__
-from consumer.api.guard import Guard
+from consumer.api.guard import WANTED, Guard
 from consumer.database import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidSubscription
 from consumer.matching import subscriptions
@@ -120,4 +120,4 @@ def _explain(problem: Mapping[str, Any]) -> str:
         case "string_type":
             return f"{place} must be a string"
         case _:
-            return 'send a JSON object {"url": …, "eventType": …} with content-type: application/json'
+            return WANTED

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 64 * 1024  # of a request's body; a registration has at most 2.5 kB
 _BODY_TIMEOUT = 10.0  # seconds for all of it
+WANTED = 'send a JSON object {"url": …, "eventType": …} with content-type: application/json'
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
 _OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})  # they tell nothing that is not public
 
 
@@ -20,10 +22,11 @@ class _TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware. Answers 401, 403, 408 and 413 itself, before anything of the body is looked at.
+    """ASGI middleware. Answers 400, 401, 403, 408 and 413 itself, before anything of the body is looked at.
 
     Without a token the Host must be a loopback name: else a web page could have a browser on this machine register
-    webhooks through a name of its own that resolves to 127.0.0.1 (DNS rebinding).
+    webhooks through a name of its own that resolves to 127.0.0.1 (DNS rebinding). Nor may another site's page have it
+    post: a browser says whose page it is (`Origin`), and asks before it sends JSON, so that other content is refused.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -35,7 +38,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        app: ASGIApp | None = self._refusal(scope["path"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        app: ASGIApp | None = self._refusal(scope["path"], headers) or _cross_site(scope["method"], headers)
         if app is None:
             try:
                 async with asyncio.timeout(_BODY_TIMEOUT):
@@ -57,6 +61,16 @@ class Guard:
             elif not hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), self._expected):
                 return _error(401, "send the header authorization: Bearer <API_TOKEN>", {"www-authenticate": "Bearer"})
         return None
+
+
+def _cross_site(method: str, headers: Headers) -> JSONResponse | None:
+    if method in _SAFE:
+        return None
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        return _error(403, "requests of other sites' pages are not served")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return None if kind == "application/json" else _error(400, WANTED)
 
 
 def _is_loopback_name(host: str) -> bool:

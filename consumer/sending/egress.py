@@ -10,6 +10,7 @@ Network = IPv4Network | IPv6Network
 
 # RFC 4291, RFC 6052: IPv6 addresses whose last four bytes are the IPv4 address that is meant.
 _EMBEDDING = tuple(IPv6Network(text) for text in ("::/96", "::ffff:0:0/96", "64:ff9b::/96"))
+_NO_IPV4 = (0, 1)  # `::` and the loopback address `::1` embed none
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
 # What `is_global` of Python 3.11 lets through and no receiver on the internet has.
 _NOT_PUBLIC = tuple(
@@ -27,7 +28,7 @@ def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """The address a packet ends at: that inside of a mapped, NAT64, 6to4 or Teredo address."""
     if isinstance(address, IPv4Address):
         return address
-    if any(address in network for network in _EMBEDDING):
+    if any(address in network for network in _EMBEDDING) and int(address) not in _NO_IPV4:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     if address.sixtofour is not None:
         return address.sixtofour

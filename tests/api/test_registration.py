@@ -103,6 +103,22 @@ def test_only_json_is_read(serve: Callable[..., str], engine: Engine, kind: str 
     assert "application/json" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("token", [None, "secret-token"])
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:1", 403), ("http://{}", 201)]
+)
+def test_a_page_of_another_site_registers_nothing(
+    serve: Callable[..., str], engine: Engine, token: str | None, origin: str, status: int
+) -> None:
+    """Whatever its content type: the browser says whose page it is."""
+    url = serve(engine, token)
+    headers = {"origin": origin.format(url.removeprefix("http://"))} | (
+        {"authorization": f"Bearer {token}"} if token else {}
+    )
+    answer = requests.post(f"{url}/register-webhook", json=GOOD, headers=headers, timeout=5)
+    assert answer.status_code == status
+
+
 def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
     """A body that is no JSON is a 400."""
     answer = requests.post(
@@ -115,7 +131,12 @@ def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
 def test_the_body_is_bounded(serve: Callable[..., str], engine: Engine, *, chunked: bool) -> None:
     """More than 64 KiB is a 413, with a length or without."""
     body = b" " * (MOST_BYTES + 1)
-    answer = requests.post(f"{serve(engine)}/register-webhook", iter([body]) if chunked else body, timeout=5)
+    answer = requests.post(
+        f"{serve(engine)}/register-webhook",
+        iter([body]) if chunked else body,
+        headers={"content-type": "application/json"},
+        timeout=5,
+    )
     assert answer.status_code == 413
 
 

@@ -49,6 +49,15 @@ def test_an_allowed_network_passes_by_both_schemes_in_every_spelling(address: IP
             assert STRICT.refusal(scheme, text) is not None
 
 
+def test_the_loopback_address_of_ipv6_can_be_allowed() -> None:
+    """It holds no IPv4 address, though it stands among those that do."""
+    policy = EgressPolicy((ip_network("::1/128"),))
+    assert policy.refusal("http", "::1") is None
+    for other in ("::", "::2", "127.0.0.1", "::ffff:127.0.0.1"):
+        assert policy.refusal("http", other) is not None
+    assert "0.0.0.1" not in (STRICT.refusal("http", "::1") or "")
+
+
 @given(st.ip_addresses(v=4))
 def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
     """What is refused as IPv4 is refused as IPv4-mapped, NAT64 and 6to4, too."""
