@@ -58,7 +58,9 @@ class Settling:
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
-        self.rows: dict[int, Head] = {}  # stored deliveries that this process has taken up and not written back
+        # Stored deliveries that this process has taken up. Until the result is written the row looks due, also when its
+        # partition has left and come back meanwhile.
+        self.rows: dict[int, Head] = {}
         self.leaving: set[tuple[str, int]] = set()
 
     def attempted(self, delivery: Delivery, result: Response | RequestException) -> None:
@@ -295,7 +297,6 @@ class Settling:
         operation: Operation | None = None,
     ) -> None:
         head = (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
-        self.rows[row.id] = head  # until it is written the row looks due, also to whoever gets the partition back
         self._parking.resolve(
             AttemptResult(
                 row.id,
