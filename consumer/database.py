@@ -17,7 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
-from consumer.database_errors import is_disconnect, line
+from consumer.database_errors import is_disconnect, line, refused
 from consumer.database_errors import unavailable as unavailable  # noqa: PLC0414 (for who runs statements)
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.settings import DatabaseSettings
@@ -129,7 +129,8 @@ class DatabaseThread:
     def submit(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         """Run `job` on the thread, then `done` on the loop, with the job's result or the exception it raised.
 
-        An error that passes by itself arrives as DatabaseUnavailable; trying again is the caller's business.
+        An error that passes by itself arrives as DatabaseUnavailable, any other of the database as DatabaseRefused: both
+        with the driver's words and without the statement. Trying again is the caller's business.
         """
         if self._closed:
             raise RuntimeError("the database thread is closed")
@@ -151,7 +152,7 @@ class DatabaseThread:
         try:
             outcome = job()
         except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which owns the decision)
-            outcome = unavailable(error) or error
+            outcome = unavailable(error) or refused(error) or error
         self._post(partial(done, outcome))
 
 

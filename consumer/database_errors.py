@@ -6,7 +6,7 @@ import sqlite3
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
+from consumer.errors import DatabaseRefused, DatabaseTooSlow, DatabaseUnavailable
 
 # The connection is of no more use. SQLAlchemy knows ORA-00028, 01033, 02396, 03113, 03114, 03135, DPY-1001 and 4011.
 _DISCONNECTS = {
@@ -111,6 +111,11 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
         or (sqlite and code.removeprefix("SQLITE_").startswith(_SQLITE_TRANSIENT))
     )
     return DatabaseUnavailable(line(error)) if passes else None
+
+
+def refused(error: Exception) -> DatabaseRefused | None:
+    """`error` as the database's word against a statement, or None if it is not the database's."""
+    return DatabaseRefused(line(error)) if isinstance(error, DBAPIError) else None
 
 
 def is_disconnect(error: BaseException | None) -> bool:

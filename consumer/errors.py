@@ -6,6 +6,7 @@ WebhooksError
 ├── Unavailable              a part this process needs does not answer; tried again with back-off
 │   ├── KafkaUnavailable
 │   └── DatabaseUnavailable
+├── DatabaseRefused          a statement that the database does not take as it is
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a url or event type that cannot work
 └── EgressRefused            an address the egress policy forbids (also a requests ConnectionError)
@@ -44,6 +45,10 @@ class DatabaseUnavailable(Unavailable):
 
 class DatabaseTooSlow(DatabaseUnavailable):
     """A call took longer than it may: less of it may pass."""
+
+
+class DatabaseRefused(WebhooksError):
+    """The database does not take a statement as it is: a constraint, a value, or a mistake of ours."""
 
 
 class FatalKafkaError(WebhooksError):

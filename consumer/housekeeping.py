@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread, unavailable
+from consumer.database_errors import refused
 from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
 from consumer.event import Place
 from consumer.ledger import due, operations, ordering, upkeep
@@ -177,7 +178,7 @@ def _slice(jobs: Sequence[_Job]) -> list[_Job]:
                 if time.monotonic() >= end:
                     return worked
         except Exception as error:  # noqa: BLE001 (handed to the loop, which owns the decision)
-            job.error = unavailable(error) or error
+            job.error = unavailable(error) or refused(error) or error
             return worked
     return worked
 

@@ -269,6 +269,7 @@ def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: l
     assert store.parking.set_aside == sum(refused)
     if any(refused):
         assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
+        assert "INSERT" not in str(store.parking.fault), "the driver's words alone"
         assert f"topic {topic}, partition 0, offset {refused.index(True)}, subscription 1" in str(store.parking.fault)
     store.parking.forget({(topic, 0)})
     assert (store.parking.backlog, store.parking.fault) == (0, None)
