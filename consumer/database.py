@@ -129,8 +129,8 @@ class DatabaseThread:
     def submit(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         """Run `job` on the thread, then `done` on the loop, with the job's result or the exception it raised.
 
-        An error that passes by itself arrives as DatabaseUnavailable, any other of the database as DatabaseRefused: both
-        with the driver's words and without the statement. Trying again is the caller's business.
+        An error that passes by itself arrives as DatabaseUnavailable, any other of the database as DatabaseRefused,
+        both with the driver's words and without the statement. Trying again is the caller's business.
         """
         if self._closed:
             raise RuntimeError("the database thread is closed")
