@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
+MOST_SAID = 10  # entries that are set aside at a time, of which the log tells one by one
 ASIDE = (1.0, 60.0)  # seconds until an entry that is set aside is tried again: the first wait, the longest
 
 Stored = Callable[[], object]
@@ -267,9 +268,9 @@ class Parking:
 
     def _set_aside(self, entry: _Entry, error: Exception) -> None:
         self._aside.append(_Aside(entry, str(error), self._monotonic() + ASIDE[0]))
-        log.error(
-            "could not store a delivery; it is set aside, and its offset is held", **_place(entry), error=str(error)
-        )
+        if len(self._aside) <= MOST_SAID:
+            what = "could not store a delivery; it is set aside, and its offset is held"
+            log.error(what, **_place(entry), error=str(error))
 
     def _next_aside(self) -> _Aside | None:
         now = self._monotonic()

@@ -116,3 +116,15 @@ def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partiti
     assert not partition.tracker.dirty
     assert commits.now(group, [partition])  # type: ignore[arg-type]
     assert [each.offset for each in group.taken] == [1]
+
+
+def test_what_is_not_owned_any_more_is_not_committed(partition: Partition) -> None:
+    """The broker takes it from anybody, also behind the back of the next owner, whose offset it would set back."""
+    group = Group()
+    group.shown = [1]
+    partition.owned = False
+    commits = Commits(*clock([0.0]))
+    commits.start(group, [partition])  # type: ignore[arg-type]
+    assert commits.settled([partition])
+    assert commits.now(group, [partition])  # type: ignore[arg-type]
+    assert group.taken == []
