@@ -1,6 +1,6 @@
 """From a subscription's rows to an Endpoint: the one reading of it, for new events, for stored ones, and for people."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from consumer.endpoint import Batch, Endpoint, Selection
 from consumer.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
 from consumer.secret import Ed25519Key, SigningKey
-from consumer.vault import Credentials, Stored, credentials_of
+from consumer.vault import Credentials, Decrypt, Stored, credentials_of
 from models import Subscription, SubscriptionSecret
 from models.base import UNREADABLE
 
@@ -42,7 +42,7 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
 def endpoint_of(
     rows: Sequence[Row[*tuple[Any, ...]]],
     default: tuple[SigningKey, ...],
-    decrypt: Callable[[str], str],
+    decrypt: Decrypt,
     now: datetime,
 ) -> tuple[Endpoint, tuple[Problem, ...]]:
     """The Endpoint of a subscription as it stands at `now`, and what of it cannot be used.
@@ -56,7 +56,7 @@ def endpoint_of(
     credentials = Credentials(())
     try:
         stored = list(_stored(rows))
-        credentials = credentials_of(stored, default, decrypt, now) if stored else Credentials(default)
+        credentials = credentials_of(subscription_id, stored, default, decrypt, now) if stored else Credentials(default)
     except ValueError as error:
         problems.append(Problem("secret", str(error), Effect.STORED))
     hex_header, headers = meant["signature_header"], meant["custom_headers"] or ()

@@ -1,9 +1,14 @@
-"""Secrets at rest: encrypted when there is a key, and what of a subscription's is good now."""
+"""Secrets at rest: encrypted when there is a key, and what of a subscription's is good now.
+
+A token holds whose secret it is. Who can write rows and read others', and has no key, could else copy another
+subscription's token into a row of their own, and have a worker show them what it holds.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from requests import PreparedRequest
@@ -32,6 +37,19 @@ class BearerAuth(AuthBase):
 
     def __hash__(self) -> int:
         return hash(self._token)
+
+
+class Owner(NamedTuple):
+    """Whose secret it is, and what for: a `kind` of `webhook_secrets`."""
+
+    subscription_id: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.subscription_id}:{self.kind}:"
+
+
+Decrypt = Callable[[str, Owner], str]  # ValueError says why there is no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +88,19 @@ class Vault:
         """There is a key."""
         return self._fernet is not None
 
-    def encrypt(self, secret: str) -> str:
-        """The text to store. `check_secret` has taken it."""
-        return ENCRYPTED + self._fernet.encrypt(secret.encode()).decode() if self._fernet else secret
+    def encrypt(self, secret: str, owner: Owner) -> str:
+        """The text to store for its owner. `check_secret` has taken it."""
+        return ENCRYPTED + self._fernet.encrypt(f"{owner}{secret}".encode()).decode() if self._fernet else secret
 
-    def is_current(self, stored: str) -> bool:
+    def is_current(self, stored: str, owner: Owner) -> bool:
         """Whether it is stored as `encrypt` would store it now: with the newest key, or in the clear without one."""
         if not isinstance(stored, str):  # SQLite keeps bytes in any column
             return False
         if self._newest is None or not stored.startswith(ENCRYPTED):
             return self._newest is None and not stored.startswith(ENCRYPTED)
-        return _open(self._newest, stored) is not None
+        return (_open(self._newest, stored) or "").startswith(str(owner))
 
-    def _decrypt(self, stored: str) -> str:
+    def _decrypt(self, stored: str, owner: Owner) -> str:
         """The text of a stored secret, encrypted or not. ValueError says why there is none."""
         if not isinstance(stored, str):
             raise ValueError("its secret is no text")  # noqa: TRY004 (the caller's one error)
@@ -93,7 +111,9 @@ class Vault:
         text = _open(self._fernet, stored)
         if text is None:
             raise ValueError("no key in WEBHOOK_ENCRYPTION_KEY decrypts its secret")
-        return text
+        if not text.startswith(str(owner)):
+            raise ValueError("its secret was encrypted for another subscription, or for another purpose")
+        return text.removeprefix(str(owner))
 
 
 def _open(fernet: Fernet | MultiFernet, stored: str) -> str | None:
@@ -107,17 +127,21 @@ _parse = lru_cache(CACHED)(parse_signing_key)
 
 
 def credentials_of(
-    stored: Sequence[Stored], default: tuple[SigningKey, ...], decrypt: Callable[[str], str], now: datetime
+    subscription_id: int,
+    stored: Sequence[Stored],
+    default: tuple[SigningKey, ...],
+    decrypt: Decrypt,
+    now: datetime,
 ) -> Credentials:
-    """What of `stored` (newest first) is good at `now`; `default` signs where no signing secret is stored.
+    """What of a subscription's `stored` (newest first) is good at `now`; `default` signs where no signing one is.
 
     ValueError if one cannot be used or all of a kind have expired: no other may stand in, the receiver would not know
     it. The newest of `basic` and `bearer` counts, and of headers the newest of each name.
     """
-    keys = tuple(_parse(text) for _, text in _good(stored, {"signing"}, decrypt, now))
-    auths = [_AUTHS[kind](text) for kind, text in _good(stored, set(_AUTHS), decrypt, now)[:1]]
+    keys = tuple(_parse(text) for _, text in _good(subscription_id, stored, {"signing"}, decrypt, now))
+    auths = [_AUTHS[kind](text) for kind, text in _good(subscription_id, stored, set(_AUTHS), decrypt, now)[:1]]
     headers: dict[str, tuple[str, str]] = {}
-    for _, text in _good(stored, {"header"}, decrypt, now):
+    for _, text in _good(subscription_id, stored, {"header"}, decrypt, now):
         name, value = parse_header(text)
         headers.setdefault(name.lower(), (name, value))
     return Credentials(keys or default, auths[0] if auths else None, tuple(headers.values()))
@@ -160,10 +184,14 @@ def check_secret(kind: str, text: str) -> None:
 
 
 def _good(
-    stored: Sequence[Stored], kinds: Collection[str], decrypt: Callable[[str], str], now: datetime
+    subscription_id: int, stored: Sequence[Stored], kinds: Collection[str], decrypt: Decrypt, now: datetime
 ) -> list[tuple[str, str]]:
     mine = [each for each in stored if each.kind in kinds]
-    good = [(each.kind, decrypt(each.secret)) for each in mine if each.expires_at is None or each.expires_at > now]
+    good = [
+        (each.kind, decrypt(each.secret, Owner(subscription_id, each.kind)))
+        for each in mine
+        if each.expires_at is None or each.expires_at > now
+    ]
     if mine and not good:
         raise ValueError(f"all of its secrets have expired ({', '.join(sorted({each.kind for each in mine}))})")
     return good

@@ -20,6 +20,7 @@ from consumer.matching.catalog import find_endpoints
 from consumer.vault import Vault
 from models import Status
 from tests.documentation import BLOCKS
+from tests.vaults import in_the_clear
 
 URL = "https://a.example"
 Begin = Callable[[], object]  # told when what is prepared by somebody else is there
@@ -40,13 +41,13 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     subscriptions.add(engine, URL, "t")
     begin()
     schema.state(engine)
-    find_endpoints(engine, [("t", None)], (b"key",), str)
+    find_endpoints(engine, [("t", None)], (b"key",), in_the_clear)
     stored, now = _event(None), float(int(time.time()))
     pair = Pair(1, "t", 0, order_key(b"k"))
     store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
     assert heads.walk(engine, "g", [("t", 0)], None).heads
     wants = [Want(("t", 0, 1), 1, frozenset())]
-    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=str).rows
+    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
     due.settled_keys(engine, "g", "t", 0, 0)
     due.open_pairs(engine, "g", "t", 0, 1)
     due.open_topics(engine, "g")

@@ -22,7 +22,7 @@ from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, Operation
 from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
-from consumer.vault import Vault
+from consumer.vault import Owner, Vault
 from models import Status
 from tests.databases import connect_to
 from tests.golden_sql import (
@@ -39,6 +39,7 @@ from tests.golden_sql import (
 from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, operation, ordered, pair, parked
 from tests.oracle_emulator import OracleEmulator
 from tests.processes import environment
+from tests.vaults import in_the_clear
 
 NOWHERE = environment({"DATABASE_URL": "oracle+oracledb://nobody:nothing@nowhere/?service_name=x"})
 KEYS = (b"default",)
@@ -292,7 +293,7 @@ def run(engine: Engine) -> None:
 def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         subscriptions.add(engine, URL, "user.created", "a secret", ordering="key")
-    find_endpoints(engine, [("created", None)], KEYS, str)
+    find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
     subscriptions.find(engine, URL, "user.created")
     subscriptions.edit(engine, 1, {"timeout_seconds": 5.0})
     list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
@@ -331,14 +332,14 @@ def _store(engine: Engine) -> None:
 def _send(engine: Engine) -> None:
     heads.walk(engine, GROUP, [("t", 0)], None)
     wants = [Want(("t", 0, 1), 9, frozenset())]
-    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=str)
+    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
     due.settled_keys(engine, GROUP, "t", 0, 0)
     due.open_pairs(engine, GROUP, "t", 0, 10)
     due.open_topics(engine, GROUP)
 
 
-def _refuse(_: str) -> str:
+def _refuse(_: str, _owner: Owner) -> str:
     raise ValueError("no key")
 
 
@@ -387,7 +388,7 @@ def _keep(engine: Engine) -> None:
 def _end(engine: Engine, group: str) -> None:
     """One row is delivered."""
     wants = [Want(("t", 0, 1), 9, frozenset())]
-    taken = heads.take(engine, group, wants, T, default_secrets=KEYS, decrypt=str).rows
+    taken = heads.take(engine, group, wants, T, default_secrets=KEYS, decrypt=in_the_clear).rows
     store.record(engine, group, [AttemptResult(taken[0].id, taken[0].attempt, "delivered", None, 200, None, T)])
 
 

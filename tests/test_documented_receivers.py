@@ -22,7 +22,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller
 from consumer.sending.request import build, prepare
 from consumer.sending.transport import CurlAdapter
-from consumer.vault import Vault
+from consumer.vault import Owner, Vault
 from tests.processes import ROOT, environment
 
 NEW, OLD, OTHER = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "an-old-secret-in-plain-text", "somebody-else's"
@@ -248,4 +248,4 @@ def test_encrypted_secret(tmp_path: Path) -> None:
         check=True,
     )
     assert shown.stdout.startswith("fernet:")
-    assert Vault(key).decrypt(shown.stdout.strip()) == NEW
+    assert Vault(key).decrypt(shown.stdout.strip(), Owner(7, "signing")) == NEW

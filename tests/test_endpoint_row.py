@@ -22,6 +22,7 @@ from models import Subscription, SubscriptionSecret
 from tests.databases import database
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.test_options import TEXTS
+from tests.vaults import in_the_clear
 
 URL = "https://example.com/hooks"
 PLAIN = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hooks', 'user.created')"
@@ -135,7 +136,7 @@ def test_a_value_that_cannot_be_used_has_its_effect_and_no_other(engine: Engine,
     assert (endpoint.fault is None) == (effect is not Effect.STORED)
     if effect is Effect.DEFAULT:
         assert endpoint == Endpoint(bad, URL, (b"default",))
-    found = [each.subscription_id for each in find_endpoints(engine, [KEY], (b"k",), str)[KEY]]
+    found = [each.subscription_id for each in find_endpoints(engine, [KEY], (b"k",), in_the_clear)[KEY]]
     unmatched = effect is Effect.UNMATCHED
     assert found == ([good] if unmatched else [good, bad])
     row = subscriptions.get(engine, bad)

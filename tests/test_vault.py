@@ -12,7 +12,17 @@ from requests import Request
 from requests.auth import HTTPBasicAuth
 
 from consumer.secret import Ed25519Key
-from consumer.vault import ENCRYPTED, BearerAuth, Credentials, Stored, Vault, check_secret, credentials_of, parse_header
+from consumer.vault import (
+    ENCRYPTED,
+    BearerAuth,
+    Credentials,
+    Owner,
+    Stored,
+    Vault,
+    check_secret,
+    credentials_of,
+    parse_header,
+)
 
 OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 SEED = bytes(range(32))
@@ -27,39 +37,42 @@ def stored(kind: str, text: str, expires_in: float | None = None) -> Stored:
     return Stored(kind, text, None if expires_in is None else NOW + timedelta(seconds=expires_in))
 
 
+OWNER = Owner(7, "signing")
+
+
 def good(*rows: Stored, default: tuple[bytes, ...] = (b"default",)) -> Credentials:
     """What of `rows` is good at NOW."""
-    return credentials_of(rows, default, Vault().decrypt, NOW)
+    return credentials_of(7, rows, default, Vault().decrypt, NOW)
 
 
 @given(TEXTS)
 def test_what_is_encrypted_comes_back(text: str) -> None:
     """With a key the text cannot be seen in what is stored; without one it is what is stored. Either comes back."""
-    encrypted = Vault(KEY).encrypt(text)
+    encrypted = Vault(KEY).encrypt(text, OWNER)
     assert encrypted.startswith(ENCRYPTED)
-    assert Fernet(KEY).decrypt(encrypted.removeprefix(ENCRYPTED)).decode() == text
-    assert Vault(KEY).decrypt(encrypted) == text
-    assert Vault().encrypt(text) == text == Vault().decrypt(text) == Vault(KEY).decrypt(text)
+    assert Fernet(KEY).decrypt(encrypted.removeprefix(ENCRYPTED)).decode() == f"7:signing:{text}"
+    assert Vault(KEY).decrypt(encrypted, OWNER) == text
+    assert Vault().encrypt(text, OWNER) == text == Vault().decrypt(text, OWNER) == Vault(KEY).decrypt(text, OWNER)
 
 
 def test_the_newest_key_encrypts_and_any_decrypts() -> None:
     """During a change of the key both are there, newest first."""
     both = Vault(f"{KEY} {OLD_KEY}")
-    assert Vault(KEY).decrypt(both.encrypt("a")) == "a"
-    assert both.decrypt(Vault(OLD_KEY).encrypt("a")) == "a"
-    assert Vault(f"{KEY}\n{OLD_KEY}").decrypt(Vault(OLD_KEY).encrypt("a")) == "a"
+    assert Vault(KEY).decrypt(both.encrypt("a", OWNER), OWNER) == "a"
+    assert both.decrypt(Vault(OLD_KEY).encrypt("a", OWNER), OWNER) == "a"
+    assert Vault(f"{KEY}\n{OLD_KEY}").decrypt(Vault(OLD_KEY).encrypt("a", OWNER), OWNER) == "a"
 
 
 @pytest.mark.parametrize(
     ("keys", "text", "current"),
     [
         ("", "plain", True),
-        ("", Vault(KEY).encrypt("a"), False),
+        ("", Vault(KEY).encrypt("a", OWNER), False),
         (KEY, "plain", False),
-        (KEY, Vault(KEY).encrypt("a"), True),
-        (f"{KEY} {OLD_KEY}", Vault(KEY).encrypt("a"), True),
-        (f"{KEY} {OLD_KEY}", Vault(OLD_KEY).encrypt("a"), False),
-        (KEY, Vault(OTHER_KEY).encrypt("a"), False),
+        (KEY, Vault(KEY).encrypt("a", OWNER), True),
+        (f"{KEY} {OLD_KEY}", Vault(KEY).encrypt("a", OWNER), True),
+        (f"{KEY} {OLD_KEY}", Vault(OLD_KEY).encrypt("a", OWNER), False),
+        (KEY, Vault(OTHER_KEY).encrypt("a", OWNER), False),
         (KEY, ENCRYPTED, False),
         (KEY, ENCRYPTED + "é", False),
         (KEY, ENCRYPTED + "a" * 500, False),
@@ -68,12 +81,12 @@ def test_the_newest_key_encrypts_and_any_decrypts() -> None:
 )
 def test_what_is_stored_as_it_would_be_now(keys: str, text: str, current: bool) -> None:  # noqa: FBT001 (a column of the table)
     """With the newest key, or in the clear where there is none; what nobody can read is not."""
-    assert Vault(keys).is_current(text) is current
+    assert Vault(keys).is_current(text, OWNER) is current
 
 
 @pytest.mark.parametrize(
     "text",
-    [Vault(OTHER_KEY).encrypt(HIDDEN), ENCRYPTED, ENCRYPTED + HIDDEN, ENCRYPTED + "é"],
+    [Vault(OTHER_KEY).encrypt(HIDDEN, OWNER), ENCRYPTED, ENCRYPTED + HIDDEN, ENCRYPTED + "é"],
     ids=["another's", "nothing", "no token", "no ASCII"],
 )
 def test_what_no_key_decrypts_is_said_without_it(text: str) -> None:
@@ -83,18 +96,31 @@ def test_what_no_key_decrypts_is_said_without_it(text: str) -> None:
         ("", "WEBHOOK_ENCRYPTION_KEY is not set"),
     ):
         with pytest.raises(ValueError, match=problem) as caught:
-            Vault(keys).decrypt(text)
+            Vault(keys).decrypt(text, OWNER)
         shown = f"{caught.value}{caught.value.__context__}"
         assert HIDDEN not in shown
         assert KEY not in shown
         assert text == ENCRYPTED or text.removeprefix(ENCRYPTED) not in shown
 
 
+@pytest.mark.parametrize("owner", [Owner(8, "signing"), Owner(7, "bearer"), Owner(77, "signing")])
+def test_what_is_encrypted_for_another_is_not_used(owner: Owner) -> None:
+    """A token that somebody has copied into a row of their own would show them what it holds."""
+    for key in (KEY, OLD_KEY):
+        vault = Vault(f"{KEY} {OLD_KEY}")
+        token = Vault(key).encrypt(HIDDEN, owner)
+        with pytest.raises(ValueError, match="encrypted for another subscription, or for another purpose") as caught:
+            vault.decrypt(token, OWNER)
+        assert HIDDEN not in str(caught.value)
+        assert vault.decrypt(token, owner) == HIDDEN
+        assert not vault.is_current(token, OWNER)
+
+
 def test_what_is_encrypted_by_a_key_and_is_no_text() -> None:
     """Somebody else's bytes under our key are an error like any other."""
     token = ENCRYPTED + Fernet(KEY).encrypt(b"\xff").decode()
     with pytest.raises(ValueError, match="decrypts its secret"):
-        Vault(KEY).decrypt(token)
+        Vault(KEY).decrypt(token, OWNER)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +151,7 @@ def test_a_secret_is_good_until_its_end() -> None:
     """At the very moment it is no more."""
     rows = (stored("signing", "new"), stored("signing", "old", 0.000001))
     assert good(*rows).keys == (b"new", b"old")
-    assert credentials_of(rows, (), Vault().decrypt, NOW + timedelta(microseconds=1)).keys == (b"new",)
+    assert credentials_of(7, rows, (), Vault().decrypt, NOW + timedelta(microseconds=1)).keys == (b"new",)
 
 
 def test_the_default_signs_only_where_there_is_none() -> None:
@@ -173,11 +199,11 @@ def test_what_they_put_into_a_request() -> None:
 
 def test_what_has_expired_is_not_decrypted() -> None:
     """A secret under a key that is gone hurts nobody once it has expired; one that is good does."""
-    gone = Vault(OTHER_KEY).encrypt("gone")
+    gone = Vault(OTHER_KEY).encrypt("gone", OWNER)
     rows = (stored("signing", "new"), stored("signing", gone, -1))
-    assert credentials_of(rows, (), Vault(KEY).decrypt, NOW).keys == (b"new",)
+    assert credentials_of(7, rows, (), Vault(KEY).decrypt, NOW).keys == (b"new",)
     with pytest.raises(ValueError, match="WEBHOOK_ENCRYPTION_KEY"):
-        credentials_of((stored("signing", "new"), stored("signing", gone)), (), Vault(KEY).decrypt, NOW)
+        credentials_of(7, (stored("signing", "new"), stored("signing", gone)), (), Vault(KEY).decrypt, NOW)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +247,9 @@ def test_what_is_taken_can_be_used(kind: str, text: str) -> None:
     except ValueError:
         return
     vault = Vault(KEY)
-    found = credentials_of([Stored(kind, vault.encrypt(text), None)], (b"default",), vault.decrypt, NOW)
+    found = credentials_of(
+        7, [Stored(kind, vault.encrypt(text, Owner(7, kind)), None)], (b"default",), vault.decrypt, NOW
+    )
     shown: dict[str, Callable[[], object]] = {
         "signing": lambda: found.keys != (b"default",) or text == "default",
         "basic": lambda: found.auth,

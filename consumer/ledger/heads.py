@@ -37,6 +37,7 @@ from consumer.ledger.columns import (
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, Pair
 from consumer.secret import SigningKey
+from consumer.vault import Decrypt
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 
@@ -113,7 +114,7 @@ def take(
     now: float,
     *,
     default_secrets: tuple[SigningKey, ...],
-    decrypt: Callable[[str], str],
+    decrypt: Decrypt,
     most_bytes: int = MOST_BYTES,
 ) -> Taken:
     """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
@@ -293,7 +294,7 @@ def _endpoints(
     connection: Connection,
     subscriptions: Sequence[int],
     default_secrets: tuple[SigningKey, ...],
-    decrypt: Callable[[str], str],
+    decrypt: Decrypt,
     now: datetime,
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
     """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""

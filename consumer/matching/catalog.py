@@ -19,6 +19,7 @@ from consumer.options import Effect
 from consumer.patterns import candidates
 from consumer.secret import SigningKey
 from consumer.trouble import Trouble
+from consumer.vault import Decrypt
 from models import Subscription
 from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT
 
@@ -101,7 +102,7 @@ def find_endpoints(
     engine: Engine,
     keys: Sequence[Key],
     default_secrets: tuple[SigningKey, ...],
-    decrypt: Callable[[str], str],
+    decrypt: Decrypt,
     *,
     known: Known | None = None,
     broken: Broken | None = None,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert,
 from consumer.database import any_of, reading
 from consumer.errors import InvalidSubscription, SettingsError
 from consumer.secret import Algorithm, algorithm_of, generate
-from consumer.vault import ENCRYPTED, Vault, check_secret, parse_header
+from consumer.vault import ENCRYPTED, Owner, Vault, check_secret, parse_header
 from models import Subscription, SubscriptionSecret
 from models.subscription import SECRET_LENGTH
 
@@ -59,13 +59,13 @@ class Survey(NamedTuple):
     unopened: tuple[int, ...]
 
 
-def stored_of(kind: str, text: str, vault: Vault) -> str:
-    """A secret as it is stored. InvalidSubscription, without it, if it is none of its kind or too long."""
+def stored_of(text: str, owner: Owner, vault: Vault) -> str:
+    """A secret as it is stored for its owner. InvalidSubscription, without it: it is none of its kind, or too long."""
     try:
-        check_secret(kind, text)
+        check_secret(owner.kind, text)
     except ValueError as error:
         raise InvalidSubscription(str(error)) from None
-    stored = vault.encrypt(text)
+    stored = vault.encrypt(text, owner)
     if len(stored) > SECRET_LENGTH:
         raise InvalidSubscription(
             f"the secret is too long: it is stored in {len(stored)} characters, and {SECRET_LENGTH} are kept"
@@ -78,7 +78,11 @@ def insert_secrets(
 ) -> None:
     """Give a new subscription secrets: kind and text of one or more. InvalidSubscription as `stored_of` raises it."""
     rows = [
-        {"subscription_id": subscription_id, "kind": kind, "secret": stored_of(kind, text, vault)}
+        {
+            "subscription_id": subscription_id,
+            "kind": kind,
+            "secret": stored_of(text, Owner(subscription_id, kind), vault),
+        }
         for kind, text in secrets
     ]
     connection.execute(insert(SubscriptionSecret), rows)
@@ -111,11 +115,12 @@ def rotate(
             .where(*mine)
             .order_by(SubscriptionSecret.created_at.desc(), SubscriptionSecret.id.desc())
         ).all()
+        owner = Owner(subscription_id, "signing")
         text = secret
         if text is None:
-            text = generate(algorithm or _algorithm([row.secret for row in before] or default, vault))
+            text = generate(algorithm or _algorithm([row.secret for row in before] or default, owner, vault))
         created_at = max([now, *(row.created_at + _TICK for row in before)])
-        rows: list[tuple[str, datetime, datetime | None]] = [(stored_of("signing", text, vault), created_at, None)]
+        rows: list[tuple[str, datetime, datetime | None]] = [(stored_of(text, owner, vault), created_at, None)]
         if before:
             connection.execute(
                 delete(SubscriptionSecret).where(*mine, SubscriptionSecret.expires_at <= now - _FORGOTTEN)
@@ -126,7 +131,7 @@ def rotate(
             if not default:
                 raise SettingsError(_needs_default(subscription_id))
             rows += [
-                (stored_of("signing", each, vault), created_at - place * _TICK, until)
+                (stored_of(each, owner, vault), created_at - place * _TICK, until)
                 for place, each in enumerate(default, 1)
             ]
         connection.execute(
@@ -148,7 +153,7 @@ def set_credential(
     It takes the place of what was there: `basic` and `bearer` of each other, a header of one of its name.
     InvalidSubscription for a text that is none of its kind.
     """
-    stored = stored_of(kind, text, vault)
+    stored = stored_of(text, Owner(subscription_id, kind), vault)
     name = parse_header(text)[0].lower() if kind == "header" else None
     with engine.begin() as connection:
         if not _lock(connection, subscription_id):
@@ -156,7 +161,8 @@ def set_credential(
         replaced = [
             row.id
             for row in _credentials(connection, subscription_id)
-            if (name is None and row.kind != "header") or (name and row.kind == "header" and _is_of(name, row, vault))
+            if (name is None and row.kind != "header")
+            or (name and row.kind == "header" and _is_of(name, subscription_id, row, vault))
         ]
         _delete(connection, replaced)
         row = {"subscription_id": subscription_id, "kind": kind, "secret": stored, "created_at": now}
@@ -189,10 +195,11 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
         changes: list[dict[str, Any]] = []
         unopened = []
         for row in page:
-            if vault.is_current(row.secret):
+            owner = Owner(row.subscription_id, row.kind)
+            if vault.is_current(row.secret, owner):
                 continue
             try:
-                anew = stored_of(row.kind, vault.decrypt(row.secret), vault)
+                anew = stored_of(vault.decrypt(row.secret, owner), owner, vault)
             except (ValueError, InvalidSubscription) as error:
                 unopened.append(Unopened(row.id, row.subscription_id, str(error)))
             else:
@@ -214,7 +221,7 @@ def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> Survey:
                 in_the_clear[row.subscription_id] = None
                 continue
             try:
-                vault.decrypt(row.secret)
+                vault.decrypt(row.secret, Owner(row.subscription_id, row.kind))
             except ValueError:
                 unopened[row.subscription_id] = None
         if looked_at >= most:
@@ -228,10 +235,10 @@ def _lock(connection: Connection, subscription_id: int) -> bool:
     return connection.execute(found).first() is not None
 
 
-def _algorithm(newest_first: Sequence[str], vault: Vault) -> Algorithm:
+def _algorithm(newest_first: Sequence[str], owner: Owner, vault: Vault) -> Algorithm:
     """That of the newest, as stored or as it is."""
     try:
-        return algorithm_of(vault.decrypt(newest_first[0])) if newest_first else "hmac"
+        return algorithm_of(vault.decrypt(newest_first[0], owner)) if newest_first else "hmac"
     except ValueError as error:
         raise InvalidSubscription(f"{error}: say --algorithm for that of the new one") from None
 
@@ -251,9 +258,9 @@ def _credentials(connection: Connection, subscription_id: int) -> Sequence[Row[*
     ).all()
 
 
-def _is_of(name: str, row: Row[*tuple[Any, ...]], vault: Vault) -> bool:
+def _is_of(name: str, subscription_id: int, row: Row[*tuple[Any, ...]], vault: Vault) -> bool:
     try:
-        return parse_header(vault.decrypt(row.secret))[0].lower() == name
+        return parse_header(vault.decrypt(row.secret, Owner(subscription_id, row.kind)))[0].lower() == name
     except ValueError:  # nobody can tell: it stays, and is told of where it cannot be used
         return False
 

@@ -18,12 +18,13 @@ from consumer.matching.secrets import insert_secrets, stored_of
 from consumer.matching.validation import Options, completed
 from consumer.options import OPTIONS, Problem
 from consumer.secret import SigningKey
-from consumer.vault import Vault
+from consumer.vault import Owner, Vault
 from models import Subscription
 from models.base import UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 _PAGE = 500  # subscriptions read in one statement
+_LARGEST_ID = 2**63 - 1  # its secrets take the most room
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def add(
         secrets = [("signing", secret), *secrets]
     vault = vault or Vault()
     for kind, text in secrets:
-        stored_of(kind, text, vault)
+        stored_of(text, Owner(_LARGEST_ID, kind), vault)
     with engine.begin() as connection:
         added = insert(Subscription).values(**values).returning(Subscription.id)
         subscription_id = connection.execute(added).scalar_one()

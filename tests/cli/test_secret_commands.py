@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from consumer.checks import check_all
 from consumer.secret import Ed25519Key, parse_signing_key
 from consumer.sending.signing import hex_signature, standard_signature
-from consumer.vault import Vault
+from consumer.vault import Owner, Vault
 from tests.processes import Command, Start
 
 KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
@@ -58,6 +58,9 @@ class Deployment:
         database.close()
 
 
+FIRST = Owner(1, "signing")
+
+
 @pytest.fixture
 def deployment(called: Command, tmp_path: Path) -> Iterator[Deployment]:
     deployed = Deployment(called, tmp_path)
@@ -75,13 +78,13 @@ def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
     assert until
     assert timedelta(hours=2) <= datetime.fromisoformat(until[1]) - before + timedelta(seconds=1) < timedelta(hours=2.1)
     assert shown.strip() not in told
-    texts = [Vault(KEY).decrypt(text) for _, text, _ in deployment.rows()]
+    texts = [Vault(KEY).decrypt(text, FIRST) for _, text, _ in deployment.rows()]
     assert texts == [shown.strip(), "deployed", "older"]
     again, _ = deployment("rotate-secret", "1", "--json")
     document = json.loads(again)
     assert document.keys() == {"subscription_id", "algorithm", "receiver_key", "previous_until"}
     assert (document["subscription_id"], document["algorithm"]) == (1, "hmac")
-    assert Vault(KEY).decrypt(deployment.rows()[0][1]) == document["receiver_key"]
+    assert Vault(KEY).decrypt(deployment.rows()[0][1], FIRST) == document["receiver_key"]
     alone, told = deployment("rotate-secret", "1", "--overlap", "0", "--json")
     assert json.loads(alone)["previous_until"] is None
     assert "nothing else signs any more" in told
@@ -90,7 +93,7 @@ def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
 def test_the_private_key_is_never_shown(deployment: Deployment) -> None:
     """Of an ed25519 key receivers need the public one; that is what stdout is."""
     shown, told = deployment("rotate-secret", "1", "--algorithm", "ed25519", "--overlap", "0")
-    stored = Vault(KEY).decrypt(deployment.rows()[0][1])
+    stored = Vault(KEY).decrypt(deployment.rows()[0][1], FIRST)
     key = parse_signing_key(stored)
     assert isinstance(key, Ed25519Key)
     assert shown == f"{key.public}\n"
@@ -133,7 +136,7 @@ def test_credentials(deployment: Deployment) -> None:
     deployment("set-credential", "1", "--basic", "-", stdin="user:password\n")
     deployment("set-credential", "1", "--header", "x-key: hidden")
     deployment("set-credential", "1", "--bearer", "-", stdin="token")
-    found = [(kind, Vault(KEY).decrypt(text)) for kind, text, _ in deployment.rows()]
+    found = [(kind, Vault(KEY).decrypt(text, Owner(1, kind))) for kind, text, _ in deployment.rows()]
     assert found == [("bearer", "token"), ("header", "x-key: hidden")]
     for words in ([], ["--bearer", "a", "--remove"], ["--bearer", "a", "--basic", "a:b"]):
         _, told = deployment("set-credential", "1", *words, status=2)
@@ -150,14 +153,14 @@ def test_credentials(deployment: Deployment) -> None:
 
 def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
     """New key in front, all encrypted anew, old key away, as documented; what is lost is named, with 1."""
-    deployment.insert("plain", Vault(OLD_KEY).encrypt("older"), Vault(OTHER_KEY).encrypt("lost"))
+    deployment.insert("plain", Vault(OLD_KEY).encrypt("older", FIRST), Vault(OTHER_KEY).encrypt("lost", FIRST))
     keys = f"{KEY} {OLD_KEY}"
     shown, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=keys, status=1)
     assert shown == "3 secrets looked at, 2 encrypted anew, 1 could not be\n"
     assert told.splitlines() == ["secret 3 of subscription 1: no key in WEBHOOK_ENCRYPTION_KEY decrypts its secret"]
     shown, _ = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=f"{keys} {OTHER_KEY}")
     assert shown == "3 secrets looked at, 1 encrypted anew, 0 could not be\n"
-    assert sorted(Vault(KEY).decrypt(text) for _, text, _ in deployment.rows()) == ["lost", "older", "plain"]
+    assert sorted(Vault(KEY).decrypt(text, FIRST) for _, text, _ in deployment.rows()) == ["lost", "older", "plain"]
     _, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY="", status=2)
     assert "WEBHOOK_ENCRYPTION_KEY is not set" in told
     assert "--unencrypted" not in told
@@ -169,7 +172,7 @@ def test_keys_from_files(deployment: Deployment, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("deployed\n")
     files: Any = {"WEBHOOK_ENCRYPTION_KEY_FILE": f"{tmp_path}/key", "WEBHOOK_SECRET_FILE": f"{tmp_path}/secret"}
     deployment("rotate-secret", "1", WEBHOOK_ENCRYPTION_KEY="", **files)
-    assert Vault(KEY).decrypt(deployment.rows()[1][1]) == "deployed"
+    assert Vault(KEY).decrypt(deployment.rows()[1][1], FIRST) == "deployed"
     _, told = deployment("rotate-secret", "1", status=2, **files)
     assert told == "kafka-webhooks: WEBHOOK_ENCRYPTION_KEY_FILE: WEBHOOK_ENCRYPTION_KEY is set too. Unset one of them\n"
 

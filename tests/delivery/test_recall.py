@@ -26,6 +26,7 @@ from consumer.matching import subscriptions
 from consumer.telemetry import Metrics
 from consumer.trouble import BACK_OFF
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
+from tests.vaults import in_the_clear
 
 FAILURE = Failure("boom", 503, None, NOW - 60)
 HERE, THERE = ("t", 0), ("t", 1)
@@ -54,7 +55,7 @@ class Bench:
         self.recall = Recall(
             Ledger(
                 partial(walk, engine, GROUP),
-                partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=str),
+                partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
                 partial(open_topics, engine, GROUP),
             ),
             self.store.thread,

@@ -171,6 +171,25 @@ def test_a_failed_commit_is_sent_again_by_the_next_round(real_kafka: Kafka, join
     until(lambda: member.source.fault is None, member)
 
 
+def test_a_lost_partition_is_not_committed(mock_kafka: str, join: Join) -> None:
+    """Another member owns it already, and the broker would take an offset from both; one that is revoked is."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    for partition in (0, 1):
+        kafka.write(topic, [b"1"], partition=partition)
+    settings = kafka.settings()
+    member = join(settings, [topic], settle=False)
+    until(lambda: len(member.records) == 2, member)
+    for record in member.records:
+        record.partition.tracker.settle(record.offset)
+    source = member.source
+    source._on_lost(source._consumer, [TopicPartition(topic, 0)])
+    source._on_revoke(source._consumer, [TopicPartition(topic, 1)])
+    assert ([each.number for each in member.lost], [each.number for each in member.revoked]) == ([0], [1])
+    assert kafka.committed(settings.group_id, topic, 0)[0] < 0
+    assert kafka.committed(settings.group_id, topic, 1)[0] == 1
+
+
 def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
     """It comes out of poll, each time, for the process to end with."""
     kafka = Kafka(mock_kafka, real=False)

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Engine, event, text
 from consumer.event import Event, RecordId, extra_of
 from consumer.ledger import heads
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair, order_key
+from consumer.vault import Decrypt
+from tests.vaults import in_the_clear
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"
@@ -49,7 +51,7 @@ def find(
     places: Sequence[tuple[str, int]] = PLACES,
     room: int = 1000,
     here: Collection[int] = (),
-    decrypt: Callable[[str], str] = str,
+    decrypt: Decrypt = in_the_clear,
 ) -> list[DueDelivery]:
     """What is due, of each partition and subscription the earliest first."""
     walked = heads.walk(engine, GROUP, places, None)

@@ -13,6 +13,7 @@ from consumer.ledger import columns, heads, store
 from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Head, Taken, Want, take, walk
 from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
+from consumer.vault import Owner
 from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
 
 NOW = 1_700_000_000.0
@@ -56,7 +57,7 @@ def taken(engine: Engine, wants: Mapping[Head, int], *here: int, now: float = NO
     )
 
 
-def decrypt(stored: str) -> str:
+def decrypt(stored: str, _owner: Owner) -> str:
     """What is stored is the secret, or cannot be used."""
     if stored == "unusable":
         raise ValueError(stored)

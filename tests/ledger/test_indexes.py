@@ -10,6 +10,7 @@ from consumer.ledger.ordering import mend, normalise, open_ones
 from consumer.matching import subscriptions
 from models import ParkedDelivery
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
+from tests.vaults import in_the_clear
 
 SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the index of the unique constraint
 
@@ -41,7 +42,9 @@ def test_looking_for_due_rows(full: Engine) -> None:
     for plan in used(full, lambda: heads.walk(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
     want = heads.Want(("t", 0, 1), 10, frozenset())
-    first, *_ = used(full, lambda: heads.take(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=str))
+    first, *_ = used(
+        full, lambda: heads.take(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=in_the_clear)
+    )
     assert "COVERING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND topic=?" in first
 
 

@@ -20,6 +20,7 @@ from consumer.matching.catalog import GAP, Answer, Broken, Catalog, Key, Known, 
 from consumer.patterns import matches
 from consumer.vault import Vault
 from models import Subscription, SubscriptionSecret
+from tests.vaults import in_the_clear
 
 URL = "https://example.com/hook"
 DEFAULT = (b"default",)
@@ -136,7 +137,7 @@ def test_a_row_goes_to_the_keys_that_it_is_for(
             ).scalar_one()
             for text, tenant in rows
         ]
-    found = find_endpoints(sqlite_engine, sorted(keys, key=str) or [key("a")], DEFAULT, str)
+    found = find_endpoints(sqlite_engine, sorted(keys, key=str) or [key("a")], DEFAULT, in_the_clear)
     for event_type, tenant in keys:
         assert [endpoint.subscription_id for endpoint in found[event_type, tenant]] == [
             number
@@ -152,7 +153,7 @@ def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
     known = Known()
 
     def look(*types: str) -> dict[Key, tuple[Endpoint, ...]]:
-        return find_endpoints(engine, [key(each) for each in types], DEFAULT, str, known=known)
+        return find_endpoints(engine, [key(each) for each in types], DEFAULT, in_the_clear, known=known)
 
     first = look("a", "b", "c")
     assert first[key("a")][0] is first[key("b")][0]
@@ -177,7 +178,7 @@ def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
     kept = []
 
     def look(now: float) -> list[Endpoint]:
-        arguments: tuple[Any, ...] = engine, [key("t")], DEFAULT, str
+        arguments: tuple[Any, ...] = engine, [key("t")], DEFAULT, in_the_clear
         found = find_endpoints(*arguments, known=known, broken=broken, clock=lambda: now)[key("t")]
         assert found == find_endpoints(*arguments, clock=lambda: now)[key("t")]
         kept.append(found)

@@ -13,6 +13,7 @@ from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, An
 from consumer.matching.inbox import Inbox
 from models import Subscription
 from tests.ledger.rows_kit import plans
+from tests.vaults import in_the_clear
 
 HERE = ("t", 0)
 TTL = 1.0
@@ -56,7 +57,7 @@ class Flow:
             self._catalog.want(())
 
     def _ask(self, keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
-        answer = find_endpoints(self._engine, keys, (b"k",), str)
+        answer = find_endpoints(self._engine, keys, (b"k",), in_the_clear)
         self._answers.append((self.now + SLOW * TURN, lambda: done(answer)))
 
     def _count(self, _: object, __: object, sql: str, parameters: tuple[object, ...], *___: object) -> None:
@@ -130,7 +131,7 @@ def test_the_index_finds_them(thousands: Engine) -> None:
     for keys in ([("t1", None)], [(f"t{number}.a.b", f"tenant {number}") for number in range(MOST_ASKED)]):
         (plan,) = (
             plan
-            for sql, plan in plans(thousands, lambda: find_endpoints(thousands, keys, (b"k",), str))  # noqa: B023 (called at once)
+            for sql, plan in plans(thousands, lambda: find_endpoints(thousands, keys, (b"k",), in_the_clear))  # noqa: B023 (called at once)
             if "webhook_subscriptions" in sql
         )
         index = "USING INDEX ix_webhook_subs_match (event_type=? AND tenant=? AND enabled=?)"

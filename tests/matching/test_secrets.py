@@ -15,12 +15,13 @@ from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.secrets import Rotation, rotate, set_credential
 from consumer.secret import Ed25519Key, parse_signing_key
-from consumer.vault import ENCRYPTED, BearerAuth, Vault
+from consumer.vault import ENCRYPTED, BearerAuth, Owner, Vault
 from models import SubscriptionSecret
 
 URL = "https://example.com/hook"
 OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 VAULT = Vault(KEY)
+FIRST = Owner(1, "signing")  # of the only subscription of a test
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 PRIVATE = "whsk_" + b64encode(bytes(range(32))).decode()
@@ -151,7 +152,7 @@ def test_a_rotation_goes_by_the_newest(engine: Engine) -> None:
 
 def test_a_newest_one_that_cannot_be_read(engine: Engine) -> None:
     """Whose algorithm is not known has to be told one; then a rotation puts it right."""
-    subscription = add(engine, Vault(OTHER_KEY).encrypt("lost"))
+    subscription = add(engine, Vault(OTHER_KEY).encrypt("lost", FIRST))
     with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY decrypts its secret: say --algorithm"):
         turn(engine, subscription)
     assert endpoint(engine, NOW).fault is not None
@@ -267,14 +268,14 @@ def store(engine: Engine, stored: list[str]) -> list[int]:
 def test_all_are_encrypted_with_the_newest_key(engine: Engine) -> None:
     """Those in the clear and under an older key, once; what is as it should be, and what no key opens, stay."""
     vault = Vault(f"{KEY} {OLD_KEY}")
-    kept = [VAULT.encrypt("current"), Vault(OTHER_KEY).encrypt("lost")]
-    ids = store(engine, ["plain", Vault(OLD_KEY).encrypt("older"), *kept, "x" * 3900])
+    kept = [VAULT.encrypt("current", FIRST), Vault(OTHER_KEY).encrypt("lost", FIRST)]
+    ids = store(engine, ["plain", Vault(OLD_KEY).encrypt("older", FIRST), *kept, "x" * 3900])
     (batch,) = secrets.reencrypt(engine, vault)
     assert (batch.looked_at, batch.encrypted) == (5, 2)
     assert [(each.id, each.subscription_id) for each in batch.unopened] == [(ids[3], 1), (ids[4], 1)]
     assert [each.why.partition(" ")[0] for each in batch.unopened] == ["no", "the"]
     after = texts(engine)
-    assert [VAULT.decrypt(after[each]) for each in ids[:3]] == ["plain", "older", "current"]
+    assert [VAULT.decrypt(after[each], FIRST) for each in ids[:3]] == ["plain", "older", "current"]
     assert [after[ids[2]], after[ids[3]]] == kept
     (again,) = secrets.reencrypt(engine, vault)
     assert again.encrypted == 0
@@ -288,7 +289,8 @@ def test_batches_of_many(engine: Engine) -> None:
     batches = list(secrets.reencrypt(engine, VAULT))
     assert [batch.looked_at for batch in batches] == [200, 200, 50]
     assert sum(batch.encrypted for batch in batches) == 450
-    assert sorted(map(VAULT.decrypt, texts(engine).values())) == sorted(f"secret {number}" for number in range(450))
+    stored = [VAULT.decrypt(text, FIRST) for text in texts(engine).values()]
+    assert sorted(stored) == sorted(f"secret {number}" for number in range(450))
 
 
 def test_what_is_changed_meanwhile_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,12 +311,12 @@ def test_what_is_changed_meanwhile_stays(engine: Engine, monkeypatch: pytest.Mon
     assert batch.encrypted == 1
     after = texts(engine)
     assert after.keys() == {first, second}
-    assert (VAULT.decrypt(after[first]), after[second]) == ("one", "changed")
+    assert (VAULT.decrypt(after[first], FIRST), after[second]) == ("one", "changed")
 
 
 def test_survey_of_what_is_stored(engine: Engine) -> None:
     """Which subscriptions have secrets in the clear, and which some that no key opens; what has expired is left out."""
-    plain, lost, fine, over = (add(engine, text) for text in ("plain", Vault(OTHER_KEY).encrypt("x"), "y", "z"))
+    plain, lost, fine, over = (add(engine, text) for text in ("plain", Vault(OTHER_KEY).encrypt("x", FIRST), "y", "z"))
     turn(engine, fine, "new", timedelta(0))
     with engine.begin() as connection:
         connection.execute(
