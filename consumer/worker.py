@@ -24,7 +24,7 @@ from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
-from consumer.errors import Undecodable
+from consumer.errors import FatalKafkaError, Undecodable
 from consumer.event import Place
 from consumer.handover import STORE_DRAIN, Handover
 from consumer.housekeeping import Housekeeping
@@ -193,13 +193,15 @@ class Worker:
     def run(self) -> None:
         """Consume until `stop`. FatalKafkaError when librdkafka cannot go on: start a new process.
 
-        Whatever is raised, the group is left before: else its other members would wait for the partitions until the
-        session times out.
+        Whatever else is raised, the group is left before: else its other members would wait for the partitions until
+        the session times out.
         """
         try:
             while not self._stopping:
                 self._round()
             self._close()
+        except FatalKafkaError:  # the broker takes no more requests of this consumer: there is nothing to leave
+            raise
         except Exception:
             if not self._closing:
                 self._closing = True

@@ -131,6 +131,19 @@ def test_a_turn_fans_out_a_part_of_many_events() -> None:
     assert turns_of(desk) >= 100 / 11
 
 
+def test_an_event_that_is_fanned_out_in_part_is_the_first_of_its_partition() -> None:
+    """No stored delivery at or above it may be sent: this process may still make it anew."""
+    desk = Desk(*[None] * 2000, step=TURN / 10)
+    for offset in (0, 1):
+        desk.put(offset)
+    while not lanes_of(desk):
+        desk.dispatch.go_on()
+    assert (lanes_of(desk) < 2000, desk.dispatch.first_offset(("t", 0))) == (True, 0)
+    while desk.dispatch.busy:
+        desk.dispatch.go_on()
+    assert desk.dispatch.first_offset(("t", 0)) is None
+
+
 def test_an_event_that_waits_for_the_database_does_not_press() -> None:
     """However much of the turn is over: the loop may wait for the answer."""
     desk = Desk(None, step=TURN / 3)

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Admission
 from consumer.handover import STORE_DRAIN
+from consumer.worker import REVOKE_DRAIN
 from tests.simulated_deployment import URLS, Deployment, result
 from tests.simulation import TOPIC
 
@@ -171,6 +172,16 @@ def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
     assert [(url, row.status, row.attempt) for (_, url), row in deployment.rows().items()] == [
         (URLS["a"][1], "parked", 0)
     ]
+
+
+def test_a_rebalance_waits_less_for_requests_than_a_stop(engine: Engine) -> None:
+    """All members of the group wait with it, however long WEBHOOK_DRAIN is."""
+    deployment = Deployment(engine, drain=20.0)
+    deployment.world.start(0, 1)
+    deployment.write(0, "b")
+    deployment.world.settle_down()
+    deployment.world.on_wait = deployment.world.run_jobs
+    assert REVOKE_DRAIN <= waited(deployment, 0) < REVOKE_DRAIN + 1
 
 
 def test_what_stays_goes_on_while_a_partition_leaves(deployment: Deployment) -> None:

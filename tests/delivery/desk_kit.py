@@ -96,14 +96,25 @@ class Desk:
         """The open request of a stored row."""
         return self.open(self.row(attempts, offset, replay))
 
-    def row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
+    def row(self, attempts: int = 1, offset: int = 0, replay: int = 0, schedule_start: int = 0) -> Delivery:
         """A stored row that has been taken up."""
         event = make_event(offset)
-        row = NewDelivery(event, self.subscription, URL, attempts, "parked", NOW, BOOM, BOOM, replay=replay)
+        row = NewDelivery(
+            event,
+            self.subscription,
+            URL,
+            attempts,
+            "parked",
+            NOW,
+            BOOM,
+            BOOM,
+            replay=replay,
+            schedule_start=schedule_start,
+        )
         ledger.park(self.store.engine, GROUP, [row], NOW)
         found = max(self.store.rows("id"))
         self.settling.rows[found[0]] = ("t", 0, self.subscription)
-        return self.delivery(StoredRow(found[0]), attempts, offset)
+        return self.delivery(StoredRow(found[0], schedule_start), attempts, offset)
 
     def rows(self) -> list[tuple[object, ...]]:
         """Status, attempts, seconds until the next one, last status, last error."""

@@ -196,6 +196,13 @@ def test_a_breaker_that_opens_is_no_look_at_all_lanes(desk: Desk, monkeypatch: p
     assert sorted(desk.settled) == list(range(10))
 
 
+def test_a_replayed_delivery_has_the_whole_schedule_again(desk: Desk) -> None:
+    """Attempts from before its replay do not count."""
+    desk.end(desk.open(desk.row(attempts=2, schedule_start=2)), response(500))
+    desk.store.write()
+    assert desk.rows() == [("parked", 3, SHORT, 500, "status 500")]
+
+
 def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
     """The first attempt, not the last one."""
     delivery = desk.start()

@@ -44,7 +44,7 @@ def test_each_kind_is_told_once_and_delivered_to_who_subscribed(deployment: Depl
         "/failing": always(Answer(404)),
         "/leaves": always(Answer(410)),
     }
-    deployment.alter(LOOKS_OFTEN)
+    deployment.alter(f"import consumer.delivery.failing as failing; failing.SPREAD = failing.EVENTS = 1; {LOOKS_OFTEN}")
     worker = deployment.start(KAFKA_OPERATIONS_TOPIC=operations, KAFKA_TOPICS=f"{deployment.topic},{operations}")
     eventually(worker.ready)
     deployment.publish(["a", "b", "c", "d"])
