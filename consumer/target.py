@@ -53,12 +53,12 @@ def check_target(url: str) -> None:
 
 
 def shown(url: str) -> str:
-    """The URL as it may be published: of one that `check_target` refuses, what stands behind the last @."""
+    """The URL as it may be published: of one that `check_target` refuses, what stands behind the last @, or `%40`."""
     try:
         check_target(url)
     except ValueError:
-        _, at, rest = url.rpartition("@")
-        return f"…{at}{rest}" if at else url
+        password, *rest = url.replace("%40", "@").rsplit("@", 1)
+        return f"…@{rest[0]}" if rest else password
     return url
 
 

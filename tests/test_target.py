@@ -80,9 +80,10 @@ def test_nonsense_is_no_url_or_one_that_has_a_place(text: str) -> None:
         ("https://user:s3cret@host/hook", "…@host/hook"),
         ("https://user:s3/cr@et@host/hook", "…@host/hook"),
         ("http//user:s3cret@host/", "…@host/"),
+        ("http://user:s3cret%40host/", "…@host/"),
         ("nonsense", "nonsense"),
     ],
 )
 def test_what_is_published_of_a_url(url: str, published: str) -> None:
-    """An operational event names where the delivery went; a password does not go with it, wherever it stands."""
+    """Operational events and commands name where a delivery goes; no password goes with it, wherever it stands."""
     assert shown(url) == published

@@ -62,7 +62,7 @@ _FAILURES: dict[int | str, str] = {
 
 def create_app(engine: Engine, token: str | None) -> FastAPI:
     """With a `token`, requests must carry it; without one, they must name this machine by a loopback name."""
-    app = FastAPI(title="kafka-webhooks", version=__version__, redoc_url=None)
+    app = FastAPI(title="kafka-webhooks", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, token=token)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)

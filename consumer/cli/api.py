@@ -2,7 +2,7 @@
 
 
 def api() -> None:
-    """Serve the admin HTTP API, until SIGTERM. Its documentation is at /docs.
+    """Serve the admin HTTP API, until SIGTERM. It describes itself at /openapi.json.
 
     Without API_TOKEN it can be reached from this machine only.
 

@@ -345,6 +345,7 @@ def _next_attempt(item: "StoredDelivery") -> float | None:
 
 def _as_json(item: "StoredDelivery") -> dict[str, object]:
     from consumer.cli.console import time_text
+    from consumer.target import shown
 
     first, last = item.first, item.last
     return {
@@ -352,7 +353,7 @@ def _as_json(item: "StoredDelivery") -> dict[str, object]:
         "status": item.status,
         "group": item.group,
         "subscription": item.subscription_id,
-        "url": item.url,
+        "url": shown(item.url),
         "event_type": item.event_type,
         "webhook_id": item.webhook_id,
         "topic": item.record.topic,

@@ -301,6 +301,7 @@ def _as_json(item: "Subscribed") -> dict[str, object]:
         "id": item.id,
         "state": item.state,
         **item.options,
+        "url": item.url,
         "enabled": item.enabled,
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,

@@ -60,11 +60,11 @@ class Partition:
     def passed(self, offset: int) -> bool:
         """Whether no record at or below `offset` is still to come.
 
-        It was read, or retention has removed it, or it is of an earlier life of the topic, which was longer. Without
-        lag all of the log is settled: that tells where Kafka did not say in time where the partition stands.
+        It was read, or retention has removed it, or it is of an earlier life of the topic, which was longer. The lag
+        tells only where Kafka did not say in time how far the log goes: it may be that of an earlier assignment.
         """
         read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
-        return read or (self.end is not None and offset >= self.end) or self.lag == 0
+        return read or (self.lag == 0 if self.end is None else offset >= self.end)
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

@@ -18,6 +18,7 @@ from consumer.matching.secrets import insert_secrets, stored_of
 from consumer.matching.validation import Options, completed
 from consumer.options import OPTIONS, Problem
 from consumer.secret import SigningKey
+from consumer.target import shown
 from consumer.vault import Owner, Vault
 from models import Subscription
 from models.base import UNREADABLE
@@ -47,8 +48,8 @@ class Subscribed:
 
     @property
     def url(self) -> str:
-        """Where its events go."""
-        return str(self.options["url"])
+        """Where its events go, as it may be shown."""
+        return shown(str(self.options["url"]))
 
     @property
     def event_type(self) -> str:

@@ -89,6 +89,23 @@ def test_deliveries_are_listed_as_asked(command: Command, database: dict[str, st
     assert command("deliveries", "list", "--status", "held", **database).stderr == "no such deliveries are stored\n"
 
 
+def test_no_password_of_a_url_is_shown(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """Plain SQL can write such a row, which is broken; lists get copied into tickets."""
+    keep(engine, sub, [7], "parked")
+    with engine.begin() as connection:
+        for table in ("webhook_subscriptions", "webhook_deliveries"):
+            connection.execute(text(f"UPDATE {table} SET url = 'http://user:s3cret%40host/'"))  # noqa: S608 (constants)
+    for words in (
+        ("subscriptions", "list"),
+        ("subscriptions", "list", "--json"),
+        ("subscriptions", "show", "1"),
+        ("deliveries", "list", "--json"),
+        ("deliveries", "show", "1"),
+    ):
+        said = command(*words, **database).stdout
+        assert ("@host/" in said, "s3cret" in said) == (True, False), words
+
+
 def test_a_delivery_is_shown_whole(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """Its record, its receiver, its attempts and what was answered; its body only where that is asked for."""
     keep(engine, sub, [7], "parked")

@@ -23,6 +23,21 @@ def test_what_the_log_begins_behind_was_overtaken() -> None:
     assert each.passed(49)
 
 
+def test_no_lag_is_no_proof_that_a_record_was_read() -> None:
+    """It may be that of an earlier assignment; a stored delivery would overtake an unread record of its key."""
+    each = partition()
+    each.lag = 0
+    assert [each.passed(offset) for offset in (9, 10, 99, 100)] == [True, False, False, True]
+
+
+def test_without_the_end_of_the_log_its_lag_tells() -> None:
+    """Kafka did not answer in time when the partition came: what is stored of it must not wait for ever."""
+    each = Partition("t", 0, OffsetTracker(None))
+    assert not each.passed(50)
+    each.lag = 0
+    assert each.passed(50)
+
+
 def test_a_gap_of_another_kind_is_none_of_retentions() -> None:
     """The log begins before it, or in the middle of what has been read since."""
     each = partition()
