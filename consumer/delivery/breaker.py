@@ -7,11 +7,11 @@
                                                    ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
-A hundred answers in a row that are no 2xx open it too, and keep it open. Times are monotonic seconds and come with the
-call. The caller decides what counts as a failure (`Failed.unavailable`) and keeps no
-more requests open than `window` says. A result names the time at which its request was started: one that was started
-before the last probe could be, or before the window was last halved, tells nothing new, and is ignored. So a request
-that is cancelled needs no word either: the next one is the probe.
+A hundred answers in a row that are no 2xx open it too, and keep it open until one is. Times are monotonic seconds and
+come with the call. The caller decides what counts as a failure (`Failed.unavailable`) and keeps no more requests open
+than `window` says. A result names the time at which its request was started: one that was started before the last probe
+could be, or before the window was last halved, tells nothing new, and is ignored. So a request that is cancelled needs
+no word either: the next one is the probe.
 
 A breaker without failures holds nothing and counts nothing. Counting begins with a failure, so that successes from
 before an outage do not put off its being noticed.
