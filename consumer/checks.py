@@ -29,13 +29,15 @@ from consumer.intake.client import LibrdkafkaLog, known_properties
 from consumer.intake.topics import consumes
 from consumer.matching import secrets, subscriptions
 from consumer.schema import state
-from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings, WorkerSettings
+from consumer.secret import weakness
+from consumer.settings import DatabaseSettings, KafkaSettings, SigningSettings, TopicSettings, WorkerSettings
 from consumer.vault import Vault
 
 _TIMEOUT = 10.0  # seconds for each look
 _AGAIN = 0.2  # seconds
 _MOST_SUBSCRIPTIONS = 50_000  # looked at: 3 s
 _MOST_SECRETS = 50_000  # the same
+_ROTATE = "kafka-webhooks subscriptions rotate-secret"
 _MOST_IDS = 20  # of subscriptions, in one line
 # The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
 _COORDINATOR_COMES = {
@@ -58,7 +60,7 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
     """All findings, each as soon as it is known. `values` is the environment; what is wrong in it is a finding too."""
     try:
         check(WorkerSettings.__annotations__.values(), values)
-        yield Finding("settings", True, "complete")
+        yield Finding("settings", True, f"complete{_weak_default(values)}")
     except SettingsError as error:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
     yield from _kafka(values)
@@ -225,6 +227,12 @@ def _subscriptions(engine: Engine, vault: Vault) -> str:
     return f"{enabled:,} enabled{shown}"
 
 
+def _weak_default(values: Mapping[str, str]) -> str:
+    """A warning of a weak secret in WEBHOOK_SECRET, which can be parsed."""
+    whys = [why for text in load(SigningSettings, values).secrets if (why := weakness(text)) is not None]
+    return f"; WEBHOOK_SECRET: a secret {whys[0]}" if whys else ""
+
+
 def _secrets(engine: Engine, vault: Vault) -> str:
     """How those of subscriptions' own are stored; an error tells of those that cannot be read here."""
     found = secrets.survey(engine, vault, datetime.now(UTC), _MOST_SECRETS)
@@ -232,6 +240,8 @@ def _secrets(engine: Engine, vault: Vault) -> str:
     if found.in_the_clear:
         how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"
         text += f"; in the clear are those of {_ids(found.in_the_clear)}: {how}"
+    if found.weak:
+        text += f"; shorter or longer than Standard Webhooks wants are those of {_ids(found.weak)}: {_ROTATE}"
     if found.unopened:
         raise WebhooksError(
             f"{text}; those of {_ids(found.unopened)} cannot be decrypted, and what they get is stored, not sent: "

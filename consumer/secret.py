@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 PREFIX = "whsec_"
 PRIVATE_PREFIX, PUBLIC_PREFIX = "whsk_", "whpk_"
-_RANDOM = 32  # bytes of a new symmetric secret; the specification wants 24 to 64
+_RANDOM = 32  # bytes of a new symmetric secret
+_LENGTHS = range(24, 65)  # bytes that the specification wants one to have
 _SEED, _PAIR = 32, 64  # bytes of a private key (RFC 8032, 5.1.5), and of one with its public key behind it
 
 
@@ -60,6 +61,14 @@ def receiver_key(text: str) -> str:
     """What a receiver needs to verify what a secret signs: `whpk_…` of a private key, else the secret itself."""
     key = parse_signing_key(text)
     return key.public if isinstance(key, Ed25519Key) else text
+
+
+def weakness(text: str) -> str | None:
+    """Why a signing secret is not as Standard Webhooks wants it; None if it is. ValueError as `parse_signing_key`."""
+    key = parse_signing_key(text)
+    if isinstance(key, Ed25519Key) or len(key) in _LENGTHS:
+        return None
+    return f"has {len(key)} bytes; Standard Webhooks wants {_LENGTHS.start} to {_LENGTHS.stop - 1}"
 
 
 def parse_verifying_key(text: str) -> VerifyingKey:

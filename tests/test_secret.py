@@ -19,6 +19,7 @@ from consumer.secret import (
     parse_signing_key,
     parse_verifying_key,
     receiver_key,
+    weakness,
 )
 
 # RFC 8032, section 7.1, tests 1 to 3: private key, public key, message, signature.
@@ -51,6 +52,18 @@ RFC_8032 = [
         ),
     ),
 ]
+
+
+@pytest.mark.parametrize("length", [1, 23, 24, 64, 65])
+def test_a_secret_of_another_length_than_the_specifications_is_weak(length: int) -> None:
+    """Standard Webhooks, "Signature scheme": between 24 bytes and 64 bytes."""
+    why = None if 24 <= length <= 64 else f"has {length} bytes; Standard Webhooks wants 24 to 64"
+    assert weakness(PREFIX + b64encode(b"x" * length).decode()) == weakness("x" * length) == why
+
+
+def test_what_is_generated_is_not_weak() -> None:
+    """Of either kind."""
+    assert weakness(generate("hmac")) is weakness(generate("ed25519")) is None
 
 
 @given(st.binary(min_size=1, max_size=80))

@@ -50,7 +50,7 @@ def rotate_secret(
     from consumer.cli.console import open_database, print_json
     from consumer.environment import environment, load
     from consumer.matching import secrets
-    from consumer.secret import algorithm_of, receiver_key
+    from consumer.secret import algorithm_of, receiver_key, weakness
     from consumer.settings import FILE, SigningSettings
 
     if secret is not None and algorithm is not None:
@@ -87,6 +87,8 @@ def rotate_secret(
     typer.echo(f"subscription {subscription_id} signs with a new secret now; {what} is shown this once", err=True)
     before = f"by {until}; until then those before it sign too" if until else "now; nothing else signs any more"
     typer.echo(f"the receiver has to accept it {before}", err=True)
+    if (why := weakness(rotation.secret)) is not None:
+        typer.echo(f"the secret {why}; without --secret a good one is made", err=True)
     if rotation.previous_until:
         typer.echo("the hex signature is of the secret before it until then, and of the new one from then on", err=True)
 

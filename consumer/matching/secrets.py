@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert,
 
 from consumer.database import any_of, reading
 from consumer.errors import InvalidSubscription, SettingsError
-from consumer.secret import Algorithm, algorithm_of, generate
+from consumer.secret import Algorithm, algorithm_of, generate, weakness
 from consumer.vault import ENCRYPTED, Owner, Vault, check_secret, parse_header
 from models import Subscription, SubscriptionSecret
 from models.subscription import SECRET_LENGTH
@@ -52,11 +52,15 @@ class Reencrypted(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Of the first `looked_at` secrets that are good now, the subscriptions whose are in the clear or unreadable."""
+    """Of the first `looked_at` secrets that are good now, the subscriptions whose are in the clear, unreadable or weak.
+
+    Weak are signing secrets that are not as Standard Webhooks wants them.
+    """
 
     looked_at: int
     in_the_clear: tuple[int, ...]
     unopened: tuple[int, ...]
+    weak: tuple[int, ...]
 
 
 def stored_of(text: str, owner: Owner, vault: Vault) -> str:
@@ -212,6 +216,7 @@ def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> Survey:
     looked_at = 0
     in_the_clear: dict[int, None] = {}
     unopened: dict[int, None] = {}
+    weak: dict[int, None] = {}
     for page in _pages(engine):
         for row in page:
             if row.expires_at is not None and row.expires_at <= now:
@@ -219,14 +224,23 @@ def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> Survey:
             looked_at += 1
             if isinstance(row.secret, str) and not row.secret.startswith(ENCRYPTED):
                 in_the_clear[row.subscription_id] = None
-                continue
             try:
-                vault.decrypt(row.secret, Owner(row.subscription_id, row.kind))
+                text = vault.decrypt(row.secret, Owner(row.subscription_id, row.kind))
             except ValueError:
                 unopened[row.subscription_id] = None
+                continue
+            if row.kind == "signing" and _is_weak(text):
+                weak[row.subscription_id] = None
         if looked_at >= most:
             break
-    return Survey(looked_at, tuple(in_the_clear), tuple(unopened))
+    return Survey(looked_at, tuple(in_the_clear), tuple(unopened), tuple(weak))
+
+
+def _is_weak(text: str) -> bool:
+    try:
+        return weakness(text) is not None
+    except ValueError:  # it cannot sign at all, which is a problem of its subscription
+        return False
 
 
 def _lock(connection: Connection, subscription_id: int) -> bool:

@@ -101,6 +101,8 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
     assert findings["group"]["text"] == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"
     assert "to have webhooks of its events, add it to KAFKA_TOPICS" in findings["operations topic"]["text"]
     assert findings["subscriptions"]["text"] == "1 enabled"
+    weak = "complete; WEBHOOK_SECRET: a secret has 6 bytes; Standard Webhooks wants 24 to 64"
+    assert findings["settings"]["text"] == weak
 
 
 def test_check_counts_from_what_is_committed(command: Command, settings: dict[str, str]) -> None:
