@@ -184,6 +184,12 @@ def has_array(content_type: str, most: int, keys: set[str] | None = None) -> Che
     return check
 
 
+class Encrypted(str):
+    """A secret that is stored encrypted."""
+
+    __slots__ = ()
+
+
 class Asked(NamedTuple):
     """A subscription: its columns, its secrets (kind, text, expiry), what must reach it, and how that must look."""
 
@@ -200,7 +206,6 @@ CLOUD_KEYS = {"specversion", "id", "source", "type", "time", "datacontenttype", 
 
 def asked(first_topic: str, second_topic: str) -> dict[str, Asked]:
     """By the last part of their paths."""
-    encrypt = Fernet(ENCRYPTION_KEY).encrypt
     return {
         # Matching.
         "exact": Asked("order.created", ORDERS),
@@ -244,7 +249,7 @@ def asked(first_topic: str, second_topic: str) -> dict[str, Asked]:
             "order.created",
             ORDERS,
             signed_by(OWN),
-            secrets=[("signing", "fernet:" + encrypt(OWN.encode()).decode(), None)],
+            secrets=[("signing", Encrypted(OWN), None)],
         ),
         "ed25519": Asked("order.created", ORDERS, ed25519(0), secrets=[("signing", PRIVATE_TEXT, None)]),
         "both-kinds": Asked(
@@ -368,7 +373,7 @@ def asked(first_topic: str, second_topic: str) -> dict[str, Asked]:
             has_headers(authorization="Bearer token-2"),
             secrets=[
                 ("bearer", "token-1", None),
-                ("bearer", "fernet:" + encrypt(b"token-2").decode(), None),
+                ("bearer", Encrypted("token-2"), None),
             ],
         ),
         "header-that-is-refused": Asked("order.created", set(), columns={"custom_headers": '{"Host": "evil"}'}),
@@ -427,10 +432,17 @@ def test_each_of_forty_subscriptions_gets_what_it_asked_for(deployment: Deployme
 
 def _subscribe(deployment: Deployment, name: str, wanted: Asked) -> int:
     subscription_id = deployment.subscribe(wanted.event_type, f"/{name}", None, **wanted.columns)
+    encrypt = Fernet(ENCRYPTION_KEY).encrypt
     for kind, secret, expires_at in wanted.secrets:
+        token = f"fernet:{encrypt(f'{subscription_id}:{kind}:{secret}'.encode()).decode()}"
         deployment.sql(
             "INSERT INTO webhook_secrets (subscription_id, kind, secret, expires_at) VALUES (?, ?, ?, ?)",
-            *(subscription_id, kind, secret, expires_at and _bound(deployment, expires_at)),
+            *(
+                subscription_id,
+                kind,
+                token if isinstance(secret, Encrypted) else secret,
+                expires_at and _bound(deployment, expires_at),
+            ),
         )
     return subscription_id
 
