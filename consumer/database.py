@@ -17,7 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
-from consumer.database_errors import is_disconnect, line, refused
+from consumer.database_errors import is_disconnect, line, translated
 from consumer.database_errors import unavailable as unavailable  # noqa: PLC0414 (for who runs statements)
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.settings import DatabaseSettings
@@ -152,7 +152,7 @@ class DatabaseThread:
         try:
             outcome = job()
         except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which owns the decision)
-            outcome = unavailable(error) or refused(error) or error
+            outcome = translated(error)
         self._post(partial(done, outcome))
 
 

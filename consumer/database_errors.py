@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from typing import TypeGuard
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -116,6 +117,16 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
 def refused(error: Exception) -> DatabaseRefused | None:
     """`error` as the database's word against a statement, or None if it is not the database's."""
     return DatabaseRefused(line(error)) if isinstance(error, DBAPIError) else None
+
+
+def translated(error: Exception) -> Exception:
+    """`error` as DatabaseUnavailable or DatabaseRefused, in the driver's words; itself if it is no database's."""
+    return unavailable(error) or refused(error) or error
+
+
+def is_outage(answer: object) -> TypeGuard[DatabaseUnavailable]:
+    """Whether it tells that the database answers nobody, and not only that one call took too long."""
+    return isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow)
 
 
 def is_disconnect(error: BaseException | None) -> bool:

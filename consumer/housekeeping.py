@@ -13,9 +13,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database import DatabaseThread, unavailable
-from consumer.database_errors import refused
-from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
+from consumer.database import DatabaseThread
+from consumer.database_errors import is_outage, translated
 from consumer.event import Place
 from consumer.ledger import due, operations, ordering, upkeep
 from consumer.trouble import Trouble
@@ -125,7 +124,7 @@ class Housekeeping:
             if error is None:
                 self._trouble.ended()
                 job.trouble.ended()
-            elif isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseTooSlow):
+            elif is_outage(error):
                 self._trouble.began(error, "could not tidy the stored deliveries")
             else:
                 job.trouble.began(error, f"could not tidy the stored deliveries ({job.name})")
@@ -178,7 +177,7 @@ def _slice(jobs: Sequence[_Job]) -> list[_Job]:
                 if time.monotonic() >= end:
                     return worked
         except Exception as error:  # noqa: BLE001 (handed to the loop, which owns the decision)
-            job.error = unavailable(error) or refused(error) or error
+            job.error = translated(error)
             return worked
     return worked
 

@@ -12,7 +12,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
-from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
+from consumer.database_errors import is_outage
 from consumer.trouble import Trouble
 
 LONGEST_BACK_OFF = 60.0  # seconds
@@ -71,7 +71,7 @@ class Notes:
 
     def _written(self, note: _Note, answer: object) -> None:
         self._writing = None
-        if isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow):
+        if is_outage(answer):
             self._outage.began(answer, FAILED)
             self._notes.appendleft(note)
             return

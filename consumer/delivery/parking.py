@@ -20,8 +20,8 @@ import structlog
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
+from consumer.database_errors import is_outage
 from consumer.delivery.order import StoredPairs
-from consumer.errors import DatabaseTooSlow, DatabaseUnavailable
 from consumer.event import Place
 from consumer.ledger import due, store
 from consumer.ledger.heads import Head
@@ -247,7 +247,7 @@ class Parking:
             self._on_operation()
 
     def _failed(self, batch: Sequence[_Entry], tried: _Aside | None, gone: Collection[Place], error: Exception) -> None:
-        outage = isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseTooSlow)
+        outage = is_outage(error)
         if outage:
             self._writes.began(error, "could not store deliveries; their offsets are held")
         if tried is not None:
