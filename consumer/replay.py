@@ -235,4 +235,4 @@ def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Calla
 
 
 def _delivery(event: Event, subscription: Subscribed, due: float, replay: int) -> NewDelivery:
-    return NewDelivery(event, subscription.id, subscription.url, 0, "parked", due, replay=replay)
+    return NewDelivery(event, subscription.id, subscription.options["url"], 0, "parked", due, replay=replay)
