@@ -16,7 +16,7 @@ STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
 
 
 class Handover:
-    """What a worker does before partitions are others'. `turn(seconds)` lets the loop go on with the rest meanwhile."""
+    """Gives partitions up to other workers. `turn(seconds)` lets the loop go on with the rest meanwhile."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Handover:
         self._parking.forget(places)
 
     def _take_out(self, request: Delivery, places: Collection[Place]) -> list[Delivery]:
-        """What an open request carries of these partitions. A batch that carries more goes on with the rest."""
+        """Release and return the deliveries of these partitions. A batch that carries more goes on with the rest."""
         carried = request.together()
         leaving = [each for each in carried if _place(each) in places]
         if len(leaving) == len(carried):

@@ -1,4 +1,4 @@
-"""What is written of subscriptions and not of deliveries: that one fails, recovers, or is disabled.
+"""Carries changes of subscriptions to the database: that one fails, recovers, or is disabled.
 
 One at a time, on a thread that storing does not wait for. A note whose row is locked, or which is refused, waits for a
 back-off of its own while the others are written.
@@ -45,7 +45,7 @@ class Notes:
 
     @property
     def pending(self) -> int:
-        """What is not written yet: a stop would lose it."""
+        """How many notes are not written yet: a stop would lose them."""
         return len(self._notes) + (self._writing is not None)
 
     @property

@@ -335,7 +335,7 @@ class Settling:
 
 
 def _secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:
-    """What its receiver was shown."""
+    """The secrets that its request carried."""
     endpoint = delivery.sent_to or delivery.lane.endpoint
     request = result.request
     return secrets_in(endpoint, request) if isinstance(request, PreparedRequest) else ()

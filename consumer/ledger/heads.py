@@ -188,7 +188,7 @@ def _read(
     events = _events(connection, {record_of(row): row.id for row in rows}) if rows else {}
     kept = {row.id for row in rows}
     return (
-        # What was ended meanwhile may be gone.
+        # The event of a delivery that has ended meanwhile may be gone.
         [(row, events[record_of(row)]) for row in rows if record_of(row) in events],
         [row for row in found.values() if row.id not in kept],
     )

@@ -64,7 +64,7 @@ class NewDelivery(NamedTuple):
 
 
 class AttemptResult(NamedTuple):
-    """What came of one more attempt, ended at `at`, of the row `id` after `attempt_before` others.
+    """The result of one more attempt, ended at `at`, of the row `id` after `attempt_before` others.
 
     The attempt was of the schedule that began after `schedule_start` attempts.
     """

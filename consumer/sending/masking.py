@@ -1,4 +1,4 @@
-"""What an answer must not repeat to people: a receiver may send back the request that it got. Pure."""
+"""Masks secrets in an answer: a receiver may send back the request that it got. Pure."""
 
 import json
 from collections.abc import Sequence
