@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from consumer.event import Event
-from consumer.expressions import Bound
 
 PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
 _ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
 _DATA = frozenset(("data", "data_base64"))
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_SHALLOW = 200  # brackets: with fewer than that nothing is nested deeply
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # as JSON writes it
 _INSTEAD = "\ufffd".encode()
@@ -71,12 +69,11 @@ def cloud_event_of(event: Event) -> CloudEvent:
     )
 
 
-def bound_of(event: Event, cloud: CloudEvent | None = None) -> Bound:
+def variables_of(event: Event, cloud: CloudEvent | None = None) -> dict[str, object]:
     """The variables that filters and projections see. `cloud`: what `cloud_event_of` gave for it, where it is there.
 
     CEL's runtime ends texts and bytes at a NUL: in texts U+FFFD stands in its place, and data that is no text and holds
-    one is not there. It goes down into data by recursion, 1.5 KB of stack for each level, and would end the process:
-    what is nested deeper than orjson writes (254) is not there either.
+    one is not there.
     """
     parts = (event.body, event.key or b"", *chain.from_iterable((event.headers or {}).items()))
     sizes = [part.encode() if isinstance(part, str) else part or b"" for part in parts]
@@ -84,35 +81,23 @@ def bound_of(event: Event, cloud: CloudEvent | None = None) -> Bound:
         event, cloud = _without_nul(event), None
     cloud = cloud or cloud_event_of(event)
     variables = {
-        "data": cloud.data,
-        "id": cloud.id,
-        "source": cloud.source,
-        "type": cloud.type,
-        "subject": cloud.subject or "",
-        "time": _moment(cloud.time),
-        "extensions": cloud.extensions,
-        "headers": texts(event.headers or {}),
-        "tenant": event.tenant or "",
-        "topic": event.record.topic,
-        "partition": event.record.partition,
-        "offset": event.record.offset,
-        "key": (event.key or b"").decode("utf-8", "replace"),
+        "event.data": cloud.data,
+        "event.id": cloud.id,
+        "event.source": cloud.source,
+        "event.type": cloud.type,
+        "event.subject": cloud.subject or "",
+        "event.time": _moment(cloud.time),
+        "event.extensions": cloud.extensions,
+        "event.headers": texts(event.headers or {}),
+        "event.tenant": event.tenant or "",
+        "event.topic": event.record.topic,
+        "event.partition": event.record.partition,
+        "event.offset": event.record.offset,
+        "event.key": (event.key or b"").decode("utf-8", "replace"),
     }
     if isinstance(cloud.data, bytes) and b"\0" in cloud.data:
-        del variables["data"]
-    elif _is_deep(event.body, cloud):
-        del variables["data"], variables["extensions"]
-    return Bound(variables, sizes)
-
-
-def _is_deep(body: bytes, cloud: CloudEvent) -> bool:
-    if body.count(b"[") + body.count(b"{") < _SHALLOW:
-        return False
-    try:
-        orjson.dumps((cloud.data, cloud.extensions))
-    except orjson.JSONEncodeError:
-        return True
-    return False
+        del variables["event.data"]
+    return variables
 
 
 def _without_nul(event: Event) -> Event:

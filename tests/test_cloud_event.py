@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.cloud_event import bound_of, cloud_event_of, texts
+from consumer.cloud_event import cloud_event_of, texts, variables_of
 from consumer.event import Event, RecordId
 from consumer.expressions import NAMES, Expression, ExpressionFailed
 
@@ -27,7 +27,7 @@ def event(
 
 def seen(name: str, of: Event) -> Any:
     """What expressions see of it."""
-    return Expression(name).value(bound_of(of))
+    return Expression(name).value(variables_of(of))
 
 
 def test_a_plain_event_has_what_its_place_says() -> None:
@@ -143,7 +143,7 @@ def test_every_record_has_its_variables(
     body: object, headers: dict[str, bytes | None] | None, key: bytes | None, at: int
 ) -> None:
     """Nothing that a producer can write raises, and each variable has a value, but data that is no text may not."""
-    bound = bound_of(event(body, headers, key, at))
+    bound = variables_of(event(body, headers, key, at))
     for name in NAMES:
         if name != "data":
             Expression(name).value(bound)
@@ -187,11 +187,11 @@ def test_what_is_nested_deeply_is_not_read(wrap: bytes, depth: int, *, readable:
     body = b"1"
     for _ in range(depth):
         body = wrap % body
-    for source in ("data", "data == data", "[data].map(x, x)"):
+    for source in ("data.v == data", "data == data", "[data].map(x, x)"):
         expression = Expression(source)
         if readable:
-            assert expression.value(bound_of(event(b'{"v": %b}' % body))) is not None
+            assert expression.value(variables_of(event(b'{"v": %b}' % body))) is not None
         else:
             with pytest.raises(ExpressionFailed, match="nested too deeply"):
-                expression.value(bound_of(event(b'{"v": %b}' % body)))
-    assert Expression("type").value(bound_of(event(b'{"v": %b}' % body))) == "matched.type"
+                expression.value(variables_of(event(b'{"v": %b}' % body)))
+    assert Expression("type").value(variables_of(event(b'{"v": %b}' % body))) == "matched.type"

@@ -1,15 +1,15 @@
 """Which events of its type and tenant a subscription wants: those of its topics for which its filter is true."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 import structlog
 
-from consumer.cloud_event import bound_of
+from consumer.cloud_event import variables_of
 from consumer.endpoint import Endpoint
 from consumer.event import Event
-from consumer.expressions import Bound, EventTooLarge, Expression, ExpressionFailed
+from consumer.expressions import EventTooLarge, Expression, ExpressionFailed
 from consumer.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Selector:
         self._clock = clock
         self._until = inf
         self._event: Event | None = None
-        self._bound: Bound | None = None
+        self._variables: Mapping[str, object] = {}
         self._said: dict[int, float] = {}  # by subscription, the oldest first
 
     def begin(self, seconds: float) -> None:
@@ -53,10 +53,10 @@ class Selector:
         return expression is None or self._is_true(expression, event, endpoint.subscription_id)
 
     def _is_true(self, expression: Expression, event: Event, subscription: int) -> bool:
-        if event is not self._event or self._bound is None:
-            self._event, self._bound = event, bound_of(event)
+        if event is not self._event:
+            self._event, self._variables = event, variables_of(event)
         try:
-            value = expression.value(self._bound)
+            value = expression.value(self._variables)
             if isinstance(value, bool):
                 return value
             self._failed(subscription, "its value is neither true nor false")

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from consumer.cloud_event import CloudEvent, bound_of, cloud_event_of
+from consumer.cloud_event import CloudEvent, cloud_event_of, variables_of
 from consumer.endpoint import Endpoint, PayloadFormat
 from consumer.event import Event
-from consumer.expressions import Bound, Expression, ExpressionFailed
+from consumer.expressions import Expression, ExpressionFailed
 from consumer.header_rules import is_value
 
 JSON = "application/json"
@@ -59,8 +59,8 @@ class _Parsed:
         return cloud_event_of(self.event)
 
     @cached_property
-    def bound(self) -> Bound:
-        return bound_of(self.event, self.cloud)
+    def variables(self) -> Mapping[str, object]:
+        return variables_of(self.event, self.cloud)
 
     def form(self, asked: _Asked) -> tuple[bytes, str]:
         form = self._forms.get(asked)
@@ -188,7 +188,9 @@ def _is_json(body: bytes) -> bool:
 
 def _projected(parsed: _Parsed, projection: Expression) -> bytes:
     """The value of a projection as JSON. CEL's maps have no order, so the keys are sorted."""
-    body = _dumps(_plain(projection.value(parsed.bound)), orjson.OPT_SORT_KEYS)
+    value = projection.value(parsed.variables)
+    is_json = projection.is_field and isinstance(value, dict | list)  # a part of the event's
+    body = _dumps(value if is_json else _plain(value), orjson.OPT_SORT_KEYS)
     if len(body) > MOST_BYTES:
         raise Unrenderable(f"projection: its value has {len(body)} bytes of JSON; at most {MOST_BYTES} are sent")
     return body
@@ -225,6 +227,7 @@ def _seconds(duration: timedelta) -> str:
 
 
 _TEXTS: Mapping[type, Callable[[Any], str]] = {
+    bytes: lambda value: b64encode(value).decode(),
     bytearray: lambda value: b64encode(value).decode(),
     datetime: lambda value: value.isoformat().replace("+00:00", "Z"),
     timedelta: _seconds,

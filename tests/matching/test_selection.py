@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from consumer.cloud_event import bound_of
+from consumer.cloud_event import variables_of
 from consumer.endpoint import Endpoint, Selection
 from consumer.event import Event, RecordId
-from consumer.expressions import Bound, compile_filter
+from consumer.expressions import compile_filter
 from consumer.matching.selection import SILENCE, Selector
 from consumer.telemetry import Metrics
 
@@ -106,11 +106,11 @@ def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.Mon
     """A thousand filters over an event parse it once; topics alone never do."""
     read: list[Event] = []
 
-    def noted(event: Event) -> Bound:
+    def noted(event: Event) -> dict[str, object]:
         read.append(event)
-        return bound_of(event)
+        return variables_of(event)
 
-    monkeypatch.setattr("consumer.matching.selection.bound_of", noted)
+    monkeypatch.setattr("consumer.matching.selection.variables_of", noted)
     selector = Selector(Metrics())
     events = [carrying({"amount": number}) for number in range(3)]
     for event in events:

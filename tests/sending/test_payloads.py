@@ -330,12 +330,13 @@ def test_a_projection_finds_bytes_a_form() -> None:
         ('{"a": {true: 1}}', "keys"),
         ("type(1)", "no form"),
         ("1 / (data.amount - 5)", "zero"),
-        ("[data.text, data.text, data.text]", f"at most {MOST_BYTES}"),
+        ("[data.text, data.text, data.text]", "too large for this expression"),
+        ("data.numbers", f"at most {MOST_BYTES}"),
     ],
 )
 def test_what_has_no_json_is_refused(kind: PayloadFormat, projection: str, why: str) -> None:
     """A projection that fails, or whose value JSON cannot say, is an error that names the projection."""
-    event = event_of(b'{"amount":5,"text":"' + b"x" * 1_000_000 + b'"}')
+    event = event_of(b'{"amount":5,"text":"%b","numbers":[%b]}' % (b"x" * 400_000, b",".join([b"1e15"] * 120_000)))
     with pytest.raises(Unrenderable, match=rf"^projection: .*{why}"):
         render(kind, event, projection)
 

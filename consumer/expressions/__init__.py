@@ -1,0 +1,21 @@
+"""Filters and projections of subscriptions, in CEL."""
+
+from consumer.expressions.expression import (
+    LONGEST,
+    NAMES,
+    EventTooLarge,
+    Expression,
+    ExpressionFailed,
+    compile_filter,
+    compile_projection,
+)
+
+__all__ = [
+    "LONGEST",
+    "NAMES",
+    "EventTooLarge",
+    "Expression",
+    "ExpressionFailed",
+    "compile_filter",
+    "compile_projection",
+]

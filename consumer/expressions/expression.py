@@ -1,0 +1,253 @@
+"""CEL expressions (https://cel.dev) of subscriptions: checked when they are read, bounded when they run.
+
+The runtime is Google's. An evaluation is handed what the expression reads of the event and nothing else, so that it
+costs what it looks at; the runtime's memory for it is gone when it ends.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+
+from consumer.expressions.cost import CONTAINER, Path, Shape, Size
+from consumer.expressions.syntax import parse
+
+LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
+MOST_READ = 25_000  # values that it may read: to hand them over takes as long
+DEEPEST = 254  # levels, as orjson writes: the runtime goes down by recursion, 1.5 KB of stack for each
+MOST_SAID = 300  # characters of an error
+
+_TOO_LARGE = "the event is too large for this expression"
+_MISSING = object()
+_NOTHING, _ONE = Size(0, 0), Size(1, 0)
+_TYPE = cel.Type
+_VARIABLES = {
+    "data": _TYPE.DYN,
+    "id": _TYPE.STRING,
+    "source": _TYPE.STRING,
+    "type": _TYPE.STRING,  # taken in CEL; `event.type` is not, and is found first
+    "subject": _TYPE.STRING,
+    "time": _TYPE.TIMESTAMP,
+    "extensions": _TYPE.Map(_TYPE.STRING, _TYPE.DYN),
+    "headers": _TYPE.Map(_TYPE.STRING, _TYPE.STRING),
+    "tenant": _TYPE.STRING,
+    "topic": _TYPE.STRING,
+    "partition": _TYPE.INT,
+    "offset": _TYPE.INT,
+    "key": _TYPE.STRING,
+}
+NAMES = tuple(_VARIABLES)
+_ENV = cel.NewEnv(
+    variables={CONTAINER + name: kind for name, kind in _VARIABLES.items()}, container=CONTAINER.removesuffix(".")
+)
+
+
+class ExpressionFailed(ValueError):
+    """There is no value for this event; the text says why and holds nothing of the event but names."""
+
+
+class EventTooLarge(ExpressionFailed):
+    """Nobody knows what its value would be: it may not run for an event of this size."""
+
+
+class Expression:
+    """A compiled expression. Two of the same source are equal."""
+
+    __slots__ = ("_kind", "_modest", "_program", "_shape", "source")
+
+    def __init__(self, source: str) -> None:
+        """ValueError, with the place in the source, for what is no CEL over an event's variables, or not permitted."""
+        self.source = source
+        try:
+            self._program = _ENV.compile(source)
+            self._kind = self._program.return_type()  # raises for a map that no value can be
+        except TypeError:  # pybind's word for a lone surrogate
+            raise ValueError("is no text: it has half of a character") from None
+        except RuntimeError as error:
+            raise ValueError(_readable(str(error))) from None
+        self._shape = Shape(parse(self._program.serialize()), len(source.encode()))
+        for pattern in self._shape.patterns:
+            _check_pattern(pattern)
+        # What an event has of it is nearly always so small that nothing needs to be told of its time.
+        self._modest = next((size for size in (1024, 256, 64, 16) if self._fits(size)), 0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and other.source == self.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.source!r})"
+
+    @property
+    def may_be_true(self) -> bool:
+        """Its value can be true or false, as far as can be told without an event."""
+        return self._kind in (_TYPE.BOOL, _TYPE.DYN)
+
+    @property
+    def is_field(self) -> bool:
+        """Its value is a field of the event, as it came."""
+        return self._shape.path is not None
+
+    def value(self, variables: Mapping[str, object]) -> object:
+        """Its value for an event, as Python has it. ExpressionFailed where there is none.
+
+        `variables`: values of NAMES, which `variables_of` gives.
+        """
+        shape = self._shape
+        if shape.path is not None and (field := _field(variables, shape.path)) is not _MISSING:
+            return field
+        read = _Read(variables, shape.paths)
+        if read.weight > self._modest and self._seconds(read) > LONGEST:
+            raise EventTooLarge(_TOO_LARGE)
+        try:
+            result = self._program.eval(data=read.values)
+            value = result.plain_value()
+            failed = not isinstance(value, bool) and result.type() == _TYPE.ERROR
+        except (RuntimeError, TypeError) as error:
+            raise ExpressionFailed(self._reason(str(error))) from None
+        except UnicodeError:
+            raise ExpressionFailed("its value is no text") from None
+        if failed:
+            raise ExpressionFailed(self._reason(str(value)))
+        return value
+
+    def _seconds(self, read: "_Read") -> float:
+        lengths = {path: _length(read.values, path) for path in self._shape.ranges}
+        return self._shape.seconds(read.sizes, lengths, taken_back=self._kind != _TYPE.BOOL)
+
+    def _fits(self, size: int) -> bool:
+        """It may run where nothing that it reads is larger than this."""
+        shape = self._shape
+        sizes, lengths = dict.fromkeys(shape.paths, Size(size, 16 * size)), dict.fromkeys(shape.ranges, size)
+        return shape.seconds(sizes, lengths, taken_back=self._kind != _TYPE.BOOL) <= LONGEST
+
+    def _reason(self, text: str) -> str:
+        """The runtime's words. Behind a colon it says what the event holds, unless that stands in the expression."""
+        text = _readable(text)
+        if text.startswith("No value with name"):
+            return "the event's data is no text, and holds a zero byte"
+        what, _, which = text.partition(":")
+        name = which.strip().strip('"')
+        if what.startswith("No matching overloads found") or (name and name in self.source):
+            return text
+        return re.split(r"[\"=]", what)[0].strip()
+
+
+class _Read:
+    """What an expression reads of an event.
+
+    `values` are the variables with that and nothing else in them, `sizes` those that `Shape.seconds` takes, and
+    `weight` is that of all together.
+    """
+
+    __slots__ = ("sizes", "values", "weight")
+
+    def __init__(self, variables: Mapping[str, object], paths: Iterable[Path]) -> None:
+        self.values: dict[str, Any] = {}
+        self.sizes: dict[Path, Size] = {}
+        self.weight = 0
+        for path in paths:
+            size = self.sizes[path] = self._keep(variables, path)
+            self.weight += size.values + size.text // 16
+
+    def _keep(self, variables: Mapping[str, Any], path: Path) -> Size:
+        """Copy what the path leads to, and give its size."""
+        name = path[0]
+        if name not in variables:
+            return _NOTHING
+        place, value = self.values, variables[name]
+        for deeper in path[1:]:
+            if not isinstance(value, dict):
+                break  # there is no such field: the runtime says so
+            place = place.setdefault(name, {})
+            if deeper not in value:
+                return _NOTHING
+            name, value = deeper, value[deeper]
+        place[name] = value
+        return _size(value)
+
+
+def _field(variables: Mapping[str, object], path: Path) -> object:
+    value: Any = variables
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return _MISSING
+        value = value[name]
+    return value
+
+
+def _length(values: Mapping[str, object], path: Path) -> int:
+    value = _field(values, path)
+    return len(value) if isinstance(value, Mapping | list) else 0
+
+
+def _size(value: object) -> Size:
+    """Its size. EventTooLarge beyond MOST_READ."""
+    if isinstance(value, str):
+        return Size(1, _bytes(value))
+    if not isinstance(value, dict | list | bytes):
+        return _ONE
+    values, text, layer, depth = 0, 0, [value], 0
+    while layer:
+        values, depth = values + len(layer), depth + 1
+        if depth > DEEPEST:
+            raise ExpressionFailed("the event's data is nested too deeply")
+        deeper: list[Any] = []
+        for each in layer:
+            if isinstance(each, str | bytes):
+                text += _bytes(each)
+            elif isinstance(each, dict | list):
+                deeper += each
+                deeper += each.values() if isinstance(each, dict) else ()
+            if values + len(deeper) > MOST_READ:
+                raise EventTooLarge(_TOO_LARGE)
+        layer = deeper
+    return Size(values, text)
+
+
+def _bytes(text: str | bytes) -> int:
+    """In UTF-8, at most."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+@lru_cache(4096)
+def compile_filter(source: str) -> Expression:
+    """An expression that says which events. ValueError if it cannot be one."""
+    expression = Expression(source)
+    if not expression.may_be_true:
+        raise ValueError("its value is neither true nor false")
+    return expression
+
+
+@lru_cache(4096)
+def compile_projection(source: str) -> Expression:
+    """An expression whose value is sent. ValueError if it is none."""
+    return Expression(source)
+
+
+_MATCHES = _ENV.compile("topic.matches(key)")
+
+
+def _check_pattern(pattern: str) -> None:
+    """ValueError for one that the runtime would refuse at each event."""
+    result = _MATCHES.eval(_ENV.Activation({CONTAINER + "topic": "", CONTAINER + "key": pattern}))
+    if result.type() == _TYPE.ERROR:
+        why = _readable(str(result.plain_value())).removeprefix("invalid regular expression: ")
+        raise ValueError(f"a pattern is no regular expression: {why}")
+
+
+def _readable(text: str) -> str:
+    """The runtime's words on one line, without its status codes and the drawing of the place."""
+    text = re.sub(r"\s*\[[A-Z_]+\]$", "", text.strip()).split("\n |")[0]
+    text = re.sub(r"^[A-Z_]+: ", "", text).replace(f" (in container '{CONTAINER.removesuffix('.')}')", "")
+    found = re.match(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)", text, re.DOTALL)
+    if found:
+        line, column, what = int(found[1]), int(found[2]), " ".join(found[3].split()).split(" ERROR: ")[0]
+        place = f" at line {line}, column {column}" if line > 1 else f" at column {column}" if column > 0 else ""
+        there = f"; an event has {', '.join(NAMES)}" if what.startswith("undeclared reference") else ""
+        return f"{what[:MOST_SAID]}{place}{there}"
+    return " ".join(text.split())[:MOST_SAID]
