@@ -24,6 +24,7 @@ from consumer.event import Event, RecordId
 from consumer.expressions import compile_filter
 from consumer.matching.catalog import Answer, Catalog, Key
 from consumer.matching.inbox import Inbox
+from consumer.matching.selection import Selector
 from consumer.service import COLLECT_EVERY
 from consumer.telemetry import Metrics, configure_logging
 
@@ -65,7 +66,7 @@ def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
     answer = cast("Callable[[tuple[Key, ...], Callable[[Answer | Exception], None]], None]", _answering(endpoints))
     inbox = Inbox(Catalog(answer, 3600.0))
     inbox.stored(("orders", 0), set())
-    dispatch = Dispatch(inbox, lanes, cast("Settling", Stored()), metrics, time.monotonic)
+    dispatch = Dispatch(inbox, lanes, cast("Settling", Stored()), Selector(metrics), metrics, time.monotonic)
     body = orjson.dumps(BODY)
     given = settled = delivered = 0
     longest = start = 0.0

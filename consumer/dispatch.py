@@ -19,14 +19,20 @@ class Dispatch:
     """
 
     def __init__(
-        self, inbox: Inbox, lanes: Lanes, settling: Settling, metrics: Metrics, monotonic: Callable[[], float]
+        self,
+        inbox: Inbox,
+        lanes: Lanes,
+        settling: Settling,
+        selector: Selector,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
     ) -> None:
         self._inbox = inbox
         self._lanes = lanes
         self._settling = settling
         self._metrics = metrics
         self._monotonic = monotonic
-        self._selector = Selector(metrics, monotonic)
+        self._selector = selector
         self._fanout: Fanout | None = None
         self._counted = False
         self._until = 0.0

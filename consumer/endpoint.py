@@ -12,11 +12,15 @@ HEX_HEADER = "x-webhook-signature"
 PayloadFormat = Literal["record", "standard", "cloudevents"]
 
 
+class BrokenFilter:
+    """In place of a filter that cannot be used as it is written: nobody knows which events it wants."""
+
+
 class Selection(NamedTuple):
     """Which events of its type and tenant a subscription wants; None: whatever the topic, or the event."""
 
     topics: frozenset[str] | None = None
-    filter: Expression | None = None
+    filter: Expression | BrokenFilter | None = None
 
 
 class Batch(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from consumer.endpoint import Batch, Endpoint, Selection
+from consumer.endpoint import Batch, BrokenFilter, Endpoint, Selection
 from consumer.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
 from consumer.secret import Ed25519Key, SigningKey
 from consumer.vault import Credentials, Decrypt, Stored, credentials_of
@@ -24,6 +24,7 @@ ENDPOINT_COLUMNS = (
     SubscriptionSecret.expires_at,
 )
 _OPTIONS_END = 2 + len(OPTIONS)
+_BROKEN = BrokenFilter()  # one, so that an endpoint that is read again is equal
 
 
 def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
@@ -66,8 +67,11 @@ def endpoint_of(
         if hex_header and hex_header.lower() in own:
             problems.append(Problem("secret", f"{hex_header} is the signature's header", Effect.STORED))
     selection = None
-    if meant["topics"] is not None or meant["event_filter"] is not None:
-        selection = Selection(meant["topics"], meant["event_filter"])
+    event_filter = meant["event_filter"]
+    if any(problem.option == "event_filter" for problem in problems):
+        event_filter = _BROKEN
+    if meant["topics"] is not None or event_filter is not None:
+        selection = Selection(meant["topics"], event_filter)
     wait = BATCH_WAIT if meant["batch_wait_ms"] is None else meant["batch_wait_ms"] / 1000
     secrets, private_keys = _by_kind(credentials.keys)
     endpoint = Endpoint(

@@ -174,7 +174,7 @@ OPTIONS: Mapping[str, Option] = {
     "event_type": Option(_text(_check_type), Effect.UNMATCHED, "order.created", required=True),
     "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
     "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),
-    "event_filter": Option(_text(compile_filter), Effect.UNMATCHED, "data.amount > 100"),
+    "event_filter": Option(_text(compile_filter), Effect.STORED, "data.amount > 100"),
     "payload_format": Option(_one_of("record", "standard", "cloudevents"), Effect.STORED, "standard", "record"),
     "projection": Option(_text(compile_projection), Effect.STORED, '{"id": data.id}'),
     "batch_size": Option(_whole(1, LARGEST_BATCH), Effect.STORED, "100"),

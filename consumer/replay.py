@@ -18,14 +18,13 @@ from consumer.database import unavailable
 from consumer.endpoint import Endpoint, Selection
 from consumer.errors import Undecodable, WebhooksError
 from consumer.event import Event
-from consumer.expressions import EventTooLarge
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ledger.rows import NewDelivery
-from consumer.matching.selection import Selector
+from consumer.matching.selection import Answer, Selector
 from consumer.matching.subscriptions import Subscribed
 from consumer.options import LEAST_NUMBER, Effect, read
 from consumer.patterns import matches
@@ -85,7 +84,7 @@ class Choice:
     def __init__(self, subscription: Subscribed, tenant_name: str, event_type: str | None = None) -> None:
         """`event_type` narrows it: a type or a pattern. WebhooksError for a subscription that matches nothing."""
         for problem in subscription.problems:
-            if problem.effect is Effect.UNMATCHED:
+            if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
                 raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
         meant, _ = read(subscription.options)
         selection = Selection(meant["topics"], meant["event_filter"])
@@ -110,14 +109,11 @@ class Choice:
 
     def has(self, event: Event) -> bool:
         """Whether it is for the subscription, as far as its filter can tell."""
-        try:
-            return (
-                all(matches(each, event.type) for each in self._types)
-                and self.subscription.tenant in {EVERY_TENANT, event.tenant}
-                and self._selector.wants(self._endpoint, event)
-            )
-        except EventTooLarge:
-            return False
+        return (
+            all(matches(each, event.type) for each in self._types)
+            and self.subscription.tenant in {EVERY_TENANT, event.tenant}
+            and self._selector.ask(self._endpoint, event) is Answer.WANTED
+        )
 
 
 @dataclass(slots=True)

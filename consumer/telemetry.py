@@ -55,6 +55,7 @@ class Metrics:
     parked: int = 0
     breaker_open: int = 0
     set_aside: int = 0
+    expressions_left_out: int = 0
     commits: int = 0
     connections_opened: int = 0
     retention_overtaken: int = 0  # records that the log dropped before they were consumed
@@ -88,6 +89,11 @@ class WorkerCollector(Collector):
             ("webhooks_parked", "Deliveries of the group that wait in the database.", metrics.parked),
             ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", metrics.breaker_open),
             ("webhooks_set_aside", "Deliveries that the database does not take.", metrics.set_aside),
+            (
+                "webhooks_expressions_left_out",
+                "Subscriptions whose filter or projection is left out as too slow.",
+                metrics.expressions_left_out,
+            ),
         ):
             yield GaugeMetricFamily(name, text, value=value)
         for name, text, value in (

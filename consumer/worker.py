@@ -23,6 +23,7 @@ from consumer.delivery.parking import Parking, StoredKeys
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
+from consumer.delivery.slow import SlowExpressions
 from consumer.dispatch import Dispatch
 from consumer.errors import FatalKafkaError, Undecodable
 from consumer.event import Place
@@ -36,8 +37,10 @@ from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import open_topics
 from consumer.ledger.heads import take, walk
+from consumer.matching.budget import Budget
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.inbox import Inbox
+from consumer.matching.selection import Selector
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
 from consumer.sending.egress import EgressPolicy
@@ -134,8 +137,10 @@ class Worker:
             clock=clock,
             monotonic=monotonic,
         )
-        self._sender = Sender(self._lanes, self._settling, self._transport, clock, monotonic)
-        self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, metrics, monotonic)
+        self._budget = Budget(monotonic, SlowExpressions(self._lanes, self._settling, self._notes, clock, monotonic))
+        selector = Selector(metrics, self._budget, monotonic)
+        self._sender = Sender(self._lanes, self._settling, self._transport, self._budget, clock, monotonic)
+        self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, selector, metrics, monotonic)
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
@@ -146,6 +151,7 @@ class Worker:
             self._parking,
             self._lanes,
             self._settling,
+            selector,
             self._given_out,
             clock,
             monotonic,
@@ -314,6 +320,7 @@ class Worker:
         self._lanes.rebound(self._topics.share(self._source.partitions))
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         self._metrics.set_aside = self._parking.set_aside
+        self._metrics.expressions_left_out = len(list(self._budget))
         leads = self._leads()
         if not leads:
             self._metrics.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do

@@ -172,6 +172,9 @@ class ParkedDelivery(Base):
     schedule_start: Mapped[int] = mapped_column(
         Integer, server_default=text("0"), comment="Attempts made before the present retry schedule began."
     )
+    filter_pending: Mapped[int] = mapped_column(
+        Flag, server_default=text("0"), comment="1: the filter of its subscription is asked before it is sent."
+    )
     first_status: Mapped[int | None] = mapped_column(
         Integer, comment="HTTP status of the first attempt. Null: no answer."
     )

@@ -103,6 +103,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Attempts that failed for the last time, an array.",
             "Attempts that failed of a schedule that a redelivery has replaced, an array.",
             "Attempts that delivered, an array.",
+            "Rows whose filter was asked, at last, and does not want the event, an array.",
         ),
         "ledger.store._exhausted_after": ("Which of these rows are exhausted now?",),
         "ledger.ordering.normalise": (
@@ -143,6 +144,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.disable": ("A subscription is disabled: a 410, or failures for days.",),
         "ledger.upkeep.failing": ("A subscription fails from now on.",),
         "ledger.upkeep.recovered": ("It does no more.",),
+        "ledger.upkeep.slow": ("Its filter or projection is left out until then.",),
         "ledger.upkeep._seen": ("The next subscription that has rows.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions are there, and enabled?",),
         "ledger.upkeep._follow": (
@@ -324,6 +326,7 @@ def _store(engine: Engine) -> None:
     ]
     store.record(engine, GROUP, results)
     store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
+    store.record(engine, GROUP, [AttemptResult(2, 1, "unwanted", None, None, None, 2.0)])
     ordering.mend(engine, GROUP, "t", 0, 1.0)
     waiting = operations.pending(engine, GROUP, 10)
     operations.forget(engine, [row for row, _, _ in waiting])
@@ -368,6 +371,7 @@ def _keep(engine: Engine) -> None:
     group = "another"
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
+    upkeep.slow(engine, 1, T)
     told = Operation("subscription.disabled", "op_3", {})
     upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
     upkeep.disable(engine, group, 1, "410", told)

@@ -14,7 +14,7 @@ from consumer.event import Event, RecordId
 from consumer.expressions import compile_filter
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
-from consumer.matching.selection import TURN
+from consumer.matching.selection import TURN, Selector
 from consumer.telemetry import Metrics
 
 URL = "https://example.com/hook"
@@ -35,7 +35,14 @@ class Desk:
         self.inbox.stored(("t", 0), set())
         self.metrics, self.settled = Metrics(), list[int]()
         self.lanes = Lanes(1000)
-        self.dispatch = Dispatch(self.inbox, self.lanes, cast("Settling", None), self.metrics, self.clock)
+        self.dispatch = Dispatch(
+            self.inbox,
+            self.lanes,
+            cast("Settling", None),
+            Selector(self.metrics, None, self.clock),
+            self.metrics,
+            self.clock,
+        )
 
     def clock(self) -> float:
         self.now += self.step

@@ -26,6 +26,7 @@ LABELS = {
     "webhooks_parked": set(),
     "webhooks_breaker_open": set(),
     "webhooks_set_aside": set(),
+    "webhooks_expressions_left_out": set(),
     "webhooks_commits_total": set(),
     "webhooks_connections_opened_total": set(),
     "webhooks_retention_overtaken_total": set(),
@@ -99,6 +100,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
     metrics.deliveries.update(delivered=4, retried=5, parked=6, exhausted=7)
     metrics.attempts.update({"2xx": 8, "error": 9})
     metrics.in_flight, metrics.parked, metrics.breaker_open, metrics.set_aside = 10, 11, 12, 3
+    metrics.expressions_left_out = 2
     metrics.commits, metrics.connections_opened, metrics.retention_overtaken = 13, 14, 15
     metrics.filter_errors = 16
     lag[("orders", 1)] = 0
@@ -123,6 +125,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
         ("webhooks_parked",): 11,
         ("webhooks_breaker_open",): 12,
         ("webhooks_set_aside",): 3,
+        ("webhooks_expressions_left_out",): 2,
         ("webhooks_commits_total",): 13,
         ("webhooks_connections_opened_total",): 14,
         ("webhooks_retention_overtaken_total",): 15,

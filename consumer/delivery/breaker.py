@@ -203,6 +203,10 @@ class Breaker:
         self._open(now, retry_after)
         return True
 
+    def trip(self, now: float, seconds: float) -> None:
+        """Open it for so long, whatever its receiver does."""
+        self._open(now, seconds)
+
     def _open(self, now: float, retry_after: float | None) -> None:
         stays = self._open_for * (1 + STRETCH * self._random())
         self.open_until = now + max(stays, min(retry_after or 0.0, LONGEST_ASKED))

@@ -11,8 +11,7 @@ from consumer.delivery.order import pair_of
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
-from consumer.expressions import EventTooLarge
-from consumer.matching.selection import Selector
+from consumer.matching.selection import FILTER_TOO_LARGE, Answer, Selector
 
 LOOK_EVERY = 32  # subscriptions between two looks at the clock: 0.1 ms, or 2 ms where each gets its lane
 LEAVING = 1.0  # seconds that filters may take while a partition leaves: all members of the group wait
@@ -24,7 +23,7 @@ class Fanout:
     What is not wanted is settled at once. A crash forgets that, and the filter says so again.
     """
 
-    __slots__ = ("_selector", "_wanted", "endpoints", "event", "position", "record", "refused")
+    __slots__ = ("_answer", "_selector", "endpoints", "event", "position", "record", "refused")
 
     def __init__(self, event: Event, endpoints: tuple[Endpoint, ...], record: OpenRecord, selector: Selector) -> None:
         self.event = event
@@ -32,7 +31,7 @@ class Fanout:
         self.record = record
         self.position = 0
         self.refused = 0
-        self._wanted = -1  # the position that its filter has said yes to: it is not asked in each turn anew
+        self._answer = (-1, Answer.WANTED)  # and its position: a filter is not asked in each turn anew
         self._selector = selector
 
     def advance(self, lanes: Lanes, settling: Settling, now: float, is_over: Callable[[], bool]) -> bool:
@@ -46,15 +45,17 @@ class Fanout:
             if not self.position % LOOK_EVERY and is_over():
                 return False
             endpoint = endpoints[self.position]
-            if endpoint.selection is not None and self._wanted != self.position:
-                if self._selector.spent:
-                    return False
-                if not self._wants(endpoint, lanes, settling):
-                    continue
-                self._wanted = self.position
+            asked = True
+            if endpoint.selection is not None:
+                if self._answer[0] != self.position:
+                    if self._selector.spent:
+                        return False
+                    if not self._is_owed(endpoint, lanes, settling):
+                        continue
+                asked = self._answer[1] is not Answer.NOT_ASKED
             pair = pair_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
-            stored = endpoint.fault is not None or (pair is not None and settling.goes_behind_rows(pair))
+            stored = endpoint.fault is not None or not asked or (pair is not None and settling.goes_behind_rows(pair))
             lane = None if stored else lanes.lane(endpoint)
             admission = lanes.admit(lane, size, now) if lane is not None else Admission.PARK
             if lane is not None and admission is Admission.QUEUE:
@@ -62,7 +63,7 @@ class Fanout:
             elif admission is Admission.HOLD or not settling.may_postpone():
                 return False
             else:
-                settling.postpone(event, endpoint, self.record, pair, lane)
+                settling.postpone(event, endpoint, self.record, pair, lane, asked=asked)
             self.position += 1
         return True
 
@@ -77,23 +78,25 @@ class Fanout:
         self._selector.begin(LEAVING)
         while self.position < len(self.endpoints) and not self._selector.spent:
             endpoint = self.endpoints[self.position]
-            if self._wants(endpoint, lanes, settling):
-                settling.postpone(self.event, endpoint, self.record, pair_of(self.event, endpoint))
+            if self._is_owed(endpoint, lanes, settling):
+                asked = self._answer[1] is not Answer.NOT_ASKED
+                settling.postpone(self.event, endpoint, self.record, pair_of(self.event, endpoint), asked=asked)
                 self.position += 1
 
-    def _wants(self, endpoint: Endpoint, lanes: Lanes, settling: Settling) -> bool:
-        """Whether the next subscription gets the event. If not, that is over with.
+    def _is_owed(self, endpoint: Endpoint, lanes: Lanes, settling: Settling) -> bool:
+        """Whether the next subscription gets the event, or may get it. If not, that is over with.
 
         Where the event is too large for its filter, the delivery is given up with this reason, so that people see it.
         """
-        try:
-            if self._selector.wants(endpoint, self.event):
+        answer = self._selector.ask(endpoint, self.event)
+        self._answer = (self.position, answer)
+        match answer:
+            case Answer.WANTED | Answer.NOT_ASKED:
                 return True
-        except EventTooLarge as error:
-            self.position += 1
-            settling.hopeless(Delivery(self.event, lanes.lane(endpoint), self.record), f"filter: {error}")
-            return False
+            case Answer.UNWANTED:
+                self.refused += 1
+                self.record.settle_one()
+            case Answer.TOO_LARGE:
+                settling.hopeless(Delivery(self.event, lanes.lane(endpoint), self.record), FILTER_TOO_LARGE)
         self.position += 1
-        self.refused += 1
-        self.record.settle_one()
         return False

@@ -92,6 +92,10 @@ class Lanes:
                 self._changed.add(lane)
         return lane
 
+    def find(self, subscription_id: int) -> Lane | None:
+        """The lane of a subscription that has one now."""
+        return self._lanes.get(subscription_id)
+
     def rebound(self, share: float) -> None:
         """Partitions have come or gone, and with them the share of the limits."""
         if share != self.share:

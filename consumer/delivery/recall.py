@@ -18,6 +18,7 @@ from consumer.delivery.settling import Settling
 from consumer.event import Place
 from consumer.ledger.heads import POSTPONED, Head, Taken, Walked, Want
 from consumer.ledger.rows import DueDelivery, Pair
+from consumer.matching.selection import FILTER_TOO_LARGE, TURN, Answer, Selector
 from consumer.trouble import Trouble
 
 WALK_EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
@@ -55,6 +56,7 @@ class Recall:
         parking: Parking,
         lanes: Lanes,
         settling: Settling,
+        selector: Selector,
         given_out: Callable[[Place], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -64,6 +66,7 @@ class Recall:
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
+        self._selector = selector
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
@@ -160,7 +163,7 @@ class Recall:
             if due_at > clock:
                 continue
             if (room := rooms.get(head[2])) is None:
-                room = rooms[head[2]] = self._lanes.room(head[2], now)
+                room = rooms[head[2]] = 0 if self._selector.is_over(head[2]) else self._lanes.room(head[2], now)
             if room <= 0:
                 continue
             out.append(head)
@@ -188,6 +191,7 @@ class Recall:
 
     def _found(self, rows: Sequence[DueDelivery], places: Collection[Place]) -> None:
         now = self._monotonic()
+        self._selector.begin(TURN)
         given_out: dict[Place, Callable[[int], bool]] = {}
         ends: dict[Pair, float] = {}  # of each pair the offset from which on its rows may not come yet
         later: set[Head] = set()
@@ -196,14 +200,11 @@ class Recall:
             head = (*place, row.endpoint.subscription_id)
             if row.id in self._settling.rows or place in self._settling.leaving or place not in places:
                 continue
-            early = False
-            if row.pair is not None:
-                if place not in given_out:
-                    given_out[place] = self._given_out(place)
-                if row.pair not in ends:
-                    self._parking.pairs.seen(row.pair)  # an adopted one was not known
-                    ends[row.pair] = self._parking.pairs.first_writing(row.pair)
-                early = offset >= ends[row.pair] or not given_out[place](offset)
+            early = row.pair is not None and self._is_early(row.pair, offset, given_out, ends)
+            if not early and row.filter_pending and not self._is_wanted(row, head):
+                if row.pair is not None and row.id not in self._settling.rows:
+                    ends[row.pair] = offset
+                continue
             lane = self._lanes.lane(row.endpoint)
             if early or self._lanes.admit(lane, row.event.size, now) is not Admission.QUEUE:
                 if row.pair is not None:  # those behind it must not pass it
@@ -219,3 +220,33 @@ class Recall:
             self._settling.rows[row.id] = head
             self._lanes.enqueue(delivery, now)
         self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)
+
+    def _is_early(
+        self, pair: Pair, offset: int, given_out: dict[Place, Callable[[int], bool]], ends: dict[Pair, float]
+    ) -> bool:
+        """An earlier one of its key may still come. The last two are what is known of other rows of this look."""
+        place = (pair.topic, pair.partition)
+        if place not in given_out:
+            given_out[place] = self._given_out(place)
+        if pair not in ends:
+            self._parking.pairs.seen(pair)  # an adopted one was not known
+            ends[pair] = self._parking.pairs.first_writing(pair)
+        return offset >= ends[pair] or not given_out[place](offset)
+
+    def _is_wanted(self, row: DueDelivery, head: Head) -> bool:
+        """Ask the filter that was not asked when the row was stored. If not, the row has ended, or waits."""
+        if self._selector.spent:
+            self._note({head: 0.0})
+            return False
+        match self._selector.ask(row.endpoint, row.event):
+            case Answer.WANTED:
+                return True
+            case Answer.NOT_ASKED:  # since this look began
+                self._note({head: 0.0})
+            case Answer.UNWANTED:
+                self._settling.unwanted(row)
+            case Answer.TOO_LARGE:
+                self._settling.rows[row.id] = head
+                delivery = Delivery(row.event, self._lanes.lane(row.endpoint), StoredRow(row.id, row.schedule_start))
+                self._settling.hopeless(delivery, FILTER_TOO_LARGE)
+        return False

@@ -1,6 +1,8 @@
 """The requests that are open: started as lanes allow, each ending in a call of `Settling.attempted`."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from requests import PreparedRequest, RequestException, Response
@@ -8,11 +10,14 @@ from requests import PreparedRequest, RequestException, Response
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.sending.payloads import Payload, Unrenderable, render
+from consumer.endpoint import Endpoint
+from consumer.event import Event
+from consumer.matching.budget import Budget
+from consumer.sending.payloads import Payload, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.transport import CurlAdapter
 
-RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long; one may take up to 0.5
+RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long
 BATCH_BYTES = 4 * 2**20  # of a batch as it is sent: with a projection it may be larger than its events
 GROWTH = 64  # deliveries that one turn starts beyond those that ended: a burst is spread over turns
 
@@ -25,6 +30,7 @@ class Sender:
         lanes: Lanes,
         settling: Settling,
         transport: CurlAdapter,
+        budget: Budget,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -32,6 +38,7 @@ class Sender:
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
+        self._budget = budget
         self._clock = clock
         self._monotonic = monotonic
         self._ended = 0  # deliveries whose request ended in the last turn
@@ -54,7 +61,11 @@ class Sender:
                     return
                 continue
             try:
-                request = build(prepared, endpoint, delivery.event, timestamp)
+                if endpoint.projection is None:
+                    request = build(prepared, endpoint, delivery.event, timestamp)
+                else:
+                    with self._charged(endpoint, delivery.event):
+                        request = build(prepared, endpoint, delivery.event, timestamp)
             except ValueError as error:  # a projection without a value; a stored row whose header somebody has edited
                 self._lanes.finished(lane)
                 self._settling.hopeless(delivery, str(error))
@@ -72,6 +83,19 @@ class Sender:
         self._lanes.finished(delivery.lane)
         if delivery.transfer is not None:
             self._transport.cancel(delivery.transfer)
+
+    @contextmanager
+    def _charged(self, endpoint: Endpoint, event: Event) -> Iterator[None]:
+        """What a projection takes of the processor is charged to its subscription; what reads the event is not."""
+        if endpoint.projection is None:
+            yield
+            return
+        parse(event)
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
 
     def _begin(self, delivery: Delivery, now: float) -> None:
         delivery.started_at = now
@@ -94,7 +118,9 @@ class Sender:
                 self._lanes.give_back(members[number:])
                 break
             try:
-                payloads.append(render(endpoint, each.event))
+                with self._charged(endpoint, each.event):
+                    payload = render(endpoint, each.event)
+                payloads.append(payload)
                 size += len(payloads[-1].body)
             except Unrenderable as error:
                 hopeless.append((each, str(error)))

@@ -19,7 +19,7 @@ from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
+from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair
 from consumer.sending.masking import secrets_in
 from consumer.target import shown
 from consumer.telemetry import Metrics
@@ -96,7 +96,7 @@ class Settling:
         if isinstance(outcome, Gone):
             quietly = self._are_operational(deliveries)
             self._failing.disable(delivery.sent_to or endpoint, outcome.error, now, quietly=quietly)
-            self._leave_alone(lane)
+            self.leave_alone(lane)
         if opened:
             log.warning(
                 "circuit breaker opened; what comes for the subscription is stored",
@@ -104,7 +104,7 @@ class Settling:
                 error=outcome.error,
                 seconds=round((lane.breaker.open_until or moment) - moment, 1),
             )
-            self._leave_alone(lane)
+            self.leave_alone(lane)
 
     def hopeless(self, delivery: Delivery, error: str) -> None:
         """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""
@@ -133,16 +133,38 @@ class Settling:
         return pair in self._parking.pairs
 
     def postpone(
-        self, event: Event, endpoint: Endpoint, record: OpenRecord, pair: Pair | None, lane: Lane | None = None
+        self,
+        event: Event,
+        endpoint: Endpoint,
+        record: OpenRecord,
+        pair: Pair | None,
+        lane: Lane | None = None,
+        *,
+        asked: bool = True,
     ) -> None:
-        """Store a delivery that was never tried: due at once, or when the lane's breaker lets a request through."""
+        """Store a delivery that was never tried: due at once, or when the lane's breaker lets a request through.
+
+        `asked`: the subscription's filter wants it, if there is one; else it is asked before it is sent.
+        """
         due = self._clock()
         if lane is not None and (open_until := lane.breaker.open_until) is not None:
             due += max(0.0, open_until - self._monotonic())
         self._metrics.deliveries["parked"] += 1
         self._parking.park(
-            NewDelivery(event, endpoint.subscription_id, endpoint.url, 0, "parked", due, pair=pair), record.settle_one
+            NewDelivery(
+                event, endpoint.subscription_id, endpoint.url, 0, "parked", due, pair=pair, filter_pending=not asked
+            ),
+            record.settle_one,
         )
+
+    def unwanted(self, row: DueDelivery) -> None:
+        """The filter of a stored delivery was asked, at last, and does not want it: it ends without an attempt."""
+        head = (*row.event.record[:2], row.endpoint.subscription_id)
+        self.rows[row.id] = head
+        result = AttemptResult(
+            row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.pair, None, row.schedule_start
+        )
+        self._parking.resolve(result, head, partial(self.rows.pop, row.id, None))
 
     def withdrawn(self, delivery: Delivery) -> None:
         """A delivery of a leaving partition was queued here or waited for its retry.
@@ -165,8 +187,8 @@ class Settling:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.pair, lane)
 
-    def _leave_alone(self, lane: Lane) -> None:
-        """Its receiver wants no more, or is gone: what waits here is stored. Thousands may be gone at once."""
+    def leave_alone(self, lane: Lane) -> None:
+        """Nothing may be sent to it for a while: what waits here is stored. It may be thousands at once."""
         if lane.held:
             self._put_all_back(self._lanes.clear(lane))
 

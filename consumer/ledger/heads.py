@@ -155,6 +155,7 @@ def take(
             last_of(row),
             pair_of(row),
             row.replay,
+            filter_pending=bool(row.filter_pending) and not row.attempt,
         )
         for row, event in rows
         if row.subscription_id in endpoints
@@ -282,6 +283,7 @@ def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
             ParkedDelivery.subscription_id,
             ParkedDelivery.replay,
             ParkedDelivery.order_key,
+            ParkedDelivery.filter_pending,
             *ATTEMPTS,
             Payload.body_size,
         )

@@ -47,6 +47,7 @@ class NewDelivery(NamedTuple):
 
     `attempt` counts those made, `schedule_start` of them before its retry schedule began; `next_attempt_at` is for
     `parked`. With a `pair` it waits behind what is open of that pair; a delivery of a replay has none.
+    `filter_pending`: the subscription's filter has to be asked before it is sent.
     """
 
     event: Event
@@ -61,17 +62,19 @@ class NewDelivery(NamedTuple):
     operation: Operation | None = None
     replay: int = 0
     schedule_start: int = 0
+    filter_pending: bool = False
 
 
 class AttemptResult(NamedTuple):
     """The result of one more attempt, ended at `at`, of the row `id` after `attempt_before` others.
 
-    The attempt was of the schedule that began after `schedule_start` attempts.
+    The attempt was of the schedule that began after `schedule_start` attempts. `unwanted`: there was none, for the
+    subscription's filter was asked and does not want the event.
     """
 
     id: int
     attempt_before: int
-    status: Literal["delivered", "parked", "exhausted"]
+    status: Literal["delivered", "parked", "exhausted", "unwanted"]
     next_attempt_at: float | None
     status_code: int | None
     failure: Failure | None
@@ -94,3 +97,4 @@ class DueDelivery:
     last: Failure | None
     pair: Pair | None
     replay: int
+    filter_pending: bool

@@ -37,6 +37,7 @@ from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, 
 from models.subscription import TENANT_LENGTH, URL_LENGTH
 
 BATCH_BYTES = 16 * 2**20
+UNWANTED = "not sent: the filter does not want it"
 
 _DELIVERY = (
     *RECORD,
@@ -46,6 +47,7 @@ _DELIVERY = (
     ParkedDelivery.status,
     ParkedDelivery.next_attempt_at,
     ParkedDelivery.order_key,
+    ParkedDelivery.filter_pending,
     ParkedDelivery.created_at,
     ParkedDelivery.updated_at,
     *ATTEMPTS,
@@ -84,6 +86,16 @@ _SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
 _RESCHEDULE = update(ParkedDelivery).where(*_SAME).values(_MADE)
 _GIVE_UP = update(ParkedDelivery).where(*_SAME).values(_MADE | {"status": bind(ParkedDelivery.status)})
 _DELIVERED = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
+_UNWANTED = (
+    update(ParkedDelivery)
+    .where(*_SEEN)
+    .values(
+        status=Status.DELIVERED,
+        next_attempt_at=None,
+        last_error=UNWANTED,
+        updated_at=bindparam("b_at", type_=ParkedDelivery.updated_at.type),
+    )
+)
 # Somebody had it sent again while this attempt was under way: it counts, and neither ends nor delays what they want.
 _LATE = (
     update(ParkedDelivery)
@@ -140,11 +152,13 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
 
 def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
     ordered = sorted(results, key=lambda result: result.id)
-    first = [_result_binds(result) for result in ordered if result.attempt_before == 0]
+    unwanted = [_result_binds(result) for result in ordered if result.status == "unwanted"]
+    made = [result for result in ordered if result.status != "unwanted"]
+    first = [_result_binds(result) for result in made if result.attempt_before == 0]
     again = [_result_binds(result) for result in ordered if result.status == "parked"]
     given_up = [_result_binds(result) for result in ordered if result.status == "exhausted"]
     delivered = [_result_binds(result) for result in ordered if result.status == "delivered"]
-    for statement, binds in ((_FIRST, first), (_DELIVERED, delivered)):
+    for statement, binds in ((_FIRST, first), (_DELIVERED, delivered), (_UNWANTED, unwanted)):
         if binds:
             connection.execute(statement, binds)
     for statement, binds in ((_RESCHEDULE, again), (_GIVE_UP, given_up)):
@@ -253,6 +267,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
             "b_status": row.status,
             "b_next_attempt_at": time_or_none(row.next_attempt_at),
             "b_order_key": row.pair.key if row.pair and not row.replay else None,
+            "b_filter_pending": int(row.filter_pending),
             "b_created_at": time_of(now),
             "b_updated_at": time_of(now),
             "b_attempt": row.attempt,

@@ -128,6 +128,14 @@ def recovered(engine: Engine, group: str, subscription_id: int, operation: Opera
     return in_transaction(engine, change)
 
 
+def slow(engine: Engine, subscription_id: int, until: float) -> None:
+    """Note until when (unix seconds) a subscription's filter or projection is left out, as too slow."""
+    with engine.begin() as connection:
+        connection.execute(
+            update(Subscription).where(Subscription.id == subscription_id).values(slow_until=time_of(until))
+        )
+
+
 def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
     """Let rows follow their subscriptions, however changed: disabled holds, enabled resumes, removed exhausts.
 

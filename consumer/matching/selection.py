@@ -2,21 +2,33 @@
 
 import time
 from collections.abc import Callable, Mapping
+from enum import Enum
 from math import inf
 
 import structlog
 
 from consumer.cloud_event import variables_of
-from consumer.endpoint import Endpoint
+from consumer.endpoint import BrokenFilter, Endpoint
 from consumer.event import Event
 from consumer.expressions import EventTooLarge, Expression, ExpressionFailed
+from consumer.matching.budget import Budget
 from consumer.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
 TURN = 0.005  # seconds of a turn that filters may take, some 500 evaluations: all others wait for them
 SILENCE = 60.0  # seconds between two lines on one subscription's filter
+FILTER_TOO_LARGE = "filter: the event is too large for this expression"
 MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed lately
+
+
+class Answer(Enum):
+    """What a subscription's topics and filter make of an event."""
+
+    WANTED = 1
+    UNWANTED = 2
+    TOO_LARGE = 3  # the filter may not run for an event of this size
+    NOT_ASKED = 4  # the filter is broken, or over its budget: it is asked later
 
 
 class Selector:
@@ -25,13 +37,22 @@ class Selector:
     What a filter makes of an event depends on both alone, and never on time: an event that is read again, after a crash
     or by the next owner of its partition, goes to the same subscriptions. A filter that has no value for an event, or
     one that is neither true nor false, does not want it: that is counted, and logged once a minute for each
-    subscription. An event that is too large for the filter is one of which nobody knows whether it is wanted.
+    subscription.
     """
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        budget: Budget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        processor: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """`budget` None: nobody else waits for it. `processor` gives the seconds that this thread has had of it."""
         self.spent = False
         self._metrics = metrics
+        self._budget = budget
         self._clock = clock
+        self._processor = processor
         self._until = inf
         self._event: Event | None = None
         self._variables: Mapping[str, object] = {}
@@ -42,32 +63,44 @@ class Selector:
         self.spent = False
         self._until = self._clock() + seconds
 
-    def wants(self, endpoint: Endpoint, event: Event) -> bool:
-        """Whether it goes there. EventTooLarge where its filter cannot say that."""
+    def is_over(self, subscription: int) -> bool:
+        """Its filter and projection are over their budget."""
+        return self._budget is not None and self._budget.is_over(subscription)
+
+    def ask(self, endpoint: Endpoint, event: Event) -> Answer:
+        """Whether the event goes there."""
         if endpoint.selection is None:
-            return True
-        topics, expression = endpoint.selection
+            return Answer.WANTED
+        topics, chosen = endpoint.selection
         if topics is not None and event.record.topic not in topics:
             self.spent = self._clock() >= self._until
-            return False
-        return expression is None or self._is_true(expression, event, endpoint.subscription_id)
+            return Answer.UNWANTED
+        return Answer.WANTED if chosen is None else self._chooses(chosen, event, endpoint.subscription_id)
 
-    def _is_true(self, expression: Expression, event: Event, subscription: int) -> bool:
+    def _chooses(self, chosen: Expression | BrokenFilter, event: Event, subscription: int) -> Answer:
+        if isinstance(chosen, BrokenFilter) or self.is_over(subscription):
+            return Answer.NOT_ASKED
         if event is not self._event:
             self._event, self._variables = event, variables_of(event)
+        began = self._processor()
+        answer = self._evaluate(chosen, subscription)
+        if self._budget is not None:
+            self._budget.charge(subscription, self._processor() - began)
+        self.spent = self._clock() >= self._until
+        return answer
+
+    def _evaluate(self, expression: Expression, subscription: int) -> Answer:
         try:
             value = expression.value(self._variables)
-            if isinstance(value, bool):
-                return value
-            self._failed(subscription, "its value is neither true nor false")
         except EventTooLarge:
             self._metrics.filter_errors += 1
-            raise
+            return Answer.TOO_LARGE
         except ExpressionFailed as error:
             self._failed(subscription, str(error))
-        finally:
-            self.spent = self._clock() >= self._until
-        return False
+            return Answer.UNWANTED
+        if not isinstance(value, bool):
+            self._failed(subscription, "its value is neither true nor false")
+        return Answer.WANTED if value is True else Answer.UNWANTED
 
     def _failed(self, subscription: int, why: str) -> None:
         self._metrics.filter_errors += 1

@@ -16,7 +16,7 @@ from consumer.endpoint_row import endpoint_of, endpoint_rows
 from consumer.errors import InvalidSubscription
 from consumer.matching.secrets import insert_secrets, stored_of
 from consumer.matching.validation import Options, completed
-from consumer.options import OPTIONS, Problem
+from consumer.options import OPTIONS, Effect, Problem
 from consumer.secret import SigningKey
 from consumer.target import shown
 from consumer.vault import Owner, Vault
@@ -114,6 +114,8 @@ def edit(engine: Engine, subscription_id: int, changes: Mapping[str, Any]) -> bo
         if before is None:
             return False
         values = completed(before._asdict() | dict(changes))
+        if changes.keys() & {"event_filter", "projection"}:
+            values["slow_until"] = None
         connection.execute(update(Subscription).where(mine).values(**values))
     return True
 
@@ -219,7 +221,9 @@ def remove(engine: Engine, subscription_id: int) -> bool:
 
 
 def _listing() -> Select[*tuple[Any, ...]]:
-    return endpoint_rows(Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
+    return endpoint_rows(
+        Subscription.enabled, Subscription.disabled_reason, Subscription.created_at, Subscription.slow_until
+    )
 
 
 def _subscribed(
@@ -231,6 +235,8 @@ def _subscribed(
         mine = list(group)
         row = mine[0]
         _, problems = endpoint_of(mine, (), decrypt, now)
+        if row.slow_until is not None and row.slow_until != UNREADABLE and row.slow_until > now:
+            problems = (*problems, _too_slow(row.slow_until, row.projection))
         kinds = [each.kind for each in mine if each.kind is not None]
         found.append(
             Subscribed(
@@ -246,3 +252,8 @@ def _subscribed(
             )
         )
     return tuple(found)
+
+
+def _too_slow(until: datetime, projection: str | None) -> Problem:
+    why = f"takes more of the processor than a worker gives it; left out until {until:%Y-%m-%dT%H:%M:%SZ}"
+    return Problem("event_filter" if projection is None else "projection", why, Effect.STORED)

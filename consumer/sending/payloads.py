@@ -86,18 +86,26 @@ def render(endpoint: Endpoint, event: Event) -> Payload:
 
 def body_of(endpoint: Endpoint, event: Event) -> tuple[bytes, str]:
     """The body and content type of `render`."""
-    global _last  # noqa: PLW0603 (a memo of one, replaced whole)
     if endpoint.payload_format == "record" and endpoint.projection is None and endpoint.batch is None:
         return event.body, event.content_type
-    parsed = _last
-    if parsed is None or parsed.event is not event:
-        parsed = _last = _Parsed(event)
     try:
-        return parsed.form(_Asked(endpoint.payload_format, endpoint.projection, endpoint.batch is not None))
+        return _parsed(event).form(_Asked(endpoint.payload_format, endpoint.projection, endpoint.batch is not None))
     except ExpressionFailed as error:
         raise Unrenderable(f"projection: {error}") from None
     except RecursionError:
         raise Unrenderable("its JSON is nested too deeply") from None
+
+
+def parse(event: Event) -> None:
+    """Read the event as projections see it, once for all subscriptions that it goes to."""
+    _ = _parsed(event).variables
+
+
+def _parsed(event: Event) -> _Parsed:
+    global _last  # noqa: PLW0603 (a memo of one, replaced whole)
+    if _last is None or _last.event is not event:
+        _last = _Parsed(event)
+    return _last
 
 
 def render_batch(endpoint: Endpoint, payloads: Sequence[Payload]) -> tuple[bytes, str]:

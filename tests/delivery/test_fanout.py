@@ -13,7 +13,7 @@ from consumer.delivery.fanout import LOOK_EVERY, Fanout
 from consumer.delivery.lane import LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint, Selection
+from consumer.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.event import Event
 from consumer.expressions import compile_filter
 from consumer.ledger.rows import Pair, order_key
@@ -31,6 +31,7 @@ class Postponed(Settling):
     room: int = 10**9
     behind: frozenset[Pair] = frozenset()
     stored: list[int] = field(default_factory=list)
+    not_asked: list[int] = field(default_factory=list)
     pairs: list[Pair | None] = field(default_factory=list)
     settle: list[Callable[[], None]] = field(default_factory=list)
 
@@ -41,9 +42,18 @@ class Postponed(Settling):
         return pair in self.behind
 
     def postpone(
-        self, event: Event, endpoint: Endpoint, record: OpenRecord, pair: Pair | None, lane: Lane | None = None
+        self,
+        event: Event,
+        endpoint: Endpoint,
+        record: OpenRecord,
+        pair: Pair | None,
+        lane: Lane | None = None,
+        *,
+        asked: bool = True,
     ) -> None:
         del event, lane
+        if not asked:
+            self.not_asked.append(endpoint.subscription_id)
         self.stored.append(endpoint.subscription_id)
         self.pairs.append(pair)
         self.settle.append(record.settle_one)
@@ -276,7 +286,7 @@ def test_filters_take_a_part_of_a_turn() -> None:
     """Ten thousand of them go over many turns, each judged once, and the cursor stands where the time ended."""
     targets = choosy(MANY, "data.n > 1")
     clock = Ticking(TURN / 100)
-    selector, settled = Selector(Metrics(), clock), list[int]()
+    selector, settled = Selector(Metrics(), None, clock), list[int]()
     each = Fanout(make_event(body=b'{"n": 1}'), targets, OpenRecord(settled.append, 0, MANY), selector)
     turns, before = 0, 0
     while True:
@@ -296,7 +306,7 @@ def test_topics_take_a_part_of_a_turn() -> None:
     """What is refused by its topic alone is little work, and ten thousand of it are not."""
     elsewhere = Selection(topics=frozenset(("elsewhere",)))
     targets = tuple(Endpoint(each, URL, (b"key",), selection=elsewhere) for each in range(1, MANY + 1))
-    selector = Selector(Metrics(), Ticking(TURN / 100))
+    selector = Selector(Metrics(), None, Ticking(TURN / 100))
     each = Fanout(make_event(), targets, OpenRecord(lambda _: None, 0, MANY), selector)
     selector.begin(TURN)
     assert not each.advance(Lanes(10), Postponed(), 0.0, never)
@@ -309,7 +319,7 @@ def test_who_has_to_wait_is_not_judged_again() -> None:
     targets = choosy(1, "data.n == 1")
     fill(lanes, targets[0], LANE_DELIVERIES)
     clock = Ticking(TURN * 2)
-    selector = Selector(Metrics(), clock)
+    selector = Selector(Metrics(), None, clock)
     each = Fanout(make_event(body=b'{"n": 1}'), targets, OpenRecord(lambda _: None, 0, 1), selector)
     spent = []
     for _ in range(3):
@@ -337,12 +347,28 @@ def test_abandoned_it_stores_what_is_wanted_alone(*, started: bool) -> None:
     assert settled == ([0] if started else [])
 
 
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_where_a_filter_cannot_be_asked_the_event_is_stored_untried(*, abandoned: bool) -> None:
+    """With the word that it has to be asked; a filter that does not want it is asked as ever."""
+    settling, settled = Postponed(), list[int]()
+    broken = Endpoint(1, URL, (b"k",), selection=Selection(None, BrokenFilter()))
+    targets = (broken, *choosy(3, "data.n > 1")[1:], *endpoints(4)[3:])
+    each = fanout(targets, settled, b'{"n": 1}')
+    if abandoned:
+        each.record.started = True
+        each.abandon(Lanes(10), settling)
+    else:
+        assert each.advance(Lanes(10), settling, 0.0, never)
+    assert (settling.not_asked, settling.stored) == ([1], [1, 4] if abandoned else [1])
+    assert each.refused == 2
+
+
 def test_abandoned_it_does_not_wait_for_slow_filters() -> None:
     """What they have not judged stays unsettled, and the next owner reads the record again."""
     settling, settled, clock = Postponed(), list[int](), Ticking(0.1)
     targets = choosy(100, "data.n == 1")
     record = OpenRecord(settled.append, 0, 100)
-    each = Fanout(make_event(body=b'{"n": 1}'), targets, record, Selector(Metrics(), clock))
+    each = Fanout(make_event(body=b'{"n": 1}'), targets, record, Selector(Metrics(), None, clock))
     record.started = True
     each.abandon(Lanes(10), settling)
     assert 5 <= len(settling.stored) <= 20

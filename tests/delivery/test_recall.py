@@ -22,7 +22,10 @@ from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
 from consumer.ledger.heads import POSTPONED, Head, take, walk
 from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.ledger.store import UNWANTED
 from consumer.matching import subscriptions
+from consumer.matching.budget import PAUSE, Budget
+from consumer.matching.selection import FILTER_TOO_LARGE, Selector
 from consumer.telemetry import Metrics
 from consumer.trouble import BACK_OFF
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
@@ -52,6 +55,7 @@ class Bench:
         )
         self.places: Collection[tuple[str, int]] = [HERE]
         self.given_out = 10**9  # records below are fanned out
+        self.budget = Budget(self.store.monotonic, lambda _: None)
         self.recall = Recall(
             Ledger(
                 partial(walk, engine, GROUP),
@@ -62,6 +66,7 @@ class Bench:
             self.store.parking,
             self.lanes,
             self.settling,
+            Selector(Metrics(), self.budget, self.store.monotonic),
             lambda _: lambda offset: offset < self.given_out,
             self.store.clock,
             self.store.monotonic,
@@ -410,6 +415,63 @@ def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench)
     bench.store.monotonic.now += 1
     bench.recall.look(lambda: bench.places)
     assert not bench.recall.busy
+
+
+def chosen(bench: Bench, event_filter: str, *offsets: int, key: bytes | None = None) -> None:
+    """Rows whose filter was not asked, of a subscription that has this one now."""
+    subscriptions.edit(bench.store.engine, bench.subscription, {"event_filter": event_filter})
+    rows = [bench.row(offset, key=key) for offset in offsets]
+    untried = [row._replace(attempt=0, first=None, last=None, filter_pending=True) for row in rows]
+    bench.others_store(
+        *(row._replace(event=row.event._replace(body=b'{"n":%d}' % row.event.record.offset)) for row in untried)
+    )
+
+
+@pytest.mark.parametrize("key", [None, b"k"])
+def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, key: bytes | None) -> None:
+    """What it wants goes; the rest ends without an attempt, in or out of order, and what is behind it goes on."""
+    chosen(bench, "data.n % 2 == 1", 1, 2, 3, 4, key=key)
+    came: list[int] = []
+    for _ in range(20):
+        bench.look(1.0)
+        while (delivery := bench.lanes.next(bench.store.monotonic.now)) is not None:
+            came.append(delivery.event.record.offset)
+            bench.lanes.finished(delivery.lane)
+            delivery.attempts += 1
+            assert isinstance(delivery.origin, StoredRow)
+            bench.settling._resolve(delivery, delivery.origin, "delivered", bench.store.clock.now, 200)
+            if delivery.pair is not None:
+                bench.lanes.go_on(delivery.lane, delivery.pair)
+        bench.store.write_all(0.0)
+    assert came == [1, 3]
+    assert bench.store.rows("record_offset", "status", "attempt", "last_error") == [
+        (1, "delivered", 1, None),
+        (2, "delivered", 0, UNWANTED),
+        (3, "delivered", 1, None),
+        (4, "delivered", 0, UNWANTED),
+    ]
+    assert bench.settling.rows == {}
+
+
+def test_a_filter_over_its_budget_is_asked_after_its_pause(bench: Bench) -> None:
+    """Its rows wait untouched; nor are they read meanwhile."""
+    chosen(bench, "data.n == 1 || data.l.map(x, x).size() > 0", 1)
+    bench.budget.charge(bench.subscription, 10.0)
+    assert [bench.look(PAUSE / 10) for _ in range(9)] == [[]] * 9
+    assert bench.store.rows("record_offset", "status", "attempt") == [(1, "parked", 0)]
+    assert bench.look(PAUSE / 10) == [1]
+
+
+def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench) -> None:
+    """With this reason, and once."""
+    chosen(bench, "data.l.map(x, x).size() == 0")
+    row = bench.row(1)._replace(attempt=0, first=None, last=None, filter_pending=True)
+    bench.others_store(row._replace(event=row.event._replace(body=b'{"l":[%b]}' % b",".join([b"1"] * 5000))))
+    for _ in range(3):
+        assert bench.look(1.0) == []
+        bench.store.write_all(0.0)
+    assert bench.store.rows("status", "attempt", "last_error") == [("exhausted", 1, FILTER_TOO_LARGE)]
+    assert bench.settling.rows == {}
 
 
 def test_the_topics_that_have_rows_are_told_when_the_database_answers(bench: Bench) -> None:

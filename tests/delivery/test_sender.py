@@ -1,5 +1,6 @@
 """Requests are made of what lanes give, alone or as a batch, within their subscription's time; of some none can be."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from consumer.delivery.sender import GROWTH, Sender
 from consumer.endpoint import Batch, Endpoint
 from consumer.event import Event
 from consumer.expressions import compile_projection
+from consumer.matching.budget import Budget
 from consumer.sending.payloads import Payload, render
 from consumer.sending.transport import CurlAdapter, Result
 from tests.delivery.desk_kit import SHORT, Desk, response
@@ -53,8 +55,16 @@ class Counter:
         self.desk = Desk(engine)
         self.wire = Wire()
         store = self.desk.store
+        self.over: list[int] = []  # subscriptions whose projections have taken too long
         transport = cast("CurlAdapter", self.wire)
-        self.sender = Sender(self.desk.lanes, self.desk.settling, transport, store.clock, store.monotonic)
+        self.sender = Sender(
+            self.desk.lanes,
+            self.desk.settling,
+            transport,
+            Budget(store.monotonic, self.over.append),
+            store.clock,
+            store.monotonic,
+        )
 
     def ask(self, url: str = URL, **options: object) -> None:
         """What the subscription asks for."""
@@ -133,6 +143,23 @@ def test_a_member_without_a_form_is_given_up_and_the_others_go(counter: Counter,
     assert sorted(counter.desk.settled) == [0, 1, 2]
     assert counter.desk.store.rows("record_offset", "status") == [(each, "exhausted") for each in sorted(bad)]
     assert counter.desk.metrics.attempts == ({"2xx": 1} if good else {})
+
+
+@pytest.mark.parametrize("batch", [None, Batch(10, 0.0)])
+def test_what_a_projection_takes_is_charged(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, batch: Batch | None
+) -> None:
+    """Alone or in a batch, with a value or without; what has none is charged nothing."""
+    ticks = itertools.count()
+    monkeypatch.setattr("consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.1)
+    counter.ask(batch=batch)
+    counter.queue(*[b"{}"] * 10)
+    counter.start()
+    assert (counter.over, next(ticks)) == ([], 0)
+    counter.ask(batch=batch, projection=compile_projection("{'a': data.a}"))
+    counter.queue(*[b'{"a": 1}', b"{}"] * 5)
+    counter.start()
+    assert counter.over == [counter.desk.subscription]
 
 
 def test_an_event_without_a_form_is_given_up(counter: Counter) -> None:

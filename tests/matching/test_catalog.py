@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, event, insert, update
 from structlog.testing import capture_logs
 
-from consumer.endpoint import Endpoint
+from consumer.endpoint import BrokenFilter, Endpoint
 from consumer.errors import DatabaseUnavailable
 from consumer.matching import subscriptions
 from consumer.matching.catalog import GAP, Answer, Broken, Catalog, Key, Known, find_endpoints
@@ -200,21 +200,32 @@ def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("event_filter", "data.a >"), ("topics", "^a"), ("event_filter", "'text'"), ("topics", "a b")]
+    ("column", "value", "matches"),
+    [
+        ("event_filter", "data.a >", True),
+        ("event_filter", "'text'", True),
+        ("topics", "^a", False),
+        ("topics", "a b", False),
+    ],
 )
-def test_what_cannot_be_told_matches_nothing(engine: Engine, column: str, value: str) -> None:
-    """A filter or topics that cannot be read: the subscription gets no event, others get theirs, and it is logged."""
+def test_what_cannot_be_told(engine: Engine, column: str, value: str, *, matches: bool) -> None:
+    """A filter that cannot be read costs no event: it is asked later. Topics let none through; others get theirs."""
     good, bad = subscriptions.add(engine, URL, "t"), subscriptions.add(engine, URL, "*")
     with engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id == bad).values({column: value}))
     broken = Broken()
     with capture_logs() as logs:
         for event_type in ("t", "u"):
-            assert [each.subscription_id for each in find(engine, event_type, broken=broken)[event_type]] == (
-                [good] if event_type == "t" else []
-            )
+            found = find(engine, event_type, broken=broken)[event_type]
+            expected = [good] if event_type == "t" else []
+            assert [each.subscription_id for each in found] == expected + [bad] * matches
+            for each in found[len(expected) :]:
+                assert each.selection is not None
+                assert isinstance(each.selection.filter, BrokenFilter)
+                assert each.fault is not None
     ((logged, reason),) = [(entry["subscription"], entry["reason"]) for entry in logs]
-    assert (logged, reason.startswith(f"{column}: "), "it matches no event" in reason) == (bad, True, True)
+    effect = "what it gets is stored, not sent" if matches else "it matches no event"
+    assert (logged, reason.startswith(f"{column}: "), reason.endswith(effect)) == (bad, True, True)
     assert len(broken) == 1
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from consumer.cloud_event import variables_of
-from consumer.endpoint import Endpoint, Selection
+from consumer.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.event import Event, RecordId
 from consumer.expressions import compile_filter
-from consumer.matching.selection import SILENCE, Selector
+from consumer.matching.budget import PAUSE, Budget
+from consumer.matching.selection import SILENCE, Answer, Selector
 from consumer.telemetry import Metrics
 
 URL = "https://example.com/hook"
@@ -64,12 +65,14 @@ def test_topics_and_filter_both_have_to_agree(
     event_filter: str | None, topics: set[str] | None, *, wanted: bool
 ) -> None:
     """Topics by name, the filter over the whole event."""
-    assert Selector(Metrics()).wants(wanting(event_filter, topics), carrying({"amount": 150})) is wanted
+    assert Selector(Metrics()).ask(wanting(event_filter, topics), carrying({"amount": 150})) is (
+        Answer.WANTED if wanted else Answer.UNWANTED
+    )
 
 
 def test_who_selects_nothing_wants_all() -> None:
     """Without a look at the event."""
-    assert Selector(Metrics()).wants(Endpoint(1, URL, (b"k",)), carrying([])) is True
+    assert Selector(Metrics()).ask(Endpoint(1, URL, (b"k",)), carrying([])) is Answer.WANTED
 
 
 @pytest.mark.parametrize(
@@ -78,15 +81,15 @@ def test_who_selects_nothing_wants_all() -> None:
 def test_an_error_is_no_match_counted_and_shown(event_filter: str) -> None:
     """Once a minute for each subscription, without a word of the event; other subscriptions are judged as ever."""
     metrics, clock = Metrics(), Ticking()
-    selector = Selector(metrics, clock)
+    selector = Selector(metrics, None, clock)
     event = carrying({"text": MARK, "none": 0})
     with capture_logs() as logs:
         for _ in range(3):
-            assert selector.wants(wanting(event_filter), event) is False
-            assert selector.wants(wanting("data.none == 0", subscription=2), event) is True
+            assert selector.ask(wanting(event_filter), event) is Answer.UNWANTED
+            assert selector.ask(wanting("data.none == 0", subscription=2), event) is Answer.WANTED
         assert [entry["subscription"] for entry in logs] == [1]
         clock.now += SILENCE
-        selector.wants(wanting(event_filter), event)
+        selector.ask(wanting(event_filter), event)
     assert (metrics.filter_errors, len(logs)) == (4, 2)
     assert MARK not in str(logs)
     assert logs[0]["error"]
@@ -98,7 +101,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     selector = Selector(Metrics())
     with capture_logs():
         for number in range(100):
-            selector.wants(wanting("data.missing == 1", subscription=number), carrying({}))
+            selector.ask(wanting("data.missing == 1", subscription=number), carrying({}))
     assert list(selector._said) == list(range(90, 100))
 
 
@@ -114,11 +117,11 @@ def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.Mon
     selector = Selector(Metrics())
     events = [carrying({"amount": number}) for number in range(3)]
     for event in events:
-        assert selector.wants(wanting(topics={"orders"}), event)
+        assert selector.ask(wanting(topics={"orders"}), event) is Answer.WANTED
     assert read == []
     for event in events:
         for number in range(1000):
-            assert selector.wants(wanting(f"data.amount < {number % 7 + 3}"), event)
+            assert selector.ask(wanting(f"data.amount < {number % 7 + 3}"), event) is Answer.WANTED
     assert read == events
 
 
@@ -126,12 +129,12 @@ def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.Mon
 def test_the_time_of_a_turn_is_bounded(step: float) -> None:
     """Once the time is over it says so, and not before; a new turn has its own."""
     clock = Ticking(step)
-    selector = Selector(Metrics(), clock)
+    selector = Selector(Metrics(), None, clock)
     for _ in range(2):
         selector.begin(0.1)
         done = 0
         while not selector.spent and done < 1000:
-            selector.wants(wanting("data.amount > 1"), carrying({"amount": 1}))
+            selector.ask(wanting("data.amount > 1"), carrying({"amount": 1}))
             done += 1
         assert done == 1000 if not step else done * step <= 0.1 + step
 
@@ -173,11 +176,47 @@ def test_a_filter_says_what_python_says(rule: Rule, values: tuple[int, int, int]
     """Comparisons and their combinations, over numbers of an event."""
     text, judge = rule
     data = dict(zip("abc", values, strict=True))
-    assert Selector(Metrics()).wants(wanting(text), carrying(data)) is judge(data)
+    assert Selector(Metrics()).ask(wanting(text), carrying(data)) is (Answer.WANTED if judge(data) else Answer.UNWANTED)
 
 
 def test_events_are_told_apart_by_identity() -> None:
     """Two equal records, one after the other, are read each: nothing of one is taken for the other."""
     selector = Selector(Metrics())
     for amount in itertools.islice(itertools.cycle((1, 5)), 6):
-        assert selector.wants(wanting("data.amount > 3"), carrying({"amount": amount})) is (amount > 3)
+        answer = Answer.WANTED if amount > 3 else Answer.UNWANTED
+        assert selector.ask(wanting("data.amount > 3"), carrying({"amount": amount})) is answer
+
+
+def test_a_filter_over_its_budget_is_not_asked() -> None:
+    """It costs no event, and no other subscription its filter; after its pause it is asked again."""
+    clock, processor, over = Ticking(), Ticking(0.005), list[int]()
+    budget = Budget(clock, over.append)
+    selector = Selector(Metrics(), budget, clock, processor)
+    slow, other, event = wanting("data.amount > 1"), wanting("data.amount > 1", subscription=2), carrying({"amount": 5})
+    answers = [selector.ask(slow, event) for _ in range(200)]
+    assert answers[:100] == [Answer.WANTED] * 100
+    assert (answers[-1], over, selector.ask(other, event)) == (Answer.NOT_ASKED, [1], Answer.WANTED)
+    clock.now += PAUSE
+    assert selector.ask(slow, event) is Answer.WANTED
+
+
+def test_a_broken_filter_is_not_asked() -> None:
+    """What it would say is known when it is put right."""
+    endpoint = Endpoint(1, URL, (b"k",), selection=Selection(frozenset({"orders"}), BrokenFilter()))
+    assert Selector(Metrics()).ask(endpoint, carrying({})) is Answer.NOT_ASKED
+    assert Selector(Metrics()).ask(endpoint, carrying({}, topic="users")) is Answer.UNWANTED
+
+
+def test_reading_the_event_is_charged_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first filter of a large event would pay for all."""
+    clock, processor, over = Ticking(), Ticking(), list[int]()
+
+    def slowly(event: Event) -> dict[str, object]:
+        processor.now += 1.0
+        return variables_of(event)
+
+    monkeypatch.setattr("consumer.matching.selection.variables_of", slowly)
+    selector = Selector(Metrics(), Budget(clock, over.append), clock, processor)
+    for _ in range(5):
+        assert selector.ask(wanting("data.amount > 1"), carrying({"amount": 5})) is Answer.WANTED
+    assert over == []

@@ -245,7 +245,7 @@ WHERE
       AND webhook_payloads.record_ts = webhook_deliveries.record_ts
     WHERE
       webhook_payloads.event_type = :event_type_1
-      AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+      AND webhook_deliveries.id IN (:id_1_1, :id_1_2)
       AND webhook_deliveries.group_id = :group_id_1
       AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
       AND webhook_deliveries.subscription_id = :subscription_id_1

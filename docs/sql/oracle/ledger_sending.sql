@@ -56,6 +56,7 @@ SELECT
   webhook_deliveries.subscription_id,
   webhook_deliveries.replay,
   webhook_deliveries.order_key,
+  webhook_deliveries.filter_pending,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
   SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
@@ -74,8 +75,7 @@ JOIN webhook_payloads
   AND webhook_payloads.record_offset = webhook_deliveries.record_offset
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2)
-  AND webhook_deliveries.status IN (:status_1_1)
+  webhook_deliveries.id IN (:id_1_1) AND webhook_deliveries.status IN (:status_1_1)
 ;
 
 -- ledger.ordering.behind
@@ -175,7 +175,7 @@ JOIN webhook_deliveries
   AND webhook_payloads.record_offset = webhook_deliveries.record_offset
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
 -- ledger.heads._postpone

@@ -73,6 +73,7 @@ INSERT INTO webhook_deliveries (
   status,
   next_attempt_at,
   order_key,
+  filter_pending,
   created_at,
   updated_at,
   attempt,
@@ -97,17 +98,18 @@ SELECT
   :b_status AS anon_9,
   :b_next_attempt_at AS anon_10,
   :b_order_key AS anon_11,
-  :b_created_at AS anon_12,
-  :b_updated_at AS anon_13,
-  :b_attempt AS anon_14,
-  :b_schedule_start AS anon_15,
-  :b_first_attempt_at AS anon_16,
-  :b_first_error AS anon_17,
-  :b_first_status AS anon_18,
-  :b_last_attempt_at AS anon_19,
-  :b_last_error AS anon_20,
-  :b_last_status AS anon_21,
-  :b_last_response AS anon_22
+  :b_filter_pending AS anon_12,
+  :b_created_at AS anon_13,
+  :b_updated_at AS anon_14,
+  :b_attempt AS anon_15,
+  :b_schedule_start AS anon_16,
+  :b_first_attempt_at AS anon_17,
+  :b_first_error AS anon_18,
+  :b_first_status AS anon_19,
+  :b_last_attempt_at AS anon_20,
+  :b_last_error AS anon_21,
+  :b_last_status AS anon_22,
+  :b_last_response AS anon_23
 FROM DUAL
 WHERE
   NOT (
@@ -185,6 +187,13 @@ WHERE
 
 -- ledger.store._record
 -- Attempts that delivered, an array.
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = :b_at
+WHERE
+  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
+;
+
+-- ledger.store._record
+-- Rows whose filter was asked, at last, and does not want the event, an array.
 UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt

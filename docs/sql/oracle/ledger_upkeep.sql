@@ -26,6 +26,13 @@ WHERE
   AND webhook_subscriptions.failing_since IS NOT NULL
 ;
 
+-- ledger.upkeep.slow
+-- Its filter or projection is left out until then.
+UPDATE webhook_subscriptions SET slow_until = :slow_until
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
 -- ledger.upkeep._seen
 -- The next subscription that has rows.
 SELECT

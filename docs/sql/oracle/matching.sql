@@ -173,7 +173,8 @@ SELECT
   SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at
+  webhook_subscriptions.created_at,
+  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -225,7 +226,8 @@ SELECT
   SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at
+  webhook_subscriptions.created_at,
+  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id

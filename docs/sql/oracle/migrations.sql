@@ -751,6 +751,28 @@ UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num 
 
 /
 
+-- Running upgrade 0005 -> 0006
+
+ALTER TABLE webhook_subscriptions ADD slow_until TIMESTAMP WITH TIME ZONE
+
+/
+
+ALTER TABLE webhook_deliveries ADD filter_pending NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.slow_until IS 'Until then its filter or projection is left out as too slow. Written by workers.'
+
+/
+
+COMMENT ON COLUMN webhook_deliveries.filter_pending IS '1: the filter of its subscription is asked before it is sent.'
+
+/
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005'
+
+/
+
 COMMIT
 
 /

@@ -1,0 +1,31 @@
+"""Filters and projections that are too slow are left out for a while, and stored deliveries wait for their filter."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import oracle
+
+revision: str = "0006"
+down_revision: str | None = "0005"
+branch_labels: Sequence[str] | None = None
+depends_on: Sequence[str] | None = None
+
+FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
+SLOW = "Until then its filter or projection is left out as too slow. Written by workers."
+PENDING = "1: the filter of its subscription is asked before it is sent."
+
+
+def upgrade() -> None:
+    """No row changes; the default of a new column is kept in the dictionary."""
+    op.add_column("webhook_subscriptions", sa.Column("slow_until", sa.TIMESTAMP(timezone=True)))
+    op.add_column("webhook_deliveries", sa.Column("filter_pending", FLAG, server_default=sa.text("0"), nullable=False))
+    if op.get_context().dialect.name != "sqlite":  # which has no comments
+        op.alter_column("webhook_subscriptions", "slow_until", comment=SLOW)
+        op.alter_column("webhook_deliveries", "filter_pending", comment=PENDING)
+
+
+def downgrade() -> None:
+    """A stored delivery whose filter was not asked is then sent without asking it."""
+    op.drop_column("webhook_deliveries", "filter_pending")
+    op.drop_column("webhook_subscriptions", "slow_until")

@@ -1,0 +1,44 @@
+"""What follows where a subscription's filter or projection is over its budget of the processor's time.
+
+Its filter is not asked for a while: what comes is stored, and the filter is asked before it is sent. What has a
+projection is not sent meanwhile. People see it in the log, a metric and `subscriptions list --broken`.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.notes import Notes
+from consumer.delivery.settling import Settling
+from consumer.ledger import upkeep
+from consumer.matching.budget import PAUSE
+
+log = structlog.get_logger(__name__)
+
+
+class SlowExpressions:
+    """Called with a subscription that goes over its budget."""
+
+    def __init__(
+        self, lanes: Lanes, settling: Settling, notes: Notes, clock: Callable[[], float], monotonic: Callable[[], float]
+    ) -> None:
+        self._lanes = lanes
+        self._settling = settling
+        self._notes = notes
+        self._clock = clock
+        self._monotonic = monotonic
+
+    def __call__(self, subscription: int) -> None:
+        """Say it, and leave the subscription's receiver alone if there is a projection."""
+        until = self._clock() + PAUSE
+        log.error(
+            "a subscription's filter or projection takes too much of the processor; what comes for it is stored",
+            subscription=subscription,
+            seconds=PAUSE,
+        )
+        self._notes.add(lambda engine: upkeep.slow(engine, subscription, until), lambda: None)
+        lane = self._lanes.find(subscription)
+        if lane is not None and lane.endpoint.projection is not None:
+            lane.breaker.trip(self._monotonic(), PAUSE)
+            self._settling.leave_alone(lane)

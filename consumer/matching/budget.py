@@ -1,0 +1,88 @@
+"""How much of the processor's time the filters and projections of subscriptions may take. Pure.
+
+The loop waits for each evaluation. A usual one takes less than the delivery that follows from it, and is free; what is
+beyond that is charged to its subscription, in a bucket that drains. A subscription whose bucket runs over is left out
+for a minute, and so is the heaviest one where all together take too much.
+"""
+
+from collections.abc import Callable, Iterator
+
+FREE = 50e-6  # seconds of an evaluation that are not charged: a delivery costs as much
+OWN = 0.05  # of one processor's time, for one subscription,
+ALL = 0.2  # and for all of them together,
+BURST = 10.0  # seconds of that at once
+PAUSE = 60.0  # seconds that a subscription is over its budget
+MOST = 10_000  # buckets that are kept
+
+
+class _Bucket:
+    """What is charged, in seconds; it drains at `rate`."""
+
+    __slots__ = ("_at", "_rate", "_spent")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._spent = 0.0
+        self._at = now
+
+    def spent(self, now: float) -> float:
+        self._spent = max(0.0, self._spent - self._rate * (now - self._at))
+        self._at = now
+        return self._spent
+
+    def add(self, seconds: float, now: float) -> None:
+        self._spent = self.spent(now) + seconds
+
+    def is_over(self, now: float) -> bool:
+        return self.spent(now) > self._rate * BURST
+
+
+class Budget:
+    """`on_over(subscription)` is called when one goes over its budget. The clock's seconds are monotonic."""
+
+    def __init__(self, clock: Callable[[], float], on_over: Callable[[int], None]) -> None:
+        self._clock = clock
+        self._on_over = on_over
+        self._buckets: dict[int, _Bucket] = {}
+        self._all = _Bucket(ALL, clock())
+        self._until: dict[int, float] = {}  # of those that are over
+
+    def charge(self, subscription: int, seconds: float) -> None:
+        """An expression of this subscription has taken so long."""
+        if seconds <= FREE:
+            return
+        now = self._clock()
+        bucket = self._buckets.get(subscription)
+        if bucket is None:
+            self._forget(now)
+            bucket = self._buckets[subscription] = _Bucket(OWN, now)
+        bucket.add(seconds - FREE, now)
+        self._all.add(seconds - FREE, now)
+        if bucket.is_over(now):
+            self._leave_out(subscription, now)
+        elif self._all.is_over(now):
+            self._leave_out(max(self._buckets, key=lambda each: self._buckets[each].spent(now)), now)
+
+    def is_over(self, subscription: int) -> bool:
+        """It is left out: nothing of it may run now."""
+        until = self._until.get(subscription)
+        if until is None:
+            return False
+        if self._clock() < until:
+            return True
+        del self._until[subscription]
+        return False
+
+    def __iter__(self) -> Iterator[int]:
+        """The subscriptions that are over their budget."""
+        return iter([each for each in list(self._until) if self.is_over(each)])
+
+    def _leave_out(self, subscription: int, now: float) -> None:
+        bucket = self._buckets.pop(subscription)
+        self._all.add(-bucket.spent(now), now)
+        self._until[subscription] = now + PAUSE
+        self._on_over(subscription)
+
+    def _forget(self, now: float) -> None:
+        if len(self._buckets) >= MOST:
+            self._buckets = {each: bucket for each, bucket in self._buckets.items() if bucket.spent(now)}

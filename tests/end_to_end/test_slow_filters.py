@@ -1,0 +1,88 @@
+"""Filters that take long, or cannot be used: nobody else waits for them, and no event is lost to them."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually, percentile
+from tests.processes import PROGRAM, environment
+
+TURNS = ", ".join(["1"] * 100)
+# A pattern is compiled in each turn: 2 ms, which is permitted. What it wants is every third event.
+SLOW = f"[{TURNS}].exists(x, 'abcd'.matches('(a|b)[^c]{{9}}%d$')) || data.number %% 3 == 0"
+QUICK = "data.number % 3 == 0"
+EVENTS = 600
+FLOOR = 0.5  # seconds of a p95 that a busy machine may show
+
+
+def wanted(deployment: Deployment) -> set[bytes]:
+    """The bodies that the filters want."""
+    slow = (body for body, kind in deployment.published.items() if kind == "slow")
+    return {body for body in slow if json.loads(body)["number"] % 3 == 0}
+
+
+def broken(deployment: Deployment) -> dict[int, str]:
+    """What `subscriptions list --broken` says, by subscription."""
+    listed = subprocess.run(
+        [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
+        env=environment({"DATABASE_URL": deployment.database.url, "WEBHOOK_SECRET": SECRET}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {each["id"]: each["state"] for each in json.loads(listed.stdout)}
+
+
+def metric(worker: Worker) -> float:
+    """How many subscriptions are left out."""
+    return worker.metric("webhooks_expressions_left_out")
+
+
+def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Deployment) -> None:
+    """Their events are stored without asking them, and asked about each before it is sent."""
+    deployment.alter("import consumer.matching.budget as budget; budget.PAUSE = 6.0")
+    deployment.subscribe("calm", "/calm")
+    slow = {f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW % each) for each in range(5)}
+    worker = deployment.start()
+    eventually(worker.ready)
+    alone = time.time()
+    deployment.publish(["calm"] * 200, per_second=50)
+    beside = time.time()
+    deployment.publish(["calm", "slow"] * EVENTS, per_second=160)
+    eventually(lambda: metric(worker) == len(slow), every=0.2)
+    found = broken(deployment)
+    assert found.keys() == set(slow.values())
+    assert all("event_filter: takes more of the processor than a worker gives it" in each for each in found.values())
+    eventually(lambda: len(deployment.receiver.at("/calm")) == 200 + EVENTS)
+    before, company = (percentile(deployment.latencies("/calm", since), 0.95) for since in (alone, beside))
+    assert company < max(3 * before, FLOOR), f"p95 {before * 1e3:.0f} ms alone, {company * 1e3:.0f} ms beside"
+    assert worker.log.count("takes too much of the processor") == len(slow)
+    eventually(lambda: deployment.lag() == 0)
+    assert len(deployment.rows("parked")) > EVENTS
+    for subscription in slow.values():
+        deployment.sql("UPDATE webhook_subscriptions SET event_filter = ? WHERE id = ?", QUICK, subscription)
+    eventually(lambda: not deployment.rows("parked"), 60)
+    for path in slow:
+        assert sorted(request.body for request in deployment.receiver.at(path)) == sorted(wanted(deployment))
+    assert not deployment.rows("exhausted")
+
+
+@pytest.mark.parametrize("event_filter", ["data.number % == 0", "data.l.all(x, data.l.all(y, x == y))"])
+def test_a_filter_that_cannot_be_used_costs_no_event(deployment: Deployment, event_filter: str) -> None:
+    """What comes is stored; put right, it is asked about each event. Its neighbours get theirs."""
+    deployment.subscribe("slow", "/neighbour")
+    subscription = deployment.subscribe("slow", "/broken", event_filter=event_filter)
+    worker = deployment.start()
+    eventually(worker.ready)
+    deployment.publish(["slow"] * 30)
+    eventually(lambda: len(deployment.receiver.at("/neighbour")) == 30 and deployment.lag() == 0)
+    assert len(deployment.rows("parked")) == 30
+    assert broken(deployment)[subscription].startswith("broken: event_filter: ")
+    worker.kill()  # what was stored is asked about by whoever owns the partition then
+    deployment.sql("UPDATE webhook_subscriptions SET event_filter = ? WHERE id = ?", QUICK, subscription)
+    deployment.sql("UPDATE webhook_deliveries SET next_attempt_at = created_at")
+    deployment.start()
+    eventually(lambda: not deployment.rows("parked"), 60)
+    assert sorted(request.body for request in deployment.receiver.at("/broken")) == sorted(wanted(deployment))

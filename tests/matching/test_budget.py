@@ -1,0 +1,102 @@
+"""The processor's time that expressions may take: usual ones are free, and what is too slow is left out for a while."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.matching import budget
+from consumer.matching.budget import ALL, BURST, FREE, OWN, PAUSE, Budget
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_is_usual_is_free() -> None:
+    """However many there are: a million evaluations of 50 µs charge nothing, for each sends a delivery or saves one."""
+    over: list[int] = []
+    spent = Budget(Time(), over.append)
+    for _ in range(1_000_000):
+        spent.charge(1, FREE)
+    assert (over, list(spent)) == ([], [])
+
+
+@pytest.mark.parametrize("took", [0.001, 0.005, 0.05])
+def test_who_takes_too_much_is_left_out_for_a_minute(took: float) -> None:
+    """After half a second at once; it begins anew then, and so does its budget. Others are not asked to pay."""
+    time, over = Time(), list[int]()
+    spent = Budget(time, over.append)
+    for _ in range(2):
+        before = 0
+        while not spent.is_over(7):
+            spent.charge(7, took)
+            before += 1
+        assert OWN * BURST < before * (took - FREE) <= OWN * BURST + took
+        assert (spent.is_over(7), spent.is_over(8), list(spent)) == (True, False, [7])
+        time.now += PAUSE - 0.001
+        assert spent.is_over(7)
+        time.now += 0.001
+        assert (spent.is_over(7), list(spent)) == (False, [])
+    assert over == [7, 7]
+
+
+def test_a_share_of_the_time_may_be_taken_for_ever() -> None:
+    """A twentieth of a processor: the bucket drains as fast as it is filled."""
+    time, over = Time(), list[int]()
+    spent = Budget(time, over.append)
+    for _ in range(10_000):
+        spent.charge(1, 0.005 + FREE)
+        time.now += 0.005 / OWN
+    assert over == []
+
+
+def test_of_many_that_are_slow_the_slowest_is_left_out() -> None:
+    """Each keeps within its own budget, and all together take more than a fifth of a processor."""
+    time, over = Time(), list[int]()
+    spent = Budget(time, over.append)
+    rates = {number: 0.01 * number for number in range(1, 10)}  # 0.45 s in a second
+    for _ in range(3000):
+        for number, rate in rates.items():
+            if not spent.is_over(number):
+                spent.charge(number, rate / 2 / 10 + FREE)
+        time.now += 0.1
+        if over:
+            break
+    assert over == [9]
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.floats(0, 0.02), st.floats(0, 0.1)), max_size=300))
+def test_never_more_than_all_may_take(charges: list[tuple[int, float, float]]) -> None:
+    """Whatever comes: what was charged to those that are not left out is within the budget of all, and of each."""
+    time = Time()
+    start = time.now
+    spent = Budget(time, lambda _: None)
+    charged: dict[int, float] = {}
+    for subscription, took, later in charges:
+        time.now += later
+        if spent.is_over(subscription):
+            continue
+        spent.charge(subscription, took)
+        charged[subscription] = charged.get(subscription, 0.0) + max(0.0, took - FREE)
+        for each in spent:
+            charged.pop(each, None)
+    time_passed = time.now - start
+    assert all(value <= OWN * (BURST + time_passed) + 1e-9 for value in charged.values())
+    assert sum(charged.values()) <= ALL * (BURST + time_passed) + 1e-9
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets that have drained make room."""
+    monkeypatch.setattr(budget, "MOST", 10)
+    time = Time()
+    spent = Budget(time, lambda _: None)
+    for number in range(100):
+        spent.charge(number, 0.001)
+        time.now += 1.0
+    assert len(spent._buckets) <= 10
