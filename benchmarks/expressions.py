@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from consumer.expressions import LONGEST, Expression, ExpressionFailed
 
-SHOWN = 10
+SHOWN = 10  # of the slowest
+SOURCE = 200  # characters of one
 TEXTS = (100, 3_000, 30_000, 300_000, 2**20)  # characters of a text of an event
 VALUES = (10, 100, 400, 1500, 6000)  # in a list of it
 FIELDS = ("data.s", "data.t", "data.l", "data.w", "data.o", "data.m", "data.d", "data.n", "type", "headers.h", "data")
@@ -117,10 +118,10 @@ def main(count: int, seed: int) -> None:
     for number, each in enumerate(worst(count, seed), 1):
         found = sorted([*found, each], reverse=True)[:SHOWN]
         if not number % 1000:
-            print(f"{number} tried, slowest {found[0][0] * 1000:.2f} ms", file=sys.stderr)
+            print(f"{number} tried, slowest {found[0][0] * 1000:.2f} ms: {found[0][1][:SOURCE]}", file=sys.stderr)
     print(f"{count} expressions; allowed: {LONGEST * 1000:g} ms")
     for took, source in found:
-        print(f"{took * 1000:8.2f} ms  {source[:200]}")
+        print(f"{took * 1000:8.2f} ms  {source[:SOURCE]}")
 
 
 if __name__ == "__main__":

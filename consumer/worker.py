@@ -159,7 +159,9 @@ class Worker:
         self._dead_letters = DeadLetters(kafka)
         self._clocks = ClockWatch(clock, monotonic)
         self._topics = Topics(kafka, topics)
-        self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
+        self._topic_watch = TopicWatch(
+            kafka, self._poller.post, self._topics.learn, self._topics.consumed, clock=monotonic
+        )
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._handover = Handover(
             self._dispatch,

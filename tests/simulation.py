@@ -247,6 +247,7 @@ class _TopicWatch:
         _kafka: object,
         post: Callable[[Callable[[], None]], None],
         learn: Callable[..., None],
+        _consumed: object,
         *,
         clock: Callable[[], float],
     ) -> None:

@@ -32,7 +32,7 @@ class Size(NamedTuple):
 
 
 # Nanoseconds, as the slowest of their kind were timed; a value of this size is as many values, and texts by 16 bytes.
-_READ = 200  # to hand a value to the runtime,
+_READ = 250  # to look at a value and hand it to the runtime,
 _READ_TEXT = 1.5  # and for a byte of text
 _CALL = 500  # an operation on next to nothing, or a turn of a loop
 _SCAN = 40  # an operation that goes through this size,

@@ -15,7 +15,7 @@ from consumer.expressions.cost import CONTAINER, Path, Shape, Size
 from consumer.expressions.syntax import parse
 
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
-MOST_READ = 25_000  # values that it may read: to hand them over takes as long
+MOST_READ = 20_000  # values that it may read: to hand them over takes as long
 DEEPEST = 254  # levels, as orjson writes: the runtime goes down by recursion, 1.5 KB of stack for each
 MOST_SAID = 300  # characters of an error
 
@@ -168,7 +168,7 @@ class _Read:
                 return _NOTHING
             name, value = deeper, value[deeper]
         place[name] = value
-        return _size(value)
+        return _size(value, MOST_READ - self.weight)
 
 
 def _field(variables: Mapping[str, object], path: Path) -> object:
@@ -185,8 +185,8 @@ def _length(values: Mapping[str, object], path: Path) -> int:
     return len(value) if isinstance(value, Mapping | list) else 0
 
 
-def _size(value: object) -> Size:
-    """Its size. EventTooLarge beyond MOST_READ."""
+def _size(value: object, most: int) -> Size:
+    """Its size. EventTooLarge beyond so many values."""
     if isinstance(value, str):
         return Size(1, _bytes(value))
     if not isinstance(value, dict | list | bytes):
@@ -203,7 +203,7 @@ def _size(value: object) -> Size:
             elif isinstance(each, dict | list):
                 deeper += each
                 deeper += each.values() if isinstance(each, dict) else ()
-            if values + len(deeper) > MOST_READ:
+            if values + len(deeper) > most:
                 raise EventTooLarge(_TOO_LARGE)
         layer = deeper
     return Size(values, text)

@@ -8,13 +8,18 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]  # not said to be exported
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
+    AdminClient,
+    ClusterMetadata,
+    OffsetSpec,
+)
 
 from consumer.errors import SettingsError
 from consumer.event import Place
@@ -28,8 +33,11 @@ AGAIN = 5.0  # seconds after one that failed
 TIMEOUT = 5.0
 GONE_AFTER = 600.0  # seconds: time enough to make a topic anew
 CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; beyond, nobody saw what was there meanwhile
+QUIET_AFTER = 900.0  # seconds without a new record after which a topic counts as quiet
+FOR_QUIET = 0.1  # of a limit is shared by all partitions; the rest by those of topics that are not quiet
 
 Counts = Mapping[str, int | None]  # topic to how many partitions it has; None: it is there, but cannot be looked into
+Ends = Mapping[Place, int]  # the next offset of partitions, as far as the brokers say it
 
 # The part of POSIX's classes that can be met in a topic's name; Python's patterns have none.
 _CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
@@ -68,7 +76,9 @@ class Topics:
         """`names` as in KAFKA_TOPICS."""
         self.consumed = consumes(kafka, names)
         self._counts: Mapping[str, int] = {}
-        self._total = 0
+        self._ours: Mapping[str, int] = {}  # of consumed topics that have partitions
+        self._ends: Ends = {}
+        self._written_at: dict[str, float] = {}  # when a record of this topic was last seen to have come
         self._answered_at: float | None = None
         # Time that runs only while answers come, so that no silence makes anything look gone; 0 is the first answer.
         self._watched = 0.0
@@ -76,14 +86,21 @@ class Topics:
         self._missing: dict[Place, float] = {}
         self.lowest: Place | None = None
 
-    def learn(self, answer: Counts, now: float) -> None:
-        """Take an answer of the cluster, for all its topics, that came at `now`."""
+    def learn(self, answer: Counts, now: float, ends: Ends | None = None) -> None:
+        """Take an answer of the cluster, for all its topics, that came at `now`; and where consumed ones end."""
         silence = now - self._answered_at if self._answered_at is not None else 0.0
         self._answered_at = now
         self._watched += silence if silence <= CONTINUOUS else 0.0
         counts = {topic: self._counts.get(topic, 0) if number is None else number for topic, number in answer.items()}
         if counts != self._counts:
             self._change_to(counts)
+        for place, end in (ends or {}).items():
+            if self._ends.get(place, end) != end:
+                self._written_at[place[0]] = now
+        self._ends = {
+            place: end for place, end in {**self._ends, **(ends or {})}.items() if place[1] < counts.get(place[0], 0)
+        }
+        self._written_at = {topic: at for topic, at in self._written_at.items() if topic in counts}
         self._missing = {place: since for place, since in self._missing.items() if not self._long_missing(*place)}
 
     def leads(self, owned: Collection[Place]) -> bool:
@@ -96,9 +113,27 @@ class Topics:
         # Lower than the lowest is a topic newer than the answer. Without a lowest, rather two leads than none.
         return self.lowest is None or min(owned) <= self.lowest
 
-    def share(self, owned: Collection[Place]) -> float:
-        """The part of all consumed partitions that these are: more than 0, at most 1, and 1 while unknown."""
-        return min(1.0, max(1, len(owned)) / self._total) if self._total else 1.0
+    def share(self, owned: Collection[Place], topics: Collection[str] | None = None) -> float:
+        """The part of a subscription's limits that falls to the owner of these partitions: above 0, 1 while unknown.
+
+        `topics`: where its events come from, if it says so; else from any consumed one. What all workers get adds up to
+        the whole, but for those that own none of it, who get as much as for one partition. Topics to which nobody has
+        written for a while count little, whoever owns them; which those are the brokers tell all workers alike, and
+        none of them knows which topics have events for whom.
+        """
+        ours = {topic: number for topic, number in self._ours.items() if topics is None or topic in topics}
+        if not ours:
+            return 1.0
+        at = self._answered_at or 0.0
+        busy = {
+            topic: number
+            for topic, number in ours.items()
+            if at - self._written_at.get(topic, -QUIET_AFTER) < QUIET_AFTER
+        }
+        part = _part(owned, ours)
+        if busy:
+            part = FOR_QUIET * part + (1 - FOR_QUIET) * _part(owned, busy)
+        return min(1.0, part) or 1 / sum(ours.values())
 
     def gone(self, topics: Iterable[Place], now: float) -> dict[str, range]:
         """Partitions that no worker can own: for `GONE_AFTER` or longer they were in no answer.
@@ -125,9 +160,8 @@ class Topics:
         for topic, number in self._counts.items():
             self._missing |= {(topic, each): self._watched for each in range(counts.get(topic, 0), number)}
         self._counts = counts
-        ours = {topic: number for topic, number in counts.items() if number and self.consumed(topic)}
-        self.lowest = (min(ours), 0) if ours else None
-        self._total = sum(ours.values())
+        self._ours = {topic: number for topic, number in counts.items() if number and self.consumed(topic)}
+        self.lowest = (min(self._ours), 0) if self._ours else None
 
 
 class TopicWatch:
@@ -140,13 +174,17 @@ class TopicWatch:
         self,
         kafka: KafkaSettings,
         post: Callable[[Callable[[], None]], None],
-        learn: Callable[[Counts, float], None],
+        learn: Callable[[Counts, float, Ends], None],
+        consumed: Callable[[str], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
         every: float = EVERY,
     ) -> None:
-        """`post` takes a callback from any thread and runs it on the loop. SettingsError: a setting is refused."""
-        self._post, self._learn, self._clock, self._every = post, learn, clock, every
+        """`post` takes a callback from any thread and runs it on the loop. SettingsError: a setting is refused.
+
+        Where topics end is asked of those that are `consumed`.
+        """
+        self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
         properties, _unknown = known_properties(kafka.properties)
         config: dict[str, Any] = {
@@ -186,8 +224,27 @@ class TopicWatch:
         if self._failing:
             log.info("Kafka lists its topics again")
         self._failing = False
-        self._post(partial(self._learn, _counts(cluster), self._clock()))
+        counts = _counts(cluster)
+        self._post(partial(self._learn, counts, self._clock(), self._ends(counts)))
         return True
+
+    def _ends(self, counts: Counts) -> Ends:
+        """As far as the brokers say it in time: without, a topic is not seen to be written to."""
+        asked = {
+            TopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka's
+            for topic, partitions in counts.items()
+            if self._consumed(topic)
+            for number in range(partitions or 0)
+        }
+        ends: dict[Place, int] = {}
+        try:
+            answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
+        except KafkaException:
+            return ends
+        for place, answer in answers.items():
+            with suppress(KafkaException):
+                ends[place.topic, place.partition] = answer.result(TIMEOUT).offset
+        return ends
 
 
 def _counts(cluster: ClusterMetadata) -> Counts:
@@ -195,6 +252,10 @@ def _counts(cluster: ClusterMetadata) -> Counts:
         name: None if topic.error is not None else max(topic.partitions, default=-1) + 1
         for name, topic in cluster.topics.items()
     }
+
+
+def _part(owned: Collection[Place], partitions: Mapping[str, int]) -> float:
+    return sum(topic in partitions for topic, _ in owned) / sum(partitions.values())
 
 
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:

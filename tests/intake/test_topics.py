@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from consumer.errors import SettingsError
-from consumer.intake.topics import CONTINUOUS, EVERY, GONE_AFTER, Counts, Topics, TopicWatch, consumes
+from consumer.intake.topics import (
+    CONTINUOUS,
+    EVERY,
+    FOR_QUIET,
+    GONE_AFTER,
+    QUIET_AFTER,
+    Counts,
+    Topics,
+    TopicWatch,
+    consumes,
+)
 from consumer.settings import KafkaSettings
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
@@ -119,6 +129,51 @@ def test_one_worker_leads_and_the_shares_are_the_whole(counts: dict[str, int], c
     assert all(0 < share <= 1 for share in shares)
     if places:
         assert sum(share for share, each in zip(shares, owned, strict=True) if each) == pytest.approx(1)
+
+
+SEEN = st.lists(st.sets(st.tuples(st.sampled_from("abcdef"), st.integers(0, 4))), max_size=4)
+
+
+@given(PARTITIONS, SEEN, st.none() | st.sets(st.sampled_from("abcd"), min_size=1), st.randoms(use_true_random=False))
+def test_shares_are_the_whole_whatever_is_written(
+    counts: dict[str, int], written: list[set[tuple[str, int]]], wanted: set[str] | None, chance: object
+) -> None:
+    """Of all consumed topics or of some, busy or not: no worker has nothing, and all together have the limit."""
+    known = Topics(settings(), ["^[a-d]"])
+    places = [(topic, number) for topic, total in counts.items() if topic in "abcd" for number in range(total)]
+    ends = dict.fromkeys(places, 0)
+    for turn, moved in enumerate([set(), *written]):
+        ends |= {place: ends[place] + 1 for place in moved if place in ends}
+        known.learn(counts, turn * EVERY, dict(ends))
+    owned: list[list[tuple[str, int]]] = [[] for _ in range(3)]
+    for place in places:
+        owned[chance.randrange(3)].append(place)  # type: ignore[attr-defined]
+    shares = [known.share(each, wanted) for each in owned]
+    assert all(0 < share <= 1 for share in shares)
+    chosen = [place for place in places if wanted is None or place[0] in wanted]
+    if chosen:
+        theirs = [share for share, each in zip(shares, owned, strict=True) if set(each) & set(chosen)]
+        assert sum(theirs) == pytest.approx(1)
+
+
+def test_who_owns_what_is_written_to_has_nearly_all_of_a_limit() -> None:
+    """Two workers with the six busy of two hundred partitions had a fifth; and nobody has to say which these are."""
+    known = topics("^.*")
+    counts = {"busy": 6, **{f"quiet-{number}": 2 for number in range(97)}}
+    ends = {(topic, number): 0 for topic, total in counts.items() for number in range(total)}
+    known.learn(counts, 0.0, ends)
+    quiet = [place for place in ends if place[0] != "busy"]
+    workers = [
+        [*[("busy", 3 * turn + each) for each in range(3)], *quiet[17 * turn : 17 * turn + 17]] for turn in (0, 1)
+    ]
+    assert [round(known.share(each), 2) for each in workers] == [0.1, 0.1]
+    known.learn(counts, EVERY, ends | {("busy", 0): 7})
+    assert [round(known.share(each), 2) for each in workers] == [0.46, 0.46]
+    assert known.share(workers[0], {"busy"}) == pytest.approx(0.5)
+    assert known.share(quiet[40:60]) == pytest.approx(FOR_QUIET * 20 / 200)
+    for turn in range(2, int(QUIET_AFTER / EVERY) + 2):
+        known.learn(counts, turn * EVERY, ends | {("busy", 0): 7})
+    assert [round(known.share(each), 2) for each in workers] == [0.1, 0.1]
 
 
 # What is gone
@@ -256,7 +311,7 @@ def watch() -> Iterator[Watch]:
 
     def make(kafka: KafkaSettings, *names: str) -> tuple[Topics, Callable[[], None]]:
         known, posted = Topics(kafka, names), SimpleQueue[Callable[[], None]]()
-        made.append(TopicWatch(kafka, posted.put, known.learn, every=0.05))
+        made.append(TopicWatch(kafka, posted.put, known.learn, known.consumed, every=0.05))
 
         def answer() -> None:
             posted.get(timeout=20)()
@@ -310,6 +365,18 @@ def test_what_counts_as_consumed_is_what_kafka_assigns(
     assert (known.leads(member.source.partitions), known.share(member.source.partitions)) == (True, 1.0)
 
 
+def test_the_cluster_says_which_topics_are_written_to(real_kafka: Kafka, watch: Watch) -> None:
+    """A record that comes to one of them gives its owner more of the limits, whoever asks."""
+    busy, quiet = (real_kafka.topic(unique(name), partitions=2) for name in ("busy", "quiet"))
+    known, answer = watch(real_kafka.settings(), busy, quiet)
+    answer()
+    assert known.share({(busy, 0)}) == 0.25
+    real_kafka.write(busy, [b"event"])
+    while known.share({(busy, 0)}) == 0.25:
+        answer()
+    assert known.share({(busy, 0)}) == pytest.approx(FOR_QUIET / 4 + (1 - FOR_QUIET) / 2)
+
+
 def test_a_silent_cluster_changes_nothing_and_is_said_once(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +410,7 @@ def test_closing_does_not_wait_for_a_question_under_way(monkeypatch: pytest.Monk
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
-    watch = TopicWatch(kafka, posted.put, lambda _answer, _now: None)
+    watch = TopicWatch(kafka, posted.put, lambda _answer, _now, _ends: None, lambda _: True)
     time.sleep(0.1)
     assert not watch.close(0.2)
     assert watch.close(10)
@@ -356,5 +423,6 @@ def test_a_refused_setting_is_said_at_the_start() -> None:
         TopicWatch(
             KafkaSettings(bootstrap_servers="x:1", properties={"security.protocol": "ssl", "ssl.ca.location": "/no"}),
             lambda _callback: None,
-            lambda _answer, _now: None,
+            lambda _answer, _now, _ends: None,
+            lambda _: True,
         )
