@@ -13,13 +13,24 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Outcome, Refused, judge, unavailable
+from consumer.delivery.outcome import (
+    Delivered,
+    Failed,
+    Gone,
+    Hopeless,
+    Outcome,
+    Refused,
+    Unsendable,
+    judge,
+    unavailable,
+)
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
+from consumer.options import Effect, Problem
 from consumer.sending.masking import secrets_in
 from consumer.target import shown
 from consumer.telemetry import Metrics
@@ -73,6 +84,9 @@ class Settling:
         lane = delivery.lane
         endpoint = lane.endpoint
         outcome = judge(result, now, endpoint.final_statuses, partial(_secrets_of, delivery, result))
+        if isinstance(outcome, Unsendable):
+            self._not_sent(delivery, outcome, now)
+            return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
@@ -106,6 +120,28 @@ class Settling:
             )
             self._leave_alone(lane)
 
+    def _not_sent(self, delivery: Delivery, outcome: Unsendable, now: float) -> None:
+        """Nothing went out, and nothing would: no attempt, for all that the request would have carried.
+
+        The lane's breaker opens, and what comes for it is stored. A delivery now and then tries whether things have
+        changed: a setting and the row of a subscription show in its endpoint, the address of a name only so.
+        """
+        lane, moment = delivery.lane, self._monotonic()
+        if lane.could_not_send(moment, delivery.started_at, outcome.error):
+            problem = Problem("url", outcome.error, Effect.STORED)
+            number = lane.endpoint.subscription_id
+            log.error("a subscription is not as it should be", subscription=number, reason=str(problem))
+        failure = Failure(outcome.error, None, None, now)
+        for each in delivery.disband():
+            if isinstance(each.origin, OpenRecord):
+                self._metrics.deliveries["parked"] += 1
+                self._store(each, "parked", now, self._opens_at(lane), each.last or failure)
+            else:
+                self._put_back(each)
+            if each.pair is not None:
+                self._put_all_back(self._lanes.cut(lane, each.pair))
+        self._leave_alone(lane)
+
     def hopeless(self, delivery: Delivery, error: str) -> None:
         """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""
         self._failed((delivery,), Hopeless(error), self._clock(), 0.0)
@@ -136,9 +172,7 @@ class Settling:
         self, event: Event, endpoint: Endpoint, record: OpenRecord, pair: Pair | None, lane: Lane | None = None
     ) -> None:
         """Store a delivery that was never tried: due at once, or when the lane's breaker lets a request through."""
-        due = self._clock()
-        if lane is not None and (open_until := lane.breaker.open_until) is not None:
-            due += max(0.0, open_until - self._monotonic())
+        due = self._clock() if lane is None else self._opens_at(lane)
         self._metrics.deliveries["parked"] += 1
         self._parking.park(
             NewDelivery(event, endpoint.subscription_id, endpoint.url, 0, "parked", due, pair=pair), record.settle_one
@@ -164,6 +198,11 @@ class Settling:
         else:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.pair, lane)
+
+    def _opens_at(self, lane: Lane) -> float:
+        """When the lane's breaker lets a request through (unix seconds): now, or later."""
+        open_until = lane.breaker.open_until
+        return self._clock() + (0.0 if open_until is None else max(0.0, open_until - self._monotonic()))
 
     def _leave_alone(self, lane: Lane) -> None:
         """Its receiver wants no more, or is gone: what waits here is stored. Thousands may be gone at once."""

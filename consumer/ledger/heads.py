@@ -6,7 +6,6 @@ of the rows that wait: a million behind an open breaker, or in other workers' pa
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 from consumer.database import any_of, padded, reading, unavailable
 from consumer.database_errors import line
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import endpoint_of, endpoint_rows
+from consumer.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.event import Event, Place, RecordId
 from consumer.ledger.columns import (
     ATTEMPTS,
@@ -115,6 +114,7 @@ def take(
     *,
     default_secrets: tuple[SigningKey, ...],
     decrypt: Decrypt,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
     most_bytes: int = MOST_BYTES,
 ) -> Taken:
     """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
@@ -128,7 +128,8 @@ def take(
         if not ids:
             return Taken([], next_due)
         subscriptions = sorted({want.head[2] for want in wants})
-        endpoints, unusable = _endpoints(connection, subscriptions, default_secrets, decrypt, time_of(now))
+        read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
+        endpoints, unusable = _endpoints(connection, subscriptions, read)
         rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), ids, wants)
     for row in rest:
         next_due[row.topic, row.partition_no, row.subscription_id] = now
@@ -293,9 +294,7 @@ def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
 def _endpoints(
     connection: Connection,
     subscriptions: Sequence[int],
-    default_secrets: tuple[SigningKey, ...],
-    decrypt: Decrypt,
-    now: datetime,
+    read: Callable[[list[Row[Any]]], tuple[Endpoint, object]],
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
     """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""
     wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
@@ -303,7 +302,7 @@ def _endpoints(
     endpoints: dict[int, Endpoint] = {}
     unusable: dict[int, str] = {}
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
-        endpoint, _ = endpoint_of(list(group), default_secrets, decrypt, now)  # the look-up of events reports problems
+        endpoint, _ = read(list(group))  # the look-up of events reports problems
         if endpoint.fault is None:
             endpoints[subscription_id] = endpoint
         else:
