@@ -126,7 +126,7 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     deployment.subscribe("a", "/kept", deployment.receiver.url("/kept").replace("127.0.0.1", host))
     deployment.subscribe("a", "/kept-in-order", deployment.receiver.url("/kept-in-order"), ordering="key")
     forgetful = deployment.start(WEBHOOK_ALLOW_NETWORKS="10.9.0.0/16")
-    deployment.publish(["a"] * 100, per_second=200, keys=(b"a", b"b", None))
+    deployment.publish(["a"] * 100, per_second=200, keys=(b"a", b"b", b"c", None))
     eventually(lambda: not deployment.lag(), timeout=20)
     time.sleep(3)  # it looks again
     assert deployment.receiver.requests == []
