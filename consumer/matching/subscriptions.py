@@ -98,7 +98,9 @@ def add(
     values = completed({"url": url, "event_type": event_type, **options})
     if secret is not None:
         secrets = [("signing", secret), *secrets]
-    _check_rules(rules, url, own_secret=any(kind == "signing" for kind, _ in secrets))
+    _check_url(rules, url)
+    if rules.own_secret and all(kind != "signing" for kind, _ in secrets):
+        raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: --generate-secret hmac makes one")
     vault = vault or Vault()
     for kind, text in secrets:
         stored_of(text, Owner(_LARGEST_ID, kind), vault)
@@ -128,8 +130,9 @@ def edit(
         if before is None:
             return False
         values = completed(before._asdict() | dict(changes))
-        own_secret = not rules.own_secret or connection.execute(_signing_secrets(subscription_id)).first() is not None
-        _check_rules(rules, values["url"], own_secret=own_secret)
+        _check_url(rules, values["url"])
+        if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
+            raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
         connection.execute(update(Subscription).where(mine).values(**values))
     return True
 
@@ -245,12 +248,9 @@ def _listing() -> Select[*tuple[Any, ...]]:
     return endpoint_rows(Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
 
 
-def _check_rules(rules: Rules, url: str, *, own_secret: bool) -> None:
-    """InvalidSubscription for what the deployment could not send to, and for what it would not sign for."""
+def _check_url(rules: Rules, url: str) -> None:
     if (refusal := rules.refusal(url)) is not None:
         raise InvalidSubscription(f"url: {refusal}")
-    if rules.own_secret and not own_secret:
-        raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}")
 
 
 def _signing_secrets(subscription_id: int) -> Select[int]:
@@ -281,8 +281,8 @@ def _subscribed(
         row = mine[0]
         _, problems = endpoint_of(mine, (), decrypt, now, rules)
         kinds = [each.kind for each in mine if each.kind is not None]
-        if not rules.own_secret and (sharing := _sharing(row, kinds)) is not None:
-            problems = (*problems, sharing)
+        if not problems and (sharing := _sharing(row, kinds)) is not None:
+            problems = (sharing,)
         found.append(
             Subscribed(
                 subscription_id,
