@@ -171,6 +171,35 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
     assert len(world.sent) == 4
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_names_address_forbids_goes_out_once_it_is_another(deployment: Deployment, *, restart: bool) -> None:
+    """Offsets move on, one request in a minute or so looks, none is an attempt, and a crash changes nothing of that."""
+    world = deployment.world
+    for number in (0, 1, 1):
+        deployment.write(number, "b")
+    looks = 0
+    for second in range(900):
+        world.settle_down(2)
+        while world.transport.open:
+            looks += 1
+            world.transport.answer(0, result("refused"))
+            world.settle_down(2)
+        world.now += 1.0
+        if restart and second == 450:
+            world.start(0, 1)
+    assert 15 <= looks <= 30
+    assert world.committed == {(TOPIC, 0): (1, ""), (TOPIC, 1): (2, "")}
+    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("parked", 0)] * 3
+    world.now += 61.0
+    for _ in range(30):
+        world.settle_down(4)
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.now += 1.0
+    assert len(world.taken) == len(set(world.taken)) == 3
+    assert {(row.status, row.attempt) for row in deployment.rows().values()} <= {("delivered", 1)}
+
+
 def test_a_delivery_whose_commit_was_not_acknowledged_is_stored_once(deployment: Deployment) -> None:
     """The database has it, the worker cannot know: its record is settled when that was written again."""
     world = deployment.world
