@@ -139,7 +139,7 @@ class Worker:
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
-                partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt, rules=rules),
+                partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
                 partial(open_topics, engine, kafka.group_id),
             ),
             self._taking_up,

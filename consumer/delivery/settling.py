@@ -123,11 +123,12 @@ class Settling:
     def _not_sent(self, delivery: Delivery, outcome: Unsendable, now: float) -> None:
         """Nothing went out, and nothing would: no attempt, for all that the request would have carried.
 
-        The lane's breaker opens, and what comes for it is stored. A delivery now and then tries whether things have
-        changed: a setting and the row of a subscription show in its endpoint, the address of a name only so.
+        The lane's breaker opens, and what comes for it is stored; unless the subscription has another url by now. A
+        delivery now and then tries whether things have changed: the address of a name shows only so.
         """
-        lane, moment = delivery.lane, self._monotonic()
-        if lane.could_not_send(moment, delivery.started_at, outcome.error):
+        lane = delivery.lane
+        stays = delivery.sent_to is None or delivery.sent_to.url == lane.endpoint.url
+        if stays and lane.could_not_send(self._monotonic(), delivery.started_at, outcome.error):
             problem = Problem("url", outcome.error, Effect.STORED)
             number = lane.endpoint.subscription_id
             log.error("a subscription is not as it should be", subscription=number, reason=str(problem))
@@ -140,7 +141,8 @@ class Settling:
                 self._put_back(each)
             if each.pair is not None:
                 self._put_all_back(self._lanes.cut(lane, each.pair))
-        self._leave_alone(lane)
+        if stays:
+            self._leave_alone(lane)
 
     def hopeless(self, delivery: Delivery, error: str) -> None:
         """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""

@@ -115,13 +115,15 @@ def take(
     default_secrets: tuple[SigningKey, ...],
     decrypt: Decrypt,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
+    said: dict[int, str] | None = None,
     most_bytes: int = MOST_BYTES,
 ) -> Taken:
     """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
 
     Behind the first row of a pair come those that may go right after it, in their order. Fewer rows come where their
     bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has a
-    fault, or which cannot be read, is postponed by a minute.
+    fault, or which cannot be read, is postponed by a minute. Which fault a subscription has is logged unless it was
+    `said`, where that is kept for the next call.
     """
     with reading(engine) as connection:
         ids, next_due = _due(connection, group, wants, now)
@@ -136,8 +138,8 @@ def take(
     postponed = [row.id for row, _ in rows if row.subscription_id in unusable]
     if unusable or unreadable:
         _postpone(engine, [*postponed, *unreadable], now + POSTPONED)
-    if unusable:
-        log.error("stored deliveries postponed", reasons=unusable)
+    if news := _news(unusable, endpoints, {} if said is None else said):
+        log.error("stored deliveries postponed", reasons=news)
     if unreadable:
         log.error("stored deliveries cannot be read; tried again in a minute", rows=unreadable)
     for want in wants:
@@ -161,6 +163,15 @@ def take(
         if row.subscription_id in endpoints
     ]
     return Taken(deliveries, next_due, unreadable)
+
+
+def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:
+    """Those of the faults that are not `said`, which they are from now on; what is sound has none any more."""
+    news = {subscription: fault for subscription, fault in faults.items() if said.get(subscription) != fault}
+    said.update(news)
+    for subscription in sound:
+        said.pop(subscription, None)
+    return news
 
 
 def _due(connection: Connection, group: str, wants: Sequence[Want], now: float) -> tuple[list[int], dict[Head, float]]:

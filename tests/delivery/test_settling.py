@@ -164,6 +164,19 @@ def test_what_stands_behind_it_in_order_is_stored_behind_it(desk: Desk) -> None:
     assert [each["event"] for each in logs].count("a subscription is not as it should be") == 2
 
 
+def test_what_could_not_be_sent_to_where_it_pointed_before_goes_to_where_it_points(desk: Desk) -> None:
+    """Its request was open when somebody moved the subscription: it is due at once, the new url is not left alone."""
+    delivery = desk.start()
+    delivery.sent_to = desk.endpoint
+    desk.endpoint = replace(desk.endpoint, url="https://elsewhere.example")
+    lane = desk.lanes.lane(desk.endpoint)
+    with capture_logs() as logs:
+        desk.end(delivery, REFUSED)
+    desk.store.write()
+    assert (lane.breaker.open_until, logs) == (None, [])
+    assert desk.store.seconds("status", "attempt", "next_attempt_at") == [("parked", 0, 0)]
+
+
 def test_another_url_is_another_receiver(desk: Desk) -> None:
     """What is known of the old one is forgotten: the new one is sent to at once."""
     desk.end(desk.start(), REFUSED)
