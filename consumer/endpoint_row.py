@@ -66,7 +66,8 @@ def endpoint_of(
     subscription_id, failing_since = rows[0][:2]  # by place: a name takes four times as long
     written = dict(zip(OPTIONS, rows[0][2:_OPTIONS_END], strict=True))
     meant, problems = read(written)
-    if all(problem.option != "url" for problem in problems) and (refusal := rules.refusal(written["url"])) is not None:
+    is_url = not problems or all(problem.option != "url" for problem in problems)
+    if is_url and (refusal := rules.refusal(written["url"])) is not None:
         problems.append(Problem("url", refusal, Effect.STORED))
     credentials = Credentials(())
     try:
