@@ -62,7 +62,7 @@ def test_what_is_refused_is_stored_for(engine: Engine) -> None:
     fault = faults[numbers[1]] or ""
     assert fault.startswith("url: 10.0.0.1 is not a public address; to allow it, add its network to WEBHOOK_ALLOW_NETW")
     assert [entry["reason"] for entry in logs] == [fault]
-    waiting = [NewDelivery(make_event(number), number, "", 0, "parked", 0.0) for number in numbers]
+    waiting = [NewDelivery(make_event(number), number, PUBLIC, 0, "parked", 0.0) for number in numbers]
     store.park(engine, GROUP, waiting, 0.0)
     wants = [Want(("t", 0, number), 5, frozenset()) for number in numbers]
     taken = take(engine, GROUP, wants, 1.0, default_secrets=DEFAULT, decrypt=in_the_clear, rules=rules)
