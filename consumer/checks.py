@@ -28,15 +28,25 @@ from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, Webhoo
 from consumer.intake.client import LibrdkafkaLog, known_properties
 from consumer.intake.topics import consumes
 from consumer.matching import secrets, subscriptions
+from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.schema import state
 from consumer.secret import weakness
-from consumer.settings import DatabaseSettings, KafkaSettings, SigningSettings, TopicSettings, WorkerSettings
+from consumer.settings import (
+    DatabaseSettings,
+    KafkaSettings,
+    RuleSettings,
+    SigningSettings,
+    TopicSettings,
+    WorkerSettings,
+)
 from consumer.vault import Vault
 
 _TIMEOUT = 10.0  # seconds for each look
 _AGAIN = 0.2  # seconds
 _MOST_SUBSCRIPTIONS = 50_000  # looked at: 3 s
 _MOST_SECRETS = 50_000  # the same
+_MOST_URLS = 1000  # of which the names are resolved, all at once
+_LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
 _MOST_IDS = 20  # of subscriptions, in one line
 # The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
@@ -111,8 +121,9 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     tables = _look("tables", lambda: _tables(engine))
     yield tables
     if tables.ok:
-        yield _look("subscriptions", lambda: _subscriptions(engine, Vault(settings.encryption_keys)))
-        yield _look("secrets", lambda: _secrets(engine, Vault(settings.encryption_keys)))
+        vault = Vault(settings.encryption_keys)
+        yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
+        yield _look("secrets", lambda: _secrets(engine, vault))
 
 
 def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
@@ -216,15 +227,31 @@ def _tables(engine: Engine) -> str:
     return f"up to date at {revision.current}"
 
 
-def _subscriptions(engine: Engine, vault: Vault) -> str:
+def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     enabled = subscriptions.count_enabled(engine)
     if not enabled:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
-    looked_at = islice(subscriptions.walk(engine, vault, enabled=True), _MOST_SUBSCRIPTIONS)
-    broken = sum(bool(item.problems) for item in looked_at)
-    of_them = "of them" if enabled <= _MOST_SUBSCRIPTIONS else f"of the first {_MOST_SUBSCRIPTIONS:,}"
-    shown = f"; {broken:,} {of_them} broken: kafka-webhooks subscriptions list --broken" if broken else ""
-    return f"{enabled:,} enabled{shown}"
+    looked_at = broken = warned = 0
+    named: dict[str, list[int]] = {}  # URLs whose names are to be resolved, and whose they are
+    policy, rules = policy_of(settings), rules_of(settings)
+    for item in islice(subscriptions.walk(engine, vault, enabled=True, rules=rules), _MOST_SUBSCRIPTIONS):
+        looked_at += 1
+        broken += item.broken
+        warned += not item.broken and bool(item.problems)
+        if not item.broken and (item.url in named or len(named) < _MOST_URLS):
+            named.setdefault(item.url, []).append(item.id)
+    of_them = "of them" if enabled <= looked_at else f"of the first {looked_at:,}"
+    text = f"{enabled:,} enabled"
+    if broken:
+        text += f"; {broken:,} {of_them} broken: {_LIST}"
+    if warned:
+        text += f"; {warned:,} {of_them} sign as others do and should not: {_LIST}, then {_ROTATE}"
+    judged = judge_names(policy, named) if policy is not None else {}
+    refused = {url: name.refused for url, name in judged.items() if name.refused is not None}
+    if refused:
+        ids = sorted(number for url in refused for number in named[url])
+        text += f"; nothing can be sent to {_ids(ids)}, and what they get is stored: {next(iter(refused.values()))}"
+    return text
 
 
 def _weak_default(values: Mapping[str, str]) -> str:

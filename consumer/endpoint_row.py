@@ -1,9 +1,9 @@
 """From a subscription's rows to an Endpoint: the one reading of it, for new events, for stored ones, and for people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
@@ -25,6 +25,18 @@ ENDPOINT_COLUMNS = (
 )
 _OPTIONS_END = 2 + len(OPTIONS)
 _BROKEN = BrokenFilter()  # one, so that an endpoint that is read again is equal
+NEEDS_ITS_OWN = "it has none of its own, and WEBHOOK_REQUIRE_OWN_SECRET asks for one"
+
+
+class Rules(NamedTuple):
+    """What the deployment asks of each subscription.
+
+    `refusal` says why nothing may be sent to a URL, as far as the URL alone tells; None: something may. With
+    `own_secret` the deployment's secret signs for none.
+    """
+
+    refusal: Callable[[str], str | None] = lambda _: None
+    own_secret: bool = False
 
 
 def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
@@ -45,8 +57,9 @@ def endpoint_of(
     default: tuple[SigningKey, ...],
     decrypt: Decrypt,
     now: datetime,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
 ) -> tuple[Endpoint, tuple[Problem, ...]]:
-    """The Endpoint of a subscription as it stands at `now`, and what of it cannot be used.
+    """The Endpoint of a subscription as it stands at `now`, and what of it cannot be used under the `rules`.
 
     `rows` are those of `endpoint_rows`: one for each of its secrets, or one without. `default` signs where it has none.
     Where a problem says so, the endpoint has a fault; who matches events leaves out what matches none.
@@ -54,12 +67,17 @@ def endpoint_of(
     subscription_id, failing_since = rows[0][:2]  # by place: a name takes four times as long
     written = dict(zip(OPTIONS, rows[0][2:_OPTIONS_END], strict=True))
     meant, problems = read(written)
+    is_url = not problems or all(problem.option != "url" for problem in problems)
+    if is_url and (refusal := rules.refusal(written["url"])) is not None:
+        problems.append(Problem("url", refusal, Effect.STORED))
     credentials = Credentials(())
     try:
         stored = list(_stored(rows))
         credentials = credentials_of(subscription_id, stored, default, decrypt, now) if stored else Credentials(default)
     except ValueError as error:
         problems.append(Problem("secret", str(error), Effect.STORED))
+    if rules.own_secret and all(row[_OPTIONS_END] != "signing" for row in rows):
+        problems.append(Problem("secret", NEEDS_ITS_OWN, Effect.STORED))
     hex_header, headers = meant["signature_header"], meant["custom_headers"] or ()
     if credentials.headers:
         own = {name.lower() for name, _ in credentials.headers}

@@ -60,4 +60,4 @@ class InvalidSubscription(WebhooksError):
 
 
 class EgressRefused(WebhooksError, RequestsConnectionError):
-    """The egress policy forbids the address; the delivery will not be tried again."""
+    """The egress policy forbids the address: nothing was sent. The text names the setting that would allow it."""

@@ -41,6 +41,23 @@ class _Job:
     error: Exception | None = None  # that stopped it in the last slice
 
 
+class Unasked:
+    """Offsets below which no restart asks for deliveries: the marks that one look found and that are committed since.
+
+    Times are monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._marks: Mapping[Place, int] = {}
+        self._found_at = 0.0
+
+    def below(self, marks: Mapping[Place, int], committed_until: float | None, now: float) -> dict[Place, int]:
+        """The offsets. What is settled now ends at `marks`; committed is what was at `committed_until`, None: all."""
+        last = self._marks if committed_until is None or committed_until >= self._found_at else {}
+        self._marks, self._found_at = marks, now
+        return {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+
+
 class Housekeeping:
     """Jobs, done in slices between the other work of their database thread, and tried again until they are done."""
 

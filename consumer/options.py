@@ -32,13 +32,13 @@ class Effect(Enum):
 
     UNMATCHED = "it matches no event"
     STORED = "what it gets is stored, not sent"
-    EXHAUSTED = "what it gets is given up"
     DEFAULT = "the default is used"
     UNUSED = "it has no effect"
+    SENT = "it is sent all the same"
 
 
 class Problem(NamedTuple):
-    """An option that cannot be used, and why. The text holds no secret."""
+    """An option that cannot be used, or (SENT) should not be as it is, and why. The text holds no secret."""
 
     option: str
     why: str
@@ -170,7 +170,7 @@ _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_nam
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
 
 OPTIONS: Mapping[str, Option] = {
-    "url": Option(_text(_check_url), Effect.EXHAUSTED, "https://example.com/hooks", required=True),
+    "url": Option(_text(_check_url), Effect.STORED, "https://example.com/hooks", required=True),
     "event_type": Option(_text(_check_type), Effect.UNMATCHED, "order.created", required=True),
     "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
     "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),

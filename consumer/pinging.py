@@ -12,7 +12,7 @@ import orjson
 from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, judge
+from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, Unsendable, judge
 from consumer.endpoint import Endpoint
 from consumer.errors import EgressRefused
 from consumer.event import Event, RecordId
@@ -133,7 +133,7 @@ def verdict_on(endpoint: Endpoint, result: Result, seen: Seen, now: float) -> Ve
             )
         case Failed(error):
             return Verdict(ok=False, text=f"failed: {error}; a worker would try again", advice=advice)
-        case Hopeless(error):
+        case Unsendable(error) | Hopeless(error):
             return Verdict(ok=False, text=f"not sent: {error}", advice=advice)
 
 

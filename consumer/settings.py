@@ -175,7 +175,37 @@ class SigningSettings(Group):
         return tuple(self.secret.get_secret_value().split())
 
 
-class DeliverySettings(SigningSettings):
+class RuleSettings(Group):
+    """What every subscription has to keep to. Who writes or lists subscriptions needs this group; it has defaults."""
+
+    require_own_secret: bool = Field(
+        default=False,
+        validation_alias="WEBHOOK_REQUIRE_OWN_SECRET",
+        description="Each subscription needs a secret of its own; `WEBHOOK_SECRET` signs for none.",
+        examples=["true"],
+    )
+    allow_networks: Networks = Field(
+        default=(),
+        validation_alias="WEBHOOK_ALLOW_NETWORKS",
+        description="Networks that may be sent to besides public addresses, also by plain http.",
+        examples=["10.0.0.0/8,127.0.0.0/8"],
+    )
+    allow_http: bool = Field(
+        default=False,
+        validation_alias="WEBHOOK_ALLOW_HTTP",
+        description="Allow plain http to public addresses.",
+        examples=["true"],
+    )
+    proxy: Proxy = Field(
+        default="",
+        validation_alias="WEBHOOK_PROXY",
+        repr=False,
+        description="Send through this proxy, which then enforces the egress rule.",
+        examples=["http://egress-proxy:3128"],
+    )
+
+
+class DeliverySettings(RuleSettings, SigningSettings):
     """How deliveries are signed, sent and retried."""
 
     timeout: Duration = Field(
@@ -239,25 +269,6 @@ class DeliverySettings(SigningSettings):
         le=3600,
         description="How long a look-up of subscriptions is reused; a new subscription counts after this.",
         examples=["1s"],
-    )
-    allow_networks: Networks = Field(
-        default=(),
-        validation_alias="WEBHOOK_ALLOW_NETWORKS",
-        description="Networks that may be sent to besides public addresses, also by plain http.",
-        examples=["10.0.0.0/8,127.0.0.0/8"],
-    )
-    allow_http: bool = Field(
-        default=False,
-        validation_alias="WEBHOOK_ALLOW_HTTP",
-        description="Allow plain http to public addresses.",
-        examples=["true"],
-    )
-    proxy: Proxy = Field(
-        default="",
-        validation_alias="WEBHOOK_PROXY",
-        repr=False,
-        description="Send through this proxy, which then enforces the egress rule.",
-        examples=["http://egress-proxy:3128"],
     )
     drain: Duration = Field(
         default=20.0,

@@ -28,7 +28,7 @@ from consumer.dispatch import Dispatch
 from consumer.errors import FatalKafkaError, Undecodable
 from consumer.event import Place
 from consumer.handover import STORE_DRAIN, Handover
-from consumer.housekeeping import Housekeeping
+from consumer.housekeeping import Housekeeping, Unasked
 from consumer.intake.announcer import Announcer
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import decode
@@ -39,6 +39,7 @@ from consumer.ledger.due import open_topics
 from consumer.ledger.heads import take, walk
 from consumer.matching.budget import Budget
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
+from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
 from consumer.relay import Relay
@@ -85,8 +86,7 @@ class Worker:
         self._stopping = self._closing = self._paused = False
         self._next_commit = self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
-        self._tidy_below: dict[Place, int] = {}
-        self._tidied_at = 0.0
+        self._unasked = Unasked()
         self._committed_until: float | None = None  # what was settled then is; None: all
         self._full_since: float | None = None
         self._received_at = 0.0
@@ -95,7 +95,7 @@ class Worker:
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
         known, broken = Known(), Broken()
-        secrets = tuple(map(parse_signing_key, delivery.secrets))
+        secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
         raise_descriptor_limit()
         self._poller = Poller()
         self._transport = CurlAdapter(
@@ -112,7 +112,7 @@ class Worker:
         self._upkeep = DatabaseThread("upkeep", self._poller.post)
         self._catalog = Catalog(
             lambda keys, done: self._lookups.submit(
-                partial(find_endpoints, engine, keys, secrets, decrypt, known=known, broken=broken), done
+                partial(find_endpoints, engine, keys, secrets, decrypt, rules=rules, known=known, broken=broken), done
             ),
             delivery.subscription_cache,
             monotonic,
@@ -144,7 +144,7 @@ class Worker:
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
-                partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt),
+                partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
                 partial(open_topics, engine, kafka.group_id),
             ),
             self._taking_up,
@@ -336,16 +336,13 @@ class Worker:
                 self._handover.drain((), self._orphaned(()), REVOKE_DRAIN)
 
     def _unasked_below(self, now: float) -> dict[Place, int]:
-        """Offsets below which no restart asks for deliveries: as the last look found them, if they are committed.
+        """Offsets below which no restart asks for deliveries.
 
         Of what was adopted nobody asks at all, unless its topic was made anew and has just come here.
         """
         found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
         marks = {place: mark for place, mark in found.items() if mark is not None}
-        until = self._committed_until
-        last = self._tidy_below if until is None or until >= self._tidied_at else {}
-        self._tidy_below, self._tidied_at = marks, now
-        below = {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+        below = self._unasked.below(marks, self._committed_until, now)
         return dict.fromkeys(self._adopted.keys() - self._source.partitions.keys(), NO_LOG) | below
 
     def _count_parked(self, parked: int) -> None:

@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
 from consumer import schema
+from consumer.endpoint_row import Rules
 from consumer.event import Event, RecordId
 from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
 from consumer.ledger.deliveries import Selection
@@ -69,7 +70,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     now, vault = datetime.fromtimestamp(int(time.time()), UTC), Vault(Fernet.generate_key().decode())
     subscriptions.add(engine, URL, "t", "secret")
     assert subscriptions.find(engine, URL, "t") == 1
-    subscriptions.edit(engine, 1, {"topics": "t"})
+    subscriptions.edit(engine, 1, {"topics": "t"}, Rules(own_secret=True))
     list(subscriptions.walk(engine))
     subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)

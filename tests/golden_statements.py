@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, event
 
 from consumer import schema
 from consumer.database import ping
+from consumer.endpoint_row import Rules
 from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.ledger.heads import Want
@@ -69,7 +70,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "matching.subscriptions.add": ("A subscription.",),
         "matching.subscriptions.find": ("Is it there already?",),
-        "matching.subscriptions.edit": ("It as it is, locked.", "It as it is to be."),
+        "matching.subscriptions.edit": (
+            "It as it is, locked.",
+            "Has it a signing secret of its own? Where each needs one (WEBHOOK_REQUIRE_OWN_SECRET).",
+            "It as it is to be.",
+        ),
         "matching.subscriptions.walk": (
             "The ids of the next page of all of them, or of some.",
             "These, with what would be found wrong, for people.",
@@ -297,7 +302,7 @@ def _subscribe(engine: Engine) -> None:
         subscriptions.add(engine, URL, "user.created", "a secret", ordering="key")
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
     subscriptions.find(engine, URL, "user.created")
-    subscriptions.edit(engine, 1, {"timeout_seconds": 5.0})
+    subscriptions.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
     subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)

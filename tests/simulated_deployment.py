@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from requests import Response
+from requests.exceptions import InvalidHeader
 from sqlalchemy import Engine, text
 
 from consumer.database import reading
@@ -79,6 +80,8 @@ def result(outcome: str) -> Result:
     """What a request ends with."""
     if outcome == "refused":
         return EgressRefused("a private address")
+    if outcome == "hopeless":
+        return InvalidHeader("a line break")
     response = Response()
     response.status_code = STATUSES[outcome]
     return response

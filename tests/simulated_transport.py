@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 from requests import PreparedRequest, RequestException, Response
 
+from consumer.errors import EgressRefused
 from consumer.sending.payloads import CLOUD_EVENTS
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Transport:
         if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
             transfer.taken = True
             self._world.taken += carried(transfer.request)
+        if isinstance(result, EgressRefused):  # nothing has gone out
+            for each in carried(transfer.request):
+                self._world.sent.remove(each)
 
         def done() -> None:
             if transfer in self._ending:

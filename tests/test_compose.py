@@ -23,8 +23,8 @@ ORACLE_VARIABLES = {"ORACLE_PASSWORD", "APP_USER", "APP_USER_PASSWORD"}
 GROUPS: dict[str, tuple[type[Any], ...]] = {
     "run": tuple(settings.WorkerSettings.__annotations__.values()),
     "migrate": (settings.DatabaseSettings,),
-    "subscriptions": (settings.DatabaseSettings,),
-    "api": (settings.ApiSettings, settings.DatabaseSettings),
+    "subscriptions": (settings.DatabaseSettings, settings.RuleSettings),
+    "api": (settings.ApiSettings, settings.DatabaseSettings, settings.RuleSettings),
     "listen": (settings.SigningSettings,),
 }
 

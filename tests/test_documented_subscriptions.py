@@ -75,4 +75,4 @@ def test_the_migration_runs(engine: Engine) -> None:
         exec(block.text, names)  # noqa: S102 (our own page)
         names["upgrade"]()
     (row,) = subscriptions.walk(engine)
-    assert (row.state, row.options["batch_size"], row.tenant) == ("enabled", 100, "acme")
+    assert (row.enabled, row.broken, row.options["batch_size"], row.tenant) == (True, False, 100, "acme")

@@ -41,7 +41,7 @@ def give_up(deployment: Deployment, number: int) -> None:
         deployment.write(number, "b")
     world.settle_down()
     for _ in range(2):
-        world.transport.answer(0, result("refused"))
+        world.transport.answer(0, result("hopeless"))
         world.turn()
     assert world.worker._parking.backlog == 2
 

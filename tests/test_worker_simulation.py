@@ -171,12 +171,41 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
     assert len(world.sent) == 4
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_names_address_forbids_goes_out_once_it_is_another(deployment: Deployment, *, restart: bool) -> None:
+    """Offsets move on, one request in a minute or so looks, none is an attempt, and a crash changes nothing of that."""
+    world = deployment.world
+    for number in (0, 1, 1):
+        deployment.write(number, "b")
+    looks = 0
+    for second in range(900):
+        world.settle_down(2)
+        while world.transport.open:
+            looks += 1
+            world.transport.answer(0, result("refused"))
+            world.settle_down(2)
+        world.now += 1.0
+        if restart and second == 450:
+            world.start(0, 1)
+    assert 15 <= looks <= 30
+    assert world.committed == {(TOPIC, 0): (1, ""), (TOPIC, 1): (2, "")}
+    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("parked", 0)] * 3
+    world.now += 61.0
+    for _ in range(30):
+        world.settle_down(4)
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.now += 1.0
+    assert len(world.taken) == len(set(world.taken)) == 3
+    assert {(row.status, row.attempt) for row in deployment.rows().values()} <= {("delivered", 1)}
+
+
 def test_a_delivery_whose_commit_was_not_acknowledged_is_stored_once(deployment: Deployment) -> None:
     """The database has it, the worker cannot know: its record is settled when that was written again."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
-    world.transport.answer(0, result("refused"))
+    world.transport.answer(0, result("hopeless"))
     world.turn()
     world.database.lost_answers = 1
     world.run_jobs()
@@ -194,7 +223,7 @@ def test_a_result_that_is_written_again_does_not_undo_a_redelivery(deployment: D
     """Given up, not acknowledged, and redelivered before the repetition: it is sent again."""
     world = deployment.world
     fail_until_due(deployment)
-    world.transport.answer(0, result("refused"))
+    world.transport.answer(0, result("hopeless"))
     world.turn()
     world.database.lost_answers = 1
     world.run_jobs()
@@ -216,7 +245,7 @@ def test_a_process_that_dies_while_it_stores_leaves_all_or_nothing(
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
-    world.transport.answer(0, result("refused"))
+    world.transport.answer(0, result("hopeless"))
     world.turn()
     world.dies_after = steps
     with pytest.raises(Crash):
@@ -232,7 +261,7 @@ def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deploy
     """Its result comes late, when its successor has made an attempt of its own."""
     world = deployment.world
     fail_until_due(deployment)
-    world.transport.answer(0, result("refused"))
+    world.transport.answer(0, result("hopeless"))
     world.turn()
     world.start(0, 1)
     world.settle_down()
@@ -343,11 +372,11 @@ def test_a_batch_that_ends_while_some_of_it_leaves_needs_no_cutting_off(deployme
 
 
 def test_a_batch_whose_database_is_down_holds_its_offsets(deployment: Deployment) -> None:
-    """Refused for good, it is to be stored: until it is, nothing of it is committed, and it is sent to nobody again."""
+    """Given up, it is to be stored: until it is, nothing of it is committed, and it is sent to nobody again."""
     world = deployment.world
     open_batch(deployment)
     deployment.database_fails("full")
-    world.transport.answer(0, result("refused"))
+    world.transport.answer(0, result("hopeless"))
     world.settle_down(20)
     assert (world.committed, len(world.sent)) == ({}, 3)
     deployment.database_fails(None)
@@ -364,7 +393,7 @@ def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_st
     """Each of its events is stored, or is sent again by the next process; none is both, none is neither."""
     world = deployment.world
     open_batch(deployment)
-    world.transport.answer(0, result("refused"))
+    world.transport.answer(0, result("hopeless"))
     world.dies_after = steps
     try:
         world.settle_down(3)

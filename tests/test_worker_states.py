@@ -31,7 +31,7 @@ NUMBERS = st.integers(0, 1)
 KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=4)  # each stands for one of a machine's kinds
 JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
 ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBERS), max_size=2)  # by the group
-OUTCOMES = st.sampled_from(["taken"] * 4 + ["fails"] * 3 + ["disputed", "refused", "gone"])
+OUTCOMES = st.sampled_from(["taken"] * 4 + ["fails"] * 3 + ["disputed", "refused", "hopeless", "gone"])
 STEPS = st.integers(0, 25)  # a round of the worker takes one or two, more if it stores or sends something
 P = ParamSpec("P")
 

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
@@ -17,8 +17,11 @@ from starlette.exceptions import HTTPException
 from consumer import __version__
 from consumer.api.guard import WANTED, Guard
 from consumer.database import unavailable
+from consumer.endpoint_row import Rules
 from consumer.errors import DatabaseUnavailable, InvalidSubscription
 from consumer.matching import subscriptions
+from consumer.secret import generate
+from consumer.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -30,12 +33,18 @@ class Registration(BaseModel):
 
     url: Annotated[str, Field(description="Where to POST the events.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(alias="eventType", description="The events' type.", examples=["user.created"])]
+    own_secret: Annotated[
+        bool, Field(alias="ownSecret", description="Sign with a new secret of its own, which the answer holds.")
+    ] = False
 
 
 class Done(BaseModel):
     """It is done."""
 
     message: str
+    secret: Annotated[
+        str | None, Field(description="What its receiver verifies with, where that was asked for. Shown this once.")
+    ] = None
 
 
 class Failure(BaseModel):
@@ -51,6 +60,7 @@ class Alive(BaseModel):
 
 
 _FAILED = "Failed to register webhook"
+_NEEDS_ITS_OWN = "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)"
 _FAILURES: dict[int | str, str] = {
     400: "The request is malformed, or the url or event type cannot work.",
     401: "The bearer token is missing or wrong.",
@@ -60,8 +70,16 @@ _FAILURES: dict[int | str, str] = {
 }
 
 
-def create_app(engine: Engine, token: str | None) -> FastAPI:
-    """With a `token`, requests must carry it; without one, they must name this machine by a loopback name."""
+def create_app(
+    engine: Engine,
+    token: str | None,
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+) -> FastAPI:
+    """With a `token`, requests must carry it; without one, they must name this machine by a loopback name.
+
+    Secrets are stored as `vault` encrypts them; what the `rules` do not allow is refused.
+    """
     app = FastAPI(title="kafka-webhooks", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, token=token)
     app.add_exception_handler(RequestValidationError, _malformed)
@@ -71,19 +89,25 @@ def create_app(engine: Engine, token: str | None) -> FastAPI:
     @app.post(
         "/register-webhook",
         status_code=HTTPStatus.CREATED,
+        response_model_exclude_none=True,
         responses={status: {"model": Failure, "description": text} for status, text in _FAILURES.items()},
         dependencies=[Depends(HTTPBearer(auto_error=False))],  # for the documentation; the guard has judged before
     )
-    def register_webhook(registration: Registration) -> Done:
+    def register_webhook(registration: Registration, response: Response) -> Done:
         """Subscribe a url to the events of a type."""
+        secret = generate("hmac") if registration.own_secret else None
+        if rules.own_secret and secret is None:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
         try:
-            subscriptions.add(engine, registration.url, registration.event_type)
+            subscriptions.add(engine, registration.url, registration.event_type, secret, vault=vault, rules=rules)
         except InvalidSubscription as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             log.exception("failed to register a webhook", reason=str(unavailable(error) or type(error).__name__))
             raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED) from None
-        return Done(message="Webhook registered successfully")
+        if secret is not None:
+            response.headers["cache-control"] = "no-store"
+        return Done(message="Webhook registered successfully", secret=secret)
 
     @app.get("/healthz")
     async def healthz() -> Alive:
@@ -119,5 +143,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
             return f"{place} is missing"
         case "string_type":
             return f"{place} must be a string"
+        case "bool_type":
+            return f"{place} must be true or false"
         case _:
             return WANTED

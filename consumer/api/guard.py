@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 64 * 1024  # of a request's body; a registration has at most 2.5 kB
 _BODY_TIMEOUT = 10.0  # seconds for all of it
-WANTED = 'send a JSON object {"url": …, "eventType": …} with content-type: application/json'
+WANTED = (
+    'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
+)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
 _OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they tell nothing that is not public
 

@@ -18,15 +18,18 @@ def api() -> None:
     from consumer.cli.console import configure
     from consumer.database import create_engine
     from consumer.environment import check, environment, load
+    from consumer.matching.destinations import resolving_rules_of
     from consumer.serving import listen, serve
-    from consumer.settings import ApiSettings, DatabaseSettings
+    from consumer.settings import ApiSettings, DatabaseSettings, RuleSettings
+    from consumer.vault import Vault
 
     values = environment()
-    check((ApiSettings, DatabaseSettings), values)
+    check((ApiSettings, DatabaseSettings, RuleSettings), values)
     configure()
     settings = load(ApiSettings, values)
     token = settings.api_token.get_secret_value() if settings.api_token else None
-    app = create_app(create_engine(load(DatabaseSettings, values)), token)
+    database, rules = load(DatabaseSettings, values), resolving_rules_of(load(RuleSettings, values))
+    app = create_app(create_engine(database), token, Vault(database.encryption_keys), rules)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=token is not None)

@@ -38,6 +38,7 @@ def ping(
     from consumer.environment import load
     from consumer.errors import WebhooksError
     from consumer.matching import subscriptions as store
+    from consumer.matching.destinations import rules_of
     from consumer.secret import parse_signing_key
     from consumer.sending.egress import EgressPolicy
     from consumer.settings import DatabaseSettings, DeliverySettings
@@ -49,7 +50,8 @@ def ping(
         raise typer.BadParameter(str(error)) from None
     delivery, database = load(DeliverySettings), load(DatabaseSettings)
     default = tuple(map(parse_signing_key, delivery.secrets))
-    found = store.get_endpoint(open_database(), subscription_id, default, Vault(database.encryption_keys))
+    vault = Vault(database.encryption_keys)
+    found = store.get_endpoint(open_database(), subscription_id, default, vault, rules_of(delivery))
     if found is None:
         raise WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
     item, endpoint = found

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from consumer.endpoint_row import Rules
     from consumer.errors import WebhooksError
     from consumer.matching.subscriptions import Subscribed
     from consumer.vault import Vault
@@ -86,7 +87,9 @@ def add(
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
     engine = open_database()
     found = store.find(engine, url, event_type, values["tenant"]) if if_not_exists else None
-    added = found or store.add(engine, secrets=secrets, vault=vault, **values)
+    added = found or store.add(engine, secrets=secrets, vault=vault, rules=_rules(), **values)
+    if not found:
+        _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
     if as_json:
         shown = _as_json(_existing(engine, added))
@@ -131,8 +134,10 @@ def edit(
     if not changes:
         raise typer.BadParameter("name at least one option to change")
     engine = open_database()
-    if not store.edit(engine, subscription_id, changes):
+    if not store.edit(engine, subscription_id, changes, _rules()):
         raise _absent(subscription_id)
+    if url is not None:
+        _warn_of_name(url)
     if as_json:
         print_json(_as_json(_existing(engine, subscription_id)))
     else:
@@ -144,7 +149,9 @@ def list_all(
     *,
     event_type: Annotated[str | None, typer.Option(help="Only those of this type, as it is written.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only those of this tenant, as it is written.")] = None,
-    broken: Annotated[bool, typer.Option("--broken", help="Only those with something that cannot be used.")] = False,
+    broken: Annotated[
+        bool, typer.Option("--broken", help="Only those with something that cannot be used, or a warning.")
+    ] = False,
     disabled: Annotated[bool, typer.Option("--disabled", help="Only those that are disabled.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -160,7 +167,8 @@ def list_all(
     from consumer.matching import subscriptions as store
 
     enabled = False if disabled else None
-    found = store.walk(open_database(), _vault(), event_type=event_type, tenant=tenant, enabled=enabled)
+    rules = _rules()
+    found = store.walk(open_database(), _vault(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules)
     shown = _broken(found) if broken else found
     if as_json:
         print_json_rows(map(_as_json, shown))
@@ -272,7 +280,7 @@ def _absent(subscription_id: int) -> "WebhooksError":
 def _existing(engine: "Engine", subscription_id: int) -> "Subscribed":
     from consumer.matching import subscriptions as store
 
-    found = store.get(engine, subscription_id, _vault())
+    found = store.get(engine, subscription_id, _vault(), _rules())
     if found is None:
         raise _absent(subscription_id)
     return found
@@ -284,6 +292,32 @@ def _vault() -> "Vault":
     from consumer.vault import Vault
 
     return Vault(load(DatabaseSettings).encryption_keys)
+
+
+def _rules() -> "Rules":
+    from consumer.environment import load
+    from consumer.matching.destinations import rules_of
+    from consumer.settings import RuleSettings
+
+    return rules_of(load(RuleSettings))
+
+
+def _warn_of_name(url: str) -> None:
+    """Say where a URL's name leads to nowhere from here: workers may ask another DNS, so that nothing is refused."""
+    from consumer.environment import load
+    from consumer.matching.destinations import judge_names, policy_of
+    from consumer.settings import RuleSettings
+
+    policy = policy_of(load(RuleSettings))
+    if policy is None:
+        return
+    named = judge_names(policy, [url])[url]
+    if named.refused is not None:
+        typer.echo(
+            f"warning: url: {named.refused}. Where workers find it so, what it gets is stored, not sent", err=True
+        )
+    if named.unresolved is not None:
+        typer.echo(f"warning: url: {named.unresolved}. Workers try again, and fail, until it does", err=True)
 
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:

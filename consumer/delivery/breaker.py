@@ -7,11 +7,11 @@
                                                    ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
-A hundred answers in a row that are no 2xx open it too, and keep it open until one is. Times are monotonic seconds and
-come with the call. The caller decides what counts as a failure (`Failed.unavailable`) and keeps no more requests open
-than `window` says. A result names the time at which its request was started: one that was started before the last probe
-could be, or before the window was last halved, tells nothing new, and is ignored. So a request that is cancelled needs
-no word either: the next one is the probe.
+A hundred answers in a row that are no 2xx open it too, and keep it open until one is; one request that could not be
+sent at all opens it at once. Times are monotonic seconds and come with the call. The caller decides what counts as a
+failure (`Failed.unavailable`) and keeps no more requests open than `window` says. A result names the time at which its
+request was started: one that was started before the last probe could be, or before the window was last halved, tells
+nothing new, and is ignored. So a request that is cancelled needs no word either: the next one is the probe.
 
 A breaker without failures holds nothing and counts nothing. Counting begins with a failure, so that successes from
 before an outage do not put off its being noticed.
@@ -206,6 +206,11 @@ class Breaker:
     def trip(self, now: float, seconds: float) -> None:
         """Open it for so long, whatever its receiver does."""
         self._open(now, seconds)
+
+    def unsendable(self, now: float, started: float) -> None:
+        """What was started at `started` could not be sent at all, nor could another: it opens at once, or again."""
+        if self.open_until is None or started >= self.open_until:
+            self._open(now, None)
 
     def _open(self, now: float, retry_after: float | None) -> None:
         stays = self._open_for * (1 + STRETCH * self._random())

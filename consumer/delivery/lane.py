@@ -50,6 +50,7 @@ class Lane:
         "prepared",
         "queue",
         "timed_out",
+        "unsendable",
         "waiting",
     )
 
@@ -64,12 +65,16 @@ class Lane:
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane began
         self.timed_out = False  # the last result was a time-out; Lanes sets it
+        self.unsendable: str | None = None  # why the last request could not be sent at all
         self.breaker = Breaker(random)
+        self.endpoint = endpoint
         self.pace: Pace | None = None
         self.serve(endpoint, share, now)
 
     def serve(self, endpoint: Endpoint, share: float, now: float) -> None:
         """Send to this endpoint from now on; what cannot become a request is kept as the error that it is."""
+        if endpoint.url != self.endpoint.url:  # nothing is known of that receiver
+            self.breaker, self.unsendable = Breaker(random), None
         self.endpoint = endpoint
         self.connects = endpoint.url[:6].lower() == "https:"  # as the last request did: each opens a TLS connection
         self.prepared: PreparedRequest | RequestException
@@ -157,8 +162,15 @@ class Lane:
             most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
+    def could_not_send(self, now: float, started: float, why: str) -> bool:
+        """What was started then could not be sent, nor can another. Whether that is news."""
+        self.breaker.unsendable(now, started)
+        news, self.unsendable = why != self.unsendable, why
+        return news
+
     def succeeded(self, now: float, started: float, slots: int) -> None:
         """The receiver took a request that was started then."""
+        self.unsendable = None
         self.breaker.succeeded(now, started, self.limit or slots)
 
     def refused(self, now: float, started: float, slots: int) -> bool:

@@ -4,7 +4,8 @@ Delivered   a 2xx status line was received
 Failed      worth another attempt: any other status, a time-out, a network error
 Refused     a status that the subscription calls final: this delivery ends
 Gone        410: the receiver wants no more; the subscription is disabled
-Hopeless    no attempt can succeed as the subscription and the settings stand: its url, or the egress policy
+Unsendable  nothing can be sent as the subscription and the settings stand: its url, or the egress rule; no attempt
+Hopeless    no request can be made of the event: no attempt can succeed
 
 `response` is the start of the answer's body, for a person to read: untrusted, and never logged. None: there is none.
 """
@@ -16,7 +17,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from requests import RequestException, Response
-from requests.exceptions import ConnectTimeout, ReadTimeout, SSLError
+from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, MissingSchema, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
 from consumer.sending.masking import masked
@@ -71,6 +72,14 @@ class Gone(NamedTuple):
     response: str | None = None
 
 
+class Unsendable(NamedTuple):
+    """Nothing went out, and nothing can before somebody changes the url, a setting or a name's address."""
+
+    error: str
+    status: None = None
+    response: None = None
+
+
 class Hopeless(NamedTuple):
     """No attempt can succeed."""
 
@@ -79,7 +88,7 @@ class Hopeless(NamedTuple):
     response: None = None
 
 
-Outcome = Delivered | Failed | Refused | Gone | Hopeless
+Outcome = Delivered | Failed | Refused | Gone | Unsendable | Hopeless
 
 
 def judge(
@@ -104,10 +113,10 @@ def judge(
         if status in final:
             return Refused(error, status, response)
         return Failed(error, status, retry_after(result.headers.get("retry-after"), now), response)
-    # What requests calls invalid (a url, a schema, a header) is a ValueError too.
-    if isinstance(result, EgressRefused | ValueError):
-        return Hopeless(_text(result))
-    return Failed(_text(result))
+    if isinstance(result, EgressRefused | InvalidURL | InvalidSchema | MissingSchema):
+        return Unsendable(_text(result))
+    # What else requests calls invalid is a ValueError too: a header, which may be the event's.
+    return Hopeless(_text(result)) if isinstance(result, ValueError) else Failed(_text(result))
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -13,13 +13,24 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Outcome, Refused, judge, unavailable
+from consumer.delivery.outcome import (
+    Delivered,
+    Failed,
+    Gone,
+    Hopeless,
+    Outcome,
+    Refused,
+    Unsendable,
+    judge,
+    unavailable,
+)
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair
+from consumer.options import Effect, Problem
 from consumer.sending.masking import secrets_in
 from consumer.target import shown
 from consumer.telemetry import Metrics
@@ -73,6 +84,9 @@ class Settling:
         lane = delivery.lane
         endpoint = lane.endpoint
         outcome = judge(result, now, endpoint.final_statuses, partial(_secrets_of, delivery, result))
+        if isinstance(outcome, Unsendable):
+            self._not_sent(delivery, outcome, now)
+            return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
@@ -104,6 +118,30 @@ class Settling:
                 error=outcome.error,
                 seconds=round((lane.breaker.open_until or moment) - moment, 1),
             )
+            self.leave_alone(lane)
+
+    def _not_sent(self, delivery: Delivery, outcome: Unsendable, now: float) -> None:
+        """Nothing went out, and nothing would: no attempt, for all that the request would have carried.
+
+        The lane's breaker opens, and what comes for it is stored; unless the subscription has another url by now. A
+        delivery now and then tries whether things have changed: the address of a name shows only so.
+        """
+        lane = delivery.lane
+        stays = delivery.sent_to is None or delivery.sent_to.url == lane.endpoint.url
+        if stays and lane.could_not_send(self._monotonic(), delivery.started_at, outcome.error):
+            problem = Problem("url", outcome.error, Effect.STORED)
+            number = lane.endpoint.subscription_id
+            log.error("a subscription is not as it should be", subscription=number, reason=str(problem))
+        failure = Failure(outcome.error, None, None, now)
+        for each in delivery.disband():
+            if isinstance(each.origin, OpenRecord):
+                self._metrics.deliveries["parked"] += 1
+                self._store(each, "parked", now, self._opens_at(lane), each.last or failure)
+            else:
+                self._put_back(each)
+            if each.pair is not None:
+                self._put_all_back(self._lanes.cut(lane, each.pair))
+        if stays:
             self.leave_alone(lane)
 
     def hopeless(self, delivery: Delivery, error: str) -> None:
@@ -146,9 +184,7 @@ class Settling:
 
         `asked`: the subscription's filter wants it, if there is one; else it is asked before it is sent.
         """
-        due = self._clock()
-        if lane is not None and (open_until := lane.breaker.open_until) is not None:
-            due += max(0.0, open_until - self._monotonic())
+        due = self._clock() if lane is None else self._opens_at(lane)
         self._metrics.deliveries["parked"] += 1
         self._parking.park(
             NewDelivery(
@@ -186,6 +222,11 @@ class Settling:
         else:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.pair, lane)
+
+    def _opens_at(self, lane: Lane) -> float:
+        """When the lane's breaker lets a request through (unix seconds): now, or later."""
+        open_until = lane.breaker.open_until
+        return self._clock() + (0.0 if open_until is None else max(0.0, open_until - self._monotonic()))
 
     def leave_alone(self, lane: Lane) -> None:
         """Nothing may be sent to it for a while: what waits here is stored. It may be thousands at once."""

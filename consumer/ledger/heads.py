@@ -6,7 +6,6 @@ of the rows that wait: a million behind an open breaker, or in other workers' pa
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 from consumer.database import any_of, padded, reading, unavailable
 from consumer.database_errors import line
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import endpoint_of, endpoint_rows
+from consumer.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.event import Event, Place, RecordId
 from consumer.ledger.columns import (
     ATTEMPTS,
@@ -115,28 +114,32 @@ def take(
     *,
     default_secrets: tuple[SigningKey, ...],
     decrypt: Decrypt,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    said: dict[int, str] | None = None,
     most_bytes: int = MOST_BYTES,
 ) -> Taken:
     """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
 
     Behind the first row of a pair come those that may go right after it, in their order. Fewer rows come where their
     bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has a
-    fault, or which cannot be read, is postponed by a minute.
+    fault, or which cannot be read, is postponed by a minute. Which fault a subscription has is logged unless it was
+    `said`, where that is kept for the next call.
     """
     with reading(engine) as connection:
         ids, next_due = _due(connection, group, wants, now)
         if not ids:
             return Taken([], next_due)
         subscriptions = sorted({want.head[2] for want in wants})
-        endpoints, unusable = _endpoints(connection, subscriptions, default_secrets, decrypt, time_of(now))
+        read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
+        endpoints, unusable = _endpoints(connection, subscriptions, read)
         rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), ids, wants)
     for row in rest:
         next_due[row.topic, row.partition_no, row.subscription_id] = now
     postponed = [row.id for row, _ in rows if row.subscription_id in unusable]
     if unusable or unreadable:
         _postpone(engine, [*postponed, *unreadable], now + POSTPONED)
-    if unusable:
-        log.error("stored deliveries postponed", reasons=unusable)
+    if news := _news(unusable, endpoints, {} if said is None else said):
+        log.error("stored deliveries postponed", reasons=news)
     if unreadable:
         log.error("stored deliveries cannot be read; tried again in a minute", rows=unreadable)
     for want in wants:
@@ -161,6 +164,15 @@ def take(
         if row.subscription_id in endpoints
     ]
     return Taken(deliveries, next_due, unreadable)
+
+
+def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:
+    """Those of the faults that are not `said`, which they are from now on; what is sound has none any more."""
+    news = {subscription: fault for subscription, fault in faults.items() if said.get(subscription) != fault}
+    said.update(news)
+    for subscription in sound:
+        said.pop(subscription, None)
+    return news
 
 
 def _due(connection: Connection, group: str, wants: Sequence[Want], now: float) -> tuple[list[int], dict[Head, float]]:
@@ -295,9 +307,7 @@ def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
 def _endpoints(
     connection: Connection,
     subscriptions: Sequence[int],
-    default_secrets: tuple[SigningKey, ...],
-    decrypt: Decrypt,
-    now: datetime,
+    read: Callable[[list[Row[Any]]], tuple[Endpoint, object]],
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
     """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""
     wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
@@ -305,7 +315,7 @@ def _endpoints(
     endpoints: dict[int, Endpoint] = {}
     unusable: dict[int, str] = {}
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
-        endpoint, _ = endpoint_of(list(group), default_secrets, decrypt, now)  # the look-up of events reports problems
+        endpoint, _ = read(list(group))  # the look-up of events reports problems
         if endpoint.fault is None:
             endpoints[subscription_id] = endpoint
         else:

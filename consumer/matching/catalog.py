@@ -14,7 +14,7 @@ from sqlalchemy import Engine, Row, Select
 
 from consumer.database import any_tuple_of, reading
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import endpoint_of, endpoint_rows
+from consumer.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.options import Effect
 from consumer.patterns import candidates
 from consumer.secret import SigningKey
@@ -104,6 +104,7 @@ def find_endpoints(
     default_secrets: tuple[SigningKey, ...],
     decrypt: Decrypt,
     *,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
     known: Known | None = None,
     broken: Broken | None = None,
     clock: Callable[[], float] = time.time,
@@ -112,7 +113,8 @@ def find_endpoints(
 
     `default_secrets` sign for a subscription that has none of its own; `decrypt` opens a stored secret. What is in
     `known` is used again.
-    What of a subscription cannot be used is noted in `broken`; one that therefore matches nothing is left out.
+    What of a subscription cannot be used, under the `rules` too, is noted in `broken`; one that therefore matches
+    nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     asked = {key: patterns_of(key) for key in keys}
@@ -126,7 +128,7 @@ def find_endpoints(
         pattern = mine[0].event_type, mine[0].tenant
         endpoint = None if known is None else known.get(subscription_id, mine)
         if endpoint is None:
-            endpoint, problems = endpoint_of(mine, default_secrets, decrypt, now)
+            endpoint, problems = endpoint_of(mine, default_secrets, decrypt, now, rules)
             if problems:
                 reasons.setdefault(pattern, {}).update({(subscription_id, each.option): str(each) for each in problems})
             if any(problem.effect is Effect.UNMATCHED for problem in problems):

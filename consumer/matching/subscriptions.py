@@ -12,7 +12,7 @@ from sqlalchemy import Engine, Row, Select, delete, func, insert, select, update
 
 from consumer.database import reading
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import endpoint_of, endpoint_rows
+from consumer.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows
 from consumer.errors import InvalidSubscription
 from consumer.matching.secrets import insert_secrets, stored_of
 from consumer.matching.validation import Options, completed
@@ -20,7 +20,7 @@ from consumer.options import OPTIONS, Effect, Problem
 from consumer.secret import SigningKey
 from consumer.target import shown
 from consumer.vault import Owner, Vault
-from models import Subscription
+from models import Subscription, SubscriptionSecret
 from models.base import UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
@@ -33,7 +33,7 @@ class Subscribed:
     """A subscription as people see it: without its secrets.
 
     `options`: the value of each column of OPTIONS, as it is stored. `secrets`: how many of its own it signs with.
-    `credentials`: the kinds of the others it has. `problems`: what of it cannot be used.
+    `credentials`: the kinds of the others it has. `problems`: what of it cannot be used, or should not be as it is.
     """
 
     id: int
@@ -65,12 +65,18 @@ class Subscribed:
     def state(self) -> str:
         """How it is, in a word, and why."""
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        broken = f"broken: {self.problems[0]}{more}" if self.problems else ""
+        kind = "broken" if self.broken else "warning"
+        problem = f"{kind}: {self.problems[0]}{more}" if self.problems else ""
+        failing = f"failing since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}" if self.failing_since else ""
         if not self.enabled:
             disabled = f"disabled: {self.disabled_reason}" if self.disabled_reason else "disabled"
-            return f"{disabled}; {broken}" if broken else disabled
-        failing = f"failing since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}" if self.failing_since else ""
-        return broken or failing or "enabled"
+            return f"{disabled}; {problem}" if problem else disabled
+        return (problem if self.broken else failing or problem) or "enabled"
+
+    @property
+    def broken(self) -> bool:
+        """Something of it cannot be used."""
+        return any(problem.effect is not Effect.SENT for problem in self.problems)
 
 
 def add(
@@ -81,16 +87,20 @@ def add(
     *,
     secrets: Sequence[tuple[str, str]] = (),
     vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
     **options: Unpack[Options],
 ) -> int:
     """Add a subscription, with a signing secret of its own if one is given, and return its id.
 
     `secrets` are further ones, kind and text. They are stored as `vault` encrypts them. InvalidSubscription, before the
-    database is asked, if it cannot work.
+    database is asked, if it cannot work, under the `rules` neither.
     """
     values = completed({"url": url, "event_type": event_type, **options})
     if secret is not None:
         secrets = [("signing", secret), *secrets]
+    _check_url(rules, url)
+    if rules.own_secret and all(kind != "signing" for kind, _ in secrets):
+        raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: --generate-secret hmac makes one")
     vault = vault or Vault()
     for kind, text in secrets:
         stored_of(text, Owner(_LARGEST_ID, kind), vault)
@@ -102,10 +112,16 @@ def add(
     return subscription_id
 
 
-def edit(engine: Engine, subscription_id: int, changes: Mapping[str, Any]) -> bool:
+def edit(
+    engine: Engine,
+    subscription_id: int,
+    changes: Mapping[str, Any],
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+) -> bool:
     """Change what `changes` (by column of OPTIONS) names; None sets the column's default. False if there is none.
 
-    Nothing is changed where the result could not work (InvalidSubscription), be it by what was there before.
+    Nothing is changed where the result could not work (InvalidSubscription), be it by what was there before, or under
+    the `rules`.
     """
     columns = [getattr(Subscription, column) for column in OPTIONS]
     mine = Subscription.id == subscription_id
@@ -116,6 +132,9 @@ def edit(engine: Engine, subscription_id: int, changes: Mapping[str, Any]) -> bo
         values = completed(before._asdict() | dict(changes))
         if changes.keys() & {"event_filter", "projection"}:
             values["slow_until"] = None
+        _check_url(rules, values["url"])
+        if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
+            raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
         connection.execute(update(Subscription).where(mine).values(**values))
     return True
 
@@ -134,11 +153,13 @@ def walk(
     event_type: str | None = None,
     tenant: str | None = None,
     enabled: bool | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Subscribed]:
     """Subscriptions by id, those of this type, tenant and state alone where they are given: as they are written.
 
-    Secrets are read with `vault`, to say which cannot be. A page at a time: there may be a million, 40 µs each.
+    Secrets are read with `vault`, to say which cannot be, and problems are those under the `rules`. A page at a time:
+    there may be a million, 40 µs each.
     """
     wanted = [
         column == value
@@ -157,7 +178,7 @@ def walk(
             if not ids:
                 return
             rows = connection.execute(_listing().where(Subscription.id.between(ids[0], ids[-1]), *wanted)).all()
-        yield from _subscribed(rows, vault, clock)
+        yield from _subscribed(rows, vault, rules, clock)
         if len(ids) < _PAGE:
             return
         last = ids[-1]
@@ -171,12 +192,16 @@ def count_enabled(engine: Engine) -> int:
 
 
 def get(
-    engine: Engine, subscription_id: int, vault: Vault | None = None, clock: Callable[[], float] = time.time
+    engine: Engine,
+    subscription_id: int,
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
 ) -> Subscribed | None:
     """One subscription, or None if there is none of that id."""
     with reading(engine) as connection:
         rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-    return next(iter(_subscribed(rows, vault, clock)), None)
+    return next(iter(_subscribed(rows, vault, rules, clock)), None)
 
 
 def get_endpoint(
@@ -184,6 +209,7 @@ def get_endpoint(
     subscription_id: int,
     default: tuple[SigningKey, ...],
     vault: Vault,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> tuple[Subscribed, Endpoint] | None:
     """One subscription, or None, and how it is sent to; `default` signs where it has no secret of its own."""
@@ -191,8 +217,8 @@ def get_endpoint(
         rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
     if not rows:
         return None
-    endpoint, _ = endpoint_of(rows, default, vault.decrypt, datetime.fromtimestamp(clock(), UTC))
-    return _subscribed(rows, vault, clock)[0], endpoint
+    endpoint, _ = endpoint_of(rows, default, vault.decrypt, datetime.fromtimestamp(clock(), UTC), rules)
+    return _subscribed(rows, vault, rules, clock)[0], endpoint
 
 
 def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
@@ -226,18 +252,43 @@ def _listing() -> Select[*tuple[Any, ...]]:
     )
 
 
+def _check_url(rules: Rules, url: str) -> None:
+    if (refusal := rules.refusal(url)) is not None:
+        raise InvalidSubscription(f"url: {refusal}")
+
+
+def _signing_secrets(subscription_id: int) -> Select[int]:
+    secret = SubscriptionSecret
+    return select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
+
+
+def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None:
+    """What is wrong with its signing as others do, with the deployment's secret; None: nothing."""
+    if "signing" in kinds:
+        return None
+    if row.projection:
+        why = "its projection can make any body, which they would trust"
+    elif row.tenant != EVERY_TENANT:
+        why = "its receiver, which holds that secret, can sign what they would trust"
+    else:
+        return None
+    return Problem("secret", f"WEBHOOK_SECRET signs for it as for others, and {why}", Effect.SENT)
+
+
 def _subscribed(
-    rows: Sequence[Row[*tuple[Any, ...]]], vault: Vault | None, clock: Callable[[], float]
+    rows: Sequence[Row[*tuple[Any, ...]]], vault: Vault | None, rules: Rules, clock: Callable[[], float]
 ) -> tuple[Subscribed, ...]:
     decrypt, now = (vault or Vault()).decrypt, datetime.fromtimestamp(clock(), UTC)
     found = []
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
         mine = list(group)
         row = mine[0]
-        _, problems = endpoint_of(mine, (), decrypt, now)
+        _, problems = endpoint_of(mine, (), decrypt, now, rules)
         if row.slow_until is not None and row.slow_until != UNREADABLE and row.slow_until > now:
             problems = (*problems, _too_slow(row.slow_until, row.projection))
         kinds = [each.kind for each in mine if each.kind is not None]
+        if not problems and (sharing := _sharing(row, kinds)) is not None:
+            problems = (sharing,)
         found.append(
             Subscribed(
                 subscription_id,

@@ -6,6 +6,8 @@ Judged is the resolved address, so that no spelling of a host and no change of a
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from consumer.target import parse_target
+
 Network = IPv4Network | IPv6Network
 
 # RFC 4291, RFC 6052: IPv6 addresses whose last four bytes are the IPv4 address that is meant.
@@ -60,6 +62,16 @@ class EgressPolicy:
             inner = "" if str(meant) == address else f" (that is {meant})"
             return f"{address}{inner} is not a public address; to allow it, add its network to WEBHOOK_ALLOW_NETWORKS"
         return None if scheme == "https" or self.allow_http else _PLAIN_HTTP
+
+    def refusal_of(self, url: str) -> str | None:
+        """Why nothing may be sent to a URL, whatever a name in it resolves to; None: something may, or that depends.
+
+        ValueError as `parse_target` raises it.
+        """
+        target = parse_target(url)
+        if target.address is not None:
+            return self.refusal(target.scheme, target.address)
+        return _PLAIN_HTTP if target.scheme == "http" and not (self.allow_http or self.allow_networks) else None
 
 
 _PLAIN_HTTP = "plain http to a public address is refused; use https, or set WEBHOOK_ALLOW_HTTP=true"

@@ -4,7 +4,7 @@ libcurl's own resolver has 20 threads for all names: ten hung names made every o
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -37,6 +37,23 @@ class _Entry(NamedTuple):
 class _Pending(NamedTuple):
     deadline: float
     waiters: list[Callable[[Answer], None]]
+
+
+def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Answer]:
+    """The addresses of each of `names`, all asked at once, within `timeout` seconds. Waits; not for the loop."""
+    poller = Poller()
+    resolver = Resolver(poller, timeout=timeout)
+    answers: dict[str, Answer] = {}
+    asked = set(names)
+    try:
+        for name in asked:
+            resolver.resolve(name, partial(answers.__setitem__, name))
+        while len(answers) < len(asked):
+            poller.turn(timeout)
+    finally:
+        resolver.close()
+        poller.close()
+    return answers
 
 
 class Resolver:

@@ -7,32 +7,41 @@ from typing import Any
 
 import pytest
 import requests
+from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.guard import MOST_BYTES
 from consumer.database import create_engine
+from consumer.endpoint_row import Rules
 from consumer.matching import subscriptions
+from consumer.matching.catalog import find_endpoints
+from consumer.matching.destinations import resolving_rules_of
+from consumer.secret import parse_secret
 from consumer.serving import BackgroundServer, listen
-from consumer.settings import DatabaseSettings
+from consumer.settings import DatabaseSettings, RuleSettings
+from consumer.vault import Vault
+from models import SubscriptionSecret
 from tests.databases import on_oracle
 from tests.delivery.store_kit import rename
 from tests.oracle_emulator import OracleEmulator, OracleError
 
-GOOD = {"url": "https://example.com/hooks", "eventType": "user.created"}
+GOOD: dict[str, Any] = {"url": "https://example.com/hooks", "eventType": "user.created"}
+OPEN = Rules()
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    servers: dict[tuple[Engine, str | None], BackgroundServer] = {}
+    servers: dict[tuple[object, ...], BackgroundServer] = {}
 
-    def start(engine: Engine, token: str | None = None) -> str:
-        if (engine, token) not in servers:
-            servers[engine, token] = BackgroundServer(create_app(engine, token), listen("127.0.0.1", 0), "api")
-        return f"http://127.0.0.1:{servers[engine, token].port}"
+    def start(engine: Engine, token: str | None = None, *, vault: Vault | None = None, rules: Rules = OPEN) -> str:
+        key = engine, token, vault, rules
+        if key not in servers:
+            servers[key] = BackgroundServer(create_app(engine, token, vault, rules), listen("127.0.0.1", 0), "api")
+        return f"http://127.0.0.1:{servers[key].port}"
 
     yield start
     for server in servers.values():
@@ -75,6 +84,10 @@ def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, p
         ({"url": "https://user:pass@example.com/", "eventType": "a"}, "user name"),
         ({"url": "https://example.com:99999/", "eventType": "a"}, "its port must be 1 to 65535"),
         ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, '{"url": …, "eventType": …}'),
+        ({**GOOD, "ownSecret": "true"}, "ownSecret must be true or false"),
+        ({**GOOD, "ownSecret": 1}, "ownSecret must be true or false"),
+        ({**GOOD, "ownSecret": None}, "ownSecret must be true or false"),
+        ({**GOOD, "own_secret": True}, '"ownSecret": true'),
         ([], "JSON object"),
         ("text", "JSON object"),
     ],
@@ -87,11 +100,74 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
     assert tuple(subscriptions.walk(engine)) == ()
 
 
-def test_what_settings_may_allow_is_taken(serve: Callable[..., str], engine: Engine) -> None:
-    """Private addresses and plain http depend on the workers' settings, which the API need not know."""
+@pytest.mark.parametrize(
+    ("target", "setting"),
+    [
+        ("http://example.com/h", "WEBHOOK_ALLOW_HTTP"),
+        ("http://10.0.0.1/h", "WEBHOOK_ALLOW_NETWORKS"),
+        ("https://localhost/h", "WEBHOOK_ALLOW_NETWORKS"),  # by its address
+        ("https://nowhere.invalid/h", None),
+        ("https://1.1.1.1/h", None),
+    ],
+)
+def test_what_settings_do_not_allow_is_refused(
+    serve: Callable[..., str], engine: Engine, target: str, setting: str | None
+) -> None:
+    """A 400 that names the setting; a name that does not resolve is taken, for its receiver may not be up yet."""
+    rules = resolving_rules_of(RuleSettings())
+    with capture_logs():
+        status, answer = register(serve(engine, rules=rules), {**GOOD, "url": target})
+    assert status == (201 if setting is None else 400)
+    assert setting is None or (answer["error"].startswith("url: ") and setting in answer["error"])
+    assert len(tuple(subscriptions.walk(engine))) == (setting is None)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_secret_of_its_own_is_made_and_shown_once(
+    serve: Callable[..., str], engine: Engine, *, encrypted: bool
+) -> None:
+    """In the answer, and nowhere else: not in the log, and where there is a key not in the table."""
+    vault = Vault(Fernet.generate_key().decode() if encrypted else "")
+    url = serve(engine, vault=vault, rules=Rules(own_secret=True))
+    with capture_logs() as logs:
+        answers = [
+            requests.post(f"{url}/register-webhook", json={**GOOD, "ownSecret": True}, timeout=5) for _ in range(2)
+        ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
+    told = [answer.json() for answer in answers]
+    assert [each.keys() for each in told] == [{"message", "secret"}] * 2
+    assert {each["message"] for each in told} == {"Webhook registered successfully"}
+    keys = [parse_secret(each["secret"]) for each in told]
+    assert len({*keys}) == 2
+    assert [len(key) for key in keys] == [32, 32]
+    found = find_endpoints(engine, [("user.created", None)], (b"shared",), vault.decrypt)["user.created", None]
+    assert [endpoint.secrets for endpoint in found] == [(key,) for key in keys]
+    with engine.connect() as connection:
+        stored = connection.execute(select(SubscriptionSecret.secret)).scalars().all()
+    assert all(each.startswith("fernet:" if encrypted else "whsec_") for each in stored)
+    assert not any(each["secret"] in str(logs) for each in told)
+
+
+def test_the_shared_secret_signs_unless_asked(serve: Callable[..., str], engine: Engine) -> None:
+    """`false` is as nothing said, with the same answer to the byte."""
     url = serve(engine)
-    for target in ("http://example.com/h", "http://10.0.0.1/h", "https://receiver/h", "http://[::1]:8000/h"):
-        assert register(url, {**GOOD, "url": target})[0] == 201
+    for body in (GOOD, {**GOOD, "ownSecret": False}):
+        answer = requests.post(f"{url}/register-webhook", json=body, timeout=5)
+        assert (answer.status_code, answer.text) == (201, '{"message":"Webhook registered successfully"}')
+        assert "cache-control" not in answer.headers
+    assert [row.secrets for row in subscriptions.walk(engine)] == [0, 0]
+
+
+@pytest.mark.parametrize("asked", [{}, {"ownSecret": False}])
+def test_a_secret_of_its_own_can_be_required(serve: Callable[..., str], engine: Engine, asked: dict[str, bool]) -> None:
+    """Who does not ask for one gets a 400 that says what to send."""
+    status, answer = register(serve(engine, rules=Rules(own_secret=True)), GOOD | asked)
+    assert (status, answer["error"]) == (
+        400,
+        "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)",
+    )
+    assert tuple(subscriptions.walk(engine)) == ()
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
@@ -217,7 +293,7 @@ def test_openapi_describes_it(serve: Callable[..., str], engine: Engine) -> None
     description = requests.get(f"{serve(engine, 'token')}/openapi.json", timeout=5).json()
     operation = description["paths"]["/register-webhook"]["post"]
     assert {"201", "400", "401", "413", "500"} <= set(operation["responses"])
-    assert set(description["components"]["schemas"]["Registration"]["properties"]) == {"url", "eventType"}
+    assert set(description["components"]["schemas"]["Registration"]["properties"]) == {"url", "eventType", "ownSecret"}
 
 
 anything = st.recursive(
@@ -226,7 +302,12 @@ anything = st.recursive(
     max_leaves=5,
 )
 registrations = st.fixed_dictionaries(
-    {}, optional={"url": anything | st.from_regex(r"https?://[^\s]{0,40}"), "eventType": anything | st.just("a")}
+    {},
+    optional={
+        "url": anything | st.from_regex(r"https?://[^\s]{0,40}"),
+        "eventType": anything | st.just("a"),
+        "ownSecret": anything,
+    },
 )
 
 

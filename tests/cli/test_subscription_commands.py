@@ -59,7 +59,8 @@ def test_add_has_a_flag_for_every_option(called: Command, database: dict[str, st
     assert options(engine) == STORED
     shown = json.loads(called("subscriptions", "show", "1", "--json", **database).stdout)
     assert {column: shown[column] for column in OPTIONS} == STORED | {"url": URL, "event_type": "order.*"}
-    assert (shown["state"], shown["problems"], shown["deliveries"]["parked"]) == ("enabled", [], 0)
+    assert [problem["effect"] for problem in shown["problems"]] == ["it is sent all the same"]  # of its projection
+    assert (shown["state"][:8], shown["deliveries"]["parked"]) == ("warning:", 0)
     as_text = called("subscriptions", "show", "1", **database).stdout
     assert "event filter      data.amount > 100\n" in as_text
 
@@ -155,6 +156,94 @@ def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, m
     assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 
+def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str], engine: Engine) -> None:
+    """By the url, by the name's address here, and by whose secret signs."""
+
+    def said(**variables: str) -> str:
+        (found,) = [each for each in checks.check_all(database | variables) if each.part == "subscriptions"]
+        assert found.ok
+        return found.text
+
+    for url in (URL, "https://10.0.0.1/", "https://localhost/a", "https://localhost/b", "https://nowhere.invalid/"):
+        subscriptions.add(engine, url, "a")
+    subscriptions.add(engine, URL, "a", tenant="acme")
+    begin, end = said().split("; nothing can be sent to ")
+    listed = "kafka-webhooks subscriptions list --broken"
+    assert begin == (
+        f"6 enabled; 1 of them broken: {listed}; 1 of them sign as others do and should not: {listed}, "
+        "then kafka-webhooks subscriptions rotate-secret"
+    )
+    assert end.startswith("2 subscriptions (3, 4), and what they get is stored: its host resolves to ")
+    assert "WEBHOOK_ALLOW_NETWORKS" in end
+    assert "; 2 of them broken" not in said(WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
+    assert "nothing can be sent" not in said(WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
+    assert "nothing can be sent" not in said(WEBHOOK_PROXY="http://proxy:3128")
+    assert "6 of them broken" in said(WEBHOOK_REQUIRE_OWN_SECRET="true")
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "said"),
+    [
+        (
+            "https://10.0.0.1/",
+            {},
+            "url: 10.0.0.1 is not a public address; to allow it, add its network to WEBHOOK_ALLOW",
+        ),
+        ("http://[::1]:8000/", {"WEBHOOK_ALLOW_HTTP": "true"}, "WEBHOOK_ALLOW_NETWORKS"),
+        ("http://1.1.1.1/", {}, "url: plain http to a public address is refused; use https, or set WEBHOOK_ALLOW_HTTP"),
+        ("http://example.com/", {}, "WEBHOOK_ALLOW_HTTP"),
+        (URL, {"WEBHOOK_REQUIRE_OWN_SECRET": "true"}, "WEBHOOK_REQUIRE_OWN_SECRET asks for one: "),
+    ],
+)
+def test_what_the_deployment_does_not_allow_is_refused(
+    called: Command, database: dict[str, str], engine: Engine, url: str, variables: dict[str, str], said: str
+) -> None:
+    """By `add` and by `edit`: status 2, one line that names the setting, and nothing is changed."""
+    added = called("subscriptions", "add", url, "a", **database, **variables)
+    assert (added.returncode, said in added.stderr, len(added.stderr.splitlines())) == (2, True, 1)
+    assert tuple(subscriptions.walk(engine)) == ()
+    subscriptions.add(engine, f"{URL}/old", "a")
+    edited = called("subscriptions", "edit", "1", "--url", url, **database, **variables)
+    assert (edited.returncode, said in edited.stderr, len(edited.stderr.splitlines())) == (2, True, 1)
+    assert [row.url for row in subscriptions.walk(engine)] == [f"{URL}/old"]
+
+
+def test_what_is_allowed_is_taken(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """With the setting that the error named; a secret of its own can be generated."""
+    for url, variables in (
+        ("http://10.0.0.1/", {"WEBHOOK_ALLOW_NETWORKS": "10.0.0.0/8"}),
+        ("http://1.1.1.1/", {"WEBHOOK_ALLOW_HTTP": "true"}),
+        ("http://10.0.0.1/", {"WEBHOOK_PROXY": "http://proxy:3128"}),
+    ):
+        added = called("subscriptions", "add", url, "a", **database, **variables)
+        assert (added.returncode, added.stderr) == (0, "")
+    words = ["--generate-secret", "hmac", "--unencrypted"]
+    assert called(*ADD, *words, **database, WEBHOOK_REQUIRE_OWN_SECRET="true").returncode == 0
+    assert len(tuple(subscriptions.walk(engine))) == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://localhost/", "resolves to "),
+        ("https://nowhere.invalid/", "'nowhere.invalid' does not resolve"),
+        ("https://1.1.1.1/", None),
+    ],
+)
+def test_a_name_that_leads_nowhere_from_here_is_a_warning(
+    called: Command, database: dict[str, str], engine: Engine, url: str, said: str | None
+) -> None:
+    """Workers may ask another DNS, and a receiver may come later: it is added or changed, and said on stderr."""
+    for words in (["add", url, "a"], ["edit", "1", "--url", url]):
+        done = called("subscriptions", *words, **database)
+        assert done.returncode == 0
+        assert (said is None and done.stderr == "") or (
+            done.stderr.startswith("warning: url: ") and str(said) in done.stderr
+        )
+    assert called("subscriptions", "edit", "1", "--timeout", "5s", **database).stderr == ""
+    assert [row.url for row in subscriptions.walk(engine)] == [url]
+
+
 def test_list_says_what_is_broken(called: Command, database: dict[str, str], engine: Engine) -> None:
     """The state of each, with its reason, on a line; `--broken` gives those that somebody has to look at."""
     for event_type in ("a", "b", "c", "d"):
@@ -179,6 +268,9 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
     assert states[2].startswith("broken: event_filter: Syntax error")
     assert states[2].endswith("; it matches no event")
     assert states[3] == "failing since 2026-01-01T00:00:00Z"
+    assert len(called("subscriptions", "list", "--broken", **database).stdout.splitlines()) == 3
+    required = called("subscriptions", "list", "--broken", "--json", **database, WEBHOOK_REQUIRE_OWN_SECRET="true")
+    assert len(json.loads(required.stdout)) == 4
     broken = json.loads(called("subscriptions", "list", "--broken", "--json", **database).stdout)
     assert [(item["id"], [problem["option"] for problem in item["problems"]]) for item in broken] == [
         (2, ["topics", "signature_header"]),

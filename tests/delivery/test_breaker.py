@@ -98,6 +98,19 @@ def test_nothing_but_refusals_open_too() -> None:
     assert not made.refused(3.1, 3.1, MOST)
 
 
+def test_one_that_could_not_be_sent_opens_it() -> None:
+    """At once, for longer each time, until something gets through; what was started before tells nothing new."""
+    made = breaker()
+    made.unsendable(0.0, 0.0)
+    made.unsendable(0.5, 0.0)
+    assert (made.window(0.5), made.open_until) == (0, 1.0)
+    for opens, until in ((1.0, 3.0), (3.0, 7.0), (100.0, 108.0)):
+        made.unsendable(opens, opens)
+        assert made.open_until == until
+    made.succeeded(108.0, 108.0, MOST)
+    assert made.window(108.0) == 1
+
+
 @given(st.lists(st.booleans(), max_size=9))
 def test_fewer_than_ten_attempts_do_not_open(failures: list[bool]) -> None:
     """Nine failures are bad luck, whatever came between."""

@@ -7,9 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.exceptions import ConnectionError as RequestsConnectionError
-from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema, ReadTimeout, SSLError
+from requests.exceptions import (
+    ConnectTimeout,
+    InvalidHeader,
+    InvalidSchema,
+    InvalidURL,
+    MissingSchema,
+    ReadTimeout,
+    SSLError,
+)
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, judge, retry_after
+from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, Unsendable, judge, retry_after
 from consumer.errors import EgressRefused
 
 
@@ -51,10 +59,15 @@ def test_network_errors_are_tried_again(error: RequestException) -> None:
     assert str(error) in outcome.error
 
 
-@pytest.mark.parametrize("error", [EgressRefused("no"), InvalidURL("no"), MissingSchema("no"), InvalidHeader("no")])
-def test_what_cannot_succeed_is_not_tried_again(error: RequestException) -> None:
-    """A url that is none and a forbidden address end the delivery."""
-    assert judge(error, 0.0) == Hopeless("no")
+@pytest.mark.parametrize("error", [EgressRefused("no"), InvalidURL("no"), MissingSchema("no"), InvalidSchema("no")])
+def test_what_cannot_be_sent_is_no_attempt(error: RequestException) -> None:
+    """A url that is none and a forbidden address are about the subscription, which somebody can put right."""
+    assert judge(error, 0.0) == Unsendable("no")
+
+
+def test_what_cannot_succeed_is_not_tried_again() -> None:
+    """A header that is none may be the event's, which nobody can put right."""
+    assert judge(InvalidHeader("no"), 0.0) == Hopeless("no")
 
 
 @pytest.mark.parametrize(

@@ -172,14 +172,14 @@ def test_an_event_without_a_form_is_given_up(counter: Counter) -> None:
     assert counter.desk.store.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
 
 
-def test_a_url_that_is_none_ends_all_of_a_batch(counter: Counter) -> None:
-    """There is nowhere to send it."""
+def test_a_url_that_is_none_keeps_all_of_a_batch(counter: Counter) -> None:
+    """There is nowhere to send it, until somebody says where."""
     counter.ask(url="nonsense", batch=Batch(3, 0.0))
     counter.queue(b"1", b"2")
     counter.start()
     assert counter.wire.requests == []
     counter.desk.store.write()
-    assert counter.desk.store.rows("status") == [("exhausted",)] * 2
+    assert counter.desk.store.rows("status", "attempt") == [("parked", 0)] * 2
     assert counter.desk.lanes.in_flight == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
-from requests.exceptions import ConnectTimeout
+from requests.exceptions import ConnectTimeout, InvalidHeader
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
@@ -27,7 +27,8 @@ RESULTS: dict[str, Response | RequestException] = {
     "no answer": ConnectTimeout("slow"),
     "refused": response(422),
     "gone": response(410),
-    "hopeless": REFUSED,
+    "unsendable": REFUSED,
+    "hopeless": InvalidHeader("a line break"),
 }
 
 

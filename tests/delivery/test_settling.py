@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.auth import HTTPBasicAuth
-from requests.exceptions import ConnectTimeout, InvalidURL
+from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema
 from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
@@ -31,6 +31,7 @@ from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, make_event
 
 UNUSED = count(100)  # ids of subscriptions
 REFUSED = EgressRefused("10.0.0.1 is a private address")
+HOPELESS = InvalidHeader("a line break")
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
     record = desk.record(deliveries=3)
     desk.end(desk.start(record), response(200))
     desk.end(desk.start(record, attempts=1, offset=1), response(500))
-    desk.end(desk.start(record, offset=2), REFUSED)
+    desk.end(desk.start(record, offset=2), HOPELESS)
     assert desk.settled == []
     desk.store.write()
     assert desk.settled == [0]
@@ -91,8 +92,7 @@ def test_a_short_wait_stays_in_memory(desk: Desk, result: Response | RequestExce
         (2, response(503), ("exhausted", 3, None, 503, "status 503")),
         (2, ConnectTimeout("slow"), ("exhausted", 3, None, None, "connect time-out: slow")),
         (0, response(410), ("exhausted", 1, None, 410, "the receiver answered 410 Gone")),
-        (0, REFUSED, ("exhausted", 1, None, None, str(REFUSED))),
-        (1, InvalidURL("no host"), ("exhausted", 2, None, None, "no host")),
+        (1, HOPELESS, ("exhausted", 2, None, None, str(HOPELESS))),
     ],
     ids=repr,
 )
@@ -112,6 +112,81 @@ def test_what_leaves_memory_is_settled_when_it_is_stored(
     assert desk.metrics.deliveries == {row[0]: 1}
     gone = isinstance(result, Response) and result.status_code == HTTPStatus.GONE
     assert desk.disabled() == ("the receiver answered 410 Gone" if gone else None)
+
+
+@pytest.mark.parametrize("result", [REFUSED, InvalidURL("no host"), MissingSchema("no http")], ids=repr)
+@pytest.mark.parametrize("attempts", [0, 1])
+@pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])
+def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
+    desk: Desk, result: RequestException, attempts: int, *, stored: bool
+) -> None:
+    """Nor does it speak against the receiver's days; the reason is said once, and kept where there is no other."""
+    delivery = desk.due_row(attempts) if stored else desk.start(attempts=attempts)
+    desk.lanes.enqueue(desk.delivery(desk.record(1), offset=1), desk.store.monotonic.now)
+    with capture_logs() as logs:
+        desk.end(delivery, result)
+        desk.store.write()
+        assert desk.settled == ([1] if stored else [0, 1])
+        assert desk.settling.rows == {}
+        assert (desk.lanes.held, desk.lanes.in_flight, desk.lanes.next(desk.store.monotonic.now)) == (0, 0, None)
+        lane = desk.lanes.lane(desk.endpoint)
+        assert lane.breaker.open_until is not None
+        opens = lane.breaker.open_until - desk.store.monotonic.now
+        assert 1 <= opens <= 1.2
+        reason = "boom" if attempts or stored else str(result)
+        first, second = desk.store.rows("attempt", "last_error", "status")
+        assert first == (attempts, reason, "parked")
+        assert second == (0, None, "parked")
+        assert max(desk.store.seconds("next_attempt_at")) == (1,)  # as whole seconds
+        desk.store.monotonic.now += 2
+        desk.end(desk.start(offset=2), result)
+        assert lane.breaker.open_until - desk.store.monotonic.now >= 2
+    assert desk.metrics.attempts == {}
+    assert desk.metrics.attempt_seconds.total == 0
+    assert set(desk.metrics.deliveries) == {"parked"}
+    assert desk.disabled() is None
+    (said,) = logs
+    assert (said["event"], said["subscription"]) == ("a subscription is not as it should be", desk.subscription)
+    assert said["reason"] == f"url: {result}; what it gets is stored, not sent"
+
+
+def test_what_stands_behind_it_in_order_is_stored_behind_it(desk: Desk) -> None:
+    """Of one key, the first is due and the others are blocked; what is said anew after a success is news."""
+    first = desk.open(*(desk.delivery(offset=place, key=b"k") for place in range(3)))
+    with capture_logs() as logs:
+        desk.end(first, REFUSED)
+        desk.store.write_all()
+        assert desk.settled == [0, 1, 2]
+        assert desk.store.rows("record_offset", "status") == [(0, "parked"), (1, "blocked"), (2, "blocked")]
+        desk.store.monotonic.now += 2
+        desk.end(desk.start(offset=3), response(200))
+        desk.end(desk.open(desk.delivery(offset=4, key=b"k")), response(200))  # as one of its rows: it need not wait
+        desk.end(desk.start(offset=5), REFUSED)
+    assert [each["event"] for each in logs].count("a subscription is not as it should be") == 2
+
+
+def test_what_could_not_be_sent_to_where_it_pointed_before_goes_to_where_it_points(desk: Desk) -> None:
+    """Its request was open when somebody moved the subscription: it is due at once, the new url is not left alone."""
+    delivery = desk.start()
+    delivery.sent_to = desk.endpoint
+    desk.endpoint = replace(desk.endpoint, url="https://elsewhere.example")
+    lane = desk.lanes.lane(desk.endpoint)
+    with capture_logs() as logs:
+        desk.end(delivery, REFUSED)
+    desk.store.write()
+    assert (lane.breaker.open_until, logs) == (None, [])
+    assert desk.store.seconds("status", "attempt", "next_attempt_at") == [("parked", 0, 0)]
+
+
+def test_another_url_is_another_receiver(desk: Desk) -> None:
+    """What is known of the old one is forgotten: the new one is sent to at once."""
+    desk.end(desk.start(), REFUSED)
+    assert desk.lanes.room(desk.subscription, desk.store.monotonic.now) == 0
+    desk.endpoint = replace(desk.endpoint, timeout=2.0)
+    assert desk.lanes.lane(desk.endpoint).breaker.open_until is not None
+    desk.endpoint = replace(desk.endpoint, url="https://elsewhere.example")
+    desk.end(desk.start(offset=1), response(200))
+    assert desk.settled == [1]
 
 
 def test_a_row_never_waits_in_memory(desk: Desk) -> None:
@@ -138,7 +213,7 @@ def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
 def test_each_exhausted_delivery_is_announced(desk: Desk) -> None:
     """Also that of a replay, which has the event, the subscription and the attempts of the first."""
     for replay in (0, 1):
-        desk.end(desk.due_row(attempts=2, replay=replay), REFUSED)
+        desk.end(desk.due_row(attempts=2, replay=replay), HOPELESS)
     desk.store.write_all()
     announced = operations.pending(desk.store.engine, GROUP, 9)
     assert [event.type for _, event, _ in announced] == ["delivery.exhausted"] * 2
@@ -321,7 +396,8 @@ OUTCOMES: dict[str, Response | RequestException] = {
     "ok": response(200),
     "fails": response(500),
     "gone": response(410),
-    "hopeless": REFUSED,
+    "unsendable": REFUSED,
+    "hopeless": HOPELESS,
 }
 
 

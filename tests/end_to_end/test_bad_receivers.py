@@ -1,11 +1,14 @@
 """One bad receiver slows no other, holds no partition, and gets what it is owed when it recovers."""
 
+import json
+import subprocess
 import time
 
-from tests.end_to_end.service_rig import Deployment, eventually, percentile
-from tests.end_to_end.test_bad_records import read_all
+import pytest
+
+from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually, percentile
 from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
-from tests.kafka_kit import Kafka
+from tests.processes import PROGRAM, environment
 
 
 def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment: Deployment, door: Door) -> None:
@@ -58,50 +61,107 @@ def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment:
     assert {(row.attempt, row.last_error, row.last_status) for row in exhausted} == {(7, "status 403", 403)}
 
 
-def test_what_no_attempt_can_deliver_ends_with_its_reason(deployment: Deployment) -> None:
-    """Nonsense for a url, a private address, plain http: exhausted at once, nothing connected, others untouched."""
-    reasons = {
-        "not a url": "visible ASCII",
-        "nonsense": "must start with",
-        "http://": "no host",
-        "http://127.0.0.1:99999/": "port",
-        "http://[::1": "brackets",
-        "ftp://127.0.0.1/": "http",
-        "http://10.0.0.1/": "WEBHOOK_ALLOW_NETWORKS",
-        "https://169.254.169.254/": "WEBHOOK_ALLOW_NETWORKS",
-        "http://0x0a000001/": "WEBHOOK_ALLOW_NETWORKS",
-        "http://93.184.216.34/": "WEBHOOK_ALLOW_HTTP",
-    }
-    ids = {deployment.subscribe("a", url, url): reason for url, reason in reasons.items()}
+UNUSABLE = {  # what cannot be sent to, and what is said of it
+    "not a url": "visible ASCII",
+    "nonsense": "must start with",
+    "http://": "no host",
+    "http://127.0.0.1:99999/": "port",
+    "http://[::1": "brackets",
+    "ftp://127.0.0.1/": "http",
+    "http://10.0.0.1/": "WEBHOOK_ALLOW_NETWORKS",
+    "https://169.254.169.254/": "WEBHOOK_ALLOW_NETWORKS",
+    "http://0x0a000001/": "WEBHOOK_ALLOW_NETWORKS",
+    "http://93.184.216.34/": "WEBHOOK_ALLOW_HTTP",
+}
+
+
+def broken(deployment: Deployment, networks: str) -> dict[int, str]:
+    """What `subscriptions list --broken` says where these networks are allowed: the state, by subscription."""
+    shown = subprocess.run(
+        [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
+        env=environment({"DATABASE_URL": deployment.database.url, "WEBHOOK_ALLOW_NETWORKS": networks}),
+        capture_output=True,
+        check=True,
+    )
+    return {each["id"]: each["state"] for each in json.loads(shown.stdout)}
+
+
+def test_a_url_that_cannot_be_sent_to_costs_no_event(deployment: Deployment) -> None:
+    """Nonsense, a private address, plain http: stored untried, nothing connected, others untouched; corrected, sent."""
+    deployment.alter("import consumer.ledger.heads as heads; heads.POSTPONED = 1.0")  # a minute is long for a test
+    ids = {deployment.subscribe("a", url, url): reason for url, reason in UNUSABLE.items()}
     deployment.subscriptions.clear()
     deployment.subscribe("a", "/good")
     worker = deployment.start(WEBHOOK_MAX_IN_FLIGHT="4")
     deployment.publish(["a"] * 20)
     eventually(lambda: not deployment.lag(), timeout=20)
-    eventually(lambda: len(deployment.rows()) == 20 * len(reasons))
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: len(deployment.rows()) == 20 * len(UNUSABLE))
+    assert {(row.status, row.attempt, row.last_error) for row in deployment.rows()} == {("parked", 0, None)}
+    said = broken(deployment, "127.0.0.0/8")
+    assert said.keys() == ids.keys()
+    for subscription, reason in ids.items():
+        assert reason in said[subscription]
+        assert said[subscription].endswith("what it gets is stored, not sent")
+        assert worker.log.count(f'"subscription": {subscription}, "reason"') == 1
     assert worker.metric("webhooks_connections_opened_total") <= 4
+
+    for subscription in ids:  # by SQL, while the worker runs
+        path = f"/corrected/{subscription}"
+        url = deployment.receiver.url(path)
+        deployment.sql("UPDATE webhook_subscriptions SET url = ? WHERE id = ?", url, subscription)
+        deployment.subscriptions[path] = "a"
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: {row.status for row in deployment.rows()} <= {"delivered"})
+    assert broken(deployment, "127.0.0.0/8") == {}
     worker.stop()
-    assert deployment.accepted() == deployment.expected()
-    for row in deployment.rows():
-        assert (row.status, row.last_status) == ("exhausted", None)
-        assert ids[row.subscription_id] in (row.last_error or ""), row
-    assert {row.attempt for row in deployment.rows()} == {1}
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
 
 
-def test_a_password_in_a_url_is_not_told(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """It is given up, and neither the log, the reason nor the event of it repeats it, however the url is written."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["address", "name"])
+def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str) -> None:
+    """What the egress rule refuses, by the url or by a name's address, is stored; once it is allowed, all arrives."""
+    deployment.alter("import consumer.ledger.heads as heads; heads.POSTPONED = 1.0")
+    deployment.subscribe("a", "/kept", deployment.receiver.url("/kept").replace("127.0.0.1", host))
+    deployment.subscribe("a", "/kept-in-order", deployment.receiver.url("/kept-in-order"), ordering="key")
+    forgetful = deployment.start(WEBHOOK_ALLOW_NETWORKS="10.9.0.0/16")
+    deployment.publish(["a"] * 100, per_second=200, keys=(b"a", b"b", b"c", None))
+    eventually(lambda: not deployment.lag(), timeout=20)
+    time.sleep(3)  # it looks again
+    assert deployment.receiver.requests == []
+    rows = deployment.rows()
+    assert len(rows) == 200
+    assert {row.attempt for row in rows} == {0}
+    assert {row.status for row in rows} == {"parked", "blocked"}
+    assert forgetful.metric("webhooks_connections_opened_total") == 0
+    assert forgetful.metric('webhooks_attempts_total{status_class="error"}') == 0
+    assert forgetful.log.count("a subscription is not as it should be") == 2
+    assert "add its network to WEBHOOK_ALLOW_NETWORKS; what it gets is stored, not sent" in forgetful.log
+    assert len(broken(deployment, "10.9.0.0/16")) == (2 if host == "127.0.0.1" else 1)  # no name is resolved there
+    forgetful.stop()
+    worker = deployment.start()
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: {row.status for row in deployment.rows()} <= {"delivered"})
+    worker.stop()
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+    assert_in_order(deployment, "/kept-in-order")
+
+
+def test_a_password_in_a_url_is_not_told(deployment: Deployment) -> None:
+    """Its events are stored, and neither the log, the list nor the reason repeats it, however the url is written."""
     urls = ("https://user:s3cret@host/", "https://user:s3/cret@host/", "https://user:s3cret@host:99999/", "s3cret@host")
-    for url in urls:
-        deployment.subscribe("a", url, url)
+    ids = {deployment.subscribe("a", url, url) for url in urls}
     deployment.subscriptions.clear()
-    operations = Kafka(kafka_bootstrap, real=True).topic()
-    worker = deployment.start(LOG_LEVEL="DEBUG", KAFKA_OPERATIONS_TOPIC=operations)
+    worker = deployment.start(LOG_LEVEL="DEBUG")
     deployment.publish(["a"])
-    eventually(lambda: len(read_all(kafka_bootstrap, operations)) == len(urls))
+    eventually(lambda: len(deployment.rows("parked")) == len(urls))
+    eventually(lambda: "stored deliveries postponed" in worker.log)
     worker.stop()
-    told = [(message.value() or b"").decode() for message in read_all(kafka_bootstrap, operations)]
-    assert worker.log.count('"event": "attempt"') == len(urls)
-    for text in (worker.log, *told, *(row.last_error or "" for row in deployment.rows())):
+    said = broken(deployment, "")
+    assert said.keys() == ids
+    for text in (worker.log, *said.values()):
         assert "the URL" in text
         assert "s3" not in text
         assert "cret@" not in text

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
+from structlog.testing import capture_logs
 
+from consumer.endpoint_row import Rules
 from consumer.event import Event
 from consumer.ledger import columns, heads, store
 from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Head, Taken, Want, take, walk
@@ -168,6 +170,21 @@ def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> 
     assert [row.event.record.offset for row in found.rows] == [2]
     assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
     assert walk(engine, GROUP, PLACES, None).heads[("t", 0, broken)] == NOW + POSTPONED
+
+
+def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
+    """Not each minute that its rows are looked at; mended and broken again, it is said again."""
+    (number,) = subscribed(engine)
+    park(engine, [(("t", 0, number), 1, 0.0)])
+    said: dict[int, str] = {}
+    faults = [Rules(lambda _, why=why: why) for why in ("no", "no", "never", None, "never")]  # type: ignore[misc]
+    with capture_logs() as logs:
+        for minute, rules in enumerate(faults):
+            wants, now = [Want(("t", 0, number), 5, frozenset())], NOW + minute * POSTPONED
+            take(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt, rules=rules, said=said)
+    assert [entry["reasons"] for entry in logs] == [
+        {number: f"url: {why}; what it gets is stored, not sent"} for why in ("no", "never", "never")
+    ]
 
 
 def test_a_row_that_cannot_be_read_is_postponed_and_holds_nobody(

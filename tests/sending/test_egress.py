@@ -74,3 +74,26 @@ def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
 def test_nonsense_is_refused_and_raises_nothing(text: str) -> None:
     """The judge runs inside a libcurl callback, where nothing may be raised."""
     assert isinstance(STRICT.refusal("https", text), str | None)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_url_with_an_address_is_judged_by_it(scheme: str, address: str) -> None:
+    """Before anything is sent, and as it would be then."""
+    host = f"[{address.replace('%', '%25')}]" if ":" in address else address
+    assert "WEBHOOK_ALLOW_NETWORKS" in (STRICT.refusal_of(f"{scheme}://{host}:8443/hooks") or "")
+
+
+def test_a_url_with_a_name_is_refused_where_no_address_could_help() -> None:
+    """By plain http to whatever it resolves to: only an allowed network, or WEBHOOK_ALLOW_HTTP, could."""
+    assert STRICT.refusal_of("https://receiver/hooks") is None
+    assert "WEBHOOK_ALLOW_HTTP" in (STRICT.refusal_of("http://receiver/hooks") or "")
+    assert EgressPolicy(allow_http=True).refusal_of("http://receiver/hooks") is None
+    assert EgressPolicy((ip_network("10.0.0.0/8"),)).refusal_of("http://receiver/hooks") is None
+
+
+@pytest.mark.parametrize("spelling", ["0x0a000001", "10.1", "167772161", "012.0.0.1", "[::ffff:10.0.0.1]", "10.0.0.1."])
+def test_no_spelling_hides_an_address(spelling: str) -> None:
+    """Decimal, hexadecimal, octal, short, wrapped: each is the private one."""
+    assert STRICT.refusal_of(f"https://{spelling}/") is not None
+    assert EgressPolicy((ip_network("10.0.0.0/8"),)).refusal_of(f"http://{spelling}/") is None

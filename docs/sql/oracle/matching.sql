@@ -122,6 +122,17 @@ WHERE
 ;
 
 -- matching.subscriptions.edit
+-- Has it a signing secret of its own? Where each needs one (WEBHOOK_REQUIRE_OWN_SECRET).
+SELECT
+  webhook_secrets.id
+FROM webhook_secrets
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind = :kind_1
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- matching.subscriptions.edit
 -- It as it is to be.
 UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers
 WHERE
