@@ -18,6 +18,7 @@ from consumer.clock import ClockWatch
 from consumer.database import DatabaseThread, create_engine
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking, StoredKeys
 from consumer.delivery.recall import Ledger, Recall
@@ -38,6 +39,7 @@ from consumer.ledger.due import open_topics
 from consumer.ledger.heads import take, walk
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.inbox import Inbox
+from consumer.polling import IDLE_WAIT, Polling
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
 from consumer.sending.egress import EgressPolicy
@@ -49,9 +51,7 @@ from consumer.vault import Vault
 
 log = structlog.get_logger(__name__)
 
-POLL_RECORDS = 500
 COMMIT_EVERY = 0.25  # seconds
-PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
 SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
@@ -79,13 +79,12 @@ class Worker:
         self._drain_seconds = delivery.drain
         self._tenant_name = kafka.tenant
         self.turned_at = monotonic()
-        self._stopping = self._closing = self._paused = False
+        self._stopping = self._closing = False
         self._next_commit = self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
         self._tidy_below: dict[Place, int] = {}
         self._tidied_at = 0.0
         self._committed_until: float | None = None  # what was settled then is; None: all
-        self._full_since: float | None = None
         self._received_at = 0.0
         self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
 
@@ -115,6 +114,7 @@ class Worker:
             monotonic,
         )
         self._inbox = Inbox(self._catalog)
+        self._memory = Memory()
         self._lanes = Lanes(delivery.max_in_flight)
         self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
         self._parking = Parking(
@@ -127,6 +127,7 @@ class Worker:
             self._parking,
             Failing(self._notes, kafka.group_id, delivery.disable_after),
             metrics,
+            self._memory,
             schedule=delivery.retry_schedule,
             jitter=delivery.retry_jitter,
             in_memory=delivery.retry_in_memory,
@@ -134,7 +135,7 @@ class Worker:
             clock=clock,
             monotonic=monotonic,
         )
-        self._sender = Sender(self._lanes, self._settling, self._transport, clock, monotonic)
+        self._sender = Sender(self._lanes, self._settling, self._transport, self._memory, clock, monotonic)
         self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, metrics, monotonic)
         self._recall = Recall(
             Ledger(
@@ -146,6 +147,7 @@ class Worker:
             self._parking,
             self._lanes,
             self._settling,
+            self._memory,
             self._given_out,
             clock,
             monotonic,
@@ -155,6 +157,7 @@ class Worker:
         self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._polling = Polling(self._source, self._room, monotonic)
         self._handover = Handover(
             self._dispatch,
             self._lanes,
@@ -162,6 +165,7 @@ class Worker:
             self._parking,
             self._dead_letters,
             self._sender,
+            self._memory,
             self._meanwhile,
             monotonic,
         )
@@ -209,7 +213,7 @@ class Worker:
             raise
 
     def _round(self) -> None:
-        self._intake(self._poll())
+        self._intake(self._polling.records(idle=self._idle()))
         self._dispatch.go_on()
         self._turn(self._patience())
         self._recall.look(self._places)
@@ -218,22 +222,11 @@ class Worker:
 
     # 1. Records become events, or dead letters.
 
-    def _poll(self) -> list[Record]:
-        """New records, as many as there is room for. Without room for a second, partitions are paused and polled on."""
-        room = self._inbox.room
-        if room and not self._parking.full and not self._dead_letters.full:
-            if self._paused:
-                self._source.resume()
-            self._full_since, self._paused = None, False
-            return self._source.poll(min(room, POLL_RECORDS), 0.1 if self._idle() else 0.0)
-        if self._full_since is None:
-            self._full_since = self._monotonic()
-        if not self._paused:
-            if self._monotonic() - self._full_since < PAUSE_AFTER:
-                return []
-            self._source.pause()
-            self._paused = True
-        return self._source.poll(1, 0.0)
+    def _room(self) -> int:
+        """How many more records may be taken in."""
+        if self._parking.full or self._dead_letters.full:
+            return 0
+        return min(self._inbox.room, self._memory.room)
 
     def _intake(self, records: Sequence[Record]) -> None:
         if not records:
@@ -241,18 +234,27 @@ class Worker:
         self._received_at = now = self._monotonic()
         keys = set()
         for record in records:
-            settle = record.partition.tracker.settle
             try:
                 event = decode(record, self._tenant_name)
             except Undecodable as error:
                 self._metrics.events["dead_lettered"] += 1
                 place = record.partition.topic, record.partition.number, record.offset
                 log.warning("undecodable", record=place, reason=error.reason, error=str(error))
+                settle = self._hold(record, len(record.value or b""))
                 self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
                 continue
             keys.add((event.type, event.tenant))
-            self._inbox.put(event, settle, now)
+            self._inbox.put(event, self._hold(record, event.size), now)
         self._catalog.want(keys)
+
+    def _hold(self, record: Record, size: int) -> Callable[[int], None]:
+        """It is in memory until it is settled, which is what this gives."""
+        self._memory.hold(record.partition, size)
+        return partial(self._settled, record.partition, size)
+
+    def _settled(self, partition: Partition, size: int, offset: int) -> None:
+        partition.tracker.settle(offset)
+        self._memory.release(partition, size)
 
     # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.attempted`.
 
@@ -291,7 +293,7 @@ class Worker:
             or self._recall.busy
             or self._dead_letters.pending
             or self._relay.busy
-            or self._lanes.wakes_before(self._monotonic() + 0.1)
+            or self._lanes.wakes_before(self._monotonic() + IDLE_WAIT)
         )
 
     def _patience(self) -> float:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from consumer.database import DatabaseThread
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.event import Place
@@ -55,6 +56,7 @@ class Recall:
         parking: Parking,
         lanes: Lanes,
         settling: Settling,
+        memory: Memory,
         given_out: Callable[[Place], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -64,6 +66,7 @@ class Recall:
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
+        self._memory = memory
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
@@ -111,7 +114,7 @@ class Recall:
             return
         self._next = now + SOON
         owned = places()
-        wants = self._wants(now, owned)
+        wants = self._wants(now, owned) if self._memory.room else []
         # Of many heads the next ones are asked for at once, unless to look through them takes the loop.
         self._next = (now if len(wants) == HEADS else self._next) + LOOKING * (self._monotonic() - now)
         if walking := bool(owned) and now >= self._next_walk:
@@ -171,7 +174,7 @@ class Recall:
         for head in out:
             del heads[head]
         here: dict[Head, set[int]] = {head: set() for head in chosen}
-        for row, head in self._settling.rows.items() if here else ():
+        for row, head in self._settling.rows.heads() if here else ():
             if head in here:
                 here[head].add(row)
         share = ROWS // max(1, len(chosen))
@@ -216,6 +219,6 @@ class Recall:
             delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)
             delivery.attempts = row.attempt
             delivery.first, delivery.last = row.first, row.last
-            self._settling.rows[row.id] = head
+            self._settling.rows.add(row.id, head, row.event)
             self._lanes.enqueue(delivery, now)
         self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)

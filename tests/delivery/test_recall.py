@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, WALK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
@@ -38,11 +39,13 @@ class Bench:
     def __init__(self, engine: Engine) -> None:
         self.store = Store(engine)
         self.lanes = Lanes(100)
+        self.memory = Memory()
         self.settling = Settling(
             self.lanes,
             self.store.parking,
             Failing(self.store.notes, GROUP, 0.0),
             Metrics(),
+            self.memory,
             schedule=(5.0,),
             jitter=0.0,
             in_memory=0.0,
@@ -62,6 +65,7 @@ class Bench:
             self.store.parking,
             self.lanes,
             self.settling,
+            self.memory,
             lambda _: lambda offset: offset < self.given_out,
             self.store.clock,
             self.store.monotonic,
@@ -208,7 +212,7 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     bench.store.monotonic.now += 1
     bench.recall.look(lambda: bench.places)
     ((row,),) = bench.store.rows("id")
-    bench.settling.rows[row] = bench.head
+    bench.settling.rows.add(row, bench.head, make_event(1))
     bench.store.answer()
     assert bench.lanes.held == 0
 
@@ -225,7 +229,7 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how
     else:
         bench.settling.leaving.add(HERE)
     bench.store.answer()
-    assert (bench.settling.rows, bench.lanes.held) == ({}, 0)
+    assert (len(bench.settling.rows), bench.lanes.held, bench.memory.held) == (0, 0, 0)
     bench.places = []
     bench.store.parking.heads[bench.head] = 0.0
     bench.recall.look(lambda: bench.places)
@@ -460,5 +464,6 @@ def test_every_row_comes_once_and_not_before_its_time(
             if len(came) == len(rows):
                 break
     assert sorted(came) == list(range(len(rows)))
-    bench.settling.rows.clear()
+    for each in list(bench.settling.rows):
+        bench.settling.rows.remove(each)
     bench.store.parking.heads.clear()
