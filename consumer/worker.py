@@ -20,7 +20,7 @@ from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.notes import Notes
-from consumer.delivery.parking import Parking, StoredKeys
+from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
@@ -35,7 +35,7 @@ from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.due import open_topics
+from consumer.ledger.due import Settled, open_topics
 from consumer.ledger.heads import take, walk
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.inbox import Inbox
@@ -113,7 +113,7 @@ class Worker:
             delivery.subscription_cache,
             monotonic,
         )
-        self._inbox = Inbox(self._catalog)
+        self._inbox = Inbox(self._catalog, self._load_more)
         self._memory = Memory()
         self._lanes = Lanes(delivery.max_in_flight)
         self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
@@ -249,7 +249,8 @@ class Worker:
 
     def _hold(self, record: Record, size: int) -> Callable[[int], None]:
         """It is in memory until it is settled, which is what this gives."""
-        self._memory.hold(record.partition, size)
+        if record.partition.owned:  # not the last records of a log that has begun again in the same poll
+            self._memory.hold(record.partition, size)
         return partial(self._settled, record.partition, size)
 
     def _settled(self, partition: Partition, size: int, offset: int) -> None:
@@ -376,14 +377,21 @@ class Worker:
         self._recall.at_once()
 
     def _load(self, partition: Partition) -> None:
-        """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out."""
+        """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out.
+
+        Those of offsets that its log does not have any more are not asked for: their records do not come.
+        """
         place = partition.topic, partition.number
+        first = max(partition.tracker.low_water_mark or 0, partition.begin or 0)
+        self._parking.load_stored(place, first, partial(self._loaded, partition))
 
-        def loaded(keys: StoredKeys) -> None:
-            if self._source.partitions.get(place) is partition:
-                self._inbox.stored(place, keys)
+    def _load_more(self, place: Place, offset: int) -> None:
+        self._parking.load_more(place, offset, partial(self._loaded, self._source.partitions[place]))
 
-        self._parking.load_stored(place, partition.tracker.low_water_mark or 0, loaded)
+    def _loaded(self, partition: Partition, settled: Settled) -> None:
+        place = partition.topic, partition.number
+        if self._source.partitions.get(place) is partition:
+            self._inbox.stored(place, settled.keys, settled.end)
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:

@@ -131,7 +131,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.heads._endpoints": ("Where they go now, and the secrets that sign.",),
         "ledger.heads._events": ("The records that they carry.",),
         "ledger.heads._postpone": ("Later: nothing can be signed for their subscription, an array.",),
-        "ledger.due.settled_keys": ("A partition is assigned: what of it is stored at or above its offset?",),
+        "ledger.due.settled_keys": (
+            "A partition is assigned or read on: what of it is stored at or above an offset? A page.",
+            "The same of one record that has more rows than a page.",
+        ),
         "ledger.due.open_pairs": ("A partition is assigned: which keys wait in it?",),
         "ledger.due.open_topics": (
             "The first topic with rows of a state.",
@@ -334,7 +337,7 @@ def _send(engine: Engine) -> None:
     wants = [Want(("t", 0, 1), 9, frozenset())]
     heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
-    due.settled_keys(engine, GROUP, "t", 0, 0)
+    due.settled_keys(engine, GROUP, "t", 0, 0, 0)
     due.open_pairs(engine, GROUP, "t", 0, 10)
     due.open_topics(engine, GROUP)
 

@@ -5,10 +5,16 @@ from sqlalchemy import Engine
 
 from consumer.delivery.lanes import STILL
 from consumer.delivery.memory import MOST
+from consumer.event import Event, RecordId
 from consumer.intake.decode import MAX_VALUE_BYTES
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Partition
+from consumer.ledger import store
+from consumer.ledger.due import PAGE
+from consumer.ledger.rows import NewDelivery
 from consumer.matching import subscriptions
 from tests.simulated_deployment import result
-from tests.simulation import TOPIC, World
+from tests.simulation import BORN, TOPIC, World
 
 URL = "https://one.example/"
 
@@ -28,6 +34,7 @@ class Site:
         with engine.begin() as connection:
             for column, value in options.items():
                 connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET {column} = '{value}'")  # noqa: S608 (constants)
+        self.stored: list[NewDelivery] = []
         self.world = World(engine)
         self.world.start(0, 1)
 
@@ -109,3 +116,40 @@ def test_what_leaves_is_counted_no_more(sqlite_engine: Engine) -> None:
     site.turns(3)
     world.source.revoke(1)
     assert world.worker._memory.held == 0
+
+
+def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine) -> None:
+    """Without a committed offset the log is read anew: what is stored is left alone, whatever its state."""
+    site = Site(sqlite_engine)
+    world, number = site.world, 2 * PAGE + 500
+    for offset in range(number):
+        world.write(0, large("a")[:30] + b'"}')
+        if offset % 7:
+            place = RecordId(TOPIC, 0, offset, int(BORN * 1000) + offset)
+            event = Event(place, "a", f"msg_{offset}", b"{}", "application/json", None, None)
+            row = NewDelivery(event, 1, URL, 1, "parked", BORN + 10**6)
+            site.stored.append(row._replace(status="exhausted") if offset % 2 else row)
+    store.park(sqlite_engine, "g", site.stored, BORN)
+    most = 0
+    for _ in range(300):
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.settle_down(1)
+        most = max([most, *(len(stored.keys) for stored in world.worker._inbox._stored.values())])
+    assert world.committed[TOPIC, 0] == (number, "")
+    assert len(world.sent) == len(world.taken) == number - len(site.stored)
+    assert 0 < most <= PAGE
+
+
+def test_what_the_log_has_no_more_is_not_asked_for(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no offset is committed, rows below the log's beginning are those of records that do not come."""
+    world = Site(sqlite_engine).world
+    asked: list[int] = []
+
+    def load_stored(_place: object, from_offset: int, _loaded: object) -> None:
+        asked.append(from_offset)
+
+    monkeypatch.setattr(world.worker._parking, "load_stored", load_stored)
+    for committed, begin in ((None, 40), (7, 40), (50, 40), (50, None), (None, None)):
+        world.worker._load(Partition(TOPIC, 0, OffsetTracker(committed), begin))
+    assert asked == [40, 40, 50, 50, 0]

@@ -37,8 +37,7 @@ MOST_SAID = 10  # entries that are set aside at a time, of which the log tells o
 ASIDE = (1.0, 60.0)  # seconds until an entry that is set aside is tried again: the first wait, the longest
 
 Stored = Callable[[], object]
-StoredKeys = set[tuple[int, int, int]]  # offset, timestamp, subscription
-Loaded = Callable[[StoredKeys], None]
+Loaded = Callable[[due.Settled], None]
 
 
 class _Entry(NamedTuple):
@@ -58,10 +57,10 @@ class _Aside:
 
 
 class _Load(NamedTuple):
-    """Of a partition: at most so many pairs, and to `loaded` what is settled; without that, its pairs once more."""
+    """Of a partition: its pairs, so many at most; to `loaded` what is settled from an offset on; or one of the two."""
 
     place: Place
-    most: int
+    most: int | None
     from_offset: int
     loaded: Loaded | None
 
@@ -181,41 +180,43 @@ class Parking:
 
     def ask_again(self) -> None:
         """Load the pairs of partitions that had too many of them: there may be fewer now."""
-        asked = {load.place for load in self._to_load}
+        asked = {load.place for load in self._to_load if load.most is not None}
         for place, most in self.pairs.unknown.items():
             if place not in asked:
                 self._to_load.append(_Load(place, most, 0, None))
 
     def load_stored(self, place: Place, from_offset: int, loaded: Loaded) -> None:
-        """Ask which deliveries of a partition, from an offset on, are stored in any state; asked until answered.
+        """Ask which deliveries of a partition that has come, from an offset on, are stored; asked until answered.
 
-        Its pairs are known then too.
+        Its pairs are known then too. The answer may be of the first offsets only.
         """
         self._to_load.append(_Load(place, self.pairs.most, from_offset, loaded))
+
+    def load_more(self, place: Place, from_offset: int, loaded: Loaded) -> None:
+        """The same further up, when it is its turn."""
+        self._to_load.append(_Load(place, None, from_offset, loaded))
 
     def _load(self) -> None:
         load = place, most, from_offset, loaded = self._to_load[0]
 
-        def job() -> tuple[StoredKeys, frozenset[Pair] | None]:
-            pairs = due.open_pairs(self._engine, self._group, *place, most)
+        def job() -> tuple[due.Settled | None, frozenset[Pair] | None]:
+            pairs = None if most is None else due.open_pairs(self._engine, self._group, *place, most)
             if loaded is None:
-                return set(), pairs
+                return None, pairs
             return due.settled_keys(self._engine, self._group, *place, from_offset), pairs
 
-        def done(answer: tuple[StoredKeys, frozenset[Pair] | None] | Exception) -> None:
+        def done(answer: tuple[due.Settled | None, frozenset[Pair] | None] | Exception) -> None:
             self._loading = False
             if not self._reads.judge(answer, "could not load the stored deliveries of a partition; it is held"):
                 return
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition has left
             self._to_load.popleft()
-            keys, pairs = answer
-            if loaded is None:
-                if pairs is not None:
-                    self.pairs.loaded(place, pairs)
-                return
-            self.pairs.loaded(place, pairs)
-            loaded(keys)
+            settled, pairs = answer
+            if most is not None and (settled is not None or pairs is not None):  # else they stay given up
+                self.pairs.loaded(place, pairs)
+            if loaded is not None and settled is not None:
+                loaded(settled)
 
         self._loading = True
         self._reader.submit(job, done)

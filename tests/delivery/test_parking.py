@@ -14,9 +14,10 @@ from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer import schema
-from consumer.delivery.parking import BACKLOG_BYTES, BATCH, StoredKeys
+from consumer.delivery.parking import BACKLOG_BYTES, BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import store as ledger
+from consumer.ledger.due import Settled
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.trouble import BACK_OFF
@@ -434,7 +435,7 @@ def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
 def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: Store) -> None:
     """In any state, from the offset on; asked again after a failure, and the next partition after it."""
     ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")], 500.0)
-    loaded: list[tuple[str, StoredKeys]] = []
+    loaded: list[tuple[str, Settled]] = []
     store.parking.load_stored(("t", 0), 5, lambda keys: loaded.append(("t0", keys)))
     store.parking.load_stored(("t", 1), 0, lambda keys: loaded.append(("t1", keys)))
     assert (store.parking.busy, store.posted.empty()) == (True, True)
@@ -450,7 +451,8 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
         store.parking.pump()
         store.answer()
     stamp = 1_700_000_000_000
-    assert loaded == [("t0", {(5, stamp + 5, 1), (6, stamp + 6, 1)}), ("t1", set())]
+    first = Settled({(5, stamp + 5, 1), (6, stamp + 6, 1)}, None)
+    assert loaded == [("t0", first), ("t1", Settled(set(), None))]
     assert (store.parking.busy, store.parking.fault) == (False, None)
 
 

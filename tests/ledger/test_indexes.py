@@ -78,6 +78,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
     ("work", "index"),
     [
         (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50), SQLITES_OWN),
+        (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50, 1), SQLITES_OWN),
         (
             lambda engine: due.open_pairs(engine, GROUP, "t", 0, 100),
             "ix_webhook_deliveries_order (group_id=? AND status=?",

@@ -186,7 +186,7 @@ WHERE
 ;
 
 -- ledger.due.settled_keys
--- A partition is assigned: what of it is stored at or above its offset?
+-- A partition is assigned or read on: what of it is stored at or above an offset? A page.
 SELECT
   webhook_deliveries.record_offset,
   webhook_deliveries.record_ts,
@@ -196,8 +196,26 @@ WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.topic = :topic_1
   AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.record_offset >= :record_offset_1
   AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.record_offset >= :record_offset_1
+ORDER BY
+  webhook_deliveries.record_offset
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.due.settled_keys
+-- The same of one record that has more rows than a page.
+SELECT
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.record_offset = :record_offset_1
 ;
 
 -- ledger.due.open_pairs
