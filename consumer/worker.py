@@ -16,6 +16,7 @@ import structlog
 
 from consumer.clock import ClockWatch
 from consumer.database import DatabaseThread, create_engine
+from consumer.decisions import Decisions
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
@@ -37,6 +38,7 @@ from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import Settled, open_topics
 from consumer.ledger.heads import take, walk
+from consumer.ledger.marks import lately
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.inbox import Inbox
 from consumer.polling import IDLE_WAIT, Polling
@@ -117,10 +119,19 @@ class Worker:
         self._memory = Memory()
         self._lanes = Lanes(delivery.max_in_flight)
         self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
-        self._parking = Parking(
-            engine, self._storing, self._taking_up, kafka.group_id, clock, monotonic, self._relay.wake
-        )
         self._notes = Notes(engine, self._upkeep, monotonic, self._relay.wake)
+        self._dead_letters = DeadLetters(kafka)
+        decisions = Decisions(kafka.group_id, self._dead_letters, self._notes, metrics, lambda: self._source.partitions)
+        self._parking = Parking(
+            engine,
+            self._storing,
+            self._taking_up,
+            kafka.group_id,
+            clock,
+            monotonic,
+            self._relay.wake,
+            decisions.act,
+        )
         self._housekeeping = Housekeeping(engine, self._upkeep, kafka.group_id, clock, monotonic)
         self._settling = Settling(
             self._lanes,
@@ -140,6 +151,7 @@ class Worker:
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
+                partial(lately, engine, kafka.group_id),
                 partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt),
                 partial(open_topics, engine, kafka.group_id),
             ),
@@ -152,7 +164,6 @@ class Worker:
             clock,
             monotonic,
         )
-        self._dead_letters = DeadLetters(kafka)
         self._clocks = ClockWatch(clock, monotonic)
         self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)

@@ -14,7 +14,7 @@ Taking in stops at three quarters of `most`, so that there is always room for wh
 from collections.abc import Iterator
 
 from consumer.event import Event
-from consumer.ledger.heads import Head
+from consumer.ledger.rows import Head
 
 # Together: queues of lanes hold 64 MiB, and as much again of lanes that were empty; open requests 64 MiB, for which
 # they need slots (lanes); that is 192 MiB, at which nothing more is taken in, so that no receiver can use it up alone.

@@ -14,15 +14,16 @@ from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import BACKLOG
-from consumer.delivery.recall import EARLY, WALK_EVERY, Ledger, Recall
+from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger import columns
 from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
-from consumer.ledger.heads import POSTPONED, Head, take, walk
-from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.ledger.heads import POSTPONED, take, walk
+from consumer.ledger.marks import lately
+from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.telemetry import Metrics
 from consumer.trouble import BACK_OFF
@@ -58,6 +59,7 @@ class Bench:
         self.recall = Recall(
             Ledger(
                 partial(walk, engine, GROUP),
+                partial(lately, engine, GROUP),
                 partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
                 partial(open_topics, engine, GROUP),
             ),
@@ -163,7 +165,7 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     """Every five seconds, of the partitions that are ours; an assignment does not wait for that."""
     assert bench.look() == []
     bench.others_store(bench.row(1), bench.row(2, partition=1))
-    assert bench.look(WALK_EVERY - 0.125) == []
+    assert bench.look(LOOK_EVERY - 0.125) == []
     assert bench.look(0.125) == []  # the walk: now the head is known
     assert bench.look(0.125) == [1]
     bench.places = [HERE, THERE]
@@ -197,7 +199,7 @@ def test_a_row_that_is_here_is_not_taken_again(bench: Bench) -> None:
     assert bench.look(0.125) == [1]
     for _ in range(3):
         bench.store.parking.heads[bench.head] = 0.0
-        assert bench.look(WALK_EVERY) == []
+        assert bench.look(LOOK_EVERY) == []
     delivery = bench.next()
     bench.store.parking.heads[bench.head] = 0.0
     assert bench.look(0.125) == []
@@ -337,7 +339,7 @@ def test_a_row_that_cannot_be_read_is_told_and_tried_again(bench: Bench, monkeyp
     assert bench.look(0.1) == [1]
     assert bench.recall.fault == "database: no text; a stored delivery cannot be read: row 2"
     monkeypatch.undo()
-    assert bench.look(POSTPONED + WALK_EVERY) == [2]
+    assert bench.look(POSTPONED + LOOK_EVERY) == [2]
     assert bench.recall.fault is None
 
 
