@@ -36,7 +36,7 @@ class Mark(Base):
         CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
         # What was asked lately: each worker looks every few seconds.
         Index("ix_webhook_marks_time", "group_id", "marked_at"),
-        {"comment": "What is asked of a partition's worker: to look for rows, or what becomes of a delivery."},
+        {"comment": "What is asked of the worker of a partition: to look for rows, or to end a delivery."},
     )
 
     group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group whose worker is asked.")

@@ -43,7 +43,7 @@ def upgrade() -> None:
         sa.Column("done_at", INSTANT, comment="When a worker last acted on a decision. Null: not yet."),
         sa.PrimaryKeyConstraint(*KEY, name="pk_webhook_marks"),
         sa.CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
-        comment="What is asked of a partition's worker: to look for rows, or what becomes of a delivery.",
+        comment="What is asked of the worker of a partition: to look for rows, or to end a delivery.",
     )
     op.create_index("ix_webhook_marks_time", "webhook_marks", ["group_id", "marked_at"])
 

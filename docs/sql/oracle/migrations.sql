@@ -769,7 +769,7 @@ CREATE TABLE webhook_marks (
 
 /
 
-COMMENT ON TABLE webhook_marks IS 'What is asked of a partition''s worker: to look for rows, or what becomes of a delivery.'
+COMMENT ON TABLE webhook_marks IS 'What is asked of the worker of a partition: to look for rows, or to end a delivery.'
 
 /
 
