@@ -26,14 +26,13 @@ from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.dispatch import Dispatch
-from consumer.errors import FatalKafkaError, Undecodable
+from consumer.errors import FatalKafkaError
 from consumer.event import Place
 from consumer.handover import STORE_DRAIN, Handover
 from consumer.housekeeping import Housekeeping
 from consumer.intake.announcer import Announcer
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import decode
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import Settled, open_topics
@@ -79,7 +78,6 @@ class Worker:
         self._monotonic = monotonic
         self._metrics = metrics
         self._drain_seconds = delivery.drain
-        self._tenant_name = kafka.tenant
         self.turned_at = monotonic()
         self._stopping = self._closing = False
         self._next_commit = self._next_look = 0.0
@@ -87,7 +85,6 @@ class Worker:
         self._tidy_below: dict[Place, int] = {}
         self._tidied_at = 0.0
         self._committed_until: float | None = None  # what was settled then is; None: all
-        self._received_at = 0.0
         self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
 
         engine = create_engine(database)
@@ -168,7 +165,17 @@ class Worker:
         self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
-        self._polling = Polling(self._source, self._room, monotonic)
+        self._polling = Polling(
+            self._source,
+            self._catalog,
+            self._inbox,
+            self._parking,
+            self._dead_letters,
+            self._memory,
+            metrics,
+            kafka.tenant,
+            monotonic,
+        )
         self._handover = Handover(
             self._dispatch,
             self._lanes,
@@ -224,49 +231,12 @@ class Worker:
             raise
 
     def _round(self) -> None:
-        self._intake(self._polling.records(idle=self._idle()))
+        self._polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
         self._dispatch.go_on()
         self._turn(self._patience())
         self._recall.look(self._places)
         self._relay.turn()
         self._keep_house()
-
-    # 1. Records become events, or dead letters.
-
-    def _room(self) -> int:
-        """How many more records may be taken in."""
-        if self._parking.full or self._dead_letters.full:
-            return 0
-        return min(self._inbox.room, self._memory.room)
-
-    def _intake(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
-        self._received_at = now = self._monotonic()
-        keys = set()
-        for record in records:
-            try:
-                event = decode(record, self._tenant_name)
-            except Undecodable as error:
-                self._metrics.events["dead_lettered"] += 1
-                place = record.partition.topic, record.partition.number, record.offset
-                log.warning("undecodable", record=place, reason=error.reason, error=str(error))
-                settle = self._hold(record, len(record.value or b""))
-                self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
-                continue
-            keys.add((event.type, event.tenant))
-            self._inbox.put(event, self._hold(record, event.size), now)
-        self._catalog.want(keys)
-
-    def _hold(self, record: Record, size: int) -> Callable[[int], None]:
-        """It is in memory until it is settled, which is what this gives."""
-        if record.partition.owned:  # not the last records of a log that has begun again in the same poll
-            self._memory.hold(record.partition, size)
-        return partial(self._settled, record.partition, size)
-
-    def _settled(self, partition: Partition, size: int, offset: int) -> None:
-        partition.tracker.settle(offset)
-        self._memory.release(partition, size)
 
     # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.attempted`.
 
@@ -312,7 +282,7 @@ class Worker:
         """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
         if self._idle() or self._lanes.ready() or self._dispatch.pressed:
             return 0.0
-        return 0.001 if self._monotonic() - self._received_at < 1.0 else 0.005
+        return 0.001 if self._monotonic() - self._polling.received_at < 1.0 else 0.005
 
     # 3. Now and then: the clock, the share of limits, rows that nobody owns, the database kept tidy.
 

@@ -114,6 +114,18 @@ def test_a_decision_about_what_is_not_set_aside_changes_nothing(site: Site) -> N
     assert (site.outcomes, site.committed) == ((0, 0, 1), [BAD, LAST + 1])
 
 
+@pytest.mark.parametrize("wish", [Wish.GIVE_UP, Wish.DEAD_LETTER])
+def test_a_crash_between_the_act_and_the_commit(site: Site, monkeypatch: pytest.MonkeyPatch, wish: Wish) -> None:
+    """The row is met again, and so is the decision, though it was done."""
+    monkeypatch.setattr(site.world.source, "commit", lambda: None)
+    site.decide(wish)
+    site.turns(8)
+    assert (sum(site.outcomes), rows(site.engine)) == (1, [(wish.value, 1)])
+    site.world.start(0, 1)
+    site.turns()
+    assert (sum(site.outcomes), site.committed) == (1, [LAST + 1, LAST + 1])
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wish=st.sampled_from((Wish.GIVE_UP, Wish.DEAD_LETTER)), dies_after=st.integers(0, 12), moves=st.booleans())
 def test_it_ends_so_whatever_crashes_or_moves(

@@ -1,13 +1,14 @@
 """Stored deliveries come back: each when it is due and may go, by its owner, once, and none is forgotten."""
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
@@ -18,10 +19,10 @@ from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
-from consumer.ledger import columns
+from consumer.ledger import columns, deliveries
 from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
-from consumer.ledger.heads import POSTPONED, take, walk
+from consumer.ledger.heads import POSTPONED, SEEKS, take, walk
 from consumer.ledger.marks import lately
 from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
@@ -172,6 +173,65 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     bench.recall.at_once()
     bench.look()
     assert bench.look(0.125) == [2]
+
+
+def test_heads_are_walked_through_once_and_then_slowly(bench: Bench) -> None:
+    """However many there are: a mass outage must not be a statement for each of its heads, unceasingly."""
+    statements = 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    heads = [(*HERE, 1000 + number) for number in range(5 * SEEKS)]
+    bench.others_store(*(bench.row(head[2], due=3600.0)._replace(subscription_id=head[2]) for head in heads))
+    event.listen(bench.store.engine, "before_cursor_execute", count)
+    for _ in range(20):
+        bench.look(0.1)
+    assert set(bench.store.parking.heads) == set(heads)
+    assert statements <= 6 * (SEEKS + 3)
+    for changed_by_hand in (True, False):
+        if changed_by_hand:
+            with bench.store.engine.begin() as connection:
+                due = "UPDATE webhook_deliveries SET next_attempt_at = :now WHERE subscription_id = 1000"
+                connection.execute(text(due), {"now": datetime.fromtimestamp(NOW, UTC).replace(tzinfo=None)})
+        statements = 0
+        for _ in range(600):
+            bench.look(0.1)
+        assert statements <= 13 * (SEEKS + 1) + 100
+        assert bench.store.parking.heads[heads[0]] != NOW + 3600
+    bench.recall.at_once()
+    statements = 0
+    for _ in range(20):
+        bench.look(0.1)
+    assert statements > len(heads)
+
+
+def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Bench) -> None:
+    """Redelivered, say: it does not wait for the walk; marked again, it is found again; others' partitions are not."""
+    rows = (bench.row(number, due=3600.0)._replace(subscription_id=number) for number in range(2, 3 * SEEKS))
+    bench.others_store(*(row._replace(event=make_event(row.subscription_id, topic="s")) for row in rows))
+    bench.places = [("s", 0), HERE]  # a walk meets those of the first one before
+    for _ in range(20):
+        bench.look(0.1)
+    assert len(bench.store.parking.heads) == 3 * SEEKS - 2
+    bench.others_store(bench.row(1, due=3600.0), bench.row(2, due=3600.0, partition=1))
+    for _ in range(2):
+        list(deliveries.redeliver(bench.store.engine, deliveries.Selection(subscription=bench.subscription), NOW))
+        found: list[int] = []
+        for _ in range(60):
+            if not found:
+                found = bench.look(0.1)
+        assert found == [1]
+        assert (*THERE, bench.subscription) not in bench.store.parking.heads
+        delivery = bench.next()  # nothing comes of it, and the row is due much later
+        bench.lanes.finished(delivery.lane)
+        for row in list(bench.settling.rows):
+            bench.settling.rows.remove(row)
+        with bench.store.engine.begin() as connection:
+            later = datetime.fromtimestamp(NOW + 9000, UTC).replace(tzinfo=None)
+            connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = :later"), {"later": later})
+        bench.store.parking.heads.clear()
 
 
 def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
