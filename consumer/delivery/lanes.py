@@ -219,14 +219,7 @@ class Lanes:
             if lane.connects:
                 self._connections -= 1
             delivery = lane.queue.popleft()
-            size = self._hold(delivery, -1) + sum([each.event.size for each in delivery.followers])
-            delivery.slots = slots = 1 if size <= self._of_a_slot else -(-size // self._of_a_slot)
-            lane.in_flight += 1
-            lane.slots += slots
-            self.in_flight += 1
-            self._taken += slots
-            if lane.timed_out:
-                self._timed_out += slots
+            self._take_slots(delivery, self._hold(delivery, -1))
             if lane.queue:
                 ready.rotate(-1)
             else:
@@ -235,6 +228,18 @@ class Lanes:
             return delivery
         self._all_started = self._connections > 0  # else the next turn may open some
         return None
+
+    def _take_slots(self, delivery: Delivery, size: int) -> None:
+        lane = delivery.lane
+        if delivery.followers:
+            size += sum([each.event.size for each in delivery.followers])
+        delivery.slots = slots = 1 if size <= self._of_a_slot else -(-size // self._of_a_slot)
+        lane.in_flight += 1
+        lane.slots += slots
+        self.in_flight += 1
+        self._taken += slots
+        if lane.timed_out:
+            self._timed_out += slots
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Those that `next` gave and that have not been sent after all: they are the first again."""

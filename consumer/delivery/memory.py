@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from consumer.event import Event
 from consumer.ledger.rows import Head
 
-# Together: queues of lanes hold 64 MiB, and as much again of lanes that were empty; open requests 64 MiB, for which
-# they need slots (lanes); that is 192 MiB, at which nothing more is taken in, so that no receiver can use it up alone.
-# 64 MiB are left to what is rendered for these requests: as much as they hold, envelopes and base64 but for a third.
+# Queues of lanes hold 64 MiB, and as much again of lanes that were empty; open requests 64 MiB, by the slots that they
+# take (lanes): 192 MiB, at which nothing more is taken in. Of the open ones those that hang hold half at most, so that
+# receivers that hang leave 32 MiB to the others, whose events come in, go out and are stored. What waits in the inbox
+# or to be stored is part of the same 192 MiB. 64 MiB are left to what is rendered for open requests: as much as their
+# events, and envelopes and batches add little to these. What makes much of little (a projection, base64) starts less.
 MOST = 256 * 2**20
 LARGEST = 2**20  # bytes of one body that is an event
 
