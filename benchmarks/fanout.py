@@ -64,7 +64,7 @@ def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
     metrics = Metrics()
     lanes = Lanes(max(1000, 2 * len(endpoints)))
     answer = cast("Callable[[tuple[Key, ...], Callable[[Answer | Exception], None]], None]", _answering(endpoints))
-    inbox = Inbox(Catalog(answer, 3600.0))
+    inbox = Inbox(Catalog(answer, 3600.0), lambda _place, _offset: None)
     inbox.stored(("orders", 0), set())
     dispatch = Dispatch(inbox, lanes, cast("Settling", Stored()), Selector(metrics), metrics, time.monotonic)
     body = orjson.dumps(BODY)

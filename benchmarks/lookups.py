@@ -158,7 +158,7 @@ def full_load(path: Path, what: str, keys: tuple[Key, ...]) -> None:
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     thread = DatabaseThread("lookups", posted.put)
     catalog = Catalog(lambda keys, done: thread.submit(partial(find, keys), done), 1.0)
-    inbox = Inbox(catalog)
+    inbox = Inbox(catalog, lambda _place, _offset: None)
     inbox.stored(("t", 0), set())
     given = taken = 0
     start, cpu = time.monotonic(), time.process_time()

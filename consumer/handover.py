@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
@@ -26,6 +27,7 @@ class Handover:
         parking: Parking,
         dead_letters: DeadLetters,
         sender: Sender,
+        memory: Memory,
         turn: Callable[[float], None],
         monotonic: Callable[[], float],
     ) -> None:
@@ -35,6 +37,7 @@ class Handover:
         self._parking = parking
         self._dead_letters = dead_letters
         self._sender = sender
+        self._memory = memory
         self._turn = turn
         self._monotonic = monotonic
 
@@ -64,7 +67,7 @@ class Handover:
         end = self._monotonic() + STORE_DRAIN
         while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
             self._turn(0.01)
-        self._parking.forget(places)
+        self._forget(partitions, places)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing of them."""
@@ -76,7 +79,12 @@ class Handover:
         for request in self._open(places):
             for delivery in self._take_out(request, places):
                 self._settling.forgotten(delivery)
+        self._forget(partitions, places)
+
+    def _forget(self, partitions: Sequence[Partition], places: Collection[Place]) -> None:
         self._parking.forget(places)
+        for partition in partitions:
+            self._memory.leave(partition)
 
     def _take_out(self, request: Delivery, places: Collection[Place]) -> list[Delivery]:
         """Release and return the deliveries of these partitions. A batch that carries more goes on with the rest."""

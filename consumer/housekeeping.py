@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from consumer.database import DatabaseThread
 from consumer.database_errors import is_outage, translated
 from consumer.event import Place
-from consumer.ledger import due, operations, ordering, upkeep
+from consumer.ledger import due, marks, operations, ordering, upkeep
 from consumer.trouble import Trouble
 
 log = structlog.get_logger(__name__)
@@ -107,7 +107,11 @@ class Housekeeping:
         self._counted = counted if leads else _nobody
         wanted: dict[str, Step] = {}
         if leads:
-            wanted |= {"rows of changed subscriptions": self._reconcile, "old operational events": self._expire}
+            wanted |= {
+                "rows of changed subscriptions": self._reconcile,
+                "old operational events": self._expire,
+                "old marks": self._forget_marks,
+            }
         wanted |= {f"order of keys in {_shown(place)}": partial(self._mend, place) for place in places}
         wanted |= {
             f"delivered rows of {_shown(place)}": partial(self._prune, place, mark) for place, mark in marks.items()
@@ -162,10 +166,14 @@ class Housekeeping:
             log.error("operational events were dropped, their topic took none for a week", number=dropped)
         return dropped or None
 
+    def _forget_marks(self, _after: object) -> None:
+        marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
+
     def _mend(self, place: Place, after: str | None) -> str | None:
         return ordering.mend(self._engine, self._group, *place, self._clock(), after or ordering.FIRST).end
 
     def _prune(self, place: Place, mark: int, _after: object) -> int | None:
+        marks.prune(self._engine, self._group, *place, mark)
         pruned = upkeep.prune(self._engine, self._group, *place, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 

@@ -47,7 +47,7 @@ class Metrics:
     """What the loop has counted since it started, and what it sees now."""
 
     events: Counter[str] = field(default_factory=Counter)  # matched, unmatched, dead_lettered
-    deliveries: Counter[str] = field(default_factory=Counter)  # delivered, retried, parked, exhausted
+    deliveries: Counter[str] = field(default_factory=Counter)  # delivered, retried, parked, exhausted, dead_lettered
     attempts: Counter[str] = field(default_factory=Counter)  # 2xx, 3xx, 4xx, 5xx, error
     attempt_seconds: Histogram = field(default_factory=Histogram)
     delivery_latency_seconds: Histogram = field(default_factory=Histogram)

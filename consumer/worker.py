@@ -16,32 +16,35 @@ import structlog
 
 from consumer.clock import ClockWatch
 from consumer.database import DatabaseThread, create_engine
+from consumer.decisions import Decisions
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.notes import Notes
-from consumer.delivery.parking import Parking, StoredKeys
+from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.delivery.slow import SlowExpressions
 from consumer.dispatch import Dispatch
-from consumer.errors import FatalKafkaError, Undecodable
+from consumer.errors import FatalKafkaError
 from consumer.event import Place
 from consumer.handover import STORE_DRAIN, Handover
 from consumer.housekeeping import Housekeeping, Unasked
 from consumer.intake.announcer import Announcer
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import decode
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.due import open_topics
+from consumer.ledger.due import Settled, open_topics
 from consumer.ledger.heads import take, walk
+from consumer.ledger.marks import lately
 from consumer.matching.budget import Budget
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
+from consumer.polling import IDLE_WAIT, Polling
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
 from consumer.sending.egress import EgressPolicy
@@ -53,9 +56,7 @@ from consumer.vault import Vault
 
 log = structlog.get_logger(__name__)
 
-POLL_RECORDS = 500
 COMMIT_EVERY = 0.25  # seconds
-PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
 SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
@@ -81,15 +82,12 @@ class Worker:
         self._monotonic = monotonic
         self._metrics = metrics
         self._drain_seconds = delivery.drain
-        self._tenant_name = kafka.tenant
         self.turned_at = monotonic()
-        self._stopping = self._closing = self._paused = False
+        self._stopping = self._closing = False
         self._next_commit = self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
         self._unasked = Unasked()
         self._committed_until: float | None = None  # what was settled then is; None: all
-        self._full_since: float | None = None
-        self._received_at = 0.0
         self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
 
         engine = create_engine(database)
@@ -117,19 +115,30 @@ class Worker:
             delivery.subscription_cache,
             monotonic,
         )
-        self._inbox = Inbox(self._catalog)
+        self._inbox = Inbox(self._catalog, self._load_more)
+        self._memory = Memory()
         self._lanes = Lanes(delivery.max_in_flight)
         self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
-        self._parking = Parking(
-            engine, self._storing, self._taking_up, kafka.group_id, clock, monotonic, self._relay.wake
-        )
         self._notes = Notes(engine, self._upkeep, monotonic, self._relay.wake)
+        self._dead_letters = DeadLetters(kafka)
+        decisions = Decisions(kafka.group_id, self._dead_letters, self._notes, metrics, lambda: self._source.partitions)
+        self._parking = Parking(
+            engine,
+            self._storing,
+            self._taking_up,
+            kafka.group_id,
+            clock,
+            monotonic,
+            self._relay.wake,
+            decisions.act,
+        )
         self._housekeeping = Housekeeping(engine, self._upkeep, kafka.group_id, clock, monotonic)
         self._settling = Settling(
             self._lanes,
             self._parking,
             Failing(self._notes, kafka.group_id, delivery.disable_after),
             metrics,
+            self._memory,
             schedule=delivery.retry_schedule,
             jitter=delivery.retry_jitter,
             in_memory=delivery.retry_in_memory,
@@ -139,11 +148,14 @@ class Worker:
         )
         self._budget = Budget(monotonic, SlowExpressions(self._lanes, self._settling, self._notes, clock, monotonic))
         selector = Selector(metrics, self._budget, monotonic)
-        self._sender = Sender(self._lanes, self._settling, self._transport, self._budget, clock, monotonic)
+        self._sender = Sender(
+            self._lanes, self._settling, self._transport, self._memory, self._budget, clock, monotonic
+        )
         self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, selector, metrics, monotonic)
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
+                partial(lately, engine, kafka.group_id),
                 partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
                 partial(open_topics, engine, kafka.group_id),
             ),
@@ -152,17 +164,28 @@ class Worker:
             self._lanes,
             self._settling,
             selector,
+            self._memory,
             self._given_out,
             clock,
             monotonic,
         )
-        self._dead_letters = DeadLetters(kafka)
         self._clocks = ClockWatch(clock, monotonic)
         self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(
             kafka, self._poller.post, self._topics.learn, self._topics.consumed, clock=monotonic
         )
         self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._polling = Polling(
+            self._source,
+            self._catalog,
+            self._inbox,
+            self._parking,
+            self._dead_letters,
+            self._memory,
+            metrics,
+            kafka.tenant,
+            monotonic,
+        )
         self._handover = Handover(
             self._dispatch,
             self._lanes,
@@ -170,6 +193,7 @@ class Worker:
             self._parking,
             self._dead_letters,
             self._sender,
+            self._memory,
             self._meanwhile,
             monotonic,
         )
@@ -217,50 +241,12 @@ class Worker:
             raise
 
     def _round(self) -> None:
-        self._intake(self._poll())
+        self._polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
         self._dispatch.go_on()
         self._turn(self._patience())
         self._recall.look(self._places)
         self._relay.turn()
         self._keep_house()
-
-    # 1. Records become events, or dead letters.
-
-    def _poll(self) -> list[Record]:
-        """New records, as many as there is room for. Without room for a second, partitions are paused and polled on."""
-        room = self._inbox.room
-        if room and not self._parking.full and not self._dead_letters.full:
-            if self._paused:
-                self._source.resume()
-            self._full_since, self._paused = None, False
-            return self._source.poll(min(room, POLL_RECORDS), 0.1 if self._idle() else 0.0)
-        if self._full_since is None:
-            self._full_since = self._monotonic()
-        if not self._paused:
-            if self._monotonic() - self._full_since < PAUSE_AFTER:
-                return []
-            self._source.pause()
-            self._paused = True
-        return self._source.poll(1, 0.0)
-
-    def _intake(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
-        self._received_at = now = self._monotonic()
-        keys = set()
-        for record in records:
-            settle = record.partition.tracker.settle
-            try:
-                event = decode(record, self._tenant_name)
-            except Undecodable as error:
-                self._metrics.events["dead_lettered"] += 1
-                place = record.partition.topic, record.partition.number, record.offset
-                log.warning("undecodable", record=place, reason=error.reason, error=str(error))
-                self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
-                continue
-            keys.add((event.type, event.tenant))
-            self._inbox.put(event, settle, now)
-        self._catalog.want(keys)
 
     # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.attempted`.
 
@@ -299,14 +285,14 @@ class Worker:
             or self._recall.busy
             or self._dead_letters.pending
             or self._relay.busy
-            or self._lanes.wakes_before(self._monotonic() + 0.1)
+            or self._lanes.wakes_before(self._monotonic() + IDLE_WAIT)
         )
 
     def _patience(self) -> float:
         """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
         if self._idle() or self._lanes.ready() or self._dispatch.pressed:
             return 0.0
-        return 0.001 if self._monotonic() - self._received_at < 1.0 else 0.005
+        return 0.001 if self._monotonic() - self._polling.received_at < 1.0 else 0.005
 
     # 3. Now and then: the clock, the share of limits, rows that nobody owns, the database kept tidy.
 
@@ -380,14 +366,21 @@ class Worker:
         self._recall.at_once()
 
     def _load(self, partition: Partition) -> None:
-        """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out."""
+        """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out.
+
+        Those of offsets that its log does not have any more are not asked for: their records do not come.
+        """
         place = partition.topic, partition.number
+        first = max(partition.tracker.low_water_mark or 0, partition.begin or 0)
+        self._parking.load_stored(place, first, partial(self._loaded, partition))
 
-        def loaded(keys: StoredKeys) -> None:
-            if self._source.partitions.get(place) is partition:
-                self._inbox.stored(place, keys)
+    def _load_more(self, place: Place, offset: int) -> None:
+        self._parking.load_more(place, offset, partial(self._loaded, self._source.partitions[place]))
 
-        self._parking.load_stored(place, partition.tracker.low_water_mark or 0, loaded)
+    def _loaded(self, partition: Partition, settled: Settled) -> None:
+        place = partition.topic, partition.number
+        if self._source.partitions.get(place) is partition:
+            self._inbox.stored(place, settled.keys, settled.end)
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:

@@ -2,10 +2,12 @@
 
 from models.base import Base
 from models.delivery import ParkedDelivery, Payload, Status, StoredOperation, StoredReplay
+from models.mark import Mark, Wish
 from models.subscription import Subscription, SubscriptionSecret
 
 __all__ = [
     "Base",
+    "Mark",
     "ParkedDelivery",
     "Payload",
     "Status",
@@ -13,4 +15,5 @@ __all__ = [
     "StoredReplay",
     "Subscription",
     "SubscriptionSecret",
+    "Wish",
 ]

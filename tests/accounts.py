@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from consumer import schema
 from consumer.endpoint_row import Rules
 from consumer.event import Event, RecordId
-from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
+from consumer.ledger import deliveries, due, heads, marks, operations, ordering, replays, store, tallies, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
@@ -19,7 +19,7 @@ from consumer.ledger.rows import AttemptResult, NewDelivery, Operation, Pair, or
 from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
 from consumer.vault import Vault
-from models import Status
+from models import Status, Wish
 from tests.documentation import BLOCKS
 from tests.vaults import in_the_clear
 
@@ -61,6 +61,13 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assert upkeep.prune(engine, "g", "t", 0, 2) == 1
     upkeep.waiting(engine, "g", "t", 0)
     operations.expire(engine, "g", now - 1000)
+    subject = marks.Subject("t", 0, 1, 1)
+    marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its housekeeping asks others to look
+    marks.lately(engine, "g", None)
+    assert marks.decision(engine, "g", subject)
+    marks.acted(engine, "g", subject)
+    assert marks.prune(engine, "g", "t", 0, 2) == 1
+    marks.expire(engine, "g", now)
     operations.forget(engine, [number for number, _, _ in operations.pending(engine, "g", 2)])
 
 
@@ -100,6 +107,9 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert tallies.next_of_replay(engine, 1, number)
     (found,) = deliveries.find(engine, limit=2)
     assert deliveries.detail(engine, found.id)
+    deliveries.of_record(engine, "g", "t", 0, 1)
+    marks.decide(engine, "g", marks.Subject("t", 0, 1, 1), Wish.GIVE_UP)
+    assert marks.decision(engine, "g", marks.Subject("t", 0, 1, 1))
     assert [each.ids for each in deliveries.redeliver(engine, Selection(ids=[found.id]), now)]
     assert deliveries.progress(engine, [found.id])
     tallies.next_of(engine, [found.id])

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event
 from consumer import schema
 from consumer.database import ping
 from consumer.endpoint_row import Rules
-from consumer.ledger import deliveries, due, heads, operations, ordering, replays, store, tallies, upkeep
+from consumer.ledger import deliveries, due, heads, marks, operations, ordering, replays, store, tallies, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
@@ -24,7 +24,7 @@ from consumer.ledger.rows import AttemptResult, NewDelivery, Operation
 from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
 from consumer.vault import Owner, Vault
-from models import Status
+from models import Status, Wish
 from tests.databases import connect_to
 from tests.golden_sql import (
     ANY_OF_THESE,
@@ -137,7 +137,16 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.heads._endpoints": ("Where they go now, and the secrets that sign.",),
         "ledger.heads._events": ("The records that they carry.",),
         "ledger.heads._postpone": ("Later: nothing can be signed for their subscription, an array.",),
-        "ledger.due.settled_keys": ("A partition is assigned: what of it is stored at or above its offset?",),
+        "ledger.marks.lately": (
+            "When was anything asked last? A worker begins.",
+            "What is asked of the owners of partitions? Workers, every few seconds.",
+        ),
+        "ledger.marks.decision": ("A delivery cannot be stored: what has somebody decided on it?",),
+        "ledger.marks.acted": ("That was done.",),
+        "ledger.due.settled_keys": (
+            "A partition is assigned or read on: what of it is stored at or above an offset? A page.",
+            "The same of one record that has more rows than a page.",
+        ),
         "ledger.due.open_pairs": ("A partition is assigned: which keys wait in it?",),
         "ledger.due.open_topics": (
             "The first topic with rows of a state.",
@@ -160,6 +169,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete them, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads that nothing refers to any more, an array.",),
+        "ledger.marks._delete": (
+            "Are there decisions below the committed offset?",
+            "Forget them.",
+            "Is anything that is asked a week old?",
+            "Forget it.",
+        ),
         "ledger.upkeep.waiting": ("How many rows of a partition wait, for a gauge.",),
         "ledger.upkeep.by_id": (
             "`redeliver`, `adopt`, `purge`: the next id. Rows are gone through by the primary key.",
@@ -175,11 +190,16 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     "ledger_commands": {
         "ledger.deliveries.find": ("A page of deliveries.", "A page of deliveries of an event type."),
         "ledger.deliveries.detail": ("One delivery.", "The record that it carries."),
-        "ledger.deliveries.redeliver": (
+        "ledger.deliveries._redeliver": (
             "Of a step: what may be sent again.",
             "Of an event type.",
         ),
+        "ledger.deliveries.of_record": ("`settle`: what is stored of a record?",),
         "ledger.deliveries._mark": ("They are due, an array.",),
+        "ledger.marks._mark": (
+            "Whoever makes rows due, or decides: ask the owner once more, an array.",
+            "Ask for the first time, an array.",
+        ),
         "ledger.deliveries.progress": ("Where these rows stand.",),
         "ledger.deliveries._steps": ("`redeliver`, `adopt`: the first and the last id.", "Of an event type."),
         "ledger.deliveries._adopt": (
@@ -200,7 +220,7 @@ LOOSE = {
     "ledger.upkeep.by_id",
     "ledger.deliveries._steps",
     "ledger.deliveries.find",
-    "ledger.deliveries.redeliver",
+    "ledger.deliveries._redeliver",
     "matching.subscriptions.walk",
 }
 
@@ -342,8 +362,13 @@ def _send(engine: Engine) -> None:
     wants = [Want(("t", 0, 1), 9, frozenset())]
     heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
-    due.settled_keys(engine, GROUP, "t", 0, 0)
+    due.settled_keys(engine, GROUP, "t", 0, 0, 0)
     due.open_pairs(engine, GROUP, "t", 0, 10)
+    subject = marks.Subject("t", 0, 0, 1)
+    marks.decide(engine, GROUP, subject, Wish.GIVE_UP)
+    marks.lately(engine, GROUP, None)
+    marks.decision(engine, GROUP, subject)
+    marks.acted(engine, GROUP, subject)
     due.open_topics(engine, GROUP)
 
 
@@ -356,6 +381,7 @@ def _command(engine: Engine) -> None:
     deliveries.find(engine, limit=10, after_id=0, **choice)
     deliveries.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
     deliveries.detail(engine, 1)
+    deliveries.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):
         list(deliveries.redeliver(engine, Selection(event_type=event_type, **choice), T))
     deliveries.progress(engine, [1, 2])
@@ -386,6 +412,8 @@ def _keep(engine: Engine) -> None:
     _end(engine, group)
     upkeep.prune(engine, group, "t", 0, 100)
     upkeep.waiting(engine, group, "t", 0)
+    marks.prune(engine, GROUP, "t", 0, 9)
+    marks.expire(engine, group, 5_000_000_000.0)
     operations.expire(engine, group, 0.0)
     subscriptions.remove(engine, 1)
     upkeep.reconcile(engine, T)

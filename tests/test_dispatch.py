@@ -31,7 +31,7 @@ class Desk:
             for number, each in enumerate(filters, 1)
         )
         catalog = Catalog(lambda keys, done: done(dict.fromkeys(keys, endpoints)), 1000.0, lambda: 100.0)
-        self.inbox = Inbox(catalog)
+        self.inbox = Inbox(catalog, lambda _place, _offset: None)
         self.inbox.stored(("t", 0), set())
         self.metrics, self.settled = Metrics(), list[int]()
         self.lanes = Lanes(1000)

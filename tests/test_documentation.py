@@ -17,10 +17,12 @@ from sqlalchemy import Engine, update
 
 from consumer import settings
 from consumer.cli.app import app
-from consumer.delivery import breaker, lane, lanes
+from consumer.decisions import REASON
+from consumer.delivery import breaker, lane, lanes, memory
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.environment import load
@@ -66,7 +68,8 @@ def test_dead_letter_headers_and_reasons() -> None:
     letters = (ROOT / "consumer/intake/dead_letters.py").read_text()
     assert set(table) == set(re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters))
     decoding = (ROOT / "consumer/intake/decode.py").read_text()
-    assert set(code(table["dead-letter-reason"])) == set(re.findall(r'Undecodable\(\s*"(\w+)"', decoding))
+    undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', decoding))
+    assert set(code(table["dead-letter-reason"])) == undecodable | {REASON}
 
 
 @pytest.mark.parametrize("table", sorted(Base.metadata.tables))
@@ -132,7 +135,15 @@ def happened(engine: Engine) -> list[Operation]:
     stored.write_all()
     lanes = Lanes(1)
     settling = Settling(
-        lanes, stored.parking, failing, Metrics(), schedule=(), jitter=0.0, in_memory=0.0, operations_topic="operations"
+        lanes,
+        stored.parking,
+        failing,
+        Metrics(),
+        Memory(),
+        schedule=(),
+        jitter=0.0,
+        in_memory=0.0,
+        operations_topic="operations",
     )
     event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
@@ -163,6 +174,9 @@ def test_bounds_of_lanes() -> None:
     text = TEXTS["docs/guarantee.md"]
     assert f"holds {lane.LANE_DELIVERIES:,} deliveries or {lane.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
+    assert f"open requests hold {lanes.OPEN_BYTES // 2**20} MiB together" in text
+    assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
+    assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
     assert lanes.NEW_CONNECTIONS == 8  # "eight new ones"
     assert f"At most {lane.OPEN_DELIVERIES:,} events of a subscription are in open requests" in text

@@ -197,7 +197,7 @@ def test_a_failure_is_tried_again_then_parked_then_sent_from_the_database(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After 0.1 s from memory; for the minute it is stored, and the offset moves; marked as due, it is sent."""
-    monkeypatch.setattr("consumer.delivery.recall.WALK_EVERY", 0.2)
+    monkeypatch.setattr("consumer.delivery.recall.LOOK_EVERY", 0.2)
     rig.subscribe("/one")
     rig.receiver.rules["/one"] = always(Answer(500))
     rig.write(*events(1))

@@ -7,7 +7,8 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition
 from consumer.matching.inbox import MOST_EVENTS
-from consumer.worker import PAUSE_AFTER, SLOW_DATABASE
+from consumer.polling import PAUSE_AFTER
+from consumer.worker import SLOW_DATABASE
 from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
 from tests.simulation import TOPIC, Crash
@@ -39,7 +40,7 @@ def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment
     world = deployment.world
     for _ in range(MOST_EVENTS + 10):
         deployment.write(0, "nobody")
-    for _ in range(4):  # no look-up is answered: the inbox fills
+    for _ in range(8):  # no look-up is answered: the inbox fills
         world.turn()
     assert world.worker._inbox.room == 0
     assert world.source.pauses == 0
@@ -453,8 +454,8 @@ def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it
 ) -> None:
     """Nobody knows whether it was wanted: it does not vanish by its size, and can be sent again."""
     world = deployment.world
-    run(deployment.engine, "UPDATE webhook_subscriptions SET event_filter = 'data.n == 1' WHERE event_type = 'b'")
-    monkeypatch.setattr("consumer.expressions.LONGEST", 0.0)
+    run(deployment.engine, "UPDATE webhook_subscriptions SET event_filter = 'data == 1' WHERE event_type = 'b'")
+    monkeypatch.setattr("consumer.expressions.expression.MOST_READ", 0)
     deployment.write(0, "b")
     deployment.write(0, "nobody")
     world.settle_down()

@@ -23,6 +23,7 @@ from consumer.cli.publish import publish
 from consumer.cli.purge import purge
 from consumer.cli.replay import replay
 from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
+from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
 
 PROGRAM = "kafka-webhooks"
@@ -85,6 +86,7 @@ for command in (check, migrate, publish, listen, replay, api):
 for group in (subscriptions, deliveries):
     app.add_typer(group)
 deliveries.command()(purge)
+deliveries.command()(settle)
 subscriptions.command()(ping)
 for secrets_command in (rotate_secret, set_credential, encrypt_secrets):
     subscriptions.command()(secrets_command)

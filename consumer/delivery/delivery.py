@@ -42,7 +42,8 @@ class Delivery:
     """`pair` is set where it has to go in order. `first` and `last` are the failed attempts so far.
 
     Of a batch that is open one delivery stands for the request, and the others are its `followers`. One that is
-    `released` is still in the request, but its partition has left: the request's result is not for it.
+    `released` is still in the request, but its partition has left: the request's result is not for it. `rendered` is
+    the body that was made for the request, where that is not the event's own; `slots` are those that it takes.
     """
 
     __slots__ = (
@@ -57,7 +58,9 @@ class Delivery:
         "pair",
         "queued_at",
         "released",
+        "rendered",
         "sent_to",
+        "slots",
         "started_at",
         "transfer",
     )
@@ -77,6 +80,8 @@ class Delivery:
         self.transfer: Transfer | None = None
         self.followers: Sequence[Delivery] = ()
         self.released = False
+        self.rendered: bytes | None = None
+        self.slots = 1
 
     @property
     def goes_alone(self) -> bool:

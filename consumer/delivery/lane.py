@@ -49,6 +49,7 @@ class Lane:
         "pace",
         "prepared",
         "queue",
+        "slots",
         "timed_out",
         "unsendable",
         "waiting",
@@ -60,7 +61,8 @@ class Lane:
         self.chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
         self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
         self.held_bytes = 0
-        self.in_flight = 0
+        self.in_flight = 0  # requests
+        self.slots = 0  # that they take
         self.listed = False
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane began

@@ -9,8 +9,8 @@ A lane queues a bounded number of deliveries; when it is full, a receiver that t
 other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes together are
 bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing comes in. Of a
 pair (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at a time, and
-the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds. No I/O;
-times are monotonic.
+the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds; a large one
+takes several slots, so that what is open is bounded in bytes too, and shared as slots are. No I/O; times are monotonic.
 """
 
 from collections import deque
@@ -26,7 +26,8 @@ from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
 
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB; and once more
-ALL_BYTES = 128 * 2**20
+ALL_BYTES = 64 * 2**20  # four full lanes; and once more (memory: how this adds up)
+OPEN_BYTES = 64 * 2**20  # of events in open requests: all slots together; at 1,000 a request has 65 KB in one
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
 STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
 TIMED_OUT = 4  # of the slots one in so many is for lanes whose last result was a time-out, all of them together
@@ -48,6 +49,8 @@ class Lanes:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.in_flight = 0
+        self._taken = 0  # slots
+        self._of_a_slot = max(1, OPEN_BYTES // slots)  # bytes
         self.held = 0
         self.share = 1.0
         self._held_bytes = 0
@@ -56,7 +59,7 @@ class Lanes:
         self._ready: deque[Lane] = deque()  # have something queued, in turn
         self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
         self._capped: list[Lane] = []  # the same, but timed out, and their part is taken
-        self._timed_out = 0  # requests that are open of lanes whose last result was a time-out
+        self._timed_out = 0  # slots that are taken of lanes whose last result was a time-out
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
         self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
@@ -199,7 +202,7 @@ class Lanes:
         """Take the next delivery that may start, lane by lane in turn, and its followers; None when none may."""
         ready, half = self._ready, self.slots // 2
         while ready:
-            free = self.slots - self.in_flight
+            free = self.slots - self._taken
             if free <= 0:
                 return None
             lane = ready[0]
@@ -210,7 +213,7 @@ class Lanes:
             if lane.timed_out and self._timed_out >= max(1, self.slots // TIMED_OUT):
                 self._capped.append(ready.popleft())
                 continue
-            if (lane.in_flight >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
+            if (lane.slots >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
                 lane.connects and not self._connections
             ):
                 self._blocked.append(ready.popleft())
@@ -220,10 +223,7 @@ class Lanes:
             if lane.connects:
                 self._connections -= 1
             delivery = lane.queue.popleft()
-            self._hold(delivery, -1)
-            lane.in_flight += 1
-            self.in_flight += 1
-            self._timed_out += lane.timed_out
+            self._take_slots(delivery, self._hold(delivery, -1))
             if lane.queue:
                 ready.rotate(-1)
             else:
@@ -232,6 +232,18 @@ class Lanes:
             return delivery
         self._all_started = self._connections > 0  # else the next turn may open some
         return None
+
+    def _take_slots(self, delivery: Delivery, size: int) -> None:
+        lane = delivery.lane
+        if delivery.followers:
+            size += sum([each.event.size for each in delivery.followers])
+        delivery.slots = slots = 1 if size <= self._of_a_slot else -(-size // self._of_a_slot)
+        lane.in_flight += 1
+        lane.slots += slots
+        self.in_flight += 1
+        self._taken += slots
+        if lane.timed_out:
+            self._timed_out += slots
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Those that `next` gave and that have not been sent after all: they are the first again."""
@@ -242,15 +254,17 @@ class Lanes:
 
     def ready(self) -> bool:
         """`next` may have something to give."""
-        return bool(self._ready or (self._blocked and not self._connections)) and self.in_flight < self.slots
+        return bool(self._ready or (self._blocked and not self._connections)) and self._taken < self.slots
 
-    def finished(self, lane: Lane) -> None:
-        """The request of what `next` gave has ended, however it did."""
+    def finished(self, lane: Lane, slots: int = 1) -> None:
+        """The request of what `next` gave, which took so many slots, has ended, however it did."""
         lane.in_flight -= 1
+        lane.slots -= slots
         lane.moved_at = self._now
         self.in_flight -= 1
+        self._taken -= slots
         if lane.timed_out:
-            self._timed_out -= 1
+            self._timed_out -= slots
             self._uncap()
         if lane.queue:
             self._list(lane)
@@ -260,7 +274,7 @@ class Lanes:
         """A result of this lane's receiver is known."""
         if lane.timed_out is not timed_out:
             lane.timed_out = timed_out
-            self._timed_out += lane.in_flight if timed_out else -lane.in_flight
+            self._timed_out += lane.slots if timed_out else -lane.slots
             self._uncap()
 
     def go_on(self, lane: Lane, pair: Pair) -> None:
@@ -305,13 +319,14 @@ class Lanes:
             self._hold(each, -1)
         return taken
 
-    def _hold(self, delivery: Delivery, sign: int) -> None:
-        size = sign * delivery.event.size
+    def _hold(self, delivery: Delivery, sign: int) -> int:
+        size = delivery.event.size
         lane = delivery.lane
         lane.held += sign
-        lane.held_bytes += size
+        lane.held_bytes += sign * size
         self.held += sign
-        self._held_bytes += size
+        self._held_bytes += sign * size
+        return size
 
     @property
     def _full(self) -> bool:
@@ -325,8 +340,8 @@ class Lanes:
 
     def _may_start(self, lane: Lane, now: float) -> bool:
         """A request of this lane would find a slot."""
-        free = self.slots - self.in_flight
-        over = lane.in_flight and lane.in_flight >= free - self.slots // 2 and self._is_over(lane, free, now)
+        free = self.slots - self._taken
+        over = lane.in_flight and lane.slots >= free - self.slots // 2 and self._is_over(lane, free, now)
         return free > 0 and not over and lane.startable_at(now) <= now
 
     def _begins(self, lane: Lane, now: float) -> bool:
@@ -349,7 +364,7 @@ class Lanes:
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:
         """Of a lane that has at least as many open as are free in its half: it takes no more."""
-        return lane.in_flight >= free or now - lane.moved_at >= STILL
+        return lane.slots >= free or now - lane.moved_at >= STILL
 
     def _unblock(self) -> None:
         if self._blocked:

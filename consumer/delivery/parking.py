@@ -6,12 +6,11 @@ which the ledger's statements allow (they are repeatable).
 
 A batch that the database refuses, or for which it takes too long, is halved until one entry is alone with that: its row
 is locked by somebody, or a constraint never takes it. That entry is set aside, with a back-off of its own, and the
-others go on. Its offset is held.
+others go on. Its offset is held, until it is stored or somebody has decided what becomes of it.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -20,48 +19,37 @@ import structlog
 from sqlalchemy import Engine
 
 from consumer.database import DatabaseThread
-from consumer.database_errors import is_outage
+from consumer.database_errors import is_outage, translated
+from consumer.delivery.aside import Aside, Decided, Entry, SetAside, Stored
 from consumer.delivery.order import StoredPairs
 from consumer.event import Place
-from consumer.ledger import due, store
-from consumer.ledger.heads import Head
-from consumer.ledger.rows import AttemptResult, NewDelivery, Pair
+from consumer.ledger import due, marks, store
+from consumer.ledger.marks import Subject
+from consumer.ledger.rows import AttemptResult, Head, NewDelivery, Pair
 from consumer.trouble import Trouble
+from models import Wish
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
-MOST_SAID = 10  # entries that are set aside at a time, of which the log tells one by one
-ASIDE = (1.0, 60.0)  # seconds until an entry that is set aside is tried again: the first wait, the longest
-
-Stored = Callable[[], object]
-StoredKeys = set[tuple[int, int, int]]  # offset, timestamp, subscription
-Loaded = Callable[[StoredKeys], None]
+Loaded = Callable[[due.Settled], None]
+OnDecision = Callable[[Decided, Callable[[], None]], None]
 
 
-class _Entry(NamedTuple):
-    item: NewDelivery | AttemptResult
-    on_stored: Stored
-    head: Head
+class _Refused(NamedTuple):
+    """By the database, alone; and what somebody wants to become of it."""
 
-
-@dataclass(slots=True, eq=False)
-class _Aside:
-    """An entry that was refused alone, and when it is tried again (monotonic seconds)."""
-
-    entry: _Entry
-    error: str
-    retry_at: float
-    wait: float = ASIDE[0]
+    error: Exception
+    wish: Wish
 
 
 class _Load(NamedTuple):
-    """Of a partition: at most so many pairs, and to `loaded` what is settled; without that, its pairs once more."""
+    """Of a partition: its pairs, so many at most; to `loaded` what is settled from an offset on; or one of the two."""
 
     place: Place
-    most: int
+    most: int | None
     from_offset: int
     loaded: Loaded | None
 
@@ -82,23 +70,26 @@ class Parking:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         on_operation: Callable[[], None],
+        on_decision: OnDecision,
     ) -> None:
         """`writer` and `reader` run the statements: neither waits for the other's.
 
-        `on_operation` is called when an operational event may have been written.
+        `on_operation` is called when an operational event may have been written; `on_decision` with a delivery that is
+        not to be stored, and what to call when that is carried out.
         """
         self._on_operation = on_operation
+        self._on_decision = on_decision
         self._clock = clock
         self._monotonic = monotonic
         self._engine = engine
         self._writer, self._reader = writer, reader
         self._group = group
-        self._to_write: deque[_Entry] = deque()
+        self._to_write: deque[Entry] = deque()
         self._batch = BATCH
         self._bytes = 0  # of the bodies that are to be written
-        self._writing: Sequence[_Entry] = ()
-        self._aside: list[_Aside] = []
-        self._trying: _Aside | None = None  # is being written
+        self._writing: Sequence[Entry] = ()
+        self._aside = SetAside(monotonic)
+        self._trying: Aside | None = None  # is being written
         self._aside_next = False  # they take turns with the others
         self._forgotten: set[Place] = set()
         self._loading = False
@@ -110,7 +101,7 @@ class Parking:
     @property
     def fault(self) -> str | None:
         """Why something is not written or read, for /readyz."""
-        return self._writes.fault or self._aside_fault() or self._reads.fault
+        return self._writes.fault or self._aside.fault or self._reads.fault
 
     @property
     def set_aside(self) -> int:
@@ -146,16 +137,16 @@ class Parking:
             self.pairs.began(delivery.pair, delivery.event.record.offset)
         self._bytes += delivery.event.size
         head = (*delivery.event.record[:2], delivery.subscription_id)
-        self._to_write.append(_Entry(delivery, on_stored, head))
+        self._to_write.append(Entry(delivery, on_stored, head))
 
     def resolve(self, result: AttemptResult, head: Head, on_stored: Stored) -> None:
         """Write what came of an attempt of a stored delivery."""
-        self._to_write.append(_Entry(result, on_stored, head))
+        self._to_write.append(Entry(result, on_stored, head))
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop what is asked and not being written of partitions that have left: their next owner reads them again."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
-        self._aside = [each for each in self._aside if each is self._trying or not self._dropped(each.entry, places)]
+        self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, places))
         if self._writing:
             self._forgotten |= set(places)
         self._to_load = deque(load for load in self._to_load if load.place not in places)
@@ -168,54 +159,62 @@ class Parking:
             self._load()
         if self._writing or not self._writes.over:
             return
-        self._trying = self._next_aside() if self._aside_next or not self._to_write else None
+        self._trying = self._aside.next() if self._aside_next or not self._to_write else None
         self._aside_next = self._trying is None
         if self._trying is not None:
             batch = [self._trying.entry]
+            job: Callable[[], frozenset[Pair] | _Refused] = partial(self._try, batch[0])
         elif self._to_write:
             batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
+            job = partial(self._write, [entry.item for entry in batch])
         else:
             return
         self._writing = batch
-        self._writer.submit(partial(self._write, [entry.item for entry in batch]), partial(self._written, batch))
+        self._writer.submit(job, partial(self._written, batch))
+
+    def hurry(self, subject: Subject) -> None:
+        """Something was decided on what may be set aside here."""
+        self._aside.hurry(subject)
 
     def ask_again(self) -> None:
         """Load the pairs of partitions that had too many of them: there may be fewer now."""
-        asked = {load.place for load in self._to_load}
+        asked = {load.place for load in self._to_load if load.most is not None}
         for place, most in self.pairs.unknown.items():
             if place not in asked:
                 self._to_load.append(_Load(place, most, 0, None))
 
     def load_stored(self, place: Place, from_offset: int, loaded: Loaded) -> None:
-        """Ask which deliveries of a partition, from an offset on, are stored in any state; asked until answered.
+        """Ask which deliveries of a partition that has come, from an offset on, are stored; asked until answered.
 
-        Its pairs are known then too.
+        Its pairs are known then too. The answer may be of the first offsets only.
         """
         self._to_load.append(_Load(place, self.pairs.most, from_offset, loaded))
+
+    def load_more(self, place: Place, from_offset: int, loaded: Loaded) -> None:
+        """The same further up, when it is its turn."""
+        self._to_load.append(_Load(place, None, from_offset, loaded))
 
     def _load(self) -> None:
         load = place, most, from_offset, loaded = self._to_load[0]
 
-        def job() -> tuple[StoredKeys, frozenset[Pair] | None]:
-            pairs = due.open_pairs(self._engine, self._group, *place, most)
+        def job() -> tuple[due.Settled | None, frozenset[Pair] | None]:
+            pairs = None if most is None else due.open_pairs(self._engine, self._group, *place, most)
             if loaded is None:
-                return set(), pairs
+                return None, pairs
             return due.settled_keys(self._engine, self._group, *place, from_offset), pairs
 
-        def done(answer: tuple[StoredKeys, frozenset[Pair] | None] | Exception) -> None:
+        def done(answer: tuple[due.Settled | None, frozenset[Pair] | None] | Exception) -> None:
             self._loading = False
             if not self._reads.judge(answer, "could not load the stored deliveries of a partition; it is held"):
                 return
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition has left
             self._to_load.popleft()
-            keys, pairs = answer
-            if loaded is None:
-                if pairs is not None:
-                    self.pairs.loaded(place, pairs)
-                return
-            self.pairs.loaded(place, pairs)
-            loaded(keys)
+            settled, pairs = answer
+            if most is not None and (settled is not None or pairs is not None):  # else they stay given up
+                self.pairs.loaded(place, pairs)
+            if loaded is not None and settled is not None:
+                loaded(settled)
 
         self._loading = True
         self._reader.submit(job, done)
@@ -227,9 +226,26 @@ class Parking:
             store.park(self._engine, self._group, new, self._clock())
         return store.record(self._engine, self._group, results) if results else frozenset[Pair]()
 
-    def _written(self, batch: Sequence[_Entry], answer: frozenset[Pair] | Exception) -> None:
+    def _try(self, entry: Entry) -> frozenset[Pair] | _Refused:
+        """Write it once more; if it is refused again, see what was decided on it."""
+        try:
+            return self._write([entry.item])
+        except Exception as error:
+            cause = translated(error)
+            if is_outage(cause) or entry.subject is None:
+                raise
+            decision = marks.decision(self._engine, self._group, entry.subject)
+            if decision is None:
+                raise
+            return _Refused(cause, decision.wish)
+
+    def _written(self, batch: Sequence[Entry], answer: frozenset[Pair] | _Refused | Exception) -> None:
         tried, self._writing, self._trying = self._trying, (), None
         gone, self._forgotten = self._forgotten, set()
+        if isinstance(answer, _Refused):
+            if tried is not None:
+                self._decided(tried, gone, answer)
+            return
         if isinstance(answer, Exception):
             self._failed(batch, tried, gone, answer)
             return
@@ -246,7 +262,7 @@ class Parking:
         if any(entry.item.operation is not None for entry in batch):
             self._on_operation()
 
-    def _failed(self, batch: Sequence[_Entry], tried: _Aside | None, gone: Collection[Place], error: Exception) -> None:
+    def _failed(self, batch: Sequence[Entry], tried: Aside | None, gone: Collection[Place], error: Exception) -> None:
         outage = is_outage(error)
         if outage:
             self._writes.began(error, "could not store deliveries; their offsets are held")
@@ -254,44 +270,40 @@ class Parking:
             if self._dropped(tried.entry, gone):
                 self._aside.remove(tried)
             elif not outage:
-                tried.error, tried.retry_at = str(error), self._monotonic() + tried.wait
-                tried.wait = min(2 * tried.wait, ASIDE[1])
+                self._aside.refused(tried, error)
             return
         kept = [entry for entry in batch if not self._dropped(entry, gone)]
         if not outage:
             self._batch = max(1, len(batch) // 2)
             if len(batch) == 1:
                 for entry in kept:
-                    self._set_aside(entry, error)
+                    self._aside.add(entry, error)
                 return
         self._to_write.extendleft(reversed(kept))
 
-    def _set_aside(self, entry: _Entry, error: Exception) -> None:
-        self._aside.append(_Aside(entry, str(error), self._monotonic() + ASIDE[0]))
-        if len(self._aside) <= MOST_SAID:
-            what = "could not store a delivery; it is set aside, and its offset is held"
-            log.error(what, **_place(entry), error=str(error))
+    def _decided(self, tried: Aside, gone: Collection[Place], refused: _Refused) -> None:
+        item = tried.entry.item
+        if self._dropped(tried.entry, gone):
+            self._aside.remove(tried)
+        elif isinstance(item, NewDelivery):
+            self._aside.hold(tried)
+            self._on_decision(Decided(item, refused.wish, str(refused.error)), partial(self._settled, tried, item))
 
-    def _next_aside(self) -> _Aside | None:
-        now = self._monotonic()
-        return next((each for each in self._aside if each.retry_at <= now), None)
+    def _settled(self, tried: Aside, item: NewDelivery) -> None:
+        """What was decided is done: as if it were stored as given up. Of a partition that has left it is the next's."""
+        if self._aside.remove(tried):
+            self._bytes -= _size(tried.entry)
+            self._note_due(tried.entry._replace(item=item._replace(status="exhausted")), ())
+            tried.entry.on_stored()
 
-    def _aside_fault(self) -> str | None:
-        if not self._aside:
-            return None
-        first = self._aside[0]
-        place = ", ".join(f"{name} {value}" for name, value in _place(first.entry).items())
-        more = f" and {len(self._aside) - 1} more" if len(self._aside) > 1 else ""
-        return f"database: {first.error}; not stored, and tried again: the delivery of {place}{more}"
-
-    def _dropped(self, entry: _Entry, places: Collection[Place]) -> bool:
+    def _dropped(self, entry: Entry, places: Collection[Place]) -> bool:
         item = entry.item
         if not isinstance(item, NewDelivery) or item.event.record[:2] not in places:
             return False
         self._bytes -= _size(entry)
         return True
 
-    def _note_due(self, entry: _Entry, gone: Collection[Place]) -> None:
+    def _note_due(self, entry: Entry, gone: Collection[Place]) -> None:
         item = entry.item
         if entry.head[:2] in gone:
             return
@@ -307,13 +319,5 @@ class Parking:
         self.heads[entry.head] = min(due_at, self.heads.get(entry.head, due_at))
 
 
-def _size(entry: _Entry) -> int:
+def _size(entry: Entry) -> int:
     return entry.item.event.size if isinstance(entry.item, NewDelivery) else 0
-
-
-def _place(entry: _Entry) -> dict[str, object]:
-    """Which delivery it is, for people."""
-    topic, partition, subscription = entry.head
-    item = entry.item
-    which = {"offset": item.event.record.offset} if isinstance(item, NewDelivery) else {"row": item.id}
-    return {"topic": topic, "partition": partition, **which, "subscription": subscription}

@@ -1,27 +1,31 @@
 """Stored deliveries come back into their lanes when they are due.
 
-Rows are looked for by their *head*: partition and subscription. Which heads have rows is known from what this process
-stores itself and, for what others store or mark due, from a walk through the index now and then. Only a head that is
-due and whose lane has room is asked for rows, so that neither a million rows behind an open breaker nor those of other
-workers' partitions are ever read through.
+Rows are looked for by their *head*: partition and subscription. Which heads have rows is known from a walk through the
+index when partitions come, from what this process stores itself, and from the marks of those who make rows due: the
+command line, the API, other workers. What somebody has changed by hand is found by a walk that goes on slowly, a step
+every few seconds however many heads there are. Only a head that is due and whose lane has room is asked for rows, so
+that neither a million rows behind an open breaker nor those of other workers' partitions are ever read through.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from consumer.database import DatabaseThread
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.event import Place
-from consumer.ledger.heads import POSTPONED, Head, Taken, Walked, Want
-from consumer.ledger.rows import DueDelivery, Pair
+from consumer.ledger.heads import POSTPONED, Taken, Walked, Want
+from consumer.ledger.marks import Seen
+from consumer.ledger.rows import DueDelivery, Head, Pair
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, Answer, Selector
 from consumer.trouble import Trouble
 
-WALK_EVERY = 5.0  # seconds: rows that the command line has marked due are found this soon
+LOOK_EVERY = 5.0  # seconds: what is marked is found this soon; between two steps of a walk too, once all was walked
 SOON = 0.1  # seconds between two looks at the heads, in memory
 LOOKING = 9  # times as long as a look took is waited besides: half a million heads would take all of the loop
 EARLY = 0.5  # seconds until a head is asked again whose rows may not go yet: each time they are read for nothing
@@ -33,11 +37,13 @@ class Ledger(NamedTuple):
     """What is asked of the database, on its thread: functions of the ledger with all but the question filled in."""
 
     walk: Callable[[Sequence[Place], Head | None], Walked]
+    lately: Callable[[datetime | None], Seen]
     take: Callable[[Sequence[Want], float], Taken]
     topics: Callable[[], Collection[Place]]
 
 
 class _Answer(NamedTuple):
+    seen: Seen | None
     walked: Walked | None
     taken: Taken | None
 
@@ -57,6 +63,7 @@ class Recall:
         lanes: Lanes,
         settling: Settling,
         selector: Selector,
+        memory: Memory,
         given_out: Callable[[Place], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -67,12 +74,15 @@ class Recall:
         self._lanes = lanes
         self._settling = settling
         self._selector = selector
+        self._memory = memory
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
         self._looking = False
-        self._next = self._next_walk = 0.0
+        self._next = self._next_walk = self._next_marks = 0.0
         self._walked_to: Head | None = None
+        self._walked_all = False  # since partitions have come
+        self._seen = Seen({}, {}, None)  # what was marked lately
         self._begun_anew = False  # while a walk was under way
         self._trouble = Trouble(monotonic)
         self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
@@ -96,6 +106,7 @@ class Recall:
         """Partitions have come: walk in the next round."""
         self._next = self._next_walk = 0.0
         self._walked_to = None
+        self._walked_all = False
         self._begun_anew = True
 
     def find_topics(self, found: Callable[[Collection[Place]], None]) -> None:
@@ -114,20 +125,24 @@ class Recall:
             return
         self._next = now + SOON
         owned = places()
-        wants = self._wants(now, owned)
+        wants = self._wants(now, owned) if self._memory.room else []
         # Of many heads the next ones are asked for at once, unless to look through them takes the loop.
         self._next = (now if len(wants) == HEADS else self._next) + LOOKING * (self._monotonic() - now)
+        if marking := bool(owned) and now >= self._next_marks:
+            self._next_marks = now + LOOK_EVERY
         if walking := bool(owned) and now >= self._next_walk:
-            self._next_walk = now + WALK_EVERY
-        elif not wants:
+            self._next_walk = now + LOOK_EVERY
+        if not (wants or marking or walking):
             return
         self._looking = True
         self._begun_anew = False
-        clock, after, ways = self._clock(), self._walked_to, sorted(owned) if walking else ()
+        clock, after, ways, since = self._clock(), self._walked_to, sorted(owned) if walking else (), self._seen.until
 
-        def job() -> _Answer:
+        def job() -> _Answer:  # marks first: what is marked after that is seen the next time, whatever the walk meets
             return _Answer(
-                self._ledger.walk(ways, after) if walking else None, self._ledger.take(wants, clock) if wants else None
+                self._ledger.lately(since) if marking else None,
+                self._ledger.walk(ways, after) if walking else None,
+                self._ledger.take(wants, clock) if wants else None,
             )
 
         self._thread.submit(job, lambda answer: self._answered(answer, wants, places))
@@ -138,20 +153,32 @@ class Recall:
         self._looking = False
         if not self._trouble.judge(answer, "could not look for due deliveries"):
             self._note(dict.fromkeys((want.head for want in wants), 0.0))
-            self._next_walk = 0.0
+            self._next_walk = self._next_marks = 0.0
             return
+        if answer.seen is not None:
+            self._marked(answer.seen, places())
         if answer.walked is not None:
             self._note(answer.walked.heads)
             if not self._begun_anew:
                 self._walked_to = answer.walked.end
-            if answer.walked.end is not None:
+                self._walked_all = self._walked_all or answer.walked.end is None
+            if not self._walked_all:
                 self._next_walk = 0.0
         if answer.taken is not None:
             if answer.taken.unreadable:  # each is tried again in a minute, and is said until then
                 self._unreadable = answer.taken.unreadable
-                self._unreadable_until = self._monotonic() + POSTPONED + WALK_EVERY
+                self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.taken.next_due)
             self._found(answer.taken.rows, places())
+
+    def _marked(self, seen: Seen, places: Collection[Place]) -> None:
+        """Look at what is new among what was marked lately."""
+        before, self._seen = self._seen, seen
+        heads = [head for head, asked in seen.heads.items() if before.heads.get(head) != asked and head[:2] in places]
+        self._note(dict.fromkeys(heads, 0.0))
+        for subject, asked in seen.decisions.items():
+            if before.decisions.get(subject) != asked:
+                self._parking.hurry(subject)
 
     def _wants(self, now: float, places: Collection[Place]) -> list[Want]:
         """Heads that are due, and how many rows there is room for; taken out until the answer puts them back."""
@@ -174,7 +201,7 @@ class Recall:
         for head in out:
             del heads[head]
         here: dict[Head, set[int]] = {head: set() for head in chosen}
-        for row, head in self._settling.rows.items() if here else ():
+        for row, head in self._settling.rows.heads() if here else ():
             if head in here:
                 here[head].add(row)
         share = ROWS // max(1, len(chosen))
@@ -217,7 +244,7 @@ class Recall:
             delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)
             delivery.attempts = row.attempt
             delivery.first, delivery.last = row.first, row.last
-            self._settling.rows[row.id] = head
+            self._settling.rows.add(row.id, head, row.event)
             self._lanes.enqueue(delivery, now)
         self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)
 
@@ -246,7 +273,7 @@ class Recall:
             case Answer.UNWANTED:
                 self._settling.unwanted(row)
             case Answer.TOO_LARGE:
-                self._settling.rows[row.id] = head
+                self._settling.rows.add(row.id, head, row.event)
                 delivery = Delivery(row.event, self._lanes.lane(row.endpoint), StoredRow(row.id, row.schedule_start))
                 self._settling.hopeless(delivery, FILTER_TOO_LARGE)
         return False

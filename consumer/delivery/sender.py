@@ -9,6 +9,7 @@ from requests import PreparedRequest, RequestException, Response
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
@@ -30,6 +31,7 @@ class Sender:
         lanes: Lanes,
         settling: Settling,
         transport: CurlAdapter,
+        memory: Memory,
         budget: Budget,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -39,15 +41,18 @@ class Sender:
         self._settling = settling
         self._transport = transport
         self._budget = budget
+        self._memory = memory
         self._clock = clock
         self._monotonic = monotonic
         self._ended = 0  # deliveries whose request ended in the last turn
 
     def start(self) -> None:
-        """Send what may start now."""
+        """Send what may start now. While memory is full one request is open at a time: each that ends frees some."""
         allowance, self._ended = GROWTH + self._ended, 0
         now, timestamp = self._monotonic(), int(self._clock())
-        while allowance > 0 and (delivery := self._lanes.next(now)) is not None:
+        while allowance > 0 and not (self._memory.full and self.open):
+            if (delivery := self._lanes.next(now)) is None:
+                return
             allowance -= 1 + len(delivery.followers)
             lane = delivery.lane
             prepared, endpoint = lane.prepared, lane.endpoint
@@ -67,10 +72,10 @@ class Sender:
                     with self._charged(endpoint, delivery.event):
                         request = build(prepared, endpoint, delivery.event, timestamp)
             except ValueError as error:  # a projection without a value; a stored row whose header somebody has edited
-                self._lanes.finished(lane)
+                self._lanes.finished(lane, delivery.slots)
                 self._settling.hopeless(delivery, str(error))
                 continue
-            self._begin(delivery, now)
+            self._begin(delivery, now, request.body)
             delivery.transfer = self._transport.submit(
                 request, partial(self._completed, delivery), timeout=endpoint.timeout
             )
@@ -79,8 +84,7 @@ class Sender:
 
     def cancel(self, delivery: Delivery) -> None:
         """Cut an open request off; nothing has followed from it for what it carried."""
-        self.open.discard(delivery)
-        self._lanes.finished(delivery.lane)
+        self._end(delivery)
         if delivery.transfer is not None:
             self._transport.cancel(delivery.transfer)
 
@@ -97,7 +101,10 @@ class Sender:
         finally:
             self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
 
-    def _begin(self, delivery: Delivery, now: float) -> None:
+    def _begin(self, delivery: Delivery, now: float, body: object = None) -> None:
+        if isinstance(body, bytes) and body is not delivery.event.body:
+            delivery.rendered = body
+            self._memory.keep(body, len(body))
         delivery.started_at = now
         delivery.sent_to = delivery.lane.endpoint
         self.open.add(delivery)
@@ -112,7 +119,7 @@ class Sender:
         payloads: list[Payload] = []
         sent: list[Delivery] = []
         hopeless: list[tuple[Delivery, str]] = []
-        members, size = first.disband(), 0
+        members, size, slots = first.disband(), 0, first.slots
         for number, each in enumerate(members):
             if number and (size >= BATCH_BYTES or self._monotonic() - now >= RENDERING):
                 self._lanes.give_back(members[number:])
@@ -129,17 +136,25 @@ class Sender:
         if sent:
             request = build_batch(prepared, endpoint, payloads, timestamp)
             first, *first.followers = sent
-            self._begin(first, now)
+            first.slots = slots
+            self._begin(first, now, request.body)
             first.transfer = self._transport.submit(request, partial(self._completed, first), timeout=endpoint.timeout)
         else:
-            self._lanes.finished(lane)
+            self._lanes.finished(lane, slots)
         for each, why in hopeless:
             self._settling.hopeless(each, why)
 
     def _completed(self, delivery: Delivery, result: Response | RequestException) -> None:
-        self.open.discard(delivery)
         self._ended += 1 + len(delivery.followers)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
-        self._lanes.finished(delivery.lane)
+        self._end(delivery)
         self._settling.attempted(delivery, result)
+
+    def _end(self, delivery: Delivery) -> None:
+        """Its request is open no more."""
+        self.open.discard(delivery)
+        self._lanes.finished(delivery.lane, delivery.slots)
+        if delivery.rendered is not None:
+            self._memory.drop(delivery.rendered)
+            delivery.rendered = None

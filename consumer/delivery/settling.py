@@ -13,6 +13,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory, TakenUp
 from consumer.delivery.outcome import (
     Delivered,
     Failed,
@@ -28,7 +29,6 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
-from consumer.ledger.heads import Head
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair
 from consumer.options import Effect, Problem
 from consumer.sending.masking import secrets_in
@@ -50,6 +50,7 @@ class Settling:
         parking: Parking,
         failing: Failing,
         metrics: Metrics,
+        memory: Memory,
         *,
         schedule: tuple[float, ...],
         jitter: float,
@@ -69,9 +70,7 @@ class Settling:
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
-        # Stored deliveries that this process has taken up. Until the result is written the row looks due, also when its
-        # partition has left and come back meanwhile.
-        self.rows: dict[int, Head] = {}
+        self.rows = TakenUp(memory)
         self.leaving: set[tuple[str, int]] = set()
 
     def attempted(self, delivery: Delivery, result: Response | RequestException) -> None:
@@ -158,7 +157,7 @@ class Settling:
     def forgotten(self, delivery: Delivery) -> None:
         """Its partition is lost: nothing follows from it here. What stands behind it in order has been withdrawn."""
         if isinstance(delivery.origin, StoredRow):
-            self.rows.pop(delivery.origin.id, None)
+            self.rows.remove(delivery.origin.id)
         if delivery.pair is not None:
             self._lanes.cut(delivery.lane, delivery.pair)
 
@@ -196,11 +195,11 @@ class Settling:
     def unwanted(self, row: DueDelivery) -> None:
         """The filter of a stored delivery was asked, at last, and does not want it: it ends without an attempt."""
         head = (*row.event.record[:2], row.endpoint.subscription_id)
-        self.rows[row.id] = head
+        self.rows.add(row.id, head, row.event)
         result = AttemptResult(
             row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.pair, None, row.schedule_start
         )
-        self._parking.resolve(result, head, partial(self.rows.pop, row.id, None))
+        self._parking.resolve(result, head, partial(self.rows.remove, row.id))
 
     def withdrawn(self, delivery: Delivery) -> None:
         """A delivery of a leaving partition was queued here or waited for its retry.
@@ -216,7 +215,8 @@ class Settling:
         """What is not under way is the database's again."""
         origin = delivery.origin
         if isinstance(origin, StoredRow):
-            self._parking.heads[self.rows.pop(origin.id)] = 0.0
+            if (head := self.rows.remove(origin.id)) is not None:
+                self._parking.heads[head] = 0.0
         elif delivery.last is not None:
             self._store(delivery, "parked", self._clock(), delivery.due_at, delivery.last)
         else:
@@ -374,7 +374,7 @@ class Settling:
                 row.schedule_start,
             ),
             head,
-            partial(self.rows.pop, row.id, None),
+            partial(self.rows.remove, row.id),
         )
 
     def _exhausted(self, delivery: Delivery, failure: Failure) -> Operation | None:

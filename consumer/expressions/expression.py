@@ -70,6 +70,8 @@ class Expression:
         self._shape = Shape(parse(self._program.serialize()), len(source.encode()))
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
+        if not self._fits(0):
+            raise ValueError("takes too long, whatever the event")
         # What an event has of it is nearly always so small that nothing needs to be told of its time.
         self._modest = next((size for size in (1024, 256, 64, 16) if self._fits(size)), 0)
 

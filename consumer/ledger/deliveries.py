@@ -27,6 +27,7 @@ from sqlalchemy.orm import aliased
 
 from consumer.database import any_of, reading
 from consumer.event import Event, RecordId
+from consumer.ledger import marks
 from consumer.ledger.columns import (
     ATTEMPTS,
     BATCH,
@@ -195,6 +196,19 @@ def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
     return StoredDetail(_delivery(row), event_of(event)) if row and event else None
 
 
+def of_record(engine: Engine, group: str, topic: str, partition: int, offset: int) -> dict[int, tuple[int, str]]:
+    """By subscription, what is stored of a record: its row's id, and its state."""
+    statement = select(ParkedDelivery.subscription_id, ParkedDelivery.id, ParkedDelivery.status).where(
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+        ParkedDelivery.record_offset == offset,
+        ParkedDelivery.replay == 0,
+    )
+    with reading(engine) as connection:
+        return {row.subscription_id: (row.id, row.status) for row in connection.execute(statement)}
+
+
 def redeliver(engine: Engine, selection: Selection, now: float) -> Iterator[Marked]:
     """Have deliveries sent again: due now, on a new retry schedule. Yields after each step, empty ones too.
 
@@ -203,14 +217,8 @@ def redeliver(engine: Engine, selection: Selection, now: float) -> Iterator[Mark
     transaction, and each row is in one of them alone.
     """
     for part in _steps(engine, _chosen(selection)) if selection.ids is None else _parts(sorted(set(selection.ids))):
-        marked: list[AnyRow] = []
-        rows: Sequence[AnyRow] = ()
-        if part:
-            with engine.begin() as connection:
-                rows = connection.execute(_markable(replace(selection, ids=part))).all()
-                marked = [row for row in rows if row.enabled is not None]
-                _mark(connection, marked, now)
-        yield Marked(tuple(row.id for row in marked), len(rows) - len(marked))
+        redo = partial(_redeliver, selection=replace(selection, ids=part), now=now)
+        yield in_transaction(engine, redo) if part else Marked((), 0)
 
 
 def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
@@ -223,6 +231,13 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
             states.update(found.scalars())
     states[Status.DELIVERED.value] += len(ordered) - states.total()
     return +states
+
+
+def _redeliver(connection: Connection, *, selection: Selection, now: float) -> Marked:
+    rows = connection.execute(_markable(selection)).all()
+    marked = [row for row in rows if row.enabled is not None]
+    _mark(connection, marked, now)
+    return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
 
 
 def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterator[Adopted]:
@@ -259,6 +274,7 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
         connection.execute(_MOVE, [binds | {"b_id": row.id} for row in moving])
         drop_payloads(connection, from_group, records)
         normalise(connection, to_group, {pair for pair in map(pair_of, moving) if pair is not None}, now)
+        marks.look(connection, to_group, {(row.topic, row.partition_no, row.subscription_id) for row in moving})
     return Adopted(len(moving), len(rows) - len(moving))
 
 
@@ -330,6 +346,7 @@ def _mark(connection: Connection, rows: Sequence[AnyRow], now: float) -> None:
     ]
     connection.execute(_MARK, binds)
     put_in_order(connection, rows, now)
+    marks.look_for(connection, rows)
 
 
 def _delivery(row: AnyRow) -> StoredDelivery:

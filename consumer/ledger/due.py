@@ -1,5 +1,7 @@
 """What an owner of partitions must know of what is stored: what is settled, which keys wait, which topics have rows."""
 
+from typing import NamedTuple
+
 from sqlalchemy import Engine, func, select
 
 from consumer.database import reading
@@ -8,18 +10,41 @@ from consumer.ledger.ordering import standing
 from consumer.ledger.rows import Pair
 from models import ParkedDelivery, Status
 
+PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
 
-def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int) -> set[tuple[int, int, int]]:
-    """(offset, record timestamp, subscription) of every row at or above an offset, in any state; replays are not."""
+Key = tuple[int, int, int]  # offset, record timestamp, subscription
+
+
+class Settled(NamedTuple):
+    """What is stored of a partition from an offset on: all of what is below `end`; None: all that there is."""
+
+    keys: set[Key]
+    end: int | None
+
+
+def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int, most: int = PAGE) -> Settled:
+    """The keys of rows at or above an offset, in any state: `most` rows, or those of one record that has more.
+
+    Given up or delivered, a row says too that its delivery is not to be made again. Rows of replays say nothing.
+    """
     statement = select(ParkedDelivery.record_offset, ParkedDelivery.record_ts, ParkedDelivery.subscription_id).where(
         ParkedDelivery.group_id == group,
         ParkedDelivery.topic == topic,
         ParkedDelivery.partition_no == partition,
-        ParkedDelivery.record_offset >= from_offset,
         ParkedDelivery.replay == 0,
     )
+    offset = ParkedDelivery.record_offset
+    page = statement.where(offset >= from_offset).order_by(offset).limit(most + 1)
     with reading(engine) as connection:
-        return {(row.record_offset, row.record_ts, row.subscription_id) for row in connection.execute(statement)}
+        keys = [(row.record_offset, row.record_ts, row.subscription_id) for row in connection.execute(page)]
+        if len(keys) <= most:
+            return Settled(set(keys), None)
+        last = keys[-1][0]  # perhaps not all of it
+        whole = {key for key in keys if key[0] < last}
+        if whole:
+            return Settled(whole, last)
+        rows = connection.execute(statement.where(offset == last))
+        return Settled({(row.record_offset, row.record_ts, row.subscription_id) for row in rows}, last + 1)
 
 
 def open_pairs(engine: Engine, group: str, topic: str, partition: int, most: int) -> frozenset[Pair] | None:

@@ -34,7 +34,7 @@ from consumer.ledger.columns import (
     time_of,
 )
 from consumer.ledger.ordering import behind
-from consumer.ledger.rows import DueDelivery, Pair
+from consumer.ledger.rows import DueDelivery, Head, Pair
 from consumer.secret import SigningKey
 from consumer.vault import Decrypt
 from models import ParkedDelivery, Payload, Status, Subscription
@@ -48,7 +48,6 @@ MOST_BYTES = 16 * 2**20  # of bodies that one look brings into memory
 POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
 LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
 
-Head = tuple[str, int, int]  # topic, partition, subscription
 _Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
 _Reader = Callable[[Sequence[int], Sequence["Want"]], tuple[_Pairs, list[Row[Any]]]]
 

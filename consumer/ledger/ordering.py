@@ -5,6 +5,7 @@ ix_webhook_deliveries_order, however long the chain behind the first one is.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from itertools import groupby, takewhile
 from typing import NamedTuple
 
@@ -12,7 +13,19 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindpara
 from sqlalchemy.orm import aliased
 
 from consumer.database import any_of, reading
-from consumer.ledger.columns import BATCH, OPEN, AnyRow, AnySelect, bind, is_bound, pair_of, time_of, unix
+from consumer.ledger import marks
+from consumer.ledger.columns import (
+    BATCH,
+    OPEN,
+    AnyRow,
+    AnySelect,
+    bind,
+    in_transaction,
+    is_bound,
+    pair_of,
+    time_of,
+    unix,
+)
 from consumer.ledger.rows import Pair
 from models import ParkedDelivery, Status
 
@@ -148,12 +161,16 @@ def mend(engine: Engine, group: str, topic: str, partition: int, now: float, aft
             with reading(engine) as connection:  # most steps find nothing to write, which writers must not wait for
                 found = connection.execute(astray.limit(BATCH)).all()
             if found:
-                with engine.begin() as connection:
-                    put_in_order(connection, found, now)
+                in_transaction(engine, partial(_mend, rows=found, now=now))
             mended += len(found)
             if len(found) < BATCH:
                 break
     return Mended(mended, end)
+
+
+def _mend(connection: Connection, *, rows: Sequence[AnyRow], now: float) -> None:
+    put_in_order(connection, rows, now)
+    marks.look_for(connection, rows)
 
 
 def open_ones(connection: Connection, group: str, pairs: Collection[Pair]) -> frozenset[Pair]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from consumer.database import reading
 from consumer.errors import WebhooksError
 from consumer.event import Place
+from consumer.ledger import marks
 from consumer.ledger.columns import AnySelect, in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery
 from consumer.ledger.store import in_order, insert_new
@@ -130,6 +131,7 @@ def advance(
         connection.execute(
             update(StoredReplay).where(StoredReplay.id == replay_id).values(matched=matched, positions=_text(spans))
         )
+        marks.look(connection, group, {(*row.event.record[:2], row.subscription_id) for row in rows})
 
     in_transaction(engine, work)
 

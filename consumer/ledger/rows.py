@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 
+Head = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
 Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every partition of it, as of an adopted topic
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Update, bindparam, del
 
 from consumer.database import any_of, reading
 from consumer.event import RecordId
-from consumer.ledger import operations
+from consumer.ledger import marks, operations
 from consumer.ledger.columns import (
     BATCH,
     OPEN,
@@ -328,8 +328,12 @@ def _follow(
         found = connection.execute(rows).all()
     if found:
         moment = {} if now is None else {"b_now": time_of(now)}
-        with engine.begin() as connection:
+
+        def follow(connection: Connection) -> None:
             connection.execute(change, [{"b_id": row.id} | moment for row in found])
             if now is not None:
                 put_in_order(connection, found, now)
+                marks.look_for(connection, found)
+
+        in_transaction(engine, follow)
     return len(found)

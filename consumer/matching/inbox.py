@@ -12,6 +12,7 @@ MOST_EVENTS = 1000  # what one look-up of subscriptions may hold up
 MOST_BYTES = 32 * 2**20
 
 Settle = Callable[[int], None]  # takes the record's offset
+Ask = Callable[[Place, int], None]
 
 
 class Matched(NamedTuple):
@@ -23,15 +24,24 @@ class Matched(NamedTuple):
     stored: bool = False
 
 
-class Inbox:
-    """Gives events out once their subscriptions are known, and what of their partition is stored already."""
+class _Stored(NamedTuple):
+    """What is stored of a partition: keys of offsets below `end`, None: all; `highest` is the last of their offsets."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    keys: set[tuple[int, int, int]]
+    highest: int
+    end: int | None
+
+
+class Inbox:
+    """Gives events out once their subscriptions are known, and what is stored of them already."""
+
+    def __init__(self, catalog: Catalog, ask: Ask) -> None:
+        """`ask` what is stored of a partition from an offset on: `stored` tells."""
         self._catalog = catalog
+        self._ask = ask
         self._events: deque[tuple[Event, Settle, float]] = deque()
         self._bytes = 0
-        self._stored: dict[Place, set[tuple[int, int, int]]] = {}
-        self._highest: dict[Place, int] = {}  # offset of what is stored
+        self._stored: dict[Place, _Stored] = {}
 
     def __bool__(self) -> bool:
         return bool(self._events)
@@ -46,10 +56,12 @@ class Inbox:
         self._events.append((event, settle, arrived))
         self._bytes += event.size
 
-    def stored(self, place: Place, keys: set[tuple[int, int, int]]) -> None:
-        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out."""
-        self._stored[place] = keys
-        self._highest[place] = max(keys)[0] if keys else -1
+    def stored(self, place: Place, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
+        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out.
+
+        With an `end` those below that offset; what is stored of later ones is asked for when it is their turn.
+        """
+        self._stored[place] = _Stored(keys, max(keys)[0] if keys else -1, end)
 
     def next(self) -> Matched | None:
         """Take the oldest event out; None while there is none, or what it needs is not known yet."""
@@ -57,7 +69,7 @@ class Inbox:
             return None
         event, settle, arrived = self._events[0]
         _, _, offset, timestamp = event.record
-        stored = self._stored.get(event.record[:2])
+        stored = self._known(event.record[:2], offset)
         if stored is None:
             return None
         key = event.type, event.tenant
@@ -67,14 +79,22 @@ class Inbox:
             return None
         self._events.popleft()
         self._bytes -= event.size
-        if not stored:
+        if not stored.keys:
             return Matched(event, endpoints, settle)
-        place = event.record[:2]
-        if offset > self._highest[place]:  # so are those that follow; a log that goes back repeats some
-            self._stored[place] = set()
+        if offset > stored.highest:  # so are those that follow; a log that goes back repeats some
+            self._stored[event.record[:2]] = _Stored(set(), -1, stored.end)
             return Matched(event, endpoints, settle)
-        rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored)
+        rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
         return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
+
+    def _known(self, place: Place, offset: int) -> _Stored | None:
+        """What is stored, this offset's among it; None while that is asked for."""
+        stored = self._stored.get(place)
+        if stored is None or stored.end is None or offset < stored.end:
+            return stored
+        del self._stored[place]
+        self._ask(place, offset)
+        return None
 
     def first_offset(self, place: Place) -> int | None:
         """The lowest offset of a partition that waits here; None if none does."""
@@ -86,4 +106,3 @@ class Inbox:
         self._bytes = sum(event.size for event, _, _ in self._events)
         for place in places:
             self._stored.pop(place, None)
-            self._highest.pop(place, None)

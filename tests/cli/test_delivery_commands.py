@@ -15,7 +15,7 @@ from consumer.ledger.rows import Failure, NewDelivery
 from consumer.matching import subscriptions
 from models import Status, StoredReplay, Subscription
 from tests.databases import url_of
-from tests.processes import Command
+from tests.processes import Command, Start
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"
@@ -266,3 +266,57 @@ def test_a_replay_that_cannot_be_is_1(
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert says in ended.stderr
     assert time.monotonic() - began < 10
+
+
+def marks_of(engine: Engine) -> list[tuple[object, ...]]:
+    statement = text("SELECT topic, partition_no, record_offset, subscription_id, wish, asked FROM webhook_marks")
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(statement)]
+
+
+def test_a_decision_is_noted_for_the_owner(called: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """One of two, of one delivery or all of a record; the last word counts. What is stored needs none."""
+    words = ("deliveries", "settle", "t", "2", "7")
+    assert called(*words, **database).returncode == 2
+    assert called(*words, "--give-up", "--dead-letter", **database).returncode == 2
+    assert called("deliveries", "settle", "t", "2", "x", "--give-up", **database).returncode == 2
+    asked = called(*words, "--give-up", **database)
+    assert (asked.returncode, marks_of(engine)) == (2, [])
+    assert "say --yes" in asked.stderr
+    done = called(*words, "--give-up", "--yes", "--no-wait", **database)
+    assert (done.returncode, done.stdout) == (0, "noted for the worker that owns t[2] in the group webhooks\n")
+    called(*words, "--dead-letter", "--yes", "--no-wait", **database)
+    assert marks_of(engine) == [("t", 2, 7, 0, "dead_letter", 2)]
+    keep(engine, sub, [7], "parked")
+    stored = called(*words, "--subscription", str(sub), "--give-up", "--yes", **database)
+    assert (stored.returncode, stored.stdout) == (1, "")
+    assert stored.stderr.endswith("is stored: row 1, parked\n")
+    rest = called(*words, "--give-up", "--yes", "--no-wait", **database)
+    assert rest.stderr == "left alone: the delivery to subscription 1, which is stored: row 1, parked\n"
+    assert marks_of(engine) == [("t", 2, 7, 0, "give_up", 3)]
+
+
+def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine: Engine) -> None:
+    """Until a worker has acted, or the offset has passed; a signal ends the waiting alone."""
+    ends = {
+        "UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP": "settled by decision: give up",
+        "DELETE FROM webhook_marks": "settled: the group's offset has passed the record",
+    }
+    words = ("deliveries", "settle", "t", "2", "7", "--subscription", "1", "--give-up", "--yes")
+    for change, said in ends.items():
+        waiting = start(*words, **database)
+        while not marks_of(engine):
+            time.sleep(0.05)
+        with engine.begin() as connection:
+            connection.execute(text(change))
+        output, errors = waiting.communicate(timeout=20)
+        assert (waiting.returncode, output.splitlines()[-1], errors) == (0, said, "")
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM webhook_marks"))
+    waiting = start(*words, **database)
+    while not marks_of(engine):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    waiting.terminate()
+    _, errors = waiting.communicate(timeout=20)
+    assert (waiting.returncode, errors) == (0, "no longer watching; the decision stands\n")

@@ -6,6 +6,7 @@ from sqlalchemy import Engine, select
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Batch, Endpoint
 from consumer.ledger import store as ledger
@@ -28,12 +29,14 @@ class Desk:
         self.store = Store(engine)
         self.metrics = Metrics()
         self.lanes = Lanes(100)
+        self.memory = Memory()
         self.clock = self.store.clock
         self.settling = Settling(
             self.lanes,
             self.store.parking,
             Failing(self.store.notes, GROUP, disable_after),
             self.metrics,
+            self.memory,
             schedule=(SHORT, LONG),
             jitter=0.0,
             in_memory=10.0,
@@ -113,7 +116,7 @@ class Desk:
         )
         ledger.park(self.store.engine, GROUP, [row], NOW)
         found = max(self.store.rows("id"))
-        self.settling.rows[found[0]] = ("t", 0, self.subscription)
+        self.settling.rows.add(found[0], ("t", 0, self.subscription), event)
         return self.delivery(StoredRow(found[0], schedule_start), attempts, offset)
 
     def rows(self) -> list[tuple[object, ...]]:

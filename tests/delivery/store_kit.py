@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, select, text
 
 from consumer.database import DatabaseThread
+from consumer.delivery.aside import Decided
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
 from consumer.event import Event, RecordId
@@ -40,9 +41,15 @@ class Store:
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.thread = DatabaseThread("ledger", self.posted.put)
         self.woken: list[None] = []  # one for each batch that may have written an operational event
+        self.decided: list[tuple[Decided, Callable[[], None]]] = []  # what to do, and what to call once it is done
         told = self.woken.append
-        self.parking = Parking(engine, self.thread, self.thread, GROUP, self.clock, self.monotonic, lambda: told(None))
+        self.parking = Parking(
+            engine, self.thread, self.thread, GROUP, self.clock, self.monotonic, lambda: told(None), self._decide
+        )
         self.notes = Notes(engine, self.thread, self.monotonic, lambda: told(None))
+
+    def _decide(self, decided: Decided, settle: Callable[[], None]) -> None:
+        self.decided.append((decided, settle))
 
     def answer(self) -> None:
         """Run the next thing that the database thread has posted."""

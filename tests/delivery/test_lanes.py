@@ -12,7 +12,7 @@ from requests import PreparedRequest
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
-from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, TIMED_OUT, Admission, Lanes
+from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
 from consumer.endpoint import Batch, Endpoint
 from consumer.ledger.rows import Failure, Pair
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
@@ -633,3 +633,38 @@ def test_every_lane_with_work_gets_on(slots: int, hung: int) -> None:
     lanes.finished(begun[0].lane)
     fill(lanes, lanes.lane(endpoint(99)), 1)
     assert any(each.lane.endpoint.subscription_id == 99 for each in started(lanes)) or lanes.in_flight == slots
+
+
+@given(sizes=st.lists(st.integers(0, 12), min_size=1, max_size=40), hung=st.booleans())
+def test_a_large_request_takes_several_slots(sizes: list[int], *, hung: bool) -> None:
+    """One for each part of its events that all slots share; so what is open is bounded, and all of it comes back."""
+    lanes, unit = Lanes(64), OPEN_BYTES // 64
+    many = [lanes.lane(endpoint(number)) for number in range(1, 5)]
+    for number, size in enumerate(sizes):
+        lanes.enqueue(delivery(many[number % 4], number, bytes(size * unit)), 0.0)
+    begun: list[Delivery] = []
+    for _ in range(len(sizes) + 1):
+        begun += started(lanes)
+        open_bytes = sum(len(each.event.body) for each in begun)
+        assert open_bytes <= OPEN_BYTES + 12 * unit
+        assert lanes.in_flight == len(begun) > 0 or not lanes.held
+        for each in begun[:1]:
+            lanes.ended(each.lane, timed_out=hung)
+        for each in begun:
+            lanes.finished(each.lane, each.slots)
+        begun.clear()
+    assert (lanes.held, lanes.in_flight, lanes._taken, lanes._timed_out) == (0, 0, 0, 0)
+    assert all(lane.slots == lane.in_flight == 0 for lane in lanes)
+
+
+def test_a_lane_of_large_requests_leaves_as_much_to_others() -> None:
+    """It has the part of the slots, and of the bytes, that one with many small ones has."""
+    lanes, unit = Lanes(64), OPEN_BYTES // 64
+    large = lanes.lane(endpoint(1))
+    for offset in range(16):
+        lanes.enqueue(delivery(large, offset, bytes(4 * unit)), 0.0)
+    begun = started(lanes)
+    assert (len(begun), {each.slots for each in begun}) == (8, {4})
+    small = lanes.lane(endpoint(2))
+    fill(lanes, small, 100)
+    assert len(started(lanes)) == 16

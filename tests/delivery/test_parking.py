@@ -14,13 +14,17 @@ from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer import schema
-from consumer.delivery.parking import BACKLOG_BYTES, BATCH, StoredKeys
+from consumer.delivery.parking import BACKLOG_BYTES, BATCH
 from consumer.errors import DatabaseUnavailable
+from consumer.ledger import marks
 from consumer.ledger import store as ledger
+from consumer.ledger.due import Settled
+from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.trouble import BACK_OFF
-from models import Payload
+from models import Payload, Wish
+from models.mark import ALL_SUBSCRIPTIONS
 from tests.databases import database, on_oracle
 from tests.delivery.store_kit import GROUP, URL, Store, make_event
 from tests.oracle_emulator import Call, OracleEmulator, OracleError
@@ -434,7 +438,7 @@ def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
 def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: Store) -> None:
     """In any state, from the offset on; asked again after a failure, and the next partition after it."""
     ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")], 500.0)
-    loaded: list[tuple[str, StoredKeys]] = []
+    loaded: list[tuple[str, Settled]] = []
     store.parking.load_stored(("t", 0), 5, lambda keys: loaded.append(("t0", keys)))
     store.parking.load_stored(("t", 1), 0, lambda keys: loaded.append(("t1", keys)))
     assert (store.parking.busy, store.posted.empty()) == (True, True)
@@ -450,7 +454,8 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
         store.parking.pump()
         store.answer()
     stamp = 1_700_000_000_000
-    assert loaded == [("t0", {(5, stamp + 5, 1), (6, stamp + 6, 1)}), ("t1", set())]
+    first = Settled({(5, stamp + 5, 1), (6, stamp + 6, 1)}, None)
+    assert loaded == [("t0", first), ("t1", Settled(set(), None))]
     assert (store.parking.busy, store.parking.fault) == (False, None)
 
 
@@ -643,3 +648,95 @@ def test_to_ask_again_reads_no_more_than_the_bound(store: Store, monkeypatch: py
                 store.parking.load_stored(("t", partition), 0, lambda _: None)
             store.write()
     assert asked == [*((partition, 10) for partition in range(4)), *((partition, 2) for partition in range(4))]
+
+
+def refuse(store: Store, offset: int = 1) -> list[int]:
+    """A delivery that the database never takes is set aside; what it settles."""
+    settled: list[int] = []
+    store.parking.park(poison(offset), lambda: settled.append(offset))
+    store.write()
+    assert store.parking.set_aside == 1
+    return settled
+
+
+def decide(store: Store, wish: Wish, subscription: int = 1, offset: int = 1) -> None:
+    """Somebody decides, and this worker hears of it."""
+    subject = Subject("t", 0, offset, subscription)
+    marks.decide(store.engine, GROUP, subject, wish)
+    store.parking.hurry(subject)
+
+
+@pytest.mark.parametrize("subscription", [1, ALL_SUBSCRIPTIONS])
+def test_what_is_set_aside_ends_as_somebody_decides(store: Store, subscription: int) -> None:
+    """Once it is refused again: held until that is carried out, then settled as if it were stored."""
+    settled = refuse(store)
+    assert "kafka-webhooks deliveries settle t 0 1 --subscription 1" in str(store.parking.fault)
+    decide(store, Wish.GIVE_UP, subscription)
+    store.write()
+    (decided, done), *others = store.decided
+    assert (decided.wish, decided.item.event.record.offset, others) == (Wish.GIVE_UP, 1, [])
+    assert "ck_webhook_deliveries_due" in decided.error.lower()
+    store.monotonic.now += 600
+    store.parking.pump()
+    assert (store.parking.busy, settled, store.parking.set_aside) == (False, [], 1)
+    assert store.parking.holds({("t", 0)})
+    done()
+    done()
+    assert (settled, store.parking.set_aside, store.parking.backlog, store.parking.fault) == ([1], 0, 0, None)
+    assert store.parking._bytes == 0
+
+
+def test_a_decision_may_come_first_and_is_about_one_delivery(store: Store) -> None:
+    """Before the delivery is met, as after a restart; others wait for the database, and one that it takes is stored."""
+    for other in ({"subscription": 9}, {"offset": 2}):
+        decide(store, Wish.DEAD_LETTER, **other)
+    decide(store, Wish.GIVE_UP, offset=5)
+    settled = refuse(store)
+    store.parking.park(parked(5), lambda: settled.append(5))
+    store.monotonic.now += 60
+    for _ in range(2):
+        store.write()
+    assert (settled, store.decided, store.rows("record_offset")) == ([5], [], [(5,)])
+    decide(store, Wish.DEAD_LETTER)
+    store.write()
+    assert [each.wish for each, _ in store.decided] == [Wish.DEAD_LETTER]
+
+
+def test_a_decision_on_what_has_left_is_the_next_owners(store: Store) -> None:
+    """Whether it was met or is being carried out: nothing is settled here; who gets the partition meets it again."""
+    settled = refuse(store)
+    decide(store, Wish.GIVE_UP)
+    store.parking.pump()
+    store.parking.forget({("t", 0)})
+    store.answer()
+    assert (store.decided, store.parking.set_aside) == ([], 0)
+    settled = refuse(store)
+    store.parking.hurry(Subject("t", 0, 1, 1))
+    store.write()
+    ((_, done),) = store.decided
+    store.parking.forget({("t", 0)})
+    done()
+    assert (settled, store.parking.set_aside, store.parking._bytes) == ([], 0, 0)
+
+
+def test_those_behind_what_is_given_up_of_a_key_may_go(store: Store) -> None:
+    """As behind one that is stored as given up; the key's head is looked at."""
+    pair = pair_of()
+    store.parking.park(poison(1)._replace(pair=pair), lambda: None)
+    store.write()
+    decide(store, Wish.GIVE_UP)
+    store.write()
+    ((_, done),) = store.decided
+    assert store.parking.pairs.first_writing(pair) == 1
+    done()
+    assert store.parking.pairs.first_writing(pair) == inf
+    assert store.parking.heads == {("t", 0, 1): 0.0}
+
+
+def test_while_the_database_is_away_nothing_is_decided(store: Store) -> None:
+    """An outage is no refusal: the delivery may be taken after it."""
+    settled = refuse(store)
+    decide(store, Wish.GIVE_UP)
+    with store.without():
+        store.write()
+        assert (store.decided, settled, store.parking.set_aside) == ([], [], 1)

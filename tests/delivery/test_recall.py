@@ -1,27 +1,30 @@
 """Stored deliveries come back: each when it is due and may go, by its owner, once, and none is forgotten."""
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import BACKLOG
-from consumer.delivery.recall import EARLY, WALK_EVERY, Ledger, Recall
+from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
-from consumer.ledger import columns
+from consumer.ledger import columns, deliveries
 from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
-from consumer.ledger.heads import POSTPONED, Head, take, walk
-from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.ledger.heads import POSTPONED, SEEKS, take, walk
+from consumer.ledger.marks import lately
+from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
 from consumer.ledger.store import UNWANTED
 from consumer.matching import subscriptions
 from consumer.matching.budget import PAUSE, Budget
@@ -41,11 +44,13 @@ class Bench:
     def __init__(self, engine: Engine) -> None:
         self.store = Store(engine)
         self.lanes = Lanes(100)
+        self.memory = Memory()
         self.settling = Settling(
             self.lanes,
             self.store.parking,
             Failing(self.store.notes, GROUP, 0.0),
             Metrics(),
+            self.memory,
             schedule=(5.0,),
             jitter=0.0,
             in_memory=0.0,
@@ -59,6 +64,7 @@ class Bench:
         self.recall = Recall(
             Ledger(
                 partial(walk, engine, GROUP),
+                partial(lately, engine, GROUP),
                 partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
                 partial(open_topics, engine, GROUP),
             ),
@@ -67,6 +73,7 @@ class Bench:
             self.lanes,
             self.settling,
             Selector(Metrics(), self.budget, self.store.monotonic),
+            self.memory,
             lambda _: lambda offset: offset < self.given_out,
             self.store.clock,
             self.store.monotonic,
@@ -164,13 +171,72 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     """Every five seconds, of the partitions that are ours; an assignment does not wait for that."""
     assert bench.look() == []
     bench.others_store(bench.row(1), bench.row(2, partition=1))
-    assert bench.look(WALK_EVERY - 0.125) == []
+    assert bench.look(LOOK_EVERY - 0.125) == []
     assert bench.look(0.125) == []  # the walk: now the head is known
     assert bench.look(0.125) == [1]
     bench.places = [HERE, THERE]
     bench.recall.at_once()
     bench.look()
     assert bench.look(0.125) == [2]
+
+
+def test_heads_are_walked_through_once_and_then_slowly(bench: Bench) -> None:
+    """However many there are: a mass outage must not be a statement for each of its heads, unceasingly."""
+    statements = 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    heads = [(*HERE, 1000 + number) for number in range(5 * SEEKS)]
+    bench.others_store(*(bench.row(head[2], due=3600.0)._replace(subscription_id=head[2]) for head in heads))
+    event.listen(bench.store.engine, "before_cursor_execute", count)
+    for _ in range(20):
+        bench.look(0.1)
+    assert set(bench.store.parking.heads) == set(heads)
+    assert statements <= 6 * (SEEKS + 3)
+    for changed_by_hand in (True, False):
+        if changed_by_hand:
+            with bench.store.engine.begin() as connection:
+                due = "UPDATE webhook_deliveries SET next_attempt_at = :now WHERE subscription_id = 1000"
+                connection.execute(text(due), {"now": datetime.fromtimestamp(NOW, UTC).replace(tzinfo=None)})
+        statements = 0
+        for _ in range(600):
+            bench.look(0.1)
+        assert statements <= 13 * (SEEKS + 1) + 100
+        assert bench.store.parking.heads[heads[0]] != NOW + 3600
+    bench.recall.at_once()
+    statements = 0
+    for _ in range(20):
+        bench.look(0.1)
+    assert statements > len(heads)
+
+
+def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Bench) -> None:
+    """Redelivered, say: it does not wait for the walk; marked again, it is found again; others' partitions are not."""
+    rows = (bench.row(number, due=3600.0)._replace(subscription_id=number) for number in range(2, 3 * SEEKS))
+    bench.others_store(*(row._replace(event=make_event(row.subscription_id, topic="s")) for row in rows))
+    bench.places = [("s", 0), HERE]  # a walk meets those of the first one before
+    for _ in range(20):
+        bench.look(0.1)
+    assert len(bench.store.parking.heads) == 3 * SEEKS - 2
+    bench.others_store(bench.row(1, due=3600.0), bench.row(2, due=3600.0, partition=1))
+    for _ in range(2):
+        list(deliveries.redeliver(bench.store.engine, deliveries.Selection(subscription=bench.subscription), NOW))
+        found: list[int] = []
+        for _ in range(60):
+            if not found:
+                found = bench.look(0.1)
+        assert found == [1]
+        assert (*THERE, bench.subscription) not in bench.store.parking.heads
+        delivery = bench.next()  # nothing comes of it, and the row is due much later
+        bench.lanes.finished(delivery.lane)
+        for row in list(bench.settling.rows):
+            bench.settling.rows.remove(row)
+        with bench.store.engine.begin() as connection:
+            later = datetime.fromtimestamp(NOW + 9000, UTC).replace(tzinfo=None)
+            connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = :later"), {"later": later})
+        bench.store.parking.heads.clear()
 
 
 def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
@@ -198,7 +264,7 @@ def test_a_row_that_is_here_is_not_taken_again(bench: Bench) -> None:
     assert bench.look(0.125) == [1]
     for _ in range(3):
         bench.store.parking.heads[bench.head] = 0.0
-        assert bench.look(WALK_EVERY) == []
+        assert bench.look(LOOK_EVERY) == []
     delivery = bench.next()
     bench.store.parking.heads[bench.head] = 0.0
     assert bench.look(0.125) == []
@@ -213,7 +279,7 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     bench.store.monotonic.now += 1
     bench.recall.look(lambda: bench.places)
     ((row,),) = bench.store.rows("id")
-    bench.settling.rows[row] = bench.head
+    bench.settling.rows.add(row, bench.head, make_event(1))
     bench.store.answer()
     assert bench.lanes.held == 0
 
@@ -230,7 +296,7 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how
     else:
         bench.settling.leaving.add(HERE)
     bench.store.answer()
-    assert (bench.settling.rows, bench.lanes.held) == ({}, 0)
+    assert (len(bench.settling.rows), bench.lanes.held, bench.memory.held) == (0, 0, 0)
     bench.places = []
     bench.store.parking.heads[bench.head] = 0.0
     bench.recall.look(lambda: bench.places)
@@ -338,7 +404,7 @@ def test_a_row_that_cannot_be_read_is_told_and_tried_again(bench: Bench, monkeyp
     assert bench.look(0.1) == [1]
     assert bench.recall.fault == "database: no text; a stored delivery cannot be read: row 2"
     monkeypatch.undo()
-    assert bench.look(POSTPONED + WALK_EVERY) == [2]
+    assert bench.look(POSTPONED + LOOK_EVERY) == [2]
     assert bench.recall.fault is None
 
 
@@ -450,7 +516,7 @@ def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, ke
         (3, "delivered", 1, None),
         (4, "delivered", 0, UNWANTED),
     ]
-    assert bench.settling.rows == {}
+    assert not bench.settling.rows
 
 
 def test_a_filter_over_its_budget_is_asked_after_its_pause(bench: Bench) -> None:
@@ -471,7 +537,7 @@ def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench) -> None:
         assert bench.look(1.0) == []
         bench.store.write_all(0.0)
     assert bench.store.rows("status", "attempt", "last_error") == [("exhausted", 1, FILTER_TOO_LARGE)]
-    assert bench.settling.rows == {}
+    assert not bench.settling.rows
 
 
 def test_the_topics_that_have_rows_are_told_when_the_database_answers(bench: Bench) -> None:
@@ -522,5 +588,6 @@ def test_every_row_comes_once_and_not_before_its_time(
             if len(came) == len(rows):
                 break
     assert sorted(came) == list(range(len(rows)))
-    bench.settling.rows.clear()
+    for each in list(bench.settling.rows):
+        bench.settling.rows.remove(each)
     bench.store.parking.heads.clear()

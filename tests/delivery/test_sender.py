@@ -10,6 +10,7 @@ from requests import PreparedRequest
 from sqlalchemy import Engine
 
 from consumer.delivery.delivery import Delivery
+from consumer.delivery.memory import MOST
 from consumer.delivery.sender import GROWTH, Sender
 from consumer.endpoint import Batch, Endpoint
 from consumer.event import Event
@@ -43,6 +44,10 @@ class Wire:
         self.end = callback
         return self
 
+    def cancel(self, transfer: object) -> None:
+        """It is cut off."""
+        assert transfer is self
+
     def bodies(self) -> list[bytes | str | None]:
         """What was sent."""
         return [request.body for request in self.requests]
@@ -61,6 +66,7 @@ class Counter:
             self.desk.lanes,
             self.desk.settling,
             transport,
+            self.desk.memory,
             Budget(store.monotonic, self.over.append),
             store.clock,
             store.monotonic,
@@ -265,3 +271,36 @@ def test_a_batch_is_bounded_as_it_is_sent(counter: Counter, monkeypatch: pytest.
     for _ in range(3):
         counter.sender.start()
     assert counter.wire.bodies() == [b"[[1,1,1],[2,2,2]]", b"[[3,3,3]]"]
+
+
+def test_what_is_rendered_counts_while_its_request_is_open(counter: Counter) -> None:
+    """A body that goes as it came is the record's own, which is counted with that."""
+    counter.ask()
+    counter.queue(b'{"id":1}')
+    counter.start()
+    assert counter.desk.memory.held == 0
+    counter.ask(payload_format="standard")
+    counter.queue(b'{"id":1}', b'{"id":2}')
+    counter.start()
+    *_, first, second = counter.wire.bodies()
+    assert counter.desk.memory.held == len(first or b"") + len(second or b"")
+    counter.wire.end(response(200))
+    assert counter.desk.memory.held == len(first or b"")
+    (other,) = (each for each in counter.sender.open if each.rendered is not None)
+    counter.sender.cancel(other)
+    assert counter.desk.memory.held == 0
+
+
+def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) -> None:
+    """So that what is in memory can leave it."""
+    counter.ask()
+    counter.queue(b"1", b"2", b"3")
+    counter.desk.memory.hold("t[0]", MOST)
+    for number in (1, 2):
+        counter.start()
+        counter.start()
+        assert len(counter.wire.requests) == number
+        counter.wire.end(response(200))
+    counter.desk.memory.leave("t[0]")
+    counter.start()
+    assert len(counter.wire.requests) == 3

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.databases import making_engines
+from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.deployed_database import DeployedDatabase, OracleDatabase, SqliteDatabase
 from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Door, Receiver
@@ -55,3 +56,13 @@ def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
     yield kafka_cluster
     if any(process.poll() is not None for process in kafka_cluster._processes.values()):
         kafka_cluster.restart()
+
+
+@pytest.fixture
+def command_line(deployment: Deployment, tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands that are left over are killed."""
+    commands = CommandLine(deployment, tmp_path)
+    yield commands
+    for process in commands.started:
+        process.kill()
+        process.communicate()

@@ -1,67 +1,12 @@
 """What people set in motion from the command line, with real workers: replay, redelivery, adoption."""
 
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.end_to_end.service_rig import SECRET, Deployment, eventually
+from tests.end_to_end.command_line import CommandLine, end_of
+from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, in_turn
-from tests.processes import PROGRAM, environment
-
-
-class CommandLine:
-    """`kafka-webhooks` beside the workers of a deployment, with their settings."""
-
-    def __init__(self, deployment: Deployment, directory: Path) -> None:
-        self.started: list[subprocess.Popen[str]] = []
-        self._directory = directory
-        self._settings = {
-            "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
-            "KAFKA_GROUP_ID": deployment.group,
-            "KAFKA_TOPICS": deployment.topic,
-            "KAFKA_DEAD_LETTER_TOPIC": f"{deployment.group}.dead",
-            "DATABASE_URL": deployment.database.url,
-            "WEBHOOK_SECRET": SECRET,
-        }
-
-    def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
-        """A command that is under way."""
-        process = subprocess.Popen(
-            [*PROGRAM, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self._directory,
-            env=environment(self._settings | variables),
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
-        """A command to its end: exit status, what it says, what it says on stderr."""
-        return end_of(self.start(*words, **variables))
-
-
-def end_of(process: "subprocess.Popen[str]", within: float = 60.0) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=within)
-    assert "Traceback" not in errors, errors
-    return process.returncode, output, errors
-
-
-@pytest.fixture
-def command_line(deployment: Deployment, tmp_path: Path) -> Iterator[CommandLine]:
-    """Commands that are left over are killed."""
-    commands = CommandLine(deployment, tmp_path)
-    yield commands
-    for process in commands.started:
-        process.kill()
-        process.communicate()
 
 
 def bodies(deployment: Deployment, path: str) -> Counter[bytes]:

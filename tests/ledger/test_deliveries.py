@@ -249,7 +249,7 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
         (GROUP, 25),
     ]
     assert list(deliveries.adopt(engine, "old", GROUP, 200.0)) == [Adopted(0, 1)], "the steps begin with the first"
-    assert len(due.settled_keys(engine, GROUP, "t", 0, 0)) == 25
+    assert len(due.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
 
 
 def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from consumer.endpoint_row import Rules
 from consumer.event import Event
 from consumer.ledger import columns, heads, store
-from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Head, Taken, Want, take, walk
-from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Taken, Want, take, walk
+from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
 from consumer.matching import subscriptions
 from consumer.vault import Owner
 from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine, select
 
-from consumer.ledger import due, heads, store, upkeep
+from consumer.ledger import due, heads, marks, store, upkeep
 from consumer.ledger.ordering import mend, normalise, open_ones
 from consumer.matching import subscriptions
-from models import ParkedDelivery
+from models import ParkedDelivery, Wish
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
 from tests.vaults import in_the_clear
 
@@ -78,6 +78,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
     ("work", "index"),
     [
         (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50), SQLITES_OWN),
+        (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50, 1), SQLITES_OWN),
         (
             lambda engine: due.open_pairs(engine, GROUP, "t", 0, 100),
             "ix_webhook_deliveries_order (group_id=? AND status=?",
@@ -129,3 +130,19 @@ def test_going_through_rows_by_id(full: Engine) -> None:
     """A step is a range of the primary key."""
     for sql, plan in plans(full, lambda: list(upkeep.by_id(full, select(ParkedDelivery.id), None, 250))):
         assert "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan, (sql, plan)
+
+
+def test_what_is_asked_of_an_owner(full: Engine) -> None:
+    """Every few seconds by time; a decision by its key, and those of a partition by the front of that."""
+    subject = marks.Subject("t", 0, 5, 1)
+    asked: list[tuple[Callable[[], object], str]] = [
+        (lambda: marks.lately(full, GROUP, None), "ix_webhook_marks_time (group_id=?"),
+        (lambda: marks.decision(full, GROUP, subject), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
+        (lambda: marks.prune(full, GROUP, "t", 0, 9), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
+        (lambda: marks.expire(full, GROUP, 9.0), "ix_webhook_marks_time (group_id=? AND marked_at<?"),
+    ]
+    for work, index in asked:
+        marks.decide(full, GROUP, subject, Wish.GIVE_UP)
+        for sql, plan in plans(full, work):
+            assert index in plan, (sql, plan)
+            assert "FOR ORDER BY" not in plan, (sql, plan)

@@ -115,7 +115,25 @@ def test_a_replay_is_another_delivery(engine: Engine, sub: int) -> None:
     assert [row.replay for row in find(engine)] == [0, 4]
     assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)]
     store.park(engine, GROUP, [parked(make_event(2), sub, replay=4)], 96.0)
-    assert due.settled_keys(engine, GROUP, "t", 0, 0) == {(1, 1_700_000_000_001, sub)}
+    assert due.settled_keys(engine, GROUP, "t", 0, 0).keys == {(1, 1_700_000_000_001, sub)}
+
+
+def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: int) -> None:
+    """Rows in any state, each once; a page has all of its records, and as many rows as one record has at least."""
+    subs = [sub, *(subscriptions.add(engine, URL, "user.created") for _ in range(6))]
+    of_record = {3: 1, 4: 3, 5: 1, 8: 7, 9: 2, 11: 1}
+    rows = [parked(make_event(offset), each) for offset, number in of_record.items() for each in subs[:number]]
+    store.park(engine, GROUP, [*rows, *(parked(make_event(offset), sub, replay=1) for offset in range(12))], 96.0)
+    store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)[:4]])
+    keys = {(row.event.record.offset, row.event.record.timestamp, row.subscription_id) for row in rows}
+    assert due.settled_keys(engine, GROUP, "t", 0, 0) == (keys, None)
+    pages = [due.settled_keys(engine, GROUP, "t", 0, 4, 3)]
+    while (end := pages[-1].end) is not None:
+        pages.append(due.settled_keys(engine, GROUP, "t", 0, end, 3))
+    assert [sorted({key[0] for key in page.keys}) for page in pages] == [[4], [5], [8], [9, 11]]
+    assert [page.end for page in pages] == [5, 8, 9, None]
+    assert set().union(*(page.keys for page in pages)) == {key for key in keys if key[0] >= 4}
+    assert due.settled_keys(engine, GROUP, "t", 0, 12, 3) == (set(), None)
 
 
 def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:

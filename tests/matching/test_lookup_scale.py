@@ -36,7 +36,7 @@ class Flow:
         self._types = types
         self._answers: list[tuple[float, Callable[[], None]]] = []
         self._catalog = Catalog(self._ask, TTL, lambda: self.now)
-        self._inbox = Inbox(self._catalog)
+        self._inbox = Inbox(self._catalog, lambda _place, _offset: None)
         self._inbox.stored(HERE, set())
         event.listen(engine, "before_cursor_execute", self._count)
 

@@ -112,10 +112,10 @@ def test_migrations_make_the_models(engine: Engine) -> None:
 
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
-    assert schema.state(empty)[:2] == (None, "0006")
+    assert schema.state(empty)[:2] == (None, "0007")
     schema.upgrade(empty)
     schema.upgrade(empty)
-    assert schema.state(empty)[:2] == ("0006", "0006")
+    assert schema.state(empty)[:2] == ("0007", "0007")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_another_history_is_told_from_a_later_one(empty: Engine, revision: str, 
     schema.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (revision,))
-    assert schema.state(empty) == (revision, "0006", behind)
+    assert schema.state(empty) == (revision, "0007", behind)
     with pytest.raises(WebhooksError, match=said):
         schema.upgrade(empty)
 

@@ -184,7 +184,7 @@ WHERE
   webhook_deliveries.id = :id_1
 ;
 
--- ledger.deliveries.redeliver
+-- ledger.deliveries._redeliver
 -- Of a step: what may be sent again.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -217,7 +217,7 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.deliveries.redeliver
+-- ledger.deliveries._redeliver
 -- Of an event type.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -257,6 +257,21 @@ ORDER BY
   webhook_deliveries.id
 ;
 
+-- ledger.deliveries.of_record
+-- `settle`: what is stored of a record?
+SELECT
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.id,
+  webhook_deliveries.status
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.record_offset = :record_offset_1
+  AND webhook_deliveries.replay = :replay_1
+;
+
 -- ledger.deliveries._mark
 -- They are due, an array.
 UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
@@ -267,6 +282,53 @@ WHERE
     webhook_deliveries.status = :status_1
     OR webhook_deliveries.status = :status_2
     OR webhook_deliveries.status = :status_3
+  )
+;
+
+-- ledger.marks._mark
+-- Whoever makes rows due, or decides: ask the owner once more, an array.
+UPDATE webhook_marks SET wish = :b_wish, asked = (
+  webhook_marks.asked + :asked_1
+), marked_at = CURRENT_TIMESTAMP, done_at = :done_at
+WHERE
+  webhook_marks.group_id = :b_group_id
+  AND webhook_marks.topic = :b_topic
+  AND webhook_marks.partition_no = :b_partition_no
+  AND webhook_marks.record_offset = :b_record_offset
+  AND webhook_marks.subscription_id = :b_subscription_id
+;
+
+-- ledger.marks._mark
+-- Ask for the first time, an array.
+INSERT INTO webhook_marks (
+  group_id,
+  topic,
+  partition_no,
+  record_offset,
+  subscription_id,
+  wish
+)
+SELECT
+  :b_group_id AS anon_1,
+  :b_topic AS anon_2,
+  :b_partition_no AS anon_3,
+  :b_record_offset AS anon_4,
+  :b_subscription_id AS anon_5,
+  :b_wish AS anon_6
+FROM DUAL
+WHERE
+  NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_marks
+      WHERE
+        webhook_marks.group_id = :b_group_id
+        AND webhook_marks.topic = :b_topic
+        AND webhook_marks.partition_no = :b_partition_no
+        AND webhook_marks.record_offset = :b_record_offset
+        AND webhook_marks.subscription_id = :b_subscription_id
+    )
   )
 ;
 

@@ -185,8 +185,69 @@ WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
+-- ledger.marks.lately
+-- When was anything asked last? A worker begins.
+SELECT
+  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_marks.marked_at) DESC
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.marks.lately
+-- What is asked of the owners of partitions? Workers, every few seconds.
+SELECT
+  webhook_marks.topic,
+  webhook_marks.partition_no,
+  webhook_marks.record_offset,
+  webhook_marks.subscription_id,
+  webhook_marks.wish,
+  webhook_marks.asked,
+  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) >= :param_1
+;
+
+-- ledger.marks.decision
+-- A delivery cannot be stored: what has somebody decided on it?
+SELECT
+  webhook_marks.subscription_id,
+  webhook_marks.wish,
+  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at,
+  SYS_EXTRACT_UTC(webhook_marks.done_at) AS done_at
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.topic = :topic_1
+  AND webhook_marks.partition_no = :partition_no_1
+  AND webhook_marks.record_offset = :record_offset_1
+  AND (
+    webhook_marks.subscription_id = :subscription_id_1
+    OR webhook_marks.subscription_id = :subscription_id_2
+  )
+;
+
+-- ledger.marks.acted
+-- That was done.
+UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.topic = :topic_1
+  AND webhook_marks.partition_no = :partition_no_1
+  AND webhook_marks.record_offset = :record_offset_1
+  AND (
+    webhook_marks.subscription_id = :subscription_id_1
+    OR webhook_marks.subscription_id = :subscription_id_2
+  )
+;
+
 -- ledger.due.settled_keys
--- A partition is assigned: what of it is stored at or above its offset?
+-- A partition is assigned or read on: what of it is stored at or above an offset? A page.
 SELECT
   webhook_deliveries.record_offset,
   webhook_deliveries.record_ts,
@@ -196,8 +257,26 @@ WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.topic = :topic_1
   AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.record_offset >= :record_offset_1
   AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.record_offset >= :record_offset_1
+ORDER BY
+  webhook_deliveries.record_offset
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.due.settled_keys
+-- The same of one record that has more rows than a page.
+SELECT
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no = :partition_no_1
+  AND webhook_deliveries.replay = :replay_1
+  AND webhook_deliveries.record_offset = :record_offset_1
 ;
 
 -- ledger.due.open_pairs

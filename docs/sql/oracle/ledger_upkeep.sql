@@ -146,6 +146,50 @@ WHERE
   )
 ;
 
+-- ledger.marks._delete
+-- Are there decisions below the committed offset?
+SELECT
+  webhook_marks.topic
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.topic = :topic_1
+  AND webhook_marks.partition_no = :partition_no_1
+  AND webhook_marks.record_offset > :record_offset_1
+  AND webhook_marks.record_offset < :record_offset_2
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.marks._delete
+-- Forget them.
+DELETE FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.topic = :topic_1
+  AND webhook_marks.partition_no = :partition_no_1
+  AND webhook_marks.record_offset > :record_offset_1
+  AND webhook_marks.record_offset < :record_offset_2
+;
+
+-- ledger.marks._delete
+-- Is anything that is asked a week old?
+SELECT
+  webhook_marks.topic
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) < :param_1
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.marks._delete
+-- Forget it.
+DELETE FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) < :param_1
+;
+
 -- ledger.upkeep.waiting
 -- How many rows of a partition wait, for a gauge.
 SELECT

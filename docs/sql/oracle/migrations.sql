@@ -753,6 +753,72 @@ UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num 
 
 -- Running upgrade 0005 -> 0006
 
+CREATE TABLE webhook_marks (
+    group_id VARCHAR2(255 CHAR) NOT NULL, 
+    topic VARCHAR2(249 CHAR) NOT NULL, 
+    partition_no INTEGER NOT NULL, 
+    record_offset NUMBER(19) NOT NULL, 
+    subscription_id NUMBER(19) NOT NULL, 
+    wish VARCHAR2(20 CHAR) NOT NULL, 
+    asked INTEGER DEFAULT 1 NOT NULL, 
+    marked_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP NOT NULL, 
+    done_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT pk_webhook_marks PRIMARY KEY (group_id, topic, partition_no, record_offset, subscription_id), 
+    CONSTRAINT ck_webhook_marks_wish CHECK (wish IN ('look', 'dead_letter', 'give_up'))
+)
+
+/
+
+COMMENT ON TABLE webhook_marks IS 'What is asked of the worker of a partition: to look for rows, or to end a delivery.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.group_id IS 'Kafka consumer group whose worker is asked.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.topic IS 'Kafka topic.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.partition_no IS 'Partition of the topic.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record that is decided on. -1: about stored deliveries that are due.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.subscription_id IS 'Whose deliveries. 0: those of all subscriptions.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.wish IS 'look: for what is due. dead_letter, give_up: what becomes of a delivery that cannot be stored.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.asked IS 'How often this was asked.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.marked_at IS 'When it was asked last.'
+
+/
+
+COMMENT ON COLUMN webhook_marks.done_at IS 'When a worker last acted on a decision. Null: not yet.'
+
+/
+
+CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
+
+/
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005'
+
+/
+
+-- Running upgrade 0006 -> 0007
+
 ALTER TABLE webhook_subscriptions ADD slow_until TIMESTAMP WITH TIME ZONE
 
 /
@@ -769,7 +835,7 @@ COMMENT ON COLUMN webhook_deliveries.filter_pending IS '1: the filter of its sub
 
 /
 
-UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005'
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006'
 
 /
 

@@ -1,0 +1,53 @@
+"""What people and other workers ask of the worker that owns a partition."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0006"
+down_revision: str | None = "0005"
+branch_labels: Sequence[str] | None = None
+depends_on: Sequence[str] | None = None
+
+ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+INSTANT = sa.TIMESTAMP(timezone=True)
+NOW = sa.text("CURRENT_TIMESTAMP")
+KEY = ("group_id", "topic", "partition_no", "record_offset", "subscription_id")
+
+
+def upgrade() -> None:
+    """A table more; no other is touched."""
+    op.create_table(
+        "webhook_marks",
+        sa.Column("group_id", sa.String(255), nullable=False, comment="Kafka consumer group whose worker is asked."),
+        sa.Column("topic", sa.String(249), nullable=False, comment="Kafka topic."),
+        sa.Column("partition_no", sa.Integer(), nullable=False, comment="Partition of the topic."),
+        sa.Column(
+            "record_offset",
+            sa.BigInteger(),
+            nullable=False,
+            comment="Offset of the record that is decided on. -1: about stored deliveries that are due.",
+        ),
+        sa.Column("subscription_id", ID, nullable=False, comment="Whose deliveries. 0: those of all subscriptions."),
+        sa.Column(
+            "wish",
+            sa.String(20),
+            nullable=False,
+            comment="look: for what is due. dead_letter, give_up: what becomes of a delivery that cannot be stored.",
+        ),
+        sa.Column(
+            "asked", sa.Integer(), server_default=sa.text("1"), nullable=False, comment="How often this was asked."
+        ),
+        sa.Column("marked_at", INSTANT, server_default=NOW, nullable=False, comment="When it was asked last."),
+        sa.Column("done_at", INSTANT, comment="When a worker last acted on a decision. Null: not yet."),
+        sa.PrimaryKeyConstraint(*KEY, name="pk_webhook_marks"),
+        sa.CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
+        comment="What is asked of the worker of a partition: to look for rows, or to end a delivery.",
+    )
+    op.create_index("ix_webhook_marks_time", "webhook_marks", ["group_id", "marked_at"])
+
+
+def downgrade() -> None:
+    """Decisions that no worker has acted on are lost: what cannot be stored holds its offset."""
+    op.drop_table("webhook_marks")

@@ -1,0 +1,122 @@
+"""`kafka-webhooks deliveries settle`."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumer.cli.console import row_id
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from consumer.ledger.marks import Subject
+
+_LOOK = 0.5  # seconds between two looks
+_PATIENCE = 150.0  # seconds; a worker tries what is set aside once a minute at least, and each try may take half of one
+_FIRST_WORD = 10.0  # seconds after which it is said what is waited for
+_NOT_DONE = (
+    "no worker has done it in {:.0f} s: none owns {} in the group {}, or the one that does has no such delivery set "
+    "aside (its /readyz names what it has). The decision stands until the group's offset has passed the record"
+)
+
+
+def settle(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0)],
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", min=0)],
+    *,
+    subscription: Annotated[
+        int | None,
+        typer.Option(
+            "--subscription", metavar="ID", parser=row_id, help="Only the delivery to this one; else to all of them."
+        ),
+    ] = None,
+    dead_letter: Annotated[
+        bool, typer.Option("--dead-letter", help="Write its record to the dead-letter topic; then it is settled.")
+    ] = False,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Settle it without more; the log has the details.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until a worker has done it.")] = False,
+) -> None:
+    """Decide on a delivery that the database never takes.
+
+    /readyz of a worker names it: its row is refused again and again, and the offset of its record is held. This only
+    notes the decision, for the group of KAFKA_GROUP_ID. The worker that owns the partition acts on it once the database
+    has refused the row again, within a minute. What is stored or delivered meanwhile stays so. The decision stands
+    until the group's offset has passed the record, whatever crashes or moves; the last one given counts.
+
+    The receiver does not get the event, unless somebody publishes or replays it.
+
+    Waits until a worker has acted; Ctrl-C ends only that. Exit status 1 if none has in two and a half minutes, or if
+    the delivery is stored: see `deliveries list`.
+
+    \b
+    Examples:
+      kafka-webhooks deliveries settle orders 3 1234 --subscription 7 --dead-letter
+      kafka-webhooks deliveries settle orders 3 1234 --give-up --yes
+    """
+    from consumer.cli.console import confirm, open_database
+    from consumer.environment import load
+    from consumer.ledger import marks
+    from consumer.ledger.deliveries import of_record
+    from consumer.settings import KafkaSettings
+    from models import Wish
+    from models.mark import ALL_SUBSCRIPTIONS
+
+    if dead_letter == give_up:
+        raise typer.BadParameter("say one of --dead-letter and --give-up", param_hint="--dead-letter")
+    kafka = load(KafkaSettings)
+    engine = open_database()
+    record = f"record {offset} of {topic}[{partition}]"
+    stored = of_record(engine, kafka.group_id, topic, partition, offset)
+    if subscription in stored:
+        row, status = stored[subscription]
+        typer.echo(f"the delivery of {record} to subscription {subscription} is stored: row {row}, {status}", err=True)
+        raise typer.Exit(1)
+    for each, (row, status) in sorted(stored.items()):
+        typer.echo(f"left alone: the delivery to subscription {each}, which is stored: row {row}, {status}", err=True)
+    whose = "all subscriptions" if subscription is None else f"subscription {subscription}"
+    end = f"write it to {kafka.dead_letter_topic}" if dead_letter else "give it up"
+    confirm(f"Not deliver {record} to {whose}, where it cannot be stored, and {end}?", yes=yes)
+    subject = marks.Subject(topic, partition, offset, ALL_SUBSCRIPTIONS if subscription is None else subscription)
+    marks.decide(engine, kafka.group_id, subject, Wish.DEAD_LETTER if dead_letter else Wish.GIVE_UP)
+    typer.echo(f"noted for the worker that owns {topic}[{partition}] in the group {kafka.group_id}")
+    if not no_wait:
+        _wait(engine, kafka.group_id, subject)
+
+
+def _wait(engine: "Engine", group: str, subject: "Subject") -> None:
+    from consumer.cli.console import signals_noted
+
+    began, told = time.monotonic(), False
+    with signals_noted() as stopped:
+        while not stopped():
+            if (outcome := _outcome(engine, group, subject)) is not None:
+                typer.echo(outcome)
+                return
+            waited = time.monotonic() - began
+            if waited >= _PATIENCE:
+                typer.echo(_NOT_DONE.format(waited, f"{subject.topic}[{subject.partition}]", group), err=True)
+                raise typer.Exit(1)
+            if not told and waited >= _FIRST_WORD:
+                typer.echo("waiting for the worker's next try, which it makes once a minute", err=True)
+                told = True
+            time.sleep(_LOOK)
+    typer.echo("no longer watching; the decision stands", err=True)
+
+
+def _outcome(engine: "Engine", group: str, subject: "Subject") -> str | None:
+    """What has become of it, None: nothing yet."""
+    from consumer.ledger import marks
+    from consumer.ledger.deliveries import of_record
+
+    decision = marks.decision(engine, group, subject)
+    if decision is None:
+        return "settled: the group's offset has passed the record"
+    if decision.done_at is not None:
+        return "settled by decision: " + decision.wish.value.replace("_", " ")
+    stored = of_record(engine, group, *subject[:3]).get(subject.subscription_id)
+    return None if stored is None else f"it could be stored after all: row {stored[0]}, {stored[1]}"

@@ -1,0 +1,131 @@
+"""What the database does not take while it takes others: each entry waits for a back-off of its own.
+
+An entry was refused alone: its row is locked by somebody, or a constraint never takes it. Its offset is held until it
+is stored, or until somebody decides what becomes of it. No I/O; times are monotonic seconds.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from consumer.ledger.marks import Subject
+from consumer.ledger.rows import AttemptResult, Head, NewDelivery
+from models import Wish
+
+log = structlog.get_logger(__name__)
+
+MOST_SAID = 10  # entries of which the log tells one by one
+WAITS = (1.0, 60.0)  # seconds until an entry is tried again: the first wait, the longest
+
+Stored = Callable[[], object]
+
+
+class Entry(NamedTuple):
+    """Something to write, and what to do once it is."""
+
+    item: NewDelivery | AttemptResult
+    on_stored: Stored
+    head: Head
+
+    @property
+    def subject(self) -> Subject | None:
+        """What a decision on it names; None for a row, which can be looked at and mended."""
+        if not isinstance(self.item, NewDelivery):
+            return None
+        return Subject(*self.item.event.record[:3], self.item.subscription_id)
+
+
+class Decided(NamedTuple):
+    """A delivery that is not to be stored: what somebody wants to become of it, and why it could not be."""
+
+    item: NewDelivery
+    wish: Wish
+    error: str
+
+
+@dataclass(slots=True, eq=False)
+class Aside:
+    """An entry, and when it is tried again; inf while a decision on it is carried out."""
+
+    entry: Entry
+    error: str
+    retry_at: float
+    wait: float = WAITS[0]
+
+
+class SetAside:
+    """The entries, in the order in which they came."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._all: list[Aside] = []
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Aside]:
+        return iter(self._all)
+
+    @property
+    def fault(self) -> str | None:
+        """Which there are, and what to do, for /readyz."""
+        if not self._all:
+            return None
+        first = self._all[0]
+        place = ", ".join(f"{name} {value}" for name, value in _place(first.entry).items())
+        more = f" and {len(self._all) - 1} more" if len(self._all) > 1 else ""
+        fault = f"database: {first.error}; not stored, and tried again: the delivery of {place}{more}"
+        if (subject := first.entry.subject) is None:
+            return fault
+        topic, partition, offset, subscription = subject
+        command = f"kafka-webhooks deliveries settle {topic} {partition} {offset} --subscription {subscription}"
+        return f"{fault}; if it never can be, decide by: {command}"
+
+    def add(self, entry: Entry, error: Exception) -> None:
+        """It was refused alone."""
+        self._all.append(Aside(entry, str(error), self._monotonic() + WAITS[0]))
+        if len(self._all) <= MOST_SAID:
+            what = "could not store a delivery; it is set aside, and its offset is held"
+            log.error(what, **_place(entry), error=str(error))
+
+    def next(self) -> Aside | None:
+        """One that is to be tried again now."""
+        now = self._monotonic()
+        return next((each for each in self._all if each.retry_at <= now), None)
+
+    def refused(self, each: Aside, error: Exception) -> None:
+        """It was refused again."""
+        each.error, each.retry_at = str(error), self._monotonic() + each.wait
+        each.wait = min(2 * each.wait, WAITS[1])
+
+    def hurry(self, subject: Subject) -> None:
+        """Something was decided on this delivery, or on all of its record: it is not to wait for its turn."""
+        for each in self._all:
+            mine = each.entry.subject
+            if mine is not None and mine[:3] == subject[:3] and each.retry_at < float("inf"):
+                each.retry_at = 0.0
+
+    def hold(self, each: Aside) -> None:
+        """A decision on it is carried out."""
+        each.retry_at = float("inf")
+
+    def remove(self, each: Aside) -> bool:
+        """It is over with; false if it had left."""
+        if each not in self._all:
+            return False
+        self._all.remove(each)
+        return True
+
+    def keep(self, stays: Callable[[Aside], bool]) -> None:
+        """Drop the others: their partitions have left."""
+        self._all = [each for each in self._all if stays(each)]
+
+
+def _place(entry: Entry) -> dict[str, object]:
+    """Which delivery it is, for people."""
+    topic, partition, subscription = entry.head
+    item = entry.item
+    which = {"offset": item.event.record.offset} if isinstance(item, NewDelivery) else {"row": item.id}
+    return {"topic": topic, "partition": partition, **which, "subscription": subscription}

@@ -1,0 +1,168 @@
+"""What is asked of a partition's owner: the command line, the API and other workers only mark, and it acts.
+
+Two kinds of wishes: to look for stored deliveries that somebody has made due, and what becomes of a delivery that the
+database does not take. The times are the database's own, so that clocks of those who mark need not agree.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, func, insert, or_, select, update
+
+from consumer.database import reading
+from consumer.ledger.columns import AnyRow, bind, in_transaction, is_bound, time_of, unix
+from consumer.ledger.rows import Head
+from models import Mark, Wish
+from models.base import in_utc
+from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET
+
+KEPT = 7 * 86400.0  # seconds: a decision that nobody could act on by then is forgotten
+OVERLAP = timedelta(minutes=1)  # what was marked is seen when its transaction is committed, perhaps after later ones
+DECISIONS = (Wish.DEAD_LETTER, Wish.GIVE_UP)
+
+_KEY = (Mark.group_id, Mark.topic, Mark.partition_no, Mark.record_offset, Mark.subscription_id)
+_AGAIN = (
+    update(Mark)
+    .where(is_bound(*_KEY))
+    .values(wish=bind(Mark.wish), asked=Mark.asked + 1, marked_at=func.current_timestamp(), done_at=None)
+)
+_NEW = insert(Mark).from_select(
+    [*(column.key for column in _KEY), "wish"],
+    select(*map(bind, _KEY), bind(Mark.wish)).where(~exists().where(is_bound(*_KEY))),
+    include_defaults=False,
+)
+
+
+class Subject(NamedTuple):
+    """What a decision is about: a record's delivery to a subscription, or to all of them (ALL_SUBSCRIPTIONS)."""
+
+    topic: str
+    partition: int
+    offset: int
+    subscription_id: int
+
+
+class Seen(NamedTuple):
+    """What was asked lately: heads to look at and decisions, each with how often; and until when (the database's)."""
+
+    heads: dict[Head, int]
+    decisions: dict[Subject, int]
+    until: datetime | None
+
+
+class Decision(NamedTuple):
+    """As it stands; times are unix seconds."""
+
+    wish: Wish
+    marked_at: float
+    done_at: float | None
+
+
+def look(connection: Connection, group: str, heads: Collection[Head]) -> None:
+    """Have the owners look for rows of these that are due. The last that a transaction does: others wait for it."""
+    if heads:
+        _mark(connection, group, ((*head[:2], NO_OFFSET, head[2]) for head in sorted(heads)), Wish.LOOK)
+
+
+def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
+    """The same for rows that have just become due, of whatever groups."""
+    by_group: dict[str, set[Head]] = {}
+    for row in rows:
+        by_group.setdefault(row.group_id, set()).add((row.topic, row.partition_no, row.subscription_id))
+    for group, heads in sorted(by_group.items()):
+        look(connection, group, heads)
+
+
+def decide(engine: Engine, group: str, subject: Subject, wish: Wish) -> None:
+    """What is to become of a delivery that the database does not take. The last word counts."""
+    in_transaction(engine, lambda connection: _mark(connection, group, [subject], wish))
+
+
+def decision(engine: Engine, group: str, subject: Subject) -> Decision | None:
+    """What was decided on a delivery, alone or with all of its record."""
+    statement = select(Mark.subscription_id, Mark.wish, Mark.marked_at, Mark.done_at).where(*_of(group, subject))
+    with reading(engine) as connection:
+        rows = {row.subscription_id: row for row in connection.execute(statement)}
+    row = rows.get(subject.subscription_id) or rows.get(ALL_SUBSCRIPTIONS)
+    return Decision(Wish(row.wish), row.marked_at.timestamp(), unix(row.done_at)) if row else None
+
+
+def acted(engine: Engine, group: str, subject: Subject) -> None:
+    """A worker has done what was decided."""
+    with engine.begin() as connection:
+        connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=func.current_timestamp()))
+
+
+def lately(engine: Engine, group: str, since: datetime | None) -> Seen:
+    """What was asked of a group since then, with an overlap: what is known already may come again.
+
+    None: since the last of all, for one who asks for the first time.
+    """
+    at, seen = in_utc(Mark.marked_at), Seen({}, {}, since)
+    with reading(engine) as connection:
+        if since is None:
+            last = select(Mark.marked_at).where(Mark.group_id == group).order_by(at.desc()).limit(1)
+            since = connection.scalar(last)
+            if since is None:
+                return seen
+        statement = select(*_KEY[1:], Mark.wish, Mark.asked, Mark.marked_at)
+        for row in connection.execute(statement.where(Mark.group_id == group, at >= since - OVERLAP)):
+            if row.wish == Wish.LOOK:
+                seen.heads[row.topic, row.partition_no, row.subscription_id] = row.asked
+            else:
+                subject = Subject(row.topic, row.partition_no, row.record_offset, row.subscription_id)
+                seen.decisions[subject] = row.asked
+            seen = seen._replace(until=row.marked_at if seen.until is None else max(seen.until, row.marked_at))
+    return seen
+
+
+def prune(engine: Engine, group: str, topic: str, partition: int, committed: int) -> int:
+    """Forget decisions on records below the committed offset: no restart meets them again. How many there were."""
+    here = (
+        Mark.group_id == group,
+        Mark.topic == topic,
+        Mark.partition_no == partition,
+        Mark.record_offset > NO_OFFSET,
+        Mark.record_offset < committed,
+    )
+    return _delete(engine, *here)
+
+
+def expire(engine: Engine, group: str, before: float) -> int:
+    """Forget what was asked before then (unix seconds). How many there were."""
+    return _delete(engine, Mark.group_id == group, in_utc(Mark.marked_at) < time_of(before))
+
+
+def _mark(connection: Connection, group: str, subjects: Iterable[tuple[str, int, int, int]], wish: Wish) -> None:
+    binds = [
+        {
+            "b_group_id": group,
+            "b_topic": topic,
+            "b_partition_no": partition,
+            "b_record_offset": offset,
+            "b_subscription_id": subscription,
+            "b_wish": wish.value,
+        }
+        for topic, partition, offset, subscription in subjects
+    ]
+    if connection.execute(_AGAIN, binds).rowcount < len(binds):
+        connection.execute(_NEW, binds)
+
+
+def _of(group: str, subject: Subject) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Mark.group_id == group,
+        Mark.topic == subject.topic,
+        Mark.partition_no == subject.partition,
+        Mark.record_offset == subject.offset,
+        or_(Mark.subscription_id == subject.subscription_id, Mark.subscription_id == ALL_SUBSCRIPTIONS),
+    )
+
+
+def _delete(engine: Engine, *which: ColumnElement[bool]) -> int:
+    with reading(engine) as connection:  # most times there is nothing to write, which writers must not wait for
+        if connection.scalar(select(Mark.topic).where(*which).limit(1)) is None:
+            return 0
+    with engine.begin() as connection:
+        return connection.execute(delete(Mark).where(*which)).rowcount

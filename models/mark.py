@@ -1,0 +1,59 @@
+"""What people, and other workers, ask of the worker that owns a partition."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, PrimaryKeyConstraint, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Id, UtcTimestamp
+from models.delivery import GROUP_LENGTH, TOPIC_LENGTH
+
+NO_OFFSET = -1
+ALL_SUBSCRIPTIONS = 0
+
+
+class Wish(StrEnum):
+    """What is asked."""
+
+    LOOK = "look"  # for stored deliveries that are due: somebody else has made them so
+    DEAD_LETTER = "dead_letter"  # for a delivery that the database does not take: write its record to that topic
+    GIVE_UP = "give_up"  # the same: it is not delivered
+
+
+class Mark(Base):
+    """A wish: of the rows of a partition and a subscription (NO_OFFSET), or of a delivery that cannot be stored.
+
+    A repetition is the same row with a higher `asked`. A decision stands until the group's offset has passed its
+    record: a restart before that meets the delivery again.
+    """
+
+    __tablename__ = "webhook_marks"
+    __table_args__ = (
+        PrimaryKeyConstraint(
+            *("group_id", "topic", "partition_no", "record_offset", "subscription_id"), name="pk_webhook_marks"
+        ),
+        CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
+        # What was asked lately: each worker looks every few seconds.
+        Index("ix_webhook_marks_time", "group_id", "marked_at"),
+        {"comment": "What is asked of the worker of a partition: to look for rows, or to end a delivery."},
+    )
+
+    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group whose worker is asked.")
+    topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH), comment="Kafka topic.")
+    partition_no: Mapped[int] = mapped_column(Integer, comment="Partition of the topic.")
+    record_offset: Mapped[int] = mapped_column(
+        BigInteger, comment="Offset of the record that is decided on. -1: about stored deliveries that are due."
+    )
+    subscription_id: Mapped[int] = mapped_column(Id, comment="Whose deliveries. 0: those of all subscriptions.")
+    wish: Mapped[str] = mapped_column(
+        String(20),
+        comment="look: for what is due. dead_letter, give_up: what becomes of a delivery that cannot be stored.",
+    )
+    asked: Mapped[int] = mapped_column(Integer, server_default=text("1"), comment="How often this was asked.")
+    marked_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was asked last."
+    )
+    done_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, comment="When a worker last acted on a decision. Null: not yet."
+    )

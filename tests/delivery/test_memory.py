@@ -1,0 +1,69 @@
+"""The account of memory: what is held counts once, and there is always room for one."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.memory import LARGEST, Memory, TakenUp
+from tests.delivery.store_kit import make_event
+
+MOST = 8 * LARGEST
+HEAD = ("t", 0, 1)
+
+Step = tuple[str, int]
+
+
+@given(st.lists(st.tuples(st.sampled_from(("hold", "release", "leave", "keep", "drop")), st.integers(0, 3))))
+def test_the_sum_of_what_is_held(steps: list[Step]) -> None:
+    """Records by their assignment, which takes all of its own along; what is shared as long as somebody holds it."""
+    memory = Memory(MOST)
+    partitions = [object() for _ in range(4)]
+    things = [bytes(size) for size in (1, 20, 300, 4000)]
+    records: dict[int, list[int]] = {}
+    holders = [0] * 4
+    for what, which in steps:
+        if what == "hold":
+            records.setdefault(which, []).append(which + 1)
+            memory.hold(partitions[which], which + 1)
+        elif what == "release":
+            if records.get(which):
+                records[which].pop()
+            elif which in records:
+                continue
+            memory.release(partitions[which], which + 1)
+        elif what == "leave":
+            records.pop(which, None)
+            memory.leave(partitions[which])
+        elif what == "keep":
+            holders[which] += 1
+            memory.keep(things[which], len(things[which]))
+        elif holders[which]:
+            holders[which] -= 1
+            memory.drop(things[which])
+        shared = sum(len(thing) for thing, number in zip(things, holders, strict=True) if number)
+        assert memory.held == sum(map(sum, records.values())) + shared
+
+
+@given(st.integers(0, 20 * LARGEST))
+def test_room(held: int) -> None:
+    """For so many of the largest as fit into three quarters; for one while anything is left; requests have the rest."""
+    memory = Memory(MOST)
+    memory.hold("t[0]", held)
+    left = 6 * LARGEST - held
+    assert memory.room == (max(1, left // LARGEST) if left > 0 else 0)
+    assert memory.full == (held >= MOST)
+    memory.leave("t[0]")
+    assert memory.room
+
+
+def test_an_event_of_several_rows_counts_once() -> None:
+    """Rows that were read together share the event of their record; the last one that goes frees it."""
+    memory = Memory()
+    rows, event = TakenUp(memory), make_event(body=bytes(1000))
+    for row in (1, 2):
+        rows.add(row, HEAD, event)
+    rows.add(3, HEAD, make_event(body=bytes(1000)))
+    assert (memory.held, set(rows)) == (2000, {1, 2, 3})
+    assert [rows.remove(row) for row in (1, 3, 3)] == [HEAD, HEAD, None]
+    assert memory.held == 1000
+    assert rows.remove(2) == HEAD
+    assert (memory.held, len(rows)) == (0, 0)

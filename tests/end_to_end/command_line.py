@@ -1,0 +1,48 @@
+"""The command line of a deployment, in processes of its own."""
+
+import subprocess
+from pathlib import Path
+
+from tests.end_to_end.service_rig import SECRET, Deployment
+from tests.processes import PROGRAM, environment
+
+
+class CommandLine:
+    """`kafka-webhooks` beside the workers of a deployment, with their settings."""
+
+    def __init__(self, deployment: Deployment, directory: Path) -> None:
+        self.started: list[subprocess.Popen[str]] = []
+        self._directory = directory
+        self._settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+            "KAFKA_GROUP_ID": deployment.group,
+            "KAFKA_TOPICS": deployment.topic,
+            "KAFKA_DEAD_LETTER_TOPIC": f"{deployment.group}.dead",
+            "DATABASE_URL": deployment.database.url,
+            "WEBHOOK_SECRET": SECRET,
+        }
+
+    def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
+        """A command that is under way."""
+        process = subprocess.Popen(
+            [*PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self._directory,
+            env=environment(self._settings | variables),
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
+        """A command to its end: exit status, what it says, what it says on stderr."""
+        return end_of(self.start(*words, **variables))
+
+
+def end_of(process: "subprocess.Popen[str]", within: float = 60.0) -> tuple[int, str, str]:
+    """Its exit status, what it has said, and on stderr."""
+    output, errors = process.communicate(timeout=within)
+    assert "Traceback" not in errors, errors
+    return process.returncode, output, errors

@@ -1,0 +1,126 @@
+"""What is asked of a partition's owner: whoever makes rows due marks it, and a decision stands until it is over."""
+
+from datetime import datetime
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import deliveries, marks, ordering, replays, store, upkeep
+from consumer.ledger.marks import Subject
+from consumer.ledger.replays import Span
+from consumer.ledger.rows import NewDelivery
+from consumer.matching import subscriptions
+from models import Wish
+from models.mark import ALL_SUBSCRIPTIONS
+from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, parked, query, run
+
+OF_TWO = Subject("t", 0, 5, 2)
+
+
+@pytest.fixture
+def sub(engine: Engine) -> int:
+    """A subscription with a stored delivery, whose head nobody has marked."""
+    number = subscriptions.add(engine, URL, "user.created", ordering="key")
+    store.park(engine, GROUP, [parked(make_event(1), number)], 96.0)
+    assert marks.lately(engine, GROUP, None) == ({}, {}, None)
+    return number
+
+
+def look(engine: Engine, *heads: tuple[str, int, int], group: str = GROUP) -> None:
+    with engine.begin() as connection:
+        marks.look(connection, group, heads)
+
+
+def age(engine: Engine) -> None:
+    """All that is marked was so long ago."""
+    text = "'2020-01-01 00:00:00.000000'" if engine.dialect.name == "sqlite" else "TIMESTAMP '2020-01-01 00:00:00'"
+    run(engine, f"UPDATE webhook_marks SET marked_at = {text}")  # noqa: S608 (constants)
+
+
+def since(engine: Engine) -> datetime | None:
+    return marks.lately(engine, GROUP, None).until
+
+
+def test_what_was_marked_is_seen_with_how_often(engine: Engine) -> None:
+    """Of one group; a repetition counts up, whatever was asked at the same moment."""
+    look(engine, ("t", 0, 1), ("t", 0, 2))
+    look(engine, ("t", 0, 1), ("u", 3, 1))
+    look(engine, ("t", 0, 9), group="another")
+    look(engine)
+    marks.decide(engine, GROUP, OF_TWO, Wish.GIVE_UP)
+    seen = marks.lately(engine, GROUP, None)
+    assert seen.heads == {("t", 0, 1): 2, ("t", 0, 2): 1, ("u", 3, 1): 1}
+    assert seen.decisions == {OF_TWO: 1}
+    assert seen.until is not None
+
+
+def test_what_was_marked_long_ago_is_not_seen_again(engine: Engine) -> None:
+    """Only what was marked since, and a minute before: a transaction may be committed after a later one."""
+    look(engine, ("t", 0, 1))
+    age(engine)
+    before = since(engine)
+    assert marks.lately(engine, GROUP, before).heads == {("t", 0, 1): 1}
+    look(engine, ("t", 0, 2))
+    assert set(marks.lately(engine, GROUP, before).heads) == {("t", 0, 1), ("t", 0, 2)}
+    assert set(marks.lately(engine, GROUP, since(engine)).heads) == {("t", 0, 2)}
+    assert set(marks.lately(engine, GROUP, None).heads) == {("t", 0, 2)}, "for who begins: since the last of all"
+
+
+def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
+    """Redelivery, adoption, a replay, a subscription that is enabled, a key whose order somebody has broken."""
+    (row,) = find(engine)
+    list(deliveries.redeliver(engine, deliveries.Selection(ids=[row.id]), 100.0))
+    assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 1}
+    subscriptions.set_enabled(engine, sub, enabled=False)
+    upkeep.reconcile(engine, 100.0)
+    assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 1}, "what is held is not due"
+    subscriptions.set_enabled(engine, sub, enabled=True)
+    upkeep.reconcile(engine, 100.0)
+    assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 2}
+    replay = replays.create(engine, GROUP, sub, 0.0, 9.0, None, 1.0, [Span("t", 1, 0, 9)])
+    again = NewDelivery(make_event(3, partition=1), sub, URL, 0, "parked", 1.0, replay=replay)
+    replays.advance(engine, replay, GROUP, [again], {("t", 1): 9}, 1, 100.0)
+    assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 2, ("t", 1, sub): 1}
+    store.park(engine, GROUP, [ordered(5, sub), ordered(6, sub)], 96.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
+    ordering.mend(engine, GROUP, "t", 0, 100.0)
+    assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 3, ("t", 1, sub): 1}
+    list(deliveries.adopt(engine, GROUP, "another", 100.0))
+    assert marks.lately(engine, "another", None).heads == {("t", 0, sub): 1, ("t", 1, sub): 1}
+
+
+def test_a_decision_is_the_last_word(engine: Engine) -> None:
+    """About one delivery before all of its record; done once somebody has acted, and not once it is given anew."""
+    assert marks.decision(engine, GROUP, OF_TWO) is None
+    marks.decide(engine, GROUP, OF_TWO._replace(subscription_id=ALL_SUBSCRIPTIONS), Wish.DEAD_LETTER)
+    for other in (OF_TWO._replace(offset=6), OF_TWO._replace(partition=1), OF_TWO._replace(topic="u")):
+        assert marks.decision(engine, GROUP, other) is None
+    assert marks.decision(engine, "another", OF_TWO) is None
+    found = marks.decision(engine, GROUP, OF_TWO)
+    assert found is not None
+    assert (found.wish, found.done_at) == (Wish.DEAD_LETTER, None)
+    for wish in (Wish.DEAD_LETTER, Wish.GIVE_UP, Wish.GIVE_UP):
+        marks.decide(engine, GROUP, OF_TWO, wish)
+    marks.acted(engine, GROUP, OF_TWO)
+    found = marks.decision(engine, GROUP, OF_TWO)
+    assert found is not None
+    assert found.wish == Wish.GIVE_UP
+    assert found.done_at is not None
+    assert marks.lately(engine, GROUP, None).decisions[OF_TWO] == 3
+    marks.decide(engine, GROUP, OF_TWO, Wish.DEAD_LETTER)
+    found = marks.decision(engine, GROUP, OF_TWO)
+    assert found is not None
+    assert (found.wish, found.done_at) == (Wish.DEAD_LETTER, None)
+
+
+def test_a_decision_goes_when_the_offset_has_passed(engine: Engine) -> None:
+    """Not before: a restart would meet the delivery again. What is to be looked at stays, until it is old."""
+    look(engine, ("t", 0, 2))
+    for offset in (4, 5):
+        marks.decide(engine, GROUP, OF_TWO._replace(offset=offset), Wish.GIVE_UP)
+    assert [marks.prune(engine, GROUP, *place, 5) for place in (("t", 1), ("u", 0), ("t", 0), ("t", 0))] == [0, 0, 1, 0]
+    assert query(engine, "SELECT record_offset FROM webhook_marks ORDER BY record_offset") == [(-1,), (5,)]
+    assert marks.expire(engine, GROUP, 1_600_000_000.0) == 0
+    age(engine)
+    assert marks.expire(engine, "another", 1_600_000_000.0) == 0
+    assert marks.expire(engine, GROUP, 1_600_000_000.0) == 2
