@@ -19,7 +19,7 @@ from consumer.database import DatabaseThread, create_engine
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.notes import Notes
-from consumer.delivery.parking import Parking, StoredKeys
+from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
@@ -44,6 +44,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller, raise_descriptor_limit
 from consumer.sending.transport import CurlAdapter
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.takeover import SLOW_DATABASE, Takeover
 from consumer.telemetry import Metrics
 from consumer.vault import Vault
 
@@ -52,7 +53,6 @@ log = structlog.get_logger(__name__)
 POLL_RECORDS = 500
 COMMIT_EVERY = 0.25  # seconds
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
-SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
@@ -154,7 +154,24 @@ class Worker:
         self._clocks = ClockWatch(clock, monotonic)
         self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
-        self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._takeover = Takeover(
+            self._parking,
+            self._recall,
+            self._settling,
+            self._inbox,
+            lambda partition: self._source.open(partition),
+            monotonic,
+        )
+        self._source = Source(
+            kafka,
+            topics,
+            on_assign=self._takeover.assigned,
+            on_position=self._takeover.positioned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+            post=self._poller.post,
+            meanwhile=self._meanwhile,
+        )
         self._handover = Handover(
             self._dispatch,
             self._lanes,
@@ -176,6 +193,7 @@ class Worker:
             self._source.fault,
             self._catalog.fault,
             self._parking.fault or self._recall.fault or self._notes.fault or self._housekeeping.fault,
+            self._takeover.fault,
             self._dead_letters.fault,
             self._clocks.fault,
         )
@@ -284,6 +302,7 @@ class Worker:
         """Nothing but a record can make work, so that the wait may be Kafka's."""
         return not (
             self._sender.open
+            or self._source.opening
             or self._dispatch.busy
             or self._parking.busy
             or self._parking.backlog
@@ -365,23 +384,7 @@ class Worker:
             return lambda _: True  # no log is left to read
         return partition.passed if first is None else lambda offset: offset < first
 
-    # 4. Partitions come and go.
-
-    def _assigned(self, partitions: Sequence[Partition]) -> None:
-        for partition in partitions:
-            self._settling.leaving.discard((partition.topic, partition.number))
-            self._load(partition)
-        self._recall.at_once()
-
-    def _load(self, partition: Partition) -> None:
-        """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out."""
-        place = partition.topic, partition.number
-
-        def loaded(keys: StoredKeys) -> None:
-            if self._source.partitions.get(place) is partition:
-                self._inbox.stored(place, keys)
-
-        self._parking.load_stored(place, partition.tracker.low_water_mark or 0, loaded)
+    # 4. Partitions go (they come by `takeover`).
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:
