@@ -73,7 +73,7 @@ class Source:
         self._faults: dict[str | None, str] = {}
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
-        self._unopened: set[Partition] = set()
+        self._unopened: dict[Partition, str | None] = {}  # with what keeps it, once it was to be opened
         self._overtaken_until = clock()
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
@@ -119,6 +119,8 @@ class Source:
             return "waiting for the group to assign partitions"
         if self._positions.fault is not None:
             return self._positions.fault
+        if reason := next(filter(None, list(self._unopened.values())), None):
+            return reason
         if self._clock() < self._overtaken_until:
             return f"retention removed {self.overtaken_total} records before they were read"
         return self._commits.fault
@@ -134,6 +136,8 @@ class Source:
             raise self._failures.pop(0)
         if self._fatal is not None:
             raise self._fatal
+        for partition in [each for each, reason in self._unopened.items() if reason] if self._unopened else ():
+            self.open(partition)
         records = []
         partitions = self.partitions
         for message in batch(self._consumer, limit, timeout):
@@ -157,11 +161,21 @@ class Source:
 
     def open(self, partition: Partition) -> None:
         """Read the records of one that was handed to `on_position`, unless it has left."""
-        if partition.owned:
-            partition.opened = True
-            self._unopened.discard(partition)
-            if not self._paused:
-                self._consumer.resume(_places([partition]))
+        if not partition.owned:
+            return
+        committed, epoch = partition.tracker.committed, partition.tracker.epoch
+        if committed is not None and epoch is not None:
+            # Only a seek has librdkafka compare the epoch with the leader's: a log that was cut off below is read from
+            # there. Until it has asked itself what is committed it takes none.
+            try:
+                self._consumer.seek(TopicPartition(partition.topic, partition.number, committed, leader_epoch=epoch))
+            except KafkaException as error:
+                self._unopened[partition] = f"{partition} cannot be read yet: {error.args[0].str()}"
+                return
+        partition.opened = True
+        del self._unopened[partition]
+        if not self._paused:
+            self._consumer.resume(_places([partition]))
 
     def pause(self) -> None:
         """Fetch nothing until `resume`, from partitions that come meanwhile neither. Keep polling."""
@@ -298,7 +312,7 @@ class Source:
     def _enter(self, partitions: list[Partition]) -> None:
         on_assign, _, _ = self._callbacks
         self.partitions |= {(each.topic, each.number): each for each in partitions}
-        self._unopened |= set(partitions)
+        self._unopened |= dict.fromkeys(partitions)
         if partitions:
             self._consumer.pause(_places(partitions))
         on_assign(partitions)
@@ -313,9 +327,9 @@ class Source:
                     self.commit_now(partitions)
         finally:
             self._rebalancing = False
-            self._unopened -= set(partitions)
             for partition in partitions:
                 partition.owned = False
+                self._unopened.pop(partition, None)
                 self.partitions.pop((partition.topic, partition.number), None)
 
     def _owned(self, places: list[TopicPartition]) -> list[Partition]:
