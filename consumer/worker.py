@@ -9,7 +9,7 @@ topic, or when nobody subscribed. Nothing else moves it; `source.commit` commits
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -38,6 +38,7 @@ from consumer.ledger.due import open_topics
 from consumer.ledger.heads import take, walk
 from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.inbox import Inbox
+from consumer.ownership import Ownership
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
 from consumer.sending.egress import EgressPolicy
@@ -56,7 +57,6 @@ PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
-NO_LOG = 2**63 - 1  # in place of an offset, where no restart asks for any: the largest that Kafka and the column have
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
 
 
@@ -87,7 +87,6 @@ class Worker:
         self._committed_until: float | None = None  # what was settled then is; None: all
         self._full_since: float | None = None
         self._received_at = 0.0
-        self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
 
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
@@ -116,7 +115,9 @@ class Worker:
         )
         self._inbox = Inbox(self._catalog)
         self._lanes = Lanes(delivery.max_in_flight)
-        self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
+        self._relay = Relay(
+            engine, self._upkeep, kafka.group_id, Announcer(kafka), lambda: self._ownership.leads, clock=monotonic
+        )
         self._parking = Parking(
             engine, self._storing, self._taking_up, kafka.group_id, clock, monotonic, self._relay.wake
         )
@@ -136,6 +137,10 @@ class Worker:
         )
         self._sender = Sender(self._lanes, self._settling, self._transport, clock, monotonic)
         self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, metrics, monotonic)
+        self._topics = Topics(kafka, topics)
+        self._ownership = Ownership(
+            lambda: self._source.partitions, self._topics, self._dispatch, self._settling, monotonic
+        )
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
@@ -146,20 +151,19 @@ class Worker:
             self._parking,
             self._lanes,
             self._settling,
-            self._given_out,
+            self._ownership.given_out,
             clock,
             monotonic,
         )
         self._dead_letters = DeadLetters(kafka)
         self._clocks = ClockWatch(clock, monotonic)
-        self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(kafka, self._poller.post, self._topics.learn, clock=monotonic)
         self._takeover = Takeover(
             self._parking,
             self._recall,
             self._settling,
             self._inbox,
-            lambda partition: self._source.open(partition),
+            lambda partition: self._source.open(partition),  # noqa: PLW0108 (the source is made below)
             monotonic,
         )
         self._source = Source(
@@ -230,7 +234,7 @@ class Worker:
         self._intake(self._poll())
         self._dispatch.go_on()
         self._turn(self._patience())
-        self._recall.look(self._places)
+        self._recall.look(self._ownership.places)
         self._relay.turn()
         self._keep_house()
 
@@ -296,7 +300,7 @@ class Worker:
         """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
         self._dispatch.go_on()
         self._turn(0.0 if self._lanes.ready() or self._dispatch.pressed else wait)
-        self._recall.look(self._places)
+        self._recall.look(self._ownership.places)
 
     def _idle(self) -> bool:
         """Nothing but a record can make work, so that the wait may be Kafka's."""
@@ -333,84 +337,54 @@ class Worker:
         self._lanes.rebound(self._topics.share(self._source.partitions))
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         self._metrics.set_aside = self._parking.set_aside
-        leads = self._leads()
+        leads = self._ownership.leads
         if not leads:
             self._metrics.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
-            self._housekeeping.begin(self._places(), self._unasked_below(now), self._count_parked, leads=leads)
+            self._housekeeping.begin(
+                self._ownership.places(), self._unasked_below(now), self._count_parked, leads=leads
+            )
             self._parking.ask_again()
             if leads:
-                self._recall.find_topics(self._adopt)
-            elif self._adopted:  # there is a lower topic now, and whoever owns it leads
-                self._handover.drain((), self._orphaned(()), REVOKE_DRAIN)
+                self._recall.find_topics(self._ownership.adopt)
+            elif self._ownership.adopted:  # there is a lower topic now, and whoever owns it leads
+                self._handover.drain((), self._ownership.orphaned(), REVOKE_DRAIN)
 
     def _unasked_below(self, now: float) -> dict[Place, int]:
-        """Offsets below which no restart asks for deliveries: as the last look found them, if they are committed.
-
-        Of what was adopted nobody asks at all, unless its topic was made anew and has just come here.
-        """
+        """Offsets below which no restart asks for deliveries: as the last look found them, if they are committed."""
         found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
         marks = {place: mark for place, mark in found.items() if mark is not None}
         until = self._committed_until
         last = self._tidy_below if until is None or until >= self._tidied_at else {}
         self._tidy_below, self._tidied_at = marks, now
         below = {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
-        return dict.fromkeys(self._adopted.keys() - self._source.partitions.keys(), NO_LOG) | below
+        return self._ownership.unasked() | below
 
     def _count_parked(self, parked: int) -> None:
         self._metrics.parked = parked
-
-    def _leads(self) -> bool:
-        return not self._closing and self._topics.leads(self._source.partitions)
-
-    def _adopt(self, topics: Collection[Place]) -> None:
-        """Of topics (with their highest partition) that have rows, those are ours whose partitions are long gone."""
-        gone = self._topics.gone(topics, self._monotonic()) if self._leads() else {}
-        adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
-        for topic in {topic for topic, _ in adopted.keys() - self._adopted.keys()}:
-            log.warning("a topic is gone; sending what is stored of it", topic=topic)
-        self._settling.leaving -= adopted.keys()
-        self._adopted = adopted
-
-    def _places(self) -> Collection[Place]:
-        """The partitions whose stored deliveries this worker sends."""
-        return {**self._source.partitions, **self._adopted} if self._adopted else self._source.partitions
-
-    def _given_out(self, place: Place) -> Callable[[int], bool]:
-        """Tells of an offset of this partition whether its record, and all before it, have been fanned out."""
-        partition, first = self._source.partitions.get(place), self._dispatch.first_offset(place)
-        if partition is None:
-            return lambda _: True  # no log is left to read
-        return partition.passed if first is None else lambda offset: offset < first
 
     # 4. Partitions go (they come by `takeover`).
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:
-            self._handover.drain(partitions, self._orphaned(partitions), min(REVOKE_DRAIN, self._drain_seconds))
+            seconds = min(REVOKE_DRAIN, self._drain_seconds)
+            self._handover.drain(partitions, self._ownership.orphaned(partitions), seconds)
 
     def _lost(self, partitions: Sequence[Partition]) -> None:
-        self._handover.lose(partitions, self._orphaned(partitions))
-
-    def _orphaned(self, leaving: Sequence[Partition]) -> Collection[Place]:
-        """What this worker has adopted and leads in no more when these have left."""
-        rest = self._source.partitions.keys() - {(partition.topic, partition.number) for partition in leaving}
-        if self._topics.leads(rest):
-            return ()
-        orphaned, self._adopted = self._adopted, {}
-        return orphaned
+        self._handover.lose(partitions, self._ownership.orphaned(partitions))
 
     def _close(self) -> None:
         log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
         self._source.pause()
         partitions = list(self._source.partitions.values())
-        self._handover.drain(partitions, self._orphaned(partitions), self._drain_seconds)
+        self._handover.drain(partitions, self._ownership.orphaned(partitions), self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
         while self._notes.pending and self._monotonic() < end:
             self._turn(0.01)
         self._source.commit_now(partitions)
         self._closing = True
+        self._ownership.close()
         self._source.close()
         self._topic_watch.close()
         self._relay.close()

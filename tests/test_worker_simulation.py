@@ -3,11 +3,10 @@
 import pytest
 from sqlalchemy import Engine
 
-from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
-from consumer.intake.record import Partition
 from consumer.matching.inbox import MOST_EVENTS
-from consumer.worker import PAUSE_AFTER, SLOW_DATABASE
+from consumer.takeover import SLOW_DATABASE
+from consumer.worker import PAUSE_AFTER
 from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
 from tests.simulation import TOPIC, Crash

@@ -28,9 +28,7 @@ class Commits:
     `total` counts rounds the broker took; `fault` says why the last one failed.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep) -> None:
         """`wait(seconds)` is what goes on while a last round is awaited; it may call `start`."""
         self._clock = clock
         self._wait = wait

@@ -43,10 +43,8 @@ class Partition:
     def reaches(self, begin: int, end: int, now: float) -> int:
         """The log holds this. Tells how many offsets retention has removed since the last commit, unread."""
         at = self.tracker.position
-        if at == self.tracker.committed:
-            lost = max(0, begin - at)
-        else:  # something was read meanwhile, and what it went past is remembered
-            lost = self.overtaken(begin, now)
+        # If something was read meanwhile, what it went past is remembered.
+        lost = max(0, begin - at) if at == self.tracker.committed else self.overtaken(begin, now)
         self.begin, self.end = max(begin, self.begin or 0), end
         if self.lag is None:
             self.lag = max(0, end - max(at, begin))

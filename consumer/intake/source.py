@@ -117,13 +117,9 @@ class Source:
             return "; ".join(self._faults.values())
         if not self._joined:
             return "waiting for the group to assign partitions"
-        if self._positions.fault is not None:
-            return self._positions.fault
-        if reason := next(filter(None, list(self._unopened.values())), None):
-            return reason
         if self._clock() < self._overtaken_until:
             return f"retention removed {self.overtaken_total} records before they were read"
-        return self._commits.fault
+        return self._positions.fault or next(filter(None, list(self._unopened.values())), self._commits.fault)
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; those settled before a restart are left out.
@@ -136,8 +132,8 @@ class Source:
             raise self._failures.pop(0)
         if self._fatal is not None:
             raise self._fatal
-        for partition in [each for each, reason in self._unopened.items() if reason] if self._unopened else ():
-            self.open(partition)
+        for waiting in [each for each, reason in self._unopened.items() if reason] if self._unopened else ():
+            self.open(waiting)
         records = []
         partitions = self.partitions
         for message in batch(self._consumer, limit, timeout):
@@ -266,7 +262,9 @@ class Source:
         guarded(keep, self._leave)(on_lost, [partition])
         guarded(keep, self._enter)([again])
         self._consumer.seek(TopicPartition(again.topic, again.number, offset))
-        self._post(partial(self._on_committed, [(again, Committed(None, "", None))]))  # after this batch, of no more use
+        self._post(
+            partial(self._on_committed, [(again, Committed(None, "", None))])
+        )  # after this batch, of no more use
         self._positions.ask_ends([again])
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:

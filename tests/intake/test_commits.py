@@ -48,7 +48,7 @@ class Coordinator:
             raise SILENT
         for arrives, offsets in self._coming:
             if arrives <= self._questions:
-                self.shown |= {each.partition: (each.offset, each.metadata) for each in offsets}
+                self.shown |= {each.partition: (each.offset, each.metadata or "") for each in offsets}
         self._coming = [each for each in self._coming if each[0] > self._questions]
         return [
             TopicPartition(each.topic, each.partition, *self.shown.get(each.partition, (-1001, "")))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import GAP_SECONDS, Partition
 
 NOW = 1000.0

@@ -1,4 +1,4 @@
-"""A log that lost records at an unclean election, and holds others at their offsets: none of those is taken for known."""
+"""A log that lost records at an unclean election, and holds others at their offsets: none of those is taken for old."""
 
 from collections.abc import Callable, Iterator
 
