@@ -1,4 +1,4 @@
-"""Whose stored deliveries this worker sends: its partitions' and, where it leads, those of partitions that are no more."""
+"""Whose stored deliveries this worker sends: its partitions' and, where it leads, those of partitions long gone."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
