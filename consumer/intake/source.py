@@ -136,7 +136,9 @@ class Source:
             self.open(waiting)
         records = []
         partitions = self.partitions
-        for message in batch(self._consumer, limit, timeout):
+        messages = batch(self._consumer, limit, timeout)
+        rebalances = self._rebalances
+        for message in messages:
             if message.error() is not None:
                 self._on_message_error(message)
                 continue
@@ -148,6 +150,8 @@ class Source:
             record = self._tracked(partition, message)
             if record is not None:
                 records.append(record)
+        if self._rebalances != rebalances:  # a log began again
+            return [record for record in records if record.partition.owned]
         return records
 
     @property

@@ -1,4 +1,7 @@
-"""Decoded events, in the order they came, until it is known who subscribed to them."""
+"""Decoded events, in the order they came, until it is known who subscribed to them.
+
+Of a partition nothing comes before it is known what is stored of it: this one queue never waits for one partition.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +27,7 @@ class Matched(NamedTuple):
 
 
 class Inbox:
-    """Gives events out once their subscriptions are known, and what of their partition is stored already."""
+    """Gives events out once their subscriptions are known, without those deliveries that are stored already."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -42,24 +45,28 @@ class Inbox:
         return max(0, MOST_EVENTS - len(self._events)) if self._bytes < MOST_BYTES else 0
 
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
-        """Add an event that arrived then (the catalog's clock); `settle` takes its offset once all of it is settled."""
+        """Add an event that arrived then (the catalog's clock), of a partition that `stored` has told of.
+
+        `settle` takes its offset once all of it is settled.
+        """
+        if event.record[:2] not in self._stored:
+            raise KeyError(event.record[:2])
         self._events.append((event, settle, arrived))
         self._bytes += event.size
 
     def stored(self, place: Place, keys: set[tuple[int, int, int]]) -> None:
-        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out."""
+        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may be put in."""
         self._stored[place] = keys
         self._highest[place] = max(keys)[0] if keys else -1
 
     def next(self) -> Matched | None:
-        """Take the oldest event out; None while there is none, or what it needs is not known yet."""
+        """Take the oldest event out; None while there is none, or its subscriptions are not known yet."""
         if not self._events:
             return None
         event, settle, arrived = self._events[0]
         _, _, offset, timestamp = event.record
-        stored = self._stored.get(event.record[:2])
-        if stored is None:
-            return None
+        place = event.record[:2]
+        stored = self._stored[place]
         key = event.type, event.tenant
         endpoints = self._catalog.match(key, arrived)
         if endpoints is None:
@@ -69,7 +76,6 @@ class Inbox:
         self._bytes -= event.size
         if not stored:
             return Matched(event, endpoints, settle)
-        place = event.record[:2]
         if offset > self._highest[place]:  # so are those that follow; a log that goes back repeats some
             self._stored[place] = set()
             return Matched(event, endpoints, settle)

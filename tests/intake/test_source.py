@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
-from consumer.intake.record import UnreadableHeaders
+from consumer.intake.record import UnreadableHeaders, batch
 from tests.intake.raw_producer import produce_with_header_name
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
@@ -260,6 +260,27 @@ def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Joi
     assert member.assigned[-1] is new
     old.tracker.settle(0)
     assert new.tracker.low_water_mark == 0
+
+
+def test_records_of_the_log_that_was_go_with_it(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the batch that shows it, too: nobody owns them, and the log that is has others at their offsets."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"0", b"1"])
+    read: list[Message] = []
+
+    def and_back(consumer: Consumer, limit: int, timeout: float) -> list[Message]:
+        messages = batch(consumer, limit, timeout)
+        went_back = read[:1] if messages and len(read) == 2 else []
+        read.extend(messages)
+        return messages + went_back
+
+    monkeypatch.setattr("consumer.intake.source.batch", and_back)
+    member = join(real_kafka.settings(), [topic])
+    until(lambda: len(member.records) == 2, member)
+    real_kafka.write(topic, [b"2"])
+    until(lambda: len(member.records) >= 5, member)
+    assert [record.offset for record in member.records] == [0, 1, 0, 1, 2]
+    assert len(member.lost) == 1
 
 
 def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join) -> None:
