@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one question; then it is asked again
 ENDS_TIMEOUT = 1.0  # the same; what comes meanwhile waits for it
+# What only a member is told; without its protocol, librdkafka refuses some of it.
+_OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
 BACK_OFF = (0.1, 2.0)  # seconds until an unanswered question is asked again: the first wait, the longest
 
 
@@ -162,8 +164,7 @@ class Positions:
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:
     properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
-    # This one is no member: nothing of the group's protocol, nor a member's own name.
-    own = {name: value for name, value in properties.items() if not name.startswith("group.")}
+    own = {name: value for name, value in properties.items() if not name.startswith(_OF_MEMBERS)}
     return {
         "client.id": "kafka-webhooks",
         **own,

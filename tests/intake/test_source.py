@@ -126,6 +126,22 @@ def test_a_property_that_librdkafka_refuses_is_named(mock_kafka: str, name: str,
         Member(kafka.settings(**{name: value}), ["orders"])
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"group_protocol": "consumer", "max_poll_interval_ms": "8000"},
+        {"group_protocol": "consumer", "group_remote_assignor": "uniform", "group_instance_id": "one"},
+        {"session_timeout_ms": "6000", "heartbeat_interval_ms": "300", "partition_assignment_strategy": "range"},
+    ],
+)
+def test_properties_of_a_member_are_for_the_member_alone(
+    mock_kafka: str, join: Join, properties: dict[str, str]
+) -> None:
+    """The client that asks where partitions stand is none: librdkafka would refuse some of them there."""
+    kafka = Kafka(mock_kafka, real=False)
+    join(kafka.settings(**properties), [kafka.topic()])
+
+
 def test_unknown_properties_are_left_out_with_one_warning(mock_kafka: str, join: Join) -> None:
     """Kubernetes plants KAFKA_PORT_9092_TCP and the like for a service that is called kafka."""
     kafka = Kafka(mock_kafka, real=False)
