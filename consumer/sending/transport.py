@@ -88,7 +88,8 @@ class CurlAdapter(BaseAdapter):
         self._watched: set[int] = set()
         self._timer = poller.timer(self._on_deadline)
         self._unjudged: dict[Transfer, float] = {}  # until when, of those whose time libcurl does not judge any more
-        self._judge = poller.timer(self._on_judgement)
+        # By what is posted: after what this turn has finished was collected.
+        self._judge = poller.timer(lambda: poller.post(self._on_judgement))
         poller.on_gap(self._on_gap)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
@@ -328,10 +329,10 @@ class CurlAdapter(BaseAdapter):
         now = self._clock()
         for transfer, until in tuple(self._unjudged.items()):
             slot, callback = transfer.slot, transfer.callback
-            if slot is not None and callback is not None and until > now:
-                continue
-            del self._unjudged[transfer]
-            if slot is not None and callback is not None:
+            if slot is None or callback is None:
+                del self._unjudged[transfer]
+            elif until <= now:
+                del self._unjudged[transfer]
                 error = time_is_up(slot, transfer.request)
                 self.cancel(transfer)
                 self._poller.post(partial(callback, error))

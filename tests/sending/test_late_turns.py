@@ -96,6 +96,18 @@ def test_what_did_not_come_while_the_loop_stood_still_has_its_time_once_more(
     assert 0.5 < time.monotonic() - begin < 0.9
 
 
+def test_what_came_just_before_the_loop_is_late_again_is_read_first(make_sender: MakeSender, receive: Receive) -> None:
+    """The turn that finds its time over is the one that reads it."""
+    sender = make_sender(timeout=0.6)
+    results: list[Result] = []
+    sender.submit(receive(after(1.0)).url, results)
+    stand_still(sender, 0.5)
+    sender.poller.turn(0)
+    time.sleep(0.8)
+    sender.turn_until(lambda: results)
+    assert getattr(results[0], "status_code", results[0]) == 204
+
+
 def test_a_connection_that_was_made_while_the_loop_stood_still_is_used(
     make_sender: MakeSender, receive: Receive
 ) -> None:
