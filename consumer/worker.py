@@ -370,6 +370,7 @@ class Worker:
         if not self._closing:
             seconds = min(REVOKE_DRAIN, self._drain_seconds)
             self._handover.drain(partitions, self._ownership.orphaned(partitions), seconds)
+            self._handover.await_writes(partitions)
 
     def _lost(self, partitions: Sequence[Partition]) -> None:
         self._handover.lose(partitions, self._ownership.orphaned(partitions))
