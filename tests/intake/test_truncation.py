@@ -1,29 +1,18 @@
 """A log that lost records at an unclean election, and holds others at their offsets: none of those is taken for old."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
-from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 Join = Callable[..., Member]
 FIRST, LATE = 2, 3  # the nodes that hold the log: the one that has it all, and the one that lacks its end
 OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for number in range(5, 12)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[KafkaBroker]:
-    """Three nodes, of which each can be killed."""
-    try:
-        broker = KafkaBroker(nodes=3)
-    except KafkaUnavailable as error:
-        pytest.skip(str(error))
-    with broker:
-        yield broker
 
 
 def new_topic(kafka: Kafka) -> str:
@@ -67,10 +56,10 @@ def leads(kafka: Kafka, topic: str) -> int | None:
     ids=["above the commit", "below the commit", "above and in between"],
 )
 def test_a_restart_reads_what_stands_where_settled_records_were(
-    cluster: KafkaBroker, join: Join, *, settled: set[int], again: list[bytes]
+    three_nodes: KafkaBroker, join: Join, *, settled: set[int], again: list[bytes]
 ) -> None:
     """Neither a commit beyond the truncation nor the settled offsets in its metadata hide a new record."""
-    kafka = Kafka(cluster.bootstrap, real=True)
+    kafka = Kafka(three_nodes.bootstrap, real=True)
     topic = new_topic(kafka)
     settings = kafka.settings()
 
@@ -84,25 +73,27 @@ def test_a_restart_reads_what_stands_where_settled_records_were(
         assert member.source.close()
 
     try:
-        truncate(cluster, kafka, topic, settle)
+        truncate(three_nodes, kafka, topic, settle)
         second = join(settings, [topic])
         until(lambda: NEW[-1] in second.values, second, timeout=60)
         assert second.values == again
         until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, second)
     finally:
-        cluster.restart(FIRST)
+        three_nodes.restart(FIRST)
 
 
-def test_a_worker_that_goes_on_reads_what_stands_where_settled_records_were(cluster: KafkaBroker, join: Join) -> None:
+def test_a_worker_that_goes_on_reads_what_stands_where_settled_records_were(
+    three_nodes: KafkaBroker, join: Join
+) -> None:
     """Its tracker is of the log that was: the truncated end is read as that of another one."""
-    kafka = Kafka(cluster.bootstrap, real=True)
+    kafka = Kafka(three_nodes.bootstrap, real=True)
     topic = new_topic(kafka)
     settings = kafka.settings(session_timeout_ms="45000")
     member = join(settings, [topic])
     try:
-        truncate(cluster, kafka, topic, lambda: until(lambda: len(member.records) == len(OLD), member, timeout=60))
+        truncate(three_nodes, kafka, topic, lambda: until(lambda: len(member.records) == len(OLD), member, timeout=60))
         until(lambda: NEW[-1] in member.values, member, timeout=60)
         assert member.values == OLD + NEW
         until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, member)
     finally:
-        cluster.restart(FIRST)
+        three_nodes.restart(FIRST)
