@@ -14,6 +14,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 
 STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
+WRITE_LIMIT = 35.0  # seconds for a statement that is under way: the database's own limit, and what comes after it
 
 
 class Handover:
@@ -68,6 +69,16 @@ class Handover:
         while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
             self._turn(0.01)
         self._forget(partitions, places)
+
+    def await_writes(self, partitions: Sequence[Partition]) -> None:
+        """Wait until nothing of partitions that were drained is being written: their next owner would not know of it.
+
+        It asks the database what is stored once they are its own; what came later it would send again, and out of turn.
+        """
+        places = _places(partitions)
+        end = self._monotonic() + WRITE_LIMIT
+        while self._monotonic() < end and self._parking.holds(places):
+            self._turn(0.01)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing of them."""

@@ -9,7 +9,7 @@ topic, or when nobody subscribed. Nothing else moves it; `source.commit` commits
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -36,7 +36,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.due import Settled, open_topics
+from consumer.ledger.due import open_topics
 from consumer.ledger.heads import take, walk
 from consumer.ledger.marks import lately
 from consumer.matching.budget import Budget
@@ -44,6 +44,7 @@ from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
+from consumer.ownership import Ownership
 from consumer.polling import IDLE_WAIT, Polling
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
@@ -51,17 +52,16 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller, raise_descriptor_limit
 from consumer.sending.transport import CurlAdapter
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.takeover import SLOW_DATABASE, Takeover
 from consumer.telemetry import Metrics
 from consumer.vault import Vault
 
 log = structlog.get_logger(__name__)
 
 COMMIT_EVERY = 0.25  # seconds
-SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
-NO_LOG = 2**63 - 1  # in place of an offset, where no restart asks for any: the largest that Kafka and the column have
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
 
 
@@ -88,7 +88,6 @@ class Worker:
         self._next_tidy = monotonic() + FIRST_TIDY
         self._unasked = Unasked()
         self._committed_until: float | None = None  # what was settled then is; None: all
-        self._adopted: dict[Place, None] = {}  # rows of partitions that are no more, which this worker leads in
 
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
@@ -115,10 +114,12 @@ class Worker:
             delivery.subscription_cache,
             monotonic,
         )
-        self._inbox = Inbox(self._catalog, self._load_more)
+        self._inbox = Inbox(self._catalog, lambda place, offset: self._takeover.more(place, offset))  # noqa: PLW0108 (what takes over is made below)
         self._memory = Memory()
         self._lanes = Lanes(delivery.max_in_flight)
-        self._relay = Relay(engine, self._upkeep, kafka.group_id, Announcer(kafka), self._leads, clock=monotonic)
+        self._relay = Relay(
+            engine, self._upkeep, kafka.group_id, Announcer(kafka), lambda: self._ownership.leads, clock=monotonic
+        )
         self._notes = Notes(engine, self._upkeep, monotonic, self._relay.wake)
         self._dead_letters = DeadLetters(kafka)
         decisions = Decisions(kafka.group_id, self._dead_letters, self._notes, metrics, lambda: self._source.partitions)
@@ -152,6 +153,10 @@ class Worker:
             self._lanes, self._settling, self._transport, self._memory, self._budget, clock, monotonic
         )
         self._dispatch = Dispatch(self._inbox, self._lanes, self._settling, selector, metrics, monotonic)
+        self._topics = Topics(kafka, topics)
+        self._ownership = Ownership(
+            lambda: self._source.partitions, self._topics, self._dispatch, self._settling, monotonic
+        )
         self._recall = Recall(
             Ledger(
                 partial(walk, engine, kafka.group_id),
@@ -165,16 +170,32 @@ class Worker:
             self._settling,
             selector,
             self._memory,
-            self._given_out,
+            self._ownership.given_out,
             clock,
             monotonic,
         )
         self._clocks = ClockWatch(clock, monotonic)
-        self._topics = Topics(kafka, topics)
         self._topic_watch = TopicWatch(
             kafka, self._poller.post, self._topics.learn, self._topics.consumed, clock=monotonic
         )
-        self._source = Source(kafka, topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._takeover = Takeover(
+            self._parking,
+            self._recall,
+            self._settling,
+            self._inbox,
+            lambda: self._source,
+            monotonic,
+        )
+        self._source = Source(
+            kafka,
+            topics,
+            on_assign=self._takeover.assigned,
+            on_position=self._takeover.positioned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+            post=self._poller.post,
+            meanwhile=self._meanwhile,
+        )
         self._polling = Polling(
             self._source,
             self._catalog,
@@ -208,6 +229,7 @@ class Worker:
             self._source.fault,
             self._catalog.fault,
             self._parking.fault or self._recall.fault or self._notes.fault or self._housekeeping.fault,
+            self._takeover.fault,
             self._dead_letters.fault,
             self._clocks.fault,
         )
@@ -244,7 +266,7 @@ class Worker:
         self._polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
         self._dispatch.go_on()
         self._turn(self._patience())
-        self._recall.look(self._places)
+        self._recall.look(self._ownership.places)
         self._relay.turn()
         self._keep_house()
 
@@ -272,12 +294,13 @@ class Worker:
         """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
         self._dispatch.go_on()
         self._turn(0.0 if self._lanes.ready() or self._dispatch.pressed else wait)
-        self._recall.look(self._places)
+        self._recall.look(self._ownership.places)
 
     def _idle(self) -> bool:
         """Nothing but a record can make work, so that the wait may be Kafka's."""
         return not (
             self._sender.open
+            or self._source.opening
             or self._dispatch.busy
             or self._parking.busy
             or self._parking.backlog
@@ -309,104 +332,51 @@ class Worker:
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         self._metrics.set_aside = self._parking.set_aside
         self._metrics.expressions_left_out = len(list(self._budget))
-        leads = self._leads()
+        leads = self._ownership.leads
         if not leads:
             self._metrics.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
-            self._housekeeping.begin(self._places(), self._unasked_below(now), self._count_parked, leads=leads)
+            self._housekeeping.begin(
+                self._ownership.places(), self._unasked_below(now), self._count_parked, leads=leads
+            )
             self._parking.ask_again()
             if leads:
-                self._recall.find_topics(self._adopt)
-            elif self._adopted:  # there is a lower topic now, and whoever owns it leads
-                self._handover.drain((), self._orphaned(()), REVOKE_DRAIN)
+                self._recall.find_topics(self._ownership.adopt)
+            elif self._ownership.adopted:  # there is a lower topic now, and whoever owns it leads
+                self._handover.drain((), self._ownership.orphaned(), REVOKE_DRAIN)
 
     def _unasked_below(self, now: float) -> dict[Place, int]:
-        """Offsets below which no restart asks for deliveries.
-
-        Of what was adopted nobody asks at all, unless its topic was made anew and has just come here.
-        """
+        """Offsets below which no restart asks for deliveries."""
         found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
         marks = {place: mark for place, mark in found.items() if mark is not None}
-        below = self._unasked.below(marks, self._committed_until, now)
-        return dict.fromkeys(self._adopted.keys() - self._source.partitions.keys(), NO_LOG) | below
+        return self._ownership.unasked() | self._unasked.below(marks, self._committed_until, now)
 
     def _count_parked(self, parked: int) -> None:
         self._metrics.parked = parked
 
-    def _leads(self) -> bool:
-        return not self._closing and self._topics.leads(self._source.partitions)
-
-    def _adopt(self, topics: Collection[Place]) -> None:
-        """Of topics (with their highest partition) that have rows, those are ours whose partitions are long gone."""
-        gone = self._topics.gone(topics, self._monotonic()) if self._leads() else {}
-        adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
-        for topic in {topic for topic, _ in adopted.keys() - self._adopted.keys()}:
-            log.warning("a topic is gone; sending what is stored of it", topic=topic)
-        self._settling.leaving -= adopted.keys()
-        self._adopted = adopted
-
-    def _places(self) -> Collection[Place]:
-        """The partitions whose stored deliveries this worker sends."""
-        return {**self._source.partitions, **self._adopted} if self._adopted else self._source.partitions
-
-    def _given_out(self, place: Place) -> Callable[[int], bool]:
-        """Tells of an offset of this partition whether its record, and all before it, have been fanned out."""
-        partition, first = self._source.partitions.get(place), self._dispatch.first_offset(place)
-        if partition is None:
-            return lambda _: True  # no log is left to read
-        return partition.passed if first is None else lambda offset: offset < first
-
-    # 4. Partitions come and go.
-
-    def _assigned(self, partitions: Sequence[Partition]) -> None:
-        for partition in partitions:
-            self._settling.leaving.discard((partition.topic, partition.number))
-            self._load(partition)
-        self._recall.at_once()
-
-    def _load(self, partition: Partition) -> None:
-        """Ask which deliveries of this partition are stored; until the answer is there, none of its events goes out.
-
-        Those of offsets that its log does not have any more are not asked for: their records do not come.
-        """
-        place = partition.topic, partition.number
-        first = max(partition.tracker.low_water_mark or 0, partition.begin or 0)
-        self._parking.load_stored(place, first, partial(self._loaded, partition))
-
-    def _load_more(self, place: Place, offset: int) -> None:
-        self._parking.load_more(place, offset, partial(self._loaded, self._source.partitions[place]))
-
-    def _loaded(self, partition: Partition, settled: Settled) -> None:
-        place = partition.topic, partition.number
-        if self._source.partitions.get(place) is partition:
-            self._inbox.stored(place, settled.keys, settled.end)
+    # 4. Partitions go (they come by `takeover`).
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:
-            self._handover.drain(partitions, self._orphaned(partitions), min(REVOKE_DRAIN, self._drain_seconds))
+            seconds = min(REVOKE_DRAIN, self._drain_seconds)
+            self._handover.drain(partitions, self._ownership.orphaned(partitions), seconds)
+            self._handover.await_writes(partitions)
 
     def _lost(self, partitions: Sequence[Partition]) -> None:
-        self._handover.lose(partitions, self._orphaned(partitions))
-
-    def _orphaned(self, leaving: Sequence[Partition]) -> Collection[Place]:
-        """What this worker has adopted and leads in no more when these have left."""
-        rest = self._source.partitions.keys() - {(partition.topic, partition.number) for partition in leaving}
-        if self._topics.leads(rest):
-            return ()
-        orphaned, self._adopted = self._adopted, {}
-        return orphaned
+        self._handover.lose(partitions, self._ownership.orphaned(partitions))
 
     def _close(self) -> None:
         log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
         self._source.pause()
         partitions = list(self._source.partitions.values())
-        self._handover.drain(partitions, self._orphaned(partitions), self._drain_seconds)
+        self._handover.drain(partitions, self._ownership.orphaned(partitions), self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
         while self._notes.pending and self._monotonic() < end:
             self._turn(0.01)
         self._source.commit_now(partitions)
         self._closing = True
+        self._ownership.close()
         self._source.close()
         self._topic_watch.close()
         self._relay.close()

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -99,13 +100,27 @@ class Member:
         self.lost: list[Partition] = []
         self.records: list[Record] = []
         self.settle = settle
+        self.waits = 0  # how often a rebalance that waits for Kafka let the loop go on
+        self.posted: deque[Callable[[], None]] = deque()
         self.source = Source(
             settings,
             topics,
             on_assign=self.assigned.extend,
+            on_position=self.position,
             on_revoke=self.revoked.extend,
             on_lost=self.lost.extend,
+            post=self.posted.append,
+            meanwhile=self.meanwhile,
         )
+
+    def position(self, partition: Partition) -> None:
+        """As a worker does that has nothing stored."""
+        self.source.open(partition)
+
+    def meanwhile(self, seconds: float) -> None:
+        """As a worker that has nothing else to do."""
+        self.waits += 1
+        time.sleep(seconds)
 
     @property
     def values(self) -> list[bytes | None]:
@@ -113,7 +128,9 @@ class Member:
         return [record.value for record in self.records]
 
     def turn(self) -> None:
-        """Poll once, settle what came if so asked, and commit."""
+        """Take what was posted, poll once, settle what came if so asked, and commit."""
+        while self.posted:
+            self.posted.popleft()()
         records = self.source.poll(500, 0.05)
         self.records += records
         if self.settle:

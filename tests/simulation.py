@@ -18,7 +18,6 @@ from sqlalchemy import Engine
 from consumer.database import DatabaseThread
 from consumer.event import Place
 from consumer.intake.announcer import Announcement
-from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record
 from consumer.ledger.rows import Operation
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
@@ -66,6 +65,7 @@ class World:
         self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
         self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
         self.on_serve: Callable[[], None] = lambda: None  # what the group does while the worker stops
+        self.silent = False  # Kafka does not say where partitions stand
         self.posted: deque[Callable[[], None]] = deque()
         self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
         self.late: deque[Callable[[], None]] = deque()
@@ -258,18 +258,22 @@ class _TopicWatch:
 
 
 class _Source:
-    """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them."""
+    """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them.
+
+    Where a partition stands is told with the next turn, unless `silent`: then by `tell`.
+    """
 
     fault = None
     overtaken_total = 0
 
     def __init__(self, world: World, _kafka: object, _topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
         self._world = world
-        self._on_assign, self._on_revoke, self._on_lost = (
-            callbacks[name] for name in ("on_assign", "on_revoke", "on_lost")
+        self._on_assign, self._on_position, self._on_revoke, self._on_lost = (
+            callbacks[name] for name in ("on_assign", "on_position", "on_revoke", "on_lost")
         )
         self.partitions: dict[Place, Partition] = {}
         self._positions: dict[Place, int] = {}
+        self._resting: set[Partition] = set()
         self.commits_total = self.pauses = 0
         self.paused = self._rebalancing = False
         world.source = self
@@ -280,11 +284,33 @@ class _Source:
         for number in numbers:
             place = TOPIC, number
             if place not in self.partitions:
-                mark, metadata = self._world.committed.get(place, (None, ""))
-                added.append(Partition(*place, OffsetTracker(mark, metadata), 0, len(self._world.log[place])))
+                added.append(Partition(*place))
                 self.partitions[place] = added[-1]
-                self._positions[place] = mark or 0
         self._rebalance(lambda: self._on_assign(added))
+        for partition in added:
+            self._world.posted.append(partial(self.tell, partition))
+
+    def tell(self, partition: Partition) -> None:
+        """Kafka says where a partition stands: what is committed, then where its log begins and ends."""
+        place = partition.topic, partition.number
+        if partition.owned and not self._world.silent:
+            mark, metadata = self._world.committed.get(place, (None, ""))
+            self._positions[place] = mark or 0
+            partition.start(mark, metadata)
+            self._on_position(partition)
+            partition.reaches(0, len(self._world.log[place]), self._world.now)
+
+    @property
+    def opening(self) -> bool:
+        return any(not partition.opened for partition in self.partitions.values())
+
+    def open(self, partition: Partition) -> None:
+        if partition.owned:
+            partition.opened = True
+            self._resting.discard(partition)
+
+    def rest(self, partition: Partition) -> None:
+        self._resting.add(partition)
 
     def revoke(self, number: int) -> None:
         """Asked to give it up."""
@@ -312,7 +338,8 @@ class _Source:
         records: list[Record] = []
         for place, partition in () if self.paused else self.partitions.items():
             log = self._world.log[place]
-            while len(records) < limit and self._positions[place] < len(log):
+            is_read = partition.opened and partition not in self._resting
+            while is_read and len(records) < limit and self._positions[place] < len(log):
                 offset = self._positions[place]
                 self._positions[place] += 1
                 if partition.tracker.track(offset):

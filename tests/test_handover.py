@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Admission
-from consumer.handover import STORE_DRAIN
+from consumer.handover import STORE_DRAIN, WRITE_LIMIT
 from consumer.worker import REVOKE_DRAIN
 from tests.simulated_deployment import URLS, Deployment, result
 from tests.simulation import TOPIC
@@ -87,6 +87,26 @@ def test_what_is_stored_of_a_partition_that_leaves_is_waited_for(deployment: Dep
     after(1.0, deployment, world.run_jobs)
     assert waited(deployment, 1) == pytest.approx(1.0, abs=0.1)
     assert world.committed[TOPIC, 1] == (2, "")
+
+
+def test_what_is_being_written_when_its_time_is_over_is_waited_for(deployment: Deployment) -> None:
+    """The next owner asks what is stored as soon as it has the partition: what came later it would send once more.
+
+    What waits behind it is not written any more, and left to that owner.
+    """
+    world = deployment.world
+    give_up(deployment, 1)
+    after(STORE_DRAIN + 10, deployment, world.run_jobs)
+    assert waited(deployment, 1) == pytest.approx(STORE_DRAIN + 10, abs=0.1)
+    assert world.committed[TOPIC, 1] == (1, "")
+    world.settle_down()
+    assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
+
+
+def test_a_statement_that_never_ends_is_not_waited_for_for_ever(deployment: Deployment) -> None:
+    """The database cuts it off before; a group that waits for one worker reads nothing of the partition."""
+    give_up(deployment, 1)
+    assert waited(deployment, 1) == pytest.approx(STORE_DRAIN + WRITE_LIMIT, abs=0.1)
 
 
 def test_what_the_database_refuses_is_waited_for_until_it_takes_it(deployment: Deployment) -> None:

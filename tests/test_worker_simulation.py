@@ -3,12 +3,10 @@
 import pytest
 from sqlalchemy import Engine
 
-from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
-from consumer.intake.record import Partition
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.polling import PAUSE_AFTER
-from consumer.worker import SLOW_DATABASE
+from consumer.takeover import SLOW_DATABASE
 from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
 from tests.simulation import TOPIC, Crash
@@ -38,6 +36,7 @@ def fail_until_due(deployment: Deployment) -> None:
 def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment) -> None:
     """Full for a second, they are paused, once; with room again they are resumed, and nothing is lost."""
     world = deployment.world
+    world.settle_down(2)
     for _ in range(MOST_EVENTS + 10):
         deployment.write(0, "nobody")
     for _ in range(8):  # no look-up is answered: the inbox fills
@@ -408,10 +407,8 @@ def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_st
     assert again == set(world.sent[:3]) - stored
 
 
-def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_stands(
-    engine: Engine,
-) -> None:
-    """No record comes that would show it: the statistics do, once they say that nothing is left to read."""
+def test_an_ordered_row_waits_until_kafka_says_where_its_partition_stands(engine: Engine) -> None:
+    """Whatever the statistics say, which may be of an earlier assignment: a record of its key may be unread before."""
     deployment = Deployment(engine, (ORDERED,))
     world = deployment.world
     world.start(0)
@@ -421,17 +418,60 @@ def test_an_ordered_row_goes_out_though_kafka_did_not_say_where_its_partition_st
         world.transport.answer(0, result("fails"))
         world.settle_down(20)
     assert world.committed[TOPIC, 0] == (1, "")
-    world.start()
-    partition = Partition(TOPIC, 0, OffsetTracker(None))
-    world.source.partitions[TOPIC, 0] = partition
-    world.source._positions[TOPIC, 0] = 1  # librdkafka knows what the group has committed
-    world.source._on_assign([partition])
+    world.silent = True
+    world.start(0)
+    (partition,) = world.source.partitions.values()
+    partition.lag = 0
     world.now += 60
     world.settle_down()
     assert world.transport.open == []
-    partition.lag = 0
+    world.silent = False
+    world.source.tell(partition)
     world.settle_down()
     assert len(world.transport.open) == 1
+
+
+def test_a_partition_that_is_not_open_holds_no_other_up(deployment: Deployment) -> None:
+    """Kafka does not say where one stands, or the database what is stored of it: others' events go out meanwhile."""
+    world = deployment.world
+    world.settle_down(2)
+    world.source.revoke(1)
+    world.silent = True
+    world.source.assign([1])
+    for number in (1, 0):
+        deployment.write(number, "a")
+    world.settle_down()
+    assert [place for place, _ in map(deployment.offsets.__getitem__, dict(world.sent))] == [(TOPIC, 0)]
+    world.silent = False
+    world.source.tell(world.source.partitions[TOPIC, 1])
+    for _ in range(5):  # the database does not answer
+        world.turn()
+        world.now += 1.1
+    deployment.write(0, "a")
+    for thread in ("lookups",) * 3:
+        world.turn()
+        world.run_job(thread)
+    world.turn()
+    assert len({deployment.offsets[each] for each, _ in world.sent}) == 2
+    assert any("no answer for" in reason for reason in world.worker.reasons())
+    world.settle_down()
+    assert world.worker.reasons() == []
+    assert (TOPIC, 1) in {deployment.offsets[each][0] for each, _ in world.sent}
+
+
+def test_what_is_told_of_a_partition_that_leaves_opens_nothing(deployment: Deployment) -> None:
+    """Not Kafka's answer, nor the database's: come again, it is asked for anew."""
+    world = deployment.world
+    world.settle_down(2)
+    world.source.revoke(1)
+    world.source.assign([1])
+    partition = world.source.partitions[TOPIC, 1]
+    world.turn()  # Kafka's answer
+    world.on_wait = world.run_jobs  # the database's, while others drain
+    world.source.revoke(1)
+    world.settle_down(2)
+    assert not partition.opened
+    assert (TOPIC, 1) not in world.worker._inbox._stored
 
 
 @pytest.mark.parametrize("stopping", [False, True])

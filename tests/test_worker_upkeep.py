@@ -71,7 +71,7 @@ def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -
     assert left(deployment) == []
     assert query(deployment.engine, "SELECT count(*) FROM webhook_payloads") == [(0,)]
     pass_by(deployment, 1)
-    assert world.worker._adopted == {}
+    assert world.worker._ownership.adopted == {}
 
 
 def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: Deployment) -> None:
@@ -81,7 +81,7 @@ def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: De
     keep_delivered(deployment, 5)
     world.start(0, 1)
     world.settle_down()
-    world.worker._adopted = {(TOPIC, 0): None}
+    world.worker._ownership.adopted = {(TOPIC, 0): None}
     pass_by(deployment, 2)
     assert left(deployment) == [(TOPIC, 5, "delivered")]
 

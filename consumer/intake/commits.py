@@ -1,4 +1,4 @@
-"""Committing what is settled: asynchronously in calm times, synchronously when a partition is about to leave."""
+"""Committing what is settled: round by round, and once more, with a look at what came of it, when partitions leave."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -11,17 +11,9 @@ from consumer.intake.record import Partition
 
 log = structlog.get_logger(__name__)
 
-# The group is between two generations. librdkafka's own thread takes this member into the next, where it still owns
-# what it has not been asked to give up.
-_BETWEEN_GENERATIONS = frozenset(
-    (
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.STALE_MEMBER_EPOCH,
-    )
-)
 _NO_ANSWER = KafkaError(KafkaError._NO_OFFSET)  # noqa: SLF001 (the binding's public name for it)
-_PATIENCE = 5.0  # seconds for that; a generation of this project's members takes some 100 ms
+_PATIENCE = 5.0  # seconds for a last round; while the group goes to its next generation, some 100 ms, none is taken
+_LOOK = 0.1  # seconds for one question of what is committed: the loop stands still for so long
 _AGAIN_AFTER = 0.05
 # Seconds for a round to arrive, or fail: librdkafka sends one again, on a live connection, within retry.backoff.max.ms.
 _ARRIVAL = 1.5
@@ -36,18 +28,18 @@ class Commits:
     `total` counts rounds the broker took; `fault` says why the last one failed.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep) -> None:
+        """`wait(seconds)` is what goes on while a last round is awaited; it may call `start`."""
         self._clock = clock
-        self._sleep = sleep
+        self._wait = wait
         self.total = 0
         self.fault: str | None = None
-        self._failure: int | None = None  # the code of the last one
         self._outstanding: dict[tuple[str, int], Partition] = {}
         self._sent: list[TopicPartition] = []  # for the outstanding ones
         self._begun_at = self._taken_until = -inf
         self._with_metadata = True
+        self._last = False  # a last round is being sent
+        self._unheard: list[set[tuple[str, int, int]]] = []  # last rounds whose answers nobody waits for any more
 
     def settled(self, partitions: Iterable[Partition]) -> bool:
         """Whether nothing of these is on its way or waits for the next round."""
@@ -58,7 +50,7 @@ class Commits:
 
         Returns until when (the clock's seconds) all that was settled then is known to be with the broker; None: now.
         """
-        if self._outstanding:
+        if self._outstanding or self._last:
             return self._taken_until
         now = self._clock()
         moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.dirty}
@@ -75,53 +67,51 @@ class Commits:
         return self._taken_until
 
     def finish(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        """The answer to `start`; librdkafka's `on_commit`."""
+        """The answer to `start`; librdkafka's `on_commit`, which comes for last rounds too, once they are over."""
+        if (marks := _marks(offsets)) in self._unheard:
+            self._unheard.remove(marks)
+            return
         outstanding, self._outstanding = self._outstanding, {}
         if self._judge(outstanding, error, offsets) and outstanding:
             self._taken_until = self._begun_at
 
     def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
-        """Inside a rebalance: send what has moved, and wait for the answer. True if the broker has taken all of it.
+        """Inside a rebalance: send what has moved, for some seconds at most. True if the broker has all of it.
 
-        Sent again for some seconds where the group is between two generations: who leaves has no later round.
+        What a round is answered comes by `poll`, which must not be called here, and `commit` has no time limit where it
+        waits. So the coordinator is asked what is committed: on the connection that the round went by, hence after it.
+        A round that is not shown then was refused, as between two generations of the group, and is sent again: who
+        leaves has no later one.
         """
-        partitions = tuple(partitions)
-        end = self._clock() + _PATIENCE
-        if not self._arrived(consumer, end):
-            log.warning("offsets not committed: the coordinator does not answer", seconds=_PATIENCE)
-            return False
-        while not self._now(consumer, partitions):
-            if self._failure not in _BETWEEN_GENERATIONS or self._clock() >= end:
-                return False
-            self._sleep(_AGAIN_AFTER)
-        return True
+        self._last = True
+        try:
+            end = self._clock() + _PATIENCE
+            return self._arrived(consumer, end) and self._sent_last(consumer, tuple(partitions), end)
+        finally:
+            self._last = False
 
     def _arrived(self, consumer: Consumer, end: float) -> bool:
-        """Wait for the last round to reach the broker. Its answer would come by `poll`, which must not be called here.
+        """Wait for the round before the last to reach the broker; of two, the earlier one must not come last.
 
-        The coordinator is asked what is committed. While it does not answer, a round may still be sent again; one that
-        it does not show `_ARRIVAL` seconds after it began to answer has failed. False: no answer until `end`.
+        While the coordinator does not answer, it may still be sent again; one that it does not show `_ARRIVAL` seconds
+        after it began to answer has failed. False: no answer until `end`.
         """
-        places = [TopicPartition(each.topic, each.partition) for each in self._sent]
         arrival: float | None = None
         while self._outstanding:
             now = self._clock()
             if arrival is not None and now >= arrival:
-                return True
+                break
             if now >= end:
-                return False
-            try:
-                answers = consumer.committed(places, end - now)
-            except KafkaException as error:
-                log.debug("no answer about committed offsets yet", error=error.args[0].str())
-            else:
-                if _images(answers) == _images(self._sent):
-                    return True
+                return self._given_up("the coordinator does not answer")
+            shown = self._shown(consumer, self._sent)
+            if shown:
+                break
+            if shown is not None:
                 arrival = arrival or self._clock() + _ARRIVAL
-            self._sleep(_AGAIN_AFTER)
+            self._wait(_AGAIN_AFTER)
         return True
 
-    def _now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
+    def _sent_last(self, consumer: Consumer, partitions: Iterable[Partition], end: float) -> bool:
         moved = {
             (each.topic, each.number): each
             for each in partitions
@@ -130,11 +120,35 @@ class Commits:
         offsets = self._offsets(moved.values())
         if not offsets:
             return True
+        answered: bool | None = False
+        while self._clock() < end:
+            if answered is not None:  # else it is on its way
+                try:
+                    consumer.commit(offsets=offsets, asynchronous=True)
+                except KafkaException as error:
+                    return self._judge(moved, error.args[0], offsets)
+                self._unheard.append(_marks(offsets))
+            answered = self._shown(consumer, offsets)
+            if answered:
+                return self._judge(moved, None, offsets)
+            self._wait(_AGAIN_AFTER)
+        for partition in moved.values():
+            partition.tracker.dirty = True
+        return self._given_up("the coordinator does not answer" if answered is None else "the group does not take them")
+
+    def _given_up(self, reason: str) -> bool:
+        log.warning("offsets of partitions that leave are not committed", reason=reason, seconds=_PATIENCE)
+        self.fault = f"offsets cannot be committed: {reason}"
+        return False
+
+    def _shown(self, consumer: Consumer, offsets: list[TopicPartition]) -> bool | None:
+        """Whether the coordinator shows these as committed; None: it does not answer."""
         try:
-            answers = consumer.commit(offsets=offsets, asynchronous=False)
+            answers = consumer.committed([TopicPartition(each.topic, each.partition) for each in offsets], _LOOK)
         except KafkaException as error:
-            return self._judge(moved, error.args[0], offsets)
-        return self._judge(moved, None, answers)
+            log.debug("no answer about committed offsets yet", error=error.args[0].str())
+            return None
+        return _images(answers) == _images(offsets)
 
     def _offsets(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         offsets = []
@@ -144,7 +158,13 @@ class Commits:
             if image is not None:
                 mark, metadata = image
                 offsets.append(
-                    TopicPartition(partition.topic, partition.number, mark, metadata if self._with_metadata else "")
+                    TopicPartition(
+                        partition.topic,
+                        partition.number,
+                        mark,
+                        metadata if self._with_metadata else "",
+                        -1 if partition.tracker.epoch is None else partition.tracker.epoch,
+                    )
                 )
         return offsets
 
@@ -170,7 +190,6 @@ class Commits:
 
     def _note(self, failures: dict[str, KafkaError]) -> None:
         failure = next(iter(failures.values()))
-        self._failure = failure.code()
         if failure.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
             # The broker's offset.metadata.max.bytes was lowered: a restart will send what is settled above the mark.
             self._with_metadata = False
@@ -183,3 +202,7 @@ class Commits:
 
 def _images(offsets: Iterable[TopicPartition]) -> set[tuple[str, int, int, str]]:
     return {(each.topic, each.partition, each.offset, each.metadata or "") for each in offsets}
+
+
+def _marks(offsets: Iterable[TopicPartition]) -> set[tuple[str, int, int]]:
+    return {(each.topic, each.partition, each.offset) for each in offsets}

@@ -21,6 +21,7 @@ _MAX_BITS = _MAX_BYTES * 8
 # A run and the hole before it take a bit each at least: no text tells of more.
 _MAX_RUNS = _MAX_BITS // 2
 _MAX_OFFSET = 2**63 - 1
+_MAX_EPOCH = 2**31 - 1
 
 Run = tuple[int, int]  # settled offsets [start, stop)
 
@@ -32,19 +33,25 @@ class WentBack(Exception):
 class OffsetTracker:
     """Follows the records of one assignment from `track` to `settle`.
 
-    `committed` and `metadata` are what the group has stored (None: nothing). `dirty` says that `image()` may have
-    changed since whoever commits set it to False.
+    `committed`, `metadata` and `epoch` are what the group has stored (None: nothing, or not said). `epoch` is the
+    highest leader epoch of all records seen, in all assignments that the metadata tells of; None: no record told one.
+    `dirty` says that `image()` may have changed since whoever commits set it to False.
+
+    A record of a higher epoch tells that what the metadata names from there on is gone: epochs ascend along a log, and
+    none that was settled had a higher one than was stored. So the log was cut off, and others stand at its offsets.
     """
 
-    __slots__ = ("_committed", "_open", "_position", "_restored", "_top", "dirty")
+    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "dirty", "epoch")
 
-    def __init__(self, committed: int | None, metadata: str = "") -> None:
-        self._committed = committed
+    def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
+        self.committed = committed
         # Unsettled records. A dict keeps the order of insertion, which is the order of offsets, and deletes anywhere.
         self._open: dict[int, None] = {}
         self._position = -1 if committed is None else committed  # after the last offset seen
         self._top = self._position  # after the highest offset known as settled among those seen
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
+        self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest that `_restored` may meet
+        self.epoch = epoch
         self.dirty = False
 
     @property
@@ -52,13 +59,17 @@ class OffsetTracker:
         """After the last offset seen; -1 before the first without a committed one."""
         return self._position
 
-    def track(self, offset: int) -> bool:
-        """Take note of the next record. False: it was settled before the restart, skip it.
+    def track(self, offset: int, epoch: int | None = None) -> bool:
+        """Take note of the next record, and of its leader epoch. False: it was settled before the restart, skip it.
 
         Raises WentBack if `offset` is not above the last one.
         """
         if offset < self._position:
             raise WentBack(f"offset {offset} after {self._position - 1}")
+        if epoch is not None and (self.epoch is None or epoch > self.epoch):
+            self.epoch = epoch
+            if epoch > self._trusted:
+                self._restored.clear()
         self._position = offset + 1
         if self._restored and self._settled_before(offset):
             self._top = offset + 1

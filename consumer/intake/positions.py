@@ -1,70 +1,215 @@
-"""Where a partition stands when it is assigned: what the group has committed, and where the log begins and ends."""
+"""Where partitions stand when they come: what the group has committed, and where their logs begin and end.
 
-from collections.abc import Callable
-from typing import NamedTuple
+Both are asked until Kafka says them, by a consumer that joins nothing, on a thread of its own: neither the loop nor the
+group waits for a broker that does not answer. AdminClient's question, which has a future, crashes the process while a
+coordinator still loads (librdkafka 2.16: an answer that is to be asked for again has no request there to repeat).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
+from consumer.event import Place
+from consumer.intake.client import LibrdkafkaLog, known_properties
+from consumer.intake.record import Partition
+from consumer.settings import KafkaSettings
+
 log = structlog.get_logger(__name__)
 
-# Each of three questions; a broker that does not answer the first is not asked the others.
-_TIMEOUT = 5.0
+COMMITTED_TIMEOUT = 5.0  # seconds for one question; then it is asked again
+ENDS_TIMEOUT = 1.0  # the same; what comes meanwhile waits for it
+_IDLE = 30.0  # seconds between two looks at librdkafka's log where nothing is asked
+# What only a member is told; without its protocol, librdkafka refuses some of it.
+_OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
+BACK_OFF = (0.1, 2.0)  # seconds until an unanswered question is asked again: the first wait, the longest
 
 
-class Position(NamedTuple):
-    """`committed` None: nothing committed, or not known. `begin` and `end` None: not known."""
+class Committed(NamedTuple):
+    """What the group has stored for a partition. `offset` None: nothing. `epoch` None: nobody said which leader's."""
 
-    topic: str
-    number: int
-    committed: int | None
+    offset: int | None
     metadata: str
-    begin: int | None
-    end: int | None
-
-    @property
-    def overtaken(self) -> int:
-        """How many offsets retention removed after the last commit."""
-        return max(0, self.begin - self.committed) if self.begin is not None and self.committed is not None else 0
-
-    @property
-    def length(self) -> int:
-        """How many offsets the log holds, 0 where not known."""
-        return self.end - self.begin if self.end is not None and self.begin is not None else 0
+    epoch: int | None
 
 
-def read_positions(consumer: Consumer, partitions: list[TopicPartition]) -> list[Position]:
-    """Ask the brokers. What they do not say in time is None: the group's offsets then hold, their metadata does not."""
-    places = [(each.topic, each.partition) for each in partitions]
-    committed = _ask(consumer.committed, [TopicPartition(*place) for place in places])
-    begin = end = dict[tuple[str, int], TopicPartition]()
-    if committed:
+class Ends(NamedTuple):
+    """The log holds offsets from `begin` to before `end`."""
+
+    begin: int
+    end: int
+
+
+OnCommitted = Callable[[list[tuple[Partition, Committed]]], None]
+OnEnds = Callable[[list[tuple[Partition, Ends]]], None]
+
+
+class Positions:
+    """Asks; what is answered goes to `on_committed` and to `on_ends`, on the loop. `fault` says what Kafka keeps back.
+
+    A partition that has left is asked for no more, and an answer may still come after it has.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        post: Callable[[Callable[[], None]], None],
+        on_committed: OnCommitted,
+        on_ends: OnEnds,
+    ) -> None:
+        """`post` takes a callback from any thread and runs it on the loop."""
+        self.fault: str | None = None
+        self._post, self._on_committed, self._on_ends = post, on_committed, on_ends
+        self._questions: SimpleQueue[tuple[list[Partition], list[Partition]] | None] = SimpleQueue()
+        self._consumer = Consumer(_config(kafka), logger=LibrdkafkaLog())
+        # A daemon: a question under way must not keep a stopped process alive.
+        self._thread = Thread(target=self._run, name="positions", daemon=True)
+        self._thread.start()
+
+    def ask(self, partitions: Sequence[Partition]) -> None:
+        """Ask what is committed for these; once that is known, for the ends of their logs too."""
+        self._questions.put((list(partitions), []))
+
+    def ask_ends(self, partitions: Sequence[Partition]) -> None:
+        """Ask where these logs begin and end."""
+        self._questions.put(([], list(partitions)))
+
+    def close(self, timeout: float = 1.0) -> bool:
+        """Ask no more. False if a question is still under way after `timeout` seconds; it is left to end by itself."""
+        self._questions.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 (a bug: the loop raises it, and does not wait for ever)
+            self._post(partial(_raise, error))
+
+    def _work(self) -> None:
+        unknown: list[Partition] = []
+        endless: list[Partition] = []
+        wait = BACK_OFF[0]
+        while self._heard(unknown, endless, wait):
+            unknown[:] = [each for each in unknown if each.owned]
+            endless[:] = [each for each in endless if each.owned]
+            failures = [self._learn_committed(unknown, endless)] if unknown else []
+            if endless and self._questions.empty():
+                failures.append(self._learn_ends(endless))
+            failure = next(filter(None, failures), None)
+            self._say(failure, unknown or endless)
+            wait = min(2 * wait, BACK_OFF[1]) if failure is not None else BACK_OFF[0]
+        self._consumer.close()
+
+    def _heard(self, unknown: list[Partition], endless: list[Partition], wait: float) -> bool:
+        """Take what is asked; waits for it, if something is unanswered only so long. False: it is over."""
+        try:
+            question = self._questions.get(timeout=wait if unknown or endless else _IDLE)
+            while question is not None:
+                unknown += question[0]
+                endless += question[1]
+                question = self._questions.get(block=False)
+        except Empty:
+            return True
+        return False
+
+    def _learn_committed(self, unknown: list[Partition], endless: list[Partition]) -> str | None:
+        answers, failure = _asked(self._consumer.committed, unknown, COMMITTED_TIMEOUT)
+        found = [
+            (each, Committed(answer.offset if answer.offset >= 0 else None, answer.metadata or "", answer.leader_epoch))
+            for each in unknown
+            if (answer := answers.get(_place(each))) is not None
+        ]
+        if found:
+            self._post(partial(self._on_committed, found))
+        known = {each for each, _ in found}
+        endless += known
+        unknown[:] = [each for each in unknown if each not in known]
+        return failure and f"what the group has committed for {unknown[0]}: {failure}"
+
+    def _learn_ends(self, endless: list[Partition]) -> str | None:
+        """All in one question; where one log has no leader that fails for all, so then one by one."""
+        failure = self._learn_ends_of(endless, endless)
+        if failure is not None:
+            failure = self._refresh({each.topic for each in endless}) or failure
+        for each in tuple(endless) if len(endless) > 1 else ():
+            if self._questions.empty():
+                failure = self._learn_ends_of([each], endless) or failure
+        return f"where the log of {endless[0]} begins and ends: {failure}" if endless else None
+
+    def _refresh(self, topics: Collection[str]) -> str | None:
+        """Of a topic that it does not consume, this client believes for a quarter of an hour who led it: ask anew."""
+        try:
+            for topic in topics:
+                self._consumer.list_topics(topic, ENDS_TIMEOUT)
+        except KafkaException as error:
+            return str(error.args[0].str())
+        return None
+
+    def _learn_ends_of(self, asked: Sequence[Partition], endless: list[Partition]) -> str | None:
         # As timestamps these two stand for the log's ends: all partitions in one request, unlike get_watermark_offsets.
-        begin = _ask(consumer.offsets_for_times, [TopicPartition(*place, OFFSET_BEGINNING) for place in places])
-    if begin:
-        end = _ask(consumer.offsets_for_times, [TopicPartition(*place, OFFSET_END) for place in places])
-    return [
-        Position(
-            *place,
-            _offset(committed.get(place)),
-            (committed[place].metadata or "") if place in committed else "",
-            _offset(begin.get(place)),
-            _offset(end.get(place)),
-        )
-        for place in places
-    ]
+        begins, failure = _asked(self._consumer.offsets_for_times, asked, ENDS_TIMEOUT, OFFSET_BEGINNING)
+        if failure is not None:
+            return failure
+        ends, failure = _asked(self._consumer.offsets_for_times, asked, ENDS_TIMEOUT, OFFSET_END)
+        found = [
+            (each, Ends(begins[place].offset, ends[place].offset))
+            for each in asked
+            if (place := _place(each)) in begins and place in ends and begins[place].offset >= 0
+        ]
+        if found:
+            self._post(partial(self._on_ends, found))
+        known = {each for each, _ in found}
+        endless[:] = [each for each in endless if each not in known]
+        return failure
+
+    def _say(self, failure: str | None, waiting: Sequence[Partition]) -> None:
+        self._consumer.poll(0)  # librdkafka's log lines wait for it
+        if failure is not None:
+            if self.fault is None:
+                log.warning("Kafka does not say where a partition stands; it waits", detail=failure)
+            self.fault = f"Kafka does not say {failure}"
+        elif not waiting and self.fault is not None:
+            log.info("Kafka says where partitions stand again")
+            self.fault = None
 
 
-def _ask(
-    question: Callable[[list[TopicPartition], float], list[TopicPartition]], partitions: list[TopicPartition]
-) -> dict[tuple[str, int], TopicPartition]:
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _config(kafka: KafkaSettings) -> dict[str, Any]:
+    properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
+    own = {name: value for name, value in properties.items() if not name.startswith(_OF_MEMBERS)}
+    return {
+        "client.id": "kafka-webhooks",
+        **own,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+    }
+
+
+def _asked(
+    question: Callable[[list[TopicPartition], float], list[TopicPartition]],
+    partitions: Sequence[Partition],
+    timeout: float,
+    about: int = 0,
+) -> tuple[dict[Place, TopicPartition], str | None]:
+    """What is answered, and why the rest is not."""
     try:
-        answers = question(partitions, _TIMEOUT)
+        answers = question([TopicPartition(*_place(each), about) for each in partitions], timeout)
     except KafkaException as error:
-        log.warning("Kafka did not say where partitions stand; going on without", error=error.args[0].str())
-        return {}
-    return {(each.topic, each.partition): each for each in answers if each.error is None}
+        return {}, error.args[0].str()
+    failures = [each.error.str() for each in answers if each.error is not None]
+    known = {(each.topic, each.partition): each for each in answers if each.error is None}
+    return known, failures[0] if failures else None
 
 
-def _offset(answer: TopicPartition | None) -> int | None:
-    return answer.offset if answer is not None and answer.offset >= 0 else None
+def _place(partition: Partition) -> Place:
+    return partition.topic, partition.number

@@ -17,24 +17,38 @@ class Partition:
 
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
     settles into a tracker that nobody commits. `owned` turns false when the assignment ends and never true again.
+    `opened` says that its records are read; until then `start` may say where that begins.
     `lag` is in records behind the end of the log, None until known. The log held offsets from `begin` to before `end`
-    when the assignment began, or retention has removed what was below `begin` since; None: not known. `gap` is the
+    when Kafka was asked, or retention has removed what was below `begin` since; None: not known yet. `gap` is the
     longest run of offsets that were lately not there when they should have been read, with the time it was seen.
     """
 
-    __slots__ = ("begin", "end", "gap", "lag", "number", "owned", "topic", "tracker")
+    __slots__ = ("begin", "end", "gap", "lag", "number", "opened", "owned", "topic", "tracker")
 
-    def __init__(
-        self, topic: str, number: int, tracker: OffsetTracker, begin: int | None = None, end: int | None = None
-    ) -> None:
+    def __init__(self, topic: str, number: int, tracker: OffsetTracker | None = None) -> None:
         self.topic = topic
         self.number = number
-        self.tracker = tracker
-        self.begin = begin
-        self.end = end
+        self.tracker = OffsetTracker(None) if tracker is None else tracker
+        self.begin: int | None = None
+        self.end: int | None = None
         self.owned = True
+        self.opened = False
         self.lag: int | None = None
         self.gap: tuple[int, int, float] | None = None
+
+    def start(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
+        """The group has this stored for it; nothing of it has been read yet."""
+        self.tracker = OffsetTracker(committed, metadata, epoch)
+
+    def reaches(self, begin: int, end: int, now: float) -> int:
+        """The log holds this. Tells how many offsets retention has removed since the last commit, unread."""
+        at = self.tracker.position
+        # If something was read meanwhile, what it went past is remembered.
+        lost = max(0, begin - at) if at == self.tracker.committed else self.overtaken(begin, now)
+        self.begin, self.end = max(begin, self.begin or 0), end
+        if self.lag is None:
+            self.lag = max(0, end - max(at, begin))
+        return lost
 
     def skipped(self, offset: int, now: float) -> None:
         """The next record is that of `offset`, which is not the one after the last."""
@@ -58,13 +72,13 @@ class Partition:
         return 0
 
     def passed(self, offset: int) -> bool:
-        """Whether no record at or below `offset` is still to come.
+        """Whether no record at or below `offset` is still to come; False while that is not known.
 
-        It was read, or retention has removed it, or it is of an earlier life of the topic, which was longer. The lag
-        tells only where Kafka did not say in time how far the log goes: it may be that of an earlier assignment.
+        It was read in this assignment, or settled before it; or retention has removed it; or it is of an earlier life
+        of the topic, which was longer.
         """
         read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
-        return read or (self.lag == 0 if self.end is None else offset >= self.end)
+        return read or (self.end is not None and offset >= self.end)
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

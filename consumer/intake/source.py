@@ -14,8 +14,8 @@ from consumer.intake.client import LibrdkafkaLog, Reachability, guarded
 from consumer.intake.commits import Commits
 from consumer.intake.consumer_config import consumer_config
 from consumer.intake.leaving import leave
-from consumer.intake.offsets import OffsetTracker, WentBack
-from consumer.intake.positions import Position, read_positions
+from consumer.intake.offsets import WentBack
+from consumer.intake.positions import Committed, Ends, Positions
 from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
 from consumer.intake.topics import hides
 from consumer.settings import KafkaSettings
@@ -31,8 +31,10 @@ _COMMIT_SECONDS = 5.0
 class Source:
     """A member of the consumer group.
 
-    The three callbacks are handed partitions as they come and go, inside `poll`; what they raise is raised by the next
-    `poll`. A partition that leaves is committed after `on_revoke` returns, and never after `on_lost`.
+    `on_assign`, `on_revoke` and `on_lost` are handed partitions as they come and go, inside `poll`; what they raise is
+    raised by the next `poll`. A partition that leaves is committed after `on_revoke` returns, and never after
+    `on_lost`. `on_position` is handed one once it is known what the group has committed for it; its records are read
+    after `open`.
 
     `partitions` are those owned now; `overtaken_total` counts records that retention removed before they were read.
     """
@@ -43,25 +45,36 @@ class Source:
         topics: Sequence[str],
         *,
         on_assign: OnPartitions,
+        on_position: Callable[[Partition], None],
         on_revoke: OnPartitions,
         on_lost: OnPartitions,
+        post: Callable[[Callable[[], None]], None],
+        meanwhile: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the group. SettingsError: librdkafka refuses a setting, or the dead-letter topic is among the topics."""
+        """Join the group. SettingsError: librdkafka refuses a setting, or the dead-letter topic is among the topics.
+
+        `post` takes a callback from any thread and runs it on this one. `meanwhile(seconds)` is what goes on while a
+        rebalance waits for Kafka.
+        """
         if kafka.dead_letter_topic in topics:
             raise SettingsError(f"KAFKA_TOPICS names the dead-letter topic {kafka.dead_letter_topic}: leave it out")
         self.partitions: dict[tuple[str, int], Partition] = {}
         self.overtaken_total = 0
         self._callbacks = on_assign, on_revoke, on_lost
+        self._on_position = on_position
+        self._post = post
         self._clock = clock
         self._hides = hides(kafka, topics)
         self._reachability = Reachability(kafka.bootstrap_servers)
-        self._commits = Commits()
+        self._commits = Commits(clock, meanwhile)
         self._failures: list[Exception] = []
         self._fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
+        self._unopened: dict[Partition, str | None] = {}  # with what keeps it, once it was to be opened
+        self._resting: set[Partition] = set()  # opened, and not read for a while
         self._overtaken_until = clock()
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
@@ -83,6 +96,7 @@ class Source:
                 on_revoke=guarded(keep, self._on_revoke),
                 on_lost=guarded(keep, self._on_lost),
             )
+            self._positions = Positions(kafka, post, self._on_committed, self._on_ends)
         except KafkaException as error:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
@@ -106,7 +120,7 @@ class Source:
             return "waiting for the group to assign partitions"
         if self._clock() < self._overtaken_until:
             return f"retention removed {self.overtaken_total} records before they were read"
-        return self._commits.fault
+        return self._positions.fault or next(filter(None, list(self._unopened.values())), self._commits.fault)
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; those settled before a restart are left out.
@@ -119,31 +133,72 @@ class Source:
             raise self._failures.pop(0)
         if self._fatal is not None:
             raise self._fatal
+        for waiting in [each for each, reason in self._unopened.items() if reason] if self._unopened else ():
+            self.open(waiting)
         records = []
         partitions = self.partitions
-        for message in batch(self._consumer, limit, timeout):
+        messages = batch(self._consumer, limit, timeout)
+        rebalances = self._rebalances
+        for message in messages:
             if message.error() is not None:
                 self._on_message_error(message)
                 continue
             partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
-            if partition is None:
+            if partition is None or not partition.opened:  # not opened: it went back, and will come here again
                 continue
             if self._faults:
                 self._faults.pop(partition.topic, None)
             record = self._tracked(partition, message)
             if record is not None:
                 records.append(record)
+        if self._rebalances != rebalances:  # a log began again
+            return [record for record in records if record.partition.owned]
         return records
 
+    @property
+    def opening(self) -> bool:
+        """Partitions are owned whose records are not read yet."""
+        return bool(self._unopened)
+
+    def open(self, partition: Partition) -> None:
+        """Read the records of one that was handed to `on_position`, unless it has left."""
+        if not partition.owned:
+            return
+        if partition in self._resting:
+            self._resting.discard(partition)
+            self._resume([partition])
+            return
+        committed, epoch = partition.tracker.committed, partition.tracker.epoch
+        if committed is not None and epoch is not None:
+            # Only a seek has librdkafka compare the epoch with the leader's: a log that was cut off below is read from
+            # there. Until it has asked itself what is committed it takes none.
+            try:
+                self._consumer.seek(TopicPartition(partition.topic, partition.number, committed, leader_epoch=epoch))
+            except KafkaException as error:
+                self._unopened[partition] = f"{partition} cannot be read yet: {error.args[0].str()}"
+                return
+        partition.opened = True
+        del self._unopened[partition]
+        self._resume([partition])
+
+    def rest(self, partition: Partition) -> None:
+        """Fetch no more of one that was opened, until it is opened again."""
+        self._resting.add(partition)
+        self._consumer.pause(_places([partition]))
+
     def pause(self) -> None:
-        """Fetch nothing until `resume`, from partitions assigned meanwhile neither. Keep polling."""
+        """Fetch nothing until `resume`, from partitions that come meanwhile neither. Keep polling."""
         self._paused = True
         self._consumer.pause(_places(self.partitions.values()))
 
     def resume(self) -> None:
         """Undo `pause`."""
         self._paused = False
-        self._consumer.resume(_places(self.partitions.values()))
+        self._resume(each for each in self.partitions.values() if each.opened and each not in self._resting)
+
+    def _resume(self, partitions: Iterable[Partition]) -> None:
+        if not self._paused:
+            self._consumer.resume(_places(partitions))
 
     def commit(self) -> float | None:
         """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way.
@@ -190,6 +245,7 @@ class Source:
     def close(self, timeout: float = 10.0) -> bool:
         """Leave the group; commit before. False if librdkafka has not finished within `timeout` seconds."""
         self._closing = True
+        self._positions.close()
         leaving = partial(leave, self._consumer, lambda: self._rebalances, static=self._static)
         closed = _within(timeout, "kafka-close", leaving)
         if not closed:
@@ -203,23 +259,30 @@ class Source:
         if offset > partition.tracker.position:
             partition.skipped(offset, self._clock())
         try:
-            fresh = partition.tracker.track(offset)
+            fresh = partition.tracker.track(offset, message.leader_epoch())
         except WentBack as went_back:
-            partition = self._begin_again(partition, went_back)
-            fresh = partition.tracker.track(offset)
+            self._begin_again(partition, offset, went_back)
+            return None
         if not fresh:
             return None
         return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
 
-    def _begin_again(self, partition: Partition, reason: WentBack) -> Partition:
-        """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more."""
+    def _begin_again(self, partition: Partition, offset: int, reason: WentBack) -> None:
+        """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more.
+
+        Its new ones are read from this offset on, once it is opened as one that has just come.
+        """
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=str(reason))
-        again = Partition(partition.topic, partition.number, OffsetTracker(None))
+        again = Partition(partition.topic, partition.number)
         keep = self._failures.append
         _, _, on_lost = self._callbacks
         guarded(keep, self._leave)(on_lost, [partition])
         guarded(keep, self._enter)([again])
-        return again
+        self._consumer.seek(TopicPartition(again.topic, again.number, offset))
+        self._post(
+            partial(self._on_committed, [(again, Committed(None, "", None))])
+        )  # after this batch, of no more use
+        self._positions.ask_ends([again])
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._rebalances += 1
@@ -228,8 +291,6 @@ class Source:
         self._joined = True
         self._reachability.up()
         self._reachability.coordinator_up = True
-        wanted = [each for each in assigned if not self._hides(each.topic)]
-        positions = read_positions(self._consumer, wanted) if wanted else []
         # Said here and not left to the binding, so that what follows can pause. It also takes no partitions (`[]`).
         self._assign(assigned)
         unwanted = [each for each in assigned if self._hides(each.topic)]
@@ -237,9 +298,23 @@ class Source:
             self._consumer.pause(unwanted)
         for topic in {None, *(each.topic for each in assigned)}:
             self._faults.pop(topic, None)
-        self._note_first_start([each for each in positions if each.committed is None])
-        self._note_overtaken({f"{each.topic}[{each.number}]": each.overtaken for each in positions if each.overtaken})
-        self._enter([_partition(each) for each in positions])
+        entered = [Partition(each.topic, each.partition) for each in assigned if not self._hides(each.topic)]
+        if entered:
+            self._positions.ask(entered)
+        self._enter(entered)
+
+    def _on_committed(self, answers: list[tuple[Partition, Committed]]) -> None:
+        for partition, committed in answers:
+            if partition.owned:
+                partition.start(*committed)
+                self._on_position(partition)
+
+    def _on_ends(self, answers: list[tuple[Partition, Ends]]) -> None:
+        owned = [(partition, ends) for partition, ends in answers if partition.owned]
+        self._note_first_start([(each, ends) for each, ends in owned if each.tracker.committed is None])
+        now = self._clock()
+        lost = {str(partition): partition.reaches(*ends, now) for partition, ends in owned}
+        self._note_overtaken({name: records for name, records in lost.items() if records})
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _, on_revoke, _ = self._callbacks
@@ -252,7 +327,8 @@ class Source:
     def _enter(self, partitions: list[Partition]) -> None:
         on_assign, _, _ = self._callbacks
         self.partitions |= {(each.topic, each.number): each for each in partitions}
-        if self._paused and partitions:
+        self._unopened |= dict.fromkeys(partitions)
+        if partitions:
             self._consumer.pause(_places(partitions))
         on_assign(partitions)
 
@@ -268,19 +344,20 @@ class Source:
             self._rebalancing = False
             for partition in partitions:
                 partition.owned = False
+                self._unopened.pop(partition, None)
+                self._resting.discard(partition)
                 self.partitions.pop((partition.topic, partition.number), None)
 
     def _owned(self, places: list[TopicPartition]) -> list[Partition]:
         found = (self.partitions.get((place.topic, place.partition)) for place in places)
         return [partition for partition in found if partition is not None]
 
-    def _note_first_start(self, positions: list[Position]) -> None:
-        if positions and self._earliest:
-            records = sum(each.length for each in positions)
+    def _note_first_start(self, new: list[tuple[Partition, Ends]]) -> None:
+        if new and self._earliest:
             log.info(
                 "nothing committed yet for these partitions: starting with their first record",
-                partitions=sorted(f"{each.topic}[{each.number}]" for each in positions),
-                records_to_send=records,
+                partitions=sorted(str(partition) for partition, _ in new),
+                records_to_send=sum(ends.end - ends.begin for _, ends in new),
             )
 
     def _note_overtaken(self, partitions: dict[str, int]) -> None:
@@ -336,15 +413,6 @@ def _within(seconds: float, name: str, call: Callable[[], object]) -> bool:
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()
-
-
-def _partition(position: Position) -> Partition:
-    tracker = OffsetTracker(position.committed, position.metadata)
-    partition = Partition(position.topic, position.number, tracker, position.begin, position.end)
-    if position.end is not None:
-        begin = position.committed if position.committed is not None else position.begin
-        partition.lag = max(0, position.end - begin) if begin is not None else None
-    return partition
 
 
 def _places(partitions: Iterable[Partition]) -> list[TopicPartition]:

@@ -1,7 +1,12 @@
-"""Decoded events, in the order they came, until it is known who subscribed to them."""
+"""Decoded events, in the order they came, until it is known who subscribed to them.
+
+Of a partition none comes before it is known what is stored of it. That is known up to an offset; events beyond it stand
+aside until more is known. So this one queue never waits for one partition.
+"""
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 from consumer.endpoint import Endpoint
@@ -13,6 +18,7 @@ MOST_BYTES = 32 * 2**20
 
 Settle = Callable[[int], None]  # takes the record's offset
 Ask = Callable[[Place, int], None]
+Entry = tuple[Event, Settle, float]
 
 
 class Matched(NamedTuple):
@@ -33,76 +39,95 @@ class _Stored(NamedTuple):
 
 
 class Inbox:
-    """Gives events out once their subscriptions are known, and what is stored of them already."""
+    """Gives events out once their subscriptions are known, without those deliveries that are stored already."""
 
     def __init__(self, catalog: Catalog, ask: Ask) -> None:
         """`ask` what is stored of a partition from an offset on: `stored` tells."""
         self._catalog = catalog
         self._ask = ask
-        self._events: deque[tuple[Event, Settle, float]] = deque()
-        self._bytes = 0
+        self._events: deque[Entry] = deque()
+        self._beyond: dict[Place, deque[Entry]] = {}  # what is stored of them is asked for
+        self._held = self._bytes = 0
         self._stored: dict[Place, _Stored] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._events)
+        return self._held > 0
 
     @property
     def room(self) -> int:
         """How many more events may be put in."""
-        return max(0, MOST_EVENTS - len(self._events)) if self._bytes < MOST_BYTES else 0
+        return max(0, MOST_EVENTS - self._held) if self._bytes < MOST_BYTES else 0
 
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
-        """Add an event that arrived then (the catalog's clock); `settle` takes its offset once all of it is settled."""
-        self._events.append((event, settle, arrived))
+        """Add an event that arrived then (the catalog's clock), of a partition that `stored` has told of.
+
+        `settle` takes its offset once all of it is settled.
+        """
+        self._place((event, settle, arrived))
+        self._held += 1
         self._bytes += event.size
 
     def stored(self, place: Place, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
-        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may go out.
+        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may be put in.
 
-        With an `end` those below that offset; what is stored of later ones is asked for when it is their turn.
+        With an `end` those below that offset; what is stored of later ones is asked for when an event comes to it.
         """
+        before, first = self._stored.get(place), self.first_offset(place)
+        if before is not None and first is not None:  # those of events that have not gone out yet
+            keys = keys | {key for key in before.keys if key[0] >= first}
         self._stored[place] = _Stored(keys, max(keys)[0] if keys else -1, end)
+        for entry in self._beyond.pop(place, ()):
+            self._place(entry)
+
+    def stands_aside(self, place: Place) -> bool:
+        """Events of this partition wait until it is known what is stored of them."""
+        return place in self._beyond
 
     def next(self) -> Matched | None:
-        """Take the oldest event out; None while there is none, or what it needs is not known yet."""
+        """Take the oldest event out; None while there is none, or its subscriptions are not known yet."""
         if not self._events:
             return None
         event, settle, arrived = self._events[0]
-        _, _, offset, timestamp = event.record
-        stored = self._known(event.record[:2], offset)
-        if stored is None:
-            return None
+        place, offset, timestamp = event.record[:2], event.record.offset, event.record.timestamp
         key = event.type, event.tenant
         endpoints = self._catalog.match(key, arrived)
         if endpoints is None:
             self._catalog.want((key,))
             return None
         self._events.popleft()
+        self._held -= 1
         self._bytes -= event.size
+        stored = self._stored[place]
         if not stored.keys:
             return Matched(event, endpoints, settle)
         if offset > stored.highest:  # so are those that follow; a log that goes back repeats some
-            self._stored[event.record[:2]] = _Stored(set(), -1, stored.end)
+            self._stored[place] = _Stored(set(), -1, stored.end)
             return Matched(event, endpoints, settle)
         rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
         return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
 
-    def _known(self, place: Place, offset: int) -> _Stored | None:
-        """What is stored, this offset's among it; None while that is asked for."""
-        stored = self._stored.get(place)
-        if stored is None or stored.end is None or offset < stored.end:
-            return stored
-        del self._stored[place]
-        self._ask(place, offset)
-        return None
-
     def first_offset(self, place: Place) -> int | None:
         """The lowest offset of a partition that waits here; None if none does."""
-        return next((event.record.offset for event, _, _ in self._events if event.record[:2] == place), None)
+        waiting = chain(self._events, self._beyond.get(place, ()))
+        return next((event.record.offset for event, _, _ in waiting if event.record[:2] == place), None)
 
     def discard(self, places: set[Place]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
-        self._events = deque(entry for entry in self._events if entry[0].record[:2] not in places)
-        self._bytes = sum(event.size for event, _, _ in self._events)
         for place in places:
             self._stored.pop(place, None)
+            self._beyond.pop(place, None)
+        self._events = deque(entry for entry in self._events if entry[0].record[:2] not in places)
+        left = [event for event, _, _ in chain(self._events, *self._beyond.values())]
+        self._held, self._bytes = len(left), sum(event.size for event in left)
+
+    def _place(self, entry: Entry) -> None:
+        """Behind the others, or aside."""
+        place, offset = entry[0].record[:2], entry[0].record.offset
+        end = self._stored[place].end
+        if place in self._beyond:
+            self._beyond[place].append(entry)
+        elif end is None or offset < end:
+            self._events.append(entry)
+        else:
+            self._beyond[place] = deque((entry,))
+            self._ask(place, offset)

@@ -7,9 +7,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
+GAP = 0.25  # seconds that a turn comes late, above which those are told who measure time
 _MAX_EVENTS = 1024  # a turn stays below about 20 ms: 1,024 answers of 20 µs
 
 Callback = Callable[[], None]
@@ -83,6 +84,8 @@ class Poller:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
         self._posted: deque[Callback] = deque()
+        self._gap_callbacks: list[Callback] = []
+        self._turned_at: float | None = None
         self._thread: int | None = None  # the one that calls turn
         self._wake_lock = threading.Lock()
         self._closed = False
@@ -118,6 +121,13 @@ class Poller:
         """The timer never fires again."""
         self._timers.remove(timer)
 
+    def on_gap(self, callback: Callback) -> None:
+        """Call this first in each turn that is late: the process stood still, or did something else for long.
+
+        What came meanwhile has waited; whoever judges time should read it before.
+        """
+        self._gap_callbacks.append(callback)
+
     def post(self, callback: Callback) -> None:
         """Run `callback` on the loop's thread, in this turn or the next. From any thread; lost once closed."""
         self._posted.append(callback)
@@ -133,7 +143,11 @@ class Poller:
         """Wait at most `timeout` seconds for anything, then run the handlers, the timers and what was posted."""
         self._thread = threading.get_ident()
         errors: list[Exception] = []
-        for fd, events in self._epoll.poll(self._patience(timeout), _MAX_EVENTS):
+        patience = self._patience(timeout)
+        found = self._epoll.poll(patience, _MAX_EVENTS)
+        if self._turned_at is not None and self._clock() - self._turned_at - patience > GAP:
+            self._run(self._gap_callbacks, errors)
+        for fd, events in found:
             handler = self._handlers.get(fd)
             if handler is not None:
                 try:
@@ -142,11 +156,8 @@ class Poller:
                     errors.append(error)
         self._run_timers(errors)
         posted = self._posted
-        for _ in range(len(posted)):
-            try:
-                posted.popleft()()
-            except Exception as error:  # noqa: BLE001 (raised below, when all have run)
-                errors.append(error)
+        self._run((posted.popleft() for _ in range(len(posted))), errors)
+        self._turned_at = self._clock()
         if errors:
             raise errors[0] if len(errors) == 1 else ExceptionGroup("several callbacks of one turn failed", errors)
 
@@ -170,6 +181,13 @@ class Poller:
                 now = self._clock() if now is None else now
                 timeout = min(timeout, timer.deadline - now)
         return max(timeout, 0.0)
+
+    def _run(self, callbacks: Iterable[Callback], errors: list[Exception]) -> None:
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 (turn raises it, when all have run)
+                errors.append(error)
 
     def _run_timers(self, errors: list[Exception]) -> None:
         now: float | None = None

@@ -18,6 +18,12 @@ from consumer.sending.response import BODY_LIMIT
 
 Result = Response | RequestException
 
+DNS_KEPT = 60  # seconds in libcurl's DNS cache: twice as long as the resolver's answers are used
+_KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
+_MAX_IDLE = 110  # seconds; a connection idle for longer was closed by most servers
+_MAX_AGE = 600  # seconds; after that a receiver's new DNS answer is followed
+_UNJUDGED = 86_400_000  # milliseconds, in place of none: libcurl takes 0 for its own five minutes
+
 _TLS_ERRORS = frozenset(
     (
         pycurl.E_SSL_CONNECT_ERROR,
@@ -96,7 +102,7 @@ class Slot:
         self.curl = pycurl.Curl()
         self.transfer: Transfer | None = None
         self.url = self.method = self.scheme = ""
-        self.milliseconds = 0
+        self.milliseconds = self._connect_milliseconds = 0
         self.pinned: str | None = None  # "host:port" that this transfer loads into libcurl's DNS cache
         self.large = self.sweeps = False  # this transfer's body; libcurl's DNS cache, when it ends
         self.lines: list[bytes] = []
@@ -106,6 +112,42 @@ class Slot:
         self.opened = False  # some address passed
         self._policy = policy  # None: a proxy is connected to, which enforces the rule itself
         self._report = report  # called for each socket opened, with None or the bug that kept it from being opened
+
+    def set_up(self, *, connect_timeout: float, proxy: str, proxy_user: list[bytes], ca_file: str) -> None:
+        """What is the same for every transfer. Without a `proxy` no name is looked up: the cache needs no sweep."""
+        setopt = self.curl.setopt
+        setopt(pycurl.POST, 1)
+        setopt(pycurl.NOSIGNAL, 1)
+        setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        setopt(pycurl.FOLLOWLOCATION, 0)
+        setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        self._connect_milliseconds = max(1, int(connect_timeout * 1000))
+        setopt(pycurl.CONNECTTIMEOUT_MS, self._connect_milliseconds)
+        setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_KEPT if proxy else -1)  # -1: no sweep
+        setopt(pycurl.PROXY, proxy)  # '' too: else libcurl obeys http_proxy
+        for option, text in zip((pycurl.PROXYUSERNAME, pycurl.PROXYPASSWORD), proxy_user, strict=False):
+            setopt(option, text)
+        setopt(pycurl.NOPROXY, "")
+        setopt(pycurl.TCP_KEEPALIVE, 1)
+        setopt(pycurl.TCP_KEEPIDLE, _KEEPALIVE)
+        setopt(pycurl.TCP_KEEPINTVL, _KEEPALIVE)
+        setopt(pycurl.MAXAGE_CONN, _MAX_IDLE)
+        setopt(pycurl.MAXLIFETIME_CONN, _MAX_AGE)
+        setopt(pycurl.CAINFO, ca_file)
+        setopt(pycurl.PROXY_CAINFO, ca_file)
+        setopt(pycurl.OPENSOCKETFUNCTION, self.open_socket)
+        setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        setopt(pycurl.WRITEFUNCTION, self.write)
+
+    def limit(self, milliseconds: int) -> None:
+        """How long the transfer may take; 0: libcurl does not judge that, nor how long it takes to connect."""
+        if self.milliseconds == milliseconds:
+            return
+        if not milliseconds or not self.milliseconds:
+            connect = self._connect_milliseconds if milliseconds else _UNJUDGED
+            self.curl.setopt(pycurl.CONNECTTIMEOUT_MS, connect)
+        self.curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
+        self.milliseconds = milliseconds
 
     def write(self, chunk: bytes) -> int:
         """WRITEFUNCTION: keep what fits; anything but the chunk's length makes libcurl cut the transfer."""
@@ -160,6 +202,13 @@ def error_of(slot: Slot, code: int, message: str) -> RequestException:
     else:
         kind = _ERRORS.get(code, errors.ConnectionError)
     return kind(message or f"libcurl error {code}", request=request)
+
+
+def time_is_up(slot: Slot, request: PreparedRequest) -> RequestException:
+    """The error of a transfer that has had its time, where libcurl does not judge it."""
+    connected = slot.curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
+    kind = errors.ReadTimeout if connected else errors.ConnectTimeout
+    return kind(f"{'Operation' if connected else 'Connection'} timed out", request=request)
 
 
 def error_of_name(answer: Unresolved, request: PreparedRequest) -> RequestException:

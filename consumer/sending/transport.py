@@ -21,6 +21,7 @@ from consumer.sending.poller import ERROR, HANGUP, READ, WRITE, Poller
 from consumer.sending.resolver import Answer, Resolver, Unresolved
 from consumer.sending.response import CurlResponse
 from consumer.sending.transfer import (
+    DNS_KEPT,
     Result,
     Slot,
     Transfer,
@@ -30,16 +31,13 @@ from consumer.sending.transfer import (
     error_of_name,
     method_of,
     split_proxy,
+    time_is_up,
 )
 from consumer.target import Target, parse_target
 
 __all__ = ["CurlAdapter", "Result", "Transfer", "ca_file"]
 
-_KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
-_MAX_IDLE = 110  # seconds; a connection idle for longer was closed by most servers
-_MAX_AGE = 600  # seconds; after that a receiver's new DNS answer is followed
 _MAX_URLS = 10_000
-_DNS_KEPT = 60  # seconds in libcurl's DNS cache: twice as long as the resolver's answers are used
 # One request in so many has libcurl go through its DNS cache, to drop what is older. By itself it does so after each:
 # 0.16 ms with 10,000 hosts in it, 3.5 ms with 50,000 (libcurl 8.23, a kept connection; 0.03 ms with one host).
 _DNS_SWEEP = 10_000
@@ -89,6 +87,10 @@ class CurlAdapter(BaseAdapter):
         self._closed = False
         self._watched: set[int] = set()
         self._timer = poller.timer(self._on_deadline)
+        self._unjudged: dict[Transfer, float] = {}  # until when, of those whose time libcurl does not judge any more
+        # By what is posted: after what this turn has finished was collected.
+        self._judge = poller.timer(lambda: poller.post(self._on_judgement))
+        poller.on_gap(self._on_gap)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -179,6 +181,7 @@ class CurlAdapter(BaseAdapter):
         for fd in tuple(self._watched):
             self._poller.unregister(fd)
         self._poller.remove_timer(self._timer)
+        self._poller.remove_timer(self._judge)
         for slot in self._slots.values():
             slot.curl.close()
 
@@ -224,9 +227,7 @@ class CurlAdapter(BaseAdapter):
             slot.method = method
         timeout = self._timeout if transfer.timeout is None else transfer.timeout
         milliseconds = max(1, int(timeout * 1000))
-        if slot.milliseconds != milliseconds:
-            curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
-            slot.milliseconds = milliseconds
+        slot.limit(milliseconds)
         if addresses is not None:
             self._pin(slot, target, addresses)
         curl.setopt(pycurl.HTTPHEADER, lines)
@@ -235,7 +236,7 @@ class CurlAdapter(BaseAdapter):
         self._until_sweep -= 1
         if self._until_sweep <= 0:
             self._until_sweep = _DNS_SWEEP
-            curl.setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_KEPT)
+            curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_KEPT)
             slot.sweeps = True
         slot.transfer = transfer
         transfer.slot = slot
@@ -258,28 +259,12 @@ class CurlAdapter(BaseAdapter):
 
     def _new_slot(self) -> Slot:
         slot = Slot(self._policy, self._on_socket_opened)
-        setopt = slot.curl.setopt
-        setopt(pycurl.POST, 1)
-        setopt(pycurl.NOSIGNAL, 1)
-        setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        setopt(pycurl.FOLLOWLOCATION, 0)
-        setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(self._connect_timeout * 1000)))
-        setopt(pycurl.DNS_CACHE_TIMEOUT, _DNS_KEPT if self._proxy else -1)  # -1: no sweep
-        setopt(pycurl.PROXY, self._proxy)  # '' too: else libcurl obeys http_proxy
-        for option, text in zip((pycurl.PROXYUSERNAME, pycurl.PROXYPASSWORD), self._proxy_user, strict=False):
-            setopt(option, text)
-        setopt(pycurl.NOPROXY, "")
-        setopt(pycurl.TCP_KEEPALIVE, 1)
-        setopt(pycurl.TCP_KEEPIDLE, _KEEPALIVE)
-        setopt(pycurl.TCP_KEEPINTVL, _KEEPALIVE)
-        setopt(pycurl.MAXAGE_CONN, _MAX_IDLE)
-        setopt(pycurl.MAXLIFETIME_CONN, _MAX_AGE)
-        setopt(pycurl.CAINFO, self._ca_file)
-        setopt(pycurl.PROXY_CAINFO, self._ca_file)
-        setopt(pycurl.OPENSOCKETFUNCTION, slot.open_socket)
-        setopt(pycurl.HEADERFUNCTION, slot.lines.append)
-        setopt(pycurl.WRITEFUNCTION, slot.write)
+        slot.set_up(
+            connect_timeout=self._connect_timeout,
+            proxy=self._proxy,
+            proxy_user=self._proxy_user,
+            ca_file=self._ca_file,
+        )
         self._slots[slot.curl] = slot
         return slot
 
@@ -326,6 +311,32 @@ class CurlAdapter(BaseAdapter):
 
     def _on_deadline(self) -> None:
         self._note(self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)[1])
+
+    def _on_gap(self) -> None:
+        """Nothing was read for a while. libcurl looks at the time before it reads, and would call late what has come.
+
+        So it looks no more, for these: each has its time once more, which the poller's timer ends, after it has read.
+        """
+        now = self._clock()
+        for slot in self._slots.values():
+            if (transfer := slot.transfer) is not None:
+                slot.limit(0)
+                limit = self._timeout if transfer.timeout is None else transfer.timeout
+                self._unjudged.setdefault(transfer, now + max(limit, 0.0))
+        self._judge.deadline = min(self._unjudged.values(), default=None)
+
+    def _on_judgement(self) -> None:
+        now = self._clock()
+        for transfer, until in tuple(self._unjudged.items()):
+            slot, callback = transfer.slot, transfer.callback
+            if slot is None or callback is None:
+                del self._unjudged[transfer]
+            elif until <= now:
+                del self._unjudged[transfer]
+                error = time_is_up(slot, transfer.request)
+                self.cancel(transfer)
+                self._poller.post(partial(callback, error))
+        self._judge.deadline = min(self._unjudged.values(), default=None)
 
     def _note(self, running: int) -> None:
         if running != self._running and not self._collecting:

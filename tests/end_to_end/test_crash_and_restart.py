@@ -75,6 +75,23 @@ def _delivered(worker: Worker) -> float:
     return worker.metric('webhooks_deliveries_total{outcome="delivered"}')
 
 
+def test_what_was_answered_while_a_worker_was_frozen_is_not_sent_again(deployment: Deployment) -> None:
+    """Its time is over by the clock when the worker wakes; the answers lie in its sockets, and are read first."""
+    deployment.subscribe("a", "/slow")
+    deployment.receiver.rules["/slow"] = always(Answer(delay=0.7))
+    worker = deployment.start(WEBHOOK_TIMEOUT="1.5", WEBHOOK_MAX_IN_FLIGHT="200")
+    eventually(worker.ready)
+    deployment.publish(["a"] * 100)
+    eventually(lambda: len(deployment.receiver.requests) == 100, every=0.01)
+    worker.freeze()
+    time.sleep(3)
+    worker.thaw()
+    eventually(lambda: not deployment.lag())
+    deployment.assert_true_to_what_was_published()
+    assert (deployment.duplicates(), worker.metric('webhooks_deliveries_total{outcome="retried"}')) == (0, 0)
+    worker.stop()
+
+
 def test_a_worker_that_was_frozen_finds_its_partitions_gone(deployment: Deployment) -> None:
     """Another one takes over meanwhile; the first neither moves offsets back nor stops working for good."""
     for path in ("/good", "/fails-twice"):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from consumer.settings import KafkaSettings
+from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 from tests.kafka_kit import Kafka, Member
 
 
@@ -19,6 +20,17 @@ def kafka(request: pytest.FixtureRequest) -> Kafka:
 def real_kafka(kafka_bootstrap: str) -> Kafka:
     """The real Kafka, for what the mock cluster cannot do."""
     return Kafka(kafka_bootstrap, real=True)
+
+
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[KafkaBroker]:
+    """A cluster of which a test may kill one node after the other, and starts them again."""
+    try:
+        broker = KafkaBroker(nodes=3)
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    with broker:
+        yield broker
 
 
 @pytest.fixture

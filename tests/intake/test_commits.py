@@ -1,4 +1,4 @@
-"""What a last commit does while the group goes from one generation to the next."""
+"""What a last commit does inside a rebalance: whatever the coordinator does, it takes some seconds at most."""
 
 from collections.abc import Callable
 
@@ -9,34 +9,57 @@ from consumer.intake.commits import Commits
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition
 
+SILENT = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
-class Group:
-    """Answers commits with these errors, then takes them, as a group does that is between two generations.
 
-    Of an asynchronous one it says nothing; `shown` is how it answers the question what is committed, in turn.
+class Coordinator:
+    """Takes a round before the question of this number is answered, one number for each round; None: refuses it.
+
+    Rounds without a number are taken at once. The first `silent` questions are not answered.
     """
 
-    def __init__(self, *errors: int) -> None:
-        self.errors = list(errors)
-        self.taken: list[TopicPartition] = []
-        self.shown: list[int | KafkaException] = []
-        self.questions = 0
+    def __init__(self, *rounds: int | None, silent: int = 0) -> None:
+        self.now = 0.0
+        self.commits = Commits(lambda: self.now, self.wait)
+        self.waited: list[Callable[[], object]] = []  # what the loop does meanwhile
+        self.sent: list[TopicPartition] = []
+        self.shown: dict[int, tuple[int, str]] = {}
+        self._rounds = list(rounds)
+        self._coming: list[tuple[int, list[TopicPartition]]] = []
+        self._questions, self._silent = 0, silent
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for each in self.waited:
+            each()
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous, "one that waits has no time limit"
+        self.sent += offsets
+        arrives = self._rounds.pop(0) if self._rounds else 0
+        if arrives is not None:
+            self._coming.append((arrives, offsets))
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        assert 0 < timeout <= 5
-        self.questions += 1
-        answer = self.shown.pop(0) if len(self.shown) > 1 else self.shown[0]
-        if isinstance(answer, KafkaException):
-            raise answer
-        return [TopicPartition(each.topic, each.partition, answer) for each in partitions]
+        assert 0 < timeout <= 0.1, "the loop stands still for so long"
+        self._questions += 1
+        if self._questions <= self._silent:
+            self.now += timeout
+            raise SILENT
+        for arrives, offsets in self._coming:
+            if arrives <= self._questions:
+                self.shown |= {each.partition: (each.offset, each.metadata or "") for each in offsets}
+        self._coming = [each for each in self._coming if each[0] > self._questions]
+        return [
+            TopicPartition(each.topic, each.partition, *self.shown.get(each.partition, (-1001, "")))
+            for each in partitions
+        ]
 
-    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition] | None:
-        if asynchronous:
-            return None
-        if self.errors:
-            raise KafkaException(KafkaError(self.errors.pop(0)))
-        self.taken += offsets
-        return offsets
+    def start(self, partition: Partition) -> float | None:
+        return self.commits.start(self, [partition])  # type: ignore[arg-type]
+
+    def last(self, partition: Partition) -> bool:
+        return self.commits.now(self, [partition])  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -48,83 +71,121 @@ def partition() -> Partition:
     return Partition("topic", 0, tracker)
 
 
-def clock(times: list[float]) -> tuple[Callable[[], float], Callable[[float], None]]:
-    """A clock that sleeping moves."""
+def offsets(coordinator: Coordinator) -> list[int]:
+    return [each.offset for each in coordinator.sent]
 
-    def sleep(seconds: float) -> None:
-        times[0] += seconds
 
-    return lambda: times[0], sleep
+def test_a_last_commit_is_over_when_the_coordinator_shows_it(partition: Partition) -> None:
+    """Its answer would come by a poll, which must not be called there. It is counted once, and it comes too, later."""
+    coordinator = Coordinator()
+    assert coordinator.last(partition)
+    assert (offsets(coordinator), coordinator.now) == ([1], 0.0)
+    assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.dirty) == (1, None, False)
+    other = Partition("topic", 1, OffsetTracker(0))
+    other.tracker.track(0)
+    other.tracker.settle(0)
+    coordinator.start(other)
+    coordinator.commits.finish(None, coordinator.sent[:1])  # of the last commit
+    assert not coordinator.commits.settled([other])
+    coordinator.commits.finish(None, coordinator.sent[1:])
+    assert coordinator.commits.settled([other])
+    assert (coordinator.commits.total, coordinator.commits.fault) == (2, None)
 
 
 def test_a_last_commit_waits_for_the_next_generation(partition: Partition) -> None:
     """Who leaves commits once: an answer that the next moment changes must not cost what was delivered."""
-    group = Group(KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH)
-    commits = Commits(*clock([0.0]))
-    assert commits.now(group, [partition])  # type: ignore[arg-type]
-    assert [(each.partition, each.offset) for each in group.taken] == [(0, 1)]
-    assert (commits.total, commits.fault, partition.tracker.dirty) == (1, None, False)
-
-
-def test_a_last_commit_does_not_wait_for_ever(partition: Partition) -> None:
-    """After some seconds it is given up, and at once where no later moment would change the answer."""
-    times = [0.0]
-    assert not Commits(*clock(times)).now(Group(*[KafkaError.ILLEGAL_GENERATION] * 999), [partition])  # type: ignore[arg-type]
-    assert 4 < times[0] < 6
-    assert partition.tracker.dirty
-    times = [0.0]
-    assert not Commits(*clock(times)).now(Group(KafkaError.UNKNOWN_MEMBER_ID), [partition])  # type: ignore[arg-type]
-    assert times == [0.0]
-
-
-NO_ANSWER = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    coordinator = Coordinator(None, None, None)
+    assert coordinator.last(partition)
+    assert offsets(coordinator) == [1] * 4
+    assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.dirty) == (1, None, False)
+    assert coordinator.now < 1
 
 
 @pytest.mark.parametrize(
-    ("shown", "questions", "waited", "taken"),
+    ("coordinator", "reason", "sent"),
     [
-        ([1], 1, (0, 0), True),
-        ([NO_ANSWER, NO_ANSWER, 0, 1], 4, (0.1, 0.2), True),
-        ([0], 30, (1.5, 1.6), True),
-        ([NO_ANSWER], 100, (5, 5.1), False),
+        (Coordinator(*[None] * 999), "the group does not take them", 100),
+        (Coordinator(silent=999), "the coordinator does not answer", 1),
     ],
+    ids=["refused", "silent"],
+)
+def test_a_last_commit_does_not_wait_for_ever(
+    partition: Partition, coordinator: Coordinator, reason: str, sent: int
+) -> None:
+    """After some seconds it is given up, which is said; what is on its way to one that is silent is not sent again."""
+    assert not coordinator.last(partition)
+    assert 4.9 < coordinator.now < 5.2
+    assert partition.tracker.dirty
+    assert reason in (coordinator.commits.fault or "")
+    assert len(coordinator.sent) == pytest.approx(sent, abs=3 if sent > 1 else 0)
+
+
+def test_a_last_commit_is_not_sent_again_before_it_is_known_to_be_refused(partition: Partition) -> None:
+    """A coordinator that is silent for a second may still take it; then it shows it."""
+    coordinator = Coordinator(5, silent=6)
+    assert coordinator.last(partition)
+    assert offsets(coordinator) == [1]
+
+
+def test_the_loop_goes_on_meanwhile_and_sends_no_other_round(partition: Partition) -> None:
+    """Of two rounds on their way, librdkafka may send the earlier one again, and last."""
+    coordinator = Coordinator(silent=20)
+    other = Partition("topic", 1, OffsetTracker(0))
+    other.tracker.track(0)
+    other.tracker.settle(0)
+    turns = []
+    coordinator.waited = [lambda: turns.append(coordinator.start(other))]
+    assert coordinator.last(partition)
+    assert len(turns) >= 20
+    assert [each.partition for each in coordinator.sent] == [0]
+    coordinator.start(other)
+    assert [each.partition for each in coordinator.sent] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("before", "silent", "waited", "taken"),
+    [(0, 0, (0, 0), True), (4, 2, (0.3, 0.5), True), (None, 0, (1.5, 1.6), True), (0, 999, (5, 5.2), False)],
     ids=["arrived", "arrives when the coordinator is back", "has failed", "no answer"],
 )
 def test_a_last_commit_waits_for_the_round_before_it(
-    partition: Partition, *, shown: list[int | KafkaException], questions: int, waited: tuple[float, float], taken: bool
+    partition: Partition, *, before: int | None, silent: int, waited: tuple[float, float], taken: bool
 ) -> None:
     """Inside a rebalance nothing says that a round was answered: the coordinator shows it."""
-    times = [0.0]
-    group = Group()
-    group.shown = shown
-    commits = Commits(*clock(times))
-    commits.start(group, [partition])  # type: ignore[arg-type]
+    coordinator = Coordinator(before, silent=silent)
+    coordinator.start(partition)
     partition.tracker.track(1)
     partition.tracker.settle(1)
-    assert commits.now(group, [partition]) is taken  # type: ignore[arg-type]
-    assert [each.offset for each in group.taken] == ([2] if taken else [])
-    assert questions - 1 <= group.questions <= questions + 1
-    assert waited[0] - 0.01 <= times[0] <= waited[1] + 0.01
+    assert coordinator.last(partition) is taken
+    assert offsets(coordinator) == ([1, 2] if taken else [1])
+    assert waited[0] - 0.01 <= coordinator.now <= waited[1] + 0.01
 
 
 def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partition) -> None:
     """Nothing has been settled since, so that only the round itself says that something is to be committed."""
-    group = Group()
-    group.shown = [0]
-    commits = Commits(*clock([0.0]))
-    commits.start(group, [partition])  # type: ignore[arg-type]
+    coordinator = Coordinator(None)
+    coordinator.start(partition)
     assert not partition.tracker.dirty
-    assert commits.now(group, [partition])  # type: ignore[arg-type]
-    assert [each.offset for each in group.taken] == [1]
+    assert coordinator.last(partition)
+    assert offsets(coordinator) == [1, 1]
 
 
 def test_what_is_not_owned_any_more_is_not_committed(partition: Partition) -> None:
     """The broker takes it from anybody, also behind the back of the next owner, whose offset it would set back."""
-    group = Group()
-    group.shown = [1]
+    coordinator = Coordinator()
     partition.owned = False
-    commits = Commits(*clock([0.0]))
-    commits.start(group, [partition])  # type: ignore[arg-type]
-    assert commits.settled([partition])
-    assert commits.now(group, [partition])  # type: ignore[arg-type]
-    assert group.taken == []
+    coordinator.start(partition)
+    assert coordinator.commits.settled([partition])
+    assert coordinator.last(partition)
+    assert coordinator.sent == []
+
+
+def test_a_commit_names_the_highest_leader_epoch_seen(partition: Partition) -> None:
+    """By it a restart finds out that the log was cut off; none is named where no record had one."""
+    coordinator = Coordinator()
+    coordinator.start(partition)
+    assert [each.leader_epoch for each in coordinator.sent] == [None]
+    coordinator.commits.finish(None, coordinator.sent)
+    partition.tracker.track(1, 7)
+    partition.tracker.settle(1)
+    coordinator.start(partition)
+    assert coordinator.sent[-1].leader_epoch == 7

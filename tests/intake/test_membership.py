@@ -5,9 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from structlog.testing import capture_logs
 
+from consumer.intake.record import Partition
+from consumer.intake.source import Source
 from tests.chaos.commit_log import CommitLog
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member, unique, until
@@ -127,6 +129,87 @@ def test_a_broker_that_is_killed_and_comes_back(
     assert member.values == [b"1", b"2"]
     until(lambda: member.source.fault is None, member)
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, member)
+
+
+@PROTOCOLS
+def test_a_coordinator_that_freezes_under_a_rebalance_holds_the_loop_up_for_seconds(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
+) -> None:
+    """The last commit is given up, the loop goes on meanwhile, and the next owner reads what was not committed."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to freeze")
+    topic = real_kafka.topic(partitions=2)
+    settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
+    for number in range(2):
+        real_kafka.write(topic, [b"%d" % number] * 10, partition=number)
+    first = join(settings, [topic], settle=False)
+    until(lambda: len(first.records) == 20, first)
+    frozen_at: list[float] = []
+
+    def freeze(_leaving: list[Partition]) -> None:
+        for record in first.records:
+            record.partition.tracker.settle(record.offset)
+        kafka_cluster.pause()
+        frozen_at.append(time.monotonic())
+
+    on_assign, _, on_lost = first.source._callbacks
+    first.source._callbacks = on_assign, freeze, on_lost
+    second = join(settings, [topic])
+    try:
+        with capture_logs() as logs:
+            until(lambda: frozen_at, first, second)
+        took = time.monotonic() - frozen_at[0]
+    finally:
+        kafka_cluster.resume()
+    assert 4 < took < 7
+    assert first.waits > 20
+    assert [entry["reason"] for entry in logs if "reason" in entry] == ["the coordinator does not answer"]
+    until(lambda: len(first.source.partitions) == 1 == len(second.source.partitions), first, second, timeout=30)
+    (place,) = second.source.partitions
+
+    def settled() -> bool:
+        return real_kafka.committed(settings.group_id, *place)[0] == 10
+
+    until(settled, first, second)
+
+
+@PROTOCOLS
+def test_a_partition_that_comes_holds_nothing_up(
+    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """Kafka does not say where it stands: that is said, the loop turns, and its records come once Kafka has said it."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to freeze")
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"1", b"2"])
+    assigned = Source._on_assign
+
+    def freeze(source: Source, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if partitions:
+            kafka_cluster.pause()
+        assigned(source, consumer, partitions)
+
+    monkeypatch.setattr(Source, "_on_assign", freeze)
+    monkeypatch.setattr("consumer.intake.positions.COMMITTED_TIMEOUT", 0.5)
+    member = join(real_kafka.settings(group_protocol=protocol), [topic])
+    longest = 0.0
+
+    def turned() -> bool:
+        nonlocal longest
+        begin = time.monotonic()
+        member.turn()
+        longest = max(longest, time.monotonic() - begin)
+        return "Kafka does not say what the group has committed" in (member.source.fault or "")
+
+    try:
+        until(turned)
+        assert longest < 0.5
+        assert (len(member.assigned), member.source.opening, member.records) == (1, True, [])
+    finally:
+        kafka_cluster.resume()
+    until(lambda: member.values == [b"1", b"2"], member)
+    until(lambda: member.source.fault is None, member)
+    assert not member.source.opening
 
 
 @PROTOCOLS

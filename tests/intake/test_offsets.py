@@ -141,6 +141,63 @@ def test_records_that_vanish_between_restarts_hold_nothing_back(
         assert again.image() == (after[-1] + 1, "")
 
 
+@st.composite
+def lives(draw: st.DrawFn) -> list[tuple[float, float, tuple[float, int] | None]]:
+    """What happens: how much is read, how much of it is settled; how much of the log is left then, and what comes."""
+    cut = st.none() | st.tuples(fractions, st.integers(0, 12))
+    return draw(st.lists(st.tuples(fractions, fractions, cut), min_size=1, max_size=6))
+
+
+@given(lives(), st.randoms(use_true_random=False))
+def test_no_record_is_taken_for_another_one_that_stood_at_its_offset(
+    steps: list[tuple[float, float, tuple[float, int] | None]], chance: random.Random
+) -> None:
+    """Restarts, and unclean elections between them: a record that is still there is read, until it is settled itself.
+
+    Where the log was cut off below the commit, Kafka tells by the epoch, and the records come from there on.
+    """
+    epoch = 0
+    log = [(index, epoch) for index in range(12)]  # by offset: which record it is, and its leader epoch
+    known = len(log)
+    settled: set[int] = set()
+    image: tuple[int, str, int | None] = (0, "", None)
+    for read, done, cut in [*steps, (1.0, 1.0, None)]:
+        start, tracker = image[0], OffsetTracker(*image)
+        if image[2] is not None:
+            agreed = sum(each <= image[2] for _, each in log)  # where the leader says that this epoch ends
+            if agreed < start:
+                start, tracker = agreed, OffsetTracker(None)
+        end = start + int((len(log) - start) * read)
+        fresh = [offset for offset in range(start, end) if tracker.track(offset, log[offset][1])]
+        assert {log[offset][0] for offset in range(start, end)} <= {log[offset][0] for offset in fresh} | settled
+        for offset in chance.sample(fresh, int(len(fresh) * done)):
+            tracker.settle(offset)
+            settled.add(log[offset][0])
+        if (found := tracker.image()) is not None:
+            image = *found, tracker.epoch
+            assert {record for record, _ in log[: found[0]]} <= settled
+        if cut is not None:
+            epoch += 1
+            log = log[: int(len(log) * cut[0])] + [(known + index, epoch) for index in range(cut[1])]
+            known += cut[1]
+    assert {record for record, _ in log} <= settled
+
+
+def test_a_commit_without_an_epoch_is_believed() -> None:
+    """The version before wrote none: its settled offsets must not all come again with the first of this one."""
+    mark, metadata = 5, encode(5, [(6, 9)])
+    tracker = OffsetTracker(mark, metadata)
+    assert [offset for offset in range(5, 11) if tracker.track(offset, 3)] == [5, 9, 10]
+    assert tracker.epoch == 3
+
+
+def test_an_epoch_does_not_fall() -> None:
+    """What is read again below is of earlier leaders; what the metadata names is of later ones."""
+    tracker = OffsetTracker(5, encode(5, [(6, 9)]), 4)
+    assert [offset for offset in range(5, 11) if tracker.track(offset, 2)] == [5, 9, 10]
+    assert tracker.epoch == 4
+
+
 @given(
     st.integers(0, 2**62),
     st.lists(st.tuples(st.integers(1, 10**6) | st.just(1), st.integers(1, 10**6) | st.just(1)), max_size=6000),

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
-from consumer.intake.record import UnreadableHeaders
+from consumer.intake.record import UnreadableHeaders, batch
 from tests.intake.raw_producer import produce_with_header_name
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
@@ -124,6 +124,22 @@ def test_a_property_that_librdkafka_refuses_is_named(mock_kafka: str, name: str,
     kafka = Kafka(mock_kafka, real=False)
     with pytest.raises(SettingsError, match=f"KAFKA_{name.upper()}|{name.replace('_', '.')}"):
         Member(kafka.settings(**{name: value}), ["orders"])
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"group_protocol": "consumer", "max_poll_interval_ms": "8000"},
+        {"group_protocol": "consumer", "group_remote_assignor": "uniform", "group_instance_id": "one"},
+        {"session_timeout_ms": "6000", "heartbeat_interval_ms": "300", "partition_assignment_strategy": "range"},
+    ],
+)
+def test_properties_of_a_member_are_for_the_member_alone(
+    mock_kafka: str, join: Join, properties: dict[str, str]
+) -> None:
+    """The client that asks where partitions stand is none: librdkafka would refuse some of them there."""
+    kafka = Kafka(mock_kafka, real=False)
+    join(kafka.settings(**properties), [kafka.topic()])
 
 
 def test_unknown_properties_are_left_out_with_one_warning(mock_kafka: str, join: Join) -> None:
@@ -260,6 +276,27 @@ def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Joi
     assert member.assigned[-1] is new
     old.tracker.settle(0)
     assert new.tracker.low_water_mark == 0
+
+
+def test_records_of_the_log_that_was_go_with_it(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the batch that shows it, too: nobody owns them, and the log that is has others at their offsets."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"0", b"1"])
+    read: list[Message] = []
+
+    def and_back(consumer: Consumer, limit: int, timeout: float) -> list[Message]:
+        messages = batch(consumer, limit, timeout)
+        went_back = read[:1] if messages and len(read) == 2 else []
+        read.extend(messages)
+        return messages + went_back
+
+    monkeypatch.setattr("consumer.intake.source.batch", and_back)
+    member = join(real_kafka.settings(), [topic])
+    until(lambda: len(member.records) == 2, member)
+    real_kafka.write(topic, [b"2"])
+    until(lambda: len(member.records) >= 5, member)
+    assert [record.offset for record in member.records] == [0, 1, 0, 1, 2]
+    assert len(member.lost) == 1
 
 
 def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join) -> None:

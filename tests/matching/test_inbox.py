@@ -1,9 +1,10 @@
-"""Events wait in order until their subscriptions, and what is stored of their partition, are known."""
+"""Events wait in order until their subscriptions are known, and go without those deliveries that are stored."""
 
 from collections.abc import Callable
 from itertools import count
 from math import inf
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -107,15 +108,16 @@ def test_an_answer_counts_for_events_that_came_before_it() -> None:
     assert desk.asked == []
 
 
-def test_a_partition_that_is_not_loaded_holds_its_events() -> None:
-    """Until it is known which of its deliveries are stored, none goes out."""
+def test_no_event_is_taken_of_a_partition_that_is_not_loaded() -> None:
+    """None should come: sent without a look at what is stored, it might be sent twice, and before its turn."""
     desk = Lookups()
-    desk.put(0)
-    desk.catalog.want([("a", None)])
-    desk.answer()
-    assert desk.out() == []
+    with pytest.raises(KeyError):
+        desk.put(0)
     desk.inbox.stored(HERE, set())
-    assert desk.out() == [(0, [1, 2])]
+    desk.inbox.discard({HERE})
+    with pytest.raises(KeyError):
+        desk.put(0)
+    assert desk.inbox.room == MOST_EVENTS
 
 
 def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
@@ -131,24 +133,55 @@ def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
     assert desk.out() == [(0, [2]), (1, [1, 2]), (2, []), (3, [1, 2]), (0, [1, 2])]
 
 
-def test_what_is_stored_further_up_is_asked_for_when_it_is_its_turn() -> None:
-    """Once for each part, from the offset of the event that waits for it; none goes out before it is known."""
+def test_what_is_stored_further_up_is_asked_for_when_an_event_comes_to_it() -> None:
+    """Once for each part. Until it is known, that partition's events stand aside, and those of others go."""
     desk = Lookups()
+    desk.inbox.stored(THERE, set())
     desk.inbox.stored(HERE, {(1, 5001, 1)}, 2)
     for offset in (0, 1, 4, 9):
         desk.put(offset)
+    desk.put(7, place=THERE)
+    assert (desk.wanted, desk.inbox.stands_aside(HERE)) == ([(HERE, 4)], True)
     desk.catalog.want([("a", None)])
     desk.answer()
-    assert desk.out() == [(0, [1, 2]), (1, [2])]
-    assert desk.out() == []
-    assert desk.wanted == [(HERE, 4)]
+    assert desk.out() == [(0, [1, 2]), (1, [2]), (7, [1, 2])]
+    assert (desk.out(), bool(desk.inbox), desk.inbox.first_offset(HERE)) == ([], True, 4)
     desk.inbox.stored(HERE, {(4, 5004, 2)}, 5)
     assert desk.out() == [(4, [1])]
     assert desk.wanted == [(HERE, 4), (HERE, 9)]
     desk.inbox.stored(HERE, {(9, 5009, 1)})
-    assert desk.out() == [(9, [2])]
+    assert (desk.out(), desk.inbox.stands_aside(HERE)) == ([(9, [2])], False)
     desk.put(10)
-    assert (desk.out(), len(desk.wanted)) == ([(10, [1, 2])], 2)
+    assert (desk.out(), len(desk.wanted), bool(desk.inbox)) == ([(10, [1, 2])], 2, False)
+
+
+def test_what_is_stored_of_events_that_wait_is_kept() -> None:
+    """Also when more is known before they go out: they would be sent again."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, {(0, 5000, 1), (1, 5001, 1)}, 2)
+    for offset in (0, 1, 2):
+        desk.put(offset)
+    desk.inbox.stored(HERE, {(2, 5002, 2)})
+    desk.catalog.want([("a", None)])
+    desk.answer()
+    assert desk.out() == [(0, [2]), (1, [2]), (2, [1])]
+
+
+def test_events_that_stand_aside_leave_with_their_partition() -> None:
+    """And take up room until then."""
+    desk = Lookups()
+    desk.inbox.stored(HERE, set(), 2)
+    desk.inbox.stored(THERE, set())
+    desk.put(2)
+    desk.put(3)
+    desk.put(0, place=THERE)
+    assert desk.inbox.room == MOST_EVENTS - 3
+    desk.inbox.discard({HERE})
+    assert (desk.inbox.room, desk.inbox.first_offset(HERE), desk.inbox.stands_aside(HERE)) == (
+        MOST_EVENTS - 1,
+        None,
+        False,
+    )
 
 
 def test_what_is_stored_is_forgotten_once_it_is_passed() -> None:
@@ -204,9 +237,8 @@ def test_a_partition_that_leaves_takes_its_events_with_it() -> None:
     desk.catalog.want([("a", None)])
     desk.answer()
     assert desk.out() == [(1, [1, 2]), (3, [1, 2])]
-    desk.put(0)
-    assert desk.out() == []
     desk.inbox.stored(HERE, set())
+    desk.put(0)
     assert desk.out() == [(0, [1, 2])]
 
 
@@ -220,34 +252,35 @@ class InboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.desk = Lookups()
         self.waiting: list[tuple[int, tuple[str, int], str]] = []
-        self.loaded: dict[tuple[str, int], float] = {}  # to which offset it is known what is stored
+        self.known: dict[tuple[str, int], float] = {}  # to which offset it is known what is stored
         self.offsets = count()
 
-    @rule(place=PLACES, event_type=st.sampled_from(["a", "b", "nobody"]))
-    def put(self, place: tuple[str, int], event_type: str) -> None:
+    @rule(place=PLACES, event_type=st.sampled_from(["a", "b", "nobody"]), ahead=st.none() | st.integers(0, 4))
+    def put(self, place: tuple[str, int], event_type: str, ahead: int | None) -> None:
         offset = next(self.offsets)
+        if place not in self.known:
+            self.load(place, offset, ahead)
         self.desk.put(offset, event_type, place)
         self.waiting.append((offset, place, event_type))
-
-    @rule(place=PLACES, ahead=st.none() | st.integers(1, 4))
-    def load(self, place: tuple[str, int], ahead: int | None = None) -> None:
-        first = min((offset for offset, where, _ in self.waiting if where == place), default=0)
-        end = None if ahead is None else first + ahead
-        self.desk.inbox.stored(place, set(), end)
-        self.loaded[place] = inf if end is None else end
 
     @precondition(lambda self: self.desk.wanted)
     @rule(ahead=st.none() | st.integers(1, 4))
     def load_more(self, ahead: int | None) -> None:
         place, offset = self.desk.wanted.pop(0)
-        assert self.loaded.pop(place, offset) <= offset
-        if (offset, place) in [each[:2] for each in self.waiting]:
-            self.load(place, ahead)
+        assert self.known[place] <= offset
+        assert offset == min(
+            number for number, where, _ in self.waiting if where == place and number >= self.known[place]
+        )
+        self.load(place, offset, ahead)
+
+    def load(self, place: tuple[str, int], offset: int, ahead: int | None) -> None:
+        self.known[place] = inf if ahead is None else offset + ahead
+        self.desk.inbox.stored(place, set(), None if ahead is None else offset + ahead)
 
     @rule(place=PLACES)
     def discard(self, place: tuple[str, int]) -> None:
         self.desk.inbox.discard({place})
-        self.loaded.pop(place, None)
+        self.known.pop(place, None)
         self.desk.wanted = [each for each in self.desk.wanted if each[0] != place]
         self.waiting = [each for each in self.waiting if each[1] != place]
 
@@ -262,20 +295,24 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule()
     def take_out(self) -> None:
-        for offset, found in self.desk.out():
-            expected, place, event_type = self.waiting.pop(0)
-            assert offset == expected
-            assert offset < self.loaded[place]
-            assert found == ([] if event_type == "nobody" else [1, 2])
+        for matched in iter(self.desk.inbox.next, None):
+            record = matched.event.record
+            expected = next(each for each in self.waiting if each[1] == record[:2])
+            self.waiting.remove(expected)
+            assert (record.offset, matched.event.type) == (expected[0], expected[2])
+            assert record.offset < self.known[record[:2]]
+            assert len(matched.endpoints) == (0 if matched.event.type == "nobody" else 2)
 
     @invariant()
     def counts_are_right(self) -> None:
         assert self.desk.inbox.room == MOST_EVENTS - len(self.waiting)
+        aside = {place for _, place, _ in self.waiting if self.desk.inbox.stands_aside(place)}
+        assert aside == {place for place, _ in self.desk.wanted}
 
     def teardown(self) -> None:
         """In the end each event comes out, once and in order."""
-        self.load(HERE)
-        self.load(THERE)
+        while self.desk.wanted:
+            self.load_more(None)
         for _ in range(4):  # three types, each asked for when its first event is next
             self.take_out()
             if self.desk.asked:

@@ -92,7 +92,7 @@ def test_what_libcurl_was_told_is_forgotten(
 ) -> None:
     """A sweep frees the address of a host that nothing was sent to since; entries for ever would fill the memory."""
     monkeypatch.setattr(transport, "_DNS_SWEEP", 2)
-    monkeypatch.setattr(transport, "_DNS_KEPT", 0)
+    monkeypatch.setattr(transport, "DNS_KEPT", 0)
     sender, receiver = make_sender(), receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
     name = f"http://swept.test:{receiver.port}/"
     sender.adapter._resolver._cache["swept.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)

@@ -1,0 +1,99 @@
+"""A log that lost records at an unclean election, and holds others at their offsets: none of those is taken for old."""
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
+
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import QUIET, Kafka, Member, unique, until
+
+Join = Callable[..., Member]
+FIRST, LATE = 2, 3  # the nodes that hold the log: the one that has it all, and the one that lacks its end
+OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for number in range(5, 12)]
+
+
+def new_topic(kafka: Kafka) -> str:
+    """One partition, on two of the nodes, either of which may lead it whatever it lacks."""
+    name = unique("truncated")
+    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
+    config = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+    topic = NewTopic(name, 1, replica_assignment=[[FIRST, LATE]], config=config)
+    admin.create_topics([topic])[name].result(15)
+    return name
+
+
+def truncate(cluster: KafkaBroker, kafka: Kafka, topic: str, between: Callable[[], None]) -> None:
+    """Five records on both nodes, five more on one, which dies after `between`; the other one takes others instead."""
+    kafka.write(topic, OLD[:5])
+    cluster.kill(LATE)
+    kafka.write(topic, OLD[5:])
+    between()
+    cluster.kill(FIRST)
+    cluster.restart(LATE, wait=False)
+    until(lambda: leads(kafka, topic) == LATE, timeout=60)
+    Kafka(kafka.servers, real=True).write(topic, NEW)
+
+
+def leads(kafka: Kafka, topic: str) -> int | None:
+    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
+    try:
+        leader: int = admin.list_topics(topic, timeout=2).topics[topic].partitions[0].leader
+    except (KafkaException, KeyError):
+        return None
+    return leader
+
+
+@pytest.mark.parametrize(
+    ("settled", "again"),
+    [
+        ({0, 1, 2, 3, 6, 8}, [b"old 4", *NEW]),
+        (set(range(10)), NEW),
+        ({0, 1, 3, 4, 7}, [b"old 2", *NEW]),
+    ],
+    ids=["above the commit", "below the commit", "above and in between"],
+)
+def test_a_restart_reads_what_stands_where_settled_records_were(
+    three_nodes: KafkaBroker, join: Join, *, settled: set[int], again: list[bytes]
+) -> None:
+    """Neither a commit beyond the truncation nor the settled offsets in its metadata hide a new record."""
+    kafka = Kafka(three_nodes.bootstrap, real=True)
+    topic = new_topic(kafka)
+    settings = kafka.settings()
+
+    def settle() -> None:
+        member = join(settings, [topic], settle=False)
+        until(lambda: len(member.records) == len(OLD), member, timeout=60)
+        for record in member.records:
+            if record.offset in settled:
+                record.partition.tracker.settle(record.offset)
+        assert member.source.commit_now(member.source.partitions.values())
+        assert member.source.close()
+
+    try:
+        truncate(three_nodes, kafka, topic, settle)
+        second = join(settings, [topic])
+        until(lambda: NEW[-1] in second.values, second, timeout=60)
+        assert second.values == again
+        until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, second)
+    finally:
+        three_nodes.restart(FIRST)
+
+
+def test_a_worker_that_goes_on_reads_what_stands_where_settled_records_were(
+    three_nodes: KafkaBroker, join: Join
+) -> None:
+    """Its tracker is of the log that was: the truncated end is read as that of another one."""
+    kafka = Kafka(three_nodes.bootstrap, real=True)
+    topic = new_topic(kafka)
+    settings = kafka.settings(session_timeout_ms="45000")
+    member = join(settings, [topic])
+    try:
+        truncate(three_nodes, kafka, topic, lambda: until(lambda: len(member.records) == len(OLD), member, timeout=60))
+        until(lambda: NEW[-1] in member.values, member, timeout=60)
+        assert member.values == OLD + NEW
+        until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, member)
+    finally:
+        three_nodes.restart(FIRST)
