@@ -270,15 +270,18 @@ class Source:
     def _begin_again(self, partition: Partition, offset: int, reason: WentBack) -> None:
         """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more.
 
-        Its new ones are read from this offset on, once it is opened as one that has just come.
+        It is read from this offset on, or from the first below that is not settled yet and may still be there; once it
+        is opened, as one that has just come.
         """
+        mark = partition.tracker.low_water_mark
+        begin = offset if mark is None else min(offset, mark)
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=str(reason))
         again = Partition(partition.topic, partition.number)
         keep = self._failures.append
         _, _, on_lost = self._callbacks
         guarded(keep, self._leave)(on_lost, [partition])
         guarded(keep, self._enter)([again])
-        self._consumer.seek(TopicPartition(again.topic, again.number, offset))
+        self._consumer.seek(TopicPartition(again.topic, again.number, begin))
         self._post(
             partial(self._on_committed, [(again, Committed(None, "", None))])
         )  # after this batch, of no more use

@@ -279,19 +279,19 @@ def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Joi
 
 
 def test_records_of_the_log_that_was_go_with_it(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the batch that shows it, too: nobody owns them, and the log that is has others at their offsets."""
+    """Those of the batch that shows it, too; what is not settled below is read again, since it may still be there."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"0", b"1"])
     read: list[Message] = []
 
     def and_back(consumer: Consumer, limit: int, timeout: float) -> list[Message]:
         messages = batch(consumer, limit, timeout)
-        went_back = read[:1] if messages and len(read) == 2 else []
+        went_back = read[1:2] if messages and len(read) == 2 else []
         read.extend(messages)
         return messages + went_back
 
     monkeypatch.setattr("consumer.intake.source.batch", and_back)
-    member = join(real_kafka.settings(), [topic])
+    member = join(real_kafka.settings(), [topic], settle=False)
     until(lambda: len(member.records) == 2, member)
     real_kafka.write(topic, [b"2"])
     until(lambda: len(member.records) >= 5, member)

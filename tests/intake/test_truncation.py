@@ -82,18 +82,28 @@ def test_a_restart_reads_what_stands_where_settled_records_were(
         three_nodes.restart(FIRST)
 
 
+@pytest.mark.parametrize("unsettled", [None, 3])
 def test_a_worker_that_goes_on_reads_what_stands_where_settled_records_were(
-    three_nodes: KafkaBroker, join: Join
+    three_nodes: KafkaBroker, join: Join, unsettled: int | None
 ) -> None:
-    """Its tracker is of the log that was: the truncated end is read as that of another one."""
+    """Its tracker is of the log that was: the end is read as that of another, and before it what was not settled."""
     kafka = Kafka(three_nodes.bootstrap, real=True)
     topic = new_topic(kafka)
     settings = kafka.settings(session_timeout_ms="45000")
-    member = join(settings, [topic])
+    member = join(settings, [topic], settle=False)
+
+    def settle() -> None:
+        until(lambda: len(member.records) == len(OLD), member, timeout=60)
+        for record in member.records:
+            if record.offset != unsettled:
+                record.partition.tracker.settle(record.offset)
+        until(lambda: kafka.committed(settings.group_id, topic)[0] == (unsettled or len(OLD)), member)
+        member.settle = True
+
     try:
-        truncate(three_nodes, kafka, topic, lambda: until(lambda: len(member.records) == len(OLD), member, timeout=60))
+        truncate(three_nodes, kafka, topic, settle)
         until(lambda: NEW[-1] in member.values, member, timeout=60)
-        assert member.values == OLD + NEW
+        assert member.values[len(OLD) :] == ([] if unsettled is None else OLD[unsettled:5]) + NEW
         until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, member)
     finally:
         three_nodes.restart(FIRST)
