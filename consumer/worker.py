@@ -87,6 +87,7 @@ class Worker:
         self._next_commit = self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
         self._unasked = Unasked()
+        self._shared: tuple[frozenset[Place], int] | None = None  # the state by which limits are shared
         self._committed_until: float | None = None  # what was settled then is; None: all
 
         engine = create_engine(database)
@@ -328,7 +329,10 @@ class Worker:
         self._next_look = now + LOOK_EVERY
         if (jump := self._clocks.jump()) is not None:
             log.warning("the system clock was set", seconds=round(jump, 1), meaning=self._clocks.fault)
-        self._lanes.rebound(self._topics.share(self._source.partitions))
+        shared = frozenset(self._source.partitions), self._topics.revision
+        if shared != self._shared:
+            self._shared = shared
+            self._lanes.rebound(partial(self._topics.share, shared[0]))
         self._metrics.breaker_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         self._metrics.set_aside = self._parking.set_aside
         self._metrics.expressions_left_out = len(list(self._budget))

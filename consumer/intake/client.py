@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.errors import SettingsError
+from consumer.errors import FatalKafkaError, SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +93,34 @@ class Reachability:
         if self.fault is None or self.fault.startswith("not yet"):
             log.warning("no Kafka broker reachable", servers=self._servers, detail=self._detail.strip(" ()"))
         self.fault, self.coordinator_up = fault, False
+
+
+class Reported:
+    """What Kafka reports in place of records. `fatal`: this client can do nothing any more."""
+
+    def __init__(self) -> None:
+        self.fatal: FatalKafkaError | None = None
+        self._faults: dict[str | None, str] = {}
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with topics, or with the client (None), since they last answered."""
+        return "; ".join(self._faults.values()) or None
+
+    def error(self, topic: str | None, error: KafkaError) -> None:
+        """Take note of an error, of a topic if one is named."""
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
+            self.fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
+            return
+        fault = f"{topic}: {error.str()}" if topic else error.str()
+        if self._faults.get(topic) != fault:
+            log.warning("Kafka reports", topic=topic, error=error.str())
+        self._faults[topic] = fault
+
+    def answers(self, topic: str | None) -> None:
+        """A record of it has come, or it was assigned."""
+        if self._faults:
+            self._faults.pop(topic, None)
 
 
 def guarded(keep: Callable[[Exception], None], handler: Callable[..., None]) -> Callable[..., None]:

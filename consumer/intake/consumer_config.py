@@ -25,6 +25,8 @@ _DEFAULTS: dict[str, Any] = {
     "queued.min.messages": 5_000,
     "queued.max.messages.kbytes": 16_384,
     "fetch.queue.backoff.ms": 50,
+    # A batch that cannot be read is passed record by record, each after this.
+    "fetch.error.backoff.ms": 100,
     "statistics.interval.ms": 1_000,
 }
 _FIXED: dict[str, Any] = {

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from consumer.event import Place
 from consumer.intake.acknowledged import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
-from consumer.intake.record import Record, UnreadableHeaders
+from consumer.intake.record import Record, Unreadable
 from consumer.settings import KafkaSettings
 
 STUB_BYTES = 64 * 1024
@@ -159,7 +159,7 @@ _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaE
 
 def _whole(letter: _Letter) -> _Content:
     headers = letter.record.headers
-    original = () if headers is None or isinstance(headers, UnreadableHeaders) else headers
+    original = () if headers is None or isinstance(headers, Unreadable) else headers
     # Ours come last, and the last of a name counts: a letter that is dead a second time says where it died then.
     return letter.record.key, letter.record.value, [*original, *letter.headers]
 

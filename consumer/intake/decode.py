@@ -13,7 +13,7 @@ import orjson
 
 from consumer.errors import Undecodable
 from consumer.event import Event, RecordId, extra_of
-from consumer.intake.record import Headers, Record, UnreadableHeaders
+from consumer.intake.record import Record, Unreadable
 
 MAX_VALUE_BYTES = 1024 * 1024
 # The type travels in a header, and receivers refuse all headers together at 8 KiB.
@@ -32,16 +32,18 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 def decode(record: Record, tenant_name: str = "tenant") -> Event:
     """The event that a record carries. `tenant_name` is that of the attribute or header with its tenant.
 
-    Undecodable with reason null, empty, too_large, bad_headers, bad_type, not_utf8, not_json, too_deep or not_object;
-    nothing else is raised, whatever the bytes.
+    Undecodable with reason unreadable, null, empty, too_large, bad_headers, bad_type, not_utf8, not_json, too_deep or
+    not_object; nothing else is raised, whatever the bytes.
     """
     partition, offset, timestamp, key, value, header_list = record
     topic = partition.topic
+    if isinstance(header_list, Unreadable):
+        raise Undecodable(*header_list)
     if not value:
         raise Undecodable("empty", "the value is empty") if value is not None else Undecodable("null", "no value")
     if len(value) > MAX_VALUE_BYTES:
         raise Undecodable("too_large", f"the value has {len(value)} bytes; the limit is {MAX_VALUE_BYTES}")
-    headers = _by_name(header_list) if header_list else {}
+    headers = dict(header_list) if header_list else {}
 
     content_type = _media_type(headers.get("content-type")) if headers else None
     body = None
@@ -68,12 +70,6 @@ def decode(record: Record, tenant_name: str = "tenant") -> Event:
         _tenant(tenant_name, headers, structured),
         extra_of(key, headers),
     )
-
-
-def _by_name(headers: Headers | UnreadableHeaders) -> dict[str, bytes | None]:
-    if isinstance(headers, UnreadableHeaders):
-        raise Undecodable("bad_headers", "the name of a header is not UTF-8")
-    return dict(headers)
 
 
 def _type_of(body: dict[str, Any], headers: dict[str, bytes | None], topic: str) -> str:

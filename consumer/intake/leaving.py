@@ -1,5 +1,6 @@
 """Leaving the group in an order that librdkafka bears."""
 
+import threading
 from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaException
@@ -30,3 +31,14 @@ def leave(consumer: Consumer, rebalances: Callable[[], int], *, static: bool) ->
         if rebalances() == before and (static or not consumer.assignment()):
             break
     consumer.close()
+
+
+def within(seconds: float, name: str, call: Callable[[], object]) -> bool:
+    """Make a call that has no time limit of its own, in a thread; whoever owns the consumer waits and calls nothing.
+
+    False if it has not ended by then: it is left to end by itself.
+    """
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()

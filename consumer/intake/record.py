@@ -87,8 +87,14 @@ class Partition:
 Headers = list[tuple[str, bytes | None]]
 
 
-class UnreadableHeaders:
-    """Stands for headers that the binding cannot hand over: a name is not UTF-8."""
+class Unreadable(NamedTuple):
+    """Stands for the headers of a record that cannot be handed over, in whole or but for its value: see Undecodable."""
+
+    reason: str
+    detail: str
+
+
+BAD_HEADERS = Unreadable("bad_headers", "the name of a header is not UTF-8")
 
 
 # Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and an exception
@@ -96,12 +102,12 @@ class UnreadableHeaders:
 _headers = methodcaller("headers")
 
 
-def headers_of(message: Message) -> Headers | UnreadableHeaders | None:
+def headers_of(message: Message) -> Headers | Unreadable | None:
     """The headers of a message, as a Record has them; ask once."""
     try:
         found: Headers | None = _headers(message)
     except (SystemError, UnicodeDecodeError):
-        return UnreadableHeaders()
+        return BAD_HEADERS
     return found
 
 
@@ -123,7 +129,7 @@ class Record(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Headers | UnreadableHeaders | None
+    headers: Headers | Unreadable | None
 
     @property
     def id(self) -> RecordId:

@@ -1,6 +1,5 @@
 """Records from Kafka: poll, rebalance, pause, commit. One thread owns a Source; every callback fires inside `poll`."""
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -9,22 +8,23 @@ import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.errors import FatalKafkaError, SettingsError
-from consumer.intake.client import LibrdkafkaLog, Reachability, guarded
+from consumer.errors import SettingsError
+from consumer.intake.client import LibrdkafkaLog, Reachability, Reported, guarded
 from consumer.intake.commits import Commits
 from consumer.intake.consumer_config import consumer_config
-from consumer.intake.leaving import leave
+from consumer.intake.leaving import leave, within
 from consumer.intake.offsets import WentBack
 from consumer.intake.positions import Committed, Ends, Positions
 from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
+from consumer.intake.retention import Retention, say_first_start
 from consumer.intake.topics import hides
+from consumer.intake.unreadable import CODES, UnreadableBatches
 from consumer.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 OnPartitions = Callable[[list[Partition]], None]
 
-_OVERTAKEN_SECONDS = 60.0
 _COMMIT_SECONDS = 5.0
 
 
@@ -36,7 +36,7 @@ class Source:
     `on_lost`. `on_position` is handed one once it is known what the group has committed for it; its records are read
     after `open`.
 
-    `partitions` are those owned now; `overtaken_total` counts records that retention removed before they were read.
+    `partitions` are those owned now.
     """
 
     def __init__(
@@ -60,7 +60,6 @@ class Source:
         if kafka.dead_letter_topic in topics:
             raise SettingsError(f"KAFKA_TOPICS names the dead-letter topic {kafka.dead_letter_topic}: leave it out")
         self.partitions: dict[tuple[str, int], Partition] = {}
-        self.overtaken_total = 0
         self._callbacks = on_assign, on_revoke, on_lost
         self._on_position = on_position
         self._post = post
@@ -69,13 +68,13 @@ class Source:
         self._reachability = Reachability(kafka.bootstrap_servers)
         self._commits = Commits(clock, meanwhile)
         self._failures: list[Exception] = []
-        self._fatal: FatalKafkaError | None = None
-        self._faults: dict[str | None, str] = {}
+        self._reported = Reported()
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
         self._unopened: dict[Partition, str | None] = {}  # with what keeps it, once it was to be opened
         self._resting: set[Partition] = set()  # opened, and not read for a while
-        self._overtaken_until = clock()
+        self._retention = Retention(clock())
+        self._unreadable = UnreadableBatches()
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
@@ -103,6 +102,11 @@ class Source:
         self._assign = self._consumer.incremental_assign if cooperative else self._consumer.assign
 
     @property
+    def overtaken_total(self) -> int:
+        """How many records retention removed before they were read."""
+        return self._retention.total
+
+    @property
     def commits_total(self) -> int:
         """How many commits the broker has taken."""
         return self._commits.total
@@ -110,17 +114,18 @@ class Source:
     @property
     def fault(self) -> str | None:
         """Why this member cannot do its work now, for /readyz."""
-        if self._fatal is not None:
-            return str(self._fatal)
+        if self._reported.fatal is not None:
+            return str(self._reported.fatal)
         if self._reachability.fault is not None:
             return self._reachability.fault
-        if self._faults:
-            return "; ".join(self._faults.values())
+        if self._reported.fault is not None:
+            return self._reported.fault
         if not self._joined:
             return "waiting for the group to assign partitions"
-        if self._clock() < self._overtaken_until:
-            return f"retention removed {self.overtaken_total} records before they were read"
-        return self._positions.fault or next(filter(None, list(self._unopened.values())), self._commits.fault)
+        removed = self._retention.fault(self._clock())
+        return (
+            removed or self._positions.fault or next(filter(None, list(self._unopened.values())), self._commits.fault)
+        )
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; those settled before a restart are left out.
@@ -131,26 +136,13 @@ class Source:
         # Before anything is fetched: a record that is fetched and not tracked would pass for one that does not exist.
         if self._failures:
             raise self._failures.pop(0)
-        if self._fatal is not None:
-            raise self._fatal
+        if self._reported.fatal is not None:
+            raise self._reported.fatal
         for waiting in [each for each, reason in self._unopened.items() if reason] if self._unopened else ():
             self.open(waiting)
-        records = []
-        partitions = self.partitions
         messages = batch(self._consumer, limit, timeout)
         rebalances = self._rebalances
-        for message in messages:
-            if message.error() is not None:
-                self._on_message_error(message)
-                continue
-            partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
-            if partition is None or not partition.opened:  # not opened: it went back, and will come here again
-                continue
-            if self._faults:
-                self._faults.pop(partition.topic, None)
-            record = self._tracked(partition, message)
-            if record is not None:
-                records.append(record)
+        records = [record for message in messages if (record := self._read(message)) is not None]
         if self._rebalances != rebalances:  # a log began again
             return [record for record in records if record.partition.owned]
         return records
@@ -216,8 +208,8 @@ class Source:
         if self._rebalancing or not self._paused:
             return
         for message in self._consumer.consume(1, timeout):
-            if message.error() is not None:
-                self._on_message_error(message)
+            if (error := message.error()) is not None:
+                self._reported.error(message.topic(), error)
 
     def commit_now(self, partitions: Collection[Partition]) -> bool:
         """Commit these, as far as they are still owned, and wait. False if the broker has not taken all of it.
@@ -247,12 +239,21 @@ class Source:
         self._closing = True
         self._positions.close()
         leaving = partial(leave, self._consumer, lambda: self._rebalances, static=self._static)
-        closed = _within(timeout, "kafka-close", leaving)
+        closed = within(timeout, "kafka-close", leaving)
         if not closed:
             log.warning("Kafka's client did not close in time; leaving it", seconds=timeout)
-        for failure in (*self._failures, *([self._fatal] if self._fatal else ())):
+        for failure in (*self._failures, *([self._reported.fatal] if self._reported.fatal else ())):
             log.error("raised while leaving the group", exc_info=failure)
         return closed
+
+    def _read(self, message: Message) -> Record | None:
+        if message.error() is not None:
+            return self._given_up(message)
+        partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+        if partition is None or not partition.opened:  # not opened: it went back, and will come here again
+            return None
+        self._reported.answers(partition.topic)
+        return self._tracked(partition, message)
 
     def _tracked(self, partition: Partition, message: Message) -> Record | None:
         offset: int = message.offset()  # type: ignore[assignment]
@@ -266,6 +267,21 @@ class Source:
         if not fresh:
             return None
         return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
+
+    def _given_up(self, message: Message) -> Record | None:
+        """What Kafka reports in place of a record; of what cannot be read a record that says so, in the end."""
+        error, offset = message.error(), message.offset()
+        partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+        if error is not None:
+            self._reported.error(message.topic(), error)
+        if error is None or offset is None or partition is None or not partition.opened:
+            return None
+        record = self._unreadable.failed(partition, offset, error.str()) if error.code() in CODES else None
+        if record is None:
+            return None
+        self._reported.answers(partition.topic)
+        self._consumer.seek(TopicPartition(partition.topic, partition.number, record.offset + 1))
+        return record if partition.tracker.track(record.offset) else None
 
     def _begin_again(self, partition: Partition, offset: int, reason: WentBack) -> None:
         """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more.
@@ -300,7 +316,7 @@ class Source:
         if unwanted:
             self._consumer.pause(unwanted)
         for topic in {None, *(each.topic for each in assigned)}:
-            self._faults.pop(topic, None)
+            self._reported.answers(topic)
         entered = [Partition(each.topic, each.partition) for each in assigned if not self._hides(each.topic)]
         if entered:
             self._positions.ask(entered)
@@ -314,10 +330,11 @@ class Source:
 
     def _on_ends(self, answers: list[tuple[Partition, Ends]]) -> None:
         owned = [(partition, ends) for partition, ends in answers if partition.owned]
-        self._note_first_start([(each, ends) for each, ends in owned if each.tracker.committed is None])
+        if self._earliest:
+            new = {str(each): ends.end - ends.begin for each, ends in owned if each.tracker.committed is None}
+            say_first_start(new)
         now = self._clock()
-        lost = {str(partition): partition.reaches(*ends, now) for partition, ends in owned}
-        self._note_overtaken({name: records for name, records in lost.items() if records})
+        self._retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _, on_revoke, _ = self._callbacks
@@ -349,55 +366,23 @@ class Source:
                 partition.owned = False
                 self._unopened.pop(partition, None)
                 self._resting.discard(partition)
+                self._unreadable.forget(partition)
                 self.partitions.pop((partition.topic, partition.number), None)
 
     def _owned(self, places: list[TopicPartition]) -> list[Partition]:
         found = (self.partitions.get((place.topic, place.partition)) for place in places)
         return [partition for partition in found if partition is not None]
 
-    def _note_first_start(self, new: list[tuple[Partition, Ends]]) -> None:
-        if new and self._earliest:
-            log.info(
-                "nothing committed yet for these partitions: starting with their first record",
-                partitions=sorted(str(partition) for partition, _ in new),
-                records_to_send=sum(ends.end - ends.begin for _, ends in new),
-            )
-
-    def _note_overtaken(self, partitions: dict[str, int]) -> None:
-        if not partitions:
-            return
-        records = sum(partitions.values())
-        log.error(
-            "retention removed records before they were read; going on with the first that is left",
-            records=records,
-            partitions=partitions,
-        )
-        self.overtaken_total += records
-        self._overtaken_until = self._clock() + _OVERTAKEN_SECONDS
-
-    def _on_message_error(self, message: Message) -> None:
-        error = message.error()
-        if error is None:
-            return
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
-            self._fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
-            return
-        topic = message.topic()
-        fault = f"{topic}: {error.str()}" if topic else error.str()
-        if self._faults.get(topic) != fault:
-            log.warning("Kafka reports", topic=topic, error=error.str())
-        self._faults[topic] = fault
-
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
+            self._reported.error(None, error)
         else:
             self._reachability.error(error)
 
     def _on_statistics(self, document: str) -> None:
         statistics = orjson.loads(document)
         self._reachability.statistics(statistics)
-        overtaken = {}
+        overtaken, now = {}, self._clock()
         for topic, details in statistics["topics"].items():
             for number, each in details["partitions"].items():
                 partition = self.partitions.get((topic, int(number)))
@@ -405,17 +390,8 @@ class Source:
                     continue
                 if each["consumer_lag"] >= 0:
                     partition.lag = each["consumer_lag"]
-                if records := partition.overtaken(each["lo_offset"], self._clock()):
-                    overtaken[str(partition)] = records
-        self._note_overtaken(overtaken)
-
-
-def _within(seconds: float, name: str, call: Callable[[], object]) -> bool:
-    """Make a call that has no time limit of its own, in a thread; whoever owns the consumer waits and calls nothing."""
-    thread = threading.Thread(target=call, name=name, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return not thread.is_alive()
+                overtaken[str(partition)] = partition.overtaken(each["lo_offset"], now)
+        self._retention.removed(overtaken, now)
 
 
 def _places(partitions: Iterable[Partition]) -> list[TopicPartition]:

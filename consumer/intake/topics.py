@@ -79,6 +79,8 @@ class Topics:
         self._ours: Mapping[str, int] = {}  # of consumed topics that have partitions
         self._ends: Ends = {}
         self._written_at: dict[str, float] = {}  # when a record of this topic was last seen to have come
+        self._busy: Mapping[str, int] = {}  # those of our topics that are not quiet
+        self.revision = 0  # of what `share` says: it counts changes
         self._answered_at: float | None = None
         # Time that runs only while answers come, so that no silence makes anything look gone; 0 is the first answer.
         self._watched = 0.0
@@ -100,7 +102,13 @@ class Topics:
         self._ends = {
             place: end for place, end in {**self._ends, **(ends or {})}.items() if place[1] < counts.get(place[0], 0)
         }
-        self._written_at = {topic: at for topic, at in self._written_at.items() if topic in counts}
+        self._written_at = {
+            topic: at for topic, at in self._written_at.items() if topic in counts and now - at < QUIET_AFTER
+        }
+        busy = {topic: number for topic, number in self._ours.items() if topic in self._written_at}
+        if busy != self._busy:
+            self._busy = busy
+            self.revision += 1
         self._missing = {place: since for place, since in self._missing.items() if not self._long_missing(*place)}
 
     def leads(self, owned: Collection[Place]) -> bool:
@@ -124,12 +132,7 @@ class Topics:
         ours = {topic: number for topic, number in self._ours.items() if topics is None or topic in topics}
         if not ours:
             return 1.0
-        at = self._answered_at or 0.0
-        busy = {
-            topic: number
-            for topic, number in ours.items()
-            if at - self._written_at.get(topic, -QUIET_AFTER) < QUIET_AFTER
-        }
+        busy = {topic: number for topic, number in ours.items() if topic in self._busy}
         part = _part(owned, ours)
         if busy:
             part = FOR_QUIET * part + (1 - FOR_QUIET) * _part(owned, busy)
@@ -162,6 +165,7 @@ class Topics:
         self._counts = counts
         self._ours = {topic: number for topic, number in counts.items() if number and self.consumed(topic)}
         self.lowest = (min(self._ours), 0) if self._ours else None
+        self.revision += 1
 
 
 class TopicWatch:

@@ -5,14 +5,16 @@ from itertools import chain
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
-from consumer.endpoint import Batch, Endpoint
+from consumer.endpoint import Batch, Endpoint, Selection
 from consumer.event import Event, RecordId
 from consumer.ledger.rows import Pair
 
 BODY = b'{"id": 1}'
 
 
-def endpoint(number: int = 1, url: str = "https://example.com/", **options: float | Batch | None) -> Endpoint:
+def endpoint(
+    number: int = 1, url: str = "https://example.com/", **options: float | Batch | Selection | None
+) -> Endpoint:
     """A subscription's endpoint."""
     return Endpoint(number, url, (b"key",), **options)  # type: ignore[arg-type]  # the names and types of its fields
 

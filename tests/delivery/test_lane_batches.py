@@ -244,11 +244,11 @@ def test_a_lane_that_is_told_of_batches_or_of_none_goes_on(lanes: Lanes) -> None
 @pytest.mark.parametrize("batch", [None, Batch(1, 0.0)])
 def test_a_lane_at_its_limit_goes_on_when_that_is_raised(lanes: Lanes, batch: Batch | None) -> None:
     """By its subscription, or by a larger share: the requests that are open need not end, they may hang."""
-    lanes.rebound(0.5)
+    lanes.rebound(lambda _: 0.5)
     lane = lane_of(lanes, batch, max_in_flight=2)
     put(lanes, lane, range(4))
     assert sent(lanes) == [[0]]
-    lanes.rebound(1.0)
+    lanes.rebound(lambda _: 1.0)
     assert sent(lanes, 0.1) == [[1]]
     lane_of(lanes, batch, max_in_flight=3)
     assert sent(lanes, 0.2) == [[2]]

@@ -13,7 +13,7 @@ from requests import PreparedRequest
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
-from consumer.endpoint import Batch, Endpoint
+from consumer.endpoint import Batch, Endpoint, Selection
 from consumer.ledger.rows import Failure, Pair
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
@@ -366,27 +366,40 @@ def pair_of(each: Delivery) -> Pair:
 def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
     """A quarter of the partitions: a quarter of the requests and of the rate; one request at least."""
     lanes = Lanes(1000)
-    lanes.rebound(0.25)
+    lanes.rebound(lambda _: 0.25)
     eight, two = lanes.lane(endpoint(1, max_in_flight=8)), lanes.lane(endpoint(2, max_in_flight=2))
     for lane in (eight, two):
         fill(lanes, lane, 50)
     started(lanes)
     assert (eight.in_flight, two.in_flight) == (2, 1)
-    lanes.rebound(1.0)
+    lanes.rebound(lambda _: 1.0)
     for lane in (eight, two):  # something has to end for the lane to be looked at again
         lanes.finished(lane)
     started(lanes)
     assert (eight.in_flight, two.in_flight) == (8, 2)
-    lanes.rebound(0.5)
+    lanes.rebound(lambda _: 0.5)
     lanes.finished(eight)
     assert started(lanes) == []
+
+
+def test_a_limit_is_shared_by_the_topics_that_a_subscription_names() -> None:
+    """Of those it names this worker has all there is; of all together a tenth."""
+    lanes = Lanes(1000)
+    selection = Selection(frozenset({"orders"}))
+    chosen, other = endpoint(max_in_flight=50, selection=selection), endpoint(2, max_in_flight=50)
+    assert (lanes.lane(chosen).limit, lanes.lane(other).limit) == (50, 50)
+    lanes.rebound(lambda topics: 1.0 if topics == frozenset({"orders"}) else 0.1)
+    assert (lanes.lane(chosen).limit, lanes.lane(other).limit) == (50, 5)
+    later = endpoint(3, max_in_flight=20, selection=selection)
+    assert lanes.lane(later).limit == 20
+    assert lanes.lane(endpoint(max_in_flight=50)).limit == 5
 
 
 @pytest.mark.parametrize("by", ["rate", "share"])
 def test_a_rate_that_is_raised_counts_at_once(by: str) -> None:
     """The next start was a quarter of an hour away; so with a worker's share, when others leave the group."""
     lanes = Lanes(100)
-    lanes.rebound(0.001)
+    lanes.rebound(lambda _: 0.001)
     lane = lanes.lane(endpoint(rate_limit=1.0))
     fill(lanes, lane, 3)
     assert len(started(lanes)) == 1
@@ -394,7 +407,7 @@ def test_a_rate_that_is_raised_counts_at_once(by: str) -> None:
     if by == "rate":
         lanes.lane(endpoint(rate_limit=1000.0))
     else:
-        lanes.rebound(1.0)
+        lanes.rebound(lambda _: 1.0)
     assert len(started(lanes, 2.0) + started(lanes, 3.0)) == 2
 
 
@@ -550,7 +563,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(share=st.sampled_from([0.25, 0.5, 1.0]))
     def share(self, share: float) -> None:
-        self.lanes.rebound(share)
+        self.lanes.rebound(lambda _: share)
 
     @rule(partition=st.integers(0, 1), cancel=st.booleans())
     def leave(self, partition: int, *, cancel: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.end_to_end.service_rig import Deployment, eventually
+from tests.intake.raw_producer import write_bomb
 from tests.kafka_kit import QUIET, Kafka, unique
 
 BAD: dict[str, list[bytes | None]] = {
@@ -119,3 +120,27 @@ def read_all(servers: str, topic: str) -> list[Message]:
         return [message for _ in range(end) if (message := consumer.poll(10)) is not None]
     finally:
         consumer.close()
+
+
+def test_a_batch_that_cannot_be_decompressed_holds_up_nothing(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """A stub of each of its records is kept, with why; what is behind it is delivered, also after a restart."""
+    dead = Kafka(kafka_bootstrap, real=True).topic()
+    deployment.subscribe("a", "/good")
+    deployment.publish(["a"] * 8)
+    write_bomb(kafka_bootstrap, deployment.topic, [b'{"type":"a"}', bytes(8_000_000)])
+    deployment.publish(["a"] * 8)
+    small = {"KAFKA_FETCH_MAX_BYTES": "1000000", "KAFKA_RECEIVE_MESSAGE_MAX_BYTES": "2000000"}
+    worker = deployment.start(KAFKA_DEAD_LETTER_TOPIC=dead, **small)
+    eventually(lambda: not deployment.missing() and not deployment.lag())
+    letters = [headers_of(letter) for letter in read_all(kafka_bootstrap, dead)]
+    assert [(each["dead-letter-reason"], each["dead-letter-offset"]) for each in letters] == [
+        (b"unreadable", b"2"),
+        (b"unreadable", b"3"),
+    ]
+    eventually(worker.ready)
+    worker.stop()
+    deployment.publish(["a"] * 4)
+    deployment.start(KAFKA_DEAD_LETTER_TOPIC=dead, **small)
+    eventually(lambda: not deployment.missing() and not deployment.lag())
+    assert len(read_all(kafka_bootstrap, dead)) == len(letters)
+    assert not deployment.duplicates()

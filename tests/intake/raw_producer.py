@@ -1,9 +1,13 @@
-"""A record that no Python client would write: librdkafka itself, as other languages use it."""
+"""Records that no honest client would write."""
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import confluent_kafka
+from confluent_kafka import Producer
+
+from tests.kafka_kit import QUIET
 
 
 def produce_with_header_name(servers: str, topic: str, name: bytes) -> None:
@@ -27,3 +31,20 @@ def produce_with_header_name(servers: str, topic: str, name: bytes) -> None:
     assert library.rd_kafka_producev(client, *topic_and_partition, *value, tag(10), headers, tag(0)) == 0
     assert library.rd_kafka_flush(client, 10_000) == 0
     library.rd_kafka_destroy(client)
+
+
+def write_bomb(servers: str, topic: str, values: Sequence[bytes]) -> None:
+    """One batch, compressed: small on the wire, and large when it is read."""
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            **QUIET,
+            "compression.type": "zstd",
+            "message.max.bytes": 100_000_000,
+            "batch.size": 100_000_000,
+            "linger.ms": 1000,
+        }
+    )
+    for value in values:
+        producer.produce(topic, value, partition=0)
+    assert producer.flush(30) == 0

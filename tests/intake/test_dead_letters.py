@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from consumer.event import Place
 from consumer.intake.dead_letters import STUB_BYTES, DeadLetters
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 from consumer.settings import KafkaSettings
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
@@ -20,9 +20,7 @@ from tests.kafka_kit import QUIET, Kafka, unique
 Open = Callable[[KafkaSettings], DeadLetters]
 
 
-def record(
-    value: bytes | None, headers: Headers | UnreadableHeaders | None = None, key: bytes | None = b"key"
-) -> Record:
+def record(value: bytes | None, headers: Headers | Unreadable | None = None, key: bytes | None = b"key") -> Record:
     return Record(Partition("orders", 3, OffsetTracker(None)), 42, 1_700_000_000_000, key, value, headers)
 
 
@@ -95,7 +93,7 @@ def test_null_and_empty_stay_what_they_are(
     """Whoever repairs dead letters needs to see which it was."""
     settings = kafka.settings(dead_letters=kafka.topic())
     letters = open_letters(settings)
-    letters.send(record(value, UnreadableHeaders(), key), "null", "no value", lambda: None)
+    letters.send(record(value, BAD_HEADERS, key), "null", "no value", lambda: None)
     assert flush(letters, 15) == 0
     (message,) = read(kafka, settings.dead_letter_topic, 1)
     assert (message.key(), message.value()) == (key, value)

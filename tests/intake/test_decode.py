@@ -9,7 +9,7 @@ from consumer.errors import Undecodable
 from consumer.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES, decode
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record, UnreadableHeaders
+from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 
 CLOUDEVENT = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop"}
 REASONS = ["null", "empty", "too_large", "bad_headers", "bad_type", "not_utf8", "not_json", "too_deep", "not_object"]
@@ -17,13 +17,13 @@ TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def record(
-    value: object, headers: Headers | UnreadableHeaders | None = None, *, topic: str = "orders", offset: int = 7
+    value: object, headers: Headers | Unreadable | None = None, *, topic: str = "orders", offset: int = 7
 ) -> Record:
     body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
     return Record(Partition(topic, 2, OffsetTracker(None)), offset, 1_700_000_000_000, b"k", body, headers)
 
 
-def reason(value: object, headers: Headers | UnreadableHeaders | None = None) -> str:
+def reason(value: object, headers: Headers | Unreadable | None = None) -> str:
     with pytest.raises(Undecodable) as caught:
         decode(record(value, headers))
     return caught.value.reason
@@ -124,7 +124,7 @@ def test_a_header_that_is_no_type(value: bytes) -> None:
 
 def test_headers_that_cannot_be_read() -> None:
     """A name that is not UTF-8 makes the record a dead letter: its type may stand there."""
-    assert reason({"type": "good"}, UnreadableHeaders()) == "bad_headers"
+    assert reason({"type": "good"}, BAD_HEADERS) == "bad_headers"
 
 
 def test_a_details_text_shows_nothing_of_the_payload() -> None:

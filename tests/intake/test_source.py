@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
-from consumer.intake.record import UnreadableHeaders, batch
-from tests.intake.raw_producer import produce_with_header_name
+from consumer.intake.record import Unreadable, batch
+from tests.intake.raw_producer import produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
 Join = Callable[..., Member]
@@ -219,41 +219,22 @@ def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
 
 def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> None:
     """A consumer's fatal error has the code _FATAL there, and its flag is not set."""
-
-    class Fatal:
-        def error(self) -> KafkaError:
-            return KafkaError(KafkaError._FATAL, "fenced")
-
-        def topic(self) -> None:
-            return None
-
     kafka = Kafka(mock_kafka, real=False)
     member = join(kafka.settings(), [kafka.topic()])
-    member.source._on_message_error(Fatal())  # type: ignore[arg-type]
+    member.source._reported.error(None, KafkaError(KafkaError._FATAL, "fenced"))
     with pytest.raises(FatalKafkaError, match="fenced"):
         member.turn()
 
 
 def test_a_topics_fault_ends_with_its_next_record(mock_kafka: str, join: Join) -> None:
     """That of another topic stays."""
-
-    class Missing:
-        def __init__(self, topic: str) -> None:
-            self._topic = topic
-
-        def error(self) -> KafkaError:
-            return KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
-
-        def topic(self) -> str:
-            return self._topic
-
     kafka = Kafka(mock_kafka, real=False)
     topic = kafka.topic()
     kafka.write(topic, [b"0"])  # on the mock cluster it makes the topic
     member = join(kafka.settings(), [topic])
     until(lambda: member.values == [b"0"], member)
     for each in (topic, "another"):
-        member.source._on_message_error(Missing(each))  # type: ignore[arg-type]
+        member.source._reported.error(each, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     assert f"{topic}: " in (member.source.fault or "")
     kafka.write(topic, [b"1"])
     until(lambda: member.values == [b"0", b"1"], member)
@@ -342,10 +323,39 @@ def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Jo
     real_kafka.write(topic, [b"{}"] * 10)
     member = join(real_kafka.settings(), [topic])
     until(lambda: len(member.records) == 311, member)
-    (poisoned,) = [record for record in member.records if isinstance(record.headers, UnreadableHeaders)]
+    (poisoned,) = [record for record in member.records if isinstance(record.headers, Unreadable)]
     assert (poisoned.offset, poisoned.value) == (300, b"poison")
     with pytest.raises(Undecodable):
         decode(poisoned)
+
+
+SMALL = {"fetch_max_bytes": "1000000", "receive_message_max_bytes": "2000000"}  # and so is what is decompressed
+
+
+def test_a_batch_that_cannot_be_read_is_passed_record_by_record(real_kafka: Kafka, join: Join) -> None:
+    """Each of its records says so, in its place; what is behind it is read. librdkafka alone reads it for ever."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"0", b"1"])
+    write_bomb(real_kafka.servers, topic, [b"2", bytes(8_000_000), b"4"])
+    real_kafka.write(topic, [b"5", b"6"])
+    settings = real_kafka.settings(**SMALL)
+    member = join(settings, [topic], settle=False)
+    until(lambda: len(member.records) == 7, member)
+    assert [record.offset for record in member.records] == list(range(7))
+    assert [record.value for record in member.records] == [b"0", b"1", None, None, None, b"5", b"6"]
+    for record in member.records[2:5]:
+        with pytest.raises(Undecodable, match="Decompression") as caught:
+            decode(record)
+        assert caught.value.reason == "unreadable"
+    for record in member.records:
+        if record.offset != 3:
+            record.partition.tracker.settle(record.offset)
+    assert member.source.commit_now(list(member.source.partitions.values()))
+    assert real_kafka.committed(settings.group_id, topic)[0] == 3
+    member.source.close()
+    again = join(settings, [topic])
+    until(lambda: again.records, again)
+    assert [(record.offset, record.value) for record in again.records] == [(3, None)]
 
 
 def test_transactions_that_were_aborted_are_not_delivered(real_kafka: Kafka, join: Join) -> None:
