@@ -22,6 +22,7 @@ from itertools import count
 
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
+from consumer.delivery.shares import Share, Shares
 from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
 
@@ -33,10 +34,6 @@ STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited f
 TIMED_OUT = 4  # of the slots one in so many is for lanes whose last result was a time-out, all of them together
 NEW_CONNECTIONS = 8  # TLS, in one turn: 0.65 ms of CPU each, 5 ms that all others wait
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
-
-
-# The part of a subscription's limits that is ours, by the topics that its events come from; None: any.
-Share = Callable[[frozenset[str] | None], float]
 
 
 class Admission(Enum):
@@ -56,8 +53,7 @@ class Lanes:
         self._taken = 0  # slots
         self._of_a_slot = max(1, OPEN_BYTES // slots)  # bytes
         self.held = 0
-        self._share: Share = lambda _topics: 1.0
-        self._shares: dict[frozenset[str] | None, float] = {}  # what it said
+        self._shares = Shares()
         self._held_bytes = 0
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
@@ -90,13 +86,13 @@ class Lanes:
             if len(self._lanes) >= self._most:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle(self._now)}
                 self._most = len(self._lanes) + IDLE_LANES  # those that are busy are not walked for each new one
-            lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self._share_of(endpoint), self._now)
+            lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self._shares.of(endpoint), self._now)
         elif lane.endpoint is not endpoint:
             # Of an outage that marks ten thousand nothing changes for their requests.
             if lane.endpoint == endpoint or replace(lane.endpoint, failing_since=endpoint.failing_since) == endpoint:
                 lane.endpoint = endpoint
             else:
-                lane.serve(endpoint, self._share_of(endpoint), self._now)
+                lane.serve(endpoint, self._shares.of(endpoint), self._now)
                 self._changed.add(lane)
         return lane
 
@@ -106,19 +102,12 @@ class Lanes:
 
     def rebound(self, share: Share) -> None:
         """Partitions have come or gone, or topics are written to: limits are shared anew."""
-        before, self._share, self._shares = self._shares, share, {}
+        before, self._shares = self._shares, Shares(share)
         for lane in self:
-            mine = self._share_of(lane.endpoint)
-            if mine != before.get(_topics_of(lane.endpoint)):
+            mine = self._shares.of(lane.endpoint)
+            if mine != before.of(lane.endpoint):
                 lane.bound(mine, self._now)
                 self._changed.add(lane)
-
-    def _share_of(self, endpoint: Endpoint) -> float:
-        topics = _topics_of(endpoint)
-        share = self._shares.get(topics)
-        if share is None:
-            share = self._shares[topics] = self._share(topics)
-        return share
 
     def room(self, subscription_id: int, now: float) -> int:
         """How many stored deliveries of a subscription may be taken up."""
@@ -417,7 +406,3 @@ class Lanes:
         for lane in changed:
             if lane.queue:  # one that waited for the end of a request is in no heap
                 self._list(lane)
-
-
-def _topics_of(endpoint: Endpoint) -> frozenset[str] | None:
-    return None if endpoint.selection is None else endpoint.selection.topics

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 import structlog
-from requests import PreparedRequest, RequestException, Response, Timeout
+from requests import RequestException, Response, Timeout
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
@@ -26,13 +26,12 @@ from consumer.delivery.outcome import (
     unavailable,
 )
 from consumer.delivery.parking import Parking
+from consumer.delivery.reporting import exhausted, fields, secrets_of
 from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair
 from consumer.options import Effect, Problem
-from consumer.sending.masking import secrets_in
-from consumer.target import shown
 from consumer.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -82,7 +81,7 @@ class Settling:
         took = moment - delivery.started_at
         lane = delivery.lane
         endpoint = lane.endpoint
-        outcome = judge(result, now, endpoint.final_statuses, partial(_secrets_of, delivery, result))
+        outcome = judge(result, now, endpoint.final_statuses, partial(secrets_of, delivery, result))
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
@@ -243,7 +242,7 @@ class Settling:
         metrics.deliveries["delivered"] += 1
         metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
         if self._log_delivered:
-            log.debug("attempt", **_fields(delivery, took, size), status=outcome.status, outcome="delivered")
+            log.debug("attempt", **fields(delivery, took, size), status=outcome.status, outcome="delivered")
         if isinstance(delivery.origin, OpenRecord):
             delivery.origin.settle_one()
         else:
@@ -274,7 +273,7 @@ class Settling:
             self._metrics.deliveries[what] += 1
             log.warning(
                 "attempt",
-                **_fields(delivery, took, len(deliveries)),
+                **fields(delivery, took, len(deliveries)),
                 status=outcome.status,
                 outcome=what,
                 error=outcome.error,
@@ -327,7 +326,8 @@ class Settling:
         failure: Failure,
     ) -> None:
         origin = delivery.origin
-        operation = self._exhausted(delivery, failure) if status == "exhausted" else None
+        told = status == "exhausted" and not self._is_operational(delivery)
+        operation = exhausted(delivery, failure) if told else None
         if isinstance(origin, StoredRow):
             self._resolve(delivery, origin, status, now, failure.status, failure, next_at, operation)
             return
@@ -376,44 +376,3 @@ class Settling:
             head,
             partial(self.rows.remove, row.id),
         )
-
-    def _exhausted(self, delivery: Delivery, failure: Failure) -> Operation | None:
-        event, endpoint = delivery.event, delivery.lane.endpoint
-        if self._is_operational(delivery):
-            return None
-        data = {
-            "subscription_id": endpoint.subscription_id,
-            "url": shown(endpoint.url),
-            "webhook_id": event.webhook_id,
-            "event_type": event.type,
-            **event.record._asdict(),
-            "attempts": delivery.attempts,
-            "error": failure.error,
-            "status": failure.status,
-        }
-        identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
-        if isinstance(delivery.origin, StoredRow):  # a replay's row has the event and perhaps the attempts of another
-            identity += f"-{delivery.origin.id}"
-        return Operation("delivery.exhausted", identity, data)
-
-
-def _secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:
-    """The secrets that its request carried."""
-    endpoint = delivery.sent_to or delivery.lane.endpoint
-    request = result.request
-    return secrets_in(endpoint, request) if isinstance(request, PreparedRequest) else ()
-
-
-def _fields(delivery: Delivery, took: float, size: int) -> dict[str, object]:
-    event = delivery.event
-    fields: dict[str, object] = {
-        "topic": event.record.topic,
-        "partition": event.record.partition,
-        "offset": event.record.offset,
-        "webhook_id": event.webhook_id,
-        "event_type": event.type,
-        "subscription": delivery.lane.endpoint.subscription_id,
-        "attempt": delivery.attempts,
-        "seconds": round(took, 4),
-    }
-    return fields if delivery.lane.batch is None else fields | {"batch": size}
