@@ -134,6 +134,8 @@ def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine)
             world.transport.answer(0, result("taken"))
         world.settle_down(1)
         most = max([most, *(len(stored.keys) for stored in world.worker._inbox._stored.values())])
+        aside = world.worker._inbox.stands_aside((TOPIC, 0))
+        assert aside == (world.source.partitions[TOPIC, 0] in world.source._resting)  # nothing is read to wait there
     assert world.committed[TOPIC, 0] == (number, "")
     assert len(world.sent) == len(world.taken) == number - len(site.stored)
     assert 0 < most <= 2 * PAGE  # that of events that wait, and the next
