@@ -107,6 +107,7 @@ class ParkedDelivery(Base):
             "status IN ('parked', 'blocked', 'held', 'exhausted', 'delivered')", name="ck_webhook_deliveries_status"
         ),
         CheckConstraint("status <> 'parked' OR next_attempt_at IS NOT NULL", name="ck_webhook_deliveries_due"),
+        CheckConstraint("filter_pending IN (0, 1)", name="ck_webhook_deliveries_pending"),
         # What is due, by partition and subscription: each worker reads its own, and only what it has room for.
         Index(
             "ix_webhook_deliveries_head",

@@ -53,6 +53,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     due.open_pairs(engine, "g", "t", 0, 1)
     due.open_topics(engine, "g")
     upkeep.failing(engine, 1, now)
+    upkeep.slow(engine, 1, now)
     upkeep.recovered(engine, "g", 1, Operation("a", "1", {}))
     upkeep.disable(engine, "g", 1, "gone", Operation("a", "2", {}))
     upkeep.reconcile(engine, now)

@@ -827,6 +827,10 @@ ALTER TABLE webhook_deliveries ADD filter_pending NUMBER(1) DEFAULT 0 NOT NULL
 
 /
 
+ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1))
+
+/
+
 COMMENT ON COLUMN webhook_subscriptions.slow_until IS 'Until then its filter or projection is left out as too slow. Written by workers.'
 
 /
