@@ -10,6 +10,7 @@ from consumer.event import Place
 from consumer.intake.record import Partition
 from consumer.matching.inbox import Inbox
 
+STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
 SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 
 
@@ -42,9 +43,12 @@ class Takeover:
         return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for what is stored of them"
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
-        """They are this worker's, and so are their stored deliveries."""
+        """They are this worker's, and so are their stored deliveries, which go out when their records do.
+
+        Alone for a while, those that fail would make their receiver look dead. But they do not wait for Kafka for long.
+        """
         self._settling.leaving -= {(partition.topic, partition.number) for partition in partitions}
-        self._recall.at_once()
+        self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
         """It is known from where on its records are to be read: ask which of their deliveries are stored."""
@@ -58,3 +62,4 @@ class Takeover:
         if partition.owned and place not in self._settling.leaving:
             self._inbox.stored(place, keys)
             self._open(partition)
+            self._recall.at_once()
