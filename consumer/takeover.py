@@ -11,6 +11,7 @@ from consumer.intake.record import Partition
 from consumer.matching.inbox import Inbox
 
 STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
+RECORDS_FIRST = 0.3  # seconds that they give the first records, once all partitions are open
 SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 
 
@@ -62,4 +63,5 @@ class Takeover:
         if partition.owned and place not in self._settling.leaving:
             self._inbox.stored(place, keys)
             self._open(partition)
-            self._recall.at_once()
+            if not self._loading:
+                self._recall.within(RECORDS_FIRST)

@@ -90,16 +90,10 @@ class Recall:
         return self._trouble.fault
 
     def within(self, seconds: float) -> None:
-        """Partitions have come: walk after so long, unless `at_once` is called before."""
+        """Partitions have come: walk after so long at most."""
         now = self._monotonic()
         if not now < self._next_walk <= now + seconds:
             self._next_walk = now + seconds
-        self._walked_to = None
-        self._begun_anew = True
-
-    def at_once(self) -> None:
-        """Partitions are ready: walk in the next round."""
-        self._next = self._next_walk = 0.0
         self._walked_to = None
         self._begun_anew = True
 

@@ -163,8 +163,8 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     assert bench.look(0.125) == []  # the walk: now the head is known
     assert bench.look(0.125) == [1]
     bench.places = [HERE, THERE]
-    bench.recall.at_once()
-    bench.look()
+    bench.recall.within(0.0)
+    bench.look(0.125)
     assert bench.look(0.125) == [2]
 
 
