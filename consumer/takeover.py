@@ -12,6 +12,8 @@ from consumer.intake.source import Source
 from consumer.ledger.due import Settled
 from consumer.matching.inbox import Inbox
 
+STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
+RECORDS_FIRST = 0.3  # seconds that they give the first records, once all partitions are open
 SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 
 
@@ -45,9 +47,12 @@ class Takeover:
         return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for what is stored of them"
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
-        """They are this worker's, and so are their stored deliveries."""
+        """They are this worker's, and so are their stored deliveries, which go out when their records do.
+
+        Alone for a while, those that fail would make their receiver look dead. But they do not wait for Kafka for long.
+        """
         self._settling.leaving -= {(partition.topic, partition.number) for partition in partitions}
-        self._recall.at_once()
+        self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
         """It is known from where on its records are to be read: ask which of their deliveries are stored."""
@@ -61,9 +66,14 @@ class Takeover:
         partition = self._source().partitions[place]
         self._loading[partition] = self._monotonic()
         self._source().rest(partition)
-        self._parking.load_more(place, offset, partial(self._loaded, partition, place))
+        self._parking.load_more(place, offset, partial(self._known, partition, place))
 
     def _loaded(self, partition: Partition, place: Place, settled: Settled) -> None:
+        self._known(partition, place, settled)
+        if not self._loading:
+            self._recall.within(RECORDS_FIRST)
+
+    def _known(self, partition: Partition, place: Place, settled: Settled) -> None:
         self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
         if partition.owned and place not in self._settling.leaving:
             self._inbox.stored(place, settled.keys, settled.end)

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 from consumer.intake.offsets import decode as settled_above
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.polling import PAUSE_AFTER
-from consumer.takeover import SLOW_DATABASE
+from consumer.takeover import SLOW_DATABASE, STORED_ALONE
 from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
 from tests.simulation import TOPIC, Crash
@@ -428,6 +428,24 @@ def test_an_ordered_row_waits_until_kafka_says_where_its_partition_stands(engine
     world.silent = False
     world.source.tell(partition)
     world.settle_down()
+    assert len(world.transport.open) == 1
+
+
+def test_what_is_stored_goes_out_with_its_partitions_records_and_does_not_wait_for_long(deployment: Deployment) -> None:
+    """Alone, those that fail again would make their receiver look dead; but Kafka may be silent for hours."""
+    world = deployment.world
+    deployment.write(0, "b")
+    for seconds in (20, 40):
+        world.settle_down()
+        world.transport.answer(0, result("fails"))
+        world.settle_down(seconds)
+    world.stop()
+    world.now += 60
+    world.silent = True
+    world.start(0)
+    world.settle_down(int(STORED_ALONE * 10) - 2)
+    assert world.transport.open == []
+    world.settle_down(6)
     assert len(world.transport.open) == 1
 
 

@@ -102,9 +102,11 @@ class Recall:
             return f"database: {error}; a stored delivery cannot be read: row {row}{more}"
         return self._trouble.fault
 
-    def at_once(self) -> None:
-        """Partitions have come: walk in the next round."""
-        self._next = self._next_walk = 0.0
+    def within(self, seconds: float) -> None:
+        """Partitions have come: walk after so long at most."""
+        now = self._monotonic()
+        if not now < self._next_walk <= now + seconds:
+            self._next_walk = now + seconds
         self._walked_to = None
         self._walked_all = False
         self._begun_anew = True

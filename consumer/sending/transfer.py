@@ -204,11 +204,9 @@ def error_of(slot: Slot, code: int, message: str) -> RequestException:
     return kind(message or f"libcurl error {code}", request=request)
 
 
-def time_is_up(slot: Slot, request: PreparedRequest) -> RequestException:
-    """The error of a transfer that has had its time, where libcurl does not judge it."""
-    connected = slot.curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
-    kind = errors.ReadTimeout if connected else errors.ConnectTimeout
-    return kind(f"{'Operation' if connected else 'Connection'} timed out", request=request)
+def time_out_of(slot: Slot) -> str:
+    """What libcurl would say of a transfer whose time is over, where it does not judge that: by the state it is in."""
+    return f"{'Operation' if slot.curl.getinfo(pycurl.PRETRANSFER_TIME) > 0 else 'Connection'} timed out"
 
 
 def error_of_name(answer: Unresolved, request: PreparedRequest) -> RequestException:

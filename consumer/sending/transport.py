@@ -31,7 +31,7 @@ from consumer.sending.transfer import (
     error_of_name,
     method_of,
     split_proxy,
-    time_is_up,
+    time_out_of,
 )
 from consumer.target import Target, parse_target
 
@@ -328,14 +328,13 @@ class CurlAdapter(BaseAdapter):
     def _on_judgement(self) -> None:
         now = self._clock()
         for transfer, until in tuple(self._unjudged.items()):
-            slot, callback = transfer.slot, transfer.callback
-            if slot is None or callback is None:
+            slot = transfer.slot
+            if slot is None:
                 del self._unjudged[transfer]
             elif until <= now:
                 del self._unjudged[transfer]
-                error = time_is_up(slot, transfer.request)
-                self.cancel(transfer)
-                self._poller.post(partial(callback, error))
+                _, result = self._take(slot, (pycurl.E_OPERATION_TIMEDOUT, time_out_of(slot)))
+                self._poller.post(partial(self._finish, transfer, result))
         self._judge.deadline = min(self._unjudged.values(), default=None)
 
     def _note(self, running: int) -> None:

@@ -26,7 +26,8 @@ FAILURES: dict[str, Failure] = {
     "429 with a date": lambda: Answer(429, header=f"retry-after: {formatdate(time() + 1, usegmt=True)}"),
     "reset": lambda: Silence.RESET,
     "hang": lambda: Silence.HANG,
-    "drip": lambda: Drip(every=0.2, head=True),
+    # So slow that a sender which is frozen meanwhile finds no whole status line: that would count, however late.
+    "drip": lambda: Drip(every=2.0, head=True),
 }
 SUCCESSES: dict[str, Failure] = {
     "200": Answer,

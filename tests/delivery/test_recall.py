@@ -175,8 +175,8 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     assert bench.look(0.125) == []  # the walk: now the head is known
     assert bench.look(0.125) == [1]
     bench.places = [HERE, THERE]
-    bench.recall.at_once()
-    bench.look()
+    bench.recall.within(0.0)
+    bench.look(0.125)
     assert bench.look(0.125) == [2]
 
 
@@ -205,7 +205,7 @@ def test_heads_are_walked_through_once_and_then_slowly(bench: Bench) -> None:
             bench.look(0.1)
         assert statements <= 13 * (SEEKS + 1) + 100
         assert bench.store.parking.heads[heads[0]] != NOW + 3600
-    bench.recall.at_once()
+    bench.recall.within(0.0)
     statements = 0
     for _ in range(20):
         bench.look(0.1)

@@ -108,6 +108,35 @@ def test_what_came_just_before_the_loop_is_late_again_is_read_first(make_sender:
     assert getattr(results[0], "status_code", results[0]) == 204
 
 
+def test_a_status_line_that_came_is_the_answer_whatever_its_body_does_then(
+    make_sender: MakeSender, receive: Receive
+) -> None:
+    """As ever: the delivery is made, and must not be made again because of a body that nobody needs."""
+    sender = make_sender(timeout=0.6)
+    results: list[Result] = []
+    sender.submit(receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang").url, results)
+    stand_still(sender, 0.8)
+    sender.turn_until(lambda: results)
+    assert getattr(results[0], "status_code", results[0]) == 200
+
+
+def test_what_is_cancelled_when_its_time_is_over_is_not_handed_over(make_sender: MakeSender, receive: Receive) -> None:
+    """Its partition has left between the judgement and the callback: somebody else owns the delivery."""
+    sender = make_sender(timeout=0.6)
+    results: list[Result] = []
+    transfer = sender.submit(receive(b"", "hang").url, results)
+    stand_still(sender, 0.5)
+    sender.poller.turn(0)
+    time.sleep(0.7)
+    while transfer.slot is not None:
+        sender.poller.turn(0.05)
+    assert results == []
+    sender.adapter.cancel(transfer)
+    for _ in range(3):
+        sender.poller.turn(0)
+    assert (results, sender.adapter.in_flight) == ([], 0)
+
+
 def test_a_connection_that_was_made_while_the_loop_stood_still_is_used(
     make_sender: MakeSender, receive: Receive
 ) -> None:
