@@ -107,8 +107,9 @@ def settled_by(mark: int, metadata: str) -> Callable[[int], bool]:
 class Deployment:
     """`records` are all that were written, with their kinds; `excused` what may be delivered, and is not owed.
 
-    Those to `filtered` urls have FILTER. An event is owed to a subscription that wants it, and counts (it was enabled, and that for as long as look-ups are kept) from when
-    the event was written until it is settled. What is stored is owed in any case.
+    Those to `filtered` urls have FILTER. An event is owed to a subscription that wants it, and that counts (it was
+    enabled, and that for as long as look-ups are kept) from when the event was written until it is settled. What is
+    stored is owed in any case.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Deployment:
 
     def wants(self, url: str, offset: int) -> bool:
         """Whether this url's subscription wants what is of its type, there."""
-        return url in self._enabled_at and (url not in self.filtered or offset % 4 != 3)  # noqa: PLR2004 (as FILTER)
+        return url in self._enabled_at and (url not in self.filtered or offset % 4 != 3)  # as FILTER
 
     def write(self, number: int, kind: str) -> None:
         """A record of this kind."""
