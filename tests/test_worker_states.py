@@ -323,6 +323,35 @@ class WorkerMachine(RuleBasedStateMachine):
         self.deployment.obstruct(how, f"{{0}}.partition_no = {number} AND {{0}}.record_offset = {offset}")
 
     @precondition(lambda self: not self.calm)
+    @rule(
+        number=NUMBERS,
+        kinds=KINDS,
+        stored=st.booleans(),
+        how=st.sampled_from(list(OBSTACLES)),
+        back=st.integers(0, 3),
+        outcomes=st.lists(OUTCOMES, max_size=6),
+        seconds=st.sampled_from([0.0, 3.0, 61.0]),
+    )
+    @mortal
+    def obstruct_what_is_to_be_stored(
+        self, number: int, kinds: list[int], how: str, back: int, outcomes: list[str], seconds: float, *, stored: bool
+    ) -> None:
+        """Of what ends, one record's results cannot be written; nobody knows for how long."""
+        if stored:
+            self.fail_until_due(number, kinds)
+        else:
+            self.all_goes_well()
+            self.write(number, kinds)
+            self.world.settle_down(3)
+        self.obstruct(how, number, min(back, len(kinds) - 1))
+        for outcome in (*outcomes, *["hopeless"] * len(self.world.transport.open)):
+            if self.world.transport.open:
+                self.world.transport.answer(0, result(outcome))
+        self.world.settle_down(5)
+        self.world.now += seconds
+        self.world.settle_down(3)
+
+    @precondition(lambda self: not self.calm)
     @rule(how=OBSTACLE, number=st.integers(0, 9))
     def obstruct_a_subscription(self, how: str | None, number: int) -> None:
         url = self.urls[number % len(self.urls)]
