@@ -74,10 +74,12 @@ class Handover:
         """Wait until nothing of partitions that were drained is being written: their next owner would not know of it.
 
         It asks the database what is stored once they are its own; what came later it would send again, and out of turn.
+        The result of a row that is set aside is not waited for: its lock may be held for hours, and all of the group
+        would wait in each rebalance. It is written from here when it can be, if nobody has made an attempt meanwhile.
         """
         places = _places(partitions)
         end = self._monotonic() + WRITE_LIMIT
-        while self._monotonic() < end and self._parking.holds(places):
+        while self._monotonic() < end and self._parking.writes(places):
             self._turn(0.01)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from sqlalchemy import Engine
 
 WRITES = ("INSERT", "UPDATE", "DELETE")
+LOCKED = "locked"
 
 
 class SimulatedDatabase:
     """A real one behind a driver that fails when a test says so; only jobs run `at_work` see it, the test's SQL never.
 
-    `full`: it can be read, and takes no writes. `lost_answers`: so many commits are made and not acknowledged.
+    `full`: it can be read, and takes no writes. `lost_answers`: so many commits are made and not acknowledged. What a
+    trigger refuses as LOCKED takes too long, as on Oracle: SQLite has no locks of rows.
     """
 
     def __init__(self, engine: Engine, step: Callable[[], None]) -> None:
@@ -42,7 +44,12 @@ class SimulatedDatabase:
             self._step()
             if self.full:
                 raise _error("FULL", "database or disk is full")
-        execute(cursor, statement, *values)
+        try:
+            execute(cursor, statement, *values)
+        except sqlite3.IntegrityError as error:
+            if str(error) == LOCKED:
+                raise sqlite3.OperationalError("DPY-4024: call timeout of 30000 ms exceeded") from None
+            raise
 
     def _commit(self, commit: Callable[..., None], connection: object) -> None:
         commit(connection)

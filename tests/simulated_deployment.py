@@ -19,6 +19,8 @@ from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
 from consumer.ledger import deliveries
 from consumer.matching import subscriptions
+from consumer.matching.budget import BURST, OWN
+from tests.simulated_database import LOCKED
 from tests.simulated_transport import Result
 from tests.simulation import BORN, TOPIC, World
 
@@ -61,6 +63,8 @@ FAULTS = {  # of the database: how each begins, how it ends
     "takes no results": (REFUSE.format("UPDATE", ""), ACCEPT),
     "full": ("SELECT 1", "SELECT 1"),  # the driver says it
 }
+FILTER = "event.offset % 4 != 3"
+OBSTACLES = {"locked": (LOCKED, ("INSERT", "UPDATE", "DELETE")), "refused": ("refused", ("INSERT", "UPDATE"))}
 
 Offset = tuple[Place, int]  # of a record
 Sent = tuple[str, str]  # webhook id and url: a delivery, as receivers see it
@@ -103,12 +107,16 @@ def settled_by(mark: int, metadata: str) -> Callable[[int], bool]:
 class Deployment:
     """`records` are all that were written, with their kinds; `excused` what may be delivered, and is not owed.
 
-    An event is owed to a subscription that counts (it was enabled, and that for as long as look-ups are kept) from when
-    the event was written until it is settled. What is stored is owed in any case.
+    Those to `filtered` urls have FILTER. An event is owed to a subscription that wants it, and that counts (it was
+    enabled, and that for as long as look-ups are kept) from when the event was written until it is settled. What is
+    stored is owed in any case.
     """
 
-    def __init__(self, engine: Engine, urls: Collection[str] = ALL_URLS, **delivery: Any) -> None:
+    def __init__(
+        self, engine: Engine, urls: Collection[str] = ALL_URLS, filtered: Collection[str] = (), **delivery: Any
+    ) -> None:
         self.engine = engine
+        self.filtered = filtered
         self.subscriptions = {
             subscriptions.add(engine, url, event_type, ordering="key" if url in IN_ORDER else "none"): url
             for event_type, its in URLS.items()
@@ -122,18 +130,28 @@ class Deployment:
                     text(f"UPDATE webhook_subscriptions SET {batched}"),  # noqa: S608 (a constant)
                     {"size": size, "wait": BATCH_WAIT, "url": url},
                 )
+            for url in filtered:
+                connection.execute(
+                    text("UPDATE webhook_subscriptions SET event_filter = :filter WHERE url = :url"),
+                    {"filter": FILTER, "url": url},
+                )
         self.world = World(engine, retry_schedule=SCHEDULE, **delivery)
         self.records: dict[Offset, str] = {}
         self.offsets: dict[str, Offset] = {}  # by webhook id
         self.excused: set[Sent] = set()
         self.fault: str | None = None
+        self._obstacle: Sequence[str] = ()  # names of triggers
         self._enabled_at = dict.fromkeys(urls, float("-inf"))
 
     def deliveries_of(self, place: Place, offset: int) -> list[Sent]:
-        """Whom a record goes to, if all are enabled."""
+        """Whom a record goes to, if all are enabled: those who want it."""
         kind = self.records[place, offset]
         urls = URLS.get("keyed" if VALUES[kind] == KEYED else kind, ())
-        return [(webhook_id(place, offset, VALUES[kind]), url) for url in urls if url in self._enabled_at]
+        return [(webhook_id(place, offset, VALUES[kind]), url) for url in urls if self.wants(url, offset)]
+
+    def wants(self, url: str, offset: int) -> bool:
+        """Whether this url's subscription wants what is of its type, there."""
+        return url in self._enabled_at and (url not in self.filtered or offset % 4 != 3)  # as FILTER
 
     def write(self, number: int, kind: str) -> None:
         """A record of this kind."""
@@ -159,6 +177,36 @@ class Deployment:
                 connection.execute(text(FAULTS[how][0]))
         self.fault = how
         self.world.database.full = how == "full"
+
+    def obstruct(self, how: str | None, which: str = "") -> None:
+        """The database keeps no more than some rows from being written, those for which the SQL of `which` holds.
+
+        `how` is one of OBSTACLES; None: it takes all of them again.
+        """
+        message, writes = ("", ()) if how is None else OBSTACLES[how]
+        table = self._table()
+        with self.engine.begin() as connection:
+            for name in self._obstacle:
+                connection.execute(text(f"DROP TRIGGER {name}"))
+            for write in writes:
+                row = "OLD" if write == "DELETE" else "NEW"
+                connection.execute(
+                    text(
+                        f"CREATE TRIGGER no_{write} BEFORE {write} ON {table} WHEN {which.format(row)}"
+                        f" BEGIN SELECT RAISE(ABORT, '{message}'); END"
+                    )
+                )
+        self._obstacle = [f"no_{write}" for write in writes]
+
+    @property
+    def is_sound(self) -> bool:
+        """The database takes everything."""
+        return self.fault is None and not self._obstacle
+
+    def over_its_budget(self, url: str) -> None:
+        """The filter of this url's subscription has taken too much of the processor; it is asked in a minute."""
+        (number,) = (number for number, its in self.subscriptions.items() if its == url)
+        self.world.worker._budget.charge(number, 2 * OWN * BURST)
 
     def disable(self, url: str) -> None:
         """By SQL."""
@@ -192,10 +240,9 @@ class Deployment:
 
     def rows(self) -> dict[Sent, Row]:
         """All that is stored."""
-        table = "away" if self.fault == "no deliveries" else "webhook_deliveries"
         statement = (
             "SELECT subscription_id, partition_no, record_offset, order_key, status, attempt "  # noqa: S608 (constants)
-            f"FROM {table} ORDER BY record_offset"
+            f"FROM {self._table()} ORDER BY record_offset"
         )
         found = {}
         with reading(self.engine) as connection:
@@ -204,6 +251,9 @@ class Deployment:
                 identity = webhook_id(place, offset, VALUES[self.records[place, offset]])
                 found[identity, self.subscriptions[subscription]] = Row(place, offset, *rest)
         return found
+
+    def _table(self) -> str:
+        return "away" if self.fault == "no deliveries" else "webhook_deliveries"
 
     def statuses(self) -> list[str]:
         """Of all that is stored, by offset."""
@@ -225,6 +275,9 @@ class Deployment:
     def mend(self) -> None:
         """All is well again."""
         self.database_fails(None)
+        self.obstruct(None)
+        self.world.takes_commits = True
+        self.world.speak()
         self.enable_all()
         self.world.dead_letters.door_open = True
         self.world.source.assign([0, 1])

@@ -132,6 +132,7 @@ class Watch:
         """
         delivery = identity, url
         place, offset = self._deployment.offsets[identity]
+        self.demand(self._deployment.wants(url, offset), f"{delivery} is sent, and {url} does not want {offset}")
         partition = self._world.source.partitions.get(place)
         rows = self._deployment.rows()
         row = rows.get(delivery)
@@ -169,7 +170,7 @@ class Watch:
         busy, taken = self._world.transport.under_way, set(self._world.taken)
         first = delivery not in self._redelivered and delivery not in taken
         for number in range(len(self._world.log[place])):
-            if self._deployment.records[place, number] != kind:
+            if self._deployment.records[place, number] != kind or not self._deployment.wants(url, number):
                 continue
             other = webhook_id(place, number, VALUES[kind]), url
             self.demand(other not in busy, f"{place} {offset} is sent while {number} is open")

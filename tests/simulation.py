@@ -66,6 +66,7 @@ class World:
         self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
         self.on_serve: Callable[[], None] = lambda: None  # what the group does while the worker stops
         self.silent = False  # Kafka does not say where partitions stand
+        self.takes_commits = True  # Kafka does
         self.posted: deque[Callable[[], None]] = deque()
         self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
         self.late: deque[Callable[[], None]] = deque()
@@ -108,6 +109,12 @@ class World:
     def turn(self) -> None:
         """What `Worker.run` does each time round."""
         self.worker._round()
+
+    def speak(self) -> None:
+        """Kafka is not `silent` any more, and says where partitions stand that came meanwhile."""
+        self.silent = False
+        for partition in self.source.untold():
+            self.posted.append(partial(self.source.tell, partition))
 
     def step(self) -> None:
         """Something has just happened, or is about to."""
@@ -260,7 +267,8 @@ class _TopicWatch:
 class _Source:
     """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them.
 
-    Where a partition stands is told with the next turn, unless `silent`: then by `tell`.
+    Where a partition stands is told with the next turn, unless `silent`: then by `tell`. While Kafka takes no commits,
+    what they would have said waits for the next round, or is forgotten with the partition.
     """
 
     fault = None
@@ -273,6 +281,8 @@ class _Source:
         )
         self.partitions: dict[Place, Partition] = {}
         self._positions: dict[Place, int] = {}
+        self._told: set[Partition] = set()
+        self._taken_until = world.now
         self._resting: set[Partition] = set()
         self.commits_total = self.pauses = 0
         self.paused = self._rebalancing = False
@@ -293,12 +303,17 @@ class _Source:
     def tell(self, partition: Partition) -> None:
         """Kafka says where a partition stands: what is committed, then where its log begins and ends."""
         place = partition.topic, partition.number
-        if partition.owned and not self._world.silent:
+        if partition.owned and not self._world.silent and partition not in self._told:
+            self._told.add(partition)
             mark, metadata = self._world.committed.get(place, (None, ""))
             self._positions[place] = mark or 0
             partition.start(mark, metadata)
             self._on_position(partition)
             partition.reaches(0, len(self._world.log[place]), self._world.now)
+
+    def untold(self) -> list[Partition]:
+        """Partitions of which it was not said where they stand."""
+        return [each for each in self.partitions.values() if each not in self._told]
 
     @property
     def opening(self) -> bool:
@@ -358,10 +373,15 @@ class _Source:
         if self.paused and not self._rebalancing:
             self._world.on_serve()
 
-    def commit(self) -> None:
-        self.commit_now(list(self.partitions.values()))
+    def commit(self) -> float | None:
+        if not self.commit_now(list(self.partitions.values())):
+            return self._taken_until
+        self._taken_until = self._world.now
+        return None
 
     def commit_now(self, partitions: Iterable[Partition]) -> bool:
+        if not self._world.takes_commits:
+            return False
         for partition in partitions:
             image = partition.tracker.image()
             if partition.owned and partition.tracker.dirty and image is not None:

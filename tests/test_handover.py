@@ -9,7 +9,7 @@ from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Admission
 from consumer.handover import STORE_DRAIN, WRITE_LIMIT
 from consumer.worker import REVOKE_DRAIN
-from tests.simulated_deployment import URLS, Deployment, result
+from tests.simulated_deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation import TOPIC
 
 
@@ -107,6 +107,31 @@ def test_a_statement_that_never_ends_is_not_waited_for_for_ever(deployment: Depl
     """The database cuts it off before; a group that waits for one worker reads nothing of the partition."""
     give_up(deployment, 1)
     assert waited(deployment, 1) == pytest.approx(STORE_DRAIN + WRITE_LIMIT, abs=0.1)
+
+
+@pytest.mark.parametrize("how", OBSTACLES)
+def test_a_row_that_is_set_aside_is_waited_for_no_longer_than_what_is_to_be_stored(
+    deployment: Deployment, how: str
+) -> None:
+    """Somebody may lock it for an hour: the group does not wait for that in each rebalance, and its result is kept."""
+    world = deployment.world
+    deployment.write(1, "b")
+    world.settle_down()
+    for seconds in (1.0, 31.0):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(3)
+        world.now += seconds
+        world.settle_down()
+    deployment.obstruct(how, "{0}.record_offset = 0")
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert world.worker._parking.set_aside == 1
+    world.on_wait = world.run_jobs
+    assert waited(deployment, 1) == pytest.approx(STORE_DRAIN, abs=0.1)
+    deployment.obstruct(None)
+    world.now += 60
+    world.settle_down()
+    assert deployment.statuses() == ["delivered"]
 
 
 def test_what_the_database_refuses_is_waited_for_until_it_takes_it(deployment: Deployment) -> None:

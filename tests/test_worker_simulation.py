@@ -523,3 +523,68 @@ def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it
     assert world.committed[TOPIC, 0] == (2, "")
     assert [each.type for each in world.announced] == ["delivery.exhausted"]
     assert world.worker._metrics.events == {"matched": 1, "unmatched": 1}
+
+
+def test_a_locked_row_holds_its_own_offset_alone(deployment: Deployment) -> None:
+    """Others are stored, /readyz names it, and it is stored, and not sent, once it can be."""
+    world = deployment.world
+    for _ in range(3):
+        deployment.write(0, "b")
+    world.settle_down()
+    deployment.obstruct("locked", "{0}.record_offset = 1")
+    for _ in range(3):
+        world.transport.answer(0, result("hopeless"))
+    world.settle_down(20)
+    mark, metadata = world.committed[TOPIC, 0]
+    assert (mark, settled_above(mark, metadata)) == (1, [(2, 3)])
+    assert any("DPY-4024" in reason and "deliveries settle t 0 1" in reason for reason in world.worker.reasons())
+    deployment.obstruct(None)
+    world.now += 60
+    world.settle_down()
+    assert world.committed[TOPIC, 0] == (3, "")
+    assert deployment.statuses() == ["exhausted"] * 3
+    assert (len(world.sent), world.worker.reasons()) == (3, [])
+
+
+def test_a_filter_over_its_budget_is_asked_when_it_may_run_again(engine: Engine) -> None:
+    """What comes meanwhile is stored and its offset moves on; then it is sent once, or was not wanted."""
+    deployment = Deployment(engine, filtered=URLS["b"])
+    world = deployment.world
+    world.start(0)
+    world.settle_down(2)
+    deployment.over_its_budget(*URLS["b"])
+    for _ in range(4):  # the last is not wanted
+        deployment.write(0, "b")
+    world.settle_down(10)
+    assert (world.sent, deployment.statuses()) == ([], ["parked"] * 4)
+    assert world.committed[TOPIC, 0] == (4, "")
+    world.now += 61
+    world.settle_down(10)
+    assert [deployment.offsets[each][1] for each, _ in world.sent] == [0, 1, 2]
+    for _ in range(3):
+        world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("delivered", 1)] * 3 + [
+        ("delivered", 0)
+    ]
+
+
+def test_a_commit_that_is_not_taken_repeats_what_it_would_have_said(deployment: Deployment) -> None:
+    """The partition leaves all the same; its next owner begins where Kafka knows, and Kafka is silent for a while."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.takes_commits, world.silent = False, True
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    world.source.revoke(0)
+    world.source.assign([0])
+    world.settle_down()
+    assert (world.committed, len(world.sent)) == ({}, 1)
+    world.takes_commits = True
+    world.speak()
+    world.settle_down()
+    assert len(world.sent) == 2
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert world.committed[TOPIC, 0] == (1, "")

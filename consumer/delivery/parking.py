@@ -129,7 +129,11 @@ class Parking:
         That is all that can still settle a record of theirs, and the results of their rows, which others would repeat.
         """
         aside = (each.entry for each in self._aside)
-        return any(entry.head[:2] in places for entry in chain(self._writing, self._to_write, aside))
+        return self.writes(places) or any(entry.head[:2] in places for entry in aside)
+
+    def writes(self, places: Collection[Place]) -> bool:
+        """Something of these partitions is being written, or is next: not what is set aside, and tried now and then."""
+        return any(entry.head[:2] in places for entry in chain(self._writing, self._to_write))
 
     def park(self, delivery: NewDelivery, on_stored: Stored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""

@@ -1,6 +1,7 @@
 """A worker with one thing changed: `python -m tests.chaos.altered_worker CHANGE run`.
 
 The broken ones are what the checks must find; `lost_answers` is a fault of the database that a sound worker bears.
+All of them give filters so little of the processor that a slow one is over its budget most of the time.
 """
 
 import os
@@ -13,8 +14,10 @@ from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from consumer import database, worker
+from consumer import database, polling, worker
 from consumer.__main__ import main
+from consumer.delivery import slow
+from consumer.delivery.aside import SetAside
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
@@ -23,9 +26,11 @@ from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
+from consumer.matching import budget
 
 Change = Callable[[], None]
 
+LITTLE = {"OWN": 0.001, "BURST": 5.0, "PAUSE": 1.0}  # of consumer.matching.budget: an evaluation or two, and a pause
 LOST_ANSWERS = 0.2  # the part of commits whose answer is lost
 STARTED = 300  # deliveries, before the worker that stops starting them
 
@@ -54,6 +59,25 @@ def drops_a_parked_insert() -> None:
     _wrap(Parking, "park", lambda _park, _self, _delivery, on_stored: on_stored())
 
 
+def drops_what_is_set_aside() -> None:
+    """What the database refuses alone counts as stored."""
+    _wrap(SetAside, "add", lambda _add, _self, entry, _error: entry.on_stored())
+
+
+def drops_what_no_filter_was_asked_about() -> None:
+    """What comes for a filter that is over its budget is wanted by nobody."""
+
+    def unwanted(
+        postpone: Any, self: Settling, event: Any, endpoint: Any, record: OpenRecord, *rest: Any, **named: Any
+    ) -> None:
+        if named.get("asked", True):
+            postpone(self, event, endpoint, record, *rest, **named)
+        else:
+            record.settle_one()
+
+    _wrap(Settling, "postpone", unwanted)
+
+
 def uses_an_id_again() -> None:
     """Each third event goes out under one and the same webhook-id."""
 
@@ -61,7 +85,7 @@ def uses_an_id_again() -> None:
         event = decode(record, tenant_name)
         return event._replace(webhook_id="msg_again") if record.offset % 3 == 0 else event
 
-    _wrap(worker, "decode", decode)
+    _wrap(polling, "decode", decode)
 
 
 def settles_another_offset() -> None:
@@ -147,5 +171,7 @@ def _wrap(owner: Any, name: str, changed: Callable[..., Any]) -> None:
 
 
 if __name__ == "__main__":
+    vars(budget).update(LITTLE)
+    vars(slow)["PAUSE"] = LITTLE["PAUSE"]
     globals()[sys.argv.pop(1)]()
     main()

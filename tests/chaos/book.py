@@ -66,7 +66,8 @@ class Event:
 class Subscription:
     """A path of the receiver that is subscribed to a type; `optional` where it is disabled now and then.
 
-    One that is `batched` gets CloudEvents, several in a request.
+    One that is `batched` gets CloudEvents, several in a request. Its filter wants each event of its type whose number
+    can be divided by `every`.
     """
 
     id: int
@@ -76,6 +77,7 @@ class Subscription:
     ordered: bool = False
     optional: bool = False
     batched: bool = False
+    every: int = 1
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Disruption:
 
     What was accepted between `since` and `until`, or belongs to a record that was not settled by `since`, may be
     repeated `times` by each disruption, and `attempts` of it may be made that nobody counts. What was stored, and
-    accepted from `unwritten_since` on, too: its row may not say so yet.
+    accepted from `unwritten_since` on, too: its row may not say so yet. With a `place`, of this record alone.
     """
 
     what: str
@@ -94,6 +96,7 @@ class Disruption:
     until: float = inf
     times: int = 1
     attempts: int = 2
+    place: tuple[int, int] | None = None
     repeated: int = 0
 
 
@@ -192,7 +195,11 @@ class Book:
 
     def owed_by(self, event: Event) -> list[Subscription]:
         """The subscriptions that match an event."""
-        return [each for each in self.subscriptions if event.owed and each.event_type == event.type]
+        return [
+            each
+            for each in self.subscriptions
+            if event.owed and each.event_type == event.type and event.number % each.every == 0
+        ]
 
     def attempts_of(self, path: str) -> int:
         """How many a delivery has there: one more, alone, where the last one was shared."""
@@ -284,7 +291,7 @@ class Book:
             return
         earlier = self.stories.get((request.path, before))
         if subscription.temper.doomed(before) and earlier is not None:
-            forgiven = sum(each.attempts for each in self._during(earlier.first, request.at))
+            forgiven = sum(each.attempts for each in self._during(earlier.first, request.at, before))
             if earlier.tries >= self.attempts - forgiven:
                 return
         self.violated(
@@ -292,7 +299,8 @@ class Book:
         )
 
     def _judge_attempts(self, request: Request, number: int, story: Story) -> None:
-        allowed = self.attempts_of(request.path) + sum(each.attempts for each in self._during(story.first, request.at))
+        forgotten = sum(each.attempts for each in self._during(story.first, request.at, number))
+        allowed = self.attempts_of(request.path) + forgotten
         if story.tries > allowed:
             self.violated(
                 Rule.ATTEMPTS, f"event {number} was tried {story.tries} times at {request.path}, allowed {allowed}"
@@ -307,6 +315,7 @@ class Book:
         for index, each in sorted(latest_first, key=lambda pair: pair[1].what == REBALANCES):
             if (
                 each.at <= request.at
+                and self._concerns(each, number)
                 and before <= each.until
                 and story.explained[index] < each.times
                 and max(before, self._settled(self.events[number], each.at))
@@ -343,8 +352,13 @@ class Book:
         at = self.committed_at.get(place) if place is not None else None
         return "no time" if at is None else f"{at:.3f}"
 
-    def _during(self, begin: float, end: float) -> list[Disruption]:
-        return [each for each in self.disruptions if each.at <= end and each.until >= begin]
+    def _during(self, begin: float, end: float, number: int) -> list[Disruption]:
+        return [
+            each for each in self.disruptions if each.at <= end and each.until >= begin and self._concerns(each, number)
+        ]
+
+    def _concerns(self, disruption: Disruption, number: int) -> bool:
+        return disruption.place is None or disruption.place == self._place_of.get(number)
 
     def _judge_given_up(self, subscription: Subscription, number: int, announcements: int) -> None:
         what = f"event {number} was given up for {subscription.path}"

@@ -1,16 +1,19 @@
 """What can go wrong with the database: SQLite's file, or an Oracle that is emulated and can be told to."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from math import inf
 from random import Random
 
+from tests.chaos.book import Disruption
 from tests.chaos.faults import Fault, Waits
 from tests.chaos.world import Part, World
 from tests.end_to_end.deployed_database import EmulatedOracle
 from tests.oracle_emulator import Call, OracleError
 from tests.oracle_emulator.instance import Drop, Matches
+
+Place = tuple[int, int]  # partition and offset
 
 TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
 HANGS = 3.0  # seconds for a call, longer than `altered_worker.impatient` waits
@@ -18,6 +21,9 @@ FAILS_OVER = 120.0  # seconds
 LONGEST = 8.0  # seconds
 WRITES = ("INSERT", "UPDATE", "DELETE")
 CUT, END_OF_FILE, LOST = "DPY-4011 in a batch", "ORA-03113 in a batch", "answers to commits lost"
+LOCKED, REFUSED = "one row locked", "one row refused"
+JUST_NOW = 0.7  # seconds: what comes is not stored sooner, mostly
+TRIED_WITHIN = 10.0  # seconds, until what was set aside for some seconds is tried again, and told
 DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
 
 
@@ -50,7 +56,51 @@ def break_inserts(world: World, random: Random) -> Waits:
             sql("DROP TRIGGER chaos")
 
 
+def refuse_row(world: World, random: Random) -> Waits:
+    """The database takes nothing of one record, and everything else."""
+    place = yield from _about_to_be_stored(world)
+    if place is None:
+        return
+    sql, (partition, offset) = world.deployment.sql, place
+    disruption = _row_is_disrupted(world, place)
+    for write in ("INSERT", "UPDATE"):
+        sql(
+            f"CREATE TRIGGER refused_{write} BEFORE {write} ON webhook_deliveries"
+            f" WHEN NEW.partition_no = {partition} AND NEW.record_offset = {offset}"
+            " BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    try:
+        for _ in range(random.randint(4, 8)):
+            yield 0.5
+            world.met[REFUSED] += any(worker.metric("webhooks_set_aside") for worker in world.workers if worker.ready())
+    finally:
+        for write in ("INSERT", "UPDATE"):
+            sql(f"DROP TRIGGER refused_{write}")
+        disruption.until = time.time() + TRIED_WITHIN
+
+
 # Oracle.
+
+
+def lock_row(world: World, random: Random) -> Waits:
+    """Another session holds what belongs to one record: statements that would insert it wait for call_timeout."""
+    place = yield from _about_to_be_stored(world)
+    if place is None:
+        return
+    disruption = _row_is_disrupted(world, place)
+    record = [world.deployment.topic, *place]
+
+    def hangs(call: Call) -> bool:
+        if _writes(call) and any(list(row[at : at + 3]) == record for row in call.rows for at in range(len(row) - 2)):
+            world.met[LOCKED] += 1
+            time.sleep(HANGS)
+        return False
+
+    # Until it is alone, what is to be stored waits with it.
+    with world.outage(Part.DATABASE), _calls(world, LOCKED, hangs):
+        yield from _until_met(world, LOCKED, random)
+    yield HANGS
+    disruption.until = time.time() + TRIED_WITHIN
 
 
 def kill_sessions(world: World, random: Random) -> Waits:
@@ -171,6 +221,24 @@ def _until_met(world: World, what: str, random: Random) -> Waits:
         yield 0.2
 
 
+def _about_to_be_stored(world: World) -> Generator[float, None, Place | None]:
+    """A record that has just come, and that some receiver never takes; None if there is none for a while."""
+    end = time.monotonic() + LONGEST
+    while time.monotonic() < end:
+        for place, event in reversed(list(world.book.at.items())):
+            if event.at < time.time() - JUST_NOW:
+                break
+            if any(each.temper.doomed(event.number) for each in world.book.owed_by(event)):
+                return place
+        yield 0.1
+    return None
+
+
+def _row_is_disrupted(world: World, place: Place) -> Disruption:
+    """Whoever leaves meanwhile leaves this record unsettled, and attempts of it that nothing says."""
+    return world.disrupt("a row that is not written", times=5, attempts=6, place=place)
+
+
 def _writes(call: Call) -> bool:
     return call.sql.startswith(WRITES)
 
@@ -181,14 +249,16 @@ def _oracle(world: World) -> EmulatedOracle:
     return database
 
 
-def _fault(name: str, play: Callable[[World, Random], Waits]) -> Fault:
-    return Fault(name, frozenset({"database"}), play)
+def _fault(name: str, play: Callable[[World, Random], Waits], *more: str) -> Fault:
+    return Fault(name, frozenset({"database", *more}), play)
 
 
+ROW_REFUSED, ROW_LOCKED = Fault(REFUSED, frozenset({"rows"}), refuse_row), _fault(LOCKED, lock_row)
 SQLITE = (
-    _fault("tables away", hide_tables),
-    _fault("database locked", lock_database),
-    _fault("insert fails in a batch", break_inserts),
+    _fault("tables away", hide_tables, "rows"),
+    _fault("database locked", lock_database, "rows"),
+    _fault("insert fails in a batch", break_inserts, "rows"),
+    ROW_REFUSED,
 )
 ORACLE = (
     _fault("sessions killed", kill_sessions),
@@ -199,5 +269,6 @@ ORACLE = (
     _fault(HUNG, hang),
     _fault("ORA-01017", rotate_password),
     _fault("listener down", close_listener),
+    ROW_LOCKED,
 )
 FAIL_OVER = _fault(STARTS, fail_over)

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.chaos import altered_worker as broken
+from tests.chaos import database_faults
 from tests.chaos.altered_worker import Change
 from tests.chaos.book import Book, Rule
+from tests.chaos.conductor import conduct
 from tests.chaos.conftest import making_worlds
 from tests.chaos.watch import WITHOUT_PROGRESS
 from tests.chaos.world import Shape, World
@@ -48,6 +50,11 @@ def _kill(world: World) -> None:
     world.start()
 
 
+def _refuse_rows(world: World) -> None:
+    """The database takes no row of one record, and then of another."""
+    conduct(world, [database_faults.ROW_REFUSED] * 3, 1, (0.1, 0.2))
+
+
 def _end(world: World) -> None:
     """All workers stop in order and all accounts are closed, as soon as something was wrong."""
     world.wait(lambda: world.book.violations, FOUND_WITHIN)
@@ -72,6 +79,8 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes l
     broken.commits_rarely: (Rule.DUPLICATE, _kill),
     broken.commits_too_early: (Rule.EARLY, _look_on),
     broken.settles_another_offset: (Rule.EARLY, _look_on),
+    broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
+    broken.drops_what_no_filter_was_asked_about: (Rule.EARLY, _look_on),
     broken.drops_a_parked_insert: (Rule.LOST, _end),
     broken.uses_an_id_again: (Rule.ONE_ID, _look_on),
     broken.moves_an_offset_back: (Rule.BACKWARDS, _look_on),

@@ -14,12 +14,14 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
+from tests.chaos import altered_worker
 from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscription
 from tests.chaos.stream import Stream
 from tests.chaos.tempers import Temper
 from tests.chaos.watch import WITHOUT_PROGRESS, Watch, read_all
 from tests.end_to_end.deployed_database import DatabaseAway
 from tests.end_to_end.service_rig import Deployment, Worker
+from tests.end_to_end.slow_filter import SLOW
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
@@ -46,7 +48,7 @@ SETTINGS = {
 class Shape:
     """What a world is made of.
 
-    `program` starts a worker, if it is not the product itself; `slow` is how much longer it may take to settle;
+    `program` starts a worker, if it is not the product as it is; `slow` is how much longer it may take to settle;
     `profile` is the emulated Oracle's, if the database is not SQLite.
     """
 
@@ -106,8 +108,7 @@ class World:
         self.book = Book(len(SCHEDULE) + 1)
         self._leaving: list[Leaving] = []
         self._outages: list[Outage] = []
-        if shape.program:
-            deployment.program = shape.program
+        deployment.program = shape.program or altered_worker.command(altered_worker.none)
         self._make_topics()
         self._subscribe()
         self.watch = Watch(
@@ -238,7 +239,7 @@ class World:
         if not ended:
             log = worker.log[-2000:]
             self.book.violated(Rule.ENDED, f"still there {STOPS_WITHIN} s after SIGTERM: {log}\n{worker.abort()}")
-        elif worker.process.returncode == -SIGTERM and self.shape.program and not worker.log:
+        elif worker.process.returncode == -SIGTERM and not worker.log:
             pass  # an altered one has much to import before it can tell
         elif worker.process.returncode != 0 or "Traceback" in worker.log:
             self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {worker.log[-2000:]}")
@@ -248,14 +249,16 @@ class World:
 
     # Disruptions.
 
-    def disrupt(self, what: str, *, times: int = 1, attempts: int = 2) -> Disruption:
+    def disrupt(
+        self, what: str, *, times: int = 1, attempts: int = 2, place: tuple[int, int] | None = None
+    ) -> Disruption:
         """It happens now. What was settled, and could be committed or written before, is not touched by it."""
         now = time.time()
         since = min([now, *(each.begin for each in self._troubles(Part.KAFKA) + self._waits())])
         unwritten_since = min([since, *(each.begin for each in self._troubles(Part.DATABASE))])
         takes = COMMIT_INTERVAL + self.shape.slow
         return self.book.disrupt(
-            Disruption(what, now, since - takes, unwritten_since - takes, times=times, attempts=attempts)
+            Disruption(what, now, since - takes, unwritten_since - takes, times=times, attempts=attempts, place=place)
         )
 
     @contextmanager
@@ -350,9 +353,14 @@ class World:
         self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordering="key")
         batches: dict[str, Any] = {"payload_format": "cloudevents", "batch_size": 10, "batch_wait_ms": 100}
         self._add("/batched", "order", Temper(seed + 4, failing=0.01, doomed_every=150), **batches)
+        self._add("/picky", "picky", Temper(seed + 5, failing=0.1), every=3, event_filter=SLOW % 1)
 
-    def _add(self, path: str, event_type: str, temper: Temper, *, optional: bool = False, **columns: Any) -> None:
+    def _add(
+        self, path: str, event_type: str, temper: Temper, *, optional: bool = False, every: int = 1, **columns: Any
+    ) -> None:
         number = self.deployment.subscribe(event_type, path, **columns)
         self.deployment.receiver.rules[path] = temper.rule()
         ordered, batched = "ordering" in columns, "batch_size" in columns
-        self.book.subscriptions.append(Subscription(number, path, event_type, temper, ordered, optional, batched))
+        self.book.subscriptions.append(
+            Subscription(number, path, event_type, temper, ordered, optional, batched, every)
+        )
