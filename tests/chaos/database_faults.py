@@ -249,15 +249,15 @@ def _oracle(world: World) -> EmulatedOracle:
     return database
 
 
-def _fault(name: str, play: Callable[[World, Random], Waits]) -> Fault:
-    return Fault(name, frozenset({"database"}), play)
+def _fault(name: str, play: Callable[[World, Random], Waits], *more: str) -> Fault:
+    return Fault(name, frozenset({"database", *more}), play)
 
 
-ROW_REFUSED, ROW_LOCKED = _fault(REFUSED, refuse_row), _fault(LOCKED, lock_row)
+ROW_REFUSED, ROW_LOCKED = Fault(REFUSED, frozenset({"rows"}), refuse_row), _fault(LOCKED, lock_row)
 SQLITE = (
-    _fault("tables away", hide_tables),
-    _fault("database locked", lock_database),
-    _fault("insert fails in a batch", break_inserts),
+    _fault("tables away", hide_tables, "rows"),
+    _fault("database locked", lock_database, "rows"),
+    _fault("insert fails in a batch", break_inserts, "rows"),
     ROW_REFUSED,
 )
 ORACLE = (
