@@ -610,3 +610,32 @@ def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_tha
         world.transport.answer(0, result("taken"))
     world.settle_down(20)
     assert set(deployment.statuses()) == {"delivered"}
+
+
+def test_a_partition_that_comes_while_its_worker_stops_starts_nothing(deployment: Deployment) -> None:
+    """What would be sent of it then is cut off when all is closed, and counted by nobody: it is the next owner's."""
+    world = deployment.world
+    deployment.write(0, "b")
+    deployment.write(1, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(1, result("fails"))
+        world.settle_down(20)
+    world.now += 29
+    asked = [lambda: world.source.assign([1]), lambda: world.source.revoke(1)]
+
+    def serve() -> None:
+        if asked:
+            asked.pop()()
+        world.now += 0.1
+        world.run_jobs()
+
+    world.on_serve = serve
+    before = len(world.sent)
+    world.stop()
+    assert not asked
+    assert world.sent[before:] == []
+    world.on_serve = lambda: None
+    world.start(0, 1)
+    world.settle_down()
+    assert [deployment.offsets[each][0] for each, _ in world.sent[before:]].count((TOPIC, 1)) == 1
