@@ -190,7 +190,7 @@ class Worker:
         self._source = Source(
             kafka,
             topics,
-            on_assign=self._takeover.assigned,
+            on_assign=self._assigned,
             on_position=self._takeover.positioned,
             on_revoke=self._revoked,
             on_lost=self._lost,
@@ -295,7 +295,8 @@ class Worker:
         """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
         self._dispatch.go_on()
         self._turn(0.0 if self._lanes.ready() or self._dispatch.pressed else wait)
-        self._recall.look(self._ownership.places)
+        if not self._stopping:
+            self._recall.look(self._ownership.places)
 
     def _idle(self) -> bool:
         """Nothing but a record can make work, so that the wait may be Kafka's."""
@@ -359,7 +360,11 @@ class Worker:
     def _count_parked(self, parked: int) -> None:
         self._metrics.parked = parked
 
-    # 4. Partitions go (they come by `takeover`).
+    # 4. Partitions come and go. One that stops takes no more: what it began with them it would cut off.
+
+    def _assigned(self, partitions: Sequence[Partition]) -> None:
+        if not self._stopping:
+            self._takeover.assigned(partitions)
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:

@@ -137,6 +137,15 @@ class World:
                 jobs.popleft()()
         return bool(jobs)
 
+    def run_job_slowly(self, thread: str, others: Sequence[str]) -> None:
+        """A database thread does a job, and others do one before its answer is there: what it read is old by then."""
+        before = len(self.posted)
+        self.run_job(thread)
+        late = [self.posted.pop() for _ in range(len(self.posted) - before)]
+        for other in others:
+            self.run_job(other)
+        self.posted.extend(reversed(late))
+
     def run_jobs(self) -> None:
         """All that is submitted."""
         for thread in THREADS:

@@ -9,6 +9,7 @@ from consumer.polling import PAUSE_AFTER
 from consumer.takeover import SLOW_DATABASE, STORED_ALONE
 from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
+from tests.simulated_watch import Watch
 from tests.simulation import TOPIC, Crash
 
 
@@ -588,3 +589,71 @@ def test_a_commit_that_is_not_taken_repeats_what_it_would_have_said(deployment: 
     world.transport.answer(0, result("taken"))
     world.settle_down()
     assert world.committed[TOPIC, 0] == (1, "")
+
+
+def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(engine: Engine) -> None:
+    """The look for due rows was under way: its answer comes after that of the write, and does not know of it."""
+    deployment = Deployment(engine, (ORDERED,))
+    world = deployment.world
+    Watch(deployment)
+    world.start(0)
+    deployment.write(0, "x")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    deployment.obstruct("locked", "{0}.record_offset = 1")
+    for _ in range(2):
+        deployment.write(0, "x")
+    world.settle_down()
+    world.now += 30
+    world.settle_down()
+    world.transport.answer(0, result("taken"))
+    world.settle_down(2)
+    assert [(row.offset, row.status) for row in deployment.rows().values()] == [(0, "delivered"), (2, "parked")]
+    deployment.obstruct(None)
+    world.now += 60
+    world.turn()
+    assert world.jobs["storing"]
+    while world.worker._parking.heads:  # until the row behind it is looked for
+        world.run_job("taking-up")
+        world.now += 0.1
+        world.turn()
+    while len(world.jobs["taking-up"]) > 1:
+        world.run_job("taking-up")
+    world.run_job_slowly("taking-up", ["storing"])
+    for offset in (1, 2):
+        world.settle_down(20)
+        assert deployment.offsets[world.sent[-1][0]] == ((TOPIC, 0), offset)
+        world.transport.answer(0, result("taken"))
+    world.settle_down(20)
+    assert set(deployment.statuses()) == {"delivered"}
+
+
+def test_a_partition_that_comes_while_its_worker_stops_starts_nothing(deployment: Deployment) -> None:
+    """What would be sent of it then is cut off when all is closed, and counted by nobody: it is the next owner's."""
+    world = deployment.world
+    deployment.write(0, "b")
+    deployment.write(1, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(1, result("fails"))
+        world.settle_down(20)
+    world.now += 29
+    asked = [lambda: world.source.assign([1]), lambda: world.source.revoke(1)]
+
+    def serve() -> None:
+        if asked:
+            asked.pop()()
+        world.now += 0.1
+        world.run_jobs()
+
+    world.on_serve = serve
+    before = len(world.sent)
+    world.stop()
+    assert not asked
+    assert world.sent[before:] == []
+    world.on_serve = lambda: None
+    world.start(0, 1)
+    world.settle_down()
+    assert [deployment.offsets[each][0] for each, _ in world.sent[before:]].count((TOPIC, 1)) == 1

@@ -94,11 +94,15 @@ class WorkerMachine(RuleBasedStateMachine):
         for kind in kinds:
             self.deployment.write(number, self.kinds[kind % len(self.kinds)])
 
-    @rule(jobs=JOBS)
+    @rule(jobs=JOBS, crossing=st.booleans())
     @mortal
-    def turn(self, jobs: list[list[str]]) -> None:
+    def turn(self, jobs: list[list[str]], *, crossing: bool) -> None:
+        """Jobs are done, and answers come in their order; or, `crossing`, that of the first comes last."""
         for threads in jobs:
             self.world.turn()
+            if crossing and threads:
+                self.world.run_job_slowly(threads[0], threads[1:])
+                continue
             for thread in threads:
                 self.world.run_job(thread)
             self.world.now += 0.05
@@ -280,7 +284,7 @@ class WorkerMachine(RuleBasedStateMachine):
         else:
             self.all_goes_well()
             self.write(number, kinds)
-            self.turn(jobs)
+            self.turn(jobs, crossing=False)
         self.answer([(0, outcome) for outcome in before])
         self.meanwhile([], database=database)
         if not self.calm:

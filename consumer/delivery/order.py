@@ -36,6 +36,7 @@ class StoredPairs:
         self._known: dict[Place, dict[int, set[str] | None] | None] = {}
         self._count = 0
         self._writing: dict[Pair, Counter[int]] = {}  # the offsets of its rows
+        self._written: dict[Pair, int] | None = None  # the lowest of its rows since a look at the database began
 
     def __contains__(self, pair: Pair) -> bool:
         """Deliveries of this pair go behind its rows."""
@@ -45,9 +46,21 @@ class StoredPairs:
         keys = known.get(pair.subscription_id, ())
         return keys is None or pair.key in keys or pair in self._writing
 
-    def first_writing(self, pair: Pair) -> float:
-        """The lowest offset of the rows of this pair that are being written; inf if none is."""
-        return min(self._writing.get(pair, ()), default=inf)
+    def look_begins(self) -> None:
+        """Rows are read from now on: whether with what is written meanwhile, nobody knows."""
+        self._written = {}
+
+    def look_ends(self) -> None:
+        """What was read has been compared with `first_unseen`."""
+        self._written = None
+
+    def first_unseen(self, pair: Pair) -> float:
+        """The lowest offset of the rows of this pair that a look may not have seen; inf if there is none.
+
+        They are being written, or have been since it began.
+        """
+        written = inf if self._written is None else self._written.get(pair, inf)
+        return min(written, min(self._writing.get(pair, ()), default=inf))
 
     @property
     def unknown(self) -> dict[Place, int]:
@@ -75,6 +88,8 @@ class StoredPairs:
 
     def written(self, pair: Pair, offset: int) -> None:
         """It is in the database, and waits there."""
+        if self._written is not None:
+            self._written[pair] = min(offset, self._written.get(pair, offset))
         self.given_up(pair, offset)
         self.seen(pair)
 

@@ -137,6 +137,7 @@ class Recall:
         if not (wants or marking or walking):
             return
         self._looking = True
+        self._parking.pairs.look_begins()
         self._begun_anew = False
         clock, after, ways, since = self._clock(), self._walked_to, sorted(owned) if walking else (), self._seen.until
 
@@ -172,6 +173,7 @@ class Recall:
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.taken.next_due)
             self._found(answer.taken.rows, places())
+        self._parking.pairs.look_ends()
 
     def _marked(self, seen: Seen, places: Collection[Place]) -> None:
         """Look at what is new among what was marked lately."""
@@ -259,7 +261,7 @@ class Recall:
             given_out[place] = self._given_out(place)
         if pair not in ends:
             self._parking.pairs.seen(pair)  # an adopted one was not known
-            ends[pair] = self._parking.pairs.first_writing(pair)
+            ends[pair] = self._parking.pairs.first_unseen(pair)
         return offset >= ends[pair] or not given_out[place](offset)
 
     def _is_wanted(self, row: DueDelivery, head: Head) -> bool:

@@ -7,7 +7,7 @@ of the rows that wait: a million behind an open breaker, or in other workers' pa
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -270,8 +270,13 @@ def _first(group: str, head: Head, limit: int) -> AnySelect:
 
 
 def _runs(connection: Connection, group: str, wants: Sequence[Want], due: Iterable[Row[Any]], now: float) -> list[int]:
-    """What may go behind the ordered ones among `due`, as far as there is room, an equal share for each pair."""
+    """What may go behind the ordered ones among `due`, as far as there is room, an equal share for each pair.
+
+    A run ends at a row that is here: it is under way since before the first one was made due again, and may have ended
+    when this is told.
+    """
     room = {want.head: want.room for want in wants}
+    here = {want.head: want.here for want in wants}
     first: dict[Head, list[tuple[Pair, int]]] = {}
     for row in due:
         head = row.topic, row.partition_no, row.subscription_id
@@ -282,7 +287,8 @@ def _runs(connection: Connection, group: str, wants: Sequence[Want], due: Iterab
     for head, pairs in first.items():
         share = room[head] // len(pairs)
         for pair, offset in pairs[: max(1, RUNS // len(first))] if share else ():
-            runs += behind(connection, group, pair, offset, now)[:share]
+            run = behind(connection, group, pair, offset, now)[:share]
+            runs += takewhile(lambda row: row not in here[head], run)  # noqa: B023 (it is read at once)
     return runs
 
 

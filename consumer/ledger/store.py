@@ -18,6 +18,7 @@ from consumer.ledger import operations
 from consumer.ledger.columns import (
     ATTEMPTS,
     BATCH,
+    OPEN,
     PAYLOAD,
     RECORD,
     bind,
@@ -86,9 +87,9 @@ _SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
 _RESCHEDULE = update(ParkedDelivery).where(*_SAME).values(_MADE)
 _GIVE_UP = update(ParkedDelivery).where(*_SAME).values(_MADE | {"status": bind(ParkedDelivery.status)})
 _DELIVERED = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
-_UNWANTED = (
+_UNWANTED = (  # it counts no attempt, by which a repetition would be known
     update(ParkedDelivery)
-    .where(*_SEEN)
+    .where(*_SEEN, ParkedDelivery.status.in_(OPEN))
     .values(
         status=Status.DELIVERED,
         next_attempt_at=None,

@@ -187,7 +187,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
     def it_is_never_too_little(self) -> None:
         for pair in ALL:
             unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == pair and rows]
-            assert self.pairs.first_writing(pair) == min(unwritten, default=inf)
+            assert self.pairs.first_unseen(pair) == min(unwritten, default=inf)
             if pair[1:3] in self.loaded and (self.open[pair] or unwritten):
                 assert pair in self.pairs
 

@@ -317,7 +317,7 @@ def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> 
     store.parking.park(parked(2)._replace(pair=pair), lambda: None)
     store.write()
     assert (store.parking.set_aside, store.rows("record_offset")) == (1, [(2,)])
-    assert store.parking.pairs.first_writing(pair) == 1
+    assert store.parking.pairs.first_unseen(pair) == 1
 
 
 @on_oracle
@@ -509,9 +509,9 @@ def test_a_pair_is_known_from_when_it_is_handed_over_until_its_last_row_has_ende
     pairs = store.parking.pairs
     assert pair_of() not in pairs
     store.parking.park(ordered(1), lambda: None)
-    assert (pair_of() in pairs, pairs.first_writing(pair_of())) == (True, 1)
+    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, 1)
     store.write()
-    assert (pair_of() in pairs, pairs.first_writing(pair_of())) == (True, inf)
+    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, inf)
     store.parking.park(ordered(2), lambda: None)
     store.write()
     for row in (1, 2):
@@ -529,7 +529,7 @@ def test_what_is_handed_over_while_the_last_row_ends_keeps_its_pair(store: Store
     store.parking.pump()
     store.parking.park(ordered(2), lambda: None)
     store.answer()
-    assert (pair_of() in store.parking.pairs, store.parking.pairs.first_writing(pair_of())) == (True, 2)
+    assert (pair_of() in store.parking.pairs, store.parking.pairs.first_unseen(pair_of())) == (True, 2)
     store.write()
     assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
 
@@ -542,16 +542,16 @@ def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> 
     pairs = store.parking.pairs
     given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
     store.parking.park(given_up, lambda: None)
-    assert (pair_of() in pairs, pairs.first_writing(pair_of())) == (True, 1)
+    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, 1)
     store.write()
-    assert (pair_of() in pairs, pairs.first_writing(pair_of())) == (False, inf)
+    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (False, inf)
     store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
     store.parking.pump()
     store.parking.park(ordered(3), lambda: None)
     store.answer()
-    assert pairs.first_writing(pair_of()) == 3
+    assert pairs.first_unseen(pair_of()) == 3
     store.write()
-    assert (pair_of() in pairs, pairs.first_writing(pair_of())) == (True, inf)
+    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, inf)
 
 
 def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) -> None:
@@ -727,9 +727,9 @@ def test_those_behind_what_is_given_up_of_a_key_may_go(store: Store) -> None:
     decide(store, Wish.GIVE_UP)
     store.write()
     ((_, done),) = store.decided
-    assert store.parking.pairs.first_writing(pair) == 1
+    assert store.parking.pairs.first_unseen(pair) == 1
     done()
-    assert store.parking.pairs.first_writing(pair) == inf
+    assert store.parking.pairs.first_unseen(pair) == inf
     assert store.parking.heads == {("t", 0, 1): 0.0}
 
 

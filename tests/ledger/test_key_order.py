@@ -66,6 +66,13 @@ def test_what_goes_behind_the_first_comes_with_it(engine: Engine, sub: int) -> N
     assert offsets(find(engine, here=[rows[0].id])) == [7, 8, 9], "its followers came with it"
 
 
+def test_what_is_behind_stops_at_one_that_is_under_way(engine: Engine, sub: int) -> None:
+    """The first was redelivered meanwhile: that one may have ended when this is known, and would be sent again."""
+    park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
+    ids = {row.event.record.offset: row.id for row in find(engine)}
+    assert [row.event.record.offset for row in find(engine, here={ids[2]})] == [1]
+
+
 def test_results_of_those_behind_may_come_before_its_own(engine: Engine, sub: int) -> None:
     """In one batch or one after the other: each names the attempt that it was, whatever the row's state is by then."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))

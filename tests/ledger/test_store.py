@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from consumer.ledger import deliveries, due, operations, store, upkeep
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
 from consumer.matching import subscriptions
 from models import ParkedDelivery, Payload
 from tests.databases import connect_to, url_of
@@ -362,3 +362,14 @@ def test_a_subscription_without_a_url_has_its_deliveries_stored(sqlite_engine: E
     store.park(sqlite_engine, GROUP, [parked(make_event(1), subscription)._replace(url="")], 96.0)
     with sqlite_engine.connect() as connection:
         assert connection.scalar(text("SELECT url FROM webhook_deliveries")) == ""
+
+
+@pytest.mark.parametrize("status", ["delivered", "exhausted"])
+def test_what_has_ended_is_not_ended_again_as_unwanted(engine: Engine, sub: int, status: str) -> None:
+    """The answer was lost and it is written again, or its subscription was removed meanwhile: no attempt tells."""
+    store.park(engine, GROUP, [parked(make_event(0), sub, attempt=0)], 1.0)
+    with engine.begin() as connection:
+        connection.execute(update(ParkedDelivery).values(status=status, last_error="as it was", next_attempt_at=None))
+    unwanted = AttemptResult(1, 0, "unwanted", None, None, None, 2.0)
+    store.record(engine, GROUP, [unwanted._replace(id=query(engine, "SELECT id FROM webhook_deliveries")[0].id)])
+    assert query(engine, "SELECT status, last_error FROM webhook_deliveries") == [(status, "as it was")]

@@ -189,7 +189,9 @@ WHERE
 -- Attempts that delivered, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = :b_at
 WHERE
-  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.attempt = :b_attempt
+  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
 ;
 
 -- ledger.store._record
