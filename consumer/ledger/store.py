@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 
 import orjson
-from sqlalchemy import Connection, Engine, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, exists, insert, or_, select, update
 
 from consumer.cloud_event import texts
 from consumer.database import any_of
@@ -89,7 +89,7 @@ _GIVE_UP = update(ParkedDelivery).where(*_SAME).values(_MADE | {"status": bind(P
 _DELIVERED = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
 _UNWANTED = (  # it counts no attempt, by which a repetition would be known
     update(ParkedDelivery)
-    .where(*_SEEN, ParkedDelivery.status.in_(OPEN))
+    .where(*_SEEN, or_(*(ParkedDelivery.status == state for state in OPEN)))  # IN cannot be bound many times over
     .values(
         status=Status.DELIVERED,
         next_attempt_at=None,

@@ -373,3 +373,16 @@ def test_what_has_ended_is_not_ended_again_as_unwanted(engine: Engine, sub: int,
     unwanted = AttemptResult(1, 0, "unwanted", None, None, None, 2.0)
     store.record(engine, GROUP, [unwanted._replace(id=query(engine, "SELECT id FROM webhook_deliveries")[0].id)])
     assert query(engine, "SELECT status, last_error FROM webhook_deliveries") == [(status, "as it was")]
+
+
+def test_unwanted_ones_end_together(engine: Engine, sub: int) -> None:
+    """Without an attempt; what is held or blocked meanwhile too."""
+    store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=0) for offset in range(4)], 1.0)
+    with engine.begin() as connection:
+        connection.execute(update(ParkedDelivery).where(ParkedDelivery.record_offset == 2).values(status="held"))
+    ids = [row.id for row in query(engine, "SELECT id FROM webhook_deliveries ORDER BY id")]
+    unwanted = AttemptResult(0, 0, "unwanted", None, None, None, 2.0)
+    store.record(engine, GROUP, [unwanted._replace(id=each) for each in ids[:3]])
+    found = query(engine, "SELECT status, attempt, last_error FROM webhook_deliveries ORDER BY id")
+    assert found[:3] == [("delivered", 0, store.UNWANTED)] * 3
+    assert found[3].status == "parked"

@@ -191,7 +191,11 @@ UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
+  AND (
+    webhook_deliveries.status = :status_1
+    OR webhook_deliveries.status = :status_2
+    OR webhook_deliveries.status = :status_3
+  )
 ;
 
 -- ledger.store._record
