@@ -72,7 +72,7 @@ def refuse_row(world: World, random: Random) -> Waits:
     try:
         for _ in range(random.randint(4, 8)):
             yield 0.5
-            world.met[REFUSED] += any(worker.metric("webhooks_set_aside") for worker in world.workers if worker.ready())
+            world.met[REFUSED] += any(worker.metric("webhooks_set_aside") for worker in world.workers)
     finally:
         for write in ("INSERT", "UPDATE"):
             sql(f"DROP TRIGGER refused_{write}")
