@@ -74,6 +74,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "It as it is, locked.",
             "Has it a signing secret of its own? Where each needs one (WEBHOOK_REQUIRE_OWN_SECRET).",
             "It as it is to be.",
+            "The same, where its filter or projection changes.",
         ),
         "matching.subscriptions.walk": (
             "The ids of the next page of all of them, or of some.",
@@ -323,6 +324,7 @@ def _subscribe(engine: Engine) -> None:
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
     subscriptions.find(engine, URL, "user.created")
     subscriptions.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
+    subscriptions.edit(engine, 1, {"event_filter": None})
     list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
     subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)

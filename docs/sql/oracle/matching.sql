@@ -139,6 +139,13 @@ WHERE
   webhook_subscriptions.id = :id_1
 ;
 
+-- matching.subscriptions.edit
+-- The same, where its filter or projection changes.
+UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
 -- matching.subscriptions.walk
 -- The ids of the next page of all of them, or of some.
 -- Of the conditions, those that were asked for.
