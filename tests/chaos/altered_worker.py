@@ -16,7 +16,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from consumer import database, polling, worker
 from consumer.__main__ import main
-from consumer.delivery import slow
+from consumer.delivery import settling, slow
 from consumer.delivery.aside import SetAside
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
@@ -116,7 +116,7 @@ def keeps_a_batch_together() -> None:
 
 def announces_nothing() -> None:
     """What is given up is given up quietly."""
-    _wrap(Settling, "_exhausted", lambda _exhausted, _self, _delivery, _failure: None)
+    _wrap(settling, "exhausted", lambda _exhausted, _delivery, _failure: None)
 
 
 def ignores_order() -> None:
