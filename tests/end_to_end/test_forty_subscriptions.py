@@ -416,11 +416,13 @@ def test_each_of_forty_subscriptions_gets_what_it_asked_for(deployment: Deployme
     }
     orders = len(ORDERS)
     assert {name for name, of in rows.items() if of} == {
+        "filter-that-is-none",
         "header-that-is-refused",
         "projection-that-fails",
         "timeout",
         "final",
     }
+    assert [row[0] for row in rows["filter-that-is-none"]] == ["parked"] * orders
     assert [row[0] for row in rows["header-that-is-refused"]] == ["parked"] * orders
     assert [row[0] for row in rows["projection-that-fails"]] == ["exhausted"] * orders
     assert [row[:2] for row in rows["timeout"]] == [("parked", None)] * orders
