@@ -25,7 +25,9 @@ def broken(deployment: Deployment) -> dict[int, str]:
     """What `subscriptions list --broken` says, by subscription."""
     listed = subprocess.run(
         [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
-        env=environment({"DATABASE_URL": deployment.database.url, "WEBHOOK_SECRET": SECRET}),
+        env=environment(
+            {"DATABASE_URL": deployment.database.url, "WEBHOOK_SECRET": SECRET, "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"}
+        ),
         capture_output=True,
         text=True,
         check=True,
@@ -40,7 +42,8 @@ def metric(worker: Worker) -> float:
 
 def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Deployment) -> None:
     """Their events are stored without asking them, and asked about each before it is sent."""
-    deployment.alter("import consumer.matching.budget as budget; budget.PAUSE = 6.0")
+    # A small part of the budget at once: however fast the machine is, each is over it within seconds.
+    deployment.alter("import consumer.matching.budget as budget; budget.BURST = 0.5; budget.PAUSE = 12.0")
     deployment.subscribe("calm", "/calm")
     slow = {f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW % each) for each in range(5)}
     worker = deployment.start()
@@ -56,7 +59,7 @@ def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Dep
     eventually(lambda: len(deployment.receiver.at("/calm")) == 200 + EVENTS)
     before, company = (percentile(deployment.latencies("/calm", since), 0.95) for since in (alone, beside))
     assert company < max(3 * before, FLOOR), f"p95 {before * 1e3:.0f} ms alone, {company * 1e3:.0f} ms beside"
-    assert worker.log.count("takes too much of the processor") == len(slow)
+    assert worker.log.count("takes too much of the processor") >= len(slow)
     eventually(lambda: deployment.lag() == 0)
     assert len(deployment.rows("parked")) > EVENTS
     for subscription in slow.values():
