@@ -109,7 +109,7 @@ def _wait(engine: "Engine", group: str, subject: "Subject") -> None:
 
 
 def _outcome(engine: "Engine", group: str, subject: "Subject") -> str | None:
-    """What has become of it, None: nothing yet."""
+    """The decision's outcome so far; None while no worker has acted on it."""
     from consumer.ledger import marks
     from consumer.ledger.deliveries import of_record
 

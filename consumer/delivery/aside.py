@@ -1,4 +1,4 @@
-"""What the database does not take while it takes others: each entry waits for a back-off of its own.
+"""Entries that the database refuses while it stores others: each waits for a back-off of its own.
 
 An entry was refused alone: its row is locked by somebody, or a constraint never takes it. Its offset is held until it
 is stored, or until somebody decides what becomes of it. No I/O; times are monotonic seconds.
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
     @property
     def subject(self) -> Subject | None:
-        """What a decision on it names; None for a row, which can be looked at and mended."""
+        """The delivery that a decision names; None for a stored row, which people can look at and mend."""
         if not isinstance(self.item, NewDelivery):
             return None
         return Subject(*self.item.event.record[:3], self.item.subscription_id)

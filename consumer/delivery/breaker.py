@@ -208,7 +208,7 @@ class Breaker:
         self._open(now, seconds)
 
     def unsendable(self, now: float, started: float) -> None:
-        """What was started at `started` could not be sent at all, nor could another: it opens at once, or again."""
+        """A request that was started at `started` could not be sent, nor could another: it opens at once, or again."""
         if self.open_until is None or started >= self.open_until:
             self._open(now, None)
 

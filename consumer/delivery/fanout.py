@@ -45,14 +45,12 @@ class Fanout:
             if not self.position % LOOK_EVERY and is_over():
                 return False
             endpoint = endpoints[self.position]
-            asked = True
-            if endpoint.selection is not None:
-                if self._answer[0] != self.position:
-                    if self._selector.spent:
-                        return False
-                    if not self._is_owed(endpoint, lanes, settling):
-                        continue
-                asked = self._answer[1] is not Answer.NOT_ASKED
+            if endpoint.selection is not None and self._answer[0] != self.position:
+                if self._selector.spent:
+                    return False
+                if not self._is_owed(endpoint, lanes, settling):
+                    continue
+            asked = endpoint.selection is None or self._answer[1] is not Answer.NOT_ASKED
             pair = pair_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
             stored = endpoint.fault is not None or not asked or (pair is not None and settling.goes_behind_rows(pair))

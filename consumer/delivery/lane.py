@@ -165,7 +165,7 @@ class Lane:
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
     def could_not_send(self, now: float, started: float, why: str) -> bool:
-        """What was started then could not be sent, nor can another. Whether that is news."""
+        """A request that was started then could not be sent, nor could another. True: the reason is new."""
         self.breaker.unsendable(now, started)
         news, self.unsendable = why != self.unsendable, why
         return news

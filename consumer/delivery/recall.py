@@ -155,6 +155,7 @@ class Recall:
     ) -> None:
         self._looking = False
         if not self._trouble.judge(answer, "could not look for due deliveries"):
+            self._parking.pairs.look_ends()
             self._note(dict.fromkeys((want.head for want in wants), 0.0))
             self._next_walk = self._next_marks = 0.0
             return

@@ -1,4 +1,4 @@
-"""What follows where a subscription's filter or projection is over its budget of the processor's time.
+"""Leaves out a subscription whose filter or projection is over its budget of the processor's time.
 
 Its filter is not asked for a while: what comes is stored, and the filter is asked before it is sent. What has a
 projection is not sent meanwhile. People see it in the log, a metric and `subscriptions list --broken`.

@@ -3,6 +3,7 @@
 from consumer.expressions.expression import (
     LONGEST,
     NAMES,
+    TOO_LARGE,
     EventTooLarge,
     Expression,
     ExpressionFailed,
@@ -13,6 +14,7 @@ from consumer.expressions.expression import (
 __all__ = [
     "LONGEST",
     "NAMES",
+    "TOO_LARGE",
     "EventTooLarge",
     "Expression",
     "ExpressionFailed",

@@ -19,7 +19,7 @@ MOST_READ = 20_000  # values that it may read: to hand them over takes as long
 DEEPEST = 254  # levels, as orjson writes: the runtime goes down by recursion, 1.5 KB of stack for each
 MOST_SAID = 300  # characters of an error
 
-_TOO_LARGE = "the event is too large for this expression"
+TOO_LARGE = "the event is too large for this expression"
 _MISSING = object()
 _NOTHING, _ONE = Size(0, 0), Size(1, 0)
 _TYPE = cel.Type
@@ -104,7 +104,7 @@ class Expression:
             return field
         read = _Read(variables, shape.paths)
         if read.weight > self._modest and self._seconds(read) > LONGEST:
-            raise EventTooLarge(_TOO_LARGE)
+            raise EventTooLarge(TOO_LARGE)
         try:
             result = self._program.eval(data=read.values)
             value = result.plain_value()
@@ -206,7 +206,7 @@ def _size(value: object, most: int) -> Size:
                 deeper += each
                 deeper += each.values() if isinstance(each, dict) else ()
             if values + len(deeper) > most:
-                raise EventTooLarge(_TOO_LARGE)
+                raise EventTooLarge(TOO_LARGE)
         layer = deeper
     return Size(values, text)
 

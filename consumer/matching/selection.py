@@ -10,7 +10,7 @@ import structlog
 from consumer.cloud_event import variables_of
 from consumer.endpoint import BrokenFilter, Endpoint
 from consumer.event import Event
-from consumer.expressions import EventTooLarge, Expression, ExpressionFailed
+from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
 from consumer.matching.budget import Budget
 from consumer.telemetry import Metrics
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 TURN = 0.005  # seconds of a turn that filters may take, some 500 evaluations: all others wait for them
 SILENCE = 60.0  # seconds between two lines on one subscription's filter
-FILTER_TOO_LARGE = "filter: the event is too large for this expression"
+FILTER_TOO_LARGE = f"filter: {TOO_LARGE}"
 MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed lately
 
 
