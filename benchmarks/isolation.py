@@ -26,6 +26,9 @@ from tests.end_to_end.webhook_receiver import Receiver
 ALONE, BESIDE = 1.5, 4.0  # seconds
 PER_SECOND, QUEUE, BACKLOG, LIVE = 400, 50, 6000, 100
 PARTS = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+COLUMNS = "".join(f"{name:>8}" for name in PARTS)
+HEADER = f"""{"":44}{"alone":>32}  {"beside them":>32}{"p95":>10}
+{"ms from publishing to the request":44}{COLUMNS}  {COLUMNS}{"ratio":>10}"""
 
 
 class Row(NamedTuple):
@@ -100,9 +103,7 @@ def show_recovery(bootstrap: str) -> None:
 
 def main(kinds: list[str]) -> None:
     """Print the table."""
-    columns = "".join(f"{name:>8}" for name in PARTS)
-    print(f"{'':44}{'alone':>32}  {'beside them':>32}{'p95':>10}")
-    print(f"{'ms from publishing to the request':44}{columns}  {columns}{'ratio':>10}")
+    print(HEADER)
     with rig.kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="webhooks-benchmark-") as folder:
         for row in ROWS:
             if not kinds or row.bad in kinds:

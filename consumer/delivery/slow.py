@@ -12,7 +12,6 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.notes import Notes
 from consumer.delivery.settling import Settling
 from consumer.ledger import upkeep
-from consumer.matching.budget import PAUSE
 
 log = structlog.get_logger(__name__)
 
@@ -29,16 +28,16 @@ class SlowExpressions:
         self._clock = clock
         self._monotonic = monotonic
 
-    def __call__(self, subscription: int) -> None:
-        """Say it, and leave the subscription's receiver alone if there is a projection."""
-        until = self._clock() + PAUSE
+    def __call__(self, subscription: int, seconds: float) -> None:
+        """Say it, and leave the subscription's receiver alone for so long if there is a projection."""
+        until = self._clock() + seconds
         log.error(
             "a subscription's filter or projection takes too much of the processor; what comes for it is stored",
             subscription=subscription,
-            seconds=PAUSE,
+            seconds=seconds,
         )
         self._notes.add(lambda engine: upkeep.slow(engine, subscription, until), lambda: None)
         lane = self._lanes.find(subscription)
         if lane is not None and lane.endpoint.projection is not None:
-            lane.breaker.trip(self._monotonic(), PAUSE)
+            lane.breaker.trip(self._monotonic(), seconds)
             self._settling.leave_alone(lane)

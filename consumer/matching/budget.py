@@ -2,16 +2,18 @@
 
 The loop waits for each evaluation. A usual one takes less than the delivery that follows from it, and is free; what is
 beyond that is charged to its subscription, in a bucket that drains. A subscription whose bucket runs over is left out
-for a minute, and so is the heaviest one where all together take too much.
+for some seconds, each time for twice as long up to a minute, and so is the heaviest one where all together take too
+much.
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 FREE = 50e-6  # seconds of an evaluation that are not charged: a delivery costs as much
 OWN = 0.05  # of one processor's time, for one subscription,
 ALL = 0.2  # and for all of them together,
-BURST = 10.0  # seconds of that at once
-PAUSE = 60.0  # seconds that a subscription is over its budget
+BURST = 1.0  # seconds of that at once: 0.05 s for one, 0.2 s for all. Others wait about twice as long
+PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds that a subscription is over its budget: at first, and at most
 MOST = 10_000  # buckets that are kept
 
 
@@ -37,15 +39,24 @@ class _Bucket:
         return self.spent(now) > self._rate * BURST
 
 
-class Budget:
-    """`on_over(subscription)` is called when one goes over its budget. The clock's seconds are monotonic."""
+class _LeftOut(NamedTuple):
+    until: float
+    seconds: float
 
-    def __init__(self, clock: Callable[[], float], on_over: Callable[[int], None]) -> None:
+    def is_recent(self, now: float) -> bool:
+        """It has not kept within its budget for as long as it was left out."""
+        return now < self.until + self.seconds
+
+
+class Budget:
+    """`on_over(subscription, seconds)` is called when one is left out for so long. The clock is monotonic."""
+
+    def __init__(self, clock: Callable[[], float], on_over: Callable[[int, float], None]) -> None:
         self._clock = clock
         self._on_over = on_over
         self._buckets: dict[int, _Bucket] = {}
         self._all = _Bucket(ALL, clock())
-        self._until: dict[int, float] = {}  # of those that are over
+        self._left_out: dict[int, _LeftOut] = {}  # those that are over, and that were lately
 
     def charge(self, subscription: int, seconds: float) -> None:
         """An expression of this subscription has taken so long."""
@@ -65,24 +76,23 @@ class Budget:
 
     def is_over(self, subscription: int) -> bool:
         """It is left out: nothing of it may run now."""
-        until = self._until.get(subscription)
-        if until is None:
-            return False
-        if self._clock() < until:
-            return True
-        del self._until[subscription]
-        return False
+        left_out = self._left_out.get(subscription)
+        return left_out is not None and self._clock() < left_out.until
 
     def __iter__(self) -> Iterator[int]:
         """The subscriptions that are over their budget."""
-        return iter([each for each in list(self._until) if self.is_over(each)])
+        return iter([each for each in list(self._left_out) if self.is_over(each)])
 
     def _leave_out(self, subscription: int, now: float) -> None:
         bucket = self._buckets.pop(subscription)
         self._all.add(-bucket.spent(now), now)
-        self._until[subscription] = now + PAUSE
-        self._on_over(subscription)
+        seconds, last = PAUSE, self._left_out.get(subscription)
+        if last is not None and last.is_recent(now):
+            seconds = min(LONGEST_PAUSE, 2 * last.seconds)
+        self._left_out[subscription] = _LeftOut(now + seconds, seconds)
+        self._on_over(subscription, seconds)
 
     def _forget(self, now: float) -> None:
         if len(self._buckets) >= MOST:
             self._buckets = {each: bucket for each, bucket in self._buckets.items() if bucket.spent(now)}
+            self._left_out = {each: last for each, last in self._left_out.items() if last.is_recent(now)}

@@ -16,7 +16,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from consumer import database, polling, worker
 from consumer.__main__ import main
-from consumer.delivery import settling, slow
+from consumer.delivery import settling
 from consumer.delivery.aside import SetAside
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
@@ -30,7 +30,12 @@ from consumer.matching import budget
 
 Change = Callable[[], None]
 
-LITTLE = {"OWN": 0.001, "BURST": 5.0, "PAUSE": 1.0}  # of consumer.matching.budget: an evaluation or two, and a pause
+LITTLE = {
+    "OWN": 0.001,
+    "BURST": 5.0,
+    "PAUSE": 1.0,
+    "LONGEST_PAUSE": 1.0,
+}  # of consumer.matching.budget: an evaluation or two, and a pause
 LOST_ANSWERS = 0.2  # the part of commits whose answer is lost
 STARTED = 300  # deliveries, before the worker that stops starting them
 
@@ -172,6 +177,5 @@ def _wrap(owner: Any, name: str, changed: Callable[..., Any]) -> None:
 
 if __name__ == "__main__":
     vars(budget).update(LITTLE)
-    vars(slow)["PAUSE"] = LITTLE["PAUSE"]
     globals()[sys.argv.pop(1)]()
     main()

@@ -60,7 +60,7 @@ class Bench:
         )
         self.places: Collection[tuple[str, int]] = [HERE]
         self.given_out = 10**9  # records below are fanned out
-        self.budget = Budget(self.store.monotonic, lambda _: None)
+        self.budget = Budget(self.store.monotonic, lambda *_: None)
         self.recall = Recall(
             Ledger(
                 partial(walk, engine, GROUP),

@@ -67,7 +67,7 @@ class Counter:
             self.desk.settling,
             transport,
             self.desk.memory,
-            Budget(store.monotonic, self.over.append),
+            Budget(store.monotonic, lambda subscription, _seconds: self.over.append(subscription)),
             store.clock,
             store.monotonic,
         )
@@ -157,7 +157,7 @@ def test_what_a_projection_takes_is_charged(
 ) -> None:
     """Alone or in a batch, with a value or without; what has none is charged nothing."""
     ticks = itertools.count()
-    monkeypatch.setattr("consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.1)
+    monkeypatch.setattr("consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.009)  # the sixth is over
     counter.ask(batch=batch)
     counter.queue(*[b"{}"] * 10)
     counter.start()

@@ -42,8 +42,7 @@ def metric(worker: Worker) -> float:
 
 def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Deployment) -> None:
     """Their events are stored without asking them, and asked about each before it is sent."""
-    # A small part of the budget at once: however fast the machine is, each is over it within seconds.
-    deployment.alter("import consumer.matching.budget as budget; budget.BURST = 0.5; budget.PAUSE = 12.0")
+    deployment.alter("import consumer.matching.budget as budget; budget.PAUSE = budget.LONGEST_PAUSE = 12.0")
     deployment.subscribe("calm", "/calm")
     slow = {f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW % each) for each in range(5)}
     worker = deployment.start()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.matching import budget
-from consumer.matching.budget import ALL, BURST, FREE, OWN, PAUSE, Budget
+from consumer.matching.budget import ALL, BURST, FREE, LONGEST_PAUSE, OWN, PAUSE, Budget
 
 
 class Time:
@@ -21,35 +21,46 @@ class Time:
 def test_what_is_usual_is_free() -> None:
     """However many there are: a million evaluations of 50 µs charge nothing, for each sends a delivery or saves one."""
     over: list[int] = []
-    spent = Budget(Time(), over.append)
+    spent = Budget(Time(), lambda subscription, _seconds: over.append(subscription))
     for _ in range(1_000_000):
         spent.charge(1, FREE)
     assert (over, list(spent)) == ([], [])
 
 
 @pytest.mark.parametrize("took", [0.001, 0.005, 0.05])
-def test_who_takes_too_much_is_left_out_for_a_minute(took: float) -> None:
-    """After half a second at once; it begins anew then, and so does its budget. Others are not asked to pay."""
-    time, over = Time(), list[int]()
-    spent = Budget(time, over.append)
-    for _ in range(2):
+def test_who_takes_too_much_is_left_out_longer_each_time(took: float) -> None:
+    """After 50 ms at once; it begins anew then, and so does its budget. Others are not asked to pay."""
+    time, over = Time(), list[tuple[int, float]]()
+    spent = Budget(time, lambda *left_out: over.append(left_out))
+    pauses = [PAUSE, 2 * PAUSE, 4 * PAUSE, 8 * PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+    for pause in pauses:
         before = 0
         while not spent.is_over(7):
             spent.charge(7, took)
             before += 1
         assert OWN * BURST < before * (took - FREE) <= OWN * BURST + took
         assert (spent.is_over(7), spent.is_over(8), list(spent)) == (True, False, [7])
-        time.now += PAUSE - 0.001
+        time.now += pause - 0.001
         assert spent.is_over(7)
         time.now += 0.001
         assert (spent.is_over(7), list(spent)) == (False, [])
-    assert over == [7, 7]
+    assert over == [(7, pause) for pause in pauses]
+
+
+def test_who_has_kept_within_its_budget_is_left_out_briefly_again() -> None:
+    """For as long as it was left out."""
+    time, over = Time(), list[tuple[int, float]]()
+    spent = Budget(time, lambda *left_out: over.append(left_out))
+    for _ in range(3):
+        spent.charge(7, 1.0)
+        time.now += 2 * PAUSE
+    assert over == [(7, PAUSE)] * 3
 
 
 def test_a_share_of_the_time_may_be_taken_for_ever() -> None:
     """A twentieth of a processor: the bucket drains as fast as it is filled."""
     time, over = Time(), list[int]()
-    spent = Budget(time, over.append)
+    spent = Budget(time, lambda subscription, _seconds: over.append(subscription))
     for _ in range(10_000):
         spent.charge(1, 0.005 + FREE)
         time.now += 0.005 / OWN
@@ -59,7 +70,7 @@ def test_a_share_of_the_time_may_be_taken_for_ever() -> None:
 def test_of_many_that_are_slow_the_slowest_is_left_out() -> None:
     """Each keeps within its own budget, and all together take more than a fifth of a processor."""
     time, over = Time(), list[int]()
-    spent = Budget(time, over.append)
+    spent = Budget(time, lambda subscription, _seconds: over.append(subscription))
     rates = {number: 0.01 * number for number in range(1, 10)}  # 0.45 s in a second
     for _ in range(3000):
         for number, rate in rates.items():
@@ -76,7 +87,7 @@ def test_never_more_than_all_may_take(charges: list[tuple[int, float, float]]) -
     """Whatever comes: what was charged to those that are not left out is within the budget of all, and of each."""
     time = Time()
     start = time.now
-    spent = Budget(time, lambda _: None)
+    spent = Budget(time, lambda *_: None)
     charged: dict[int, float] = {}
     for subscription, took, later in charges:
         time.now += later
@@ -95,7 +106,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buckets that have drained make room."""
     monkeypatch.setattr(budget, "MOST", 10)
     time = Time()
-    spent = Budget(time, lambda _: None)
+    spent = Budget(time, lambda *_: None)
     for number in range(100):
         spent.charge(number, 0.001)
         time.now += 1.0
