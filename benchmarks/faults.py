@@ -21,16 +21,12 @@ from tests.end_to_end.isolation_rig import GOOD, RATE, Latencies, measure
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.slow_filter import SLOW
 from tests.end_to_end.webhook_receiver import Answer, always
-from tests.intake.raw_producer import write_bomb
+from tests.intake.raw_producer import SMALL_READS, write_bomb
 
 ALONE, BESIDE = 4.0, 12.0  # seconds
 ROWS = 25  # that the database refuses
-BOMBS, BOMB = 3, bytes(8_000_000)
-SMALL = {
-    "KAFKA_FETCH_MAX_BYTES": "1000000",
-    "KAFKA_RECEIVE_MESSAGE_MAX_BYTES": "2000000",
-}  # of what is decompressed too
-
+BOMBS = 3
+SMALL = {f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()}
 FIRST = "id = (SELECT MIN(id) FROM webhook_deliveries)"
 
 Fault = Callable[[Deployment], AbstractContextManager[object]]
@@ -79,7 +75,7 @@ def slow_filters(deployment: Deployment) -> Iterator[None]:
 def bombs(deployment: Deployment) -> Iterator[None]:
     """Batches come that cannot be decompressed."""
     for _ in range(BOMBS):
-        write_bomb(deployment.servers, deployment.topic, [BOMB])
+        write_bomb(deployment.servers, deployment.topic)
     yield
 
 

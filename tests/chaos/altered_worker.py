@@ -24,6 +24,8 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
+from consumer.intake import unreadable
+from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
 from consumer.matching import budget
@@ -81,6 +83,29 @@ def drops_what_no_filter_was_asked_about() -> None:
             record.settle_one()
 
     _wrap(Settling, "postpone", unwanted)
+
+
+def drops_what_a_lock_keeps() -> None:
+    """As that, where the database does not refuse a row and lets it wait."""
+    impatient()
+    drops_what_is_set_aside()
+
+
+def drops_what_cannot_be_read() -> None:
+    """A batch that cannot be decompressed is passed, and no letter tells of it."""
+
+    def quietly(send: Any, self: DeadLetters, record: Any, reason: str, detail: str, on_stored: Any) -> None:
+        if reason == "unreadable":
+            on_stored()
+        else:
+            send(self, record, reason, detail, on_stored)
+
+    _wrap(DeadLetters, "send", quietly)
+
+
+def reads_for_ever() -> None:
+    """A batch that cannot be decompressed is read again and again."""
+    unreadable.READS = sys.maxsize
 
 
 def uses_an_id_again() -> None:

@@ -60,6 +60,12 @@ class Event:
     key: bytes | None
     body: bytes
     owed: bool = True
+    readable: bool = True
+
+    @property
+    def letter(self) -> bytes | None:
+        """What its dead letter is to hold; nothing of what cannot be read."""
+        return self.body if self.readable else None
 
 
 @dataclass(frozen=True, slots=True)

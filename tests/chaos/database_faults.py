@@ -22,7 +22,8 @@ LONGEST = 8.0  # seconds
 WRITES = ("INSERT", "UPDATE", "DELETE")
 CUT, END_OF_FILE, LOST = "DPY-4011 in a batch", "ORA-03113 in a batch", "answers to commits lost"
 LOCKED, REFUSED = "one row locked", "one row refused"
-JUST_NOW = 0.7  # seconds: what comes is not stored sooner, mostly
+JUST_NOW = 0.25  # seconds: what comes is not stored sooner, for its first wait is in memory
+ALONE_WITHIN = 20.0  # seconds: eight times 2, and what else takes a while
 TRIED_WITHIN = 10.0  # seconds, until what was set aside for some seconds is tried again, and told
 DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
 
@@ -98,7 +99,8 @@ def lock_row(world: World, random: Random) -> Waits:
 
     # Until it is alone, what is to be stored waits with it.
     with world.outage(Part.DATABASE), _calls(world, LOCKED, hangs):
-        yield from _until_met(world, LOCKED, random)
+        yield from _until_set_aside(world)
+        yield random.uniform(0.5, 3.0)
     yield HANGS
     disruption.until = time.time() + TRIED_WITHIN
 
@@ -219,6 +221,13 @@ def _until_met(world: World, what: str, random: Random) -> Waits:
     yield random.uniform(0.5, 3.0)
     while world.met[what] == before and time.monotonic() < end:
         yield 0.2
+
+
+def _until_set_aside(world: World) -> Waits:
+    """Each half of a batch has to wait for `call_timeout` until the row is alone."""
+    end = time.monotonic() + ALONE_WITHIN
+    while time.monotonic() < end and not any(worker.metric("webhooks_set_aside") for worker in world.workers):
+        yield 0.5
 
 
 def _about_to_be_stored(world: World) -> Generator[float, None, Place | None]:

@@ -18,9 +18,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
     ResourceType,
 )
 
-from tests.chaos.book import GONE_STATUS, REBALANCES
-from tests.chaos.world import CACHED, REJOINS_WITHIN, Part, World
+from tests.chaos.book import GONE_STATUS, REBALANCES, Event
+from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
+from tests.intake.raw_producer import BOMB, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
@@ -164,6 +165,20 @@ def _set_in_sync(world: World, replicas: str) -> None:
     admin.incremental_alter_configs([resource])[resource].result(15)
 
 
+# Records.
+
+
+def bomb(world: World, random: Random) -> Waits:
+    """Batches come that are small on the wire and too large when they are decompressed. They must disturb nothing."""
+    for _ in range(random.randint(1, 3)):
+        partition = random.randrange(PARTITIONS)
+        unreadable = Event(-1, time(), "bomb", partition, None, BOMB, owed=False, readable=False)
+        world.book.acknowledged(
+            unreadable, write_bomb(world.deployment.servers, world.deployment.topic, [BOMB], partition)
+        )
+        yield random.uniform(0.1, 1.0)
+
+
 # Receivers. Most of it is their temper.
 
 
@@ -192,6 +207,7 @@ BROKERS = (
     Fault("kill -9 of a broker", frozenset({"brokers"}), kill_broker),
     Fault("SIGSTOP of a broker", frozenset({"brokers"}), pause_broker),
 )
+BOMBS = Fault("a batch that cannot be decompressed", frozenset({"brokers"}), bomb)
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
 GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, LETTERS, GONE)  # but for those of the database
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # but for those of the database

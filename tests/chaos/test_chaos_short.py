@@ -55,6 +55,7 @@ def _some_of_each_kind(seed: int, *, oracle: bool) -> list[Fault]:
     others = [
         faults.KILL,
         faults.STORM,
+        faults.BOMBS,
         faults.LETTERS,
         faults.GONE,
         random.choice(faults.BROKERS),

@@ -15,6 +15,7 @@ from tests.chaos.altered_worker import Change
 from tests.chaos.book import Book, Rule
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import making_worlds
+from tests.chaos.faults import BOMBS
 from tests.chaos.watch import WITHOUT_PROGRESS
 from tests.chaos.world import Shape, World
 
@@ -55,6 +56,16 @@ def _refuse_rows(world: World) -> None:
     conduct(world, [database_faults.ROW_REFUSED] * 3, 1, (0.1, 0.2))
 
 
+def _lock_rows(world: World) -> None:
+    """Another session holds a row of one record, and then of another."""
+    conduct(world, [database_faults.ROW_LOCKED] * 3, 1, (0.1, 0.2))
+
+
+def _write_bombs(world: World) -> None:
+    """Batches that cannot be decompressed."""
+    conduct(world, [BOMBS], 1, (0.1, 0.2))
+
+
 def _end(world: World) -> None:
     """All workers stop in order and all accounts are closed, as soon as something was wrong."""
     world.wait(lambda: world.book.violations, FOUND_WITHIN)
@@ -76,10 +87,13 @@ def _end_in_order(world: World) -> None:
 
 CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes longest first
     broken.stops_after_a_while: (Rule.STUCK, _look_on),
+    broken.reads_for_ever: (Rule.STUCK, _write_bombs),
+    broken.drops_what_a_lock_keeps: (Rule.EARLY, _lock_rows),
     broken.commits_rarely: (Rule.DUPLICATE, _kill),
     broken.commits_too_early: (Rule.EARLY, _look_on),
     broken.settles_another_offset: (Rule.EARLY, _look_on),
     broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
+    broken.drops_what_cannot_be_read: (Rule.EARLY, _write_bombs),
     broken.drops_what_no_filter_was_asked_about: (Rule.EARLY, _look_on),
     broken.drops_a_parked_insert: (Rule.LOST, _end),
     broken.uses_an_id_again: (Rule.ONE_ID, _look_on),
@@ -90,6 +104,8 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes l
     broken.announces_nothing: (Rule.ANNOUNCED, _give_up),
     broken.commits_nothing_when_it_leaves: (Rule.DUPLICATE, _hand_over),
 }
+
+PROFILES = {broken.drops_what_a_lock_keeps: "19c"}  # of Oracle: SQLite has no lock of a row
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +121,10 @@ def found(
         def judge(change: Change, rule: Rule | None, happens: Callable[[World], None]) -> Book:
             limit = SOON if rule is Rule.STUCK else WITHOUT_PROGRESS
             program = broken.command(change)
-            world = new_world(Shape(1, "classic", 1, 120.0, program, without_progress=limit), kafka_bootstrap, None)
+            profile = PROFILES.get(change, "")
+            rate = 30.0 if profile else 120.0  # the emulator is slow
+            shape = Shape(1, "classic", 1, rate, program, without_progress=limit, profile=profile)
+            world = new_world(shape, kafka_bootstrap, None)
             world.begin()
             happens(world)
             if not world.ended_at:

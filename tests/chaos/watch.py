@@ -142,7 +142,7 @@ class Watch:
             if not event.owed:
                 if letters is None:
                     continue
-                if letters.get(place) != event.body:
+                if place not in letters or letters[place] != event.letter:
                     self._passed(place, event, "it is not on the dead-letter topic, byte for byte")
             elif place in open_:
                 if stored is None:

@@ -22,6 +22,7 @@ from tests.chaos.watch import WITHOUT_PROGRESS, Watch, read_all
 from tests.end_to_end.deployed_database import DatabaseAway
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.end_to_end.slow_filter import SLOW
+from tests.intake.raw_producer import SMALL_READS
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
@@ -41,6 +42,7 @@ SETTINGS = {
     "WEBHOOK_DRAIN": "5s",
     "KAFKA_MAX_POLL_INTERVAL_MS": "7000",  # a frozen worker passes it; Kafka wants it no shorter than the session
     "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
+    **{f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()},
 }
 
 

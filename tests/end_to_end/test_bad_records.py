@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.intake.raw_producer import write_bomb
+from tests.intake.raw_producer import BOMB, SMALL_READS, write_bomb
 from tests.kafka_kit import QUIET, Kafka, unique
 
 BAD: dict[str, list[bytes | None]] = {
@@ -127,9 +127,9 @@ def test_a_batch_that_cannot_be_decompressed_holds_up_nothing(deployment: Deploy
     dead = Kafka(kafka_bootstrap, real=True).topic()
     deployment.subscribe("a", "/good")
     deployment.publish(["a"] * 8)
-    write_bomb(kafka_bootstrap, deployment.topic, [b'{"type":"a"}', bytes(8_000_000)])
+    write_bomb(kafka_bootstrap, deployment.topic, [b'{"type":"a"}', BOMB])
     deployment.publish(["a"] * 8)
-    small = {"KAFKA_FETCH_MAX_BYTES": "1000000", "KAFKA_RECEIVE_MESSAGE_MAX_BYTES": "2000000"}
+    small = {f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()}
     worker = deployment.start(KAFKA_DEAD_LETTER_TOPIC=dead, **small)
     eventually(lambda: not deployment.missing() and not deployment.lag())
     letters = [headers_of(letter) for letter in read_all(kafka_bootstrap, dead)]

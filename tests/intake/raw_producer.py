@@ -33,8 +33,14 @@ def produce_with_header_name(servers: str, topic: str, name: bytes) -> None:
     library.rd_kafka_destroy(client)
 
 
-def write_bomb(servers: str, topic: str, values: Sequence[bytes]) -> None:
-    """One batch, compressed: small on the wire, and large when it is read."""
+# Of a consumer that cannot read a bomb of `BOMB`: librdkafka decompresses no more than it may receive.
+SMALL_READS = {"fetch_max_bytes": "1000000", "receive_message_max_bytes": "2000000"}
+BOMB = bytes(8_000_000)
+
+
+def write_bomb(servers: str, topic: str, values: Sequence[bytes] = (BOMB,), partition: int = 0) -> int:
+    """One batch, compressed: small on the wire, and large when it is read. Returns the offset of its last record."""
+    offsets: list[int | None] = []
     producer = Producer(
         {
             "bootstrap.servers": servers,
@@ -46,5 +52,10 @@ def write_bomb(servers: str, topic: str, values: Sequence[bytes]) -> None:
         }
     )
     for value in values:
-        producer.produce(topic, value, partition=0)
+        producer.produce(
+            topic, value, partition=partition, on_delivery=lambda _, message: offsets.append(message.offset())
+        )
     assert producer.flush(30) == 0
+    last = offsets[-1]
+    assert last is not None
+    return last

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
 from consumer.intake.record import Unreadable, batch
-from tests.intake.raw_producer import produce_with_header_name, write_bomb
+from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
 Join = Callable[..., Member]
@@ -329,16 +329,13 @@ def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Jo
         decode(poisoned)
 
 
-SMALL = {"fetch_max_bytes": "1000000", "receive_message_max_bytes": "2000000"}  # and so is what is decompressed
-
-
 def test_a_batch_that_cannot_be_read_is_passed_record_by_record(real_kafka: Kafka, join: Join) -> None:
     """Each of its records says so, in its place; what is behind it is read. librdkafka alone reads it for ever."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"0", b"1"])
-    write_bomb(real_kafka.servers, topic, [b"2", bytes(8_000_000), b"4"])
+    write_bomb(real_kafka.servers, topic, [b"2", BOMB, b"4"])
     real_kafka.write(topic, [b"5", b"6"])
-    settings = real_kafka.settings(**SMALL)
+    settings = real_kafka.settings(**SMALL_READS)
     member = join(settings, [topic], settle=False)
     until(lambda: len(member.records) == 7, member)
     assert [record.offset for record in member.records] == list(range(7))
