@@ -17,9 +17,12 @@ from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
-from consumer.ledger import deliveries
+from consumer.ledger import deliveries, marks
+from consumer.ledger.marks import Subject
 from consumer.matching import subscriptions
 from consumer.matching.budget import BURST, OWN
+from models import Wish
+from models.mark import ALL_SUBSCRIPTIONS
 from tests.simulated_database import LOCKED
 from tests.simulated_transport import Result
 from tests.simulation import BORN, TOPIC, World
@@ -237,6 +240,11 @@ class Deployment:
         """What `deliveries redeliver` does."""
         for _ in deliveries.redeliver(self.engine, deliveries.Selection(statuses=statuses), BORN + self.world.now):
             continue
+
+    def settle(self, place: Place, offset: int, wish: Wish) -> None:
+        """What `deliveries settle` does with a record: what cannot be stored of it is not owed."""
+        marks.decide(self.engine, "g", Subject(*place, offset, ALL_SUBSCRIPTIONS), wish)
+        self.excused |= set(self.deliveries_of(place, offset))
 
     def rows(self) -> dict[Sent, Row]:
         """All that is stored."""

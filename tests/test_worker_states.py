@@ -21,6 +21,8 @@ from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
 from consumer.delivery.order import StoredPairs
+from consumer.ledger import marks
+from models import Wish
 from tests.databases import database
 from tests.simulated_deployment import (
     ALL_URLS,
@@ -335,23 +337,37 @@ class WorkerMachine(RuleBasedStateMachine):
         back=st.integers(0, 3),
         outcomes=st.lists(OUTCOMES, max_size=6),
         seconds=st.sampled_from([0.0, 3.0, 61.0]),
+        decided=st.none() | st.sampled_from(marks.DECISIONS),
     )
     @mortal
     def obstruct_what_is_to_be_stored(
-        self, number: int, kinds: list[int], how: str, back: int, outcomes: list[str], seconds: float, *, stored: bool
+        self,
+        number: int,
+        kinds: list[int],
+        how: str,
+        back: int,
+        outcomes: list[str],
+        seconds: float,
+        decided: Wish | None,
+        *,
+        stored: bool,
     ) -> None:
-        """Of what ends, one record's results cannot be written; nobody knows for how long."""
+        """Of what ends, one record's results cannot be written; nobody knows for how long, or somebody settles it."""
         if stored:
             self.fail_until_due(number, kinds)
         else:
             self.all_goes_well()
             self.write(number, kinds)
             self.world.settle_down(3)
-        self.obstruct(how, number, min(back, len(kinds) - 1))
+        back = min(back, len(kinds) - 1)
+        self.obstruct(how, number, back)
         for outcome in (*outcomes, *["hopeless"] * len(self.world.transport.open)):
             if self.world.transport.open:
                 self.world.transport.answer(0, result(outcome))
         self.world.settle_down(5)
+        if decided is not None and self.deployment.fault is None:
+            place = TOPIC, number
+            self.deployment.settle(place, len(self.world.log[place]) - 1 - back, decided)
         self.world.now += seconds
         self.world.settle_down(3)
 

@@ -1,4 +1,4 @@
-"""What people and other workers ask of the worker that owns a partition."""
+"""Requests to the worker that owns a partition, by commands and by other workers."""
 
 from collections.abc import Sequence
 
