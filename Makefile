@@ -51,12 +51,13 @@ format: $(VENV)/development ## what a linter can mend
 sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 17 and maven)
 	$(BIN)/python -m tests.golden_statements
 
-bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers (needs Go, java 17 and maven); look-ups and parking on SQLite
+bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.in_flight
 	$(BIN)/python -m benchmarks.isolation
+	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.lookups
 	$(BIN)/python -m benchmarks.parking
 
