@@ -64,7 +64,8 @@ class Handover:
             took = self._monotonic() - request.started_at
             self._settling.abandoned(self._take_out(request, places), took)
         # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner. What
-        # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it.
+        # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it. Nor is an
+        # entry that the database has refused for long.
         end = self._monotonic() + STORE_DRAIN
         while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
             self._turn(0.01)

@@ -114,6 +114,16 @@ def test_a_decision_about_what_is_not_set_aside_changes_nothing(site: Site) -> N
     assert (site.outcomes, site.committed) == ((0, 0, 1), [BAD, LAST + 1])
 
 
+def test_no_hand_over_waits_for_it(site: Site) -> None:
+    """All of the group would, in each rebalance; whoever gets the partition meets it again."""
+    began = site.world.now
+    site.world.source.revoke(0)
+    assert site.world.now - began < 0.1
+    site.world.source.assign([0])
+    site.turns()
+    assert (site.committed, site.outcomes) == ([BAD, LAST + 1], (0, 0, 1))
+
+
 @pytest.mark.parametrize("wish", [Wish.GIVE_UP, Wish.DEAD_LETTER])
 def test_a_crash_between_the_act_and_the_commit(site: Site, monkeypatch: pytest.MonkeyPatch, wish: Wish) -> None:
     """The row is met again, and so is the decision, though it was done."""

@@ -4,12 +4,13 @@ An entry was refused alone: its row is locked by somebody, or a constraint never
 is stored, or until somebody decides what becomes of it. No I/O; times are monotonic seconds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
+from consumer.event import Place
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, Head, NewDelivery
 from models import Wish
@@ -17,6 +18,7 @@ from models import Wish
 log = structlog.get_logger(__name__)
 
 MOST_SAID = 10  # entries of which the log tells one by one
+LATELY = 5.0  # seconds
 WAITS = (1.0, 60.0)  # seconds until an entry is tried again: the first wait, the longest
 
 Stored = Callable[[], object]
@@ -51,6 +53,7 @@ class Aside:
 
     entry: Entry
     error: str
+    since: float
     retry_at: float
     wait: float = WAITS[0]
 
@@ -85,10 +88,16 @@ class SetAside:
 
     def add(self, entry: Entry, error: Exception) -> None:
         """It was refused alone."""
-        self._all.append(Aside(entry, str(error), self._monotonic() + WAITS[0]))
+        now = self._monotonic()
+        self._all.append(Aside(entry, str(error), now, now + WAITS[0]))
         if len(self._all) <= MOST_SAID:
             what = "could not store a delivery; it is set aside, and its offset is held"
             log.error(what, **_place(entry), error=str(error))
+
+    def has_lately(self, places: Collection[Place]) -> bool:
+        """Something of these partitions was set aside a moment ago: the database may take it soon."""
+        begin = self._monotonic() - LATELY
+        return any(each.since > begin and each.entry.head[:2] in places for each in self._all)
 
     def next(self) -> Aside | None:
         """One that is to be tried again now."""

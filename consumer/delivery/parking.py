@@ -124,12 +124,11 @@ class Parking:
         return bool(self._writing or self._to_load)
 
     def holds(self, places: Collection[Place]) -> bool:
-        """Something of these partitions is not written yet.
+        """Something of these partitions is not written yet, and may be soon: not what the database refuses for long.
 
-        That is all that can still settle a record of theirs, and the results of their rows, which others would repeat.
+        It may settle a record of theirs, or be the result of a row, whose attempt others would repeat.
         """
-        aside = (each.entry for each in self._aside)
-        return self.writes(places) or any(entry.head[:2] in places for entry in aside)
+        return self.writes(places) or self._aside.has_lately(places)
 
     def writes(self, places: Collection[Place]) -> bool:
         """Something of these partitions is being written, or is next: not what is set aside, and tried now and then."""

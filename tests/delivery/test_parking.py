@@ -679,7 +679,6 @@ def test_what_is_set_aside_ends_as_somebody_decides(store: Store, subscription: 
     store.monotonic.now += 600
     store.parking.pump()
     assert (store.parking.busy, settled, store.parking.set_aside) == (False, [], 1)
-    assert store.parking.holds({("t", 0)})
     done()
     done()
     assert (settled, store.parking.set_aside, store.parking.backlog, store.parking.fault) == ([1], 0, 0, None)
