@@ -1,6 +1,7 @@
 """Partitions leave: revoked while the group waits, lost to others, or given up at a stop."""
 
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lanes import Lanes
@@ -42,10 +43,13 @@ class Handover:
         self._turn = turn
         self._monotonic = monotonic
 
-    def drain(self, partitions: Sequence[Partition], adopted: Collection[Place], seconds: float) -> None:
+    def drain(
+        self, partitions: Sequence[Partition], adopted: Collection[Place], seconds: float, until: float = inf
+    ) -> None:
         """Settle what is under way of partitions that are given up, as far as it can be; their commit comes after this.
 
-        `adopted` places have rows and no partition; they go the same way. `seconds` are for the requests in flight.
+        `adopted` places have rows and no partition; they go the same way. `seconds` are for the requests in flight; all
+        of it ends at `until` (monotonic seconds).
         """
         # 1. Start nothing more of them: what a receiver has seen in part is stored, the rest left to the next owner.
         places = _places(partitions) | set(adopted)
@@ -56,7 +60,7 @@ class Handover:
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
             self._settling.withdrawn(delivery)
         # 2. Wait for the requests in flight; failures are stored, not retried here.
-        end = self._monotonic() + seconds
+        end = min(self._monotonic() + seconds, until)
         while self._monotonic() < end and self._open(places):
             self._turn(0.01)
         # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
@@ -66,12 +70,12 @@ class Handover:
         # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner. What
         # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it. Nor is an
         # entry that the database has refused for long.
-        end = self._monotonic() + STORE_DRAIN
+        end = min(self._monotonic() + STORE_DRAIN, until)
         while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
             self._turn(0.01)
         self._forget(partitions, places)
 
-    def await_writes(self, partitions: Sequence[Partition]) -> None:
+    def await_writes(self, partitions: Sequence[Partition], until: float) -> None:
         """Wait until nothing of partitions that were drained is being written: their next owner would not know of it.
 
         It asks the database what is stored once they are its own; what came later it would send again, and out of turn.
@@ -79,7 +83,7 @@ class Handover:
         would wait in each rebalance. It is written from here when it can be, if nobody has made an attempt meanwhile.
         """
         places = _places(partitions)
-        end = self._monotonic() + WRITE_LIMIT
+        end = min(self._monotonic() + WRITE_LIMIT, until)
         while self._monotonic() < end and self._parking.writes(places):
             self._turn(0.01)
 

@@ -62,6 +62,7 @@ COMMIT_EVERY = 0.25  # seconds
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
+REVOKE_PART = 0.7  # of the time that the group waits: who takes longer is thrown out, and can commit nothing
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
 
 
@@ -368,9 +369,10 @@ class Worker:
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         if not self._closing:
-            seconds = min(REVOKE_DRAIN, self._drain_seconds)
-            self._handover.drain(partitions, self._ownership.orphaned(partitions), seconds)
-            self._handover.await_writes(partitions)
+            longest = REVOKE_PART * self._source.rebalance_timeout
+            seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
+            self._handover.drain(partitions, self._ownership.orphaned(partitions), seconds, until)
+            self._handover.await_writes(partitions, until)
 
     def _lost(self, partitions: Sequence[Partition]) -> None:
         self._handover.lose(partitions, self._ownership.orphaned(partitions))

@@ -282,6 +282,7 @@ class _Source:
 
     fault = None
     overtaken_total = 0
+    rebalance_timeout = 300.0
 
     def __init__(self, world: World, _kafka: object, _topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
         self._world = world

@@ -9,7 +9,7 @@ from consumer.delivery.aside import LATELY
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Admission
 from consumer.handover import STORE_DRAIN, WRITE_LIMIT
-from consumer.worker import REVOKE_DRAIN
+from consumer.worker import REVOKE_DRAIN, REVOKE_PART
 from tests.simulated_deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation import TOPIC
 
@@ -108,6 +108,13 @@ def test_a_statement_that_never_ends_is_not_waited_for_for_ever(deployment: Depl
     """The database cuts it off before; a group that waits for one worker reads nothing of the partition."""
     give_up(deployment, 1)
     assert waited(deployment, 1) == pytest.approx(STORE_DRAIN + WRITE_LIMIT, abs=0.1)
+
+
+def test_no_hand_over_takes_longer_than_the_group_waits(deployment: Deployment) -> None:
+    """Who is thrown out meanwhile can commit nothing."""
+    deployment.world.source.rebalance_timeout = 7.0
+    give_up(deployment, 1)
+    assert waited(deployment, 1) == pytest.approx(REVOKE_PART * 7.0, abs=0.1)
 
 
 @pytest.mark.parametrize("how", OBSTACLES)

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 OnPartitions = Callable[[list[Partition]], None]
 
 _COMMIT_SECONDS = 5.0
+_MAX_POLL_INTERVAL = 300_000  # librdkafka's default
 
 
 class Source:
@@ -36,7 +37,7 @@ class Source:
     `on_lost`. `on_position` is handed one once it is known what the group has committed for it; its records are read
     after `open`.
 
-    `partitions` are those owned now.
+    `partitions` are those owned now. The group waits for `rebalance_timeout` seconds for one who gives partitions up.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Source:
         self._unreadable = UnreadableBatches()
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
+        self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
         self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
         keep = self._failures.append
         try:
