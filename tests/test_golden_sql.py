@@ -13,6 +13,7 @@ from consumer.ledger import deliveries, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.matching.catalog import find_endpoints
 from models import Payload
+from tests import sqlplus
 from tests.golden_check import look, seen, unknown
 from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, known
 from tests.golden_statements import CHOICE, files, migrations
@@ -25,13 +26,17 @@ STALE = f"is not what Oracle gets now: run `{COMMAND}`, and look at what changes
 HEADED = 3  # lines: function, purpose, and the statement's first
 
 
+def blocks(text: str) -> list[str]:
+    """Each statement of a file, with what is said of it."""
+    return [block for block in text.split("\n;\n") if block.strip()]
+
+
 def statements() -> list[Any]:
     """Each statement of each file."""
     return [
         pytest.param(block, id=f"{path.stem}: {' '.join(block.split())[:60]}")
         for path in sorted(set(FOLDER.glob("*.sql")) - {SESSION})
-        for block in path.read_text().split("\n/\n" if path == MIGRATIONS else "\n;\n")
-        if block.strip()
+        for block in (sqlplus.statements if path == MIGRATIONS else blocks)(path.read_text())
     ]
 
 
@@ -74,8 +79,8 @@ def test_oracles_reader_takes_it(sql: str) -> None:
 def test_each_statement_is_headed_by_who_issues_it() -> None:
     """A function that is there, and a line on what it is for."""
     for path in set(FOLDER.glob("*.sql")) - {MIGRATIONS, SESSION}:
-        for block in filter(None, map(str.strip, path.read_text().split("\n;\n"))):
-            function, purpose, *_ = block.splitlines()
+        for block in blocks(path.read_text()):
+            function, purpose, *_ = block.strip().splitlines()
             *module, name = function.removeprefix("-- ").split(".")
             source = ROOT.joinpath("consumer", *module).with_suffix(".py").read_text()
             assert f"def {name}(" in source, function
@@ -113,7 +118,7 @@ def test_a_condition_more_is_another_statement() -> None:
     """And one less, where it is not said that it may be missing."""
     head = "SELECT webhook_subscriptions.id FROM webhook_subscriptions WHERE "
     assert not known().has(head + "webhook_subscriptions.id = :id_1")
-    (block,) = (FOLDER / "ledger_storing.sql").read_text().split("\n;\n")[:1]
+    block = blocks((FOLDER / "ledger_storing.sql").read_text())[0]
     sql = "\n".join(block.splitlines()[HEADED - 1 :])
     assert known().has(sql)
     assert not known().has(sql.replace("\n  AND webhook_payloads.topic = :topic_1", ""))
