@@ -17,6 +17,8 @@ from consumer.settings import DatabaseSettings
 from models import Base
 
 ORIGIN = "0001"  # the tutorial's table
+# A command of SQL*Plus, which else goes on: in the wrong schema, or with a revision noted whose statements have failed.
+STOP_AT_ERROR = "WHENEVER SQLERROR EXIT FAILURE ROLLBACK"
 LOCK_WAIT = 30  # seconds that DDL waits for each table in use (else ORA-00054, at once)
 
 
@@ -112,6 +114,8 @@ def offline(engine: Engine) -> None:
     )
     sqlite = engine.dialect.name == "sqlite"
     with context.begin_transaction():
+        if engine.dialect.name == "oracle":
+            context.get_context().impl.static_output(STOP_AT_ERROR)
         if sqlite:  # rebuilding a table drops it, which would delete what refers to it
             context.execute("PRAGMA foreign_keys = OFF")
         if schema := engine.get_execution_options().get("db_schema"):

@@ -226,9 +226,9 @@ LOOSE = {
 }
 
 
-def migrations() -> str:
-    """What Alembic prints for Oracle; nothing connects."""
-    command = [sys.executable, "-m", "alembic", "upgrade", "head", "--sql"]
+def migrations(*words: str) -> str:
+    """What Alembic prints for Oracle, from nothing to the newest if nothing else is said; nothing connects."""
+    command = [sys.executable, "-m", "alembic", *(words or ("upgrade", "head")), "--sql"]
     return subprocess.run(command, cwd=ROOT, env=NOWHERE, check=True, capture_output=True, text=True).stdout
 
 

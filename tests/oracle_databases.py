@@ -7,7 +7,7 @@ is a failure.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -21,14 +21,20 @@ from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavai
 VERSIONS = "alembic_version"
 OURS = {*Base.metadata.tables, VERSIONS}
 Connect = Callable[[str], Engine]
+T = TypeVar("T")
 
 missing: list[str] = []  # why tests on Oracle were skipped
 
 
 def start_emulator(*arguments: Any, **more: Any) -> OracleEmulator:
     """An emulator, to be entered. Where it cannot run the test is skipped, or fails if it is required."""
+    return or_skip(lambda: OracleEmulator(*arguments, **more))
+
+
+def or_skip(make: Callable[[], T]) -> T:
+    """What needs java and maven. Where it cannot be made the test is skipped, or fails if it is required."""
     try:
-        return OracleEmulator(*arguments, **more)
+        return make()
     except OracleEmulatorUnavailable as error:
         missing.append(str(error))
         if os.environ.get("ORACLE_TEST_REQUIRED"):

@@ -1,20 +1,18 @@
-"""The files in docs/sql/oracle: what Oracle really gets, all of it, in words that Oracle's reader takes."""
+"""The files in docs/sql/oracle: what Oracle really gets, and all of it."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
 import pytest
-import sqlglot
 from sqlalchemy import Engine, event, select
-from sqlglot import exp
 
 from consumer.ledger import deliveries, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.matching.catalog import find_endpoints
 from models import Payload
 from tests.golden_check import look, seen, unknown
-from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, known
+from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, blocks, known
 from tests.golden_statements import CHOICE, files, migrations
 from tests.ledger.rows_kit import GROUP, URL
 from tests.oracle_databases import start_emulator
@@ -23,16 +21,6 @@ from tests.vaults import in_the_clear
 
 STALE = f"is not what Oracle gets now: run `{COMMAND}`, and look at what changes"
 HEADED = 3  # lines: function, purpose, and the statement's first
-
-
-def statements() -> list[Any]:
-    """Each statement of each file."""
-    return [
-        pytest.param(block, id=f"{path.stem}: {' '.join(block.split())[:60]}")
-        for path in sorted(set(FOLDER.glob("*.sql")) - {SESSION})
-        for block in path.read_text().split("\n/\n" if path == MIGRATIONS else "\n;\n")
-        if block.strip()
-    ]
 
 
 @pytest.fixture
@@ -64,18 +52,11 @@ def test_alembic_prints_what_the_file_says() -> None:
     assert MIGRATIONS.read_text() == migrations(), f"docs/sql/oracle/{MIGRATIONS.name} {STALE}"
 
 
-@pytest.mark.parametrize("sql", statements())
-def test_oracles_reader_takes_it(sql: str) -> None:
-    """As sqlglot knows Oracle; MODIFY alone it takes for a command of words that it does not know."""
-    (found,) = (each for each in sqlglot.parse(sql, dialect="oracle") if each is not None)
-    assert not isinstance(found, exp.Command) or " MODIFY " in sql
-
-
 def test_each_statement_is_headed_by_who_issues_it() -> None:
     """A function that is there, and a line on what it is for."""
     for path in set(FOLDER.glob("*.sql")) - {MIGRATIONS, SESSION}:
-        for block in filter(None, map(str.strip, path.read_text().split("\n;\n"))):
-            function, purpose, *_ = block.splitlines()
+        for block in blocks(path.read_text()):
+            function, purpose, *_ = block.strip().splitlines()
             *module, name = function.removeprefix("-- ").split(".")
             source = ROOT.joinpath("consumer", *module).with_suffix(".py").read_text()
             assert f"def {name}(" in source, function
@@ -113,7 +94,7 @@ def test_a_condition_more_is_another_statement() -> None:
     """And one less, where it is not said that it may be missing."""
     head = "SELECT webhook_subscriptions.id FROM webhook_subscriptions WHERE "
     assert not known().has(head + "webhook_subscriptions.id = :id_1")
-    (block,) = (FOLDER / "ledger_storing.sql").read_text().split("\n;\n")[:1]
+    block = blocks((FOLDER / "ledger_storing.sql").read_text())[0]
     sql = "\n".join(block.splitlines()[HEADED - 1 :])
     assert known().has(sql)
     assert not known().has(sql.replace("\n  AND webhook_payloads.topic = :topic_1", ""))

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import sqlglot
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine
-from sqlglot import exp
 
 from consumer import schema
 from consumer.errors import DatabaseUnavailable, WebhooksError
@@ -26,6 +24,7 @@ from models import Base
 from tests.databases import connect_to, database, on_oracle
 from tests.oracle_emulator import OracleEmulator, OracleError
 from tests.processes import PROGRAM, environment
+from tests.sqlplus import STOP, statements
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "oracle+oracledb://scott:tiger@127.0.0.1:1/?service_name=X"
@@ -341,25 +340,18 @@ def test_two_processes_migrate_at_once(path: Path) -> None:
     assert sum("0001 -> 0002" in output for output in outputs) == 1
 
 
-def statements(sql: str) -> list[str]:
-    """The statements of a script for SQL*Plus: each ends with a line that holds only a slash."""
-    bare = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
-    return [text.strip() for text in re.split(r"^/$", bare, flags=re.MULTILINE) if text.strip()]
-
-
 @pytest.mark.parametrize("arguments", [("upgrade", "head"), ("upgrade", "0001:head"), ("downgrade", "head:base")])
 def test_sql_for_oracle_needs_no_connection(arguments: tuple[str, str]) -> None:
-    """DATABASE_URL alone, of a host that is not there, gives SQL that Oracle's reader takes; a commit ends it."""
+    """DATABASE_URL alone, of a host that is not there, gives SQL that stops at an error; a commit ends it."""
     result = alembic(*arguments, "--sql", url=ORACLE)
     assert result.returncode == 0, result.stderr
     assert "tiger" not in result.stdout + result.stderr
+    assert result.stdout.startswith(f"{STOP}\n")
     found = statements(result.stdout)
     assert found[-1] == "COMMIT"
     for statement in found:
         assert ";" not in statement
         assert "RETURNING" not in statement
-        if "MODIFY" not in statement:  # sqlglot reads it as a command
-            assert not isinstance(sqlglot.parse_one(statement, dialect="oracle"), exp.Command), statement
 
 
 @pytest.mark.parametrize("arguments", [("upgrade", "head"), ("upgrade", "0001:head"), ("downgrade", "head:base")])

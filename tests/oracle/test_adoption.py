@@ -1,11 +1,10 @@
 """Tables that are there before us: adopted with their rows, online or by the DBA's script, or refused with a reason."""
 
 import io
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import oracledb
 import pytest
@@ -19,10 +18,11 @@ from consumer.errors import WebhooksError
 from consumer.matching import subscriptions
 from consumer.matching.catalog import find_endpoints
 from models import Base
+from tests import sqlplus
 from tests.databases import connect_to, url_of
 from tests.documentation import BLOCKS
 from tests.ledger.rows_kit import query
-from tests.oracle_emulator import OracleEmulator
+from tests.oracle_emulator import OracleEmulator, OracleError
 from tests.processes import ROOT, environment
 from tests.vaults import in_the_clear
 
@@ -40,35 +40,42 @@ def own(oracle: OracleEmulator) -> Iterator[Engine]:
     engine.dispose()
 
 
-def there(engine: Engine, *statements: str) -> None:
-    """What somebody has made before us, by plain SQL."""
+@contextmanager
+def session(engine: Engine) -> Iterator[oracledb.Connection]:
+    """A session of somebody else's, by the driver alone."""
     parts = engine.url
     place = f"{parts.host}:{parts.port}/{parts.query['service_name']}"
     with closing(oracledb.connect(user=parts.username, password=parts.password, dsn=place)) as connection:
+        yield connection
+
+
+def there(engine: Engine, *statements: str) -> None:
+    """What somebody has made before us, by plain SQL."""
+    with session(engine) as connection:
         for statement in statements:
             connection.cursor().execute(statement)
         connection.commit()
 
 
-def by_script(engine: Engine, revision: str) -> None:
-    """Do what `migrate --sql` prints."""
+def printed(engine: Engine, revision: str) -> str:
+    """What `migrate --sql` prints."""
     output = io.StringIO()
     schema.upgrade(engine, revision=revision, sql=True, output=output)
-    run_script(engine, output.getvalue())
+    return output.getvalue()
 
 
-def run_script(engine: Engine, script: str) -> None:
-    """Statement by statement, as SQL*Plus would."""
-    bare = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
-    there(engine, *(text.strip() for text in re.split(r"^/$", bare, flags=re.MULTILINE) if text.strip()))
+def errors_of(engine: Engine, script: str) -> list[str]:
+    """Run a script as SQL*Plus does."""
+    with session(engine) as connection:
+        return sqlplus.run(connection, script)
 
 
 def test_the_whole_script_makes_the_tables_and_takes_them_away(own: Engine) -> None:
     """On an empty schema, by a DBA: what the migration would have made; and the way back leaves nothing."""
-    by_script(own, "head")
+    assert errors_of(own, printed(own, "head")) == []
     with own.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
-    printed = subprocess.run(
+    back = subprocess.run(
         [sys.executable, "-m", "alembic", "downgrade", "head:base", "--sql"],
         cwd=ROOT,
         env=environment({"DATABASE_URL": url_of(own)}),
@@ -77,8 +84,24 @@ def test_the_whole_script_makes_the_tables_and_takes_them_away(own: Engine) -> N
         timeout=60,
         check=True,
     )
-    run_script(own, printed.stdout)
+    assert errors_of(own, back.stdout) == []
     assert [name for name in sa.inspect(own).get_table_names() if name.startswith("webhook")] == []
+
+
+def test_a_script_stops_at_its_first_error(own: Engine, oracle: OracleEmulator) -> None:
+    """No space in the middle: what would come after it is not run, and the revision is not noted."""
+    oracle.inject("CREATE TABLE webhook_payloads", OracleError(1653, "unable to extend table"))
+    assert errors_of(own, printed(own, "head")) == ["ORA-01653"]
+    assert set(sa.inspect(own).get_table_names()) == {"alembic_version", "webhook_subscriptions", "webhook_secrets"}
+    assert schema.state(own).current == "0001"
+
+
+def test_a_script_for_a_schema_that_is_not_there_makes_nothing(own: Engine, oracle: OracleEmulator) -> None:
+    """Its tables would be made in the schema of whoever runs it."""
+    for_another = connect_to(oracle.url, "NOBODY")
+    assert errors_of(own, printed(for_another, "head")) == ["ORA-01435"]
+    assert sa.inspect(own).get_table_names() == []
+    for_another.dispose()
 
 
 @pytest.mark.parametrize("offline", [False, True], ids=["online", "by script"])
@@ -89,7 +112,7 @@ def test_the_tutorials_table_is_adopted(own: Engine, offline: bool) -> None:  # 
     there(own, TUTORIAL[:-1] + more, "CREATE INDEX my_index ON webhook_subscriptions (event_type)", ROW, second)
     before = query(own, "SELECT id, url, event_type, created_at FROM webhook_subscriptions ORDER BY id")
     if offline:
-        by_script(own, "0001:head")
+        assert errors_of(own, printed(own, "0001:head")) == []
     else:
         schema.upgrade(own)
     assert not schema.state(own).behind
@@ -128,7 +151,7 @@ def test_the_script_for_columns_that_may_be_null(own: Engine) -> None:
     """The statements that the documentation adds to the script make such a table what the migration makes of it."""
     (block,) = [block for block in BLOCKS if "MODIFY url NOT NULL" in block.text]
     there(own, TUTORIAL.replace(" NOT NULL", ""), ROW)
-    by_script(own, "0001:head")
+    assert errors_of(own, printed(own, "0001:head")) == []
     there(own, *(text.strip() for text in block.text.split("\n/\n") if text))
     columns = {column["name"]: column for column in sa.inspect(own).get_columns("webhook_subscriptions")}
     assert (columns["url"]["nullable"], columns["event_type"]["nullable"]) == (False, False)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 
 from tests.oracle.conftest import Connect, Start
 from tests.oracle.test_driver import TABLE
-from tests.oracle_emulator import Call, OracleEmulator, OracleEmulatorUnavailable, OracleError, h2
+from tests.oracle_emulator import Call, OracleEmulator, OracleEmulatorUnavailable, OracleError, java
 from tests.oracle_emulator.packets import Channel, Disconnect
 from tests.oracle_emulator.worker import Worker
 
@@ -152,18 +152,18 @@ def test_killed_sessions(oracle: OracleEmulator, connection: oracledb.Connection
 
 
 def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The reason says what is missing; with H2 in the cache nothing is."""
+    """The reason says what is missing; with the jar in the cache nothing is."""
     monkeypatch.setenv("ORACLE_TEST_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(OracleEmulatorUnavailable, match="no mvn"):
-        h2.provision()
-    (tmp_path / f"h2-{h2.H2_VERSION}.jar").touch()
-    assert h2.provision().parent == tmp_path
+    with pytest.raises(OracleEmulatorUnavailable, match="no mvn on PATH to download some-name"):
+        java.provision("group:some-name:1.0")
+    (tmp_path / "some-name-1.0.jar").touch()
+    assert java.provision("group:some-name:1.0") == tmp_path / "some-name-1.0.jar"
 
 
 def test_sessions_leave_nothing_behind_in_java(start_oracle: Start) -> None:
     """Each session has its threads; Java forgets them with it."""
-    threads = h2.of_java("java.lang.management.ManagementFactory").getThreadMXBean()
+    threads = java.of_java("java.lang.management.ManagementFactory").getThreadMXBean()
     start_oracle()  # or skips
     before = threads.getThreadCount()
     with OracleEmulator() as oracle:

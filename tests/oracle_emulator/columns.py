@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.oracle_emulator import values
 from tests.oracle_emulator.errors import Unsupported
-from tests.oracle_emulator.h2 import Java
+from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
 ANY_NUMBER = (0, -127)  # the precision and scale of a NUMBER that has none

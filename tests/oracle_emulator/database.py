@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 
 import jpype
 
-from tests.oracle_emulator import dictionary, h2
+from tests.oracle_emulator import dictionary, java
 from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2
-from tests.oracle_emulator.h2 import Java
+from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
 # H2 cannot cancel the wait for a lock: it waits for so many milliseconds at a time.
@@ -45,12 +45,12 @@ class Database:
         self._url = f"jdbc:h2:mem:{name};" + ";".join(f"{option}={value}" for option, value in OPTIONS.items())
         self.release = release
         self.changed = 0  # rows, so far
-        self._own = h2.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
+        self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
         self.run(dictionary.definitions(f"{release}.0.0"))
 
     def connect(self, schema: str) -> "Connection":
         """A connection whose names are those of a schema."""
-        return Connection(self, h2.of_java("java.sql.DriverManager").getConnection(self._url, "sa", ""), schema)
+        return Connection(self, java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", ""), schema)
 
     def add_schema(self, schema: str) -> None:
         """A schema, unless there is one."""
@@ -208,7 +208,7 @@ def _bind(prepared: Java, position: int, value: Value) -> None:
     elif isinstance(value, int) and -_LONG <= value < _LONG:
         prepared.setLong(position, value)
     elif isinstance(value, int | Decimal):
-        prepared.setBigDecimal(position, h2.of_java("java.math.BigDecimal")(str(value)))
+        prepared.setBigDecimal(position, java.of_java("java.math.BigDecimal")(str(value)))
     elif isinstance(value, float):
         prepared.setDouble(position, value)
     elif isinstance(value, bytes):
@@ -219,8 +219,8 @@ def _bind(prepared: Java, position: int, value: Value) -> None:
 
 def _moment(value: datetime) -> Java:
     fields = (value.year, value.month, value.day, value.hour, value.minute, value.second)
-    moment = h2.of_java("java.time.LocalDateTime").of(*fields, value.microsecond * 1000)
+    moment = java.of_java("java.time.LocalDateTime").of(*fields, value.microsecond * 1000)
     offset = value.utcoffset()
     if offset is None:
         return moment
-    return moment.atOffset(h2.of_java("java.time.ZoneOffset").ofTotalSeconds(int(offset.total_seconds())))
+    return moment.atOffset(java.of_java("java.time.ZoneOffset").ofTotalSeconds(int(offset.total_seconds())))

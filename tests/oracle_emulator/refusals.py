@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from tests.oracle_emulator.columns import Column
 from tests.oracle_emulator.errors import OracleError
+from tests.oracle_emulator.foreign import refuse_foreign
 from tests.oracle_emulator.profiles import Profile
 from tests.oracle_emulator.tokens import Token, closing, top_level
 
@@ -25,7 +26,6 @@ _RESERVED = frozenset(
 )
 _CONSTRAINT = ("CONSTRAINT", "PRIMARY", "UNIQUE", "FOREIGN", "CHECK")
 _NO_TYPES = ("TEXT", "BIGINT", "DATETIME", "TIMESTAMPTZ", "SERIAL", "UUID", "BYTEA", "TINYINT")
-_NEVER_CALLED = ("SYSTIMESTAMP", "SYSDATE", "CURRENT_TIMESTAMP", "CURRENT_DATE", "LOCALTIMESTAMP", "USER", "UID")
 _NOT_UPDATABLE = {"FETCH", "OFFSET", "DISTINCT", "GROUP", "UNION", "MINUS", "INTERSECT"}
 _LONGEST_NAME = 128
 _DATE = re.compile(r"'\d{4}-\d\d-\d\d\b")
@@ -39,7 +39,7 @@ def refuse(words: Sequence[Token], kind: str, profile: Profile) -> None:
     if words[-1].text == ";" and kind != "plsql":
         raise OracleError(933 if profile.release < 23 else 3405, "SQL command not properly ended")
     _refuse_names(words, kind)
-    _refuse_foreign_syntax(words)
+    refuse_foreign(words, kind, profile)
     _refuse_long_lists(words, 1000 if profile.release < 23 else 65535)
     if kind == "query":
         _refuse_query(words, profile)
@@ -90,25 +90,6 @@ def _refuse_names(words: Sequence[Token], kind: str) -> None:
             raise OracleError(972, f"identifier is too long: {name[:40]}...")
         if word.kind == "bind" and kind in {"query", "dml"} and name[1:].upper() in _RESERVED:
             raise OracleError(1745, "invalid host/bind variable name")
-
-
-def _refuse_foreign_syntax(words: Sequence[Token]) -> None:
-    """What other databases know: ILIKE, ON CONFLICT, LIMIT, casts by `::`, functions without arguments."""
-    for position, word in enumerate(words):
-        before = words[position - 1] if position else None
-        after = words[position + 1] if position + 1 < len(words) else None
-        is_limit = (
-            word.upper == "LIMIT"
-            and before is not None
-            and before.kind != "operator"
-            and after is not None
-            and after.kind in {"number", "bind"}
-        )
-        is_conflict = word.upper == "ON" and after is not None and after.upper == "CONFLICT"
-        if is_limit or is_conflict or word.upper == "ILIKE" or word.text == "::":
-            raise OracleError(933, "SQL command not properly ended")
-        if word.upper in _NEVER_CALLED and [each.text for each in words[position + 1 : position + 3]] == ["(", ")"]:
-            raise OracleError(923, "FROM keyword not found where expected")
 
 
 def _refuse_long_lists(words: Sequence[Token], limit: int) -> None:

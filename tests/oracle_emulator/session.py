@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from tests.oracle_emulator.columns import Column
 from tests.oracle_emulator.database import Connection
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.h2 import Java
 from tests.oracle_emulator.instance import Call, Fault, Instance
+from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.lobs import LargeObjects
 from tests.oracle_emulator.packets import Channel, Disconnect
 from tests.oracle_emulator.statement import Statement

@@ -1,3 +1,5 @@
+WHENEVER SQLERROR EXIT FAILURE ROLLBACK
+
 CREATE TABLE alembic_version (
     version_num VARCHAR2(32 CHAR) NOT NULL, 
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)

@@ -1,4 +1,4 @@
-"""H2, the database behind the emulator, in a Java machine inside this process: fetched once, started once."""
+"""A Java machine inside this process, started once, and the jars it runs, fetched once: H2 is behind the emulator."""
 
 import fcntl
 import importlib
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import jpype
 
-H2_VERSION = os.environ.get("ORACLE_TEST_H2_VERSION", "2.5.252")
+H2 = "com.h2database:h2:" + os.environ.get("ORACLE_TEST_H2_VERSION", "2.5.252")
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 JVM_FLAGS = (
     "-Xms32m",
@@ -32,31 +32,32 @@ _starting = Lock()
 
 
 class OracleEmulatorUnavailable(Exception):
-    """The emulator cannot run here: no Java, no H2, or no maven to fetch it with."""
+    """The emulator cannot run here: no Java, no jar, or no maven to fetch it with."""
 
 
 def cache_dir() -> Path:
-    """Where H2 is kept."""
+    """Where jars are kept."""
     if chosen := os.environ.get("ORACLE_TEST_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oracle-test-emulator"
 
 
-def provision() -> Path:
-    """H2's jar, downloaded once. OracleEmulatorUnavailable if that fails."""
+def provision(artifact: str) -> Path:
+    """The jar of group:name:version, downloaded once. OracleEmulatorUnavailable if that fails."""
+    _, name, version = artifact.split(":")
     root = cache_dir()
-    jar = root / f"h2-{H2_VERSION}.jar"
+    jar = root / f"{name}-{version}.jar"
     if jar.is_file():
         return jar
     mvn = shutil.which("mvn")
     if not mvn:
-        raise OracleEmulatorUnavailable("no mvn on PATH to download H2 with (apt-get install maven)")
+        raise OracleEmulatorUnavailable(f"no mvn on PATH to download {name} with (apt-get install maven)")
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=root) as work:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs at once
         if jar.is_file():
             return jar
-        command = [mvn, "-q", "-B", f"{DEPENDENCY_PLUGIN}:copy", f"-Dartifact=com.h2database:h2:{H2_VERSION}"]
+        command = [mvn, "-q", "-B", f"{DEPENDENCY_PLUGIN}:copy", f"-Dartifact={artifact}"]
         command.append(f"-DoutputDirectory={work}")
         if repository := os.environ.get("ORACLE_TEST_MAVEN_REPO"):
             command.append(f"-Dmaven.repo.local={repository}")
@@ -72,7 +73,14 @@ def start() -> None:
     with _starting:
         if not jpype.isJVMStarted():
             library = find_java()
-            jpype.startJVM(library, *JVM_FLAGS, classpath=[str(provision())], convertStrings=True, interrupt=True)
+            jpype.startJVM(library, *JVM_FLAGS, classpath=[str(provision(H2))], convertStrings=True, interrupt=True)
+
+
+def add(*artifacts: str) -> None:
+    """Further jars, of which `of_java` gives classes. OracleEmulatorUnavailable if one is not to be had."""
+    start()
+    for artifact in artifacts:
+        jpype.addClassPath(provision(artifact))
 
 
 def find_java() -> str:
