@@ -157,7 +157,9 @@ class DatabaseThread:
 
 
 def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
-    from consumer.oracle import connector  # noqa: PLC0415 (it loads the driver; who uses SQLite starts faster)
+    # They load the driver; who uses SQLite starts faster.
+    from consumer.oracle import connector  # noqa: PLC0415
+    from consumer.oracle_binds import declare  # noqa: PLC0415
 
     schema = settings.db_schema
     engine = sa.create_engine(
@@ -172,6 +174,7 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         arraysize=500,
         execution_options={"db_schema": schema},
     )
+    declare(engine)
 
     # First of the listeners: SQLAlchemy asks a new connection for its schema.
     @event.listens_for(engine, "connect", insert=True)
