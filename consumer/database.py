@@ -181,8 +181,9 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
     def prepare(connection: Any, _: object) -> None:
         connection.call_timeout = int(CALL_TIMEOUT * 1000)
         with connection.cursor() as cursor:
-            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022).
-            cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00'")
+            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022). Where a
+            # server sorts by its language, order is another than Python's, and an index does not give it.
+            cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY")
             if schema:
                 cursor.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
 

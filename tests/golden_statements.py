@@ -49,7 +49,7 @@ TWO = (Status.PARKED, Status.EXHAUSTED)
 CHOICE = {"group": GROUP, "statuses": TWO, "subscription": 1, "since": 0.0, "until": 10 * T}
 
 SESSION = {
-    "ALTER SESSION SET TIME_ZONE": "Each new session: times go to and fro in UTC.",
+    "ALTER SESSION SET TIME_ZONE": "Each new session: times in UTC, texts sorted and compared by their bytes.",
     "ALTER SESSION SET CURRENT_SCHEMA": "Each new session, with DATABASE_SCHEMA.",
     "select sys_context": "SQLAlchemy, at the first connection of a process: the schema that names mean.",
     "begin": "SQLAlchemy, the same: the number of its transaction, to ask for the isolation level.",
