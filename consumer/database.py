@@ -157,7 +157,9 @@ class DatabaseThread:
 
 
 def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
-    from consumer.oracle import connector  # noqa: PLC0415 (it loads the driver; who uses SQLite starts faster)
+    # They load the driver; who uses SQLite starts faster.
+    from consumer.oracle import connector  # noqa: PLC0415
+    from consumer.oracle_binds import declare  # noqa: PLC0415
 
     schema = settings.db_schema
     engine = sa.create_engine(
@@ -172,14 +174,16 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         arraysize=500,
         execution_options={"db_schema": schema},
     )
+    declare(engine)
 
     # First of the listeners: SQLAlchemy asks a new connection for its schema.
     @event.listens_for(engine, "connect", insert=True)
     def prepare(connection: Any, _: object) -> None:
         connection.call_timeout = int(CALL_TIMEOUT * 1000)
         with connection.cursor() as cursor:
-            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022).
-            cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00'")
+            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022). Where a
+            # server sorts by its language, order is another than Python's, and an index does not give it.
+            cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY")
             if schema:
                 cursor.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
 

@@ -15,41 +15,104 @@ _DISCONNECTS = {
     "ORA-01034",  # the instance is not running
     "ORA-01089",  # immediate shutdown in progress
     "ORA-01092",  # the instance terminated
+    "ORA-02392",  # a profile's limit of a session: processor
+    "ORA-02394",  # the same: reads
+    "ORA-02399",  # the same: its age
     "ORA-12570",  # the packet reader failed
     "ORA-25408",  # lost in a call that cannot be replayed
     "DPY-4024",  # call time-out: the answer may still come, to nobody
 }
-# The call's time-out; and, as DPY-4011, that of the driver's attempt to break it off.
-_TOO_SLOW = ("DPY-4024", "recovering from previous socket timeout")
+# Parts of the text of an error that ends one call for its length: less of it may pass.
+_TOO_SLOW = (
+    "DPY-4024",  # the call's time-out
+    "recovering from previous socket timeout",  # DPY-4011: that of the driver's attempt to break it off
+    "ORA-00040",  # the resource manager's limit of a call: time
+    "ORA-02393",  # a profile's limit of a call: processor
+    "ORA-02395",  # the same: reads
+    "ORA-56720",  # the resource manager's limit of a call: reads and writes
+)
 # The statement may succeed later, unchanged. All OperationalErrors of Oracle are of this kind, and these beside them.
-_TRANSIENT = {
+_NO_ROOM = {
+    "ORA-00257",  # archiver error: connect as administrator only
+    "ORA-01536",  # space quota exceeded
+    "ORA-01628",  # an undo segment has all the extents it may have
+    "ORA-01631",  # a table has
+    "ORA-01632",  # an index has
+    "ORA-01652",  # no temporary space
+    "ORA-01653",  # a table cannot grow
+    "ORA-01654",  # an index cannot grow
+    "ORA-01658",  # no room for a segment's first extent
+    "ORA-01683",  # a partition of an index cannot grow
+    "ORA-01688",  # a partition of a table cannot grow
+    "ORA-01691",  # a LOB cannot grow
+    "ORA-01692",  # a partition of a LOB cannot grow
+    "ORA-01950",  # no quota on the tablespace
+    "ORA-12952",  # the largest database that a free edition takes: 2 GB
+    "ORA-12953",  # 11 GB
+    "ORA-12954",  # 12 GB
+    "ORA-15041",  # a disk group is full
+    "ORA-25153",  # the temporary tablespace has no file
+    "ORA-30032",  # a resumable statement has waited long enough for room
+    "ORA-30036",  # no undo space
+    "ORA-65114",  # a pluggable database may not grow
+}
+_LIMITS = {
     "ORA-00018",  # maximum number of sessions
     "ORA-00020",  # maximum number of processes
+    "ORA-00052",  # maximum number of enqueue resources
+    "ORA-00053",  # maximum number of enqueues
+    "ORA-00055",  # maximum number of DML locks
+    "ORA-01000",  # maximum number of open cursors
+    "ORA-02391",  # a profile's limit of sessions
+    "ORA-04030",  # no memory for the process
+    "ORA-04031",  # no shared memory
+    "ORA-04036",  # PGA_AGGREGATE_LIMIT
+    "ORA-07454",  # waited in the resource manager's queue for too long
+    "ORA-27102",  # the system has no memory
+}
+_FILES_AND_INDEXES = {
+    "ORA-00372",  # a file may not be changed now
+    "ORA-00376",  # a file cannot be read now
+    "ORA-01114",  # writing a file failed
+    "ORA-01115",  # reading a file failed
+    "ORA-01135",  # a file is offline
+    "ORA-01157",  # a file cannot be opened
+    "ORA-01502",  # an index is unusable
+    "ORA-01542",  # a tablespace is offline
+    "ORA-01552",  # undo is offline
+    "ORA-01647",  # a tablespace is read only
+    "ORA-28365",  # the keystore of encrypted tablespaces is closed
+}
+_OTHER_SESSIONS = {
+    "ORA-00051",  # waited for a resource for too long
     "ORA-00054",  # resource busy
     "ORA-00060",  # deadlock
-    "ORA-00257",  # archiver error: connect as administrator only
     "ORA-01013",  # cancelled
+    "ORA-01410",  # a row was moved while it was read
+    "ORA-01555",  # snapshot too old
+    "ORA-02049",  # waited for a distributed lock for too long
+    "ORA-04020",  # deadlock on a definition
+    "ORA-04021",  # waited for a definition for too long
+    "ORA-04068",  # package state discarded
+    "ORA-08103",  # a segment was replaced while it was read
+    "ORA-08176",  # no undo for a consistent read
+    "ORA-08177",  # cannot serialise access
+}
+_ACCOUNTS_AND_MODES = {
     "ORA-01017",  # invalid credential: a password is being rotated
     "ORA-01031",  # no such privilege: a grant may follow
     "ORA-01035",  # restricted session
     "ORA-01045",  # no CREATE SESSION yet
     "ORA-01109",  # database not open
+    "ORA-01219",  # the same
     "ORA-01435",  # the schema's owner is not there yet
-    "ORA-01536",  # space quota exceeded
-    "ORA-01555",  # snapshot too old
-    "ORA-01652",  # no temporary space
-    "ORA-01653",  # a table cannot grow
-    "ORA-01654",  # an index cannot grow
-    "ORA-01691",  # a LOB cannot grow
-    "ORA-04068",  # package state discarded
-    "ORA-08177",  # cannot serialise access
     "ORA-16000",  # open for reading only: a switch-over
     "ORA-16456",  # switch-over in progress
     "ORA-28000",  # account locked
     "ORA-28001",  # password expired
-    "ORA-30036",  # no undo space
     "ORA-41900",  # no such privilege, as 23ai says it
 }
+_TRANSIENT = _NO_ROOM | _LIMITS | _FILES_AND_INDEXES | _OTHER_SESSIONS | _ACCOUNTS_AND_MODES
 _NOT_MIGRATED = {"ORA-00942", "ORA-00904"}  # no such table, no such column
 _SQLITE_TRANSIENT = (
     "BUSY",
@@ -75,9 +138,11 @@ _ADVICE = {
     "DPY-6002": "ssl_server_cert_dn is not the certificate's",
     "DPY-6003": "what follows host and port in DATABASE_URL is a SID; a service goes into ?service_name=…",
     "DPY-6006": "the certificate names another host: use that name, or say whose it is by ssl_server_cert_dn",
+    "ORA-01000": "raise OPEN_CURSORS, or lower stmtcachesize in DATABASE_URL",
     "ORA-01017": "is the password in DATABASE_URL or DATABASE_PASSWORD_FILE the present one?",
     "ORA-01031": "the account lacks a grant of docs/database.md",
     "ORA-01435": "is DATABASE_SCHEMA the owner of the tables?",
+    "ORA-01502": "rebuild it: ALTER INDEX … REBUILD ONLINE",
     "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
     "ORA-41900": "the account lacks a grant of docs/database.md",
     "cannot connect to database. DPY-4011": "it hangs up: does it want TLS, a certificate, native network encryption?",

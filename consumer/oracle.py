@@ -15,6 +15,9 @@ from consumer.database_errors import line
 from consumer.errors import SettingsError
 from consumer.settings import DatabaseSettings
 
+OLDEST = (
+    19  # release; before it FETCH FIRST is not optimised (fix control 22174392): a page reads all that it could return
+)
 # Of one address. Firewalls drop what they do not allow, and the next address may answer.
 TCP_CONNECT_TIMEOUT = 5.0
 # Of a whole log-in, all addresses included: the driver's own limit ends with TCP, and a listener may hang after that.
@@ -143,6 +146,10 @@ def _connect(arguments: Mapping[str, Any], password_file: str | None, places: Bo
     for directory in {directory for directory in _each(params.wallet_location) if directory.upper() != "SYSTEM"}:
         _check_wallet(Path(directory) / _WALLET, given.get("wallet_password"))
     connection = _limited(params, places)
+    if int(connection.version.partition(".")[0]) < OLDEST:
+        version = connection.version
+        connection.close()
+        raise oracledb.OperationalError(f"this is Oracle {version}; Oracle {OLDEST}c or newer is needed")
     connection.module = PROGRAM  # goes along with the next call
     return connection
 

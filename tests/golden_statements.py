@@ -49,7 +49,7 @@ TWO = (Status.PARKED, Status.EXHAUSTED)
 CHOICE = {"group": GROUP, "statuses": TWO, "subscription": 1, "since": 0.0, "until": 10 * T}
 
 SESSION = {
-    "ALTER SESSION SET TIME_ZONE": "Each new session: times go to and fro in UTC.",
+    "ALTER SESSION SET TIME_ZONE": "Each new session: times in UTC, texts sorted and compared by their bytes.",
     "ALTER SESSION SET CURRENT_SCHEMA": "Each new session, with DATABASE_SCHEMA.",
     "select sys_context": "SQLAlchemy, at the first connection of a process: the schema that names mean.",
     "begin": "SQLAlchemy, the same: the number of its transaction, to ask for the isolation level.",
@@ -178,12 +178,14 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.upkeep.waiting": ("How many rows of a partition wait, for a gauge.",),
         "ledger.upkeep.by_id": (
-            "`redeliver`, `adopt`, `purge`: the next id. Rows are gone through by the primary key.",
+            "What commands say or do of any rows: the last id. They are gone through by the primary key.",
+            "The next id.",
             "`redeliver`, `adopt`: those of a step.",
             "Of an event type.",
+            "A replay: when those of a step are due.",
+            "The same: how many of a step are in which state.",
             "`purge`: those of a step that have ended long ago.",
         ),
-        "ledger.upkeep.ended_before": ("`purge`: the last id.",),
         "ledger.upkeep._purge": ("Delete them, an array.",),
         "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
         "ledger.upkeep.replays_finished_before": ("How many that would be.",),
@@ -202,24 +204,22 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Ask for the first time, an array.",
         ),
         "ledger.deliveries.progress": ("Where these rows stand.",),
-        "ledger.deliveries._steps": ("`redeliver`, `adopt`: the first and the last id.", "Of an event type."),
         "ledger.deliveries._adopt": (
             "A batch of these, and whether the other group has the delivery itself.",
             "Copy the payloads, an array.",
             "Move the rows, an array.",
         ),
         "ledger.replays.create": ("A replay begins.",),
-        "ledger.replays.load": ("A replay, to go on with it or to show it.", "Its last row that waits."),
+        "ledger.replays.load": ("A replay, to go on with it or to show it.",),
         "ledger.replays.advance": ("How far a replay is.", "It is further now."),
         "ledger.replays.finish": ("It has ended.",),
-        "ledger.tallies._by_state": ("A subscription's rows by state.", "A replay's rows by state."),
-        "ledger.tallies._next": ("The first row of a replay that is due.", "The first of these rows that is due."),
+        "ledger.tallies.of_subscription": ("A subscription's rows by state.",),
+        "ledger.tallies._next": ("The first of these rows that is due.",),
     },
 }
 LOOSE = {
     "ledger.upkeep.disable",
     "ledger.upkeep.by_id",
-    "ledger.deliveries._steps",
     "ledger.deliveries.find",
     "ledger.deliveries._redeliver",
     "matching.subscriptions.walk",
@@ -394,8 +394,8 @@ def _command(engine: Engine) -> None:
     replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
     replays.finish(engine, replay, T)
     tallies.of_subscription(engine, 1)
-    tallies.of_replay(engine, 1, replay, 1)
-    tallies.next_of_replay(engine, 1, replay)
+    tallies.of_replay(engine, replay, 1)
+    tallies.next_of_replay(engine, replay)
     tallies.next_of(engine, [1, 2])
     list(deliveries.adopt(engine, GROUP, "another", T))
 

@@ -24,7 +24,8 @@ from consumer.database import (
     reading,
     unavailable,
 )
-from consumer.errors import DatabaseUnavailable, SettingsError
+from consumer.database_errors import is_outage
+from consumer.errors import DatabaseTooSlow, DatabaseUnavailable, SettingsError
 from models import Subscription
 from tests.databases import ORACLE, connect_to, on_oracle
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
@@ -159,8 +160,43 @@ def test_what_passes_by_itself_and_what_is_our_mistake(code: str, kind: type[ora
     assert "pa55word" not in str(found)
 
 
+# What a DBA mends, and no entry of a batch is to blame for: room, memory, limits of the server, files, definitions.
+MENDED_BY_A_DBA = (
+    *("ORA-01536", "ORA-01631", "ORA-01653", "ORA-01654", "ORA-01683", "ORA-01688", "ORA-01691", "ORA-01692"),
+    *("ORA-01950", "ORA-12954", "ORA-15041", "ORA-30036", "ORA-65114"),
+    *("ORA-00055", "ORA-01000", "ORA-02391", "ORA-04030", "ORA-04031", "ORA-04036"),
+    *("ORA-00372", "ORA-00376", "ORA-01502", "ORA-01647", "ORA-28365", "ORA-02399", "ORA-02392"),
+    *("ORA-04020", "ORA-04021"),
+)
+# Limits of one call, as those of a profile or of the resource manager: less of it may pass.
+LIMITS_OF_A_CALL = ("ORA-00040", "ORA-02393", "ORA-02395", "ORA-56720", "DPY-4024")
+
+
+def meaning(code: str) -> DatabaseUnavailable | None:
+    """What an error that the driver knows nothing of is taken for."""
+    wrapped = DBAPIError.instance("INSERT", {}, oracle_error(code, oracledb.DatabaseError), oracledb.Error)
+    assert isinstance(wrapped, Exception)
+    return unavailable(wrapped)
+
+
+@pytest.mark.parametrize("code", MENDED_BY_A_DBA)
+def test_what_a_dba_mends_is_an_outage(code: str) -> None:
+    """The batch is kept whole and written again: its entries are not tried one by one and set aside."""
+    assert is_outage(meaning(code))
+
+
+@pytest.mark.parametrize("code", LIMITS_OF_A_CALL)
+def test_a_call_that_the_server_ends_for_its_length_is_too_slow(code: str) -> None:
+    """The batch is halved, as after a time-out of our own."""
+    assert isinstance(meaning(code), DatabaseTooSlow)
+
+
 @pytest.mark.parametrize(
-    "code", ["ORA-01012", "ORA-01034", "ORA-01089", "ORA-01092", "ORA-12570", "ORA-25408", "DPY-4024"]
+    "code",
+    [
+        *("ORA-01012", "ORA-01034", "ORA-01089", "ORA-01092", "ORA-12570", "ORA-25408", "DPY-4024"),
+        *("ORA-02392", "ORA-02394", "ORA-02399"),  # limits of a session, which is being logged off
+    ],
 )
 def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
     """After these the connection is thrown away, and with it the rest of its pool."""

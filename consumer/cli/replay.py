@@ -266,8 +266,10 @@ def _wait(engine: "Engine", replay_id: int) -> None:
 
     found = replays.load(engine, replay_id)
     if found is not None and found.matched:
-        place = engine, found.subscription_id, found.id
-        watch(lambda: tallies.of_replay(*place, found.matched), lambda: tallies.next_of_replay(*place))
+        watch(
+            lambda: tallies.of_replay(engine, replay_id, found.matched),
+            lambda: tallies.next_of_replay(engine, replay_id),
+        )
 
 
 def _survey(reader: "LogReader", spans: "Sequence[Span]", since: float, choice: "Choice", *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ They only mark rows; the owner of a row's partition sends it. Everything goes in
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     exists,
-    func,
     insert,
     or_,
     select,
@@ -51,7 +50,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import normalise, put_in_order
 from consumer.ledger.rows import Failure
-from consumer.ledger.upkeep import by_id, drop_payloads
+from consumer.ledger.upkeep import by_id, by_no_index, drop_payloads
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 
@@ -216,8 +215,8 @@ def redeliver(engine: Engine, selection: Selection, now: float) -> Iterator[Mark
     keeps its turn, what is delivered is left alone, and so is what is stored after this was called. A step is a
     transaction, and each row is in one of them alone.
     """
-    for part in _steps(engine, _chosen(selection)) if selection.ids is None else _parts(sorted(set(selection.ids))):
-        redo = partial(_redeliver, selection=replace(selection, ids=part), now=now)
+    for part in _steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
+        redo = partial(_redeliver, ids=part, selection=selection, now=now)
         yield in_transaction(engine, redo) if part else Marked((), 0)
 
 
@@ -233,8 +232,8 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
     return +states
 
 
-def _redeliver(connection: Connection, *, selection: Selection, now: float) -> Marked:
-    rows = connection.execute(_markable(selection)).all()
+def _redeliver(connection: Connection, *, ids: Sequence[int], selection: Selection, now: float) -> Marked:
+    rows = connection.execute(_markable(ids, selection)).all()
     marked = [row for row in rows if row.enabled is not None]
     _mark(connection, marked, now)
     return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
@@ -247,7 +246,7 @@ def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterato
     be running: what it sends meanwhile is sent twice. What was interrupted goes on when it is called again; a step is
     a transaction.
     """
-    for part in _steps(engine, _chosen(Selection(group=from_group))):
+    for part in _steps(engine, Selection(group=from_group)):
         move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
         yield in_transaction(engine, move) if part else Adopted(0, 0)
 
@@ -261,7 +260,7 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
             _theirs,
             and_(_theirs.group_id == to_group, *(getattr(_theirs, column.key) == column for column in key)),
         )
-        .where(ParkedDelivery.group_id == from_group, any_of(ParkedDelivery.id.expression, ids))
+        .where(by_no_index(ParkedDelivery.group_id == from_group), any_of(ParkedDelivery.id.expression, ids))
     )
     rows = connection.execute(statement).all()
     moving = [row for row in rows if row.theirs is None]
@@ -280,15 +279,19 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
 
 def _chosen(selection: Selection) -> Select[int]:
     """The ids of a selection, in no order."""
+    return _ids(selection).where(*_conditions(selection))
+
+
+def _ids(selection: Selection) -> Select[int]:
+    """The ids of all, with what the conditions of a selection need."""
     statement = select(ParkedDelivery.id)
-    if selection.event_type is not None:
-        statement = statement.join(Payload, OF_PAYLOAD).where(Payload.event_type == selection.event_type)
-    return statement.where(*_conditions(selection))
+    return statement if selection.event_type is None else statement.join(Payload, OF_PAYLOAD)
 
 
 def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    if selection.ids is not None:
-        yield any_of(ParkedDelivery.id.expression, sorted(selection.ids))
+    """Those beside the ids."""
+    if selection.event_type is not None:
+        yield Payload.event_type == selection.event_type
     if selection.group is not None:
         yield ParkedDelivery.group_id == selection.group
     if selection.statuses:
@@ -301,12 +304,9 @@ def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
         yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
 
 
-def _steps(engine: Engine, chosen: Select[int]) -> Iterator[Sequence[int]]:
-    """What of these is there now, by id."""
-    with reading(engine) as connection:
-        ends = chosen.with_only_columns(func.min(ParkedDelivery.id), func.max(ParkedDelivery.id))
-        first, last = connection.execute(ends).one()
-    for rows in by_id(engine, chosen, first, last):
+def _steps(engine: Engine, selection: Selection) -> Iterator[Sequence[int]]:
+    """What of a selection is there now, by id."""
+    for rows in by_id(engine, _ids(selection).order_by(ParkedDelivery.id), *_conditions(selection)):
         yield [row.id for row in rows]
 
 
@@ -315,11 +315,11 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + BATCH]
 
 
-def _markable(selection: Selection) -> AnySelect:
+def _markable(ids: Collection[int], selection: Selection) -> AnySelect:
     """Those of a selection that can be sent again, and whether their subscriptions are enabled (null: removed)."""
-    return (
-        select(
-            ParkedDelivery.id,
+    statement = (
+        _ids(selection)
+        .add_columns(
             ParkedDelivery.attempt,
             *RECORD[:3],
             ParkedDelivery.subscription_id,
@@ -327,8 +327,10 @@ def _markable(selection: Selection) -> AnySelect:
             Subscription.enabled,
         )
         .outerjoin(Subscription, Subscription.id == ParkedDelivery.subscription_id)
-        .where(ParkedDelivery.id.in_(_chosen(selection)), ParkedDelivery.status.in_(_REDELIVERED))
-        .order_by(ParkedDelivery.id)
+    )
+    markable = (*_conditions(selection), ParkedDelivery.status.in_(_REDELIVERED))
+    return statement.where(any_of(ParkedDelivery.id.expression, sorted(ids)), *map(by_no_index, markable)).order_by(
+        ParkedDelivery.id
     )
 
 

@@ -11,11 +11,11 @@ from consumer.database import reading
 from consumer.errors import WebhooksError
 from consumer.event import Place
 from consumer.ledger import marks
-from consumer.ledger.columns import AnySelect, in_transaction, time_of, unix
+from consumer.ledger.columns import in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery
 from consumer.ledger.store import in_order, insert_new
-from models import ParkedDelivery, Status, StoredReplay, Subscription
-from models.base import in_utc
+from consumer.ledger.tallies import last_of_replay
+from models import StoredReplay, Subscription
 
 
 class Span(NamedTuple):
@@ -84,7 +84,6 @@ def load(engine: Engine, replay_id: int) -> Replay | None:
         row = connection.execute(statement).first()
         if row is None:
             return None
-        last_due = connection.scalar(_last_due(row.subscription_id, row.id))
     return Replay(
         row.id,
         row.group_id,
@@ -95,7 +94,7 @@ def load(engine: Engine, replay_id: int) -> Replay | None:
         row.rate,
         tuple(Span(*span) for span in orjson.loads(row.positions)),
         row.matched,
-        unix(last_due),
+        last_of_replay(engine, row.id),
         row.created_at.timestamp(),
         unix(row.finished_at),
     )
@@ -146,16 +145,6 @@ def finish(engine: Engine, replay_id: int, now: float) -> None:
 _POSITIONS = select(StoredReplay.positions, StoredReplay.subscription_id, Subscription.enabled).outerjoin(
     Subscription, Subscription.id == StoredReplay.subscription_id
 )
-
-
-def _last_due(subscription_id: int, replay_id: int) -> AnySelect:
-    waiting = select(ParkedDelivery.next_attempt_at).where(
-        ParkedDelivery.subscription_id == subscription_id,  # whose rows an index finds
-        ParkedDelivery.status == Status.PARKED,
-        ParkedDelivery.replay == replay_id,
-        ParkedDelivery.attempt == 0,
-    )
-    return waiting.order_by(in_utc(ParkedDelivery.next_attempt_at).desc()).limit(1)
 
 
 def _read_to(span: Span, positions: Mapping[Place, int]) -> Span:

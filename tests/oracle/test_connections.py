@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import literal_column, select
 from sqlalchemy.exc import DBAPIError
 
+from consumer import checks
 from consumer import oracle as oracle_module
 from consumer.database import ping, unavailable
 from tests.oracle.conftest import Start
@@ -30,7 +31,7 @@ from tests.oracle.connection_kit import (
     tnsnames,
     unused_port,
 )
-from tests.oracle_emulator import Call, OracleEmulator, OracleError
+from tests.oracle_emulator import PROFILE_18C, Call, OracleEmulator, OracleError
 
 SLEEP = "begin dbms_session.sleep(20); end;"
 CLOSED = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={closed}))"
@@ -75,6 +76,32 @@ def test_a_dba_sees_who_it_is(oracle: OracleEmulator) -> None:
     (client,) = oracle.clients
     assert (client.user, client.program, client.module) == ("WEBHOOKS", "kafka-webhooks", "kafka-webhooks")
     engine.dispose()
+
+
+def test_a_session_does_not_depend_on_the_servers_settings(oracle: OracleEmulator) -> None:
+    """Times are in UTC, and texts are sorted and compared by their bytes, as Python does. One round trip says so.
+
+    The emulator sorts so in any case: a server whose language is German, say, would put letters before digits.
+    """
+    engine = make(oracle.url)
+    ping(engine)
+    sent = [call.sql for call in oracle.calls if call.sql.startswith("ALTER SESSION")]
+    assert sent == ["ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY"]
+    engine.dispose()
+
+
+def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
+    """Before 19c FETCH FIRST reads all that it could return: each connection says so, and `check` too."""
+    oracle = start_oracle(PROFILE_18C)
+    engine = make(oracle.url)
+    assert refusal(engine) == "this is Oracle 18.3.0.0.0; Oracle 19c or newer is needed"
+    found = {each.part: each for each in checks.check_all({"DATABASE_URL": oracle.url})}
+    assert not found["database"].ok
+    assert "Oracle 19c or newer is needed" in found["database"].text
+    end = time.monotonic() + 10
+    while oracle.clients and time.monotonic() < end:
+        time.sleep(0.01)
+    assert oracle.clients == []
 
 
 def test_silence_is_probed(oracle: OracleEmulator) -> None:

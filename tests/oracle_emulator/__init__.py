@@ -13,14 +13,16 @@ only a real server can show stays to be shown by one. README.md says what is mis
 
 from tests.oracle_emulator.emulator import OracleEmulator, Tables
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.instance import Call, Client
+from tests.oracle_emulator.instance import Bind, Call, Client
 from tests.oracle_emulator.java import OracleEmulatorUnavailable
-from tests.oracle_emulator.profiles import PROFILE_19C, PROFILE_23AI, PROFILES, Profile
+from tests.oracle_emulator.profiles import PROFILE_18C, PROFILE_19C, PROFILE_23AI, PROFILES, Profile
 
 __all__ = [
     "PROFILES",
+    "PROFILE_18C",
     "PROFILE_19C",
     "PROFILE_23AI",
+    "Bind",
     "Call",
     "Client",
     "OracleEmulator",

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from tests.oracle_emulator import values
 from tests.oracle_emulator.answers import ROW_DATA
+from tests.oracle_emulator.instance import Bind
 from tests.oracle_emulator.packets import Disconnect
-from tests.oracle_emulator.session import Bind, Cursor, Session
+from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader
 

@@ -120,7 +120,8 @@ def _run(
     fault = None
     if executes:
         received = [[row.get(position) for position in statement.in_binds] for row in rows]
-        call = Call(session.number, session.user, statement.sql, received, parsed)
+        sent = [cursor.binds[position] for position in statement.in_binds] if cursor.binds else []
+        call = Call(session.number, session.user, statement.sql, received, parsed, sent)
         fault = session.fault(call)
         session.instance.calls.append(call)
     if statement.kind == "query":

@@ -16,11 +16,19 @@ from tests.oracle_emulator.values import Value
 Drop: TypeAlias = Literal["", "before", "after"]
 
 
+class Bind(NamedTuple):
+    """How the client says that it sends a bind: its type, its form (2: NCHAR) and its largest size in bytes."""
+
+    kind: int
+    form: int
+    size: int
+
+
 class Call(NamedTuple):
     """A statement that a session ran: Oracle's text, and its binds as they were received, a row for each execution.
 
     What goes without a statement has a text too: COMMIT, ROLLBACK, PING, CONNECT. `parsed`: the client sent the text;
-    if not, it named a cursor that was open.
+    if not, it named a cursor that was open. `binds`: how the values of a row are sent.
     """
 
     session: int
@@ -28,6 +36,7 @@ class Call(NamedTuple):
     sql: str
     rows: Sequence[Sequence[Value]] = ()
     parsed: bool = True
+    binds: Sequence[Bind] = ()
 
 
 class Client(NamedTuple):

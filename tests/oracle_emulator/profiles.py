@@ -20,6 +20,8 @@ class Profile:
         return self.version[0]
 
 
+# Too old for the service: not among those that its tests run on.
+PROFILE_18C = Profile("18c", (18, 3, 0, 0, 0), tns_version=318, field_version=11, modern=False)
 PROFILE_19C = Profile("19c", (19, 24, 0, 0, 0), tns_version=318, field_version=12, modern=False)
 PROFILE_23AI = Profile("23ai", (23, 9, 0, 25, 7), tns_version=319, field_version=24, modern=True)
 PROFILES = {profile.name: profile for profile in (PROFILE_19C, PROFILE_23AI)}

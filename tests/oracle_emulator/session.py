@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from tests.oracle_emulator.columns import Column
 from tests.oracle_emulator.database import Connection
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.instance import Call, Fault, Instance
+from tests.oracle_emulator.instance import Bind, Call, Fault, Instance
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.lobs import LargeObjects
 from tests.oracle_emulator.packets import Channel, Disconnect
@@ -17,15 +17,6 @@ from tests.oracle_emulator.worker import Worker
 # Rows to be changed until a statement is prepared again. H2 analyses a table after as many, and an older plan may read
 # the wrong index from end to end.
 PLAN_LASTS = 200
-
-
-@dataclass(frozen=True)
-class Bind:
-    """How the client says that it sends a bind."""
-
-    kind: int
-    form: int  # of its character set
-    size: int
 
 
 @dataclass

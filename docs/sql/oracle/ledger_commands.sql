@@ -200,19 +200,34 @@ FROM webhook_deliveries
 LEFT OUTER JOIN webhook_subscriptions
   ON webhook_subscriptions.id = webhook_deliveries.subscription_id
 WHERE
-  webhook_deliveries.id IN (
-    SELECT
-      webhook_deliveries.id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
-      AND webhook_deliveries.group_id = :group_id_1
-      AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-      AND webhook_deliveries.subscription_id = :subscription_id_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-  )
-  AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+    )
+    THEN 1
+  END = 1
 ORDER BY
   webhook_deliveries.id
 ;
@@ -230,29 +245,46 @@ SELECT
   webhook_deliveries.order_key,
   webhook_subscriptions.enabled
 FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 LEFT OUTER JOIN webhook_subscriptions
   ON webhook_subscriptions.id = webhook_deliveries.subscription_id
 WHERE
-  webhook_deliveries.id IN (
-    SELECT
-      webhook_deliveries.id
-    FROM webhook_deliveries
-    JOIN webhook_payloads
-      ON webhook_payloads.group_id = webhook_deliveries.group_id
-      AND webhook_payloads.topic = webhook_deliveries.topic
-      AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-      AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-      AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-    WHERE
-      webhook_payloads.event_type = :event_type_1
-      AND webhook_deliveries.id IN (:id_1_1, :id_1_2)
-      AND webhook_deliveries.group_id = :group_id_1
-      AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-      AND webhook_deliveries.subscription_id = :subscription_id_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-      AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-  )
-  AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)
+  AND CASE WHEN (
+    webhook_payloads.event_type = :event_type_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+    )
+    THEN 1
+  END = 1
 ORDER BY
   webhook_deliveries.id
 ;
@@ -341,43 +373,6 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.deliveries._steps
--- `redeliver`, `adopt`: the first and the last id.
--- Of the conditions, those that were asked for.
-SELECT
-  MIN(webhook_deliveries.id) AS min_1,
-  MAX(webhook_deliveries.id) AS max_1
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-;
-
--- ledger.deliveries._steps
--- Of an event type.
--- Of the conditions, those that were asked for.
-SELECT
-  MIN(webhook_deliveries.id) AS min_1,
-  MAX(webhook_deliveries.id) AS max_1
-FROM webhook_deliveries
-JOIN webhook_payloads
-  ON webhook_payloads.group_id = webhook_deliveries.group_id
-  AND webhook_payloads.topic = webhook_deliveries.topic
-  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-WHERE
-  webhook_payloads.event_type = :event_type_1
-  AND webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-;
-
 -- ledger.deliveries._adopt
 -- A batch of these, and whether the other group has the delivery itself.
 SELECT
@@ -400,7 +395,9 @@ LEFT OUTER JOIN webhook_deliveries webhook_deliveries_1
   AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
   AND webhook_deliveries_1.replay = webhook_deliveries.replay
 WHERE
-  webhook_deliveries.group_id = :group_id_2
+  CASE WHEN (
+    webhook_deliveries.group_id = :group_id_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
 ;
 
@@ -511,21 +508,6 @@ WHERE
   webhook_replays.id = :id_1
 ;
 
--- ledger.replays.load
--- Its last row that waits.
-SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.replay = :replay_1
-  AND webhook_deliveries.attempt = :attempt_1
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) DESC
-FETCH FIRST 1 ROWS ONLY
-;
-
 -- ledger.replays.advance
 -- How far a replay is.
 SELECT
@@ -553,7 +535,7 @@ WHERE
   webhook_replays.id = :id_1 AND webhook_replays.finished_at IS NULL
 ;
 
--- ledger.tallies._by_state
+-- ledger.tallies.of_subscription
 -- A subscription's rows by state.
 SELECT
   webhook_deliveries.status,
@@ -563,33 +545,6 @@ WHERE
   webhook_deliveries.subscription_id = :subscription_id_1
 GROUP BY
   webhook_deliveries.status
-;
-
--- ledger.tallies._by_state
--- A replay's rows by state.
-SELECT
-  webhook_deliveries.status,
-  COUNT(*) AS "number"
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.replay = :replay_1
-GROUP BY
-  webhook_deliveries.status
-;
-
--- ledger.tallies._next
--- The first row of a replay that is due.
-SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.replay = :replay_1
-  AND webhook_deliveries.status = :status_1
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
-FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.tallies._next

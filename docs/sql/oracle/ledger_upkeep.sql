@@ -203,7 +203,15 @@ WHERE
 ;
 
 -- ledger.upkeep.by_id
--- `redeliver`, `adopt`, `purge`: the next id. Rows are gone through by the primary key.
+-- What commands say or do of any rows: the last id. They are gone through by the primary key.
+-- Of the conditions, those that were asked for.
+SELECT
+  MAX(webhook_deliveries.id) AS max_1
+FROM webhook_deliveries
+;
+
+-- ledger.upkeep.by_id
+-- The next id.
 -- Of the conditions, those that were asked for.
 SELECT
   MIN(webhook_deliveries.id) AS min_1
@@ -219,11 +227,27 @@ SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+  CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    )
+    THEN 1
+  END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -242,15 +266,68 @@ JOIN webhook_payloads
   AND webhook_payloads.record_offset = webhook_deliveries.record_offset
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
-  webhook_payloads.event_type = :event_type_1
-  AND webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+  CASE WHEN (
+    webhook_payloads.event_type = :event_type_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    )
+    THEN 1
+  END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
+;
+
+-- ledger.upkeep.by_id
+-- A replay: when those of a step are due.
+-- Of the conditions, those that were asked for.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  CASE WHEN (
+    webhook_deliveries.replay = :replay_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status = :status_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  ) THEN 1 END = 1
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+;
+
+-- ledger.upkeep.by_id
+-- The same: how many of a step are in which state.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.status,
+  COUNT(*) AS "number"
+FROM webhook_deliveries
+WHERE
+  CASE WHEN (
+    webhook_deliveries.replay = :replay_1
+  ) THEN 1 END = 1
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+GROUP BY
+  webhook_deliveries.status
 ;
 
 -- ledger.upkeep.by_id
@@ -266,18 +343,18 @@ SELECT
   webhook_deliveries.record_ts
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_1
+  CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_1
+    )
+    THEN 1
+  END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
-;
-
--- ledger.upkeep.ended_before
--- `purge`: the last id.
-SELECT
-  MAX(webhook_deliveries.id) AS max_1
-FROM webhook_deliveries
 ;
 
 -- ledger.upkeep._purge

@@ -1,5 +1,5 @@
--- Each new session: times go to and fro in UTC.
-ALTER SESSION SET TIME_ZONE = '+00:00'
+-- Each new session: times in UTC, texts sorted and compared by their bytes.
+ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY
 ;
 
 -- Each new session, with DATABASE_SCHEMA.

@@ -1,0 +1,140 @@
+"""How values are declared to Oracle: what arrives on the wire, and that values of every length are kept."""
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from sqlalchemy import Engine, insert, select
+
+from consumer.ledger import operations, replays, store
+from consumer.ledger.replays import Span
+from consumer.ledger.rows import Failure, NewDelivery, Operation
+from consumer.matching.catalog import find_endpoints
+from models import ParkedDelivery, Payload, Subscription, SubscriptionSecret
+from tests.databases import on_oracle
+from tests.ledger.rows_kit import GROUP, make_event, parked
+from tests.oracle_emulator import Bind, Call, OracleEmulator
+from tests.vaults import in_the_clear
+
+VARCHAR, RAW, NUMBER, TIMESTAMP_TZ = 1, 23, 2, 180
+SHORT = 4000  # bytes: the most that a bind may have and is no LONG
+
+pytestmark = on_oracle
+
+
+@pytest.fixture
+def calls(emulator: OracleEmulator) -> list[Call]:
+    """What was sent since the test began."""
+    emulator.forget()
+    return emulator.calls
+
+
+def shapes(calls: Sequence[Call], start: str) -> dict[str, set[tuple[Bind, ...]]]:
+    """By statement, in how many ways its binds were declared."""
+    found: dict[str, set[tuple[Bind, ...]]] = {}
+    for call in calls:
+        if call.sql.startswith(start) and call.binds:
+            found.setdefault(call.sql, set()).add(tuple(call.binds))
+    return found
+
+
+def batch(random: Random, number: int, first: int) -> list[NewDelivery]:
+    """Deliveries whose texts and bytes have all lengths that are no LONG."""
+    rows = []
+    for offset in range(first, first + number):
+        event = make_event(
+            offset,
+            type="t" * random.randint(1, 255),
+            body=random.randbytes(random.randint(0, 1999)),
+            key=random.choice([None, b"", random.randbytes(100)]),
+            headers=random.choice([None, {"h": b"v" * random.randint(0, 900)}]),
+            tenant=random.choice([None, "x" * random.randint(1, 255)]),
+            traceparent=random.choice([None, "00-" + "a" * 60]),
+        )
+        answer = random.choice([None, "r" * random.randint(1, 1000)])
+        failure = Failure("e" * random.randint(1, 1000), 500, answer, 1.0)
+        rows.append(parked(event, 1, first=failure, last=random.choice([None, failure])))
+    return rows
+
+
+def test_a_look_up_has_one_shape_for_each_length_of_its_list(engine: Engine, calls: list[Call]) -> None:
+    """Oracle keeps a child cursor for each combination of the steps (32, 128, 2,000 bytes) that its binds are in."""
+    random = Random(1)
+    for _ in range(40):
+        names = [f"{'n' * random.randint(1, 200)}.{random.randrange(9999)}" for _ in range(random.randint(1, 5))]
+        tenant = random.choice([None, "t" * random.randint(1, 200)])
+        find_endpoints(engine, [(name, tenant) for name in names], (b"k",), in_the_clear)
+    found = shapes(calls, "SELECT webhook_subscriptions.id")
+    assert len(found) > 2, "lists of several lengths"
+    assert {sql: len(each) for sql, each in found.items()} == dict.fromkeys(found, 1)
+    assert {bind.form for each in found.values() for shape in each for bind in shape if bind.kind == VARCHAR} == {1}
+
+
+def test_batches_have_one_shape(engine: Engine, calls: list[Call]) -> None:
+    """Whatever is in them, and whatever is missing; no text goes out as NVARCHAR2, which Oracle converts."""
+    random = Random(2)
+    for number in range(20):
+        store.park(engine, GROUP, batch(random, random.randint(1, 5), 10 * number), 1.0)
+    for table in ("webhook_payloads", "webhook_deliveries"):
+        ((sql, found),) = shapes(calls, f"INSERT INTO {table} ").items()
+        (shape,) = found
+        assert {(bind.kind, bind.form) for bind in shape} <= {(VARCHAR, 1), (RAW, 0), (NUMBER, 0), (TIMESTAMP_TZ, 0)}
+        assert max(bind.size for bind in shape) == SHORT, sql
+
+
+def test_long_values_have_few_shapes(engine: Engine, calls: list[Call]) -> None:
+    """Answers of failing receivers: what does not fit into the usual size is declared in powers of two."""
+    random = Random(3)
+    for offset in range(30):
+        failure = Failure("boom", 500, "r" * random.randint(1025, 2000), 1.0)
+        store.park(
+            engine, GROUP, [parked(make_event(offset, body=bytes(random.randint(2049, 4096))), 1, last=failure)], 1.0
+        )
+    for table in ("webhook_payloads", "webhook_deliveries"):
+        ((_, found),) = shapes(calls, f"INSERT INTO {table} ").items()
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize("length", [0, 1, 999, 1000, 1001, 4000, 8191, 8192, 40_000])
+@pytest.mark.parametrize("character", ["x", "é", "😀"])
+def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: str) -> None:
+    """On either side of each size that is declared, the longest in the middle of a batch, up to 4 bytes a character."""
+    text = character * length
+    body = text.encode()
+    events = [make_event(0), make_event(1, body=body, headers={"h": body}, key=body), make_event(2)]
+    store.park(engine, GROUP, [parked(event, 1) for event in events], 1.0)
+    span = Span(text, 0, 0, 9)
+    replay = replays.create(engine, GROUP, 1, 0.0, 1.0, None, 1.0, [span])
+    with engine.begin() as connection:
+        operations.add(connection, GROUP, [Operation("t", "op_1", {"text": text})])
+        rows = connection.execute(select(Payload.body, Payload.record_headers).order_by(Payload.record_offset)).all()
+    assert [row.body for row in rows] == [b"{}", body or None, b"{}"]
+    assert (rows[1].record_headers or "").count(character) == length
+    stored = replays.load(engine, replay)
+    assert stored is not None
+    assert stored.spans == (span,)
+    ((_, waiting, _),) = operations.pending(engine, GROUP, 10)
+    assert waiting.data == {"text": text}
+
+
+@pytest.mark.parametrize("name", ["x", "漢" * 255, "😀" * 127])  # the emulator counts UTF-16's units
+def test_a_text_fills_its_column(engine: Engine, name: str) -> None:
+    """A VARCHAR2(255 CHAR) holds up to 1,020 bytes, a VARCHAR2(4000 CHAR) 4,000 characters of one byte."""
+    with engine.begin() as connection:
+        connection.execute(insert(Subscription).values(url="https://example.com/" + "x" * 2028, event_type=name))
+        connection.execute(insert(SubscriptionSecret).values(subscription_id=1, secret="s" * 4000))
+        row = connection.execute(
+            select(Subscription.url, SubscriptionSecret.secret)
+            .join(SubscriptionSecret, SubscriptionSecret.subscription_id == Subscription.id)
+            .where(Subscription.event_type == name)
+        ).one()
+    assert (len(row.url), row.secret) == (2048, "s" * 4000)
+
+
+def test_a_value_that_no_column_could_hold_finds_nothing(engine: Engine) -> None:
+    """An event type of a record may be longer than any subscription's: the look-up is no error."""
+    for length in (256, 1000, 4000):
+        key = ("t" * length, "x" * length)
+        assert find_endpoints(engine, [key], (b"k",), in_the_clear) == {key: ()}
+    with engine.connect() as connection:
+        assert connection.execute(select(ParkedDelivery.id).where(ParkedDelivery.topic == "x" * 1000)).all() == []
