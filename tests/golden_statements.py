@@ -190,6 +190,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ledger_commands": {
         "ledger.deliveries.find": ("A page of deliveries.", "A page of deliveries of an event type."),
+        "ledger.deliveries.count": (
+            "`redeliver`, `adopt`, `subscriptions remove`: how many there are, up to a bound.",
+            "Of an event type.",
+        ),
         "ledger.deliveries.detail": ("One delivery.", "The record that it carries."),
         "ledger.deliveries._redeliver": (
             "Of a step: what may be sent again.",
@@ -221,6 +225,7 @@ LOOSE = {
     "ledger.upkeep.by_id",
     "ledger.deliveries._steps",
     "ledger.deliveries.find",
+    "ledger.deliveries.count",
     "ledger.deliveries._redeliver",
     "matching.subscriptions.walk",
 }
@@ -382,6 +387,8 @@ def _command(engine: Engine) -> None:
     choice: Any = CHOICE
     deliveries.find(engine, limit=10, after_id=0, **choice)
     deliveries.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
+    for event_type in (None, "user.created"):
+        deliveries.count(engine, Selection(event_type=event_type, **choice), 10_001)
     deliveries.detail(engine, 1)
     deliveries.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):

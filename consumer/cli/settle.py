@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.console import YesOption, row_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -38,7 +38,7 @@ def settle(
     give_up: Annotated[
         bool, typer.Option("--give-up", help="Settle it without more; the log has the details.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until a worker has done it.")] = False,
 ) -> None:
     """Decide on a delivery that the database never takes.

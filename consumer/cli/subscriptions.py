@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.console import YesOption, row_id
 from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
 
 if TYPE_CHECKING:
@@ -244,19 +244,33 @@ def disable(
 
 
 @subscriptions.command()
-def remove(subscription_id: IdArgument) -> None:
+def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """Remove a subscription.
 
-    What waits for it is given up within a minute. It stays in the table, and cannot be sent again.
+    What is stored for it and still owed is given up within a minute: it stays in the table as exhausted, and cannot be
+    sent again. It is counted first; where there is any, the command asks.
 
-    Example: kafka-webhooks subscriptions remove 7
+    \b
+    Examples:
+      kafka-webhooks subscriptions remove 7
+      kafka-webhooks subscriptions remove 7 --yes
     """
-    from consumer.cli.console import open_database
+    from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
+    from consumer.ledger.columns import OPEN
+    from consumer.ledger.deliveries import Selection, count
     from consumer.matching import subscriptions as store
 
-    if not store.remove(open_database(), subscription_id):
+    engine = open_database()
+    if store.get(engine, subscription_id) is None:
         raise _absent(subscription_id)
-    typer.echo(f"subscription {subscription_id} removed")
+    owed = count(engine, Selection(statuses=OPEN, subscription=subscription_id), MOST_COUNTED + 1)
+    given_up = bounded(owed, "delivery")
+    if owed:
+        confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
+    if not store.remove(engine, subscription_id):
+        raise _absent(subscription_id)
+    after = f"; given up within a minute: {given_up}" if owed else ""
+    typer.echo(f"subscription {subscription_id} removed{after}")
 
 
 def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":

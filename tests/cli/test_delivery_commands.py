@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, insert, text, update
 
+from consumer.cli import console
 from consumer.cli.deliveries import State
 from consumer.event import Event, RecordId
 from consumer.ledger import store
@@ -159,6 +160,31 @@ def test_what_is_held_is_told_and_is_1(command: Command, database: dict[str, str
     ended = command("deliveries", "redeliver", "1", "2", **database)
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (1, "0 delivered, 2 held")
     assert "subscriptions enable" in ended.stderr
+
+
+def test_removing_asks_before_deliveries_are_given_up(
+    called: Command, database: dict[str, str], engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is owed is counted, up to a bound; where nothing is, nobody is asked. Without a terminal, --yes goes on."""
+    keep(engine, sub, range(3), "parked")
+    keep(engine, sub, [5], "exhausted")
+    remove = ("subscriptions", "remove", str(sub))
+    refused = called(*remove, **database)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "kafka-webhooks: Remove subscription 1 and give up 3 deliveries stored for it? There is no terminal "
+        "to answer on, and nothing was changed: say --yes (`kafka-webhooks subscriptions remove --help` shows how)\n"
+    )
+    assert subscriptions.get(engine, sub)
+    monkeypatch.setattr(console, "MOST_COUNTED", 2)
+    assert "and give up more than 2 deliveries stored" in called(*remove, **database).stderr
+    done = called(*remove, "--yes", **database)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "subscription 1 removed; given up within a minute: more than 2 deliveries\n"
+    again = called(*remove, **database)  # they are given up soon: it is gone already
+    assert (again.returncode, again.stderr.startswith("kafka-webhooks: there is no subscription 1;")) == (1, True)
+    other = subscriptions.add(engine, URL, "a")
+    assert called("subscriptions", "remove", str(other), **database).stdout == f"subscription {other} removed\n"
 
 
 def test_adoption_moves_rows_and_tells_of_the_rest(
