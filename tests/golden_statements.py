@@ -82,7 +82,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "matching.subscriptions.count_enabled": ("`check`: how many are there?",),
         "matching.subscriptions.get": ("One of them.",),
-        "matching.subscriptions.set_enabled": ("Disable it.", "Enable it."),
+        "matching.subscriptions.set_enabled": (
+            "Disable it: a reason that it was disabled for before stays.",
+            "The same, for a new reason.",
+            "Enable it.",
+        ),
         "matching.subscriptions.remove": ("Remove it; its secrets go with it.",),
         "matching.secrets.insert_secrets": ("Secrets of a new one, an array.",),
         "matching.secrets._lock": ("The subscription, locked: its secrets are about to be changed.",),
@@ -333,8 +337,8 @@ def _subscribe(engine: Engine) -> None:
     list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
     subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)
-    for enabled in (False, True):
-        subscriptions.set_enabled(engine, 1, enabled)
+    for enabled, reason in ((False, None), (False, "moves"), (True, None)):
+        subscriptions.set_enabled(engine, 1, enabled, reason)
     _change_secrets(engine)
 
 

@@ -231,16 +231,23 @@ def disable(
     """Disable a subscription.
 
     It matches no event, and what is stored for it is held. Events that happen meanwhile are not kept for it;
-    `kafka-webhooks replay` sends them later.
+    `kafka-webhooks replay` sends them later. One that is disabled already keeps its reason, unless another is given.
 
     Example: kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
-    from consumer.cli.console import open_database
+    from consumer.cli.console import open_database, printable
     from consumer.matching import subscriptions as store
 
-    if not store.set_enabled(open_database(), subscription_id, False, reason):
+    engine = open_database()
+    before = store.get(engine, subscription_id)
+    if before is None or not store.set_enabled(engine, subscription_id, False, reason):
         raise _absent(subscription_id)
-    typer.echo(f"subscription {subscription_id} is disabled")
+    if before.enabled:
+        typer.echo(f"subscription {subscription_id} is disabled")
+        return
+    known = f", because: {printable(before.disabled_reason)}" if before.disabled_reason else ""
+    new = f"; the reason is now: {printable(reason)}" if reason and reason != before.disabled_reason else ""
+    typer.echo(f"subscription {subscription_id} was disabled already{known}{new}")
 
 
 @subscriptions.command()

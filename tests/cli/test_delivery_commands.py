@@ -221,7 +221,11 @@ def test_a_subscription_has_its_own_ways(command: Command, database: dict[str, s
     assert found["deliveries"] == {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0}
     disabled = command("subscriptions", "disable", "1", "--reason", "moves", **database)
     assert disabled.stdout == "subscription 1 is disabled\n"
-    assert "disabled: moves" in command("subscriptions", "list", **database).stdout
+    again = command("subscriptions", "disable", "1", **database)
+    assert again.stdout == "subscription 1 was disabled already, because: moves\n"
+    other = command("subscriptions", "disable", "1", "--reason", "gone", **database)
+    assert other.stdout == "subscription 1 was disabled already, because: moves; the reason is now: gone\n"
+    assert "disabled: gone" in command("subscriptions", "list", **database).stdout
     assert command("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
     for word in ("show", "enable", "disable"):
         missing = command("subscriptions", word, "2", **database)

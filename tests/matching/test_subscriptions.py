@@ -132,6 +132,20 @@ def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
     assert (row.enabled, row.disabled_reason, row.failing_since) == (True, None, None)
 
 
+def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine) -> None:
+    """Whoever disabled it first knew why. One that an enabled row was left with is not taken for it."""
+    added = subscriptions.add(engine, URL, "t")
+    run(engine, "UPDATE webhook_subscriptions SET disabled_reason = 'left over'")
+    told = []
+    for reason in (None, None, "moving", None, "", "gone"):
+        assert subscriptions.set_enabled(engine, added, enabled=False, reason=reason)
+        row = subscriptions.get(engine, added)
+        assert row is not None
+        assert not row.enabled
+        told.append(row.disabled_reason)
+    assert told == [None, None, "moving", "moving", "moving", "gone"]
+
+
 def test_one_that_is_not_there_is_neither_shown_nor_enabled(engine: Engine) -> None:
     """None, and False; a reason that would not fit is refused before that."""
     assert subscriptions.get(engine, 7) is None
