@@ -25,6 +25,7 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 MOST_COUNTED = 10_000  # deliveries; above it a question says no more than that there are more
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 PAGE = 1000  # rows of a list that are printed together
+_HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
 _ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
 
 
@@ -137,6 +138,18 @@ def row_id(text: str) -> int:
     if not _ROW_ID.fullmatch(text):
         raise typer.BadParameter(f"{text!r} is no id; an id is a whole number such as 7")
     return int(text)
+
+
+def header(text: str, option: str) -> tuple[str, str]:
+    """Name and value of `NAME: VALUE`, or of `NAME=VALUE`, whose value is kept as it is; a usage error for another.
+
+    Its text does not hold `text`, which may be a secret.
+    """
+    parts = _HEADER.fullmatch(text)
+    if parts is None:
+        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
+    name, sign, value = parts.groups()
+    return name.strip(), value if sign == "=" else value.strip()
 
 
 class Unasked(typer.BadParameter):

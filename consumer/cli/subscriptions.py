@@ -343,12 +343,12 @@ def _warn_of_name(url: str) -> None:
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     """Those that are given, with what stdin holds in place of a `-`."""
-    from consumer.cli.secrets import STDIN, given
+    from consumer.cli.secrets import STDIN, given, given_header
 
     there = [(kind, text) for kind, text in secrets if text is not None]
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
-    return [(kind, given(text)) for kind, text in there]
+    return [(kind, given_header(text, "--secret-header") if kind == "header" else given(text)) for kind, text in there]
 
 
 def _as_json(item: "Subscribed") -> dict[str, object]:

@@ -12,6 +12,7 @@ from consumer import checks
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.matching import subscriptions
 from consumer.options import OPTIONS
+from consumer.vault import Owner, Vault
 from models import Subscription, SubscriptionSecret
 from tests.databases import url_of
 from tests.processes import Command
@@ -26,7 +27,7 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: what is typed behi
     "projection": (['{"id": data.id}'], '{"id": data.id}'),
     "batch_size": (["100"], 100),
     "batch_wait_ms": (["0.5s"], 500),
-    "custom_headers": (["X-A: b: c", "X-D:e"], '{"X-A": "b: c", "X-D": "e"}'),
+    "custom_headers": (["X-A: b: c", "X-D=e"], '{"X-A": "b: c", "X-D": "e"}'),
     "signature_header": (["X-Hub-Signature-256"], "X-Hub-Signature-256"),
     "signature_prefix": (["sha256="], "sha256="),
     "timeout_seconds": (["1m"], 60.0),
@@ -95,7 +96,7 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
         (["--batch-wait", "2m"], "batch_wait_ms: is 120000; it must be from 0 to 60000 milliseconds"),
         (["--batch-size", "many"], "Input should be a valid integer"),
         (["--format", "xml"], "'xml' is not one of 'record', 'standard', 'cloudevents'"),
-        (["--header", "X-A"], "write 'Name: value'"),
+        (["--header", "X-A"], "--header: write 'NAME: VALUE'"),
         (["--header", "X-A: 1", "--header", "X-A: 2"], "X-A is given twice"),
         (["--header", "X-A: 1", "--header", "x-a: 2"], "custom_headers: names a header twice"),
         (["--header", "Authorization: Bearer abc"], "Authorization is a credential"),
@@ -294,13 +295,15 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
         "--secret-header",
         "X-Key: head-c",
         "--secret-header",
-        "X-Z: head-d",
+        "X-Z=head-d",
     ]
     added = called(*ADD, *words, stdin="bear-b\n", **database, WEBHOOK_ENCRYPTION_KEY=key)
     assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
     with engine.connect() as connection:
         rows = connection.execute(select(SubscriptionSecret.kind, SubscriptionSecret.secret)).all()
     assert sorted(kind for kind, _ in rows) == ["bearer", "header", "header", "signing"]
+    headers = [Vault(key).decrypt(stored, Owner(1, "header")) for kind, stored in rows if kind == "header"]
+    assert sorted(headers) == ["X-Key: head-c", "X-Z: head-d"]
     assert all(stored.startswith("fernet:") for _, stored in rows)
     for words in (["list"], ["list", "--json"], ["show", "1"], ["show", "1", "--json"]):
         shown = called("subscriptions", *words, **database, WEBHOOK_ENCRYPTION_KEY=key)
@@ -317,6 +320,8 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
         (["--secret", "x"], "WEBHOOK_ENCRYPTION_KEY is not set"),
         (["--secret", "whsec_?", "--unencrypted"], "is not base64"),
         (["--basic", "no-colon", "--unencrypted"], "user:password"),
+        (["--secret-header", "no-colon", "--unencrypted"], "--secret-header: write 'NAME: VALUE'"),
+        (["--secret-header", "no-colon==", "--unencrypted"], "--secret-header: write 'NAME: VALUE'"),
         (["--secret", "-", "--bearer", "-", "--unencrypted"], "only one secret can be read from the standard input"),
         (["--secret", "x", "--generate-secret", "hmac"], "a secret is either given or generated"),
         (["--generate-secret", "rsa"], "'rsa' is not one of 'hmac', 'ed25519'"),
