@@ -101,6 +101,8 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
         (["--header", "X-A: 1", "--header", "x-a: 2"], "custom_headers: names a header twice"),
         (["--header", "Authorization: Bearer abc"], "Authorization is a credential"),
         (["--event-type", "a.*.b"], "event_type: "),
+        (["--event-type", "a,b"], "event_type: holds a comma; write one type or pattern"),
+        (["--event-type", " a"], "event_type: has a blank at an end; write a"),
         (["--url", "https://10.0.0.1:99999"], "url: the URL is malformed"),
     ],
 )
@@ -280,6 +282,9 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
     disabled = json.loads(called("subscriptions", "list", "--disabled", "--json", **database).stdout)
     assert [item["id"] for item in disabled] == [2]
     assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id == 3).values(event_filter=None, event_type="a."))
+    assert "broken: event_type: ends with a dot" in called("subscriptions", "list", "--broken", **database).stdout
     shown = called("subscriptions", "show", "2", **database).stdout
     assert "problem 2         signature_header: 'no no' is no header name; what it gets is stored, not sent\n" in shown
 
