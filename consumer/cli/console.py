@@ -26,7 +26,7 @@ MOST_COUNTED = 10_000  # deliveries; above it a question says no more than that 
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 PAGE = 1000  # rows of a list that are printed together
 _HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
-_ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
+_ROW_ID = re.compile(r"-?[0-9]{1,18}")  # within 2^63, which no database passes
 
 
 def configure() -> None:

@@ -66,6 +66,11 @@ def settle(
     from models import Wish
     from models.mark import ALL_SUBSCRIPTIONS
 
+    if subscription == ALL_SUBSCRIPTIONS:
+        raise typer.BadParameter(
+            f"{ALL_SUBSCRIPTIONS} would decide for all subscriptions; leave it out if that is meant",
+            param_hint="--subscription",
+        )
     if dead_letter == give_up:
         raise typer.BadParameter("say one of --dead-letter and --give-up", param_hint="--dead-letter")
     kafka = load(KafkaSettings)

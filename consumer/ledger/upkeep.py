@@ -26,12 +26,12 @@ from consumer.ledger.columns import (
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import Operation
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
-from models.base import in_utc
+from models.base import BEFORE_IDS, in_utc
 from models.subscription import REASON_LENGTH
 
 CHANGED_AT_ONCE = 1000  # rows of one transaction when many follow their subscription
 SEEKS = 200  # subscriptions of one step: 5 ms on SQLite, a tenth of a second over a network
-FIRST = -1  # before all ids of subscriptions
+FIRST = BEFORE_IDS
 REMOVED = "the subscription was removed"
 
 _PAIR = (
@@ -193,7 +193,7 @@ def by_id(engine: Engine, rows: AnySelect, first: int | None, last: int | None) 
     In steps of at most BATCH ids, empty ones too: each finds its rows by the primary key alone, so that no statement
     takes long however many rows there are and however few of them are meant, and nobody holds them all.
     """
-    after = (first or 1) - 1
+    after = BEFORE_IDS if first is None else first - 1
     while last is not None and after < last:
         with reading(engine) as connection:
             between = (ParkedDelivery.id > after, ParkedDelivery.id <= last)

@@ -21,7 +21,7 @@ from consumer.secret import SigningKey
 from consumer.target import shown
 from consumer.vault import Owner, Vault
 from models import Subscription, SubscriptionSecret
-from models.base import UNREADABLE
+from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 _PAGE = 500  # subscriptions read in one statement
@@ -170,7 +170,7 @@ def walk(
         )
         if value is not None
     ]
-    last = 0
+    last = BEFORE_IDS
     while True:
         page = select(Subscription.id).where(Subscription.id > last, *wanted).order_by(Subscription.id).limit(_PAGE)
         with reading(engine) as connection:

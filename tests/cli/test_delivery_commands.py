@@ -310,6 +310,8 @@ def test_a_decision_is_noted_for_the_owner(called: Command, database: dict[str, 
     assert called(*words, **database).returncode == 2
     assert called(*words, "--give-up", "--dead-letter", **database).returncode == 2
     assert called("deliveries", "settle", "t", "2", "x", "--give-up", **database).returncode == 2
+    of_none = called(*words, "--subscription", "0", "--give-up", "--yes", "--no-wait", **database)
+    assert (of_none.returncode, "0 would decide for all subscriptions" in of_none.stderr) == (2, True)
     asked = called(*words, "--give-up", **database)
     assert (asked.returncode, marks_of(engine)) == (2, [])
     assert "say --yes" in asked.stderr

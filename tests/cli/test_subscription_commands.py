@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Engine, insert, select, text, update
 
 from consumer import checks
 from consumer.cli.subscription_options import FLAGS, flag_of
@@ -287,6 +287,18 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
     assert "broken: event_type: ends with a dot" in called("subscriptions", "list", "--broken", **database).stdout
     shown = called("subscriptions", "show", "2", **database).stdout
     assert "problem 2         signature_header: 'no no' is no header name; what it gets is stored, not sent\n" in shown
+
+
+def test_ids_that_plain_sql_has_made_up_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """What is counted is listed, and what is listed can be removed: below zero behind `--`."""
+    for number in (-7, 0):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
+    listed = json.loads(called("subscriptions", "list", "--json", **database).stdout)
+    assert [item["id"] for item in listed] == [-7, 0]
+    for words, number in ((["0"], 0), (["--", "-7"], -7)):
+        removed = called("subscriptions", "remove", *words, **database)
+        assert (removed.returncode, removed.stdout) == (0, f"subscription {number} removed\n")
 
 
 def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, str], engine: Engine) -> None:

@@ -229,6 +229,15 @@ def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:
     assert (row.url, row.created_at, row.enabled) == ("nonsense", None, True)
 
 
+def test_ids_that_plain_sql_has_made_up_are_listed(engine: Engine) -> None:
+    """Zero and below too: what is counted is listed."""
+    for number in (-7, 0, 5):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
+    assert [row.id for row in subscriptions.walk(engine)] == [-7, 0, 5]
+    assert subscriptions.count_enabled(engine) == 3
+
+
 def test_an_edit_changes_what_it_names(engine: Engine) -> None:
     """Everything else stays, of this subscription and of the others; None sets the column's default."""
     first, other = (subscriptions.add(engine, URL, "t", rate_limit=2, tenant="acme", topics="a") for _ in range(2))
