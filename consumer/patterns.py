@@ -4,6 +4,9 @@ A dot begins a segment, an empty one too. `a.b.*` stands for the types with exac
 for those with one or more, `*` alone for every type. Only at the end is `*` anything but itself, and what stands before
 the last dot is never empty: all patterns of a type can be counted up, so that an index finds them.
 
+A comma, a `%` that is no percent-encoding and a dot at the end are taken for a mistake, a list or a wildcard of another
+language, though events may have such types: `*` with a filter gets these.
+
 No type is mistaken for a pattern: a type that reads `order.*` has one segment behind `order`, so that whoever wrote
 `order.*` gets it either way, and nobody gets it who would not get `order.created`, but for those of `*` or `order.**`.
 """
@@ -15,6 +18,7 @@ from models.subscription import EVENT_TYPE_LENGTH
 EVERY = "*"
 _ONE, _ANY = ".*", ".**"
 _VISIBLE = re.compile(r"[!-~]+")
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")  # a type may be a URI
 _WILDCARDS = "order.* (one segment below order), order.** (any depth below order) or * (every event)"
 
 
@@ -40,10 +44,18 @@ def check_pattern(text: str) -> None:
     """ValueError, with what would work, for what can be no `event_type` of a subscription."""
     if not text:
         raise ValueError(f"is empty; write a type such as order.created, {_WILDCARDS}")
+    if text != text.strip() and _VISIBLE.fullmatch(text.strip()):
+        raise ValueError(f"has a blank at an end; write {text.strip()}")
     if not _VISIBLE.fullmatch(text):
         raise ValueError("must be visible ASCII without spaces, such as order.created")
     if len(text) > EVENT_TYPE_LENGTH:
         raise ValueError(f"has {len(text)} characters; at most {EVENT_TYPE_LENGTH} are kept")
+    if "," in text:
+        raise ValueError("holds a comma; write one type or pattern, and add a subscription for each of several")
+    if _PERCENT.search(text):
+        raise ValueError(f"holds a %, which is no wildcard here; write {_WILDCARDS}")
+    if text.endswith("."):
+        raise ValueError(f"ends with a dot; write {_WILDCARDS}")
     if text != EVERY and "*" in (text.removesuffix(_ANY) if text.endswith(_ANY) else text.removesuffix(_ONE)):
         raise ValueError(f"may hold * as its last segment only; write {_WILDCARDS}")
     if text in {_ONE, _ANY}:

@@ -4,6 +4,7 @@ The loop counts in plain attributes (0.05 µs; a prometheus_client counter takes
 """
 
 import logging
+import os
 import sys
 from bisect import bisect_left
 from collections import Counter
@@ -125,7 +126,10 @@ def registry(metrics: Metrics, lag: Callable[[], Mapping[tuple[str, int], int]])
 
 
 def configure_logging(level: str) -> None:
-    """One event a line on stderr: readable on a terminal, JSON elsewhere. Standard-library loggers are folded in."""
+    """One event a line on stderr: readable on a terminal, JSON elsewhere. Standard-library loggers are folded in.
+
+    On a terminal it has colours, unless NO_COLOR is set and not empty (https://no-color.org).
+    """
     terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -134,7 +138,9 @@ def configure_logging(level: str) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(sort_keys=False)
+        structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
+        if terminal
+        else structlog.processors.JSONRenderer(sort_keys=False)
     )
     threshold = logging.getLevelNamesMapping()[level]
     structlog.configure(

@@ -19,6 +19,7 @@ NAMING = {
 }
 
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column that says INTEGER
+BEFORE_IDS = -(2**63)  # where a walk by id begins: plain SQL may have given ids of zero and below
 # 0 or 1; Oracle has no BOOLEAN before 23ai.
 Flag = Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 

@@ -82,7 +82,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "matching.subscriptions.count_enabled": ("`check`: how many are there?",),
         "matching.subscriptions.get": ("One of them.",),
-        "matching.subscriptions.set_enabled": ("Disable it.", "Enable it."),
+        "matching.subscriptions.set_enabled": (
+            "Disable it: a reason that it was disabled for before stays.",
+            "The same, for a new reason.",
+            "Enable it.",
+        ),
         "matching.subscriptions.remove": ("Remove it; its secrets go with it.",),
         "matching.secrets.insert_secrets": ("Secrets of a new one, an array.",),
         "matching.secrets._lock": ("The subscription, locked: its secrets are about to be changed.",),
@@ -192,6 +196,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ledger_commands": {
         "ledger.deliveries.find": ("A page of deliveries.", "A page of deliveries of an event type."),
+        "ledger.deliveries.count": (
+            "`redeliver`, `adopt`, `subscriptions remove`: how many there are, up to a bound.",
+            "Of an event type.",
+        ),
         "ledger.deliveries.detail": ("One delivery.", "The record that it carries."),
         "ledger.deliveries._redeliver": (
             "Of a step: what may be sent again.",
@@ -221,6 +229,7 @@ LOOSE = {
     "ledger.upkeep.disable",
     "ledger.upkeep.by_id",
     "ledger.deliveries.find",
+    "ledger.deliveries.count",
     "ledger.deliveries._redeliver",
     "matching.subscriptions.walk",
 }
@@ -328,8 +337,8 @@ def _subscribe(engine: Engine) -> None:
     list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
     subscriptions.count_enabled(engine)
     subscriptions.get(engine, 1)
-    for enabled in (False, True):
-        subscriptions.set_enabled(engine, 1, enabled)
+    for enabled, reason in ((False, None), (False, "moves"), (True, None)):
+        subscriptions.set_enabled(engine, 1, enabled, reason)
     _change_secrets(engine)
 
 
@@ -382,6 +391,8 @@ def _command(engine: Engine) -> None:
     choice: Any = CHOICE
     deliveries.find(engine, limit=10, after_id=0, **choice)
     deliveries.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
+    for event_type in (None, "user.created"):
+        deliveries.count(engine, Selection(event_type=event_type, **choice), 10_001)
     deliveries.detail(engine, 1)
     deliveries.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):

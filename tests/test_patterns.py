@@ -68,7 +68,10 @@ def test_a_type_with_stars_is_no_pattern(event_type: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["order.created", "order", "order.*", "order.item.*", "order.**", "*", "a..b", ".a", "a.", "a..*", "x" * 255],
+    [
+        *("order.created", "order", "order.*", "order.item.*", "order.**", "*", "a..b", ".a", "a..*", "x" * 255),
+        *("https://example.com/types#paid", "urn:types:a%20b%2C", "a_b?c=d"),
+    ],
 )
 def test_what_can_be_written(text: str) -> None:
     """Types of any kind, and a star as the last segment."""
@@ -80,6 +83,16 @@ def test_what_can_be_written(text: str) -> None:
     [
         ("", "is empty; write a type such as order.created, order.* (one segment below order)"),
         ("order created", "visible ASCII"),
+        (" order.created", "has a blank at an end; write order.created"),
+        ("order.created\n", "has a blank at an end; write order.created"),
+        (" ö", "visible ASCII"),
+        ("order.created,order.paid", "holds a comma; write one type or pattern, and add a subscription for each"),
+        ("order.*,user.*", "holds a comma"),
+        ("%", "holds a %, which is no wildcard here; write order.* (one segment below order), order.** (any depth"),
+        ("order.%", "which is no wildcard"),
+        ("order%created", "which is no wildcard"),
+        ("order.", "ends with a dot; write order.* (one segment below order), order.**"),
+        (".", "ends with a dot"),
         ("bestellung.geändert", "visible ASCII"),
         ("x" * 256, "has 256 characters; at most 255 are kept"),
         ("order.*.x", "as its last segment only; write order.* (one segment below order), order.** (any depth"),
@@ -94,7 +107,7 @@ def test_what_can_be_written(text: str) -> None:
 )
 def test_what_cannot_be_written_is_refused_with_what_can(text: str, why: str) -> None:
     """The error goes on from the option's name and shows what works."""
-    with pytest.raises(ValueError, match=r"^(is|has|may|must) ") as caught:
+    with pytest.raises(ValueError, match=r"^(is|has|may|must|holds|ends) ") as caught:
         check_pattern(text)
     assert why in str(caught.value)
 

@@ -1,15 +1,17 @@
 """The admin HTTP API."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -47,6 +49,21 @@ class Done(BaseModel):
     ] = None
 
 
+class Registered(BaseModel):
+    """A subscription as it is stored, without its secrets; of a url with a password that part is left out."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+    id: int
+    url: str
+    event_type: Annotated[str, Field(description="A type, or a pattern.")]
+    tenant: Annotated[str, Field(description="Whose events; * for all.")]
+    enabled: bool
+    disabled_reason: str | None
+    failing_since: datetime | None
+    created_at: datetime | None
+
+
 class Failure(BaseModel):
     """What was wrong, for a person to read."""
 
@@ -60,14 +77,18 @@ class Alive(BaseModel):
 
 
 _FAILED = "Failed to register webhook"
+_NOT_SHOWN = "Failed to look the subscription up"
+_ABSENT = "There is no such subscription"
 _NEEDS_ITS_OWN = "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)"
-_FAILURES: dict[int | str, str] = {
+_FAILURES = {
     400: "The request is malformed, or the url or event type cannot work.",
     401: "The bearer token is missing or wrong.",
     403: "There is no token, and the request is not to localhost.",
     413: "The body is too large.",
     500: "The database failed.",
 }
+_FAILURES_OF_A_LOOK = {status: _FAILURES[status] for status in (401, 403, 500)} | {404: f"{_ABSENT}."}
+_LOCATION = {"description": "Where it can be looked at.", "schema": {"type": "string"}}
 
 
 def create_app(
@@ -85,13 +106,14 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
+    token_sent = Depends(HTTPBearer(auto_error=False))  # for the documentation; the guard has judged before
 
     @app.post(
         "/register-webhook",
         status_code=HTTPStatus.CREATED,
         response_model_exclude_none=True,
-        responses={status: {"model": Failure, "description": text} for status, text in _FAILURES.items()},
-        dependencies=[Depends(HTTPBearer(auto_error=False))],  # for the documentation; the guard has judged before
+        responses={HTTPStatus.CREATED: {"headers": {"Location": _LOCATION}}, **_described(_FAILURES)},
+        dependencies=[token_sent],
     )
     def register_webhook(registration: Registration, response: Response) -> Done:
         """Subscribe a url to the events of a type."""
@@ -99,15 +121,30 @@ def create_app(
         if rules.own_secret and secret is None:
             raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
         try:
-            subscriptions.add(engine, registration.url, registration.event_type, secret, vault=vault, rules=rules)
+            added = subscriptions.add(
+                engine, registration.url, registration.event_type, secret, vault=vault, rules=rules
+            )
         except InvalidSubscription as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             log.exception("failed to register a webhook", reason=str(unavailable(error) or type(error).__name__))
             raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED) from None
+        response.headers["location"] = f"/subscriptions/{added}"
         if secret is not None:
             response.headers["cache-control"] = "no-store"
         return Done(message="Webhook registered successfully", secret=secret)
+
+    @app.get("/subscriptions/{subscription_id}", responses=_described(_FAILURES_OF_A_LOOK), dependencies=[token_sent])
+    def show_subscription(subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63)]) -> Registered:
+        """Show a subscription, without its secrets."""
+        try:
+            found = subscriptions.get(engine, subscription_id)
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
+            log.exception("failed to look a subscription up", reason=str(unavailable(error) or type(error).__name__))
+            raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, _NOT_SHOWN) from None
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
+        return Registered.model_validate(found, from_attributes=True)
 
     @app.get("/healthz")
     async def healthz() -> Alive:
@@ -117,8 +154,14 @@ def create_app(
     return app
 
 
+def _described(failures: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Failure, "description": text} for status, text in failures.items()}
+
+
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     problems = error.errors() if isinstance(error, RequestValidationError) else ()
+    if any(problem["loc"][0] == "path" for problem in problems):
+        return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
     return JSONResponse({"error": "; ".join(map(_explain, problems))}, HTTPStatus.BAD_REQUEST)
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from textwrap import indent
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+MOST_COUNTED = 10_000  # deliveries; above it a question says no more than that there are more
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 PAGE = 1000  # rows of a list that are printed together
-_ROW_ID = re.compile(r"[0-9]{1,18}")  # below 2^63, which no database passes
+_HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
+_ROW_ID = re.compile(r"-?[0-9]{1,18}")  # within 2^63, which no database passes
 
 
 def configure() -> None:
@@ -104,6 +108,11 @@ def number(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural}"
 
 
+def bounded(count: int, noun: str) -> str:
+    """`number` of what is counted to MOST_COUNTED and one further: `more than 10,000 deliveries`."""
+    return number(count, noun) if count <= MOST_COUNTED else f"more than {number(MOST_COUNTED, noun)}"
+
+
 def time_text(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 in UTC, to the second."""
     return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
@@ -131,15 +140,43 @@ def row_id(text: str) -> int:
     return int(text)
 
 
+def header(text: str, option: str) -> tuple[str, str]:
+    """Name and value of `NAME: VALUE`, or of `NAME=VALUE`, whose value is kept as it is; a usage error for another.
+
+    Its text does not hold `text`, which may be a secret.
+    """
+    parts = _HEADER.fullmatch(text)
+    if parts is None:
+        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
+    name, sign, value = parts.groups()
+    return name.strip(), value if sign == "=" else value.strip()
+
+
+class Unasked(typer.BadParameter):
+    """A question that nobody can answer, and `--yes` is not given."""
+
+    def format_message(self) -> str:
+        """The question, and what to say."""
+        return f"{self.message} There is no terminal to answer on, and nothing was changed: say --yes"
+
+
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on only if a person says so; where none can be asked, `--yes` must have been given."""
+    """Go on only if a person says so; where none can be asked, `--yes` must have been given (Unasked).
+
+    Each command that gives something up for good, or sets many deliveries in motion, asks so.
+    """
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise typer.BadParameter(f"{question} There is nobody to ask: say --yes", param_hint="--yes")
+        raise Unasked(question)
     if not typer.confirm(question, err=True):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(1)
+
+
+def bounded_length(count: int) -> int | None:
+    """The length of a bar for what `bounded` tells of."""
+    return count if count <= MOST_COUNTED else None
 
 
 @contextmanager

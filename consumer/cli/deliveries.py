@@ -2,13 +2,12 @@
 
 import time
 from array import array
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.console import MOST_COUNTED, YesOption, row_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -19,8 +18,6 @@ deliveries = typer.Typer(
     name="deliveries", help="What is stored: waiting for an attempt, held, or given up.", no_args_is_help=True
 )
 
-_PAGE = 1000
-_MOST_COUNTED = 10_000  # above it a number says no more than "many"
 _BODY_SHOWN = 100_000  # characters
 
 
@@ -51,7 +48,6 @@ SinceOption = Annotated[
     ),
 ]
 UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only those that have not changed since.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until they are sent.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
@@ -182,10 +178,10 @@ def redeliver(
       kafka-webhooks deliveries redeliver --subscription 7 --since 3d --yes
       kafka-webhooks deliveries redeliver --status exhausted --status parked --event-type user.created --no-wait
     """
-    from consumer.cli.console import confirm, number, open_database
+    from consumer.cli.console import bounded, confirm, number, open_database
     from consumer.cli.watching import states_of, watch
     from consumer.ledger import tallies
-    from consumer.ledger.deliveries import Selection, progress
+    from consumer.ledger.deliveries import Selection, count, progress
 
     filters = (status, subscription, event_type, since, until)
     if delivery_ids and any(each is not None for each in filters):
@@ -203,12 +199,11 @@ def redeliver(
         total = len(set(delivery_ids))
     else:
         chosen = _selection(status or [State.EXHAUSTED], subscription, event_type, since, until)
-        total = _count(engine, chosen)
+        total = count(engine, chosen, MOST_COUNTED + 1)
         if not total:
             typer.echo("no such deliveries are stored", err=True)
             return
-        many = f"{total:,} or more deliveries" if total >= _MOST_COUNTED else number(total, "delivery")
-        confirm(f"Redeliver {many}?", yes=yes)
+        confirm(f"Redeliver {bounded(total, 'delivery')}?", yes=yes)
     marked = _mark(engine, chosen, total)
     if delivery_ids and len(marked) < total:
         missing = ", ".join(str(each) for each in sorted(set(delivery_ids) - set(marked))[:10])
@@ -236,7 +231,7 @@ def adopt(
 
     Example: KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
     """
-    from consumer.cli.console import confirm, number, open_database, progress_bar, until_signal
+    from consumer.cli.console import bounded, bounded_length, confirm, number, open_database, progress_bar, until_signal
     from consumer.environment import load
     from consumer.ledger import deliveries as store
     from consumer.settings import KafkaSettings
@@ -247,16 +242,15 @@ def adopt(
             f"{group} is the group of KAFKA_GROUP_ID itself; set that to the new group", param_hint="--from-group"
         )
     engine = open_database()
-    total = _count(engine, store.Selection(group=from_group))
+    total = store.count(engine, store.Selection(group=from_group), MOST_COUNTED + 1)
     if not total:
         typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return
-    many = f"{total:,} or more deliveries" if total >= _MOST_COUNTED else number(total, "delivery")
     typer.echo(f"the group {from_group} must have no running workers: what they send meanwhile is sent twice", err=True)
-    confirm(f"Move {many} from {from_group} to {group}?", yes=yes)
+    confirm(f"Move {bounded(total, 'delivery')} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
     batches = store.adopt(engine, from_group, group, time.time())
-    with progress_bar(_length(total)) as draw:
+    with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, f"what has not moved is {from_group}'s; the same command goes on with it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
@@ -285,47 +279,14 @@ def _selection(
     )
 
 
-def _count(engine: "Engine", selection: "Selection") -> int:
-    """How many there are, counted to `_MOST_COUNTED` and not further."""
-    total = 0
-    for page in _pages(engine, selection):
-        total += len(page)
-        if total >= _MOST_COUNTED:
-            break
-    return total
-
-
-def _pages(engine: "Engine", selection: "Selection") -> "Iterator[list[StoredDelivery]]":
-    from consumer.ledger.deliveries import find
-
-    last = None
-    while True:
-        page = find(
-            engine,
-            limit=_PAGE,
-            group=selection.group,
-            statuses=selection.statuses,
-            subscription=selection.subscription,
-            event_type=selection.event_type,
-            since=selection.since,
-            until=selection.until,
-            after_id=last,
-        )
-        if page:
-            last = page[-1].id
-            yield page
-        if len(page) < _PAGE:
-            return
-
-
 def _mark(engine: "Engine", selection: "Selection", total: int) -> "array[int]":
-    from consumer.cli.console import number, progress_bar, until_signal
+    from consumer.cli.console import bounded_length, number, progress_bar, until_signal
     from consumer.ledger.deliveries import redeliver as mark
 
     marked = array("q")  # millions of them are eight bytes each
     skipped = 0
     batches = mark(engine, selection, time.time())
-    with progress_bar(_length(total)) as draw:
+    with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, "what is marked is sent, the rest is as it was"):
             marked.extend(batch.ids)
             skipped += batch.skipped
@@ -333,10 +294,6 @@ def _mark(engine: "Engine", selection: "Selection", total: int) -> "array[int]":
     if skipped:
         typer.echo(f"{number(skipped, 'delivery')} skipped: their subscriptions were removed", err=True)
     return marked
-
-
-def _length(total: int) -> int | None:
-    return total if total < _MOST_COUNTED else None
 
 
 def _next_attempt(item: "StoredDelivery") -> float | None:

@@ -17,7 +17,9 @@ def publish(
     key: Annotated[str | None, typer.Option(help="The record's key: one key's events stay in order.")] = None,
     event_type: Annotated[str | None, typer.Option("--type", help="Event type, as the header event-type.")] = None,
     event_id: Annotated[str | None, typer.Option("--id", help="Event id, as the header event-id.")] = None,
-    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="A header; may be repeated.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Publish it so many times.")] = 1,
 ) -> None:
     """Publish events and wait until Kafka has stored them.
@@ -27,7 +29,7 @@ def publish(
       kafka-webhooks publish users '{"id": 123, "name": "Jane Doe"}' --type user.created --key 123
       kafka-webhooks publish users - < events.jsonl
     """
-    from consumer.cli.console import configure
+    from consumer.cli import console
     from consumer.environment import load
     from consumer.publishing import publish as publish_all
     from consumer.settings import KafkaSettings
@@ -36,17 +38,17 @@ def publish(
     total = len(events) * count
     if event_id is not None and total > 1:
         raise typer.BadParameter("events with one id are one event to a receiver; use it for one", param_hint="--id")
-    headers = [_header(text) for text in header or ()]
+    pairs = [console.header(text, "--header") for text in header or ()]
     named = {"event-type": event_type, "event-id": event_id}
-    headers += [(name, text.encode(errors="surrogateescape")) for name, text in named.items() if text is not None]
-    configure()
+    pairs += [(name, text) for name, text in named.items() if text is not None]
+    console.configure()
     stored: Counter[int] = Counter()
     places = publish_all(
         load(KafkaSettings),
         topic,
         chain.from_iterable(repeat(events, count)),
         key=key.encode(errors="surrogateescape") if key is not None else None,
-        headers=headers,
+        headers=[(name, text.encode(errors="surrogateescape")) for name, text in pairs],
     )
     try:
         with typer.progressbar(places, length=total, file=sys.stderr, hidden=not sys.stderr.isatty()) as progress:
@@ -83,10 +85,3 @@ def _is_json(text: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
-
-
-def _header(text: str) -> tuple[str, bytes]:
-    name, separator, value = text.partition("=")
-    if not (name and separator):
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--header")
-    return name, value.encode(errors="surrogateescape")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consumer.cli.console import YesOption
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from models import Status
 
 _LEAST_AGE = 86_400.0  # seconds: a younger row may still be the only one to know that its delivery is settled
-_MOST_COUNTED = 10_000  # above it a number says no more than "many"
 
 
 class Ended(StrEnum):
@@ -34,7 +35,7 @@ def purge(
         typer.Option("--status", metavar="STATUS", help="exhausted (without this option) or delivered; or both."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Delete old deliveries that were given up.
@@ -54,7 +55,7 @@ def purge(
       kafka-webhooks deliveries purge --older-than 30d --dry-run
       kafka-webhooks deliveries purge --older-than 30d --yes
     """
-    from consumer.cli.console import confirm, moment, number, open_database, print_json, time_text
+    from consumer.cli.console import bounded, confirm, moment, number, open_database, print_json, time_text
     from consumer.ledger import upkeep
     from models import Status
 
@@ -75,9 +76,11 @@ def purge(
     else:
         total = _count(engine, statuses, before)
         replays = upkeep.replays_finished_before(engine, before)
-        many = f"{total:,} or more deliveries" if total >= _MOST_COUNTED else number(total, "delivery")
         if total or replays:
-            confirm(f"Delete {many} and {number(replays, 'replay')} that ended before {when}?", yes=yes)
+            confirm(
+                f"Delete {bounded(total, 'delivery')} and {number(replays, 'replay')} that ended before {when}?",
+                yes=yes,
+            )
         counts = _delete(engine, statuses, before, total)
     if as_json:
         print_json({"before": when, **counts})
@@ -88,24 +91,25 @@ def purge(
 
 
 def _count(engine: "Engine", statuses: "Collection[Status]", before: float) -> int:
-    """How many deliveries there are, counted to `_MOST_COUNTED` and not further."""
+    """How many deliveries there are, counted to MOST_COUNTED and not much further."""
+    from consumer.cli.console import MOST_COUNTED
     from consumer.ledger.upkeep import ended_before
 
     total = 0
     for rows in ended_before(engine, statuses, before):
         total += len(rows)
-        if total >= _MOST_COUNTED:
+        if total > MOST_COUNTED:
             break
     return total
 
 
 def _delete(engine: "Engine", statuses: "Collection[Status]", before: float, total: int) -> dict[str, int]:
-    from consumer.cli.console import progress_bar, until_signal
+    from consumer.cli.console import bounded_length, progress_bar, until_signal
     from consumer.ledger import upkeep
 
     deliveries = payloads = 0
     batches = upkeep.purge(engine, statuses, before)
-    with progress_bar(total if total < _MOST_COUNTED else None) as draw:
+    with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, "what is left is as it was; the same command goes on with it"):
             deliveries, payloads = deliveries + batch.deliveries, payloads + batch.payloads
             draw(deliveries, f"{deliveries:,} deleted")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.console import YesOption, row_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def replay(
     resume: Annotated[
         int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Go on with a replay that stopped.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all is sent.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the counts as JSON.")] = False,
 ) -> None:

@@ -98,7 +98,7 @@ def set_credential(
     *,
     basic: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Basic authentication.")] = None,
     bearer: Annotated[str | None, typer.Option(metavar="TOKEN", help="A bearer token.")] = None,
-    header: Annotated[str | None, typer.Option(metavar="NAME:VALUE", help="A header that is confidential.")] = None,
+    header: Annotated[str | None, typer.Option(metavar="'NAME: VALUE'", help="A header that is confidential.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Send none any more.")] = False,
     unencrypted: UnencryptedOption = False,
 ) -> None:
@@ -128,7 +128,8 @@ def set_credential(
     ((kind, text),) = chosen
     vault = vault_to_write(unencrypted=unencrypted)
     now = datetime.fromtimestamp(time.time(), UTC)
-    if not secrets.set_credential(open_database(), subscription_id, kind, given(text), vault, now):
+    secret = given_header(text, "--header") if kind == "header" else given(text)
+    if not secrets.set_credential(open_database(), subscription_id, kind, secret, vault, now):
         raise _absent(subscription_id)
     typer.echo(f"subscription {subscription_id} shows it from now on ({kind})")
 
@@ -186,6 +187,16 @@ def given(text: str) -> str:
     if sys.stdin.isatty():
         return str(typer.prompt("Secret", hide_input=True, err=True))
     return sys.stdin.readline().rstrip("\r\n")
+
+
+def given_header(text: str, option: str) -> str:
+    """A secret header, as it is stored: a usage error, without it, for what is none, such as a key without a name."""
+    from consumer.cli.console import header
+
+    name, value = header(given(text), option)
+    if not value.strip("="):  # the end of a key in base64
+        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
+    return f"{name}: {value}"
 
 
 def _overlap(text: str) -> timedelta:

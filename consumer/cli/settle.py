@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.console import YesOption, row_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -38,7 +38,7 @@ def settle(
     give_up: Annotated[
         bool, typer.Option("--give-up", help="Settle it without more; the log has the details.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until a worker has done it.")] = False,
 ) -> None:
     """Decide on a delivery that the database never takes.
@@ -66,6 +66,11 @@ def settle(
     from models import Wish
     from models.mark import ALL_SUBSCRIPTIONS
 
+    if subscription == ALL_SUBSCRIPTIONS:
+        raise typer.BadParameter(
+            f"{ALL_SUBSCRIPTIONS} would decide for all subscriptions; leave it out if that is meant",
+            param_hint="--subscription",
+        )
     if dead_letter == give_up:
         raise typer.BadParameter("say one of --dead-letter and --give-up", param_hint="--dead-letter")
     kafka = load(KafkaSettings)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 from typer.core import TyperCommand
 
+from consumer.cli.console import header
+
 MATCHING, PAYLOAD, REQUEST, LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
 
 
@@ -148,10 +150,8 @@ def unset_columns(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, N
 def _headers(lines: Sequence[str]) -> str:
     headers: dict[str, str] = {}
     for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise typer.BadParameter("write 'Name: value'", param_hint="--header")
+        name, value = header(line, "--header")
         if name in headers:
             raise typer.BadParameter(f"{name} is given twice", param_hint="--header")
-        headers[name] = value.strip()
+        headers[name] = value
     return json.dumps(headers, ensure_ascii=False)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.console import YesOption, row_id
 from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
 
 if TYPE_CHECKING:
@@ -231,32 +231,53 @@ def disable(
     """Disable a subscription.
 
     It matches no event, and what is stored for it is held. Events that happen meanwhile are not kept for it;
-    `kafka-webhooks replay` sends them later.
+    `kafka-webhooks replay` sends them later. One that is disabled already keeps its reason, unless another is given.
 
     Example: kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
-    from consumer.cli.console import open_database
+    from consumer.cli.console import open_database, printable
     from consumer.matching import subscriptions as store
 
-    if not store.set_enabled(open_database(), subscription_id, False, reason):
+    engine = open_database()
+    before = store.get(engine, subscription_id)
+    if before is None or not store.set_enabled(engine, subscription_id, False, reason):
         raise _absent(subscription_id)
-    typer.echo(f"subscription {subscription_id} is disabled")
+    if before.enabled:
+        typer.echo(f"subscription {subscription_id} is disabled")
+        return
+    known = f", because: {printable(before.disabled_reason)}" if before.disabled_reason else ""
+    new = f"; the reason is now: {printable(reason)}" if reason and reason != before.disabled_reason else ""
+    typer.echo(f"subscription {subscription_id} was disabled already{known}{new}")
 
 
 @subscriptions.command()
-def remove(subscription_id: IdArgument) -> None:
+def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """Remove a subscription.
 
-    What waits for it is given up within a minute. It stays in the table, and cannot be sent again.
+    What is stored for it and still owed is given up within a minute: it stays in the table as exhausted, and cannot be
+    sent again. It is counted first; where there is any, the command asks.
 
-    Example: kafka-webhooks subscriptions remove 7
+    \b
+    Examples:
+      kafka-webhooks subscriptions remove 7
+      kafka-webhooks subscriptions remove 7 --yes
     """
-    from consumer.cli.console import open_database
+    from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
+    from consumer.ledger.columns import OPEN
+    from consumer.ledger.deliveries import Selection, count
     from consumer.matching import subscriptions as store
 
-    if not store.remove(open_database(), subscription_id):
+    engine = open_database()
+    if store.get(engine, subscription_id) is None:
         raise _absent(subscription_id)
-    typer.echo(f"subscription {subscription_id} removed")
+    owed = count(engine, Selection(statuses=OPEN, subscription=subscription_id), MOST_COUNTED + 1)
+    given_up = bounded(owed, "delivery")
+    if owed:
+        confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
+    if not store.remove(engine, subscription_id):
+        raise _absent(subscription_id)
+    after = f"; given up within a minute: {given_up}" if owed else ""
+    typer.echo(f"subscription {subscription_id} removed{after}")
 
 
 def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
@@ -322,12 +343,12 @@ def _warn_of_name(url: str) -> None:
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     """Those that are given, with what stdin holds in place of a `-`."""
-    from consumer.cli.secrets import STDIN, given
+    from consumer.cli.secrets import STDIN, given, given_header
 
     there = [(kind, text) for kind, text in secrets if text is not None]
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
-    return [(kind, given(text)) for kind, text in there]
+    return [(kind, given_header(text, "--secret-header") if kind == "header" else given(text)) for kind, text in there]
 
 
 def _as_json(item: "Subscribed") -> dict[str, object]:

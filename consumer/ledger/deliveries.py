@@ -186,6 +186,13 @@ def find(
         return [_delivery(row) for row in connection.execute(statement.order_by(ParkedDelivery.id))]
 
 
+def count(engine: Engine, selection: Selection, most: int) -> int:
+    """How many there are, counted to `most` and not further."""
+    counted = _chosen(selection).limit(most).subquery("counted")
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(counted)).scalar_one()
+
+
 def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
     """One delivery with its event, or None if there is none of that id."""
     stored = select(*_STORED).join(Payload, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)

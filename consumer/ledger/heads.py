@@ -38,7 +38,7 @@ from consumer.ledger.rows import DueDelivery, Head, Pair
 from consumer.secret import SigningKey
 from consumer.vault import Decrypt
 from models import ParkedDelivery, Payload, Status, Subscription
-from models.base import in_utc
+from models.base import BEFORE_IDS, in_utc
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ def walk(engine: Engine, group: str, places: Sequence[Place], after: Head | None
         for place in places:
             if after is not None and place < after[:2]:
                 continue
-            last = after[2] if after is not None and place == after[:2] else -1
+            last = after[2] if after is not None and place == after[:2] else BEFORE_IDS
             while True:
                 if not most:
                     return Walked(heads, (*place, last))

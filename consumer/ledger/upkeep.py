@@ -40,12 +40,12 @@ from consumer.ledger.columns import (
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import Operation
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
-from models.base import in_utc
+from models.base import BEFORE_IDS, in_utc
 from models.subscription import REASON_LENGTH
 
 CHANGED_AT_ONCE = 1000  # rows of one transaction when many follow their subscription
 SEEKS = 200  # subscriptions of one step: 5 ms on SQLite, a tenth of a second over a network
-FIRST = -1  # before all ids of subscriptions
+FIRST = BEFORE_IDS
 REMOVED = "the subscription was removed"
 
 _YES: ColumnElement[int] = literal_column("1")
@@ -213,7 +213,7 @@ def by_id(engine: Engine, rows: AnySelect, *which: ColumnElement[bool]) -> Itera
     with reading(engine) as connection:
         last = connection.scalar(select(func.max(ParkedDelivery.id)))
     meant = rows.where(*map(by_no_index, which))
-    after = 0
+    after = BEFORE_IDS
     while last is not None and after < last:
         with reading(engine) as connection:
             between = (ParkedDelivery.id > after, ParkedDelivery.id <= last)

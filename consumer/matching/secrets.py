@@ -12,6 +12,7 @@ from consumer.errors import InvalidSubscription, SettingsError
 from consumer.secret import Algorithm, algorithm_of, generate, weakness
 from consumer.vault import ENCRYPTED, Owner, Vault, check_secret, parse_header
 from models import Subscription, SubscriptionSecret
+from models.base import BEFORE_IDS
 from models.subscription import SECRET_LENGTH
 
 Credential = Literal["basic", "bearer", "header"]
@@ -285,7 +286,7 @@ def _delete(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def _pages(engine: Engine) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
-    last = 0
+    last = BEFORE_IDS
     while True:
         with reading(engine) as connection:
             page = connection.execute(

@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Unpack
 
-from sqlalchemy import Engine, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Engine, Row, Select, case, delete, func, insert, select, update
 
 from consumer.database import reading
 from consumer.endpoint import Endpoint
@@ -21,7 +21,7 @@ from consumer.secret import SigningKey
 from consumer.target import shown
 from consumer.vault import Owner, Vault
 from models import Subscription, SubscriptionSecret
-from models.base import UNREADABLE
+from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 _PAGE = 500  # subscriptions read in one statement
@@ -170,7 +170,7 @@ def walk(
         )
         if value is not None
     ]
-    last = 0
+    last = BEFORE_IDS
     while True:
         page = select(Subscription.id).where(Subscription.id > last, *wanted).order_by(Subscription.id).limit(_PAGE)
         with reading(engine) as connection:
@@ -224,14 +224,18 @@ def get_endpoint(
 def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
     """Enable or disable a subscription, `reason` saying why it is disabled. False if there is none of that id.
 
-    Enabling forgets the reason and since when it was failing. The workers hold or resume what is stored for it, within
-    a minute. InvalidSubscription for a reason that is too long.
+    One that is disabled already keeps its reason, unless another is given: people and workers disable, and whoever came
+    first knew why. Enabling forgets the reason and since when it was failing. The workers hold or resume what is stored
+    for it, within a minute. InvalidSubscription for a reason that is too long.
     """
     if reason is not None and len(reason) > REASON_LENGTH:
         raise InvalidSubscription(f"the reason has {len(reason)} characters; at most {REASON_LENGTH} are kept")
-    changes: dict[str, object] = {"enabled": int(enabled), "disabled_reason": None if enabled else reason}
+    changes: dict[str, object]
     if enabled:
-        changes["failing_since"] = None
+        changes = {"enabled": 1, "disabled_reason": None, "failing_since": None}
+    else:
+        before = case((Subscription.enabled == 0, Subscription.disabled_reason))  # else null
+        changes = {"enabled": 0, "disabled_reason": reason or before}
     with engine.begin() as connection:
         changed = connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
         return changed.rowcount == 1

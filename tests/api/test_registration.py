@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import requests
 from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
@@ -24,7 +25,7 @@ from consumer.secret import parse_secret
 from consumer.serving import BackgroundServer, listen
 from consumer.settings import DatabaseSettings, RuleSettings
 from consumer.vault import Vault
-from models import SubscriptionSecret
+from models import Subscription, SubscriptionSecret
 from tests.databases import on_oracle
 from tests.delivery.store_kit import rename
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -58,6 +59,55 @@ def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> No
     assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
     (row,) = subscriptions.walk(engine)
     assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
+
+
+def test_the_answer_says_where_the_subscription_is(serve: Callable[..., str], engine: Engine) -> None:
+    """In `Location`, with the tutorial's body as it is; there it is shown as it stands, and nothing of its secrets."""
+    url = serve(engine)
+    answer = requests.post(f"{url}/register-webhook", json=GOOD | {"ownSecret": True}, timeout=5)
+    (row,) = subscriptions.walk(engine)
+    assert answer.headers["location"] == f"/subscriptions/{row.id}"
+    assert row.created_at is not None
+    there = requests.get(urljoin(answer.url, answer.headers["location"]), timeout=5)
+    shown = {
+        "id": row.id,
+        "url": "https://example.com/hooks",
+        "eventType": "user.created",
+        "tenant": "*",
+        "enabled": True,
+        "disabledReason": None,
+        "failingSince": None,
+        "createdAt": row.created_at.isoformat().replace("+00:00", "Z"),
+    }
+    assert (there.status_code, there.json()) == (200, shown)
+    subscriptions.set_enabled(engine, row.id, enabled=False, reason="moving")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(url="https://user:s3cret@example.com/", tenant="acme"))
+    again = requests.get(f"{url}/subscriptions/{row.id}", timeout=5)
+    assert again.json() == shown | {
+        "url": "…@example.com/",
+        "tenant": "acme",
+        "enabled": False,
+        "disabledReason": "moving",
+    }
+
+
+@pytest.mark.parametrize("path", ["2", "0", "-1", "x", "1.5", "9223372036854775808", "9" * 5000, "%20", "1/secrets"])
+def test_a_subscription_that_is_none_is_a_404(serve: Callable[..., str], engine: Engine, path: str) -> None:
+    """Whatever stands in place of its id; with a token, only for who has it."""
+    subscriptions.add(engine, GOOD["url"], "a")
+    answer = requests.get(f"{serve(engine)}/subscriptions/{path}", timeout=5)
+    assert (answer.status_code, set(answer.json())) == (404, {"error"})
+
+
+def test_who_may_not_register_may_not_look(serve: Callable[..., str], engine: Engine) -> None:
+    """The token, or a loopback name, is asked for before there is an answer."""
+    subscriptions.add(engine, GOOD["url"], "a")
+    path = "subscriptions/1"
+    assert requests.get(f"{serve(engine, 'secret-token')}/{path}", timeout=5).status_code == 401
+    headers = {"authorization": "Bearer secret-token"}
+    assert requests.get(f"{serve(engine, 'secret-token')}/{path}", headers=headers, timeout=5).status_code == 200
+    assert requests.get(f"{serve(engine)}/{path}", headers={"host": "evil.example"}, timeout=5).status_code == 403
 
 
 @pytest.mark.parametrize("pattern", ["order.*", "order.**", "*"])
@@ -246,6 +296,8 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
     for engine in (empty, absent):
         with capture_logs():
             assert register(serve(engine)) == (500, {"error": "Failed to register webhook"})
+            looked = requests.get(f"{serve(engine)}/subscriptions/1", timeout=5)
+            assert (looked.status_code, looked.json()) == (500, {"error": "Failed to look the subscription up"})
         engine.dispose()
 
 
@@ -293,6 +345,9 @@ def test_openapi_describes_it(serve: Callable[..., str], engine: Engine) -> None
     description = requests.get(f"{serve(engine, 'token')}/openapi.json", timeout=5).json()
     operation = description["paths"]["/register-webhook"]["post"]
     assert {"201", "400", "401", "413", "500"} <= set(operation["responses"])
+    assert set(operation["responses"]["201"]["headers"]) == {"Location"}
+    looking = description["paths"]["/subscriptions/{subscription_id}"]["get"]
+    assert {"200", "401", "403", "404", "500"} <= set(looking["responses"])
     assert set(description["components"]["schemas"]["Registration"]["properties"]) == {"url", "eventType", "ownSecret"}
 
 

@@ -82,7 +82,7 @@ def test_version_is_there_at_once(command: Command) -> None:
         ["deliveries", "list", "--status", "lost"],
         ["deliveries", "list", "--since", "yesterday"],
         ["deliveries", "list", "--subscription", "99999999999999999999"],
-        ["deliveries", "list", "--after=-1"],
+        ["deliveries", "list", "--after=first"],
         ["deliveries", "list", "--limit", "10001"],
         ["deliveries", "list", "--event-type", "\udcff"],
         ["deliveries", "redeliver"],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from consumer.cli import console
 from consumer.cli.console import (
+    header,
     moment,
     number,
     print_json_rows,
@@ -67,17 +68,46 @@ def test_no_text_breaks_a_time(text: str) -> None:
         assert moment(text, NOW, "--since") >= 0
 
 
-@given(st.integers(0, 10**18 - 1))
+@given(st.integers(1 - 10**18, 10**18 - 1))
 def test_ids_are_numbers(number: int) -> None:
-    """Any that a row can have."""
+    """Any that a row can have: plain SQL may have made up one below zero."""
     assert row_id(str(number)) == number
 
 
-@pytest.mark.parametrize("text", ["", "-1", "+1", "1.0", " 1", "1e3", "x", "٣", "9223372036854775808", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "-", "--1", "+1", "1.0", " 1", "1e3", "x", "٣", "9223372036854775808", "9" * 5000]
+)
 def test_what_is_no_id(text: str) -> None:
     """What no row can have is a usage error, not one of the database's."""
     with pytest.raises(typer.BadParameter, match="a whole number such as 7"):
         row_id(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("X-A: b", ("X-A", "b")),
+        ("X-A:b", ("X-A", "b")),
+        ("X-A=b", ("X-A", "b")),
+        ("X-A: b=c", ("X-A", "b=c")),
+        ("X-A=b: c", ("X-A", "b: c")),
+        ("X-A = b ", ("X-A", " b ")),
+        ("X-A :  b ", ("X-A", "b")),
+        ("traceparent=00-a=b", ("traceparent", "00-a=b")),
+        ("X-A=", ("X-A", "")),
+        ("X-A:", ("X-A", "")),
+    ],
+)
+def test_a_header_is_written_in_two_ways(text: str, means: tuple[str, str]) -> None:
+    """The first of both signs divides it; behind `=` the value is as it is."""
+    assert header(text, "--header") == means
+
+
+@pytest.mark.parametrize("text", ["", "hidden", ": hidden", "=hidden", " =hidden"])
+def test_what_is_no_header(text: str) -> None:
+    """The line shows what would do, and not what was given: it may be a secret."""
+    with pytest.raises(typer.BadParameter, match=r"^write 'NAME: VALUE'$"):
+        header(text, "--header")
 
 
 def test_rows_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, insert, text, update
 
+from consumer.cli import console
 from consumer.cli.deliveries import State
 from consumer.event import Event, RecordId
 from consumer.ledger import store
@@ -161,6 +162,31 @@ def test_what_is_held_is_told_and_is_1(command: Command, database: dict[str, str
     assert "subscriptions enable" in ended.stderr
 
 
+def test_removing_asks_before_deliveries_are_given_up(
+    called: Command, database: dict[str, str], engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is owed is counted, up to a bound; where nothing is, nobody is asked. Without a terminal, --yes goes on."""
+    keep(engine, sub, range(3), "parked")
+    keep(engine, sub, [5], "exhausted")
+    remove = ("subscriptions", "remove", str(sub))
+    refused = called(*remove, **database)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "kafka-webhooks: Remove subscription 1 and give up 3 deliveries stored for it? There is no terminal "
+        "to answer on, and nothing was changed: say --yes (`kafka-webhooks subscriptions remove --help` shows how)\n"
+    )
+    assert subscriptions.get(engine, sub)
+    monkeypatch.setattr(console, "MOST_COUNTED", 2)
+    assert "and give up more than 2 deliveries stored" in called(*remove, **database).stderr
+    done = called(*remove, "--yes", **database)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "subscription 1 removed; given up within a minute: more than 2 deliveries\n"
+    again = called(*remove, **database)  # they are given up soon: it is gone already
+    assert (again.returncode, again.stderr.startswith("kafka-webhooks: there is no subscription 1;")) == (1, True)
+    other = subscriptions.add(engine, URL, "a")
+    assert called("subscriptions", "remove", str(other), **database).stdout == f"subscription {other} removed\n"
+
+
 def test_adoption_moves_rows_and_tells_of_the_rest(
     command: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
@@ -195,7 +221,11 @@ def test_a_subscription_has_its_own_ways(command: Command, database: dict[str, s
     assert found["deliveries"] == {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0}
     disabled = command("subscriptions", "disable", "1", "--reason", "moves", **database)
     assert disabled.stdout == "subscription 1 is disabled\n"
-    assert "disabled: moves" in command("subscriptions", "list", **database).stdout
+    again = command("subscriptions", "disable", "1", **database)
+    assert again.stdout == "subscription 1 was disabled already, because: moves\n"
+    other = command("subscriptions", "disable", "1", "--reason", "gone", **database)
+    assert other.stdout == "subscription 1 was disabled already, because: moves; the reason is now: gone\n"
+    assert "disabled: gone" in command("subscriptions", "list", **database).stdout
     assert command("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
     for word in ("show", "enable", "disable"):
         missing = command("subscriptions", word, "2", **database)
@@ -280,6 +310,8 @@ def test_a_decision_is_noted_for_the_owner(called: Command, database: dict[str, 
     assert called(*words, **database).returncode == 2
     assert called(*words, "--give-up", "--dead-letter", **database).returncode == 2
     assert called("deliveries", "settle", "t", "2", "x", "--give-up", **database).returncode == 2
+    of_none = called(*words, "--subscription", "0", "--give-up", "--yes", "--no-wait", **database)
+    assert (of_none.returncode, "0 would decide for all subscriptions" in of_none.stderr) == (2, True)
     asked = called(*words, "--give-up", **database)
     assert (asked.returncode, marks_of(engine)) == (2, [])
     assert "say --yes" in asked.stderr

@@ -44,12 +44,18 @@ def test_an_event_is_stored_as_it_was_given(command: Command, settings: dict[str
     """Its bytes, key, type, id and headers are in the log at the place that is printed."""
     topic, value = settings["KAFKA_TOPICS"], '{"id": 123,  "name": "Jané"}'
     options = ["--key", "123", "--type", "user.created", "--id", "e-1", "--header", "traceparent=00-a=b"]
+    options += ["--header", "x-origin: a=b"]
     done = command("publish", topic, value, *options, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     partition, offset = done.stdout.removeprefix(f"{topic}[").strip().split("] offset ")
     key, stored, headers = read(settings["KAFKA_BOOTSTRAP_SERVERS"], topic, int(partition), int(offset))
     assert (key, stored) == (b"123", value.encode())
-    assert headers == [("traceparent", b"00-a=b"), ("event-type", b"user.created"), ("event-id", b"e-1")]
+    assert headers == [
+        ("traceparent", b"00-a=b"),
+        ("x-origin", b"a=b"),
+        ("event-type", b"user.created"),
+        ("event-id", b"e-1"),
+    ]
 
 
 def test_many_events_from_a_pipe(command: Command, settings: dict[str, str]) -> None:

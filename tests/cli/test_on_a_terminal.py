@@ -86,8 +86,8 @@ def terminal(settings: dict[str, str], tmp_path: Path) -> Iterator[Open]:
     """Opens terminals with a command each."""
     opened: list[Terminal] = []
 
-    def make(*words: str) -> Terminal:
-        opened.append(Terminal(words, tmp_path, settings))
+    def make(*words: str, **variables: str) -> Terminal:
+        opened.append(Terminal(words, tmp_path, settings | variables))
         return opened[-1]
 
     yield make
@@ -150,6 +150,16 @@ def test_no_bar_goes_where_no_terminal_is(terminal: Open) -> None:
     assert command.end() == 0
     assert len(command.shown.splitlines()) == 4
     assert "\x1b" not in command.shown
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("", True), ("1", False)])
+def test_the_log_has_colours_unless_nobody_wants_them(terminal: Open, no_color: str | None, *, coloured: bool) -> None:
+    """As no-color.org has it: set, and not empty."""
+    command = terminal("api", API_PORT="0", **({} if no_color is None else {"NO_COLOR": no_color}))
+    command.until("listening")
+    command.type("^C")
+    assert command.end() == 0
+    assert ("\x1b[" in command.shown) == coloured
 
 
 def test_a_search_among_all_shows_that_it_goes_on(terminal: Open) -> None:

@@ -135,7 +135,8 @@ def test_in_the_clear_only_when_it_is_said(deployment: Deployment) -> None:
 def test_credentials(deployment: Deployment) -> None:
     """Read from stdin or given; one takes the place of the one before; removed are all."""
     deployment("set-credential", "1", "--basic", "-", stdin="user:password\n")
-    deployment("set-credential", "1", "--header", "x-key: hidden")
+    deployment("set-credential", "1", "--header", "x-key: hidden-before")
+    deployment("set-credential", "1", "--header", "x-key=hidden")
     deployment("set-credential", "1", "--bearer", "-", stdin="token")
     found = [(kind, Vault(KEY).decrypt(text, Owner(1, kind))) for kind, text, _ in deployment.rows()]
     assert found == [("bearer", "token"), ("header", "x-key: hidden")]

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Engine, insert, select, text, update
 
 from consumer import checks
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.matching import subscriptions
 from consumer.options import OPTIONS
+from consumer.vault import Owner, Vault
 from models import Subscription, SubscriptionSecret
 from tests.databases import url_of
 from tests.processes import Command
@@ -26,7 +27,7 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: what is typed behi
     "projection": (['{"id": data.id}'], '{"id": data.id}'),
     "batch_size": (["100"], 100),
     "batch_wait_ms": (["0.5s"], 500),
-    "custom_headers": (["X-A: b: c", "X-D:e"], '{"X-A": "b: c", "X-D": "e"}'),
+    "custom_headers": (["X-A: b: c", "X-D=e"], '{"X-A": "b: c", "X-D": "e"}'),
     "signature_header": (["X-Hub-Signature-256"], "X-Hub-Signature-256"),
     "signature_prefix": (["sha256="], "sha256="),
     "timeout_seconds": (["1m"], 60.0),
@@ -95,11 +96,13 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
         (["--batch-wait", "2m"], "batch_wait_ms: is 120000; it must be from 0 to 60000 milliseconds"),
         (["--batch-size", "many"], "Input should be a valid integer"),
         (["--format", "xml"], "'xml' is not one of 'record', 'standard', 'cloudevents'"),
-        (["--header", "X-A"], "write 'Name: value'"),
+        (["--header", "X-A"], "--header: write 'NAME: VALUE'"),
         (["--header", "X-A: 1", "--header", "X-A: 2"], "X-A is given twice"),
         (["--header", "X-A: 1", "--header", "x-a: 2"], "custom_headers: names a header twice"),
         (["--header", "Authorization: Bearer abc"], "Authorization is a credential"),
         (["--event-type", "a.*.b"], "event_type: "),
+        (["--event-type", "a,b"], "event_type: holds a comma; write one type or pattern"),
+        (["--event-type", " a"], "event_type: has a blank at an end; write a"),
         (["--url", "https://10.0.0.1:99999"], "url: the URL is malformed"),
     ],
 )
@@ -279,8 +282,23 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
     disabled = json.loads(called("subscriptions", "list", "--disabled", "--json", **database).stdout)
     assert [item["id"] for item in disabled] == [2]
     assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id == 3).values(event_filter=None, event_type="a."))
+    assert "broken: event_type: ends with a dot" in called("subscriptions", "list", "--broken", **database).stdout
     shown = called("subscriptions", "show", "2", **database).stdout
     assert "problem 2         signature_header: 'no no' is no header name; what it gets is stored, not sent\n" in shown
+
+
+def test_ids_that_plain_sql_has_made_up_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """What is counted is listed, and what is listed can be removed: below zero behind `--`."""
+    for number in (-7, 0):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
+    listed = json.loads(called("subscriptions", "list", "--json", **database).stdout)
+    assert [item["id"] for item in listed] == [-7, 0]
+    for words, number in ((["0"], 0), (["--", "-7"], -7)):
+        removed = called("subscriptions", "remove", *words, **database)
+        assert (removed.returncode, removed.stdout) == (0, f"subscription {number} removed\n")
 
 
 def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
@@ -294,13 +312,15 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
         "--secret-header",
         "X-Key: head-c",
         "--secret-header",
-        "X-Z: head-d",
+        "X-Z=head-d",
     ]
     added = called(*ADD, *words, stdin="bear-b\n", **database, WEBHOOK_ENCRYPTION_KEY=key)
     assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
     with engine.connect() as connection:
         rows = connection.execute(select(SubscriptionSecret.kind, SubscriptionSecret.secret)).all()
     assert sorted(kind for kind, _ in rows) == ["bearer", "header", "header", "signing"]
+    headers = [Vault(key).decrypt(stored, Owner(1, "header")) for kind, stored in rows if kind == "header"]
+    assert sorted(headers) == ["X-Key: head-c", "X-Z: head-d"]
     assert all(stored.startswith("fernet:") for _, stored in rows)
     for words in (["list"], ["list", "--json"], ["show", "1"], ["show", "1", "--json"]):
         shown = called("subscriptions", *words, **database, WEBHOOK_ENCRYPTION_KEY=key)
@@ -317,6 +337,8 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
         (["--secret", "x"], "WEBHOOK_ENCRYPTION_KEY is not set"),
         (["--secret", "whsec_?", "--unencrypted"], "is not base64"),
         (["--basic", "no-colon", "--unencrypted"], "user:password"),
+        (["--secret-header", "no-colon", "--unencrypted"], "--secret-header: write 'NAME: VALUE'"),
+        (["--secret-header", "no-colon==", "--unencrypted"], "--secret-header: write 'NAME: VALUE'"),
         (["--secret", "-", "--bearer", "-", "--unencrypted"], "only one secret can be read from the standard input"),
         (["--secret", "x", "--generate-secret", "hmac"], "a secret is either given or generated"),
         (["--generate-secret", "rsa"], "'rsa' is not one of 'hmac', 'ed25519'"),

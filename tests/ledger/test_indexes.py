@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.ledger import deliveries, due, heads, marks, replays, store, tallies, upkeep
+from consumer.ledger.columns import OPEN
 from consumer.ledger.deliveries import Selection
 from consumer.ledger.ordering import mend, normalise, open_ones
 from consumer.matching import subscriptions
@@ -96,10 +97,14 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             lambda engine: upkeep.waiting(engine, GROUP, "t", 0),
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
+        (
+            lambda engine: deliveries.count(engine, Selection(statuses=OPEN, subscription=1), 10),
+            "COVERING INDEX ix_webhook_deliveries_sub (subscription_id=? AND status=?",
+        ),
     ],
 )
 def test_what_an_assignment_and_a_tidy_ask(full: Engine, work: Callable[[Engine], object], index: str) -> None:
-    """Settled keys, open pairs, open topics, delivered rows."""
+    """Settled keys, open pairs, open topics, delivered rows; what a subscription is owed."""
     for plan in used(full, lambda: work(full)):
         assert index in plan, plan
 

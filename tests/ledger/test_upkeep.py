@@ -124,9 +124,11 @@ def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> N
     upkeep.disable(engine, GROUP, held, "410")
     for number in (sub, held, chain):
         subscriptions.remove(engine, number)
-    assert upkeep.reconcile(engine, 500.0) == (0, 0, 4, None)
+    store.park(engine, GROUP, [parked(make_event(5), -7)], 96.0)  # ids that plain SQL had made up
+    store.park(engine, GROUP, [parked(make_event(6), 0)], 96.0)
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 6, None)
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
-    assert states(engine) == {0: "delivered"} | dict.fromkeys((1, 2, 3, 4), "exhausted")
+    assert states(engine) == {0: "delivered"} | dict.fromkeys((1, 2, 3, 4, 5, 6), "exhausted")
     errors = query(engine, "SELECT DISTINCT last_error FROM webhook_deliveries WHERE status = 'exhausted'")
     assert errors == [("the subscription was removed",)]
     assert told(engine) == []

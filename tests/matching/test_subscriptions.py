@@ -132,6 +132,20 @@ def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
     assert (row.enabled, row.disabled_reason, row.failing_since) == (True, None, None)
 
 
+def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine) -> None:
+    """Whoever disabled it first knew why. One that an enabled row was left with is not taken for it."""
+    added = subscriptions.add(engine, URL, "t")
+    run(engine, "UPDATE webhook_subscriptions SET disabled_reason = 'left over'")
+    told = []
+    for reason in (None, None, "moving", None, "", "gone"):
+        assert subscriptions.set_enabled(engine, added, enabled=False, reason=reason)
+        row = subscriptions.get(engine, added)
+        assert row is not None
+        assert not row.enabled
+        told.append(row.disabled_reason)
+    assert told == [None, None, "moving", "moving", "moving", "gone"]
+
+
 def test_one_that_is_not_there_is_neither_shown_nor_enabled(engine: Engine) -> None:
     """None, and False; a reason that would not fit is refused before that."""
     assert subscriptions.get(engine, 7) is None
@@ -166,7 +180,7 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
         (URL, "", "event_type: is empty"),
         (URL, "user created", "visible ASCII"),
         (URL, "user.créated", "visible ASCII"),
-        (URL, "user.created\n", "visible ASCII"),
+        (URL, "user.created\n", "has a blank at an end; write user.created"),
         (URL, "t" * 256, "256 characters; at most 255"),
     ],
 )
@@ -213,6 +227,15 @@ def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:
         connection.execute(insert(Subscription), {"url": "nonsense", "event_type": "t", "created_at": None})
     (row,) = subscriptions.walk(engine)
     assert (row.url, row.created_at, row.enabled) == ("nonsense", None, True)
+
+
+def test_ids_that_plain_sql_has_made_up_are_listed(engine: Engine) -> None:
+    """Zero and below too: what is counted is listed."""
+    for number in (-7, 0, 5):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
+    assert [row.id for row in subscriptions.walk(engine)] == [-7, 0, 5]
+    assert subscriptions.count_enabled(engine) == 3
 
 
 def test_an_edit_changes_what_it_names(engine: Engine) -> None:

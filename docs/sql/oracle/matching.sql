@@ -258,7 +258,19 @@ ORDER BY
 ;
 
 -- matching.subscriptions.set_enabled
--- Disable it.
+-- Disable it: a reason that it was disabled for before stays.
+UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = CASE
+  WHEN (
+    webhook_subscriptions.enabled = :enabled_1
+  )
+  THEN webhook_subscriptions.disabled_reason
+END
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- matching.subscriptions.set_enabled
+-- The same, for a new reason.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason
 WHERE
   webhook_subscriptions.id = :id_1
