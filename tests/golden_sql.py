@@ -63,13 +63,22 @@ def known() -> Known:
     for path in sorted(FOLDER.glob("*.sql")):
         if path in (MIGRATIONS, SESSION):
             continue
-        for block in path.read_text().split("\n;\n"):
-            sql = "\n".join(line for line in block.splitlines() if not line.startswith("--"))
-            if sql.strip():
-                exact.add(canonical(sql))
-                if ANY_OF_THESE in block:
-                    loose.append(without_conditions(sql))
+        for block in blocks(path.read_text()):
+            sql = bare(block)
+            exact.add(canonical(sql))
+            if ANY_OF_THESE in block:
+                loose.append(without_conditions(sql))
     return Known(frozenset(exact), tuple(loose))
+
+
+def blocks(text: str) -> list[str]:
+    """Each statement of a file, but for that of the migrations, with what is said of it."""
+    return [block for block in text.split("\n;\n") if block.strip()]
+
+
+def bare(block: str) -> str:
+    """The statement alone."""
+    return "\n".join(line for line in block.splitlines() if not line.startswith("--")).strip()
 
 
 def canonical(sql: str) -> str:

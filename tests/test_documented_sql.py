@@ -1,4 +1,4 @@
-"""The SQL in the documentation: it runs on the tables, Oracle's reader takes it, and its grants are enough."""
+"""The SQL in the documentation: it runs on the tables, and its grants are enough."""
 
 import shlex
 import sqlite3
@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import sqlglot
 from sqlalchemy import Engine, event, insert, text
-from sqlglot import exp
 
 from consumer import schema
 from consumer.event import Event, RecordId
@@ -63,7 +61,7 @@ def filled(engine: Engine) -> Engine:
 
 @pytest.mark.parametrize("block", STATEMENTS, ids=lambda block: f"{block.page}: {block.text[:40]}")
 def test_sql_runs(filled: Engine, block: Block) -> None:
-    """Each statement runs on the migrated tables and does something; Oracle's reader takes it too (the fixture)."""
+    """Each statement runs on the migrated tables and does something."""
     statement = text(block.text)
     if block.text.startswith("CREATE TABLE webhook_inbox"):
         with filled.begin() as connection:
@@ -76,16 +74,6 @@ def test_sql_runs(filled: Engine, block: Block) -> None:
         result = connection.execute(statement, {name: BINDS[name] for name in statement._bindparams})
         assert result.all() if result.returns_rows else result.rowcount > 0
         connection.rollback()
-
-
-def test_marked_sql_is_oracles() -> None:
-    """What only Oracle takes is read by Oracle's reader."""
-    found = [block for block in BLOCKS if block.info == "sql oracle"]
-    assert found
-    for block in found:
-        for statement in sqlglot.parse(block.text, dialect="oracle"):
-            assert statement is not None
-            assert not isinstance(statement, exp.Command), block
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
-"""The files in docs/sql/oracle: what Oracle really gets, all of it, in words that Oracle's reader takes."""
+"""The files in docs/sql/oracle: what Oracle really gets, and all of it."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
 import pytest
-import sqlglot
 from sqlalchemy import Engine, event, select
-from sqlglot import exp
 
 from consumer.ledger import deliveries, upkeep
 from consumer.ledger.deliveries import Selection
 from consumer.matching.catalog import find_endpoints
 from models import Payload
-from tests import sqlplus
 from tests.golden_check import look, seen, unknown
-from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, known
+from tests.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, blocks, known
 from tests.golden_statements import CHOICE, files, migrations
 from tests.ledger.rows_kit import GROUP, URL
 from tests.oracle_databases import start_emulator
@@ -24,20 +21,6 @@ from tests.vaults import in_the_clear
 
 STALE = f"is not what Oracle gets now: run `{COMMAND}`, and look at what changes"
 HEADED = 3  # lines: function, purpose, and the statement's first
-
-
-def blocks(text: str) -> list[str]:
-    """Each statement of a file, with what is said of it."""
-    return [block for block in text.split("\n;\n") if block.strip()]
-
-
-def statements() -> list[Any]:
-    """Each statement of each file."""
-    return [
-        pytest.param(block, id=f"{path.stem}: {' '.join(block.split())[:60]}")
-        for path in sorted(set(FOLDER.glob("*.sql")) - {SESSION})
-        for block in (sqlplus.statements if path == MIGRATIONS else blocks)(path.read_text())
-    ]
 
 
 @pytest.fixture
@@ -67,13 +50,6 @@ def test_the_driver_sends_what_the_files_say(profile: str) -> None:
 def test_alembic_prints_what_the_file_says() -> None:
     """A migration that changes shows its SQL in the same review."""
     assert MIGRATIONS.read_text() == migrations(), f"docs/sql/oracle/{MIGRATIONS.name} {STALE}"
-
-
-@pytest.mark.parametrize("sql", statements())
-def test_oracles_reader_takes_it(sql: str) -> None:
-    """As sqlglot knows Oracle; MODIFY alone it takes for a command of words that it does not know."""
-    (found,) = (each for each in sqlglot.parse(sql, dialect="oracle") if each is not None)
-    assert not isinstance(found, exp.Command) or " MODIFY " in sql
 
 
 def test_each_statement_is_headed_by_who_issues_it() -> None:
