@@ -229,7 +229,9 @@ def adopt(
     They are given to the group of KAFKA_GROUP_ID, whose workers send them: for a group that was renamed. The old one
     must have no workers any more: what they send meanwhile is sent twice.
 
-    Example: KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
+    \b
+    Example:
+      KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
     """
     from consumer.cli.console import bounded, bounded_length, confirm, number, open_database, progress_bar, until_signal
     from consumer.environment import load

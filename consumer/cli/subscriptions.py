@@ -233,7 +233,9 @@ def disable(
     It matches no event, and what is stored for it is held. Events that happen meanwhile are not kept for it;
     `kafka-webhooks replay` sends them later. One that is disabled already keeps its reason, unless another is given.
 
-    Example: kafka-webhooks subscriptions disable 7 --reason "moves to another host"
+    \b
+    Example:
+      kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
     from consumer.cli.console import open_database, printable
     from consumer.matching import subscriptions as store

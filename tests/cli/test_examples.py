@@ -1,0 +1,93 @@
+"""The examples that `--help` prints: each can be copied as it stands, and those that need a database alone work."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import Any
+
+import pytest
+import typer.main
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine, insert, text
+
+from consumer.cli.app import PROGRAM, app
+from consumer.event import Event, RecordId
+from consumer.ledger import store
+from consumer.ledger.rows import Failure, NewDelivery
+from models import Subscription
+from tests.databases import url_of
+from tests.processes import Command
+
+URL = "https://example.com/hooks"
+ALONE = {"migrate", "subscriptions", "deliveries"}  # they need a database, and nobody else
+NOT_ALONE = {"ping"}  # but for this one, which needs a receiver
+UNATTENDED = {"remove": ["--yes"], "settle": ["--yes", "--no-wait"], "redeliver": ["--yes", "--no-wait"]}
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Each command, under its words."""
+    top: Any = typer.main.get_command(app)
+    for name, command in top.commands.items():
+        for each, leaf in getattr(command, "commands", {"": command}).items():
+            yield [name, *filter(None, [each])], leaf
+
+
+def examples() -> Iterator[tuple[list[str], str]]:
+    """The words of a command, and each line of shell under its examples, as its help shows them on 80 columns."""
+    for words, command in commands():
+        with command.make_context(" ".join([PROGRAM, *words]), [], resilient_parsing=True) as context:
+            shown = command.get_help(context)
+        printed = re.search(r"Examples?:(.*?)\n\n", shown, re.DOTALL)
+        assert printed, words
+        for line in printed[1].replace("\\\n", " ").strip().splitlines():
+            yield words, line.strip()
+
+
+def typed(line: str) -> list[str]:
+    """What the program gets of a line: no variables in front of it, no redirection behind it."""
+    words = takewhile(lambda word: word not in {"<", ">", "&"}, shlex.split(line))
+    return [word for word in words if not re.match(r"[A-Z_]+=", word)]
+
+
+OURS = [(words, line) for words, line in examples() if not line.startswith("curl ")]
+
+
+@pytest.mark.parametrize(("words", "line"), OURS)
+def test_an_example_can_be_copied(words: list[str], line: str) -> None:
+    """It is one line, however narrow the terminal, and its command takes it."""
+    assert typed(line)[: len(words) + 1] == [PROGRAM, *words]
+    (command,) = (leaf for name, leaf in commands() if name == words)
+    command.make_context(PROGRAM, typed(line)[len(words) + 1 :])
+
+
+@pytest.fixture
+def database(engine: Engine) -> dict[str, str]:
+    """Settings of a deployment with the subscription and the deliveries that the examples name."""
+    failure = Failure("status 503", 503, None, 1_700_000_000.0)
+    events = [
+        Event(RecordId("t", 0, offset, 0), "user.created", f"m_{offset}", b"{}", "", None, None) for offset in (1, 2)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(Subscription), {"id": 7, "url": URL, "event_type": "user.created"})
+    rows = [NewDelivery(event, 7, URL, 1, "exhausted", None, failure, failure) for event in events]
+    store.park(engine, "webhooks", rows, 1_700_000_000.0)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET id = id + 1233"))
+    return {
+        "DATABASE_URL": url_of(engine),
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "KAFKA_GROUP_ID": "webhooks-2",
+        "WEBHOOK_SECRET": "a secret of the deployment",
+        "WEBHOOK_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), [(words, line) for words, line in OURS if words[0] in ALONE and words[-1] not in NOT_ALONE]
+)
+def test_an_example_works(called: Command, database: dict[str, str], words: list[str], line: str) -> None:
+    """On a database that has what it names; where it would ask or wait, with the options that do without."""
+    more = [option for option in UNATTENDED.get(words[-1], []) if option not in line]
+    done = called(*typed(line)[1:], *more, stdin="a-token-or-a-secret\n" if "<" in line else "", **database)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
