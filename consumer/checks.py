@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from consumer import slips
 from consumer.database import create_engine, ping, unavailable
 from consumer.environment import check, load
 from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
@@ -48,6 +50,7 @@ _MOST_SECRETS = 50_000  # the same
 _MOST_URLS = 1000  # of which the names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
+_MOST_NEAR = 3  # topics that are named where one does not exist
 _MOST_IDS = 20  # of subscriptions, in one line
 # The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
 _COORDINATOR_COMES = {
@@ -70,7 +73,8 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
     """All findings, each as soon as it is known. `values` is the environment; what is wrong in it is a finding too."""
     try:
         check(WorkerSettings.__annotations__.values(), values)
-        yield Finding("settings", True, f"complete{_weak_default(values)}")
+        ignored = [*slips.of_settings(values), *_ignored_properties(values)]
+        yield Finding("settings", True, "; ".join(["complete", *map(str, ignored), *_weak_default(values)]))
     except SettingsError as error:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
     yield from _kafka(values)
@@ -83,15 +87,16 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         admin, detail = _admin(kafka)
         cluster = _within(lambda: _metadata(admin, kafka, detail))
     except WebhooksError as error:
-        text = "not looked at: its settings are wrong" if isinstance(error, SettingsError) else str(error)
-        yield Finding("kafka", False, text)
+        yield (
+            _not_looked_at("kafka", error) if isinstance(error, SettingsError) else Finding("kafka", False, str(error))
+        )
         return
     yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
     consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (where nothing is known to be consumed)
     try:
         topics = load(TopicSettings, values).topics
-    except SettingsError:
-        yield Finding("topics", False, "not looked at: KAFKA_TOPICS is wrong")
+    except SettingsError as error:
+        yield _not_looked_at("topics", error)
     else:
         consumed = consumes(kafka, topics)
         found = [_topic(topic, kafka, cluster) for topic in topics]
@@ -106,8 +111,8 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     try:
         settings = load(DatabaseSettings, values)
-    except SettingsError:
-        yield Finding("database", False, "not looked at: its settings are wrong")
+    except SettingsError as error:
+        yield _not_looked_at("database", error)
         return
     try:
         engine = create_engine(settings)
@@ -126,6 +131,10 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
         yield _look("secrets", lambda: _secrets(engine, vault))
 
 
+def _not_looked_at(part: str, error: SettingsError) -> Finding:
+    return Finding(part, False, f"not looked at: {'; '.join(str(error).splitlines())}")
+
+
 def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
     if topic.startswith("^"):
         try:
@@ -133,16 +142,25 @@ def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[
         except re.error as error:
             return Finding("topic", False, f"{topic}: no regular expression: {error}"), []
         names = list(filter(consumes(kafka, [topic]), cluster.topics))
+        if not names:
+            text = f"{topic} matches no topic now: create one, or correct KAFKA_TOPICS{_there(topic, cluster)}"
+            return Finding("topic", False, text), []
         partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
         return Finding("topic", True, f"{topic}: {_number(len(names), 'topic')} match now"), partitions
     if topic == kafka.dead_letter_topic:
         return Finding("topic", False, f"{topic} is the dead-letter topic: take it out of KAFKA_TOPICS"), []
     if topic not in cluster.topics or cluster.topics[topic].error is not None:
-        return Finding(
-            "topic", False, f"{topic} does not exist or may not be read: create it, or correct KAFKA_TOPICS"
-        ), []
+        text = f"{topic} does not exist or may not be read: create it, or correct KAFKA_TOPICS{_there(topic, cluster)}"
+        return Finding("topic", False, text), []
     partitions = [(topic, number) for number in cluster.topics[topic].partitions]
     return Finding("topic", True, f"{topic}: {_number(len(partitions), 'partition')}"), partitions
+
+
+def _there(wanted: str, cluster: ClusterMetadata) -> str:
+    """The topics whose names are nearest to a name or pattern that finds none, if there are near ones."""
+    names = [name for name in sorted(cluster.topics) if not name.startswith("__")]
+    near = get_close_matches(re.sub(r"[^A-Za-z0-9_-]", "", wanted), names, _MOST_NEAR)
+    return f" (there is {', '.join(near)})" if near else ""
 
 
 def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
@@ -254,10 +272,16 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     return text
 
 
-def _weak_default(values: Mapping[str, str]) -> str:
+def _weak_default(values: Mapping[str, str]) -> list[str]:
     """A warning of a weak secret in WEBHOOK_SECRET, which can be parsed."""
     whys = [why for text in load(SigningSettings, values).secrets if (why := weakness(text)) is not None]
-    return f"; WEBHOOK_SECRET: a secret {whys[0]}" if whys else ""
+    return [f"WEBHOOK_SECRET: a secret {why}" for why in whys[:1]]
+
+
+def _ignored_properties(values: Mapping[str, str]) -> list[slips.Slip]:
+    """KAFKA_ variables that librdkafka does not know. SettingsError for one whose value it refuses."""
+    _, unknown = known_properties(load(KafkaSettings, values).properties)
+    return slips.of_properties(unknown)
 
 
 def _secrets(engine: Engine, vault: Vault) -> str:

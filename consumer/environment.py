@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from consumer import slips
 from consumer.errors import SettingsError
-from consumer.setting_types import librdkafka_properties
+from consumer.setting_types import in_words, librdkafka_properties
 from consumer.settings import (
     FILE,
     FROM_FILES,
@@ -54,7 +56,9 @@ def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
     try:
         loaded = group.model_validate(named)
     except ValidationError as error:
-        lines += [_line(group, item) for item in error.errors() if item["loc"] not in {(name,) for name in wrong}]
+        lines += [
+            _line(group, item, values) for item in error.errors() if item["loc"] not in {(name,) for name in wrong}
+        ]
     if lines:
         raise SettingsError("\n".join(lines))
     return loaded
@@ -76,15 +80,15 @@ def _content(name: str, values: Mapping[str, str]) -> str:
 
 
 def check(groups: Iterable[type[Group]], values: Mapping[str, str]) -> None:
-    """SettingsError with a line for each setting of all `groups` that is missing or wrong."""
-    lines = []
+    """SettingsError with a line for each setting of all `groups` that is missing or wrong, and for each slip."""
+    lines: list[str] = []
     for group in groups:
         try:
             load(group, values)
         except SettingsError as error:
             lines.append(str(error))
     if lines:
-        raise SettingsError("\n".join(lines))
+        raise SettingsError("\n".join([*lines, *map(str, slips.of_settings(values))]))
 
 
 def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
@@ -101,13 +105,12 @@ def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
     )
 
 
-def _line(group: type[Group], error: Mapping[str, Any]) -> str:
-    what = str(error["msg"]).removeprefix("Value error, ")
+def _line(group: type[Group], error: ErrorDetails, values: Mapping[str, str]) -> str:
     name = str(error["loc"][0]) if error["loc"] else ""
-    if name in {"", "KAFKA_*"}:  # the message names the variable itself
-        return what
-    field = dict(variables(group))[name]
+    field = dict(variables(group)).get(name)
+    if field is None or name == "KAFKA_*":  # the message names the variable itself
+        return in_words(error, None)
     example = (field.examples or [""])[0]
     if error["type"] == "missing":
         return f"{name} is not set. {field.description} For example: {name}={example}"
-    return f"{name}: {what[0].lower()}{what[1:]}. For example: {name}={example}"
+    return f"{name}: {in_words(error, values.get(name))}. For example: {name}={example}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from consumer import slips
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.intake.client import LibrdkafkaLog, known_properties
 from consumer.settings import KafkaSettings
@@ -75,7 +76,8 @@ def _place(answer: Stored | WebhooksError) -> Stored:
 
 
 def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
-    properties, _ = known_properties(kafka.properties)
+    properties, unknown = known_properties(kafka.properties)
+    slips.warn(slips.of_properties(unknown))
     try:
         return Producer(
             {

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from consumer.secret import parse_signing_key
 
@@ -18,6 +19,9 @@ Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_TENANT = re.compile(r"[!-~]{1,100}")
+_SCHEMA = re.compile(r"[A-Za-z][A-Za-z0-9_$#]{0,29}")
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # try again, when it is later, settled, or quieter
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -43,7 +47,7 @@ def seconds(value: str | float) -> float:
         return float(value)
     match = _DURATION.fullmatch(str(value).strip())
     if not match:
-        raise ValueError("expected a duration such as 10s, 5m, 250ms or a number of seconds")
+        raise ValueError(f"{str(value)!r:.40} is no duration; write 10s, 5m, 250ms or a number of seconds")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
@@ -57,9 +61,13 @@ def _words(value: object) -> object:
 
 def waits(text: str | Iterable[str | float]) -> tuple[float, ...]:
     """`5s,5m,1h`: seconds before the second, third, … attempt; nothing between the commas: one attempt. ValueError."""
-    result = tuple(seconds(word) for word in (_split(text) if isinstance(text, str) else text))
-    if not all(0 < wait <= _LONGEST_WAIT for wait in result):
-        raise ValueError("each wait is more than 0 and at most 30d")
+    return tuple(_wait(word) for word in (_split(text) if isinstance(text, str) else text))
+
+
+def _wait(word: str | float) -> float:
+    result = seconds(word)
+    if not 0 < result <= _LONGEST_WAIT:
+        raise ValueError(f"{word} is no wait between attempts; each is more than 0 and at most 30d")
     return result
 
 
@@ -103,9 +111,27 @@ def topic_names(text: str) -> frozenset[str]:
     return frozenset(words)
 
 
+def _topic_name(name: str) -> str:
+    if not _TOPIC_NAME.fullmatch(name):
+        raise ValueError(f"{name!r:.80} is no topic name (letters, digits, . _ -)")
+    return name
+
+
+def _tenant_name(name: str) -> str:
+    if not _TENANT.fullmatch(name):
+        raise ValueError(f"{name!r:.80} is no name of an attribute (visible ASCII, at most 100 characters)")
+    return name
+
+
+def _schema_name(name: str) -> str:
+    if not _SCHEMA.fullmatch(name):
+        raise ValueError(f"{name!r:.40} is no schema (a letter, then letters, digits, _ $ #; at most 30 characters)")
+    return name
+
+
 def _log_level(name: str) -> str:
     if name.upper() not in LOG_LEVELS:
-        raise ValueError(f"is none of {', '.join(LOG_LEVELS)}")
+        raise ValueError(f"{name!r:.40} is none of {', '.join(LOG_LEVELS)}")
     return name.upper()
 
 
@@ -180,8 +206,9 @@ Waits = Annotated[tuple[float, ...], BeforeValidator(waits)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
 LogLevel = Annotated[str, AfterValidator(_log_level)]
-TenantName = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+TenantName = Annotated[str, AfterValidator(_tenant_name)]
+TopicName = Annotated[str, AfterValidator(_topic_name)]
+SchemaName = Annotated[str, AfterValidator(_schema_name)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -189,6 +216,34 @@ FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+
+
+# What Pydantic finds wrong, by its name for it; its own words are those of a programmer.
+_WRONG = {
+    "bool_parsing": "is neither true nor false",
+    "bool_type": "is neither true nor false",
+    "finite_number": "is no number",
+    "float_parsing": "is no number",
+    "float_type": "is no number",
+    "greater_than": "is too small; it must be more than {gt:g}",
+    "greater_than_equal": "is too small; the least is {ge:g}",
+    "int_from_float": "is no whole number",
+    "int_parsing": "is no whole number",
+    "int_parsing_size": "is no whole number of that size",
+    "int_type": "is no whole number",
+    "less_than": "is too large; it must be less than {lt:g}",
+    "less_than_equal": "is too large; the most is {le:g}",
+    "string_too_long": "is too long; at most {max_length} characters are taken",
+}
+
+
+def in_words(error: ErrorDetails, value: object) -> str:
+    """What is wrong with a value, which is quoted, or with none where it is secret (None)."""
+    wrong = _WRONG.get(error["type"])
+    if wrong is None:
+        return error["msg"].removeprefix("Value error, ").removesuffix(".")
+    what = wrong.format(**error.get("ctx", {}))
+    return what if value is None else f"{str(value)!r:.80} {what}"
 
 
 def librdkafka_properties(values: Mapping[str, str], known: Collection[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from consumer.setting_types import (
     Networks,
     Port,
     Proxy,
+    SchemaName,
     SigningSecrets,
     TenantName,
     Token,
@@ -123,10 +124,9 @@ class DatabaseSettings(Group):
         description="SQLAlchemy URL of Oracle (production) or SQLite (embedded).",
         examples=["oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1", "sqlite:///webhooks.db"],
     )
-    db_schema: str | None = Field(
+    db_schema: SchemaName | None = Field(
         default=None,
         validation_alias="DATABASE_SCHEMA",
-        pattern=r"^[A-Za-z][A-Za-z0-9_$#]{0,29}$",
         description="Owner of the tables, where the service's account is not.",
         examples=["WEBHOOKS"],
     )

@@ -28,6 +28,7 @@ FIXTURES = {
     "terminal": "slow",
     "demo_folder": "slow",
     "kafka_cluster": "kafka",
+    "one_node": "kafka",
     "emulated_oracles": "oracle",
     "start_oracle": "oracle",
 }

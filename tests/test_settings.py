@@ -1,5 +1,7 @@
 """Settings: what is read, what is refused, and what a person is told."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumer import settings
+from consumer import settings, slips
 from consumer.environment import environment, load, load_worker
 from consumer.errors import SettingsError
+from consumer.intake.client import known_properties
 from consumer.setting_types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
+from consumer.slips import Slip
 
 LEAST = {
     "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
@@ -45,6 +49,94 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{name} is not set.")
     assert f"For example: {name}=" in line
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value", "says"),
+    [
+        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "soon", "'soon' is no duration; write 10s, 5m, 250ms or"),
+        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "1h", "'1h' is too large; the most is 300"),
+        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "0", "'0' is too small; it must be more than 0"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,5x", "'5x' is no duration"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,31d", "31d is no wait between attempts"),
+        (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "many", "'many' is no whole number"),
+        (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "0", "'0' is too small; the least is 1"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "x", "'x' is no number"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "nan", "'nan' is"),
+        (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps", "'perhaps' is neither true nor false"),
+        (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters", "'dead letters' is no topic name"),
+        (settings.KafkaSettings, "KAFKA_GROUP_ID", "g" * 256, "is too long; at most 255 characters"),
+        (settings.KafkaSettings, "WEBHOOK_TENANT", "ä", "'ä' is no name of an attribute"),
+        (settings.DatabaseSettings, "DATABASE_SCHEMA", "1;", "'1;' is no schema"),
+        (settings.OpsSettings, "OPS_PORT", "65536", "'65536' is too large; the most is 65535"),
+        (settings.LogSettings, "LOG_LEVEL", "loud", "'loud' is none of DEBUG, INFO, WARNING, ERROR"),
+    ],
+)
+def test_what_is_wrong_is_quoted(group: type[Any], name: str, value: str, says: str) -> None:
+    """In a person's words, and not in those of the library that checks it."""
+    line = refusal(group, **{name: value})
+    assert line.startswith(f"{name}: ")
+    assert says in line
+    assert not re.search("input should|string should|unable to", line, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("WEBHOOK_TIMEOUTS", "WEBHOOK_TIMEOUT"),
+        ("WEBHOOK_ALOW_NETWORKS", "WEBHOOK_ALLOW_NETWORKS"),
+        ("WEBHOOK_COLOUR", None),
+        ("WEBHOOKS_SECRET", "WEBHOOK_SECRET"),
+        ("KAFKA_TOPIC", "KAFKA_TOPICS"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("API_TOKENS", "API_TOKEN"),
+        ("LOG_LEVELS", "LOG_LEVEL"),
+    ],
+)
+def test_a_misspelt_setting_is_told(name: str, nearest: str | None) -> None:
+    """With the nearest name that there is, never with what it is set to; also beside what is missing."""
+    assert slips.of_settings({**LEAST, name: "hidden"}) == [Slip(name, nearest)]
+    with pytest.raises(SettingsError) as caught:
+        load_worker({name: "hidden"})
+    line = str(caught.value).splitlines()[-1]
+    assert line.startswith(f"{name} is no setting, and is ignored")
+    assert line.endswith(f"did you mean {nearest}?") or nearest is None
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "HOME", "APP_PORT", "DATABASE_NAME", "KAFKA_TEST_NODES", "KAFKA_SASL_USERNAME"),
+        *("API_SERVICE_HOST", "WEBHOOK_SERVICE_HOST", "WEBHOOK_SERVICE_PORT_HTTP"),
+        *("WEBHOOK_PORT", "WEBHOOK_PORT_8080_TCP_ADDR", *LEAST),
+    ],
+)
+def test_what_others_set_is_no_slip(name: str) -> None:
+    """Neither other programs' variables, nor those that Kubernetes plants for a service, nor librdkafka's."""
+    assert slips.of_settings([name]) == []
+
+
+def test_a_misspelt_property_is_told() -> None:
+    """What librdkafka does not know; the nearest that it does is named. What Kubernetes plants is not told."""
+    _, unknown = known_properties(
+        {"sasl.mechanismz": "hidden", "securty.protocol": "x", "topic": "x", "colour": "x", "port.9092.tcp": "x"}
+    )
+    assert slips.of_properties(unknown) == [
+        Slip("KAFKA_COLOUR", None),
+        Slip("KAFKA_SASL_MECHANISMZ", "KAFKA_SASL_MECHANISMS"),
+        Slip("KAFKA_SECURTY_PROTOCOL", "KAFKA_SECURITY_PROTOCOL"),
+    ]
+
+
+@pytest.mark.parametrize("name", slips.PROPERTIES)
+def test_suggested_properties_exist(name: str) -> None:
+    """Each is known to librdkafka, whatever it says of the value, and none is taken for a misspelt setting."""
+    with suppress(SettingsError):
+        assert known_properties({name: "1"})[1] == []
+    assert slips.of_settings([slips.variable_of(name)]) == []
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -317,7 +409,7 @@ def test_waits_are_durations(parts: list[tuple[int, str]]) -> None:
 @pytest.mark.parametrize("text", ["0s", "5s,0", "31d", "5s;5m", "5s 5m", "-1", "nan", "inf"])
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     """A wait is a duration of more than nothing and at most a month."""
-    with pytest.raises(ValueError, match=r"expected a duration|each wait is more than 0 and at most 30d"):
+    with pytest.raises(ValueError, match=r"is no duration; write 10s|is no wait between attempts; each is"):
         waits(text)
 
 

@@ -14,12 +14,18 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
 
     Example: kafka-webhooks check --json
     """
+    from contextlib import suppress
+
     from consumer.checks import check_all
-    from consumer.cli.console import configure, print_json
-    from consumer.environment import environment
+    from consumer.cli.console import print_json
+    from consumer.environment import environment, load
+    from consumer.errors import SettingsError
+    from consumer.settings import LogSettings
+    from consumer.telemetry import configure_logging
 
     values = environment()
-    configure()
+    with suppress(SettingsError):  # a finding says so
+        configure_logging(load(LogSettings, values).log_level)
     findings = []
     for finding in check_all(values):
         findings.append(finding)

@@ -30,12 +30,15 @@ _ROW_ID = re.compile(r"-?[0-9]{1,18}")  # within 2^63, which no database passes
 
 
 def configure() -> None:
-    """Set the log up as LOG_LEVEL says; to stderr, so that stdout is a command's result alone."""
-    from consumer.environment import load
+    """Set the log up as LOG_LEVEL says; to stderr, so that stdout is a command's result alone. It tells of slips."""
+    from consumer import slips
+    from consumer.environment import environment, load
     from consumer.settings import LogSettings
     from consumer.telemetry import configure_logging
 
-    configure_logging(load(LogSettings).log_level)
+    values = environment()
+    configure_logging(load(LogSettings, values).log_level)
+    slips.warn(slips.of_settings(values))
 
 
 def open_database() -> "Engine":

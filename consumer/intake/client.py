@@ -1,18 +1,26 @@
 """What librdkafka's clients have in common: users' properties, its log, and whether a broker answers."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.errors import FatalKafkaError, SettingsError
+from consumer.settings import KafkaSettings
+from consumer.slips import variable_of
 
 log = structlog.get_logger(__name__)
 
 # What faults tell once, librdkafka repeats for every broker and every attempt.
 _QUIET_FACILITIES = frozenset({"FAIL", "ERROR", "CONFWARN", "GETPID"})
+_UP = "UP"  # a broker's state: connected, and its versions known
+SILENT = (
+    12.0  # seconds without an answer: four heartbeats, two dozen fetches; a broker that collects garbage takes less
+)
 # `logger` is no property but an argument of the binding.
 _NOT_PROPERTIES = frozenset({"logger"})
 # Sorts behind nothing and is no property: librdkafka refuses it only after it has taken what stands before.
@@ -36,8 +44,9 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
         elif "No such configuration property" in text:
             unknown.append(name)
         else:
-            variable = "KAFKA_" + name.upper().replace(".", "_")
-            raise SettingsError(f"{variable}: {text}")  # librdkafka's text does not repeat the value of a secret
+            raise SettingsError(
+                f"{variable_of(name)}: {text}"
+            )  # librdkafka's text does not repeat the value of a secret
     return known, unknown
 
 
@@ -59,13 +68,17 @@ class LibrdkafkaLog:
 
 
 class Reachability:
-    """Whether any broker answers, and the group's coordinator: from errors at once, from statistics each second."""
+    """Whether brokers answer, and the group's coordinator: from errors at once, from statistics each second.
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self.fault: str | None = f"not yet connected to Kafka at {bootstrap_servers}"
+    A broker that hangs keeps its connections: librdkafka counts it as up for a minute, until a request has timed out.
+    """
+
+    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.fault: str | None = f"not yet connected to Kafka at {kafka.bootstrap_servers}"
         self.coordinator_up = True
-        self._servers = bootstrap_servers
+        self._servers = kafka.bootstrap_servers
         self._detail = ""
+        self._silence = Silence(kafka.properties.get("fetch.wait.max.ms", ""), clock)
 
     def error(self, error: KafkaError) -> None:
         """Take note of what librdkafka's `error_cb` says."""
@@ -77,7 +90,12 @@ class Reachability:
     def statistics(self, statistics: Mapping[str, Any]) -> None:
         """Take note of one statistics document of librdkafka."""
         self.coordinator_up = statistics.get("cgrp", {}).get("state") == "up"
-        if any(broker["state"] == "UP" for broker in statistics["brokers"].values()):
+        silent = self._silence.note(statistics)
+        if silent is not None:
+            if self.fault is None:
+                log.warning("a Kafka broker does not answer", servers=self._servers, reason=silent)
+            self.fault = silent
+        elif any(broker["state"] == _UP for broker in statistics["brokers"].values()):
             self.up()
         elif self.fault is None:
             self._down()
@@ -93,6 +111,37 @@ class Reachability:
         if self.fault is None or self.fault.startswith("not yet"):
             log.warning("no Kafka broker reachable", servers=self._servers, detail=self._detail.strip(" ()"))
         self.fault, self.coordinator_up = fault, False
+
+
+class Silence:
+    """Since when brokers on which this client depends owe it an answer: leaders of its partitions, its coordinator.
+
+    Each of them is asked all the time, however quiet the topics are: a fetch is answered when its wait is over, a
+    heartbeat at once. A coordinator lets a member that joins wait for the others, which is no silence.
+    """
+
+    def __init__(self, longest_fetch: str, clock: Callable[[], float]) -> None:
+        """`longest_fetch`: `fetch.wait.max.ms`, if it is set."""
+        self._limit = SILENT + (int(longest_fetch) / 1000 if longest_fetch.isdecimal() else 0.0)
+        self._clock = clock
+        self._owing: dict[str, tuple[int, float]] = {}  # by broker: answers so far, and when that was first seen
+
+    def note(self, statistics: Mapping[str, Any]) -> str | None:
+        """Take note of one statistics document: which broker has been silent for too long, if any has."""
+        now = self._clock()
+        steady = statistics.get("cgrp", {}).get("join_state") == "steady"
+        before, self._owing = self._owing, {}
+        for name, broker in statistics["brokers"].items():
+            depends = bool(broker["toppars"]) or (broker["source"] == "logical" and steady)
+            if broker["state"] == _UP and broker["waitresp_cnt"] and depends:
+                answers, since = before.get(name, (-1, now))
+                self._owing[name] = broker["rx"], since if answers == broker["rx"] else now
+        name, since = min(
+            ((name, since) for name, (_, since) in self._owing.items()), key=itemgetter(1), default=("", now)
+        )
+        if now - since < self._limit:
+            return None
+        return f"the Kafka broker {statistics['brokers'][name]['nodename']} has not answered for {now - since:.0f} s"
 
 
 class Reported:

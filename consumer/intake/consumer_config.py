@@ -3,13 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-import structlog
-
+from consumer import slips
 from consumer.intake.client import known_properties
 from consumer.intake.topics import hidden
 from consumer.settings import KafkaSettings
-
-log = structlog.get_logger(__name__)
 
 _NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
@@ -40,8 +37,7 @@ _FIXED: dict[str, Any] = {
 def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
     """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
     properties, unknown = known_properties(kafka.properties)
-    if unknown:
-        log.warning("ignoring settings that librdkafka does not know", properties=sorted(unknown))
+    slips.warn(slips.of_properties(unknown))
     defaults = dict(_DEFAULTS)
     if properties.get("group.protocol") == "consumer":
         for name in _NOT_OF_KIP_848:

@@ -11,6 +11,7 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer import slips
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
 from consumer.event import Place
 from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, known_properties
@@ -69,7 +70,7 @@ class LogReader:
         self._cut: dict[Place, int] = {}
         self._said: set[tuple[str | None, int]] = set()
         self._failures: list[Exception] = []
-        self._reachability = Reachability(kafka.bootstrap_servers)
+        self._reachability = Reachability(kafka, clock)
         self._reachability.fault = None  # who waits at a terminal is told of an outage, not that there is none
         keep = self._failures.append
         try:
@@ -286,7 +287,8 @@ class LogReader:
 
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, _ = known_properties(kafka.properties)
+    properties, unknown = known_properties(kafka.properties)
+    slips.warn(slips.of_properties(unknown))
     for name in _OF_A_MEMBER:
         properties.pop(name, None)
     return {

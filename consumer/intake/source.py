@@ -66,7 +66,7 @@ class Source:
         self._post = post
         self._clock = clock
         self._hides = hides(kafka, topics)
-        self._reachability = Reachability(kafka.bootstrap_servers)
+        self._reachability = Reachability(kafka, clock)
         self._commits = Commits(clock, meanwhile)
         self._failures: list[Exception] = []
         self._reported = Reported()

@@ -1,5 +1,6 @@
 """What holds for every command: help, exit status, one line for an error, an end at any time."""
 
+import json
 import re
 import signal
 import socket
@@ -131,6 +132,21 @@ def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
     assert ended.stdout == ""
     for line in ended.stderr.splitlines():
         assert re.match(r"kafka-webhooks: [A-Z_]+ is not set\. .* For example: [A-Z_]+=.", line)
+
+
+@pytest.mark.parametrize("words", [["run"], ["publish", "users", "{}"], ["replay", "--resume", "1"]])
+def test_a_misspelt_setting_is_told_once(start: Start, words: list[str]) -> None:
+    """Where settings are read: one line with the nearest name, and never the value."""
+    process = start(*words, **LEAST, WEBHOOK_TIMEOUTS="hidden", KAFKA_SECURTY_PROTOCOL="hidden")
+    time.sleep(4)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=10)
+    told = [json.loads(line) for line in errors.splitlines() if "is no setting" in line]
+    names = {"WEBHOOK_TIMEOUTS": "WEBHOOK_TIMEOUT"}
+    if words[0] == "publish":
+        names["KAFKA_SECURTY_PROTOCOL"] = "KAFKA_SECURITY_PROTOCOL"
+    assert [(entry["variable"], entry["nearest"]) for entry in told] == list(names.items())
+    assert "hidden" not in errors
 
 
 @pytest.mark.parametrize(

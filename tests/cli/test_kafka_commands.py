@@ -161,6 +161,50 @@ def test_check_goes_on_past_what_fails(command: Command) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "part", "says"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "SLS"}, "kafka", 'KAFKA_SECURITY_PROTOCOL: Invalid value "SLS"'),
+        (
+            {"KAFKA_ENABLE_AUTO_COMMIT": "true"},
+            "kafka",
+            "KAFKA_ENABLE_AUTO_COMMIT cannot be set: offsets are committed",
+        ),
+        ({"DATABASE_URL": "mysql://u:hidden@h/d"}, "database", "DATABASE_URL: starts with neither oracle"),
+    ],
+)
+def test_check_says_why_it_does_not_look(called: Command, settings: dict[str, str], part: str, says: str) -> None:
+    """A part whose settings are wrong has the reason beside it, and so have the settings."""
+    least = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t", "DATABASE_URL": "sqlite:///w.db"}
+    ended = called("check", "--json", **{**least, "WEBHOOK_SECRET": "hidden", **settings})
+    found = [(finding["part"], finding["text"]) for finding in json.loads(ended.stdout) if not finding["ok"]]
+    assert any(name == part and text.startswith(f"not looked at: {says}") for name, text in found)
+    assert any(name == "settings" and text.startswith(says) for name, text in found)
+    assert "hidden" not in ended.stdout
+
+
+def test_check_tells_of_names_that_nothing_has(called: Command, mock_kafka: str, tmp_path: Path) -> None:
+    """A topic or a pattern that finds none is a failure, a variable that sets nothing a warning; with the nearest."""
+    command = {
+        "KAFKA_BOOTSTRAP_SERVERS": mock_kafka,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/w.db",
+        "WEBHOOK_SECRET": "s",
+    }
+    called("publish", "orders-of-today", "{}", **command)
+    misspelt = {"KAFKA_SASL_MECHANISMZ": "hidden", "WEBHOOK_TIMEOUTS": "hidden"}
+    ended = called("check", KAFKA_TOPICS="^order[.]of.*", **misspelt, **command)
+    assert (
+        "✗ topic: ^order[.]of.* matches no topic now: create one, or correct KAFKA_TOPICS (there is orders-of-today"
+        in (ended.stdout)
+    )
+    assert "KAFKA_SASL_MECHANISMZ is no setting, and is ignored: did you mean KAFKA_SASL_MECHANISMS?" in ended.stdout
+    assert "WEBHOOK_TIMEOUTS is no setting, and is ignored: did you mean WEBHOOK_TIMEOUT?" in ended.stdout
+    assert "hidden" not in ended.stdout + ended.stderr
+    missing = called("check", WEBHOOK_TIMEOUTS="hidden", **command)
+    assert "✗ settings: KAFKA_TOPICS is not set" in missing.stdout
+    assert "✗ settings: WEBHOOK_TIMEOUTS is no setting" in missing.stdout
+
+
 def test_no_kafka_is_1(command: Command) -> None:
     """What was not acknowledged is not said to be stored."""
     ended = command("publish", "users", "{}", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

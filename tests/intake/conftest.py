@@ -34,6 +34,17 @@ def three_nodes() -> Iterator[KafkaBroker]:
 
 
 @pytest.fixture
+def one_node() -> Iterator[KafkaBroker]:
+    """A cluster that a test may freeze."""
+    try:
+        broker = KafkaBroker()
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    with broker:
+        yield broker
+
+
+@pytest.fixture
 def join() -> Iterator[Callable[..., Member]]:
     """Makes members, and closes them in the end."""
     members: list[Member] = []

@@ -300,7 +300,7 @@ def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> Non
     }
     first, second = sorted(entry["reason"] for entry in logs)
     assert "final_statuses: 'bad' is no status" in first
-    assert "retry_schedule: expected a duration" in second
+    assert "retry_schedule: 'soon' is no duration" in second
     assert all(reason.endswith("; the default is used") for reason in (first, second))
 
 
