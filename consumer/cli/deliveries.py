@@ -60,7 +60,7 @@ def list_some(
     event_type: TypeOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="At most so many.")] = 100,
     after: Annotated[int | None, typer.Option(metavar="ID", parser=row_id, help="Only those behind this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -15,18 +15,25 @@ _MOST_SHOWN = 2000  # characters of a body
 
 def listen(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     secret: Annotated[
         list[str] | None,
-        typer.Option(help="Signing secret or public key (whpk_…), may be repeated; else those of WEBHOOK_SECRET."),
+        typer.Option(
+            metavar="SECRET",
+            help="Signing secret or public key (whpk_…), may be repeated; else those of WEBHOOK_SECRET.",
+        ),
     ] = None,
     hex_header: Annotated[
         str, typer.Option(metavar="NAME", help="Header of the hex signature, verified where it comes.")
     ] = "x-webhook-signature",
     hex_prefix: Annotated[str, typer.Option(metavar="TEXT", help="What is before its digits, such as sha256=.")] = "",
-    status: Annotated[int, typer.Option(min=200, max=599, help="Status to answer with.")] = 200,
-    delay: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait before the answer.")] = 0.0,
+    status: Annotated[int, typer.Option(min=200, max=599, metavar="STATUS", help="Status to answer with.")] = 200,
+    delay: Annotated[
+        float, typer.Option(min=0, max=3600, metavar="SECONDS", help="Seconds to wait before the answer.")
+    ] = 0.0,
 ) -> None:
     """Receive webhooks, verify and print them.
 

@@ -9,7 +9,10 @@ def migrate(
     *,
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements; connect to nothing.")] = False,
     revision: Annotated[
-        str, typer.Option(help="Migrate up to this revision; FROM:TO with --sql, for a database that is at FROM.")
+        str,
+        typer.Option(
+            metavar="REVISION", help="Migrate up to this revision; FROM:TO with --sql, for a database that is at FROM."
+        ),
     ] = "head",
 ) -> None:
     """Create the tables, or bring them up to date.

@@ -11,16 +11,22 @@ _EACH = 10  # up to so many records are reported one by one, more by partition
 
 
 def publish(
-    topic: Annotated[str, typer.Argument(help="Where to.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Where to.")],
     value: Annotated[str, typer.Argument(metavar="JSON|-", help="The event; - reads stdin, one event or one a line.")],
     *,
-    key: Annotated[str | None, typer.Option(help="The record's key: one key's events stay in order.")] = None,
-    event_type: Annotated[str | None, typer.Option("--type", help="Event type, as the header event-type.")] = None,
-    event_id: Annotated[str | None, typer.Option("--id", help="Event id, as the header event-id.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The record's key: one key's events stay in order.")
+    ] = None,
+    event_type: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Event type, as the header event-type.")
+    ] = None,
+    event_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Event id, as the header event-id.")
+    ] = None,
     header: Annotated[
         list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="A header; may be repeated.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Publish it so many times.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=10_000_000, metavar="TIMES", help="Publish it so many times.")] = 1,
 ) -> None:
     """Publish events and wait until Kafka has stored them.
 

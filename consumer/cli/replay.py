@@ -39,7 +39,10 @@ def replay(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100."),
+        typer.Option(
+            metavar="NUMBER",
+            help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; store and send nothing.")] = False,
     resume: Annotated[

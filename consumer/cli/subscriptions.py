@@ -27,8 +27,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @subscriptions.command(cls=PanelledCommand)
 @takes_options
 def add(
-    url: Annotated[str, typer.Argument(help="Where to POST the events.")],
-    event_type: Annotated[str, typer.Argument(help="A type, order.* (one level below), order.** (any) or '*' (all).")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to POST the events.")],
+    event_type: Annotated[
+        str,
+        typer.Argument(metavar="EVENT_TYPE", help="A type, order.* (one level below), order.** (any) or '*' (all)."),
+    ],
     *,
     if_not_exists: Annotated[
         bool, typer.Option("--if-not-exists", help="Do nothing if this URL has this type and tenant already.")
@@ -147,8 +150,12 @@ def edit(
 @subscriptions.command("list")
 def list_all(
     *,
-    event_type: Annotated[str | None, typer.Option(help="Only those of this type, as it is written.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only those of this tenant, as it is written.")] = None,
+    event_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Only those of this type, as it is written.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of this tenant, as it is written.")
+    ] = None,
     broken: Annotated[
         bool, typer.Option("--broken", help="Only those with something that cannot be used, or a warning.")
     ] = False,
@@ -226,7 +233,7 @@ def enable(subscription_id: IdArgument) -> None:
 def disable(
     subscription_id: IdArgument,
     *,
-    reason: Annotated[str | None, typer.Option(help="Why, for those who look at it later.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for those who look at it later.")] = None,
 ) -> None:
     """Disable a subscription.
 

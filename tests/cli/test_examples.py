@@ -22,6 +22,7 @@ from tests.processes import Command
 URL = "https://example.com/hooks"
 ALONE = {"migrate", "subscriptions", "deliveries"}  # they need a database, and nobody else
 NOT_ALONE = {"ping"}  # but for this one, which needs a receiver
+CHOICES = {"--algorithm"}  # the help shows them
 UNATTENDED = {"remove": ["--yes"], "settle": ["--yes", "--no-wait"], "redeliver": ["--yes", "--no-wait"]}
 
 
@@ -59,6 +60,15 @@ def test_an_example_can_be_copied(words: list[str], line: str) -> None:
     assert typed(line)[: len(words) + 1] == [PROGRAM, *words]
     (command,) = (leaf for name, leaf in commands() if name == words)
     command.make_context(PROGRAM, typed(line)[len(words) + 1 :])
+
+
+@pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
+def test_an_option_says_what_it_takes(words: list[str]) -> None:
+    """A word for it, and no type of Python's."""
+    (command,) = (leaf for name, leaf in commands() if name == words)
+    options = [each for each in command.params if each.param_type_name == "option"]
+    metavars = {each.opts[0]: each.metavar for each in options if not each.is_flag}
+    assert {name for name, metavar in metavars.items() if not metavar} <= CHOICES
 
 
 @pytest.fixture
