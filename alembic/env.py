@@ -6,13 +6,27 @@ from typing import Any
 from alembic import context
 from alembic.ddl.base import AddColumn, DropColumn
 from alembic.ddl.oracle import OracleImpl
-from sqlalchemy import Column, Connection, Constraint, Engine, Index, Inspector, Table, inspect, literal_column
+from sqlalchemy import (
+    Column,
+    Connection,
+    Constraint,
+    Engine,
+    Index,
+    Inspector,
+    Table,
+    delete,
+    insert,
+    inspect,
+    literal_column,
+)
 from sqlalchemy.engine.interfaces import ReflectedColumn
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConstraint, DropIndex, DropTable
 
 from consumer.database import create_engine
 from consumer.environment import load
 from consumer.errors import WebhooksError
+from consumer.schema import FORMER, FORMER_REVISIONS, VERSIONS, noted, noted_before
 from consumer.settings import DatabaseSettings
 from models import Base
 
@@ -97,11 +111,43 @@ class RepeatableOracle(OracleImpl):
         return self._there
 
 
-def note_adoption() -> None:
-    """Nobody but a tutorial stops at the first revision: its table is there, and Alembic's own is not."""
-    versions = context.get_context()._version  # noqa: SLF001 (Alembic names it nowhere else)
-    context.execute(CreateTable(versions))
-    context.execute(versions.insert().values(version_num=literal_column(f"'{ORIGIN}'")))
+def version_table() -> Table:
+    """Alembic's own table."""
+    return context.get_context()._version  # noqa: SLF001 (Alembic names it nowhere else)
+
+
+def print_note(revision: str) -> None:
+    """Where a revision is noted that has been noted nowhere, or elsewhere by a release before.
+
+    Nobody but a tutorial stops at the first one: its table is there, and none of Alembic's.
+    """
+    context.execute(CreateTable(version_table()))
+    context.execute(insert(version_table()).values(version_num=literal_column(f"'{revision}'")))
+    if revision != ORIGIN:
+        context.execute(delete(FORMER).where(FORMER.c.version_num == literal_column(f"'{revision}'")))
+
+
+def take_over(connection: Connection) -> None:
+    """Move what a release before has noted into our table.
+
+    The row is deleted first: of two processes one waits for the other here, and finds nothing to move.
+    """
+    with connection.begin():
+        if noted(connection) or not noted_before(connection):
+            return
+        make_version_table(connection)
+        revision = noted_before(connection)
+        if connection.execute(delete(FORMER).where(FORMER.c.version_num == revision)).rowcount:
+            connection.execute(insert(version_table()).values(version_num=revision))
+
+
+def make_version_table(connection: Connection) -> None:
+    """Make it, unless another process has meanwhile."""
+    try:
+        version_table().create(connection, checkfirst=True)
+    except DBAPIError:
+        if not inspect(connection).has_table(VERSIONS):
+            raise
 
 
 def offline(engine: Engine) -> None:
@@ -109,6 +155,7 @@ def offline(engine: Engine) -> None:
     context.configure(
         dialect_name=engine.dialect.name,
         target_metadata=Base.metadata,
+        version_table=VERSIONS,
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
     )
@@ -120,13 +167,18 @@ def offline(engine: Engine) -> None:
             context.execute("PRAGMA foreign_keys = OFF")
         if schema := engine.get_execution_options().get("db_schema"):
             context.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
-        if context.get_starting_revision_argument() == ORIGIN:
-            note_adoption()
+        if (start := str(context.get_starting_revision_argument())) in FORMER_REVISIONS:
+            print_note(start)
         context.run_migrations()
         if sqlite:
             context.execute("PRAGMA foreign_keys = ON")
         if engine.dialect.name == "oracle":
             context.execute("COMMIT")  # DDL has committed itself, but not the revision that is noted last
+
+
+def is_of_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """Whether `alembic check` and `--autogenerate` look at it: other programs' tables may be in the schema."""
+    return kind != "table" or name in Base.metadata.tables
 
 
 def have_patience(connection: Connection) -> None:
@@ -147,9 +199,16 @@ def online(engine: Engine) -> None:
         else:
             have_patience(connection)
         context.configure(
-            connection=connection, target_metadata=Base.metadata, transactional_ddl=sqlite, compare_type=True
+            connection=connection,
+            target_metadata=Base.metadata,
+            version_table=VERSIONS,
+            include_name=is_of_ours,
+            transactional_ddl=sqlite,
+            compare_type=True,
         )
         try:
+            if not context.get_context().opts.get("dont_mutate"):  # `alembic current` only looks
+                take_over(connection)
             with context.begin_transaction():
                 context.run_migrations()
         finally:

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import reading, unavailable
@@ -23,6 +25,10 @@ class State(NamedTuple):
     behind: bool  # a migration of ours is missing; a database that a later version has migrated is not behind
 
 
+VERSIONS = "webhook_alembic_version"
+# Alembic's default, where releases up to 0007 noted these, beside what any other program in the schema notes there.
+FORMER = sa.table("alembic_version", sa.column("version_num", sa.String(32)))
+FORMER_REVISIONS = {f"{number:04}" for number in range(1, 8)}
 AGAIN = "run it again, and it goes on where it stopped"
 _OURS = re.compile(r"\d{4}")  # a revision of this program, be it of a later version
 
@@ -35,13 +41,17 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
-    if not sql:
-        _refuse_others(ScriptDirectory.from_config(config), _current(engine))
-    try:
-        command.upgrade(config, revision, sql=sql)
-    except DBAPIError as error:
-        passes = unavailable(error)
-        raise (DatabaseUnavailable(f"{passes}; {AGAIN}") if passes else error) from None
+    while True:
+        before = None if sql else _refuse_others(engine, ScriptDirectory.from_config(config))
+        try:
+            command.upgrade(config, revision, sql=sql)
+        except (CommandError, DBAPIError) as error:
+            if passes := unavailable(error):
+                raise DatabaseUnavailable(f"{passes}; {AGAIN}") from None
+            if not sql and _current(engine) != before:
+                continue  # another process migrates at the same time; or some of it is done, and the rest fails again
+            raise (WebhooksError(str(error)) if isinstance(error, CommandError) else error) from None
+        return
 
 
 def state(engine: Engine) -> State:
@@ -60,10 +70,32 @@ def scripts() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "alembic"
 
 
+def noted(connection: Connection) -> str | None:
+    """What stands in our table: a revision; several, where somebody has put others beside it; None without any."""
+    heads = MigrationContext.configure(connection, opts={"version_table": VERSIONS}).get_current_heads()
+    return ", ".join(sorted(heads)) or None
+
+
+def noted_before(connection: Connection) -> str | None:
+    """What a release up to 0007 has noted in Alembic's default table, whatever else stands there.
+
+    None without the tables that come with our revisions: then a number like ours is another program's.
+    """
+    ours = FORMER_REVISIONS.intersection(_in_former(connection))
+    return ours.pop() if len(ours) == 1 else None
+
+
+def _in_former(connection: Connection) -> set[str]:
+    there = sa.inspect(connection)
+    if not there.has_table(FORMER.name) or not there.has_table("webhook_deliveries"):
+        return set()
+    return set(connection.scalars(sa.select(FORMER.c.version_num)))
+
+
 def _current(engine: Engine) -> str | None:
     try:
         with reading(engine) as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return noted(connection) or noted_before(connection)
     except DBAPIError as error:
         raise unavailable(error) or error from None
 
@@ -72,13 +104,26 @@ def _known(directory: ScriptDirectory) -> set[str]:
     return {revision.revision for revision in directory.walk_revisions()}
 
 
-def _refuse_others(directory: ScriptDirectory, current: str | None) -> None:
-    if current is None or current in _known(directory):
-        return
+def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
+    """The revision that the tables are at. WebhooksError if it is none that we can go on from."""
+    current = _current(engine)
+    if current in _known(directory):
+        return current
+    if current is None:
+        with reading(engine) as connection:
+            others = ", ".join(sorted(_in_former(connection)))
+        if others:
+            raise WebhooksError(
+                f"the tables are there, and nothing says at which revision: {FORMER.name} holds {others}, of another "
+                f"program. If that was put behind one of ours, such as 0007, insert that one into {FORMER.name} too, "
+                "and migrate again; docs/alembic.md says where migrations of your own belong"
+            )
+        return None
     if _OURS.fullmatch(current):
         raise WebhooksError(f"the tables are at revision {current}, which a later version of this program has made")
     raise WebhooksError(
-        f"alembic_version holds {current}, a revision of another program; give these tables a schema of their own"
+        f"{VERSIONS} holds {current}: one revision of this program belongs there, and nothing else. Leave that one; "
+        "docs/alembic.md says where migrations of your own belong"
     )
 
 

@@ -13,12 +13,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Engine, make_url
 
 from consumer import schema
 from consumer.database import create_engine
 from consumer.settings import DatabaseSettings
+from models import Base
 from tests.oracle_databases import EmulatedOracles, RealOracle
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
@@ -39,6 +42,13 @@ def connect_to(url: str, schema: str | None = None) -> Engine:
 def database(path: Path) -> Engine:
     """An engine on an SQLite file."""
     return connect_to(f"sqlite:///{path}")
+
+
+def differences(engine: Engine) -> list[object]:
+    """What Alembic would change to make the tables those of the models."""
+    with engine.connect() as connection:
+        options = {"version_table": schema.VERSIONS}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
 
 
 def url_of(engine: Engine) -> str:

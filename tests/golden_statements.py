@@ -62,7 +62,11 @@ SESSION = {
 PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     "schema": {
         "database.ping": ("`check`: does the database answer?",),
-        "schema._current": ("Is Alembic's table there?", "Which revision are the tables at?"),
+        "schema.noted": ("Is our table of Alembic's there?", "Which revision are the tables at?"),
+        "schema._in_former": (
+            "Where it is not: are Alembic's default table, and one of ours, there?",
+            "What a release before 0008 has noted, and other programs.",
+        ),
     },
     "matching": {
         "matching.catalog.find_endpoints": (
@@ -245,6 +249,8 @@ def files(oracle: OracleEmulator) -> dict[str, str]:
     """The files of statements by name, from a run on a server. ValueError says which purposes are to be written."""
     admin = connect_to(oracle.url)
     schema.upgrade(admin)
+    with admin.begin() as connection:  # as a release before 0008 left it
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR2(32))")
     admin.dispose()
     oracle.forget()
     engine = connect_to(oracle.url, "webhooks")
@@ -320,6 +326,8 @@ def run(engine: Engine) -> None:
     """Have `consumer` issue each of its statements, on empty tables."""
     ping(engine)
     schema.state(engine)
+    with engine.connect() as connection:
+        schema.noted_before(connection)
     _subscribe(engine)
     _store(engine)
     _send(engine)

@@ -18,7 +18,7 @@ from consumer import schema
 from models import Base
 from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable, Tables
 
-VERSIONS = "alembic_version"
+VERSIONS = "webhook_alembic_version"
 OURS = {*Base.metadata.tables, VERSIONS}
 Connect = Callable[[str], Engine]
 T = TypeVar("T")

@@ -115,7 +115,7 @@ def test_adoption_by_the_dba(tmp_path: Path) -> None:
     assert connection.execute("SELECT id, url, enabled FROM webhook_subscriptions").fetchall() == [
         (1, "https://a.example", 1)
     ]
-    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(head(path),)]
+    assert connection.execute("SELECT version_num FROM webhook_alembic_version").fetchall() == [(head(path),)]
     connection.close()
 
 

@@ -1,22 +1,17 @@
-"""docs/subscriptions.md against the code: each option's column, default, flag, effect and test; the migration runs."""
+"""docs/subscriptions.md against the code: each option's column, default, flag, effect and test."""
 
 import re
 from typing import Any
 
 import pytest
 import typer.main
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine
 
 from consumer.cli.app import app
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.expressions import NAMES
-from consumer.matching import subscriptions
 from consumer.matching.secrets import CREDENTIALS
 from consumer.options import OPTIONS, Effect
-from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
-from tests.documentation import BLOCKS, ROOT, TEXTS, code, rows, table_behind
+from tests.documentation import ROOT, TEXTS, code, rows, table_behind
 
 PAGE = "docs/subscriptions.md"
 TABLE = rows(PAGE, "Every option")
@@ -65,14 +60,3 @@ def test_variables_of_filters() -> None:
     """Each name that a filter can use is there."""
     (line,) = [line for line in TEXTS[PAGE].splitlines() if line.startswith("- **Filter**")]
     assert set(NAMES) <= set(code(line))
-
-
-def test_the_migration_runs(engine: Engine) -> None:
-    """It makes a subscription that works."""
-    (block,) = [block for block in BLOCKS if block.page == PAGE and block.info == "python"]
-    with engine.begin() as connection:
-        names: dict[str, Any] = {"op": Operations(MigrationContext.configure(connection))}
-        exec(block.text, names)  # noqa: S102 (our own page)
-        names["upgrade"]()
-    (row,) = subscriptions.walk(engine)
-    assert (row.enabled, row.broken, row.options["batch_size"], row.tenant) == (True, False, 100, "acme")

@@ -24,7 +24,7 @@ from tests.ledger.rows_kit import query
 from tests.oracle_emulator import Call, OracleEmulator, OracleError
 
 SERVICE = "WEBHOOKS_SERVICE"
-OURS = {*Base.metadata.tables, "alembic_version"}
+OURS = {*Base.metadata.tables, "webhook_alembic_version"}
 
 
 @pytest.fixture

@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, event
 
 from consumer import schema
 from consumer.database import CALL_TIMEOUT
 from consumer.errors import DatabaseUnavailable, WebhooksError
-from models import Base
-from tests.databases import connect_to
+from tests.databases import connect_to, differences
 from tests.oracle_emulator import PROFILES, OracleEmulator, OracleError
 from tests.oracle_emulator.instance import Call, Drop
 
@@ -108,8 +105,7 @@ def test_it_goes_on_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine
         assert isinstance(error, DatabaseUnavailable)
         assert STOPPED.fullmatch(str(error))
     assert dictionary(oracle, "NEW") == dictionary(oracle, "WEBHOOKS")
-    with new.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    assert differences(new) == []
 
 
 def test_the_way_back_goes_on_too(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
@@ -118,7 +114,7 @@ def test_the_way_back_goes_on_too(oracle: OracleEmulator, undisturbed: Engine, n
         schema.upgrade(engine)
     statements = half(oracle, changes(oracle, lambda: down(undisturbed)))[::2]
     assert len(errors_at(oracle, statements, lambda: down(new))) == len(statements) >= 10
-    assert sa.inspect(new).get_table_names() == ["alembic_version"]
+    assert sa.inspect(new).get_table_names() == ["webhook_alembic_version"]
     assert dictionary(oracle, "NEW") == dictionary(oracle, "WEBHOOKS")
 
 
@@ -147,8 +143,7 @@ def test_what_somebody_else_has_made_is_not_taken_for_ours(new: Engine) -> None:
             schema.upgrade(new)
         run(new, gone)
     schema.upgrade(new)
-    with new.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    assert differences(new) == []
 
 
 def test_it_is_patient_and_nobody_else(oracle: OracleEmulator, new: Engine) -> None:
@@ -168,7 +163,7 @@ def test_it_is_patient_and_nobody_else(oracle: OracleEmulator, new: Engine) -> N
     assert sent.index("ALTER SESSION SET DDL_LOCK_TIMEOUT = 30") < sent.index(next(filter(CHANGE.match, sent)))
     oracle.calls.clear()
     with new.connect() as connection:
-        connection.exec_driver_sql("SELECT 1 FROM alembic_version")
+        connection.exec_driver_sql("SELECT 1 FROM webhook_alembic_version")
         ours: Any = connection.connection.dbapi_connection
         assert ours.call_timeout == CALL_TIMEOUT * 1000
     assert session not in {call.session for call in oracle.calls}

@@ -1,8 +1,8 @@
 WHENEVER SQLERROR EXIT FAILURE ROLLBACK
 
-CREATE TABLE alembic_version (
+CREATE TABLE webhook_alembic_version (
     version_num VARCHAR2(32 CHAR) NOT NULL, 
-    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+    CONSTRAINT webhook_alembic_version_pkc PRIMARY KEY (version_num)
 )
 
 /
@@ -19,7 +19,7 @@ CREATE TABLE webhook_subscriptions (
 
 /
 
-INSERT INTO alembic_version (version_num) VALUES ('0001')
+INSERT INTO webhook_alembic_version (version_num) VALUES ('0001')
 
 /
 
@@ -121,7 +121,7 @@ CREATE INDEX ix_webhook_deliveries_sub ON webhook_deliveries (subscription_id, s
 
 /
 
-UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001'
+UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
 
 /
 
@@ -237,7 +237,7 @@ CREATE TABLE webhook_replays (
 
 /
 
-UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002'
+UPDATE webhook_alembic_version SET version_num='0003' WHERE webhook_alembic_version.version_num = '0002'
 
 /
 
@@ -559,7 +559,7 @@ COMMENT ON COLUMN webhook_replays.positions IS 'What is left to read, as JSON: t
 
 /
 
-UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003'
+UPDATE webhook_alembic_version SET version_num='0004' WHERE webhook_alembic_version.version_num = '0003'
 
 /
 
@@ -749,7 +749,7 @@ COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record that
 
 /
 
-UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004'
+UPDATE webhook_alembic_version SET version_num='0005' WHERE webhook_alembic_version.version_num = '0004'
 
 /
 
@@ -815,7 +815,7 @@ CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
 
 /
 
-UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005'
+UPDATE webhook_alembic_version SET version_num='0006' WHERE webhook_alembic_version.version_num = '0005'
 
 /
 
@@ -841,7 +841,13 @@ COMMENT ON COLUMN webhook_deliveries.filter_pending IS '1: the filter of its sub
 
 /
 
-UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006'
+UPDATE webhook_alembic_version SET version_num='0007' WHERE webhook_alembic_version.version_num = '0006'
+
+/
+
+-- Running upgrade 0007 -> 0008
+
+UPDATE webhook_alembic_version SET version_num='0008' WHERE webhook_alembic_version.version_num = '0007'
 
 /
 

@@ -5,8 +5,8 @@ SELECT
 FROM DUAL
 ;
 
--- schema._current
--- Is Alembic's table there?
+-- schema.noted
+-- Is our table of Alembic's there?
 SELECT
   tables_and_views.table_name
 FROM (
@@ -25,8 +25,35 @@ WHERE
   AND tables_and_views.owner = :owner
 ;
 
--- schema._current
+-- schema.noted
 -- Which revision are the tables at?
+SELECT
+  webhook_alembic_version.version_num
+FROM webhook_alembic_version
+;
+
+-- schema._in_former
+-- Where it is not: are Alembic's default table, and one of ours, there?
+SELECT
+  tables_and_views.table_name
+FROM (
+  SELECT
+    a_tables.table_name AS table_name,
+    a_tables.owner AS owner
+  FROM all_tables a_tables
+  UNION ALL
+  SELECT
+    a_views.view_name AS table_name,
+    a_views.owner AS owner
+  FROM all_views a_views
+) tables_and_views
+WHERE
+  tables_and_views.table_name IN (:table_names_1)
+  AND tables_and_views.owner = :owner
+;
+
+-- schema._in_former
+-- What a release before 0008 has noted, and other programs.
 SELECT
   alembic_version.version_num
 FROM alembic_version
