@@ -7,7 +7,9 @@ RUN /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --no-create-home webhooks
+LABEL org.opencontainers.image.title="kafka-webhooks" org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /app
+COPY LICENSE .
 COPY --from=packages /venv /venv
 COPY alembic alembic
 COPY models models

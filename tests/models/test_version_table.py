@@ -1,7 +1,6 @@
 """Where the tables' revision is noted: a table of ours, apart from that of any other program in the same schema."""
 
 import io
-import re
 import subprocess
 
 import pytest
@@ -11,6 +10,7 @@ from sqlalchemy import Engine
 
 from consumer import schema
 from consumer.errors import WebhooksError
+from tests import sqlplus
 from tests.databases import url_of
 from tests.ledger.rows_kit import query
 from tests.processes import PROGRAM, ROOT, environment
@@ -82,12 +82,11 @@ def test_the_printed_script_moves_it(engine: Engine, others: tuple[str, ...]) ->
     as_before(engine, "0002", *others)
     output = io.StringIO()
     schema.upgrade(engine, revision="0002:head", sql=True, output=output)
-    bare = "\n".join(line for line in output.getvalue().splitlines() if not line.startswith("--"))
     if engine.dialect.name == "oracle":
-        run(engine, *filter(None, map(str.strip, re.split(r"^/$", bare, flags=re.MULTILINE))))
+        run(engine, *sqlplus.statements(output.getvalue()))
     else:
         with engine.connect() as connection:
-            connection.connection.cursor().executescript(bare)
+            connection.connection.cursor().executescript(output.getvalue())
     assert noted(engine) == ([HEAD], [*others])
     output = io.StringIO()
     schema.upgrade(engine, revision=f"{HEAD}:head", sql=True, output=output)

@@ -66,13 +66,14 @@ def test_everything_has_a_comment_that_any_tool_can_print() -> None:
 
 @on_oracle
 def test_the_dictionary_has_the_comments_of_the_models(engine: Engine) -> None:
-    """As a DBA reads them: of each table and of each column, and none else."""
-    found = query(engine, "SELECT table_name, comments FROM user_tab_comments WHERE table_name LIKE 'WEBHOOK%'")
+    """As a DBA reads them: of each table and of each column, and none else. Alembic makes its own without."""
+    of_models = f"table_name LIKE 'WEBHOOK%' AND table_name != '{schema.VERSIONS.upper()}'"
+    found = query(engine, f"SELECT table_name, comments FROM user_tab_comments WHERE {of_models}")  # noqa: S608 (ours)
     assert {row[0]: row[1] for row in found} == {table.name.upper(): table.comment for table in TABLES.values()}
     found = query(
         engine,
-        "SELECT table_name, column_name, comments FROM user_col_comments"
-        " WHERE table_name LIKE 'WEBHOOK%' AND column_name NOT LIKE 'SYS%'",
+        "SELECT table_name, column_name, comments FROM user_col_comments"  # noqa: S608 (the same)
+        f" WHERE {of_models} AND column_name NOT LIKE 'SYS%'",
     )
     assert {(row[0], row[1]): row[2] for row in found} == models_comments()
 

@@ -1,0 +1,35 @@
+"""What is installed: built as `pip install .` builds it, and opened."""
+
+import re
+import subprocess
+import sys
+from email import message_from_bytes
+from pathlib import Path
+from zipfile import ZipFile
+
+from tests.kafka_broker import KAFKA_VERSION
+from tests.processes import ROOT, environment
+
+
+def test_the_wheel(tmp_path: Path) -> None:
+    """Types, migrations and the licence are in it, and who made it under which licence."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, timeout=60, check=True)
+    (path,) = tmp_path.glob("*.whl")
+    with ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        (metadata,) = [message_from_bytes(wheel.read(name)) for name in names if name.endswith("/METADATA")]
+        (licence,) = [wheel.read(name) for name in names if name.endswith("/licenses/LICENSE")]
+    assert {"consumer/py.typed", "models/py.typed"} <= names
+    migrations = {path.name for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
+    assert {f"consumer/migrations/versions/{name}" for name in migrations} <= names
+    assert (metadata["License-Expression"], metadata["License-File"]) == ("Apache-2.0", "LICENSE")
+    assert metadata["Author"]
+    assert licence == (ROOT / "LICENSE").read_bytes()
+    assert b"Apache License" in licence
+
+
+def test_compose_starts_the_kafka_that_is_tested() -> None:
+    """The same version as the tests start, in each service that uses its image."""
+    images = re.findall(r"image: apache/kafka:(\S+)", (ROOT / "docker-compose.yml").read_text())
+    assert set(images) == {KAFKA_VERSION}
