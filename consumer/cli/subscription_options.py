@@ -20,7 +20,7 @@ def _duration(text: str) -> float:
     try:
         return seconds(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: {error}") from None
+        raise typer.BadParameter(str(error)) from None
 
 
 def _milliseconds(text: str) -> int:

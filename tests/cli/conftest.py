@@ -13,8 +13,12 @@ from tests.processes import PROGRAM, Command, Start, environment
 
 
 @pytest.fixture(autouse=True)
-def _logs_as_before() -> Iterator[None]:
-    """A command that is called in this process sets logs up, for the standard error of its test."""
+def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that is called in this process sets logs up, for the standard error of its test: no logger keeps it."""
+    configure = structlog.configure
+    monkeypatch.setattr(
+        "structlog.configure", lambda **options: configure(**options | {"cache_logger_on_first_use": False})
+    )
     yield
     structlog.reset_defaults()
 

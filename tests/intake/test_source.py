@@ -150,7 +150,7 @@ def test_unknown_properties_are_left_out_with_one_warning(mock_kafka: str, join:
         join(kafka.settings(**planted, compression_type="gzip"), [kafka.topic()])
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
     assert len(warnings) == 1
-    assert warnings[0]["properties"] == ["logger", "port", "port.9092.tcp", "service.host"]
+    assert warnings[0]["variable"] == "KAFKA_LOGGER"
 
 
 def test_no_broker_is_a_state_and_not_a_flood(join: Join, capfd: pytest.CaptureFixture[str]) -> None:

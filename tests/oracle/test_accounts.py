@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import sqlglot
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +22,7 @@ from tests import accounts
 from tests.accounts import ACCOUNTS, granted
 from tests.databases import connect_to
 from tests.ledger.rows_kit import query
+from tests.models.test_version_table import as_before, noted
 from tests.oracle_emulator import Call, OracleEmulator, OracleError
 
 SERVICE = "WEBHOOKS_SERVICE"
@@ -107,6 +109,20 @@ def test_an_account_that_owns_nothing_sees_how_far_the_tables_are(oracle: Oracle
         tuple(subscriptions.walk(lost))
     assert "kafka-webhooks migrate" in str(unavailable(missing.value))
     lost.dispose()
+
+
+def test_another_account_moves_the_revision_where_the_tables_are(oracle: OracleEmulator, service: Engine) -> None:
+    """With DATABASE_SCHEMA: what a release before 0008 has noted there, and not beside the account."""
+    owner = connect_to(oracle.url)
+    as_before(owner, "0007")
+    schema.upgrade(service)
+    assert noted(owner) == ([schema.state(service).head], [])
+    assert query(service, "SELECT table_name FROM user_tables") == []
+    with service.begin() as connection:  # as docs/alembic.md has a migration of such an account do
+        named = sa.table("webhook_subscriptions", *map(sa.column, ("url", "event_type")), schema="webhooks")
+        connection.execute(named.insert().values(url="https://a.example", event_type="t"))
+    assert [row.url for row in subscriptions.walk(owner)] == ["https://a.example"]
+    owner.dispose()
 
 
 def test_an_account_needs_no_view_of_the_instance(oracle: OracleEmulator, service: Engine) -> None:
