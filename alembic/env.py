@@ -23,7 +23,7 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConstraint, DropIndex, DropTable
 
-from consumer.database import create_engine
+from consumer.database import create_engine, create_file
 from consumer.environment import load
 from consumer.errors import WebhooksError
 from consumer.schema import FORMER, FORMER_REVISIONS, VERSIONS, noted, noted_before
@@ -192,6 +192,7 @@ def have_patience(connection: Connection) -> None:
 
 def online(engine: Engine) -> None:
     """Migrate. On SQLite all of it is one transaction, and a second process waits for the first."""
+    create_file(engine)
     sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
         if sqlite:  # rebuilding a table drops it, which would delete what refers to it

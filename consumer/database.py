@@ -21,6 +21,7 @@ from consumer.database_errors import is_disconnect, line, translated
 from consumer.database_errors import unavailable as unavailable  # noqa: PLC0414 (for who runs statements)
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.settings import DatabaseSettings
+from consumer.sqlite_file import explained, path_of, trouble_with
 
 CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one, a lost network never ends
 LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
@@ -195,16 +196,42 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
     return engine
 
 
+def create_file(engine: Engine) -> None:
+    """Make the file of an SQLite database, empty, where there is none: connecting alone does not.
+
+    DatabaseUnavailable if that cannot be. Nothing happens on Oracle.
+    """
+    path = path_of(engine.url)
+    if path is None:
+        return
+    try:
+        path.touch()
+    except OSError as error:
+        raise DatabaseUnavailable(f"{path} cannot be made: {trouble_with(path) or error.strerror}") from None
+
+
 def _sqlite(url: sa.URL) -> Engine:
     engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": LOCK_TIMEOUT})
 
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        # A terminal's Latin-1 in one row must not keep the others of a statement from being read.
-        connection.text_factory = methodcaller("decode", "utf-8", "replace")
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}").close()
+    @event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, arguments: Sequence[Any], options: dict[str, Any]) -> sqlite3.Connection:
+        path = path_of(url)
+        if path is not None:
+            # A name that is misspelt must not make a new, empty file.
+            arguments, options = [f"{path.as_uri()}?mode=rw"], {**options, "uri": True}
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(*arguments, **options)
+            connection.isolation_level = None  # the driver begins nothing by itself
+            # A terminal's Latin-1 in one row must not keep the others of a statement from being read.
+            connection.text_factory = methodcaller("decode", "utf-8", "replace")
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise explained(error, path or arguments[0]) from None
+        return connection
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -146,6 +146,9 @@ _ADVICE = {
     "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
     "ORA-41900": "the account lacks a grant of docs/database.md",
     "cannot connect to database. DPY-4011": "it hangs up: does it want TLS, a certificate, native network encryption?",
+    "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
+    "Name or service not known": "is the host in DATABASE_URL right?",
+    "timed out": "is the database up, are host and port in DATABASE_URL right, does a firewall drop it?",
     "CERTIFICATE_REQUIRED": "the server wants to see a certificate: wallet_location in DATABASE_URL",
     "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs into ewallet.pem, in wallet_location",
 }

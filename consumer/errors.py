@@ -8,7 +8,7 @@ WebhooksError
 │   └── DatabaseUnavailable
 ├── DatabaseRefused          a statement that the database does not take as it is
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
-├── InvalidSubscription      a url or event type that cannot work
+├── InvalidSubscription      what a subscription asks for cannot work (exit 2)
 └── EgressRefused            an address the egress policy forbids (also a requests ConnectionError)
 """
 
@@ -56,7 +56,15 @@ class FatalKafkaError(WebhooksError):
 
 
 class InvalidSubscription(WebhooksError):
-    """A url or event type that cannot work; the text says what would."""
+    """What a subscription asks for cannot work; the text says what would.
+
+    `option` is the column that it is about, if it is one, `why` what is wrong, and `example` a value that is right.
+    """
+
+    def __init__(self, why: str, option: str | None = None, example: str | None = None) -> None:
+        self.why, self.option, self.example = why, option, example
+        name = f"{option}: " if option else ""
+        super().__init__(f"{name}{why}{f'; for example {example}' if example else ''}")
 
 
 class EgressRefused(WebhooksError, RequestsConnectionError):

@@ -167,7 +167,7 @@ def _limited(params: oracledb.ConnectParams, places: BoundedSemaphore) -> oracle
         except OSError as error:  # a host that does not resolve: the driver lets the resolver's own error through
             outcome.set_result(f"cannot connect to {hosts}: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (as text: an exception would keep its frames, and a socket, alive)
-            outcome.set_result(str(error))
+            outcome.set_result(f"{_addresses(params)}{error}")
         finally:
             places.release()
 
@@ -181,6 +181,13 @@ def _limited(params: oracledb.ConnectParams, places: BoundedSemaphore) -> oracle
     if isinstance(answer, str):
         raise oracledb.OperationalError(answer)
     return answer
+
+
+def _addresses(params: oracledb.ConnectParams) -> str:
+    """`db.example:1521: `, several of them separated by commas, to stand before an error; empty where there is none."""
+    hosts, ports = (value if isinstance(value, list) else [value] for value in (params.host, params.port))
+    found = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False) if host)
+    return f"{found}: " if found else ""
 
 
 def _close(outcome: Future[oracledb.Connection | str]) -> None:

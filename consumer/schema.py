@@ -13,7 +13,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from consumer.database import reading, unavailable
+from consumer.database import create_file, reading, unavailable
 from consumer.errors import DatabaseUnavailable, WebhooksError
 
 
@@ -34,13 +34,16 @@ _OURS = re.compile(r"\d{4}")  # a revision of this program, be it of a later ver
 
 
 def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output: TextIO | None = None) -> None:
-    """Migrate up to a revision. DatabaseUnavailable if the database does not answer.
+    """Migrate up to a revision. An SQLite file is made where there is none.
 
+    DatabaseUnavailable if the database does not answer.
     WebhooksError if it cannot be: by what is there already, or because a later version or another program has been.
     What stopped in the middle goes on there when it is run again.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
+    if not sql:
+        create_file(engine)
     while True:
         before = None if sql else _refuse_others(engine, ScriptDirectory.from_config(config))
         try:
@@ -62,6 +65,11 @@ def state(engine: Engine) -> State:
     current = _current(engine)
     later = current is not None and current not in _known(directory) and _OURS.fullmatch(current)
     return State(current, head, behind=current != head and not later)
+
+
+def revisions() -> list[str]:
+    """All that there are, the first one first."""
+    return sorted(_known(ScriptDirectory.from_config(_scripts_config())))
 
 
 def scripts() -> Path:
@@ -128,8 +136,13 @@ def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
 
 
 def _config(engine: Engine, output: TextIO | None = None) -> Config:
+    config = _scripts_config(output)
+    config.attributes["engine"] = engine
+    return config
+
+
+def _scripts_config(output: TextIO | None = None) -> Config:
     config = Config(output_buffer=output) if output else Config()
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["engine"] = engine
     return config

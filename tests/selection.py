@@ -16,6 +16,7 @@ TESTS = Path(__file__).parent
 FOLDERS = {
     "chaos/": "slow",
     "end_to_end/": "slow",
+    "cli/test_command.py::test_output_that_cannot_be_written_is_1": "slow",
     "matching/test_lookup_scale.py": "slow",
     "test_worker_states.py": "slow",
     "ledger/test_heads.py": "smoke",

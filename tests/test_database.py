@@ -20,6 +20,7 @@ from consumer.database import (
     IN_LIST,
     DatabaseThread,
     any_of,
+    create_file,
     ping,
     reading,
     unavailable,
@@ -210,13 +211,9 @@ def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
 
 
 def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> None:
-    """A missing directory and a locked or unmigrated file pass; a violated constraint does not."""
-    with pytest.raises(DatabaseUnavailable, match="unable to open database file"):
-        ping(connect_to(f"sqlite:///{tmp_path}/missing/x.db"))
-    (tmp_path / "text.db").write_text("no database, but longer than a header " * 20)
-    with pytest.raises(DatabaseUnavailable, match="not a database"):
-        ping(connect_to(f"sqlite:///{tmp_path}/text.db"))
+    """An unmigrated file passes; a violated constraint does not."""
     bare = connect_to(f"sqlite:///{tmp_path}/bare.db")
+    create_file(bare)
     with pytest.raises(DBAPIError) as caught, bare.begin() as connection:
         connection.execute(sa.select(Subscription.id))
     assert "run kafka-webhooks migrate" in str(unavailable(caught.value))
@@ -226,9 +223,46 @@ def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> 
     assert unavailable(refused.value) is None
 
 
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("missing/x.db", "there is no directory {folder}/missing: make it, or correct DATABASE_URL"),
+        ("folder.db", "it is a directory: name a file in DATABASE_URL"),
+        ("text.db", "it is no SQLite database: correct DATABASE_URL"),
+        ("misspelt.db", "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate"),
+    ],
+)
+def test_a_file_that_cannot_be_opened(tmp_path: Path, place: str, why: str) -> None:
+    """It passes, and the line has the path and what to do. No file is made by looking for one."""
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "text.db").write_text("no database, but longer than a header " * 20)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DatabaseUnavailable) as caught:
+        ping(connect_to(f"sqlite:///{tmp_path}/{place}"))
+    assert str(caught.value) == f"{tmp_path}/{place} cannot be opened: {why.format(folder=tmp_path)}"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_is_made_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a migration; a name may be relative, and have what a URI could not hold as it is."""
+    monkeypatch.chdir(tmp_path)
+    engine = connect_to("sqlite:///ä 100%#?.db".replace("?", "%3F"))
+    with pytest.raises(DatabaseUnavailable, match="no such file"):
+        ping(engine)
+    create_file(engine)
+    create_file(engine)
+    ping(engine)
+    engine.dispose()
+    assert len(list(tmp_path.glob("*.db"))) == 1
+    with pytest.raises(DatabaseUnavailable, match=r"cannot be made: there is no directory .*/missing: make it"):
+        create_file(connect_to("sqlite:///missing/x.db"))
+
+
 def test_ping_says_why_on_one_line() -> None:
-    """No listener at the port: one line, within the connect time-out, without the password."""
-    with pytest.raises(DatabaseUnavailable, match="DPY-6005") as caught:
+    """No listener at the port: one line, within the connect time-out, with the address and without the password."""
+    with pytest.raises(
+        DatabaseUnavailable, match=r"127\.0\.0\.1:1: DPY-6005.*are host and port in DATABASE_URL"
+    ) as caught:
         ping(connect_to("oracle+oracledb://scott:pa55word@127.0.0.1:1/?service_name=X"))
     assert "\n" not in str(caught.value)
     assert "pa55word" not in str(caught.value)

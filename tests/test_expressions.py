@@ -97,6 +97,27 @@ def test_what_is_no_expression_is_refused_when_it_is_set(source: str, why: str) 
         assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("data.a = 1", "(CEL writes == for =)"),
+        ("data.a == 1 and data.b = 2 or not data.c", "(CEL writes == for =, && for and, || for or, ! for not)"),
+        ("data.a <> 'x'", "(CEL writes != for <>)"),
+        ("data.a == True || data.a == None", "(CEL writes true for True, null for None)"),
+        ("data.a >", None),
+        ("data.order >= 1 and", "(CEL writes && for and)"),
+        ("data.a == 'rock = and or not' && ", None),
+        ("data.a != 1 && data.b >= 2 && data.c <= 3 && data.d == \"it's = x", None),
+    ],
+)
+def test_what_other_languages_write_is_hinted_at(source: str, hint: str | None) -> None:
+    """What CEL writes in its place stands behind the error; what a text holds is no slip."""
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        compile_filter(source)
+    said = str(caught.value)
+    assert said.endswith(hint) if hint else "CEL writes" not in said
+
+
 @pytest.mark.parametrize("source", ["type", "1", "data.items.map(i, i)", "time", "[true]", "type.size()"])
 def test_a_filter_is_true_or_false(source: str) -> None:
     """What never can be is refused; what nobody can tell before an event comes is not, and projections may be any."""

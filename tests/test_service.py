@@ -128,6 +128,7 @@ def test_without_its_database_it_waits_and_says_why(start: Start, address: str, 
 def test_tables_that_are_missing_are_waited_for(start: Start, tmp_path: Path, mock_kafka: str) -> None:
     """The reason names the command; once it has been run the worker goes on by itself, and joins its group."""
     path, topic = tmp_path / "webhooks.db", unique("topic")
+    path.touch()
     Kafka(mock_kafka, real=False).write(topic, [b"{}"])
     run = start(
         DATABASE_URL=f"sqlite:///{path}",

@@ -7,6 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +16,7 @@ import typer
 from consumer import __version__
 from consumer.cli.api import api
 from consumer.cli.check import check
-from consumer.cli.console import discard_output
+from consumer.cli.console import discard_output, open_streams, printable, unwritten
 from consumer.cli.deliveries import deliveries
 from consumer.cli.listen import listen
 from consumer.cli.migrate import migrate
@@ -27,6 +29,7 @@ from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
 
 PROGRAM = "kafka-webhooks"
+ROOT = Path(__file__).parents[2]  # of our packages
 USAGE = 2  # exit status: wrong usage or settings
 
 app = typer.Typer(
@@ -95,14 +98,14 @@ for secrets_command in (rotate_secret, set_credential, encrypt_secrets):
 def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit status. An error is a line on stderr, never a traceback."""
     try:
+        open_streams()
         _check_text(arguments)
         status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has seen enough
-        discard_output()
-        return 1
     except Exception as error:  # noqa: BLE001 (all of them: told in one line)
-        return _report(error)
+        with suppress(OSError):  # of stderr: there is nobody to tell
+            return _report(error)
+        return 1
     if not arguments:
         return USAGE
     return status if isinstance(status, int) else 0
@@ -117,32 +120,66 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def _report(error: Exception) -> int:
-    from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
-
-    status = 1
-    match error:
-        case SettingsError() | InvalidSubscription():
-            text, status = str(error), USAGE
-        case WebhooksError():
-            text = str(error)
-        case typer.Abort():  # the end of input, where a question was asked
-            text = "no answer: nothing was changed"
-        case typer.TyperException():
-            context = getattr(error, "ctx", None)
-            command = context.command_path if context else PROGRAM
-            text, status = f"{error.format_message()} (`{command} --help` shows how)", error.exit_code
-        case _ if known := _database_error(error):
-            text = known
-        case _:
-            text = f"{type(error).__name__}: {error} (this is a bug; LOG_LEVEL=DEBUG shows where)"
-            if os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
-                traceback.print_exception(error)
+    """Tell what went wrong, and give the exit status."""
+    text, status = _told(error)
     for line in text.splitlines():
         typer.echo(f"{PROGRAM}: {line}", err=True)
     return status
 
 
-def _database_error(error: Exception) -> str | None:
+def _told(error: Exception) -> tuple[str, int]:
+    """What is said of an error, and the exit status."""
+    from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
+
+    match error:
+        case WebhooksError():
+            return str(error), USAGE if isinstance(error, SettingsError | InvalidSubscription) else 1
+        case typer.Abort():  # the end of input, where a question was asked
+            return "no answer: nothing was changed", 1
+        case typer.TyperException():
+            return _of_typer(error)
+        case OSError() if unwritten(error):
+            discard_output()
+            if isinstance(error, BrokenPipeError):  # who read our output has seen enough
+                return "", 1
+            return f"the output cannot be written: {error.strerror}; let it lead to where there is room", 1
+    known = _of_import(error) if isinstance(error, ImportError) else _of_database(error)
+    if known is None and os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
+        traceback.print_exception(error)
+    return known or f"{type(error).__name__}: {error} (this is a bug; LOG_LEVEL=DEBUG shows where)", 1
+
+
+def _of_typer(error: typer.TyperException) -> tuple[str, int]:
+    """Wrong usage. A group of commands without a command shows its help."""
+    context = getattr(error, "ctx", None)
+    if context is not None and error.message == context.get_help():
+        typer.echo(error.message, err=True)
+        return "", USAGE
+    _put_in_words(error)
+    command = context.command_path if context else PROGRAM
+    return f"{error.format_message()} (`{command} --help` shows how)", error.exit_code
+
+
+def _put_in_words(error: typer.TyperException) -> None:
+    """Replace Pydantic's words, in which Typer tells of a value that is none."""
+    from pydantic import ValidationError
+
+    if isinstance(error.__cause__, ValidationError):
+        from consumer.setting_types import in_words
+
+        details = error.__cause__.errors()[0]
+        error.message = printable(in_words(details, details["input"]))
+
+
+def _of_import(error: ImportError) -> str | None:
+    """Which file is taken for our package `models`, if that is why something cannot be imported."""
+    file = getattr(sys.modules.get("models"), "__file__", None)
+    if not (error.name or "").startswith("models") or file is None or Path(file).parents[1] == ROOT:
+        return None
+    return f"{file} stands in the place of this program's package `models`: rename it, or take it out of PYTHONPATH"
+
+
+def _of_database(error: Exception) -> str | None:
     """What a database's error means, if it is one; no command that uses no database waits for these imports."""
     if "sqlalchemy" not in sys.modules:
         return None

@@ -1,5 +1,6 @@
 """What commands share: settings into logging, lists and progress on the screen, times, and signals."""
 
+import errno
 import json
 import os
 import re
@@ -27,6 +28,7 @@ _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 PAGE = 1000  # rows of a list that are printed together
 _HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
 _ROW_ID = re.compile(r"-?[0-9]{1,18}")  # within 2^63, which no database passes
+_UNWRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def configure() -> None:
@@ -235,8 +237,28 @@ def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
                 raise typer.Exit
 
 
+def open_streams() -> None:
+    """Let stdin and stderr lead nowhere where they are closed: else a database's file would take their number.
+
+    WebhooksError if stdout is closed.
+    """
+    from consumer.errors import WebhooksError
+
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 (it stays open)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the same)
+    if sys.stdout is None:
+        raise WebhooksError("the standard output is closed; let it lead to a file, or to /dev/null")
+
+
+def unwritten(error: OSError) -> bool:
+    """Whether it says that stdout does not take what is printed: nothing else that has no name is written to."""
+    return error.filename is None and error.errno in _UNWRITTEN
+
+
 def discard_output() -> None:
-    """Let stdout lead nowhere, once who read it has gone: else Python complains of it at the very end."""
+    """Let stdout lead nowhere, once it takes no more: else Python complains of it at the very end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -78,6 +78,8 @@ def _print(received: "Received", answer: "Answer") -> None:
     try:
         typer.echo(printable(f"{head} {received.path}: {verdict}; answered {answer.status}"))
         typer.echo(f"  {printable(shown)}")
-    except BrokenPipeError:
+    except OSError as error:
         discard_output()
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"kafka-webhooks: the output cannot be written: {error.strerror}", err=True)
         signal.raise_signal(signal.SIGTERM)

@@ -23,19 +23,22 @@ def migrate(
       kafka-webhooks migrate --sql > for-the-dba.sql
       kafka-webhooks migrate --sql --revision 0001:head
     """
-    from consumer.cli.console import configure
-    from consumer.database import create_engine
-    from consumer.environment import load
-    from consumer.schema import state, upgrade
-    from consumer.settings import DatabaseSettings
+    from consumer.cli.console import open_database
+    from consumer.database import create_file
+    from consumer.schema import revisions, state, upgrade
 
     if ":" in revision and not sql:
         raise typer.BadParameter("a range of revisions needs --sql", param_hint="--revision")
-    configure()
-    engine = create_engine(load(DatabaseSettings))
+    known = (*revisions(), "head")
+    if unknown := set(revision.split(":")) - {*known, "base"}:
+        raise typer.BadParameter(
+            f"there is no revision {unknown.pop()!r}; there are {', '.join(known)}", param_hint="--revision"
+        )
+    engine = open_database()
     if sql:
         upgrade(engine, revision=revision, sql=True)
         return
+    create_file(engine)
     before = state(engine).current
     upgrade(engine, revision=revision)
     after = state(engine).current

@@ -2,14 +2,19 @@
 
 import inspect
 import json
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from typer.core import TyperCommand
 
 from consumer.cli.console import header
+
+if TYPE_CHECKING:
+    from consumer.errors import InvalidSubscription
 
 MATCHING, PAYLOAD, REQUEST, LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
 
@@ -126,11 +131,16 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**values: Any) -> None:
+        from consumer.errors import InvalidSubscription
+
         given = {column: values.pop(column) for column in FLAGS}
         given = {column: value for column, value in given.items() if value is not None and value != []}
         if "custom_headers" in given:
             given["custom_headers"] = _headers(given["custom_headers"])
-        command(**values, given=given)
+        try:
+            command(**values, given=given)
+        except InvalidSubscription as error:
+            raise _in_flags(error, own) from None
 
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # as `inspect` reads it
     return run
@@ -145,6 +155,29 @@ def unset_columns(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, N
         if columns[name] in given:
             raise typer.BadParameter(f"{name} is both set and unset", param_hint="--unset")
     return {columns[name]: None for name in names}
+
+
+# As the flag takes them, where the column keeps something else.
+_EXAMPLES = {"batch_wait_ms": "500ms", "custom_headers": "'X-Origin: shop'", "timeout_seconds": "5s"}
+
+
+def _in_flags(error: "InvalidSubscription", command: inspect.Signature) -> "InvalidSubscription":
+    """The same error in the words of the command line, where the columns have other names."""
+    from consumer.errors import InvalidSubscription
+
+    column = error.option or ""
+    if column in FLAGS:
+        name = flag_of(column)
+    elif column in command.parameters:
+        argument = command.parameters[column].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        name = column.upper() if argument else f"--{column.replace('_', '-')}"
+    else:
+        return error
+    why = re.sub("|".join(each for each in FLAGS if "_" in each), lambda found: flag_of(found[0]), error.why)
+    if error.example is None:
+        return InvalidSubscription(why, name)
+    example = _EXAMPLES.get(column, shlex.quote(error.example))
+    return InvalidSubscription(why, name, example if name == column.upper() else f"{name} {example}")
 
 
 def _headers(lines: Sequence[str]) -> str:

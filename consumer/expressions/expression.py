@@ -66,7 +66,7 @@ class Expression:
         except TypeError:  # pybind's word for a lone surrogate
             raise ValueError("is no text: it has half of a character") from None
         except RuntimeError as error:
-            raise ValueError(_readable(str(error))) from None
+            raise ValueError(_readable(str(error)) + _hint(source)) from None
         self._shape = Shape(parse(self._program.serialize()), len(source.encode()))
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
@@ -214,6 +214,27 @@ def _size(value: object, most: int) -> Size:
 def _bytes(text: str | bytes) -> int:
     """In UTF-8, at most."""
     return len(text) if text.isascii() else 4 * len(text)
+
+
+# What other languages write, and CEL does not know; `==` and its like are none of it.
+_SLIPS = (
+    (r"(?<![=!<>])=(?![=~])", "=", "=="),
+    (r"<>", "<>", "!="),
+    (r"\band\b", "and", "&&"),
+    (r"\bor\b", "or", "||"),
+    (r"\bnot\b", "not", "!"),
+    (r"\bTrue\b", "True", "true"),
+    (r"\bFalse\b", "False", "false"),
+    (r"\bNone\b", "None", "null"),
+)
+_LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)""")  # also one that does not end
+
+
+def _hint(source: str) -> str:
+    """What to write in the place of words and signs of other languages, if an expression has any."""
+    bare = _LITERAL.sub("''", source)
+    found = [f"{right} for {wrong}" for pattern, wrong, right in _SLIPS if re.search(pattern, bare)]
+    return f" (CEL writes {', '.join(found)})" if found else ""
 
 
 @lru_cache(4096)

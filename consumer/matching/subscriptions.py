@@ -258,7 +258,7 @@ def _listing() -> Select[*tuple[Any, ...]]:
 
 def _check_url(rules: Rules, url: str) -> None:
     if (refusal := rules.refusal(url)) is not None:
-        raise InvalidSubscription(f"url: {refusal}")
+        raise InvalidSubscription(refusal, "url")
 
 
 def _signing_secrets(subscription_id: int) -> Select[int]:

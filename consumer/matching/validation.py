@@ -50,8 +50,7 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     _, problems = read(values)
     if problems:
         name, why, effect = problems[0]
-        example = "" if effect is Effect.UNUSED else f"; for example {OPTIONS[name].example}"
-        raise InvalidSubscription(f"{name}: {why}{example}")
+        raise InvalidSubscription(why, name, None if effect is Effect.UNUSED else OPTIONS[name].example)
     return values
 
 
@@ -62,12 +61,12 @@ def _or_default(value: Any, default: str | None) -> Any:
 def _check_fits(name: str, value: Any) -> None:
     example, kind = OPTIONS[name].example, _COLUMNS[name].type
     if value is None and OPTIONS[name].required:
-        raise InvalidSubscription(f"{name}: is required; for example {example}")
+        raise InvalidSubscription("is required", name, example)
     if not isinstance(value, str):
         return
     if not value.strip():
-        raise InvalidSubscription(f"{name}: is empty; write for example {example}")
+        raise InvalidSubscription("is empty", name, example)
     if isinstance(kind, String) and kind.length and len(value) > kind.length:
-        raise InvalidSubscription(f"{name}: has {len(value)} characters; at most {kind.length} are kept")
+        raise InvalidSubscription(f"has {len(value)} characters; at most {kind.length} are kept", name)
     if (size := len(value.encode(errors="replace"))) > MOST_BYTES:
-        raise InvalidSubscription(f"{name}: has {size} bytes in UTF-8; Oracle keeps {MOST_BYTES}")
+        raise InvalidSubscription(f"has {size} bytes in UTF-8; Oracle keeps {MOST_BYTES}", name)

@@ -1,18 +1,23 @@
 """What holds for every command: help, exit status, one line for an error, an end at any time."""
 
 import json
+import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import requests
+from sqlalchemy import Engine
 
 from consumer import __version__
 from consumer.sending.signing import hex_signature, standard_signature
-from tests.processes import Command, Start
+from tests.databases import url_of
+from tests.processes import PROGRAM, ROOT, Command, Start, environment
 
 COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api"]
 GROUPS = {
@@ -30,6 +35,12 @@ LEAST = {
     "WEBHOOK_SECRET": "secret",
     "OPS_PORT": "0",
 }
+
+
+@pytest.fixture
+def database(engine: Engine) -> dict[str, str]:
+    """Where the tables are."""
+    return {"DATABASE_URL": url_of(engine)}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +110,8 @@ def test_version_is_there_at_once(command: Command) -> None:
         ["replay", "--resume", "last"],
         ["replay", "--subscription", "1", "--since", "1h", "--json"],
         ["migrate", "--revision", "0001:head"],
+        ["migrate", "--revision", "nope"],
+        ["migrate", "--sql", "--revision", "0001:nope"],
         ["check", "--what"],
     ],
 )
@@ -108,7 +121,12 @@ def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "is not set" not in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1 or words[0] in GROUPS.keys() & set(words[-1:])
+    assert ended.stdout == ""
+    if words[0] in GROUPS.keys() & set(words[-1:]):  # a group alone shows its help
+        assert ended.stderr.startswith(f"Usage: kafka-webhooks {words[0]} [OPTIONS] COMMAND")
+    else:
+        assert len(ended.stderr.splitlines()) == 1
+        assert not re.search("this is a bug|Value error|Input should", ended.stderr)
 
 
 @pytest.mark.parametrize(
@@ -180,12 +198,56 @@ def test_a_subscription_that_cannot_work_is_2(command: Command, words: list[str]
         ["replay", "--resume", "1"],
     ],
 )
-def test_an_absent_database_is_1(command: Command, words: list[str]) -> None:
-    """A database that cannot be opened is one line, not a traceback."""
+def test_an_absent_database_is_1(command: Command, words: list[str], tmp_path: Path) -> None:
+    """A database that cannot be opened is one line with its path and what to do, not a traceback; no file is made."""
     ended = command(*words, **LEAST)
     assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    (line,) = ended.stderr.splitlines()
+    assert re.fullmatch(
+        r"kafka-webhooks: /.*/absent/webhooks\.db cannot be .*: there is no directory .*/absent: .*", line
+    )
+    misspelt = command(*words, **{**LEAST, "DATABASE_URL": "sqlite:///misspelt.db"})
+    assert ("correct DATABASE_URL, or make it with kafka-webhooks migrate" in misspelt.stderr) is (words != ["migrate"])
+    assert list(tmp_path.iterdir()) == ([tmp_path / "misspelt.db"] if words == ["migrate"] else [])
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["migrate", "--sql"], ["subscriptions", "list", "--json"]]
+)
+def test_output_that_cannot_be_written_is_1(tmp_path: Path, words: list[str], database: dict[str, str]) -> None:
+    """A full disk and a closed stdout are a line that says so; who reads no further has seen enough."""
+    program = shlex.join([*PROGRAM, *words])
+
+    def run(redirected: str) -> tuple[int, str]:
+        ended = subprocess.run(
+            ["/bin/bash", "-c", f"{program} {redirected}; exit ${{PIPESTATUS[0]}}"],
+            cwd=tmp_path,
+            env=environment(database),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return ended.returncode, ended.stderr
+
+    full = "the output cannot be written: No space left on device; let it lead to where there is room"
+    assert run("> /dev/full") == (1, f"kafka-webhooks: {full}\n")
+    closed = "the standard output is closed; let it lead to a file, or to /dev/null"
+    assert run(">&-") == (1, f"kafka-webhooks: {closed}\n")
+    assert run("| true") == (1, "")
+    assert run("<&- 2>&-") == (0, "")
+
+
+def test_a_models_module_of_somebody_else(command: Command, tmp_path: Path, database: dict[str, str]) -> None:
+    """One in the working directory is not taken for ours; one that is, by PYTHONPATH, is named."""
+    (tmp_path / "models.py").write_text("raise SystemExit('not ours')\n")
+    assert command("subscriptions", "list", **database).returncode == 0
+    (tmp_path / "models.py").write_text("")
+    shadowed = command("subscriptions", "list", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}", **database)
+    assert shadowed.returncode == 1
+    assert shadowed.stderr == (
+        f"kafka-webhooks: {tmp_path}/models.py stands in the place of this program's package `models`: rename it, or "
+        "take it out of PYTHONPATH\n"
+    )
 
 
 @pytest.mark.parametrize("words", [["listen"], ["api"]])

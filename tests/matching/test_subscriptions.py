@@ -101,7 +101,7 @@ def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
         ({"rate_limit": 0.0}, "rate_limit: is 0.0; it must be from 0.001"),
         ({"rate_limit": float("nan")}, "rate_limit: is nan; it must be from 0.001"),
         ({"rate_limit": 1e9}, "to 999999.999 a second"),
-        ({"retry_schedule": " "}, "retry_schedule: is empty; write for example 5s,5m,1h"),
+        ({"retry_schedule": " "}, "retry_schedule: is empty; for example 5s,5m,1h"),
         ({"retry_schedule": "soon"}, "retry_schedule: 'soon' is no duration; write 10s"),
         ({"retry_schedule": "1s," * 200}, "retry_schedule: has 600 characters; at most 500"),
         ({"retry_schedule": "31d"}, "at most 30d; for example 5s,5m,1h"),
@@ -170,7 +170,7 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("url", "event_type", "what"),
     [
-        ("", "t", "url: is empty; write for example https://example.com/hooks"),
+        ("", "t", "url: is empty; for example https://example.com/hooks"),
         ("example.com/hook", "t", "must start with https://"),
         ("ftp://example.com", "t", "must start with https://"),
         ("https://", "t", "no host"),

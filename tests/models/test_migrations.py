@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from consumer import schema
+from consumer.database import create_file
 from consumer.errors import DatabaseUnavailable, WebhooksError
 from consumer.matching import subscriptions
 from consumer.options import OPTIONS
@@ -104,6 +105,7 @@ def test_migrations_make_the_models(engine: Engine) -> None:
 
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
+    create_file(empty)
     assert schema.state(empty)[:2] == (None, "0008")
     schema.upgrade(empty)
     schema.upgrade(empty)

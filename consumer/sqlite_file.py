@@ -1,0 +1,44 @@
+"""The file of an SQLite database: where it is, and why it cannot be opened."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+
+
+def path_of(url: sa.URL) -> Path | None:
+    """The absolute path in a URL. None for Oracle, and for a URI of SQLite's own (`file:…?uri=true`)."""
+    if url.get_backend_name() != "sqlite" or not url.database or "uri" in url.query:
+        return None
+    return Path(os.path.abspath(url.database))  # noqa: PTH100 (`resolve` would follow links, as SQLite does later)
+
+
+def trouble_with(path: Path) -> str | None:
+    """Why a file cannot be opened, and what to do; None if it looks as if it could."""
+    folder = path.parent
+    if path.is_dir():
+        return "it is a directory: name a file in DATABASE_URL"
+    if not folder.is_dir():
+        return f"there is no directory {folder}: make it, or correct DATABASE_URL"
+    if not path.exists():
+        return "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate"
+    if not os.access(path, os.R_OK | os.W_OK):
+        return "this user may not read and write it: change its owner or its mode"
+    if not os.access(folder, os.W_OK):
+        return f"this user may not write to {folder}, where SQLite keeps files beside it: change its owner or its mode"
+    return None
+
+
+def explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
+    """The same error of opening a file, with its path and what to do."""
+    trouble = trouble_with(path) if isinstance(path, Path) else None
+    told = type(error)(f"{path} cannot be opened: {trouble or _ADVICE.get(error.sqlite_errorname, error)}")
+    told.sqlite_errorname, told.sqlite_errorcode = error.sqlite_errorname, error.sqlite_errorcode
+    return told
+
+
+_ADVICE = {
+    "SQLITE_BUSY": "database is locked, by another process for all the time that it was waited for",
+    "SQLITE_NOTADB": "it is no SQLite database: correct DATABASE_URL",
+}
