@@ -52,6 +52,11 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
     )
 
 
+def written(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    """What the columns of OPTIONS hold in a row of `endpoint_rows`."""
+    return dict(zip(OPTIONS, row[2:_OPTIONS_END], strict=True))  # by place: a name takes four times as long
+
+
 def endpoint_of(
     rows: Sequence[Row[*tuple[Any, ...]]],
     default: tuple[SigningKey, ...],
@@ -64,16 +69,16 @@ def endpoint_of(
     `rows` are those of `endpoint_rows`: one for each of its secrets, or one without. `default` signs where it has none.
     Where a problem says so, the endpoint has a fault; who matches events leaves out what matches none.
     """
-    subscription_id, failing_since = rows[0][:2]  # by place: a name takes four times as long
-    written = dict(zip(OPTIONS, rows[0][2:_OPTIONS_END], strict=True))
-    meant, problems = read(written)
+    subscription_id, failing_since = rows[0][:2]
+    stored = written(rows[0])
+    meant, problems = read(stored)
     is_url = not problems or all(problem.option != "url" for problem in problems)
-    if is_url and (refusal := rules.refusal(written["url"])) is not None:
+    if is_url and (refusal := rules.refusal(stored["url"])) is not None:
         problems.append(Problem("url", refusal, Effect.STORED))
     credentials = Credentials(())
     try:
-        stored = list(_stored(rows))
-        credentials = credentials_of(subscription_id, stored, default, decrypt, now) if stored else Credentials(default)
+        kept = list(_stored(rows))
+        credentials = credentials_of(subscription_id, kept, default, decrypt, now) if kept else Credentials(default)
     except ValueError as error:
         problems.append(Problem("secret", str(error), Effect.STORED))
     if rules.own_secret and all(row[_OPTIONS_END] != "signing" for row in rows):
@@ -94,7 +99,7 @@ def endpoint_of(
     secrets, private_keys = _by_kind(credentials.keys)
     endpoint = Endpoint(
         subscription_id,
-        str(written["url"]),  # bytes, which SQLite keeps in any column, are then no URL
+        str(stored["url"]),  # bytes, which SQLite keeps in any column, are then no URL
         secrets,
         ordered=meant["ordering"] == "key",
         max_in_flight=meant["max_in_flight"],

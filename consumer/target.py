@@ -1,6 +1,7 @@
 """Where a URL points. Pure."""
 
 import socket
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ class Target(NamedTuple):
     address: str | None
 
 
+@lru_cache(1024)  # a row of a list is judged, read and shown, some hundreds of others in between
 def parse_target(url: str) -> Target:
     """Split a URL. ValueError if it is no http(s) URL with a host and a right port.
 
@@ -48,7 +50,7 @@ def check_target(url: str) -> None:
     Its text holds nothing of the URL either.
     """
     parse_target(url)
-    if "@" in urlsplit(url).netloc:
+    if "@" in url and "@" in urlsplit(url).netloc:
         raise ValueError("the URL must not hold a user name or password; store them as a secret of kind basic")
 
 

@@ -78,8 +78,8 @@ def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> 
     while page := [[_cell(row[column]) for column in columns] for row in islice(source, PAGE)]:
         lines += page
         widths = [max(width, *map(len, cells)) for width, *cells in zip(widths, *lines, strict=True)]
-        for line in lines:
-            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+        typer.echo("\n".join(line.rstrip() for line in padded))
         shown, lines = shown + len(page), []
     return shown
 
@@ -99,6 +99,8 @@ def print_lines(named: Mapping[str, object]) -> None:
 
 def printable(text: str) -> str:
     """`text` with control characters escaped: what others sent must not drive the terminal."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, Row, Select, case, delete, func, insert, select, 
 
 from consumer.database import reading
 from consumer.endpoint import Endpoint
-from consumer.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows
+from consumer.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
 from consumer.errors import InvalidSubscription
 from consumer.matching.secrets import insert_secrets, stored_of
 from consumer.matching.validation import Options, completed
@@ -300,7 +300,7 @@ def _subscribed(
                 row.disabled_reason,
                 None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
                 None if row.failing_since == UNREADABLE else row.failing_since,
-                {column: getattr(row, column) for column in OPTIONS},
+                written(row),
                 kinds.count("signing"),
                 tuple(sorted({*kinds} - {"signing"})),
                 problems,
