@@ -149,6 +149,7 @@ _ADVICE = {
     "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
     "Name or service not known": "is the host in DATABASE_URL right?",
     "timed out": "is the database up, are host and port in DATABASE_URL right, does a firewall drop it?",
+    "database is locked": "another process has been writing to it all the time that it was waited for",
     "CERTIFICATE_REQUIRED": "the server wants to see a certificate: wallet_location in DATABASE_URL",
     "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs into ewallet.pem, in wallet_location",
 }

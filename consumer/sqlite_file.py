@@ -39,6 +39,5 @@ def explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
 
 
 _ADVICE = {
-    "SQLITE_BUSY": "database is locked, by another process for all the time that it was waited for",
     "SQLITE_NOTADB": "it is no SQLite database: correct DATABASE_URL",
 }

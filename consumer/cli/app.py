@@ -27,6 +27,7 @@ from consumer.cli.replay import replay
 from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
 from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
+from consumer.cli.waiting import quietly
 
 PROGRAM = "kafka-webhooks"
 ROOT = Path(__file__).parents[2]  # of our packages
@@ -100,7 +101,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         open_streams()
         _check_text(arguments)
-        status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        with quietly(quiet="--json" in arguments):
+            status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 (all of them: told in one line)
         with suppress(OSError):  # of stderr: there is nobody to tell

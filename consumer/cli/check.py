@@ -18,6 +18,7 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
 
     from consumer.checks import check_all
     from consumer.cli.console import print_json
+    from consumer.cli.waiting import Waiting
     from consumer.environment import environment, load
     from consumer.errors import SettingsError
     from consumer.settings import LogSettings
@@ -27,7 +28,12 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     with suppress(SettingsError):  # a finding says so
         configure_logging(load(LogSettings, values).log_level)
     findings = []
-    for finding in check_all(values):
+    looks, waiting = check_all(values), Waiting("an answer; each part is given ten seconds")
+    while True:
+        with waiting:
+            finding = next(looks, None)
+        if finding is None:
+            break
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'✓' if finding.ok else '✗'} {finding.part}: {finding.text}")

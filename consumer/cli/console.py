@@ -44,13 +44,14 @@ def configure() -> None:
 
 
 def open_database() -> "Engine":
-    """The database of DATABASE_URL, with logging set up. Nothing is connected yet."""
+    """The database of DATABASE_URL, with logging set up. Nothing is connected yet; what takes long then is told."""
+    from consumer.cli.waiting import told_of
     from consumer.database import create_engine
     from consumer.environment import load
     from consumer.settings import DatabaseSettings
 
     configure()
-    return create_engine(load(DatabaseSettings))
+    return told_of(create_engine(load(DatabaseSettings)))
 
 
 def print_json(value: object) -> None:

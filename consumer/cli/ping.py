@@ -35,6 +35,7 @@ def ping(
 
     from consumer import pinging
     from consumer.cli.console import open_database, print_json, print_lines
+    from consumer.cli.waiting import Waiting
     from consumer.environment import load
     from consumer.errors import WebhooksError
     from consumer.matching import subscriptions as store
@@ -62,7 +63,8 @@ def ping(
         connect_timeout=delivery.connect_timeout,
         proxy=delivery.proxy,
     )
-    done = pinging.ping(endpoint, event, send)
+    with Waiting(f"the receiver at {item.url}"):
+        done = pinging.ping(endpoint, event, send)
     told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.told(endpoint, done)
     if as_json:
         print_json(told)

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import Annotated
 
 import typer
@@ -36,6 +36,7 @@ def publish(
       kafka-webhooks publish users - < events.jsonl
     """
     from consumer.cli import console
+    from consumer.cli.waiting import Waiting
     from consumer.environment import load
     from consumer.publishing import publish as publish_all
     from consumer.settings import KafkaSettings
@@ -49,15 +50,20 @@ def publish(
     pairs += [(name, text) for name, text in named.items() if text is not None]
     console.configure()
     stored: Counter[int] = Counter()
+    kafka = load(KafkaSettings)
     places = publish_all(
-        load(KafkaSettings),
+        kafka,
         topic,
         chain.from_iterable(repeat(events, count)),
         key=key.encode(errors="surrogateescape") if key is not None else None,
         headers=[(name, text.encode(errors="surrogateescape")) for name, text in pairs],
     )
+    with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
+        first = list(islice(places, 1))
     try:
-        with typer.progressbar(places, length=total, file=sys.stderr, hidden=not sys.stderr.isatty()) as progress:
+        with typer.progressbar(
+            chain(first, places), length=total, file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as progress:
             for partition, offset in progress:
                 stored[partition] += 1
                 if total <= _EACH:

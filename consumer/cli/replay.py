@@ -70,6 +70,7 @@ def replay(
       kafka-webhooks replay --resume 3
     """
     from consumer.cli.console import open_database
+    from consumer.cli.waiting import Waiting
     from consumer.environment import check, environment, load
     from consumer.intake.log_reader import LogReader
     from consumer.replay import Choice
@@ -99,7 +100,8 @@ def replay(
         choice = Choice(receiver, kafka.tenant, event_type)
         pace = _rate(receiver, rate)
         with LogReader(kafka) as reader:
-            spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
+            with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
+                spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
             if dry_run:
                 _survey(reader, spans, first, choice, as_json=as_json)
                 return

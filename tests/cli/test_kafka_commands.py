@@ -1,13 +1,17 @@
 """`publish` and `check` on a Kafka: the mock cluster, then a real one."""
 
 import json
+import re
 import uuid
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine
 
+from consumer.matching import subscriptions
+from tests.databases import url_of
 from tests.processes import Command
 
 
@@ -46,7 +50,8 @@ def test_an_event_is_stored_as_it_was_given(command: Command, settings: dict[str
     options = ["--key", "123", "--type", "user.created", "--id", "e-1", "--header", "traceparent=00-a=b"]
     options += ["--header", "x-origin: a=b"]
     done = command("publish", topic, value, *options, **settings)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert re.fullmatch("(waiting for Kafka at .*\n)?", done.stderr)
     partition, offset = done.stdout.removeprefix(f"{topic}[").strip().split("] offset ")
     key, stored, headers = read(settings["KAFKA_BOOTSTRAP_SERVERS"], topic, int(partition), int(offset))
     assert (key, stored) == (b"123", value.encode())
@@ -80,8 +85,12 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
     before = command("check", **settings)
     assert before.returncode == 1
     assert f"✗ topic: {settings['KAFKA_TOPICS']} does not exist" in before.stdout
-    assert "✗ tables: at nothing" in before.stdout
-    assert "run kafka-webhooks migrate" in before.stdout
+    assert "✗ database: " in before.stdout
+    assert "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate" in before.stdout
+    Path(settings["DATABASE_URL"].removeprefix("sqlite:///")).touch()
+    empty_file = command("check", **settings)
+    assert "✗ tables: at nothing, needed is" in empty_file.stdout
+    assert "run kafka-webhooks migrate" in empty_file.stdout
     command("publish", settings["KAFKA_TOPICS"], "{}", "--count", "7", **settings)
     command("migrate", **settings)
     empty = command("check", **settings)
@@ -205,10 +214,21 @@ def test_check_tells_of_names_that_nothing_has(called: Command, mock_kafka: str,
     assert "✗ settings: WEBHOOK_TIMEOUTS is no setting" in missing.stdout
 
 
+def test_replay_tells_that_it_waits_for_kafka(called: Command, engine: Engine) -> None:
+    """And then that there is none, in one line."""
+    subscriptions.add(engine, "https://example.com/", "a")
+    servers = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t", "DATABASE_URL": url_of(engine)}
+    ended = called("replay", "--subscription", "1", "--since", "1h", "--dry-run", **servers)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("waiting for Kafka at 127.0.0.1:1\n")
+    assert "no answer from Kafka at 127.0.0.1:1" in ended.stderr.splitlines()[-1]
+
+
 def test_no_kafka_is_1(command: Command) -> None:
     """What was not acknowledged is not said to be stored."""
     ended = command("publish", "users", "{}", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert ended.returncode == 1
     assert ended.stdout == ""
-    (line,) = ended.stderr.splitlines()
+    told, line = ended.stderr.splitlines()
+    assert told == "waiting for Kafka at 127.0.0.1:1"
     assert "no acknowledgement from Kafka at 127.0.0.1:1" in line
