@@ -322,7 +322,7 @@ def test_what_goes_through_a_large_event_once_may(source: str) -> None:
 def test_no_permitted_expression_takes_long() -> None:
     """A few hundred at random, each on events of many sizes: `benchmarks/expressions.py` tries more.
 
-    On a machine that is slow or busy now, as much more than it takes longer to read 6,000 numbers: 1.5 ms on a quick one.
+    On a machine that is slow or busy now, by as much more as reading 6,000 numbers takes longer: 1.5 ms on a quick one.
     """
     reading, numbers = Expression("data.l == []"), costs.variables(1, 6000, "a")
     slower = max(1.0, min(costs.seconds(reading, numbers) for _ in range(5)) / 0.0015)
