@@ -142,15 +142,15 @@ def test_properties_of_a_member_are_for_the_member_alone(
     join(kafka.settings(**properties), [kafka.topic()])
 
 
-def test_unknown_properties_are_left_out_with_one_warning(mock_kafka: str, join: Join) -> None:
-    """Kubernetes plants KAFKA_PORT_9092_TCP and the like for a service that is called kafka."""
+def test_unknown_properties_are_left_out_with_a_warning_each(mock_kafka: str, join: Join) -> None:
+    """But for KAFKA_PORT_9092_TCP and the like, which Kubernetes plants for a service that is called kafka."""
     kafka = Kafka(mock_kafka, real=False)
-    planted = {"port_9092_tcp": "tcp://10.0.0.1:9092", "service_host": "10.0.0.1", "port": "x", "logger": "x"}
+    planted = {"port_9092_tcp": "tcp://10.0.0.1:9092", "service_host": "10.0.0.1", "port": "x"}
+    slips = {"logger": "x", "compresion_type": "x"}
     with capture_logs() as logs:
-        join(kafka.settings(**planted, compression_type="gzip"), [kafka.topic()])
+        join(kafka.settings(**planted, **slips, compression_type="gzip"), [kafka.topic()])
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert len(warnings) == 1
-    assert warnings[0]["variable"] == "KAFKA_LOGGER"
+    assert [entry["variable"] for entry in warnings] == ["KAFKA_COMPRESION_TYPE", "KAFKA_LOGGER"]
 
 
 def test_no_broker_is_a_state_and_not_a_flood(join: Join, capfd: pytest.CaptureFixture[str]) -> None:
