@@ -24,6 +24,7 @@ from consumer.intake.record import Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ledger.rows import NewDelivery
+from consumer.ledger.tallies import last_of_replay
 from consumer.matching.selection import Answer, Selector
 from consumer.matching.subscriptions import Subscribed
 from consumer.options import LEAST_NUMBER, Effect, read
@@ -173,7 +174,8 @@ def run(
     Yields after each transaction. Ends when all is stored, or soon after `stopped()`: it can then be taken up again.
     Kafka and the database are waited for. Raises what `LogReader.read` and `replays.advance` raise.
     """
-    pace = Pace(replay.rate, _next_due(replay, clock()))
+    last_due = last_of_replay(engine, replay.id) if replay.matched else None
+    pace = Pace(replay.rate, _next_due(last_due, replay.rate, clock()))
     rows: list[NewDelivery] = []
     matched, undecodable, size = replay.matched, 0, 0
     reader.start(replay.spans, replay.since)
@@ -205,9 +207,9 @@ def run(
         yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=True)
 
 
-def _next_due(replay: Replay, now: float) -> float:
+def _next_due(last_due: float | None, rate: float, now: float) -> float:
     """Behind what an earlier run has stored, which was no further ahead: the workers or a clock may have moved it."""
-    return 0.0 if replay.last_due is None else min(replay.last_due, now + AHEAD) + 1 / replay.rate
+    return 0.0 if last_due is None else min(last_due, now + AHEAD) + 1 / rate
 
 
 def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:

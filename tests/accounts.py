@@ -12,7 +12,6 @@ from consumer import schema
 from consumer.endpoint_row import Rules
 from consumer.event import Event, RecordId
 from consumer.ledger import deliveries, due, heads, marks, operations, ordering, replays, store, tallies, upkeep
-from consumer.ledger.columns import OPEN
 from consumer.ledger.deliveries import Selection
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
@@ -90,7 +89,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert sum(batch.encrypted for batch in secrets.reencrypt(engine, vault)) == 3
     assert secrets.remove_credentials(engine, 1) == 1
     tallies.of_subscription(engine, 1)
-    assert deliveries.count(engine, Selection(subscription=1, statuses=OPEN), 2) == 0
+    assert deliveries.owed(engine, 1, 2) == 0
     subscriptions.set_enabled(engine, 1, enabled=False)
     subscriptions.remove(engine, 1)
 
@@ -108,6 +107,7 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     replays.finish(engine, number, now)
     assert tallies.of_replay(engine, number, 1)
     assert tallies.next_of_replay(engine, number)
+    assert tallies.last_of_replay(engine, number)
     (found,) = deliveries.find(engine, limit=2)
     assert deliveries.count(engine, Selection(event_type="t"), 2) == 1
     assert deliveries.detail(engine, found.id)

@@ -200,10 +200,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ledger_commands": {
         "ledger.deliveries.find": ("A page of deliveries.", "A page of deliveries of an event type."),
-        "ledger.deliveries.count": (
-            "`redeliver`, `adopt`, `subscriptions remove`: how many there are, up to a bound.",
-            "Of an event type.",
-        ),
+        "ledger.deliveries.owed": ("`subscriptions remove`: how many would be given up, up to a bound.",),
         "ledger.deliveries.detail": ("One delivery.", "The record that it carries."),
         "ledger.deliveries._redeliver": (
             "Of a step: what may be sent again.",
@@ -233,7 +230,7 @@ LOOSE = {
     "ledger.upkeep.disable",
     "ledger.upkeep.by_id",
     "ledger.deliveries.find",
-    "ledger.deliveries.count",
+    "ledger.deliveries.owed",
     "ledger.deliveries._redeliver",
     "matching.subscriptions.walk",
 }
@@ -400,7 +397,8 @@ def _command(engine: Engine) -> None:
     deliveries.find(engine, limit=10, after_id=0, **choice)
     deliveries.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
     for event_type in (None, "user.created"):
-        deliveries.count(engine, Selection(event_type=event_type, **choice), 10_001)
+        deliveries.count(engine, Selection(event_type=event_type, **choice), 10_000)
+    deliveries.owed(engine, 1, 10_001)
     deliveries.detail(engine, 1)
     deliveries.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):
@@ -415,6 +413,7 @@ def _command(engine: Engine) -> None:
     tallies.of_subscription(engine, 1)
     tallies.of_replay(engine, replay, 1)
     tallies.next_of_replay(engine, replay)
+    tallies.last_of_replay(engine, replay)
     tallies.next_of(engine, [1, 2])
     list(deliveries.adopt(engine, GROUP, "another", T))
 

@@ -199,7 +199,7 @@ def redeliver(
         total = len(set(delivery_ids))
     else:
         chosen = _selection(status or [State.EXHAUSTED], subscription, event_type, since, until)
-        total = count(engine, chosen, MOST_COUNTED + 1)
+        total = count(engine, chosen, MOST_COUNTED)
         if not total:
             typer.echo("no such deliveries are stored", err=True)
             return
@@ -244,7 +244,7 @@ def adopt(
             f"{group} is the group of KAFKA_GROUP_ID itself; set that to the new group", param_hint="--from-group"
         )
     engine = open_database()
-    total = store.count(engine, store.Selection(group=from_group), MOST_COUNTED + 1)
+    total = store.count(engine, store.Selection(group=from_group), MOST_COUNTED)
     if not total:
         typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.console import YesOption
+from consumer.cli.console import MOST_COUNTED, YesOption
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -74,7 +74,7 @@ def purge(
             "replays": upkeep.replays_finished_before(engine, before),
         }
     else:
-        total = _count(engine, statuses, before)
+        total = upkeep.counted(upkeep.ended_before(engine, statuses, before), MOST_COUNTED)
         replays = upkeep.replays_finished_before(engine, before)
         if total or replays:
             confirm(
@@ -88,19 +88,6 @@ def purge(
     nouns = {"deliveries": "delivery", "payloads": "payload", "replays": "replay"}
     *others, last = (number(count, nouns[name]) for name, count in counts.items())
     typer.echo(f"{', '.join(others)} and {last} {'would be deleted' if dry_run else 'deleted'}")
-
-
-def _count(engine: "Engine", statuses: "Collection[Status]", before: float) -> int:
-    """How many deliveries there are, counted to MOST_COUNTED and not much further."""
-    from consumer.cli.console import MOST_COUNTED
-    from consumer.ledger.upkeep import ended_before
-
-    total = 0
-    for rows in ended_before(engine, statuses, before):
-        total += len(rows)
-        if total > MOST_COUNTED:
-            break
-    return total
 
 
 def _delete(engine: "Engine", statuses: "Collection[Status]", before: float, total: int) -> dict[str, int]:

@@ -272,14 +272,13 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7 --yes
     """
     from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
-    from consumer.ledger.columns import OPEN
-    from consumer.ledger.deliveries import Selection, count
+    from consumer.ledger import deliveries
     from consumer.matching import subscriptions as store
 
     engine = open_database()
     if store.get(engine, subscription_id) is None:
         raise _absent(subscription_id)
-    owed = count(engine, Selection(statuses=OPEN, subscription=subscription_id), MOST_COUNTED + 1)
+    owed = deliveries.owed(engine, subscription_id, MOST_COUNTED + 1)
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)

@@ -32,6 +32,7 @@ from consumer.ledger.columns import (
     ATTEMPTS,
     BATCH,
     OF_PAYLOAD,
+    OPEN,
     PAYLOAD,
     PAYLOAD_RECORD,
     RECORD,
@@ -51,7 +52,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import normalise, put_in_order
 from consumer.ledger.rows import Failure
-from consumer.ledger.upkeep import by_id, by_no_index, drop_payloads
+from consumer.ledger.upkeep import by_id, by_no_index, counted, drop_payloads
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 
@@ -177,7 +178,8 @@ def find(
     after_id: int | None = None,
 ) -> list[StoredDelivery]:
     """Deliveries by id, at most `limit`, those behind `after_id`; the rest as in Selection."""
-    chosen = _chosen(Selection(None, group, statuses, subscription, event_type, since, until))
+    selection = Selection(None, group, statuses, subscription, event_type, since, until)
+    chosen = _ids(selection).where(*_conditions(selection))
     if after_id is not None:
         chosen = chosen.where(ParkedDelivery.id > after_id)
     # The ids first, from an index alone: whole rows of all that fit would be sorted.
@@ -188,10 +190,17 @@ def find(
 
 
 def count(engine: Engine, selection: Selection, most: int) -> int:
-    """How many there are, counted to `most` and not further."""
-    counted = _chosen(selection).limit(most).subquery("counted")
+    """How many there are, as `upkeep.counted` counts."""
+    return counted(_steps(engine, selection), most)
+
+
+def owed(engine: Engine, subscription_id: int, most: int) -> int:
+    """How many deliveries of a subscription have not ended, counted to `most` and not further."""
+    first = select(ParkedDelivery.id).where(
+        ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status.in_(OPEN)
+    )
     with reading(engine) as connection:
-        return connection.execute(select(func.count()).select_from(counted)).scalar_one()
+        return connection.execute(select(func.count()).select_from(first.limit(most).subquery("counted"))).scalar_one()
 
 
 def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
@@ -283,11 +292,6 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
         normalise(connection, to_group, {pair for pair in map(pair_of, moving) if pair is not None}, now)
         marks.look(connection, to_group, {(row.topic, row.partition_no, row.subscription_id) for row in moving})
     return Adopted(len(moving), len(rows) - len(moving))
-
-
-def _chosen(selection: Selection) -> Select[int]:
-    """The ids of a selection, in no order."""
-    return _ids(selection).where(*_conditions(selection))
 
 
 def _ids(selection: Selection) -> Select[int]:

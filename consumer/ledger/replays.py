@@ -14,7 +14,6 @@ from consumer.ledger import marks
 from consumer.ledger.columns import in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery
 from consumer.ledger.store import in_order, insert_new
-from consumer.ledger.tallies import last_of_replay
 from models import StoredReplay, Subscription
 
 
@@ -31,8 +30,7 @@ class Span(NamedTuple):
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
-    `spans` are what is left to read. `matched` deliveries are stored; the last of those that wait for their first
-    attempt is due at `last_due`. `event_type`: None is the subscription's own.
+    `spans` are what is left to read; `matched` deliveries are stored. `event_type`: None is the subscription's own.
     """
 
     id: int
@@ -44,7 +42,6 @@ class Replay:
     rate: float
     spans: tuple[Span, ...]
     matched: int
-    last_due: float | None
     created_at: float
     finished_at: float | None
 
@@ -82,8 +79,8 @@ def load(engine: Engine, replay_id: int) -> Replay | None:
     statement = select(StoredReplay.__table__).where(StoredReplay.id == replay_id)
     with reading(engine) as connection:
         row = connection.execute(statement).first()
-        if row is None:
-            return None
+    if row is None:
+        return None
     return Replay(
         row.id,
         row.group_id,
@@ -94,7 +91,6 @@ def load(engine: Engine, replay_id: int) -> Replay | None:
         row.rate,
         tuple(Span(*span) for span in orjson.loads(row.positions)),
         row.matched,
-        last_of_replay(engine, row.id),
         row.created_at.timestamp(),
         unix(row.finished_at),
     )

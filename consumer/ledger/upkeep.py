@@ -1,6 +1,6 @@
 """Subscriptions that fail, are disabled, enabled or removed, and their rows follow; what nobody needs any more goes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from typing import NamedTuple
 
@@ -223,6 +223,16 @@ def by_id(engine: Engine, rows: AnySelect, *which: ColumnElement[bool]) -> Itera
             after = min(begin + BATCH - 1, last)
             found = list(connection.execute(meant.where(ParkedDelivery.id.between(begin, after))))
         yield found
+
+
+def counted(steps: Iterable[Sized], most: int) -> int:
+    """How many rows steps like those of `by_id` hold together: exactly up to `most`, and not much further."""
+    total = 0
+    for rows in steps:
+        total += len(rows)
+        if total > most:
+            break
+    return total
 
 
 def by_no_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:

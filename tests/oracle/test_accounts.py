@@ -81,7 +81,7 @@ def test_an_account_that_owns_nothing_needs_what_it_is_granted(
 def test_no_function_is_left_out() -> None:
     """Each that asks the database is done by one of the accounts, or by what they do: else its grants are not seen."""
     done = Path(accounts.__file__).read_text()
-    by_another = {"in_transaction", "by_id", "last_of_replay"}
+    by_another = {"in_transaction", "by_id"}
     modules = [
         importlib.import_module(f"{room.__name__}.{module.name}")
         for room in (ledger, matching)

@@ -117,8 +117,8 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.deliveries.count
--- `redeliver`, `adopt`, `subscriptions remove`: how many there are, up to a bound.
+-- ledger.deliveries.owed
+-- `subscriptions remove`: how many would be given up, up to a bound.
 -- Of the conditions, those that were asked for.
 SELECT
   COUNT(*) AS count_1
@@ -127,37 +127,8 @@ FROM (
     webhook_deliveries.id AS id
   FROM webhook_deliveries
   WHERE
-    webhook_deliveries.group_id = :group_id_1
-    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-    AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-  FETCH FIRST 10001 ROWS ONLY
-) counted
-;
-
--- ledger.deliveries.count
--- Of an event type.
--- Of the conditions, those that were asked for.
-SELECT
-  COUNT(*) AS count_1
-FROM (
-  SELECT
-    webhook_deliveries.id AS id
-  FROM webhook_deliveries
-  JOIN webhook_payloads
-    ON webhook_payloads.group_id = webhook_deliveries.group_id
-    AND webhook_payloads.topic = webhook_deliveries.topic
-    AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-    AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-    AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-  WHERE
-    webhook_payloads.event_type = :event_type_1
-    AND webhook_deliveries.group_id = :group_id_1
-    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-    AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    webhook_deliveries.subscription_id = :subscription_id_1
+    AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
   FETCH FIRST 10001 ROWS ONLY
 ) counted
 ;

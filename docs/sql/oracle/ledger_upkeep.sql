@@ -299,25 +299,6 @@ ORDER BY
 -- A replay: when those of a step are due.
 -- Of the conditions, those that were asked for.
 SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
-WHERE
-  CASE WHEN (
-    webhook_deliveries.replay = :replay_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.status = :status_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.attempt = :attempt_1
-  ) THEN 1 END = 1
-  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
-;
-
--- ledger.upkeep.by_id
--- The same: how many of a step are in which state.
--- Of the conditions, those that were asked for.
-SELECT
   webhook_deliveries.status,
   COUNT(*) AS "number"
 FROM webhook_deliveries
@@ -328,6 +309,22 @@ WHERE
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 GROUP BY
   webhook_deliveries.status
+;
+
+-- ledger.upkeep.by_id
+-- The same: how many of a step are in which state.
+-- Of the conditions, those that were asked for.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+FROM webhook_deliveries
+WHERE
+  CASE WHEN (
+    webhook_deliveries.replay = :replay_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status = :status_1
+  ) THEN 1 END = 1
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ;
 
 -- ledger.upkeep.by_id
