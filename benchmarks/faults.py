@@ -1,4 +1,4 @@
-"""What one bad row, filter or record does to good receivers: their latency alone and beside it, in one run of a worker.
+"""Latency of good receivers, alone and beside one bad row, filter or record, in one run of a worker.
 
     python -m benchmarks.faults [FAULT …]
 

@@ -53,7 +53,7 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
 
 
 def written(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
-    """What the columns of OPTIONS hold in a row of `endpoint_rows`."""
+    """The values of the columns of OPTIONS in a row of `endpoint_rows`."""
     return dict(zip(OPTIONS, row[2:_OPTIONS_END], strict=True))  # by place: a name takes four times as long
 
 

@@ -56,7 +56,7 @@ class FatalKafkaError(WebhooksError):
 
 
 class InvalidSubscription(WebhooksError):
-    """What a subscription asks for cannot work; the text says what would.
+    """A subscription asks for something that cannot work; the text says what would.
 
     `option` is the column that it is about, if it is one, `why` what is wrong, and `example` a value that is right.
     """

@@ -15,9 +15,8 @@ from consumer.database_errors import line
 from consumer.errors import SettingsError
 from consumer.settings import DatabaseSettings
 
-OLDEST = (
-    19  # release; before it FETCH FIRST is not optimised (fix control 22174392): a page reads all that it could return
-)
+# Release. Before it FETCH FIRST is not optimised (fix control 22174392): a page reads all that it could return.
+OLDEST = 19
 # Of one address. Firewalls drop what they do not allow, and the next address may answer.
 TCP_CONNECT_TIMEOUT = 5.0
 # Of a whole log-in, all addresses included: the driver's own limit ends with TCP, and a listener may hang after that.

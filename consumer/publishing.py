@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumer import slips
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
-from consumer.intake.client import LibrdkafkaLog, known_properties
+from consumer.intake.client import LibrdkafkaLog, usable_properties
 from consumer.settings import KafkaSettings
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
@@ -76,8 +75,7 @@ def _place(answer: Stored | WebhooksError) -> Stored:
 
 
 def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
-    properties, unknown = known_properties(kafka.properties)
-    slips.warn(slips.of_properties(unknown))
+    properties = usable_properties(kafka.properties)
     try:
         return Producer(
             {

@@ -19,9 +19,6 @@ Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_TENANT = re.compile(r"[!-~]{1,100}")
-_SCHEMA = re.compile(r"[A-Za-z][A-Za-z0-9_$#]{0,29}")
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # try again, when it is later, settled, or quieter
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -111,22 +108,15 @@ def topic_names(text: str) -> frozenset[str]:
     return frozenset(words)
 
 
-def _topic_name(name: str) -> str:
-    if not _TOPIC_NAME.fullmatch(name):
-        raise ValueError(f"{name!r:.80} is no topic name (letters, digits, . _ -)")
-    return name
+def _named(pattern: str, what: str) -> AfterValidator:
+    """Refuses a name that the pattern does not match as a whole; `what` says what it should be."""
 
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"{name!r:.80} is no {what}")
+        return name
 
-def _tenant_name(name: str) -> str:
-    if not _TENANT.fullmatch(name):
-        raise ValueError(f"{name!r:.80} is no name of an attribute (visible ASCII, at most 100 characters)")
-    return name
-
-
-def _schema_name(name: str) -> str:
-    if not _SCHEMA.fullmatch(name):
-        raise ValueError(f"{name!r:.40} is no schema (a letter, then letters, digits, _ $ #; at most 30 characters)")
-    return name
+    return AfterValidator(check)
 
 
 def _log_level(name: str) -> str:
@@ -206,9 +196,12 @@ Waits = Annotated[tuple[float, ...], BeforeValidator(waits)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
 LogLevel = Annotated[str, AfterValidator(_log_level)]
-TenantName = Annotated[str, AfterValidator(_tenant_name)]
-TopicName = Annotated[str, AfterValidator(_topic_name)]
-SchemaName = Annotated[str, AfterValidator(_schema_name)]
+TenantName = Annotated[str, _named(r"[!-~]{1,100}", "name of an attribute (visible ASCII, at most 100 characters)")]
+TopicName = Annotated[str, _named(r"[A-Za-z0-9._-]{1,249}", "topic name (letters, digits, . _ -)")]
+SchemaName = Annotated[
+    str,
+    _named(r"[A-Za-z][A-Za-z0-9_$#]{0,29}", "schema (a letter, then letters, digits, _ $ #; at most 30 characters)"),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]

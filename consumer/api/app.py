@@ -1,6 +1,7 @@
 """The admin HTTP API."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -121,14 +122,12 @@ def create_app(
         if rules.own_secret and secret is None:
             raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
         try:
-            added = subscriptions.add(
-                engine, registration.url, registration.event_type, secret, vault=vault, rules=rules
-            )
+            with _or_500("failed to register a webhook", _FAILED):
+                added = subscriptions.add(
+                    engine, registration.url, registration.event_type, secret, vault=vault, rules=rules
+                )
         except InvalidSubscription as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
-        except (DatabaseUnavailable, SQLAlchemyError) as error:
-            log.exception("failed to register a webhook", reason=str(unavailable(error) or type(error).__name__))
-            raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED) from None
         response.headers["location"] = f"/subscriptions/{added}"
         if secret is not None:
             response.headers["cache-control"] = "no-store"
@@ -137,11 +136,8 @@ def create_app(
     @app.get("/subscriptions/{subscription_id}", responses=_described(_FAILURES_OF_A_LOOK), dependencies=[token_sent])
     def show_subscription(subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63)]) -> Registered:
         """Show a subscription, without its secrets."""
-        try:
+        with _or_500("failed to look a subscription up", _NOT_SHOWN):
             found = subscriptions.get(engine, subscription_id)
-        except (DatabaseUnavailable, SQLAlchemyError) as error:
-            log.exception("failed to look a subscription up", reason=str(unavailable(error) or type(error).__name__))
-            raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, _NOT_SHOWN) from None
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
         return Registered.model_validate(found, from_attributes=True)
@@ -152,6 +148,16 @@ def create_app(
         return Alive(alive=True)
 
     return app
+
+
+@contextmanager
+def _or_500(what: str, told: str) -> Iterator[None]:
+    """Where the database fails, log `what` with the reason, and answer 500 with what may be `told`."""
+    try:
+        yield
+    except (DatabaseUnavailable, SQLAlchemyError) as error:
+        log.exception(what, reason=str(unavailable(error) or type(error).__name__))
+        raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, told) from None
 
 
 def _described(failures: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:

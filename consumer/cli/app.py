@@ -130,7 +130,7 @@ def _report(error: Exception) -> int:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """What is said of an error, and the exit status."""
+    """The lines that tell of an error, and the exit status."""
     from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
 
     match error:

@@ -1,4 +1,4 @@
-"""What a command waits for, told on stderr once it takes longer than a second."""
+"""Tells on stderr what a command waits for, once that takes longer than a second."""
 
 import sys
 from collections.abc import Iterator

@@ -216,7 +216,7 @@ def _bytes(text: str | bytes) -> int:
     return len(text) if text.isascii() else 4 * len(text)
 
 
-# What other languages write, and CEL does not know; `==` and its like are none of it.
+# Words and signs of other languages that CEL does not know; `==` and its like are none of them.
 _SLIPS = (
     (r"(?<![=!<>])=(?![=~])", "=", "=="),
     (r"<>", "<>", "!="),
@@ -231,7 +231,7 @@ _LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)""") 
 
 
 def _hint(source: str) -> str:
-    """What to write in the place of words and signs of other languages, if an expression has any."""
+    """Names CEL's own signs for words and signs of other languages, if an expression has any."""
     bare = _LITERAL.sub("''", source)
     found = [f"{right} for {wrong}" for pattern, wrong, right in _SLIPS if re.search(pattern, bare)]
     return f" (CEL writes {', '.join(found)})" if found else ""

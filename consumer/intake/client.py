@@ -9,18 +9,17 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from consumer import slips
 from consumer.errors import FatalKafkaError, SettingsError
 from consumer.settings import KafkaSettings
-from consumer.slips import variable_of
 
 log = structlog.get_logger(__name__)
 
 # What faults tell once, librdkafka repeats for every broker and every attempt.
 _QUIET_FACILITIES = frozenset({"FAIL", "ERROR", "CONFWARN", "GETPID"})
 _UP = "UP"  # a broker's state: connected, and its versions known
-SILENT = (
-    12.0  # seconds without an answer: four heartbeats, two dozen fetches; a broker that collects garbage takes less
-)
+# Seconds without an answer: four heartbeats, two dozen fetches. A broker that collects garbage takes less.
+SILENT = 12.0
 # `logger` is no property but an argument of the binding.
 _NOT_PROPERTIES = frozenset({"logger"})
 # Sorts behind nothing and is no property: librdkafka refuses it only after it has taken what stands before.
@@ -44,10 +43,16 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
         elif "No such configuration property" in text:
             unknown.append(name)
         else:
-            raise SettingsError(
-                f"{variable_of(name)}: {text}"
-            )  # librdkafka's text does not repeat the value of a secret
+            # librdkafka's text does not repeat the value of a secret.
+            raise SettingsError(f"{slips.variable_of(name)}: {text}")
     return known, unknown
+
+
+def usable_properties(properties: Mapping[str, str]) -> dict[str, str]:
+    """Those of users' properties that librdkafka knows; each of the others is a warning. SettingsError as above."""
+    known, unknown = known_properties(properties)
+    slips.warn(slips.of_properties(unknown))
+    return known
 
 
 def _refusal(config: dict[str, str]) -> str:

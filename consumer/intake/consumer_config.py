@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from consumer import slips
-from consumer.intake.client import known_properties
+from consumer.intake.client import usable_properties
 from consumer.intake.topics import hidden
 from consumer.settings import KafkaSettings
 
@@ -36,8 +35,7 @@ _FIXED: dict[str, Any] = {
 
 def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
     """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
-    properties, unknown = known_properties(kafka.properties)
-    slips.warn(slips.of_properties(unknown))
+    properties = usable_properties(kafka.properties)
     defaults = dict(_DEFAULTS)
     if properties.get("group.protocol") == "consumer":
         for name in _NOT_OF_KIP_848:

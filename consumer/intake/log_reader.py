@@ -11,10 +11,9 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer import slips
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
 from consumer.event import Place
-from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, known_properties
+from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, usable_properties
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
@@ -287,8 +286,7 @@ class LogReader:
 
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, unknown = known_properties(kafka.properties)
-    slips.warn(slips.of_properties(unknown))
+    properties = usable_properties(kafka.properties)
     for name in _OF_A_MEMBER:
         properties.pop(name, None)
     return {
