@@ -412,8 +412,8 @@ def _command(engine: Engine) -> None:
     replays.finish(engine, replay, T)
     tallies.of_subscription(engine, 1)
     tallies.of_replay(engine, replay, 1)
-    tallies.next_of_replay(engine, replay)
     tallies.last_of_replay(engine, replay)
+    tallies.next_of_replay(engine, replay)
     tallies.next_of(engine, [1, 2])
     list(deliveries.adopt(engine, GROUP, "another", T))
 

@@ -1,7 +1,9 @@
 """What librdkafka's consumer is told."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID
 
 from consumer.intake.client import usable_properties
 from consumer.intake.topics import hidden
@@ -31,6 +33,10 @@ _FIXED: dict[str, Any] = {
     "enable.auto.offset.store": False,
     "isolation.level": "read_committed",
 }
+_FIRST = {
+    **dict.fromkeys(("smallest", "earliest", "beginning"), OFFSET_BEGINNING),
+    **dict.fromkeys(("largest", "latest", "end"), OFFSET_END),
+}
 
 
 def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
@@ -51,3 +57,13 @@ def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, 
         "bootstrap.servers": kafka.bootstrap_servers,
         "group.id": kafka.group_id,
     }
+
+
+def first_offset(config: Mapping[str, Any]) -> int:
+    """Where a partition begins for which nothing is committed, as a logical offset, of what `consumer_config` gives.
+
+    OFFSET_INVALID, which has librdkafka apply auto.offset.reset itself, only where that is an error: where the
+    partition is resumed before its leader has answered, librdkafka would ask twice, and at the second answer go back
+    or skip what has come since the first.
+    """
+    return _FIRST.get(config["auto.offset.reset"], OFFSET_INVALID)

@@ -17,18 +17,20 @@ class Partition:
 
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
     settles into a tracker that nobody commits. `owned` turns false when the assignment ends and never true again.
-    `opened` says that its records are read; until then `start` may say where that begins.
+    `opened` says that its records are read; until then `start` may say where that begins. Where nothing is committed it
+    begins at offset `first`; None: where auto.offset.reset says.
     `lag` is in records behind the end of the log, None until known. The log held offsets from `begin` to before `end`
     when Kafka was asked, or retention has removed what was below `begin` since; None: not known yet. `gap` is the
     longest run of offsets that were lately not there when they should have been read, with the time it was seen.
     """
 
-    __slots__ = ("begin", "end", "gap", "lag", "number", "opened", "owned", "topic", "tracker")
+    __slots__ = ("begin", "end", "first", "gap", "lag", "number", "opened", "owned", "topic", "tracker")
 
     def __init__(self, topic: str, number: int, tracker: OffsetTracker | None = None) -> None:
         self.topic = topic
         self.number = number
         self.tracker = OffsetTracker(None) if tracker is None else tracker
+        self.first: int | None = None
         self.begin: int | None = None
         self.end: int | None = None
         self.owned = True

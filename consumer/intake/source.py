@@ -6,12 +6,12 @@ from functools import partial
 
 import orjson
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.errors import SettingsError
 from consumer.intake.client import LibrdkafkaLog, Reachability, Reported, guarded
 from consumer.intake.commits import Commits
-from consumer.intake.consumer_config import consumer_config
+from consumer.intake.consumer_config import consumer_config, first_offset
 from consumer.intake.leaving import leave, within
 from consumer.intake.offsets import WentBack
 from consumer.intake.positions import Committed, Ends, Positions
@@ -79,7 +79,7 @@ class Source:
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
-        self._earliest = config["auto.offset.reset"] in ("earliest", "smallest", "beginning")
+        self._first = first_offset(config)
         keep = self._failures.append
         try:
             self._consumer = Consumer(
@@ -162,18 +162,24 @@ class Source:
             self._resting.discard(partition)
             self._resume([partition])
             return
-        committed, epoch = partition.tracker.committed, partition.tracker.epoch
-        if committed is not None and epoch is not None:
-            # Only a seek has librdkafka compare the epoch with the leader's: a log that was cut off below is read from
-            # there. Until it has asked itself what is committed it takes none.
-            try:
-                self._consumer.seek(TopicPartition(partition.topic, partition.number, committed, leader_epoch=epoch))
-            except KafkaException as error:
-                self._unopened[partition] = f"{partition} cannot be read yet: {error.args[0].str()}"
-                return
+        try:
+            self._consumer.seek(self._position(partition))
+        except KafkaException as error:
+            self._unopened[partition] = f"{partition} cannot be read yet: {error.args[0].str()}"
+            return
         partition.opened = True
         del self._unopened[partition]
         self._resume([partition])
+
+    def _position(self, partition: Partition) -> TopicPartition:
+        """Where reading begins: behind what is committed, else at `first`, else where auto.offset.reset says."""
+        committed, epoch = partition.tracker.committed, partition.tracker.epoch
+        if committed is None:
+            first = self._first if partition.first is None else partition.first
+            return TopicPartition(partition.topic, partition.number, first)
+        # librdkafka compares the epoch with the leader's: a log that was cut off below is read from there.
+        last = -1 if epoch is None else epoch
+        return TopicPartition(partition.topic, partition.number, committed, leader_epoch=last)
 
     def rest(self, partition: Partition) -> None:
         """Fetch no more of one that was opened, until it is opened again."""
@@ -292,17 +298,15 @@ class Source:
         is opened, as one that has just come.
         """
         mark = partition.tracker.low_water_mark
-        begin = offset if mark is None else min(offset, mark)
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=str(reason))
         again = Partition(partition.topic, partition.number)
+        again.first = offset if mark is None else min(offset, mark)
         keep = self._failures.append
         _, _, on_lost = self._callbacks
         guarded(keep, self._leave)(on_lost, [partition])
         guarded(keep, self._enter)([again])
-        self._consumer.seek(TopicPartition(again.topic, again.number, begin))
-        self._post(
-            partial(self._on_committed, [(again, Committed(None, "", None))])
-        )  # after this batch, of no more use
+        # After this batch, which is of no more use.
+        self._post(partial(self._on_committed, [(again, Committed(None, "", None))]))
         self._positions.ask_ends([again])
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
@@ -312,8 +316,12 @@ class Source:
         self._joined = True
         self._reachability.up()
         self._reachability.coordinator_up = True
-        # Said here and not left to the binding, so that what follows can pause. It also takes no partitions (`[]`).
-        self._assign(assigned)
+        # Said here and not left to the binding, so that nothing is read yet. It also takes no partitions (`[]`).
+        # Some offset must be given, and `open` gives the right one: without any librdkafka asks what is committed, and
+        # where the coordinator dies with the question it never starts the partition, and says nothing.
+        starts = [TopicPartition(each.topic, each.partition, 0) for each in assigned]
+        self._consumer.pause(starts)
+        self._assign(starts)
         unwanted = [each for each in assigned if self._hides(each.topic)]
         if unwanted:
             self._consumer.pause(unwanted)
@@ -332,7 +340,7 @@ class Source:
 
     def _on_ends(self, answers: list[tuple[Partition, Ends]]) -> None:
         owned = [(partition, ends) for partition, ends in answers if partition.owned]
-        if self._earliest:
+        if self._first == OFFSET_BEGINNING:
             new = {str(each): ends.end - ends.begin for each, ends in owned if each.tracker.committed is None}
             say_first_start(new)
         now = self._clock()

@@ -1,5 +1,6 @@
 """Leaving a group whose assignment has not been taken yet: librdkafka must not be given it while it closes."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,7 @@ def new_member(request: pytest.FixtureRequest, kafka_bootstrap: str) -> Callable
         more = {name.replace("_", "."): value for name, value in properties.items()}
         member = Member(kafka_bootstrap, group, topic, request.param | more)
         until(lambda: any(owns(each) for each in members_of(kafka_bootstrap, group)))
+        time.sleep(1.0)  # the coordinator knows before its answer is here, and only a poll would show that it is
         return member, group
 
     return make

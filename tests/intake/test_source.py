@@ -1,6 +1,8 @@
 """What holds on the mock cluster and on a real Kafka, then what only a real one can show."""
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +13,7 @@ from structlog.testing import capture_logs
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
 from consumer.intake.record import Unreadable, batch
+from consumer.intake.source import Source
 from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
@@ -50,6 +53,28 @@ def test_only_what_is_settled_is_committed(real_kafka: Kafka, join: Join) -> Non
     assert [record.offset for record in second.records] == [3, 4, 11, 20]
     until(lambda: second.source.commits_total, second)
     assert real_kafka.committed(settings.group_id, topic)[0] == 21
+
+
+def test_librdkafka_asks_for_no_position_of_its_own(
+    real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never starts a partition whose question is lost with the coordinator, and tells nobody."""
+    told: list[str] = []
+    monkeypatch.setattr(Source, "_on_statistics", lambda _, document: told.append(document))
+    topic = real_kafka.topic(partitions=2)
+    settings = real_kafka.settings(statistics_interval_ms="100")
+    real_kafka.write(topic, [b"1"])
+    member = join(settings, [topic])
+    until(lambda: member.values and told and requests(told[-1])["OffsetCommit"], member)
+    assert requests(told[-1])["OffsetFetch"] == 0
+
+
+def requests(statistics: str) -> Counter[str]:
+    """How many requests of each kind librdkafka has sent."""
+    asked: Counter[str] = Counter()
+    for broker in json.loads(statistics)["brokers"].values():
+        asked.update(broker["req"])
+    return asked
 
 
 def test_commits_are_asynchronous_and_counted(kafka: Kafka, join: Join) -> None:

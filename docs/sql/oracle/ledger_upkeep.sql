@@ -324,6 +324,9 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.status = :status_1
   ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ;
 
