@@ -197,7 +197,10 @@ class StoredOperation(Base):
     )
 
     id: Mapped[int] = mapped_column(
-        Id, Identity(), primary_key=True, comment="Key, given by the database. The order of publishing."
+        Id,
+        Identity(),
+        primary_key=True,
+        comment="Key, given by the database. Published in their order, as far as ids have one.",
     )
     group_id: Mapped[str] = mapped_column(
         String(GROUP_LENGTH), comment="Kafka consumer group whose workers publish it."

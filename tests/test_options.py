@@ -101,7 +101,10 @@ def test_what_is_accepted_is_read_without_a_problem_and_nothing_else(
         ({"batch_size": 0}, "batch_size: is 0; it must be from 1 to 1000; for example 100"),
         ({"batch_size": 2.5}, "batch_size: is 2.5; it must be a whole number"),
         ({"batch_size": 10, "batch_wait_ms": 60_001}, "it must be from 0 to 60000 milliseconds"),
-        ({"timeout_seconds": 0.0}, "timeout_seconds: is 0.0; it must be from 0.001 to 300 seconds; for example 5"),
+        (
+            {"timeout_seconds": 0.0},
+            "timeout_seconds: is 0.0 seconds; it must be from 0.001 to 300 seconds; for example 5",
+        ),
         ({"payload_format": "xml"}, "payload_format: is 'xml'; it must be record, standard or cloudevents"),
         ({"tenant": " a"}, "tenant: may hold no control character, and no space at its ends; for example acme"),
         ({"topics": "^a"}, "topics: a pattern of topics cannot be used here; for example orders,users"),

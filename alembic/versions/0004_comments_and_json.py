@@ -101,7 +101,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "webhook_operations": (
         "Operational events that are not published to Kafka yet.",
         {
-            "id": "Key, given by the database. The order of publishing.",
+            "id": "Key, given by the database. Published in their order, as far as ids have one.",
             "group_id": "Kafka consumer group whose workers publish it.",
             "event_id": "Id of the CloudEvent.",
             "event_type": "Type of the CloudEvent, such as subscription.disabled.",

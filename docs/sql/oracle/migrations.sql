@@ -487,7 +487,7 @@ COMMENT ON TABLE webhook_operations IS 'Operational events that are not publishe
 
 /
 
-COMMENT ON COLUMN webhook_operations.id IS 'Key, given by the database. The order of publishing.'
+COMMENT ON COLUMN webhook_operations.id IS 'Key, given by the database. Published in their order, as far as ids have one.'
 
 /
 
