@@ -79,9 +79,8 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
         raise ValueError("names a header twice")
     for name, value in headers.items():
         if name.lower() in _CREDENTIALS:
-            raise ValueError(
-                f"{name} is a credential; store it in webhook_secrets (--basic, --bearer, or subscriptions set-credential)"
-            )
+            place = "webhook_secrets (--basic, --bearer, or subscriptions set-credential)"
+            raise ValueError(f"{name} is a credential; store it in {place}")
         header_rules.check(name, value)
     return tuple(headers.items())
 
@@ -114,10 +113,9 @@ def parse_tenant(text: str) -> str:
 
 def _number(least: float, most: float, unit: str = "") -> Callable[[Any], float]:
     def parse(value: Any) -> float:
-        if not isinstance(value, int | float):
-            raise ValueError(f"is {value!r:.40}; it must be a number")
-        if not least <= value <= most:
-            raise ValueError(f"is {value!r:.40}{unit}; it must be from {_plain(least)} to {_plain(most)}{unit}")
+        if not isinstance(value, int | float) or not least <= value <= most:
+            own = "" if isinstance(value, str) else unit
+            raise ValueError(f"is {value!r:.40}{own}; it must be from {_plain(least)} to {_plain(most)}{unit}")
         return value
 
     return parse
