@@ -39,16 +39,16 @@ def main(events: int) -> None:
         with rig.process(arguments) as child:
             tutorial = rig.measure(child, receiver, int(events // TUTORIAL * WARM), events // TUTORIAL)
 
-        print("libcurl alone …", flush=True)
+        print("bare sockets …", flush=True)
         command = [sys.executable, "-m", "benchmarks.bare_loop", receiver.url + "/hook", str(events), "500"]
         bare = json.loads(subprocess.run(command, cwd=rig.ROOT, check=True, capture_output=True).stdout)
 
     print(f"\n{'':22}{'events/s':>10}{'CPU/delivery':>14}{'memory':>10}")
     for name, used in (("one worker", ours), ("tutorial's loop", tutorial)):
         print(f"{name:22}{used.per_second:>10,.0f}{used.cpu_us:>11,.0f} µs{used.memory_mib:>6,.0f} MiB")
-    print(f"{'libcurl alone':22}{bare['per_second']:>10,.0f}{bare['cpu_us']:>11,.0f} µs")
+    print(f"{'bare sockets':22}{bare['per_second']:>10,.0f}{bare['cpu_us']:>11,.0f} µs")
     print(f"\nworker : tutorial   {ours.per_second / tutorial.per_second:.1f} times the events")
-    print(f"worker : libcurl    {ours.cpu_us / bare['cpu_us']:.2f} times the CPU of a delivery")
+    print(f"worker : sockets    {ours.cpu_us / bare['cpu_us']:.2f} times the CPU of a delivery")
     print(f"duplicates          {duplicates}")
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from consumer.proxy import parse_proxy
 from consumer.secret import parse_signing_key
 
 Network = IPv4Network | IPv6Network
@@ -126,14 +127,9 @@ def _log_level(name: str) -> str:
 
 
 # What cannot work says so at the start, not at each delivery. A user or password may hold any other visible character.
-_PROXY_PLACE = re.compile(r"([!-~]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
-
-
 def _proxy(url: str) -> str:
-    if url and not re.match(r"(https?|socks5h?)://[^/]", url):
-        raise ValueError("starts with none of http://, https://, socks5://, socks5h://")
-    if url and (not _PROXY_PLACE.fullmatch(url.partition("://")[2]) or "%00" in url):
-        raise ValueError("is malformed: behind an optional user:password@ stand a host and, behind a colon, a port")
+    if url:
+        parse_proxy(url)
     return url
 
 

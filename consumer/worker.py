@@ -48,9 +48,9 @@ from consumer.ownership import Ownership
 from consumer.polling import IDLE_WAIT, Polling
 from consumer.relay import Relay
 from consumer.secret import parse_signing_key
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller, raise_descriptor_limit
-from consumer.sending.transport import CurlAdapter
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.takeover import SLOW_DATABASE, Takeover
 from consumer.telemetry import Metrics
@@ -97,7 +97,7 @@ class Worker:
         secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
         raise_descriptor_limit()
         self._poller = Poller()
-        self._transport = CurlAdapter(
+        self._transport = LoopAdapter(
             self._poller,
             egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
             timeout=delivery.timeout,

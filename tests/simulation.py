@@ -84,7 +84,7 @@ class World:
             patch.setattr("consumer.worker.create_engine", lambda _: self.engine)
             patch.setattr("consumer.worker.Poller", partial(_Poller, self))
             patch.setattr("consumer.worker.DatabaseThread", partial(_SteppedThread, self))
-            patch.setattr("consumer.worker.CurlAdapter", partial(Transport, self))
+            patch.setattr("consumer.worker.LoopAdapter", partial(Transport, self))
             patch.setattr("consumer.worker.DeadLetters", partial(_DeadLetters, self))
             patch.setattr("consumer.worker.Announcer", partial(_Announcer, self))
             patch.setattr("consumer.worker.TopicWatch", partial(_TopicWatch, self))

@@ -18,10 +18,10 @@ from requests import PreparedRequest
 from consumer.endpoint import Endpoint
 from consumer.event import Event, RecordId
 from consumer.secret import Ed25519Key, parse_secret
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller
 from consumer.sending.request import build, prepare
-from consumer.sending.transport import CurlAdapter
 from consumer.vault import Owner, Vault
 from tests.processes import ROOT, environment
 
@@ -71,7 +71,7 @@ def signed(
 def status() -> Iterator[Callable[[PreparedRequest], int]]:
     """Sends a request as the worker does; the receiver's answer."""
     poller = Poller()
-    adapter = CurlAdapter(poller, egress=LOOPBACK, timeout=10, connect_timeout=5, max_connections=4)
+    adapter = LoopAdapter(poller, egress=LOOPBACK, timeout=10, connect_timeout=5, max_connections=4)
     yield lambda request: adapter.send(request).status_code
     adapter.close()
     poller.close()

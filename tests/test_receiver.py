@@ -14,8 +14,8 @@ from standardwebhooks import Webhook
 
 from consumer.receiver import MOST_BYTES, TOLERANCE, Answer, HexHeader, Received, create_app, verify
 from consumer.secret import Ed25519Key, parse_verifying_key
-from consumer.sending.signing import hex_signature, standard_signature
 from consumer.serving import BackgroundServer, listen
+from tests.signatures import hexed, standard
 
 NOW = 1_700_000_000
 OLD, NEW, OTHER = b"old secret", b"new secret", b"another's secret"
@@ -25,8 +25,8 @@ def signed(body: bytes, secrets: tuple[bytes, ...], timestamp: int = NOW) -> dic
     return {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": standard_signature(secrets, (), "msg_1", timestamp, body),
-        "x-webhook-signature": hex_signature(secrets[0], body),
+        "webhook-signature": standard(secrets, (), "msg_1", timestamp, body),
+        "x-webhook-signature": hexed(secrets[0], body),
         "x-webhook-event": "user.created",
     }
 
@@ -57,7 +57,7 @@ def test_a_public_key_verifies(body: bytes, other: bytes) -> None:
     private, another = Ed25519Key(bytes(32)), Ed25519Key(bytes(31) + b"1")
     public, unknown = parse_verifying_key(private.public), parse_verifying_key(another.public)
     for secrets in ((), (NEW,)):
-        words = standard_signature(secrets, [another, private], "msg_1", NOW, body)
+        words = standard(secrets, [another, private], "msg_1", NOW, body)
         headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": words}
         assert verify(headers, body, [public], NOW) is None
         assert verify(headers, body, [OLD, public], NOW) is None
@@ -71,7 +71,7 @@ def test_a_public_key_verifies(body: bytes, other: bytes) -> None:
 def test_a_signature_that_is_none_breaks_nothing(word: str) -> None:
     """What is no base64, or no signature, is not of a known key; the right one behind it still counts."""
     private = Ed25519Key(bytes(32))
-    right = standard_signature((), [private], "msg_1", NOW, b"body")
+    right = standard((), [private], "msg_1", NOW, b"body")
     for words, trusted in ((word, False), (f"{word} {right}", True)):
         headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": words}
         assert (verify(headers, b"body", [parse_verifying_key(private.public)], NOW) is None) == trusted
@@ -94,7 +94,7 @@ def test_a_hex_signature_that_nobody_can_verify() -> None:
     """Who has a public key alone trusts the `v1a` signature, whatever the hex header says."""
     private = Ed25519Key(bytes(32))
     headers = signed(b"body", (NEW,))
-    headers["webhook-signature"] += " " + standard_signature((), [private], "msg_1", NOW, b"body")
+    headers["webhook-signature"] += " " + standard((), [private], "msg_1", NOW, b"body")
     assert verify(headers, b"body", [parse_verifying_key(private.public)], NOW) is None
 
 
@@ -117,7 +117,7 @@ def test_another_library_signs_the_same() -> None:
         ({"webhook-timestamp": str(NOW + 301)}, "clock"),
         ({"webhook-timestamp": str(NOW + 1)}, "no v1 or v1a signature"),
         ({"webhook-signature": "v1a,AAAA v2,BBBB"}, "no v1 or v1a signature"),
-        ({"x-webhook-signature": hex_signature(OTHER, b"body")}, "x-webhook-signature"),
+        ({"x-webhook-signature": hexed(OTHER, b"body")}, "x-webhook-signature"),
     ],
 )
 def test_each_fault_is_named(change: dict[str, str], problem: str) -> None:

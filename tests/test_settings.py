@@ -208,7 +208,7 @@ def test_a_wrong_value_is_named_with_a_right_one(group: type[Any], name: str, va
 
 @pytest.mark.parametrize(
     "url",
-    ["", "http://proxy", "https://proxy.example:3128/", "socks5h://us:p@ss%40/:word@[::1]:1080", "socks5://10.0.0.1:1"],
+    ["", "http://proxy", "https://proxy.example:3128/", "http://us:p@ss%40/:word@[::1]:1080", "http://10.0.0.1:1"],
 )
 def test_proxies_that_may_work(url: str) -> None:
     """With and without a port, a user, a password that holds what marks the places of others."""

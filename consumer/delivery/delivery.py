@@ -10,7 +10,7 @@ from consumer.ledger.rows import Failure, Pair
 
 if TYPE_CHECKING:
     from consumer.delivery.lane import Lane
-    from consumer.sending.transport import Transfer
+    from consumer.sending.transfer import Transfer
 
 
 class OpenRecord:

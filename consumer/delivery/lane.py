@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import ceil, inf
 from random import random
 
-from requests import PreparedRequest, RequestException
+from requests import RequestException
 from requests.exceptions import InvalidURL
 
 from consumer.delivery.breaker import Breaker
@@ -18,7 +18,7 @@ from consumer.delivery.delivery import Delivery
 from consumer.delivery.pace import Pace
 from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
-from consumer.sending.request import prepare
+from consumer.sending.request import Template, prepare
 
 LANE_DELIVERIES = 1000
 LANE_BYTES = 16 * 2**20
@@ -79,7 +79,7 @@ class Lane:
             self.breaker, self.unsendable = Breaker(random), None
         self.endpoint = endpoint
         self.connects = endpoint.url[:6].lower() == "https:"  # as the last request did: each opens a TLS connection
-        self.prepared: PreparedRequest | RequestException
+        self.prepared: Template | RequestException
         try:
             self.prepared = prepare(endpoint)
         except ValueError as error:

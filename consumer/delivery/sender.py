@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from requests import PreparedRequest, RequestException, Response
+from requests import RequestException, Response
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
@@ -14,9 +14,9 @@ from consumer.delivery.settling import Settling
 from consumer.endpoint import Endpoint
 from consumer.event import Event
 from consumer.matching.budget import Budget
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Payload, Unrenderable, parse, render
-from consumer.sending.request import build, build_batch
-from consumer.sending.transport import CurlAdapter
+from consumer.sending.request import Template, build, build_batch
 
 RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long
 BATCH_BYTES = 4 * 2**20  # of a batch as it is sent: with a projection it may be larger than its events
@@ -30,7 +30,7 @@ class Sender:
         self,
         lanes: Lanes,
         settling: Settling,
-        transport: CurlAdapter,
+        transport: LoopAdapter,
         memory: Memory,
         budget: Budget,
         clock: Callable[[], float],
@@ -112,7 +112,7 @@ class Sender:
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
 
-    def _send_batch(self, first: Delivery, prepared: PreparedRequest, now: float, timestamp: int) -> None:
+    def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:
         """Send those of a batch that have the form asked for; the others end here, without a request."""
         lane = first.lane
         endpoint = lane.endpoint
@@ -134,7 +134,7 @@ class Sender:
             else:
                 sent.append(each)
         if sent:
-            request = build_batch(prepared, endpoint, payloads, timestamp)
+            request = build_batch(template, endpoint, payloads, timestamp)
             first, *first.followers = sent
             first.slots = slots
             self._begin(first, now, request.body)

@@ -1,22 +1,20 @@
-"""An adapter that notes how an exchange went: where it connected, by which TLS, how long each step took.
-
-libcurl is told to be verbose for that, which deliveries must not pay for.
-"""
+"""An adapter that notes how an exchange went: where it connected, by which TLS, how long each step took."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import pycurl
+from cryptography import x509
 from requests import PreparedRequest, RequestException
+from requests.exceptions import SSLError
 
-from consumer.sending.transfer import Result, Slot, Transfer
-from consumer.sending.transport import CurlAdapter
-
-_TLS_LINE = b"SSL connection using "
+from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.connector import Connector
+from consumer.sending.resolver import Unresolved
+from consumer.sending.tls import Stream, Tls, TlsStream
 
 
 class Certificate(NamedTuple):
-    """What the receiver showed, in libcurl's words. It is shown where it was refused, too."""
+    """What the receiver showed; names as RFC 4514 writes them. It is shown where it was refused, too."""
 
     subject: str
     issuer: str
@@ -29,7 +27,7 @@ class Seen:
 
     `started`: there was an address to connect to, or a proxy to ask.
     `addresses`: what the host's name resolved to, or the address that it is. `connected`: address and port at the other
-    end, a proxy's where there is one. `tls`: version, cipher, key exchange.
+    end, a proxy's where there is one. `tls`: version and cipher.
     """
 
     started: bool = False
@@ -40,52 +38,95 @@ class Seen:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-class RecordingAdapter(CurlAdapter):
+class RecordingAdapter(LoopAdapter):
     """One exchange at a time."""
 
     def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, Seen]:
         """Send and wait, as `send` does; an exception of requests is the result."""
-        self._seen = Seen()
-        self._asked = self._clock()
+        self.watcher = self
+        self._seen = seen = Seen()
+        self._began = self._reached = self._clock()
         try:
             result: Result = self.send(request, timeout=timeout)
         except RequestException as error:
             result = error
-        self._seen.seconds["total"] = self._clock() - self._asked
-        return result, self._seen
+        seen.seconds["total"] = self._clock() - self._began
+        if isinstance(result, SSLError) and seen.connected is not None:
+            self._look(request)
+        return result, seen
 
-    def _start(self, transfer: Transfer, target: Any, addresses: tuple[str, ...] | None) -> None:
-        if addresses is not None:
-            self._seen.seconds["name"] = self._clock() - self._asked
-        self._seen.started = True
-        self._seen.addresses = addresses or ((target.address,) if target.address else ())
-        super()._start(transfer, target, addresses)
+    def connected(self, peer: str, port: int) -> None:
+        """Note it."""
+        self._seen.connected = f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
+        self._step("connect")
 
-    def _new_slot(self) -> Slot:
-        slot = super()._new_slot()
-        slot.curl.setopt(pycurl.OPT_CERTINFO, 1)
-        slot.curl.setopt(pycurl.VERBOSE, 1)
-        slot.curl.setopt(pycurl.DEBUGFUNCTION, self._told)
-        return slot
+    def secured(self, stream: TlsStream) -> None:
+        """Note it."""
+        self._seen.tls = _tls_of(stream)
+        self._seen.certificate = _certificate_of(stream)
+        self._step("tls")
 
-    def _told(self, kind: int, line: bytes) -> None:
-        if kind == pycurl.INFOTYPE_TEXT and line.startswith(_TLS_LINE):
-            self._seen.tls = line.removeprefix(_TLS_LINE).decode("latin-1").strip()
+    def answered(self, *exchange: Any) -> None:
+        """Note when."""
+        self._step("answer")
+        super().answered(*exchange)
 
-    def _take(self, slot: Slot, failure: tuple[int, str] | None) -> tuple[Transfer, Result]:
-        info, seen = slot.curl.getinfo, self._seen
-        if address := info(pycurl.PRIMARY_IP):
-            seen.connected = f"[{address}]" if ":" in address else address
-            seen.connected += f":{info(pycurl.PRIMARY_PORT)}"
-        if chain := info(pycurl.INFO_CERTINFO):
-            fields = dict(chain[0])
-            seen.certificate = Certificate(*(fields.get(name, "") for name in ("Subject", "Issuer", "Expire date")))
-        done = 0.0
-        steps = {"connect": pycurl.CONNECT_TIME, "tls": pycurl.APPCONNECT_TIME}
-        if slot.lines:
-            steps["first_byte"] = pycurl.STARTTRANSFER_TIME
-        for step, option in steps.items():
-            if at := info(option):
-                seen.seconds[step] = at - done
-                done = at
-        return super()._take(slot, failure)
+    def _on_resolved(self, transfer: Any, route: Any, look_up: Any, answer: Any) -> None:
+        if not isinstance(answer, Unresolved):
+            self._seen.started = True
+            self._seen.addresses = answer
+            if answer != (route.first[0],):
+                self._step("name")
+        super()._on_resolved(transfer, route, look_up, answer)
+
+    def _step(self, name: str) -> None:
+        now = self._clock()
+        self._seen.seconds[name] = now - self._reached
+        self._reached = now
+
+    def _look(self, request: PreparedRequest) -> None:
+        """At the certificate that was refused, over a connection of its own that nothing is sent on."""
+        look = _Look(self._seen)
+        connector = Connector(self._poller, egress=self._egress, tls=Tls(verified=False), clock=self._clock)
+        dial = connector.dial(self._place(request.url).route, self._seen.addresses, look.end, look)
+        until = self._clock() + self._connect_timeout
+        while not look.ended and self._clock() < until:
+            self._poller.turn(0.1)
+        dial.cancel()
+        connector.close()
+
+
+class _Look:
+    """Sees by which TLS, and whose certificate, and hangs up."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.ended = False
+        self._seen = seen
+
+    def connected(self, _peer: str, _port: int) -> None:
+        """No news."""
+
+    def secured(self, stream: TlsStream) -> None:
+        """Here it is."""
+        self._seen.tls = _tls_of(stream)
+        self._seen.certificate = _certificate_of(stream)
+
+    def end(self, result: Stream | RequestException) -> None:
+        """It is all that was wanted."""
+        self.ended = True
+        if not isinstance(result, RequestException):
+            result.close()
+
+
+def _tls_of(stream: TlsStream) -> str:
+    cipher = stream.cipher()
+    return f"{stream.version()} / {cipher[0] if cipher else '?'}"
+
+
+def _certificate_of(stream: TlsStream) -> Certificate | None:
+    shown = stream.getpeercert(True)
+    if not shown:
+        return None
+    certificate = x509.load_der_x509_certificate(shown)
+    expires = certificate.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Certificate(certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string(), expires)

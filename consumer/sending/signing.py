@@ -6,23 +6,51 @@ Beside it the plain hex HMAC-SHA256 of the body.
 """
 
 from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
-from hmac import digest
+from functools import lru_cache
+from hashlib import sha256
 
 from consumer.secret import Ed25519Key
 
+_BLOCK = 64  # bytes of SHA-256 (RFC 2104, section 2)
+_INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
 
-def standard_signature(
-    secrets: Sequence[bytes], private_keys: Sequence[Ed25519Key], webhook_id: str, timestamp: int, body: bytes
-) -> str:
-    """The `webhook-signature` header. `timestamp` is the attempt's, in unix seconds; `webhook_id` holds no dot."""
-    message = b"%s.%d.%s" % (webhook_id.encode("ascii"), timestamp, body)
-    words = ["v1," + b64encode(digest(secret, message, "sha256")).decode("ascii") for secret in secrets]
+
+class HmacKey:
+    """HMAC-SHA256 (RFC 2104) whose first block, the key, is hashed once: 0.8 µs for 450 bytes, `hmac.digest` 1.6."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes) -> None:
+        block = (sha256(secret).digest() if len(secret) > _BLOCK else secret).ljust(_BLOCK, b"\0")
+        self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
+
+    def digest(self, start: bytes, body: bytes) -> bytes:
+        """The code of these bytes, one behind the other."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        if start:
+            inner.update(start)
+        inner.update(body)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+hmac_key = lru_cache(10_000)(HmacKey)  # most subscriptions share the deployment's secret
+
+
+def standard_signature(keys: Sequence[HmacKey], private_keys: Sequence[Ed25519Key], start: bytes, body: bytes) -> bytes:
+    """The `webhook-signature` header. `start` is `id.timestamp.`: the event's id, without a dot, the attempt's unix
+    seconds.
+    """  # noqa: D205 (one sentence)
+    if len(keys) == 1 and not private_keys:
+        return b"v1," + b2a_base64(keys[0].digest(start, body), newline=False)
+    words = [b"v1," + b64encode(key.digest(start, body)) for key in keys]
     if private_keys:
-        words += ["v1a," + b64encode(key.sign(message)).decode("ascii") for key in private_keys]
-    return " ".join(words)
+        words += [b"v1a," + b64encode(key.sign(start + body)) for key in private_keys]
+    return b" ".join(words)
 
 
-def hex_signature(secret: bytes, body: bytes) -> str:
+def hex_signature(key: HmacKey, body: bytes) -> bytes:
     """The hex header's digits: what `hmac.new(secret, body, sha256).hexdigest()` gives the receiver."""
-    return digest(secret, body, "sha256").hex()
+    return key.digest(b"", body).hex().encode("ascii")

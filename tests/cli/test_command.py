@@ -15,9 +15,9 @@ import requests
 from sqlalchemy import Engine
 
 from consumer import __version__
-from consumer.sending.signing import hex_signature, standard_signature
 from tests.databases import url_of
 from tests.processes import PROGRAM, ROOT, Command, Start, environment
+from tests.signatures import hexed, standard
 
 COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api"]
 GROUPS = {
@@ -298,8 +298,8 @@ def test_listen_verifies_and_prints(start: Start) -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature([b"secret"], (), "msg_1", now, body),
-        "x-webhook-signature": hex_signature(b"secret", body),
+        "webhook-signature": standard([b"secret"], (), "msg_1", now, body),
+        "x-webhook-signature": hexed(b"secret", body),
         "x-webhook-event": "user.created",
     }
     assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 202

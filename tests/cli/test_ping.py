@@ -96,7 +96,7 @@ def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> 
     assert shown["status"] == "201"
     assert shown["answer"] == "ok\\x1b[31m!"
     assert shown["verdict"] == "delivered: the receiver took it with status 201"
-    assert [step.split()[:-2] for step in shown["time"].split(", ")] == [["connect"], ["first", "byte"], ["total"]]
+    assert [step.split()[:-2] for step in shown["time"].split(", ")] == [["connect"], ["answer"], ["total"]]
     assert body.decode() in done.out
 
 
@@ -131,7 +131,7 @@ def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive
     assert (told["addresses"], told["connected"]) == (["127.0.0.1"], f"127.0.0.1:{receiver.port}")
     assert (told["status"], told["answer"], told["ok"], told["advice"]) == (200, "fine", True, None)
     assert (told["tls"], told["certificate"], told["body"]) == (None, None, body.decode())
-    assert list(told["seconds"]) == ["connect", "first_byte", "total"]
+    assert list(told["seconds"]) == ["connect", "answer", "total"]
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def test_tls_is_shown(
         done = ping(one, "--json")
         told = json.loads(done.out)
         assert told["tls"].startswith("TLSv1.3 / TLS_")
-        assert "O = The receiver" in told["certificate"]["subject"]
-        assert "O = The authority" in told["certificate"]["issuer"]
-        assert told["certificate"]["expires"] == "Jan  1 00:00:00 3000 GMT"
+        assert "O=The receiver" in told["certificate"]["subject"]
+        assert "O=The authority" in told["certificate"]["issuer"]
+        assert told["certificate"]["expires"] == "3000-01-01 00:00:00 UTC"
         assert (done.status, told["ok"]) == ((0, True) if trusted else (1, False))
         if trusted:
-            assert list(told["seconds"]) == ["connect", "tls", "first_byte", "total"]
+            assert list(told["seconds"]) == ["connect", "tls", "answer", "total"]
         else:
             assert list(told["seconds"]) == ["connect", "total"]
             assert told["verdict"].startswith("failed: TLS: ")
@@ -198,7 +198,7 @@ def test_nobody_listens(engine: Engine, ping: Ping) -> None:
     done = ping(subscriptions.add(engine, url, "a"), "--json")
     told = json.loads(done.out)
     assert (done.status, told["status"], told["addresses"]) == (1, None, ["127.0.0.1"])
-    assert "Could not connect" in told["verdict"]
+    assert "Connection refused" in told["verdict"]
     assert "listen" in told["advice"]
 
 
@@ -242,7 +242,7 @@ def test_a_name_that_resolves(engine: Engine, ping: Ping, receive: Receive) -> N
     told = json.loads(ping(subscriptions.add(engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
     assert told["ok"]
     assert "127.0.0.1" in told["addresses"]
-    assert list(told["seconds"]) == ["name", "connect", "first_byte", "total"]
+    assert list(told["seconds"]) == ["name", "connect", "answer", "total"]
     assert sum(list(told["seconds"].values())[:-1]) <= told["seconds"]["total"]
 
 

@@ -16,9 +16,9 @@ from cryptography.fernet import Fernet
 
 from consumer.checks import check_all
 from consumer.secret import Ed25519Key, parse_signing_key
-from consumer.sending.signing import hex_signature, standard_signature
 from consumer.vault import Owner, Vault
 from tests.processes import Command, Start
+from tests.signatures import hexed, standard
 
 KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 SEED = bytes(range(32))
@@ -258,12 +258,12 @@ def test_listen_with_a_public_key_and_another_header(start: Start) -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature((), [private], "msg_1", now, body),
-        "x-hub-signature-256": f"sha256={hex_signature(b'secret', body)}",
+        "webhook-signature": standard((), [private], "msg_1", now, body),
+        "x-hub-signature-256": f"sha256={hexed(b'secret', body)}",
     }
     assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 200
     assert "signatures verified" in process.stdout.readline()
-    headers["x-hub-signature-256"] = hex_signature(b"secret", body)
+    headers["x-hub-signature-256"] = hexed(b"secret", body)
     assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 401
 
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from requests import PreparedRequest
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
 from consumer.endpoint import Batch, Endpoint, Selection
 from consumer.ledger.rows import Failure, Pair
+from consumer.sending.request import Template
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
 
@@ -255,8 +255,8 @@ def test_a_changed_url_is_used_for_what_is_queued() -> None:
     fill(lanes, lane, 1)
     lanes.lane(endpoint(url="https://example.org/new"))
     (queued,) = started(lanes)
-    assert isinstance(queued.lane.prepared, PreparedRequest)
-    assert queued.lane.prepared.url == "https://example.org/new"
+    assert isinstance(queued.lane.prepared, Template)
+    assert queued.lane.prepared.request.url == "https://example.org/new"
 
 
 def test_a_mark_changes_no_request() -> None:
@@ -298,7 +298,7 @@ def test_however_many_subscriptions_change_lanes_are_looked_at_once(monkeypatch:
 def test_a_url_that_is_none_is_an_error_not_a_crash(url: str) -> None:
     """The lane keeps the error for its deliveries."""
     prepared = Lanes(1).lane(endpoint(url=url)).prepared
-    assert isinstance(prepared, ValueError | PreparedRequest)
+    assert isinstance(prepared, ValueError | Template)
     if url != "http://a:99999/":
         assert isinstance(prepared, ValueError)
 

@@ -16,8 +16,8 @@ from consumer.endpoint import Batch, Endpoint
 from consumer.event import Event
 from consumer.expressions import compile_projection
 from consumer.matching.budget import Budget
+from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.payloads import Payload, render
-from consumer.sending.transport import CurlAdapter, Result
 from tests.delivery.desk_kit import SHORT, Desk, response
 from tests.delivery.store_kit import DEFAULT, URL
 
@@ -61,7 +61,7 @@ class Counter:
         self.wire = Wire()
         store = self.desk.store
         self.over: list[int] = []  # subscriptions whose projections have taken too long
-        transport = cast("CurlAdapter", self.wire)
+        transport = cast("LoopAdapter", self.wire)
         self.sender = Sender(
             self.desk.lanes,
             self.desk.settling,

@@ -439,7 +439,7 @@ def test_an_answer_that_echoes_the_request_keeps_no_credential(desk: Desk) -> No
     """They are encrypted where they belong; the start of the answer is kept in the clear, and people read it."""
     key, password = "k3y-of-the-subscription", "p4ss w0rd"
     desk.endpoint = replace(desk.endpoint, headers=(("x-api-key", key),), auth=HTTPBasicAuth("user-name", password))
-    sent = prepare(desk.endpoint)
+    sent = prepare(desk.endpoint).request
     echo = response(400)
     echo.request = sent
     echo._content = json.dumps({**sent.headers, "password": password}).encode() + b" " * 2000 + key.encode()

@@ -142,7 +142,7 @@ from functools import partial
 
 from consumer import worker
 
-worker.CurlAdapter = partial(worker.CurlAdapter, nameservers=["{}"])
+worker.LoopAdapter = partial(worker.LoopAdapter, nameservers=["{}"])
 """
 
 # From here on: inside the process.

@@ -144,8 +144,8 @@ def test_a_receivers_name_is_gone_and_comes_back(deployment: Deployment) -> None
     """Its deliveries are tried again, others are as quick as before, and all arrive when the name resolves again."""
     with NameServer() as names:
         deployment.alter(f"""
-from consumer.sending.transport import CurlAdapter
-CurlAdapter.__init__.__kwdefaults__["nameservers"] = ("127.0.0.1:{names.port}",)
+from consumer.sending.adapter import LoopAdapter
+LoopAdapter.__init__.__kwdefaults__["nameservers"] = ("127.0.0.1:{names.port}",)
 """)
         port = deployment.receiver.url("").rpartition(":")[2]
         deployment.subscribe("a", "/named", f"http://receiver.test:{port}/named")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import requests
 
+from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller
-from consumer.sending.transport import CurlAdapter, Result
 
 LOOPBACK = EgressPolicy((ip_network("127.0.0.0/8"), ip_network("::1/128")))
 Behaviour = Callable[[socket.socket, bytes], bool]  # one request; True: keep the connection
@@ -110,7 +110,7 @@ class Sender:
         self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 5, connect_timeout: float = 2, **more: Any
     ) -> None:
         self.poller = Poller()
-        self.adapter = CurlAdapter(
+        self.adapter = LoopAdapter(
             self.poller, egress=egress, timeout=timeout, connect_timeout=connect_timeout, max_connections=64, **more
         )
 

@@ -14,9 +14,10 @@ import trustme
 from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
+from consumer.proxy import parse_proxy
+from consumer.sending.adapter import Result
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.resolver import Answer, _Entry
-from consumer.sending.transport import Result
 
 if TYPE_CHECKING:
     from tests.sending.conftest import MakeSender, Receive, Sender
@@ -25,7 +26,7 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 
 
 def test_a_post_arrives_as_it_was_prepared(sender: Sender, receive: Receive) -> None:
-    """Body byte for byte, the given headers, libcurl's Content-Length, nothing that was not asked for."""
+    """Body byte for byte, the given headers, the body's length, nothing that was not asked for."""
     receiver = receive(NO_CONTENT)
     headers = {"webhook-id": "msg_1", "content-type": "application/json", "x-empty": "", "accept-encoding": "gzip"}
     response = sender.response(receiver.url + "?a=b", **headers)
@@ -105,7 +106,7 @@ def test_no_status_line_is_an_error(
 
 
 def test_endless_headers_are_bounded(make_sender: MakeSender, receive: Receive) -> None:
-    """Libcurl stops at 300 KiB of headers; the status line counts."""
+    """It stops at 64 KiB; the status line counts."""
     sender = make_sender(timeout=5)
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
@@ -139,7 +140,7 @@ def test_redirects_are_returned(sender: Sender, receive: Receive) -> None:
 def test_forbidden_addresses_are_refused_at_the_socket(
     make_sender: MakeSender, receive: Receive, scheme: str, host: str
 ) -> None:
-    """No spelling of a private address opens a connection, also none that only libcurl understands."""
+    """No spelling of a private address opens a connection."""
     sender = make_sender(egress=EgressPolicy(allow_http=True))
     receiver = receive(NO_CONTENT)
     result = sender.result(f"{scheme}://{host}:{receiver.port}/")
@@ -181,15 +182,15 @@ def test_a_configured_proxy_gets_every_request(
 @pytest.mark.parametrize(
     ("user", "told"),
     [
-        ("bob:pass word", "bob:pass word"),
+        ("bob:pass%20word", "bob:pass word"),
         ("bob%40x:s3%3Acr:et", "bob@x:s3:cr:et"),
         ("bob:s3/c@et", "bob:s3/c@et"),
-        ("bob:pässe", "bob:pässe"),
+        ("bob:p%C3%A4sse", "bob:pässe"),
         ("bob", "bob:"),
     ],
 )
 def test_a_proxys_password(make_sender: MakeSender, receive: Receive, user: str, told: str) -> None:
-    """It is handed over as it is meant, percent-encoded or not."""
+    """It is handed over as it is meant: what is percent-encoded, decoded."""
     proxy = receive(NO_CONTENT)
     sender = make_sender(proxy=f"http://{user}@127.0.0.1:{proxy.port}")
     assert sender.response("http://receiver.invalid/").status_code == 204
@@ -200,15 +201,23 @@ def test_a_proxys_password(make_sender: MakeSender, receive: Receive, user: str,
     "proxy",
     [
         *("http://bob:s3cret@127.0.0.1:99999", "http://bob:s3/cret@127.0.0.1:x", "http://bob:s3cret@[::1"),
-        *("http://bob:s3cret@", "http://bob:s3@cret@127.0.0.1:1", "socks5h://bob:s3 cret@nowhere.invalid:1"),
-        "https://bob:s3#cret@127.0.0.1:1",
+        *("http://bob:s3cret@", "socks5h://bob:s3cret@nowhere.invalid:1", "http://bob:s3%00cret@proxy"),
     ],
 )
+def test_a_proxy_that_is_none_is_refused_without_its_password(proxy: str) -> None:
+    """At the start: the text goes to a log."""
+    with pytest.raises(ValueError, match=r"starts with neither|is malformed") as refused:
+        parse_proxy(proxy)
+    for piece in ("s3", "cret", "bob"):
+        assert piece not in str(refused.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://bob:s3@cret@127.0.0.1:1", "https://bob:s3#cret@127.0.0.1:1"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxys_password_is_in_no_error(make_sender: MakeSender, scheme: str, proxy: str) -> None:
     """Else it would be logged, stored as `last_error` and published, with every delivery."""
     result = make_sender(proxy=proxy).result(f"{scheme}://receiver.invalid/")
-    assert isinstance(result, errors.RequestException)
+    assert isinstance(result, errors.ProxyError)
     for piece in ("s3", "cret", "bob"):
         assert piece not in str(result)
 
@@ -231,7 +240,7 @@ def test_a_name_that_does_not_resolve(sender: Sender) -> None:
 
 
 def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
-    """A name is resolved here and handed to libcurl, whatever its case and with a final dot."""
+    """A name is resolved, whatever its case and with a final dot."""
     receiver = receive(NO_CONTENT)
     sender.adapter._resolver._cache["dotted.test."] = _Entry(("127.0.0.1",), time.monotonic() + 60)
     for host in ("localhost", "LOCALHOST", "dotted.test."):
@@ -263,7 +272,7 @@ def test_a_name_that_hangs_is_a_connect_timeout(make_sender: MakeSender, receive
     ],
 )
 def test_dangerous_headers_never_reach_the_wire(sender: Sender, receive: Receive, name: str, value: str) -> None:
-    """Whatever libcurl would pass through is InvalidHeader, and nothing is sent."""
+    """What could end a line or frame the message is InvalidHeader, and nothing is sent."""
     receiver = receive(NO_CONTENT)
     request = sender.prepare(receiver.url)
     request.headers[name] = value

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
+from consumer.sending.adapter import Result
 from consumer.sending.poller import GAP, Poller
-from consumer.sending.transport import Result
 from tests.sending.conftest import MakeSender, Receive, Sender
 
 
@@ -118,23 +118,6 @@ def test_a_status_line_that_came_is_the_answer_whatever_its_body_does_then(
     stand_still(sender, 0.8)
     sender.turn_until(lambda: results)
     assert getattr(results[0], "status_code", results[0]) == 200
-
-
-def test_what_is_cancelled_when_its_time_is_over_is_not_handed_over(make_sender: MakeSender, receive: Receive) -> None:
-    """Its partition has left between the judgement and the callback: somebody else owns the delivery."""
-    sender = make_sender(timeout=0.6)
-    results: list[Result] = []
-    transfer = sender.submit(receive(b"", "hang").url, results)
-    stand_still(sender, 0.5)
-    sender.poller.turn(0)
-    time.sleep(0.7)
-    while transfer.slot is not None:
-        sender.poller.turn(0.05)
-    assert results == []
-    sender.adapter.cancel(transfer)
-    for _ in range(3):
-        sender.poller.turn(0)
-    assert (results, sender.adapter.in_flight) == ([], 0)
 
 
 def test_a_connection_that_was_made_while_the_loop_stood_still_is_used(

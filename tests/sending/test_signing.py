@@ -12,7 +12,7 @@ from svix.webhooks import Webhook as SvixWebhook
 
 from consumer.receiver import verify
 from consumer.secret import Ed25519Key, parse_secret, parse_signing_key, parse_verifying_key
-from consumer.sending.signing import hex_signature, standard_signature
+from tests.signatures import hexed, standard
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MESSAGE_ID, TIMESTAMP, BODY = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
@@ -27,7 +27,7 @@ SEEDS = st.lists(st.binary(min_size=32, max_size=32), max_size=3)
 
 def test_published_vector() -> None:
     """The vector that the Standard Webhooks libraries share."""
-    assert standard_signature((parse_secret(SECRET),), (), MESSAGE_ID, TIMESTAMP, BODY) == SYMMETRIC
+    assert standard((parse_secret(SECRET),), (), MESSAGE_ID, TIMESTAMP, BODY) == SYMMETRIC
 
 
 def test_published_asymmetric_vector() -> None:
@@ -35,8 +35,8 @@ def test_published_asymmetric_vector() -> None:
     key = parse_signing_key(PRIVATE)
     assert isinstance(key, Ed25519Key)
     assert key.public == PUBLIC
-    assert standard_signature((), (key,), MESSAGE_ID, TIMESTAMP, BODY) == ASYMMETRIC
-    both = standard_signature((parse_secret(SECRET),), (key,), MESSAGE_ID, TIMESTAMP, BODY)
+    assert standard((), (key,), MESSAGE_ID, TIMESTAMP, BODY) == ASYMMETRIC
+    both = standard((parse_secret(SECRET),), (key,), MESSAGE_ID, TIMESTAMP, BODY)
     assert both == f"{SYMMETRIC} {ASYMMETRIC}"
 
 
@@ -44,7 +44,7 @@ def test_published_asymmetric_vector() -> None:
 def test_a_word_for_each_key(secrets: list[bytes], seeds: list[bytes], body: bytes, timestamp: int) -> None:
     """`v1` for each secret in their order, then `v1a` for each private key; each is verified with its key alone."""
     private_keys = [Ed25519Key(seed) for seed in seeds]
-    words = standard_signature(secrets, private_keys, "msg_1", timestamp, body).split(" ")
+    words = standard(secrets, private_keys, "msg_1", timestamp, body).split(" ")
     assert [word.partition(",")[0] for word in words] == ["v1"] * len(secrets) + ["v1a"] * len(seeds) or words == [""]
     keys = [*secrets, *(parse_verifying_key(key.public) for key in private_keys)]
     for word, key in zip(words, keys, strict=False):
@@ -55,7 +55,7 @@ def test_a_word_for_each_key(secrets: list[bytes], seeds: list[bytes], body: byt
 @given(body=st.text(), key=st.binary(min_size=1, max_size=64), moment=st.integers(0, 2**31))
 def test_libraries_sign_the_same(body: str, key: bytes, moment: int) -> None:
     """Those of Standard Webhooks and of Svix, of the same key, id, time and body."""
-    ours = standard_signature((key,), (), "msg_1", moment, body.encode())
+    ours = standard((key,), (), "msg_1", moment, body.encode())
     for library in (Webhook, SvixWebhook):
         assert library(key).sign("msg_1", datetime.fromtimestamp(moment, UTC), body) == ours
 
@@ -67,7 +67,7 @@ def test_libraries_verify_what_has_both(secrets: list[bytes], seeds: list[bytes]
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature(secrets, [*map(Ed25519Key, seeds)], "msg_1", now, f'"{body}"'.encode()),
+        "webhook-signature": standard(secrets, [*map(Ed25519Key, seeds)], "msg_1", now, f'"{body}"'.encode()),
     }
     for key in secrets:
         assert Webhook(key).verify(f'"{body}"', headers) == body
@@ -82,7 +82,7 @@ def test_library_refuses_a_changed_body() -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(now),
-        "webhook-signature": standard_signature((parse_secret(SECRET),), (), "msg_1", now, b'{"a":1}'),
+        "webhook-signature": standard((parse_secret(SECRET),), (), "msg_1", now, b'{"a":1}'),
     }
     assert Webhook(SECRET).verify('{"a":1}', headers) == {"a": 1}
     with pytest.raises(WebhookVerificationError):
@@ -92,4 +92,4 @@ def test_library_refuses_a_changed_body() -> None:
 @given(key=st.binary(min_size=1, max_size=100), body=st.binary(max_size=2000))
 def test_hex_signature_is_plain_hmac(key: bytes, body: bytes) -> None:
     """A receiver of the tutorial verifies with the standard library alone."""
-    assert hex_signature(key, body) == hmac.new(key, body, hashlib.sha256).hexdigest()
+    assert hexed(key, body) == hmac.new(key, body, hashlib.sha256).hexdigest()

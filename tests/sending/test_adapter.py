@@ -5,26 +5,25 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-import pycurl
 import pytest
 import requests
 from requests import exceptions as errors
 
-from consumer.sending import transport
+from consumer.sending.adapter import Result
 from consumer.sending.poller import raise_descriptor_limit
 from consumer.sending.resolver import _Entry
-from consumer.sending.transport import Result
 
 if TYPE_CHECKING:
+    from consumer.sending.egress import EgressPolicy
     from tests.sending.conftest import MakeSender, Receive, Sender
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 
 
 def test_a_stale_answer_is_not_used_again(sender: Sender, receive: Receive) -> None:
-    """A handle that loaded a name's address into libcurl's cache does not load it again when the name has moved."""
+    """A new connection goes where the name leads now."""
     receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
     cache = sender.adapter._resolver._cache
     for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
@@ -33,87 +32,8 @@ def test_a_stale_answer_is_not_used_again(sender: Sender, receive: Receive) -> N
         assert isinstance(answered, requests.Response) is result, answered
 
 
-def test_an_answer_that_was_never_loaded_is_not_loaded_later(sender: Sender, receive: Receive) -> None:
-    """A cancelled transfer leaves no address on its handle, which carries another request next."""
-    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    name, other = f"http://moving.test:{receiver.port}/", receiver.url
-    cache = sender.adapter._resolver._cache
-    cache["moving.test"] = _Entry(("127.0.0.2",), time.monotonic() + 60)
-    transfers = [sender.submit(name, []), sender.submit(other, [])]
-    for transfer in transfers:
-        sender.adapter.cancel(transfer)
-    cache["moving.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
-    results: list[Result] = []
-    sender.submit(name, results)
-    sender.submit(other, results)  # on the handle that was to load 127.0.0.2
-    sender.turn_until(lambda: len(results) == 2)
-    assert len(sender.adapter._slots) == 2
-    assert sender.response(name).status_code == 204
-
-
-def test_a_new_name_is_handed_over_before_any_request_needs_it(sender: Sender, receive: Receive) -> None:
-    """Of many requests to a name in one turn one carries the address, and libcurl asks no resolver of its own."""
-    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    sender.adapter._resolver._cache["new.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
-    results: list[Result] = []
-    for _ in range(50):
-        sender.submit(f"http://new.test:{receiver.port}/", results)
-    sender.turn_until(lambda: len(results) == 50)
-    assert all(isinstance(result, requests.Response) for result in results), results
-
-
-def test_libcurls_cache_is_seldom_gone_through(
-    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a time-out for its entries it visits all of them at the end of each request."""
-    timeouts: list[int] = []
-
-    class Curl(pycurl.Curl):  # type: ignore[misc]
-        def setopt(self, option: int, value: Any) -> None:
-            if option == pycurl.DNS_CACHE_TIMEOUT:
-                timeouts.append(value)
-            super().setopt(option, value)
-
-    monkeypatch.setattr(pycurl, "Curl", Curl)
-    monkeypatch.setattr(transport, "_DNS_SWEEP", 10)
-    sender, receiver = make_sender(), receive(NO_CONTENT)
-    for _ in range(25):
-        assert sender.response(receiver.url).status_code == 204
-    assert timeouts == [-1, 60, -1, 60, -1]
-    timeouts.clear()
-    proxied = make_sender(proxy=f"http://127.0.0.1:{receiver.port}")
-    for _ in range(25):
-        assert proxied.response("http://receiver.invalid/").status_code == 204
-    assert timeouts == [60]  # libcurl itself looks up the proxy's name, again when that is old
-
-
-def test_what_libcurl_was_told_is_forgotten(
-    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sweep frees the address of a host that nothing was sent to since; entries for ever would fill the memory."""
-    monkeypatch.setattr(transport, "_DNS_SWEEP", 2)
-    monkeypatch.setattr(transport, "DNS_KEPT", 0)
-    sender, receiver = make_sender(), receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    name = f"http://swept.test:{receiver.port}/"
-    sender.adapter._resolver._cache["swept.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
-    assert sender.response(name).status_code == 204
-    assert sender.response(receiver.url).status_code == 204  # sweeps
-    assert isinstance(sender.result(name), errors.RequestException)  # libcurl has to ask, and nobody knows it
-
-
-def test_a_sweep_leaves_what_is_in_use(
-    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An answer that the resolver still gives stays in libcurl's cache."""
-    monkeypatch.setattr(transport, "_DNS_SWEEP", 1)
-    sender, receiver = make_sender(), receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    sender.adapter._resolver._cache["kept.test"] = _Entry(("127.0.0.1",), time.monotonic() + 60)
-    for _ in range(5):
-        assert sender.response(f"http://kept.test:{receiver.port}/").status_code == 204
-
-
-def test_an_idle_handle_keeps_no_large_body(sender: Sender, receive: Receive) -> None:
-    """After a burst of large events their bodies would stay for the life of the process, one with each handle."""
+def test_an_idle_connection_keeps_no_large_body(sender: Sender, receive: Receive) -> None:
+    """After a burst of large events their bodies would stay, one with each connection."""
     receiver, silent = receive(NO_CONTENT), receive(b"", "hang")
     body = b"x" * 100_000
     prepared = sender.prepare(receiver.url, body)
@@ -129,15 +49,14 @@ def test_an_idle_handle_keeps_no_large_body(sender: Sender, receive: Receive) ->
     assert receiver.requests[-1].endswith(b"\r\n\r\n{}")
 
 
-def test_a_handle_forgets_the_status_it_had(sender: Sender, receive: Receive) -> None:
-    """A failure on a handle that has just carried a 204 is a failure."""
+def test_a_failure_is_not_the_answer_before_it(sender: Sender, receive: Receive) -> None:
+    """A failure after a 204 is a failure."""
     good = receive(NO_CONTENT)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     for url in (nobody, "http://10.0.0.1/", good.url.replace("http:", "https:"), receive(b"", "close").url):
         assert sender.response(good.url).status_code == 204
         assert isinstance(sender.result(url), errors.ConnectionError)
-    assert len(sender.adapter._slots) == 1
 
 
 def test_cancel_at_any_time(sender: Sender, receive: Receive) -> None:
@@ -161,7 +80,7 @@ def test_cancel_at_any_time(sender: Sender, receive: Receive) -> None:
 
 
 def test_a_callback_may_cancel_and_submit(sender: Sender, receive: Receive) -> None:
-    """Of two transfers that end in one turn, the first may cancel the second and take its handle."""
+    """Of two transfers that end in one turn, the first may cancel the second, and submit."""
     receiver = receive(NO_CONTENT)
     other = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother")
     ended: list[str] = []
@@ -201,17 +120,12 @@ def test_a_callback_that_raises_is_raised_by_turn(sender: Sender, receive: Recei
     assert sender.response(receiver.url).status_code == 204
 
 
-def test_a_bug_in_the_policy_is_raised_by_turn(make_sender: MakeSender, receive: Receive) -> None:
-    """No exception is lost in libcurl's frames, and without a judgement nothing is connected to."""
-    sender = make_sender(egress=None)
+def test_a_bug_in_the_policy_is_raised(make_sender: MakeSender, receive: Receive) -> None:
+    """Without a judgement nothing is connected to."""
+    sender = make_sender(egress=cast("EgressPolicy", type("Broken", (), {"refusal": lambda *_: 1 / 0})()))
     receiver = receive(NO_CONTENT)
-    sender.adapter._policy = type("Broken", (), {"refusal": lambda *_: 1 / 0})()
-    results: list[Result] = []
-    sender.submit(receiver.url, results)
     with pytest.raises(ZeroDivisionError):
-        sender.turn_until(lambda: False)
-    sender.turn_until(lambda: results)
-    assert isinstance(results[0], errors.ConnectionError)
+        sender.submit(receiver.url, [])
     assert receiver.connections == 0
 
 

@@ -1,0 +1,373 @@
+"""`requests` on the outside, non-blocking sockets on the inside: one thread, ten thousand requests in flight.
+
+HTTP/1.1 only: each request in flight has a connection of its own, so a receiver that stalls one holds up no other.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+from requests import PreparedRequest, RequestException
+from requests import exceptions as errors
+from requests.adapters import BaseAdapter
+
+from consumer.proxy import parse_proxy
+from consumer.sending.answer import Answer
+from consumer.sending.connection import Connection
+from consumer.sending.connector import Connector, Route, Watcher
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.header_lines import header_lines
+from consumer.sending.poller import Poller
+from consumer.sending.pool import SWEEP, Pool
+from consumer.sending.request import SignedRequest
+from consumer.sending.resolver import Answer as Addresses
+from consumer.sending.resolver import Resolver, Unresolved
+from consumer.sending.response import LazyResponse
+from consumer.sending.tls import Stream, Tls
+from consumer.sending.transfer import Result, Stage, Transfer
+from consumer.target import parse_target
+
+__all__ = ["LoopAdapter", "Result", "Transfer"]
+
+_MAX_URLS = 10_000
+_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+_HANDING_OVER = 0.01  # seconds of a turn in which what has ended is handed over; a batch that failed takes long
+_TICK = 0.05  # seconds between two looks for what is late
+
+
+class _Place(NamedTuple):
+    """Where a URL leads. `line` is the request's first line behind its method, and the Host header's."""
+
+    route: Route
+    address: str | None
+    line: bytes
+
+
+class _LookUp:
+    """A name is being resolved."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def late(self) -> str:
+        """As that of a Dial."""
+        return f"no address of {self._host}"
+
+    def cancel(self) -> None:
+        """Who asked has gone; others may have asked too."""
+
+
+class LoopAdapter(BaseAdapter):
+    """Sends prepared requests over connections that are kept. Belongs to the thread that turns the poller.
+
+    A response whose final status line came in is a `Response`, whatever its body then does: it is cut at 64 KiB, at a
+    time-out, at a reset. Redirects are returned, never followed. Else the result is an exception of `requests`:
+    ConnectTimeout, ReadTimeout, SSLError, ProxyError, ConnectionError (a name that does not resolve, too), InvalidURL,
+    InvalidHeader, or `EgressRefused`. Times are in seconds; `timeout` bounds the whole exchange, body included.
+    With a `proxy` no name but its own is resolved here and the egress rule is the proxy's. The environment's proxies
+    are ignored. At most `max_connections` are kept that carry nothing.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        egress: EgressPolicy,
+        timeout: float,
+        connect_timeout: float,
+        max_connections: int,
+        proxy: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        nameservers: Sequence[str] = (),
+    ) -> None:
+        """ValueError for a `proxy` that is none."""
+        super().__init__()
+        self.connections_opened = 0
+        self.watcher: Watcher | None = None
+        self._poller = poller
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._proxy = parse_proxy(proxy) if proxy else None
+        self._clock = clock
+        self._tls = Tls()
+        self._egress = None if proxy else egress
+        self._connector = Connector(poller, egress=self._egress, tls=self._tls, clock=clock)
+        self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
+        self._pool = Pool(max_connections, max(1, max_connections * 4 // 5))
+        self._places: dict[str, _Place] = {}
+        self._open: dict[Transfer, None] = {}
+        self._ended: deque[tuple[Transfer, Result]] = deque()
+        self._closed = False
+        self._judge = poller.timer(self._on_judgement)
+        self._sweep = poller.timer(self._on_sweep)
+        poller.on_gap(self._on_gap)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests submitted whose callback has not run yet."""
+        return len(self._open)
+
+    def submit(
+        self, request: PreparedRequest, callback: Callable[[Result], None], *, timeout: float | None = None
+    ) -> Transfer:
+        """Start sending; `callback(result)` runs in a later callback of the poller, never inside this call.
+
+        `timeout` replaces the adapter's for this request. What `callback` raises is a bug that `Poller.turn` raises
+        once every other transfer of that turn has been handled.
+        """
+        now = self._clock()
+        transfer = Transfer(request, callback, now, self._timeout if timeout is None else timeout)
+        self._open[transfer] = None
+        try:
+            place = self._place(request.url)
+            self._render(transfer, place)
+        except RequestException as error:
+            self.failed(transfer, error)
+            return transfer
+        self._expect(transfer.deadline)
+        if (connection := self._pool.take(place.route, now)) is not None:
+            transfer.stage = connection
+            connection.carry(transfer)
+        else:
+            self._connect(transfer, place.route, place.address)
+        return transfer
+
+    def cancel(self, transfer: Transfer) -> None:
+        """Drop a transfer in any state: its callback does not run. The connection it uses is closed."""
+        transfer.callback = None
+        self._open.pop(transfer, None)
+        stage, transfer.stage = transfer.stage, None
+        transfer.head = transfer.body = b""
+        if stage is not None:
+            stage.cancel()
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 (requests' signature)
+        timeout: float | tuple[float | None, float | None] | None = None,
+        verify: bool | str = True,  # noqa: FBT001, FBT002 (requests' signature)
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Send and wait, turning the poller; not from inside one of its callbacks.
+
+        Certificates are always verified; proxies and client certificates given here are ignored, as is `stream`.
+        """
+        del stream, verify, cert, proxies
+        limit = timeout[1] if isinstance(timeout, tuple) else timeout
+        results: list[Result] = []
+        transfer = self.submit(request, results.append, timeout=limit)
+        try:
+            while not results:
+                self._poller.turn(1.0)
+        finally:
+            self.cancel(transfer)
+        if isinstance(results[0], RequestException):
+            raise results[0]
+        results[0].connection = self  # type: ignore[assignment]  # requests.auth plug-ins answer a challenge through it
+        return results[0]
+
+    def close(self) -> None:
+        """Cancel every transfer and close every connection. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for transfer in tuple(self._open):
+            self.cancel(transfer)
+        self._ended.clear()
+        self._pool.close()
+        self._connector.close()
+        self._resolver.close()
+        self._poller.remove_timer(self._judge)
+        self._poller.remove_timer(self._sweep)
+
+    # What is written.
+
+    def _place(self, url: str | None) -> _Place:
+        place = self._places.get(url or "")
+        if place is None:
+            try:
+                place = self._placed(url or "")
+            except ValueError as error:
+                raise errors.InvalidURL(str(error)) from None
+            if len(self._places) >= _MAX_URLS:
+                self._places.clear()
+            self._places[url or ""] = place
+        return place
+
+    def _placed(self, url: str) -> _Place:
+        scheme, host, port, address = parse_target(url)
+        parts = urlsplit(url)
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        host = host.partition("%")[0]  # an IPv6 zone is of this machine only
+        name = f"[{host}]" if ":" in host else host
+        if port != {"http": 80, "https": 443}[scheme]:
+            name += f":{port}"
+        proxy, tls = self._proxy, scheme == "https"
+        host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
+        if proxy is None or tls:
+            route = Route(address or host, port, tls, proxy)
+            return _Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
+        # One route for all: any connection to the proxy may carry it.
+        line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
+        return _Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
+
+    def _render(self, transfer: Transfer, place: _Place) -> None:
+        request = transfer.request
+        method, body = request.method, request.body
+        if method not in _METHODS:
+            raise RequestException(f"method {method!r} is not supported")
+        if isinstance(body, str):
+            body = body.encode()
+        elif body is not None and not isinstance(body, bytes):
+            raise RequestException("only a body of bytes or text can be sent")
+        body = transfer.body = body or b""
+        if isinstance(request, SignedRequest) and request.lines is not None:
+            own, lines = request.template.lines, request.lines
+        else:
+            own, lines = b"", header_lines(request.headers)
+        transfer.head = b"%b %b%b%bContent-Length: %d\r\n\r\n" % (_METHODS[method], place.line, own, lines, len(body))
+
+    # A connection of its own.
+
+    def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
+        transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
+        self._expect(transfer.connect_by)
+        host, _ = route.first
+        look_up = transfer.stage = _LookUp(host)
+        answer: Addresses | None = (address,) if address is not None else self._resolver.cached(host)
+        if answer is None:
+            self._resolver.resolve(host, partial(self._on_resolved, transfer, route, look_up))
+        else:
+            self._on_resolved(transfer, route, look_up, answer)
+
+    def _on_resolved(self, transfer: Transfer, route: Route, look_up: _LookUp, answer: Addresses) -> None:
+        if transfer.stage is not look_up:  # it has been cancelled, or is late
+            return
+        if isinstance(answer, Unresolved):
+            kind = errors.ConnectTimeout if answer.timed_out else errors.ConnectionError
+            self.failed(transfer, kind(answer.text))
+            return
+        dial = self._connector.dial(route, answer, partial(self._on_connected, transfer, route), self.watcher)
+        if transfer.stage is look_up:  # else it has failed already
+            transfer.stage = dial
+
+    def _on_connected(self, transfer: Transfer, route: Route, result: Stream | RequestException) -> None:
+        if isinstance(result, RequestException):
+            self.failed(transfer, result)
+            return
+        self.connections_opened += 1
+        transfer.connected = route.tls
+        transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
+        connection.carry(transfer)
+
+    # What connections tell.
+
+    def answered(self, connection: Connection, transfer: Transfer, answer: Answer) -> None:
+        """Keep the connection, if it may be; hand over the response."""
+        if answer.keep:
+            now = self._clock()
+            if transfer.connected:
+                self._tls.remember(connection.stream, connection.route.host, connection.route.port)
+            self._pool.put(connection, now)
+            if self._sweep.deadline is None:
+                self._sweep.deadline = now + SWEEP
+        self._respond(transfer, answer)
+
+    def failed(self, transfer: Transfer, error: RequestException) -> None:
+        """Hand over the error."""
+        error.request = transfer.request
+        self._end(transfer, error)
+
+    def unused(self, transfer: Transfer) -> None:
+        """Send it over a new connection."""
+        transfer.stage = None
+        place = self._place(transfer.request.url)
+        self._connect(transfer, place.route, place.address)
+
+    def left(self, connection: Connection) -> None:
+        """Keep it no more."""
+        self._pool.drop(connection)
+
+    # The end.
+
+    def _respond(self, transfer: Transfer, answer: Answer) -> None:
+        seconds = self._clock() - transfer.began
+        self._end(transfer, LazyResponse(transfer.request, answer.status, answer.head, answer.body, seconds))
+
+    def _end(self, transfer: Transfer, result: Result) -> None:
+        transfer.stage = None
+        transfer.head = transfer.body = b""
+        if not self._ended:
+            self._poller.post(self._hand_over)
+        self._ended.append((transfer, result))
+
+    def _hand_over(self) -> None:
+        """Run callbacks, for a part of the turn: those of batches that failed take long."""
+        until = self._clock() + _HANDING_OVER
+        faults: list[Exception] = []
+        for _ in range(len(self._ended)):
+            transfer, result = self._ended.popleft()
+            callback = transfer.callback
+            if callback is not None:
+                transfer.callback = None
+                del self._open[transfer]
+                try:
+                    callback(result)
+                except Exception as error:  # noqa: BLE001 (raised below)
+                    faults.append(error)
+                if self._clock() > until:
+                    break
+        if self._ended:
+            self._poller.post(self._hand_over)
+        if faults:
+            raise faults[0] if len(faults) == 1 else ExceptionGroup("several callbacks failed", faults)
+
+    # Time.
+
+    def _expect(self, due: float) -> None:
+        if self._judge.deadline is None or due < self._judge.deadline:
+            self._judge.deadline = due
+
+    def _on_judgement(self) -> None:
+        """End what is late. Runs after what has come in this turn was read."""
+        now = self._clock()
+        following = now + self._timeout
+        for transfer in tuple(self._open):
+            due = transfer.connect_by if not isinstance(transfer.stage, Connection) else transfer.deadline
+            if due > now:
+                following = min(following, due)
+            elif transfer.stage is not None:  # else it has ended, and waits to be handed over
+                self._late(transfer, transfer.stage)
+        self._judge.deadline = max(following, now + _TICK) if self._open else None
+
+    def _late(self, transfer: Transfer, stage: Stage) -> None:
+        answer = stage.cut() if isinstance(stage, Connection) else None
+        text = stage.late()
+        stage.cancel()
+        if answer is not None:
+            self._respond(transfer, answer)
+        elif isinstance(stage, Connection):
+            self.failed(transfer, errors.ReadTimeout(f"{text} within {transfer.limit:g} s"))
+        else:
+            limit = transfer.connect_by - transfer.began
+            self.failed(transfer, errors.ConnectTimeout(f"{text} within {limit:.3g} s"))
+
+    def _on_gap(self) -> None:
+        """Nothing was read for a while, and may not be in this turn: what is open has its time once more."""
+        now = self._clock()
+        for transfer in self._open:
+            if not transfer.again:
+                transfer.again = True
+                transfer.deadline = now + transfer.limit
+                transfer.connect_by = min(transfer.deadline, now + self._connect_timeout)
+
+    def _on_sweep(self) -> None:
+        now = self._clock()
+        self._pool.expire(now)
+        self._sweep.deadline = now + SWEEP if len(self._pool) else None

@@ -1,0 +1,171 @@
+"""Reads answers of HTTP/1.1 (RFC 9112) with llhttp, strictly, and bounds what a receiver can make us do. No I/O."""
+
+import re
+from typing import NamedTuple
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+BODY_LIMIT = 65_536  # bytes kept of a body; the rest is not read
+HEAD_LIMIT = 65_536  # bytes of an answer's head, interim answers included
+LINE_LIMIT = 8_192  # bytes of a header line
+LINES = 200  # of a head
+INTERIM = 20  # 1xx answers before the final one
+READS = 256  # pieces that an answer comes in
+PIECES = 4_096  # of a body: 65,536 chunks of one byte would take 20 ms
+BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # of all: chunk sizes, extensions and trailers too
+
+_FINAL = 200  # the first status that is no interim one
+_INTERIM = frozenset((100, *range(102, _FINAL)))  # 101 is none: what follows it is no HTTP
+_OTHER = "it answered with something else than HTTP/1.1"
+_HEAD_END = b"\r\n\r\n"
+_FEW = 800  # bytes, below which a head cannot have LINES lines
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([2-9]\d\d)(?: [^\r\n]*)?\r\n")
+
+
+class BadAnswer(Exception):
+    """The answer has no status to go by; the text says why."""
+
+
+class Answer(NamedTuple):
+    """`head` is the status line and the header lines as they came, `body` at most BODY_LIMIT bytes.
+
+    `keep`: the connection is at the end of the answer, and may carry another request.
+    """
+
+    status: int
+    head: bytes
+    body: bytes
+    keep: bool
+
+
+class _Enough(Exception):
+    """What comes next is not wanted."""
+
+
+class AnswerReader:
+    """Reads one answer after another of one connection.
+
+    Once a status line is in, the answer counts: what breaks off, breaks the protocol or goes beyond a limit behind it
+    only ends the answer. `begun`: bytes of an answer have come.
+    """
+
+    __slots__ = (
+        "_body",
+        "_done",
+        "_extra",
+        "_head",
+        "_interim",
+        "_keep",
+        "_parser",
+        "_pieces",
+        "_reads",
+        "_room",
+        "_seen",
+        "_status",
+        "_why",
+    )
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head = b""
+        self._body: list[bytes] = []
+        self._room = BODY_LIMIT
+        self._status = self._interim = self._reads = self._seen = self._pieces = 0
+        self._done = self._extra = self._keep = False
+        self._why = ""
+
+    @property
+    def begun(self) -> bool:
+        """Bytes of an answer have come."""
+        return self._reads > 0
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Read on. None: the answer is not complete. BadAnswer."""
+        self._reads += 1
+        self._seen += len(data)
+        if not self._status:
+            self._head = self._head + data if self._head else data
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if not self._done:
+                return self._stopped(self._why or f"{_OTHER}: {error}")
+            self._extra = True
+        if self._done:
+            return self._complete()
+        if not self._status and self._seen > HEAD_LIMIT:
+            return self._stopped(f"the head of its answer has more than {HEAD_LIMIT // 1024} KiB")
+        if self._reads >= READS or self._seen > BYTES:
+            return self._stopped(f"its answer came in more than {READS} pieces")
+        return None
+
+    def end(self) -> Answer:
+        """The answer, where the connection has ended, or its time. BadAnswer: it has no status line."""
+        return self._stopped("it ended the connection within the status line")
+
+    def _complete(self) -> Answer:
+        head = self._final_head()
+        if not head.startswith(b"HTTP/1."):
+            raise BadAnswer(_OTHER)
+        keep = self._keep and not self._extra
+        if len(head) > _FEW and (head.count(b"\n") >= LINES or max(map(len, head.split(b"\n"))) > LINE_LIMIT):
+            keep = False
+        body = self._body
+        answer = Answer(self._status, head, (body[0] if len(body) == 1 else b"".join(body)) if body else b"", keep)
+        self._reset()
+        return answer
+
+    def _stopped(self, why: str) -> Answer:
+        head = self._final_head()
+        line = _STATUS_LINE.match(head + b"\r\n" if self._status else head)
+        if line is None:
+            raise BadAnswer(_OTHER if self._status else why) from None
+        return Answer(int(line[1]), head, b"".join(self._body), keep=False)
+
+    def _final_head(self) -> bytes:
+        """What is there of the final answer's head; interim answers have no body."""
+        head = self._head
+        for _ in range(self._interim):
+            head = head.partition(_HEAD_END)[2]
+        return head.partition(_HEAD_END)[0]
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """More than was asked for."""
+        if self._done:
+            self._extra = True
+
+    def on_headers_complete(self) -> None:
+        """An interim answer, or the final one."""
+        if self._done:
+            raise _Enough
+        status = self._parser.get_status_code()
+        if status >= _FINAL:
+            self._status = status
+            return
+        self._interim += 1
+        if status not in _INTERIM:
+            self._why = f"{_OTHER}: status {status}"
+            raise _Enough
+        if self._interim > INTERIM:
+            self._why = f"it sent more than {INTERIM} interim answers"
+            raise _Enough
+
+    def on_body(self, piece: bytes) -> None:
+        """Keep what fits."""
+        self._pieces += 1
+        if len(piece) > self._room or self._pieces > PIECES:
+            self._body.append(piece[: self._room])
+            raise _Enough
+        self._room -= len(piece)
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        """Of the final answer, or of an interim one."""
+        if self._status and not self._done:
+            self._done = True
+            self._keep = self._parser.should_keep_alive()

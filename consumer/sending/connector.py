@@ -1,0 +1,372 @@
+"""Opens connections: the addresses that the egress rule allows, one after another and soon at once, a tunnel, TLS.
+
+Nothing else opens a socket to a receiver, and it is connected to the very address that was judged.
+"""
+
+import errno
+import os
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from requests import RequestException
+from requests import exceptions as errors
+
+from consumer.errors import EgressRefused
+from consumer.proxy import Proxy
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.poller import READ, WRITE, Poller
+from consumer.sending.tls import Stream, Tls, TlsStream, reason_of
+
+_ATTEMPT_DELAY = 0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305, 5 and 8)
+_KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
+_MOST_OF_HEAD = 16_384  # bytes of a proxy's answer to CONNECT
+_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+_OPTIONS += [
+    (socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE)
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL")
+    if hasattr(socket, name)  # on Linux
+]
+_UNDER_WAY = {0, errno.EINPROGRESS}
+
+
+class Route(NamedTuple):
+    """How to reach a host: by https if `tls`, through a `proxy` if there is one."""
+
+    host: str
+    port: int
+    tls: bool
+    proxy: Proxy | None = None
+
+    @property
+    def tunnelled(self) -> bool:
+        """The proxy must connect to the host: what is encrypted is not for it."""
+        return self.proxy is not None and self.tls
+
+    @property
+    def first(self) -> tuple[str, int]:
+        """Host and port that is connected to."""
+        return (self.host, self.port) if self.proxy is None else (self.proxy.host, self.proxy.port)
+
+
+class Watcher(Protocol):
+    """Is told how a connection is made; `peer` is the address."""
+
+    def connected(self, peer: str, port: int) -> None:
+        """By TCP."""
+
+    def secured(self, stream: TlsStream) -> None:
+        """By TLS with the receiver."""
+
+
+class Dial:
+    """One connection that is being opened. `done` gets it, or why there is none; then `cancel` does nothing."""
+
+    __slots__ = (
+        "_addresses",
+        "_attempts",
+        "_connector",
+        "_done",
+        "_error",
+        "_head",
+        "_next_at",
+        "_peer",
+        "_route",
+        "_stage",
+        "_stream",
+        "_todo",
+        "_watcher",
+    )
+
+    def __init__(
+        self,
+        connector: "Connector",
+        route: Route,
+        addresses: Iterable[str],
+        done: Callable[[Stream | RequestException], None],
+        watcher: Watcher | None,
+    ) -> None:
+        self._connector = connector
+        self._route = route
+        self._addresses = deque(addresses)
+        self._done: Callable[[Stream | RequestException], None] | None = done
+        self._watcher = watcher
+        self._attempts: dict[socket.socket, str] = {}  # with the address
+        self._error: RequestException | None = None
+        self._next_at: float | None = None
+        self._peer = ""
+        self._stream: Any = None  # what is connected, and watched in a later stage
+        self._stage = "no connection to"
+        self._head = b""
+        self._todo = b""
+
+    @property
+    def next_at(self) -> float | None:
+        """When (monotonic seconds) the next address is due."""
+        return self._next_at
+
+    def late(self) -> str:
+        """What has not come in time, as a text."""
+        peers = ", ".join(self._attempts.values()) or self._peer
+        return f"{self._stage} {peers}" if peers else "nothing to connect to"
+
+    def cancel(self) -> None:
+        """Close what is open; `done` is not called."""
+        self._done = None
+        self._next_at = None
+        poller = self._connector.poller
+        for attempt in self._attempts:
+            poller.unregister(attempt.fileno())
+            attempt.close()
+        self._attempts.clear()
+        if self._stream is not None:
+            poller.unregister(self._stream.fileno())
+            self._stream.close()
+            self._stream = None
+        self._connector.forget(self)
+
+    # By TCP.
+
+    def start(self) -> None:
+        """Try the next address, and those behind it where that fails at once."""
+        self._next_at = None
+        while self._addresses:
+            address = self._addresses.popleft()
+            fault = self._try(address)
+            if fault is None:
+                if self._addresses:
+                    self._next_at = self._connector.clock() + _ATTEMPT_DELAY
+                    self._connector.expect(self)
+                return
+            self._failed(address, fault)
+        if not self._attempts:
+            self._end(self._error or errors.ConnectionError("the name has no address"))
+
+    def _try(self, address: str) -> int | None:
+        """Begin to connect; else the number of the error."""
+        try:
+            attempt = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor, or no such family here
+            return error.errno or errno.EMFILE
+        attempt.setblocking(False)
+        for option in _OPTIONS:
+            attempt.setsockopt(*option)
+        fault = attempt.connect_ex((address, self._route.first[1]))
+        if fault not in _UNDER_WAY:
+            attempt.close()
+            return fault
+        self._attempts[attempt] = address
+        self._connector.poller.register(attempt.fileno(), WRITE, partial(self._connectable, attempt))
+        return None
+
+    def _failed(self, address: str, fault: int) -> None:
+        place = f"[{address}]" if ":" in address else address
+        text = f"no connection to {place}:{self._route.first[1]}: {os.strerror(fault)}"
+        self._error = (errors.ProxyError if self._route.proxy else errors.ConnectionError)(text)
+
+    def _connectable(self, attempt: socket.socket, _events: int) -> None:
+        poller = self._connector.poller
+        poller.unregister(attempt.fileno())
+        address = self._attempts.pop(attempt)
+        if fault := attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            attempt.close()
+            self._failed(address, fault)
+            if self._addresses or not self._attempts:
+                self.start()
+            return
+        for other in self._attempts:
+            poller.unregister(other.fileno())
+            other.close()
+        self._attempts.clear()
+        self._addresses.clear()
+        self._next_at = None
+        self._peer = address
+        self._stream = attempt
+        if self._watcher is not None:
+            self._watcher.connected(address, self._route.first[1])
+        proxy = self._route.proxy
+        if proxy is not None and proxy.tls:
+            self._start_tls(proxy.host, proxy.port, self._to_proxy)
+        elif proxy is not None:
+            self._to_proxy()
+        else:
+            self._to_receiver()
+
+    # A tunnel.
+
+    def _to_proxy(self) -> None:
+        if self._route.proxy is None or not self._route.tls:
+            self._succeed()
+            return
+        self._stage = "no answer to CONNECT from the proxy"
+        self._todo = self._route.proxy.connect(self._route.host, self._route.port)
+        self._watch(READ | WRITE, self._tunnelling)
+
+    def _tunnelling(self, events: int) -> None:
+        try:
+            if self._todo and events & WRITE:
+                self._todo = self._todo[self._stream.send(self._todo) :]
+                if not self._todo:
+                    self._connector.poller.modify(self._stream.fileno(), READ)
+            if events & ~WRITE:
+                data = self._stream.recv(_MOST_OF_HEAD)
+                self._head += data
+                self._judge_head(ended=not data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            self._end(errors.ProxyError(f"the proxy closed the connection: {reason_of(error)}"))
+
+    def _judge_head(self, *, ended: bool) -> None:
+        head, end, rest = self._head.partition(b"\r\n\r\n")
+        if not end and not ended and len(self._head) < _MOST_OF_HEAD:
+            return
+        version, _, words = head.partition(b"\r\n")[0].partition(b" ")
+        status = words[:3].decode("ascii", "replace")
+        if not (end and version.startswith(b"HTTP/1.") and status.isdigit()):
+            self._end(errors.ProxyError("the proxy gave no HTTP answer to CONNECT"))
+        elif status.startswith("1") and status != "101":
+            self._head = rest
+            if rest:
+                self._judge_head(ended=False)
+        elif not status.startswith("2"):
+            self._end(errors.ProxyError(f"the proxy answered CONNECT with status {status}"))
+        elif rest:
+            self._end(errors.ProxyError("the proxy sent more than an answer to CONNECT"))
+        else:
+            self._connector.poller.unregister(self._stream.fileno())
+            self._to_receiver()
+
+    # TLS.
+
+    def _to_receiver(self) -> None:
+        if self._route.tls:
+            self._start_tls(self._route.host, self._route.port, self._succeed)
+        else:
+            self._succeed()
+
+    def _start_tls(self, host: str, port: int, then: Callable[[], None]) -> None:
+        self._stage = "no TLS handshake with"
+        try:
+            self._stream = self._connector.tls.start(self._stream, host, port)
+        except (ValueError, OSError) as error:  # UnicodeError: a label of a name that is too long
+            self._end(errors.SSLError(reason_of(error)))
+            return
+        self._watch(WRITE, partial(self._shaking, then))
+
+    def _shaking(self, then: Callable[[], None], _events: int) -> None:
+        poller = self._connector.poller
+        try:
+            self._stream.do_handshake()
+        except ssl.SSLWantReadError:
+            poller.modify(self._stream.fileno(), READ)
+        except ssl.SSLWantWriteError:
+            poller.modify(self._stream.fileno(), WRITE)
+        except OSError as error:
+            self._end(errors.SSLError(reason_of(error)))
+        else:
+            poller.unregister(self._stream.fileno())
+            if self._watcher is not None and then == self._succeed:
+                self._watcher.secured(self._stream)
+            then()
+
+    # The end.
+
+    def _watch(self, events: int, handler: Callable[[int], None]) -> None:
+        self._connector.poller.register(self._stream.fileno(), events, handler)
+
+    def _succeed(self) -> None:
+        stream, self._stream = self._stream, None
+        self._finish(stream)
+
+    def _end(self, error: RequestException) -> None:
+        done = self._done
+        self.cancel()
+        if done is not None:
+            done(error)
+
+    def _finish(self, stream: Stream) -> None:
+        done, self._done = self._done, None
+        self._connector.forget(self)
+        if done is not None:
+            done(stream)
+
+
+class Connector:
+    """Opens connections, and judges each address before. Belongs to the poller's thread."""
+
+    def __init__(
+        self, poller: Poller, *, egress: EgressPolicy | None, tls: Tls, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Without an `egress` rule all is allowed: a proxy enforces its own."""
+        self.poller, self.tls, self.clock = poller, tls, clock
+        self._egress = egress
+        self._waiting: dict[Dial, None] = {}  # those with another address to try
+        self._timer = poller.timer(self._try_next)
+
+    def dial(
+        self,
+        route: Route,
+        addresses: Sequence[str],
+        done: Callable[[Stream | RequestException], None],
+        watcher: Watcher | None = None,
+    ) -> Dial:
+        """Open a connection to one of `addresses`. `done` may be called before this returns.
+
+        It gets EgressRefused if none of them is allowed, else ConnectionError, ProxyError or SSLError.
+        """
+        scheme = "https" if route.tls else "http"
+        allowed: list[str] = []
+        refusals: list[str] = []
+        for address in addresses:
+            refusal = self._egress.refusal(scheme, address) if self._egress is not None else None
+            (allowed if refusal is None else refusals).append(address if refusal is None else refusal)
+        dial = Dial(self, route, alternated(allowed), done, watcher)
+        if refusals and not allowed:
+            done(EgressRefused(refusals[0]))
+        else:
+            dial.start()
+        return dial
+
+    def expect(self, dial: Dial) -> None:
+        """It has another address to try at its `next_at`."""
+        self._waiting[dial] = None
+        if self._timer.deadline is None:
+            self._timer.deadline = dial.next_at
+
+    def forget(self, dial: Dial) -> None:
+        """It has not."""
+        self._waiting.pop(dial, None)
+
+    def close(self) -> None:
+        """Try no more addresses."""
+        self.poller.remove_timer(self._timer)
+
+    def _try_next(self) -> None:
+        now = self.clock()
+        for dial in tuple(self._waiting):
+            if dial.next_at is None:
+                self._waiting.pop(dial, None)
+            elif dial.next_at <= now:
+                del self._waiting[dial]
+                dial.start()
+        # They wait equally long, so that the first is due first.
+        self._timer.deadline = next((dial.next_at for dial in self._waiting if dial.next_at is not None), None)
+
+
+def alternated(addresses: Sequence[str]) -> list[str]:
+    """IPv6 and IPv4 addresses by turns, the family of the first one first (RFC 8305, 4)."""
+    families: dict[bool, deque[str]] = {}
+    for address in addresses:
+        families.setdefault(":" in address, deque()).append(address)
+    found: list[str] = []
+    while families:
+        for family, left in tuple(families.items()):
+            found.append(left.popleft())
+            if not left:
+                del families[family]
+    return found
