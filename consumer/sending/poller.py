@@ -82,6 +82,7 @@ class Poller:
         self._clock = clock
         self._epoll = select.epoll() if use_epoll else _Selector()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._registered: set[int] = set()  # in this turn: what it found ready was an older one of the same number
         self._timers: list[Timer] = []
         self._posted: deque[Callback] = deque()
         self._gap_callbacks: list[Callback] = []
@@ -95,9 +96,13 @@ class Poller:
         self.register(self._wake_reader.fileno(), READ, self._woken)
 
     def register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        """Call `handler(events)` in each turn that finds `fd` ready. FileExistsError if it is registered."""
+        """Call `handler(events)` in each turn from the next on that finds `fd` ready.
+
+        FileExistsError if it is registered.
+        """
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
+        self._registered.add(fd)
 
     def modify(self, fd: int, events: int) -> None:
         """Wait for other events. FileNotFoundError if `fd` is not registered, or was closed since."""
@@ -145,11 +150,12 @@ class Poller:
         errors: list[Exception] = []
         patience = self._patience(timeout)
         found = self._epoll.poll(patience, _MAX_EVENTS)
+        self._registered.clear()
         if self._turned_at is not None and self._clock() - self._turned_at - patience > GAP:
             self._run(self._gap_callbacks, errors)
         for fd, events in found:
             handler = self._handlers.get(fd)
-            if handler is not None:
+            if handler is not None and fd not in self._registered:
                 try:
                     handler(events)
                 except Exception as error:  # noqa: BLE001 (raised below, when all have run)

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -53,6 +54,32 @@ def test_a_descriptor_closed_before_it_is_unregistered(poller: Poller) -> None:
     assert seen
     poller.unregister(again)
     for fd in (writer, again, other):
+        os.close(fd)
+
+
+def test_what_was_ready_is_no_news_of_a_later_descriptor_of_the_same_number(poller: Poller) -> None:
+    """A handler closes what else was found ready and opens another: a connection that is not made must not look so."""
+    quiet, news = os.pipe()
+    pipes = [os.pipe() for _ in range(2)]
+    seen: list[int] = []
+    ran: list[int] = []
+
+    def replace(own: int, other: int, _events: int) -> None:
+        ran.extend(os.read(own, 1))
+        poller.unregister(other)
+        os.dup2(quiet, other)
+        poller.register(other, READ, seen.append)
+
+    for (reader, writer), (other, _) in (pipes, reversed(pipes)):
+        os.write(writer, b"x")
+        poller.register(reader, READ, partial(replace, reader, other))
+    poller.turn(1)
+    assert (len(ran), seen) == (1, [])
+    os.write(news, b"x")
+    poller.turn(1)
+    assert seen == [READ]
+    for fd in (quiet, news, *pipes[0], *pipes[1]):
+        poller.unregister(fd)
         os.close(fd)
 
 
