@@ -179,7 +179,6 @@ class LoopAdapter(BaseAdapter):
         self._closed = True
         for transfer in tuple(self._open):
             self.cancel(transfer)
-        self._ended.clear()
         self._pool.close()
         self._connector.close()
         self._resolver.close()

@@ -21,7 +21,7 @@ class Owner(Protocol):
     """Is told how an exchange ended. The connection does not carry it any more."""
 
     def answered(self, connection: "Connection", transfer: Transfer, answer: Answer) -> None:
-        """With an answer. The connection is kept if the answer says so, else it is closed."""
+        """With an answer. The connection is kept if the answer says so, else it is closed after this."""
 
     def failed(self, transfer: Transfer, error: RequestException) -> None:
         """Without one; the connection is closed."""
@@ -96,12 +96,18 @@ class Connection:
         except BadAnswer:
             return None
 
+    def is_quiet(self) -> bool:
+        """Nothing has come unasked, of which the poller may not have told yet; else it is closed now."""
+        self._read()
+        return self._fd >= 0
+
     def cancel(self) -> None:
         """Close it; nobody is told."""
         self._transfer = None
         if self._fd >= 0:
             self._poller.unregister(self._fd)
             self._fd = -1
+            self._pending = None
             self.stream.close()
             self._todo.clear()
 
@@ -154,17 +160,17 @@ class Connection:
                 self._fail(errors.ConnectionError(str(bad)))
                 return
             if answer is not None:
-                self._answered(transfer, answer)
-                return
+                self._answered(transfer, answer)  # what is pending behind it was not asked for
             more = self._pending and self._pending()
 
     def _answered(self, transfer: Transfer, answer: Answer) -> None:
         self._transfer = None
-        if self._todo or not answer.keep:
+        if self._todo:
             answer = answer._replace(keep=False)
-            self.cancel()
         self._used = True
         self._owner.answered(self, transfer, answer)
+        if not answer.keep:
+            self.cancel()
 
     def _ended(self, error: OSError | None) -> None:
         """The receiver has closed it, or it broke."""

@@ -5,6 +5,7 @@ from consumer.sending.connector import Route
 
 _MAX_IDLE = 110.0  # seconds; a connection idle for longer was closed by most servers
 _MAX_AGE = 600.0  # seconds; after that a receiver's new DNS answer is followed
+_QUIET = 1.0  # seconds of idling; one idle for longer may have been closed, or told 408, in this moment
 SWEEP = 10.0  # seconds between two looks for those that are too old
 
 
@@ -30,7 +31,8 @@ class Pool:
             del self._idle[connection]
             if not kept:
                 del self._places[route]
-            if _is_fresh(connection, now):
+            idle = now - connection.used_at
+            if idle < _MAX_IDLE and now - connection.born < _MAX_AGE and (idle < _QUIET or connection.is_quiet()):
                 return connection
             connection.cancel()
         return None
@@ -69,7 +71,3 @@ class Pool:
     def _close(self, connection: Connection) -> None:
         self.drop(connection)
         connection.cancel()
-
-
-def _is_fresh(connection: Connection, now: float) -> bool:
-    return now - connection.used_at < _MAX_IDLE and now - connection.born < _MAX_AGE

@@ -10,19 +10,51 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from typing import Any
 
+import psutil
 import pytest
 import requests
+import trustme
 
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller
+from consumer.sending.resolver import _Entry
 
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 LOOPBACK = EgressPolicy((ip_network("127.0.0.0/8"), ip_network("::1/128")))
 Behaviour = Callable[[socket.socket, bytes], bool]  # one request; True: keep the connection
 
 
-def read_request(connection: socket.socket) -> bytes:
-    """One request's head and body; empty at the end of the connection."""
+def reset(connection: socket.socket) -> None:
+    """Closing it will send RST."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def server_tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """The context of a receiver that shows this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return psutil.Process().num_fds()
+
+
+@contextlib.contextmanager
+def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """A port whose backlog is full, so that connecting to it never ends; a firewall that drops looks the same."""
+    with socket.create_server((host, port), backlog=0) as listener, contextlib.ExitStack() as filling:
+        for _ in range(4):
+            client = filling.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def read_request(connection: socket.socket, *, whole: bool = True) -> bytes:
+    """One request's head and body, or what came with the head; empty at the end of the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         chunk = connection.recv(65536)
@@ -31,8 +63,11 @@ def read_request(connection: socket.socket) -> bytes:
         data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += connection.recv(65536)
+    while whole and len(body) < length:
+        chunk = connection.recv(65536)
+        if not chunk:
+            return b""
+        body += chunk
     return head + b"\r\n\r\n" + body
 
 
@@ -42,7 +77,7 @@ def answer(text: bytes, then: str = "keep") -> Callable[[socket.socket, bytes], 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(text)
         if then == "reset":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset(connection)
         elif then == "hang":
             connection.recv(1)
         elif then == "drip":
@@ -58,14 +93,27 @@ def answer(text: bytes, then: str = "keep") -> Callable[[socket.socket, bytes], 
 
 
 class Receiver:
-    """Listens on loopback and behaves as told. `stopped` ends behaviours that hang."""
+    """Listens on loopback and behaves as told. `stopped` ends behaviours that hang.
 
-    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None) -> None:
+    Not `whole`: it behaves when it has read the head of a request, and what came with it. `greet` is called with each
+    connection as it is accepted.
+    """
+
+    def __init__(
+        self,
+        behave: Behaviour,
+        tls: ssl.SSLContext | None,
+        *,
+        whole: bool = True,
+        greet: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self.stopped = threading.Event()
         self._behave = behave
         self._tls = tls
+        self._whole = whole
+        self._greet = greet
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}/hook"
@@ -85,10 +133,12 @@ class Receiver:
 
     def _serve(self, raw: socket.socket) -> None:
         with raw, contextlib.suppress(OSError):  # the client may go at any time
+            raw.settimeout(20)
+            if self._greet is not None:
+                self._greet(raw)
             connection = raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True)
             with connection:
-                connection.settimeout(20)
-                while request := read_request(connection):
+                while request := read_request(connection, whole=self._whole):
                     self.requests.append(request)
                     if not self._behave(connection, request):
                         return
@@ -113,6 +163,10 @@ class Sender:
         self.adapter = LoopAdapter(
             self.poller, egress=egress, timeout=timeout, connect_timeout=connect_timeout, max_connections=64, **more
         )
+
+    def know(self, name: str, *addresses: str) -> None:
+        """As if a name server had told."""
+        self.adapter._resolver._cache[name] = _Entry(addresses, time.monotonic() + 60)
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
         return requests.Request("POST", url, data=body, headers=headers).prepare()
@@ -149,11 +203,12 @@ MakeSender = Callable[..., Sender]
 
 @pytest.fixture
 def receive() -> Iterator[Receive]:
-    """Make receivers: `receive(text, then="keep")` or `receive(behaviour)`, each with `tls=` if wanted."""
+    """Make receivers: `receive(text, then="keep")` or `receive(behaviour)`, each with `tls=` or `whole=` if wanted."""
     made: list[Receiver] = []
 
-    def make(behaviour: Behaviour | bytes, then: str = "keep", *, tls: ssl.SSLContext | None = None) -> Receiver:
-        made.append(Receiver(answer(behaviour, then) if isinstance(behaviour, bytes) else behaviour, tls=tls))
+    def make(behaviour: Behaviour | bytes, then: str = "keep", **options: Any) -> Receiver:
+        behave = answer(behaviour, then) if isinstance(behaviour, bytes) else behaviour
+        made.append(Receiver(behave, options.pop("tls", None), **options))
         return made[-1]
 
     yield make
@@ -178,3 +233,16 @@ def make_sender(receive: Receive) -> Iterator[MakeSender]:
 @pytest.fixture
 def sender(make_sender: MakeSender) -> Sender:
     return make_sender()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    """An authority that senders made from now on trust."""
+    with authority.cert_pem.tempfile() as bundle:
+        monkeypatch.setenv("SSL_CERT_FILE", bundle)
+        yield authority

@@ -1,0 +1,369 @@
+"""Connections that are kept: when a request may be sent once more, and what a receiver may do between two."""
+
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+import requests
+import trustme
+from requests import exceptions as errors
+
+from consumer.sending.adapter import Result
+from consumer.sending.connection import Connection
+from consumer.sending.transfer import Transfer
+from tests.sending.conftest import (
+    NO_CONTENT,
+    Behaviour,
+    MakeSender,
+    Receive,
+    Sender,
+    black_hole,
+    descriptors,
+    reset,
+    server_tls,
+)
+
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+LARGE = b"x" * 8_000_000
+
+
+def first_then(then: Behaviour) -> Behaviour:
+    """Answers the first request of all, and behaves as told at each one after it."""
+    count = [0]
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        count[0] += 1
+        if count[0] > 1:
+            return then(connection, request)
+        connection.sendall(NO_CONTENT)
+        return True
+
+    return behave
+
+
+def ending(how: str, text: bytes = b"") -> Behaviour:
+    """Sends `text` and ends the connection."""
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(text)
+        if how == "RST":
+            time.sleep(0.05 if text else 0)  # it would overtake the text
+            reset(connection)
+        elif how == "half-closed":
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+        return False
+
+    return behave
+
+
+def kept(sender: Sender) -> list[Connection]:
+    return list(sender.adapter._pool._idle)
+
+
+def send(sender: Sender, url: str, body: bytes) -> Result:
+    results: list[Result] = []
+    sender.adapter.submit(sender.prepare(url, body), results.append)
+    sender.turn_until(lambda: results)
+    return results[0]
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST", "half-closed"])
+@pytest.mark.parametrize("body", [b"{}", LARGE], ids=["small", "large"])
+def test_a_kept_connection_that_closes_unanswered_costs_no_delivery(
+    sender: Sender, receive: Receive, how: str, body: bytes
+) -> None:
+    """The request goes out whole on a new one: servers close what is idle, at any moment (RFC 9112, 9.3.1)."""
+    seen: list[socket.socket] = []
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        seen.append(connection)
+        return answered(connection, request) if len(seen) != 2 else ending(how)(connection, request)
+
+    def answered(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(NO_CONTENT)
+        return True
+
+    receiver = receive(behave)
+    sender.response(receiver.url)
+    result = send(sender, receiver.url, body)
+    assert isinstance(result, requests.Response), result
+    assert (result.status_code, receiver.connections) == (204, 2)
+    assert receiver.requests[2] == receiver.requests[1]
+    assert receiver.requests[2].endswith(b"\r\n\r\n" + body)
+
+
+def test_a_large_request_whose_head_alone_was_read_is_sent_whole_again(sender: Sender, receive: Receive) -> None:
+    """A part of it has gone out on the kept connection; the new one gets all."""
+    count = [0]
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        count[0] += 1
+        if count[0] == 2:
+            return False
+        length = len(request.partition(b"\r\n\r\n")[2])
+        while length < len(LARGE) and count[0] == 3:
+            length += len(connection.recv(1 << 20))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n%07d" % length)
+        return True
+
+    receiver = receive(behave, whole=False)
+    sender.response(receiver.url)
+    result = send(sender, receiver.url, LARGE)
+    assert isinstance(result, requests.Response), result
+    assert int(result.content) == len(LARGE)
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+def test_a_request_is_sent_once_more_and_not_twice(sender: Sender, receive: Receive, how: str) -> None:
+    """The new connection is a fresh one: what becomes of it is the result."""
+    receiver = receive(first_then(ending(how)))
+    sender.response(receiver.url)
+    assert type(sender.result(receiver.url)) is errors.ConnectionError
+    assert (receiver.connections, len(receiver.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST", "half-closed"])
+def test_a_request_on_a_fresh_connection_is_never_sent_again(sender: Sender, receive: Receive, how: str) -> None:
+    """It may have been worked on."""
+    receiver = receive(ending(how))
+    result = sender.result(receiver.url)
+    assert type(result) is errors.ConnectionError
+    assert "the connection was closed before an answer came" in str(result)
+    assert (receiver.connections, len(receiver.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+@pytest.mark.parametrize("text", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_request_is_not_sent_again_after_a_byte_of_an_answer(
+    sender: Sender, receive: Receive, how: str, text: bytes
+) -> None:
+    """The receiver has begun with it."""
+    receiver = receive(first_then(ending(how, text)))
+    sender.response(receiver.url)
+    assert type(sender.result(receiver.url)) is errors.ConnectionError
+    assert (receiver.connections, len(receiver.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize("text", [b"", TIMED_OUT, b"\0"], ids=["EOF", "408", "rubbish"])
+def test_what_comes_unasked_closes_an_idle_connection(sender: Sender, receive: Receive, text: bytes) -> None:
+    """At once, so that it is no answer to the next request; its descriptor is free."""
+    idle = threading.Event()
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(NO_CONTENT)
+        idle.wait(5)
+        connection.sendall(text)
+        if text:
+            connection.recv(1)  # the closing is ours
+        return False
+
+    receiver = receive(behave)
+    before = descriptors()
+    sender.response(receiver.url)
+    assert len(kept(sender)) == 1
+    idle.set()
+    sender.turn_until(lambda: not kept(sender))
+    sender.turn_until(lambda: descriptors() <= before)
+    assert sender.response(receiver.url).status_code == 204
+    assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("text", [b"", TIMED_OUT], ids=["EOF", "408"])
+def test_what_came_unasked_and_was_not_read_yet_is_no_answer(
+    make_sender: MakeSender, receive: Receive, text: bytes
+) -> None:
+    """A connection that was idle for longer than a moment is looked at before it is used."""
+    late = [0.0]
+    sender = make_sender(clock=lambda: time.monotonic() + late[0])
+    receiver = receive(answer_and(text))
+    sender.response(receiver.url)
+    (connection,) = kept(sender)
+    select.select([connection.stream], [], [], 5)
+    assert kept(sender) == [connection]
+    late[0] = 2.0
+    assert sender.response(receiver.url).status_code == 204
+    assert (receiver.connections, len(receiver.requests)) == (2, 2)
+
+
+def answer_and(text: bytes) -> Behaviour:
+    """Answers; a moment later it sends `text` and closes the connection."""
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(NO_CONTENT)
+        time.sleep(0.1)
+        connection.sendall(text)
+        return False
+
+    return behave
+
+
+def test_a_connection_that_was_idle_and_is_quiet_is_used(make_sender: MakeSender, receive: Receive) -> None:
+    """Looking at it does it no harm."""
+    late = [0.0]
+    sender = make_sender(clock=lambda: time.monotonic() + late[0])
+    receiver = receive(NO_CONTENT)
+    for _ in range(3):
+        sender.response(receiver.url)
+        late[0] += 20
+    assert receiver.connections == 1
+
+
+@pytest.mark.parametrize("then", ["close", "keep", "hang", "reset"])
+@pytest.mark.parametrize("text", [b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!", NO_CONTENT])
+@pytest.mark.parametrize("used", [False, True])
+def test_an_answer_before_the_body_was_read_is_the_answer(
+    sender: Sender, receive: Receive, text: bytes, then: str, *, used: bool
+) -> None:
+    """The rest is not sent, the connection is not kept, the request not sent again."""
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        connection.sendall(text)
+        if b"Content-Length: 2\r\n" in request:
+            return True
+        if then == "hang":
+            connection.recv(1 << 16)
+            time.sleep(0.05)
+        elif then == "reset":
+            time.sleep(0.05)
+            reset(connection)
+        return then == "keep"
+
+    receiver = receive(behave, whole=False)
+    if used:
+        sender.response(receiver.url)
+    result = send(sender, receiver.url, LARGE)
+    assert isinstance(result, requests.Response), result
+    assert result.status_code == int(text[9:12])
+    assert kept(sender) == []
+    assert receiver.connections == 1
+
+
+def test_a_reset_after_an_answer_changes_nothing_about_it(sender: Sender, receive: Receive) -> None:
+    """It was whole; only the connection is not used again."""
+    receiver = receive(ending("RST", NO_CONTENT))
+    for number in range(1, 4):
+        assert sender.response(receiver.url).status_code == 204
+        sender.turn_until(lambda: not kept(sender))
+        assert receiver.connections == number
+
+
+def test_a_receiver_that_half_closes_with_its_answer(sender: Sender, receive: Receive) -> None:
+    """The answer counts, and what the receiver would still read is not sent there."""
+    receiver = receive(ending("half-closed", NO_CONTENT))
+    for number in range(1, 4):
+        assert sender.response(receiver.url).status_code == 204
+        sender.turn_until(lambda: not kept(sender))
+        assert receiver.connections == number
+
+
+class Counting:
+    """Stands for something, and notes which of its methods are called."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            return getattr(self._real, name)(*arguments)
+
+        return call
+
+
+def test_a_delivery_on_a_kept_connection_is_one_send_and_one_receive(
+    monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive
+) -> None:
+    """And no change of what the poller waits for: a system call costs as much as parsing the answer."""
+    receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
+    sender.response(receiver.url)
+    (connection,) = kept(sender)
+    stream, epoll = Counting(connection.stream), Counting(sender.poller._epoll)
+    connection._send, connection._recv = stream.send, stream.recv
+    monkeypatch.setattr(sender.poller, "_epoll", epoll)
+    for _ in range(10):
+        assert sender.response(receiver.url).status_code == 200
+    assert stream.calls == ["send", "recv"] * 10
+    assert set(epoll.calls) == {"poll"}
+    assert receiver.connections == 1
+
+
+def test_a_callback_may_close_the_adapter(make_sender: MakeSender) -> None:
+    """The others that ended in that turn are not called any more."""
+    sender = make_sender()
+    ended: list[Result] = []
+
+    def end(result: Result) -> None:
+        ended.append(result)
+        sender.adapter.close()
+
+    for _ in range(3):
+        sender.adapter.submit(sender.prepare("nonsense:"), end)
+    sender.poller.turn(0)
+    sender.poller.turn(0)
+    assert len(ended) == 1
+    assert sender.adapter.in_flight == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_submitted_and_cancelled_in_whatever_order(
+    trusted: trustme.CA, make_sender: MakeSender, receive: Receive, seed: int
+) -> None:
+    """A thousand steps: each request ends once or is cancelled, and in the end nothing is open or in flight."""
+    chance = Random(seed)
+    secure = server_tls(trusted.issue_cert("127.0.0.1"))
+    with black_hole() as hole, socket.create_server(("127.0.0.1", 0)) as silent:
+        urls = [
+            *(receive(NO_CONTENT, tls=context).url for context in (None, None, secure, secure)),
+            *(
+                receive(b"HTTP/1.1 200 OK\r\n\r\nx", then, tls=context).url
+                for then in ("close", "hang")
+                for context in (None, secure)
+            ),
+            *(receive(ending(how)).url for how in ("FIN", "RST", "half-closed")),
+            *(
+                f"http://127.0.0.1:{hole}/",
+                f"https://127.0.0.1:{silent.getsockname()[1]}/",
+                "http://10.0.0.1/",
+                "nonsense:",
+            ),
+            *(f"http://both.test:{hole}/", f"https://x{'x' * 64}.test/"),
+        ]
+        before = descriptors()
+        sender = make_sender(timeout=0.5, connect_timeout=0.3)
+        sender.know("both.test", "::1", "127.0.0.1", "10.0.0.1")
+        sender.know(f"x{'x' * 64}.test", "::1")
+        ended: Counter[int] = Counter()
+        cancelled: set[int] = set()
+        transfers: dict[int, Transfer] = {}
+        for number in range(1000):
+            if chance.random() < 0.4 or not transfers:
+                request = sender.prepare(chance.choice(urls), chance.choice((b"{}", LARGE[:300_000])))
+                transfers[number] = sender.adapter.submit(request, lambda _, number=number: ended.update([number]))  # type: ignore[misc]
+            elif chance.random() < 0.3:
+                chosen = chance.choice([*transfers])
+                if not ended[chosen]:
+                    cancelled.add(chosen)
+                sender.adapter.cancel(transfers.pop(chosen))
+            else:
+                sender.poller.turn(chance.choice((0, 0, 0.001)))
+        assert sender.adapter.in_flight == len(transfers.keys() - ended.keys())
+        sender.turn_until(lambda: not sender.adapter.in_flight)
+        assert set(ended.values()) == {1}
+        assert not cancelled & ended.keys()
+        assert transfers.keys() <= ended.keys()
+        assert len(sender.poller._handlers) == 1 + len(kept(sender))
+        sender.adapter.close()
+        assert len(sender.poller._handlers) == 1
+        sender.poller.close()
+        end = time.monotonic() + 5
+        while descriptors() > before:
+            assert time.monotonic() < end
+            time.sleep(0.01)

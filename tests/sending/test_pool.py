@@ -1,0 +1,180 @@
+"""What is kept, for how long, and what goes first."""
+
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.sending.connection import Connection
+from consumer.sending.connector import Route
+from consumer.sending.pool import Pool
+
+
+class Kept:
+    """Stands for a connection."""
+
+    def __init__(self, route: Route, born: float = 0.0, *, quiet: bool = True) -> None:
+        self.route, self.born, self.used_at = route, born, born
+        self.closed = False
+        self.looked_at = 0
+        self._quiet = quiet
+
+    def cancel(self) -> None:
+        self.closed = True
+
+    def is_quiet(self) -> bool:
+        self.looked_at += 1
+        self.closed = not self._quiet
+        return self._quiet
+
+
+def route(number: int = 0) -> Route:
+    return Route(f"r{number}.test", 443, tls=True)
+
+
+def put(pool: Pool, kept: Kept, now: float) -> Kept:
+    pool.put(cast("Connection", kept), now)
+    return kept
+
+
+def take(pool: Pool, way: Route, now: float) -> Kept | None:
+    return cast("Kept | None", pool.take(way, now))
+
+
+def test_the_one_that_was_used_last_is_taken_first() -> None:
+    """Those that a calm time does not need become old, and go."""
+    pool = Pool(10, 10)
+    first, second, other = (put(pool, Kept(route(number)), 1.0) for number in (0, 0, 1))
+    assert [take(pool, route(), 1.0) for _ in range(3)] == [second, first, None]
+    assert take(pool, route(1), 1.0) is other
+    assert take(pool, route(2), 1.0) is None
+    assert len(pool) == 0
+
+
+def test_another_way_to_the_same_host_is_another_route() -> None:
+    """Another port, plain http: no connection of one may carry what is for the other."""
+    pool = Pool(10, 10)
+    put(pool, Kept(route()), 1.0)
+    assert take(pool, Route("r0.test", 443, tls=False), 1.0) is None
+    assert take(pool, Route("r0.test", 444, tls=True), 1.0) is None
+    assert take(pool, Route("r0.test", 443, tls=True), 1.0) is not None
+
+
+@pytest.mark.parametrize(("idle", "kept"), [(109.9, True), (110.0, False), (500.0, False)])
+def test_one_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> None:
+    """Most servers have closed it by then."""
+    pool = Pool(10, 10)
+    one = put(pool, Kept(route(), born=50.0), 60.0)
+    assert (take(pool, route(), 60.0 + idle) is one) is kept
+    assert one.closed is not kept
+    assert len(pool) == 0
+
+
+@pytest.mark.parametrize(("age", "kept"), [(599.9, True), (600.0, False)])
+def test_one_that_is_old_is_not_used(age: float, *, kept: bool) -> None:
+    """However busy it is: the name may lead to another address by now. A younger one behind it is."""
+    pool = Pool(10, 10)
+    young, old = put(pool, Kept(route(), born=500.0), 599.0), put(pool, Kept(route(), born=0.0), 599.5)
+    assert take(pool, route(), age) is (old if kept else young)
+    assert old.closed is not kept
+    assert not young.closed
+
+
+def test_what_is_too_old_is_closed_without_being_asked_for() -> None:
+    """By `expire`, and nothing else is."""
+    pool = Pool(10, 10)
+    old, idle, good = Kept(route(), born=0.0), Kept(route(1), born=400.0), Kept(route(1), born=400.0)
+    put(pool, old, 550.0)
+    put(pool, idle, 490.0)
+    put(pool, good, 490.1)
+    pool.expire(599.99)
+    assert (old.closed, idle.closed, good.closed) == (False, False, False)
+    pool.expire(600.0)
+    assert (old.closed, idle.closed, good.closed) == (True, True, False)
+    assert take(pool, route(), 600.0) is None
+    assert take(pool, route(1), 600.0) is good
+
+
+def test_one_that_idled_is_looked_at_and_a_busy_one_is_not() -> None:
+    """Looking costs a system call. Of those that something came on unasked none is used."""
+    pool = Pool(10, 10)
+    good, bad = put(pool, Kept(route()), 1.0), put(pool, Kept(route(), quiet=False), 1.0)
+    assert take(pool, route(), 1.9) is bad
+    put(pool, bad, 1.0)
+    assert take(pool, route(), 2.1) is good
+    assert (bad.closed, bad.looked_at, good.looked_at) == (True, 1, 1)
+
+
+def test_one_busy_route_does_not_push_out_the_others() -> None:
+    """It has a bound of its own, at which its own least used connection goes."""
+    pool = Pool(5, 3)
+    other = put(pool, Kept(route(1)), 1.0)
+    busy = [put(pool, Kept(route()), 2.0 + number) for number in range(5)]
+    assert [one.closed for one in busy] == [True, True, False, False, False]
+    assert not other.closed
+    assert len(pool) == 4
+
+
+def test_the_least_used_of_all_goes_when_there_are_too_many() -> None:
+    """Whatever its route; being used makes it the last to go."""
+    pool = Pool(3, 3)
+    made = [put(pool, Kept(route(number)), float(number)) for number in range(3)]
+    again = take(pool, route(0), 3.0)
+    assert again is made[0]
+    put(pool, made[0], 3.0)
+    put(pool, Kept(route(9)), 4.0)
+    assert [one.closed for one in made] == [False, True, False]
+    assert len(pool) == 3
+
+
+def test_one_that_left_is_no_longer_counted() -> None:
+    """And leaving twice, or not being kept, is nothing."""
+    pool = Pool(2, 2)
+    gone, stays = put(pool, Kept(route()), 1.0), put(pool, Kept(route()), 1.0)
+    for _ in range(2):
+        pool.drop(cast("Connection", gone))
+    assert not put(pool, Kept(route()), 2.0).closed
+    assert (gone.closed, stays.closed, len(pool)) == (False, False, 2)
+    pool.close()
+    assert (gone.closed, stays.closed, len(pool)) == (False, True, 0)
+    pool.close()
+
+
+STEPS = st.tuples(
+    st.sampled_from(("put", "take", "drop", "expire")), st.integers(0, 3), st.floats(0, 60), st.booleans()
+)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.lists(STEPS, max_size=60))
+def test_the_bounds_hold_whatever_happens(most: int, each: int, steps: list[tuple[str, int, float, bool]]) -> None:
+    """Nothing is lost, nothing is given out closed or twice, and what is closed is the least used."""
+    pool = Pool(most, each)
+    now = 0.0
+    idle: list[Kept] = []  # the one used last is the last
+    for what, number, seconds, quiet in steps:
+        now += seconds
+        before = [one for one in idle if one.route == route(number)]
+        if what == "put":
+            idle.append(put(pool, Kept(route(number), born=now, quiet=quiet), now))
+        elif what == "take":
+            taken = take(pool, route(number), now)
+            assert taken is None or not taken.closed
+            assert taken is None or taken is [one for one in before if not one.closed][-1]
+            idle = [one for one in idle if one is not taken]
+        elif what == "drop" and before:
+            pool.drop(cast("Connection", before[0]))
+            idle.remove(before[0])
+        elif what == "expire":
+            pool.expire(now)
+            assert all(now - one.used_at < 110 and now - one.born < 600 for one in idle if not one.closed)
+        if what == "put":
+            closed = [one for one in idle if one.closed]
+            full = closed and len(before) < each
+            assert closed == (idle[:1] if full else before[:1] if closed else [])
+        idle = [one for one in idle if not one.closed]
+        assert len(pool) == len(idle) <= most
+        assert sum(one.route == route(number) for one in idle) <= each
+    pool.close()
+    assert all(one.closed for one in idle)
+    assert not pool._places
