@@ -249,8 +249,8 @@ class LoopAdapter(BaseAdapter):
         if transfer.stage is not look_up:  # it has been cancelled, or is late
             return
         if isinstance(answer, Unresolved):
-            kind = errors.ConnectTimeout if answer.timed_out else errors.ConnectionError
-            self.failed(transfer, kind(answer.text))
+            kind = errors.ConnectionError if route.proxy is None else errors.ProxyError
+            self.failed(transfer, (errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
             return
         dial = self._connector.dial(route, answer, partial(self._on_connected, transfer, route), self.watcher)
         if transfer.stage is look_up:  # else it has failed already
@@ -261,7 +261,7 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, result)
             return
         self.connections_opened += 1
-        transfer.connected = route.tls
+        transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
 
@@ -269,10 +269,10 @@ class LoopAdapter(BaseAdapter):
 
     def answered(self, connection: Connection, transfer: Transfer, answer: Answer) -> None:
         """Keep the connection, if it may be; hand over the response."""
+        if transfer.connected:
+            self._tls.remember(connection.stream, connection.route.host, connection.route.port)
         if answer.keep:
             now = self._clock()
-            if transfer.connected:
-                self._tls.remember(connection.stream, connection.route.host, connection.route.port)
             self._pool.put(connection, now)
             if self._sweep.deadline is None:
                 self._sweep.deadline = now + SWEEP

@@ -21,10 +21,11 @@ from consumer.proxy import Proxy
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import READ, WRITE, Poller
 from consumer.sending.tls import Stream, Tls, TlsStream, reason_of
+from consumer.sending.tunnel import NoTunnel, TunnelReader
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305, 5 and 8)
 _KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
-_MOST_OF_HEAD = 16_384  # bytes of a proxy's answer to CONNECT
+_PIECE = 16_384  # bytes of a read
 _OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 _OPTIONS += [
     (socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE)
@@ -41,11 +42,6 @@ class Route(NamedTuple):
     port: int
     tls: bool
     proxy: Proxy | None = None
-
-    @property
-    def tunnelled(self) -> bool:
-        """The proxy must connect to the host: what is encrypted is not for it."""
-        return self.proxy is not None and self.tls
 
     @property
     def first(self) -> tuple[str, int]:
@@ -72,13 +68,13 @@ class Dial:
         "_connector",
         "_done",
         "_error",
-        "_head",
         "_next_at",
         "_peer",
         "_route",
         "_stage",
         "_stream",
         "_todo",
+        "_tunnel",
         "_watcher",
     )
 
@@ -100,9 +96,9 @@ class Dial:
         self._next_at: float | None = None
         self._peer = ""
         self._stream: Any = None  # what is connected, and watched in a later stage
-        self._stage = "no connection to"
-        self._head = b""
+        self._stage = "no connection to" if route.proxy is None else "no connection to the proxy"
         self._todo = b""
+        self._tunnel = TunnelReader()
 
     @property
     def next_at(self) -> float | None:
@@ -165,7 +161,7 @@ class Dial:
 
     def _failed(self, address: str, fault: int) -> None:
         place = f"[{address}]" if ":" in address else address
-        text = f"no connection to {place}:{self._route.first[1]}: {os.strerror(fault)}"
+        text = f"{self._stage} {place}:{self._route.first[1]}: {os.strerror(fault)}"
         self._error = (errors.ProxyError if self._route.proxy else errors.ConnectionError)(text)
 
     def _connectable(self, attempt: socket.socket, _events: int) -> None:
@@ -190,7 +186,7 @@ class Dial:
             self._watcher.connected(address, self._route.first[1])
         proxy = self._route.proxy
         if proxy is not None and proxy.tls:
-            self._start_tls(proxy.host, proxy.port, self._to_proxy)
+            self._start_tls(proxy)
         elif proxy is not None:
             self._to_proxy()
         else:
@@ -199,11 +195,12 @@ class Dial:
     # A tunnel.
 
     def _to_proxy(self) -> None:
-        if self._route.proxy is None or not self._route.tls:
+        proxy = self._route.proxy
+        if proxy is None or not self._route.tls:
             self._succeed()
             return
         self._stage = "no answer to CONNECT from the proxy"
-        self._todo = self._route.proxy.connect(self._route.host, self._route.port)
+        self._todo = proxy.connect(self._route.host, self._route.port)
         self._watch(READ | WRITE, self._tunnelling)
 
     def _tunnelling(self, events: int) -> None:
@@ -212,53 +209,42 @@ class Dial:
                 self._todo = self._todo[self._stream.send(self._todo) :]
                 if not self._todo:
                     self._connector.poller.modify(self._stream.fileno(), READ)
-            if events & ~WRITE:
-                data = self._stream.recv(_MOST_OF_HEAD)
-                self._head += data
-                self._judge_head(ended=not data)
+            is_open = bool(events & ~WRITE) and self._tunnel.feed(self._stream.recv(_PIECE))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except NoTunnel as error:
+            self._end(errors.ProxyError(str(error)))
             return
         except OSError as error:
             self._end(errors.ProxyError(f"the proxy closed the connection: {reason_of(error)}"))
-
-    def _judge_head(self, *, ended: bool) -> None:
-        head, end, rest = self._head.partition(b"\r\n\r\n")
-        if not end and not ended and len(self._head) < _MOST_OF_HEAD:
             return
-        version, _, words = head.partition(b"\r\n")[0].partition(b" ")
-        status = words[:3].decode("ascii", "replace")
-        if not (end and version.startswith(b"HTTP/1.") and status.isdigit()):
-            self._end(errors.ProxyError("the proxy gave no HTTP answer to CONNECT"))
-        elif status.startswith("1") and status != "101":
-            self._head = rest
-            if rest:
-                self._judge_head(ended=False)
-        elif not status.startswith("2"):
-            self._end(errors.ProxyError(f"the proxy answered CONNECT with status {status}"))
-        elif rest:
-            self._end(errors.ProxyError("the proxy sent more than an answer to CONNECT"))
-        else:
+        if is_open:
             self._connector.poller.unregister(self._stream.fileno())
+            if self._route.proxy is not None and self._route.proxy.tls:
+                self._connector.tls.remember(self._stream, *self._route.first)
+            self._peer = f"{self._route.host} through the proxy"
             self._to_receiver()
 
     # TLS.
 
     def _to_receiver(self) -> None:
         if self._route.tls:
-            self._start_tls(self._route.host, self._route.port, self._succeed)
+            self._start_tls(None)
         else:
             self._succeed()
 
-    def _start_tls(self, host: str, port: int, then: Callable[[], None]) -> None:
-        self._stage = "no TLS handshake with"
+    def _start_tls(self, proxy: Proxy | None) -> None:
+        """With the proxy, or with the receiver."""
+        self._stage = "no TLS handshake with" if proxy is None else "no TLS handshake with the proxy"
+        place = self._route if proxy is None else proxy
         try:
-            self._stream = self._connector.tls.start(self._stream, host, port)
-        except (ValueError, OSError) as error:  # UnicodeError: a label of a name that is too long
-            self._end(errors.SSLError(reason_of(error)))
+            self._stream = self._connector.tls.start(self._stream, place.host, place.port)
+        except (ValueError, OSError) as error:
+            self._no_tls(proxy, error)
             return
-        self._watch(WRITE, partial(self._shaking, then))
+        self._watch(WRITE, partial(self._shaking, proxy))
 
-    def _shaking(self, then: Callable[[], None], _events: int) -> None:
+    def _shaking(self, proxy: Proxy | None, _events: int) -> None:
         poller = self._connector.poller
         try:
             self._stream.do_handshake()
@@ -267,12 +253,20 @@ class Dial:
         except ssl.SSLWantWriteError:
             poller.modify(self._stream.fileno(), WRITE)
         except OSError as error:
-            self._end(errors.SSLError(reason_of(error)))
+            self._no_tls(proxy, error)
         else:
             poller.unregister(self._stream.fileno())
-            if self._watcher is not None and then == self._succeed:
+            if proxy is not None:
+                self._to_proxy()
+                return
+            if self._watcher is not None:
                 self._watcher.secured(self._stream)
-            then()
+            self._succeed()
+
+    def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
+        place, reason = self._route if proxy is None else proxy, reason_of(error)
+        self._connector.tls.forget(place.host, place.port)
+        self._end(errors.SSLError(reason) if proxy is None else errors.ProxyError(f"no TLS with the proxy: {reason}"))
 
     # The end.
 
@@ -334,6 +328,7 @@ class Connector:
 
     def expect(self, dial: Dial) -> None:
         """It has another address to try at its `next_at`."""
+        self._waiting.pop(dial, None)  # it may wait already, for an address that was tried at once
         self._waiting[dial] = None
         if self._timer.deadline is None:
             self._timer.deadline = dial.next_at

@@ -12,6 +12,13 @@ from consumer.errors import SettingsError
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 all have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, of 3 to 8 KB each
 _PIECE = 16_384  # bytes, of one TLS record
+_MEANINGS = {  # of what OpenSSL tells
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no TLS 1.2 or newer",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate",
+    "UNSUPPORTED_PROTOCOL": "it speaks no TLS 1.2 or newer",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS at this port",
+}
 
 
 def ca_file(environment: Mapping[str, str] = os.environ) -> str:
@@ -85,7 +92,11 @@ class Tls:
         """TLS over a socket, or over a TLS stream to a proxy. ValueError: the name can be no certificate's."""
         session = self._sessions.get((host, port))
         name = host.removesuffix(".")
-        if isinstance(stream, (ssl.SSLSocket, TlsInTls)):
+        try:
+            name.encode("idna")  # as wrap_socket does when it has taken the socket, which it then leaves open
+        except UnicodeError:
+            raise ValueError("a label of the host's name is empty or longer than 63 characters") from None
+        if isinstance(stream, ssl.SSLSocket):
             return TlsInTls(stream, self._context, name, session)
         return self._context.wrap_socket(stream, server_hostname=name, session=session, do_handshake_on_connect=False)
 
@@ -98,15 +109,23 @@ class Tls:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[host, port] = session
 
+    def forget(self, host: str, port: int) -> None:
+        """Resume no session there: a handshake failed."""
+        self._sessions.pop((host, port), None)
+
 
 class TlsInTls:
-    """TLS to a receiver, over TLS to a proxy."""
+    """TLS to a receiver, over TLS to a proxy.
+
+    Where `send` cannot go on, it has taken the start of the data, and must be called with the same again: as OpenSSL's.
+    """
 
     def __init__(self, outer: Any, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> None:
         self._outer: Stream = outer
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
         self._unsent = b""
+        self._taken = 0  # bytes of the data of `send`, which are encrypted and not all sent
         self.fileno, self.close = outer.fileno, outer.close
         self.getpeercert, self.version, self.cipher = self._inner.getpeercert, self._inner.version, self._inner.cipher
 
@@ -129,13 +148,11 @@ class TlsInTls:
 
     def send(self, data: Any) -> int:
         """As that of a socket."""
+        if not self._taken:
+            self._taken = self._inner.write(data[:_PIECE])
         self._flush()
-        sent = self._inner.write(data[:_PIECE])
-        try:
-            self._flush()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return sent  # the rest goes out before the next piece
-        return sent
+        taken, self._taken = self._taken, 0
+        return taken
 
     def recv(self, size: int) -> bytes:
         """As that of a socket."""
@@ -168,5 +185,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ssl.SSLEOFError):
         return "the other end closed the connection"
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
+        reason = error.reason or str(error)
+        words = reason.lower().replace("_", " ")
+        return f"{_MEANINGS[reason]} ({words})" if reason in _MEANINGS else words
     return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,396 @@
+"""TLS to receivers: who is believed, what is offered, sessions that are resumed, and what a broken one costs."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import exceptions as errors
+
+from consumer.sending.tls import Tls, TlsInTls
+from tests.sending.conftest import (
+    NO_CONTENT,
+    MakeSender,
+    Receive,
+    Receiver,
+    Sender,
+    reset,
+    server_tls,
+)
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def sender(trusted: trustme.CA, make_sender: MakeSender) -> Sender:
+    """One that trusts `authority`."""
+    assert trusted
+    return make_sender()
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: trustme.CA) -> trustme.LeafCert:
+    """For most receivers of this module."""
+    return authority.issue_cert("127.0.0.1", "receiver.test", "xn--bcher-kva.test")
+
+
+def told(result: object) -> str:
+    """The text of an error of TLS."""
+    assert type(result) is errors.SSLError
+    return str(result)
+
+
+def url(receiver: Receiver, host: str) -> str:
+    return f"https://{host}:{receiver.port}/"
+
+
+# Who is believed.
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("name", "the certificate is refused: Hostname mismatch, certificate is not valid for 'receiver.test'."),
+        ("address", "the certificate is refused: IP address mismatch, certificate is not valid for '127.0.0.1'."),
+        ("expired", "the certificate is refused: certificate has expired"),
+        ("early", "the certificate is refused: certificate is not yet valid"),
+        ("unknown", "the certificate is refused: unable to get local issuer certificate"),
+        ("self-signed", "the certificate is refused: self-signed certificate in certificate chain"),
+    ],
+)
+def test_a_certificate_that_proves_nothing_is_refused(
+    authority: trustme.CA, sender: Sender, receive: Receive, fault: str, text: str
+) -> None:
+    """A person reads why in `last_error`; nothing of the request has gone out."""
+    names, stranger = ("127.0.0.1", "receiver.test"), trustme.CA()
+    if fault in ("name", "address"):
+        shown = authority.issue_cert("other.test", "127.0.0.2")
+    elif fault == "expired":
+        shown = authority.issue_cert(*names, not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
+    elif fault == "early":
+        shown = authority.issue_cert(*names, not_before=NOW + timedelta(1), not_after=NOW + timedelta(9))
+    else:
+        shown = stranger.issue_cert(*names)
+    context = server_tls(shown)
+    if fault == "self-signed":
+        context.load_verify_locations(cadata=stranger.cert_pem.bytes().decode())  # sent as a part of the chain
+    receiver = receive(NO_CONTENT, tls=context)
+    sender.know("receiver.test", "127.0.0.1")
+    result = sender.result(url(receiver, "127.0.0.1" if fault == "address" else "receiver.test"))
+    assert told(result) == text
+    assert receiver.requests == []
+    assert sender.adapter.connections_opened == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["receiver.test", "RECEIVER.test", "receiver.test.", "xn--bcher-kva.test", "127.0.0.1"]
+)
+def test_each_spelling_of_a_name_is_proven(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert, host: str
+) -> None:
+    """SNI has the name as RFC 6066 wants it: lower case, no final dot, and no address."""
+    seen: list[str | None] = []
+    context = server_tls(certificate)
+    context.sni_callback = lambda _socket, name, _context: seen.append(name)
+    sender.know(host.lower(), "127.0.0.1")
+    assert sender.response(url(receive(NO_CONTENT, tls=context), host)).status_code == 204
+    assert seen == [None if host == "127.0.0.1" else host.lower().removesuffix(".")]
+
+
+@pytest.mark.parametrize("host", ["x" * 64 + ".test", "a..test"])
+def test_a_name_that_no_certificate_can_have(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert, host: str
+) -> None:
+    """An error of that request, and nothing left open."""
+    receiver = receive(NO_CONTENT, tls=server_tls(certificate))
+    sender.know(host, "127.0.0.1")
+    result = sender.result(url(receiver, host))
+    assert told(result) == "a label of the host's name is empty or longer than 63 characters"
+    assert len(sender.poller._handlers) == 1
+    assert sender.response(receiver.url).status_code == 204
+
+
+# What is offered.
+
+
+def test_http_1_1_is_what_alpn_offers(sender: Sender, receive: Receive, certificate: trustme.LeafCert) -> None:
+    """A receiver that prefers HTTP/2 must not begin with it."""
+    context = server_tls(certificate)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    seen: list[tuple[Any, ...]] = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        seen.append((connection.selected_alpn_protocol(), connection.version()))
+        connection.sendall(NO_CONTENT)
+        return True
+
+    sender.response(receive(behave, tls=context).url)
+    assert seen == [("http/1.1", "TLSv1.3")]
+
+
+@pytest.mark.parametrize(
+    ("newest", "ciphers", "text"),
+    [
+        (ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0", "it speaks no TLS 1.2 or newer"),
+        (ssl.TLSVersion.TLSv1_2, "AES128-GCM-SHA256", "it has no cipher with forward secrecy (ECDHE)"),
+        (ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-SHA256", "it has no cipher with forward secrecy (ECDHE)"),
+    ],
+    ids=["TLS 1.1", "RSA key exchange", "CBC"],
+)
+@pytest.mark.filterwarnings("ignore:.*TLSv1_1.*:DeprecationWarning")
+def test_a_receiver_of_yesterday_is_refused(
+    authority: trustme.CA, sender: Sender, receive: Receive, newest: ssl.TLSVersion, ciphers: str, text: str
+) -> None:
+    """And told why, in words that help."""
+    context = server_tls(authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA))
+    context.set_ciphers(ciphers)
+    context.minimum_version = min(newest, ssl.TLSVersion.TLSv1_2)
+    context.maximum_version = newest
+    assert told(sender.result(receive(NO_CONTENT, tls=context).url)).startswith(text)
+
+
+def test_a_receiver_without_tls_is_told_as_that(sender: Sender, receive: Receive) -> None:
+    """Its answer begins like no record of TLS."""
+
+    def speak_first(connection: socket.socket) -> None:
+        connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+        connection.recv(1000)
+
+    receiver = receive(NO_CONTENT, greet=speak_first)
+    assert told(sender.result(url(receiver, "127.0.0.1"))).startswith("it does not speak TLS at this port")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_receiver_that_wants_a_client_certificate(
+    authority: trustme.CA,
+    sender: Sender,
+    receive: Receive,
+    certificate: trustme.LeafCert,
+    version: ssl.TLSVersion,
+) -> None:
+    """By TLS 1.3 it says so when our handshake has ended, and the request may be on its way."""
+    context = server_tls(certificate)
+    context.minimum_version = context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    receiver = receive(NO_CONTENT, tls=context)
+    for _ in range(5):
+        assert "wants a client certificate" in told(sender.result(receiver.url))
+    assert receiver.requests == []
+
+
+# What a connection costs.
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("then", ["reset", "Connection: close"])
+def test_a_new_connection_resumes_the_session_of_the_one_before(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert, version: ssl.TLSVersion, then: str
+) -> None:
+    """A third of the work of a handshake, for both; a receiver that closes after each answer needs it most."""
+    context = server_tls(certificate)
+    context.minimum_version = context.maximum_version = version
+    resumed: list[bool] = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        resumed.append(connection.session_reused)
+        connection.sendall(NO_CONTENT if then == "reset" else NO_CONTENT[:-2] + b"Connection: close\r\n\r\n")
+        return False
+
+    receiver = receive(behave, tls=context)
+    sender.know("receiver.test", "127.0.0.1")
+    for _ in range(4):
+        assert sender.response(receiver.url).status_code == 204
+        sender.turn_until(lambda: not len(sender.adapter._pool))
+    assert resumed == [False, True, True, True]
+    assert sender.response(url(receiver, "receiver.test")).status_code == 204
+    assert resumed[-1] is False, "a session is of one name"
+
+
+def test_a_session_is_forgotten_when_a_handshake_fails(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert
+) -> None:
+    """Else a receiver that cannot resume it, and breaks off, would never be reached again."""
+    refuse = [False]
+
+    def greet(connection: socket.socket) -> None:
+        if refuse[0]:
+            refuse[0] = False
+            connection.recv(10_000)
+            reset(connection)
+            raise OSError
+
+    resumed: list[bool] = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        resumed.append(connection.session_reused)
+        connection.sendall(NO_CONTENT)
+        return False
+
+    receiver = receive(behave, tls=server_tls(certificate), greet=greet)
+    sender.response(receiver.url)
+    sender.turn_until(lambda: not len(sender.adapter._pool))
+    refuse[0] = True
+    told(sender.result(receiver.url))
+    sender.response(receiver.url)
+    assert resumed == [False, False]
+
+
+def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is of some KB: that of the receiver that was not connected to for the longest time goes."""
+    monkeypatch.setattr("consumer.sending.tls._SESSIONS", 3)
+    tls = Tls()
+
+    def remember(port: int, *, ticket: bool = True) -> None:
+        session = type("Session", (), {"has_ticket": ticket})()
+        tls.remember(type("Stream", (), {"session": session})(), "x.test", port)
+
+    for port in (1, 2, 3, 1, 4):
+        remember(port)
+    remember(5, ticket=False)
+    tls.remember(type("Stream", (), {"session": None})(), "x.test", 6)
+    assert [port for _, port in tls._sessions] == [3, 1, 4]
+
+
+# What ends it.
+
+
+@pytest.mark.parametrize("text", [NO_CONTENT, b"HTTP/1.1 200 OK\r\n\r\nuntil the end"])
+def test_an_end_without_close_notify_is_no_failure(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert, text: bytes
+) -> None:
+    """The answer is there; many servers end like this."""
+    receiver = receive(text, "close", tls=server_tls(certificate))
+    for _ in range(3):
+        response = sender.response(receiver.url)
+        assert response.ok
+        assert response.content == text.partition(b"\r\n\r\n")[2]
+        sender.turn_until(lambda: not len(sender.adapter._pool))
+
+
+def test_a_kept_connection_that_ended_is_replaced(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert
+) -> None:
+    """With close_notify or without: the request has had no answer."""
+    ends: Iterator[str] = iter(("keep", "unwrap", "keep", "close", "keep", "reset", "keep"))
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        end = next(ends)
+        if end == "keep":
+            connection.sendall(NO_CONTENT)
+        elif end == "unwrap":
+            connection.unwrap()
+        elif end == "reset":
+            reset(connection)
+        return end == "keep"
+
+    receiver = receive(behave, tls=server_tls(certificate))
+    for number in range(1, 5):
+        assert sender.response(receiver.url).status_code == 204
+        assert receiver.connections == number
+
+
+@pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
+def test_bodies_of_any_size_arrive_whole(
+    sender: Sender, receive: Receive, certificate: trustme.LeafCert, size: int
+) -> None:
+    """OpenSSL wants the same bytes again where it could not write them all."""
+
+    def behave(connection: Any, request: bytes) -> bool:
+        body = request.partition(b"\r\n\r\n")[2]
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % min(size, 65536) + body[-65536:])
+        return True
+
+    receiver = receive(behave, tls=server_tls(certificate))
+    body = (bytes(range(251)) * (size // 251 + 1))[:size]
+    for _ in range(2):
+        response = sender.adapter.send(sender.prepare(receiver.url, body))
+        assert response.content == body[-65536:]
+        assert receiver.requests[-1].endswith(b"\r\n\r\n" + body)
+    assert receiver.connections == 1
+
+
+class Narrow:
+    """The socket below, with the receiver at its other end.
+
+    It takes and gives few bytes, and nothing every other time.
+    """
+
+    def __init__(self, sizes: list[int], context: ssl.SSLContext) -> None:
+        self._sizes = sizes
+        self._turn = 0
+        self._sent = self._arrived = b""
+        self._come, self._go = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.receiver = context.wrap_bio(self._come, self._go, server_side=True)
+
+    def _size(self) -> int:
+        self._turn += 1
+        return 0 if self._turn % 2 else self._sizes[self._turn // 2 % len(self._sizes)]
+
+    def send(self, data: bytes) -> int:
+        if not (size := self._size()):
+            raise ssl.SSLWantWriteError
+        self._sent += data[:size]
+        return min(size, len(data))
+
+    def recv(self, most: int) -> bytes:
+        size = min(self._size(), most)
+        if not size or not self._arrived:
+            raise ssl.SSLWantReadError
+        data, self._arrived = self._arrived[:size], self._arrived[size:]
+        return data
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def exchange(self) -> None:
+        """What was sent arrives, in both directions."""
+        self._come.write(self._sent)
+        self._sent = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.receiver.do_handshake()
+        self._arrived += self._go.read()
+
+    def until(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Call it until it can go on."""
+        for _ in range(200_000):
+            try:
+                return step(*arguments)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self.exchange()
+        raise AssertionError
+
+
+@given(st.lists(st.integers(1, 30_000), min_size=1, max_size=5), st.integers(1, 70_000))
+def test_tls_in_tls_loses_no_byte_whatever_the_socket_takes(
+    authority: trustme.CA, certificate: trustme.LeafCert, sizes: list[int], size: int
+) -> None:
+    """Not the last piece either, which nothing is sent behind."""
+    outer = Narrow(sizes, server_tls(certificate))
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    inner = TlsInTls(outer, client, "receiver.test", None)
+    outer.until(inner.do_handshake)
+    body = (bytes(range(251)) * 300)[:size]
+    left = memoryview(body)
+    while left:
+        left = left[outer.until(inner.send, left) :]
+    outer.exchange()
+    got = back = b""
+    while len(got) < size:
+        got += outer.receiver.read(65536)  # SSLWantReadError, if not all of it has left
+    assert got == body
+    outer.receiver.write(body)
+    outer.exchange()
+    while len(back) < size:
+        back += outer.until(inner.recv, 16_384)
+    assert back == body
