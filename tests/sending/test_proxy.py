@@ -1,0 +1,368 @@
+"""Requests through a proxy: in the absolute form, through tunnels, by TLS with the proxy, by TLS in TLS."""
+
+import contextlib
+import select
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import requests
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import exceptions as errors
+
+from consumer.proxy import parse_proxy
+from consumer.sending.adapter import Result
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.tunnel import NoTunnel, TunnelReader
+from tests.sending.conftest import (
+    NO_CONTENT,
+    Behaviour,
+    MakeSender,
+    Receive,
+    Receiver,
+    Sender,
+    answer,
+    descriptors,
+    server_tls,
+)
+
+OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
+LARGE = bytes(range(256)) * 256
+USER = "bob:s%20cret"
+BASIC = b"Proxy-Authorization: Basic " + b64encode(b"bob:s cret")
+
+
+class Proxy:
+    """A proxy that leads everything to one receiver, in pieces of at most `piece` bytes."""
+
+    def __init__(self, receiver: Receiver, *, head: bytes = OPEN, piece: int = 65536) -> None:
+        self.port = receiver.port
+        self._head, self._piece = head, piece
+
+    def __call__(self, connection: socket.socket, request: bytes) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), 20) as onward:
+            if request.startswith(b"CONNECT "):
+                connection.sendall(self._head)
+                self._pipe(connection, onward)
+                return False
+            onward.sendall(request)
+            connection.sendall(onward.recv(65536))
+        return True
+
+    def _pipe(self, connection: socket.socket, onward: socket.socket) -> None:
+        ways = {connection: onward, onward: connection}
+        while True:
+            pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
+            ready = [connection] if pending else select.select([*ways], [], [], 20)[0]
+            for one in ready:
+                data = one.recv(self._piece)
+                if not data:
+                    return
+                ways[one].sendall(data)
+
+
+class Way:
+    """A proxy, its receiver, and a sender that goes through it."""
+
+    def __init__(self, make: Callable[..., Any], proxy: Receiver, receiver: Receiver, user: str = "") -> None:
+        self.proxy, self.receiver = proxy, receiver
+        place = proxy.url.removesuffix("/hook").replace("://", f"://{user}@" if user else "://")
+        self.sender: Sender = make(proxy=place, egress=EgressPolicy())
+        self.url = receiver.url.replace("127.0.0.1", "receiver.test")
+
+    def post(self, body: bytes = b"{}") -> Result:
+        results: list[Result] = []
+        self.sender.adapter.submit(self.sender.prepare(self.url, body), results.append)
+        self.sender.turn_until(lambda: results)
+        return results[0]
+
+
+MakeWay = Callable[..., Way]
+
+
+@pytest.fixture
+def make_way(trusted: trustme.CA, make_sender: MakeSender, receive: Receive) -> MakeWay:
+    """`make_way("https", "http")`: a proxy by TLS, a receiver without; `through` is how the proxy behaves."""
+    context = server_tls(trusted.issue_cert("127.0.0.1", "receiver.test"))
+
+    def make(
+        proxy: str,
+        receiver: str,
+        behave: Behaviour | bytes = NO_CONTENT,
+        *,
+        through: Behaviour | bytes | None = None,
+        user: str = "",
+        **options: Any,
+    ) -> Way:
+        to = receive(behave, tls=context if receiver == "https" else None)
+        by = receive(through or Proxy(to, **options), tls=context if proxy == "https" else None)
+        return Way(make_sender, by, to, user)
+
+    return make
+
+
+def echo(connection: socket.socket, request: bytes) -> bool:
+    """Answers with the request's body."""
+    body = request.partition(b"\r\n\r\n")[2]
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    return True
+
+
+KINDS = pytest.mark.parametrize(("proxy", "receiver"), [(a, b) for a in ("http", "https") for b in ("http", "https")])
+PROXIES = pytest.mark.parametrize("proxy", ["http", "https"])
+
+
+@KINDS
+def test_every_way_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, make_way: MakeWay, proxy: str, receiver: str
+) -> None:
+    """The name is the proxy's to resolve, the egress rule its own; the connection is kept, a tunnel with it."""
+    way = make_way(proxy, receiver, user=USER)
+    asked: list[str] = []
+    resolve = way.sender.adapter._resolver.resolve
+
+    def noting(name: str, *more: Any) -> None:
+        asked.append(name)
+        resolve(name, *more)
+
+    monkeypatch.setattr(way.sender.adapter._resolver, "resolve", noting)
+    for _ in range(3):
+        result = way.post()
+        assert isinstance(result, requests.Response), result
+        assert result.status_code == 204
+    assert set(asked) == {"127.0.0.1"}
+    assert way.proxy.connections == way.sender.adapter.connections_opened == 1
+    place = b"receiver.test:%d" % way.receiver.port
+    first = way.proxy.requests[0].split(b"\r\n")
+    tunnelled = receiver == "https"
+    assert first[0] == (b"CONNECT %b HTTP/1.1" if tunnelled else b"POST http://%b/hook HTTP/1.1") % place
+    assert first[1] == b"Host: " + place
+    assert BASIC in first
+    assert len(way.proxy.requests) == (1 if tunnelled else 3)
+    assert len(way.receiver.requests) == 3
+    assert way.receiver.connections == (1 if tunnelled else 3)
+    if tunnelled:
+        assert way.receiver.requests[0].startswith(b"POST /hook HTTP/1.1\r\nHost: %b\r\n" % place)
+        assert b"Proxy-" not in way.receiver.requests[0]
+
+
+def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    """In what is asked of the proxy, and in its own URL."""
+    proxy = parse_proxy("http://[::1]:3128")
+    assert (proxy.host, proxy.port) == ("::1", 3128)
+    assert proxy.connect("2001:db8::1", 443).startswith(
+        b"CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\n"
+    )
+
+
+@PROXIES
+@pytest.mark.parametrize("piece", [700, 65536])
+def test_bodies_of_64_kib_go_both_ways_through_a_tunnel(make_way: MakeWay, proxy: str, piece: int) -> None:
+    """By TLS in TLS, too, whatever pieces the proxy makes of it; a kept tunnel goes on behind them."""
+    way = make_way(proxy, "https", echo, piece=piece)
+    for _ in range(3):
+        result = way.post(LARGE)
+        assert isinstance(result, requests.Response), result
+        assert result.content == LARGE
+    result = way.post(LARGE * 30)
+    assert isinstance(result, requests.Response), result
+    assert result.content == LARGE
+    assert way.receiver.requests[-1].endswith(b"\r\n\r\n" + LARGE * 30)
+
+
+@pytest.mark.parametrize("receiver", ["http", "https"])
+def test_a_new_connection_resumes_the_session_with_the_proxy(make_way: MakeWay, receiver: str) -> None:
+    """A handshake for each tunnel would be a full one else, beside that with the receiver."""
+    resumed: list[bool] = []
+    there: list[bool] = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        there.append(getattr(connection, "session_reused", False))
+        connection.sendall(NO_CONTENT[:-2] + b"Connection: close\r\n\r\n")
+        return False
+
+    way = make_way("https", receiver, behave)
+    onward = way.proxy._behave
+
+    def through(connection: Any, request: bytes) -> bool:
+        resumed.append(connection.session_reused)
+        return onward(connection, request)
+
+    way.proxy._behave = through
+    for _ in range(3):
+        assert isinstance(way.post(), requests.Response)
+    assert resumed == [False, True, True]
+    assert there == ([False, True, True] if receiver == "https" else [False] * 3)
+
+
+def test_what_comes_unasked_through_tls_in_tls_closes_the_tunnel(make_way: MakeWay) -> None:
+    """Though it has come in one piece with the answer, so that nothing more is to be read from the socket."""
+
+    def twice(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(NO_CONTENT)
+        connection.sendall(b"HTTP/1.1 500 Not yours\r\nContent-Length: 0\r\n\r\n")
+        return True
+
+    way = make_way("https", "https", twice)
+    way.proxy._behave = Together(way.receiver)
+    for number in range(1, 4):
+        result = way.post()
+        assert isinstance(result, requests.Response), result
+        assert result.status_code == 204
+        assert len(way.sender.adapter._pool) == 0
+        assert way.proxy.connections == number
+
+
+class Together(Proxy):
+    """Hands on what comes within a moment in one piece."""
+
+    def _pipe(self, connection: socket.socket, onward: socket.socket) -> None:
+        while data := _gathered(connection):
+            onward.sendall(data)
+            connection.sendall(_gathered(onward))
+
+
+def _gathered(one: socket.socket) -> bytes:
+    data = one.recv(16_000)
+    one.settimeout(0.03)
+    with contextlib.suppress(TimeoutError):
+        while more := one.recv(16_000):
+            data += more
+    one.settimeout(20)
+    return data
+
+
+# What a proxy can do wrong.
+
+NO_HTTP = "the proxy gave no HTTP answer to CONNECT"
+MORE = "the proxy sent more than an answer to CONNECT"
+ENDED = "the proxy closed the connection"
+
+
+@PROXIES
+@pytest.mark.parametrize(
+    ("text", "then", "error"),
+    [
+        (b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n", "keep", "the proxy answered CONNECT with status 407"),
+        (b"HTTP/1.0 502 Bad Gateway\r\n\r\n", "close", "the proxy answered CONNECT with status 502"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", "keep", "the proxy answered CONNECT with status 302"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "keep", "the proxy answered CONNECT with status 101"),
+        (b"HTTP/2 200\r\n\r\n", "keep", NO_HTTP),
+        (b"HTTP/1.1 20\r\n\r\n", "keep", NO_HTTP),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "keep", NO_HTTP),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "close", NO_HTTP),
+        (b"\0" * 20_000, "keep", NO_HTTP),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 20_000, "keep", NO_HTTP),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000, "keep", NO_HTTP),
+        (OPEN + b"x", "keep", MORE),
+        (OPEN + OPEN, "keep", MORE),
+        (b"", "close", ENDED),
+        (b"", "reset", ENDED),
+        (b"HTTP/1.1 200 OK\r\n", "close", NO_HTTP),
+    ],
+)
+def test_a_proxy_that_opens_no_tunnel(make_way: MakeWay, proxy: str, text: bytes, then: str, error: str) -> None:
+    """Is a ProxyError that says so, and no answer; nothing is left open, nothing of the request has gone out."""
+    way = make_way(proxy, "https", through=answer(text, then))
+    before = descriptors()
+    result = way.post()
+    assert type(result) is errors.ProxyError
+    assert str(result).startswith(error)
+    assert len(way.sender.poller._handlers) == 1
+    way.sender.turn_until(lambda: descriptors() <= before)
+    assert way.receiver.connections == 0
+
+
+@PROXIES
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.0 200\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nx: y\r\n\r\n" + OPEN,
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_answers_to_connect_that_open_a_tunnel(make_way: MakeWay, proxy: str, head: bytes) -> None:
+    """Any 2xx, whatever it says of a body (RFC 9110, section 9.3.6); interim answers before it are none."""
+    result = make_way(proxy, "https", head=head).post()
+    assert isinstance(result, requests.Response), result
+    assert result.status_code == 204
+
+
+@KINDS
+def test_an_error_before_the_tunnel_is_the_proxys(
+    trusted: trustme.CA, make_sender: MakeSender, receive: Receive, proxy: str, receiver: str
+) -> None:
+    """Not the receiver's: its name, its port, its certificate."""
+    other = receive(NO_CONTENT, tls=server_tls(trusted.issue_cert("other.test")) if proxy == "https" else None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    texts = {
+        f"{proxy}://nowhere.invalid:{closed}": "'nowhere.invalid' does not resolve",
+        f"{proxy}://127.0.0.1:{closed}": f"no connection to the proxy 127.0.0.1:{closed}: Connection refused",
+    }
+    if proxy == "https":
+        texts[other.url.removesuffix("/hook")] = (
+            "no TLS with the proxy: the certificate is refused: IP address mismatch"
+        )
+    for place, text in texts.items():
+        sender = make_sender(proxy=place)
+        result = sender.result(f"{receiver}://receiver.test/")
+        assert type(result) is errors.ProxyError
+        assert str(result).startswith(text)
+        assert len(sender.poller._handlers) == 1
+
+
+@PROXIES
+def test_the_receivers_certificate_is_verified_through_a_tunnel(
+    authority: trustme.CA, make_way: MakeWay, receive: Receive, proxy: str
+) -> None:
+    """By its own name: the proxy's, which is trusted, proves nothing."""
+    stranger = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("127.0.0.1")))
+    way = make_way(proxy, "https", through=Proxy(stranger))
+    result = way.post()
+    assert type(result) is errors.SSLError
+    assert "certificate is not valid for 'receiver.test'" in str(result)
+    assert stranger.requests == []
+
+
+@PROXIES
+def test_a_tunnel_that_closed_while_it_was_kept_is_replaced(make_way: MakeWay, proxy: str) -> None:
+    """As any kept connection: once, if no byte of an answer came."""
+    count = [0]
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        count[0] += 1
+        if count[0] != 2:
+            connection.sendall(NO_CONTENT)
+        return count[0] != 2
+
+    way = make_way(proxy, "https", behave)
+    for _ in range(2):
+        result = way.post(LARGE)
+        assert isinstance(result, requests.Response), result
+    assert way.proxy.connections == 2
+    assert way.receiver.requests[1] == way.receiver.requests[2]
+
+
+@given(st.binary(max_size=80), st.lists(st.integers(0, 200), max_size=8))
+def test_a_proxys_answer_is_judged_alike_however_it_is_cut(text: bytes, cuts: list[int]) -> None:
+    """And nothing but NoTunnel is raised, whatever it is."""
+
+    def judged(pieces: list[bytes]) -> bool | str:
+        reader = TunnelReader()
+        try:
+            return any(map(reader.feed, pieces))
+        except NoTunnel as error:
+            return str(error)
+
+    for whole in (text, b"HTTP/1.1 100 x\r\n\r\nHTTP/1.1 407 x\r\n\r\n" + text, b"HTTP/1.1 103\r\n\r\n" + text):
+        places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+        pieces = [whole[begin:end] for begin, end in pairwise(places)]
+        assert judged([*pieces, b""]) == judged([*([whole] if whole else []), b""])
