@@ -1,0 +1,323 @@
+"""Connections that are opened: in which order, which never, in what time, and nothing left of one that is given up."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import exceptions as errors
+
+from consumer.errors import EgressRefused
+from consumer.sending.adapter import Result
+from consumer.sending.connector import Connector, Route, alternated
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.poller import Poller
+from consumer.sending.tls import Tls
+from tests.sending.conftest import (
+    LOOPBACK,
+    NO_CONTENT,
+    MakeSender,
+    Receive,
+    Sender,
+    black_hole,
+    descriptors,
+)
+
+OTHERS = EgressPolicy((ip_network("127.0.0.1/32"), ip_network("::1/128")))
+PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+    *("224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
+)
+PRIVATE_6 = (
+    *("::", "::1", "::2", "fe80::1", "febf::1", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "ff0e::1"),
+    *("100::1", "2001:db8::1", "3fff::1", "64:ff9b:1::1", "4000::1", "2001:2::1", "0:0:0:0:0:0:0:1", "::0001"),
+)
+
+
+def spellings(address: IPv4Address) -> list[str]:
+    """As a URL may have it."""
+    number = int(address)
+    a, b, c, d = address.packed
+    high, low = number >> 16, number & 0xFFFF
+    inverted = number ^ 0xFFFFFFFF
+    return [
+        *(f"{address}", f"{address}.", f"{number}", f"{number}.", f"{number:#x}", f"0X{number:X}", f"0{number:o}"),
+        *(f"{a}.{number & 0xFFFFFF}", f"{a}.{b}.{low}", f"{a:#x}.{b:#x}.{c:#x}.{d:#x}", f"0{a:o}.0{b:o}.0{c:o}.0{d:o}"),
+        *(f"{a:#x}.{b}.0{low:o}", f"00{a:o}.{b:#x}.{c}.{d}", f"{a:#x}.{number & 0xFFFFFF:#x}."),
+        *(f"[::ffff:{address}]", f"[::FFFF:{high:x}:{low:x}]", f"[0:0:0:0:0:ffff:{address}]", f"[::{address}]"),
+        *(f"[64:ff9b::{address}]", f"[64:ff9b::{high:x}:{low:x}]", f"[2002:{high:x}:{low:x}::1]"),
+        f"[2001:0:101:101:0:0:{inverted >> 16:x}:{inverted & 0xFFFF:x}]",  # Teredo
+    ]
+
+
+def private_hosts() -> Iterator[str]:
+    """The first and the last address of what is not public, in every spelling."""
+    for network in map(ip_network, PRIVATE):
+        for address in dict.fromkeys((network[0], network[-1])):
+            assert isinstance(address, IPv4Address)
+            yield from spellings(address)
+    for text in PRIVATE_6:
+        yield from (f"[{text}]", f"[{text.upper()}]", f"[{IPv6Address(text).exploded}]", f"[{text}%25lo]")
+
+
+@pytest.fixture
+def connected_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every address that a socket of ours is connected to, in that order."""
+    seen: list[str] = []
+    connect_ex = socket.socket.connect_ex
+
+    def connecting(self: socket.socket, address: tuple[Any, ...]) -> int:
+        seen.append(address[0])
+        return connect_ex(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connecting)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("nothing of ours connects in this way"))
+    return seen
+
+
+def closed_port() -> int:
+    """Nobody listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+# The order of addresses.
+
+
+@given(st.lists(st.sampled_from(["1.0.0.1", "1.0.0.2", "1.0.0.3", "2::1", "2::2", "2::3"]), unique=True))
+def test_families_take_turns(addresses: list[str]) -> None:
+    """The first one stays the first, and each family keeps its order (RFC 8305, section 4)."""
+    found = alternated(addresses)
+    assert sorted(found) == sorted(addresses)
+    assert found[:1] == addresses[:1]
+    sixes, fours = ([one for one in found if (":" in one) is six] for six in (True, False))
+    assert sixes == [one for one in addresses if ":" in one]
+    assert fours == [one for one in addresses if ":" not in one]
+    turns = [":" in one for one in found[: 2 * min(len(sixes), len(fours))]]
+    assert all(one is not other for one, other in pairwise(turns))
+
+
+def test_an_address_that_refuses_costs_no_time(sender: Sender, receive: Receive, connected_to: list[str]) -> None:
+    """The next one is tried at once: a name of both families whose receiver listens on IPv4 only."""
+    receiver = receive(NO_CONTENT)
+    sender.know("both.test", "::1", "127.0.0.3", "127.0.0.1")
+    begin = time.monotonic()
+    assert sender.response(f"http://both.test:{receiver.port}/").status_code == 204
+    assert time.monotonic() - begin < 0.2
+    assert connected_to == ["::1", "127.0.0.3", "127.0.0.1"]
+    assert sender.adapter.connections_opened == 1
+
+
+def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
+    sender: Sender, receive: Receive, connected_to: list[str]
+) -> None:
+    """Then the next one is tried beside it (RFC 8305, section 5); the one that lost is closed."""
+    receiver = receive(NO_CONTENT)
+    sender.know("half.test", "127.0.0.2", "127.0.0.3", "127.0.0.1")
+    with black_hole("127.0.0.2", receiver.port):
+        connected_to.clear()
+        before = descriptors()
+        begin = time.monotonic()
+        assert sender.response(f"http://half.test:{receiver.port}/").status_code == 204
+        assert 0.2 < time.monotonic() - begin < 0.6
+        assert connected_to == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+        sender.adapter._pool.close()
+        sender.turn_until(lambda: descriptors() == before)
+        assert len(sender.poller._handlers) == 1
+
+
+def test_the_one_that_answers_last_is_waited_for(sender: Sender, connected_to: list[str]) -> None:
+    """None is given up because another was tried."""
+    with black_hole("127.0.0.2") as port, socket.create_server(("127.0.0.3", port)) as refusing:
+        refusing.close()
+        sender.know("slow.test", "127.0.0.2", "127.0.0.3")
+        transfer = sender.submit(f"http://slow.test:{port}/", [])
+        sender.turn_until(lambda: "127.0.0.3" in connected_to)
+        sender.poller.turn(0.01)
+        assert transfer.stage.late() == "no connection to 127.0.0.2"
+
+
+def test_where_all_refuse_the_error_names_an_address(sender: Sender, connected_to: list[str]) -> None:
+    """And what the system says."""
+    port = closed_port()
+    sender.know("down.test", "127.0.0.2", "::1", "127.0.0.1")
+    result = sender.result(f"http://down.test:{port}/")
+    assert type(result) is errors.ConnectionError
+    assert str(result) == f"no connection to 127.0.0.1:{port}: Connection refused"
+    assert connected_to == ["127.0.0.2", "::1", "127.0.0.1"]
+    sender.know("down6.test", "::1")
+    assert f"[::1]:{port}: Connection refused" in str(sender.result(f"http://down6.test:{port}/"))
+
+
+def test_no_descriptor_left_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive
+) -> None:
+    """Of that request alone."""
+    receiver = receive(NO_CONTENT)
+    with monkeypatch.context() as patch:
+        patch.setattr("consumer.sending.connector.socket.socket", lambda *_: (_ for _ in ()).throw(OSError(24, "x")))
+        assert "Too many open files" in str(sender.result(receiver.url))
+    assert sender.response(receiver.url).status_code == 204
+
+
+def test_one_dial_that_waits_anew_does_not_make_others_late(connected_to: list[str]) -> None:
+    """Its next address is due later than that of one that began after it."""
+    now = [0.0]
+    poller = Poller(lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, tls=Tls(), clock=lambda: now[0])
+    with black_hole() as port:
+        connected_to.clear()
+        first = connector.dial(Route("a.test", port, tls=False), ["127.0.0.1"] * 4, print)
+        now[0] = 0.1
+        second = connector.dial(Route("b.test", port, tls=False), ["127.0.0.1", "127.0.0.9"], print)
+        now[0] = 0.2
+        first.start()  # as when its address has refused
+        for now[0] in (0.251, 0.351):
+            poller.turn(0)
+        assert connected_to[3:] == ["127.0.0.9"]
+        first.cancel()
+        second.cancel()
+    connector.close()
+    poller.close()
+
+
+# What is never connected to.
+
+
+def test_no_spelling_of_a_private_address_is_connected_to(make_sender: MakeSender, connected_to: list[str]) -> None:
+    """By either scheme, written into the URL or told by a name server: recorded where sockets connect."""
+    sender = make_sender(egress=EgressPolicy(allow_http=True), nameservers=["127.0.0.1:1"])
+    hosts = list(private_hosts())
+    assert len(hosts) > 600
+    refused: dict[str, Result] = {}
+    for scheme in ("http", "https"):
+        for number, host in enumerate(hosts):
+            prepared = sender.prepare("http://x/")
+            prepared.url = f"{scheme}://{host}:1/"
+            sender.adapter.submit(prepared, lambda result, url=prepared.url: refused.update({url: result}))  # type: ignore[misc]
+            if host.startswith("["):
+                sender.know(f"n{number}.test", host.strip("[]").replace("%25", "%"))
+                name = f"{scheme}://n{number}.test/"
+                prepared = sender.prepare(name)
+                sender.adapter.submit(prepared, lambda result, url=name: refused.update({url: result}))  # type: ignore[misc]
+    sender.turn_until(lambda: not sender.adapter.in_flight)
+    assert {url: result for url, result in refused.items() if not isinstance(result, EgressRefused)} == {}
+    assert len(refused) > 1_500
+    assert connected_to == []
+    assert sender.adapter.connections_opened == 0
+
+
+def test_an_address_that_is_refused_beside_others_is_not_connected_to(
+    make_sender: MakeSender, receive: Receive, connected_to: list[str]
+) -> None:
+    """Neither before an allowed one, nor when that is down; with none left it is refused."""
+    sender, receiver = make_sender(egress=OTHERS), receive(NO_CONTENT)
+    sender.know("mixed.test", "10.0.0.1", "fe80::1", "127.0.0.1", "127.0.0.2")
+    assert sender.response(f"http://mixed.test:{receiver.port}/").status_code == 204
+    result = sender.result(f"http://mixed.test:{closed_port()}/")
+    assert type(result) is errors.ConnectionError
+    assert connected_to == ["127.0.0.1", "127.0.0.1"]
+    sender.know("private.test", "10.0.0.1", "127.0.0.2")
+    assert isinstance(sender.result(f"http://private.test:{receiver.port}/"), EgressRefused)
+    assert connected_to == ["127.0.0.1", "127.0.0.1"]
+
+
+# Time limits, and giving up.
+
+Stuck = tuple[dict[str, Any], str, str]
+
+
+@contextlib.contextmanager
+def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
+    """What a sender is made with, the URL, and the text: a request that gets that far and no further."""
+    deaf, half = receive(b"HTTP/1.1 200 OK\r\n\r\n"), receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang")
+    with black_hole() as port, socket.create_server(("127.0.0.1", 0)) as listener:
+        hole, silent = f"127.0.0.1:{port}", f"127.0.0.1:{listener.getsockname()[1]}"
+        there = "https://x.test/"
+        cases: dict[str, Stuck] = {
+            "name": ({}, "http://hung.test/", "no address of hung.test"),
+            "proxy name": ({"proxy": "http://hung.test:1"}, there, "no address of hung.test"),
+            "connect": ({}, f"http://{hole}/", "no connection to 127.0.0.1"),
+            "connect to proxy": ({"proxy": f"http://{hole}"}, there, "no connection to the proxy 127.0.0.1"),
+            "TLS": ({}, f"https://{silent}/", "no TLS handshake with 127.0.0.1"),
+            "TLS with proxy": ({"proxy": f"https://{silent}"}, there, "no TLS handshake with the proxy 127.0.0.1"),
+            "CONNECT": ({"proxy": f"http://{silent}"}, there, "no answer to CONNECT from the proxy 127.0.0.1"),
+            "TLS in tunnel": (
+                {"proxy": f"http://127.0.0.1:{deaf.port}"},
+                there,
+                "no TLS handshake with x.test through the proxy",
+            ),
+            "answer": ({}, f"http://{silent}/", "no answer"),
+            "body": ({}, half.url, "no answer"),
+        }
+        yield cases[stage]
+
+
+STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with proxy", "CONNECT", "TLS in tunnel")
+
+
+def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = sender.adapter._resolver.resolve
+    monkeypatch.setattr(sender.adapter._resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "answer"])
+def test_each_time_limit_says_what_did_not_come(
+    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str
+) -> None:
+    """A person reads it in `last_error`. Nothing of it is left open."""
+    with stuck(stage, receive) as (options, url, text):
+        sender = make_sender(timeout=0.35, connect_timeout=0.35 if stage == "answer" else 0.2, **options)
+        never_resolving(sender, monkeypatch)
+        handlers, before = len(sender.poller._handlers), descriptors()
+        result = sender.result(url)
+        assert type(result) is (errors.ReadTimeout if stage == "answer" else errors.ConnectTimeout)
+        limit = "0.35" if stage == "answer" else "0.2"
+        assert str(result) == f"{text} within {limit} s"
+        assert len(sender.poller._handlers) == handlers
+        sender.turn_until(lambda: descriptors() <= before)
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+@pytest.mark.parametrize("stage", [*STAGES, "answer", "body"])
+def test_what_is_given_up_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str, how: str
+) -> None:
+    """At whatever stage, by a cancelled transfer or a closed adapter."""
+    with stuck(stage, receive) as (options, url, text):
+        sender = make_sender(**options)
+        never_resolving(sender, monkeypatch)
+        handlers, before = len(sender.poller._handlers), descriptors()
+        results: list[Result] = []
+        transfer = sender.submit(url, results)
+        sender.turn_until(lambda: transfer.stage is not None and transfer.stage.late().startswith(text))
+        if stage == "body":
+            sender.turn_until(lambda: transfer.stage.cut() is not None)
+        for _ in range(3):
+            sender.poller.turn(0.01)
+        assert "name" in stage or len(sender.poller._handlers) == handlers + 1
+        (sender.adapter.cancel if how == "cancel" else lambda _: sender.adapter.close())(transfer)
+        assert len(sender.poller._handlers) == handlers
+        assert sender.adapter.in_flight == 0
+        assert transfer.stage is None
+        sender.turn_until(lambda: descriptors() <= before)
+        assert results == []
+
+
+def test_a_dial_that_failed_may_be_cancelled(sender: Sender) -> None:
+    """Whoever waits for it may go in the moment it ends."""
+    ended: list[object] = []
+    route = Route("127.0.0.1", closed_port(), tls=False)
+    dial = sender.adapter._connector.dial(route, ["127.0.0.1"], ended.append)
+    sender.turn_until(lambda: ended)
+    for _ in range(2):
+        dial.cancel()
+    assert [type(one) for one in ended] == [errors.ConnectionError]
