@@ -68,7 +68,7 @@ def private_hosts() -> Iterator[str]:
 
 
 @pytest.fixture
-def connected_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def connected_to() -> Iterator[list[str]]:
     """Every address that a socket of ours is connected to, in that order."""
     seen: list[str] = []
     connect_ex = socket.socket.connect_ex
@@ -77,9 +77,10 @@ def connected_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(address[0])
         return connect_ex(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect_ex", connecting)
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("nothing of ours connects in this way"))
-    return seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect_ex", connecting)
+        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("nothing of ours connects in this way"))
+        yield seen
 
 
 def closed_port() -> int:
@@ -105,13 +106,14 @@ def test_families_take_turns(addresses: list[str]) -> None:
     assert all(one is not other for one, other in pairwise(turns))
 
 
-def test_an_address_that_refuses_costs_no_time(sender: Sender, receive: Receive, connected_to: list[str]) -> None:
+def test_an_address_that_refuses_costs_no_time(
+    monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive, connected_to: list[str]
+) -> None:
     """The next one is tried at once: a name of both families whose receiver listens on IPv4 only."""
+    monkeypatch.setattr("consumer.sending.connector._ATTEMPT_DELAY", 60.0)
     receiver = receive(NO_CONTENT)
     sender.know("both.test", "::1", "127.0.0.3", "127.0.0.1")
-    begin = time.monotonic()
     assert sender.response(f"http://both.test:{receiver.port}/").status_code == 204
-    assert time.monotonic() - begin < 0.2
     assert connected_to == ["::1", "127.0.0.3", "127.0.0.1"]
     assert sender.adapter.connections_opened == 1
 
@@ -127,7 +129,7 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
         before = descriptors()
         begin = time.monotonic()
         assert sender.response(f"http://half.test:{receiver.port}/").status_code == 204
-        assert 0.2 < time.monotonic() - begin < 0.6
+        assert 0.2 < time.monotonic() - begin < 1
         assert connected_to == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         sender.adapter._pool.close()
         sender.turn_until(lambda: descriptors() == before)
