@@ -153,9 +153,10 @@ class Poller:
         self._registered.clear()
         if self._turned_at is not None and self._clock() - self._turned_at - patience > GAP:
             self._run(self._gap_callbacks, errors)
+        registered = self._registered
         for fd, events in found:
             handler = self._handlers.get(fd)
-            if handler is not None and fd not in self._registered:
+            if handler is not None and fd not in registered:
                 try:
                     handler(events)
                 except Exception as error:  # noqa: BLE001 (raised below, when all have run)

@@ -41,11 +41,13 @@ class Pool:
         """Keep it, used until `now`."""
         connection.used_at = now
         kept = self._places.get(connection.route)
-        if kept is not None and len(kept) >= self._each:
+        if kept is None:
+            kept = self._places[connection.route] = {}
+        kept[connection] = self._idle[connection] = None
+        if len(kept) > self._each:
             self._close(next(iter(kept)))
-        elif len(self._idle) >= self._most:
+        elif len(self._idle) > self._most:
             self._close(next(iter(self._idle)))
-        self._places.setdefault(connection.route, {})[connection] = self._idle[connection] = None
 
     def drop(self, connection: Connection) -> None:
         """It was closed; nothing if it is not kept."""
