@@ -38,8 +38,8 @@ class Connection:
 
     __slots__ = (
         "_fd",
+        "_held",
         "_owner",
-        "_pending",
         "_poller",
         "_reader",
         "_recv",
@@ -61,7 +61,7 @@ class Connection:
         self._poller = poller
         self._reader = AnswerReader()
         self._recv, self._send = stream.recv, stream.send
-        self._pending = getattr(stream, "pending", None)  # bytes that were read from the socket, where TLS keeps such
+        self._held = getattr(stream, "held", None)  # a TLS socket holds nothing back: a read takes a whole record
         self._todo: list[memoryview] = []
         self._transfer: Transfer | None = None
         self._used = False  # it has carried an exchange
@@ -107,7 +107,7 @@ class Connection:
         if self._fd >= 0:
             self._poller.unregister(self._fd)
             self._fd = -1
-            self._pending = None
+            self._held = None
             self.stream.close()
             self._todo.clear()
 
@@ -160,8 +160,8 @@ class Connection:
                 self._fail(errors.ConnectionError(str(bad)))
                 return
             if answer is not None:
-                self._answered(transfer, answer)  # what is pending behind it was not asked for
-            more = self._pending and self._pending()
+                self._answered(transfer, answer)  # what is held behind it was not asked for
+            more = self._held and self._held()
 
     def _answered(self, transfer: Transfer, answer: Answer) -> None:
         self._transfer = None

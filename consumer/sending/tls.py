@@ -64,6 +64,13 @@ class TlsStream(Stream, Protocol):
         """Name, protocol and bits."""
 
 
+class _Socket(ssl.SSLSocket):
+    """A socket that was connected: what became of it since shows in the handshake."""
+
+    def getpeername(self) -> Any:
+        """Nobody's. Only `wrap_socket` asks, which would leave the socket open where the other end has reset it."""
+
+
 class Tls:
     """Starts TLS as a client: TLS 1.2 or newer, ECDHE, the certificate and the host's name verified."""
 
@@ -76,6 +83,7 @@ class Tls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
+        context.sslsocket_class = _Socket
         if verified:
             authorities = authorities or ca_file()
             try:
@@ -162,7 +170,7 @@ class TlsInTls:
             except ssl.SSLWantReadError:
                 self._fill()
 
-    def pending(self) -> int:
+    def held(self) -> int:
         """Bytes that have been read from the socket, and not from here."""
         return self._inner.pending() or self._incoming.pending
 

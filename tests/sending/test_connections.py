@@ -215,6 +215,21 @@ def test_a_connection_that_was_idle_and_is_quiet_is_used(make_sender: MakeSender
     assert receiver.connections == 1
 
 
+def test_what_idles_for_long_is_closed_by_itself(make_sender: MakeSender, receive: Receive) -> None:
+    """Though nothing is sent there any more."""
+    late = [0.0]
+    sender, receiver = make_sender(clock=lambda: time.monotonic() + late[0]), receive(NO_CONTENT)
+    sender.poller._clock = sender.adapter._clock
+    sender.response(receiver.url)
+    for late[0] in (50.0, 109.0):
+        sender.poller.turn(0)
+        assert len(kept(sender)) == 1
+    late[0] = 121.0
+    sender.poller.turn(0)
+    assert (kept(sender), len(sender.poller._handlers)) == ([], 1)
+    assert sender.adapter._sweep.deadline is None
+
+
 @pytest.mark.parametrize("then", ["close", "keep", "hang", "reset"])
 @pytest.mark.parametrize("text", [b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!", NO_CONTENT])
 @pytest.mark.parametrize("used", [False, True])

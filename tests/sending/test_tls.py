@@ -1,19 +1,17 @@
 """TLS to receivers: who is believed, what is offered, sessions that are resumed, and what a broken one costs."""
 
-import contextlib
+import select
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import trustme
-from hypothesis import given
-from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.sending.tls import Tls, TlsInTls
+from consumer.sending.tls import Tls
 from tests.sending.conftest import (
     NO_CONTENT,
     MakeSender,
@@ -316,81 +314,16 @@ def test_bodies_of_any_size_arrive_whole(
     assert receiver.connections == 1
 
 
-class Narrow:
-    """The socket below, with the receiver at its other end.
-
-    It takes and gives few bytes, and nothing every other time.
-    """
-
-    def __init__(self, sizes: list[int], context: ssl.SSLContext) -> None:
-        self._sizes = sizes
-        self._turn = 0
-        self._sent = self._arrived = b""
-        self._come, self._go = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.receiver = context.wrap_bio(self._come, self._go, server_side=True)
-
-    def _size(self) -> int:
-        self._turn += 1
-        return 0 if self._turn % 2 else self._sizes[self._turn // 2 % len(self._sizes)]
-
-    def send(self, data: bytes) -> int:
-        if not (size := self._size()):
-            raise ssl.SSLWantWriteError
-        self._sent += data[:size]
-        return min(size, len(data))
-
-    def recv(self, most: int) -> bytes:
-        size = min(self._size(), most)
-        if not size or not self._arrived:
-            raise ssl.SSLWantReadError
-        data, self._arrived = self._arrived[:size], self._arrived[size:]
-        return data
-
-    def fileno(self) -> int:
-        return -1
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def exchange(self) -> None:
-        """What was sent arrives, in both directions."""
-        self._come.write(self._sent)
-        self._sent = b""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.receiver.do_handshake()
-        self._arrived += self._go.read()
-
-    def until(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Call it until it can go on."""
-        for _ in range(200_000):
-            try:
-                return step(*arguments)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                self.exchange()
-        raise AssertionError
-
-
-@given(st.lists(st.integers(1, 30_000), min_size=1, max_size=5), st.integers(1, 70_000))
-def test_tls_in_tls_loses_no_byte_whatever_the_socket_takes(
-    authority: trustme.CA, certificate: trustme.LeafCert, sizes: list[int], size: int
-) -> None:
-    """Not the last piece either, which nothing is sent behind."""
-    outer = Narrow(sizes, server_tls(certificate))
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(client)
-    inner = TlsInTls(outer, client, "receiver.test", None)
-    outer.until(inner.do_handshake)
-    body = (bytes(range(251)) * 300)[:size]
-    left = memoryview(body)
-    while left:
-        left = left[outer.until(inner.send, left) :]
-    outer.exchange()
-    got = back = b""
-    while len(got) < size:
-        got += outer.receiver.read(65536)  # SSLWantReadError, if not all of it has left
-    assert got == body
-    outer.receiver.write(body)
-    outer.exchange()
-    while len(back) < size:
-        back += outer.until(inner.recv, 16_384)
-    assert back == body
+def test_a_receiver_that_resets_before_the_handshake() -> None:
+    """Is an error of the handshake, whose socket is ours to close: `wrap_socket` would leave it open."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    client.setblocking(False)
+    reset(server)
+    server.close()
+    select.select([client], [], [], 5)
+    stream = Tls().start(client, "receiver.test", 443)
+    with pytest.raises(ConnectionResetError):
+        stream.do_handshake()
+    stream.close()
