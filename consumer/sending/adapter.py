@@ -252,6 +252,7 @@ class LoopAdapter(BaseAdapter):
             kind = errors.ConnectionError if route.proxy is None else errors.ProxyError
             self.failed(transfer, (errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
             return
+        transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         dial = self._connector.dial(route, answer, partial(self._on_connected, transfer, route), self.watcher)
         if transfer.stage is look_up:  # else it has failed already
             transfer.stage = dial
@@ -261,7 +262,6 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, result)
             return
         self.connections_opened += 1
-        transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
 

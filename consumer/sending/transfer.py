@@ -19,7 +19,7 @@ class Stage(Protocol):
 
 
 class Transfer:
-    """One submitted request, good for `cancel`. `connected`, once it has ended: it opened a TLS connection.
+    """One submitted request, good for `cancel`. `connected`, once it has ended: it began a TLS connection.
 
     `head` and `body` are what is written. Times are monotonic seconds: it `began`, its connection is due by
     `connect_by`, all of it by `deadline`. `again`: its time was given to it once more, after the loop had stood still.

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from requests import exceptions as errors
 
+from consumer.sending.adapter import Result
 from consumer.sending.tls import Tls
 from tests.sending.conftest import (
     NO_CONTENT,
@@ -209,6 +210,19 @@ def test_a_new_connection_resumes_the_session_of_the_one_before(
     assert resumed == [False, True, True, True]
     assert sender.response(url(receiver, "receiver.test")).status_code == 204
     assert resumed[-1] is False, "a session is of one name"
+
+
+def test_a_transfer_tells_that_it_needed_a_handshake(
+    authority: trustme.CA, sender: Sender, receive: Receive, certificate: trustme.LeafCert
+) -> None:
+    """One that failed, too: it has cost its millisecond, and those that are begun in a turn are bounded."""
+    good = receive(NO_CONTENT, tls=server_tls(certificate))
+    bad = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("other.test")))
+    for receiver, told_so in ((good, True), (good, False), (bad, True), (bad, True), (receive(NO_CONTENT), False)):
+        results: list[Result] = []
+        transfer = sender.submit(receiver.url, results)
+        sender.turn_until(lambda results=results: results)  # type: ignore[misc]
+        assert transfer.connected is told_so
 
 
 def test_a_session_is_forgotten_when_a_handshake_fails(
