@@ -53,6 +53,7 @@ class Lane:
         "timed_out",
         "unsendable",
         "waiting",
+        "warm",
     )
 
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
@@ -66,6 +67,7 @@ class Lane:
         self.listed = False
         self.gathers = False
         self.moved_at = now  # when a request last ended, or the lane began
+        self.warm = False  # one has ended since the lane was empty
         self.timed_out = False  # the last result was a time-out; Lanes sets it
         self.unsendable: str | None = None  # why the last request could not be sent at all
         self.breaker = Breaker(random)

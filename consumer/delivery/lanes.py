@@ -1,9 +1,11 @@
 """What may start now: one lane for each subscription, so that a bad receiver fills its own lane and no other.
 
-Four bounds keep lanes apart. A lane takes at most as many slots as are still free, so that N busy ones hold 1/(N + 1)
-each and leave as much. Lanes of which nothing ends take from one half of the slots only, but for the one request that
-each may have open. All lanes whose last result was a time-out share a quarter of the slots: however many receivers
-hang, the rest is for others once that is known. One turn opens few new TLS connections.
+Four bounds keep lanes apart. A lane takes at most as many slots as are still free, and once a request of its burst has
+ended four times as many: one busy lane holds four fifths, N of them 4/(4 N + 1) each, and 1/(4 N + 1) is left (the
+dynamic threshold of packet switches: Choudhury and Hahne, 1998). Lanes of which nothing ends take from one half of the
+slots only, but for the one request that each may have open. All lanes whose last result was a time-out share a quarter
+of the slots: however many receivers hang, the rest is for others once that is known. One turn opens few new TLS
+connections.
 
 A lane queues a bounded number of deliveries; when it is full, a receiver that takes them quickly is waited for, and any
 other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes together are
@@ -30,6 +32,7 @@ ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of
 ALL_BYTES = 64 * 2**20  # four full lanes; and once more (memory: how this adds up)
 OPEN_BYTES = 64 * 2**20  # of events in open requests: all slots together; at 1,000 a request has 65 KB in one
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
+BUSY = 4  # times the slots that are free: so many a lane takes whose requests end
 STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
 TIMED_OUT = 4  # of the slots one in so many is for lanes whose last result was a time-out, all of them together
 NEW_CONNECTIONS = 8  # TLS, in one turn: 0.65 ms of CPU each, 5 ms that all others wait
@@ -147,7 +150,7 @@ class Lanes:
         """Queue an admitted delivery, or let it wait behind the one of its pair that is under way."""
         lane = delivery.lane
         if not lane.held and not lane.in_flight:
-            lane.moved_at = now
+            lane.moved_at, lane.warm = now, False
         delivery.queued_at = now
         self._hold(delivery, 1)
         if delivery.pair is not None:
@@ -262,7 +265,7 @@ class Lanes:
         """The request of what `next` gave, which took so many slots, has ended, however it did."""
         lane.in_flight -= 1
         lane.slots -= slots
-        lane.moved_at = self._now
+        lane.moved_at, lane.warm = self._now, True
         self.in_flight -= 1
         self._taken -= slots
         if lane.timed_out:
@@ -366,7 +369,7 @@ class Lanes:
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:
         """Of a lane that has at least as many open as are free in its half: it takes no more."""
-        return lane.slots >= free or now - lane.moved_at >= STILL
+        return lane.slots >= (BUSY * free if lane.warm else free) or now - lane.moved_at >= STILL
 
     def _unblock(self) -> None:
         if self._blocked:

@@ -39,6 +39,25 @@ def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
     assert lanes.in_flight < 100
 
 
+@pytest.mark.parametrize(("busy", "each"), [(1, 800), (2, 444), (3, 307)])
+def test_lanes_whose_requests_end_share_most_of_the_slots(busy: int, each: int) -> None:
+    """One gets four fifths, two four ninths each; the rest is for one that begins."""
+    lanes = Lanes(1000)
+    moving = [lanes.lane(endpoint(number)) for number in range(busy)]
+    for lane in moving:
+        fill(lanes, lane, 1000)
+    for _ in range(6000):  # one of each ends, and what may start does
+        started(lanes)
+        for lane in moving:
+            lanes.finished(lane)
+            fill(lanes, lane, 1)
+    started(lanes)
+    assert [lane.in_flight for lane in moving] == pytest.approx([each] * busy, rel=0.02)
+    late = lanes.lane(endpoint(1000))
+    fill(lanes, late, 1000)
+    assert len([each for each in started(lanes) if each.lane is late]) >= (1000 - busy * each) // 2 - 5
+
+
 def test_more_receivers_that_time_out_than_slots_share_a_part_of_these() -> None:
     """A healthy one starts at once beside them; each of them gets its turn; and one that answers is out of the part."""
     lanes = Lanes(200)
