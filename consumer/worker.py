@@ -59,6 +59,7 @@ from consumer.vault import Vault
 log = structlog.get_logger(__name__)
 
 COMMIT_EVERY = 0.25  # seconds
+COMMIT_RECORDS, COMMIT_REST = 256, 0.01  # settled records after which it is done earlier; seconds, below which never
 LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
@@ -284,7 +285,9 @@ class Worker:
         self._parking.pump()
         self._notes.pump()
         self._dead_letters.poll()
-        if now >= self._next_commit:
+        if now >= self._next_commit or (
+            now >= self._next_commit - COMMIT_EVERY + COMMIT_REST and self._source.moved >= COMMIT_RECORDS
+        ):
             self._next_commit = now + COMMIT_EVERY
             self._committed_until = self._source.commit()
             self._metrics.commits = self._source.commits_total

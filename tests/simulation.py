@@ -1,7 +1,7 @@
 """A worker in a world of one thread: Kafka, receivers, database threads and the clock move when a test says so.
 
 The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
-consumer, the producers, the watch of topics, libcurl, and the database threads. A `World`
+consumer, the producers, the watch of topics, the sender, and the database threads. A `World`
 outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process. Where in
 its work a process is killed, `World.dies_after` says.
 """
@@ -383,6 +383,10 @@ class _Source:
         if self.paused and not self._rebalancing:
             self._world.on_serve()
 
+    @property
+    def moved(self) -> int:
+        return sum(partition.tracker.moved for partition in self.partitions.values())
+
     def commit(self) -> float | None:
         if not self.commit_now(list(self.partitions.values())):
             return self._taken_until
@@ -394,8 +398,8 @@ class _Source:
             return False
         for partition in partitions:
             image = partition.tracker.image()
-            if partition.owned and partition.tracker.dirty and image is not None:
-                partition.tracker.dirty = False
+            if partition.owned and partition.tracker.moved and image is not None:
+                partition.tracker.moved = 0
                 place = partition.topic, partition.number
                 self._world.on_commit(place, *image)
                 self._world.committed[place] = image

@@ -43,7 +43,7 @@ class Commits:
 
     def settled(self, partitions: Iterable[Partition]) -> bool:
         """Whether nothing of these is on its way or waits for the next round."""
-        return not self._outstanding and not any(each.owned and each.tracker.dirty for each in partitions)
+        return not self._outstanding and not any(each.owned and each.tracker.moved for each in partitions)
 
     def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> float | None:
         """Send what has moved, unless an earlier round is still on its way. Its failures are sent again by the next.
@@ -53,7 +53,7 @@ class Commits:
         if self._outstanding or self._last:
             return self._taken_until
         now = self._clock()
-        moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.dirty}
+        moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.moved}
         offsets = self._offsets(moved.values())
         if not offsets:
             self.fault = None  # what failed has left; a failure that matters leaves its partition dirty
@@ -115,7 +115,7 @@ class Commits:
         moved = {
             (each.topic, each.number): each
             for each in partitions
-            if each.owned and (each.tracker.dirty or (each.topic, each.number) in self._outstanding)
+            if each.owned and (each.tracker.moved or (each.topic, each.number) in self._outstanding)
         }
         offsets = self._offsets(moved.values())
         if not offsets:
@@ -133,7 +133,7 @@ class Commits:
                 return self._judge(moved, None, offsets)
             self._wait(_AGAIN_AFTER)
         for partition in moved.values():
-            partition.tracker.dirty = True
+            partition.tracker.moved = max(1, partition.tracker.moved)
         return self._given_up("the coordinator does not answer" if answered is None else "the group does not take them")
 
     def _given_up(self, reason: str) -> bool:
@@ -154,7 +154,7 @@ class Commits:
         offsets = []
         for partition in partitions:
             image = partition.tracker.image()
-            partition.tracker.dirty = False
+            partition.tracker.moved = 0
             if image is not None:
                 mark, metadata = image
                 offsets.append(
@@ -177,7 +177,7 @@ class Commits:
             answer = answered.get(place)
             failure = error or (answer.error if answer is not None else _NO_ANSWER)
             if failure is not None:
-                partition.tracker.dirty = True
+                partition.tracker.moved = max(1, partition.tracker.moved)
                 failures[str(partition)] = failure
         if not failures:
             if self.fault is not None:

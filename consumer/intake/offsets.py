@@ -35,13 +35,13 @@ class OffsetTracker:
 
     `committed`, `metadata` and `epoch` are what the group has stored (None: nothing, or not said). `epoch` is the
     highest leader epoch of all records seen, in all assignments that the metadata tells of; None: no record told one.
-    `dirty` says that `image()` may have changed since whoever commits set it to False.
+    `moved` counts the records that were settled since whoever commits set it to 0; until then `image()` is as it was.
 
     A record of a higher epoch tells that what the metadata names from there on is gone: epochs ascend along a log, and
     none that was settled had a higher one than was stored. So the log was cut off, and others stand at its offsets.
     """
 
-    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "dirty", "epoch")
+    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "moved")
 
     def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         self.committed = committed
@@ -52,7 +52,7 @@ class OffsetTracker:
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
         self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest that `_restored` may meet
         self.epoch = epoch
-        self.dirty = False
+        self.moved = 0
 
     @property
     def position(self) -> int:
@@ -73,7 +73,7 @@ class OffsetTracker:
         self._position = offset + 1
         if self._restored and self._settled_before(offset):
             self._top = offset + 1
-            self.dirty = True
+            self.moved += 1
             return False
         self._open[offset] = None
         return True
@@ -83,7 +83,7 @@ class OffsetTracker:
         del self._open[offset]
         if offset >= self._top:
             self._top = offset + 1
-        self.dirty = True
+        self.moved += 1
 
     @property
     def low_water_mark(self) -> int | None:

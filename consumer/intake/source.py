@@ -109,6 +109,11 @@ class Source:
         return self._retention.total
 
     @property
+    def moved(self) -> int:
+        """How many records were settled since they were committed last."""
+        return sum(each.tracker.moved for each in self.partitions.values())
+
+    @property
     def commits_total(self) -> int:
         """How many commits the broker has taken."""
         return self._commits.total

@@ -80,7 +80,7 @@ def test_a_last_commit_is_over_when_the_coordinator_shows_it(partition: Partitio
     coordinator = Coordinator()
     assert coordinator.last(partition)
     assert (offsets(coordinator), coordinator.now) == ([1], 0.0)
-    assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.dirty) == (1, None, False)
+    assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.moved) == (1, None, False)
     other = Partition("topic", 1, OffsetTracker(0))
     other.tracker.track(0)
     other.tracker.settle(0)
@@ -97,7 +97,7 @@ def test_a_last_commit_waits_for_the_next_generation(partition: Partition) -> No
     coordinator = Coordinator(None, None, None)
     assert coordinator.last(partition)
     assert offsets(coordinator) == [1] * 4
-    assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.dirty) == (1, None, False)
+    assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.moved) == (1, None, False)
     assert coordinator.now < 1
 
 
@@ -115,7 +115,7 @@ def test_a_last_commit_does_not_wait_for_ever(
     """After some seconds it is given up, which is said; what is on its way to one that is silent is not sent again."""
     assert not coordinator.last(partition)
     assert 4.9 < coordinator.now < 5.2
-    assert partition.tracker.dirty
+    assert partition.tracker.moved
     assert reason in (coordinator.commits.fault or "")
     assert len(coordinator.sent) == pytest.approx(sent, abs=3 if sent > 1 else 0)
 
@@ -164,7 +164,7 @@ def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partiti
     """Nothing has been settled since, so that only the round itself says that something is to be committed."""
     coordinator = Coordinator(None)
     coordinator.start(partition)
-    assert not partition.tracker.dirty
+    assert not partition.tracker.moved
     assert coordinator.last(partition)
     assert offsets(coordinator) == [1, 1]
 

@@ -52,9 +52,9 @@ def test_dirty_tells_when_there_is_something_to_commit() -> None:
     """Tracking alone commits nothing: the group stands where it stood."""
     tracker = OffsetTracker(3)
     tracker.track(3)
-    assert not tracker.dirty
+    assert not tracker.moved
     tracker.settle(3)
-    assert tracker.dirty
+    assert tracker.moved
 
 
 def test_settling_what_is_not_open_is_a_mistake() -> None:

@@ -199,14 +199,14 @@ def test_a_failed_commit_is_sent_again_by_the_next_round(real_kafka: Kafka, join
     member = join(real_kafka.settings(), [topic])
     until(lambda: member.values == [b"1"], member)
     (partition,) = {record.partition for record in member.records}
-    until(lambda: not member.source._commits._outstanding and not partition.tracker.dirty, member)
+    until(lambda: not member.source._commits._outstanding and not partition.tracker.moved, member)
     commits = member.source._commits
     commits._outstanding = {(topic, 0): partition}
     with capture_logs() as logs:
         for code in (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.OFFSET_METADATA_TOO_LARGE):
             commits._outstanding = {(topic, 0): partition}
             commits.finish(KafkaError(code), [TopicPartition(topic, 0, 1)])
-            assert partition.tracker.dirty
+            assert partition.tracker.moved
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert "cannot be committed" in (member.source.fault or "")
     until(lambda: member.source.fault is None, member)
