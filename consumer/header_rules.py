@@ -1,9 +1,9 @@
-"""Which request headers may be sent, by anything that reaches libcurl and by a subscription. Pure."""
+"""Which request headers may be sent, by the sender at all, and by a subscription. Pure."""
 
 import re
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-# Frame the message or belong to the connection (RFC 9110, 7.6.1; RFC 9112, 6): libcurl's to set.
+# Frame the message or belong to the connection (RFC 9110, 7.6.1; RFC 9112, 6): the sender's to set.
 _FRAMING = frozenset(("host", "transfer-encoding", "content-length", "connection"))
 _OURS = _FRAMING | {
     *("accept-encoding", "content-encoding", "content-type", "expect", "keep-alive", "te", "trailer", "upgrade"),
@@ -18,7 +18,7 @@ def is_name(name: str) -> bool:
 
 
 def is_value(value: str) -> bool:
-    """Whether it can be a header's value: visible ASCII and spaces. No CR, no LF: libcurl would pass them on."""
+    """Whether it can be a header's value: visible ASCII and spaces. No CR, no LF: they would end the line."""
     return value.isascii() and value.isprintable()
 
 

@@ -65,7 +65,7 @@ def shown(url: str) -> str:
 
 
 def _literal(host: str) -> str | None:
-    """The address that `host` spells, read as libcurl and the C library do: decimal, hex and short forms too."""
+    """The address that `host` spells, read as the C library does: decimal, hex and short forms too."""
     try:
         return str(ip_address(host.partition("%")[0]))
     except ValueError:

@@ -1,4 +1,4 @@
-"""libcurl in a simulated world: requests stay open until a test says how they end."""
+"""The sender in a simulated world: requests stay open until a test says how they end."""
 
 from collections.abc import Callable
 from http import HTTPStatus

@@ -15,7 +15,7 @@ import yaml
 from requests.exceptions import ConnectionError as NoConnection
 from sqlalchemy import Engine, update
 
-from consumer import settings
+from consumer import settings, worker
 from consumer.cli.app import app
 from consumer.decisions import REASON
 from consumer.delivery import breaker, lane, lanes, memory
@@ -180,7 +180,8 @@ def test_bounds_of_lanes() -> None:
     assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
     assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
-    assert lanes.NEW_CONNECTIONS == 8  # "eight new ones"
+    assert (lanes.NEW_CONNECTIONS, lanes.BUSY) == (8, 4)  # "eight new ones", "four times as many"
+    assert f"every {worker.COMMIT_EVERY * 1000:.0f} ms, and after {worker.COMMIT_RECORDS} settled records" in text
     assert f"At most {lane.OPEN_DELIVERIES:,} events of a subscription are in open requests" in text
     assert lane.BATCH_BYTES == 2**20  # "their bodies together reach 1 MiB"
     assert (breaker.CREEP, ordering.RUN) == (8, 50)  # "by an eighth", "fifty at a time"

@@ -10,7 +10,7 @@ from consumer.target import check_target, parse_target, shown
 
 
 def test_the_default_port_is_the_schemes() -> None:
-    """RESOLVE entries of libcurl are by host and port, so both must be known."""
+    """A connection is to a host and a port, so both must be known."""
     assert parse_target("http://a.example/")[:3] == ("http", "a.example", 80)
     assert parse_target("https://A.example:444/")[:3] == ("https", "a.example", 444)
 

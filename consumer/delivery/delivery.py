@@ -90,6 +90,8 @@ class Delivery:
 
     def together(self) -> tuple["Delivery", ...]:
         """All that its request carries and whose partitions are still here."""
+        if not self.followers:
+            return () if self.released else (self,)
         return tuple(each for each in (self, *self.followers) if not each.released)
 
     def disband(self) -> tuple["Delivery", ...]:

@@ -1,1 +1,1 @@
-"""From a delivery to bytes on the wire: request, signature, egress policy, libcurl."""
+"""From a delivery to bytes on the wire: request, signature, egress policy, sockets."""

@@ -1,6 +1,6 @@
 """Names to addresses without blocking: c-ares asks, the loop gets the answer, a name that hangs hurts only itself.
 
-libcurl's own resolver has 20 threads for all names: ten hung names made every other name wait.
+A resolver with threads has some for all names: ten that hang make every other one wait.
 """
 
 import time

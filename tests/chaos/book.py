@@ -21,7 +21,7 @@ KEPT = 20  # violations of one rule that are kept word for word
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
 # are shared by brokers, workers and this: what was done longer ago than this must not be repeated after a kill.
 COMMIT_INTERVAL = 0.25 + 0.75
-# libcurl sends a request again by itself when a connection that was in use before is reset without an answer. That is
+# A request is sent again at once when a connection that was in use before is reset without an answer. That is
 # one attempt; the shortest wait between two is longer than this.
 RESENT_WITHIN = 0.15
 

@@ -23,7 +23,7 @@ from tests.delivery.store_kit import DEFAULT, URL
 
 
 class Wire:
-    """Where requests go in place of libcurl: they stay open until `end`."""
+    """Where requests go in place of the adapter: they stay open until `end`."""
 
     def __init__(self) -> None:
         self.requests: list[PreparedRequest] = []

@@ -72,7 +72,7 @@ def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
 
 @given(st.text())
 def test_nonsense_is_refused_and_raises_nothing(text: str) -> None:
-    """The judge runs inside a libcurl callback, where nothing may be raised."""
+    """What a resolver may ever give has a judgement."""
     assert isinstance(STRICT.refusal("https", text), str | None)
 
 
