@@ -69,7 +69,8 @@ class LoopAdapter(BaseAdapter):
     ConnectTimeout, ReadTimeout, SSLError, ProxyError, ConnectionError (a name that does not resolve, too), InvalidURL,
     InvalidHeader, or `EgressRefused`. Times are in seconds; `timeout` bounds the whole exchange, body included.
     With a `proxy` no name but its own is resolved here and the egress rule is the proxy's. The environment's proxies
-    are ignored. At most `max_connections` are kept that carry nothing.
+    are ignored. There are at most `max_connections`, those that carry nothing and are kept among them; more only while
+    more requests than that are open.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class LoopAdapter(BaseAdapter):
         self._egress = None if proxy else egress
         self._connector = Connector(poller, egress=self._egress, tls=self._tls, clock=clock)
         self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
+        self._most = max_connections
         self._pool = Pool(max_connections, max(1, max_connections * 4 // 5))
         self._places: dict[str, _Place] = {}
         self._open: dict[Transfer, None] = {}
@@ -237,6 +239,8 @@ class LoopAdapter(BaseAdapter):
     def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
         self._expect(transfer.connect_by)
+        if len(self._open) + len(self._pool) > self._most:
+            self._pool.make_room()
         host, _ = route.first
         look_up = transfer.stage = _LookUp(host)
         answer: Addresses | None = (address,) if address is not None else self._resolver.cached(host)

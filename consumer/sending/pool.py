@@ -49,6 +49,11 @@ class Pool:
         elif len(self._idle) > self._most:
             self._close(next(iter(self._idle)))
 
+    def make_room(self) -> None:
+        """Close the one that was not used for the longest time, if there is one: another is to be opened."""
+        if self._idle:
+            self._close(next(iter(self._idle)))
+
     def drop(self, connection: Connection) -> None:
         """It was closed; nothing if it is not kept."""
         if connection in self._idle:

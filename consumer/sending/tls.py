@@ -83,6 +83,7 @@ class Tls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
+        context.options |= ssl.OP_NO_RENEGOTIATION  # the receiver could have us handshake again and again
         context.sslsocket_class = _Socket
         if verified:
             authorities = authorities or ca_file()

@@ -161,7 +161,11 @@ class Sender:
     ) -> None:
         self.poller = Poller()
         self.adapter = LoopAdapter(
-            self.poller, egress=egress, timeout=timeout, connect_timeout=connect_timeout, max_connections=64, **more
+            self.poller,
+            egress=egress,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            **{"max_connections": 64, **more},
         )
 
     def know(self, name: str, *addresses: str) -> None:

@@ -237,6 +237,7 @@ def test_an_answer_before_the_body_was_read_is_the_answer(
     sender: Sender, receive: Receive, text: bytes, then: str, *, used: bool
 ) -> None:
     """The rest is not sent, the connection is not kept, the request not sent again."""
+    judged = threading.Event()
 
     def behave(connection: socket.socket, request: bytes) -> bool:
         connection.sendall(text)
@@ -248,12 +249,15 @@ def test_an_answer_before_the_body_was_read_is_the_answer(
         elif then == "reset":
             time.sleep(0.05)
             reset(connection)
+        elif then == "keep":
+            judged.wait(5)  # else it would read the body, as if it were the next request
         return then == "keep"
 
     receiver = receive(behave, whole=False)
     if used:
         sender.response(receiver.url)
     result = send(sender, receiver.url, LARGE)
+    judged.set()
     assert isinstance(result, requests.Response), result
     assert result.status_code == int(text[9:12])
     assert kept(sender) == []
@@ -382,3 +386,19 @@ def test_whatever_is_submitted_and_cancelled_in_whatever_order(
         while descriptors() > before:
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+def test_a_new_connection_takes_the_place_of_the_one_that_was_not_used_for_the_longest_time(
+    make_sender: MakeSender, receive: Receive
+) -> None:
+    """Open ones and kept ones together stay within the bound, and so do descriptors."""
+    sender = make_sender(max_connections=3)
+    receivers = [receive(NO_CONTENT) for _ in range(4)]
+    for each in receivers:
+        assert sender.response(each.url).status_code == 204
+    assert len(sender.adapter._pool) == 3
+    for each in receivers[1:]:
+        sender.response(each.url)
+    assert [each.connections for each in receivers] == [1, 1, 1, 1]
+    sender.response(receivers[0].url)
+    assert receivers[0].connections == 2
