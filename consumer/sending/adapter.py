@@ -99,7 +99,7 @@ class LoopAdapter(BaseAdapter):
         self._connector = Connector(poller, egress=self._egress, tls=self._tls, clock=clock)
         self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
         self._most = max_connections
-        self._pool = Pool(max_connections, max(1, max_connections * 4 // 5))
+        self._pool = Pool(max_connections)
         self._places: dict[str, _Place] = {}
         self._open: dict[Transfer, None] = {}
         self._ended: deque[tuple[Transfer, Result]] = deque()

@@ -10,13 +10,14 @@ SWEEP = 10.0  # seconds between two looks for those that are too old
 
 
 class Pool:
-    """Keeps at most `most` connections, and `each` by one route; the one that was used last is taken first.
+    """Keeps at most `most` connections; of a route the one that was used last is taken first.
 
-    What is too much closes the connections that were not used for the longest time.
+    What is too much closes the connections that were not used for the longest time, whatever their route: many
+    subscriptions may lead to one host, which then needs nearly all.
     """
 
-    def __init__(self, most: int, each: int) -> None:
-        self._most, self._each = most, each
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._idle: dict[Connection, None] = {}  # the one used last is the last
         self._places: dict[Route, dict[Connection, None]] = {}  # the same
 
@@ -44,10 +45,8 @@ class Pool:
         if kept is None:
             kept = self._places[connection.route] = {}
         kept[connection] = self._idle[connection] = None
-        if len(kept) > self._each:
-            self._close(next(iter(kept)))
-        elif len(self._idle) > self._most:
-            self._close(next(iter(self._idle)))
+        if len(self._idle) > self._most:
+            self.make_room()
 
     def make_room(self) -> None:
         """Close the one that was not used for the longest time, if there is one: another is to be opened."""

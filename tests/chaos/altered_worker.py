@@ -165,8 +165,9 @@ def commits_nothing_when_it_leaves() -> None:
 
 
 def commits_rarely() -> None:
-    """Every ten seconds, not four times a second."""
+    """Every ten seconds, not four times a second, whatever was settled."""
     worker.COMMIT_EVERY = 10.0
+    worker.COMMIT_RECORDS = 1_000_000
 
 
 def stops_after_a_while() -> None:

@@ -44,7 +44,7 @@ def take(pool: Pool, way: Route, now: float) -> Kept | None:
 
 def test_the_one_that_was_used_last_is_taken_first() -> None:
     """Those that a calm time does not need become old, and go."""
-    pool = Pool(10, 10)
+    pool = Pool(10)
     first, second, other = (put(pool, Kept(route(number)), 1.0) for number in (0, 0, 1))
     assert [take(pool, route(), 1.0) for _ in range(3)] == [second, first, None]
     assert take(pool, route(1), 1.0) is other
@@ -54,7 +54,7 @@ def test_the_one_that_was_used_last_is_taken_first() -> None:
 
 def test_another_way_to_the_same_host_is_another_route() -> None:
     """Another port, plain http: no connection of one may carry what is for the other."""
-    pool = Pool(10, 10)
+    pool = Pool(10)
     put(pool, Kept(route()), 1.0)
     assert take(pool, Route("r0.test", 443, tls=False), 1.0) is None
     assert take(pool, Route("r0.test", 444, tls=True), 1.0) is None
@@ -64,7 +64,7 @@ def test_another_way_to_the_same_host_is_another_route() -> None:
 @pytest.mark.parametrize(("idle", "kept"), [(109.9, True), (110.0, False), (500.0, False)])
 def test_one_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> None:
     """Most servers have closed it by then."""
-    pool = Pool(10, 10)
+    pool = Pool(10)
     one = put(pool, Kept(route(), born=50.0), 60.0)
     assert (take(pool, route(), 60.0 + idle) is one) is kept
     assert one.closed is not kept
@@ -74,7 +74,7 @@ def test_one_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> N
 @pytest.mark.parametrize(("age", "kept"), [(599.9, True), (600.0, False)])
 def test_one_that_is_old_is_not_used(age: float, *, kept: bool) -> None:
     """However busy it is: the name may lead to another address by now. A younger one behind it is."""
-    pool = Pool(10, 10)
+    pool = Pool(10)
     young, old = put(pool, Kept(route(), born=500.0), 599.0), put(pool, Kept(route(), born=0.0), 599.5)
     assert take(pool, route(), age) is (old if kept else young)
     assert old.closed is not kept
@@ -83,7 +83,7 @@ def test_one_that_is_old_is_not_used(age: float, *, kept: bool) -> None:
 
 def test_what_is_too_old_is_closed_without_being_asked_for() -> None:
     """By `expire`, and nothing else is."""
-    pool = Pool(10, 10)
+    pool = Pool(10)
     old, idle, good = Kept(route(), born=0.0), Kept(route(1), born=400.0), Kept(route(1), born=400.0)
     put(pool, old, 550.0)
     put(pool, idle, 490.0)
@@ -98,7 +98,7 @@ def test_what_is_too_old_is_closed_without_being_asked_for() -> None:
 
 def test_one_that_idled_is_looked_at_and_a_busy_one_is_not() -> None:
     """Looking costs a system call. Of those that something came on unasked none is used."""
-    pool = Pool(10, 10)
+    pool = Pool(10)
     good, bad = put(pool, Kept(route()), 1.0), put(pool, Kept(route(), quiet=False), 1.0)
     assert take(pool, route(), 1.9) is bad
     put(pool, bad, 1.0)
@@ -106,19 +106,9 @@ def test_one_that_idled_is_looked_at_and_a_busy_one_is_not() -> None:
     assert (bad.closed, bad.looked_at, good.looked_at) == (True, 1, 1)
 
 
-def test_one_busy_route_does_not_push_out_the_others() -> None:
-    """It has a bound of its own, at which its own least used connection goes."""
-    pool = Pool(5, 3)
-    other = put(pool, Kept(route(1)), 1.0)
-    busy = [put(pool, Kept(route()), 2.0 + number) for number in range(5)]
-    assert [one.closed for one in busy] == [True, True, False, False, False]
-    assert not other.closed
-    assert len(pool) == 4
-
-
 def test_the_least_used_of_all_goes_when_there_are_too_many() -> None:
     """Whatever its route; being used makes it the last to go."""
-    pool = Pool(3, 3)
+    pool = Pool(3)
     made = [put(pool, Kept(route(number)), float(number)) for number in range(3)]
     again = take(pool, route(0), 3.0)
     assert again is made[0]
@@ -130,7 +120,7 @@ def test_the_least_used_of_all_goes_when_there_are_too_many() -> None:
 
 def test_one_that_left_is_no_longer_counted() -> None:
     """And leaving twice, or not being kept, is nothing."""
-    pool = Pool(2, 2)
+    pool = Pool(2)
     gone, stays = put(pool, Kept(route()), 1.0), put(pool, Kept(route()), 1.0)
     for _ in range(2):
         pool.drop(cast("Connection", gone))
@@ -146,10 +136,10 @@ STEPS = st.tuples(
 )
 
 
-@given(st.integers(1, 6), st.integers(1, 6), st.lists(STEPS, max_size=60))
-def test_the_bounds_hold_whatever_happens(most: int, each: int, steps: list[tuple[str, int, float, bool]]) -> None:
+@given(st.integers(1, 6), st.lists(STEPS, max_size=60))
+def test_the_bound_holds_whatever_happens(most: int, steps: list[tuple[str, int, float, bool]]) -> None:
     """Nothing is lost, nothing is given out closed or twice, and what is closed is the least used."""
-    pool = Pool(most, each)
+    pool = Pool(most)
     now = 0.0
     idle: list[Kept] = []  # the one used last is the last
     for what, number, seconds, quiet in steps:
@@ -170,11 +160,9 @@ def test_the_bounds_hold_whatever_happens(most: int, each: int, steps: list[tupl
             assert all(now - one.used_at < 110 and now - one.born < 600 for one in idle if not one.closed)
         if what == "put":
             closed = [one for one in idle if one.closed]
-            full = closed and len(before) < each
-            assert closed == (idle[:1] if full else before[:1] if closed else [])
+            assert closed == idle[: len(closed)]
         idle = [one for one in idle if not one.closed]
         assert len(pool) == len(idle) <= most
-        assert sum(one.route == route(number) for one in idle) <= each
     pool.close()
     assert all(one.closed for one in idle)
     assert not pool._places
