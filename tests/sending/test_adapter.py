@@ -11,7 +11,7 @@ import pytest
 import requests
 from requests import exceptions as errors
 
-from consumer.sending.adapter import Result
+from consumer.sending.adapter import _HANDING_OVER, Result
 from consumer.sending.poller import raise_descriptor_limit
 from consumer.sending.resolver import _Entry
 
@@ -118,6 +118,25 @@ def test_a_callback_that_raises_is_raised_by_turn(sender: Sender, receive: Recei
     sender.turn_until(lambda: results)
     assert sender.adapter.in_flight == 0
     assert sender.response(receiver.url).status_code == 204
+
+
+def test_what_has_ended_is_handed_over_in_parts(make_sender: MakeSender) -> None:
+    """Batches that failed take long to judge: the loop goes on in between, and none is forgotten."""
+    now, ended = [100.0], list[Result]()
+    sender = make_sender(clock=lambda: now[0])
+
+    def judge(result: Result) -> None:
+        ended.append(result)
+        now[0] += _HANDING_OVER * 0.6
+
+    for _ in range(5):
+        sender.adapter.submit(sender.prepare("http://10.0.0.1/"), judge)
+    counts = []
+    while len(ended) < 5:
+        sender.poller.turn(0)
+        counts.append(len(ended))
+    assert counts == [2, 4, 5]
+    assert sender.adapter.in_flight == 0
 
 
 def test_a_bug_in_the_policy_is_raised(make_sender: MakeSender, receive: Receive) -> None:
