@@ -8,18 +8,20 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 BODY_LIMIT = 65_536  # bytes kept of a body; the rest is not read
 HEAD_LIMIT = 65_536  # bytes of an answer's head, interim answers included
 LINE_LIMIT = 8_192  # bytes of a header line
-LINES = 200  # of a head
+LINES = 200  # of a head: each costs whoever reads the headers a microsecond
 INTERIM = 20  # 1xx answers before the final one
 READS = 256  # pieces that an answer comes in
-PIECES = 4_096  # of a body: 65,536 chunks of one byte would take 20 ms
+PIECES = 4_096  # of a body, half a millisecond: as many chunks of one byte as there is room for would take 8 ms
 BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # of all: chunk sizes, extensions and trailers too
 
 _FINAL = 200  # the first status that is no interim one
 _INTERIM = frozenset((100, *range(102, _FINAL)))  # 101 is none: what follows it is no HTTP
 _OTHER = "it answered with something else than HTTP/1.1"
+_LINE_END = b"\r\n"
 _HEAD_END = b"\r\n\r\n"
 _FEW = 800  # bytes, below which a head cannot have LINES lines
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([2-9]\d\d)(?: [^\r\n]*)?\r\n")
+# A line that ends without CR (RFC 9112, 2.2) breaks the protocol for the parser, and yet says what became of a request.
+_STATUS_LINE = re.compile(rb"(HTTP/1\.[01] ([2-9]\d\d)(?: [^\r\n]*+)?+)(\r?\n)")
 
 
 class BadAnswer(Exception):
@@ -67,6 +69,8 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)
+        # An interim answer that says `Connection: close`, or HTTP/1.0, has the final one behind it all the same.
+        self._parser.set_dangerous_leniencies(lenient_keep_alive=True)
         self._reset()
 
     def _reset(self) -> None:
@@ -93,7 +97,6 @@ class AnswerReader:
         except (HttpParserError, HttpParserUpgrade) as error:
             if not self._done:
                 return self._stopped(self._why or f"{_OTHER}: {error}")
-            self._extra = True
         if self._done:
             return self._complete()
         if not self._status and self._seen > HEAD_LIMIT:
@@ -104,33 +107,43 @@ class AnswerReader:
 
     def end(self) -> Answer:
         """The answer, where the connection has ended, or its time. BadAnswer: it has no status line."""
-        return self._stopped("it ended the connection within the status line")
+        return self._stopped("it ended the connection before the end of a status line")
 
     def _complete(self) -> Answer:
-        head = self._final_head()
+        head = self._final().partition(_HEAD_END)[0]
         if not head.startswith(b"HTTP/1."):
             raise BadAnswer(_OTHER)
         keep = self._keep and not self._extra
-        if len(head) > _FEW and (head.count(b"\n") >= LINES or max(map(len, head.split(b"\n"))) > LINE_LIMIT):
-            keep = False
+        if len(head) > _FEW:
+            lines = head.split(_LINE_END, LINES)
+            if len(lines) > LINES or len(head) > HEAD_LIMIT or max(map(len, lines)) > LINE_LIMIT:
+                keep = False
+                head = _LINE_END.join(lines[:LINES])
         body = self._body
         answer = Answer(self._status, head, (body[0] if len(body) == 1 else b"".join(body)) if body else b"", keep)
         self._reset()
         return answer
 
     def _stopped(self, why: str) -> Answer:
-        head = self._final_head()
-        line = _STATUS_LINE.match(head + b"\r\n" if self._status else head)
+        final = self._final()
+        line = None if self._why else _STATUS_LINE.match(final)
         if line is None:
             raise BadAnswer(_OTHER if self._status else why) from None
-        return Answer(int(line[1]), head, b"".join(self._body), keep=False)
+        text, status, end = line.groups()
+        if end == _LINE_END:
+            text = _LINE_END.join(final.partition(_HEAD_END)[0].split(_LINE_END, LINES)[:LINES])
+        return Answer(int(status), text, b"".join(self._body), keep=False)
 
-    def _final_head(self) -> bytes:
-        """What is there of the final answer's head; interim answers have no body."""
+    def _final(self) -> bytes:
+        """What is there of the final answer's head, and what came in one piece with it.
+
+        Empty lines before a status line are passed over, as the parser does: such a line may belong to the answer
+        before, whose body was longer than it said. Interim answers have no body.
+        """
         head = self._head
         for _ in range(self._interim):
-            head = head.partition(_HEAD_END)[2]
-        return head.partition(_HEAD_END)[0]
+            head = head.lstrip(_LINE_END).partition(_HEAD_END)[2]
+        return head.lstrip(_LINE_END)
 
     # What the parser calls.
 
@@ -157,6 +170,9 @@ class AnswerReader:
 
     def on_body(self, piece: bytes) -> None:
         """Keep what fits."""
+        if not self._status:
+            self._why = f"{_OTHER}: an interim answer with a body"
+            raise _Enough
         self._pieces += 1
         if len(piece) > self._room or self._pieces > PIECES:
             self._body.append(piece[: self._room])
@@ -166,6 +182,6 @@ class AnswerReader:
 
     def on_message_complete(self) -> None:
         """Of the final answer, or of an interim one."""
-        if self._status and not self._done:
+        if self._status:
             self._done = True
             self._keep = self._parser.should_keep_alive()

@@ -1,0 +1,150 @@
+"""What h11, another reader of HTTP/1.1, makes of an answer, and why it differs from ours."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import h11
+
+from consumer.sending.answer import BODY_LIMIT, BadAnswer
+from tests.sending.answers_kit import read
+
+_LINE_END = b"\r\n"
+
+
+class Verdict(NamedTuple):
+    """What a delivery depends on. No status: the answer is none."""
+
+    status: int
+    body: bytes
+    keep: bool
+
+
+def ours(pieces: list[bytes]) -> Verdict:
+    """The verdict of AnswerReader."""
+    try:
+        answer = read(pieces)
+    except BadAnswer:
+        return Verdict(0, b"", keep=False)
+    return Verdict(answer.status, answer.body, answer.keep)
+
+
+def theirs(text: bytes) -> Verdict:
+    """The verdict of h11 by our rule: once the final status line is in, the answer counts whatever follows."""
+    connection = _asked()
+    connection.receive_data(text)
+    status, body, keep, ended = 0, bytearray(), False, False
+    rest = text
+    try:
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA and not ended:
+                connection.receive_data(b"")
+                ended = True
+            elif isinstance(event, h11.InformationalResponse):
+                rest = connection.trailing_data[0]
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                keep = connection.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
+                keep = keep and not ended and not connection.trailing_data[0]
+                break
+    except h11.RemoteProtocolError:
+        status = status or _of_line(rest)
+    return Verdict(status, bytes(body[:BODY_LIMIT]), keep and len(body) <= BODY_LIMIT)
+
+
+def _of_line(text: bytes) -> int:
+    """What the first line is, as an answer of its own."""
+    line, end, _ = text.partition(b"\n")
+    connection = _asked()
+    connection.receive_data(line + end + b"\r\n")
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError:
+        return 0
+    return event.status_code if isinstance(event, h11.Response) else 0
+
+
+def _asked() -> h11.Connection:
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    headers = [("Host", "receiver.test"), ("Content-Length", "0")]
+    connection.send(h11.Request(method="POST", target="/", headers=headers))
+    connection.send(h11.EndOfMessage())
+    return connection
+
+
+def difference(text: bytes, our: Verdict) -> str:
+    """Why h11 comes to another verdict; nothing if it comes to the same. AssertionError: no reason is known."""
+    their = theirs(text)
+    if our == their:
+        return ""
+    names = []
+    for name, rewrite in LENIENT.items():
+        other = rewrite(text)
+        if other != text:
+            text, their = other, theirs(other)
+            names.append(name)
+            if our == their:
+                return names[-1]
+    for _ in range(len(text) - len(text.rstrip(_LINE_END))):
+        text = text[:-1]
+        if our == theirs(text):
+            return EMPTY_BEHIND
+    assert _refuses(our, their, text), (our, their)
+    return next(name for name, pattern in STRICT.items() if re.search(pattern, text))
+
+
+def _refuses(our: Verdict, their: Verdict, text: bytes) -> bool:
+    """We stop where h11 goes on. Only an interim answer can hide the status."""
+    known = our.status == their.status or (not our.status and text.startswith((b"HTTP/1.0 1", b"HTTP/1.1 1")))
+    return known and not our.keep and their.body.startswith(our.body)
+
+
+def _without_empty_lines(text: bytes) -> bytes:
+    return re.sub(rb"(^|\r\n\r\n)[\r\n]+(?=HTTP/)", rb"\1", text)
+
+
+def _visible_reasons(text: bytes) -> bytes:
+    return re.sub(rb"(HTTP/1\.[01] \d{3} )([^\r\n]*)", lambda m: m[1] + re.sub(rb"[\0\v\f]", b"?", m[2]), text)
+
+
+def _one_coding(text: bytes) -> bytes:
+    def coding(found: re.Match[bytes]) -> bytes:
+        last = found[1].rpartition(b",")[2].strip().lower()
+        return b"Transfer-Encoding: chunked\r\n" if last == b"chunked" else b"X: x\r\n"
+
+    return re.sub(rb"(?i)transfer-encoding:([^\r\n]*)\r\n", coding, text)
+
+
+def _kept(text: bytes) -> bytes:
+    """The final answer, where it is of HTTP/1.0 and has keep-alive, as one of HTTP/1.1."""
+    final = re.search(rb"HTTP/1\.0 [2-9].*?\r\n\r\n", text, re.DOTALL)
+    if final is None or not re.search(rb"(?i)\nconnection:[^\r\n]*keep-alive", final[0]):
+        return text
+    head = re.sub(rb"(?i)\nconnection:[^\r\n]*", b"\nX: x", b"HTTP/1.1" + final[0][8:])
+    return text[: final.start()] + head + text[final.end() :]
+
+
+EMPTY_BEHIND = "an empty line behind the answer: llhttp passes it over, for h11 it is another answer"
+# What llhttp takes and h11 does not, and how it has to be written for h11.
+LENIENT: dict[str, Callable[[bytes], bytes]] = {
+    "an empty line before a status line: llhttp passes it over": _without_empty_lines,
+    "a control character in the reason: nobody reads it": _visible_reasons,
+    "a transfer coding other than chunked: h11 knows none; for llhttp the last one frames the body": _one_coding,
+    "HTTP/1.0 with keep-alive: h11 never keeps such a connection": _kept,
+}
+# What h11 takes and llhttp does not: the status line counts, the rest is not read, and the connection is closed.
+STRICT = {
+    "a line that ends without CR: h11 takes it (RFC 9112, 2.2: MAY)": rb"(?<!\r)\n",
+    "a folded header line (RFC 9112, 5.2: obsolete)": rb"\r\n[ \t]",
+    "a control character in a header's value": rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]",
+    "an interim answer with a body, which h11 takes for the next answer": (
+        rb"(?is)HTTP/1\.[01] 1(?!00|02|03)\d\d.*\n(content-length|transfer-encoding):"
+    ),
+    "a chunk extension that is none, or spaces behind a chunk's size": rb"\n[0-9A-Fa-f]+[ \t;][^\r\n]*\r\n",
+    "a length said twice, and the same": rb"(?is)\ncontent-length:.*\ncontent-length:",
+}
+DIFFERENCES = (EMPTY_BEHIND, *LENIENT, *STRICT)

@@ -1,0 +1,235 @@
+"""What an answer is read as, however its bytes come."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.sending.answer import Answer, AnswerReader, BadAnswer
+from tests.sending.answer_grammar import cut, kept, mutated, right
+from tests.sending.answers_kit import CHUNKED, CONTINUE, EMPTY, HINTS, OK, cuts, read, reason
+
+LENGTH = OK + b"Content-Length: 2\r\n"
+OTHER = "it answered with something else than HTTP/1.1"
+
+
+def in_any_pieces(text: bytes) -> Answer:
+    """The answer, which is the same whatever the pieces."""
+    first, *others = map(read, cuts(text))
+    assert all(other == first for other in others)
+    return first
+
+
+def verdict(text: bytes) -> tuple[int, bytes, bool]:
+    """Status, body, and whether the connection is kept, which are the same whatever the pieces."""
+    verdicts = {(answer.status, answer.body, answer.keep) for answer in map(read, cuts(text))}
+    assert len(verdicts) == 1
+    return verdicts.pop()
+
+
+@pytest.mark.parametrize("status", [200, 201, 299, 301, 400, 410, 503, 999])
+def test_a_body_of_a_given_length(status: int) -> None:
+    """Status, head as it came, body, and the connection is kept."""
+    head = b"HTTP/1.1 %d Some Reason\r\nRetry-After: 7\r\nX:\r\ncontent-length:  2" % status
+    assert in_any_pieces(head + b"\r\n\r\nok") == Answer(status, head, b"ok", keep=True)
+
+
+@pytest.mark.parametrize("line", [b"", b"Content-Length: 2\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_that_has_no_body(status: int, line: bytes) -> None:
+    """It ends with its head, whatever length the head tells (RFC 9112, 6.3)."""
+    assert verdict(b"HTTP/1.1 %d X\r\n%s\r\n" % (status, line)) == (status, b"", True)
+
+
+@pytest.mark.parametrize("text", [b"HTTP/1.1 200\r\n", b"HTTP/1.1 200 \r\n", b"HTTP/1.1 200  a \xff\r\n"])
+def test_a_reason_is_not_needed(text: bytes) -> None:
+    """Nor read."""
+    assert in_any_pieces(text + EMPTY) == Answer(200, text + EMPTY[:-4], b"", keep=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"7\r\nabcdefg\r\n0\r\n\r\n",
+        b"1\r\na\r\n002\r\nbc\r\n4\r\ndefg\r\n000\r\n\r\n",
+        b'7;a\r\nabcdefg\r\n0;b=c;d="e;f"\r\n\r\n',
+        b"7\r\nabcdefg\r\n0\r\nX-Sum: 7\r\nX:\r\n\r\n",
+    ],
+    ids=["one", "three", "extensions", "trailers"],
+)
+def test_a_body_in_chunks(body: bytes) -> None:
+    """Extensions and trailers are passed over; the connection is kept."""
+    head = OK + CHUNKED[:-4]
+    assert in_any_pieces(head + b"\r\n\r\n" + body) == Answer(200, head, b"abcdefg", keep=True)
+
+
+@pytest.mark.parametrize("lines", [b"", b"Transfer-Encoding: gzip\r\n", b"Connection: keep-alive\r\n"])
+def test_a_body_without_length_ends_with_the_connection(lines: bytes) -> None:
+    """Until then the answer is not complete."""
+    assert AnswerReader().feed(OK + lines + b"\r\nabc") is None
+    assert verdict(OK + lines + b"\r\nabc") == (200, b"abc", False)
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "kept"),
+    [
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: keep-alive\r\n", True),
+        (b"1.1", b"Connection: Close\r\n", False),
+        (b"1.1", b"Connection: x, close\r\n", False),
+        (b"1.1", b"Connection: close\r\nConnection: keep-alive\r\n", False),
+        (b"1.1", b"X-Connection: close\r\n", True),
+        (b"1.0", b"", False),
+        (b"1.0", b"Connection: close\r\n", False),
+        (b"1.0", b"Connection: Keep-Alive\r\n", True),
+    ],
+)
+def test_when_a_connection_is_kept(version: bytes, lines: bytes, kept: bool) -> None:  # noqa: FBT001 (a parameter)
+    """By version and Connection (RFC 9112, 9.3)."""
+    assert verdict(b"HTTP/%s 200 OK\r\n%sContent-Length: 2\r\n\r\nok" % (version, lines)) == (200, b"ok", kept)
+
+
+@pytest.mark.parametrize("behind", [b"x", b"H", b"HTTP/1.1 200 OK\r\n\r\n", OK, b"\0", b" "])
+@pytest.mark.parametrize(
+    "text", [LENGTH + b"\r\nok", OK + CHUNKED + b"2\r\nok\r\n0\r\n\r\n", b"HTTP/1.1 204 X\r\n\r\n"]
+)
+def test_bytes_behind_an_answer(text: bytes, behind: bytes) -> None:
+    """They would be read as the next one: the answer counts, the connection is not kept."""
+    status, body, _ = verdict(text)
+    assert verdict(text + behind) == (status, body, False)
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n", b"\r\n\r\n\r\n"])
+def test_empty_lines_before_an_answer(empty: bytes) -> None:
+    """They are passed over: they are the end of a body that was longer than it said, and came late."""
+    assert in_any_pieces(empty + LENGTH + b"\r\nok") == Answer(200, LENGTH[:-2], b"ok", keep=True)
+    assert verdict(empty + CONTINUE + empty + LENGTH + b"\r\nok") == (200, b"ok", True)
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        CONTINUE,
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        HINTS,
+        b"HTTP/1.1 104 New\r\n\r\n",
+        CONTINUE + HINTS + HINTS,
+        b"HTTP/1.0 100 Continue\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 9\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("lines", [b"", b"Retry-After: 7\r\n"])
+def test_interim_answers_are_passed_over(interim: bytes, lines: bytes) -> None:
+    """Whatever they say about the connection, the answer is the final one behind them."""
+    head = b"HTTP/1.1 503 X\r\n" + lines + b"Content-Length: 2"
+    assert in_any_pieces(interim + head + b"\r\n\r\nok") == Answer(503, head, b"ok", keep=True)
+    head = b"HTTP/1.1 503 X\r\n" + lines
+    assert verdict(interim + head + b"\r\nabc") == (503, b"abc", False)
+
+
+@pytest.mark.parametrize("lines", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])
+@pytest.mark.parametrize("behind", [b"", LENGTH + b"\r\nok", OK + b"\r\n", OK, b"\x81\x02ok"])
+def test_another_protocol_is_no_answer(lines: bytes, behind: bytes) -> None:
+    """What follows a 101 is no HTTP, even if it looks like it."""
+    for pieces in cuts(b"HTTP/1.1 101 Switching Protocols\r\n" + lines + b"\r\n" + behind):
+        assert reason(pieces) == f"{OTHER}: status 101"
+
+
+@pytest.mark.parametrize("lines", [b"Content-Length: 2\r\n\r\n", CHUNKED + b"2\r\n"])
+def test_an_interim_answer_with_a_body_is_no_answer(lines: bytes) -> None:
+    """Two readers could take two things for the final one."""
+    for pieces in cuts(b"HTTP/1.1 104 New\r\n" + lines + LENGTH + b"\r\nok"):
+        assert reason(pieces) == f"{OTHER}: an interim answer with a body"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"SSH-2.0-OpenSSH_9.2\r\n", b"220 mail.test ESMTP\r\n", b"ICY 200 OK\r\n\r\n", b"http/1.1 200 OK\r\n\r\n"),
+        *(b"\0" * 100, b"\x16\x03\x01\x02", b"{}", b"<html>", b" " + OK + EMPTY, b"HTTP/1.1 200OK\r\n" + EMPTY),
+        *(b"HTTP/1.1  200 OK\r\n" + EMPTY, b"HTTP/1.1 20 OK\r\n" + EMPTY, b"HTTP/1.1 2000 OK\r\n" + EMPTY),
+        *(b"HTTP/1.1 200 O\rK\r\n" + EMPTY, b"HTTP/1.1 099 X\r\n" + EMPTY, b"HTTP/1.1 000 X\r\n" + EMPTY),
+        *(b"HTTP/2.0 200 OK\r\n" + EMPTY, b"HTTP/0.9 200 OK\r\n" + EMPTY, b"HTTP/3.0 200 OK\r\n" + EMPTY),
+        *(b"RTSP/1.0 200 OK\r\n" + EMPTY, b"ICE/1.0 200 OK\r\n" + EMPTY, b"HTTP/1.11 200 OK\r\n" + EMPTY),
+        *(b"HTTP/2.0 200 OK\r\nA B\r\n", b"HTTP/1.1 100 Continue\r\nA B\r\n\r\n" + OK + EMPTY),
+    ],
+)
+def test_what_is_no_answer(text: bytes) -> None:
+    """The error says that the receiver speaks something else."""
+    for pieces in cuts(text):
+        assert reason(pieces).startswith(OTHER)
+
+
+@pytest.mark.parametrize("text", [b"", b"\r\n", b"H", b"HTTP/1.1 200", OK[:-1], CONTINUE, CONTINUE + OK[:-1]])
+def test_an_end_before_a_status_line(text: bytes) -> None:
+    """The status could be another with the next byte, or its line another protocol's."""
+    for pieces in cuts(text):
+        assert reason(pieces) == "it ended the connection before the end of a status line"
+
+
+FAULTS = {
+    "ended behind the status line": b"",
+    "ended within a header line": b"A: b",
+    "ended within the body": b"Content-Length: 2\r\n\r\no",
+    "ended within a chunk": CHUNKED + b"2\r\no",
+    "ended before the last chunk": CHUNKED + b"1\r\no\r\n",
+    "a chunk size that is none": CHUNKED + b"1\r\no\r\nzz\r\nok\r\n0\r\n\r\n",
+    "a chunk that is longer than it said": CHUNKED + b"1\r\nok\r\n0\r\n\r\n",
+    "a chunk size beyond 64 bits": CHUNKED + b"f" * 17 + b"\r\nok\r\n0\r\n\r\n",
+    "a length in a trailer": CHUNKED + b"1\r\no\r\n0\r\nContent-Length: 1\r\n\r\n",
+    "both framings": b"Content-Length: 2\r\n" + CHUNKED + b"2\r\nok\r\n0\r\n\r\n",
+    "both framings, turned round": b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "two lengths": b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+    "the same length twice": b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    "a length that is none": b"Content-Length: x\r\n\r\nok",
+    "a negative length": b"Content-Length: -2\r\n\r\nok",
+    "a length beyond 64 bits": b"Content-Length: 99999999999999999999999\r\n\r\nok",
+    "a space in a header's name": b"A B: c\r\n" + EMPTY,
+    "a header without name": b": c\r\n" + EMPTY,
+    "a header without colon": b"AB\r\n" + EMPTY,
+    "a zero byte in a header": b"A: \0\r\n" + EMPTY,
+    "a header line that ends without CR": b"A: b\n" + EMPTY,
+    "a header line that ends without LF": b"A: b\rC: d\r\n" + EMPTY,
+    "a folded header line": b"A: b\r\n c\r\n" + EMPTY,
+}
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("behind", FAULTS.values(), ids=FAULTS)
+def test_a_status_line_counts_whatever_follows(behind: bytes, status: int) -> None:
+    """The receiver has said what became of the request. The connection is not kept."""
+    line = b"HTTP/1.1 %d X\r\n" % status
+    for start in (b"", CONTINUE):
+        for answer in map(read, cuts(start + line + behind)):
+            assert (answer.status, answer.keep) == (status, False)
+            assert answer.head.startswith(line[:-2])
+            assert answer.body in (b"", b"o")
+
+
+@pytest.mark.parametrize("behind", [b"", b"\n", b"Content-Length: 2\n\nok", EMPTY, b"\r\n"])
+def test_a_status_line_that_ends_without_cr_counts(behind: bytes) -> None:
+    """And nothing else: what follows it is not read."""
+    for start in (b"", CONTINUE):
+        assert in_any_pieces(start + b"HTTP/1.1 200 OK\n" + behind) == Answer(200, OK[:-2], b"", keep=False)
+
+
+@given(st.lists(cut(kept()), min_size=2, max_size=4))
+def test_answers_one_after_another(answers: list[list[bytes]]) -> None:
+    """A reader that has read an answer and kept the connection reads the next as a new one would."""
+    reader = AnswerReader()
+    for pieces in answers:
+        assert not reader.begun
+        assert read(pieces, reader) == read(pieces)
+
+
+@given(st.one_of(right(), mutated()).flatmap(lambda text: st.tuples(cut(st.just(text)), cut(st.just(text)))))
+def test_a_status_does_not_depend_on_the_pieces(ways: tuple[list[bytes], list[bytes]]) -> None:
+    """Nor does the body, nor whether there is an answer at all, however right or wrong it is."""
+    verdicts: list[tuple[int, bytes] | None] = []
+    for pieces in ways:
+        try:
+            answer = read(pieces)
+            verdicts.append((answer.status, answer.body))
+        except BadAnswer:
+            verdicts.append(None)
+    assert verdicts[0] == verdicts[1]

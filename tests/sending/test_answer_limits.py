@@ -1,0 +1,146 @@
+"""Where the reading of an answer stops: a receiver decides about none of our time and memory."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from consumer.sending.answer import BYTES, PIECES, Answer, AnswerReader
+from tests.sending.answers_kit import CHUNKED, CONTINUE, EMPTY, HINTS, OK, pieces_of, read, reason
+
+READ = 16_384  # bytes of a read, as many as a record of TLS has
+
+
+def framed(size: int) -> dict[str, bytes]:
+    body = b"x" * size
+    return {
+        "length": OK + b"Content-Length: %d\r\n\r\n" % size + body,
+        "chunked": OK + CHUNKED + b"%x\r\n" % size + body + b"\r\n0\r\n\r\n",
+        "end": OK + b"\r\n" + body,
+    }
+
+
+@pytest.mark.parametrize("size", [1_000, READ, 70_000, 200_000])
+@pytest.mark.parametrize("framing", ["length", "chunked", "end"])
+def test_the_limit_of_a_body(framing: str, size: int) -> None:
+    """64 KiB are kept whole, and so is the connection; with one byte more the body is cut, and reading ends."""
+    whole = read(pieces_of(framed(65_536)[framing], size))
+    assert (len(whole.body), whole.keep) == (65_536, framing != "end")
+    longer = read(pieces_of(framed(65_536 + 1)[framing], size))
+    assert (longer.status, len(longer.body), longer.keep) == (200, 65_536, False)
+    reader = AnswerReader()
+    assert reader.feed(framed(65_536)["end"]) is None
+    answer = reader.feed(b"x")
+    assert answer is not None
+    assert (len(answer.body), answer.keep) == (65_536, False)
+
+
+@pytest.mark.parametrize("size", [300, READ, 200_000])
+def test_the_limit_of_lines(size: int) -> None:
+    """200 lines of a head; of one that has more, the first 200, and the connection is not kept."""
+    for more in (0, 1, 5_000):
+        text = OK + b"a:b\r\n" * (198 + more) + EMPTY
+        answer = read(pieces_of(text, size))
+        assert (answer.status, answer.keep) == (200, more == 0)
+        assert answer.head.splitlines() == text.splitlines()[:200]
+
+
+@pytest.mark.parametrize("at", [0, 1, 100])
+def test_the_limit_of_a_line(at: int) -> None:
+    """8 KiB without its end, wherever it stands; with one byte more the connection is not kept."""
+    for more in (0, 1):
+        lines = [b"a:b\r\n"] * 100
+        lines.insert(at, b"x: " + b"y" * (8_189 + more) + b"\r\n")
+        assert verdict_of_large(OK + b"".join(lines) + EMPTY) == (200, more == 0)
+
+
+def test_the_limit_of_a_head() -> None:
+    """64 KiB; with one byte more the connection is not kept."""
+    lines = OK + (b"x: " + b"y" * 8_000 + b"\r\n") * 8
+    for more in (0, 1):
+        rest = 65_536 - len(lines) - len(b"z: \r\nContent-Length: 0") + more
+        text = lines + b"z: " + b"y" * rest + b"\r\n" + EMPTY
+        assert len(text) == 65_536 + more + 4
+        assert verdict_of_large(text) == (200, more == 0)
+
+
+def verdict_of_large(text: bytes) -> tuple[int, bool]:
+    verdicts = {(answer.status, answer.keep) for answer in (read(pieces_of(text, size)) for size in (300, 8_192, READ))}
+    assert len(verdicts) == 1
+    return verdicts.pop()
+
+
+def test_the_limit_of_interim_answers() -> None:
+    """20, and a final one; with one more there is no answer, even if it has come already."""
+    final = OK + b"Content-Length: 2\r\nRetry-After: 7\r\n\r\nok"
+    for size in (50, 1_000):
+        assert read(pieces_of(HINTS * 20 + final, size)).keep
+        assert reason(pieces_of(HINTS * 21 + final, size)) == "it sent more than 20 interim answers"
+
+
+def test_the_limit_of_reads() -> None:
+    """An answer may take 256; one that is not complete by then counts by its status line."""
+    head = OK + b"Content-Length: 255"
+    assert read([head + b"\r\n\r\n", *[b"x"] * 255]) == Answer(200, head, b"x" * 255, keep=True)
+    head = OK + b"Content-Length: 256"
+    assert read([head + b"\r\n\r\n", *[b"x"] * 256]) == Answer(200, head, b"x" * 255, keep=False)
+    late = [CONTINUE, *pieces_of(b"HTTP/1.1 200 " + b"x" * 300, 1)]
+    assert reason(late) == "its answer came in more than 256 pieces"
+
+
+ENDLESS = {
+    "a body": (OK + b"\r\n", b"x"),
+    "a body of a given length": (OK + b"Content-Length: 999999999\r\n\r\n", b"x"),
+    "chunks of one byte": (OK + CHUNKED, b"1\r\nx\r\n"),
+    "chunks with extensions": (OK + CHUNKED, b"1;a=b\r\nx\r\n"),
+    "a chunk extension": (OK + CHUNKED + b"1;", b"a"),
+    "chunk extensions": (OK + CHUNKED + b"1", b";a=b"),
+    "a quoted chunk extension": (OK + CHUNKED + b'1;a="', b"a"),
+    "a chunk size": (OK + CHUNKED, b"0"),
+    "trailers": (OK + CHUNKED + b"0\r\n", b"a:b\r\n"),
+    "a trailer": (OK + CHUNKED + b"0\r\na:", b"b"),
+    "headers": (OK, b"a:b\r\n"),
+    "a header": (OK + b"a:", b"b"),
+    "a header's name": (OK, b"a"),
+    "answers": (b"", OK + EMPTY),
+    "interim answers": (b"", HINTS),
+    "short interim answers": (b"", b"HTTP/1.1 100\r\n\r\n"),
+    "a reason": (b"HTTP/1.1 200 ", b"x"),
+    "empty lines": (b"", b"\r\n"),
+    "headers of an interim answer": (b"HTTP/1.1 100 Continue\r\n", b"a:b\r\n"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 100, 1_000, READ])
+@pytest.mark.parametrize(("start", "repeated"), ENDLESS.values(), ids=ENDLESS)
+def test_what_never_ends_is_bounded(start: bytes, repeated: bytes, size: int) -> None:
+    """In reads, in bytes, and in what is kept; a final status line counts, and without one the error says why."""
+    taken: list[int] = []
+
+    def counted() -> Iterable[bytes]:
+        for piece in pieces_of(start + repeated * (1_000_000 // len(repeated)), size):
+            taken.append(len(piece))
+            yield piece
+
+    if start.startswith(OK) or repeated.startswith(OK):
+        answer = read(counted())
+        assert answer.status == 200
+        assert len(answer.head) <= 65_536 + size
+        assert answer.head.count(b"\n") < 200
+        assert len(answer.body) <= 65_536
+    else:
+        assert reason(counted()).startswith(
+            ("the head of its answer has more", "it sent more", "its answer came in more")
+        )
+        assert sum(taken) <= 65_536 + size
+    assert len(taken) <= 256
+    assert sum(taken) <= BYTES + size
+
+
+def test_chunks_of_one_byte_are_bounded() -> None:
+    """By their number, long before the body's limit: each costs a call. So many as are allowed are a whole answer."""
+    chunk, end = b"1\r\nx\r\n", b"0\r\n\r\n"
+    assert read(pieces_of(OK + CHUNKED + chunk * PIECES + end, READ)) == Answer(
+        200, OK + CHUNKED[:-4], b"x" * PIECES, keep=True
+    )
+    more = read(pieces_of(OK + CHUNKED + chunk * 65_536 + end, READ))
+    assert (more.status, len(more.body), more.keep) == (200, PIECES + 1, False)
