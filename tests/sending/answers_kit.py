@@ -27,10 +27,10 @@ def read(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> Answer:
     return reader.end()
 
 
-def reason(pieces: Iterable[bytes]) -> str:
+def reason(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> str:
     """Why the answer is none."""
     with pytest.raises(BadAnswer) as bad:
-        read(pieces)
+        read(pieces, reader)
     return str(bad.value)
 
 

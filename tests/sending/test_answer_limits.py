@@ -115,6 +115,7 @@ ENDLESS = {
 def test_what_never_ends_is_bounded(start: bytes, repeated: bytes, size: int) -> None:
     """In reads, in bytes, and in what is kept; a final status line counts, and without one the error says why."""
     taken: list[int] = []
+    reader = AnswerReader()
 
     def counted() -> Iterable[bytes]:
         for piece in pieces_of(start + repeated * (1_000_000 // len(repeated)), size):
@@ -122,16 +123,17 @@ def test_what_never_ends_is_bounded(start: bytes, repeated: bytes, size: int) ->
             yield piece
 
     if start.startswith(OK) or repeated.startswith(OK):
-        answer = read(counted())
+        answer = read(counted(), reader)
         assert answer.status == 200
         assert len(answer.head) <= 65_536 + size
         assert answer.head.count(b"\n") < 200
         assert len(answer.body) <= 65_536
     else:
-        assert reason(counted()).startswith(
+        assert reason(counted(), reader).startswith(
             ("the head of its answer has more", "it sent more", "its answer came in more")
         )
         assert sum(taken) <= 65_536 + size
+    assert len(reader._head) <= 65_536 + size
     assert len(taken) <= 256
     assert sum(taken) <= BYTES + size
 
@@ -144,3 +146,11 @@ def test_chunks_of_one_byte_are_bounded() -> None:
     )
     more = read(pieces_of(OK + CHUNKED + chunk * 65_536 + end, READ))
     assert (more.status, len(more.body), more.keep) == (200, PIECES + 1, False)
+
+
+def test_limits_are_of_one_answer() -> None:
+    """A connection that is kept may carry any number of answers, which come to more than is allowed to one."""
+    reader = AnswerReader()
+    text = CONTINUE + OK + CHUNKED + b"a\r\n0123456789\r\n" * 100 + b"0\r\n\r\n"
+    for _ in range(300):
+        assert read([text], reader) == Answer(200, OK + CHUNKED[:-4], b"0123456789" * 100, keep=True)
