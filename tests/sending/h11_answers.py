@@ -93,8 +93,10 @@ def difference(text: bytes, our: Verdict) -> str:
         text = text[:-1]
         if our == theirs(text):
             return EMPTY_BEHIND
+    name = next((name for name, pattern in STRICT.items() if re.search(pattern, text)), "")
+    assert name, (our, their)
     assert _refuses(our, their, text), (our, their)
-    return next(name for name, pattern in STRICT.items() if re.search(pattern, text))
+    return name
 
 
 def _refuses(our: Verdict, their: Verdict, text: bytes) -> bool:
@@ -112,11 +114,18 @@ def _visible_reasons(text: bytes) -> bytes:
 
 
 def _one_coding(text: bytes) -> bytes:
-    def coding(found: re.Match[bytes]) -> bytes:
-        last = found[1].rpartition(b",")[2].strip().lower()
-        return b"Transfer-Encoding: chunked\r\n" if last == b"chunked" else b"X: x\r\n"
+    """Of each head the last line alone; of that line the last coding."""
+    return re.sub(rb"(?is)HTTP/1\.[01] \d{3}.*?\r\n\r\n", lambda head: _one_coding_of(head[0]), text)
 
-    return re.sub(rb"(?i)transfer-encoding:([^\r\n]*)\r\n", coding, text)
+
+def _one_coding_of(head: bytes) -> bytes:
+    *others, last = [None, *re.finditer(rb"(?i)\ntransfer-encoding:([^\r\n]*)", head)]
+    if last is None:
+        return head
+    coding = last[1].rpartition(b",")[2].strip().lower()
+    line = b"\nTransfer-Encoding: chunked" if coding == b"chunked" else b"\nX: x"
+    before = re.sub(rb"(?i)\ntransfer-encoding:[^\r\n]*", b"\nX: x", head[: last.start()]) if others else b""
+    return before + line + head[last.end() :]
 
 
 def _kept(text: bytes) -> bytes:
@@ -146,5 +155,8 @@ STRICT = {
     ),
     "a chunk extension that is none, or spaces behind a chunk's size": rb"\n[0-9A-Fa-f]+[ \t;][^\r\n]*\r\n",
     "a length said twice, and the same": rb"(?is)\ncontent-length:.*\ncontent-length:",
+    "a length beside chunks, or in a trailer: h11 goes by the chunks": (
+        rb"(?is)\ncontent-length:.*\ntransfer-encoding:|\ntransfer-encoding:.*\ncontent-length:"
+    ),
 }
 DIFFERENCES = (EMPTY_BEHIND, *LENIENT, *STRICT)

@@ -101,8 +101,8 @@ def test_bytes_behind_an_answer(text: bytes, behind: bytes) -> None:
 @pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n", b"\r\n\r\n\r\n"])
 def test_empty_lines_before_an_answer(empty: bytes) -> None:
     """They are passed over: they are the end of a body that was longer than it said, and came late."""
-    assert in_any_pieces(empty + LENGTH + b"\r\nok") == Answer(200, LENGTH[:-2], b"ok", keep=True)
-    assert verdict(empty + CONTINUE + empty + LENGTH + b"\r\nok") == (200, b"ok", True)
+    for before in (empty, empty + CONTINUE + empty):
+        assert in_any_pieces(before + LENGTH + b"\r\nok") == Answer(200, LENGTH[:-2], b"ok", keep=True)
 
 
 @pytest.mark.parametrize(

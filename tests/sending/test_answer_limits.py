@@ -153,4 +153,4 @@ def test_limits_are_of_one_answer() -> None:
     reader = AnswerReader()
     text = CONTINUE + OK + CHUNKED + b"a\r\n0123456789\r\n" * 100 + b"0\r\n\r\n"
     for _ in range(300):
-        assert read([text], reader) == Answer(200, OK + CHUNKED[:-4], b"0123456789" * 100, keep=True)
+        assert read([text[:700], text[700:]], reader) == Answer(200, OK + CHUNKED[:-4], b"0123456789" * 100, keep=True)

@@ -27,6 +27,7 @@ SHOWN = {
     "an interim answer with a body": (b"HTTP/1.1 104 X\r\n" + LENGTH[:-2] + OK + LENGTH, NONE, KEPT),
     "a chunk extension that is none": (OK + CHUNKED + b"2 \r\nok\r\n0\r\n\r\n", NOT_READ, KEPT),
     "a length said twice": (OK + LENGTH[:-4] + LENGTH, NOT_READ, KEPT),
+    "a length beside chunks": (OK + LENGTH[:-4] + CHUNKED + b"2\r\nok\r\n0\r\n\r\n", NOT_READ, KEPT),
 }
 
 
