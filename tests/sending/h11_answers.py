@@ -81,22 +81,20 @@ def difference(text: bytes, our: Verdict) -> str:
     their = theirs(text)
     if our == their:
         return ""
-    names = []
     for name, rewrite in LENIENT.items():
         other = rewrite(text)
         if other != text:
             text, their = other, theirs(other)
-            names.append(name)
             if our == their:
-                return names[-1]
+                return name
     for _ in range(len(text) - len(text.rstrip(_LINE_END))):
         text = text[:-1]
         if our == theirs(text):
             return EMPTY_BEHIND
-    name = next((name for name, pattern in STRICT.items() if re.search(pattern, text)), "")
-    assert name, (our, their)
+    reasons = [name for name, pattern in STRICT.items() if re.search(pattern, text)]
+    assert reasons, (our, their)
     assert _refuses(our, their, text), (our, their)
-    return name
+    return reasons[0]
 
 
 def _refuses(our: Verdict, their: Verdict, text: bytes) -> bool:
@@ -119,12 +117,13 @@ def _one_coding(text: bytes) -> bytes:
 
 
 def _one_coding_of(head: bytes) -> bytes:
-    *others, last = [None, *re.finditer(rb"(?i)\ntransfer-encoding:([^\r\n]*)", head)]
-    if last is None:
+    found = list(re.finditer(rb"(?i)\ntransfer-encoding:([^\r\n]*)", head))
+    if not found:
         return head
+    last = found[-1]
     coding = last[1].rpartition(b",")[2].strip().lower()
     line = b"\nTransfer-Encoding: chunked" if coding == b"chunked" else b"\nX: x"
-    before = re.sub(rb"(?i)\ntransfer-encoding:[^\r\n]*", b"\nX: x", head[: last.start()]) if others else b""
+    before = re.sub(rb"(?i)\ntransfer-encoding:[^\r\n]*", b"\nX: x", head[: last.start()])
     return before + line + head[last.end() :]
 
 
