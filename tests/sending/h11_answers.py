@@ -87,9 +87,10 @@ def difference(text: bytes, our: Verdict) -> str:
             text, their = other, theirs(other)
             if our == their:
                 return name
-    for _ in range(len(text) - len(text.rstrip(_LINE_END))):
-        text = text[:-1]
-        if our == theirs(text):
+    shorter = text
+    while our.keep and shorter.endswith((b"\r", b"\n")):
+        shorter = shorter[:-1]
+        if our == theirs(shorter):
             return EMPTY_BEHIND
     reasons = [name for name, pattern in STRICT.items() if re.search(pattern, text)]
     assert reasons, (our, their)
@@ -98,9 +99,9 @@ def difference(text: bytes, our: Verdict) -> str:
 
 
 def _refuses(our: Verdict, their: Verdict, text: bytes) -> bool:
-    """We stop where h11 goes on. Only an interim answer can hide the status."""
-    known = our.status == their.status or (not our.status and text.startswith((b"HTTP/1.0 1", b"HTTP/1.1 1")))
-    return known and not our.keep and their.body.startswith(our.body)
+    """We stop where h11 goes on. Only an interim answer can hide the status, or a version."""
+    hidden = not our.status and re.match(rb"HTTP/(1\.[01] 1|(?!1\.[01])\d\.\d )", text)
+    return (bool(hidden) or our.status == their.status) and not our.keep and their.body.startswith(our.body)
 
 
 def _without_empty_lines(text: bytes) -> bytes:
@@ -127,6 +128,17 @@ def _one_coding_of(head: bytes) -> bytes:
     return before + line + head[last.end() :]
 
 
+def _heeded_trailers(text: bytes) -> bytes:
+    """With what a trailer says of the connection in the head, and without what it says of the coding."""
+    head = re.search(rb"HTTP/1\.[01] [2-9].*?\r\n(?=\r\n)", text, re.DOTALL)
+    last = head and re.compile(rb"\n0+(?:;[^\r\n]*)?\r\n((?:[^\r\n]+\r\n)+)\r\n").search(text, head.end())
+    if not head or not last:
+        return text
+    moved = b"".join(line + b"\r\n" for line in last[1].splitlines() if line.lower().startswith(b"connection:"))
+    trailers = re.sub(rb"(?im)^(connection|transfer-encoding):", b"X:", last[1])
+    return text[: head.end()] + moved + text[head.end() : last.start(1)] + trailers + text[last.end(1) :]
+
+
 def _kept(text: bytes) -> bytes:
     """The final answer, where it is of HTTP/1.0 and has keep-alive, as one of HTTP/1.1."""
     final = re.search(rb"HTTP/1\.0 [2-9].*?\r\n\r\n", text, re.DOTALL)
@@ -142,11 +154,13 @@ LENIENT: dict[str, Callable[[bytes], bytes]] = {
     "an empty line before a status line: llhttp passes it over": _without_empty_lines,
     "a control character in the reason: nobody reads it": _visible_reasons,
     "a transfer coding other than chunked: h11 knows none; for llhttp the last one frames the body": _one_coding,
+    "a trailer about the connection or the coding: llhttp heeds it": _heeded_trailers,
     "HTTP/1.0 with keep-alive: h11 never keeps such a connection": _kept,
 }
 # What h11 takes and llhttp does not: the status line counts, the rest is not read, and the connection is closed.
 STRICT = {
     "a line that ends without CR: h11 takes it (RFC 9112, 2.2: MAY)": rb"(?<!\r)\n",
+    "a version that is neither 1.0 nor 1.1: h11 takes any two digits": rb"HTTP/(?!1\.[01])\d\.\d ",
     "a folded header line (RFC 9112, 5.2: obsolete)": rb"\r\n[ \t]",
     "a control character in a header's value": rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]",
     "an interim answer with a body, which h11 takes for the next answer": (
