@@ -1,4 +1,4 @@
-"""The events that every benchmark sends: 450 bytes, one type, a thousand keys."""
+"""The events that every benchmark sends: 450 bytes if nothing else is said, one type, a thousand keys."""
 
 import time
 from typing import Any
@@ -9,12 +9,14 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 TYPE = "user.created"
+PAD = 330  # bytes of an event of 450
 
 
-def event(number: int) -> dict[str, Any]:
-    """One event; `at` is now, in unix nanoseconds, so that the receiver can tell how long it took."""
-    data = {"id": number, "name": "Jane Doe", "pad": "x" * 330}
-    return {"at": time.time_ns(), "type": TYPE, "id": f"evt_{number}", "source": "/users", "data": data}
+def event(number: int, pad: int = PAD, at: int | None = None) -> dict[str, Any]:
+    """One event; `at` (unix nanoseconds, now if not given) tells the receiver how long it took."""
+    data = {"id": number, "name": "Jane Doe", "pad": "x" * pad}
+    sent = time.time_ns() if at is None else at
+    return {"at": sent, "type": TYPE, "id": f"evt_{number}", "source": "/users", "data": data}
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
@@ -23,24 +25,34 @@ def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
     admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(15)
 
 
-def fill(bootstrap: str, topic: str, number: int) -> None:
+def fill(bootstrap: str, topic: str, number: int, pad: int = PAD) -> None:
     """Publish so many events as fast as it goes, and wait until Kafka has them."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
     for position in range(number):
-        producer.produce(topic, orjson.dumps(event(position)), key=f"user-{position % 1000}")
-        if position % 5000 == 0:
+        producer.produce(topic, orjson.dumps(event(position, pad)), key=f"user-{position % 1000}")
+        if position % 1000 == 0:
             producer.poll(0)
     producer.flush()
 
 
-def stream(bootstrap: str, topic: str, per_second: int, seconds: float) -> int:
-    """Publish at a steady rate; the number published."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
-    begin, sent = time.perf_counter(), 0
+def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: int = PAD, *, linger_ms: int = 0) -> int:
+    """Publish at a steady rate; the number published.
+
+    An event's `at` is when it should have been published, so that a publisher that is late makes no latency look good.
+    """
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": linger_ms})
+    origin, begin, sent = time.time_ns(), time.perf_counter(), 0
     while (elapsed := time.perf_counter() - begin) < seconds:
         while sent < elapsed * per_second:
-            producer.produce(topic, orjson.dumps(event(sent)), key=f"user-{sent % 1000}")
+            at = origin + int(sent / per_second * 1e9)
+            producer.produce(topic, orjson.dumps(event(sent, pad, at)), key=f"user-{sent % 1000}")
             sent += 1
         producer.poll(0.001)
     producer.flush()
     return sent
+
+
+def delete_topic(bootstrap: str, topic: str) -> None:
+    """Give the disk back."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.delete_topics([topic])[topic].result(15)

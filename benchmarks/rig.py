@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +51,21 @@ def process(arguments: list[str], **environment: str) -> Iterator[psutil.Popen]:
             child.wait()
 
 
+class Certificate(NamedTuple):
+    """PEM files: of the receiver at 127.0.0.1, and of the authority to trust."""
+
+    chain: Path
+    key: Path
+    authority: Path
+
+
 class Sink:
     """The receiver: a process of its own, in Go, so that it is faster than what is measured."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls_port: int = 0) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.tls_url = f"https://127.0.0.1:{tls_port}"
+        self.process: psutil.Popen | None = None
 
     def get(self, path: str, method: str = "GET") -> bytes:
         """Ask the receiver itself."""
@@ -80,17 +90,33 @@ class Sink:
         self.get("/reset", "POST")
 
 
-@contextmanager
-def sink(delay_ms: int = 0, hosts: int = 1) -> Iterator[Sink]:
-    """A running receiver, on so many loopback addresses; compiled once."""
+def build_go(folder: str, name: str) -> Path:
+    """A compiled Go program: a file or a folder with a module, below benchmarks/."""
     go = shutil.which("go")
     if go is None:
         sys.exit("the benchmarks' receiver is written in Go: install go 1.22 or newer")
     CACHE.mkdir(exist_ok=True)
-    subprocess.run([go, "build", "-o", CACHE / "sink", ROOT / "benchmarks" / "sink.go"], check=True)
+    place = ROOT / "benchmarks" / folder
+    where, what = (place.parent, place.name) if place.is_file() else (place, ".")
+    subprocess.run([go, "build", "-o", CACHE / name, what], cwd=where, check=True)
+    return CACHE / name
+
+
+@contextmanager
+def sink(
+    delay_ms: int = 0, hosts: int = 1, *, tail: bool = False, certificate: Certificate | None = None
+) -> Iterator[Sink]:
+    """A running receiver, on so many loopback addresses; compiled once. With a certificate it answers by https too."""
+    program = build_go("sink.go", "sink")
     port = free_port()
-    with process([str(CACHE / "sink"), str(port), str(delay_ms), str(hosts)]):
-        receiver = Sink(port)
+    flags = {"port": port, "delay": f"{delay_ms}ms", "hosts": hosts, "tail": str(tail).lower(), "secret": SECRET}
+    tls_port = 0
+    if certificate is not None:
+        tls_port = free_port()
+        flags |= {"tls-port": tls_port, "certificate": certificate.chain, "key": certificate.key}
+    with process([str(program), *(f"-{name}={value}" for name, value in flags.items())]) as child:
+        receiver = Sink(port, tls_port)
+        receiver.process = child
         for _ in range(200):
             try:
                 receiver.count()
@@ -130,26 +156,28 @@ def database(urls: list[str], event_type: str) -> Iterator[str]:
         yield url
 
 
+WORKER = [sys.executable, "-m", "consumer", "run"]
+
+
+def worker_settings(bootstrap: str, topic: str, database_url: str) -> dict[str, str]:
+    """The environment of a `kafka-webhooks run` that consumes this topic, in a group named after it."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA_TOPICS": topic,
+        "KAFKA_GROUP_ID": topic,
+        "DATABASE_URL": database_url,
+        "WEBHOOK_SECRET": SECRET,
+        "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+        "LOG_LEVEL": "WARNING",
+        "OPS_PORT": "0",
+    }
+
+
 @contextmanager
 def worker(bootstrap: str, topic: str, database_url: str, **settings: str) -> Iterator[psutil.Popen]:
     """One `kafka-webhooks run`."""
-    with ExitStack() as stack:
-        yield stack.enter_context(
-            process(
-                [sys.executable, "-m", "consumer", "run"],
-                **{
-                    "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-                    "KAFKA_TOPICS": topic,
-                    "KAFKA_GROUP_ID": topic,
-                    "DATABASE_URL": database_url,
-                    "WEBHOOK_SECRET": SECRET,
-                    "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-                    "LOG_LEVEL": "WARNING",
-                    "OPS_PORT": "0",
-                    **settings,
-                },
-            )
-        )
+    with process(WORKER, **{**worker_settings(bootstrap, topic, database_url), **settings}) as child:
+        yield child
 
 
 def measure(

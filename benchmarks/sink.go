@@ -1,20 +1,48 @@
 // A receiver that is faster than any sender measured here.
-// usage: sink PORT [DELAY_MS [HOSTS]], on 127.0.0.1 to 127.0.0.HOSTS; GET /stats, POST /reset; every other path is a delivery and answers 204.
+// usage: sink [flags]; GET /stats, /count and /events, POST /reset; every other path is a delivery and answers 204.
 // An event may carry "at":<unix ns> as its first field: the time from there to here is kept, of a batch for its first.
 // GET /events: how many of these have come, in whatever requests.
+// With -secret the first 200 signatures are checked: Standard Webhooks', or else the hexadecimal one of the body alone.
 package main
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"flag"
+	"fmt"
+	"hash"
 	"io"
 	"log"
+	"math"
+	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+)
+
+const (
+	signatures = 200 // that are checked
+	shape      = 1.1 // of the Pareto distribution of a heavy tail: p50 19 ms, p99 660 ms with 10 ms as the least
+	longest    = 5 * time.Second
+)
+
+var (
+	port        = flag.Int("port", 0, "of 127.0.0.1")
+	hosts       = flag.Int("hosts", 1, "listen on 127.0.0.1 to 127.0.0.HOSTS")
+	delay       = flag.Duration("delay", 0, "before each answer")
+	tail        = flag.Bool("tail", false, "the delay is the least, and has a heavy tail")
+	tlsPort     = flag.Int("tls-port", 0, "the same by https (HTTP/1.1 alone), on 127.0.0.1")
+	certificate = flag.String("certificate", "", "PEM file")
+	key         = flag.String("key", "", "PEM file")
+	secret      = flag.String("secret", "", "checks signatures")
 )
 
 var (
@@ -24,7 +52,10 @@ var (
 	events    int
 	open      int
 	mostOpen  int
+	checked   int
+	forged    int
 	latencies []float64
+	random    = rand.New(rand.NewPCG(1, 2))
 	marker    = []byte(`{"at":`)
 	buffers   = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 )
@@ -39,7 +70,9 @@ func quantile(sorted []float64, q float64) float64 {
 func stats(w http.ResponseWriter, _ *http.Request) {
 	mu.Lock()
 	sorted := slices.Clone(latencies)
-	answer := map[string]any{"total": total, "distinct": len(ids), "most_open": mostOpen}
+	answer := map[string]any{
+		"total": total, "distinct": len(ids), "most_open": mostOpen, "checked": checked, "forged": forged,
+	}
 	mu.Unlock()
 	slices.Sort(sorted)
 	for name, q := range map[string]float64{"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1} {
@@ -64,67 +97,94 @@ func reset(http.ResponseWriter, *http.Request) {
 	mu.Lock()
 	defer mu.Unlock()
 	ids, total, events, mostOpen, latencies = map[string]struct{}{}, 0, 0, 0, nil
+	checked, forged = 0, 0
+}
+
+func signed(header http.Header, body []byte) bool {
+	digest := func(parts ...[]byte) []byte {
+		var mac hash.Hash = hmac.New(sha256.New, []byte(*secret))
+		for _, part := range parts {
+			mac.Write(part)
+		}
+		return mac.Sum(nil)
+	}
+	if standard := header.Get("webhook-signature"); standard != "" {
+		start := header.Get("webhook-id") + "." + header.Get("webhook-timestamp") + "."
+		return strings.Contains(standard, "v1,"+base64.StdEncoding.EncodeToString(digest([]byte(start), body)))
+	}
+	return header.Get("x-webhook-signature") == hex.EncodeToString(digest(body))
+}
+
+// The mutex is held: the random numbers are the same in each run, in the order of arrival.
+func nextDelay() time.Duration {
+	if !*tail {
+		return *delay
+	}
+	return min(longest, time.Duration(float64(*delay)/math.Pow(1-random.Float64(), 1/shape)))
+}
+
+func receive(w http.ResponseWriter, r *http.Request) {
+	buffer := buffers.Get().(*bytes.Buffer)
+	buffer.Reset()
+	_, err := buffer.ReadFrom(r.Body)
+	now := time.Now()
+	latency := -1.0
+	body := buffer.Bytes()
+	carried := bytes.Count(body, marker)
+	if rest, found := bytes.CutPrefix(bytes.TrimPrefix(body, []byte("[")), marker); found {
+		if end := bytes.IndexByte(rest, ','); end > 0 {
+			if at, err := strconv.ParseInt(string(rest[:end]), 10, 64); err == nil {
+				latency = float64(now.UnixNano()-at) / 1e6
+			}
+		}
+	}
+	if err != nil {
+		buffers.Put(buffer)
+		return
+	}
+	mu.Lock()
+	total++
+	events += carried
+	open++
+	mostOpen = max(mostOpen, open)
+	ids[r.Host+r.URL.Path+r.Header.Get("webhook-id")] = struct{}{}
+	if latency >= 0 {
+		latencies = append(latencies, latency)
+	}
+	if *secret != "" && checked < signatures {
+		checked++
+		if !signed(r.Header, body) {
+			forged++
+		}
+	}
+	wait := nextDelay()
+	mu.Unlock()
+	buffers.Put(buffer)
+	if wait > 0 {
+		time.Sleep(wait)
+	}
+	mu.Lock()
+	open--
+	mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func main() {
-	delay := time.Duration(0)
-	if len(os.Args) > 2 {
-		milliseconds, err := strconv.Atoi(os.Args[2])
-		if err != nil {
-			log.Fatal(err)
-		}
-		delay = time.Duration(milliseconds) * time.Millisecond
-	}
+	flag.Parse()
 	http.HandleFunc("GET /stats", stats)
 	http.HandleFunc("GET /count", count)
 	http.HandleFunc("GET /events", countEvents)
 	http.HandleFunc("POST /reset", reset)
-	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		buffer := buffers.Get().(*bytes.Buffer)
-		buffer.Reset()
-		_, err := buffer.ReadFrom(r.Body)
-		now := time.Now()
-		latency := -1.0
-		carried := bytes.Count(buffer.Bytes(), marker)
-		if rest, found := bytes.CutPrefix(bytes.TrimPrefix(buffer.Bytes(), []byte("[")), marker); found {
-			if end := bytes.IndexByte(rest, ','); end > 0 {
-				if at, err := strconv.ParseInt(string(rest[:end]), 10, 64); err == nil {
-					latency = float64(now.UnixNano()-at) / 1e6
-				}
-			}
+	http.HandleFunc("/", receive)
+	if *tlsPort != 0 {
+		server := http.Server{
+			Addr:         fmt.Sprintf("127.0.0.1:%d", *tlsPort),
+			TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		}
-		buffers.Put(buffer)
-		if err != nil {
-			return
-		}
-		mu.Lock()
-		total++
-		events += carried
-		open++
-		mostOpen = max(mostOpen, open)
-		ids[r.Host+r.URL.Path+r.Header.Get("webhook-id")] = struct{}{}
-		if latency >= 0 {
-			latencies = append(latencies, latency)
-		}
-		mu.Unlock()
-		if delay > 0 {
-			time.Sleep(delay)
-		}
-		mu.Lock()
-		open--
-		mu.Unlock()
-		w.WriteHeader(http.StatusNoContent)
-	})
-	hosts := 1
-	if len(os.Args) > 3 {
-		given, err := strconv.Atoi(os.Args[3])
-		if err != nil {
-			log.Fatal(err)
-		}
-		hosts = given
+		go func() { log.Fatal(server.ListenAndServeTLS(*certificate, *key)) }()
 	}
-	for host := 2; host <= hosts; host++ {
-		go func() { log.Fatal(http.ListenAndServe("127.0.0."+strconv.Itoa(host)+":"+os.Args[1], nil)) }()
+	for host := 2; host <= *hosts; host++ {
+		go func() { log.Fatal(http.ListenAndServe(fmt.Sprintf("127.0.0.%d:%d", host, *port), nil)) }()
 	}
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
+	log.Fatal(http.ListenAndServe(fmt.Sprintf("127.0.0.1:%d", *port), nil))
 }

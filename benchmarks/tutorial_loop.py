@@ -6,6 +6,7 @@ python tutorial_loop.py BOOTSTRAP TOPIC DATABASE_URL SECRET
 import hashlib
 import hmac
 import json
+import os
 import sys
 
 import requests
@@ -25,12 +26,15 @@ def deliver(url: str, webhook_id: str, body: bytes, secret: bytes) -> None:
 def main(bootstrap: str, topic: str, database: str, secret: str) -> None:
     """Consume for ever."""
     engine = create_engine(database)
+    session = int(os.environ.get("SESSION_TIMEOUT_MS", "45000"))
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": f"tutorial-{topic}",
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
+            "session.timeout.ms": session,
+            "heartbeat.interval.ms": min(3000, session // 4),
         }
     )
     consumer.subscribe([topic])

@@ -1,0 +1,103 @@
+"""This service beside its peers, in one run, on one real Kafka, with the same events and receiver.
+
+    python -m benchmarks.compare [--quick] [--only NAME …] [--json FILE] [--pages]
+
+Writes docs/performance.md, its pictures and docs/performance/results.json; what is measured in part replaces its part.
+`--quick` and `--json` write no page. NAME is a scenario or a program. Needs Go, java 17 and maven.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.compare import page, tables
+from benchmarks.compare.programs import PROGRAMS, Program
+from benchmarks.compare.results import Report, Result, failures, merged, read, write
+from benchmarks.compare.run import Stage, run, stage
+from benchmarks.compare.scenarios import SCENARIOS, Scenario
+
+
+def pairs(only: list[str], *, quick: bool) -> list[tuple[Scenario, Program]]:
+    """What is to be run. ValueError: a name that nothing has."""
+    names = {*(each.name for each in SCENARIOS), *(each.name for each in PROGRAMS)}
+    if unknown := set(only) - names:
+        raise ValueError(
+            f"no such scenario or program: {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}"
+        )
+    scenarios = [each for each in SCENARIOS if each.name in only] or [
+        each for each in SCENARIOS if each.quick or not quick
+    ]
+    programs = [each for each in PROGRAMS if each.name in only] or [each for each in PROGRAMS if each.usual]
+    return [
+        (scenario, program)
+        for scenario in scenarios
+        for program in programs
+        if program.fans_out or scenario.fan_out == 1
+    ]
+
+
+def say(text: str) -> None:
+    """Progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def shown(scenario: Scenario, program: Program, result: Result) -> str:
+    """A line of progress."""
+    kill = "" if result.repeated_after_kill is None else f", {result.repeated_after_kill} after kill -9"
+    latency = "" if result.p99_ms is None else f", p50 {result.p50_ms:.1f} p99 {result.p99_ms:.1f} ms"
+    return (
+        f"{scenario.name:>13}, {program.title}: {tables.rounded(result.per_second)}/s, "
+        f"{tables.rounded(result.cpu_us)} µs, {result.memory_mib:.0f} MiB, {result.lost} lost, "
+        f"{result.repeated} repeated{kill}{latency}; {result.most_open} open, others {result.others:.2f} cores"
+    )
+
+
+def measure(chosen: list[tuple[Scenario, Program]], shared: Stage, *, latency: bool) -> list[Result]:
+    """Run all, one after the other."""
+    results = []
+    for scenario, program in chosen:
+        begin = time.monotonic()
+        results.append(run(program, scenario, shared, latency=latency))
+        say(f"{shown(scenario, program, results[-1])} ({time.monotonic() - begin:.0f} s)")
+    return results
+
+
+def main(words: list[str]) -> int:
+    """1: something was lost, or did not end."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="0 and 100 ms alone, without latency, in five minutes")
+    parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="these scenarios or programs")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write or replace these results in a file, and no page"
+    )
+    parser.add_argument("--pages", action="store_true", help="measure nothing: write the page from what is stored")
+    given = parser.parse_args(words)
+    if given.pages:
+        page.publish(read(page.STORED))
+        return 0
+    try:
+        chosen = pairs(given.only, quick=given.quick)
+    except ValueError as error:
+        parser.error(str(error))
+    for build in {program.build for _, program in chosen}:
+        build()
+    begin = time.monotonic()
+    with stage() as shared:
+        results = measure(chosen, shared, latency=not given.quick)
+    report = Report(page.about(), results)
+    say(f"{len(results)} runs in {(time.monotonic() - begin) / 60:.1f} minutes")
+    print(tables.tables(report))
+    if given.json:
+        write(given.json, merged(read(given.json), report))
+    elif not given.quick:
+        stored = merged(read(page.STORED), report)
+        write(page.STORED, stored)
+        page.publish(stored)
+    for failure in failures(results):
+        say(failure)
+    return 1 if failures(results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

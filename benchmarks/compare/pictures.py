@@ -1,0 +1,136 @@
+"""Results as bar charts: SVG, readable on light and on dark ground, each figure beside its bar."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+from benchmarks.compare.results import Report, Result
+from benchmarks.compare.scenarios import SCENARIOS
+from benchmarks.compare.tables import TITLES, concurrency, ordered, rounded
+
+WIDTH, LABELS, BARS = 860, 250, 470  # of the picture, of what is left of the bars, of the longest bar
+LINE, BAR, HEADING = 20, 13, 34
+STYLE = """
+    svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+    .paper { fill: #ffffff; stroke: #d0d7de; }
+    .title { fill: #1f2328; font-size: 16px; font-weight: 600; }
+    .group { fill: #1f2328; font-size: 13px; font-weight: 600; }
+    .label { fill: #444c56; font-size: 12px; text-anchor: end; }
+    .figure { fill: #444c56; font-size: 12px; }
+    .ours { fill: #1f6feb; }
+    .peer { fill: #8a96a3; }
+    .limit { fill: none; stroke: #8a96a3; stroke-dasharray: 3 2; }
+    @media (prefers-color-scheme: dark) {
+      .paper { fill: #0d1117; stroke: #3d444d; }
+      .title, .group { fill: #f0f6fc; }
+      .label, .figure { fill: #c4ccd4; }
+      .ours { fill: #58a6ff; }
+      .peer { fill: #6e7a87; }
+      .limit { stroke: #9198a1; }
+    }
+"""
+
+
+class Bar(NamedTuple):
+    """One bar; `kind` is ours, peer or limit."""
+
+    label: str
+    value: float
+    figure: str
+    kind: str
+
+
+class Group(NamedTuple):
+    """Bars that stand together."""
+
+    title: str
+    bars: Sequence[Bar]
+
+
+class Picture(NamedTuple):
+    """A figure of all programs in the scenarios named; `value` is None where there is none."""
+
+    title: str
+    scenarios: Sequence[str]
+    value: Callable[[Result], float | None]
+
+
+PLAIN = ("0ms", "20ms", "100ms", "1000ms", "tail")
+PICTURES = {
+    "rate": Picture("Deliveries a second (more is better)", PLAIN, lambda each: each.per_second),
+    "cpu": Picture("CPU for each delivery, µs (less is better)", PLAIN, lambda each: each.cpu_us),
+    "memory": Picture("Peak memory, MiB (less is better)", PLAIN, lambda each: each.memory_mib),
+    "repeated": Picture(
+        "Deliveries repeated after kill -9 (less is better)", PLAIN, lambda each: each.repeated_after_kill
+    ),
+    "latency": Picture(
+        "p99 from the intended time to the receiver, ms, at half of the program's own rate (less is better)",
+        PLAIN,
+        lambda each: each.p99_ms,
+    ),
+    "bodies-tls": Picture(
+        "CPU for each delivery, µs: bodies and TLS (less is better)",
+        ("0ms", "4KB", "64KB", "tls", "tls-100ms"),
+        lambda each: each.cpu_us,
+    ),
+}
+
+
+def draw(title: str, groups: Sequence[Group]) -> str:
+    """The picture; the bars of a group share a scale."""
+    parts, y = [], 34
+    for group in groups:
+        most = max((bar.value for bar in group.bars), default=0.0) or 1.0
+        y += HEADING - LINE // 2
+        parts.append(f'<text class="group" x="20" y="{y}">{escape(group.title)}</text>')
+        y += 10
+        for bar in group.bars:
+            length = max(1.0, bar.value / most * BARS)
+            text = y + BAR - 2
+            parts += [
+                f'<text class="label" x="{LABELS - 8}" y="{text}">{escape(bar.label)}</text>',
+                f'<rect class="{bar.kind}" x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}"/>',
+                f'<text class="figure" x="{LABELS + length + 6:.1f}" y="{text}">{escape(bar.figure)}</text>',
+            ]
+            y += LINE
+    height = y + 12
+    said = "; ".join(
+        f"{group.title}: " + ", ".join(f"{bar.label} {bar.figure}" for bar in group.bars) for group in groups
+    )
+    head = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"  <title>{escape(title)}</title>",
+        f"  <desc>{escape(said)}</desc>",
+        f"  <style>{STYLE}  </style>",
+        f'  <rect class="paper" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="6"/>',
+        f'  <text class="title" x="20" y="30">{escape(title)}</text>',
+    ]
+    return "\n".join([*head, *(f"  {part}" for part in parts), "</svg>", ""])
+
+
+def kind(program: str) -> str:
+    """How its bar is drawn."""
+    return {"worker": "ours", "workers-2": "ours", "bare": "limit"}.get(program, "peer")
+
+
+def pictures(report: Report) -> dict[str, str]:
+    """Each picture by its name; those that nothing was measured for are left out."""
+    drawn = {}
+    for name, picture in PICTURES.items():
+        groups = []
+        for scenario in SCENARIOS:
+            bars = [
+                Bar(TITLES.get(each.program, each.program), value, _figure(each, value), kind(each.program))
+                for each in ordered(report.of(scenario.name))
+                if (value := picture.value(each)) is not None
+            ]
+            if bars and scenario.name in picture.scenarios:
+                groups.append(Group(scenario.title, bars))
+        if groups:
+            drawn[name] = draw(picture.title, groups)
+    return drawn
+
+
+def _figure(result: Result, value: float) -> str:
+    lost = f", {result.lost:,} LOST" if result.lost else ""
+    return f"{rounded(value)}  ({concurrency(result)} open{lost})"

@@ -1,0 +1,156 @@
+"""The programs that are compared: how each is built, started and told what to do."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import rig
+from benchmarks.compare.scenarios import PARTITIONS
+
+HERE = Path(__file__).parent
+STORE_PASSWORD = "benchmark"  # noqa: S105 (of a file with a public certificate)
+JAVA = ("java", "-Xms256m", "-Xmx2g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
+
+
+class Command(NamedTuple):
+    """What a process is started with; the environment is on top of ours."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a program is told. `session_ms`: after this long Kafka takes a silent member for dead."""
+
+    bootstrap: str
+    topic: str
+    url: str
+    database: str
+    concurrency: int
+    deliveries: int
+    pad: int
+    session_ms: int
+    authority: Path | None  # whom to trust by TLS, as PEM
+
+
+@dataclass(frozen=True)
+class Program:
+    """One line of a table. `per_second` is about the most that it does on two cores: it sizes its runs."""
+
+    name: str
+    title: str
+    command: Callable[[Task], Command]
+    per_second: int
+    processes: int = 1
+    most_open: int | None = None  # requests, if it cannot have more
+    from_kafka: bool = True
+    database: bool = False
+    fans_out: bool = False
+    usual: bool = True  # runs unless another one is named
+    build: Callable[[], object] = field(default=lambda: None)
+
+    def concurrency(self, allowed: int) -> int:
+        """Open requests that each of its processes may have."""
+        return min(allowed, self.most_open or allowed)
+
+
+def _worker(task: Task) -> Command:
+    settings = rig.worker_settings(task.bootstrap, task.topic, task.database)
+    settings |= {
+        "WEBHOOK_MAX_IN_FLIGHT": str(task.concurrency),
+        "KAFKA_SESSION_TIMEOUT_MS": str(task.session_ms),
+        "KAFKA_HEARTBEAT_INTERVAL_MS": str(min(3000, task.session_ms // 4)),
+    }
+    return Command(rig.WORKER, settings | _trusted(task))
+
+
+def _tutorial(task: Task) -> Command:
+    arguments = [sys.executable, "benchmarks/tutorial_loop.py", task.bootstrap, task.topic, task.database, rig.SECRET]
+    trusted = {"REQUESTS_CA_BUNDLE": str(task.authority)} if task.authority else {}
+    return Command(arguments, {"SESSION_TIMEOUT_MS": str(task.session_ms)} | trusted)
+
+
+def _bare(task: Task) -> Command:
+    numbers = [str(number) for number in (task.deliveries, task.concurrency, task.pad)]
+    return Command([sys.executable, "-m", "benchmarks.bare_loop", task.url, *numbers], _trusted(task))
+
+
+def _benthos(task: Task) -> Command:
+    variables = _variables(task) | {"CHECKPOINT_LIMIT": str(max(1024, 2 * task.concurrency // PARTITIONS))}
+    return Command([str(rig.CACHE / "benthos"), "run", str(HERE / "benthos" / "benthos.yaml")], variables)
+
+
+def _parallel_consumer(engine: str, order: str) -> Callable[[Task], Command]:
+    def command(task: Task) -> Command:
+        built = rig.CACHE / "parallel_consumer"
+        trusted = []
+        if task.authority:
+            store = _trust_store(task.authority)
+            trusted = [f"-Djavax.net.ssl.trustStore={store}", f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"]
+        classes = ["-cp", f"{built}/dispatcher.jar:{built}/lib/*", "compare.Dispatcher"]
+        return Command([*JAVA, *trusted, *classes], _variables(task) | {"ENGINE": engine, "ORDER": order})
+
+    return command
+
+
+def _variables(task: Task) -> dict[str, str]:
+    """How the peers in other languages are told; they have the one subscription in a map, not in a database."""
+    return {
+        "BOOTSTRAP": task.bootstrap,
+        "TOPIC": task.topic,
+        "GROUP": task.topic,
+        "URL": task.url,
+        "SECRET": rig.SECRET,
+        "CONCURRENCY": str(task.concurrency),
+        "SESSION_TIMEOUT_MS": str(task.session_ms),
+    } | _trusted(task)
+
+
+def _trusted(task: Task) -> dict[str, str]:
+    return {"SSL_CERT_FILE": str(task.authority)} if task.authority else {}
+
+
+def _trust_store(authority: Path) -> Path:
+    """The same for Java; made once for each authority."""
+    store = authority.with_suffix(".p12")
+    if not store.exists():
+        command = ["keytool", "-importcert", "-noprompt", "-alias", "benchmark", "-file", str(authority)]
+        command += ["-keystore", str(store), "-storepass", STORE_PASSWORD, "-storetype", "PKCS12"]
+        subprocess.run(command, check=True, capture_output=True)
+    return store
+
+
+@cache
+def _build_parallel_consumer() -> None:
+    """Into .cache, by Maven."""
+    pom = HERE / "parallel_consumer" / "pom.xml"
+    command = ["mvn", "-q", "-B", "-f", str(pom), "package", f"-Doutput={rig.CACHE / 'parallel_consumer'}"]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def _build_benthos() -> None:
+    rig.build_go("compare/benthos", "benthos")
+
+
+def _parallel(name: str, title: str, engine: str, order: str, per_second: int, *, usual: bool = True) -> Program:
+    command = _parallel_consumer(engine, order)
+    return Program(
+        name, f"Parallel Consumer, {title}", command, per_second, usual=usual, build=_build_parallel_consumer
+    )
+
+
+PROGRAMS = (
+    Program("worker", "this service, one worker", _worker, 25_000, database=True, fans_out=True),
+    Program("workers-2", "this service, two workers", _worker, 30_000, processes=2, database=True, fans_out=True),
+    _parallel("vertx", "Vert.x", "vertx", "UNORDERED", 20_000),
+    _parallel("vertx-key", "Vert.x, by key", "vertx", "KEY", 15_000),
+    _parallel("threads", "threads and java.net.http", "core", "UNORDERED", 5_000, usual=False),
+    Program("benthos", "Benthos", _benthos, 9_000, build=_build_benthos),
+    Program("tutorial", "the tutorial's loop", _tutorial, 550, most_open=1, database=True, fans_out=True),
+    Program("bare", "bare sockets: the limit", _bare, 75_000, from_kafka=False),
+)

@@ -1,0 +1,77 @@
+"""What is compared: receivers, bodies, fan-out, plain or TLS; how many open requests, and for how long."""
+
+from dataclasses import dataclass
+
+from benchmarks.events import PAD
+
+HOSTS = 100  # loopback addresses that many subscriptions are spread over
+PARTITIONS = 4
+BEFORE_WARM = 0.2  # of the deliveries: start, connections, compilers
+HALF, NEARLY_ALL = 0.5, 0.9  # of the deliveries: the rate is taken up to the kill, or before the last ones trickle in
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One table: the same events and the same kind of receiver for each program."""
+
+    name: str
+    title: str
+    delay_ms: int = 0
+    tail: bool = False  # the delay is the least, and Pareto-distributed
+    pad: int = PAD  # bytes of an event above 120
+    fan_out: int = 1
+    tls: bool = False
+    concurrency: int = 256  # open requests that each program may have
+    most: int = 50_000  # deliveries a second that its runs are sized for, at most
+    seconds: float = 7.0  # that a run is sized for
+    kill: bool = False  # kill -9 at half, and start again
+    latency: bool = False
+    quick: bool = False
+
+    def urls(self, base: str) -> list[str]:
+        """Those of the subscriptions, spread over the receiver's addresses."""
+        hosts = min(self.fan_out, HOSTS)
+        return [
+            f"{base}/hook{number // hosts}".replace("127.0.0.1", f"127.0.0.{number % hosts + 1}")
+            for number in range(self.fan_out)
+        ]
+
+    def events(self, per_second: float, concurrency: int) -> int:
+        """How many make a run of about `seconds`, for a program that can do so much and no more."""
+        rate = min(per_second, self.most)
+        if self.delay_ms:
+            rate = min(rate, concurrency / self.delay_ms * 1000 / (4 if self.tail else 1))
+        return max(10, int(rate * self.seconds / self.fan_out))
+
+
+SCENARIOS = (
+    Scenario("0ms", "Receiver that answers at once", seconds=10, kill=True, latency=True, quick=True),
+    Scenario("20ms", "Receiver that takes 20 ms", delay_ms=20, concurrency=1000, latency=True),
+    Scenario(
+        "100ms",
+        "Receiver that takes 100 ms",
+        delay_ms=100,
+        concurrency=2000,
+        seconds=10,
+        kill=True,
+        latency=True,
+        quick=True,
+    ),
+    Scenario("1000ms", "Receiver that takes 1 s", delay_ms=1000, concurrency=10_000, seconds=10),
+    Scenario(
+        "tail",
+        "Receiver with a heavy tail (at least 10 ms, p50 19 ms, p99 0.7 s, up to 5 s)",
+        delay_ms=10,
+        tail=True,
+        concurrency=2000,
+        latency=True,
+    ),
+    Scenario("4KB", "Bodies of 4 KB", pad=4096 - 120),
+    Scenario("64KB", "Bodies of 64 KB", pad=65_536 - 120, most=2000),
+    Scenario("fan-out-10", "Each event to 10 subscriptions", fan_out=10),
+    Scenario("fan-out-1000", "Each event to 1,000 subscriptions", fan_out=1000),
+    Scenario("tls", "TLS, kept connections, receiver that answers at once", tls=True),
+    Scenario(
+        "tls-100ms", "TLS, kept connections, receiver that takes 100 ms", tls=True, delay_ms=100, concurrency=1000
+    ),
+)

@@ -1,0 +1,126 @@
+"""The comparison's tables, pictures and page, from results that nobody measured."""
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.compare import __main__ as command
+from benchmarks.compare import page, results, tables
+from benchmarks.compare.pictures import BARS, LABELS, Bar, Group, draw, pictures
+from benchmarks.compare.programs import PROGRAMS, Program
+from benchmarks.compare.results import Report, Result
+from benchmarks.compare.scenarios import SCENARIOS, Scenario
+
+OURS = Result("0ms", "worker", 256, 1, 250, 100_000, 16_512.4, 54.32, 159.6, 0, 0)
+PEER = replace(OURS, program="vertx", per_second=13_300.0, repeated_after_kill=1234, p50_ms=1.234, p99_ms=12.0)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def lines(table: str) -> list[list[str]]:
+    """The cells of each line."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (0.123, "0.12"), (5.4321, "5.43"), (54.321, "54.3"), (543.21, "543"), (16_512, "16,500")],
+)
+def test_three_digits_count(value: float, shown: str) -> None:
+    """Figures are not shown to a precision that a run does not have."""
+    assert tables.rounded(value) == shown
+
+
+def test_a_table_has_the_columns_that_somebody_has() -> None:
+    """Programs come in the order of their list; what only one has is empty at the others."""
+    head, _, first, second = lines(tables.table([PEER, OURS]))
+    assert [first[0], second[0]] == ["this service, one worker", "Parallel Consumer, Vert.x"]
+    assert dict(zip(head, second, strict=True))["after kill -9"] == "1,234"
+    assert dict(zip(head, first, strict=True))["after kill -9"] == ""
+    assert "p99, ms" in head
+    assert "at, deliveries/s" not in head
+
+
+def test_losses_are_marked() -> None:
+    """Lost deliveries, wrong signatures and runs without an end stand in bold, and fail the command."""
+    assert results.failures([OURS, PEER]) == []
+    for wrong, says in ((replace(OURS, lost=3), "**3**"), (replace(OURS, finished=False), "**given up**")):
+        assert says in tables.table([wrong])
+        assert len(results.failures([OURS, wrong])) == 1
+    assert "†" in tables.table([replace(OURS, others=0.5)])
+
+
+def test_the_longest_bar_of_a_group_is_full() -> None:
+    """Each group has a scale of its own; labels are text, not markup; each figure is behind its bar."""
+    groups = [
+        Group("a < b", [Bar("x & y", 10, "10", "ours"), Bar("z", 5, "5", "peer")]),
+        Group("c", [Bar("x", 0, "0", "limit")]),
+    ]
+    tree = ET.fromstring(draw("<title>", groups))  # noqa: S314 (our own)
+    bars = [each for each in tree.iter(f"{SVG}rect") if each.get("class") != "paper"]
+    assert [float(each.get("width", "0")) for each in bars] == [BARS, BARS / 2, 1.0]
+    figures = [each for each in tree.iter(f"{SVG}text") if each.get("class") == "figure"]
+    assert [float(each.get("x", "0")) for each in figures] == [LABELS + BARS + 6, LABELS + BARS / 2 + 6, LABELS + 7]
+    assert [each.text for each in tree.iter(f"{SVG}text") if each.get("class") == "group"] == ["a < b", "c"]
+
+
+def test_a_picture_of_what_was_measured() -> None:
+    """None is drawn for figures that nobody has."""
+    drawn = pictures(Report({}, [OURS, PEER]))
+    assert {"rate", "cpu", "memory", "repeated", "latency"} <= set(drawn)
+    assert "1,234" not in drawn["rate"]
+    assert set(pictures(Report({}, [OURS]))) == {"rate", "cpu", "memory", "bodies-tls"}
+
+
+def test_a_part_replaces_its_part(tmp_path: Path) -> None:
+    """What is measured again takes the place of what was; all else stays, also in the file."""
+    again = replace(PEER, per_second=1.0)
+    report = results.merged(Report({"a": "old"}, [OURS, PEER]), Report({"a": "new"}, [again]))
+    assert report == Report({"a": "new"}, [OURS, again])
+    results.write(tmp_path / "folder" / "results.json", report)
+    assert results.read(tmp_path / "folder" / "results.json") == report
+    assert results.read(tmp_path / "none.json") == Report({})
+
+
+def test_only_what_is_between_the_markers_changes() -> None:
+    """A page keeps its prose; a marker that it does not have is an error."""
+    text = "a\n<!-- results -->\nold\n<!-- end of results -->\nb\n"
+    assert page.filled(text, {"results": "new\nlines"}) == text.replace("old", "new\nlines")
+    with pytest.raises(KeyError, match="machine"):
+        page.filled(text, {"machine": "x"})
+
+
+def test_what_is_run() -> None:
+    """Peers have no fan-out; the quick run is short; a name picks a scenario or a program."""
+    everything = command.pairs([], quick=False)
+    assert {program.name for scenario, program in everything if scenario.fan_out > 1} == {
+        "worker",
+        "workers-2",
+        "tutorial",
+    }
+    assert {scenario.name for scenario, _ in command.pairs([], quick=True)} == {"0ms", "100ms"}
+    assert [(scenario.name, program.name) for scenario, program in command.pairs(["tls", "threads"], quick=False)] == [
+        ("tls", "threads")
+    ]
+    with pytest.raises(ValueError, match="nothing-of-ours"):
+        command.pairs(["nothing-of-ours"], quick=False)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_a_run_is_bounded(scenario: Scenario, program: Program) -> None:
+    """In events, in bytes on Kafka's disk, and in the seconds that it should take."""
+    allowed = program.concurrency(scenario.concurrency) * program.processes
+    events = scenario.events(program.per_second, allowed)
+    assert 10 <= events <= 500_000
+    assert events * scenario.pad < 1_000_000_000
+    if scenario.delay_ms:
+        assert events * scenario.fan_out * scenario.delay_ms / 1000 / allowed <= 2 * scenario.seconds
+
+
+def test_subscriptions_have_urls_of_their_own() -> None:
+    """Spread over a hundred addresses, so that no bound of one address is what is measured."""
+    urls = Scenario("s", "s", fan_out=1000).urls("http://127.0.0.1:9000")
+    assert len(set(urls)) == 1000
+    assert {url.split(":")[1] for url in urls} == {f"//127.0.0.{host}" for host in range(1, 101)}
