@@ -10,7 +10,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle chaos lint format sql bench run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle chaos lint format sql bench compare run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad r
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.lookups
 	$(BIN)/python -m benchmarks.parking
+
+compare: $(VENV)/development ## this service beside its peers, in about 20 minutes; writes docs/performance.md (needs Go, java 17 and maven)
+	$(BIN)/python -m benchmarks.compare $(COMPARE)
 
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run

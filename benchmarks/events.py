@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 TYPE = "user.created"
+KEYS = 1000
 PAD = 330  # bytes of an event of 450
 
 
@@ -29,7 +30,7 @@ def fill(bootstrap: str, topic: str, number: int, pad: int = PAD) -> None:
     """Publish so many events as fast as it goes, and wait until Kafka has them."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
     for position in range(number):
-        producer.produce(topic, orjson.dumps(event(position, pad)), key=f"user-{position % 1000}")
+        producer.produce(topic, orjson.dumps(event(position, pad)), key=f"user-{position % KEYS}")
         if position % 1000 == 0:
             producer.poll(0)
     producer.flush()
@@ -45,7 +46,7 @@ def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: i
     while (elapsed := time.perf_counter() - begin) < seconds:
         while sent < elapsed * per_second:
             at = origin + int(sent / per_second * 1e9)
-            producer.produce(topic, orjson.dumps(event(sent, pad, at)), key=f"user-{sent % 1000}")
+            producer.produce(topic, orjson.dumps(event(sent, pad, at)), key=f"user-{sent % KEYS}")
             sent += 1
         producer.poll(0.001)
     producer.flush()
@@ -54,5 +55,5 @@ def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: i
 
 def delete_topic(bootstrap: str, topic: str) -> None:
     """Give the disk back."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     admin.delete_topics([topic])[topic].result(15)

@@ -7,6 +7,7 @@ Writes docs/performance.md, its pictures and docs/performance/results.json; what
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from benchmarks.compare import page, tables
 from benchmarks.compare.programs import PROGRAMS, Program
 from benchmarks.compare.results import Report, Result, failures, merged, read, write
-from benchmarks.compare.run import Stage, run, stage
+from benchmarks.compare.run import run, stage
 from benchmarks.compare.scenarios import SCENARIOS, Scenario
 
 
@@ -53,14 +54,18 @@ def shown(scenario: Scenario, program: Program, result: Result) -> str:
     )
 
 
-def measure(chosen: list[tuple[Scenario, Program]], shared: Stage, *, latency: bool) -> list[Result]:
-    """Run all, one after the other."""
-    results = []
-    for scenario, program in chosen:
-        begin = time.monotonic()
-        results.append(run(program, scenario, shared, latency=latency))
-        say(f"{shown(scenario, program, results[-1])} ({time.monotonic() - begin:.0f} s)")
-    return results
+def measure(chosen: list[tuple[Scenario, Program]], kept: Path | None, *, latency: bool) -> Report:
+    """Run all, one after the other; each result is written at once, so that a run that is stopped has its part."""
+    report = Report(page.about())
+    with stage() as shared:
+        for scenario, program in chosen:
+            begin = time.monotonic()
+            result = run(program, scenario, shared, latency=latency)
+            say(f"{shown(scenario, program, result)} ({time.monotonic() - begin:.0f} s)")
+            report.results.append(result)
+            if kept:
+                write(kept, merged(read(kept), report))
+    return report
 
 
 def main(words: list[str]) -> int:
@@ -83,21 +88,17 @@ def main(words: list[str]) -> int:
     for build in {program.build for _, program in chosen}:
         build()
     begin = time.monotonic()
-    with stage() as shared:
-        results = measure(chosen, shared, latency=not given.quick)
-    report = Report(page.about(), results)
-    say(f"{len(results)} runs in {(time.monotonic() - begin) / 60:.1f} minutes")
+    kept = given.json or (None if given.quick else page.STORED)
+    report = measure(chosen, kept, latency=not given.quick)
+    say(f"{len(report.results)} runs in {(time.monotonic() - begin) / 60:.1f} minutes")
     print(tables.tables(report))
-    if given.json:
-        write(given.json, merged(read(given.json), report))
-    elif not given.quick:
-        stored = merged(read(page.STORED), report)
-        write(page.STORED, stored)
-        page.publish(stored)
-    for failure in failures(results):
+    if kept == page.STORED:
+        page.publish(read(kept))
+    for failure in failures(report.results):
         say(failure)
-    return 1 if failures(results) else 0
+    return 1 if failures(report.results) else 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended, as by Ctrl-C
     sys.exit(main(sys.argv[1:]))

@@ -62,7 +62,7 @@ def about() -> dict[str, str]:
         "this service": f"{consumer.__version__}; Python {platform.python_version()}, "
         f"librdkafka {confluent_kafka.libversion()[0]}, httptools {httptools.__version__}",
         "the tutorial's loop": f"requests {requests.__version__}, the same Python and librdkafka",
-        "Parallel Consumer": f"{_parallel_consumer()}, Java {java}, 2 GiB of heap at most",
+        "Parallel Consumer": f"{_parallel_consumer()}, Java {java}, 1 GiB of heap at most",
         "Benthos": f"{_benthos()}, Go {go}",
         "Kafka": f"{KAFKA_VERSION}, one node, 4 partitions",
         "receiver": f"benchmarks/sink.go, Go {go}",

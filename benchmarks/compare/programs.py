@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from benchmarks import rig
 from benchmarks.compare.scenarios import PARTITIONS
+from benchmarks.events import KEYS
 
 HERE = Path(__file__).parent
 STORE_PASSWORD = "benchmark"  # noqa: S105 (of a file with a public certificate)
-JAVA = ("java", "-Xms256m", "-Xmx2g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
+JAVA = ("java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
 
 
 class Command(NamedTuple):
@@ -140,7 +141,13 @@ def _build_benthos() -> None:
 def _parallel(name: str, title: str, engine: str, order: str, per_second: int, *, usual: bool = True) -> Program:
     command = _parallel_consumer(engine, order)
     return Program(
-        name, f"Parallel Consumer, {title}", command, per_second, usual=usual, build=_build_parallel_consumer
+        name,
+        f"Parallel Consumer, {title}",
+        command,
+        per_second,
+        most_open=KEYS if order == "KEY" else None,
+        usual=usual,
+        build=_build_parallel_consumer,
     )
 
 

@@ -17,7 +17,7 @@ from benchmarks.compare.watch import Crew, Mark, Watch
 from benchmarks.events import TYPE, create_topic, delete_topic, fill, stream
 
 SESSION_MS = 3000  # of Kafka's group: after kill -9 this is what the new process waits for
-LATENCY_SECONDS = 8.0
+LATENCY_SECONDS = 6.0
 LINGER_MS = 5  # librdkafka's default; without it Kafka itself is what is slow, at 10,000 events a second
 LATEST = 20.0  # seconds after the last event was published
 STILL = 1.0  # seconds without a delivery: no duplicate follows

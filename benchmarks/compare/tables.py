@@ -7,6 +7,7 @@ from benchmarks.compare.results import DISTURBED, Report, Result
 from benchmarks.compare.scenarios import SCENARIOS
 
 TITLES = {program.name: program.title for program in PROGRAMS}
+SLOW = {scenario.name for scenario in SCENARIOS if scenario.delay_ms}  # else what is open is over before it is seen
 ORDER = {program.name: position for position, program in enumerate(PROGRAMS)}
 
 
@@ -38,7 +39,7 @@ def _optional(value: float | None) -> str:
 COLUMNS: dict[str, Callable[[Result], str]] = {
     "": lambda each: TITLES.get(each.program, each.program) + (" †" if each.others > DISTURBED else ""),
     "may have open": concurrency,
-    "had open": lambda each: f"{each.most_open:,}",
+    "had open": lambda each: f"{each.most_open:,}" if each.scenario in SLOW else "",
     "deliveries/s": lambda each: rounded(each.per_second),
     "CPU, µs": lambda each: rounded(each.cpu_us),
     "memory, MiB": lambda each: f"{each.memory_mib:,.0f}",

@@ -114,7 +114,7 @@ def test_a_run_is_bounded(scenario: Scenario, program: Program) -> None:
     allowed = program.concurrency(scenario.concurrency) * program.processes
     events = scenario.events(program.per_second, allowed)
     assert 10 <= events <= 500_000
-    assert events * scenario.pad < 1_000_000_000
+    assert events * scenario.pad < 1_000_000_000 or not program.from_kafka
     if scenario.delay_ms:
         assert events * scenario.fan_out * scenario.delay_ms / 1000 / allowed <= 2 * scenario.seconds
 
