@@ -22,7 +22,7 @@ def event(number: int, pad: int = PAD, at: int | None = None) -> dict[str, Any]:
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
     """Make an empty topic."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(15)
 
 

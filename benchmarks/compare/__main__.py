@@ -99,6 +99,12 @@ def main(words: list[str]) -> int:
     return 1 if failures(report.results) else 0
 
 
+def stop(_number: int, _frame: object) -> None:
+    """What runs is ended, as by Ctrl-C; once, for `timeout` sends the signal twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended, as by Ctrl-C
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(main(sys.argv[1:]))

@@ -29,12 +29,12 @@ STORED = FOLDER / "results.json"
 def filled(page: str, parts: dict[str, str]) -> str:
     """The page with what stands between `<!-- name -->` and `<!-- end of name -->` replaced. KeyError: no marker."""
     for name, text in parts.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, found, rest = page.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
             raise KeyError(name)
-        page = before + begin + text + end + after
+        page = f"{before}{begin}{text}\n{end}{after}"
     return page
 
 

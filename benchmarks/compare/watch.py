@@ -46,7 +46,7 @@ class Crew:
 
     def memory(self) -> float:
         """MiB now; what they share is counted once."""
-        return sum(each.memory_full_info().pss for each in self._processes if _alive(each)) / 2**20
+        return sum(map(_memory, self._processes)) / 2**20
 
     @property
     def running(self) -> bool:
@@ -107,6 +107,13 @@ class Watch:
 
 def _alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has just ended
+        return 0
 
 
 def _cpu(process: psutil.Process) -> float:

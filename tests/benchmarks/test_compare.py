@@ -87,6 +87,8 @@ def test_only_what_is_between_the_markers_changes() -> None:
     """A page keeps its prose; a marker that it does not have is an error."""
     text = "a\n<!-- results -->\nold\n<!-- end of results -->\nb\n"
     assert page.filled(text, {"results": "new\nlines"}) == text.replace("old", "new\nlines")
+    empty = text.replace("old\n", "")
+    assert page.filled(empty, {"results": "new\nlines"}) == page.filled(text, {"results": "new\nlines"})
     with pytest.raises(KeyError, match="machine"):
         page.filled(text, {"machine": "x"})
 
