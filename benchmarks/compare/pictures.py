@@ -6,10 +6,11 @@ from xml.sax.saxutils import escape
 
 from benchmarks.compare.results import Report, Result
 from benchmarks.compare.scenarios import SCENARIOS
-from benchmarks.compare.tables import TITLES, concurrency, ordered, rounded
+from benchmarks.compare.tables import concurrency, ordered, rounded, title
 
-WIDTH, LABELS, BARS = 860, 250, 470  # of the picture, of what is left of the bars, of the longest bar
+WIDTH, LABELS, BARS = 860, 250, 430  # of the picture, of what is left of the bars, of the longest bar
 LINE, BAR, HEADING = 20, 13, 34
+CUT = 4  # times as long as the next: such a bar would hide what the others say
 STYLE = """
     svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
     .paper { fill: #ffffff; stroke: #d0d7de; }
@@ -19,6 +20,7 @@ STYLE = """
     .figure { fill: #444c56; font-size: 12px; }
     .ours { fill: #1f6feb; }
     .peer { fill: #8a96a3; }
+    .gap { stroke: #ffffff; stroke-width: 5; }
     .limit { fill: none; stroke: #8a96a3; stroke-dasharray: 3 2; }
     @media (prefers-color-scheme: dark) {
       .paper { fill: #0d1117; stroke: #3d444d; }
@@ -26,6 +28,7 @@ STYLE = """
       .label, .figure { fill: #c4ccd4; }
       .ours { fill: #58a6ff; }
       .peer { fill: #6e7a87; }
+      .gap { stroke: #0d1117; }
       .limit { stroke: #9198a1; }
     }
 """
@@ -64,7 +67,7 @@ PICTURES = {
         "Deliveries repeated after kill -9 (less is better)", PLAIN, lambda each: each.repeated_after_kill
     ),
     "latency": Picture(
-        "p99 from the intended time to the receiver, ms, at half of the program's own rate (less is better)",
+        "p99 of the latency, ms, at half of the program's own rate (less is better)",
         PLAIN,
         lambda each: each.p99_ms,
     ),
@@ -76,22 +79,30 @@ PICTURES = {
 }
 
 
-def draw(title: str, groups: Sequence[Group]) -> str:
-    """The picture; the bars of a group share a scale."""
+def scale(values: Sequence[float]) -> float:
+    """What the longest bar stands for: the most, or the second most where one is far beyond all others."""
+    first, second, *_ = [*sorted(values, reverse=True), 0.0, 0.0]
+    return (second if first > CUT * second > 0 else first) or 1.0
+
+
+def draw(heading: str, groups: Sequence[Group]) -> str:
+    """The picture; the bars of a group share a scale, and one that is far beyond it is cut."""
     parts, y = [], 34
     for group in groups:
-        most = max((bar.value for bar in group.bars), default=0.0) or 1.0
+        most = scale([bar.value for bar in group.bars])
         y += HEADING - LINE // 2
         parts.append(f'<text class="group" x="20" y="{y}">{escape(group.title)}</text>')
         y += 10
         for bar in group.bars:
-            length = max(1.0, bar.value / most * BARS)
+            length = min(BARS, max(1.0, bar.value / most * BARS))
             text = y + BAR - 2
             parts += [
                 f'<text class="label" x="{LABELS - 8}" y="{text}">{escape(bar.label)}</text>',
                 f'<rect class="{bar.kind}" x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}"/>',
                 f'<text class="figure" x="{LABELS + length + 6:.1f}" y="{text}">{escape(bar.figure)}</text>',
             ]
+            if bar.value > most:
+                parts.append(f'<path class="gap" d="M {LABELS + BARS - 24} {y + BAR + 2} l 8 -{BAR + 4}"/>')
             y += LINE
     height = y + 12
     said = "; ".join(
@@ -99,11 +110,11 @@ def draw(title: str, groups: Sequence[Group]) -> str:
     )
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"  <title>{escape(title)}</title>",
+        f"  <title>{escape(heading)}</title>",
         f"  <desc>{escape(said)}</desc>",
         f"  <style>{STYLE}  </style>",
         f'  <rect class="paper" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="6"/>',
-        f'  <text class="title" x="20" y="30">{escape(title)}</text>',
+        f'  <text class="title" x="20" y="30">{escape(heading)}</text>',
     ]
     return "\n".join([*head, *(f"  {part}" for part in parts), "</svg>", ""])
 
@@ -120,7 +131,7 @@ def pictures(report: Report) -> dict[str, str]:
         groups = []
         for scenario in SCENARIOS:
             bars = [
-                Bar(TITLES.get(each.program, each.program), value, _figure(each, value), kind(each.program))
+                Bar(title(each), value, _figure(each, value), kind(each.program))
                 for each in ordered(report.of(scenario.name))
                 if (value := picture.value(each)) is not None
             ]

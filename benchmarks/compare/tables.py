@@ -19,6 +19,11 @@ def rounded(value: float) -> str:
     return f"{round(value, 3 - magnitude):,.0f}" if magnitude >= 3 else f"{value:.{3 - magnitude}f}"  # noqa: PLR2004
 
 
+def title(result: Result) -> str:
+    """Of the program, marked if something else took part in the run."""
+    return TITLES.get(result.program, result.program) + (" †" if result.others > DISTURBED else "")
+
+
 def concurrency(result: Result) -> str:
     """As a program is told: in each of its processes."""
     number = f"{result.concurrency:,}"
@@ -37,7 +42,7 @@ def _optional(value: float | None) -> str:
 
 
 COLUMNS: dict[str, Callable[[Result], str]] = {
-    "": lambda each: TITLES.get(each.program, each.program) + (" †" if each.others > DISTURBED else ""),
+    "": title,
     "may have open": concurrency,
     "had open": lambda each: f"{each.most_open:,}" if each.scenario in SLOW else "",
     "deliveries/s": lambda each: rounded(each.per_second),

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.compare import __main__ as command
 from benchmarks.compare import page, results, tables
-from benchmarks.compare.pictures import BARS, LABELS, Bar, Group, draw, pictures
+from benchmarks.compare.pictures import BARS, LABELS, Bar, Group, draw, pictures, scale
 from benchmarks.compare.programs import PROGRAMS, Program
 from benchmarks.compare.results import Report, Result
 from benchmarks.compare.scenarios import SCENARIOS, Scenario
@@ -63,6 +63,17 @@ def test_the_longest_bar_of_a_group_is_full() -> None:
     figures = [each for each in tree.iter(f"{SVG}text") if each.get("class") == "figure"]
     assert [float(each.get("x", "0")) for each in figures] == [LABELS + BARS + 6, LABELS + BARS / 2 + 6, LABELS + 7]
     assert [each.text for each in tree.iter(f"{SVG}text") if each.get("class") == "group"] == ["a < b", "c"]
+
+
+def test_a_bar_far_beyond_the_others_is_cut() -> None:
+    """So that these can be told from each other; two such bars are no exception."""
+    assert scale([1000, 10, 5]) == 10
+    assert scale([1000, 900, 5]) == 1000
+    assert scale([7]) == 7
+    assert scale([]) == scale([0.0]) == 1
+    cut = draw("t", [Group("g", [Bar("a", 1000, "1,000", "peer"), Bar("b", 10, "10", "ours")])])
+    assert cut.count('class="gap"') == 1
+    assert cut.count(f'width="{BARS:.1f}"') == 2
 
 
 def test_a_picture_of_what_was_measured() -> None:
