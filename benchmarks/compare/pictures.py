@@ -8,7 +8,7 @@ from benchmarks.compare.results import Report, Result
 from benchmarks.compare.scenarios import SCENARIOS
 from benchmarks.compare.tables import concurrency, ordered, rounded, title
 
-WIDTH, LABELS, BARS = 860, 250, 430  # of the picture, of what is left of the bars, of the longest bar
+WIDTH, LABELS, BARS = 900, 250, 430  # of the picture, of what is left of the bars, of the longest bar
 LINE, BAR, HEADING = 20, 13, 34
 CUT = 4  # times as long as the next: such a bar would hide what the others say
 STYLE = """
