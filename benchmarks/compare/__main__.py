@@ -20,7 +20,7 @@ from benchmarks.compare.scenarios import SCENARIOS, Scenario
 
 
 def pairs(only: list[str], *, quick: bool) -> list[tuple[Scenario, Program]]:
-    """What is to be run. ValueError: a name that nothing has."""
+    """The runs that are asked for. ValueError: no scenario and no program has one of the names."""
     names = {*(each.name for each in SCENARIOS), *(each.name for each in PROGRAMS)}
     if unknown := set(only) - names:
         raise ValueError(
@@ -100,7 +100,7 @@ def main(words: list[str]) -> int:
 
 
 def stop(_number: int, _frame: object) -> None:
-    """What runs is ended, as by Ctrl-C; once, for `timeout` sends the signal twice."""
+    """End the run, as Ctrl-C does. `timeout` sends the signal twice; the second one is ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 

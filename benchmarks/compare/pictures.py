@@ -80,7 +80,7 @@ PICTURES = {
 
 
 def scale(values: Sequence[float]) -> float:
-    """What the longest bar stands for: the most, or the second most where one is far beyond all others."""
+    """The value of the longest bar: the highest, or the second highest where one is far above all others."""
     first, second, *_ = [*sorted(values, reverse=True), 0.0, 0.0]
     return (second if first > CUT * second > 0 else first) or 1.0
 

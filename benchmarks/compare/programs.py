@@ -18,7 +18,7 @@ JAVA = ("java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.
 
 
 class Command(NamedTuple):
-    """What a process is started with; the environment is on top of ours."""
+    """The command that starts a process, and the variables that are added to our environment."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -26,7 +26,7 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What a program is told. `session_ms`: after this long Kafka takes a silent member for dead."""
+    """The task of a program. Kafka takes a member that is silent for `session_ms` milliseconds for dead."""
 
     bootstrap: str
     topic: str

@@ -1,4 +1,4 @@
-"""What a run gave, and how results are kept between runs."""
+"""The result of a run, and how results are kept between runs."""
 
 import json
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def write(path: Path, report: Report) -> None:
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """What must not be: lost deliveries, wrong signatures, runs that did not come to an end."""
+    """The faults: lost deliveries, wrong signatures, runs that did not end."""
     return [
         f"{each.scenario}, {each.program}: {each.lost} lost, {each.forged} signatures wrong"
         + ("" if each.finished else ", given up")

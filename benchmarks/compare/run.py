@@ -25,7 +25,7 @@ STILL = 1.0  # seconds without a delivery: no duplicate follows
 
 @dataclass(frozen=True)
 class Stage:
-    """What all runs share."""
+    """The Kafka and the receiver's certificate that all runs share."""
 
     bootstrap: str
     certificate: rig.Certificate
