@@ -86,7 +86,8 @@ class Worker:
         self._drain_seconds = delivery.drain
         self.turned_at = monotonic()
         self._stopping = self._closing = False
-        self._next_commit = self._next_look = 0.0
+        self._next_look = 0.0
+        self._committed_at = -COMMIT_EVERY
         self._next_tidy = monotonic() + FIRST_TIDY
         self._unasked = Unasked()
         self._shared: tuple[frozenset[Place], int] | None = None  # the state by which limits are shared
@@ -285,10 +286,9 @@ class Worker:
         self._parking.pump()
         self._notes.pump()
         self._dead_letters.poll()
-        if now >= self._next_commit or (
-            now >= self._next_commit - COMMIT_EVERY + COMMIT_REST and self._source.moved >= COMMIT_RECORDS
-        ):
-            self._next_commit = now + COMMIT_EVERY
+        since = now - self._committed_at
+        if since >= COMMIT_EVERY or (since >= COMMIT_REST and self._source.moved >= COMMIT_RECORDS):
+            self._committed_at = now
             self._committed_until = self._source.commit()
             self._metrics.commits = self._source.commits_total
             self._metrics.retention_overtaken = self._source.overtaken_total
