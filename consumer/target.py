@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Target(NamedTuple):
@@ -35,13 +35,13 @@ def parse_target(url: str) -> Target:
         port = parts.port
     except ValueError:
         raise ValueError("the URL is malformed: its port must be 1 to 65535") from None
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in DEFAULT_PORTS:
         raise ValueError("the URL must start with https:// or http://")
     if not host or host == ".":
         raise ValueError("the URL has no host")
     if port == 0:
         raise ValueError("the URL's port must be 1 to 65535")
-    return Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], _literal(host))
+    return Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], _literal(host))
 
 
 def check_target(url: str) -> None:
@@ -62,6 +62,11 @@ def shown(url: str) -> str:
         password, *rest = url.replace("%40", "@").rsplit("@", 1)
         return f"…@{rest[0]}" if rest else password
     return url
+
+
+def place_of(host: str, port: int) -> str:
+    """Host and port as a URL has them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _literal(host: str) -> str | None:

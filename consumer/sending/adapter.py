@@ -29,7 +29,7 @@ from consumer.sending.resolver import Resolver, Unresolved
 from consumer.sending.response import LazyResponse
 from consumer.sending.tls import Stream, Tls
 from consumer.sending.transfer import Result, Stage, Transfer
-from consumer.target import parse_target
+from consumer.target import DEFAULT_PORTS, parse_target, place_of
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
@@ -206,9 +206,9 @@ class LoopAdapter(BaseAdapter):
         parts = urlsplit(url)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         host = host.partition("%")[0]  # an IPv6 zone is of this machine only
-        name = f"[{host}]" if ":" in host else host
-        if port != {"http": 80, "https": 443}[scheme]:
-            name += f":{port}"
+        name = place_of(host, port)
+        if port == DEFAULT_PORTS[scheme]:
+            name = name.removesuffix(f":{port}")
         proxy, tls = self._proxy, scheme == "https"
         host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
         if proxy is None or tls:

@@ -9,10 +9,9 @@ from requests import exceptions as errors
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
 from consumer.sending.poller import READ, WRITE, Poller
-from consumer.sending.tls import Stream, reason_of
+from consumer.sending.tls import PIECE, Stream, reason_of
 from consumer.sending.transfer import Transfer
 
-_PIECE = 16_384  # bytes of a read, as many as a record of TLS has
 _LARGE = 65_536  # bytes of a body, which is not copied to stand behind its head
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -144,7 +143,7 @@ class Connection:
         more: Any = True
         while more:
             try:
-                data = self._recv(_PIECE)
+                data = self._recv(PIECE)
             except _NOT_NOW:
                 return
             except OSError as error:

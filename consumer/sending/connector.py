@@ -20,12 +20,12 @@ from consumer.errors import EgressRefused
 from consumer.proxy import Proxy
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import READ, WRITE, Poller
-from consumer.sending.tls import Stream, Tls, TlsStream, reason_of
+from consumer.sending.tls import PIECE, Stream, Tls, TlsStream, reason_of
 from consumer.sending.tunnel import NoTunnel, TunnelReader
+from consumer.target import place_of
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305, 5 and 8)
 _KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
-_PIECE = 16_384  # bytes of a read
 _OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 _OPTIONS += [
     (socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE)
@@ -160,8 +160,7 @@ class Dial:
         return None
 
     def _failed(self, address: str, fault: int) -> None:
-        place = f"[{address}]" if ":" in address else address
-        text = f"{self._stage} {place}:{self._route.first[1]}: {os.strerror(fault)}"
+        text = f"{self._stage} {place_of(address, self._route.first[1])}: {os.strerror(fault)}"
         self._error = (errors.ProxyError if self._route.proxy else errors.ConnectionError)(text)
 
     def _connectable(self, attempt: socket.socket, _events: int) -> None:
@@ -209,7 +208,7 @@ class Dial:
                 self._todo = self._todo[self._stream.send(self._todo) :]
                 if not self._todo:
                     self._connector.poller.modify(self._stream.fileno(), READ)
-            is_open = bool(events & ~WRITE) and self._tunnel.feed(self._stream.recv(_PIECE))
+            is_open = bool(events & ~WRITE) and self._tunnel.feed(self._stream.recv(PIECE))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except NoTunnel as error:

@@ -11,6 +11,7 @@ from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.connector import Connector
 from consumer.sending.resolver import Unresolved
 from consumer.sending.tls import Stream, Tls, TlsStream
+from consumer.target import place_of
 
 
 class Certificate(NamedTuple):
@@ -57,7 +58,7 @@ class RecordingAdapter(LoopAdapter):
 
     def connected(self, peer: str, port: int) -> None:
         """Note it."""
-        self._seen.connected = f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
+        self._seen.connected = place_of(peer, port)
         self._step("connect")
 
     def secured(self, stream: TlsStream) -> None:

@@ -11,7 +11,7 @@ from consumer.errors import SettingsError
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 all have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, of 3 to 8 KB each
-_PIECE = 16_384  # bytes, of one TLS record
+PIECE = 16_384  # bytes of a read: those of one TLS record, so that nothing of it is left inside
 _MEANINGS = {  # of what OpenSSL tells
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no TLS 1.2 or newer",
@@ -158,7 +158,7 @@ class TlsInTls:
     def send(self, data: Any) -> int:
         """As that of a socket."""
         if not self._taken:
-            self._taken = self._inner.write(data[:_PIECE])
+            self._taken = self._inner.write(data[:PIECE])
         self._flush()
         taken, self._taken = self._taken, 0
         return taken
@@ -176,7 +176,7 @@ class TlsInTls:
         return self._inner.pending() or self._incoming.pending
 
     def _fill(self) -> None:
-        if data := self._outer.recv(_PIECE):
+        if data := self._outer.recv(PIECE):
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
