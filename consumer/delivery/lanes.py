@@ -25,6 +25,7 @@ from itertools import count
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
 from consumer.delivery.shares import Share, Shares
+from consumer.delivery.turnover import Turnover
 from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
 
@@ -69,6 +70,7 @@ class Lanes:
         self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
         self._changed: set[Lane] = set()  # what they rest for may be over
         self._connections = NEW_CONNECTIONS  # that this turn may still open
+        self._turnover = Turnover(slots, STILL)
         self._all_started = False  # by the last turn, all that may: what is held rests, waits, or is behind what hangs
         self._tie = count()
         self._most = IDLE_LANES
@@ -141,10 +143,11 @@ class Lanes:
         ):
             return Admission.QUEUE
         if lane.batch is not None:  # its head has waited for the others, not for the receiver
-            quick = bool(lane.queue) and self._may_start(lane, now)
+            quick = self._taken < self.slots and self._may_start(lane, now)
         else:
             quick = now - lane.moved_at < STILL and bool(lane.queue) and now - lane.queue[0].queued_at < SLOW
-        return Admission.HOLD if quick else Admission.PARK
+        # All slots have been free for others just now: what has not got one by then waits for us, not for its receiver.
+        return Admission.HOLD if quick or (self._turnover.quick and self._may_start(lane, now)) else Admission.PARK
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
         """Queue an admitted delivery, or let it wait behind the one of its pair that is under way."""
@@ -176,6 +179,7 @@ class Lanes:
         """
         self._now = now
         self._all_started = False
+        self._turnover.look(now)
         if self._changed:
             self._look_again()
         if not self._connections:
@@ -215,7 +219,7 @@ class Lanes:
                 lane.listed = False
                 ready.popleft()
                 continue
-            if lane.timed_out and self._timed_out >= max(1, self.slots // TIMED_OUT):
+            if lane.timed_out and self._is_capped():
                 self._capped.append(ready.popleft())
                 continue
             if (lane.slots >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
@@ -266,6 +270,7 @@ class Lanes:
         lane.in_flight -= 1
         lane.slots -= slots
         lane.moved_at, lane.warm = self._now, True
+        self._turnover.ended()
         self.in_flight -= 1
         self._taken -= slots
         if lane.timed_out:
@@ -344,10 +349,12 @@ class Lanes:
         return self.held >= 2 * ALL_DELIVERIES or self._held_bytes >= 2 * ALL_BYTES
 
     def _may_start(self, lane: Lane, now: float) -> bool:
-        """A request of this lane would find a slot."""
-        free = self.slots - self._taken
+        """A request of this lane begins as soon as it is its turn, and a slot is free."""
+        if not lane.queue or (lane.timed_out and self._is_capped()):
+            return False
+        free = max(1, self.slots - self._taken)
         over = lane.in_flight and lane.slots >= free - self.slots // 2 and self._is_over(lane, free, now)
-        return free > 0 and not over and lane.startable_at(now) <= now
+        return not over and lane.startable_at(now) <= now
 
     def _begins(self, lane: Lane, now: float) -> bool:
         """A request of this bounded lane, whose turn it is, begins; else the lane is taken out of the turn."""
@@ -365,6 +372,10 @@ class Lanes:
         if lane.pace is not None:
             lane.pace.take(now)
         return True
+
+    def _is_capped(self) -> bool:
+        """Lanes that timed out have all of their part."""
+        return self._timed_out >= max(1, self.slots // TIMED_OUT)
 
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:

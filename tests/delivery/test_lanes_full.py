@@ -4,7 +4,7 @@ import pytest
 from requests import PreparedRequest
 
 from consumer.delivery.lane import Lane
-from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, Admission, Lanes
+from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
 
@@ -124,6 +124,44 @@ def test_a_crowd_that_cannot_go_on_holds_nobody(monkeypatch: pytest.MonkeyPatch)
     assert len(turn(crowd.lanes)) == 1
     assert crowd.offer() is Admission.QUEUE
     assert crowd.offer() is not Admission.QUEUE
+
+
+def in_turn(crowd: Crowd, *, ends: bool) -> float:
+    """Twenty lanes with three deliveries each, for one and a half seconds; what begins ends at once, or never."""
+    for number in range(20):
+        fill(crowd.lanes, crowd.lanes.lane(endpoint(number, "http://example.com/", **crowd.options)), 3)
+    now = 0.0
+    while now < 1.5 * SLOW:
+        for each in turn(crowd.lanes, now):
+            if ends:
+                crowd.lanes.finished(each.lane)
+        now += STILL / 4
+    return now
+
+
+def test_a_lane_that_waits_for_its_turn_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all slots turn over, it is the others for which a head has waited a second: nothing is stored."""
+    crowd = Crowd(monkeypatch, slots=1)
+    now = in_turn(crowd, ends=True)
+    waiting = [lane for lane in crowd.lanes if lane.queue]
+    assert any(now - lane.queue[0].queued_at >= SLOW for lane in waiting)
+    assert {crowd.lanes.admit(lane, 1, now) for lane in waiting} == {Admission.HOLD}
+
+
+def test_a_lane_is_not_waited_for_where_receivers_keep_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not turn over: nobody knows how long its turn takes to come."""
+    crowd = Crowd(monkeypatch, slots=4)
+    now = in_turn(crowd, ends=False)
+    assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.PARK}
+
+
+def test_a_lane_at_its_own_limit_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the others are: it is its receiver that it waits for."""
+    crowd = Crowd(monkeypatch, slots=1, max_in_flight=1)
+    now = in_turn(crowd, ends=True)
+    (open_one,) = turn(crowd.lanes, now)
+    assert open_one.lane.queue
+    assert crowd.lanes.admit(open_one.lane, 1, now + SLOW) is Admission.PARK
 
 
 def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
