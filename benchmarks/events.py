@@ -1,6 +1,7 @@
 """The events that every benchmark sends: 450 bytes if nothing else is said, one type, a thousand keys."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,13 +12,14 @@ from confluent_kafka.cimpl import NewTopic
 TYPE = "user.created"
 KEYS = 1000
 PAD = 330  # bytes of an event of 450
+QUEUED = 1_000_000  # records that a producer keeps until Kafka has them
 
 
-def event(number: int, pad: int = PAD, at: int | None = None) -> dict[str, Any]:
+def event(number: int, pad: int = PAD, at: int | None = None, event_type: str = TYPE) -> dict[str, Any]:
     """One event; `at` (unix nanoseconds, now if not given) tells the receiver how long it took."""
     data = {"id": number, "name": "Jane Doe", "pad": "x" * pad}
     sent = time.time_ns() if at is None else at
-    return {"at": sent, "type": TYPE, "id": f"evt_{number}", "source": "/users", "data": data}
+    return {"at": sent, "type": event_type, "id": f"evt_{number}", "source": "/users", "data": data}
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
@@ -26,18 +28,30 @@ def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
     admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(15)
 
 
-def fill(bootstrap: str, topic: str, number: int, pad: int = PAD) -> None:
-    """Publish so many events as fast as it goes, and wait until Kafka has them."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
+def fill(bootstrap: str, topic: str, number: int, pad: int = PAD, types: Sequence[str] = (TYPE,)) -> None:
+    """Publish so many events, of each of `types` in turn, as fast as it goes, and wait until Kafka has them."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": QUEUED})
     for position in range(number):
-        producer.produce(topic, orjson.dumps(event(position, pad)), key=f"user-{position % KEYS}")
+        value = orjson.dumps(event(position, pad, event_type=types[position % len(types)]))
+        producer.produce(topic, value, key=f"user-{position % KEYS}")
         if position % 1000 == 0:
             producer.poll(0)
+            while len(producer) > QUEUED // 2:
+                producer.poll(0.05)
     producer.flush()
 
 
-def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: int = PAD, *, linger_ms: int = 0) -> int:
-    """Publish at a steady rate; the number published.
+def stream(
+    bootstrap: str,
+    topic: str,
+    per_second: float,
+    seconds: float,
+    pad: int = PAD,
+    types: Sequence[str] = (TYPE,),
+    *,
+    linger_ms: int = 0,
+) -> int:
+    """Publish at a steady rate, of each of `types` in turn; the number published.
 
     An event's `at` is when it should have been published, so that a publisher that is late makes no latency look good.
     """
@@ -46,7 +60,8 @@ def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: i
     while (elapsed := time.perf_counter() - begin) < seconds:
         while sent < elapsed * per_second:
             at = origin + int(sent / per_second * 1e9)
-            producer.produce(topic, orjson.dumps(event(sent, pad, at)), key=f"user-{sent % KEYS}")
+            value = orjson.dumps(event(sent, pad, at, types[sent % len(types)]))
+            producer.produce(topic, value, key=f"user-{sent % KEYS}")
             sent += 1
         producer.poll(0.001)
     producer.flush()

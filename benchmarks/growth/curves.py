@@ -1,0 +1,217 @@
+"""What grows, one thing at a time, and the CPU of a delivery at each size. All else stays as it is."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median_low
+
+from sqlalchemy import Engine, insert
+from sqlalchemy.engine import make_url
+
+from benchmarks import rig
+from benchmarks.events import TYPE, create_topic, delete_topic, fill, stream
+from consumer.delivery.parking import BATCH
+from consumer.event import Event, RecordId
+from consumer.ledger import store
+from consumer.ledger.rows import Failure, NewDelivery
+from models import Subscription
+from tests.databases import database
+
+RUNS = 3  # of a size: the one in the middle counts
+DELIVERIES = 120_000  # of a run
+WARM = 0.25  # of them, before the watch starts
+PARTITIONS = 4
+HOSTS = 20  # loopback addresses of the receiver
+TYPES = 1000  # event types at most that events have, where subscriptions grow
+LATER = 86_400.0  # seconds until a stored delivery is due
+ROWS = 50_000  # subscriptions in one insert
+RATE = 4000.0  # events a second where open requests grow: for 10,000 of them a receiver takes 2.5 s
+SLOTS = 16_000
+STEADY = 10.0  # seconds of the watch where open requests grow
+
+
+@dataclass(frozen=True)
+class Point:
+    """A delivery at one size of an axis: its CPU, the rate, and the highest memory of the worker."""
+
+    axis: str
+    size: int
+    cpu_us: float
+    per_second: float
+    memory_mib: float
+
+
+Measure = Callable[[str, Sequence[int]], Iterator[tuple[int, rig.Used]]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What grows. `measure` takes Kafka's address and sizes in rising order; `quick` is about a minute of them."""
+
+    name: str
+    title: str
+    sizes: Sequence[int]
+    quick: Sequence[int]
+    measure: Measure
+
+    def points(self, bootstrap: str, sizes: Sequence[int]) -> Iterator[Point]:
+        """One for each size."""
+        for size, used in self.measure(bootstrap, sizes):
+            yield Point(self.name, size, used.cpu_us, used.per_second, used.memory_mib)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A topic, a database and a receiver, with subscriptions at its addresses."""
+
+    bootstrap: str
+    topic: str
+    receiver: rig.Sink
+    database_url: str
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """The database, opened as the service opens it."""
+        engine = database(Path(str(make_url(self.database_url).database)))
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    def used(self, types: Sequence[str] = (TYPE,)) -> rig.Used:
+        """What a new worker uses for each delivery of new events; of some runs, the one in the middle."""
+        runs = [self._used(types) for _ in range(RUNS)]
+        middle = median_low(run.cpu_us for run in runs)
+        return next(run for run in runs if run.cpu_us == middle)
+
+    def _used(self, types: Sequence[str]) -> rig.Used:
+        self.receiver.reset()
+        fill(self.bootstrap, self.topic, DELIVERIES, types=types)
+        with rig.worker(self.bootstrap, self.topic, self.database_url) as child:
+            return rig.measure(child, self.receiver, int(DELIVERIES * WARM), DELIVERIES)
+
+
+def url(receiver: rig.Sink, number: int) -> str:
+    """Of a subscription: a path of its own at one of the receiver's addresses."""
+    return f"{receiver.url}/hook{number}".replace("127.0.0.1", f"127.0.0.{number % HOSTS + 1}")
+
+
+@contextmanager
+def bench(bootstrap: str, partitions: int = PARTITIONS, delay_ms: float = 0) -> Iterator[Bench]:
+    """An empty topic, and one subscription to TYPE."""
+    topic = f"growth-{uuid.uuid4().hex[:8]}"
+    with rig.sink(delay_ms, HOSTS) as receiver, rig.database([url(receiver, 0)], TYPE) as database_url:
+        create_topic(bootstrap, topic, partitions)
+        try:
+            yield Bench(bootstrap, topic, receiver, database_url)
+        finally:
+            delete_topic(bootstrap, topic)
+
+
+def events(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
+    """One worker makes all of them: each size is the deliveries from the size before it to its own."""
+    with bench(bootstrap) as one:
+        fill(bootstrap, one.topic, sizes[-1])
+        with rig.worker(bootstrap, one.topic, one.database_url) as child:
+            for begin, end in zip([sizes[0] // 10, *sizes], sizes, strict=False):
+                yield end, rig.measure(child, one.receiver, begin, end, seconds=3600)
+
+
+def event_type(number: int) -> str:
+    """Of a subscription, where each has a type of its own."""
+    return f"customer-{number // 10}.order.{number % 10}"
+
+
+def subscribe(engine: Engine, receiver: rig.Sink, numbers: range) -> None:
+    """Add subscriptions, each with a type of its own."""
+    rows = ({"url": url(receiver, number), "event_type": event_type(number)} for number in numbers)
+    while batch := list(islice(rows, ROWS)):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), batch)
+
+
+def subscriptions(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
+    """So many in the table, each with a type of its own; events have the types of the first TYPES of them."""
+    with bench(bootstrap) as one:
+        for before, size in zip([0, *sizes], sizes, strict=False):
+            with one.engine() as engine:
+                subscribe(engine, one.receiver, range(before, size))
+            yield size, one.used([event_type(number) for number in range(min(size, TYPES))])
+
+
+def partitions(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
+    """One topic with so many, all of one worker."""
+    for size in sizes:
+        with bench(bootstrap, size) as one:
+            yield size, one.used()
+
+
+def stored(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
+    """So many rows of this worker's group and partitions, of a hundred other subscriptions, due tomorrow."""
+    with bench(bootstrap) as one:
+        one.used()  # their records are behind what is committed
+        with one.engine() as engine:
+            subscribe(engine, one.receiver, range(100))
+        for before, size in zip([0, *sizes], sizes, strict=False):
+            with one.engine() as engine:
+                store_deliveries(engine, one, range(before, size))
+            yield size, one.used()
+
+
+def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
+    """As after a failed attempt, to a hundred subscriptions for each record."""
+    now = time.time()
+    failed = Failure("status 503", 503, "unavailable", now)
+    rows = (
+        NewDelivery(
+            Event(
+                RecordId(one.topic, offset % PARTITIONS, offset // PARTITIONS, 1),
+                event_type(hook),
+                f"msg_{offset}",
+                b"{}",
+                "application/json",
+                None,
+                None,
+            ),
+            2 + hook,  # the first one is TYPE's
+            url(one.receiver, hook),
+            1,
+            "parked",
+            now + LATER,
+            failed,
+            failed,
+        )
+        for offset, hook in (divmod(number, 100) for number in numbers)
+    )
+    while batch := list(islice(rows, BATCH)):
+        store.park(engine, one.topic, batch, now)
+
+
+def open_requests(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
+    """So many open at one rate, for the receiver takes so long. Twenty subscriptions: none may take most slots."""
+    types = [event_type(number) for number in range(HOSTS)]
+    for size in sizes:
+        answer = size / RATE
+        with bench(bootstrap, delay_ms=answer * 1000) as one, ThreadPoolExecutor(1) as publisher:
+            with one.engine() as engine:
+                subscribe(engine, one.receiver, range(HOSTS))
+            with rig.worker(bootstrap, one.topic, one.database_url, WEBHOOK_MAX_IN_FLIGHT=str(SLOTS)) as child:
+                warm = 3.0 + 2 * answer
+                publishing = publisher.submit(stream, bootstrap, one.topic, RATE, warm + STEADY + 1.0, types=types)
+                used = rig.measure(child, one.receiver, int(warm * RATE), int((warm + STEADY) * RATE))
+                publishing.result()
+            yield size, used
+
+
+AXES = (
+    Axis("events", "Events delivered since the start", [10**n for n in range(3, 8)], [10**3, 10**4, 10**5], events),
+    Axis("subscriptions", "Subscriptions in the table", [10**n for n in range(1, 7)], [10, 10_000], subscriptions),
+    Axis("partitions", "Partitions of one worker", [1, 10, 100, 1000], [1, 100], partitions),
+    Axis("stored", "Stored deliveries", [0, *(10**n for n in range(3, 7))], [0, 10_000], stored),
+    Axis("open", "Open requests", [10, 100, 1000, 10_000], [10, 1000], open_requests),
+)

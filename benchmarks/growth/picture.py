@@ -1,0 +1,96 @@
+"""The curves as small pictures beside each other: SVG, readable on light and on dark ground, each figure at its dot."""
+
+import math
+from collections.abc import Sequence
+from xml.sax.saxutils import escape
+
+from benchmarks.compare.tables import rounded
+from benchmarks.growth.curves import Axis, Point
+
+COLUMNS, WIDTH, HEIGHT = 3, 300, 200  # of the picture; of one of its parts
+LEFT, RIGHT, TOP, BOTTOM = 24, 28, 44, 30  # around the curve of a part
+FLAT = 0.1  # how far a curve may leave its first point: the band
+OVER = 1.25  # the height, in terms of the highest value
+STYLE = """
+    svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+    .paper { fill: #ffffff; stroke: #d0d7de; }
+    .title { fill: #1f2328; font-size: 16px; font-weight: 600; }
+    .part { fill: #1f2328; font-size: 13px; font-weight: 600; }
+    .figure { fill: #444c56; font-size: 11px; text-anchor: middle; }
+    .ground { stroke: #8a96a3; }
+    .band { fill: #1f6feb; opacity: 0.12; }
+    .curve { fill: none; stroke: #1f6feb; stroke-width: 2; }
+    .dot { fill: #1f6feb; }
+    @media (prefers-color-scheme: dark) {
+      .paper { fill: #0d1117; stroke: #3d444d; }
+      .title, .part { fill: #f0f6fc; }
+      .figure { fill: #c4ccd4; }
+      .band, .dot { fill: #58a6ff; }
+      .curve { stroke: #58a6ff; }
+    }
+"""
+
+
+def short(size: int) -> str:
+    """A size under its dot: 0, 10, 1k, 10M."""
+    for unit, letter in ((10**6, "M"), (1000, "k")):
+        if size >= unit:
+            return f"{size / unit:g}{letter}"
+    return str(size)
+
+
+def places(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Of the dots, in a part: logarithmic from left to right (0 is at the left edge), linear from 0 upwards."""
+    powers = [math.log10(max(1, point.size)) for point in points]
+    low, high = min(powers), max(powers)
+    most = OVER * max(point.cpu_us for point in points)
+    wide, high_up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    return [
+        (LEFT + wide * ((power - low) / (high - low) if high > low else 0.5), TOP + high_up * (1 - point.cpu_us / most))
+        for power, point in zip(powers, points, strict=True)
+    ]
+
+
+def part(axis: Axis, points: Sequence[Point], left: float, top: float) -> list[str]:
+    """One curve, with the band of what is flat about its first point."""
+    dots = places(points)
+    ground, wide = HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT
+    per_us = (ground - dots[0][1]) / points[0].cpu_us
+    band = 2 * FLAT * points[0].cpu_us * per_us
+    lines = [
+        f'<g transform="translate({left:g} {top:g})">',
+        f'  <text class="part" x="{LEFT - 4}" y="20">{escape(axis.title)}</text>',
+        f'  <rect class="band" x="{LEFT}" y="{dots[0][1] - band / 2:.1f}" width="{wide}" height="{band:.1f}"/>',
+        f'  <path class="ground" d="M {LEFT - 6} {ground} H {WIDTH - RIGHT + 6}"/>',
+        f'  <polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in dots)}"/>',
+    ]
+    for (x, y), point in zip(dots, points, strict=True):
+        lines += [
+            f'  <circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>',
+            f'  <text class="figure" x="{x:.1f}" y="{y - 9:.1f}">{rounded(point.cpu_us)}</text>',
+            f'  <text class="figure" x="{x:.1f}" y="{ground + 16}">{short(point.size)}</text>',
+        ]
+    return [*lines, "</g>"]
+
+
+def draw(curves: Sequence[tuple[Axis, Sequence[Point]]]) -> str:
+    """All of them."""
+    heading = "CPU for each delivery, µs; the band is a tenth about the first size"
+    rows = math.ceil(len(curves) / COLUMNS)
+    width, height = COLUMNS * WIDTH, 44 + rows * HEIGHT
+    said = "; ".join(
+        f"{axis.title}: " + ", ".join(f"{point.size:,}: {rounded(point.cpu_us)}" for point in points)
+        for axis, points in curves
+    )
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
+        f"  <title>{heading}</title>",
+        f"  <desc>{escape(said)}</desc>",
+        f"  <style>{STYLE}  </style>",
+        f'  <rect class="paper" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6"/>',
+        f'  <text class="title" x="20" y="30">{heading}</text>',
+    ]
+    for number, (axis, points) in enumerate(curves):
+        row, column = divmod(number, COLUMNS)
+        lines += [f"  {line}" for line in part(axis, points, column * WIDTH, 40 + row * HEIGHT)]
+    return "\n".join([*lines, "</svg>", ""])
