@@ -41,17 +41,8 @@ def fill(bootstrap: str, topic: str, number: int, pad: int = PAD, types: Sequenc
     producer.flush()
 
 
-def stream(
-    bootstrap: str,
-    topic: str,
-    per_second: float,
-    seconds: float,
-    pad: int = PAD,
-    types: Sequence[str] = (TYPE,),
-    *,
-    linger_ms: int = 0,
-) -> int:
-    """Publish at a steady rate, of each of `types` in turn; the number published.
+def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: int = PAD, *, linger_ms: int = 0) -> int:
+    """Publish at a steady rate; the number published.
 
     An event's `at` is when it should have been published, so that a publisher that is late makes no latency look good.
     """
@@ -60,8 +51,7 @@ def stream(
     while (elapsed := time.perf_counter() - begin) < seconds:
         while sent < elapsed * per_second:
             at = origin + int(sent / per_second * 1e9)
-            value = orjson.dumps(event(sent, pad, at, types[sent % len(types)]))
-            producer.produce(topic, value, key=f"user-{sent % KEYS}")
+            producer.produce(topic, orjson.dumps(event(sent, pad, at)), key=f"user-{sent % KEYS}")
             sent += 1
         producer.poll(0.001)
     producer.flush()

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,7 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.engine import make_url
 
 from benchmarks import rig
-from benchmarks.events import TYPE, create_topic, delete_topic, fill, stream
+from benchmarks.events import TYPE, create_topic, delete_topic, fill
 from consumer.delivery.parking import BATCH
 from consumer.event import Event, RecordId
 from consumer.ledger import store
@@ -30,8 +29,7 @@ HOSTS = 20  # loopback addresses of the receiver
 TYPES = 1000  # event types at most that events have, where subscriptions grow
 LATER = 86_400.0  # seconds until a stored delivery is due
 ROWS = 50_000  # subscriptions in one insert
-RATE = 4000.0  # events a second where open requests grow: for 10,000 of them a receiver takes 2.5 s
-SLOTS = 16_000
+RATE = 10_000.0  # deliveries a second at most where open requests grow: for 10,000 of them a receiver takes 1 s
 STEADY = 10.0  # seconds of the watch where open requests grow
 
 
@@ -193,19 +191,18 @@ def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
 
 
 def open_requests(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
-    """So many open at one rate, for the receiver takes so long. Twenty subscriptions: none may take most slots."""
+    """So many slots, all taken: a receiver takes so long that they make RATE. Twenty subscriptions share them."""
     types = [event_type(number) for number in range(HOSTS)]
     for size in sizes:
         answer = size / RATE
-        with bench(bootstrap, delay_ms=answer * 1000) as one, ThreadPoolExecutor(1) as publisher:
+        warm = int(RATE * (1 + 2 * answer))  # connections are open then
+        end = warm + int(RATE * STEADY)
+        with bench(bootstrap, delay_ms=answer * 1000) as one:
             with one.engine() as engine:
                 subscribe(engine, one.receiver, range(HOSTS))
-            with rig.worker(bootstrap, one.topic, one.database_url, WEBHOOK_MAX_IN_FLIGHT=str(SLOTS)) as child:
-                warm = 3.0 + 2 * answer
-                publishing = publisher.submit(stream, bootstrap, one.topic, RATE, warm + STEADY + 1.0, types=types)
-                used = rig.measure(child, one.receiver, int(warm * RATE), int((warm + STEADY) * RATE))
-                publishing.result()
-            yield size, used
+            fill(bootstrap, one.topic, end + size, types=types)
+            with rig.worker(bootstrap, one.topic, one.database_url, WEBHOOK_MAX_IN_FLIGHT=str(size)) as child:
+                yield size, rig.measure(child, one.receiver, warm, end)
 
 
 AXES = (
