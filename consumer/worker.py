@@ -51,6 +51,7 @@ from consumer.secret import parse_signing_key
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.poller import Poller, raise_descriptor_limit
+from consumer.sending.pool import connections
 from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.takeover import SLOW_DATABASE, Takeover
 from consumer.telemetry import Metrics
@@ -97,14 +98,13 @@ class Worker:
         decrypt = Vault(database.encryption_keys).decrypt
         known, broken = Known(), Broken()
         secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
-        raise_descriptor_limit()
         self._poller = Poller()
         self._transport = LoopAdapter(
             self._poller,
             egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
             timeout=delivery.timeout,
             connect_timeout=delivery.connect_timeout,
-            max_connections=delivery.max_in_flight,
+            max_connections=connections(delivery.max_in_flight, raise_descriptor_limit()),
             proxy=delivery.proxy,
         )
         self._lookups = DatabaseThread("lookups", self._poller.post)

@@ -31,8 +31,9 @@ class Transport:
 
     connections_opened = 0
 
-    def __init__(self, world: "World", _poller: object, **_: object) -> None:
+    def __init__(self, world: "World", _poller: object, *, max_connections: int, **_: object) -> None:
         self._world = world
+        self.max_connections = max_connections
         self.open: list[Transfer] = []
         self._ending: list[Transfer] = []
         world.transport = self

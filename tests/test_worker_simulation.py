@@ -34,6 +34,12 @@ def fail_until_due(deployment: Deployment) -> None:
     assert len(world.transport.open) == 1
 
 
+def test_receivers_in_turn_keep_their_connections(deployment: Deployment) -> None:
+    """There are more connections than slots: else each request of more receivers than slots would open one."""
+    world = deployment.world
+    assert world.transport.max_connections > world.delivery.max_in_flight
+
+
 def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment) -> None:
     """Full for a second, they are paused, once; with room again they are resumed, and nothing is lost."""
     world = deployment.world

@@ -7,6 +7,16 @@ _MAX_IDLE = 110.0  # seconds; a connection idle for longer was closed by most se
 _MAX_AGE = 600.0  # seconds; after that a receiver's new DNS answer is followed
 _QUIET = 1.0  # seconds of idling; one idle for longer may have been closed, or told 408, in this moment
 SWEEP = 10.0  # seconds between two looks for those that are too old
+KEPT = 2000  # connections beyond the open requests; of TLS, one holds 46 KiB, so these hold 90 MiB
+OTHER_DESCRIPTORS = 500  # of brokers, the database, the ports, files
+
+
+def connections(slots: int, descriptors: int) -> int:
+    """How many to have, open and kept: more than `slots`, so that receivers in turn each keep theirs.
+
+    Where the process may have few `descriptors`, fewer are kept; requests come first.
+    """
+    return max(slots, min(slots + KEPT, descriptors - OTHER_DESCRIPTORS))
 
 
 class Pool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Route
-from consumer.sending.pool import Pool
+from consumer.sending.pool import KEPT, Pool, connections
 
 
 class Kept:
@@ -129,6 +129,15 @@ def test_one_that_left_is_no_longer_counted() -> None:
     pool.close()
     assert (gone.closed, stays.closed, len(pool)) == (False, True, 0)
     pool.close()
+
+
+@pytest.mark.parametrize(
+    ("slots", "descriptors", "most"),
+    [(1000, 2**20, 1000 + KEPT), (1000, 2000, 1500), (1000, 1024, 1000), (10_000, 20_000, 10_000 + KEPT)],
+)
+def test_more_connections_are_kept_than_requests_are_open(slots: int, descriptors: int, most: int) -> None:
+    """As far as there are descriptors; requests do not have to do without."""
+    assert connections(slots, descriptors) == most
 
 
 STEPS = st.tuples(
