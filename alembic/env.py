@@ -1,4 +1,4 @@
-"""Runs migrations: against DATABASE_URL, against the engine that `consumer.schema` brings, or as SQL on stdout."""
+"""Runs migrations: against DATABASE_URL, the engine that `consumer.database.migrations` brings, or as SQL on stdout."""
 
 from logging.config import fileConfig
 from typing import Any
@@ -23,11 +23,11 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConstraint, DropIndex, DropTable
 
-from consumer.database import create_engine, create_file
-from consumer.environment import load
+from consumer.config.environment import load
+from consumer.config.settings import DatabaseSettings
+from consumer.database.engine import create_engine, create_file
+from consumer.database.migrations import FORMER, FORMER_REVISIONS, VERSIONS, noted, noted_before
 from consumer.errors import WebhooksError
-from consumer.schema import FORMER, FORMER_REVISIONS, VERSIONS, noted, noted_before
-from consumer.settings import DatabaseSettings
 from models import Base
 
 ORIGIN = "0001"  # the tutorial's table

@@ -18,15 +18,16 @@ import orjson
 from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.dispatch import Dispatch
-from consumer.endpoint import Endpoint, Selection
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
 from consumer.matching.catalog import Answer, Catalog, Key
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
-from consumer.service import COLLECT_EVERY
-from consumer.telemetry import Metrics, configure_logging
+from consumer.subscriptions.endpoint import Endpoint, Selection
+from consumer.telemetry.logs import configure_logging
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.dispatch import Dispatch
+from consumer.worker.service import COLLECT_EVERY
 
 FANOUTS = (1, 100, 10_000)
 BODY = {

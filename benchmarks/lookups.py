@@ -19,13 +19,13 @@ from queue import SimpleQueue
 
 from sqlalchemy import Engine, event, insert
 
-from consumer import schema
-from consumer.database import DatabaseThread
-from consumer.event import Event, RecordId
+from consumer.crypto.vault import Vault
+from consumer.database import migrations
+from consumer.database.engine import DatabaseThread
+from consumer.events.event import Event, RecordId
 from consumer.matching.catalog import Answer, Catalog, Key, Known, find_endpoints
 from consumer.matching.inbox import Inbox
-from consumer.service import COLLECT_EVERY
-from consumer.vault import Vault
+from consumer.worker.service import COLLECT_EVERY
 from models import Subscription
 from tests.databases import database
 
@@ -77,7 +77,7 @@ def subscriptions(total: int) -> Iterator[dict[str, object]]:
 def fill(path: Path, total: int) -> None:
     """A migrated database with so many subscriptions."""
     engine = database(path)
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     rows = subscriptions(total)
     start = time.perf_counter()
     while batch := list(islice(rows, ROWS)):

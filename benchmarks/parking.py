@@ -15,12 +15,12 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from consumer import schema
+from consumer.database import migrations
 from consumer.delivery.parking import BATCH
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
-from consumer.service import COLLECT_EVERY
+from consumer.worker.service import COLLECT_EVERY
 from tests.databases import database
 
 GROUP = "benchmark"
@@ -59,7 +59,7 @@ def measure(total: int, size: int, subscriptions: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "webhooks.db"
         engine = database(path)
-        schema.upgrade(engine)
+        migrations.upgrade(engine)
         seconds = in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo)
         again = in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo)
         ids = count(1)

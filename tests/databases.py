@@ -18,9 +18,9 @@ from alembic.runtime.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Engine, make_url
 
-from consumer import schema
-from consumer.database import create_engine
-from consumer.settings import DatabaseSettings
+from consumer.config.settings import DatabaseSettings
+from consumer.database import migrations
+from consumer.database.engine import create_engine
 from models import Base
 from tests.oracle_databases import EmulatedOracles, RealOracle
 from tests.oracle_emulator import PROFILES, OracleEmulator

@@ -13,17 +13,18 @@ from typing import Any
 from cryptography.fernet import Fernet
 from sqlalchemy import Connection, Engine, event
 
-from consumer import schema
-from consumer.database import ping
-from consumer.endpoint_row import Rules
-from consumer.ledger import deliveries, due, heads, marks, operations, ordering, replays, store, tallies, upkeep
-from consumer.ledger.deliveries import Selection
+from consumer.crypto.vault import Owner, Vault
+from consumer.database import migrations as schema
+from consumer.database.engine import ping
+from consumer.ledger import admin as deliveries
+from consumer.ledger import counts, due, heads, marks, ordering, outbox, replays, store, upkeep
+from consumer.ledger.admin import Selection
 from consumer.ledger.heads import Want
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, Operation
-from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
-from consumer.vault import Owner, Vault
+from consumer.subscriptions import repository, secrets
+from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.databases import connect_to
 from tests.golden_sql import (
@@ -334,16 +335,16 @@ def run(engine: Engine) -> None:
 
 def _subscribe(engine: Engine) -> None:
     for _ in range(3):
-        subscriptions.add(engine, URL, "user.created", "a secret", ordering="key")
+        repository.add(engine, URL, "user.created", "a secret", ordering="key")
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
-    subscriptions.find(engine, URL, "user.created")
-    subscriptions.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
-    subscriptions.edit(engine, 1, {"event_filter": None})
-    list(subscriptions.walk(engine, event_type="user.created", tenant="*", enabled=True))
-    subscriptions.count_enabled(engine)
-    subscriptions.get(engine, 1)
+    repository.find(engine, URL, "user.created")
+    repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
+    repository.edit(engine, 1, {"event_filter": None})
+    list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
+    repository.count_enabled(engine)
+    repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
-        subscriptions.set_enabled(engine, 1, enabled, reason)
+        repository.set_enabled(engine, 1, enabled, reason)
     _change_secrets(engine)
 
 
@@ -369,8 +370,8 @@ def _store(engine: Engine) -> None:
     store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
     store.record(engine, GROUP, [AttemptResult(2, 1, "unwanted", None, None, None, 2.0)])
     ordering.mend(engine, GROUP, "t", 0, 1.0)
-    waiting = operations.pending(engine, GROUP, 10)
-    operations.forget(engine, [row for row, _, _ in waiting])
+    waiting = outbox.pending(engine, GROUP, 10)
+    outbox.forget(engine, [row for row, _, _ in waiting])
 
 
 def _send(engine: Engine) -> None:
@@ -410,11 +411,11 @@ def _command(engine: Engine) -> None:
     row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
     replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
     replays.finish(engine, replay, T)
-    tallies.of_subscription(engine, 1)
-    tallies.of_replay(engine, replay, 1)
-    tallies.last_of_replay(engine, replay)
-    tallies.next_of_replay(engine, replay)
-    tallies.next_of(engine, [1, 2])
+    counts.of_subscription(engine, 1)
+    counts.of_replay(engine, replay, 1)
+    counts.last_of_replay(engine, replay)
+    counts.next_of_replay(engine, replay)
+    counts.next_of(engine, [1, 2])
     list(deliveries.adopt(engine, GROUP, "another", T))
 
 
@@ -427,15 +428,15 @@ def _keep(engine: Engine) -> None:
     upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
     upkeep.disable(engine, group, 1, "410", told)
     upkeep.reconcile(engine, T)
-    subscriptions.set_enabled(engine, 1, enabled=True)
+    repository.set_enabled(engine, 1, enabled=True)
     upkeep.reconcile(engine, T)
     _end(engine, group)
     upkeep.prune(engine, group, "t", 0, 100)
     upkeep.waiting(engine, group, "t", 0)
     marks.prune(engine, GROUP, "t", 0, 9)
     marks.expire(engine, group, 5_000_000_000.0)
-    operations.expire(engine, group, 0.0)
-    subscriptions.remove(engine, 1)
+    outbox.expire(engine, group, 0.0)
+    repository.remove(engine, 1)
     upkeep.reconcile(engine, T)
     list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))
     upkeep.replays_finished_before(engine, T)

@@ -15,9 +15,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 )
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
+from consumer.config.settings import KafkaSettings
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
-from consumer.settings import KafkaSettings
 
 QUIET = {"log_level": 0}
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy import Engine
 
-from consumer import schema
+from consumer.database import migrations
 from models import Base
 from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable, Tables
 
@@ -89,7 +89,7 @@ class EmulatedOracles:
         if profile not in self._servers:
             emulator = self._stack.enter_context(start_emulator(PROFILES[profile]))
             engine = self._connect(emulator.url)
-            schema.upgrade(engine)
+            migrations.upgrade(engine)
             engine.dispose()
             self._servers[profile] = _Server(emulator, emulator.tables_of(str(engine.url.username)))
         return self._servers[profile]
@@ -111,7 +111,7 @@ class RealOracle:
                 "Name a user of its own, or remove what a run that was killed has left: alembic downgrade base",
                 returncode=2,
             )
-        schema.upgrade(self._engine)
+        migrations.upgrade(self._engine)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -138,7 +138,7 @@ class RealOracle:
     def _empty(self) -> None:
         if self._tables() != OURS:  # a test has left its own behind, or taken one of ours away
             self._drop()
-            schema.upgrade(self._engine)
+            migrations.upgrade(self._engine)
             return
         with self._engine.begin() as connection:
             for table in reversed(Base.metadata.sorted_tables):
@@ -152,7 +152,7 @@ class RealOracle:
 
     def _drop(self) -> None:
         if self._tables() >= OURS:
-            command.downgrade(schema._config(self._engine), "base")
+            command.downgrade(migrations._config(self._engine), "base")
         with self._engine.begin() as connection:
             for name in self._tables():
                 connection.exec_driver_sql(f"DROP TABLE {name} CASCADE CONSTRAINTS PURGE")

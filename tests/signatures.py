@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from consumer.secret import Ed25519Key
+from consumer.crypto.keys import Ed25519Key
 from consumer.sending.signing import hex_signature, hmac_key, standard_signature
 
 

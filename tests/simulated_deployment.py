@@ -10,17 +10,17 @@ from requests import Response
 from requests.exceptions import InvalidHeader
 from sqlalchemy import Engine, text
 
-from consumer.database import reading
+from consumer.database.engine import reading
 from consumer.errors import EgressRefused
-from consumer.event import Place
+from consumer.events.event import Place
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
-from consumer.ledger import deliveries, marks
+from consumer.ledger import admin, marks
 from consumer.ledger.marks import Subject
-from consumer.matching import subscriptions
 from consumer.matching.budget import BURST, OWN
+from consumer.subscriptions import repository
 from models import Wish
 from models.mark import ALL_SUBSCRIPTIONS
 from tests.simulated_database import LOCKED
@@ -121,7 +121,7 @@ class Deployment:
         self.engine = engine
         self.filtered = filtered
         self.subscriptions = {
-            subscriptions.add(engine, url, event_type, ordering="key" if url in IN_ORDER else "none"): url
+            repository.add(engine, url, event_type, ordering="key" if url in IN_ORDER else "none"): url
             for event_type, its in URLS.items()
             for url in its
             if url in urls
@@ -238,7 +238,7 @@ class Deployment:
 
     def redeliver(self, statuses: Sequence[str]) -> None:
         """What `deliveries redeliver` does."""
-        for _ in deliveries.redeliver(self.engine, deliveries.Selection(statuses=statuses), BORN + self.world.now):
+        for _ in admin.redeliver(self.engine, admin.Selection(statuses=statuses), BORN + self.world.now):
             continue
 
     def settle(self, place: Place, offset: int, wish: Wish) -> None:

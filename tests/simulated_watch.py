@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import text
 
-from consumer.database import reading
-from consumer.event import Place
+from consumer.database.engine import reading
+from consumer.events.event import Place
 from consumer.intake.record import Partition
 from tests.simulated_deployment import (
     BATCHED,

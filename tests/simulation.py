@@ -15,14 +15,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from consumer.database import DatabaseThread
-from consumer.event import Place
-from consumer.intake.announcer import Announcement
+from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.database.engine import DatabaseThread
+from consumer.events.event import Place
 from consumer.intake.record import Partition, Record
 from consumer.ledger.rows import Operation
-from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
-from consumer.telemetry import Metrics
-from consumer.worker import Worker
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.announcer import Announcement
+from consumer.worker.worker import Worker
 from tests.simulated_database import SimulatedDatabase
 from tests.simulated_transport import Transport
 
@@ -81,14 +81,14 @@ class World:
             self.late.extend(self.jobs.get(thread, ()))
         self.posted, self.jobs = deque(), {}  # what the last process still says reaches nobody
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("consumer.worker.create_engine", lambda _: self.engine)
-            patch.setattr("consumer.worker.Poller", partial(_Poller, self))
-            patch.setattr("consumer.worker.DatabaseThread", partial(_SteppedThread, self))
-            patch.setattr("consumer.worker.LoopAdapter", partial(Transport, self))
-            patch.setattr("consumer.worker.DeadLetters", partial(_DeadLetters, self))
-            patch.setattr("consumer.worker.Announcer", partial(_Announcer, self))
-            patch.setattr("consumer.worker.TopicWatch", partial(_TopicWatch, self))
-            patch.setattr("consumer.worker.Source", partial(_Source, self))
+            patch.setattr("consumer.worker.worker.create_engine", lambda _: self.engine)
+            patch.setattr("consumer.worker.worker.Poller", partial(_Poller, self))
+            patch.setattr("consumer.worker.worker.DatabaseThread", partial(_SteppedThread, self))
+            patch.setattr("consumer.worker.worker.LoopAdapter", partial(Transport, self))
+            patch.setattr("consumer.worker.worker.DeadLetters", partial(_DeadLetters, self))
+            patch.setattr("consumer.worker.worker.Announcer", partial(_Announcer, self))
+            patch.setattr("consumer.worker.worker.TopicWatch", partial(_TopicWatch, self))
+            patch.setattr("consumer.worker.worker.Source", partial(_Source, self))
             self.worker = Worker(
                 KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
                 [TOPIC],

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.cloud_event import cloud_event_of, texts, variables_of
-from consumer.event import Event, RecordId
+from consumer.events.cloud_event import cloud_event_of, texts, variables_of
+from consumer.events.event import Event, RecordId
 from consumer.expressions import NAMES, Expression, ExpressionFailed
 
 STAMPED = 1_700_000_000_123

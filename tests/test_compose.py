@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer import settings
 from consumer.cli.app import app
-from consumer.environment import check, load
-from consumer.intake.client import known_properties
+from consumer.config import settings
+from consumer.config.environment import check, load
+from consumer.kafka.client import known_properties
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

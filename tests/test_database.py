@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from consumer.database import (
+from consumer.database.engine import (
     IN_LIST,
     DatabaseThread,
     any_of,
@@ -25,7 +25,7 @@ from consumer.database import (
     reading,
     unavailable,
 )
-from consumer.database_errors import is_outage
+from consumer.database.errors import is_outage
 from consumer.errors import DatabaseTooSlow, DatabaseUnavailable, SettingsError
 from models import Subscription
 from tests.databases import ORACLE, connect_to, on_oracle

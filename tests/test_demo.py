@@ -19,17 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from consumer.config.settings import known_names
 from consumer.demo.figures import Figures, Stored, beside, figures, percentile, stored
 from consumer.demo.kafka import DeadLetter, EmbeddedKafka
 from consumer.demo.receivers import Delivered, Receiver, Request, Street, cast, parse
 from consumer.demo.story import RATE, plan
 from consumer.demo.summary import REAL_THING, Evidence, claims
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.matching import subscriptions
-from consumer.receiver import Answer
-from consumer.settings import known_names
+from consumer.ops.receiver import Answer
+from consumer.subscriptions import repository
 from tests.oracle_databases import start_emulator
 from tests.processes import PROGRAM
 
@@ -163,7 +163,7 @@ def test_latency_is_split_by_when_an_event_was_published() -> None:
 
 def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None:
     """Rows are counted by subscription and state; a first answer that is final has waited for nothing."""
-    subscribed = subscriptions.add(engine, "http://127.0.0.1:1/", "t")
+    subscribed = repository.add(engine, "http://127.0.0.1:1/", "t")
     event = Event(RecordId("events", 0, 0, 1), "t", "msg_1", b"{}", "application/json", None, None)
 
     def row(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:

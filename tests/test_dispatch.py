@@ -8,14 +8,14 @@ from consumer.delivery.fanout import LOOK_EVERY
 from consumer.delivery.lane import LANE_DELIVERIES
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.dispatch import Dispatch
-from consumer.endpoint import Endpoint, Selection
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
 from consumer.matching.catalog import Answer, Catalog
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import TURN, Selector
-from consumer.telemetry import Metrics
+from consumer.subscriptions.endpoint import Endpoint, Selection
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.dispatch import Dispatch
 
 URL = "https://example.com/hook"
 WANTED, REFUSED = "data.n == 1", "data.n > 1"

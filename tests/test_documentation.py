@@ -15,25 +15,26 @@ import yaml
 from requests.exceptions import ConnectionError as NoConnection
 from sqlalchemy import Engine, update
 
-from consumer import settings, worker
 from consumer.cli.app import app
-from consumer.decisions import REASON
+from consumer.config import settings
+from consumer.config.environment import load
 from consumer.delivery import breaker, lane, lanes, memory
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint
-from consumer.environment import load
 from consumer.errors import SettingsError
-from consumer.event import Event, RecordId
-from consumer.intake.announcer import _cloudevent
-from consumer.intake.client import known_properties
-from consumer.ledger import operations, ordering
+from consumer.events.event import Event, RecordId
+from consumer.kafka.client import known_properties
+from consumer.ledger import ordering, outbox
 from consumer.ledger.rows import Operation
-from consumer.matching import subscriptions
-from consumer.telemetry import Metrics, registry
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.telemetry.metrics import Metrics, registry
+from consumer.worker import worker
+from consumer.worker.announcer import _cloudevent
+from consumer.worker.decisions import REASON
 from models import Base, Status, Subscription
 from tests.delivery.store_kit import Store
 from tests.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, table_behind
@@ -43,7 +44,7 @@ from tests.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, 
 
 def test_settings_table() -> None:
     """README's table is what the settings say of themselves."""
-    table = TEXTS["README.md"].split("python -m consumer.settings` -->\n")[1].split("\n<!-- end")[0]
+    table = TEXTS["README.md"].split("python -m consumer.config.settings` -->\n")[1].split("\n<!-- end")[0]
     assert table == settings.table()
 
 
@@ -128,7 +129,7 @@ def happened(engine: Engine) -> list[Operation]:
     """One of each: a subscription recovers, another one is disabled, a delivery is given up."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
-    first, second = (subscriptions.add(engine, f"https://{name}.example", "t") for name in "ab")
+    first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
     marked = datetime.fromtimestamp(1000, UTC)
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=marked))
@@ -151,7 +152,7 @@ def happened(engine: Engine) -> list[Operation]:
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
     settling.attempted(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
     stored.write_all()
-    return [operation for _, operation, _ in operations.pending(engine, "webhooks", 10)]
+    return [operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)]
 
 
 # Numbers.

@@ -7,12 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from consumer.endpoint import Batch, Endpoint, PayloadFormat
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.expressions import NAMES, compile_projection
-from consumer.header_rules import check
+from consumer.http.header_rules import check
 from consumer.sending.payloads import MOST_BYTES, Payload, Unrenderable, render, render_batch
 from consumer.sending.request import build, prepare
+from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.documentation import TEXTS, code, rows, table_behind
 
 PAGE = TEXTS["docs/payloads.md"]

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from consumer import schema
-from consumer.matching import subscriptions
+from consumer.database import migrations
+from consumer.subscriptions import repository
 from models import Base
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.databases import url_of
@@ -53,14 +53,14 @@ def filters(engine: Engine) -> list[tuple[object, ...]]:
     """Of each subscription."""
     return [
         (row.options["event_type"], row.tenant, row.options["event_filter"], row.broken)
-        for row in subscriptions.walk(engine)
+        for row in repository.walk(engine)
     ]
 
 
 def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, tmp_path: Path) -> None:
     """Its commands, one by one; its downgrade takes its rows back, and nobody loses a table or a revision."""
     ours = {*Base.metadata.tables, "webhook_alembic_version"}
-    subscriptions.add(engine, "https://other.example.com/", "user.created")
+    repository.add(engine, "https://other.example.com/", "user.created")
     other = [("user.created", "*", None, False)]
     paid = ("order.paid", "*", None, False)
     said = [project(*shlex.split(line)[1:]) for line in FILES["commands.sh"].splitlines()]
@@ -71,7 +71,7 @@ def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, t
     assert query(engine, "SELECT version_num FROM alembic_version") == [("0003",)]
     tables = set(sa.inspect(engine).get_table_names())
     assert {name for name in tables if not name.startswith("sqlite_")} == {*ours, "alembic_version", "shop_orders"}
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     assert query(engine, "SELECT version_num FROM alembic_version") == [("0003",)]
     checked = alembic("check", cwd=ROOT, url=url_of(engine))
     assert "No new upgrade operations detected" in checked  # the service's own autogenerate sees nothing of theirs
@@ -79,7 +79,7 @@ def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, t
     assert filters(engine)[1:] == [paid, ("order.**", "acme", "data.amount > 100", False)]
     project("downgrade", "base")
     assert filters(engine) == other
-    assert not schema.state(engine).behind
+    assert not migrations.state(engine).behind
 
 
 def test_a_project_that_has_a_model_of_our_table(project: Alembic, tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from requests import PreparedRequest
 
-from consumer.endpoint import Endpoint
-from consumer.event import Event, RecordId
-from consumer.secret import Ed25519Key, parse_secret
+from consumer.crypto.keys import Ed25519Key, parse_secret
+from consumer.crypto.vault import Owner, Vault
+from consumer.events.event import Event, RecordId
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.poller import Poller
+from consumer.sending.event_loop import Poller
 from consumer.sending.request import build, prepare
-from consumer.vault import Owner, Vault
+from consumer.subscriptions.endpoint import Endpoint
 from tests.processes import ROOT, environment
 
 NEW, OLD, OTHER = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "an-old-secret-in-plain-text", "somebody-else's"

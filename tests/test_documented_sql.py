@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event, insert, text
 
-from consumer import schema
-from consumer.event import Event, RecordId
+from consumer.database import migrations
+from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
 from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Payload
 from tests.accounts import ACCOUNTS, granted
 from tests.databases import database
@@ -39,7 +39,7 @@ STATEMENTS = [block for block in BLOCKS if block.info == "sql"]
 @pytest.fixture
 def filled(engine: Engine) -> Engine:
     """A subscription with a secret, one of its deliveries exhausted (id 1), others parked, and leftovers."""
-    subscriptions.add(engine, "https://example.com/hooks", "user.created", "a secret")
+    repository.add(engine, "https://example.com/hooks", "user.created", "a secret")
     events = [
         Event(RecordId("users", 0, offset, 1), "user.created", f"msg_{offset}", b"{}", "application/json", b"k", None)
         for offset in range(3)
@@ -130,6 +130,6 @@ def printed(words: list[str], path: Path) -> str:
 def head(path: Path) -> str:
     engine = database(path)
     try:
-        return schema.state(engine).head
+        return migrations.state(engine).head
     finally:
         engine.dispose()

@@ -9,8 +9,8 @@ import typer.main
 from consumer.cli.app import app
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.expressions import NAMES
-from consumer.matching.secrets import CREDENTIALS
-from consumer.options import OPTIONS, Effect
+from consumer.subscriptions.options import OPTIONS, Effect
+from consumer.subscriptions.secrets import CREDENTIALS
 from tests.documentation import ROOT, TEXTS, code, rows, table_behind
 
 PAGE = "docs/subscriptions.md"

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from consumer import schema
-from consumer.endpoint import Batch, Endpoint, Selection
-from consumer.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.crypto.vault import Vault
+from consumer.database import migrations
 from consumer.expressions import compile_filter, compile_projection
-from consumer.matching import subscriptions
 from consumer.matching.catalog import find_endpoints
-from consumer.options import OPTIONS, Effect, Problem
-from consumer.vault import Vault
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
+from consumer.subscriptions.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.subscriptions.options import OPTIONS, Effect, Problem
 from models import Subscription, SubscriptionSecret
 from tests.databases import database
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
@@ -62,12 +62,12 @@ def test_url_and_event_type_are_enough(engine: Engine) -> None:
     """Two columns of plain SQL make an Endpoint with every option at its default, as `add` does."""
     with engine.begin() as connection:
         connection.execute(text(PLAIN))
-    subscriptions.add(engine, URL, "user.created")
+    repository.add(engine, URL, "user.created")
     assert read(engine) == {
         1: (Endpoint(1, URL, (b"default",)), ()),
         2: (Endpoint(2, URL, (b"default",)), ()),
     }
-    by_sql, added = (dict(row.options) for row in subscriptions.walk(engine))
+    by_sql, added = (dict(row.options) for row in repository.walk(engine))
     assert by_sql == added
 
 
@@ -92,7 +92,7 @@ def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
         "final_statuses": "400",
     }
     assert asked.keys() == OPTIONS.keys() - {"url", "event_type"}
-    subscriptions.add(engine, URL, "order.*", **asked)
+    repository.add(engine, URL, "order.*", **asked)
     assert read(engine)[1] == (
         Endpoint(
             1,
@@ -119,8 +119,8 @@ def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_value_that_cannot_be_used_has_its_effect_and_no_other(engine: Engine, name: str) -> None:
     """Made by plain SQL: matched by nothing, stored, or at its default; the subscription beside it is as it was."""
-    good = subscriptions.add(engine, URL, "user.created")
-    bad = subscriptions.add(engine, URL, "user.created")
+    good = repository.add(engine, URL, "user.created")
+    bad = repository.add(engine, URL, "user.created")
     changed = update(Subscription).where(Subscription.id == bad)
     if name in CHECKED:
         with pytest.raises(IntegrityError), engine.begin() as connection:
@@ -139,7 +139,7 @@ def test_a_value_that_cannot_be_used_has_its_effect_and_no_other(engine: Engine,
     found = [each.subscription_id for each in find_endpoints(engine, [KEY], (b"k",), in_the_clear)[KEY]]
     unmatched = effect is Effect.UNMATCHED
     assert found == ([good] if unmatched else [good, bad])
-    row = subscriptions.get(engine, bad)
+    row = repository.get(engine, bad)
     assert row is not None
     assert row.state == f"broken: {problems[0]}"
 
@@ -161,14 +161,14 @@ def test_what_cannot_be_together_is_told(engine: Engine) -> None:
 
 def test_a_secret_that_cannot_be_read_is_told_without_it(engine: Engine) -> None:
     """What it gets is stored until somebody puts it right; neither state nor fault holds a part of it."""
-    added = subscriptions.add(engine, URL, "t", "whsec_c2VjcmV0")
+    added = repository.add(engine, URL, "t", "whsec_c2VjcmV0")
     with engine.begin() as connection:
         connection.execute(update(SubscriptionSecret).values(secret="fernet:c2VjcmV0"))
     endpoint, problems = read(engine)[added]
     assert endpoint.fault == (
         "secret: its secret is encrypted and WEBHOOK_ENCRYPTION_KEY is not set; what it gets is stored, not sent"
     )
-    row = subscriptions.get(engine, added)
+    row = repository.get(engine, added)
     assert row is not None
     assert row.problems == problems
     assert "c2Vj" not in repr((row, endpoint))
@@ -177,7 +177,7 @@ def test_a_secret_that_cannot_be_read_is_told_without_it(engine: Engine) -> None
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine = database(tmp_path_factory.mktemp("rows") / "rows.db")
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     yield engine
     engine.dispose()
 
@@ -211,7 +211,7 @@ def test_no_row_keeps_another_from_being_read(table: Engine, values: Mapping[str
         connection.commit()
     found = read(table)
     assert found[ids[1]] == (Endpoint(ids[1], URL, (b"default",)), ())
-    assert [row.id for row in subscriptions.walk(table)] == ids
+    assert [row.id for row in repository.walk(table)] == ids
 
 
 def test_a_url_of_bytes_is_none(sqlite_engine: Engine) -> None:

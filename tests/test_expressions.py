@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import expressions as costs
-from consumer.cloud_event import variables_of
-from consumer.event import Event, RecordId
+from consumer.events.cloud_event import variables_of
+from consumer.events.event import Event, RecordId
 from consumer.expressions import (
     LONGEST,
     NAMES,

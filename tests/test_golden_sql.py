@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, select
 
-from consumer.ledger import deliveries, upkeep
-from consumer.ledger.deliveries import Selection
+from consumer.ledger import admin, upkeep
+from consumer.ledger.admin import Selection
 from consumer.matching.catalog import find_endpoints
 from models import Payload
 from tests.golden_check import look, seen, unknown
@@ -84,8 +84,8 @@ def test_what_differs_between_calls_is_no_other_statement(watched: Engine) -> No
     for size in range(len(choice) + 1):
         for names in combinations(choice, size):
             chosen = {name: choice[name] for name in names}
-            deliveries.find(watched, limit=size + 1, **chosen)
-            list(deliveries.redeliver(watched, Selection(ids=[1, 2, 3], **chosen), 1.0))
+            admin.find(watched, limit=size + 1, **chosen)
+            list(admin.redeliver(watched, Selection(ids=[1, 2, 3], **chosen), 1.0))
     upkeep.disable(watched, GROUP, 1, "410", url=URL)
     assert unknown == {}
 

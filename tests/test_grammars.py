@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from alembic import command
 
-from consumer import schema
+from consumer.database import migrations
 from tests import sqlplus
 from tests.databases import connect_to
 from tests.documentation import BLOCKS, TEXTS
@@ -44,8 +44,8 @@ def ours() -> Iterator[str]:
     yield from sqlplus.statements(MIGRATIONS.read_text())
     engine = connect_to(NOWHERE)
     adoption, way_back = io.StringIO(), io.StringIO()
-    schema.upgrade(engine, revision="0001:head", sql=True, output=adoption)
-    command.downgrade(schema._config(engine, way_back), "head:base", sql=True)
+    migrations.upgrade(engine, revision="0001:head", sql=True, output=adoption)
+    command.downgrade(migrations._config(engine, way_back), "head:base", sql=True)
     yield from sqlplus.statements(adoption.getvalue())
     yield from sqlplus.statements(way_back.getvalue())
     yield from documented("sql")

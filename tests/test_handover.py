@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from consumer.delivery.aside import LATELY
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Admission
-from consumer.handover import STORE_DRAIN, WRITE_LIMIT
-from consumer.worker import REVOKE_DRAIN, REVOKE_PART
+from consumer.worker.handover import STORE_DRAIN, WRITE_LIMIT
+from consumer.worker.worker import REVOKE_DRAIN, REVOKE_PART
 from tests.simulated_deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation import TOPIC
 

@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.exceptions import InvalidHeader
 
-from consumer import header_rules
-from consumer.endpoint import Endpoint
+from consumer.http import header_rules
 from consumer.sending.header_lines import header_lines
 from consumer.sending.request import prepare
+from consumer.subscriptions.endpoint import Endpoint
 
 # RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: what belongs to the connection or frames the message.
 FRAMING = (

@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from consumer.health import STALLED, Status, create_app, serve
-from consumer.serving import BackgroundServer, listen
-from consumer.telemetry import Metrics, registry
+from consumer.http.server import BackgroundServer, listen
+from consumer.telemetry.metrics import Metrics, registry
+from consumer.worker.health import STALLED, Status, create_app, serve
 
 
 class Loop:

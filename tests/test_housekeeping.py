@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
+from consumer.database.backoff import BACK_OFF
 from consumer.errors import DatabaseTooSlow
-from consumer.housekeeping import Housekeeping
-from consumer.ledger import operations, ordering, store, upkeep
+from consumer.ledger import ordering, outbox, store, upkeep
 from consumer.ledger.rows import AttemptResult, Operation
-from consumer.matching import subscriptions
-from consumer.trouble import BACK_OFF
+from consumer.subscriptions import repository
+from consumer.worker.housekeeping import Housekeeping
 from models import StoredOperation
 from tests.delivery.store_kit import GROUP, URL, Store
 from tests.ledger.rows_kit import make_event, ordered, parked, run, states
@@ -52,15 +52,15 @@ def house(engine: Engine) -> Iterator[House]:
 def test_everything_is_done_once(house: House) -> None:
     """Rows of a disabled subscription are held, of a removed one given up; what is over, or nobody took, goes."""
     engine = house.store.engine
-    live, off = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
-    by_key = subscriptions.add(engine, URL, "user.created", ordering="key")
-    subscriptions.set_enabled(engine, off, enabled=False)
+    live, off = (repository.add(engine, URL, "user.created") for _ in range(2))
+    by_key = repository.add(engine, URL, "user.created", ordering="key")
+    repository.set_enabled(engine, off, enabled=False)
     rows = [parked(make_event(offset), to) for offset, to in enumerate((live, off, 999, live, live), 1)]
     store.park(engine, GROUP, [*rows, ordered(6, by_key), ordered(7, by_key)], 500.0)
     store.record(engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 600.0) for row in (4, 5)])
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 6")
     with engine.begin() as connection:
-        operations.add(connection, GROUP, [Operation("delivery.exhausted", name, {}) for name in ("old", "new")])
+        outbox.add(connection, GROUP, [Operation("delivery.exhausted", name, {}) for name in ("old", "new")])
     with engine.begin() as connection:
         old = update(StoredOperation).where(StoredOperation.event_id == "old")
         connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
@@ -70,7 +70,7 @@ def test_everything_is_done_once(house: House) -> None:
 
     assert states(engine) == {1: "parked", 2: "held", 3: "exhausted", 5: "delivered", 6: "parked", 7: "blocked"}
     assert house.counted == [3], "those that wait for their time or their turn"
-    assert [event.event_id for _, event, _ in operations.pending(engine, GROUP, 9)] == ["new"]
+    assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
     house.keeping.go_on()
     assert house.store.posted.empty()
 
@@ -78,14 +78,14 @@ def test_everything_is_done_once(house: House) -> None:
 def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
     """W workers do not do the same W times a minute; what is their partitions' each does."""
     engine = house.store.engine
-    off, by_key = (subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(2))
-    subscriptions.set_enabled(engine, off, enabled=False)
+    off, by_key = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
+    repository.set_enabled(engine, off, enabled=False)
     rows = [parked(make_event(1), off), parked(make_event(2), 999), parked(make_event(3), by_key)]
     store.park(engine, GROUP, [*rows, ordered(4, by_key), ordered(5, by_key)], 500.0)
     store.record(engine, GROUP, [AttemptResult(3, 1, "delivered", None, 200, None, 600.0)])
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 4")
     with engine.begin() as connection:
-        operations.add(connection, GROUP, [Operation("delivery.exhausted", "old", {})])
+        outbox.add(connection, GROUP, [Operation("delivery.exhausted", "old", {})])
     with engine.begin() as connection:
         connection.execute(update(StoredOperation).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
@@ -94,20 +94,20 @@ def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
         house.slice()
 
     assert states(engine) == {1: "parked", 2: "parked", 4: "parked", 5: "blocked"}
-    assert operations.pending(engine, GROUP, 9)
+    assert outbox.pending(engine, GROUP, 9)
     assert house.counted == []
 
 
 def test_each_step_is_a_slice_where_time_is_short(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Subscriptions, partitions: what was done is not begun anew, and a step that fails is not passed over."""
-    monkeypatch.setattr("consumer.housekeeping.SLICE", 0.0)
+    monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
     monkeypatch.setattr(upkeep, "SEEKS", 1)
     engine = house.store.engine
-    subs = [subscriptions.add(engine, URL, "user.created") for _ in range(3)]
+    subs = [repository.add(engine, URL, "user.created") for _ in range(3)]
     rows = [parked(make_event(offset, partition=offset), to) for offset, to in enumerate(subs)]
     store.park(engine, GROUP, rows, 500.0)
     for sub in subs[1:]:
-        subscriptions.set_enabled(engine, sub, enabled=False)
+        repository.set_enabled(engine, sub, enabled=False)
     house.keeping.begin([], {}, house.counted.append, leads=True)
     house.slice()
     assert list(states(engine).values()) == ["parked"] * 3
@@ -140,11 +140,11 @@ def test_a_failure_is_tried_again_soon(house: House) -> None:
 def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscription of a million rows is disabled: deliveries are stored meanwhile. It goes on until the last row."""
     monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 2)
-    monkeypatch.setattr("consumer.housekeeping.SLICE", 0.0)
+    monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
     engine = house.store.engine
-    live, off = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    live, off = (repository.add(engine, URL, "user.created") for _ in range(2))
     store.park(engine, GROUP, [parked(make_event(offset), off) for offset in range(5)], 500.0)
-    subscriptions.set_enabled(engine, off, enabled=False)
+    repository.set_enabled(engine, off, enabled=False)
     house.keeping.begin([], {}, house.counted.append, leads=True)
     house.keeping.go_on()
     house.store.parking.park(parked(make_event(9), live), lambda: None)
@@ -158,9 +158,9 @@ def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.Monke
 
 def test_more_than_one_transaction_may_prune_are_all_pruned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one round, and not a thousand rows a minute."""
-    monkeypatch.setattr("consumer.housekeeping.PRUNED", 2)
+    monkeypatch.setattr("consumer.worker.housekeeping.PRUNED", 2)
     engine = house.store.engine
-    live = subscriptions.add(engine, URL, "user.created")
+    live = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), live) for offset in range(5)], 500.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'delivered'")
     house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
@@ -180,7 +180,7 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
 
     monkeypatch.setattr(ordering, "mend", locked)
     places = [("t", number) for number in range(6)]
-    sub = subscriptions.add(engine, URL, "user.created")
+    sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)], 500.0)
 
     def minute() -> None:
@@ -193,7 +193,7 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
 
     minute()
     assert house.counted == [1]
-    subscriptions.set_enabled(engine, sub, enabled=False)
+    repository.set_enabled(engine, sub, enabled=False)
     minute()
     assert list(states(engine).values()) == ["held"]
     fault = "database: DPY-4024: call timeout of 30000 ms exceeded (order of keys in t[3])"

@@ -9,8 +9,8 @@ from sqlalchemy import String
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.errors import InvalidSubscription
-from consumer.matching.validation import Options, completed
-from consumer.options import OPTIONS, Effect, read
+from consumer.subscriptions.options import OPTIONS, Effect, read
+from consumer.subscriptions.validation import Options, completed
 from models import Subscription
 
 COLUMNS = Subscription.__table__.columns

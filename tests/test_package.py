@@ -22,7 +22,7 @@ def test_the_wheel(tmp_path: Path) -> None:
         (licence,) = [wheel.read(name) for name in names if name.endswith("/licenses/LICENSE")]
     assert {"consumer/py.typed", "models/py.typed"} <= names
     migrations = {path.name for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
-    assert {f"consumer/migrations/versions/{name}" for name in migrations} <= names
+    assert {f"consumer/database/alembic/versions/{name}" for name in migrations} <= names
     assert (metadata["License-Expression"], metadata["License-File"]) == ("Apache-2.0", "LICENSE")
     assert metadata["Author"]
     assert licence == (ROOT / "LICENSE").read_bytes()

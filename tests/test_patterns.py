@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.patterns import candidates, check_pattern, matches
+from consumer.subscriptions.patterns import candidates, check_pattern, matches
 from models.subscription import EVENT_TYPE_LENGTH
 
 SEGMENTS = st.sampled_from(["a", "b", "order", "", "*", "**", "a*", "A"])

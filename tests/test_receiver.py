@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from consumer.receiver import MOST_BYTES, TOLERANCE, Answer, HexHeader, Received, create_app, verify
-from consumer.secret import Ed25519Key, parse_verifying_key
-from consumer.serving import BackgroundServer, listen
+from consumer.crypto.keys import Ed25519Key, parse_verifying_key
+from consumer.http.server import BackgroundServer, listen
+from consumer.ops.receiver import MOST_BYTES, TOLERANCE, Answer, HexHeader, Received, create_app, verify
 from tests.signatures import hexed, standard
 
 NOW = 1_700_000_000

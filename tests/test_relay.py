@@ -11,12 +11,12 @@ from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine, event, func, select, text
 from structlog.testing import capture_logs
 
-from consumer.database import DatabaseThread
-from consumer.intake.announcer import Announcer
-from consumer.ledger import operations
+from consumer.config.settings import KafkaSettings
+from consumer.database.engine import DatabaseThread
+from consumer.ledger import outbox
 from consumer.ledger.rows import Operation
-from consumer.relay import BATCH, SELDOM, SOON, Relay
-from consumer.settings import KafkaSettings
+from consumer.worker.announcer import Announcer
+from consumer.worker.relay import BATCH, SELDOM, SOON, Relay
 from models import StoredOperation
 from tests.kafka_kit import QUIET, Kafka, unique
 
@@ -66,7 +66,7 @@ class Rig:
         """Operational events, as the ledger stores them."""
         happened = [Operation("delivery.exhausted", name, {"subscription_id": 7}) for name in names]
         with self.engine.begin() as connection:
-            operations.add(connection, group, happened)
+            outbox.add(connection, group, happened)
 
     def stored(self) -> int:
         """How many are in the database."""

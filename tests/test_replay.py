@@ -20,9 +20,9 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
-from consumer.matching import subscriptions
-from consumer.matching.subscriptions import Subscribed
-from consumer.replay import AHEAD, BATCH, SOONEST, Choice, Pace, Progress, Survey, default_rate, run, survey
+from consumer.ops.replay import AHEAD, BATCH, SOONEST, Choice, Pace, Progress, Survey, default_rate, run, survey
+from consumer.subscriptions import repository
+from consumer.subscriptions.repository import Subscribed
 from models import ParkedDelivery, StoredReplay
 from tests.faults import refusing
 from tests.kafka_kit import Kafka
@@ -85,7 +85,7 @@ def kafka(kafka_bootstrap: str) -> Kafka:
 
 @pytest.fixture
 def receiver(engine: Engine) -> Subscribed:
-    found = subscriptions.get(engine, subscriptions.add(engine, URL, "a"))
+    found = repository.get(engine, repository.add(engine, URL, "a"))
     assert found is not None
     return found
 
@@ -155,8 +155,8 @@ def test_the_log_is_matched_as_live_events_are(
     engine: Engine, options: dict[str, str], event_type: str | None, chosen: list[str]
 ) -> None:
     """By pattern, tenant, topics and filter; `--event-type` narrows it, and an error of the filter is no match."""
-    number = subscriptions.add(engine, URL, **options)  # type: ignore[arg-type]  # a test's shorthand
-    receiver = subscriptions.get(engine, number)
+    number = repository.add(engine, URL, **options)  # type: ignore[arg-type]  # a test's shorthand
+    receiver = repository.get(engine, number)
     assert receiver is not None
     each = choice(receiver, event_type)
     headers: dict[str, Headers] = {"a.x": [("tenant", b"acme")], "b": [("tenant", b"other")]}
@@ -173,10 +173,10 @@ def test_the_log_is_matched_as_live_events_are(
 
 def test_a_filter_that_cannot_be_read_is_no_replay(engine: Engine) -> None:
     """Nothing would match, and the error says what is wrong with it."""
-    number = subscriptions.add(engine, URL, "a")
+    number = repository.add(engine, URL, "a")
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET event_filter = 'data.n >'"))
-    receiver = subscriptions.get(engine, number)
+    receiver = repository.get(engine, number)
     assert receiver is not None
     with pytest.raises(WebhooksError, match=f"subscription {number} cannot be replayed to: event_filter: "):
         choice(receiver)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from consumer.secret import (
+from consumer.crypto.keys import (
     PREFIX,
     PRIVATE_PREFIX,
     PUBLIC_PREFIX,

@@ -14,10 +14,10 @@ import requests
 from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
-from consumer import schema
+from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
-from consumer.matching import subscriptions
-from consumer.service import BACK_OFF, Service
+from consumer.subscriptions import repository
+from consumer.worker.service import BACK_OFF, Service
 from models import Subscription
 from tests.databases import database
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
@@ -139,8 +139,8 @@ def test_tables_that_are_missing_are_waited_for(start: Start, tmp_path: Path, mo
     run.until(lambda: run.reasons() != ["starting"])
     (reason,) = run.reasons()
     assert reason.endswith("run kafka-webhooks migrate")
-    assert f"not {schema.state(database(path)).head}" in reason
-    schema.upgrade(database(path))
+    assert f"not {migrations.state(database(path)).head}" in reason
+    migrations.upgrade(database(path))
     run.until(lambda: run.reasons() == [])
     assert run.stop() == 0
     assert run.logged("waiting for the database") == 1
@@ -154,17 +154,17 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
     said: list[object] = []
     subject = Service()
 
-    def state(_: Engine) -> schema.State:
+    def state(_: Engine) -> migrations.State:
         if errors:
             raise DatabaseUnavailable(errors.pop(0))
-        return schema.State("0001", "0002", behind=False)
+        return migrations.State("0001", "0002", behind=False)
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         said.extend(subject._status().reasons)
 
-    monkeypatch.setattr("consumer.service.schema.state", state)
-    monkeypatch.setattr("consumer.service.time.sleep", sleep)
+    monkeypatch.setattr("consumer.worker.service.migrations.state", state)
+    monkeypatch.setattr("consumer.worker.service.time.sleep", sleep)
     with capture_logs() as logs:
         subject._await_database(engine)
     assert waits == [*BACK_OFF, BACK_OFF[-1], BACK_OFF[-1]]
@@ -175,7 +175,7 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
 
 def test_without_kafka_it_waits_and_says_why(start: Start, tmp_path: Path) -> None:
     """No broker: alive, not ready, and the addresses that were tried are in the reason; SIGTERM exits 0."""
-    schema.upgrade(database(tmp_path / "webhooks.db"))
+    migrations.upgrade(database(tmp_path / "webhooks.db"))
     run = start(DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db")
     run.until(lambda: any("127.0.0.1:1" in reason for reason in run.reasons()))
     assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=5).status_code == 200
@@ -186,7 +186,7 @@ def test_without_kafka_it_waits_and_says_why(start: Start, tmp_path: Path) -> No
 def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str) -> None:
     """At DEBUG, through every kind of outcome: delivered, failed, gone, refused, no event, no usable secret."""
     engine = database(tmp_path / "webhooks.db")
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     kafka, topic = Kafka(mock_kafka, real=False), unique("topic")
     hidden = {name: f"s3cr3t{name}" for name in ("default", "own", "stored", "body", "key", "user", "path", "header")}
     with Receiver() as receiver:
@@ -194,14 +194,14 @@ def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, moc
         receiver.rules["/gone"] = always(Answer(410))
         port = receiver.url("/").split(":")[2]
         for path in ("/ok", "/fails", "/gone"):
-            subscriptions.add(engine, receiver.url(path), "t", hidden["own"])
+            repository.add(engine, receiver.url(path), "t", hidden["own"])
         for url in (
             f"http://u:{hidden['user']}@127.0.0.1:{port}/userinfo",
             f"http://u:{hidden['user']}@127.0.0.1:1/{hidden['path']}?token={hidden['path']}",
             f"http://u:{hidden['user']}@10.0.0.1/{hidden['path']}",
             f"http://u:{hidden['user']}@name.invalid/{hidden['path']}",
         ):
-            added = subscriptions.add(engine, receiver.url("/ok"), "t", hidden["own"])
+            added = repository.add(engine, receiver.url("/ok"), "t", hidden["own"])
             with engine.begin() as connection:
                 connection.execute(update(Subscription).where(Subscription.id == added).values(url=url))
         with engine.begin() as connection:

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from consumer import serving
-from consumer.serving import BackgroundServer, listen
+from consumer.http import server as serving
+from consumer.http.server import BackgroundServer, listen
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumer import settings, slips
-from consumer.environment import environment, load, load_worker
+from consumer.config import settings, slips
+from consumer.config.environment import environment, load, load_worker
+from consumer.config.slips import Slip
+from consumer.config.types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
 from consumer.errors import SettingsError
-from consumer.intake.client import known_properties
-from consumer.setting_types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
-from consumer.slips import Slip
+from consumer.kafka.client import known_properties
 
 LEAST = {
     "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from consumer.settings import known_names
+from consumer.config.settings import known_names
 from tests.processes import ROOT, environment, is_setting
 
 NOTHING_MORE = ("--collect-only", "-q", "-n0", "-p", "no:tests.golden_check")

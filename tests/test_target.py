@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.target import check_target, parse_target, shown
+from consumer.http.urls import check_target, parse_target, shown
 
 
 def test_the_default_port_is_the_schemes() -> None:

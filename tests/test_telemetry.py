@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.telemetry import BUCKETS, Histogram, Metrics, registry
+from consumer.telemetry.metrics import BUCKETS, Histogram, Metrics, registry
 from tests.processes import ROOT, environment
 
 LABELS = {
@@ -36,7 +36,7 @@ LABELS = {
 TYPES = {"_total": "counter", "_seconds": "histogram"}
 LOG = """
 import logging, structlog
-from consumer.telemetry import configure_logging
+from consumer.telemetry.logs import configure_logging
 configure_logging({level!r})
 log = structlog.get_logger("consumer.test")
 log.debug("detail")

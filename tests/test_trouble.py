@@ -3,7 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.trouble import BACK_OFF, Trouble
+from consumer.database.backoff import BACK_OFF, Trouble
 
 
 class Clock:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from requests import Request
 from requests.auth import HTTPBasicAuth
 
-from consumer.secret import Ed25519Key
-from consumer.vault import (
+from consumer.crypto.keys import Ed25519Key
+from consumer.crypto.vault import (
     ENCRYPTED,
     BearerAuth,
     Credentials,

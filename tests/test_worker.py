@@ -13,13 +13,13 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text, update
 from standardwebhooks import Webhook
 
-from consumer import worker as worker_module
-from consumer.environment import load
+from consumer.config.environment import load
+from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.intake.record import Partition, Record
-from consumer.matching import subscriptions
-from consumer.settings import DatabaseSettings, DeliverySettings, KafkaSettings
-from consumer.telemetry import Metrics
-from consumer.worker import Worker
+from consumer.subscriptions import repository
+from consumer.telemetry.metrics import Metrics
+from consumer.worker import worker as worker_module
+from consumer.worker.worker import Worker
 from models import ParkedDelivery
 from tests.databases import url_of
 from tests.end_to_end.webhook_receiver import Answer, Receiver, Silence, always
@@ -44,7 +44,7 @@ class Rig:
 
     def subscribe(self, path: str, event_type: str = "a") -> int:
         """The receiver's path gets events of this type."""
-        return subscriptions.add(self.engine, self.receiver.url(path), event_type)
+        return repository.add(self.engine, self.receiver.url(path), event_type)
 
     def write(self, *values: bytes) -> None:
         """Records of partition 0."""

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from consumer.ledger import marks
 from consumer.ledger.marks import Subject
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Wish
 from tests.simulated_deployment import result
 from tests.simulation import TOPIC, Crash, World
@@ -24,7 +24,7 @@ class Site:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.subject = Subject(TOPIC, 0, BAD, subscriptions.add(engine, "https://one.example/a", "a"))
+        self.subject = Subject(TOPIC, 0, BAD, repository.add(engine, "https://one.example/a", "a"))
         with engine.begin() as connection:
             connection.execute(text(NEVER))
         self.world = World(engine, retry_in_memory=0.0, retry_schedule=(10.0**6,))

@@ -5,12 +5,12 @@ from sqlalchemy import Engine
 
 from consumer.delivery.lanes import STILL
 from consumer.delivery.memory import MOST
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_VALUE_BYTES
 from consumer.ledger import store
 from consumer.ledger.due import PAGE
 from consumer.ledger.rows import NewDelivery
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.simulated_deployment import result
 from tests.simulation import BORN, TOPIC, World
 
@@ -28,7 +28,7 @@ class Site:
 
     def __init__(self, engine: Engine, **options: str) -> None:
         for name in ("a", "b"):
-            subscriptions.add(engine, f"{URL}{name}", name)
+            repository.add(engine, f"{URL}{name}", name)
         with engine.begin() as connection:
             for column, value in options.items():
                 connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET {column} = '{value}'")  # noqa: S608 (constants)

@@ -5,8 +5,8 @@ from sqlalchemy import Engine
 
 from consumer.intake.offsets import decode as settled_above
 from consumer.matching.inbox import MOST_EVENTS
-from consumer.polling import PAUSE_AFTER
-from consumer.takeover import SLOW_DATABASE, STORED_ALONE
+from consumer.worker.polling import PAUSE_AFTER
+from consumer.worker.takeover import SLOW_DATABASE, STORED_ALONE
 from tests.ledger.rows_kit import query, run
 from tests.simulated_deployment import ORDERED, URLS, Deployment, result
 from tests.simulated_watch import Watch

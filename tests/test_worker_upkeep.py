@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from consumer.intake.topics import GONE_AFTER
 from consumer.ledger import store
-from consumer.worker import TIDY_EVERY
+from consumer.worker.worker import TIDY_EVERY
 from tests.ledger.rows_kit import make_event, parked, query, run
 from tests.simulated_deployment import Deployment, result
 from tests.simulation import TOPIC

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, delete_topic, fill
 from consumer.delivery.parking import BATCH
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
 from models import Subscription

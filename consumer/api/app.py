@@ -19,12 +19,12 @@ from starlette.exceptions import HTTPException
 
 from consumer import __version__
 from consumer.api.guard import WANTED, Guard
-from consumer.database import unavailable
-from consumer.endpoint_row import Rules
+from consumer.crypto.keys import generate
+from consumer.crypto.vault import Vault
+from consumer.database.engine import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidSubscription
-from consumer.matching import subscriptions
-from consumer.secret import generate
-from consumer.vault import Vault
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint_row import Rules
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +123,7 @@ def create_app(
             raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
         try:
             with _or_500("failed to register a webhook", _FAILED):
-                added = subscriptions.add(
+                added = repository.add(
                     engine, registration.url, registration.event_type, secret, vault=vault, rules=rules
                 )
         except InvalidSubscription as error:
@@ -137,7 +137,7 @@ def create_app(
     def show_subscription(subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63)]) -> Registered:
         """Show a subscription, without its secrets."""
         with _or_500("failed to look a subscription up", _NOT_SHOWN):
-            found = subscriptions.get(engine, subscription_id)
+            found = repository.get(engine, subscription_id)
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
         return Registered.model_validate(found, from_attributes=True)

@@ -16,12 +16,12 @@ def api() -> None:
 
     from consumer.api.app import create_app
     from consumer.cli.console import configure
-    from consumer.database import create_engine
-    from consumer.environment import check, environment, load
+    from consumer.config.environment import check, environment, load
+    from consumer.config.settings import ApiSettings, DatabaseSettings, RuleSettings
+    from consumer.crypto.vault import Vault
+    from consumer.database.engine import create_engine
+    from consumer.http.server import listen, serve
     from consumer.matching.destinations import resolving_rules_of
-    from consumer.serving import listen, serve
-    from consumer.settings import ApiSettings, DatabaseSettings, RuleSettings
-    from consumer.vault import Vault
 
     values = environment()
     check((ApiSettings, DatabaseSettings, RuleSettings), values)

@@ -167,7 +167,7 @@ def _put_in_words(error: typer.TyperException) -> None:
     from pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):
-        from consumer.setting_types import in_words
+        from consumer.config.types import in_words
 
         details = error.__cause__.errors()[0]
         error.message = printable(in_words(details, details["input"]))
@@ -185,6 +185,6 @@ def _of_database(error: Exception) -> str | None:
     """What a database's error means, if it is one; no command that uses no database waits for these imports."""
     if "sqlalchemy" not in sys.modules:
         return None
-    from consumer.database import unavailable
+    from consumer.database.engine import unavailable
 
     return str(found) if (found := unavailable(error)) else None

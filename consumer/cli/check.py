@@ -16,13 +16,13 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     """
     from contextlib import suppress
 
-    from consumer.checks import check_all
     from consumer.cli.console import print_json
     from consumer.cli.waiting import Waiting
-    from consumer.environment import environment, load
+    from consumer.config.environment import environment, load
+    from consumer.config.settings import LogSettings
     from consumer.errors import SettingsError
-    from consumer.settings import LogSettings
-    from consumer.telemetry import configure_logging
+    from consumer.ops.check import check_all
+    from consumer.telemetry.logs import configure_logging
 
     values = environment()
     with suppress(SettingsError):  # a finding says so

@@ -33,10 +33,10 @@ _UNWRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, e
 
 def configure() -> None:
     """Set the log up as LOG_LEVEL says; to stderr, so that stdout is a command's result alone. It tells of slips."""
-    from consumer import slips
-    from consumer.environment import environment, load
-    from consumer.settings import LogSettings
-    from consumer.telemetry import configure_logging
+    from consumer.config import slips
+    from consumer.config.environment import environment, load
+    from consumer.config.settings import LogSettings
+    from consumer.telemetry.logs import configure_logging
 
     values = environment()
     configure_logging(load(LogSettings, values).log_level)
@@ -46,9 +46,9 @@ def configure() -> None:
 def open_database() -> "Engine":
     """The database of DATABASE_URL, with logging set up. Nothing is connected yet; what takes long then is told."""
     from consumer.cli.waiting import told_of
-    from consumer.database import create_engine
-    from consumer.environment import load
-    from consumer.settings import DatabaseSettings
+    from consumer.config.environment import load
+    from consumer.config.settings import DatabaseSettings
+    from consumer.database.engine import create_engine
 
     configure()
     return told_of(create_engine(load(DatabaseSettings)))
@@ -128,7 +128,7 @@ def time_text(seconds: float | None) -> str | None:
 
 def moment(text: str, now: float, option: str) -> float:
     """Unix seconds of a time in ISO 8601 (UTC without a zone) or of an age such as `2h`; a usage error for another."""
-    from consumer.setting_types import seconds
+    from consumer.config.types import seconds
 
     try:
         if _AGE.fullmatch(text):

@@ -12,7 +12,7 @@ from consumer.cli.console import MOST_COUNTED, YesOption, row_id
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from consumer.ledger.deliveries import Selection, StoredDelivery
+    from consumer.ledger.admin import Selection, StoredDelivery
 
 deliveries = typer.Typer(
     name="deliveries", help="What is stored: waiting for an attempt, held, or given up.", no_args_is_help=True
@@ -75,7 +75,7 @@ def list_some(
       kafka-webhooks deliveries list --subscription 7 --json
     """
     from consumer.cli.console import open_database, print_json, print_rows, shortened, time_text
-    from consumer.ledger.deliveries import find
+    from consumer.ledger.admin import find
 
     chosen = _selection(status, subscription, event_type, since, until)
     found = find(
@@ -131,15 +131,15 @@ def show(
     """
     from consumer.cli.console import open_database, print_fields, print_json, printable, shortened
     from consumer.errors import WebhooksError
-    from consumer.ledger.deliveries import detail
-    from consumer.matching import subscriptions
+    from consumer.ledger.admin import detail
+    from consumer.subscriptions import repository
 
     engine = open_database()
     found = detail(engine, delivery_id)
     if found is None:
         raise WebhooksError(f"there is no delivery {delivery_id}; `deliveries list` shows those that are stored")
     text = found.event.body.decode(errors="backslashreplace")
-    receiver = subscriptions.get(engine, found.delivery.subscription_id)
+    receiver = repository.get(engine, found.delivery.subscription_id)
     own_schedule = receiver.options["retry_schedule"] if receiver else None
     fields = _as_json(found.delivery) | {"retry_schedule": own_schedule or "as in WEBHOOK_RETRY_SCHEDULE"}
     if as_json:
@@ -180,8 +180,8 @@ def redeliver(
     """
     from consumer.cli.console import bounded, confirm, number, open_database
     from consumer.cli.watching import states_of, watch
-    from consumer.ledger import tallies
-    from consumer.ledger.deliveries import Selection, count, progress
+    from consumer.ledger import counts
+    from consumer.ledger.admin import Selection, count, progress
 
     filters = (status, subscription, event_type, since, until)
     if delivery_ids and any(each is not None for each in filters):
@@ -214,7 +214,7 @@ def redeliver(
     if not no_wait:
         watch(
             states_of(marked, lambda block: progress(engine, block)),
-            lambda: tallies.next_of(engine, marked),
+            lambda: counts.next_of(engine, marked),
         )
 
 
@@ -234,9 +234,9 @@ def adopt(
       KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
     """
     from consumer.cli.console import bounded, bounded_length, confirm, number, open_database, progress_bar, until_signal
-    from consumer.environment import load
-    from consumer.ledger import deliveries as store
-    from consumer.settings import KafkaSettings
+    from consumer.config.environment import load
+    from consumer.config.settings import KafkaSettings
+    from consumer.ledger import admin as store
 
     group = load(KafkaSettings).group_id
     if from_group == group:
@@ -269,7 +269,7 @@ def _selection(
     until: str | None,
 ) -> "Selection":
     from consumer.cli.console import moment
-    from consumer.ledger.deliveries import Selection
+    from consumer.ledger.admin import Selection
 
     now = time.time()
     return Selection(
@@ -283,7 +283,7 @@ def _selection(
 
 def _mark(engine: "Engine", selection: "Selection", total: int) -> "array[int]":
     from consumer.cli.console import bounded_length, number, progress_bar, until_signal
-    from consumer.ledger.deliveries import redeliver as mark
+    from consumer.ledger.admin import redeliver as mark
 
     marked = array("q")  # millions of them are eight bytes each
     skipped = 0
@@ -304,7 +304,7 @@ def _next_attempt(item: "StoredDelivery") -> float | None:
 
 def _as_json(item: "StoredDelivery") -> dict[str, object]:
     from consumer.cli.console import time_text
-    from consumer.target import shown
+    from consumer.http.urls import shown
 
     first, last = item.first, item.last
     return {

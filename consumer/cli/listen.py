@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from consumer.receiver import Answer, Received
-    from consumer.secret import VerifyingKey
+    from consumer.crypto.keys import VerifyingKey
+    from consumer.ops.receiver import Answer, Received
 
 _MOST_SHOWN = 2000  # characters of a body
 
@@ -44,9 +44,9 @@ def listen(
       kafka-webhooks listen --hex-header x-hub-signature-256 --hex-prefix sha256=
     """
     from consumer.cli.console import configure
-    from consumer.receiver import Answer, HexHeader, create_app
-    from consumer.serving import listen as open_port
-    from consumer.serving import serve
+    from consumer.http.server import listen as open_port
+    from consumer.http.server import serve
+    from consumer.ops.receiver import Answer, HexHeader, create_app
 
     configure()
     answer = Answer(status, delay)
@@ -57,9 +57,9 @@ def listen(
 
 
 def _keys(texts: list[str] | None) -> "list[VerifyingKey]":
-    from consumer.environment import load
-    from consumer.secret import parse_verifying_key
-    from consumer.settings import SigningSettings
+    from consumer.config.environment import load
+    from consumer.config.settings import SigningSettings
+    from consumer.crypto.keys import parse_verifying_key
 
     try:
         return [parse_verifying_key(text) for text in texts or load(SigningSettings).secrets]

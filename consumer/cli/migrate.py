@@ -24,8 +24,8 @@ def migrate(
       kafka-webhooks migrate --sql --revision 0001:head
     """
     from consumer.cli.console import open_database
-    from consumer.database import create_file
-    from consumer.schema import revisions, state, upgrade
+    from consumer.database.engine import create_file
+    from consumer.database.migrations import revisions, state, upgrade
 
     if ":" in revision and not sql:
         raise typer.BadParameter("a range of revisions needs --sql", param_hint="--revision")

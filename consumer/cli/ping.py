@@ -33,17 +33,17 @@ def ping(
     import time
     from functools import partial
 
-    from consumer import pinging
     from consumer.cli.console import open_database, print_json, print_lines
     from consumer.cli.waiting import Waiting
-    from consumer.environment import load
+    from consumer.config.environment import load
+    from consumer.config.settings import DatabaseSettings, DeliverySettings
+    from consumer.crypto.keys import parse_signing_key
+    from consumer.crypto.vault import Vault
     from consumer.errors import WebhooksError
-    from consumer.matching import subscriptions as store
     from consumer.matching.destinations import rules_of
-    from consumer.secret import parse_signing_key
+    from consumer.ops import ping as pinging
     from consumer.sending.egress import EgressPolicy
-    from consumer.settings import DatabaseSettings, DeliverySettings
-    from consumer.vault import Vault
+    from consumer.subscriptions import repository as store
 
     try:
         event = pinging.ping_event(subscription_id, time.time(), event_type, data)

@@ -37,9 +37,9 @@ def publish(
     """
     from consumer.cli import console
     from consumer.cli.waiting import Waiting
-    from consumer.environment import load
-    from consumer.publishing import publish as publish_all
-    from consumer.settings import KafkaSettings
+    from consumer.config.environment import load
+    from consumer.config.settings import KafkaSettings
+    from consumer.kafka.publishing import publish as publish_all
 
     events = _events(sys.stdin.buffer.read() if value == "-" else value.encode(errors="surrogateescape"))
     total = len(events) * count

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from consumer.event import Place
+    from consumer.config.settings import KafkaSettings
+    from consumer.events.event import Place
     from consumer.intake.log_reader import LogReader
     from consumer.ledger.replays import Replay, Span
-    from consumer.matching.subscriptions import Subscribed
-    from consumer.replay import Choice, Survey
-    from consumer.settings import KafkaSettings
+    from consumer.ops.replay import Choice, Survey
+    from consumer.subscriptions.repository import Subscribed
 
 _LINE = 10.0  # seconds between two lines where there is no terminal
 
@@ -71,10 +71,10 @@ def replay(
     """
     from consumer.cli.console import open_database
     from consumer.cli.waiting import Waiting
-    from consumer.environment import check, environment, load
+    from consumer.config.environment import check, environment, load
+    from consumer.config.settings import DatabaseSettings, KafkaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
-    from consumer.replay import Choice
-    from consumer.settings import DatabaseSettings, KafkaSettings, TopicSettings
+    from consumer.ops.replay import Choice
 
     if as_json and not dry_run:
         raise typer.BadParameter("it goes with --dry-run", param_hint="--json")
@@ -114,9 +114,9 @@ def replay(
 
 def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
     from consumer.errors import WebhooksError
-    from consumer.matching import subscriptions
+    from consumer.subscriptions import repository
 
-    found = subscriptions.get(engine, subscription_id)
+    found = repository.get(engine, subscription_id)
     if found is None:
         raise WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
     if not found.enabled:
@@ -139,7 +139,7 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
 
 
 def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
-    from consumer.patterns import check_pattern, matches
+    from consumer.subscriptions.patterns import check_pattern, matches
 
     if event_type is None:
         return
@@ -155,8 +155,8 @@ def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
 
 
 def _rate(receiver: "Subscribed", rate: float | None) -> float:
-    from consumer.options import LEAST_NUMBER
-    from consumer.replay import MOST_RATE, default_rate
+    from consumer.ops.replay import MOST_RATE, default_rate
+    from consumer.subscriptions.options import LEAST_NUMBER
 
     limit = receiver.options["rate_limit"]
     most = limit or MOST_RATE
@@ -236,7 +236,7 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
     import sys
 
     from consumer.cli.console import number, progress_bar, signals_noted
-    from consumer.replay import Progress, run
+    from consumer.ops.replay import Progress, run
 
     if replay.finished_at is not None:
         typer.echo(f"replay {replay.id} has stored all that it found", err=True)
@@ -267,19 +267,19 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
 
 def _wait(engine: "Engine", replay_id: int) -> None:
     from consumer.cli.watching import watch
-    from consumer.ledger import replays, tallies
+    from consumer.ledger import counts, replays
 
     found = replays.load(engine, replay_id)
     if found is not None and found.matched:
         watch(
-            lambda: tallies.of_replay(engine, replay_id, found.matched),
-            lambda: tallies.next_of_replay(engine, replay_id),
+            lambda: counts.of_replay(engine, replay_id, found.matched),
+            lambda: counts.next_of_replay(engine, replay_id),
         )
 
 
 def _survey(reader: "LogReader", spans: "Sequence[Span]", since: float, choice: "Choice", *, as_json: bool) -> None:
     from consumer.cli.console import number, print_json, print_rows, progress_bar
-    from consumer.replay import Survey, survey
+    from consumer.ops.replay import Survey, survey
 
     found = Survey()
     with progress_bar(sum(span.end - span.begin for span in spans)) as draw:

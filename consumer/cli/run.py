@@ -1,9 +1,9 @@
 """`kafka-webhooks run`."""
 
-from consumer import slips
-from consumer.environment import environment, load_worker
-from consumer.service import Service
-from consumer.telemetry import configure_logging
+from consumer.config import slips
+from consumer.config.environment import environment, load_worker
+from consumer.telemetry.logs import configure_logging
+from consumer.worker.service import Service
 
 
 def run() -> None:

@@ -10,7 +10,7 @@ import typer
 from consumer.cli.console import row_id
 
 if TYPE_CHECKING:
-    from consumer.vault import Vault
+    from consumer.crypto.vault import Vault
 
 STDIN = "-"
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
@@ -48,10 +48,10 @@ def rotate_secret(
       kafka-webhooks subscriptions rotate-secret 7 --secret - < new-secret
     """
     from consumer.cli.console import open_database, print_json
-    from consumer.environment import environment, load
-    from consumer.matching import secrets
-    from consumer.secret import algorithm_of, receiver_key, weakness
-    from consumer.settings import FILE, SigningSettings
+    from consumer.config.environment import environment, load
+    from consumer.config.settings import FILE, SigningSettings
+    from consumer.crypto.keys import algorithm_of, receiver_key, weakness
+    from consumer.subscriptions import secrets
 
     if secret is not None and algorithm is not None:
         raise typer.BadParameter("a secret that is given has its algorithm", param_hint="--algorithm")
@@ -113,7 +113,7 @@ def set_credential(
       kafka-webhooks subscriptions set-credential 7 --remove
     """
     from consumer.cli.console import number, open_database
-    from consumer.matching import secrets
+    from consumer.subscriptions import secrets
 
     options: dict[secrets.Credential, str | None] = {"basic": basic, "bearer": bearer, "header": header}
     chosen = [(kind, text) for kind, text in options.items() if text is not None]
@@ -144,7 +144,7 @@ def encrypt_secrets() -> None:
     Example: kafka-webhooks subscriptions encrypt-secrets
     """
     from consumer.cli.console import number, open_database, progress_bar, until_signal
-    from consumer.matching import secrets
+    from consumer.subscriptions import secrets
 
     vault = vault_to_write(unencrypted=None)
     engine = open_database()
@@ -164,10 +164,10 @@ def encrypt_secrets() -> None:
 
 def vault_to_write(*, unencrypted: bool | None) -> "Vault":
     """What secrets are encrypted with. SettingsError without a key, unless `unencrypted`; None: that cannot be said."""
-    from consumer.environment import load
+    from consumer.config.environment import load
+    from consumer.config.settings import DatabaseSettings
+    from consumer.crypto.vault import Vault
     from consumer.errors import SettingsError
-    from consumer.settings import DatabaseSettings
-    from consumer.vault import Vault
 
     vault = Vault(load(DatabaseSettings).encryption_keys)
     if not (vault.encrypts or unencrypted):
@@ -200,7 +200,7 @@ def given_header(text: str, option: str) -> str:
 
 
 def _overlap(text: str) -> timedelta:
-    from consumer.setting_types import seconds
+    from consumer.config.types import seconds
 
     try:
         duration = seconds(text)

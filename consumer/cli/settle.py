@@ -59,10 +59,10 @@ def settle(
       kafka-webhooks deliveries settle orders 3 1234 --give-up --yes
     """
     from consumer.cli.console import confirm, open_database
-    from consumer.environment import load
+    from consumer.config.environment import load
+    from consumer.config.settings import KafkaSettings
     from consumer.ledger import marks
-    from consumer.ledger.deliveries import of_record
-    from consumer.settings import KafkaSettings
+    from consumer.ledger.admin import of_record
     from models import Wish
     from models.mark import ALL_SUBSCRIPTIONS
 
@@ -116,7 +116,7 @@ def _wait(engine: "Engine", group: str, subject: "Subject") -> None:
 def _outcome(engine: "Engine", group: str, subject: "Subject") -> str | None:
     """The decision's outcome so far; None while no worker has acted on it."""
     from consumer.ledger import marks
-    from consumer.ledger.deliveries import of_record
+    from consumer.ledger.admin import of_record
 
     decision = marks.decision(engine, group, subject)
     if decision is None:

@@ -20,7 +20,7 @@ MATCHING, PAYLOAD, REQUEST, LIMITS = "Which events", "What is sent", "How it is 
 
 
 def _duration(text: str) -> float:
-    from consumer.setting_types import seconds
+    from consumer.config.types import seconds
 
     try:
         return seconds(text)

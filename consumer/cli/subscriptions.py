@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from consumer.endpoint_row import Rules
+    from consumer.crypto.vault import Vault
     from consumer.errors import WebhooksError
-    from consumer.matching.subscriptions import Subscribed
-    from consumer.vault import Vault
+    from consumer.subscriptions.endpoint_row import Rules
+    from consumer.subscriptions.repository import Subscribed
 
 subscriptions = typer.Typer(name="subscriptions", help="Who gets which events.", no_args_is_help=True)
 
@@ -77,9 +77,9 @@ def add(
     """
     from consumer.cli.console import open_database, print_json
     from consumer.cli.secrets import vault_to_write
-    from consumer.matching import subscriptions as store
-    from consumer.matching.validation import completed
-    from consumer.secret import generate, receiver_key
+    from consumer.crypto.keys import generate, receiver_key
+    from consumer.subscriptions import repository as store
+    from consumer.subscriptions.validation import completed
 
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
@@ -130,7 +130,7 @@ def edit(
       kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
     """
     from consumer.cli.console import open_database, print_json
-    from consumer.matching import subscriptions as store
+    from consumer.subscriptions import repository as store
 
     changes = given | unset_columns(unset or (), given)
     changes |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
@@ -171,7 +171,7 @@ def list_all(
       kafka-webhooks subscriptions list --disabled
     """
     from consumer.cli.console import open_database, print_json_rows, print_rows
-    from consumer.matching import subscriptions as store
+    from consumer.subscriptions import repository as store
 
     enabled = False if disabled else None
     rules = _rules()
@@ -194,11 +194,11 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     Example: kafka-webhooks subscriptions show 7
     """
     from consumer.cli.console import open_database, print_fields, print_json
-    from consumer.ledger import tallies
+    from consumer.ledger import counts
 
     engine = open_database()
     found = _existing(engine, subscription_id)
-    states = tallies.of_subscription(engine, subscription_id)
+    states = counts.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     if as_json:
         print_json(_as_json(found) | {"deliveries": stored})
@@ -218,13 +218,13 @@ def enable(subscription_id: IdArgument) -> None:
     Example: kafka-webhooks subscriptions enable 7
     """
     from consumer.cli.console import number, open_database
-    from consumer.ledger import tallies
-    from consumer.matching import subscriptions as store
+    from consumer.ledger import counts
+    from consumer.subscriptions import repository as store
 
     engine = open_database()
     if not store.set_enabled(engine, subscription_id, True):
         raise _absent(subscription_id)
-    held = tallies.of_subscription(engine, subscription_id)["held"]
+    held = counts.of_subscription(engine, subscription_id)["held"]
     waiting = f"; {number(held, 'delivery')} held for it go out within a minute" if held else ""
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
 
@@ -245,7 +245,7 @@ def disable(
       kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
     from consumer.cli.console import open_database, printable
-    from consumer.matching import subscriptions as store
+    from consumer.subscriptions import repository as store
 
     engine = open_database()
     before = store.get(engine, subscription_id)
@@ -272,13 +272,13 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7 --yes
     """
     from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
-    from consumer.ledger import deliveries
-    from consumer.matching import subscriptions as store
+    from consumer.ledger import admin
+    from consumer.subscriptions import repository as store
 
     engine = open_database()
     if store.get(engine, subscription_id) is None:
         raise _absent(subscription_id)
-    owed = deliveries.owed(engine, subscription_id, MOST_COUNTED + 1)
+    owed = admin.owed(engine, subscription_id, MOST_COUNTED + 1)
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
@@ -307,7 +307,7 @@ def _absent(subscription_id: int) -> "WebhooksError":
 
 
 def _existing(engine: "Engine", subscription_id: int) -> "Subscribed":
-    from consumer.matching import subscriptions as store
+    from consumer.subscriptions import repository as store
 
     found = store.get(engine, subscription_id, _vault(), _rules())
     if found is None:
@@ -316,26 +316,26 @@ def _existing(engine: "Engine", subscription_id: int) -> "Subscribed":
 
 
 def _vault() -> "Vault":
-    from consumer.environment import load
-    from consumer.settings import DatabaseSettings
-    from consumer.vault import Vault
+    from consumer.config.environment import load
+    from consumer.config.settings import DatabaseSettings
+    from consumer.crypto.vault import Vault
 
     return Vault(load(DatabaseSettings).encryption_keys)
 
 
 def _rules() -> "Rules":
-    from consumer.environment import load
+    from consumer.config.environment import load
+    from consumer.config.settings import RuleSettings
     from consumer.matching.destinations import rules_of
-    from consumer.settings import RuleSettings
 
     return rules_of(load(RuleSettings))
 
 
 def _warn_of_name(url: str) -> None:
     """Say where a URL's name leads to nowhere from here: workers may ask another DNS, so that nothing is refused."""
-    from consumer.environment import load
+    from consumer.config.environment import load
+    from consumer.config.settings import RuleSettings
     from consumer.matching.destinations import judge_names, policy_of
-    from consumer.settings import RuleSettings
 
     policy = policy_of(load(RuleSettings))
     if policy is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from consumer.cli.console import progress_bar, signals_noted, time_text
-from consumer.database import unavailable
+from consumer.database.engine import unavailable
 
 LOOK = 0.5  # seconds between two looks at least; and looking takes at most a sixth of the time
 STALLED = 30.0  # seconds; workers look for rows that were marked every 5 s

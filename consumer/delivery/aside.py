@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from consumer.event import Place
+from consumer.events.event import Place
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, Head, NewDelivery
 from models import Wish

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.delivery.outcome import unavailable
-from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.ledger.rows import Failure, Pair
+from consumer.subscriptions.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from consumer.delivery.lane import Lane

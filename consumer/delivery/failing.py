@@ -13,10 +13,10 @@ from typing import NamedTuple
 import structlog
 
 from consumer.delivery.notes import Notes
-from consumer.endpoint import Endpoint
+from consumer.http.urls import shown
 from consumer.ledger import upkeep
 from consumer.ledger.rows import Operation
-from consumer.target import shown
+from consumer.subscriptions.endpoint import Endpoint
 
 log = structlog.get_logger(__name__)
 

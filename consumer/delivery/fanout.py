@@ -9,9 +9,9 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.order import pair_of
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.matching.selection import FILTER_TOO_LARGE, Answer, Selector
+from consumer.subscriptions.endpoint import Endpoint
 
 LOOK_EVERY = 32  # subscriptions between two looks at the clock: 0.1 ms, or 2 ms where each gets its lane
 LEAVING = 1.0  # seconds that filters may take while a partition leaves: all members of the group wait

@@ -16,9 +16,9 @@ from requests.exceptions import InvalidURL
 from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.pace import Pace
-from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
 from consumer.sending.request import Template, prepare
+from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000
 LANE_BYTES = 16 * 2**20

@@ -26,8 +26,8 @@ from consumer.delivery.delivery import Delivery
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
 from consumer.delivery.shares import Share, Shares
 from consumer.delivery.turnover import Turnover
-from consumer.endpoint import Endpoint
 from consumer.ledger.rows import Pair
+from consumer.subscriptions.endpoint import Endpoint
 
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB; and once more
 ALL_BYTES = 64 * 2**20  # four full lanes; and once more (memory: how this adds up)

@@ -14,7 +14,7 @@ Taking in stops at three quarters of `most`, so that there is always room for wh
 
 from collections.abc import Iterator
 
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.ledger.rows import Head
 
 # Queues of lanes hold 64 MiB, and as much again of lanes that were empty; open requests 64 MiB, by the slots that they

@@ -11,9 +11,9 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from consumer.database import DatabaseThread
-from consumer.database_errors import is_outage
-from consumer.trouble import Trouble
+from consumer.database.backoff import Trouble
+from consumer.database.engine import DatabaseThread
+from consumer.database.errors import is_outage
 
 LONGEST_BACK_OFF = 60.0  # seconds
 FAILED = "could not note what became of a subscription"

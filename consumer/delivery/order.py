@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
-from consumer.endpoint import Endpoint
-from consumer.event import Event, Place
+from consumer.events.event import Event, Place
 from consumer.ledger.rows import Pair, order_key
+from consumer.subscriptions.endpoint import Endpoint
 
 MOST_PAIRS = 100_000  # of all partitions together, some 15 MB
 

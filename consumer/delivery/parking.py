@@ -18,15 +18,15 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database import DatabaseThread
-from consumer.database_errors import is_outage, translated
+from consumer.database.backoff import Trouble
+from consumer.database.engine import DatabaseThread
+from consumer.database.errors import is_outage, translated
 from consumer.delivery.aside import Aside, Decided, Entry, SetAside, Stored
 from consumer.delivery.order import StoredPairs
-from consumer.event import Place
+from consumer.events.event import Place
 from consumer.ledger import due, marks, store
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, Head, NewDelivery, Pair
-from consumer.trouble import Trouble
 from models import Wish
 
 log = structlog.get_logger(__name__)

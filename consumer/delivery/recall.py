@@ -12,18 +12,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from consumer.database import DatabaseThread
+from consumer.database.backoff import Trouble
+from consumer.database.engine import DatabaseThread
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
-from consumer.event import Place
+from consumer.events.event import Place
 from consumer.ledger.heads import POSTPONED, Taken, Walked, Want
 from consumer.ledger.marks import Seen
 from consumer.ledger.rows import DueDelivery, Head, Pair
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, Answer, Selector
-from consumer.trouble import Trouble
 
 LOOK_EVERY = 5.0  # seconds: what is marked is found this soon; between two steps of a walk too, once all was walked
 SOON = 0.1  # seconds between two looks at the heads, in memory

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from requests import PreparedRequest, RequestException, Response
 
 from consumer.delivery.delivery import Delivery, StoredRow
+from consumer.http.urls import shown
 from consumer.ledger.rows import Failure, Operation
 from consumer.sending.masking import secrets_in
-from consumer.target import shown
 
 
 def exhausted(delivery: Delivery, failure: Failure) -> Operation:

@@ -11,12 +11,12 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.matching.budget import Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Payload, Unrenderable, parse, render
 from consumer.sending.request import Template, build, build_batch
+from consumer.subscriptions.endpoint import Endpoint
 
 RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long
 BATCH_BYTES = 4 * 2**20  # of a batch as it is sent: with a projection it may be larger than its events

@@ -28,11 +28,11 @@ from consumer.delivery.outcome import (
 from consumer.delivery.parking import Parking
 from consumer.delivery.reporting import exhausted, fields, secrets_of
 from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
-from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair
-from consumer.options import Effect, Problem
-from consumer.telemetry import Metrics
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.options import Effect, Problem
+from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

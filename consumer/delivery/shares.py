@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from consumer.endpoint import Endpoint
+from consumer.subscriptions.endpoint import Endpoint
 
 Share = Callable[[frozenset[str] | None], float]  # by the topics that events come from; None: any
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine, case, func, select
 
-from consumer.database import reading
+from consumer.database.engine import reading
 from consumer.demo.receivers import Receiver
 from models import ParkedDelivery, Subscription
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import orjson
 
-from consumer.receiver import Answer, verify
+from consumer.ops.receiver import Answer, verify
 
 OUTAGE = 6.0  # seconds
 SLOW = 0.3  # seconds

@@ -14,19 +14,19 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from consumer import schema
-from consumer.database import create_engine
+from consumer.config.environment import load
+from consumer.config.settings import DatabaseSettings
+from consumer.crypto.keys import parse_secret
+from consumer.database import migrations
+from consumer.database.engine import create_engine
 from consumer.demo.figures import beside, figures, stored
 from consumer.demo.kafka import EmbeddedKafka
 from consumer.demo.process import WorkerProcess
 from consumer.demo.receivers import Receiver, Street, cast
 from consumer.demo.screen import Screen
 from consumer.demo.summary import REAL_THING, Evidence, claims, left_alone
-from consumer.environment import load
 from consumer.errors import WebhooksError
-from consumer.matching import subscriptions
-from consumer.secret import parse_secret
-from consumer.settings import DatabaseSettings
+from consumer.subscriptions import repository
 
 TOPIC, DEAD_LETTER_TOPIC, GROUP = "events", "webhooks.dead-letters", "webhooks"
 SECRET = "whsec_ZGVtby1yZWNlaXZlcnMtaW4tdGhpcy1wcm9jZXNz"  # noqa: S105 (it signs for receivers in this process alone)
@@ -121,14 +121,14 @@ def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float
     database = database or Database(f"sqlite:///{folder / 'demo.db'}", "SQLite in a temporary folder")
     engine = create_engine(load(DatabaseSettings, {"DATABASE_URL": database.url}))
     parts.callback(engine.dispose)
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     screen.done(f"{database.name}, its tables made by the Alembic migrations")
 
     # 2. Receivers, and a subscription for each.
     receivers, published_at = cast(), dict[int, float]()
     parts.enter_context(closing(Street(receivers, parse_secret(SECRET), published_at)))
     for receiver in receivers:
-        receiver.subscription_id = subscriptions.add(engine, receiver.url, receiver.event_type)
+        receiver.subscription_id = repository.add(engine, receiver.url, receiver.event_type)
     screen.done(f"{len(receivers)} receivers on ports of 127.0.0.1, a subscription for each; some behave badly")
 
     # 3. Kafka, and the worker as users run it.

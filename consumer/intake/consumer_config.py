@@ -5,9 +5,9 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID
 
-from consumer.intake.client import usable_properties
+from consumer.config.settings import KafkaSettings
 from consumer.intake.topics import hidden
-from consumer.settings import KafkaSettings
+from consumer.kafka.client import usable_properties
 
 _NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 

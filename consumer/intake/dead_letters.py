@@ -13,10 +13,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.event import Place
-from consumer.intake.acknowledged import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
+from consumer.config.settings import KafkaSettings
+from consumer.events.event import Place
 from consumer.intake.record import Record, Unreadable
-from consumer.settings import KafkaSettings
+from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
 
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000

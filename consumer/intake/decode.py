@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from consumer.errors import Undecodable
-from consumer.event import Event, RecordId, extra_of
+from consumer.events.event import Event, RecordId, extra_of
 from consumer.intake.record import Record, Unreadable
 
 MAX_VALUE_BYTES = 1024 * 1024

@@ -11,14 +11,14 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
-from consumer.event import Place
-from consumer.intake.client import LibrdkafkaLog, Reachability, guarded, usable_properties
+from consumer.events.event import Place
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
+from consumer.kafka.client import LibrdkafkaLog, Reachability, guarded, usable_properties
 from consumer.ledger.replays import Span
-from consumer.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
-from consumer.event import Place
-from consumer.intake.client import LibrdkafkaLog, known_properties
+from consumer.config.settings import KafkaSettings
+from consumer.events.event import Place
 from consumer.intake.record import Partition
-from consumer.settings import KafkaSettings
+from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
 

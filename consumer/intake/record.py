@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message
 
-from consumer.event import RecordId
+from consumer.events.event import RecordId
 from consumer.intake.offsets import OffsetTracker
 
 MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and signals back, for the whole wait

@@ -8,8 +8,8 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
-from consumer.intake.client import LibrdkafkaLog, Reachability, Reported, guarded
 from consumer.intake.commits import Commits
 from consumer.intake.consumer_config import consumer_config, first_offset
 from consumer.intake.leaving import leave, within
@@ -19,7 +19,7 @@ from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_o
 from consumer.intake.retention import Retention, say_first_start
 from consumer.intake.topics import hides
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.settings import KafkaSettings
+from consumer.kafka.client import LibrdkafkaLog, Reachability, Reported, guarded
 
 log = structlog.get_logger(__name__)
 

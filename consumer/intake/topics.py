@@ -21,10 +21,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
     OffsetSpec,
 )
 
+from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
-from consumer.event import Place
-from consumer.intake.client import LibrdkafkaLog, known_properties
-from consumer.settings import KafkaSettings
+from consumer.events.event import Place
+from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, Engine, Row, Se
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from consumer.event import Event, RecordId, extra_of
+from consumer.events.event import Event, RecordId, extra_of
 from consumer.ledger.rows import Failure, Pair
 from models import ParkedDelivery, Payload, Status
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine, func, select
 
-from consumer.database import reading
+from consumer.database.engine import reading
 from consumer.ledger.columns import OPEN
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import Pair

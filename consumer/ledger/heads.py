@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 
-from consumer.database import any_of, padded, reading, unavailable
-from consumer.database_errors import line
-from consumer.endpoint import Endpoint
-from consumer.endpoint_row import Rules, endpoint_of, endpoint_rows
-from consumer.event import Event, Place, RecordId
+from consumer.crypto.keys import SigningKey
+from consumer.crypto.vault import Decrypt
+from consumer.database.engine import any_of, padded, reading, unavailable
+from consumer.database.errors import line
+from consumer.events.event import Event, Place, RecordId
 from consumer.ledger.columns import (
     ATTEMPTS,
     OF_PAYLOAD,
@@ -35,8 +35,8 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, Head, Pair
-from consumer.secret import SigningKey
-from consumer.vault import Decrypt
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import BEFORE_IDS, in_utc
 

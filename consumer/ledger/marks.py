@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, func, insert, or_, select, update
 
-from consumer.database import reading
+from consumer.database.engine import reading
 from consumer.ledger.columns import AnyRow, bind, in_transaction, is_bound, time_of, unix
 from consumer.ledger.rows import Head
 from models import Mark, Wish

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
-from consumer.database import any_of, reading
+from consumer.database.engine import any_of, reading
 from consumer.ledger import marks
 from consumer.ledger.columns import (
     BATCH,

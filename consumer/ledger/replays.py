@@ -7,9 +7,9 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from consumer.database import reading
+from consumer.database.engine import reading
 from consumer.errors import WebhooksError
-from consumer.event import Place
+from consumer.events.event import Place
 from consumer.ledger import marks
 from consumer.ledger.columns import in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
-from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
+from consumer.subscriptions.endpoint import Endpoint
 
 Head = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
 Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every partition of it, as of an adopted topic

@@ -11,10 +11,10 @@ from itertools import groupby
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, exists, insert, or_, select, update
 
-from consumer.cloud_event import texts
-from consumer.database import any_of
-from consumer.event import Event, RecordId
-from consumer.ledger import operations
+from consumer.database.engine import any_of
+from consumer.events.cloud_event import texts
+from consumer.events.event import Event, RecordId
+from consumer.ledger import outbox
 from consumer.ledger.columns import (
     ATTEMPTS,
     BATCH,
@@ -148,7 +148,7 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
     if rows:
         connection.execute(_INSERT_DELIVERY, [_delivery_binds(group, row, now) for row in rows])
     normalise(connection, group, {row.pair for row in rows if row.pair is not None and not row.replay}, now)
-    operations.add(connection, group, _announced(connection, group, [row for row in rows if row.operation]))
+    outbox.add(connection, group, _announced(connection, group, [row for row in rows if row.operation]))
 
 
 def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
@@ -168,7 +168,7 @@ def _record(connection: Connection, group: str, results: Sequence[AttemptResult]
     announced = {result.id: result for result in ordered if result.operation is not None}
     if announced:
         exhausted = _exhausted_after(connection, sorted(announced))
-        operations.add(
+        outbox.add(
             connection,
             group,
             [

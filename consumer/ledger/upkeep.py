@@ -20,9 +20,9 @@ from sqlalchemy import (
     update,
 )
 
-from consumer.database import any_of, reading
-from consumer.event import RecordId
-from consumer.ledger import marks, operations
+from consumer.database.engine import any_of, reading
+from consumer.events.event import RecordId
+from consumer.ledger import marks, outbox
 from consumer.ledger.columns import (
     BATCH,
     OPEN,
@@ -109,7 +109,7 @@ def disable(
             statement.values(enabled=0, disabled_reason=cut(reason, REASON_LENGTH), failing_since=None)
         ).rowcount
         if changed and operation is not None:
-            operations.add(connection, group, [operation])
+            outbox.add(connection, group, [operation])
         return changed == 1
 
     changed = in_transaction(engine, change)
@@ -138,7 +138,7 @@ def recovered(engine: Engine, group: str, subscription_id: int, operation: Opera
         )
         changed = connection.execute(statement.values(failing_since=None)).rowcount
         if changed and operation is not None:
-            operations.add(connection, group, [operation])
+            outbox.add(connection, group, [operation])
         return changed == 1
 
     return in_transaction(engine, change)

@@ -12,14 +12,14 @@ from weakref import WeakValueDictionary
 import structlog
 from sqlalchemy import Engine, Row, Select
 
-from consumer.database import any_tuple_of, reading
-from consumer.endpoint import Endpoint
-from consumer.endpoint_row import Rules, endpoint_of, endpoint_rows
-from consumer.options import Effect
-from consumer.patterns import candidates
-from consumer.secret import SigningKey
-from consumer.trouble import Trouble
-from consumer.vault import Decrypt
+from consumer.crypto.keys import SigningKey
+from consumer.crypto.vault import Decrypt
+from consumer.database.backoff import Trouble
+from consumer.database.engine import any_tuple_of, reading
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
+from consumer.subscriptions.options import Effect
+from consumer.subscriptions.patterns import candidates
 from models import Subscription
 from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import structlog
 
-from consumer.endpoint_row import Rules
+from consumer.config.settings import RuleSettings
+from consumer.http.urls import parse_target
+from consumer.sending.dns import Answer, Unresolved, resolve_all
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.resolver import Answer, Unresolved, resolve_all
-from consumer.settings import RuleSettings
-from consumer.target import parse_target
+from consumer.subscriptions.endpoint_row import Rules
 
 log = structlog.get_logger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
-from consumer.endpoint import Endpoint
-from consumer.event import Event, Place
+from consumer.events.event import Event, Place
 from consumer.matching.catalog import Catalog
+from consumer.subscriptions.endpoint import Endpoint
 
 MOST_EVENTS = 1000  # what one look-up of subscriptions may hold up
 MOST_BYTES = 32 * 2**20

@@ -7,12 +7,12 @@ from math import inf
 
 import structlog
 
-from consumer.cloud_event import variables_of
-from consumer.endpoint import BrokenFilter, Endpoint
-from consumer.event import Event
+from consumer.events.cloud_event import variables_of
+from consumer.events.event import Event
 from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
 from consumer.matching.budget import Budget
-from consumer.telemetry import Metrics
+from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
+from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -15,21 +15,21 @@ from requests import PreparedRequest, RequestException
 from requests import exceptions as errors
 from requests.adapters import BaseAdapter
 
-from consumer.proxy import parse_proxy
+from consumer.http.proxy import parse_proxy
+from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Route, Watcher
+from consumer.sending.dns import Answer as Addresses
+from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.event_loop import Poller
 from consumer.sending.header_lines import header_lines
-from consumer.sending.poller import Poller
 from consumer.sending.pool import SWEEP, Pool
 from consumer.sending.request import SignedRequest
-from consumer.sending.resolver import Answer as Addresses
-from consumer.sending.resolver import Resolver, Unresolved
 from consumer.sending.response import LazyResponse
 from consumer.sending.tls import Stream, Tls
 from consumer.sending.transfer import Result, Stage, Transfer
-from consumer.target import DEFAULT_PORTS, parse_target, place_of
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 

@@ -8,7 +8,7 @@ from requests import exceptions as errors
 
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
-from consumer.sending.poller import READ, WRITE, Poller
+from consumer.sending.event_loop import READ, WRITE, Poller
 from consumer.sending.tls import PIECE, Stream, reason_of
 from consumer.sending.transfer import Transfer
 

@@ -17,12 +17,12 @@ from requests import RequestException
 from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
-from consumer.proxy import Proxy
+from consumer.http.proxy import Proxy
+from consumer.http.urls import place_of
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.poller import READ, WRITE, Poller
+from consumer.sending.event_loop import READ, WRITE, Poller
 from consumer.sending.tls import PIECE, Stream, Tls, TlsStream, reason_of
 from consumer.sending.tunnel import NoTunnel, TunnelReader
-from consumer.target import place_of
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305, 5 and 8)
 _KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)

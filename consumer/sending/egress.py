@@ -6,7 +6,7 @@ Judged is the resolved address, so that no spelling of a host and no change of a
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from consumer.target import parse_target
+from consumer.http.urls import parse_target
 
 Network = IPv4Network | IPv6Network
 

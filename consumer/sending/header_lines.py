@@ -5,7 +5,7 @@ from typing import Any
 
 from requests.exceptions import InvalidHeader
 
-from consumer.header_rules import is_name, is_value
+from consumer.http.header_rules import is_name, is_value
 
 _MAX_NAMES = 10_000
 _REFUSED = frozenset(("host", "transfer-encoding"))

@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus
 from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
 
-from consumer.endpoint import Endpoint
+from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"
 SHORTEST = 6  # characters; what is shorter is no secret, and stands in many a text

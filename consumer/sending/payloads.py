@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from consumer.cloud_event import CloudEvent, cloud_event_of, variables_of
-from consumer.endpoint import Endpoint, PayloadFormat
-from consumer.event import Event
+from consumer.events.cloud_event import CloudEvent, cloud_event_of, variables_of
+from consumer.events.event import Event
 from consumer.expressions import Expression, ExpressionFailed
-from consumer.header_rules import is_value
+from consumer.http.header_rules import is_value
+from consumer.subscriptions.endpoint import Endpoint, PayloadFormat
 
 JSON = "application/json"
 CLOUD_EVENT = "application/cloudevents+json"  # CloudEvents 1.0, HTTP protocol binding, section 3.2

@@ -7,11 +7,11 @@ from cryptography import x509
 from requests import PreparedRequest, RequestException
 from requests.exceptions import SSLError
 
+from consumer.http.urls import place_of
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.connector import Connector
-from consumer.sending.resolver import Unresolved
+from consumer.sending.dns import Unresolved
 from consumer.sending.tls import Stream, Tls, TlsStream
-from consumer.target import place_of
 
 
 class Certificate(NamedTuple):

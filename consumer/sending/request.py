@@ -9,12 +9,12 @@ from requests.exceptions import InvalidHeader, InvalidURL
 from requests.structures import CaseInsensitiveDict
 
 from consumer import __version__
-from consumer.endpoint import Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
+from consumer.http.urls import check_target
 from consumer.sending.header_lines import encoded, header_lines
 from consumer.sending.payloads import Payload, body_of, render_batch
 from consumer.sending.signing import hex_signature, hmac_key, standard_signature
-from consumer.target import check_target
+from consumer.subscriptions.endpoint import Endpoint
 
 # What `build` sets, whatever the endpoint says.
 _OURS = ("content-length", "content-type", "webhook-id", "webhook-timestamp", "webhook-signature")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 
-from consumer.secret import Ed25519Key
+from consumer.crypto.keys import Ed25519Key
 
 _BLOCK = 64  # bytes of SHA-256 (RFC 2104, section 2)
 _INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))

@@ -16,15 +16,15 @@ from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.guard import MOST_BYTES
-from consumer.database import create_engine
-from consumer.endpoint_row import Rules
-from consumer.matching import subscriptions
+from consumer.config.settings import DatabaseSettings, RuleSettings
+from consumer.crypto.keys import parse_secret
+from consumer.crypto.vault import Vault
+from consumer.database.engine import create_engine
+from consumer.http.server import BackgroundServer, listen
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.destinations import resolving_rules_of
-from consumer.secret import parse_secret
-from consumer.serving import BackgroundServer, listen
-from consumer.settings import DatabaseSettings, RuleSettings
-from consumer.vault import Vault
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription, SubscriptionSecret
 from tests.databases import on_oracle
 from tests.delivery.store_kit import rename
@@ -57,7 +57,7 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
 def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> None:
     """A url and an event type make a subscription, and the answer is the tutorial's."""
     assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
-    (row,) = subscriptions.walk(engine)
+    (row,) = repository.walk(engine)
     assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
 
 
@@ -65,7 +65,7 @@ def test_the_answer_says_where_the_subscription_is(serve: Callable[..., str], en
     """In `Location`, with the tutorial's body as it is; there it is shown as it stands, and nothing of its secrets."""
     url = serve(engine)
     answer = requests.post(f"{url}/register-webhook", json=GOOD | {"ownSecret": True}, timeout=5)
-    (row,) = subscriptions.walk(engine)
+    (row,) = repository.walk(engine)
     assert answer.headers["location"] == f"/subscriptions/{row.id}"
     assert row.created_at is not None
     there = requests.get(urljoin(answer.url, answer.headers["location"]), timeout=5)
@@ -80,7 +80,7 @@ def test_the_answer_says_where_the_subscription_is(serve: Callable[..., str], en
         "createdAt": row.created_at.isoformat().replace("+00:00", "Z"),
     }
     assert (there.status_code, there.json()) == (200, shown)
-    subscriptions.set_enabled(engine, row.id, enabled=False, reason="moving")
+    repository.set_enabled(engine, row.id, enabled=False, reason="moving")
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(url="https://user:s3cret@example.com/", tenant="acme"))
     again = requests.get(f"{url}/subscriptions/{row.id}", timeout=5)
@@ -95,14 +95,14 @@ def test_the_answer_says_where_the_subscription_is(serve: Callable[..., str], en
 @pytest.mark.parametrize("path", ["2", "0", "-1", "x", "1.5", "9223372036854775808", "9" * 5000, "%20", "1/secrets"])
 def test_a_subscription_that_is_none_is_a_404(serve: Callable[..., str], engine: Engine, path: str) -> None:
     """Whatever stands in place of its id; with a token, only for who has it."""
-    subscriptions.add(engine, GOOD["url"], "a")
+    repository.add(engine, GOOD["url"], "a")
     answer = requests.get(f"{serve(engine)}/subscriptions/{path}", timeout=5)
     assert (answer.status_code, set(answer.json())) == (404, {"error"})
 
 
 def test_who_may_not_register_may_not_look(serve: Callable[..., str], engine: Engine) -> None:
     """The token, or a loopback name, is asked for before there is an answer."""
-    subscriptions.add(engine, GOOD["url"], "a")
+    repository.add(engine, GOOD["url"], "a")
     path = "subscriptions/1"
     assert requests.get(f"{serve(engine, 'secret-token')}/{path}", timeout=5).status_code == 401
     headers = {"authorization": "Bearer secret-token"}
@@ -114,7 +114,7 @@ def test_who_may_not_register_may_not_look(serve: Callable[..., str], engine: En
 def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, pattern: str) -> None:
     """One level, any depth, everything: taken as they are, with every option at its default."""
     assert register(serve(engine), {"url": "https://example.com/hooks", "eventType": pattern})[0] == 201
-    (row,) = subscriptions.walk(engine)
+    (row,) = repository.walk(engine)
     assert (row.event_type, row.tenant, row.state) == (pattern, "*", "enabled")
 
 
@@ -147,7 +147,7 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
     status, answer = register(serve(engine), body)
     assert status == 400
     assert said in answer["error"]
-    assert tuple(subscriptions.walk(engine)) == ()
+    assert tuple(repository.walk(engine)) == ()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_settings_do_not_allow_is_refused(
         status, answer = register(serve(engine, rules=rules), {**GOOD, "url": target})
     assert status == (201 if setting is None else 400)
     assert setting is None or (answer["error"].startswith("url: ") and setting in answer["error"])
-    assert len(tuple(subscriptions.walk(engine))) == (setting is None)
+    assert len(tuple(repository.walk(engine))) == (setting is None)
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -206,7 +206,7 @@ def test_the_shared_secret_signs_unless_asked(serve: Callable[..., str], engine:
         answer = requests.post(f"{url}/register-webhook", json=body, timeout=5)
         assert (answer.status_code, answer.text) == (201, '{"message":"Webhook registered successfully"}')
         assert "cache-control" not in answer.headers
-    assert [row.secrets for row in subscriptions.walk(engine)] == [0, 0]
+    assert [row.secrets for row in repository.walk(engine)] == [0, 0]
 
 
 @pytest.mark.parametrize("asked", [{}, {"ownSecret": False}])
@@ -217,7 +217,7 @@ def test_a_secret_of_its_own_can_be_required(serve: Callable[..., str], engine: 
         400,
         "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)",
     )
-    assert tuple(subscriptions.walk(engine)) == ()
+    assert tuple(repository.walk(engine)) == ()
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
@@ -285,7 +285,7 @@ def test_without_a_token_only_localhost_is_served(serve: Callable[..., str], eng
     """A web page whose name resolves to 127.0.0.1 cannot register webhooks (DNS rebinding)."""
     url = serve(engine)
     assert register(url, headers={"host": host})[0] == 403
-    assert tuple(subscriptions.walk(engine)) == ()
+    assert tuple(repository.walk(engine)) == ()
     assert register(url, headers={"host": "localhost:8080"})[0] == 201
 
 
@@ -325,7 +325,7 @@ def test_a_session_that_is_lost_is_a_500_and_then_works(
     with capture_logs():  # printed for a person, a traceback through the driver takes seconds
         assert register(url)[0] == 500
     assert register(url)[0] == 201
-    assert len(tuple(subscriptions.walk(engine))) == 2
+    assert len(tuple(repository.walk(engine))) == 2
 
 
 def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:

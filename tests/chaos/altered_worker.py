@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from consumer import database, polling, worker
 from consumer.__main__ import main
+from consumer.database import engine
 from consumer.delivery import settling
 from consumer.delivery.aside import SetAside
 from consumer.delivery.delivery import Delivery, OpenRecord
@@ -23,12 +23,13 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint
 from consumer.intake import unreadable
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
 from consumer.matching import budget
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.worker import polling, worker
 
 Change = Callable[[], None]
 
@@ -178,7 +179,7 @@ def stops_after_a_while() -> None:
 
 def impatient() -> None:
     """A call to Oracle may take two seconds, not thirty."""
-    database.CALL_TIMEOUT = 2.0
+    engine.CALL_TIMEOUT = 2.0
 
 
 def lost_answers() -> None:

@@ -10,10 +10,10 @@ from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli import console
 from consumer.cli.deliveries import State
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Status, StoredReplay, Subscription
 from tests.databases import url_of
 from tests.processes import Command, Start
@@ -36,7 +36,7 @@ def database(engine: Engine) -> dict[str, str]:
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "a", rate_limit=20, ordering="key")
+    return repository.add(engine, URL, "a", rate_limit=20, ordering="key")
 
 
 def keep(engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event_type: str = "a") -> None:
@@ -63,7 +63,7 @@ def test_the_states_are_the_models() -> None:
 
 def test_deliveries_are_listed_as_asked(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """Filters narrow, a limit says that there is more, and what a receiver said cannot drive the terminal."""
-    other = subscriptions.add(engine, URL, "b")
+    other = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
     keep(engine, other, range(5, 7), "parked", event_type="b")
     shown = command("deliveries", "list", **database)
@@ -135,10 +135,10 @@ def test_a_delivery_is_shown_whole(command: Command, database: dict[str, str], e
 
 def test_redelivery_marks_what_was_chosen(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """By options those given up, unless they name a status; by id each; and never what is of a removed subscription."""
-    gone = subscriptions.add(engine, URL, "b")
+    gone = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
     keep(engine, gone, range(5, 7), "exhausted", event_type="b")
-    subscriptions.remove(engine, gone)
+    repository.remove(engine, gone)
     nobody = command("deliveries", "redeliver", "--subscription", str(sub), **database)
     assert (nobody.returncode, nobody.stdout) == (2, "")
     assert "--yes" in nobody.stderr
@@ -156,7 +156,7 @@ def test_redelivery_marks_what_was_chosen(command: Command, database: dict[str, 
 def test_what_is_held_is_told_and_is_1(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """Nobody waits for what waits for a person."""
     keep(engine, sub, range(2), "exhausted")
-    subscriptions.set_enabled(engine, sub, False)
+    repository.set_enabled(engine, sub, False)
     ended = command("deliveries", "redeliver", "1", "2", **database)
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (1, "0 delivered, 2 held")
     assert "subscriptions enable" in ended.stderr
@@ -175,7 +175,7 @@ def test_removing_asks_before_deliveries_are_given_up(
         "kafka-webhooks: Remove subscription 1 and give up 3 deliveries stored for it? There is no terminal "
         "to answer on, and nothing was changed: say --yes (`kafka-webhooks subscriptions remove --help` shows how)\n"
     )
-    assert subscriptions.get(engine, sub)
+    assert repository.get(engine, sub)
     monkeypatch.setattr(console, "MOST_COUNTED", 2)
     assert "and give up more than 2 deliveries stored" in called(*remove, **database).stderr
     done = called(*remove, "--yes", **database)
@@ -183,7 +183,7 @@ def test_removing_asks_before_deliveries_are_given_up(
     assert done.stdout == "subscription 1 removed; given up within a minute: more than 2 deliveries\n"
     again = called(*remove, **database)  # they are given up soon: it is gone already
     assert (again.returncode, again.stderr.startswith("kafka-webhooks: there is no subscription 1;")) == (1, True)
-    other = subscriptions.add(engine, URL, "a")
+    other = repository.add(engine, URL, "a")
     assert called("subscriptions", "remove", str(other), **database).stdout == f"subscription {other} removed\n"
 
 
@@ -283,7 +283,7 @@ def test_a_replay_that_cannot_be_is_1(
     command: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
 ) -> None:
     """Nothing is stored for whom is gone or disabled, or for another group's workers."""
-    subscriptions.set_enabled(engine, sub, False)
+    repository.set_enabled(engine, sub, False)
     day = datetime(2026, 1, 1, tzinfo=UTC)
     with engine.begin() as connection:
         connection.execute(

@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert, text
 
 from consumer.cli.app import PROGRAM, app
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
 from models import Subscription

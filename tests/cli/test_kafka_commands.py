@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.processes import Command
 
@@ -216,7 +216,7 @@ def test_check_tells_of_names_that_nothing_has(called: Command, mock_kafka: str,
 
 def test_replay_tells_that_it_waits_for_kafka(called: Command, engine: Engine) -> None:
     """And then that there is none, in one line."""
-    subscriptions.add(engine, "https://example.com/", "a")
+    repository.add(engine, "https://example.com/", "a")
     servers = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t", "DATABASE_URL": url_of(engine)}
     ended = called("replay", "--subscription", "1", "--since", "1h", "--dry-run", **servers)
     assert (ended.returncode, ended.stdout) == (1, "")

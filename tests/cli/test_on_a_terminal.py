@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.processes import PROGRAM, environment
 
@@ -70,7 +70,7 @@ class Terminal:
 @pytest.fixture
 def settings(engine: Engine) -> dict[str, str]:
     """Three deliveries that were given up, and nobody who would send them."""
-    subscription = subscriptions.add(engine, URL, "a")
+    subscription = repository.add(engine, URL, "a")
     failure = Failure("status 503", 503, None, 1_700_000_000.0)
     events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
     rows = [NewDelivery(event, subscription, URL, 1, "exhausted", None, failure, failure) for event in events]

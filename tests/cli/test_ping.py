@@ -15,12 +15,12 @@ from requests import exceptions as errors
 from sqlalchemy import Engine, text
 
 from consumer.cli.app import main
-from consumer.endpoint import Endpoint
-from consumer.matching import subscriptions
-from consumer.pinging import SHOWN, verdict_on
-from consumer.receiver import verify
+from consumer.crypto.vault import Vault
+from consumer.ops.ping import SHOWN, verdict_on
+from consumer.ops.receiver import verify
 from consumer.sending.recording import Seen
-from consumer.vault import Vault
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
 from tests.databases import url_of
 from tests.processes import Command
 from tests.sending.conftest import Behaviour, Receiver, answer
@@ -83,7 +83,7 @@ def echo(connection: socket.socket, request: bytes) -> bool:
 def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> None:
     """Address, the headers as they were sent, status, times, the answer; a receiver finds the signature right."""
     receiver = receive(b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\nok\x1b[31m!")
-    done = ping(subscriptions.add(engine, receiver.url, "a"))
+    done = ping(repository.add(engine, receiver.url, "a"))
     assert (done.status, done.err) == (0, "")
     headers, body = parts_of(receiver.requests[0])
     assert verify(headers, body, [KEY], float(headers["webhook-timestamp"])) is None
@@ -103,7 +103,7 @@ def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> 
 def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A ping leaves no delivery behind, and has an id of its own, so that it is no repetition."""
     receiver = receive(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
-    one = subscriptions.add(engine, receiver.url, "a")
+    one = repository.add(engine, receiver.url, "a")
     assert [ping(one).status, ping(one).status] == [1, 1]
     assert len({parts_of(request)[0]["webhook-id"] for request in receiver.requests}) == 2
     with engine.connect() as connection:
@@ -113,7 +113,7 @@ def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None
 def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive) -> None:
     """As JSON, and with an event as the receiver expects it."""
     receiver = receive(OK)
-    one = subscriptions.add(engine, receiver.url, "a")
+    one = repository.add(engine, receiver.url, "a")
     words = "--event-type", "order.paid", "--data", '{"amount": 5}', "--json"
     settings = {"DATABASE_URL": url_of(engine), "WEBHOOK_SECRET": "s", "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1"}
     done = command("subscriptions", "ping", str(one), *words, **settings)
@@ -152,7 +152,7 @@ def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive
 def test_other_answers(engine: Engine, ping: Ping, receive: Receive, line: bytes, verdict: str, advice: str) -> None:
     """Whatever is no 2xx fails, and says what a worker would make of it and what to look at."""
     receiver = receive(b"HTTP/1.1 " + line + b"\r\nContent-Length: 0\r\n\r\n")
-    done = ping(subscriptions.add(engine, receiver.url, "a", final_statuses="422"))
+    done = ping(repository.add(engine, receiver.url, "a", final_statuses="422"))
     shown = dict(line.split("  ", maxsplit=1) for line in done.out.splitlines() if "  " in line)
     assert done.status == 1
     assert shown["verdict"].startswith(verdict)
@@ -168,7 +168,7 @@ def test_tls_is_shown(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", organization_name="The receiver").configure_cert(context)
     receiver = receive(OK, tls=context)
-    one = subscriptions.add(engine, receiver.url, "a")
+    one = repository.add(engine, receiver.url, "a")
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     for trusted in (True, False):
         if trusted:
@@ -195,7 +195,7 @@ def test_nobody_listens(engine: Engine, ping: Ping) -> None:
     """A connection that is refused says so."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}/"
-    done = ping(subscriptions.add(engine, url, "a"), "--json")
+    done = ping(repository.add(engine, url, "a"), "--json")
     told = json.loads(done.out)
     assert (done.status, told["status"], told["addresses"]) == (1, None, ["127.0.0.1"])
     assert "Connection refused" in told["verdict"]
@@ -205,7 +205,7 @@ def test_nobody_listens(engine: Engine, ping: Ping) -> None:
 def test_no_answer_in_time(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The subscription's own time limit counts; the connection was made."""
     receiver = receive(b"", "hang")
-    done = ping(subscriptions.add(engine, receiver.url, "a", timeout_seconds=0.3), "--json")
+    done = ping(repository.add(engine, receiver.url, "a", timeout_seconds=0.3), "--json")
     told = json.loads(done.out)
     assert done.status == 1
     assert told["verdict"].startswith("failed: time-out")
@@ -219,7 +219,7 @@ def test_an_address_that_is_not_allowed(engine: Engine, ping: Ping, receive: Rec
     """The egress rule of the settings holds, and the error names the setting; nothing is connected to."""
     receiver = receive(OK)
     for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost")):
-        done = ping(subscriptions.add(engine, url, "a"), WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
+        done = ping(repository.add(engine, url, "a"), WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
         assert done.status == 1
         assert "not sent: " in done.out
         assert "add its network to WEBHOOK_ALLOW_NETWORKS" in done.out
@@ -228,7 +228,7 @@ def test_an_address_that_is_not_allowed(engine: Engine, ping: Ping, receive: Rec
 
 def test_a_name_that_does_not_resolve(engine: Engine, ping: Ping) -> None:
     """A name without an address says so; there is nothing to show of a connection."""
-    done = ping(subscriptions.add(engine, "https://nowhere.invalid/", "a"), "--json")
+    done = ping(repository.add(engine, "https://nowhere.invalid/", "a"), "--json")
     told = json.loads(done.out)
     assert (done.status, told["addresses"], told["connected"]) == (1, [], None)
     assert "'nowhere.invalid' does not resolve" in told["verdict"]
@@ -239,7 +239,7 @@ def test_a_name_that_resolves(engine: Engine, ping: Ping, receive: Receive) -> N
     """The time that the name took is shown, and the address that it gave."""
     receiver = receive(OK)
     url = receiver.url.replace("127.0.0.1", "localhost")
-    told = json.loads(ping(subscriptions.add(engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
+    told = json.loads(ping(repository.add(engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
     assert told["ok"]
     assert "127.0.0.1" in told["addresses"]
     assert list(told["seconds"]) == ["name", "connect", "answer", "total"]
@@ -250,7 +250,7 @@ def test_a_broken_subscription_says_so(engine: Engine, ping: Ping, receive: Rece
     """What workers would store and not send is not sent here either, and the reason is the one that they have."""
     receiver = receive(OK)
     vault = Vault(Fernet.generate_key().decode())
-    one = subscriptions.add(engine, receiver.url, "a", "own secret", vault=vault)
+    one = repository.add(engine, receiver.url, "a", "own secret", vault=vault)
     done = ping(one)
     assert done.status == 1
     assert "not sent: the subscription is broken" in done.out
@@ -261,8 +261,8 @@ def test_a_broken_subscription_says_so(engine: Engine, ping: Ping, receive: Rece
 def test_a_disabled_subscription_can_be_pinged(engine: Engine, ping: Ping, receive: Receive) -> None:
     """It is said that it is disabled; the event goes all the same."""
     receiver = receive(OK)
-    one = subscriptions.add(engine, receiver.url, "a")
-    subscriptions.set_enabled(engine, one, enabled=False, reason="until Monday")
+    one = repository.add(engine, receiver.url, "a")
+    repository.set_enabled(engine, one, enabled=False, reason="until Monday")
     done = ping(one)
     assert done.status == 0
     assert "disabled: until Monday" in done.out
@@ -279,7 +279,7 @@ def test_secrets_are_sent_and_not_shown(engine: Engine, ping: Ping, receive: Rec
         ("basic", "user:pass-word"),
     ]
     encryption = Fernet.generate_key().decode()
-    one = subscriptions.add(
+    one = repository.add(
         engine,
         receiver.url,
         "a",
@@ -304,7 +304,7 @@ def test_secrets_are_sent_and_not_shown(engine: Engine, ping: Ping, receive: Rec
 def test_what_is_too_short_to_be_a_secret_is_not_looked_for(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A custom header of one character does not make an answer unreadable."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nv1 is v1 now")
-    one = subscriptions.add(engine, receiver.url, "a", custom_headers='{"X-Version": "1"}')
+    one = repository.add(engine, receiver.url, "a", custom_headers='{"X-Version": "1"}')
     assert json.loads(ping(one, "--json").out)["answer"] == "v1 is v1 now"
 
 
@@ -322,7 +322,7 @@ def test_the_format_is_the_subscriptions(
 ) -> None:
     """Format, projection and batch are as a worker would send them, and signed so."""
     receiver = receive(OK)
-    one = subscriptions.add(engine, receiver.url, "a", **options)
+    one = repository.add(engine, receiver.url, "a", **options)
     assert ping(one, "--event-type", "order.paid", "--data", '{"amount":5}').status == 0
     headers, body = parts_of(receiver.requests[0])
     assert verify(headers, body, [KEY], float(headers["webhook-timestamp"])) is None
@@ -335,7 +335,7 @@ def test_the_format_is_the_subscriptions(
 def test_an_event_that_has_no_such_form(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A projection that fails for the test event says so, and how to send another event."""
     receiver = receive(OK)
-    done = ping(subscriptions.add(engine, receiver.url, "a", projection="data.amount"))
+    done = ping(repository.add(engine, receiver.url, "a", projection="data.amount"))
     assert done.status == 1
     assert "not sent: projection: " in done.out
     assert "--data" in done.out
@@ -361,7 +361,7 @@ def test_no_such_subscription(ping: Ping) -> None:
 def test_long_answers_are_cut(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The start of an answer is enough."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000)
-    told = json.loads(ping(subscriptions.add(engine, receiver.url, "a"), "--json").out)
+    told = json.loads(ping(repository.add(engine, receiver.url, "a"), "--json").out)
     assert len(told["answer"]) == SHOWN
 
 

@@ -12,11 +12,11 @@ import typer
 from sqlalchemy import Engine
 
 from consumer.cli.purge import Ended, purge
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
 from consumer.ledger.columns import OPEN
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Status
 from tests.databases import url_of
 from tests.ledger.rows_kit import query
@@ -34,7 +34,7 @@ def database(engine: Engine) -> dict[str, str]:
 
 def filled(engine: Engine) -> dict[str, str]:
     """A subscription with five deliveries given up 40 days ago, two of today, and a replay of then."""
-    subscriptions.add(engine, URL, "a")
+    repository.add(engine, URL, "a")
     keep(engine, range(5), time.time() - 40 * DAY)
     keep(engine, range(5, 7), time.time())
     old = replays.create(engine, "webhooks", 1, 0.0, 1.0, None, 1.0, [])

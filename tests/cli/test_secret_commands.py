@@ -14,9 +14,9 @@ import pytest
 import requests
 from cryptography.fernet import Fernet
 
-from consumer.checks import check_all
-from consumer.secret import Ed25519Key, parse_signing_key
-from consumer.vault import Owner, Vault
+from consumer.crypto.keys import Ed25519Key, parse_signing_key
+from consumer.crypto.vault import Owner, Vault
+from consumer.ops.check import check_all
 from tests.processes import Command, Start
 from tests.signatures import hexed, standard
 

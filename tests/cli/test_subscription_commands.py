@@ -9,11 +9,11 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert, select, text, update
 
-from consumer import checks
 from consumer.cli.subscription_options import FLAGS, flag_of
-from consumer.matching import subscriptions
-from consumer.options import OPTIONS
-from consumer.vault import Owner, Vault
+from consumer.crypto.vault import Owner, Vault
+from consumer.ops import check
+from consumer.subscriptions import repository
+from consumer.subscriptions.options import OPTIONS
 from models import Subscription, SubscriptionSecret
 from tests.databases import url_of
 from tests.processes import Command
@@ -48,7 +48,7 @@ def database(engine: Engine) -> dict[str, str]:
 
 
 def options(engine: Engine, subscription_id: int = 1) -> dict[str, Any]:
-    found = subscriptions.get(engine, subscription_id)
+    found = repository.get(engine, subscription_id)
     assert found is not None
     return {column: value for column, value in found.options.items() if column in FLAGS}
 
@@ -69,7 +69,7 @@ def test_add_has_a_flag_for_every_option(called: Command, database: dict[str, st
 
 def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, str], engine: Engine) -> None:
     """Only what is named changes; unset it is at its default again."""
-    first, other = (subscriptions.add(engine, URL, "a") for _ in range(2))
+    first, other = (repository.add(engine, URL, "a") for _ in range(2))
     untouched = options(engine, other)
     edit = ["subscriptions", "edit", str(first)]
     assert called(*edit, *ALL_FLAGS, **database).stdout == f"subscription {first} is changed\n"
@@ -121,14 +121,14 @@ def test_a_change_that_cannot_work_is_refused(
     called: Command, database: dict[str, str], engine: Engine, words: list[str], said: str
 ) -> None:
     """Status 2, one line that says what would work, and nothing is changed; nobody's header is repeated."""
-    subscriptions.add(engine, URL, "a", batch_size=5, batch_wait_ms=5)
-    before = tuple(subscriptions.walk(engine))
+    repository.add(engine, URL, "a", batch_size=5, batch_wait_ms=5)
+    before = tuple(repository.walk(engine))
     ended = called("subscriptions", "edit", "1", *words, **database)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
     assert said in ended.stderr
     assert "abc" not in ended.stderr
     assert not re.search("[a-z]_[a-z]|Value error|Input should", ended.stderr.replace("webhook_secrets", ""))
-    assert tuple(subscriptions.walk(engine)) == before
+    assert tuple(repository.walk(engine)) == before
 
 
 def test_edit_of_none_is_1(called: Command, database: dict[str, str]) -> None:
@@ -149,25 +149,25 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert options(engine)["timeout_seconds"] == 5
     assert json.loads(called(*add, "--tenant", "acme", "--json", **database).stdout)["added"] is True
     assert json.loads(called(*add, "--tenant", "*", "--json", **database).stdout)["added"] is False
-    assert len(tuple(subscriptions.walk(engine))) == 2
+    assert len(tuple(repository.walk(engine))) == 2
 
 
 def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that are enabled; where there are too many to look at each, of the first."""
 
     def said() -> str:
-        (found,) = [each for each in checks.check_all(database) if each.part == "subscriptions"]
+        (found,) = [each for each in check.check_all(database) if each.part == "subscriptions"]
         assert found.ok
         return found.text
 
     for event_type in ("a", "b", "c", "d"):
-        subscriptions.add(engine, URL, event_type)
+        repository.add(engine, URL, event_type)
     assert said() == "4 enabled"
     with engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id > 2).values(event_filter="1 +"))
     assert said() == "4 enabled; 2 of them broken: kafka-webhooks subscriptions list --broken"
-    subscriptions.set_enabled(engine, 1, enabled=False)
-    monkeypatch.setattr(checks, "_MOST_SUBSCRIPTIONS", 2)
+    repository.set_enabled(engine, 1, enabled=False)
+    monkeypatch.setattr(check, "_MOST_SUBSCRIPTIONS", 2)
     assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 
@@ -175,13 +175,13 @@ def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str
     """By the url, by the name's address here, and by whose secret signs."""
 
     def said(**variables: str) -> str:
-        (found,) = [each for each in checks.check_all(database | variables) if each.part == "subscriptions"]
+        (found,) = [each for each in check.check_all(database | variables) if each.part == "subscriptions"]
         assert found.ok
         return found.text
 
     for url in (URL, "https://10.0.0.1/", "https://localhost/a", "https://localhost/b", "https://nowhere.invalid/"):
-        subscriptions.add(engine, url, "a")
-    subscriptions.add(engine, URL, "a", tenant="acme")
+        repository.add(engine, url, "a")
+    repository.add(engine, URL, "a", tenant="acme")
     begin, end = said().split("; nothing can be sent to ")
     listed = "kafka-webhooks subscriptions list --broken"
     assert begin == (
@@ -216,11 +216,11 @@ def test_what_the_deployment_does_not_allow_is_refused(
     """By `add` and by `edit`: status 2, one line that names the setting, and nothing is changed."""
     added = called("subscriptions", "add", url, "a", **database, **variables)
     assert (added.returncode, said in added.stderr, len(added.stderr.splitlines())) == (2, True, 1)
-    assert tuple(subscriptions.walk(engine)) == ()
-    subscriptions.add(engine, f"{URL}/old", "a")
+    assert tuple(repository.walk(engine)) == ()
+    repository.add(engine, f"{URL}/old", "a")
     edited = called("subscriptions", "edit", "1", "--url", url, **database, **variables)
     assert (edited.returncode, said in edited.stderr, len(edited.stderr.splitlines())) == (2, True, 1)
-    assert [row.url for row in subscriptions.walk(engine)] == [f"{URL}/old"]
+    assert [row.url for row in repository.walk(engine)] == [f"{URL}/old"]
 
 
 def test_what_is_allowed_is_taken(called: Command, database: dict[str, str], engine: Engine) -> None:
@@ -234,7 +234,7 @@ def test_what_is_allowed_is_taken(called: Command, database: dict[str, str], eng
         assert (added.returncode, added.stderr) == (0, "")
     words = ["--generate-secret", "hmac", "--unencrypted"]
     assert called(*ADD, *words, **database, WEBHOOK_REQUIRE_OWN_SECRET="true").returncode == 0
-    assert len(tuple(subscriptions.walk(engine))) == 4
+    assert len(tuple(repository.walk(engine))) == 4
 
 
 @pytest.mark.parametrize(
@@ -256,14 +256,14 @@ def test_a_name_that_leads_nowhere_from_here_is_a_warning(
             done.stderr.startswith("warning: url: ") and str(said) in done.stderr
         )
     assert called("subscriptions", "edit", "1", "--timeout", "5s", **database).stderr == ""
-    assert [row.url for row in subscriptions.walk(engine)] == [url]
+    assert [row.url for row in repository.walk(engine)] == [url]
 
 
 def test_list_says_what_is_broken(called: Command, database: dict[str, str], engine: Engine) -> None:
     """The state of each, with its reason, on a line; `--broken` gives those that somebody has to look at."""
     for event_type in ("a", "b", "c", "d"):
-        subscriptions.add(engine, URL, event_type)
-    subscriptions.set_enabled(engine, 2, enabled=False, reason="moving")
+        repository.add(engine, URL, event_type)
+    repository.set_enabled(engine, 2, enabled=False, reason="moving")
     with engine.begin() as connection:
         changes: dict[int, dict[str, Any]] = {
             3: {"event_filter": "1 +"},
@@ -364,7 +364,7 @@ def test_a_secret_that_cannot_be_kept_is_refused(
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "no-colon" not in ended.stderr
-    assert tuple(subscriptions.walk(engine)) == ()
+    assert tuple(repository.walk(engine)) == ()
 
 
 def test_a_generated_secret_is_shown_once(called: Command, database: dict[str, str], engine: Engine) -> None:

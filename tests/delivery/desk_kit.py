@@ -8,11 +8,11 @@ from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Batch, Endpoint
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import Failure, NewDelivery, Pair
-from consumer.matching import subscriptions
-from consumer.telemetry import Metrics
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Batch, Endpoint
+from consumer.telemetry.metrics import Metrics
 from models import Subscription
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 
@@ -44,7 +44,7 @@ class Desk:
             clock=self.clock,
             monotonic=self.store.monotonic,
         )
-        self.subscription = subscriptions.add(engine, URL, "user.created")
+        self.subscription = repository.add(engine, URL, "user.created")
         self.endpoint = Endpoint(self.subscription, URL, DEFAULT, batch=batch)
         self.settled: list[int] = []
 

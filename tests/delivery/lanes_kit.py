@@ -5,9 +5,9 @@ from itertools import chain
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
-from consumer.endpoint import Batch, Endpoint, Selection
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger.rows import Pair
+from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 
 BODY = b'{"id": 1}'
 

@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 
 from consumer.delivery.failing import MARK_AFTER, STALE, Failing
 from consumer.delivery.notes import Notes
-from consumer.endpoint import Endpoint
-from consumer.matching import subscriptions
-from consumer.matching.subscriptions import Subscribed
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.repository import Subscribed
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store
 
 DAY = 86400.0
@@ -24,7 +24,7 @@ class Workers:
     def __init__(self, engine: Engine) -> None:
         self.store = Store(engine)
         self.one, self.other = (Failing(self.store.notes, GROUP, DISABLE_AFTER) for _ in range(2))
-        self.subscription = subscriptions.add(engine, URL, "user.created")
+        self.subscription = repository.add(engine, URL, "user.created")
 
     def endpoint(self) -> Endpoint:
         """The subscription as the database has it now, with what was noted before."""
@@ -37,7 +37,7 @@ class Workers:
     def now(self) -> Subscribed:
         """The subscription."""
         self.store.write_all()
-        found = subscriptions.get(self.store.engine, self.subscription)
+        found = repository.get(self.store.engine, self.subscription)
         assert found is not None
         return found
 
@@ -139,7 +139,7 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
         workers.one.disable(endpoint, "410", NOW)
     assert workers.store.notes.pending == 1
     assert not workers.now().enabled
-    subscriptions.set_enabled(workers.store.engine, workers.subscription, enabled=True)
+    repository.set_enabled(workers.store.engine, workers.subscription, enabled=True)
     workers.one.disable(workers.endpoint(), "410", NOW + 1)
     assert not workers.now().enabled
 

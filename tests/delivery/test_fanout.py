@@ -13,12 +13,12 @@ from consumer.delivery.fanout import LOOK_EVERY, Fanout
 from consumer.delivery.lane import LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
-from consumer.endpoint import BrokenFilter, Endpoint, Selection
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.expressions import compile_filter
 from consumer.ledger.rows import Pair, order_key
 from consumer.matching.selection import TURN, Selector
-from consumer.telemetry import Metrics
+from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
+from consumer.telemetry.metrics import Metrics
 from tests.delivery.store_kit import URL, make_event
 
 MANY = 10_000

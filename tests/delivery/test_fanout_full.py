@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import SLOW, Lanes
-from consumer.endpoint import Batch, Endpoint
 from consumer.ledger.rows import Pair, order_key
 from consumer.matching.selection import Selector
-from consumer.telemetry import Metrics
+from consumer.subscriptions.endpoint import Batch, Endpoint
+from consumer.telemetry.metrics import Metrics
 from tests.delivery.store_kit import URL, make_event
 from tests.delivery.test_fanout import Postponed, never
 

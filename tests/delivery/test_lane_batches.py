@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Lane
 from consumer.delivery.lanes import STILL, Admission, Lanes
-from consumer.endpoint import Batch, Endpoint
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.ledger.rows import Failure, Pair
+from consumer.subscriptions.endpoint import Batch, Endpoint
 
 
 def lane_of(lanes: Lanes, batch: Batch | None, number: int = 1, **limits: float) -> Lane:

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
-from consumer.endpoint import Batch, Endpoint, Selection
 from consumer.ledger.rows import Failure, Pair
 from consumer.sending.request import Template
+from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.delivery.order import StoredPairs, pair_of
-from consumer.endpoint import Endpoint
-from consumer.event import Place
+from consumer.events.event import Place
 from consumer.ledger.rows import Pair
+from consumer.subscriptions.endpoint import Endpoint
 from tests.delivery.store_kit import URL, make_event
 
 PLACES = [("t", 0), ("t", 1)]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
-from consumer import schema
+from consumer.database import migrations
+from consumer.database.backoff import BACK_OFF
 from consumer.delivery.parking import BACKLOG_BYTES, BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import marks
@@ -21,8 +22,7 @@ from consumer.ledger import store as ledger
 from consumer.ledger.due import Settled
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
-from consumer.matching import subscriptions
-from consumer.trouble import BACK_OFF
+from consumer.subscriptions import repository
 from models import Payload, Wish
 from models.mark import ALL_SUBSCRIPTIONS
 from tests.databases import database, on_oracle
@@ -144,7 +144,7 @@ def test_a_file_that_is_gone_loses_nothing(tmp_path: Path) -> None:
     """SQLite's disk is not mounted."""
     (tmp_path / "disk").mkdir()
     engine = database(tmp_path / "disk" / "test.db")
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     store = Store(engine)
     loses_nothing(store, without_disk(store))
     store.thread.close(20)
@@ -588,7 +588,7 @@ def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> N
 def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store) -> None:
     """Asked again each time the house is kept, until they can be known."""
     store.parking.pairs.most = 1
-    live = subscriptions.add(store.engine, URL, "user.created")
+    live = repository.add(store.engine, URL, "user.created")
     assert live == 1
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2, b"l")], 500.0)
     store.parking.load_stored(("t", 0), 0, lambda _: None)
@@ -607,7 +607,7 @@ def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it
     pairs = store.parking.pairs
     pairs.most = 10
     for subscription in (1, 2):
-        subscriptions.add(store.engine, URL, f"user.{subscription}")
+        repository.add(store.engine, URL, f"user.{subscription}")
     store.parking.load_stored(("t", 0), 0, lambda _: None)
     store.write()
     other = Pair(2, "t", 0, order_key(b"k"))

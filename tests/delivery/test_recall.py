@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
 
+from consumer.database.backoff import BACK_OFF
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
@@ -17,20 +18,19 @@ from consumer.delivery.memory import Memory
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
-from consumer.endpoint import Endpoint
-from consumer.event import Event
-from consumer.ledger import columns, deliveries
+from consumer.events.event import Event
+from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
 from consumer.ledger.heads import POSTPONED, SEEKS, take, walk
 from consumer.ledger.marks import lately
 from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
 from consumer.ledger.store import UNWANTED
-from consumer.matching import subscriptions
 from consumer.matching.budget import PAUSE, Budget
 from consumer.matching.selection import FILTER_TOO_LARGE, Selector
-from consumer.telemetry import Metrics
-from consumer.trouble import BACK_OFF
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.telemetry.metrics import Metrics
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 from tests.vaults import in_the_clear
 
@@ -78,7 +78,7 @@ class Bench:
             self.store.clock,
             self.store.monotonic,
         )
-        self.subscription = subscriptions.add(engine, URL, "user.created", ordering="key")
+        self.subscription = repository.add(engine, URL, "user.created", ordering="key")
         self.head: Head = (*HERE, self.subscription)
 
     def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
@@ -222,7 +222,7 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
     assert len(bench.store.parking.heads) == 3 * SEEKS - 2
     bench.others_store(bench.row(1, due=3600.0), bench.row(2, due=3600.0, partition=1))
     for _ in range(2):
-        list(deliveries.redeliver(bench.store.engine, deliveries.Selection(subscription=bench.subscription), NOW))
+        list(admin.redeliver(bench.store.engine, admin.Selection(subscription=bench.subscription), NOW))
         found: list[int] = []
         for _ in range(60):
             if not found:
@@ -450,7 +450,7 @@ def test_many_heads_are_asked_for_at_once(bench: Bench) -> None:
 
 def subscribed(bench: Bench, number: int) -> list[int]:
     """The ids of so many more subscriptions."""
-    return [subscriptions.add(bench.store.engine, URL, "user.created") for _ in range(number)]
+    return [repository.add(bench.store.engine, URL, "user.created") for _ in range(number)]
 
 
 def test_a_subscription_is_asked_for_room_once_in_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,7 +485,7 @@ def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench)
 
 def chosen(bench: Bench, event_filter: str, *offsets: int, key: bytes | None = None) -> None:
     """Rows whose filter was not asked, of a subscription that has this one now."""
-    subscriptions.edit(bench.store.engine, bench.subscription, {"event_filter": event_filter})
+    repository.edit(bench.store.engine, bench.subscription, {"event_filter": event_filter})
     rows = [bench.row(offset, key=key) for offset in offsets]
     untried = [row._replace(attempt=0, first=None, last=None, filter_pending=True) for row in rows]
     bench.others_store(

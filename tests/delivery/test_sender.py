@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.memory import MOST
 from consumer.delivery.sender import GROWTH, Sender
-from consumer.endpoint import Batch, Endpoint
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.expressions import compile_projection
 from consumer.matching.budget import Budget
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.payloads import Payload, render
+from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
 from tests.delivery.store_kit import DEFAULT, URL
 

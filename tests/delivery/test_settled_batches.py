@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.delivery.delivery import Delivery
-from consumer.endpoint import Batch, Endpoint
 from consumer.errors import EgressRefused
-from consumer.ledger import operations, upkeep
+from consumer.ledger import outbox, upkeep
+from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL
 
@@ -74,7 +74,7 @@ def test_a_failure_is_an_attempt_of_each_by_its_own_schedule(desk: Desk) -> None
     assert desk.metrics.deliveries == {"retried": 1, "parked": 1, "exhausted": 1}
     assert desk.metrics.attempts == {"5xx": 1}
     assert [each.attempts for each in members] == [1, 2, 3]
-    assert [event.data["attempts"] for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)] == [3]
+    assert [event.data["attempts"] for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)] == [3]
 
 
 def test_a_batch_that_fails_is_one_failure_to_the_breaker(desk: Desk) -> None:
@@ -147,7 +147,7 @@ def test_a_410_ends_all_and_disables_once(desk: Desk) -> None:
     assert rows(desk) == [(0, "exhausted", 1), (1, "exhausted", 2), (2, "exhausted", 3), (9, "held", 0)]
     assert desk.disabled() == "the receiver answered 410 Gone"
     assert [line["event"] for line in logs].count("disabling a subscription") == 1
-    told = [event.type for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)]
+    told = [event.type for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
     assert sorted(told) == ["delivery.exhausted"] * 3 + ["subscription.disabled"]
 
 
@@ -156,7 +156,7 @@ def test_what_is_told_of_a_batch_is_quiet_only_if_all_of_it_is(desk: Desk) -> No
     members = [desk.delivery(offset=0, topic="operations"), desk.delivery(offset=1)]
     desk.end(desk.open(*members), response(410))
     desk.store.write_all()
-    told = [(event.type, event.data.get("offset")) for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)]
+    told = [(event.type, event.data.get("offset")) for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
     assert sorted(told) == [("delivery.exhausted", 1), ("subscription.disabled", None)]
 
 
@@ -222,7 +222,7 @@ def test_a_recovery_is_told_once(desk: Desk) -> None:
     desk.endpoint = replace(desk.endpoint, failing_since=NOW - 600)
     desk.end(desk.open(*three(desk)), response(200))
     desk.store.write_all()
-    told = [event.type for _, event, _ in operations.pending(desk.store.engine, GROUP, 9)]
+    told = [event.type for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
     assert told == ["subscription.recovered"]
 
 

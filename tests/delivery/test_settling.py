@@ -19,12 +19,12 @@ from structlog.testing import capture_logs
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
-from consumer.endpoint import Endpoint
 from consumer.errors import EgressRefused
-from consumer.ledger import operations
+from consumer.ledger import outbox
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import NewDelivery
 from consumer.sending.request import prepare
+from consumer.subscriptions.endpoint import Endpoint
 from models import Subscription
 from tests.delivery.desk_kit import BOOM, LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, make_event
@@ -215,7 +215,7 @@ def test_each_exhausted_delivery_is_announced(desk: Desk) -> None:
     for replay in (0, 1):
         desk.end(desk.due_row(attempts=2, replay=replay), HOPELESS)
     desk.store.write_all()
-    announced = operations.pending(desk.store.engine, GROUP, 9)
+    announced = outbox.pending(desk.store.engine, GROUP, 9)
     assert [event.type for _, event, _ in announced] == ["delivery.exhausted"] * 2
 
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import CursorResult, Engine
 from sqlalchemy.exc import DBAPIError
 
-from consumer import schema
+from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
 from tests.databases import DATABASES, connect_to, url_of
 from tests.oracle_databases import start_emulator
@@ -135,7 +135,7 @@ class EmulatedOracle(OracleDatabase):
         """`server` was made for this, and listens."""
         self.server = server
         owner = connect_to(server.url)
-        schema.upgrade(owner)
+        migrations.upgrade(owner)
         owner.dispose()
         self.user, self.password = str(owner.url.username).upper(), str(owner.url.password)
         server.add_user(JUDGE, "judge")

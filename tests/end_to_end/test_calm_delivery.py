@@ -7,7 +7,7 @@ from random import Random
 
 from standardwebhooks import Webhook
 
-from consumer.secret import parse_secret
+from consumer.crypto.keys import parse_secret
 from tests.end_to_end.deployed_database import ON_EACH_DATABASE
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always

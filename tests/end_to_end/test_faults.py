@@ -66,7 +66,7 @@ def test_deliveries_of_a_topic_that_is_gone_are_made_by_the_one_who_leads(
     deployment.subscribe("a", "/free")
     deployment.receiver.rules |= {"/ordered": always(Answer(404)), "/free": always(Answer(404))}
     deployment.alter("""
-import consumer.worker as worker
+import consumer.worker.worker as worker
 from consumer.intake import topics
 
 topics.GONE_AFTER = 2.0
@@ -102,11 +102,11 @@ def test_the_clock_is_set_back_by_an_hour_and_right_again(deployment: Deployment
     """Said in the log and for a minute in readiness; new events and retries in memory go on, stored ones later."""
     deployment.alter("""
 import signal, time
-import consumer.clock
-from consumer.worker import Worker
+import consumer.worker.clock
+from consumer.worker.worker import Worker
 
 difference = 0.0
-consumer.clock._FAULT_SECONDS = 3.0
+consumer.worker.clock._FAULT_SECONDS = 3.0
 
 def set_back(*_):
     global difference

@@ -10,8 +10,8 @@ from typing import Any
 from cryptography.fernet import Fernet
 from standardwebhooks import Webhook
 
-from consumer.receiver import verify
-from consumer.secret import parse_verifying_key
+from consumer.crypto.keys import parse_verifying_key
+from consumer.ops.receiver import verify
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Request, in_turn
 from tests.processes import PROGRAM, environment

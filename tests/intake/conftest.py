@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from consumer.settings import KafkaSettings
+from consumer.config.settings import KafkaSettings
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 from tests.kafka_kit import Kafka, Member
 

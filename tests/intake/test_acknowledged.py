@@ -7,8 +7,8 @@ import pytest
 from confluent_kafka import KafkaError, Message
 from structlog.testing import capture_logs
 
-from consumer.intake.acknowledged import SLOW, AcknowledgedTopic, Purpose
-from consumer.settings import KafkaSettings
+from consumer.config.settings import KafkaSettings
+from consumer.kafka.producer import SLOW, AcknowledgedTopic, Purpose
 
 WAITS, FAILS, WELL = "no acknowledgement; it is waited for", "not stored; it is sent again", "records get through again"
 

@@ -9,13 +9,13 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from structlog.testing import capture_logs
 
-from consumer.intake.acknowledged import LONGEST_WAIT
-from consumer.intake.announcer import Announcement, Announcer
+from consumer.config.settings import KafkaSettings
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
+from consumer.kafka.producer import LONGEST_WAIT
 from consumer.ledger.rows import Operation
-from consumer.settings import KafkaSettings
+from consumer.worker.announcer import Announcement, Announcer
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 

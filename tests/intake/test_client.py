@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.intake import client
-from consumer.intake.client import SILENT, Reachability
-from consumer.settings import KafkaSettings
+from consumer.config.settings import KafkaSettings
+from consumer.kafka import client
+from consumer.kafka.client import SILENT, Reachability
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member, until
 

@@ -9,11 +9,11 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from structlog.testing import capture_logs
 
-from consumer.event import Place
+from consumer.config.settings import KafkaSettings
+from consumer.events.event import Place
 from consumer.intake.dead_letters import STUB_BYTES, DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
-from consumer.settings import KafkaSettings
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import Undecodable
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES, decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable

@@ -9,11 +9,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
+from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, SettingsError, Undecodable, WebhooksError
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
-from consumer.settings import KafkaSettings
 from tests.intake.raw_producer import produce_with_header_name
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique

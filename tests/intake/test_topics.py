@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.intake.topics import (
     CONTINUOUS,
@@ -22,7 +23,6 @@ from consumer.intake.topics import (
     TopicWatch,
     consumes,
 )
-from consumer.settings import KafkaSettings
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from consumer.event import Event, RecordId, extra_of
+from consumer.crypto.vault import Decrypt
+from consumer.events.event import Event, RecordId, extra_of
 from consumer.ledger import heads
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair, order_key
-from consumer.vault import Decrypt
 from tests.vaults import in_the_clear
 
 GROUP = "webhooks"

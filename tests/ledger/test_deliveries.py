@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from consumer.ledger import deliveries, due, store, upkeep
-from consumer.ledger.deliveries import Adopted, Marked, Selection
+from consumer.ledger import admin, due, store, upkeep
+from consumer.ledger.admin import Adopted, Marked, Selection
 from consumer.ledger.rows import AttemptResult, Failure
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import ParkedDelivery
 from tests.ledger.rows_kit import (
     BOOM,
@@ -35,7 +35,7 @@ NOW = 5000.0
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "user.created")
+    return repository.add(engine, URL, "user.created")
 
 
 def exhaust_all(engine: Engine) -> None:
@@ -43,28 +43,28 @@ def exhaust_all(engine: Engine) -> None:
 
 
 def marked(engine: Engine, selection: Selection, now: float = 5000.0) -> list[Marked]:
-    return list(deliveries.redeliver(engine, selection, now))
+    return list(admin.redeliver(engine, selection, now))
 
 
 def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
     """By group, state, subscription, event type and time of the last change, page by page in the order of ids."""
-    other = subscriptions.add(engine, URL, "t")
+    other = repository.add(engine, URL, "t")
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
     store.park(engine, "another", [parked(make_event(9, type="t"), other)], 96.0)
     store.record(engine, GROUP, [result(find(engine)[2], "exhausted")])
     store.park(engine, GROUP, [parked(make_event(9), sub)], 60.0)
     ids = {
-        "all": deliveries.find(engine, limit=10),
-        "page": deliveries.find(engine, limit=2, after_id=1),
-        "group": deliveries.find(engine, limit=10, group="another"),
-        "states": deliveries.find(engine, limit=10, statuses=("exhausted", "held")),
-        "subscription": deliveries.find(engine, limit=10, subscription=other),
-        "type": deliveries.find(engine, limit=10, event_type="t"),
-        "since": deliveries.find(engine, limit=10, group=GROUP, since=60.5),
-        "until": deliveries.find(engine, limit=10, since=60.0, until=96.0),
-        "given up since": deliveries.find(engine, limit=10, since=2000.0),
-        "as it was": deliveries.find(engine, limit=10, group=GROUP, until=2000.0),
-        "none": deliveries.find(engine, limit=10, group=GROUP, event_type="t"),
+        "all": admin.find(engine, limit=10),
+        "page": admin.find(engine, limit=2, after_id=1),
+        "group": admin.find(engine, limit=10, group="another"),
+        "states": admin.find(engine, limit=10, statuses=("exhausted", "held")),
+        "subscription": admin.find(engine, limit=10, subscription=other),
+        "type": admin.find(engine, limit=10, event_type="t"),
+        "since": admin.find(engine, limit=10, group=GROUP, since=60.5),
+        "until": admin.find(engine, limit=10, since=60.0, until=96.0),
+        "given up since": admin.find(engine, limit=10, since=2000.0),
+        "as it was": admin.find(engine, limit=10, group=GROUP, until=2000.0),
+        "none": admin.find(engine, limit=10, group=GROUP, event_type="t"),
     }
     assert {name: [row.id for row in rows] for name, rows in ids.items()} == {
         "all": [1, 2, 3, 4, 5, 6],
@@ -86,7 +86,7 @@ def test_one_is_shown_with_all_that_is_known(engine: Engine, sub: int) -> None:
     event = make_event(7, key=b"\x00k", body=b"\xff")
     store.park(engine, GROUP, [parked(event, sub, attempt=3)], 96.0)
     exhaust_all(engine)
-    found = deliveries.detail(engine, 1)
+    found = admin.detail(engine, 1)
     assert found is not None
     assert found.event == event
     shown = found.delivery
@@ -94,15 +94,15 @@ def test_one_is_shown_with_all_that_is_known(engine: Engine, sub: int) -> None:
     assert (shown.status, shown.attempt, shown.next_attempt_at, shown.replay) == ("exhausted", 4, None, 0)
     assert (shown.first, shown.last) == (BOOM._replace(response=None), Failure("boom", 500, "sorry", 1999.0))
     assert (shown.event_type, shown.webhook_id, shown.updated_at) == ("user.created", "msg_7", 2000.0)
-    assert deliveries.detail(engine, 2) is None
+    assert admin.detail(engine, 2) is None
 
 
 def test_one_that_was_given_up_without_an_attempt_says_why(engine: Engine, sub: int) -> None:
     """Its subscription was removed before anything was sent."""
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
-    subscriptions.remove(engine, sub)
+    repository.remove(engine, sub)
     upkeep.reconcile(engine, 3000.0)
-    (row,) = deliveries.find(engine, limit=1)
+    (row,) = admin.find(engine, limit=1)
     assert row.first is None
     assert row.last is not None
     assert (row.last.error, row.last.at) == ("the subscription was removed", row.updated_at)
@@ -160,7 +160,7 @@ def test_redelivery_marks_what_was_there_and_each_row_once(
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     exhaust_all(engine)
     ids: list[int] = []
-    for batch in deliveries.redeliver(engine, Selection(statuses=("exhausted",)), 5000.0):
+    for batch in admin.redeliver(engine, Selection(statuses=("exhausted",)), 5000.0):
         ids += batch.ids
         run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
         later = [make_event(100 + len(ids) + number) for number in range(10)]
@@ -173,7 +173,7 @@ def test_an_adoption_moves_what_was_there(engine: Engine, sub: int, monkeypatch:
     monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     moved = []
-    for batch in deliveries.adopt(engine, "old", GROUP, 200.0):
+    for batch in admin.adopt(engine, "old", GROUP, 200.0):
         moved.append(batch.moved)
         store.park(engine, "old", [parked(make_event(100 + len(moved) * 10 + n), sub) for n in range(10)], 96.0)
     assert moved == [10, 10, 5]
@@ -184,10 +184,10 @@ def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytes
     """Of ten million rows nobody holds more than a step: each statement has a range of ids, a list, or one answer."""
     engine = sqlite_engine
     monkeypatch.setattr(upkeep, "BATCH", 10)
-    sub = subscriptions.add(engine, URL, "user.created")
+    sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
     found = plans(engine, lambda: marked(engine, Selection(group=GROUP)))
-    found += plans(engine, lambda: list(deliveries.adopt(engine, GROUP, "another", 200.0)))
+    found += plans(engine, lambda: list(admin.adopt(engine, GROUP, "another", 200.0)))
     looks = [sql for sql, _ in found if sql.startswith("SELECT") and "webhook_deliveries.id" in sql]
     assert len(looks) > 10
     for sql in looks:
@@ -196,17 +196,17 @@ def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytes
 
 def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
     """Of a removed subscription: counted. Of a disabled one: held, on a new schedule once enabled. Delivered: left."""
-    gone, off, on = (subscriptions.add(engine, URL, "user.created") for _ in range(3))
+    gone, off, on = (repository.add(engine, URL, "user.created") for _ in range(3))
     store.park(engine, GROUP, [parked(make_event(number), number) for number in (gone, off, on)], 96.0)
     rows = {row.endpoint.subscription_id: row for row in find(engine)}
     store.record(
         engine, GROUP, [result(rows[gone], "exhausted"), result(rows[off], "exhausted"), result(rows[on], "delivered")]
     )
-    subscriptions.remove(engine, gone)
-    subscriptions.set_enabled(engine, off, enabled=False)
+    repository.remove(engine, gone)
+    repository.set_enabled(engine, off, enabled=False)
     assert marked(engine, Selection()) == [Marked((2,), 1)]
     assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
-    subscriptions.set_enabled(engine, off, enabled=True)
+    repository.set_enabled(engine, off, enabled=True)
     upkeep.reconcile(engine, 6000.0)
     (row,) = find(engine, 6000.0)
     assert (row.attempt, row.schedule_start) == (2, 2)
@@ -228,10 +228,10 @@ def test_progress_counts_states(engine: Engine, sub: int) -> None:
     one, two, three, _ = find(engine)
     store.record(engine, GROUP, [result(one, "delivered"), result(two, "exhausted"), result(three, "delivered")])
     expected = Counter({"parked": 1, "exhausted": 1, "delivered": 2})
-    assert deliveries.progress(engine, [1, 2, 3, 4]) == expected
+    assert admin.progress(engine, [1, 2, 3, 4]) == expected
     upkeep.prune(engine, GROUP, "t", 0, 100)
-    assert deliveries.progress(engine, [1, 2, 3, 4]) == expected
-    assert deliveries.progress(engine, []) == Counter()
+    assert admin.progress(engine, [1, 2, 3, 4]) == expected
+    assert admin.progress(engine, []) == Counter()
 
 
 def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
     store.park(engine, "old", [parked(make_event(3), sub, replay=1)], 96.0)
     store.park(engine, GROUP, [parked(make_event(3, body=b"mine"), sub, 300.0)], 96.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 4")
-    adopted = list(deliveries.adopt(engine, "old", GROUP, 200.0))
+    adopted = list(admin.adopt(engine, "old", GROUP, 200.0))
     assert adopted == [Adopted(9, 1), Adopted(10, 0), Adopted(6, 0)]
     assert sorted(offsets(find(engine))) == sorted([*(n for n in range(25) if n != 4), 3])
     assert counts(engine, "old") == {"parked": 1}
@@ -249,7 +249,7 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
         ("old", 1),
         (GROUP, 25),
     ]
-    assert [each for each in deliveries.adopt(engine, "old", GROUP, 200.0) if any(each)] == [Adopted(0, 1)]
+    assert [each for each in admin.adopt(engine, "old", GROUP, 200.0) if any(each)] == [Adopted(0, 1)]
     assert len(due.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
 
 
@@ -257,8 +257,8 @@ def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
     """What the group has of a key and what it adopts are put in order together."""
     store.park(engine, "old", [ordered(offset, sub) for offset in (1, 2, 6)], 96.0)
     store.park(engine, GROUP, [ordered(5, sub)], 96.0)
-    losing_the_answer(engine, lambda: list(deliveries.adopt(engine, "old", GROUP, 200.0)))
-    list(deliveries.adopt(engine, "old", GROUP, 200.0))
+    losing_the_answer(engine, lambda: list(admin.adopt(engine, "old", GROUP, 200.0)))
+    list(admin.adopt(engine, "old", GROUP, 200.0))
     assert states(engine) == {1: "parked", 2: "blocked", 5: "blocked", 6: "blocked"}
     assert query(engine, "SELECT DISTINCT group_id FROM webhook_payloads") == [(GROUP,)]
 
@@ -275,7 +275,7 @@ def test_an_attempt_under_way_does_not_swallow_a_redelivery(
     engine: Engine, status: Any, next_at: float | None, after: tuple[object, ...]
 ) -> None:
     """It counts, and the new schedule is whole behind it; where it was taken, nothing is left to send."""
-    sub = subscriptions.add(engine, URL, "user.created")
+    sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)._replace(attempt=3)], 500.0)
     assert [each.ids for each in marked(engine, Selection(ids=[1]), NOW)] == [(1,)]
     failure = None if status == "delivered" else Failure("status 503", 503, None, NOW + 1)

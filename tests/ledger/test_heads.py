@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
-from consumer.endpoint_row import Rules
-from consumer.event import Event
+from consumer.crypto.vault import Owner
+from consumer.events.event import Event
 from consumer.ledger import columns, heads, store
 from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Taken, Want, take, walk
 from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
-from consumer.matching import subscriptions
-from consumer.vault import Owner
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription
 from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
 
@@ -69,7 +69,7 @@ def decrypt(stored: str, _owner: Owner) -> str:
 
 def subscribed(engine: Engine, number: int = 1) -> list[int]:
     """The ids of so many subscriptions."""
-    return [subscriptions.add(engine, URL, "user.created") for _ in range(number)]
+    return [repository.add(engine, URL, "user.created") for _ in range(number)]
 
 
 def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[Head, float]:
@@ -115,7 +115,7 @@ def test_rows_come_in_the_order_in_which_they_are_due(
 ) -> None:
     """Of each head the first that are due and not here, as many as there is room for; and when to ask for the rest."""
     _clear(engine)
-    if not tuple(subscriptions.walk(engine)):
+    if not tuple(repository.walk(engine)):
         with engine.begin() as connection:
             rows_of_all = [{"id": number, "url": URL, "event_type": "user.created"} for number in SUBSCRIPTIONS]
             connection.execute(insert(Subscription), rows_of_all)
@@ -140,7 +140,7 @@ def test_rows_come_in_the_order_in_which_they_are_due(
 
 def test_a_row_comes_with_all_that_is_needed_to_send_it(engine: Engine) -> None:
     """Its event as it was, whom it goes to as it is now, the attempts so far, its pair."""
-    number = subscriptions.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
+    number = repository.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
     made = make_event(3, body=b'{"n": 3}', key=b"k")
     pair = Pair(number, "t", 0, order_key(b"k"))
     new = NewDelivery(made, number, URL, 2, "parked", NOW, FAILURE, FAILURE, pair, schedule_start=1)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import deliveries, due, heads, marks, store, tallies, upkeep
-from consumer.ledger.deliveries import Selection
+from consumer.ledger import admin, counts, due, heads, marks, store, upkeep
+from consumer.ledger.admin import Selection
 from consumer.ledger.ordering import mend, normalise, open_ones
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Status, Wish
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
 from tests.vaults import in_the_clear
@@ -23,7 +23,7 @@ LAST = "SELECT max(webhook_deliveries.id) AS max_1 FROM webhook_deliveries"
 def full(sqlite_engine: Engine) -> Engine:
     """Some rows of each kind. The plans are SQLite's: no emulator has Oracle's."""
     engine = sqlite_engine
-    subs = [subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(3)]
+    subs = [repository.add(engine, URL, "user.created", ordering="key") for _ in range(3)]
     for sub in subs:
         store.park(engine, GROUP, [ordered(offset, sub, b"%d" % (offset % 7)) for offset in range(100)], 96.0)
     store.record(engine, GROUP, [result(row, "delivered") for row in find(engine)[:5]])
@@ -97,7 +97,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
         (
-            lambda engine: deliveries.owed(engine, 1, 10),
+            lambda engine: admin.owed(engine, 1, 10),
             "COVERING INDEX ix_webhook_deliveries_sub (subscription_id=? AND status=?",
         ),
     ],
@@ -121,7 +121,7 @@ def test_rows_that_follow_their_subscription(full: Engine) -> None:
     """By subscription and state; subscriptions by leaps through the index."""
     held = used(full, lambda: upkeep.disable(full, GROUP, 2, "410"))
     assert all("ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
-    subscriptions.remove(full, 3)
+    repository.remove(full, 3)
     followed = used(full, lambda: upkeep.reconcile(full, 1000.0))
     leaps = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_sub (subscription_id>?)"
     assert followed[:4] == [leaps] * 4
@@ -137,14 +137,14 @@ def test_subscriptions_are_not_read_through(full: Engine) -> None:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda engine: list(deliveries.redeliver(engine, Selection(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
-        lambda engine: list(deliveries.redeliver(engine, Selection(subscription=1, event_type="user.created"), 2.0)),
-        lambda engine: list(deliveries.adopt(engine, GROUP, "another", 2.0)),
+        lambda engine: list(admin.redeliver(engine, Selection(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
+        lambda engine: list(admin.redeliver(engine, Selection(subscription=1, event_type="user.created"), 2.0)),
+        lambda engine: list(admin.adopt(engine, GROUP, "another", 2.0)),
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
-        lambda engine: tallies.of_replay(engine, 1, 1),
-        lambda engine: tallies.next_of_replay(engine, 1),
-        lambda engine: tallies.last_of_replay(engine, 1),
-        lambda engine: deliveries.count(engine, Selection(event_type="user.created", since=1.0), 10),
+        lambda engine: counts.of_replay(engine, 1, 1),
+        lambda engine: counts.next_of_replay(engine, 1),
+        lambda engine: counts.last_of_replay(engine, 1),
+        lambda engine: admin.count(engine, Selection(event_type="user.created", since=1.0), 10),
     ],
 )
 def test_going_through_rows_by_id(full: Engine, work: Callable[[Engine], object]) -> None:

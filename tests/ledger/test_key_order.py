@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, update
 
-from consumer.ledger import deliveries, due, ordering, store, upkeep
+from consumer.ledger import admin, due, ordering, store, upkeep
 from consumer.ledger.rows import NewDelivery, order_key
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import ParkedDelivery
 from tests.ledger.rows_kit import (
     GROUP,
@@ -31,7 +31,7 @@ from tests.ledger.rows_kit import (
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "user.created", ordering="key")
+    return repository.add(engine, URL, "user.created", ordering="key")
 
 
 def park(engine: Engine, *rows: NewDelivery, now: float = 96.0) -> None:
@@ -115,7 +115,7 @@ def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: i
         (row,) = find(engine, 3000.0, room=1)
         free = store.record(engine, GROUP, [result(row, end)])  # type: ignore[arg-type]  # one of two
         assert free == ({pair(sub)} if offset == 2 else frozenset())
-        due_at = [next_one.next_attempt_at for next_one in deliveries.find(engine, statuses=("parked",), limit=9)]
+        due_at = [next_one.next_attempt_at for next_one in admin.find(engine, statuses=("parked",), limit=9)]
         assert due_at == ([] if offset == 2 else [100.0])  # as it was stored
 
 
@@ -123,8 +123,8 @@ def test_one_that_was_tried_keeps_its_next_attempt(engine: Engine, sub: int) -> 
     """Blocked by one that goes again before it, it is due when its receiver said, not when that one has ended."""
     park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
     park(engine, ordered(2, sub, attempt=1, next_attempt_at=9000.0))
-    (given_up,) = deliveries.find(engine, statuses=("exhausted",), limit=9)
-    assert list(deliveries.redeliver(engine, deliveries.Selection([given_up.id]), 2000.0))
+    (given_up,) = admin.find(engine, statuses=("exhausted",), limit=9)
+    assert list(admin.redeliver(engine, admin.Selection([given_up.id]), 2000.0))
     assert states(engine) == {1: "parked", 2: "blocked"}
     (row,) = find(engine, 3000.0)
     store.record(engine, GROUP, [result(row, "delivered")])
@@ -135,7 +135,7 @@ def test_one_that_was_tried_keeps_its_next_attempt(engine: Engine, sub: int) -> 
 
 def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: Engine, sub: int) -> None:
     """Nor does what has no key, nor what belongs to a replay or to another group."""
-    other = subscriptions.add(engine, URL, "user.created", ordering="key")
+    other = repository.add(engine, URL, "user.created", ordering="key")
     park(engine, ordered(1, sub), ordered(2, sub, b"b"), ordered(1, other), ordered(1, sub, partition=1))
     park(engine, parked(make_event(3), sub), ordered(4, sub, replay=2))
     store.park(engine, "another", [ordered(5, sub)], 96.0)
@@ -156,7 +156,7 @@ def test_what_is_held_keeps_its_place(engine: Engine, sub: int) -> None:
     upkeep.disable(engine, GROUP, sub, "410")
     park(engine, ordered(3, sub))
     assert states(engine) == {1: "held", 2: "blocked", 3: "blocked"}
-    subscriptions.set_enabled(engine, sub, enabled=True)
+    repository.set_enabled(engine, sub, enabled=True)
     assert upkeep.reconcile(engine, 500.0) == (0, 1, 0, None)
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
 
@@ -211,7 +211,7 @@ def test_one_that_waits_without_a_time_is_due(engine: Engine, sub: int, first: s
     ordering.mend(engine, GROUP, "t", 0, 500.0)
     upkeep.reconcile(engine, 500.0)
     head = 2 if first == "exhausted" else 1
-    assert [row.record.offset for row in deliveries.find(engine, statuses=("parked",), limit=9)] == [head, 9]
+    assert [row.record.offset for row in admin.find(engine, statuses=("parked",), limit=9)] == [head, 9]
     assert find(engine, 499.0, places=[("t", 0)])[0].event.record.offset == 9
     assert offsets(find(engine, 500.0)) == [9, *range(head, 4)]
 
@@ -232,7 +232,7 @@ def test_a_key_with_more_rows_than_a_step_is_mended_whole(
 ) -> None:
     """So is one that many subscriptions have; and those on both sides of it."""
     monkeypatch.setattr(ordering, "BATCH", 10)
-    others = [subscriptions.add(engine, URL, "user.created", ordering="key") for _ in range(25)]
+    others = [repository.add(engine, URL, "user.created", ordering="key") for _ in range(25)]
     keys = [b"%d" % number for number in range(5)]
     park(engine, *(ordered(100 * number + n, sub, key) for number, key in enumerate(keys) for n in range(25)))
     park(engine, *(ordered(1000 + n, each, keys[2]) for each in others for n in range(2)))
@@ -288,7 +288,7 @@ def test_whatever_happens_the_first_goes_first(
 ) -> None:
     """After each step: of each pair one at most is due, the first of what is open, and something is open if any is."""
     engine = new_engine()
-    sub = subscriptions.add(engine, URL, "user.created", ordering="key")
+    sub = repository.add(engine, URL, "user.created", ordering="key")
     for step, offset, key in steps:
         if step in ("park", "exhaust"):
             status = "parked" if step == "park" else "exhausted"
@@ -296,7 +296,7 @@ def test_whatever_happens_the_first_goes_first(
         elif step == "disable":
             upkeep.disable(engine, GROUP, sub, "410")
         elif step == "enable":
-            subscriptions.set_enabled(engine, sub, enabled=True)
+            repository.set_enabled(engine, sub, enabled=True)
             upkeep.reconcile(engine, 200.0)
         elif step == "edit":
             run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = :o", o=offset)

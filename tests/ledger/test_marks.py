@@ -5,11 +5,11 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import deliveries, marks, ordering, replays, store, upkeep
+from consumer.ledger import admin, marks, ordering, replays, store, upkeep
 from consumer.ledger.marks import Subject
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import NewDelivery
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Wish
 from models.mark import ALL_SUBSCRIPTIONS
 from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, parked, query, run
@@ -20,7 +20,7 @@ OF_TWO = Subject("t", 0, 5, 2)
 @pytest.fixture
 def sub(engine: Engine) -> int:
     """A subscription with a stored delivery, whose head nobody has marked."""
-    number = subscriptions.add(engine, URL, "user.created", ordering="key")
+    number = repository.add(engine, URL, "user.created", ordering="key")
     store.park(engine, GROUP, [parked(make_event(1), number)], 96.0)
     assert marks.lately(engine, GROUP, None) == ({}, {}, None)
     return number
@@ -69,12 +69,12 @@ def test_what_was_marked_long_ago_is_not_seen_again(engine: Engine) -> None:
 def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
     """Redelivery, adoption, a replay, a subscription that is enabled, a key whose order somebody has broken."""
     (row,) = find(engine)
-    list(deliveries.redeliver(engine, deliveries.Selection(ids=[row.id]), 100.0))
+    list(admin.redeliver(engine, admin.Selection(ids=[row.id]), 100.0))
     assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 1}
-    subscriptions.set_enabled(engine, sub, enabled=False)
+    repository.set_enabled(engine, sub, enabled=False)
     upkeep.reconcile(engine, 100.0)
     assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 1}, "what is held is not due"
-    subscriptions.set_enabled(engine, sub, enabled=True)
+    repository.set_enabled(engine, sub, enabled=True)
     upkeep.reconcile(engine, 100.0)
     assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 2}
     replay = replays.create(engine, GROUP, sub, 0.0, 9.0, None, 1.0, [Span("t", 1, 0, 9)])
@@ -85,7 +85,7 @@ def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
     ordering.mend(engine, GROUP, "t", 0, 100.0)
     assert marks.lately(engine, GROUP, None).heads == {("t", 0, sub): 3, ("t", 1, sub): 1}
-    list(deliveries.adopt(engine, GROUP, "another", 100.0))
+    list(admin.adopt(engine, GROUP, "another", 100.0))
     assert marks.lately(engine, "another", None).heads == {("t", 0, sub): 1, ("t", 1, sub): 1}
 
 

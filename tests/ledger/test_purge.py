@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import deliveries, replays, store, upkeep
-from consumer.ledger.deliveries import Selection
+from consumer.ledger import admin, replays, store, upkeep
+from consumer.ledger.admin import Selection
 from consumer.ledger.upkeep import Purged
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import Status
 from tests.databases import on_oracle
 from tests.ledger.rows_kit import (
@@ -31,7 +31,7 @@ ENDED = [Status.EXHAUSTED]
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "user.created")
+    return repository.add(engine, URL, "user.created")
 
 
 def keep(
@@ -95,7 +95,7 @@ def test_what_is_owed_is_refused(engine: Engine, sub: int, status: str) -> None:
 
 def test_a_payload_that_another_row_needs_stays(engine: Engine, sub: int) -> None:
     """Also another group's: it has its own. The payload goes with the last row."""
-    other = subscriptions.add(engine, URL, "user.created")
+    other = repository.add(engine, URL, "user.created")
     keep(engine, sub, range(2))
     store.park(engine, GROUP, [parked(make_event(0), other)], OLD)
     keep(engine, sub, range(2), group="another")
@@ -131,7 +131,7 @@ def test_a_row_that_is_owed_again_meanwhile_stays(engine: Engine, sub: int) -> N
     """Between the reading of a step and its deletion somebody has redelivered one: it is sent, so it is kept."""
     keep(engine, sub, range(3))
     (rows,) = upkeep.ended_before(engine, ENDED, CUT)
-    assert [each.ids for each in deliveries.redeliver(engine, Selection(ids=[rows[1].id]), NEW)]
+    assert [each.ids for each in admin.redeliver(engine, Selection(ids=[rows[1].id]), NEW)]
     with engine.begin() as connection:
         assert upkeep._purge(connection, rows=rows) == (2, 2)
     assert states(engine) == {1: "parked"}
@@ -155,7 +155,7 @@ def test_a_step_reads_no_more_than_its_ids(sqlite_engine: Engine) -> None:
 
     On SQLite, whose plans can be read.
     """
-    sub = subscriptions.add(sqlite_engine, URL, "user.created")
+    sub = repository.add(sqlite_engine, URL, "user.created")
     keep(sqlite_engine, sub, range(12))
     found = plans(sqlite_engine, lambda: list(upkeep.purge(sqlite_engine, ENDED, CUT)))
     read = [plan for sql, plan in found if "FROM webhook_deliveries" in sql.partition("WHERE")[0]]

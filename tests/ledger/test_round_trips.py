@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from consumer.delivery.parking import BATCH
 from consumer.ledger import store
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.databases import on_oracle
 from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, parked, result
 from tests.oracle_emulator import OracleEmulator
@@ -30,7 +30,7 @@ def calls(emulator: OracleEmulator) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("size", [450, 33_000])  # a larger one goes as LONG
 def test_a_batch_is_stored_in_three_calls_and_a_commit(engine: Engine, emulator: OracleEmulator, size: int) -> None:
     """Which payloads are there, the payloads, the deliveries: all rows of a statement in one call."""
-    subscriptions.add(engine, URL, "user.created")
+    repository.add(engine, URL, "user.created")
     rows = [parked(make_event(offset, body=bytes(size)), 1) for offset in range(BATCH)]
     emulator.calls.clear()
     store.park(engine, GROUP, rows, 1.0)
@@ -45,7 +45,7 @@ def test_a_batch_is_stored_in_three_calls_and_a_commit(engine: Engine, emulator:
 @on_oracle
 def test_results_are_two_calls_more_where_keys_go_in_order(engine: Engine, emulator: OracleEmulator) -> None:
     """Attempts that have ended are one call; what is behind them is set free by two, and a look at what is open."""
-    subscriptions.add(engine, URL, "user.created", ordering="key")
+    repository.add(engine, URL, "user.created", ordering="key")
     store.park(engine, GROUP, [ordered(offset, 1, b"%d" % offset) for offset in range(100)], 1.0)
     found = find(engine)
     emulator.calls.clear()

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from consumer.ledger import deliveries, due, operations, store, upkeep
+from consumer.ledger import admin, due, outbox, store, upkeep
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from models import ParkedDelivery, Payload
 from tests.databases import connect_to, url_of
 from tests.faults import refusing
@@ -37,7 +37,7 @@ from tests.oracle_emulator import OracleEmulator
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "user.created")
+    return repository.add(engine, URL, "user.created")
 
 
 def test_a_delivery_comes_back_as_it_went(engine: Engine, sub: int) -> None:
@@ -120,7 +120,7 @@ def test_a_replay_is_another_delivery(engine: Engine, sub: int) -> None:
 
 def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: int) -> None:
     """Rows in any state, each once; a page has all of its records, and as many rows as one record has at least."""
-    subs = [sub, *(subscriptions.add(engine, URL, "user.created") for _ in range(6))]
+    subs = [sub, *(repository.add(engine, URL, "user.created") for _ in range(6))]
     of_record = {3: 1, 4: 3, 5: 1, 8: 7, 9: 2, 11: 1}
     rows = [parked(make_event(offset), each) for offset, number in of_record.items() for each in subs[:number]]
     store.park(engine, GROUP, [*rows, *(parked(make_event(offset), sub, replay=1) for offset in range(12))], 96.0)
@@ -139,7 +139,7 @@ def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: in
 def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:
     """All subscriptions share the bytes of a record, those that are parked later too, and in memory as well."""
     event = make_event(1, body=b"x" * 100_000)
-    ids = [subscriptions.add(engine, URL, "user.created") for _ in range(20)]
+    ids = [repository.add(engine, URL, "user.created") for _ in range(20)]
     store.park(engine, GROUP, [parked(event, number) for number in ids[:10]], 96.0)
     store.park(engine, GROUP, [parked(event, number) for number in ids[10:]], 96.0)
     rows = find(engine)
@@ -170,7 +170,7 @@ def test_results_are_written(engine: Engine, sub: int) -> None:
         BOOM._replace(response=None),
         Failure("boom", 500, "sorry", 1999.0),
     )
-    ended = deliveries.find(engine, statuses=("delivered", "exhausted"), limit=9)
+    ended = admin.find(engine, statuses=("delivered", "exhausted"), limit=9)
     assert [(row.attempt, row.next_attempt_at, row.first, row.last) for row in ended] == [
         (1, None, None, None),
         (3, None, BOOM._replace(response=None), Failure("gone", 500, "sorry", 1999.0)),
@@ -196,7 +196,7 @@ def test_a_zombie_overwrites_nothing(engine: Engine, sub: int) -> None:
     late = result(stale, "exhausted")._replace(operation=operation())
     store.record(engine, GROUP, [result(stale, "parked", 1.0), late])
     assert states(engine) == {1: "delivered"}
-    assert operations.pending(engine, GROUP, 10) == []
+    assert outbox.pending(engine, GROUP, 10) == []
 
 
 def test_a_result_is_written_once(engine: Engine, sub: int) -> None:
@@ -215,7 +215,7 @@ def test_an_attempt_that_ends_after_its_row_was_held_does_not_wake_it(engine: En
     upkeep.disable(engine, GROUP, sub, "410")
     store.record(engine, GROUP, [result(failed, "parked", 1.0), result(succeeded, "delivered")])
     assert states(engine) == {0: "held", 1: "delivered"}
-    subscriptions.remove(engine, sub)
+    repository.remove(engine, sub)
     upkeep.reconcile(engine, 3000.0)
     store.record(engine, GROUP, [result(failed, "parked", 1.0)._replace(attempt_before=2)])
     assert states(engine)[0] == "exhausted"
@@ -229,7 +229,7 @@ def test_an_exhausted_delivery_is_announced_with_its_row(engine: Engine, sub: in
     ended = result(find(engine)[0], "exhausted")._replace(operation=operation(2))
     losing_the_answer(engine, lambda: store.record(engine, GROUP, [ended]))
     store.record(engine, GROUP, [ended])
-    assert [event for _, event, _ in operations.pending(engine, GROUP, 10)] == [operation(1), operation(2)]
+    assert [event for _, event, _ in outbox.pending(engine, GROUP, 10)] == [operation(1), operation(2)]
 
 
 def test_who_finds_another_state_announces_nothing(engine: Engine, sub: int) -> None:
@@ -237,7 +237,7 @@ def test_who_finds_another_state_announces_nothing(engine: Engine, sub: int) -> 
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=1)], 96.0)
     zombie = parked(make_event(1), sub, attempt=9, status="exhausted", operation=operation())
     store.park(engine, GROUP, [zombie], 96.0)
-    assert operations.pending(engine, GROUP, 10) == []
+    assert outbox.pending(engine, GROUP, 10) == []
 
 
 def test_a_batch_that_fails_in_the_middle_is_repeated_whole(engine: Engine, sub: int) -> None:
@@ -299,7 +299,7 @@ def _park_all(url: str, start: float, seed: int) -> None:
 def test_two_processes_with_the_same_rows_leave_each_once(engine: Engine) -> None:
     """A partition that is parked by its old and its new owner at once: every row is there, none twice."""
     for _ in range(2):
-        subscriptions.add(engine, URL, "user.created")
+        repository.add(engine, URL, "user.created")
     context = multiprocessing.get_context("spawn")
     start = time.time() + 2
     url = url_of(engine)
@@ -346,7 +346,7 @@ def test_rows_are_parked_at_speed(sqlite_engine: Engine) -> None:
 
     On SQLite alone: an emulator's speed says nothing.
     """
-    sub = subscriptions.add(sqlite_engine, URL, "user.created")
+    sub = repository.add(sqlite_engine, URL, "user.created")
     best = 0.0
     for batch in range(3):
         rows = [parked(make_event(batch * 1000 + number, body=b"x" * 500), sub) for number in range(1000)]
@@ -358,7 +358,7 @@ def test_rows_are_parked_at_speed(sqlite_engine: Engine) -> None:
 
 def test_a_subscription_without_a_url_has_its_deliveries_stored(sqlite_engine: Engine) -> None:
     """SQLite takes an empty text where none may be NULL; to Oracle it is NULL, and no subscription has it."""
-    subscription = subscriptions.add(sqlite_engine, URL, "user.created")
+    subscription = repository.add(sqlite_engine, URL, "user.created")
     store.park(sqlite_engine, GROUP, [parked(make_event(1), subscription)._replace(url="")], 96.0)
     with sqlite_engine.connect() as connection:
         assert connection.scalar(text("SELECT url FROM webhook_deliveries")) == ""

@@ -3,15 +3,15 @@
 import pytest
 from sqlalchemy import Engine
 
-from consumer.event import Event
+from consumer.events.event import Event
 from consumer.ledger import store
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.ledger.rows_kit import GROUP, URL, find, make_event, parked, run
 
 
 def stored(engine: Engine, *events: Event) -> list[Event]:
     """These, stored in one batch and taken up again."""
-    number = subscriptions.add(engine, URL, "user.created")
+    number = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(each, number) for each in events], 1.0)
     return [row.event for row in find(engine)]
 
@@ -45,7 +45,7 @@ def test_where_nothing_is_text_there_is_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize("edited", ['{"h": 1}', "[1]", '"text"'])
 def test_what_somebody_has_edited_is_left_out(engine: Engine, edited: str) -> None:
     """It must not keep the other rows of a look from being read."""
-    number = subscriptions.add(engine, URL, "user.created")
+    number = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(0, headers={"h": b"1"}), number)], 1.0)
     run(engine, "UPDATE webhook_payloads SET record_headers = :edited", edited=edited)
     (row,) = find(engine)

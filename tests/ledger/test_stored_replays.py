@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from consumer.errors import WebhooksError
-from consumer.ledger import replays, store, tallies
+from consumer.ledger import counts, replays, store
 from consumer.ledger.replays import Replay, Span
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.ledger.rows_kit import GROUP, URL, find, losing_the_answer, make_event, parked, query, run
 
 SPANS = [Span("t", 0, 10, 90), Span("t", 1, 0, 5)]
@@ -14,7 +14,7 @@ SPANS = [Span("t", 0, 10, 90), Span("t", 1, 0, 5)]
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "user.created")
+    return repository.add(engine, URL, "user.created")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_subscription_that_is_switched_off_gets_nothing(engine: Engine, sub: i
 
 def test_it_is_known_until_when_its_rows_are_due(engine: Engine, sub: int, replay: int) -> None:
     """Those that wait for their first attempt; not those that wait for another, nor another replay's."""
-    assert tallies.last_of_replay(engine, replay) is None
+    assert counts.last_of_replay(engine, replay) is None
     rows = [
         (1, replay, 0, 100.25),
         (2, replay, 0, 101.5),
@@ -96,7 +96,7 @@ def test_it_is_known_until_when_its_rows_are_due(engine: Engine, sub: int, repla
         [parked(make_event(offset), sub, at, attempt=attempt, replay=of) for offset, of, attempt, at in rows],
         96.0,
     )
-    assert tallies.last_of_replay(engine, replay) == 101.5
+    assert counts.last_of_replay(engine, replay) == 101.5
 
 
 def test_a_replay_that_is_gone_stores_nothing(engine: Engine, sub: int, replay: int) -> None:

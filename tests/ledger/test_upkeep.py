@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection, Engine, event, update
 
-from consumer.ledger import due, operations, store, upkeep
-from consumer.matching import subscriptions
+from consumer.ledger import due, outbox, store, upkeep
+from consumer.subscriptions import repository
 from models import StoredOperation
 from tests.faults import refusing
 from tests.ledger.rows_kit import (
@@ -31,7 +31,7 @@ from tests.oracle_emulator import OracleEmulator
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    return subscriptions.add(engine, URL, "user.created")
+    return repository.add(engine, URL, "user.created")
 
 
 def steps(engine: Engine) -> list[upkeep.Reconciled]:
@@ -56,18 +56,18 @@ def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
 
 
 def told(engine: Engine) -> list[str]:
-    return [event.event_id for _, event, _ in operations.pending(engine, GROUP, 100)]
+    return [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 100)]
 
 
 def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine: Engine, sub: int) -> None:
     """410: nothing more is sent; enabling by plain SQL makes all due; the first reason stays, and is told once."""
-    other = subscriptions.add(engine, URL, "user.created")
+    other = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), sub, 5000.0) for offset in range(3)], 96.0)
     store.park(engine, GROUP, [parked(make_event(9), other)], 96.0)
     assert upkeep.disable(engine, GROUP, sub, "410 Gone", operation(1))
     assert not upkeep.disable(engine, GROUP, sub, "again", operation(2))
     assert counts(engine) == {"parked": 1, "held": 3}
-    assert [(row.enabled, row.disabled_reason) for row in subscriptions.walk(engine)] == [
+    assert [(row.enabled, row.disabled_reason) for row in repository.walk(engine)] == [
         (False, "410 Gone"),
         (True, None),
     ]
@@ -98,7 +98,7 @@ def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine
     """From the first note on; not a second before, not one that has recovered, and only once."""
     upkeep.failing(engine, sub, 1000.25)
     upkeep.failing(engine, sub, 2000.0)
-    found = subscriptions.get(engine, sub)
+    found = repository.get(engine, sub)
     assert found is not None
     assert found.failing_since == datetime.fromtimestamp(1000.25, UTC)
     assert not upkeep.disable(engine, GROUP, sub, "failing", operation(1), failing_before=1000.0)
@@ -108,7 +108,7 @@ def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine
     upkeep.failing(engine, sub, 3000.0)
     assert upkeep.disable(engine, GROUP, sub, "failing", operation(5), failing_before=3000.0)
     assert told(engine) == ["op_2", "op_5"]
-    found = subscriptions.get(engine, sub)
+    found = repository.get(engine, sub)
     assert found is not None
     assert (found.enabled, found.disabled_reason, found.failing_since) == (False, "failing", None)
     upkeep.failing(engine, sub, 4000.0)  # a late answer
@@ -117,13 +117,13 @@ def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine
 
 def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> None:
     """Parked, blocked and held rows are given up with that reason; delivered ones stay; nothing is announced."""
-    held, chain = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    held, chain = (repository.add(engine, URL, "user.created") for _ in range(2))
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
     store.park(engine, GROUP, [parked(make_event(2), held, 200.0), *(ordered(n, chain) for n in (3, 4))], 96.0)
     store.record(engine, GROUP, [result(find(engine)[0], "delivered")])
     upkeep.disable(engine, GROUP, held, "410")
     for number in (sub, held, chain):
-        subscriptions.remove(engine, number)
+        repository.remove(engine, number)
     store.park(engine, GROUP, [parked(make_event(5), -7)], 96.0)  # ids that plain SQL had made up
     store.park(engine, GROUP, [parked(make_event(6), 0)], 96.0)
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 6, None)
@@ -141,37 +141,37 @@ def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pyte
     upkeep.disable(engine, GROUP, sub, "410")
     assert counts(engine) == {"held": 10, "parked": 25}
     assert [step.held for step in steps(engine)] == [10, 10, 5]
-    subscriptions.remove(engine, sub)
+    repository.remove(engine, sub)
     assert [step.exhausted for step in steps(engine)] == [10, 10, 10, 5]
 
 
 def test_subscriptions_are_leapt_over_a_few_in_each_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A seek for each that has rows, whatever their number; what each step finds follows, the next goes on behind."""
     monkeypatch.setattr(upkeep, "SEEKS", 2)
-    subs = [subscriptions.add(engine, URL, "user.created") for _ in range(5)]
+    subs = [repository.add(engine, URL, "user.created") for _ in range(5)]
     for sub in subs:
         store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(20)], 96.0)
-    subscriptions.set_enabled(engine, subs[0], enabled=False)
-    subscriptions.remove(engine, subs[3])
-    subscriptions.set_enabled(engine, subs[4], enabled=False)
+    repository.set_enabled(engine, subs[0], enabled=False)
+    repository.remove(engine, subs[3])
+    repository.set_enabled(engine, subs[4], enabled=False)
     sent = statements(engine, lambda: upkeep.reconcile(engine, 500.0, subs[0]))
     assert sum("min(" in sql for sql in sent) == 2
     assert not any("DISTINCT" in sql for sql in sent)
     assert steps(engine) == [(20, 0, 0, subs[1]), (0, 0, 20, subs[3]), (20, 0, 0, None)]
-    subscriptions.set_enabled(engine, subs[4], enabled=True)
+    repository.set_enabled(engine, subs[4], enabled=True)
     assert steps(engine) == [(0, 0, 0, subs[1]), (0, 0, 0, subs[3]), (0, 20, 0, None)]
 
 
 def test_who_finds_nothing_to_change_locks_nobody_out(sqlite_engine: Engine) -> None:
     """On SQLite a transaction that may write has the file for itself: none begins for looking."""
     engine = sqlite_engine
-    subs = [subscriptions.add(engine, URL, "user.created") for _ in range(2)]
-    subscriptions.set_enabled(engine, subs[1], enabled=False)
+    subs = [repository.add(engine, URL, "user.created") for _ in range(2)]
+    repository.set_enabled(engine, subs[1], enabled=False)
     store.park(engine, GROUP, [parked(make_event(1), subs[0])], 96.0)
 
     def look() -> None:
         assert not any(upkeep.reconcile(engine, 500.0))
-        assert operations.expire(engine, GROUP, 500.0) == 0
+        assert outbox.expire(engine, GROUP, 500.0) == 0
         assert upkeep.waiting(engine, GROUP, "t", 0) == 1
 
     sent = statements(engine, look)
@@ -181,7 +181,7 @@ def test_who_finds_nothing_to_change_locks_nobody_out(sqlite_engine: Engine) -> 
 
 def test_what_waits_is_counted_by_partition(engine: Engine, sub: int) -> None:
     """Parked and blocked, of one group; what is held, or has ended, waits for nothing."""
-    by_key = subscriptions.add(engine, URL, "user.created", ordering="key")
+    by_key = repository.add(engine, URL, "user.created", ordering="key")
     rows = [parked(make_event(offset), sub) for offset in range(4)]
     store.park(engine, GROUP, [*rows, ordered(5, by_key), ordered(6, by_key), ordered(7, by_key, partition=1)], 96.0)
     store.park(engine, "another", rows, 96.0)
@@ -192,7 +192,7 @@ def test_what_waits_is_counted_by_partition(engine: Engine, sub: int) -> None:
 
 def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) -> None:
     """Below it nobody asks for them; their payloads go with the last row that needs them; failures stay."""
-    one, two = (subscriptions.add(engine, URL, "user.created") for _ in range(2))
+    one, two = (repository.add(engine, URL, "user.created") for _ in range(2))
     rows = [parked(make_event(offset), number) for offset in range(3) for number in (one, two)]
     store.park(engine, GROUP, rows, 96.0)
     found = {(row.event.record.offset, row.endpoint.subscription_id): row for row in find(engine)}
@@ -245,40 +245,40 @@ def test_topics_with_something_open(engine: Engine, sub: int) -> None:
 def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: int) -> None:
     """In the order they were written, each with its data, of one group; one that waits already is not written again."""
     for number in (2, 1):
-        subscriptions.set_enabled(engine, sub, enabled=True)
+        repository.set_enabled(engine, sub, enabled=True)
         upkeep.disable(engine, GROUP, sub, "410", operation(number))
-    subscriptions.set_enabled(engine, sub, enabled=True)
+    repository.set_enabled(engine, sub, enabled=True)
     upkeep.disable(engine, GROUP, sub, "410", operation(1))
-    (first, event, at), _ = operations.pending(engine, GROUP, 10)
+    (first, event, at), _ = outbox.pending(engine, GROUP, 10)
     assert event == operation(2)
     assert abs(at - datetime.now(UTC).timestamp()) < 60
-    operations.forget(engine, [first])
-    operations.forget(engine, [first])
+    outbox.forget(engine, [first])
+    outbox.forget(engine, [first])
     assert told(engine) == ["op_1"]
-    assert len(operations.pending(engine, GROUP, 1)) == 1
-    assert operations.pending(engine, "another", 10) == []
+    assert len(outbox.pending(engine, GROUP, 1)) == 1
+    assert outbox.pending(engine, "another", 10) == []
 
 
 def test_operational_events_of_two_groups_are_two(engine: Engine) -> None:
     """Both deployments on one database tell of the same subscription, each on its own topic."""
     for group in (GROUP, "another"):
         with engine.begin() as connection:
-            operations.add(connection, group, [operation(1)])
-    assert [len(operations.pending(engine, group, 9)) for group in (GROUP, "another")] == [1, 1]
+            outbox.add(connection, group, [operation(1)])
+    assert [len(outbox.pending(engine, group, 9)) for group in (GROUP, "another")] == [1, 1]
 
 
 def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those written before a time, of one group, so many at once; the others wait on. Their data is not read."""
-    monkeypatch.setattr(operations, "BATCH", 2)
+    monkeypatch.setattr(outbox, "BATCH", 2)
     with engine.begin() as connection:
-        operations.add(connection, GROUP, [operation(number) for number in range(5)])
-        operations.add(connection, "another", [operation(9)])
+        outbox.add(connection, GROUP, [operation(number) for number in range(5)])
+        outbox.add(connection, "another", [operation(9)])
     with engine.begin() as connection:
         old = update(StoredOperation).where(StoredOperation.event_id.not_in(["op_3", "op_4"]))
         connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
     before = datetime(2021, 1, 1, tzinfo=UTC).timestamp()
-    assert [operations.expire(engine, GROUP, before) for _ in range(3)] == [2, 1, 0]
-    sent = statements(engine, lambda: operations.expire(engine, GROUP, before))
+    assert [outbox.expire(engine, GROUP, before) for _ in range(3)] == [2, 1, 0]
+    sent = statements(engine, lambda: outbox.expire(engine, GROUP, before))
     assert not any("webhook_operations.data" in sql for sql in sent)
     assert told(engine) == ["op_3", "op_4"]
-    assert len(operations.pending(engine, "another", 10)) == 1
+    assert len(outbox.pending(engine, "another", 10)) == 1

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, event, insert, update
 from structlog.testing import capture_logs
 
-from consumer.endpoint import BrokenFilter, Endpoint
+from consumer.crypto.vault import Vault
 from consumer.errors import DatabaseUnavailable
-from consumer.matching import subscriptions
 from consumer.matching.catalog import GAP, Answer, Broken, Catalog, Key, Known, find_endpoints
-from consumer.patterns import matches
-from consumer.vault import Vault
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
+from consumer.subscriptions.patterns import matches
 from models import Subscription, SubscriptionSecret
 from tests.vaults import in_the_clear
 
@@ -63,8 +63,8 @@ def test_plain_sql_makes_a_subscription_that_is_found(engine: Engine) -> None:
 
 def test_every_type_asked_for_is_answered_exactly(engine: Engine) -> None:
     """By id within a type; a type nobody wants has none; case and prefixes count; disabled ones match nothing."""
-    ids = [subscriptions.add(engine, URL, event_type) for event_type in ("a", "b", "a", "A", "ab")]
-    disabled = subscriptions.add(engine, URL, "a")
+    ids = [repository.add(engine, URL, event_type) for event_type in ("a", "b", "a", "A", "ab")]
+    disabled = repository.add(engine, URL, "a")
     with engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id == disabled).values(enabled=0))
     found = find(engine, "a", "b", "nobody")
@@ -77,7 +77,7 @@ def test_every_type_asked_for_is_answered_exactly(engine: Engine) -> None:
 
 def test_a_thousand_types_are_one_statement(engine: Engine) -> None:
     """A batch of records costs one round trip, however many types are in it."""
-    wanted = subscriptions.add(engine, URL, "type.999")
+    wanted = repository.add(engine, URL, "type.999")
     sent: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
     found = find(engine, *(f"type.{number}" for number in range(1000)))
@@ -97,7 +97,7 @@ def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
         ("*", "acme"),
         ("order.created", "acme"),
     ]
-    ids = {each: subscriptions.add(engine, URL, each[0], tenant=each[1]) for each in written}
+    ids = {each: repository.add(engine, URL, each[0], tenant=each[1]) for each in written}
     sent: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
     keys: list[Key] = [
@@ -148,8 +148,8 @@ def test_a_row_goes_to_the_keys_that_it_is_for(
 
 def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
     """The endpoint of a pattern is one object for all types, later ones too, until it changes; nobody else keeps it."""
-    subscriptions.add(engine, URL, "*")
-    subscriptions.add(engine, URL, "a")
+    repository.add(engine, URL, "*")
+    repository.add(engine, URL, "a")
     known = Known()
 
     def look(*types: str) -> dict[Key, tuple[Endpoint, ...]]:
@@ -171,7 +171,7 @@ def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
 
 def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
     """A change of the row, a new secret, a secret that expires and a fault are all seen; faults stay reported."""
-    plain, rotating = subscriptions.add(engine, URL, "t"), subscriptions.add(engine, URL, "t")
+    plain, rotating = repository.add(engine, URL, "t"), repository.add(engine, URL, "t")
     add_secret(engine, rotating, "old", created=1, expires=1001)
     add_secret(engine, rotating, "new", created=2)
     known, broken = Known(), Broken()
@@ -210,7 +210,7 @@ def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
 )
 def test_what_cannot_be_told(engine: Engine, column: str, value: str, *, matches: bool) -> None:
     """A filter that cannot be read costs no event: it is asked later. Topics let none through; others get theirs."""
-    good, bad = subscriptions.add(engine, URL, "t"), subscriptions.add(engine, URL, "*")
+    good, bad = repository.add(engine, URL, "t"), repository.add(engine, URL, "*")
     with engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id == bad).values({column: value}))
     broken = Broken()
@@ -238,7 +238,7 @@ def test_an_event_type_that_cannot_be_one_matches_nothing(engine: Engine) -> Non
 
 def test_own_secrets_sign_newest_first_until_they_expire(engine: Engine) -> None:
     """During a rotation both sign, the newest first; the default does not."""
-    subscription = subscriptions.add(engine, URL, "t")
+    subscription = repository.add(engine, URL, "t")
     add_secret(engine, subscription, "old", created=1, expires=1001)
     add_secret(engine, subscription, "new", created=2)
     assert find(engine, "t", now=1000.0)["t"][0].secrets == (b"new", b"old")
@@ -257,7 +257,7 @@ def test_a_broken_secret_leaves_its_subscription_unsigned(
     engine: Engine, secret: str, expires: float | None, reason: str
 ) -> None:
     """It is never signed with another secret, others of its type are found, and it is logged once, not each second."""
-    good, bad = subscriptions.add(engine, URL, "t"), subscriptions.add(engine, URL, "t")
+    good, bad = repository.add(engine, URL, "t"), repository.add(engine, URL, "t")
     add_secret(engine, bad, secret, expires=expires)
     broken, vault = Broken(), Vault(Fernet.generate_key().decode())
     with capture_logs() as logs:
@@ -271,14 +271,14 @@ def test_a_broken_secret_leaves_its_subscription_unsigned(
     assert [(entry["subscription"], reason in entry["reason"]) for entry in logs] == [(bad, True)]
     assert secret not in str(logs)
     assert len(broken) == 1
-    subscriptions.remove(engine, bad)
+    repository.remove(engine, bad)
     find(engine, "t", vault=vault, broken=broken)
     assert len(broken) == 0
 
 
 def test_an_encrypted_secret_without_a_key(engine: Engine) -> None:
     """The reason names the setting."""
-    subscription = subscriptions.add(engine, URL, "t", "own", vault=Vault(Fernet.generate_key().decode()))
+    subscription = repository.add(engine, URL, "t", "own", vault=Vault(Fernet.generate_key().decode()))
     with capture_logs() as logs:
         assert [endpoint.secrets for endpoint in find(engine, "t", broken=Broken())["t"]] == [()]
     assert (logs[0]["subscription"], "WEBHOOK_ENCRYPTION_KEY is not set" in logs[0]["reason"]) == (subscription, True)
@@ -286,7 +286,7 @@ def test_an_encrypted_secret_without_a_key(engine: Engine) -> None:
 
 def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> None:
     """Plain SQL may write anything: the deployment's are used, the rest is heeded, and it is logged once."""
-    added = subscriptions.add(engine, URL, "t", ordering="key", max_in_flight=2, retry_schedule="1s")
+    added = repository.add(engine, URL, "t", ordering="key", max_in_flight=2, retry_schedule="1s")
     broken = Broken()
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(retry_schedule="soon", final_statuses="4xx,bad"))
@@ -306,7 +306,7 @@ def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> Non
 
 def test_two_faults_are_told_apart(engine: Engine) -> None:
     """A secret that cannot be used and a schedule that cannot be read are two reports, each with its consequence."""
-    subscription = subscriptions.add(engine, URL, "t", retry_schedule="1s")
+    subscription = repository.add(engine, URL, "t", retry_schedule="1s")
     add_secret(engine, subscription, "spent", expires=1.0)
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(retry_schedule="soon"))
@@ -320,7 +320,7 @@ def test_two_faults_are_told_apart(engine: Engine) -> None:
 
 def test_since_when_it_fails_is_known(engine: Engine) -> None:
     """As unix seconds."""
-    subscriptions.add(engine, URL, "t")
+    repository.add(engine, URL, "t")
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(123.25, UTC)))
     assert [endpoint.failing_since for endpoint in find(engine, "t")["t"]] == [123.25]
@@ -329,7 +329,7 @@ def test_since_when_it_fails_is_known(engine: Engine) -> None:
 def test_keys_can_be_rotated(engine: Engine) -> None:
     """A secret stored under the old encryption key is read while both keys are given."""
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    subscriptions.add(engine, URL, "t", "own", vault=Vault(old))
+    repository.add(engine, URL, "t", "own", vault=Vault(old))
     assert find(engine, "t", vault=Vault(f"{new} {old}"))["t"][0].secrets == (b"own",)
 
 

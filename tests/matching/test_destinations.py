@@ -7,18 +7,18 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from consumer.endpoint_row import Rules
+from consumer.config.settings import RuleSettings
 from consumer.errors import InvalidSubscription
 from consumer.ledger import store
 from consumer.ledger.heads import POSTPONED, Want, take
 from consumer.ledger.rows import NewDelivery
-from consumer.matching import subscriptions
 from consumer.matching.catalog import Broken, find_endpoints
 from consumer.matching.destinations import Named, judge_names, policy_of, resolving_rules_of, rules_of
-from consumer.options import Effect
+from consumer.sending.dns import Answer, Unresolved
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.resolver import Answer, Unresolved
-from consumer.settings import RuleSettings
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.options import Effect
 from tests.delivery.store_kit import DEFAULT, GROUP, make_event
 from tests.vaults import in_the_clear
 
@@ -53,7 +53,7 @@ def test_nothing_is_refused_where_a_proxy_decides() -> None:
 
 def test_what_is_refused_is_stored_for(engine: Engine) -> None:
     """New events and stored ones meet one fault, which names the setting, and it is logged once for each."""
-    numbers = [subscriptions.add(engine, url, "t") for url in (PUBLIC, PRIVATE, ALLOWED)]
+    numbers = [repository.add(engine, url, "t") for url in (PUBLIC, PRIVATE, ALLOWED)]
     rules, broken = rules_of(ALLOW_SOME), Broken()
     with capture_logs() as logs:
         for _ in range(2):
@@ -73,8 +73,8 @@ def test_what_is_refused_is_stored_for(engine: Engine) -> None:
 
 def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
     """Without one what it gets is stored; an expired one says that it has expired, and other kinds sign nothing."""
-    shared = subscriptions.add(engine, PUBLIC, "t", secrets=[("bearer", "token")])
-    own = subscriptions.add(engine, PUBLIC, "t", "a secret of its own that is long enough")
+    shared = repository.add(engine, PUBLIC, "t", secrets=[("bearer", "token")])
+    own = repository.add(engine, PUBLIC, "t", "a secret of its own that is long enough")
     rules = rules_of(REQUIRED)
     faults = found(engine, rules, Broken())
     assert faults[own] is None
@@ -82,7 +82,7 @@ def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
         "secret: it has none of its own, and WEBHOOK_REQUIRE_OWN_SECRET asks for one; what it gets is stored, not sent"
     )
     assert set(found(engine, Rules(), Broken()).values()) == {None}
-    first, second = subscriptions.walk(engine, rules=rules)
+    first, second = repository.walk(engine, rules=rules)
     assert (first.broken, second.problems) == (True, ())
     assert len(first.problems) == 1
 
@@ -103,8 +103,8 @@ def test_who_signs_as_others_do_and_should_not_is_told(
 ) -> None:
     """It is a warning and no fault: workers send, and log nothing."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" if own else None
-    added = subscriptions.add(engine, PUBLIC, "t", secret, **options)
-    item = subscriptions.get(engine, added)
+    added = repository.add(engine, PUBLIC, "t", secret, **options)
+    item = repository.get(engine, added)
     assert item is not None
     if own or why is None:
         assert (item.problems, item.state) == ((), "enabled")
@@ -123,22 +123,22 @@ def test_who_signs_as_others_do_and_should_not_is_told(
 def test_what_breaks_a_rule_is_refused(engine: Engine) -> None:
     """By `add` and by `edit`, before anything is written; an edit is judged by its result."""
     with pytest.raises(InvalidSubscription, match=r"url: 10\.0\.0\.1 is not a public .* WEBHOOK_ALLOW_NETWORKS"):
-        subscriptions.add(engine, PRIVATE, "t", rules=rules_of(ALLOW_SOME))
+        repository.add(engine, PRIVATE, "t", rules=rules_of(ALLOW_SOME))
     with pytest.raises(InvalidSubscription, match=r"secret: .* WEBHOOK_REQUIRE_OWN_SECRET"):
-        subscriptions.add(engine, PUBLIC, "t", secrets=[("bearer", "token")], rules=rules_of(REQUIRED))
-    assert tuple(subscriptions.walk(engine)) == ()
-    shared = subscriptions.add(engine, ALLOWED, "t", rules=rules_of(ALLOW_SOME))
-    own = subscriptions.add(engine, PUBLIC, "t", "its own", rules=rules_of(REQUIRED))
+        repository.add(engine, PUBLIC, "t", secrets=[("bearer", "token")], rules=rules_of(REQUIRED))
+    assert tuple(repository.walk(engine)) == ()
+    shared = repository.add(engine, ALLOWED, "t", rules=rules_of(ALLOW_SOME))
+    own = repository.add(engine, PUBLIC, "t", "its own", rules=rules_of(REQUIRED))
     for number, changes, settings, said in (
         (shared, {"url": PRIVATE}, ALLOW_SOME, "WEBHOOK_ALLOW_NETWORKS"),
         (shared, {"topics": "a"}, RuleSettings(), "WEBHOOK_ALLOW_NETWORKS"),
         (shared, {"url": PUBLIC}, REQUIRED, "WEBHOOK_REQUIRE_OWN_SECRET"),
     ):
         with pytest.raises(InvalidSubscription, match=said):
-            subscriptions.edit(engine, number, changes, rules_of(settings))
-    assert subscriptions.edit(engine, shared, {"topics": "a"}, rules_of(ALLOW_SOME))
-    assert subscriptions.edit(engine, own, {"topics": "a"}, rules_of(REQUIRED))
-    assert [(item.url, item.options["topics"]) for item in subscriptions.walk(engine)] == [
+            repository.edit(engine, number, changes, rules_of(settings))
+    assert repository.edit(engine, shared, {"topics": "a"}, rules_of(ALLOW_SOME))
+    assert repository.edit(engine, own, {"topics": "a"}, rules_of(REQUIRED))
+    assert [(item.url, item.options["topics"]) for item in repository.walk(engine)] == [
         (ALLOWED, "a"),
         (PUBLIC, "a"),
     ]

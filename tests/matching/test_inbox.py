@@ -8,10 +8,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.endpoint import Endpoint
-from consumer.event import Event, RecordId
+from consumer.events.event import Event, RecordId
 from consumer.matching.catalog import GAP, Answer, Catalog, Key
 from consumer.matching.inbox import MOST_BYTES, MOST_EVENTS, Inbox
+from consumer.subscriptions.endpoint import Endpoint
 
 URL = "https://example.com/hook"
 HERE, THERE = ("t", 0), ("t", 1)

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 from sqlalchemy import Engine, event, insert
 
-from consumer.database import IN_LIST
-from consumer.event import Event, RecordId
+from consumer.database.engine import IN_LIST
+from consumer.events.event import Event, RecordId
 from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, Answer, Catalog, Key, find_endpoints
 from consumer.matching.inbox import Inbox
 from models import Subscription

@@ -9,13 +9,13 @@ from cryptography.fernet import Fernet
 from requests.auth import HTTPBasicAuth
 from sqlalchemy import Engine, delete, insert, select, update
 
-from consumer.endpoint import Endpoint
+from consumer.crypto.keys import Ed25519Key, parse_signing_key
+from consumer.crypto.vault import ENCRYPTED, BearerAuth, Owner, Vault
 from consumer.errors import InvalidSubscription, SettingsError
-from consumer.matching import secrets, subscriptions
 from consumer.matching.catalog import find_endpoints
-from consumer.matching.secrets import Rotation, rotate, set_credential
-from consumer.secret import Ed25519Key, parse_signing_key
-from consumer.vault import ENCRYPTED, BearerAuth, Owner, Vault
+from consumer.subscriptions import repository, secrets
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.secrets import Rotation, rotate, set_credential
 from models import SubscriptionSecret
 
 URL = "https://example.com/hook"
@@ -29,7 +29,7 @@ PRIVATE = "whsk_" + b64encode(bytes(range(32))).decode()
 
 def add(engine: Engine, secret: str | None = None, at: datetime = NOW - DAY) -> int:
     """A subscription, with a secret of its own as plain SQL writes it, made then."""
-    subscription = subscriptions.add(engine, URL, "t")
+    subscription = repository.add(engine, URL, "t")
     if secret is not None:
         row = {"subscription_id": subscription, "secret": secret, "created_at": at}
         with engine.begin() as connection:

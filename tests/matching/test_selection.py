@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from consumer.cloud_event import variables_of
-from consumer.endpoint import BrokenFilter, Endpoint, Selection
-from consumer.event import Event, RecordId
+from consumer.events.cloud_event import variables_of
+from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
 from consumer.matching.budget import PAUSE, Budget
 from consumer.matching.selection import SILENCE, Answer, Selector
-from consumer.telemetry import Metrics
+from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
+from consumer.telemetry.metrics import Metrics
 
 URL = "https://example.com/hook"
 MARK = "a customer's own words"

@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from consumer import schema
-from consumer.database import create_file
+from consumer.database import migrations
+from consumer.database.engine import create_file
 from consumer.errors import DatabaseUnavailable, WebhooksError
-from consumer.matching import subscriptions
-from consumer.options import OPTIONS
+from consumer.subscriptions import repository
+from consumer.subscriptions.options import OPTIONS
 from models import Base
 from tests.databases import connect_to, database, differences, on_oracle
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -99,32 +99,32 @@ def canonical(sql: str) -> str:
 
 def test_migrations_make_the_models(engine: Engine) -> None:
     """The tables that the migrations make are those that the models describe, on each database."""
-    assert not schema.state(engine).behind
+    assert not migrations.state(engine).behind
     assert differences(engine) == []
 
 
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
     create_file(empty)
-    assert schema.state(empty)[:2] == (None, "0008")
-    schema.upgrade(empty)
-    schema.upgrade(empty)
-    assert schema.state(empty)[:2] == ("0008", "0008")
+    assert migrations.state(empty)[:2] == (None, "0008")
+    migrations.upgrade(empty)
+    migrations.upgrade(empty)
+    assert migrations.state(empty)[:2] == ("0008", "0008")
 
 
 def test_a_later_version_is_worked_with(empty: Engine) -> None:
     """Its tables are not behind, and are not migrated. Another program's revision: test_version_table.py."""
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_alembic_version SET version_num = '0099'")
-    assert schema.state(empty) == ("0099", "0008", False)
+    assert migrations.state(empty) == ("0099", "0008", False)
     with pytest.raises(WebhooksError, match="revision 0099, which a later version of this program has made"):
-        schema.upgrade(empty)
+        migrations.upgrade(empty)
 
 
 def test_down_and_up_again(empty: Engine, path: Path) -> None:
     """Down to the tutorial's table keeps its rows and takes all else away; up again makes the same tables as before."""
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     before = definitions(path)
     with empty.begin() as connection:
         connection.exec_driver_sql(
@@ -146,7 +146,7 @@ def test_down_and_up_again(empty: Engine, path: Path) -> None:
 
 def test_rows_survive_the_order_of_keys(empty: Engine, path: Path) -> None:
     """What the program before stored is there afterwards, with defaults; down again, what was blocked is due."""
-    schema.upgrade(empty, revision="0002")
+    migrations.upgrade(empty, revision="0002")
     with empty.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a.example', 't')"
@@ -161,7 +161,7 @@ def test_rows_survive_the_order_of_keys(empty: Engine, path: Path) -> None:
             " (group_id, topic, partition_no, record_offset, record_ts, subscription_id, url)"
             " VALUES ('g', 't', 0, 1, 2, 1, 'https://a.example')"
         )
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     with empty.begin() as connection:
         row = connection.exec_driver_sql("SELECT status, schedule_start, order_key FROM webhook_deliveries").one()
         assert tuple(row) == ("parked", 0, None)
@@ -175,14 +175,14 @@ def test_rows_survive_the_order_of_keys(empty: Engine, path: Path) -> None:
 
 def test_rows_survive_what_subscriptions_can_ask_for(empty: Engine, path: Path) -> None:
     """Every option is at its default, and secrets sign; down again, credentials go and signing secrets stay."""
-    schema.upgrade(empty, revision="0004")
+    migrations.upgrade(empty, revision="0004")
     with empty.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO webhook_subscriptions (url, event_type, rate_limit) VALUES ('https://a.example', 't', 2)"
         )
         connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'own')")
-    schema.upgrade(empty)
-    (row,) = subscriptions.walk(empty)
+    migrations.upgrade(empty)
+    (row,) = repository.walk(empty)
     defaults = {name: option.default for name, option in OPTIONS.items() if not option.required}
     assert row.options == {"url": "https://a.example", "event_type": "t"} | defaults | {"rate_limit": 2}
     assert (row.secrets, row.credentials, row.state) == (1, (), "enabled")
@@ -199,14 +199,14 @@ def test_rows_survive_what_subscriptions_can_ask_for(empty: Engine, path: Path) 
             2,
         )
         assert connection.exec_driver_sql("SELECT secret FROM webhook_secrets").scalars().all() == ["own"]
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     assert differences(empty) == []
 
 
 def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path) -> None:
     """A table made by plain DDL, without names for its constraints, keeps its rows and ids and becomes ours."""
     adopt(path)
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     assert differences(empty) == []
     with empty.begin() as connection:
         connection.exec_driver_sql("DELETE FROM webhook_subscriptions WHERE id = 3")
@@ -228,7 +228,7 @@ def test_what_a_team_added_to_the_table_stays(empty: Engine, path: Path) -> None
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE INDEX my_index ON webhook_subscriptions (owner_team)")
     connection.close()
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     inspector = sa.inspect(empty)
     assert "owner_team" in {column["name"] for column in inspector.get_columns("webhook_subscriptions")}
     assert "my_index" in {index["name"] for index in inspector.get_indexes("webhook_subscriptions")}
@@ -272,7 +272,7 @@ def test_a_longer_column_is_not_cut(empty: Engine, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(TUTORIAL.format(more="").replace("url VARCHAR(255)", "url VARCHAR(4000)"))
     connection.close()
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     columns = {column["name"]: column["type"] for column in sa.inspect(empty).get_columns("webhook_subscriptions")}
     assert getattr(columns["url"], "length", None) == 4000
     assert getattr(columns["event_type"], "length", None) == 255
@@ -284,7 +284,7 @@ def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> Non
         connection.execute("CREATE TABLE webhook_subscriptions (id INTEGER PRIMARY KEY, target VARCHAR(255))")
     connection.close()
     with pytest.raises(WebhooksError, match="without these columns: created_at, event_type, url"):
-        schema.upgrade(empty)
+        migrations.upgrade(empty)
     assert [name for name, _ in definitions(path)] == ["webhook_subscriptions"]
 
 
@@ -296,12 +296,12 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Engine, path: Path)
     connection.close()
     before = definitions(path)
     with pytest.raises(sa.exc.OperationalError, match="already exists"):
-        schema.upgrade(empty)
+        migrations.upgrade(empty)
     assert definitions(path) == before
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE webhook_payloads")
     connection.close()
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     assert differences(empty) == []
 
 
@@ -312,8 +312,8 @@ def test_on_oracle_a_migration_that_fails_leaves_whole_revisions_noted(emulator:
     engine = connect_to(emulator.url_of("NEW"))
     emulator.inject("CREATE TABLE webhook_replays", OracleError(1653, "unable to extend table"))
     with pytest.raises(DatabaseUnavailable, match="ORA-01653"):
-        schema.upgrade(engine)
-    assert schema.state(engine)[::2] == ("0002", True)
+        migrations.upgrade(engine)
+    assert migrations.state(engine)[::2] == ("0002", True)
     assert {"webhook_operations", "webhook_deliveries"} <= set(sa.inspect(engine).get_table_names())
     engine.dispose()
     emulator.drop_user("NEW")
@@ -396,20 +396,20 @@ def test_oracle_gets_types_that_keep_values() -> None:
 def test_sql_for_sqlite_makes_the_same_tables(empty: Engine, path: Path, tmp_path: Path) -> None:
     """The printed script, run by the sqlite3 shell's rules, makes what the migration makes."""
     output = io.StringIO()
-    schema.upgrade(empty, sql=True, output=output)
+    migrations.upgrade(empty, sql=True, output=output)
     assert not path.exists()
     by_hand = tmp_path / "by_hand.db"
     connection = sqlite3.connect(by_hand)
     connection.executescript(output.getvalue())
     connection.close()
-    schema.upgrade(empty)
+    migrations.upgrade(empty)
     assert definitions(by_hand) == definitions(path)
 
 
 def test_a_database_that_does_not_answer_is_named() -> None:
     """No traceback of the driver: one error of ours, for both questions."""
     engine = connect_to(UNREACHABLE)
-    for question in (schema.state, schema.upgrade):
+    for question in (migrations.state, migrations.upgrade):
         with pytest.raises(DatabaseUnavailable) as caught:
             question(engine)
         assert "tiger" not in str(caught.value)
@@ -436,13 +436,13 @@ def test_printed_sql_keeps_what_refers_to_a_table_that_it_rebuilds(tmp_path: Pat
     """Where foreign keys are enforced, secrets go with their subscription: not with a table dropped for its copy."""
     path = tmp_path / "printed.db"
     engine = connect_to(f"sqlite:///{path}")
-    schema.upgrade(engine, revision="0004")
+    migrations.upgrade(engine, revision="0004")
     with engine.begin() as connection:  # as the release of that revision noted it
         connection.execute(sa.text("ALTER TABLE webhook_alembic_version RENAME TO alembic_version"))
         connection.execute(sa.text("INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a/', 'b')"))
         connection.execute(sa.text("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'mine')"))
     output = io.StringIO()
-    schema.upgrade(engine, revision="0004:0005", sql=True, output=output)
+    migrations.upgrade(engine, revision="0004:0005", sql=True, output=output)
     engine.dispose()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA foreign_keys = ON")

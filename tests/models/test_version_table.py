@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy import Engine
 
-from consumer import schema
+from consumer.database import migrations
 from consumer.errors import WebhooksError
 from tests import sqlplus
 from tests.databases import url_of
@@ -42,7 +42,7 @@ def as_before(engine: Engine, *revisions: str) -> None:
 
 
 def down(engine: Engine, revision: str) -> None:
-    command.downgrade(schema._config(engine), revision)
+    command.downgrade(migrations._config(engine), revision)
 
 
 def noted(engine: Engine) -> tuple[list[str], list[str]]:
@@ -58,11 +58,11 @@ def noted(engine: Engine) -> tuple[list[str], list[str]]:
 def test_the_revision_moves(engine: Engine, others: tuple[str, ...]) -> None:
     """Out of Alembic's default table into ours; what another program has noted there stays."""
     as_before(engine, "0007", *others)
-    assert schema.state(engine) == ("0007", HEAD, True)
-    schema.upgrade(engine)
-    schema.upgrade(engine)
+    assert migrations.state(engine) == ("0007", HEAD, True)
+    migrations.upgrade(engine)
+    migrations.upgrade(engine)
     assert noted(engine) == ([HEAD], [*others])
-    assert not schema.state(engine).behind
+    assert not migrations.state(engine).behind
 
 
 @pytest.mark.parametrize("theirs", [THEIRS, "0001", "0003"])
@@ -70,8 +70,8 @@ def test_another_programs_revision_stays(engine: Engine, theirs: str) -> None:
     """Whatever it is called, where the tables that we would have made are not there."""
     down(engine, "base")
     as_before(engine, theirs)
-    assert schema.state(engine).current is None
-    schema.upgrade(engine)
+    assert migrations.state(engine).current is None
+    migrations.upgrade(engine)
     assert noted(engine) == ([HEAD], [theirs])
 
 
@@ -81,7 +81,7 @@ def test_the_printed_script_moves_it(engine: Engine, others: tuple[str, ...]) ->
     down(engine, "0002")
     as_before(engine, "0002", *others)
     output = io.StringIO()
-    schema.upgrade(engine, revision="0002:head", sql=True, output=output)
+    migrations.upgrade(engine, revision="0002:head", sql=True, output=output)
     if engine.dialect.name == "oracle":
         run(engine, *sqlplus.statements(output.getvalue()))
     else:
@@ -89,7 +89,7 @@ def test_the_printed_script_moves_it(engine: Engine, others: tuple[str, ...]) ->
             connection.connection.cursor().executescript(output.getvalue())
     assert noted(engine) == ([HEAD], [*others])
     output = io.StringIO()
-    schema.upgrade(engine, revision=f"{HEAD}:head", sql=True, output=output)
+    migrations.upgrade(engine, revision=f"{HEAD}:head", sql=True, output=output)
     assert "alembic_version" not in output.getvalue()
 
 
@@ -109,19 +109,19 @@ def test_two_move_it_at_once(engine: Engine) -> None:
 def test_the_release_before_can_be_gone_back_to(engine: Engine) -> None:
     """With its revision in Alembic's default table, as the documentation says; both tables may be there at once."""
     as_before(engine, "0007")
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     run(engine, insert("alembic_version", "0007"))
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     assert noted(engine) == ([HEAD], ["0007"])
     run(engine, "DELETE FROM webhook_alembic_version")
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     assert noted(engine) == ([HEAD], [])
 
 
 def test_looking_changes_nothing(engine: Engine) -> None:
     """`alembic current` moves nothing."""
     as_before(engine, "0007")
-    command.current(schema._config(engine))
+    command.current(migrations._config(engine))
     assert query(engine, "SELECT version_num FROM alembic_version") == [("0007",)]
     assert "webhook_alembic_version" not in sa.inspect(engine).get_table_names()
 
@@ -129,13 +129,13 @@ def test_looking_changes_nothing(engine: Engine) -> None:
 def test_a_revision_put_behind_ours_is_met_with_what_to_do(engine: Engine) -> None:
     """Another program's, in one line with ours: its name has taken the place of ours, so that nobody knows which."""
     as_before(engine, THEIRS)
-    assert schema.state(engine) == (None, HEAD, True)
+    assert migrations.state(engine) == (None, HEAD, True)
     with pytest.raises(
         WebhooksError, match=f"alembic_version holds {THEIRS}.*insert that one into alembic_version too"
     ):
-        schema.upgrade(engine)
+        migrations.upgrade(engine)
     run(engine, insert("alembic_version", "0007"))
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     assert noted(engine) == ([HEAD], [THEIRS])
 
 
@@ -149,5 +149,5 @@ def test_another_programs_revision_in_our_table_is_refused(engine: Engine, also:
         *(insert("webhook_alembic_version", row) for row in rows),
     )
     with pytest.raises(WebhooksError, match=f"webhook_alembic_version holds .*{THEIRS}"):
-        schema.upgrade(engine)
-    assert schema.state(engine).behind
+        migrations.upgrade(engine)
+    assert migrations.state(engine).behind

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from consumer.database import create_engine, unavailable
-from consumer.environment import load
-from consumer.settings import DatabaseSettings
+from consumer.config.environment import load
+from consumer.config.settings import DatabaseSettings
+from consumer.database.engine import create_engine, unavailable
 
 USER = "oracle+oracledb://webhooks:secret@"
 PASSWORDLESS = "oracle+oracledb://webhooks@127.0.0.1:{port}/?service_name=FREEPDB1"

@@ -14,9 +14,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlglot import exp
 
-from consumer import ledger, matching, schema
-from consumer.database import unavailable
-from consumer.matching import subscriptions
+from consumer import ledger, matching
+from consumer.database import migrations
+from consumer.database.engine import unavailable
+from consumer.subscriptions import repository
 from models import Base
 from tests import accounts
 from tests.accounts import ACCOUNTS, granted
@@ -33,7 +34,7 @@ OURS = {*Base.metadata.tables, "webhook_alembic_version"}
 def service(oracle: OracleEmulator) -> Iterator[Engine]:
     """The engine of an account that owns nothing, on the tables of another."""
     owner = connect_to(oracle.url)
-    schema.upgrade(owner)
+    migrations.upgrade(owner)
     oracle.add_user(SERVICE, "secret")
     engine = connect_to(oracle.url_of(SERVICE), str(owner.url.username).upper())
     yield engine
@@ -101,12 +102,12 @@ def test_no_function_is_left_out() -> None:
 def test_an_account_that_owns_nothing_sees_how_far_the_tables_are(oracle: OracleEmulator, service: Engine) -> None:
     """The migration's state is that of the owner's tables, though the account has none; without its schema, none is."""
     assert query(service, "SELECT table_name FROM user_tables") == []
-    state = schema.state(service)
+    state = migrations.state(service)
     assert (state.current, state.behind) == (state.head, False)
     lost = connect_to(oracle.url_of(SERVICE))
-    assert schema.state(lost).current is None
+    assert migrations.state(lost).current is None
     with pytest.raises(DBAPIError) as missing:
-        tuple(subscriptions.walk(lost))
+        tuple(repository.walk(lost))
     assert "kafka-webhooks migrate" in str(unavailable(missing.value))
     lost.dispose()
 
@@ -115,13 +116,13 @@ def test_another_account_moves_the_revision_where_the_tables_are(oracle: OracleE
     """With DATABASE_SCHEMA: what a release before 0008 has noted there, and not beside the account."""
     owner = connect_to(oracle.url)
     as_before(owner, "0007")
-    schema.upgrade(service)
-    assert noted(owner) == ([schema.state(service).head], [])
+    migrations.upgrade(service)
+    assert noted(owner) == ([migrations.state(service).head], [])
     assert query(service, "SELECT table_name FROM user_tables") == []
     with service.begin() as connection:  # as docs/alembic.md has a migration of such an account do
         named = sa.table("webhook_subscriptions", *map(sa.column, ("url", "event_type")), schema="webhooks")
         connection.execute(named.insert().values(url="https://a.example", event_type="t"))
-    assert [row.url for row in subscriptions.walk(owner)] == ["https://a.example"]
+    assert [row.url for row in repository.walk(owner)] == ["https://a.example"]
     owner.dispose()
 
 
@@ -135,6 +136,6 @@ def test_an_account_needs_no_view_of_the_instance(oracle: OracleEmulator, servic
         return "v$" in call.sql.lower()
 
     oracle.inject(asks, OracleError(942, "table or view does not exist"), times=100)
-    assert not schema.state(service).behind
-    assert subscriptions.add(service, "https://a.example", "t") == 1
+    assert not migrations.state(service).behind
+    assert repository.add(service, "https://a.example", "t") == 1
     assert refused

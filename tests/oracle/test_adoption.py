@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from consumer import schema
+from consumer.database import migrations
 from consumer.errors import WebhooksError
-from consumer.matching import subscriptions
 from consumer.matching.catalog import find_endpoints
+from consumer.subscriptions import repository
 from tests import sqlplus
 from tests.databases import connect_to, differences, url_of
 from tests.documentation import BLOCKS
@@ -57,7 +57,7 @@ def there(engine: Engine, *statements: str) -> None:
 def printed(engine: Engine, revision: str) -> str:
     """What `migrate --sql` prints."""
     output = io.StringIO()
-    schema.upgrade(engine, revision=revision, sql=True, output=output)
+    migrations.upgrade(engine, revision=revision, sql=True, output=output)
     return output.getvalue()
 
 
@@ -94,7 +94,7 @@ def test_a_script_stops_at_its_first_error(own: Engine, oracle: OracleEmulator) 
         "webhook_subscriptions",
         "webhook_secrets",
     }
-    assert schema.state(own).current == "0001"
+    assert migrations.state(own).current == "0001"
 
 
 def test_a_script_for_a_schema_that_is_not_there_makes_nothing(own: Engine, oracle: OracleEmulator) -> None:
@@ -115,12 +115,12 @@ def test_the_tutorials_table_is_adopted(own: Engine, offline: bool) -> None:  # 
     if offline:
         assert errors_of(own, printed(own, "0001:head")) == []
     else:
-        schema.upgrade(own)
-    assert not schema.state(own).behind
+        migrations.upgrade(own)
+    assert not migrations.state(own).behind
     assert query(own, "SELECT id, url, event_type, created_at FROM webhook_subscriptions ORDER BY id") == before
     found = find_endpoints(own, [("user.created", None)], (b"key",), in_the_clear)["user.created", None]
     assert [endpoint.subscription_id for endpoint in found] == [1, 2]
-    assert subscriptions.add(own, "https://c.example", "user.created") == 3
+    assert repository.add(own, "https://c.example", "user.created") == 3
     assert {"my_index", "my_unique"} <= {
         index["name"] for index in sa.inspect(own).get_indexes("webhook_subscriptions")
     }
@@ -140,9 +140,9 @@ def test_tables_that_are_nearly_the_tutorials_are_adopted_too(own: Engine, was: 
     """Other types of the time, longer columns, columns that may be null, a sequence for the ids."""
     assert was in TUTORIAL
     there(own, "CREATE SEQUENCE webhook_ids", TUTORIAL.replace(was, becomes), ROW)
-    schema.upgrade(own)
-    assert [row.url for row in subscriptions.walk(own)] == ["https://a.example"]
-    assert subscriptions.add(own, "https://b.example", "user.created") == 2
+    migrations.upgrade(own)
+    assert [row.url for row in repository.walk(own)] == ["https://a.example"]
+    assert repository.add(own, "https://b.example", "user.created") == 2
     columns = {column["name"]: column for column in sa.inspect(own).get_columns("webhook_subscriptions")}
     assert not columns["url"]["nullable"]
     assert not columns["event_type"]["nullable"]
@@ -172,6 +172,6 @@ def test_what_cannot_be_adopted_is_said(own: Engine, statements: tuple[str, ...]
     """In one line, before anything of the table is changed; not by a table of ours beside it."""
     there(own, *statements)
     with pytest.raises(WebhooksError, match=said):
-        schema.upgrade(own)
+        migrations.upgrade(own)
     tables = [name for name in sa.inspect(own).get_table_names() if "subscriptions" in name]
     assert len(tables) == 1

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from consumer.ledger import operations, replays, store
+from consumer.ledger import outbox, replays, store
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import Failure, NewDelivery, Operation
 from consumer.matching.catalog import find_endpoints
@@ -106,14 +106,14 @@ def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: 
     span = Span(text, 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, 1.0, None, 1.0, [span])
     with engine.begin() as connection:
-        operations.add(connection, GROUP, [Operation("t", "op_1", {"text": text})])
+        outbox.add(connection, GROUP, [Operation("t", "op_1", {"text": text})])
         rows = connection.execute(select(Payload.body, Payload.record_headers).order_by(Payload.record_offset)).all()
     assert [row.body for row in rows] == [b"{}", body or None, b"{}"]
     assert (rows[1].record_headers or "").count(character) == length
     stored = replays.load(engine, replay)
     assert stored is not None
     assert stored.spans == (span,)
-    ((_, waiting, _),) = operations.pending(engine, GROUP, 10)
+    ((_, waiting, _),) = outbox.pending(engine, GROUP, 10)
     assert waiting.data == {"text": text}
 
 

@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
-from consumer import checks
-from consumer import oracle as oracle_module
-from consumer.database import create_engine, unavailable
+from consumer.config.settings import DatabaseSettings
+from consumer.database import oracle as oracle_module
+from consumer.database.engine import create_engine, unavailable
 from consumer.errors import SettingsError
-from consumer.settings import DatabaseSettings
+from consumer.ops import check
 from tests.oracle.connection_kit import OPEN, PASSWORDLESS, SERVICE, USER, make, refusal, tnsnames
 
 DOCUMENT = Path(__file__).parents[2] / "docs/database.md"
@@ -133,7 +133,7 @@ def test_check_says_why(tmp_path: Path) -> None:
     """`kafka-webhooks check` shows what is wrong with settings that are right one by one, and what cannot connect."""
 
     def found(**values: str) -> Any:
-        return next(iter(checks._database(values)))
+        return next(iter(check._database(values)))
 
     both = {"DATABASE_URL": USER + "h/?service_name=X", "DATABASE_PASSWORD_FILE": "/p"}
     assert found(**both).text.startswith("DATABASE_URL holds a password")

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import literal_column, select
 from sqlalchemy.exc import DBAPIError
 
-from consumer import checks
-from consumer import oracle as oracle_module
-from consumer.database import ping, unavailable
+from consumer.database import oracle as oracle_module
+from consumer.database.engine import ping, unavailable
+from consumer.ops import check
 from tests.oracle.conftest import Start
 from tests.oracle.connection_kit import (
     OPEN,
@@ -95,7 +95,7 @@ def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
     oracle = start_oracle(PROFILE_18C)
     engine = make(oracle.url)
     assert refusal(engine) == "this is Oracle 18.3.0.0.0; Oracle 19c or newer is needed"
-    found = {each.part: each for each in checks.check_all({"DATABASE_URL": oracle.url})}
+    found = {each.part: each for each in check.check_all({"DATABASE_URL": oracle.url})}
     assert not found["database"].ok
     assert "Oracle 19c or newer is needed" in found["database"].text
     end = time.monotonic() + 10
@@ -177,7 +177,7 @@ def test_a_statement_is_parsed_once(oracle: OracleEmulator, more: str, parsed: i
 
 def test_a_call_that_hangs_is_ended(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """It passes, and the pool hands that session out no more: its answer could still come."""
-    monkeypatch.setattr("consumer.database.CALL_TIMEOUT", 0.3)
+    monkeypatch.setattr("consumer.database.engine.CALL_TIMEOUT", 0.3)
     engine = make(oracle.url)
     session = session_of(engine)
     began = time.monotonic()

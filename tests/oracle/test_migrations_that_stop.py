@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy import Connection, Engine, event
 
-from consumer import schema
-from consumer.database import CALL_TIMEOUT
+from consumer.database import migrations
+from consumer.database.engine import CALL_TIMEOUT
 from consumer.errors import DatabaseUnavailable, WebhooksError
 from tests.databases import connect_to, differences
 from tests.oracle_emulator import PROFILES, OracleEmulator, OracleError
@@ -55,7 +55,7 @@ def run(engine: Engine, *statements: str) -> None:
 
 
 def down(engine: Engine) -> None:
-    command.downgrade(schema._config(engine), "base")
+    command.downgrade(migrations._config(engine), "base")
 
 
 def dictionary(oracle: OracleEmulator, user: str) -> list[str]:
@@ -98,8 +98,8 @@ def _is(sql: str) -> Callable[[Call], bool]:
 
 def test_it_goes_on_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
     """Wherever that is: no space, a table in use, a session that is lost. The line says so, and nothing is missing."""
-    statements = half(oracle, changes(oracle, lambda: schema.upgrade(undisturbed)))
-    errors = errors_at(oracle, statements, lambda: schema.upgrade(new))
+    statements = half(oracle, changes(oracle, lambda: migrations.upgrade(undisturbed)))
+    errors = errors_at(oracle, statements, lambda: migrations.upgrade(new))
     assert len(errors) == len(statements) >= 20
     for error in errors:
         assert isinstance(error, DatabaseUnavailable)
@@ -111,7 +111,7 @@ def test_it_goes_on_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine
 def test_the_way_back_goes_on_too(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
     """`alembic downgrade` once more, and Alembic's own table is all that is left."""
     for engine in (undisturbed, new):
-        schema.upgrade(engine)
+        migrations.upgrade(engine)
     statements = half(oracle, changes(oracle, lambda: down(undisturbed)))[::2]
     assert len(errors_at(oracle, statements, lambda: down(new))) == len(statements) >= 10
     assert sa.inspect(new).get_table_names() == ["webhook_alembic_version"]
@@ -122,10 +122,10 @@ def test_a_table_is_adopted_in_several_runs(oracle: OracleEmulator, undisturbed:
     """Columns of ours in it are refused at first sight; those that a run before has made are not."""
     for engine in (undisturbed, new):
         run(engine, ADOPTED)
-    found = changes(oracle, lambda: schema.upgrade(undisturbed))
+    found = changes(oracle, lambda: migrations.upgrade(undisturbed))
     statements = [sql for sql in found if sql.startswith("ALTER TABLE webhook_subscriptions")]
     assert sum(sql.endswith(" NOT NULL") for sql in statements) == 7
-    assert len(errors_at(oracle, statements[::3], lambda: schema.upgrade(new))) == len(statements[::3])
+    assert len(errors_at(oracle, statements[::3], lambda: migrations.upgrade(new))) == len(statements[::3])
     assert dictionary(oracle, "NEW") == dictionary(oracle, "WEBHOOKS")
 
 
@@ -137,12 +137,12 @@ def test_what_somebody_else_has_made_is_not_taken_for_ours(new: Engine) -> None:
         ("0002", f"{subscriptions} ADD ordering VARCHAR2(10)", f"{subscriptions} DROP COLUMN ordering", "its ordering"),
         ("0002", f"{deliveries} ADD first_error CLOB", f"{deliveries} DROP COLUMN first_error", "its first_error"),
     ):
-        schema.upgrade(new, revision=revision)
+        migrations.upgrade(new, revision=revision)
         run(new, made)
         with pytest.raises(WebhooksError, match=said):
-            schema.upgrade(new)
+            migrations.upgrade(new)
         run(new, gone)
-    schema.upgrade(new)
+    migrations.upgrade(new)
     assert differences(new) == []
 
 
@@ -156,7 +156,7 @@ def test_it_is_patient_and_nobody_else(oracle: OracleEmulator, new: Engine) -> N
             session: Any = connection.connection.dbapi_connection
             limits.add(session.call_timeout)
 
-    schema.upgrade(new)
+    migrations.upgrade(new)
     assert limits == {0}
     (session,) = {call.session for call in oracle.calls if CHANGE.match(call.sql)}
     sent = [call.sql for call in oracle.calls if call.session == session]

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 from _pytest.outcomes import Exit
 
-from consumer.matching import subscriptions
+from consumer.subscriptions import repository
 from tests.databases import connect_to
 from tests.ledger.rows_kit import run
 from tests.oracle_databases import RealOracle
@@ -27,8 +27,8 @@ def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: Ora
         for leave in ("ALTER TABLE webhook_secrets RENAME TO away", "CREATE TABLE mine (id NUMBER)", "COMMIT"):
             with real.making() as make:
                 engine = make()
-                assert subscriptions.add(engine, URL, "user.created", "secret") == 1
-                assert len(tuple(subscriptions.walk(engine))) == 1
+                assert repository.add(engine, URL, "user.created", "secret") == 1
+                assert len(tuple(repository.walk(engine))) == 1
                 run(engine, leave)
     assert tables(oracle.url) == []
 

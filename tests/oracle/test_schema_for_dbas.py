@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from consumer import schema
+from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
-from consumer.ledger import operations, replays
+from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import Operation
 from models import Base, StoredOperation
@@ -67,7 +67,7 @@ def test_everything_has_a_comment_that_any_tool_can_print() -> None:
 @on_oracle
 def test_the_dictionary_has_the_comments_of_the_models(engine: Engine) -> None:
     """As a DBA reads them: of each table and of each column, and none else. Alembic makes its own without."""
-    of_models = f"table_name LIKE 'WEBHOOK%' AND table_name != '{schema.VERSIONS.upper()}'"
+    of_models = f"table_name LIKE 'WEBHOOK%' AND table_name != '{migrations.VERSIONS.upper()}'"
     found = query(engine, f"SELECT table_name, comments FROM user_tab_comments WHERE {of_models}")  # noqa: S608 (ours)
     assert {row[0]: row[1] for row in found} == {table.name.upper(): table.comment for table in TABLES.values()}
     found = query(
@@ -141,8 +141,8 @@ def test_what_we_write_is_json(engine: Engine) -> None:
     """The checks take whatever we store: quotes, letters of any script, lists, much of it."""
     data = {"error": "é \u2028 \"'\\ 好 \U0001f600", "none": None, "long": "x" * 100_000}
     with engine.begin() as connection:
-        operations.add(connection, "g", [Operation("a", "1", data)])
-    ((_, pending, _),) = operations.pending(engine, "g", 1)
+        outbox.add(connection, "g", [Operation("a", "1", data)])
+    ((_, pending, _),) = outbox.pending(engine, "g", 1)
     assert pending.data == data
     spans = [Span(f"t{number}", number, 0, 2**60) for number in range(2000)]
     found = replays.load(engine, replays.create(engine, "g", 1, 0.0, 1.0, None, 1.0, spans))
@@ -156,16 +156,16 @@ def test_what_we_write_is_json(engine: Engine) -> None:
 def test_comments_and_checks_go_and_come_back(engine: Engine) -> None:
     """Down to 0003 and up again, with rows: nothing is lost, and the models have nothing to add."""
     with engine.begin() as connection:
-        operations.add(connection, "g", [Operation("a", "1", {"n": 1})])
+        outbox.add(connection, "g", [Operation("a", "1", {"n": 1})])
     alembic(engine, "downgrade", "0003")
     inspector = sa.inspect(engine)
     assert inspector.get_check_constraints("webhook_operations") == []
     if engine.dialect.name == "oracle":
         assert inspector.get_table_comment("webhook_operations")["text"] in {None, ""}
         assert {column.get("comment") or None for column in inspector.get_columns("webhook_operations")} == {None}
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     assert differences(engine) == []
-    assert [event.data for _, event, _ in operations.pending(engine, "g", 2)] == [{"n": 1}]
+    assert [event.data for _, event, _ in outbox.pending(engine, "g", 2)] == [{"n": 1}]
 
 
 @on_oracle
@@ -174,10 +174,10 @@ def test_a_check_that_a_busy_table_refused_is_made_later(engine: Engine, emulato
     alembic(engine, "downgrade", "0003")
     emulator.inject("ADD CONSTRAINT ck_webhook_replays_positions", OracleError(54, "resource busy"))
     with pytest.raises(DatabaseUnavailable, match="ORA-00054"):
-        schema.upgrade(engine)
-    assert schema.state(engine).behind
-    schema.upgrade(engine)
-    assert not schema.state(engine).behind
+        migrations.upgrade(engine)
+    assert migrations.state(engine).behind
+    migrations.upgrade(engine)
+    assert not migrations.state(engine).behind
     assert differences(engine) == []
 
 
@@ -187,5 +187,5 @@ def test_all_the_way_down_and_up(engine: Engine) -> None:
     alembic(engine, "downgrade", "base")
     left = [name for name in sa.inspect(engine).get_table_names() if name.startswith("webhook")]
     assert left == ["webhook_alembic_version"]
-    schema.upgrade(engine)
+    migrations.upgrade(engine)
     assert differences(engine) == []

@@ -10,7 +10,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from consumer.database import ping
+from consumer.database.engine import ping
 from tests.oracle.conftest import Start
 from tests.oracle.connection_kit import USER, await_log_ins, make, refusal
 from tests.oracle_emulator import PROFILES
@@ -174,7 +174,7 @@ def test_a_wallet_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver closes no socket on a reset
 def test_only_one_side_speaks_tls(start_oracle: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener takes a TLS greeting for the start of a long packet and waits for the rest; we do not."""
-    monkeypatch.setattr("consumer.oracle.CONNECT_LIMIT", 0.5)
+    monkeypatch.setattr("consumer.database.oracle.CONNECT_LIMIT", 0.5)
     plain, encrypted = start_oracle(), start_oracle(tls=server(wallets)).port
     assert "only one side speaks TLS" in refusal(make(url(plain.port, wallet_location=wallets.trust)))
     plain.kill_sessions()

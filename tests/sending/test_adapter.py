@@ -12,8 +12,8 @@ import requests
 from requests import exceptions as errors
 
 from consumer.sending.adapter import _HANDING_OVER, Result
-from consumer.sending.poller import raise_descriptor_limit
-from consumer.sending.resolver import _Entry
+from consumer.sending.dns import _Entry
+from consumer.sending.event_loop import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from consumer.sending.egress import EgressPolicy

@@ -17,7 +17,7 @@ from consumer.errors import EgressRefused
 from consumer.sending.adapter import Result
 from consumer.sending.connector import Connector, Route, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.poller import Poller
+from consumer.sending.event_loop import Poller
 from consumer.sending.tls import Tls
 from tests.sending.conftest import (
     LOOPBACK,

@@ -14,10 +14,10 @@ import trustme
 from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
-from consumer.proxy import parse_proxy
+from consumer.http.proxy import parse_proxy
 from consumer.sending.adapter import Result
+from consumer.sending.dns import Answer, _Entry
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.resolver import Answer, _Entry
 
 if TYPE_CHECKING:
     from tests.sending.conftest import MakeSender, Receive, Sender

@@ -9,7 +9,7 @@ import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from consumer.sending.adapter import Result
-from consumer.sending.poller import GAP, Poller
+from consumer.sending.event_loop import GAP, Poller
 from tests.sending.conftest import MakeSender, Receive, Sender
 
 

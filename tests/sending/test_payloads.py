@@ -13,12 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from consumer.cloud_event import CloudEvent, cloud_event_of, texts
-from consumer.endpoint import Batch, Endpoint, PayloadFormat
-from consumer.event import Event, RecordId
+from consumer.events.cloud_event import CloudEvent, cloud_event_of, texts
+from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_projection
 from consumer.ledger import store
-from consumer.matching import subscriptions
 from consumer.sending import payloads
 from consumer.sending.payloads import (
     CLOUD_EVENT,
@@ -31,6 +29,8 @@ from consumer.sending.payloads import (
     render_batch,
 )
 from consumer.sending.payloads import render as render_for
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.ledger.rows_kit import GROUP, find, parked
 
 TIMESTAMP, TIME = 1793620800123, "2026-11-02T12:00:00.123Z"
@@ -421,7 +421,7 @@ def test_what_was_stored_renders_as_before(engine: Engine) -> None:
         structured(id=..., data=1, tenant="t")._replace(tenant="t"),
     ]
     events = [event._replace(record=event.record._replace(offset=offset)) for offset, event in enumerate(events)]
-    sub = subscriptions.add(engine, "https://example.com/hook", "order.paid")
+    sub = repository.add(engine, "https://example.com/hook", "order.paid")
     store.park(engine, GROUP, [parked(event, sub) for event in events], 96.0)
     stored = [row.event for row in find(engine, places=[("orders", 2)])]
     assert [event.record for event in stored] == [event.record for event in events]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.proxy import parse_proxy
+from consumer.http.proxy import parse_proxy
 from consumer.sending.adapter import Result
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.tunnel import NoTunnel, TunnelReader

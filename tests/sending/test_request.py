@@ -12,14 +12,14 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from requests.exceptions import InvalidHeader, InvalidURL
 
 from consumer import __version__
-from consumer.endpoint import Batch, Endpoint, PayloadFormat
-from consumer.event import Event, RecordId
+from consumer.crypto.keys import Ed25519Key
+from consumer.crypto.vault import BearerAuth, parse_basic
+from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_projection
-from consumer.secret import Ed25519Key
 from consumer.sending.header_lines import header_lines
 from consumer.sending.payloads import Unrenderable, render
 from consumer.sending.request import build, build_batch, prepare
-from consumer.vault import BearerAuth, parse_basic
+from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.signatures import hexed, standard
 
 ENDPOINT = Endpoint(7, "https://example.com/hook?a=b", (b"new", b"old"))

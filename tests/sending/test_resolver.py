@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from consumer.sending.poller import Poller
-from consumer.sending.resolver import Answer, Resolver, Unresolved
+from consumer.sending.dns import Answer, Resolver, Unresolved
+from consumer.sending.event_loop import Poller
 
 
 class NameServer:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from svix.webhooks import Webhook as SvixWebhook
 
-from consumer.receiver import verify
-from consumer.secret import Ed25519Key, parse_secret, parse_signing_key, parse_verifying_key
+from consumer.crypto.keys import Ed25519Key, parse_secret, parse_signing_key, parse_verifying_key
+from consumer.ops.receiver import verify
 from tests.signatures import hexed, standard
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

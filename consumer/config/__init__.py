@@ -1,0 +1,1 @@
+"""Settings: their types, where they are read, and what to do where one is wrong."""

@@ -1,0 +1,116 @@
+"""Settings from the environment or a `.env` file, read in `__main__` and `cli` only: others are handed values."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from consumer.config import slips
+from consumer.config.settings import (
+    FILE,
+    FROM_FILES,
+    DatabaseSettings,
+    DeliverySettings,
+    Group,
+    KafkaSettings,
+    LogSettings,
+    OpsSettings,
+    TopicSettings,
+    WorkerSettings,
+    known_names,
+    variables,
+)
+from consumer.config.types import in_words, librdkafka_properties
+from consumer.errors import SettingsError
+
+_T = TypeVar("_T", bound=Group)
+
+
+def environment(file: str = ".env") -> dict[str, str]:
+    """What `file` and the process's environment set, the latter first. An empty value counts as not set."""
+    try:
+        values = {**dotenv_values(file), **os.environ}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from None
+    return {name: value for name, value in values.items() if value}
+
+
+def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
+    """Read one group, and the files it names. SettingsError has a line for each wrong setting: why, what is right."""
+    values = environment() if values is None else values
+    named: dict[str, object] = {name: values[name] for name, _ in variables(group) if name in values}
+    if group is KafkaSettings:
+        named["KAFKA_*"] = librdkafka_properties(values, known_names())
+    wrong = {}
+    for name in FROM_FILES:
+        if name + FILE in named:
+            try:
+                named[name] = _content(name, values)
+            except ValueError as error:
+                wrong[name] = f"{name}{FILE}: {error}"
+    lines = list(wrong.values())
+    try:
+        loaded = group.model_validate(named)
+    except ValidationError as error:
+        lines += [
+            _line(group, item, values) for item in error.errors() if item["loc"] not in {(name,) for name in wrong}
+        ]
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return loaded
+
+
+def _content(name: str, values: Mapping[str, str]) -> str:
+    """What a file holds in a setting's place, without the line's end. ValueError says why it cannot be taken."""
+    if name in values:
+        raise ValueError(f"{name} is set too. Unset one of them")
+    path = values[name + FILE]
+    try:
+        content = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{path} cannot be read: {why}") from None
+    if not content.strip():
+        raise ValueError(f"{path} is empty")
+    return content
+
+
+def check(groups: Iterable[type[Group]], values: Mapping[str, str]) -> None:
+    """SettingsError with a line for each setting of all `groups` that is missing or wrong, and for each slip."""
+    lines: list[str] = []
+    for group in groups:
+        try:
+            load(group, values)
+        except SettingsError as error:
+            lines.append(str(error))
+    if lines:
+        raise SettingsError("\n".join([*lines, *map(str, slips.of_settings(values))]))
+
+
+def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
+    """Read all groups of a worker. SettingsError names what is wrong in any of them."""
+    values = environment() if values is None else values
+    check(WorkerSettings.__annotations__.values(), values)
+    return WorkerSettings(
+        load(KafkaSettings, values),
+        load(TopicSettings, values),
+        load(DatabaseSettings, values),
+        load(DeliverySettings, values),
+        load(OpsSettings, values),
+        load(LogSettings, values),
+    )
+
+
+def _line(group: type[Group], error: ErrorDetails, values: Mapping[str, str]) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    field = dict(variables(group)).get(name)
+    if field is None or name == "KAFKA_*":  # the message names the variable itself
+        return in_words(error, None)
+    example = (field.examples or [""])[0]
+    if error["type"] == "missing":
+        return f"{name} is not set. {field.description} For example: {name}={example}"
+    return f"{name}: {in_words(error, values.get(name))}. For example: {name}={example}"

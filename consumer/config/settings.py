@@ -1,0 +1,383 @@
+"""What can be set, in groups. `environment.py` reads them; a command loads the groups it needs.
+
+A field's validation alias is its variable's name, its description the README's table, which
+`python -m consumer.config.settings` prints.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
+
+from consumer.config.types import (
+    DatabaseUrl,
+    Duration,
+    FernetKeys,
+    KafkaProperties,
+    LogLevel,
+    Networks,
+    Port,
+    Proxy,
+    SchemaName,
+    SigningSecrets,
+    TenantName,
+    Token,
+    TopicName,
+    Topics,
+    Waits,
+    default_text,
+    is_loopback,
+)
+from consumer.config.types import (
+    Network as Network,  # noqa: PLC0414 (the type of allow_networks, for those who read it)
+)
+
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (probes, and requests that carry the token, come from outside)
+FILE = "_FILE"  # behind a setting's name: the file that holds it
+FROM_FILES = ("API_TOKEN", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
+
+
+class Group(BaseModel):
+    """Settings that are read together."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True, extra="forbid")
+
+
+def _file_of(name: str) -> Any:
+    return Field(
+        default=None,
+        validation_alias=f"{name}{FILE}",
+        description=f"File that holds `{name}`, in its place; read at the start.",
+        examples=[f"/run/secrets/{name.lower().replace('_', '-')}"],
+    )
+
+
+class KafkaSettings(Group):
+    """Where events come from."""
+
+    bootstrap_servers: str = Field(
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        description="Brokers, comma-separated.",
+        examples=["kafka-1:9092,kafka-2:9092"],
+    )
+    group_id: str = Field(
+        default="webhooks",
+        validation_alias="KAFKA_GROUP_ID",
+        min_length=1,
+        max_length=255,
+        description="Consumer group; all workers of a deployment share it.",
+        examples=["webhooks"],
+    )
+    dead_letter_topic: TopicName = Field(
+        default="webhooks.dead-letters",
+        validation_alias="KAFKA_DEAD_LETTER_TOPIC",
+        description="Where records go that cannot be decoded.",
+        examples=["webhooks.dead-letters"],
+    )
+    operations_topic: TopicName = Field(
+        default="webhooks.operations",
+        validation_alias="KAFKA_OPERATIONS_TOPIC",
+        description="Where operational events go: a subscription disabled or recovered, a delivery exhausted.",
+        examples=["webhooks.operations"],
+    )
+    tenant: TenantName = Field(
+        default="tenant",
+        validation_alias="WEBHOOK_TENANT",
+        description="CloudEvents attribute, or header, that names an event's tenant.",
+        examples=["tenant"],
+    )
+    properties: KafkaProperties = Field(
+        default_factory=dict,
+        validation_alias="KAFKA_*",
+        repr=False,
+        description="Any other `KAFKA_A_B` becomes the librdkafka property `a.b`.",
+        examples=["KAFKA_SECURITY_PROTOCOL=SASL_SSL"],
+    )
+
+    @model_validator(mode="after")
+    def _two_topics(self) -> Self:
+        if self.operations_topic == self.dead_letter_topic:
+            raise ValueError(
+                f"KAFKA_OPERATIONS_TOPIC and KAFKA_DEAD_LETTER_TOPIC are both {self.operations_topic}. "
+                "Name two topics: operational events can be subscribed to, dead letters are never read"
+            )
+        return self
+
+
+class TopicSettings(Group):
+    """What a worker consumes."""
+
+    topics: Topics = Field(
+        validation_alias="KAFKA_TOPICS",
+        description="Topics, comma-separated; `^` starts a pattern.",
+        examples=["orders,users", "^events[.].*"],
+    )
+
+
+class DatabaseSettings(Group):
+    """Where subscriptions and parked deliveries are kept."""
+
+    url: DatabaseUrl = Field(
+        validation_alias="DATABASE_URL",
+        description="SQLAlchemy URL of Oracle (production) or SQLite (embedded).",
+        examples=["oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1", "sqlite:///webhooks.db"],
+    )
+    db_schema: SchemaName | None = Field(
+        default=None,
+        validation_alias="DATABASE_SCHEMA",
+        description="Owner of the tables, where the service's account is not.",
+        examples=["WEBHOOKS"],
+    )
+    password_file: str | None = Field(
+        default=None,
+        validation_alias="DATABASE_PASSWORD_FILE",
+        description="File that holds the password, in place of one in the URL; read at each connect (Oracle).",
+        examples=["/run/secrets/database-password"],
+    )
+    wallet_password: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_WALLET_PASSWORD",
+        description="Password of the key in `ewallet.pem` (Oracle).",
+        examples=["the-password-of-the-wallet"],
+    )
+    encryption_key: FernetKeys | None = Field(
+        default=None,
+        validation_alias="WEBHOOK_ENCRYPTION_KEY",
+        description="Fernet keys, newest first, space-separated; encrypt the secrets in `webhook_secrets`.",
+        examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
+    )
+
+    encryption_key_file: str | None = _file_of("WEBHOOK_ENCRYPTION_KEY")
+
+    @property
+    def encryption_keys(self) -> str:
+        """The Fernet keys, newest first, separated by spaces; empty where secrets are stored as they are."""
+        return self.encryption_key.get_secret_value() if self.encryption_key else ""
+
+
+class SigningSettings(Group):
+    """What deliveries are signed with; a receiver needs this group alone."""
+
+    secret: SigningSecrets = Field(
+        validation_alias="WEBHOOK_SECRET",
+        description="Signing secret of subscriptions that have none of their own; several, newest first, "
+        "space-separated. `whsec_` + base64, or any string.",
+        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+    )
+
+    secret_file: str | None = _file_of("WEBHOOK_SECRET")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts, newest first; `parse_signing_key` takes each of them."""
+        return tuple(self.secret.get_secret_value().split())
+
+
+class RuleSettings(Group):
+    """What every subscription has to keep to. Who writes or lists subscriptions needs this group; it has defaults."""
+
+    require_own_secret: bool = Field(
+        default=False,
+        validation_alias="WEBHOOK_REQUIRE_OWN_SECRET",
+        description="Each subscription needs a secret of its own; `WEBHOOK_SECRET` signs for none.",
+        examples=["true"],
+    )
+    allow_networks: Networks = Field(
+        default=(),
+        validation_alias="WEBHOOK_ALLOW_NETWORKS",
+        description="Networks that may be sent to besides public addresses, also by plain http.",
+        examples=["10.0.0.0/8,127.0.0.0/8"],
+    )
+    allow_http: bool = Field(
+        default=False,
+        validation_alias="WEBHOOK_ALLOW_HTTP",
+        description="Allow plain http to public addresses.",
+        examples=["true"],
+    )
+    proxy: Proxy = Field(
+        default="",
+        validation_alias="WEBHOOK_PROXY",
+        repr=False,
+        description="Send through this proxy, which then enforces the egress rule.",
+        examples=["http://egress-proxy:3128"],
+    )
+
+
+class DeliverySettings(RuleSettings, SigningSettings):
+    """How deliveries are signed, sent and retried."""
+
+    timeout: Duration = Field(
+        default=15.0,
+        validation_alias="WEBHOOK_TIMEOUT",
+        gt=0,
+        le=300,
+        description="Time limit of a whole exchange.",
+        examples=["15s"],
+    )
+    connect_timeout: Duration = Field(
+        default=5.0,
+        validation_alias="WEBHOOK_CONNECT_TIMEOUT",
+        gt=0,
+        le=300,
+        description="Time limit of connecting, TLS included.",
+        examples=["5s"],
+    )
+    max_in_flight: int = Field(
+        default=1000,
+        validation_alias="WEBHOOK_MAX_IN_FLIGHT",
+        ge=1,
+        le=50_000,
+        description="Requests open at once in one worker.",
+        examples=["1000"],
+    )
+    retry_schedule: Waits = Field(
+        default=(5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
+        validation_alias="WEBHOOK_RETRY_SCHEDULE",
+        description="Waits between attempts; after the last one a delivery is exhausted.",
+        examples=["5s,5m,30m,2h,5h,10h,14h,20h,24h"],
+    )
+    retry_jitter: float = Field(
+        default=0.2,
+        validation_alias="WEBHOOK_RETRY_JITTER",
+        ge=0,
+        le=1,
+        description="Each wait is stretched by a random part of up to this.",
+        examples=["0.2"],
+    )
+    retry_in_memory: Duration = Field(
+        default=10.0,
+        validation_alias="WEBHOOK_RETRY_IN_MEMORY",
+        ge=0,
+        le=60,
+        description="Waits up to this stay in memory; longer ones are stored in the database.",
+        examples=["10s"],
+    )
+    disable_after: Duration = Field(
+        default=432000.0,
+        validation_alias="WEBHOOK_DISABLE_AFTER",
+        ge=0,
+        le=31_536_000,
+        description="A subscription whose attempts have all failed for this long is disabled; 0 is never.",
+        examples=["5d"],
+    )
+    subscription_cache: Duration = Field(
+        default=1.0,
+        validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",
+        ge=0,
+        le=3600,
+        description="How long a look-up of subscriptions is reused; a new subscription counts after this.",
+        examples=["1s"],
+    )
+    drain: Duration = Field(
+        default=20.0,
+        validation_alias="WEBHOOK_DRAIN",
+        ge=0,
+        le=600,
+        description="At SIGTERM, how long to wait for requests in flight.",
+        examples=["20s"],
+    )
+
+
+class OpsSettings(Group):
+    """The worker's own port, and its log."""
+
+    ops_host: str = Field(
+        default=ANY_ADDRESS,
+        validation_alias="OPS_HOST",
+        description="Address of /metrics, /healthz and /readyz.",
+        examples=["127.0.0.1"],
+    )
+    ops_port: Port = Field(
+        default=9464, validation_alias="OPS_PORT", description="Their port; 0 is off.", examples=["9464"]
+    )
+
+
+class LogSettings(Group):
+    """What is logged."""
+
+    log_level: LogLevel = Field(
+        default="INFO", validation_alias="LOG_LEVEL", description="DEBUG logs each success too.", examples=["INFO"]
+    )
+
+
+class ApiSettings(Group):
+    """The admin HTTP API."""
+
+    api_host: str | None = Field(
+        default=None,
+        validation_alias="API_HOST",
+        description="Address to bind; without one 127.0.0.1, or 0.0.0.0 where there is a token.",
+        examples=["127.0.0.1"],
+    )
+    api_port: Port = Field(default=8080, validation_alias="API_PORT", description="Port to bind.", examples=["8080"])
+    api_token: Token | None = Field(
+        default=None,
+        validation_alias="API_TOKEN",
+        description="Bearer token that requests must carry. Without one the API binds loopback only.",
+        examples=["a-long-random-string"],
+    )
+    api_token_file: str | None = _file_of("API_TOKEN")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.api_token is None and self.api_host and not is_loopback(self.api_host):
+            raise ValueError(
+                f"API_TOKEN is not set, and API_HOST={self.api_host} can be reached from outside. "
+                "Set API_TOKEN to a long random string, or API_HOST=127.0.0.1"
+            )
+        return self
+
+    @property
+    def bind_host(self) -> str:
+        """Where to listen."""
+        return self.api_host or (ANY_ADDRESS if self.api_token else "127.0.0.1")
+
+
+class WorkerSettings(NamedTuple):
+    """All that a worker needs."""
+
+    kafka: KafkaSettings
+    topics: TopicSettings
+    database: DatabaseSettings
+    delivery: DeliverySettings
+    ops: OpsSettings
+    log: LogSettings
+
+
+GROUPS: tuple[type[Group], ...] = (
+    KafkaSettings,
+    TopicSettings,
+    DatabaseSettings,
+    DeliverySettings,
+    OpsSettings,
+    ApiSettings,
+    LogSettings,
+)
+
+
+def variables(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
+    """The names of a group's environment variables, and what is said of each."""
+    for field in group.model_fields.values():
+        yield str(field.validation_alias), field
+
+
+@cache
+def known_names() -> frozenset[str]:
+    """The environment variables that are settings by name."""
+    return frozenset(name for group in GROUPS for name, _ in variables(group))
+
+
+def table() -> str:
+    """The settings as the Markdown table that README.md holds; a test compares them."""
+    rows = [
+        f"| `{name}` | {default_text(field)} | {field.description} |"
+        for group in GROUPS
+        for name, field in variables(group)
+    ]
+    return "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201 (its purpose)

@@ -1,0 +1,120 @@
+"""Environment variables that look like settings and are none, with the setting that was probably meant.
+
+A value is never shown: a misspelt name may hold a secret.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import structlog
+
+from consumer.config.settings import known_names
+
+log = structlog.get_logger(__name__)
+
+_OURS = "WEBHOOK_"  # nobody else's names begin so
+_KAFKA = "KAFKA_"  # those that are no setting are librdkafka's, which says itself what it does not know
+_LIKE, _ALMOST = 0.7, 0.9  # of 1: near enough to be suggested, behind the same prefix; to be meant, as a whole
+# Kubernetes plants these for each service: a service named `kafka` sets KAFKA_PORT_9092_TCP.
+_PLANTED = re.compile(r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
+# The properties of librdkafka that are set most. It has no list to ask for.
+PROPERTIES = (
+    "auto.offset.reset",
+    "broker.address.family",
+    "client.id",
+    "client.rack",
+    "debug",
+    "fetch.max.bytes",
+    "fetch.wait.max.ms",
+    "group.instance.id",
+    "group.protocol",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "partition.assignment.strategy",
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.service.name",
+    "sasl.mechanisms",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "session.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "topic.blacklist",
+)
+
+
+class Slip(NamedTuple):
+    """A variable that is no setting, and the nearest name that is one, if there is a near one."""
+
+    variable: str
+    nearest: str | None
+
+    def __str__(self) -> str:
+        hint = f": did you mean {self.nearest}?" if self.nearest else ""
+        return f"{self.variable} is no setting, and is ignored{hint}"
+
+
+def of_settings(variables: Iterable[str]) -> list[Slip]:
+    """The slips among the names of environment variables, by name; those of librdkafka's properties are not told."""
+    found = []
+    for name in sorted(set(variables) - known_names()):
+        nearest = _meant(name) or (_behind(_OURS, name, known_names()) if name.startswith(_OURS) else None)
+        if (nearest or name.startswith(_OURS)) and not _PLANTED.fullmatch(name):
+            found.append(Slip(name, nearest))
+    return found
+
+
+def of_properties(unknown: Iterable[str]) -> list[Slip]:
+    """The slips among KAFKA_ variables, by the names of the properties that librdkafka does not know.
+
+    Those that `of_settings` tells are left out.
+    """
+    names = sorted(map(variable_of, unknown))
+    candidates = {*map(variable_of, PROPERTIES), *known_names()}
+    return [
+        Slip(name, _behind(_KAFKA, name, candidates))
+        for name in names
+        if not _PLANTED.fullmatch(name) and _meant(name) is None
+    ]
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that sets a property of librdkafka."""
+    return _KAFKA + name.upper().replace(".", "_")
+
+
+def warn(slips: Iterable[Slip]) -> None:
+    """A line of the log for each."""
+    for variable, nearest in slips:
+        log.warning("an environment variable is no setting, and is ignored", variable=variable, nearest=nearest)
+
+
+def _meant(name: str) -> str | None:
+    """The setting that a name is nearly, whatever it begins with."""
+    return next(iter(get_close_matches(name, sorted(known_names()), 1, _ALMOST)), None)
+
+
+def _behind(prefix: str, name: str, candidates: Iterable[str]) -> str | None:
+    """The one of the candidates with this prefix that is like a name: by what follows, as the prefix is the same."""
+    rests = sorted(each.removeprefix(prefix) for each in candidates if each.startswith(prefix))
+    return next((prefix + each for each in get_close_matches(name.removeprefix(prefix), rests, 1, _LIKE)), None)

@@ -1,0 +1,266 @@
+"""How settings are written: each kind of value, parsed and checked. Errors never repeat a secret's text."""
+
+import binascii
+import math
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from consumer.crypto.keys import parse_signing_key
+from consumer.http.proxy import parse_proxy
+
+Network = IPv4Network | IPv6Network
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
+_STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
+_ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # try again, when it is later, settled, or quieter
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_LONGEST_WAIT = 30 * 86400.0  # seconds; a delivery that waits longer than a month is a slip of the pen
+
+# A property that would let an offset move before its deliveries are settled, or that this service sets itself.
+REFUSED_KAFKA_PROPERTIES = {
+    "enable.auto.commit": "offsets are committed only after success",
+    "enable.auto.offset.store": "offsets are committed only after success",
+    "auto.commit.interval.ms": "offsets are committed only after success",
+    "enable.partition.eof": "the worker does not read it",
+    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
+    "isolation.level": "records of aborted transactions would be delivered; it is read_committed",
+    "acks": "a dead letter must be acknowledged by all replicas before its record's offset moves",
+    "enable.idempotence": "a dead letter must be acknowledged before its record's offset moves",
+    "queuing.strategy": "the consumer must drop no record",
+}
+
+
+def seconds(value: str | float) -> float:
+    """`10s`, `5m`, `250ms`, `1d`, or a bare number of seconds. ValueError if it is none of these."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    match = _DURATION.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError(f"{str(value)!r:.40} is no duration; write 10s, 5m, 250ms or a number of seconds")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _words(value: object) -> object:
+    return _split(value) if isinstance(value, str) else value
+
+
+def waits(text: str | Iterable[str | float]) -> tuple[float, ...]:
+    """`5s,5m,1h`: seconds before the second, third, … attempt; nothing between the commas: one attempt. ValueError."""
+    return tuple(_wait(word) for word in (_split(text) if isinstance(text, str) else text))
+
+
+def _wait(word: str | float) -> float:
+    result = seconds(word)
+    if not 0 < result <= _LONGEST_WAIT:
+        raise ValueError(f"{word} is no wait between attempts; each is more than 0 and at most 30d")
+    return result
+
+
+def final_statuses(text: str) -> frozenset[int]:
+    """`400,422,4xx`: statuses, or whole classes, from 3xx to 5xx. ValueError if there is anything else.
+
+    A class leaves out those of it that ask for another attempt (408, 409, 425, 429); they count where they are named.
+    """
+    return frozenset(status for word in _split(text) for status in _statuses(word))
+
+
+def _statuses(word: str) -> Iterable[int]:
+    match = _STATUS.fullmatch(word)
+    if not match:
+        raise ValueError(f"{word!r} is no status from 300 to 599 and no class (3xx, 4xx, 5xx)")
+    if match[2].isdigit():
+        return (int(word),)
+    first = 100 * int(match[1])
+    return (status for status in range(first, first + 100) if status not in _ASK_FOR_ANOTHER)
+
+
+def _networks(text: object) -> object:
+    words = _words(text)
+    return tuple(ip_network(word, strict=False) for word in words) if isinstance(words, tuple) else words
+
+
+def _topics(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words:
+        raise ValueError("names no topic")
+    for word in words:
+        if not _TOPIC.fullmatch(word):
+            raise ValueError(f"{word!r} is no topic name (letters, digits, . _ -) and no pattern (starts with ^)")
+    return words
+
+
+def topic_names(text: str) -> frozenset[str]:
+    """`orders,users`: names of topics. ValueError for a pattern, and where there is none."""
+    words = _topics(_split(text))
+    if any(word.startswith("^") for word in words):
+        raise ValueError("a pattern of topics cannot be used here")
+    return frozenset(words)
+
+
+def _named(pattern: str, what: str) -> AfterValidator:
+    """Refuses a name that the pattern does not match as a whole; `what` says what it should be."""
+
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"{name!r:.80} is no {what}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _log_level(name: str) -> str:
+    if name.upper() not in LOG_LEVELS:
+        raise ValueError(f"{name!r:.40} is none of {', '.join(LOG_LEVELS)}")
+    return name.upper()
+
+
+# What cannot work says so at the start, not at each delivery. A user or password may hold any other visible character.
+def _proxy(url: str) -> str:
+    if url:
+        parse_proxy(url)
+    return url
+
+
+def _kafka_properties(properties: Mapping[str, str]) -> Mapping[str, str]:
+    for name, reason in REFUSED_KAFKA_PROPERTIES.items():
+        if name in properties:
+            raise ValueError(f"KAFKA_{name.upper().replace('.', '_')} cannot be set: {reason}")
+    return properties
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 (who loads this group needs it; others start faster)
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 (the same)
+
+    try:
+        driver = make_url(url.get_secret_value()).drivername
+    except (ArgumentError, ValueError):
+        raise ValueError("is no database URL") from None
+    if driver not in {"oracle+oracledb", "sqlite"}:
+        raise ValueError("starts with neither oracle+oracledb:// nor sqlite:///")
+    return url
+
+
+def _fernet_keys(keys: SecretStr) -> SecretStr:
+    for key in keys.get_secret_value().split():
+        try:
+            size = len(urlsafe_b64decode(key))
+        except (binascii.Error, ValueError):
+            size = 0
+        if size != 32:  # noqa: PLR2004 (Fernet specification: 128 bits to sign, 128 to encrypt)
+            raise ValueError("a Fernet key is 32 bytes in url-safe base64")
+    return keys
+
+
+def _signing_secrets(secrets: SecretStr) -> SecretStr:
+    words = secrets.get_secret_value().split()
+    if not words:
+        raise ValueError("holds no secret")
+    for word in words:
+        parse_signing_key(word)
+    return secrets
+
+
+def _token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]+", token.get_secret_value()):
+        raise ValueError("only visible ASCII fits in a header")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
+Waits = Annotated[tuple[float, ...], BeforeValidator(waits)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
+Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
+LogLevel = Annotated[str, AfterValidator(_log_level)]
+TenantName = Annotated[str, _named(r"[!-~]{1,100}", "name of an attribute (visible ASCII, at most 100 characters)")]
+TopicName = Annotated[str, _named(r"[A-Za-z0-9._-]{1,249}", "topic name (letters, digits, . _ -)")]
+SchemaName = Annotated[
+    str,
+    _named(r"[A-Za-z][A-Za-z0-9_$#]{0,29}", "schema (a letter, then letters, digits, _ $ #; at most 30 characters)"),
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
+SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
+Proxy = Annotated[str, AfterValidator(_proxy)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+
+
+# What Pydantic finds wrong, by its name for it; its own words are those of a programmer.
+_WRONG = {
+    "bool_parsing": "is neither true nor false",
+    "bool_type": "is neither true nor false",
+    "finite_number": "is no number",
+    "float_parsing": "is no number",
+    "float_type": "is no number",
+    "greater_than": "is too small; it must be more than {gt:g}",
+    "greater_than_equal": "is too small; the least is {ge:g}",
+    "int_from_float": "is no whole number",
+    "int_parsing": "is no whole number",
+    "int_parsing_size": "is no whole number of that size",
+    "int_type": "is no whole number",
+    "less_than": "is too large; it must be less than {lt:g}",
+    "less_than_equal": "is too large; the most is {le:g}",
+    "string_too_long": "is too long; at most {max_length} characters are taken",
+}
+
+
+def in_words(error: ErrorDetails, value: object) -> str:
+    """What is wrong with a value, which is quoted, or with none where it is secret (None)."""
+    wrong = _WRONG.get(error["type"])
+    if wrong is None:
+        return error["msg"].removeprefix("Value error, ").removesuffix(".")
+    what = wrong.format(**error.get("ctx", {}))
+    return what if value is None else f"{str(value)!r:.80} {what}"
+
+
+def librdkafka_properties(values: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """What `KAFKA_A_B` sets, as `a.b`: all but the settings `known` by name and those of the tests."""
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in values.items()
+        if name.startswith("KAFKA_") and name not in known and not name.startswith("KAFKA_TEST_")
+    }
+
+
+def default_text(field: FieldInfo) -> str:
+    """How a field's default is written, as Markdown."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value in (None, "", (), {}):
+        return "none"
+    if isinstance(value, tuple):
+        return f"`{','.join(_duration_text(item) for item in value)}`"
+    is_duration = any(isinstance(kind, BeforeValidator) and kind.func is seconds for kind in field.metadata)
+    return f"`{_duration_text(value) if is_duration else value}`"
+
+
+def _duration_text(value: float) -> str:
+    for unit, size, least in (("d", 86400, 2 * 86400), ("h", 3600, 3600), ("m", 60, 60)):  # 24h reads well after 20h
+        if value >= least and value % size == 0:
+            return f"{value // size:g}{unit}"
+    return f"{value:g}s"

@@ -1,0 +1,1 @@
+"""Keys that sign, and values that are encrypted at rest."""

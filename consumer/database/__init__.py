@@ -1,0 +1,1 @@
+"""Engines, database threads, migrations, and what an error of the database means."""

@@ -1,0 +1,241 @@
+"""The engine, what its errors mean, and the thread that statements run on."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from operator import methodcaller
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection, Engine, event, tuple_
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+
+from consumer.config.settings import DatabaseSettings
+from consumer.database.errors import is_disconnect, line, translated
+from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (for who runs statements)
+from consumer.database.sqlite_file import explained, path_of, trouble_with
+from consumer.errors import DatabaseUnavailable, SettingsError
+
+CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one, a lost network never ends
+LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
+IN_LIST = 512  # the largest power of two below Oracle's limit of 1,000 elements (ORA-01795)
+
+T = TypeVar("T")
+
+
+def create_engine(settings: DatabaseSettings) -> Engine:
+    """An engine that has not connected yet. SettingsError for a database that can never work."""
+    url = sa.make_url(settings.url.get_secret_value())
+    if url.get_backend_name() == "oracle":
+        return _oracle(settings, url)
+    for name, value, lacks in (
+        ("DATABASE_SCHEMA", settings.db_schema, "schemas"),
+        ("DATABASE_PASSWORD_FILE", settings.password_file, "passwords"),
+        ("DATABASE_WALLET_PASSWORD", settings.wallet_password, "wallets"),
+    ):
+        if value:
+            raise SettingsError(f"{name}: SQLite has no {lacks}; unset it")
+    if url.database in (None, "", ":memory:") or url.query.get("mode") == "memory":
+        raise SettingsError(
+            "DATABASE_URL: a database in memory would forget stored deliveries. "
+            "Name a file, for example: DATABASE_URL=sqlite:///webhooks.db"
+        )
+    return _sqlite(url)
+
+
+def ping(engine: Engine) -> None:
+    """Ask for one row. DatabaseUnavailable, with one line that says where and why, if none comes."""
+    try:
+        with reading(engine) as connection:
+            connection.execute(sa.select(sa.literal(1)))
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise unavailable(error) or DatabaseUnavailable(line(error)) from None
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection whose transaction only reads: on SQLite it does not wait for writers."""
+    with engine.connect() as connection:
+        yield connection.execution_options(sqlite_begin="BEGIN DEFERRED")
+
+
+def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
+    """`column IN (values)`, for one or more values.
+
+    Padded with the last one to a power of two, so that there are few different statements for Oracle to parse and keep,
+    and cut into lists that Oracle takes.
+    """
+    return sa.or_(*map(column.in_, _lists(values)))
+
+
+class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
+    """`(columns) IN (tuples)`, for one or more tuples, padded and cut as `any_of` does.
+
+    SQLite seeks an index only for rows of a subquery.
+    """
+
+    inherit_cache = True
+    name = "any_tuple_of"
+
+    def __init__(self, columns: Sequence[ColumnElement[Any]], tuples: Sequence[tuple[object, ...]]) -> None:
+        super().__init__(*map(tuple_(*columns).in_, _lists(tuples)))
+
+
+@compiles(any_tuple_of)
+def _lists_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return _any([compiler.process(each, **kw) for each in element.clauses])
+
+
+@compiles(any_tuple_of, "sqlite")
+def _subqueries_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: Any) -> str:
+    lists = (compiler.process(each, **kw).partition(" IN ") for each in element.clauses)
+    return _any([f"{columns} IN (SELECT * FROM {tuples})" for columns, _, tuples in lists])  # noqa: S608 (the compiler's own text)
+
+
+def _any(conditions: Sequence[str]) -> str:
+    return conditions[0] if len(conditions) == 1 else f"({' OR '.join(conditions)})"
+
+
+def _lists(values: Sequence[T]) -> Iterator[list[T]]:
+    """One or more values, padded with the last one to a power of two, in lists of IN_LIST at most."""
+    size = padded(len(values))
+    elements = [*values, *[values[-1]] * (size - len(values))]
+    return (elements[start : start + IN_LIST] for start in range(0, size, IN_LIST))
+
+
+def padded(number: int) -> int:
+    """The next power of two: for what is written into a statement, each different number of it being another one."""
+    return 1 << (number - 1).bit_length()
+
+
+class DatabaseThread:
+    """Runs jobs one after another on a thread of its own and hands each outcome back to the loop."""
+
+    def __init__(self, name: str, post: Callable[[Callable[[], None]], None]) -> None:
+        """`post` takes a callback from any thread and runs it on the loop."""
+        self._post = post
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
+        # A daemon: a statement that hangs in the driver must not keep a stopped process alive.
+        self._thread = Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        """Run `job` on the thread, then `done` on the loop, with the job's result or the exception it raised.
+
+        An error that passes by itself arrives as DatabaseUnavailable, any other of the database as DatabaseRefused,
+        both with the driver's words and without the statement. Trying again is the caller's business.
+        """
+        if self._closed:
+            raise RuntimeError("the database thread is closed")
+        self._jobs.put(partial(self._run, job, done))
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Run what was submitted, then end. False if that took more than `timeout` seconds."""
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (run := self._jobs.get()) is not None:
+            run()
+
+    def _run(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        outcome: T | Exception
+        try:
+            outcome = job()
+        except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which owns the decision)
+            outcome = translated(error)
+        self._post(partial(done, outcome))
+
+
+def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
+    # They load the driver; who uses SQLite starts faster.
+    from consumer.database.oracle import connector  # noqa: PLC0415
+    from consumer.database.oracle_binds import declare  # noqa: PLC0415
+
+    schema = settings.db_schema
+    engine = sa.create_engine(
+        url,
+        creator=connector(settings, url),
+        pool_pre_ping=True,
+        pool_recycle=1800,  # sessions move back to a node that was down; a DBA's limits on a session's age are met
+        pool_size=4,
+        max_overflow=4,
+        pool_timeout=10,
+        hide_parameters=True,
+        arraysize=500,
+        execution_options={"db_schema": schema},
+    )
+    declare(engine)
+
+    # First of the listeners: SQLAlchemy asks a new connection for its schema.
+    @event.listens_for(engine, "connect", insert=True)
+    def prepare(connection: Any, _: object) -> None:
+        connection.call_timeout = int(CALL_TIMEOUT * 1000)
+        with connection.cursor() as cursor:
+            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022). Where a
+            # server sorts by its language, order is another than Python's, and an index does not give it.
+            cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY")
+            if schema:
+                cursor.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
+
+    @event.listens_for(engine, "handle_error")
+    def recognise_disconnect(context: sa.engine.ExceptionContext) -> None:
+        if is_disconnect(context.original_exception):
+            context.is_disconnect = True
+
+    return engine
+
+
+def create_file(engine: Engine) -> None:
+    """Make the file of an SQLite database, empty, where there is none: connecting alone does not.
+
+    DatabaseUnavailable if that cannot be. Nothing happens on Oracle.
+    """
+    path = path_of(engine.url)
+    if path is None:
+        return
+    try:
+        path.touch()
+    except OSError as error:
+        raise DatabaseUnavailable(f"{path} cannot be made: {trouble_with(path) or error.strerror}") from None
+
+
+def _sqlite(url: sa.URL) -> Engine:
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": LOCK_TIMEOUT})
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, arguments: Sequence[Any], options: dict[str, Any]) -> sqlite3.Connection:
+        path = path_of(url)
+        if path is not None:
+            # A name that is misspelt must not make a new, empty file.
+            arguments, options = [f"{path.as_uri()}?mode=rw"], {**options, "uri": True}
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(*arguments, **options)
+            connection.isolation_level = None  # the driver begins nothing by itself
+            # A terminal's Latin-1 in one row must not keep the others of a statement from being read.
+            connection.text_factory = methodcaller("decode", "utf-8", "replace")
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise explained(error, path or arguments[0]) from None
+        return connection
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that reads and then writes would fail, not wait, if another wrote in between.
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+    return engine

@@ -1,0 +1,226 @@
+"""How Oracle is connected to: what DATABASE_URL may say, passwords in files, and a limit on how long it takes."""
+
+import ssl
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from functools import partial
+from pathlib import Path
+from threading import BoundedSemaphore, Thread
+from typing import Any, TypeAlias
+
+import oracledb
+import sqlalchemy as sa
+
+from consumer.config.settings import DatabaseSettings
+from consumer.database.errors import line
+from consumer.errors import SettingsError
+
+# Release. Before it FETCH FIRST is not optimised (fix control 22174392): a page reads all that it could return.
+OLDEST = 19
+# Of one address. Firewalls drop what they do not allow, and the next address may answer.
+TCP_CONNECT_TIMEOUT = 5.0
+# Of a whole log-in, all addresses included: the driver's own limit ends with TCP, and a listener may hang after that.
+CONNECT_LIMIT = 60.0
+# Of log-ins that were given up and have not ended: each holds a thread and a socket.
+MAX_HANGING = 16
+# Minutes of silence before the kernel asks whether the server is there: firewalls forget idle connections.
+EXPIRE_TIME = 2
+STATEMENT_CACHE = 64
+PROGRAM = "kafka-webhooks"  # in V$SESSION
+
+_TEXTS = {
+    "config_dir",
+    "dsn",
+    "https_proxy",
+    "instance_name",
+    "protocol",
+    "service_name",
+    "ssl_server_cert_dn",
+    "ssl_version",
+    "wallet_location",
+}
+_NUMBERS = {
+    "expire_time",
+    "https_proxy_port",
+    "retry_count",
+    "retry_delay",
+    "sdu",
+    "stmtcachesize",
+    "tcp_connect_timeout",
+}
+_SWITCHES = {"disable_oob", "ssl_server_dn_match", "use_sni"}
+_ON, _OFF = {"on", "true", "yes"}, {"off", "false", "no"}  # the driver takes any other word for off
+_ELSEWHERE = {
+    "password": "write it before the @, or set DATABASE_PASSWORD_FILE",
+    "user": "write it before the @",
+    "wallet_password": "set DATABASE_WALLET_PASSWORD, which is not logged",
+}
+_WALLET = "ewallet.pem"
+
+Connect: TypeAlias = Callable[[], oracledb.Connection]
+
+
+def connector(settings: DatabaseSettings, url: sa.URL) -> Connect:
+    """A function that connects; files are read, and names looked up, each time. It raises OperationalError alone.
+
+    SettingsError, without a look at files or network, for a URL that can never work.
+    """
+    if settings.password_file and url.password:
+        raise SettingsError(
+            "DATABASE_URL holds a password, and DATABASE_PASSWORD_FILE names another: take it out of the URL. "
+            "For example: DATABASE_URL=oracle+oracledb://user@host:1521/?service_name=FREEPDB1"
+        )
+    arguments = _arguments(url)
+    if settings.wallet_password:
+        arguments["wallet_password"] = settings.wallet_password.get_secret_value()
+    return partial(_connect, arguments, settings.password_file, BoundedSemaphore(MAX_HANGING))
+
+
+def _arguments(url: sa.URL) -> dict[str, Any]:
+    """What the driver is told, `dsn` among it if the URL has no address of its own."""
+    query = _query(url)
+    defaults = {
+        "program": PROGRAM,
+        "tcp_connect_timeout": TCP_CONNECT_TIMEOUT,
+        "expire_time": EXPIRE_TIME,
+        "stmtcachesize": STATEMENT_CACHE,
+    }
+    given = {"user": url.username, "password": url.password} | _address(url, query)
+    return defaults | query | {name: value for name, value in given.items() if value}
+
+
+def _address(url: sa.URL, query: Mapping[str, str]) -> dict[str, Any]:
+    service, dsn = query.get("service_name"), query.get("dsn", "")
+    if dsn and (url.host or service):
+        raise SettingsError("DATABASE_URL: dsn says where the database is: name no host and no service_name beside it")
+    if "password" in dsn.lower() or "@" in dsn.partition("(")[0].partition("?")[0]:
+        raise SettingsError("DATABASE_URL: dsn holds a user or a password: write them before the @ of the URL")
+    if "protocol" in query and not service and not url.database:
+        raise SettingsError("DATABASE_URL: protocol belongs to a host and service_name; dsn and tnsnames.ora have one")
+    if dsn:
+        return {}
+    if not url.host:
+        raise SettingsError(
+            "DATABASE_URL names no host. For example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"
+        )
+    if url.database and service:
+        raise SettingsError(f"DATABASE_URL: {url.database} is a SID: write that or ?service_name=…, not both")
+    if url.database or service:
+        return {"host": url.host, "port": url.port, "sid": url.database}
+    if url.port:
+        raise SettingsError("DATABASE_URL has a port and no service: add ?service_name=…")
+    return {"dsn": url.host}  # an alias in tnsnames.ora
+
+
+def _query(url: sa.URL) -> dict[str, str]:
+    """The URL's parameters. SettingsError for what is unknown, secret, or nothing that the driver understands."""
+    for name, value in url.query.items():
+        if name in _ELSEWHERE:
+            raise SettingsError(f"DATABASE_URL: {name} does not belong in its parameters: {_ELSEWHERE[name]}")
+        if name not in _TEXTS | _NUMBERS | _SWITCHES:
+            known = ", ".join(sorted(_TEXTS | _NUMBERS | _SWITCHES))
+            raise SettingsError(f"DATABASE_URL: {name} is no parameter of a connection; these are: {known}")
+        if not isinstance(value, str):
+            raise SettingsError(f"DATABASE_URL: {name} is there more than once")
+        if name in _SWITCHES and value.lower() not in _ON | _OFF:
+            raise SettingsError(f"DATABASE_URL: {name}={value}: write true or false")
+        try:
+            oracledb.ConnectParams(**{name: value} if name != "dsn" else {})
+        except (ValueError, OverflowError, oracledb.Error) as error:
+            raise SettingsError(f"DATABASE_URL: {name}={value}: {line(error)}") from None
+    return {name: str(value) for name, value in url.query.items()}
+
+
+def _connect(arguments: Mapping[str, Any], password_file: str | None, places: BoundedSemaphore) -> oracledb.Connection:
+    given = dict(arguments)
+    dsn = given.pop("dsn", None)
+    if password_file:
+        given["password"] = _read_password(password_file)
+    params = oracledb.ConnectParams(**given)
+    try:
+        if dsn:
+            params.parse_connect_string(dsn)
+    except oracledb.Error as error:
+        raise oracledb.OperationalError(str(error)) from None
+    for directory in {directory for directory in _each(params.wallet_location) if directory.upper() != "SYSTEM"}:
+        _check_wallet(Path(directory) / _WALLET, given.get("wallet_password"))
+    connection = _limited(params, places)
+    if int(connection.version.partition(".")[0]) < OLDEST:
+        version = connection.version
+        connection.close()
+        raise oracledb.OperationalError(f"this is Oracle {version}; Oracle {OLDEST}c or newer is needed")
+    connection.module = PROGRAM  # goes along with the next call
+    return connection
+
+
+def _limited(params: oracledb.ConnectParams, places: BoundedSemaphore) -> oracledb.Connection:
+    """A connection, if there is one within the limit. One that comes later is closed by the thread that waited."""
+    if not places.acquire(blocking=False):
+        raise oracledb.OperationalError(f"{MAX_HANGING} log-ins hang: no other is begun until one of them ends")
+    outcome: Future[oracledb.Connection | str] = Future()
+    hosts = ", ".join(_each(params.host))
+
+    def work() -> None:
+        try:
+            outcome.set_result(oracledb.connect(params=params))
+        except OSError as error:  # a host that does not resolve: the driver lets the resolver's own error through
+            outcome.set_result(f"cannot connect to {hosts}: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 (as text: an exception would keep its frames, and a socket, alive)
+            outcome.set_result(f"{_addresses(params)}{error}")
+        finally:
+            places.release()
+
+    Thread(target=work, name="oracle-connect", daemon=True).start()
+    if not wait([outcome], CONNECT_LIMIT).done:
+        outcome.add_done_callback(_close)
+        raise oracledb.OperationalError(
+            f"no answer from {hosts} within {CONNECT_LIMIT:g} s: it hangs, or only one side speaks TLS"
+        )
+    answer = outcome.result()
+    if isinstance(answer, str):
+        raise oracledb.OperationalError(answer)
+    return answer
+
+
+def _addresses(params: oracledb.ConnectParams) -> str:
+    """`db.example:1521: `, several of them separated by commas, to stand before an error; empty where there is none."""
+    hosts, ports = (value if isinstance(value, list) else [value] for value in (params.host, params.port))
+    found = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False) if host)
+    return f"{found}: " if found else ""
+
+
+def _close(outcome: Future[oracledb.Connection | str]) -> None:
+    answer = outcome.result()
+    if not isinstance(answer, str):
+        answer.close()
+
+
+def _read_password(file: str) -> str:
+    try:
+        password = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise oracledb.OperationalError(f"DATABASE_PASSWORD_FILE={file} cannot be read: {reason}") from None
+    if not password:
+        raise oracledb.OperationalError(f"DATABASE_PASSWORD_FILE={file} is empty: write the password into it")
+    return password
+
+
+def _check_wallet(file: Path, password: str | None) -> None:
+    """OperationalError if the wallet's key cannot be used: the driver would go on without it, or ask a terminal."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise oracledb.OperationalError(f"{file} cannot be read: {error.strerror}: correct wallet_location") from None
+    if "PRIVATE KEY-----" not in text:
+        return  # certificates alone: whom to trust
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password=password or "")
+    except (ssl.SSLError, ValueError):
+        what = "does not open its key" if password else "is not set, if its key is encrypted"
+        raise oracledb.OperationalError(f"{file}: cannot be used: DATABASE_WALLET_PASSWORD {what}") from None
+
+
+def _each(value: str | list[str | None] | None) -> list[str]:
+    """A parameter of several addresses is a list."""
+    return [each for each in (value if isinstance(value, list) else [value]) if each]

@@ -1,0 +1,1 @@
+"""An event, and what a CloudEvent is."""

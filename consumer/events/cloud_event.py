@@ -1,0 +1,179 @@
+"""An event with the attributes of CloudEvents 1.0, wherever they came from. Pure.
+
+What a CloudEvent carries is taken from it, in either content mode of its Kafka protocol binding; what any other record
+lacks is derived from its place: the topic is the source, its timestamp the time.
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any, NamedTuple
+
+import orjson
+
+from consumer.events.event import Event
+
+PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
+_ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
+_DATA = frozenset(("data", "data_base64"))
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # as JSON writes it
+_INSTEAD = "\ufffd".encode()
+
+
+class CloudEvent(NamedTuple):
+    """`data` is JSON as Python has it, text or bytes; `time` as RFC 3339 writes it.
+
+    `structured`: the whole body, of a record in structured content mode. Of any other, the body is the data.
+    """
+
+    id: str
+    source: str
+    type: str
+    time: str
+    data: Any
+    subject: str | None = None
+    datacontenttype: str | None = None
+    dataschema: str | None = None
+    extensions: Mapping[str, Any] = {}
+    structured: Mapping[str, Any] | None = None
+
+
+def cloud_event_of(event: Event) -> CloudEvent:
+    """The event with its attributes. Its type is that it was matched by."""
+    data, is_json = _data(event.body)
+    headers = event.headers or {}
+    given: Mapping[str, Any]
+    if headers.get("ce_type") is not None or not (isinstance(data, dict) and "specversion" in data):
+        given = {name.removeprefix(PREFIX): text for name, text in texts(headers).items() if name.startswith(PREFIX)}
+        content_type: str | None = event.content_type or None
+        structured = None
+    else:
+        given = structured = data
+        content_type = _text(data.get("datacontenttype"))
+        data, is_json = _structured(given)
+    return CloudEvent(
+        id=_text(given.get("id")) or event.webhook_id,
+        source=_text(given.get("source")) or event.record.topic,
+        type=event.type,
+        time=_rfc3339(given.get("time")) or _written(event.record.timestamp),
+        data=data,
+        subject=_text(given.get("subject")),
+        datacontenttype=content_type or ("application/json" if is_json else None),
+        dataschema=_text(given.get("dataschema")),
+        extensions={name: value for name, value in given.items() if name not in _ATTRIBUTES | _DATA},
+        structured=structured,
+    )
+
+
+def variables_of(event: Event, cloud: CloudEvent | None = None) -> dict[str, object]:
+    """The variables that filters and projections see. `cloud`: what `cloud_event_of` gave for it, where it is there.
+
+    CEL's runtime ends texts and bytes at a NUL: in texts U+FFFD stands in its place, and data that is no text and holds
+    one is not there.
+    """
+    parts = (event.body, event.key or b"", *chain.from_iterable((event.headers or {}).items()))
+    sizes = [part.encode() if isinstance(part, str) else part or b"" for part in parts]
+    if any(b"\0" in part for part in sizes) or (b"\\u0000" in event.body and _NUL.search(event.body)):
+        event, cloud = _without_nul(event), None
+    cloud = cloud or cloud_event_of(event)
+    variables = {
+        "event.data": cloud.data,
+        "event.id": cloud.id,
+        "event.source": cloud.source,
+        "event.type": cloud.type,
+        "event.subject": cloud.subject or "",
+        "event.time": _moment(cloud.time),
+        "event.extensions": cloud.extensions,
+        "event.headers": texts(event.headers or {}),
+        "event.tenant": event.tenant or "",
+        "event.topic": event.record.topic,
+        "event.partition": event.record.partition,
+        "event.offset": event.record.offset,
+        "event.key": (event.key or b"").decode("utf-8", "replace"),
+    }
+    if isinstance(cloud.data, bytes) and b"\0" in cloud.data:
+        del variables["event.data"]
+    return variables
+
+
+def _without_nul(event: Event) -> Event:
+    def clean(value: bytes | None) -> bytes | None:
+        return value and value.replace(b"\0", _INSTEAD)
+
+    body = _NUL.sub(rb"\1\\ufffd", event.body)
+    try:
+        body.decode()
+        body = body.replace(b"\0", _INSTEAD)
+    except UnicodeDecodeError:
+        pass  # no text: what it holds is not touched
+    headers = event.headers and {name.replace("\0", "\ufffd"): clean(value) for name, value in event.headers.items()}
+    tenant = event.tenant and event.tenant.replace("\0", "\ufffd")
+    return event._replace(body=body, key=clean(event.key), headers=headers, tenant=tenant)
+
+
+def texts(headers: Mapping[str, bytes | None]) -> dict[str, str]:
+    """Those of the headers that are UTF-8."""
+    found = {}
+    for name, value in headers.items():
+        if value is not None:
+            try:
+                found[name] = value.decode()
+            except UnicodeDecodeError:
+                continue
+    return found
+
+
+def _data(body: bytes) -> tuple[Any, bool]:
+    try:
+        return orjson.loads(body), True
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return body.decode(), False
+    except UnicodeDecodeError:
+        return body, False
+
+
+def _structured(body: Mapping[str, Any]) -> tuple[Any, bool]:
+    if "data" in body or not isinstance(body.get("data_base64"), str):
+        return body.get("data"), True
+    try:
+        return b64decode(body["data_base64"], validate=True), False
+    except ValueError:
+        return body["data_base64"], False
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _rfc3339(value: object) -> str | None:
+    """A time that has a date, a time of day and a zone; another counts as not there."""
+    if not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        return None
+    try:
+        datetime.fromisoformat(value.upper())
+    except ValueError:
+        return None
+    return value
+
+
+def _written(milliseconds: int) -> str:
+    """Unix milliseconds as RFC 3339 writes them. A record without a timestamp has -1."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=max(0, milliseconds))
+    except OverflowError:
+        moment = _EPOCH
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(text: str) -> datetime:
+    """What a time of `_rfc3339` or `_written` says; the epoch, where UTC has none at the ends of the calendar."""
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        return _EPOCH

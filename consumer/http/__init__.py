@@ -1,0 +1,1 @@
+"""The rules of HTTP that several rooms need: headers, urls, proxies; and a small server."""

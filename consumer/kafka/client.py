@@ -1,0 +1,189 @@
+"""What librdkafka's clients have in common: users' properties, its log, and whether a broker answers."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from consumer.config import slips
+from consumer.config.settings import KafkaSettings
+from consumer.errors import FatalKafkaError, SettingsError
+
+log = structlog.get_logger(__name__)
+
+# What faults tell once, librdkafka repeats for every broker and every attempt.
+_QUIET_FACILITIES = frozenset({"FAIL", "ERROR", "CONFWARN", "GETPID"})
+_UP = "UP"  # a broker's state: connected, and its versions known
+# Seconds without an answer: four heartbeats, two dozen fetches. A broker that collects garbage takes less.
+SILENT = 12.0
+# `logger` is no property but an argument of the binding.
+_NOT_PROPERTIES = frozenset({"logger"})
+# Sorts behind nothing and is no property: librdkafka refuses it only after it has taken what stands before.
+_PROBE = "?"
+
+
+def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Split users' properties into those that librdkafka knows and the names of those that it does not.
+
+    SettingsError names a value that it refuses. No client is made.
+    """
+    known: dict[str, str] = {}
+    unknown: list[str] = []
+    for name, value in properties.items():
+        if name in _NOT_PROPERTIES:
+            unknown.append(name)
+            continue
+        text = _refusal({name: value, _PROBE: ""})
+        if f'"{_PROBE}"' in text:
+            known[name] = value
+        elif "No such configuration property" in text:
+            unknown.append(name)
+        else:
+            # librdkafka's text does not repeat the value of a secret.
+            raise SettingsError(f"{slips.variable_of(name)}: {text}")
+    return known, unknown
+
+
+def usable_properties(properties: Mapping[str, str]) -> dict[str, str]:
+    """Those of users' properties that librdkafka knows; each of the others is a warning. SettingsError as above."""
+    known, unknown = known_properties(properties)
+    slips.warn(slips.of_properties(unknown))
+    return known
+
+
+def _refusal(config: dict[str, str]) -> str:
+    try:
+        Producer(config)
+    except KafkaException as error:
+        return str(error.args[0].str())
+    raise AssertionError(f"librdkafka took the property {_PROBE!r}")
+
+
+class LibrdkafkaLog:
+    """Takes librdkafka's log lines, which the binding hands over inside `poll`, as it would a `logging.Logger`."""
+
+    def log(self, level: int, _format: str, facility: str, client: str, message: str) -> None:
+        """One line; `level` is the standard library's."""
+        level = logging.DEBUG if facility in _QUIET_FACILITIES else level
+        log.log(level, "librdkafka", facility=facility, client=client, text=message)
+
+
+class Reachability:
+    """Whether brokers answer, and the group's coordinator: from errors at once, from statistics each second.
+
+    A broker that hangs keeps its connections: librdkafka counts it as up for a minute, until a request has timed out.
+    """
+
+    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.fault: str | None = f"not yet connected to Kafka at {kafka.bootstrap_servers}"
+        self.coordinator_up = True
+        self._servers = kafka.bootstrap_servers
+        self._detail = ""
+        self._silence = Silence(kafka.properties.get("fetch.wait.max.ms", ""), clock)
+
+    def error(self, error: KafkaError) -> None:
+        """Take note of what librdkafka's `error_cb` says."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (the binding's public name for it)
+            self._down()
+        else:
+            self._detail = f" ({error.str()})"
+
+    def statistics(self, statistics: Mapping[str, Any]) -> None:
+        """Take note of one statistics document of librdkafka."""
+        self.coordinator_up = statistics.get("cgrp", {}).get("state") == "up"
+        silent = self._silence.note(statistics)
+        if silent is not None:
+            if self.fault is None:
+                log.warning("a Kafka broker does not answer", servers=self._servers, reason=silent)
+            self.fault = silent
+        elif any(broker["state"] == _UP for broker in statistics["brokers"].values()):
+            self.up()
+        elif self.fault is None:
+            self._down()
+
+    def up(self) -> None:
+        """A broker answered. Not yet the coordinator: the group's callbacks and statistics tell of it."""
+        if self.fault is not None:
+            log.info("connected to Kafka", servers=self._servers)
+        self.fault, self._detail = None, ""
+
+    def _down(self) -> None:
+        fault = f"no Kafka broker reachable at {self._servers}{self._detail}"
+        if self.fault is None or self.fault.startswith("not yet"):
+            log.warning("no Kafka broker reachable", servers=self._servers, detail=self._detail.strip(" ()"))
+        self.fault, self.coordinator_up = fault, False
+
+
+class Silence:
+    """Since when brokers on which this client depends owe it an answer: leaders of its partitions, its coordinator.
+
+    Each of them is asked all the time, however quiet the topics are: a fetch is answered when its wait is over, a
+    heartbeat at once. A coordinator lets a member that joins wait for the others, which is no silence.
+    """
+
+    def __init__(self, longest_fetch: str, clock: Callable[[], float]) -> None:
+        """`longest_fetch`: `fetch.wait.max.ms`, if it is set."""
+        self._limit = SILENT + (int(longest_fetch) / 1000 if longest_fetch.isdecimal() else 0.0)
+        self._clock = clock
+        self._owing: dict[str, tuple[int, float]] = {}  # by broker: answers so far, and when that was first seen
+
+    def note(self, statistics: Mapping[str, Any]) -> str | None:
+        """Take note of one statistics document: which broker has been silent for too long, if any has."""
+        now = self._clock()
+        steady = statistics.get("cgrp", {}).get("join_state") == "steady"
+        before, self._owing = self._owing, {}
+        for name, broker in statistics["brokers"].items():
+            depends = bool(broker["toppars"]) or (broker["source"] == "logical" and steady)
+            if broker["state"] == _UP and broker["waitresp_cnt"] and depends:
+                answers, since = before.get(name, (-1, now))
+                self._owing[name] = broker["rx"], since if answers == broker["rx"] else now
+        name, since = min(
+            ((name, since) for name, (_, since) in self._owing.items()), key=itemgetter(1), default=("", now)
+        )
+        if now - since < self._limit:
+            return None
+        return f"the Kafka broker {statistics['brokers'][name]['nodename']} has not answered for {now - since:.0f} s"
+
+
+class Reported:
+    """What Kafka reports in place of records. `fatal`: this client can do nothing any more."""
+
+    def __init__(self) -> None:
+        self.fatal: FatalKafkaError | None = None
+        self._faults: dict[str | None, str] = {}
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with topics, or with the client (None), since they last answered."""
+        return "; ".join(self._faults.values()) or None
+
+    def error(self, topic: str | None, error: KafkaError) -> None:
+        """Take note of an error, of a topic if one is named."""
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
+            self.fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
+            return
+        fault = f"{topic}: {error.str()}" if topic else error.str()
+        if self._faults.get(topic) != fault:
+            log.warning("Kafka reports", topic=topic, error=error.str())
+        self._faults[topic] = fault
+
+    def answers(self, topic: str | None) -> None:
+        """A record of it has come, or it was assigned."""
+        if self._faults:
+            self._faults.pop(topic, None)
+
+
+def guarded(keep: Callable[[Exception], None], handler: Callable[..., None]) -> Callable[..., None]:
+    """`handler` as a callback that never raises: an exception inside librdkafka's poll loses fetched records."""
+
+    def callback(*arguments: Any) -> None:
+        try:
+            handler(*arguments)
+        except Exception as error:  # noqa: BLE001 (kept, and raised by the next poll)
+            keep(error)
+
+    return callback

@@ -1,0 +1,160 @@
+"""A topic that is written to, where a record counts when all in-sync replicas have it."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import SettingsError
+from consumer.kafka.client import LibrdkafkaLog, known_properties
+
+log = structlog.get_logger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before what failed is sent again
+SLOW = 10.0  # seconds; an acknowledgement takes milliseconds. librdkafka still tries, perhaps for ever, in silence
+
+Headers = list[tuple[str, str | bytes | None]]
+_DEFAULTS: dict[str, Any] = {
+    "client.id": "kafka-webhooks",
+    # How long a topic may be unknown before its records fail, and `fault` says so.
+    "topic.metadata.propagation.max.ms": 5_000,
+}
+_FIXED: dict[str, Any] = {"acks": "all", "enable.idempotence": True}
+
+
+class Purpose(NamedTuple):
+    """In people's words: `kind` of topic ("dead-letter topic"), its `setting`, and what waits for it ("records")."""
+
+    kind: str
+    setting: str
+    content: str
+
+
+class AcknowledgedTopic:
+    """Writes to one topic; used by one thread, but for `fault`. Nothing of the caller's runs inside librdkafka.
+
+    `answers` holds a number and None, or why that record did not get through; whoever polls takes them out.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topic: str,
+        purpose: Purpose,
+        defaults: dict[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`defaults` yield to users' properties. SettingsError: librdkafka refuses one."""
+        self.answers: deque[tuple[int, KafkaError | None]] = deque()
+        self._topic, self._purpose, self._clock = topic, purpose, clock
+        properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
+        self._config = {
+            **_DEFAULTS,
+            **defaults,
+            **properties,
+            **_FIXED,
+            "bootstrap.servers": kafka.bootstrap_servers,
+        }
+        self._sent_at: dict[int, float] = {}
+        self._failure: KafkaError | None = None
+        self._fatal: KafkaError | None = None
+        self._slow = False
+        self._said = False  # in the log that it is slow, or fails
+        self._again_at = 0.0
+        try:
+            self._producer = self._new_producer()
+        except KafkaException as error:
+            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+
+    @property
+    def fault(self) -> str | None:
+        """Why records do not get through, and what to do; None while they do."""
+        kind, _, content = self._purpose
+        failure = self._failure
+        if failure is not None:
+            return f"{kind} {self._topic}: {failure.str()}; {_advice(self._purpose, failure)}"
+        if self._slow:
+            return f"{kind} {self._topic}: no acknowledgement for {SLOW:.0f} s; {content} wait for it"
+        return None
+
+    def write(self, number: int, value: bytes | None, key: bytes | None, headers: Headers) -> None:
+        """Send a record; its number comes back in `answers`.
+
+        KafkaException: refused at once. BufferError: too many are on their way. No answer comes then.
+        """
+        answered = partial(self._answered, number)
+        self._producer.produce(self._topic, value, key, headers=headers, on_delivery=answered)
+        self._sent_at[number] = self._clock()
+
+    def poll(self) -> None:
+        """Take what answers there are."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as failure:  # the binding raises what is fatal to this producer
+            self._fatal = failure.args[0]
+        if self._fatal is not None:
+            self._begin_again(self._fatal)
+        oldest = next(iter(self._sent_at.values()), None)
+        self._slow = oldest is not None and self._clock() - oldest > SLOW
+        if self._slow and not self._said:
+            self._said = True
+            log.warning("no acknowledgement; it is waited for", **self._whose(), seconds=SLOW)
+
+    def failed(self, error: KafkaError) -> None:
+        """Take note that a record has to be sent again: said once in the log, and by `fault`."""
+        if self._failure is None:
+            self._said = True
+            advice = _advice(self._purpose, error)
+            log.warning("not stored; it is sent again", **self._whose(), error=error.str(), advice=advice)
+        self._failure = error
+
+    def got_through(self) -> None:
+        """Take note that a record is stored. All is well again when none waits for long, which the log says once."""
+        self._failure = None
+        if self._said and not self._slow:
+            self._said = False
+            log.info("records get through again", **self._whose())
+
+    def _whose(self) -> dict[str, str]:
+        return {"to": self._purpose.kind, "topic": self._topic}
+
+    def close(self) -> None:
+        """Let go of what is on its way; no answer comes any more."""
+        self._producer.purge()
+        self._producer.poll(0)
+        self._sent_at.clear()
+        self.answers.clear()
+
+    def _answered(self, number: int, error: KafkaError | None, _message: Message) -> None:
+        # Only noted: an exception here, inside librdkafka's poll, would drop the answers that follow.
+        self._sent_at.pop(number, None)
+        self.answers.append((number, error))
+
+    def _begin_again(self, error: KafkaError) -> None:
+        """This producer is of no more use: what it has not got through has failed, and goes with the next."""
+        self.answers.extend((number, error) for number in self._sent_at)
+        self._sent_at.clear()
+        if self._clock() >= self._again_at:
+            self._again_at = self._clock() + LONGEST_WAIT
+            self._fatal = None
+            self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        return Producer(self._config, logger=LibrdkafkaLog())
+
+
+def _advice(purpose: Purpose, error: KafkaError) -> str:
+    create = f"create it, or set {purpose.setting} to one that exists"
+    codes = {
+        KafkaError._UNKNOWN_TOPIC: create,  # noqa: SLF001 (the binding's public name for it)
+        KafkaError.UNKNOWN_TOPIC_OR_PART: create,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow this service's user to write to it",
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this service's user the cluster's IdempotentWrite",
+        KafkaError.NOT_ENOUGH_REPLICAS: "bring its replicas back, or lower its min.insync.replicas",
+    }
+    return codes.get(error.code(), f"{purpose.content} wait until it takes them")

@@ -1,0 +1,94 @@
+"""Records into Kafka, each acknowledged by all in-sync replicas."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
+from consumer.kafka.client import LibrdkafkaLog, usable_properties
+
+_TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
+_MOST_WAITING = 10_000  # records handed over and not yet acknowledged
+_NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
+
+
+class Stored(NamedTuple):
+    """Where an acknowledged record is."""
+
+    partition: int
+    offset: int
+
+
+def publish(
+    kafka: KafkaSettings,
+    topic: str,
+    values: Iterable[bytes],
+    *,
+    key: bytes | None = None,
+    headers: Iterable[tuple[str, bytes]] = (),
+) -> Iterator[Stored]:
+    """Publish `values`; yields a place for each as its acknowledgement comes.
+
+    KafkaUnavailable if one is not acknowledged within 15 s, WebhooksError if Kafka refuses one.
+    """
+    answers: deque[Stored | WebhooksError] = deque()
+    detail: list[str] = []
+
+    def acknowledged(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            answers.append(Stored(message.partition() or 0, message.offset() or 0))
+        elif error.code() in _NOT_REACHED:
+            reason = f" ({detail[-1]})" if detail else ""
+            answers.append(KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}"))
+        else:
+            answers.append(WebhooksError(f"Kafka refuses the record: {error.str()}"))
+
+    producer = _producer(kafka, detail)
+    waiting = 0
+    fields: list[tuple[str, str | bytes | None]] = list(headers)
+    for value in values:
+        while waiting >= _MOST_WAITING:
+            producer.poll(0.1)
+            while answers:
+                waiting -= 1
+                yield _place(answers.popleft())
+        try:
+            producer.produce(topic, value, key, headers=fields, on_delivery=acknowledged)
+        except KafkaException as error:
+            raise WebhooksError(f"Kafka refuses the record: {error.args[0].str()}") from None
+        waiting += 1
+        producer.poll(0)
+    while waiting:
+        producer.poll(0.1)
+        while answers:
+            waiting -= 1
+            yield _place(answers.popleft())
+
+
+def _place(answer: Stored | WebhooksError) -> Stored:
+    if isinstance(answer, WebhooksError):
+        raise answer
+    return answer
+
+
+def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
+    properties = usable_properties(kafka.properties)
+    try:
+        return Producer(
+            {
+                "message.max.bytes": 10_000_000,  # the broker's limit is the one that counts
+                **properties,
+                "bootstrap.servers": kafka.bootstrap_servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                "delivery.timeout.ms": int(_TIMEOUT * 1000),
+                "topic.metadata.propagation.max.ms": 10_000,  # a topic may have to be created first
+                "error_cb": lambda error: detail.append(error.str()),
+            },
+            logger=LibrdkafkaLog(),
+        )
+    except KafkaException as error:
+        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None

@@ -1,0 +1,384 @@
+"""What the command line and the API show of stored deliveries, and what of them they set in motion.
+
+They only mark rows; the owner of a row's partition sends it. Everything goes in batches, a transaction each.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
+
+from consumer.database.engine import any_of, reading
+from consumer.events.event import Event, RecordId
+from consumer.ledger import marks
+from consumer.ledger.columns import (
+    ATTEMPTS,
+    BATCH,
+    OF_PAYLOAD,
+    OPEN,
+    PAYLOAD,
+    PAYLOAD_RECORD,
+    RECORD,
+    AnyRow,
+    AnySelect,
+    bind,
+    event_of,
+    first_of,
+    in_transaction,
+    is_bound,
+    last_of,
+    pair_of,
+    record_binds,
+    record_of,
+    time_of,
+    unix,
+)
+from consumer.ledger.ordering import normalise, put_in_order
+from consumer.ledger.rows import Failure
+from consumer.ledger.upkeep import by_id, by_no_index, counted, drop_payloads
+from models import ParkedDelivery, Payload, Status, Subscription
+from models.base import in_utc
+
+_REDELIVERED = (Status.EXHAUSTED, Status.PARKED, Status.HELD)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDelivery:
+    """A stored delivery; times are unix seconds. Of `attempt` attempts `schedule_start` were on an older schedule."""
+
+    id: int
+    group: str
+    record: RecordId
+    subscription_id: int
+    url: str
+    event_type: str
+    webhook_id: str
+    status: str
+    attempt: int
+    schedule_start: int
+    next_attempt_at: float | None
+    first: Failure | None
+    last: Failure | None
+    replay: int
+    created_at: float
+    updated_at: float
+
+
+class StoredDetail(NamedTuple):
+    """A stored delivery, and the event it carries."""
+
+    delivery: StoredDelivery
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which deliveries; each part narrows it. `since` (included) and `until`: when they last changed, unix seconds."""
+
+    ids: Collection[int] | None = None
+    group: str | None = None
+    statuses: Collection[str] = ()
+    subscription: int | None = None
+    event_type: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+class Marked(NamedTuple):
+    """Rows that are marked, and how many of the batch cannot be: their subscriptions are no more."""
+
+    ids: tuple[int, ...]
+    skipped: int
+
+
+class Adopted(NamedTuple):
+    """How many rows of a batch have moved, and how many stay: the other group has the delivery itself."""
+
+    moved: int
+    skipped: int
+
+
+_STORED = (
+    ParkedDelivery.id,
+    *RECORD,
+    ParkedDelivery.subscription_id,
+    ParkedDelivery.replay,
+    ParkedDelivery.url,
+    ParkedDelivery.status,
+    ParkedDelivery.next_attempt_at,
+    ParkedDelivery.order_key,
+    ParkedDelivery.created_at,
+    ParkedDelivery.updated_at,
+    *ATTEMPTS,
+    Payload.event_type,
+    Payload.webhook_id,
+)
+_NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
+_MARK = (
+    update(ParkedDelivery)
+    .where(
+        ParkedDelivery.id == bindparam("b_id"),
+        ParkedDelivery.attempt == bindparam("b_attempt"),
+        or_(*(ParkedDelivery.status == status for status in _REDELIVERED)),  # IN cannot be bound many times over
+    )
+    .values(
+        status=bind(ParkedDelivery.status),
+        next_attempt_at=_NOW,
+        schedule_start=ParkedDelivery.attempt,
+        updated_at=_NOW,
+    )
+)
+_theirs, _copy = aliased(ParkedDelivery), aliased(Payload)
+_TO = bindparam("b_to", type_=Payload.group_id.type)
+_COPY_PAYLOAD = insert(Payload).from_select(
+    [column.key for column in PAYLOAD],
+    select(_TO, *PAYLOAD[1:]).where(
+        is_bound(*PAYLOAD_RECORD),
+        ~exists().where(
+            _copy.group_id == _TO,
+            *(getattr(_copy, column.key) == bind(column) for column in PAYLOAD_RECORD[1:]),
+        ),
+    ),
+    include_defaults=False,
+)
+_MOVE = (
+    update(ParkedDelivery)
+    .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.group_id == bind(ParkedDelivery.group_id))
+    .values(group_id=_TO, updated_at=_NOW)
+)
+
+
+def find(
+    engine: Engine,
+    *,
+    limit: int,
+    group: str | None = None,
+    statuses: Collection[str] = (),
+    subscription: int | None = None,
+    event_type: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    after_id: int | None = None,
+) -> list[StoredDelivery]:
+    """Deliveries by id, at most `limit`, those behind `after_id`; the rest as in Selection."""
+    selection = Selection(None, group, statuses, subscription, event_type, since, until)
+    chosen = _ids(selection).where(*_conditions(selection))
+    if after_id is not None:
+        chosen = chosen.where(ParkedDelivery.id > after_id)
+    # The ids first, from an index alone: whole rows of all that fit would be sorted.
+    page = chosen.order_by(ParkedDelivery.id).limit(limit).subquery("page")
+    statement = select(*_STORED).join(Payload, OF_PAYLOAD).join(page, page.c.id == ParkedDelivery.id)
+    with reading(engine) as connection:
+        return [_delivery(row) for row in connection.execute(statement.order_by(ParkedDelivery.id))]
+
+
+def count(engine: Engine, selection: Selection, most: int) -> int:
+    """How many there are, as `upkeep.counted` counts."""
+    return counted(_steps(engine, selection), most)
+
+
+def owed(engine: Engine, subscription_id: int, most: int) -> int:
+    """How many deliveries of a subscription have not ended, counted to `most` and not further."""
+    first = select(ParkedDelivery.id).where(
+        ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status.in_(OPEN)
+    )
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(first.limit(most).subquery("counted"))).scalar_one()
+
+
+def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
+    """One delivery with its event, or None if there is none of that id."""
+    stored = select(*_STORED).join(Payload, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
+    carried = select(*PAYLOAD[1:]).join(ParkedDelivery, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
+    with reading(engine) as connection:
+        row, event = connection.execute(stored).first(), connection.execute(carried).first()
+    return StoredDetail(_delivery(row), event_of(event)) if row and event else None
+
+
+def of_record(engine: Engine, group: str, topic: str, partition: int, offset: int) -> dict[int, tuple[int, str]]:
+    """By subscription, what is stored of a record: its row's id, and its state."""
+    statement = select(ParkedDelivery.subscription_id, ParkedDelivery.id, ParkedDelivery.status).where(
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+        ParkedDelivery.record_offset == offset,
+        ParkedDelivery.replay == 0,
+    )
+    with reading(engine) as connection:
+        return {row.subscription_id: (row.id, row.status) for row in connection.execute(statement)}
+
+
+def redeliver(engine: Engine, selection: Selection, now: float) -> Iterator[Marked]:
+    """Have deliveries sent again: due now, on a new retry schedule. Yields after each step, empty ones too.
+
+    Exhausted, parked and held ones; those of a disabled subscription are held until it is enabled. What is blocked
+    keeps its turn, what is delivered is left alone, and so is what is stored after this was called. A step is a
+    transaction, and each row is in one of them alone.
+    """
+    for part in _steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
+        redo = partial(_redeliver, ids=part, selection=selection, now=now)
+        yield in_transaction(engine, redo) if part else Marked((), 0)
+
+
+def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
+    """How many of these rows are in each state; one that is gone was delivered."""
+    ordered = sorted(ids)
+    states: Counter[str] = Counter()
+    with reading(engine) as connection:
+        for part in _parts(ordered):
+            found = connection.execute(select(ParkedDelivery.status).where(any_of(ParkedDelivery.id.expression, part)))
+            states.update(found.scalars())
+    states[Status.DELIVERED.value] += len(ordered) - states.total()
+    return +states
+
+
+def _redeliver(connection: Connection, *, ids: Sequence[int], selection: Selection, now: float) -> Marked:
+    rows = connection.execute(_markable(ids, selection)).all()
+    marked = [row for row in rows if row.enabled is not None]
+    _mark(connection, marked, now)
+    return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
+
+
+def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterator[Adopted]:
+    """Give a group's deliveries to another group, whose workers send them. Yields after each step, empty ones too.
+
+    A delivery that the other group has stored itself stays where it is, and is counted. No worker of `from_group` may
+    be running: what it sends meanwhile is sent twice. What was interrupted goes on when it is called again; a step is
+    a transaction.
+    """
+    for part in _steps(engine, Selection(group=from_group)):
+        move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
+        yield in_transaction(engine, move) if part else Adopted(0, 0)
+
+
+def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_group: str, now: float) -> Adopted:
+    """Move one batch: payloads are copied, rows re-keyed, payloads left unused deleted."""
+    key = (*RECORD[1:], ParkedDelivery.subscription_id, ParkedDelivery.replay)
+    statement = (
+        select(ParkedDelivery.id, *key, ParkedDelivery.order_key, _theirs.id.label("theirs"))
+        .outerjoin(
+            _theirs,
+            and_(_theirs.group_id == to_group, *(getattr(_theirs, column.key) == column for column in key)),
+        )
+        .where(by_no_index(ParkedDelivery.group_id == from_group), any_of(ParkedDelivery.id.expression, ids))
+    )
+    rows = connection.execute(statement).all()
+    moving = [row for row in rows if row.theirs is None]
+    if moving:
+        records = {record_of(row) for row in moving}
+        binds = {"b_to": to_group, "b_now": time_of(now), "b_group_id": from_group}
+        connection.execute(
+            _COPY_PAYLOAD, [record_binds(from_group, record) | {"b_to": to_group} for record in sorted(records)]
+        )
+        connection.execute(_MOVE, [binds | {"b_id": row.id} for row in moving])
+        drop_payloads(connection, from_group, records)
+        normalise(connection, to_group, {pair for pair in map(pair_of, moving) if pair is not None}, now)
+        marks.look(connection, to_group, {(row.topic, row.partition_no, row.subscription_id) for row in moving})
+    return Adopted(len(moving), len(rows) - len(moving))
+
+
+def _ids(selection: Selection) -> Select[int]:
+    """The ids of all, with what the conditions of a selection need."""
+    statement = select(ParkedDelivery.id)
+    return statement if selection.event_type is None else statement.join(Payload, OF_PAYLOAD)
+
+
+def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
+    """Those beside the ids."""
+    if selection.event_type is not None:
+        yield Payload.event_type == selection.event_type
+    if selection.group is not None:
+        yield ParkedDelivery.group_id == selection.group
+    if selection.statuses:
+        yield ParkedDelivery.status.in_(sorted(selection.statuses))
+    if selection.subscription is not None:
+        yield ParkedDelivery.subscription_id == selection.subscription
+    if selection.since is not None:
+        yield in_utc(ParkedDelivery.updated_at) >= time_of(selection.since)
+    if selection.until is not None:
+        yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
+
+
+def _steps(engine: Engine, selection: Selection) -> Iterator[Sequence[int]]:
+    """What of a selection is there now, by id."""
+    for rows in by_id(engine, _ids(selection).order_by(ParkedDelivery.id), *_conditions(selection)):
+        yield [row.id for row in rows]
+
+
+def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH]
+
+
+def _markable(ids: Collection[int], selection: Selection) -> AnySelect:
+    """Those of a selection that can be sent again, and whether their subscriptions are enabled (null: removed)."""
+    statement = (
+        _ids(selection)
+        .add_columns(
+            ParkedDelivery.attempt,
+            *RECORD[:3],
+            ParkedDelivery.subscription_id,
+            ParkedDelivery.order_key,
+            Subscription.enabled,
+        )
+        .outerjoin(Subscription, Subscription.id == ParkedDelivery.subscription_id)
+    )
+    markable = (*_conditions(selection), ParkedDelivery.status.in_(_REDELIVERED))
+    return statement.where(any_of(ParkedDelivery.id.expression, sorted(ids)), *map(by_no_index, markable)).order_by(
+        ParkedDelivery.id
+    )
+
+
+def _mark(connection: Connection, rows: Sequence[AnyRow], now: float) -> None:
+    if not rows:
+        return
+    binds = [
+        {
+            "b_id": row.id,
+            "b_attempt": row.attempt,
+            "b_status": Status.PARKED if row.enabled else Status.HELD,
+            "b_now": time_of(now),
+        }
+        for row in rows
+    ]
+    connection.execute(_MARK, binds)
+    put_in_order(connection, rows, now)
+    marks.look_for(connection, rows)
+
+
+def _delivery(row: AnyRow) -> StoredDelivery:
+    return StoredDelivery(
+        row.id,
+        row.group_id,
+        record_of(row),
+        row.subscription_id,
+        row.url,
+        row.event_type,
+        row.webhook_id,
+        row.status,
+        row.attempt,
+        row.schedule_start,
+        unix(row.next_attempt_at),
+        first_of(row),
+        last_of(row),
+        row.replay,
+        row.created_at.timestamp(),
+        row.updated_at.timestamp(),
+    )

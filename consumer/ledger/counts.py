@@ -1,0 +1,68 @@
+"""How many stored deliveries are in each state, and when the next of them is due: for people who wait or look on."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from sqlalchemy import ColumnElement, Engine, func, select
+
+from consumer.database.engine import any_of, reading
+from consumer.ledger.columns import BATCH, unix
+from consumer.ledger.upkeep import by_id
+from models import ParkedDelivery, Status
+from models.base import in_utc
+
+# A replay may have stored millions, and no index knows its rows: they are gone through by id.
+_BY_STATE = select(ParkedDelivery.status, func.count().label("number")).group_by(ParkedDelivery.status)
+
+
+def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
+    """A subscription's rows by state, of all groups."""
+    with reading(engine) as connection:
+        rows = connection.execute(_BY_STATE.where(ParkedDelivery.subscription_id == subscription_id))
+        return Counter({row.status: row.number for row in rows})
+
+
+def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:
+    """A replay's deliveries by state; of its `matched` ones those that are gone were delivered."""
+    states: Counter[str] = Counter()
+    for rows in by_id(engine, _BY_STATE, ParkedDelivery.replay == replay_id):
+        states.update({row.status: row.number for row in rows})
+    states[Status.DELIVERED.value] += max(0, matched - states.total())
+    return +states
+
+
+def next_of_replay(engine: Engine, replay_id: int) -> float | None:
+    """When the first of a replay's parked rows is due (unix seconds), or None if none is parked."""
+    return min(_due(engine, replay_id), default=None)
+
+
+def last_of_replay(engine: Engine, replay_id: int) -> float | None:
+    """When the last of a replay's parked rows that wait for their first attempt is due (unix seconds), or None."""
+    return max(_due(engine, replay_id, ParkedDelivery.attempt == 0), default=None)
+
+
+def next_of(engine: Engine, ids: Collection[int]) -> float | None:
+    """When the first of these rows that is parked is due (unix seconds), or None if none is."""
+    ordered = sorted(ids)
+    parts = (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
+    found = (_next(engine, part) for part in parts)
+    return min((moment for moment in found if moment is not None), default=None)
+
+
+def _due(engine: Engine, replay_id: int, *which: ColumnElement[bool]) -> Iterator[float]:
+    parked = ParkedDelivery.status == Status.PARKED
+    for rows in by_id(
+        engine, select(ParkedDelivery.next_attempt_at), ParkedDelivery.replay == replay_id, parked, *which
+    ):
+        yield from (row.next_attempt_at.timestamp() for row in rows)
+
+
+def _next(engine: Engine, ids: Collection[int]) -> float | None:
+    statement = (
+        select(ParkedDelivery.next_attempt_at)
+        .where(any_of(ParkedDelivery.id.expression, sorted(ids)), ParkedDelivery.status == Status.PARKED)
+        .order_by(in_utc(ParkedDelivery.next_attempt_at))
+        .limit(1)
+    )
+    with reading(engine) as connection:
+        return unix(connection.scalar(statement))

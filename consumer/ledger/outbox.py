@@ -1,0 +1,80 @@
+"""Operational events on their way to their topic: written with what they tell of, forgotten when published."""
+
+from collections.abc import Sequence
+
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
+
+from consumer.database.engine import any_of, reading
+from consumer.ledger.columns import BATCH
+from consumer.ledger.rows import Operation
+from models import StoredOperation
+
+KEPT = 7 * 86400.0  # seconds that an event waits for its topic: as long as Kafka keeps records by default
+
+_DELETE = delete(StoredOperation).where(StoredOperation.id == bindparam("b_id"))
+
+
+def add(connection: Connection, group: str, operations: Sequence[Operation]) -> None:
+    """Write events with the transaction of `connection`. One whose id waits to be published already stays as it is."""
+    by_id = {operation.event_id: operation for operation in operations}
+    if not by_id:
+        return
+    waiting = select(StoredOperation.event_id).where(
+        StoredOperation.group_id == group, any_of(StoredOperation.event_id.expression, sorted(by_id))
+    )
+    present = set(connection.execute(waiting).scalars())
+    rows = [
+        {
+            "group_id": group,
+            "event_id": operation.event_id,
+            "event_type": operation.type,
+            "data": orjson.dumps(operation.data).decode(),
+        }
+        for operation in by_id.values()
+        if operation.event_id not in present
+    ]
+    if rows:
+        connection.execute(insert(StoredOperation), rows)
+
+
+def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, Operation, float]]:
+    """Row id, event and when it was written (unix seconds), oldest first."""
+    statement = (
+        select(
+            StoredOperation.id,
+            StoredOperation.event_id,
+            StoredOperation.event_type,
+            StoredOperation.created_at,
+            StoredOperation.data,
+        )
+        .where(StoredOperation.group_id == group)
+        .order_by(StoredOperation.id)
+        .limit(limit)
+    )
+    with reading(engine) as connection:
+        return [
+            (row.id, Operation(row.event_type, row.event_id, orjson.loads(row.data)), row.created_at.timestamp())
+            for row in connection.execute(statement)
+        ]
+
+
+def forget(engine: Engine, ids: Sequence[int]) -> None:
+    """They are published."""
+    for start in range(0, len(ids), BATCH):
+        with engine.begin() as connection:
+            connection.execute(_DELETE, [{"b_id": row} for row in sorted(ids)[start : start + BATCH]])
+
+
+def expire(engine: Engine, group: str, before: float) -> int:
+    """Drop events that were written before then (unix seconds) and never published, BATCH at most. Their number."""
+    oldest = (
+        select(StoredOperation.id, StoredOperation.created_at)
+        .where(StoredOperation.group_id == group)
+        .order_by(StoredOperation.id)
+        .limit(BATCH)
+    )
+    with reading(engine) as connection:
+        expired = [row.id for row in connection.execute(oldest) if row.created_at.timestamp() < before]
+    forget(engine, expired)
+    return len(expired)

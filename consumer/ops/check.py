@@ -1,0 +1,368 @@
+"""What a worker needs, looked at part by part: behind `kafka-webhooks check`.
+
+Every look is bounded in time and none depends on another's success more than it must, so that one run tells all.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    OffsetSpec,
+)
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumer.config import slips
+from consumer.config.environment import check, load
+from consumer.config.settings import (
+    DatabaseSettings,
+    KafkaSettings,
+    RuleSettings,
+    SigningSettings,
+    TopicSettings,
+    WorkerSettings,
+)
+from consumer.crypto.keys import weakness
+from consumer.crypto.vault import Vault
+from consumer.database.engine import create_engine, ping, unavailable
+from consumer.database.migrations import state
+from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
+from consumer.intake.topics import consumes
+from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.matching.destinations import judge_names, policy_of, rules_of
+from consumer.subscriptions import repository, secrets
+
+_TIMEOUT = 10.0  # seconds for each look
+_AGAIN = 0.2  # seconds
+_MOST_SUBSCRIPTIONS = 50_000  # looked at: 3 s
+_MOST_SECRETS = 50_000  # the same
+_MOST_URLS = 1000  # of which the names are resolved, all at once
+_LIST = "kafka-webhooks subscriptions list --broken"
+_ROTATE = "kafka-webhooks subscriptions rotate-secret"
+_MOST_NEAR = 3  # topics that are named where one does not exist
+_MOST_IDS = 20  # of subscriptions, in one line
+# The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
+_COORDINATOR_COMES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_T = TypeVar("_T")
+
+
+class Finding(NamedTuple):
+    """What one look found; where it is not `ok`, the text says what to do."""
+
+    part: str
+    ok: bool
+    text: str
+
+
+def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
+    """All findings, each as soon as it is known. `values` is the environment; what is wrong in it is a finding too."""
+    try:
+        check(WorkerSettings.__annotations__.values(), values)
+        ignored = [*slips.of_settings(values), *_ignored_properties(values)]
+        yield Finding("settings", True, "; ".join(["complete", *map(str, ignored), *_weak_default(values)]))
+    except SettingsError as error:
+        yield from (Finding("settings", False, line) for line in str(error).splitlines())
+    yield from _kafka(values)
+    yield from _database(values)
+
+
+def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        kafka = load(KafkaSettings, values)
+        admin, detail = _admin(kafka)
+        cluster = _within(lambda: _metadata(admin, kafka, detail))
+    except WebhooksError as error:
+        yield (
+            _not_looked_at("kafka", error) if isinstance(error, SettingsError) else Finding("kafka", False, str(error))
+        )
+        return
+    yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
+    consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (where nothing is known to be consumed)
+    try:
+        topics = load(TopicSettings, values).topics
+    except SettingsError as error:
+        yield _not_looked_at("topics", error)
+    else:
+        consumed = consumes(kafka, topics)
+        found = [_topic(topic, kafka, cluster) for topic in topics]
+        yield from (finding for finding, _ in found)
+        partitions = [partition for _, part in found for partition in part]
+        if partitions:
+            yield _look("group", lambda: _group(kafka, admin, sorted(set(partitions))))
+    yield _look("dead-letter topic", lambda: _written_topic(kafka.dead_letter_topic, admin, cluster))
+    yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
+
+
+def _database(values: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        settings = load(DatabaseSettings, values)
+    except SettingsError as error:
+        yield _not_looked_at("database", error)
+        return
+    try:
+        engine = create_engine(settings)
+    except SettingsError as error:  # settings that are right one by one
+        yield Finding("database", False, str(error))
+        return
+    reachable = _look("database", lambda: _reachable(engine))
+    yield reachable
+    if not reachable.ok:
+        return
+    tables = _look("tables", lambda: _tables(engine))
+    yield tables
+    if tables.ok:
+        vault = Vault(settings.encryption_keys)
+        yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
+        yield _look("secrets", lambda: _secrets(engine, vault))
+
+
+def _not_looked_at(part: str, error: SettingsError) -> Finding:
+    return Finding(part, False, f"not looked at: {'; '.join(str(error).splitlines())}")
+
+
+def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
+    if topic.startswith("^"):
+        try:
+            re.compile(topic)
+        except re.error as error:
+            return Finding("topic", False, f"{topic}: no regular expression: {error}"), []
+        names = list(filter(consumes(kafka, [topic]), cluster.topics))
+        if not names:
+            text = f"{topic} matches no topic now: create one, or correct KAFKA_TOPICS{_there(topic, cluster)}"
+            return Finding("topic", False, text), []
+        partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
+        return Finding("topic", True, f"{topic}: {_number(len(names), 'topic')} match now"), partitions
+    if topic == kafka.dead_letter_topic:
+        return Finding("topic", False, f"{topic} is the dead-letter topic: take it out of KAFKA_TOPICS"), []
+    if topic not in cluster.topics or cluster.topics[topic].error is not None:
+        text = f"{topic} does not exist or may not be read: create it, or correct KAFKA_TOPICS{_there(topic, cluster)}"
+        return Finding("topic", False, text), []
+    partitions = [(topic, number) for number in cluster.topics[topic].partitions]
+    return Finding("topic", True, f"{topic}: {_number(len(partitions), 'partition')}"), partitions
+
+
+def _there(wanted: str, cluster: ClusterMetadata) -> str:
+    """The topics whose names are nearest to a name or pattern that finds none, if there are near ones."""
+    names = [name for name in sorted(cluster.topics) if not name.startswith("__")]
+    near = get_close_matches(re.sub(r"[^A-Za-z0-9_-]", "", wanted), names, _MOST_NEAR)
+    return f" (there is {', '.join(near)})" if near else ""
+
+
+def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
+    """Where the group stands, and how many records a start now would send."""
+    places = [TopicPartition(*partition) for partition in partitions]
+    committed = {
+        (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
+    }
+    first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
+    end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
+    from_start = kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"}
+    waiting = overtaken = 0
+    for place in partitions:
+        start = committed.get(place, first[place] if from_start else end[place])
+        overtaken += max(0, first[place] - start)
+        waiting += end[place] - max(start, first[place])
+    known = f"has committed on {len(committed)} of {_number(len(partitions), 'partition')}"
+    text = f"{kafka.group_id} {known if committed else 'is new'}; a start now sends {_number(waiting, 'record')}"
+    if overtaken:
+        raise WebhooksError(f"{text}; retention has dropped {_number(overtaken, 'record')} that were not sent yet")
+    return text
+
+
+def _committed(kafka: KafkaSettings, places: list[TopicPartition]) -> list[TopicPartition]:
+    """A consumer asks, and joins nothing: AdminClient's question crashes while a coordinator still loads."""
+    consumer = Consumer(
+        {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
+    )
+    end = time.monotonic() + _TIMEOUT * 0.9
+    try:
+        while True:
+            try:
+                return consumer.committed(places, timeout=max(_AGAIN, end - time.monotonic()))
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_COMES or time.monotonic() + _AGAIN >= end:
+                    raise
+            time.sleep(_AGAIN)
+    finally:
+        consumer.close()
+
+
+def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_TIMEOUT)
+    return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
+
+
+def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
+    if name in cluster.topics:
+        return f"{name}: {_number(len(cluster.topics[name].partitions), 'partition')}"
+    if _auto_creates(admin, cluster) is False:
+        raise WebhooksError(f"{name} does not exist, and this Kafka creates no topics by itself: create it")
+    return f"{name} does not exist yet; Kafka creates it with the first record"
+
+
+def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, consumed: Callable[[str], bool]) -> str:
+    text = _written_topic(name, admin, cluster)
+    return text if consumed(name) else f"{text}; to have webhooks of its events, add it to KAFKA_TOPICS"
+
+
+def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
+    """What the brokers' `auto.create.topics.enable` says; None where that may not be read."""
+    broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
+    try:
+        config = admin.describe_configs([broker], request_timeout=_TIMEOUT)[broker].result()
+    except KafkaException:
+        return None
+    entry = config.get("auto.create.topics.enable")
+    return None if entry is None else entry.value == "true"
+
+
+def _reachable(engine: Engine) -> str:
+    ping(engine)
+    return f"reachable at {engine.url.render_as_string(hide_password=True)}"
+
+
+def _tables(engine: Engine) -> str:
+    revision = state(engine)
+    if revision.behind:
+        raise WebhooksError(
+            f"at {revision.current or 'nothing'}, needed is {revision.head}: run kafka-webhooks migrate"
+        )
+    return f"up to date at {revision.current}"
+
+
+def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
+    enabled = repository.count_enabled(engine)
+    if not enabled:
+        return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
+    looked_at = broken = warned = 0
+    named: dict[str, list[int]] = {}  # URLs whose names are to be resolved, and whose they are
+    policy, rules = policy_of(settings), rules_of(settings)
+    for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST_SUBSCRIPTIONS):
+        looked_at += 1
+        broken += item.broken
+        warned += not item.broken and bool(item.problems)
+        if not item.broken and (item.url in named or len(named) < _MOST_URLS):
+            named.setdefault(item.url, []).append(item.id)
+    of_them = "of them" if enabled <= looked_at else f"of the first {looked_at:,}"
+    text = f"{enabled:,} enabled"
+    if broken:
+        text += f"; {broken:,} {of_them} broken: {_LIST}"
+    if warned:
+        text += f"; {warned:,} {of_them} sign as others do and should not: {_LIST}, then {_ROTATE}"
+    judged = judge_names(policy, named) if policy is not None else {}
+    refused = {url: name.refused for url, name in judged.items() if name.refused is not None}
+    if refused:
+        ids = sorted(number for url in refused for number in named[url])
+        text += f"; nothing can be sent to {_ids(ids)}, and what they get is stored: {next(iter(refused.values()))}"
+    return text
+
+
+def _weak_default(values: Mapping[str, str]) -> list[str]:
+    """A warning of a weak secret in WEBHOOK_SECRET, which can be parsed."""
+    whys = [why for text in load(SigningSettings, values).secrets if (why := weakness(text)) is not None]
+    return [f"WEBHOOK_SECRET: a secret {why}" for why in whys[:1]]
+
+
+def _ignored_properties(values: Mapping[str, str]) -> list[slips.Slip]:
+    """KAFKA_ variables that librdkafka does not know. SettingsError for one whose value it refuses."""
+    _, unknown = known_properties(load(KafkaSettings, values).properties)
+    return slips.of_properties(unknown)
+
+
+def _secrets(engine: Engine, vault: Vault) -> str:
+    """How those of subscriptions' own are stored; an error tells of those that cannot be read here."""
+    found = secrets.survey(engine, vault, datetime.now(UTC), _MOST_SECRETS)
+    text = f"{_number(found.looked_at, 'secret')} of subscriptions' own"
+    if found.in_the_clear:
+        how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"
+        text += f"; in the clear are those of {_ids(found.in_the_clear)}: {how}"
+    if found.weak:
+        text += f"; shorter or longer than Standard Webhooks wants are those of {_ids(found.weak)}: {_ROTATE}"
+    if found.unopened:
+        raise WebhooksError(
+            f"{text}; those of {_ids(found.unopened)} cannot be decrypted, and what they get is stored, not sent: "
+            "put the key that they are encrypted with into WEBHOOK_ENCRYPTION_KEY"
+        )
+    return text
+
+
+def _ids(subscription_ids: Sequence[int]) -> str:
+    """`2 subscriptions (4, 7)`."""
+    more = ", …" if len(subscription_ids) > _MOST_IDS else ""
+    shown = ", ".join(map(str, subscription_ids[:_MOST_IDS]))
+    return f"{_number(len(subscription_ids), 'subscription')} ({shown}{more})"
+
+
+def _config(kafka: KafkaSettings) -> dict[str, Any]:
+    properties, _ = known_properties(kafka.properties)
+    return {**properties, "bootstrap.servers": kafka.bootstrap_servers}
+
+
+def _admin(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
+    detail: list[str] = []
+    config = {**_config(kafka), "error_cb": lambda error: detail.append(error.str())}
+    try:
+        return AdminClient(config, logger=LibrdkafkaLog()), detail
+    except KafkaException as error:
+        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
+
+
+def _metadata(admin: AdminClient, kafka: KafkaSettings, detail: Sequence[str]) -> ClusterMetadata:
+    try:
+        return admin.list_topics(timeout=_TIMEOUT / 2)
+    except KafkaException:
+        admin.poll(0)
+        reason = f" ({detail[0]})" if detail else ""
+        raise KafkaUnavailable(
+            f"no broker reachable at {kafka.bootstrap_servers}{reason}: is Kafka up, is KAFKA_BOOTSTRAP_SERVERS right?"
+        ) from None
+
+
+def _look(part: str, job: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, True, _within(job))
+    except WebhooksError as error:
+        return Finding(part, False, str(error))
+    except KafkaException as error:
+        return Finding(part, False, str(error.args[0].str()))
+    except SQLAlchemyError as error:
+        return Finding(part, False, str(unavailable(error) or type(error).__name__))
+
+
+def _within(job: Callable[[], _T]) -> _T:
+    """What `job` returns or raises; Unavailable if that takes too long. It runs in a thread that may be left behind."""
+    answers: SimpleQueue[tuple[_T | None, Exception | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((job(), None))
+        except Exception as error:  # noqa: BLE001 (raised again below, in the caller's thread)
+            answers.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        value, error = answers.get(timeout=_TIMEOUT)
+    except Empty:
+        raise Unavailable(f"no answer within {_TIMEOUT:g} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # there is one where there is no error
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

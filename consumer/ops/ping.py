@@ -1,0 +1,225 @@
+"""`subscriptions ping`: a test event, made and sent as a worker would, and what came of it. Pure but for `send`."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from secrets import token_hex
+from typing import NamedTuple
+
+import orjson
+from requests import PreparedRequest, RequestException, Response
+from requests import exceptions as errors
+
+from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, Unsendable, judge
+from consumer.errors import EgressRefused
+from consumer.events.event import Event, RecordId
+from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.event_loop import Poller
+from consumer.sending.masking import MASK, masked, secrets_in
+from consumer.sending.payloads import JSON, Unrenderable, render
+from consumer.sending.recording import RecordingAdapter, Seen
+from consumer.sending.request import build, build_batch, prepare
+from consumer.sending.transfer import Result
+from consumer.subscriptions.endpoint import Endpoint
+
+EVENT_TYPE = "webhooks.ping"  # also the topic: no real one needs to be there
+SHOWN = 1000  # characters of a body
+_TYPE = re.compile(rf"[!-~]{{1,{MAX_TYPE_LENGTH}}}")
+_SECRET = frozenset(("authorization", "cookie"))
+
+
+class Verdict(NamedTuple):
+    """`ok`: a 2xx. `text` says what a worker would make of the answer, `advice` what to look at."""
+
+    ok: bool
+    text: str
+    advice: str | None = None
+
+
+class Ping(NamedTuple):
+    """An exchange. `request` None: none could be made; `result` is why."""
+
+    event: Event
+    request: PreparedRequest | None
+    result: Result | ValueError
+    seen: Seen
+    verdict: Verdict
+
+
+def ping_event(subscription_id: int, now: float, event_type: str = EVENT_TYPE, data: str | None = None) -> Event:
+    """The event to send at `now` (unix seconds), with an id of its own. `data`: JSON, in place of a word of ours.
+
+    ValueError for a type or data that no event has.
+    """
+    if not _TYPE.fullmatch(event_type):
+        raise ValueError(f"an event type is 1 to {MAX_TYPE_LENGTH} visible ASCII characters without spaces")
+    if data is None:
+        body = orjson.dumps({"type": event_type, "subscription_id": subscription_id, "sent_at": _iso(now)})
+    else:
+        body = data.encode()
+        if len(body) > MAX_VALUE_BYTES:
+            raise ValueError(f"an event has at most {MAX_VALUE_BYTES} bytes")
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"it is no JSON: {error.msg} at character {error.pos}") from None
+    record = RecordId(EVENT_TYPE, 0, 0, int(now * 1000))
+    return Event(record, event_type, f"msg_{token_hex(16)}", body, JSON, None, None)
+
+
+def ping(
+    endpoint: Endpoint,
+    event: Event,
+    send: Callable[[PreparedRequest, float | None], tuple[Result, Seen]],
+    clock: Callable[[], float] = time.time,
+) -> Ping:
+    """Make the request that a worker would, `send` it, and judge the answer. A fault keeps it from being sent."""
+    if endpoint.fault is not None:
+        verdict = Verdict(ok=False, text="not sent: the subscription is broken", advice=endpoint.fault)
+        return Ping(event, None, ValueError(endpoint.fault), Seen(), verdict)
+    try:
+        prepared, timestamp = prepare(endpoint), int(clock())
+        if endpoint.batch is None:
+            request = build(prepared, endpoint, event, timestamp)
+        else:
+            request = build_batch(prepared, endpoint, [render(endpoint, event)], timestamp)
+    except ValueError as error:
+        advice = "--event-type and --data make an event as it expects" if isinstance(error, Unrenderable) else None
+        return Ping(event, None, error, Seen(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
+    result, seen = send(request, endpoint.timeout)
+    return Ping(event, request, result, seen, verdict_on(endpoint, result, seen, clock()))
+
+
+def send(
+    request: PreparedRequest,
+    timeout: float | None,
+    *,
+    egress: EgressPolicy,
+    default_timeout: float,
+    connect_timeout: float,
+    proxy: str = "",
+) -> tuple[Result, Seen]:
+    """Send on a connection of its own, by the rules that deliveries have. Times are in seconds."""
+    poller = Poller()
+    adapter = RecordingAdapter(
+        poller,
+        egress=egress,
+        timeout=default_timeout,
+        connect_timeout=connect_timeout,
+        max_connections=1,
+        proxy=proxy,
+    )
+    try:
+        return adapter.exchange(request, timeout)
+    finally:
+        adapter.close()
+        poller.close()
+
+
+def verdict_on(endpoint: Endpoint, result: Result, seen: Seen, now: float) -> Verdict:
+    """What a worker would make of the answer, and what to look at where it is no 2xx."""
+    advice = _of_status(result) if isinstance(result, Response) else _of_error(result, seen)
+    match judge(result, now, endpoint.final_statuses):
+        case Delivered(status):
+            return Verdict(ok=True, text=f"delivered: the receiver took it with status {status}")
+        case Gone():
+            return Verdict(ok=False, text="refused: at a 410 a worker disables the subscription", advice=advice)
+        case Refused(error):
+            return Verdict(
+                ok=False, text=f"refused: {error} is final for this subscription, a worker gives up", advice=advice
+            )
+        case Failed(error):
+            return Verdict(ok=False, text=f"failed: {error}; a worker would try again", advice=advice)
+        case Unsendable(error) | Hopeless(error):
+            return Verdict(ok=False, text=f"not sent: {error}", advice=advice)
+
+
+def told(endpoint: Endpoint, done: Ping) -> dict[str, object]:
+    """The exchange as it may be shown: without secrets, and bodies with their start."""
+    request, seen = done.request, done.seen
+    answer = done.result if isinstance(done.result, Response) else None
+    secrets = secrets_in(endpoint, request) if request else []
+    return {
+        "event_type": done.event.type,
+        "addresses": list(seen.addresses),
+        "connected": seen.connected,
+        "tls": seen.tls,
+        "certificate": seen.certificate and seen.certificate._asdict(),
+        "headers": _headers(endpoint, request) if request else {},
+        "body": _start_of(request.body) if request else None,
+        "status": None if answer is None else answer.status_code,
+        "answer": None if answer is None else _start_of(answer.content, secrets),
+        "seconds": {step: round(seconds, 6) for step, seconds in seen.seconds.items()},
+        "ok": done.verdict.ok,
+        "verdict": done.verdict.text,
+        "advice": done.verdict.advice and masked(done.verdict.advice, secrets),
+    }
+
+
+def _headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
+    """By name; of those that may be secret, that they are there."""
+    hidden = _SECRET | {name.lower() for name, _ in endpoint.headers}
+    return {name: MASK if name.lower() in hidden else str(value) for name, value in request.headers.items()}
+
+
+def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | None:
+    """As text, without `secrets`: a receiver may send back what it got."""
+    if not isinstance(body, bytes):
+        return None
+    text = body.decode("utf-8", "replace")
+    text = masked(text, secrets)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _of_status(response: Response) -> str | None:
+    status = response.status_code
+    if 300 <= status < 400:  # noqa: PLR2004 (RFC 9110, section 15.4)
+        to = response.headers.get("location")
+        return f"redirects are never followed: the url should be {to}" if to else "redirects are never followed"
+    return _ADVICE.get(status, "what the receiver logs says why") if not response.ok else None
+
+
+_ADVICE: Mapping[int, str] = {
+    **dict.fromkeys(
+        (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
+        "compare the receiver's secret with the signature (docs/receiving.md), and the credentials that it wants",
+    ),
+    **dict.fromkeys((HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED), "does a POST to this path arrive there?"),
+    **dict.fromkeys(
+        (HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY),
+        "perhaps it does not know such an event: --event-type and --data make one as it expects",
+    ),
+    HTTPStatus.GONE: "the receiver wants no more; is the url right?",
+}
+
+
+def _of_error(error: RequestException, seen: Seen) -> str | None:
+    for kinds, advice in _OF_ERRORS:
+        if isinstance(error, kinds):
+            return advice
+    if not seen.started:
+        return "does the host's name resolve here? Workers may ask another DNS"
+    if isinstance(error, errors.ConnectTimeout):
+        return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT is how long is waited"
+    return "does anything listen there, and is the way to it open?"
+
+
+_OF_ERRORS: tuple[tuple[type | tuple[type, ...], str | None], ...] = (
+    ((EgressRefused, errors.InvalidURL, errors.InvalidHeader), None),  # the text says it, and names the setting
+    (
+        errors.SSLError,
+        "the certificate must be for this host, in date, and of a trusted authority; SSL_CERT_FILE names others",
+    ),
+    (errors.ProxyError, "WEBHOOK_PROXY names the proxy"),
+    (
+        errors.ReadTimeout,
+        "a receiver should answer first and work later; timeout_seconds or WEBHOOK_TIMEOUT give it longer",
+    ),
+)

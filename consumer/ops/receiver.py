@@ -1,0 +1,173 @@
+"""A receiver that verifies what it is sent, as a subscriber would: behind `listen` and in the demo.
+
+Verification is written from the specification (https://www.standardwebhooks.com, "Verifying webhook authenticity"),
+apart from the signing side, so that one checks the other.
+"""
+
+import asyncio
+import binascii
+import hmac
+import re
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from consumer.crypto.keys import VerifyingKey
+from consumer.subscriptions.endpoint import HEX_HEADER
+
+TOLERANCE = 300.0  # seconds between a delivery's timestamp and the receiver's clock, either way; the specification's
+MOST_BYTES = 2 * 1024 * 1024  # of a body; the largest record that is an event has 1 MiB
+_MOST_SIGNATURES = 16  # a rotation has two; each costs 100 µs under each public key
+_UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
+
+
+class Received(NamedTuple):
+    """One request. `problem` says why it is not to be trusted; None once its signatures are verified."""
+
+    path: str
+    webhook_id: str
+    event_type: str
+    body: bytes
+    problem: str | None
+
+
+class Answer(NamedTuple):
+    """What the receiver says, `delay` seconds after it has the whole request."""
+
+    status: int = 200
+    delay: float = 0.0
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+class HexHeader(NamedTuple):
+    """Where the hex HMAC-SHA256 of the body is: in which header, behind which prefix."""
+
+    name: str = HEX_HEADER
+    prefix: str = ""
+
+
+def verify(
+    headers: Mapping[str, str],
+    body: bytes,
+    keys: Sequence[VerifyingKey],
+    now: float,
+    tolerance: float = TOLERANCE,
+    hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
+) -> str | None:
+    """Why a request is not to be trusted; None if it is. `headers` by lower-case name, `now` in unix seconds.
+
+    One of the `v1` signatures must be of a symmetric one of `keys`, or one of the `v1a` signatures of a public one; so
+    must the hex signature be of a symmetric one, where it is there and there is such a key.
+    """
+    webhook_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    signatures = headers.get("webhook-signature", "").split()
+    if not (webhook_id and timestamp and signatures):
+        return "webhook-id, webhook-timestamp or webhook-signature is missing"
+    if not _UNIX_SECONDS.fullmatch(timestamp):
+        return "webhook-timestamp is no number of seconds"
+    if abs(now - int(timestamp)) > tolerance:
+        return f"webhook-timestamp is more than {tolerance:g} s from this machine's clock"
+    message = b"%s.%s.%s" % (webhook_id.encode("latin-1"), timestamp.encode(), body)
+    secrets = [key for key in keys if isinstance(key, bytes)]
+    expected = [b"v1," + b64encode(hmac.digest(secret, message, "sha256")) for secret in secrets]
+    given = [text.encode("latin-1") for text in signatures[:_MOST_SIGNATURES]]
+    if not (_any_equal(expected, given) or _any_verified(keys, message, given)):
+        return "no v1 or v1a signature in webhook-signature is of a known secret"
+    plain = headers.get(hex_header.name.lower())
+    if plain is not None and secrets:
+        prefix = hex_header.prefix.encode()
+        hexes = [prefix + hmac.digest(secret, body, "sha256").hex().encode() for secret in secrets]
+        if not _any_equal(hexes, [plain.encode("latin-1")]):
+            return f"{hex_header.name} is not of a known secret"
+    return None
+
+
+def create_app(
+    keys: Sequence[VerifyingKey],
+    on_received: Callable[[Received, Answer], None],
+    answer: Callable[[Received], Answer],
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
+) -> ASGIApp:
+    """Receive POSTs on any path. What cannot be verified is answered 401, what is too large 413.
+
+    `on_received` is told of each request and its answer, before the answer's delay; neither callable may block.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["method"] != "POST":
+            await _respond(send, Answer(200 if scope["method"] in {"GET", "HEAD"} else 405))
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            body = await _body(receive)
+        except ClientDisconnect:
+            return
+        if body is None:
+            await _respond(send, Answer(413))
+            return
+        received = Received(
+            path=scope["path"],
+            webhook_id=headers.get("webhook-id", ""),
+            event_type=headers.get("x-webhook-event", ""),
+            body=body,
+            problem=verify(headers, body, keys, clock(), hex_header=hex_header),
+        )
+        given = Answer(401) if received.problem else answer(received)
+        on_received(received, given)
+        if given.delay:
+            await sleep(given.delay)
+        await _respond(send, given)
+
+    return app
+
+
+def _any_equal(expected: Sequence[bytes], given: Sequence[bytes]) -> bool:
+    return any([hmac.compare_digest(one, other) for one in expected for other in given])  # noqa: C419 (constant time)
+
+
+def _any_verified(keys: Sequence[VerifyingKey], message: bytes, given: Sequence[bytes]) -> bool:
+    signatures = [text.removeprefix(b"v1a,") for text in given if text.startswith(b"v1a,")]
+    return any(_is_of(key, text, message) for key in keys for text in signatures)
+
+
+def _is_of(key: VerifyingKey, signature: bytes, message: bytes) -> bool:
+    if isinstance(key, bytes):
+        return False
+    try:
+        key.verify(b64decode(signature, validate=True), message)
+    except (InvalidSignature, binascii.Error):
+        return False
+    return True
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; None once it is larger than MOST_BYTES. ClientDisconnect if the sender leaves meanwhile."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MOST_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _respond(send: Send, answer: Answer) -> None:
+    headers = list(answer.headers)
+    if answer.status not in {204, 304}:  # these have no body by definition (RFC 9110 section 8.6)
+        headers.append((b"content-length", b"0"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

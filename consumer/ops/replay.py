@@ -1,0 +1,236 @@
+"""A replay: the log is read again for one subscription, and what matches is stored for the workers to send.
+
+Rows and the positions behind them are written in one transaction, so that a replay that is interrupted, in whatever
+way, goes on where it stopped: each matching record is stored once. What the group reads and commits is not touched.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumer.database.engine import unavailable
+from consumer.errors import Undecodable, WebhooksError
+from consumer.events.event import Event
+from consumer.intake.decode import decode
+from consumer.intake.log_reader import LogReader
+from consumer.intake.record import Record
+from consumer.ledger import replays
+from consumer.ledger.counts import last_of_replay
+from consumer.ledger.replays import Replay, Span
+from consumer.ledger.rows import NewDelivery
+from consumer.matching.selection import Answer, Selector
+from consumer.subscriptions.endpoint import Endpoint, Selection
+from consumer.subscriptions.options import LEAST_NUMBER, Effect, read
+from consumer.subscriptions.patterns import matches
+from consumer.subscriptions.repository import Subscribed
+from consumer.telemetry.metrics import Metrics
+from models.subscription import EVERY_TENANT
+
+log = structlog.get_logger(__name__)
+
+PART_OF_LIMIT = 10  # a replay takes a tenth of what the receiver allows: the rest is for what happens now
+RATE_WITHOUT_LIMIT = 100.0  # deliveries per second,
+MOST_RATE = 100_000.0  # and the most that one can be told to make
+SOONEST = 7.0  # seconds until a row is due: workers, who look every 5 s, know it by then, and send none in a burst
+AHEAD = 10.0  # seconds until then at most: a table of far-off rows helps nobody
+BATCH = 500  # rows of a transaction,
+BATCH_BYTES = 4 * 2**20  # their bodies together, about,
+FLUSH = 1.0  # and seconds between two
+_WAIT = 0.1  # seconds for which a signal may go unnoticed
+_RETRY = 2.0  # seconds between two tries while the database is away
+
+
+def default_rate(limit: float | None) -> float:
+    """Deliveries per second of a replay for a subscription with this rate limit."""
+    return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_NUMBER, limit / PART_OF_LIMIT)
+
+
+class Pace:
+    """Due times at a rate: each 1/rate after the last, none before `begin` or `SOONEST` from now. Unix seconds."""
+
+    def __init__(self, rate: float, begin: float = 0.0) -> None:
+        self._step = 1 / rate
+        self._next = begin
+
+    def due(self, now: float) -> float:
+        """The next due time."""
+        due = max(now + SOONEST, self._next)
+        self._next = due + self._step
+        return due
+
+    def room(self, now: float) -> int:
+        """How many of the next due times are within `AHEAD` of now."""
+        left = now + AHEAD - max(now + SOONEST, self._next)
+        return int(left / self._step) + 1 if left >= 0 else 0
+
+
+class Progress(NamedTuple):
+    """How far a replay is: offsets read in this run, records matched in all, records in this run that are no event."""
+
+    read: int
+    matched: int
+    undecodable: int
+    finished: bool
+
+
+class Choice:
+    """Which events of the log are for a subscription: those that a worker would send it now."""
+
+    def __init__(self, subscription: Subscribed, tenant_name: str, event_type: str | None = None) -> None:
+        """`event_type` narrows it: a type or a pattern. WebhooksError for a subscription that matches nothing."""
+        for problem in subscription.problems:
+            if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
+                raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
+        meant, _ = read(subscription.options)
+        selection = Selection(meant["topics"], meant["event_filter"])
+        self.subscription = subscription
+        self._tenant_name = tenant_name
+        self._types = [subscription.event_type] if event_type is None else [subscription.event_type, event_type]
+        self._endpoint = Endpoint(subscription.id, subscription.url, (), selection=selection)
+        self._metrics = Metrics()
+        self._selector = Selector(self._metrics)
+
+    @property
+    def filter_errors(self) -> int:
+        """For how many events the filter had no answer: they are not chosen."""
+        return self._metrics.filter_errors
+
+    def event_of(self, record: Record) -> Event | None:
+        """The event that a record carries; None if it carries none."""
+        try:
+            return decode(record, self._tenant_name)
+        except Undecodable:
+            return None
+
+    def has(self, event: Event) -> bool:
+        """Whether it is for the subscription, as far as its filter can tell."""
+        return (
+            all(matches(each, event.type) for each in self._types)
+            and self.subscription.tenant in {EVERY_TENANT, event.tenant}
+            and self._selector.ask(self._endpoint, event) is Answer.WANTED
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """Records of one event type: how many, and when the first and the last were stamped (unix seconds).
+
+    `chosen` of them are for the subscription.
+    """
+
+    records: int = 0
+    chosen: int = 0
+    first: float = float("inf")
+    last: float = float("-inf")
+
+    def add(self, at: float, *, chosen: bool) -> None:
+        """One more."""
+        self.records += 1
+        self.chosen += chosen
+        self.first, self.last = min(self.first, at), max(self.last, at)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the log holds of a time: by event type, and how many records are no event."""
+
+    types: dict[str, Tally] = field(default_factory=dict)
+    undecodable: int = 0
+
+
+def survey(reader: LogReader, spans: Sequence[Span], since: float, choice: Choice, result: Survey) -> Iterator[int]:
+    """Read it all into `result` and store nothing. Yields how many offsets have been read."""
+    reader.start(spans, since)
+    begin = sum(reader.positions.values())
+    while not reader.done:
+        for record in reader.read(BATCH, _WAIT):
+            event = choice.event_of(record)
+            if event is None:
+                result.undecodable += 1
+            else:
+                tally = result.types.setdefault(event.type, Tally())
+                tally.add(record.timestamp / 1000, chosen=choice.has(event))
+        yield sum(reader.positions.values()) - begin
+
+
+def run(
+    engine: Engine,
+    replay: Replay,
+    choice: Choice,
+    reader: LogReader,
+    stopped: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Progress]:
+    """Store what is left of a replay, at its rate and at most `AHEAD` seconds before it is due.
+
+    Yields after each transaction. Ends when all is stored, or soon after `stopped()`: it can then be taken up again.
+    Kafka and the database are waited for. Raises what `LogReader.read` and `replays.advance` raise.
+    """
+    last_due = last_of_replay(engine, replay.id) if replay.matched else None
+    pace = Pace(replay.rate, _next_due(last_due, replay.rate, clock()))
+    rows: list[NewDelivery] = []
+    matched, undecodable, size = replay.matched, 0, 0
+    reader.start(replay.spans, replay.since)
+    begin = sum(reader.positions.values())
+    flushed = clock()
+    while True:
+        ended = reader.done or stopped()
+        room = 0 if ended else min(BATCH - len(rows), pace.room(clock()))
+        for record in reader.read(room, _WAIT) if room else ():
+            event = choice.event_of(record)
+            if event is None:
+                undecodable += 1
+            elif choice.has(event):
+                rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
+                size += event.size
+        full = len(rows) >= BATCH or size >= BATCH_BYTES
+        if ended or full or not 0 <= clock() - flushed < FLUSH:
+            matched += len(rows)
+            store = partial(replays.advance, engine, replay.id, replay.group, rows, reader.positions, matched, clock())
+            if not _insist(store, stopped, sleep):
+                return
+            rows, size, flushed = [], 0, clock()
+            yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=False)
+        if ended:
+            break
+        if not room:
+            sleep(_WAIT)
+    if reader.done and _insist(partial(replays.finish, engine, replay.id, clock()), stopped, sleep):
+        yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=True)
+
+
+def _next_due(last_due: float | None, rate: float, now: float) -> float:
+    """Behind what an earlier run has stored, which was no further ahead: the workers or a clock may have moved it."""
+    return 0.0 if last_due is None else min(last_due, now + AHEAD) + 1 / rate
+
+
+def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
+    """Write, however long the database is away. False if `stopped()` came first: then nothing is written."""
+    said = False
+    while True:
+        try:
+            write()
+        except SQLAlchemyError as error:
+            if (known := unavailable(error)) is None:
+                raise
+            if not said:
+                log.warning("the database does not answer; the replay waits", error=str(known))
+                said = True
+        else:
+            return True
+        for _ in range(int(_RETRY / _WAIT)):
+            if stopped():
+                return False
+            sleep(_WAIT)
+
+
+def _delivery(event: Event, subscription: Subscribed, due: float, replay: int) -> NewDelivery:
+    return NewDelivery(event, subscription.id, subscription.options["url"], 0, "parked", due, replay=replay)

@@ -1,0 +1,138 @@
+"""Names to addresses without blocking: c-ares asks, the loop gets the answer, a name that hangs hurts only itself.
+
+A resolver with threads has some for all names: ten that hang make every other one wait.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import pycares
+
+from consumer.sending.event_loop import Poller
+
+_POSITIVE_TTL = 30.0  # seconds; a record's own TTL may be shorter, but not below the next
+_NEGATIVE_TTL = 1.0
+_MAX_NAMES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why a name has no address now."""
+
+    text: str
+    timed_out: bool = False
+
+
+Answer = tuple[str, ...] | Unresolved
+
+
+class _Entry(NamedTuple):
+    answer: Answer
+    expires: float
+
+
+class _Pending(NamedTuple):
+    deadline: float
+    waiters: list[Callable[[Answer], None]]
+
+
+def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Answer]:
+    """The addresses of each of `names`, all asked at once, within `timeout` seconds. Waits; not for the loop."""
+    poller = Poller()
+    resolver = Resolver(poller, timeout=timeout)
+    answers: dict[str, Answer] = {}
+    asked = set(names)
+    try:
+        for name in asked:
+            resolver.resolve(name, partial(answers.__setitem__, name))
+        while len(answers) < len(asked):
+            poller.turn(timeout)
+    finally:
+        resolver.close()
+        poller.close()
+    return answers
+
+
+class Resolver:
+    """Looks names up as the system is configured (/etc/hosts, search domains, resolv.conf), or at `servers` (ip:port).
+
+    A name that does not answer within `timeout` seconds is unresolved; equal names asked at once share one look-up.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        timeout: float,
+        servers: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._poller = poller
+        self._timeout = timeout
+        self._clock = clock
+        # Two tries of one and two thirds: the first lost packet is repeated within the time limit.
+        self._channel = pycares.Channel(timeout=max(timeout / 3, 0.05), tries=2, servers=list(servers) or None)
+        self._cache: dict[str, _Entry] = {}
+        self._pending: dict[str, _Pending] = {}  # in the order of their deadlines
+        self._timer = poller.timer(self._time_out)
+
+    def cached(self, name: str) -> Answer | None:
+        """The answer if it is known and fresh."""
+        entry = self._cache.get(name)
+        return entry.answer if entry is not None and entry.expires > self._clock() else None
+
+    def resolve(self, name: str, callback: Callable[[Answer], None]) -> None:
+        """Ask; `callback` runs in a later callback of the poller, never inside this call."""
+        pending = self._pending.get(name)
+        if pending is not None:
+            pending.waiters.append(callback)
+            return
+        deadline = self._clock() + self._timeout
+        self._pending[name] = _Pending(deadline, [callback])
+        if self._timer.deadline is None:
+            self._timer.deadline = deadline
+        try:
+            self._channel.getaddrinfo(name, None, callback=partial(self._on_answer, name))
+        except (pycares.AresError, ValueError) as error:
+            self._poller.post(
+                partial(self._settle, name, Unresolved(f"{name!r} does not resolve: {error}"), _NEGATIVE_TTL)
+            )
+
+    def close(self) -> None:
+        """Ask nothing more; callbacks of open look-ups do not run."""
+        self._pending.clear()
+        self._poller.remove_timer(self._timer)
+        self._channel.close()
+
+    def _on_answer(self, name: str, result: pycares.AddrInfoResult | None, error: int | None) -> None:
+        """Runs on c-ares' thread: does nothing but post."""
+        nodes = [] if result is None else result.nodes
+        addresses = tuple(dict.fromkeys(node.addr[0].decode() for node in nodes))
+        if addresses:
+            ttl = min(node.ttl for node in nodes)
+            self._poller.post(partial(self._settle, name, addresses, min(max(ttl, _NEGATIVE_TTL), _POSITIVE_TTL)))
+        else:
+            reason = "it has no address" if error is None else pycares.errno.strerror(error)
+            answer = Unresolved(
+                f"{name!r} does not resolve: {reason!s}", timed_out=error == pycares.errno.ARES_ETIMEOUT
+            )
+            self._poller.post(partial(self._settle, name, answer, _NEGATIVE_TTL))
+
+    def _settle(self, name: str, answer: Answer, ttl: float) -> None:
+        if len(self._cache) >= _MAX_NAMES:
+            del self._cache[next(iter(self._cache))]
+        self._cache[name] = _Entry(answer, self._clock() + ttl)
+        pending = self._pending.pop(name, None)
+        for callback in pending.waiters if pending is not None else ():
+            self._poller.post(partial(callback, answer))
+
+    def _time_out(self) -> None:
+        now = self._clock()
+        late = [name for name, pending in self._pending.items() if pending.deadline <= now]
+        for name in late:
+            answer = Unresolved(f"{name!r} did not resolve within {self._timeout:g} s", timed_out=True)
+            self._settle(name, answer, _NEGATIVE_TTL)
+        self._timer.deadline = next((pending.deadline for pending in self._pending.values()), None)

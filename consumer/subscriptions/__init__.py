@@ -1,0 +1,1 @@
+"""What a subscription is: its row, its options and the rules for them, its secrets."""

@@ -1,0 +1,145 @@
+"""From a subscription's rows to an Endpoint: the one reading of it, for new events, for stored ones, and for people."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from consumer.crypto.keys import Ed25519Key, SigningKey
+from consumer.crypto.vault import Credentials, Decrypt, Stored, credentials_of
+from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
+from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
+from models import Subscription, SubscriptionSecret
+from models.base import UNREADABLE
+
+ENDPOINT_COLUMNS = (
+    Subscription.id.label("subscription_id"),
+    Subscription.failing_since,
+    *(getattr(Subscription, column) for column in OPTIONS),
+    SubscriptionSecret.kind,
+    SubscriptionSecret.secret,
+    SubscriptionSecret.expires_at,
+)
+_OPTIONS_END = 2 + len(OPTIONS)
+_BROKEN = BrokenFilter()  # one, so that an endpoint that is read again is equal
+NEEDS_ITS_OWN = "it has none of its own, and WEBHOOK_REQUIRE_OWN_SECRET asks for one"
+
+
+class Rules(NamedTuple):
+    """What the deployment asks of each subscription.
+
+    `refusal` says why nothing may be sent to a URL, as far as the URL alone tells; None: something may. With
+    `own_secret` the deployment's secret signs for none.
+    """
+
+    refusal: Callable[[str], str | None] = lambda _: None
+    own_secret: bool = False
+
+
+def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
+    """Select what `endpoint_of` reads, and `more` columns: a row for each subscription and secret.
+
+    By subscription, its secrets newest first, which is the order of those that sign.
+    """
+    secret = SubscriptionSecret
+    return (
+        select(*ENDPOINT_COLUMNS, *more)
+        .outerjoin(secret, secret.subscription_id == Subscription.id)
+        .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
+    )
+
+
+def written(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    """The values of the columns of OPTIONS in a row of `endpoint_rows`."""
+    return dict(zip(OPTIONS, row[2:_OPTIONS_END], strict=True))  # by place: a name takes four times as long
+
+
+def endpoint_of(
+    rows: Sequence[Row[*tuple[Any, ...]]],
+    default: tuple[SigningKey, ...],
+    decrypt: Decrypt,
+    now: datetime,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+) -> tuple[Endpoint, tuple[Problem, ...]]:
+    """The Endpoint of a subscription as it stands at `now`, and what of it cannot be used under the `rules`.
+
+    `rows` are those of `endpoint_rows`: one for each of its secrets, or one without. `default` signs where it has none.
+    Where a problem says so, the endpoint has a fault; who matches events leaves out what matches none.
+    """
+    subscription_id, failing_since = rows[0][:2]
+    stored = written(rows[0])
+    meant, problems = read(stored)
+    is_url = not problems or all(problem.option != "url" for problem in problems)
+    if is_url and (refusal := rules.refusal(stored["url"])) is not None:
+        problems.append(Problem("url", refusal, Effect.STORED))
+    credentials = Credentials(())
+    try:
+        kept = list(_stored(rows))
+        credentials = credentials_of(subscription_id, kept, default, decrypt, now) if kept else Credentials(default)
+    except ValueError as error:
+        problems.append(Problem("secret", str(error), Effect.STORED))
+    if rules.own_secret and all(row[_OPTIONS_END] != "signing" for row in rows):
+        problems.append(Problem("secret", NEEDS_ITS_OWN, Effect.STORED))
+    hex_header, headers = meant["signature_header"], meant["custom_headers"] or ()
+    if credentials.headers:
+        own = {name.lower() for name, _ in credentials.headers}
+        headers = (*(pair for pair in headers if pair[0].lower() not in own), *credentials.headers)
+        if hex_header and hex_header.lower() in own:
+            problems.append(Problem("secret", f"{hex_header} is the signature's header", Effect.STORED))
+    selection = None
+    event_filter = meant["event_filter"]
+    if any(problem.option == "event_filter" for problem in problems):
+        event_filter = _BROKEN
+    if meant["topics"] is not None or event_filter is not None:
+        selection = Selection(meant["topics"], event_filter)
+    wait = BATCH_WAIT if meant["batch_wait_ms"] is None else meant["batch_wait_ms"] / 1000
+    secrets, private_keys = _by_kind(credentials.keys)
+    endpoint = Endpoint(
+        subscription_id,
+        str(stored["url"]),  # bytes, which SQLite keeps in any column, are then no URL
+        secrets,
+        ordered=meant["ordering"] == "key",
+        max_in_flight=meant["max_in_flight"],
+        rate_limit=meant["rate_limit"],
+        retry_schedule=meant["retry_schedule"],
+        final_statuses=meant["final_statuses"] or frozenset(),
+        failing_since=failing_since.timestamp() if failing_since not in (None, UNREADABLE) else None,
+        fault=_fault(problems) if problems else None,
+        selection=selection,
+        payload_format=meant["payload_format"],
+        projection=meant["projection"],
+        batch=None if meant["batch_size"] is None else Batch(meant["batch_size"], wait),
+        private_keys=private_keys,
+        hex_header=hex_header,
+        hex_prefix=meant["signature_prefix"] or "",
+        headers=headers,
+        auth=credentials.auth,
+        timeout=meant["timeout_seconds"],
+    )
+    return endpoint, tuple(problems)
+
+
+def _fault(problems: Sequence[Problem]) -> str | None:
+    return "; ".join(str(problem) for problem in problems if problem.effect is Effect.STORED) or None
+
+
+@lru_cache(1000)
+def _by_kind(keys: tuple[SigningKey, ...]) -> tuple[tuple[bytes, ...], tuple[Ed25519Key, ...]]:
+    """Of HMAC, and of ed25519."""
+    return (
+        tuple(key for key in keys if isinstance(key, bytes)),
+        tuple(key for key in keys if isinstance(key, Ed25519Key)),
+    )
+
+
+def _stored(rows: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[Stored]:
+    """Those of a left join. ValueError for bytes, which SQLite keeps in any column."""
+    for row in rows:
+        kind, secret, expires_at = row[_OPTIONS_END : _OPTIONS_END + 3]
+        if secret is not None:
+            if not isinstance(secret, str):
+                raise ValueError("its secret is no text")
+            yield Stored(kind, secret, expires_at)

@@ -1,0 +1,225 @@
+"""What a subscription may ask for, as it is written and as it is meant: what is valid, and what follows if not. Pure.
+
+Subscriptions come from plain SQL, the command line and the API. The latter two are refused what cannot be used; of
+the first, `endpoint_row` says what is wrong and what follows from it. All three are read by `read`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from consumer.config.types import final_statuses, topic_names, waits
+from consumer.expressions import compile_filter, compile_projection
+from consumer.http import header_rules
+from consumer.http.urls import check_target
+from consumer.subscriptions.patterns import check_pattern
+
+BATCH_WAIT = 1.0  # seconds, of a batch that names none
+LONGEST_BATCH_WAIT = 60_000  # milliseconds
+LARGEST_BATCH = 1000  # events
+LONGEST_TIMEOUT = 300.0  # seconds, as WEBHOOK_TIMEOUT
+LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # what the columns keep: NUMBER(9, 3)
+MOST_IN_FLIGHT = 1_000_000
+OFF = "none"  # in place of the hex signature's header
+_CREDENTIALS = frozenset(("authorization", "cookie"))
+
+
+class Effect(Enum):
+    """What follows from a value that cannot be used."""
+
+    UNMATCHED = "it matches no event"
+    STORED = "what it gets is stored, not sent"
+    DEFAULT = "the default is used"
+    UNUSED = "it has no effect"
+    SENT = "it is sent all the same"
+
+
+class Problem(NamedTuple):
+    """An option that cannot be used, or (SENT) should not be as it is, and why. The text holds no secret."""
+
+    option: str
+    why: str
+    effect: Effect
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.why}; {self.effect.value}"
+
+
+class Option(NamedTuple):
+    """A column that says what a subscription asks for.
+
+    `parse` gives what its value means; ValueError goes on from the column's name. `effect` follows where it raises.
+    `default` is what the database sets; None: null, or, where the column is `required`, nothing.
+    """
+
+    parse: Callable[[Any], Any]
+    effect: Effect
+    example: str
+    default: str | None = None
+    required: bool = False
+
+    @property
+    def nullable(self) -> bool:
+        """The column may be null, which is the default."""
+        return self.default is None and not self.required
+
+
+def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
+    """A JSON object of texts, as the request's headers. ValueError; its text holds no value."""
+    try:
+        headers = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise ValueError("is no JSON") from None
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        raise ValueError("is no JSON object of texts")
+    if len({name.lower() for name in headers}) != len(headers):
+        raise ValueError("names a header twice")
+    for name, value in headers.items():
+        if name.lower() in _CREDENTIALS:
+            place = "webhook_secrets (--basic, --bearer, or subscriptions set-credential)"
+            raise ValueError(f"{name} is a credential; store it in {place}")
+        header_rules.check(name, value)
+    return tuple(headers.items())
+
+
+def parse_hex_header(text: str) -> str | None:
+    """The name of the hex signature's header; None for `none`. ValueError."""
+    if text.lower() == OFF:
+        return None
+    if text.lower() in _CREDENTIALS | {"user-agent"}:
+        raise ValueError(f"{text} carries something else already")
+    header_rules.check_name(text)
+    return text
+
+
+def parse_prefix(text: str) -> str:
+    """What stands before the hex digits. ValueError."""
+    if not header_rules.is_value(text) or text != text.lstrip():
+        raise ValueError("may hold visible ASCII and spaces only, and no space in front")
+    return text
+
+
+def parse_tenant(text: str) -> str:
+    """A tenant's name, or `*` for all. ValueError."""
+    if not text:
+        raise ValueError("is empty; write the tenant's name, or * for all")
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("may hold no control character, and no space at its ends")
+    return text
+
+
+def _number(least: float, most: float, unit: str = "") -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if not isinstance(value, int | float) or not least <= value <= most:
+            own = "" if isinstance(value, str) else unit
+            raise ValueError(f"is {value!r:.40}{own}; it must be from {_plain(least)} to {_plain(most)}{unit}")
+        return value
+
+    return parse
+
+
+def _whole(least: int, most: int, unit: str = "") -> Callable[[Any], int]:
+    number = _number(least, most, unit)
+
+    def parse(value: Any) -> int:
+        if number(value) != int(value):
+            raise ValueError(f"is {value!r}; it must be a whole number")
+        return int(value)
+
+    return parse
+
+
+def _plain(number: float) -> str:
+    return f"{number:.3f}".rstrip("0").rstrip(".") if isinstance(number, float) else str(number)
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"is {value!r:.40}; it must be {', '.join(words[:-1])} or {words[-1]}")
+        return str(value)
+
+    return parse
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """For text that says something; SQLite keeps bytes in any column."""
+
+    def parse_text(value: Any) -> Any:
+        if not isinstance(value, str) or not _is_utf_8(value):
+            raise ValueError("is no text")
+        if value.isspace():
+            raise ValueError("is blank")
+        return parse(value)
+
+    return parse_text
+
+
+# Each look-up of subscriptions reads all that it finds: what most of them have, and what takes long, is kept.
+_check_url, _check_type = lru_cache(65_536)(check_target), lru_cache(65_536)(check_pattern)
+_topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
+_waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
+
+OPTIONS: Mapping[str, Option] = {
+    "url": Option(_text(_check_url), Effect.STORED, "https://example.com/hooks", required=True),
+    "event_type": Option(_text(_check_type), Effect.UNMATCHED, "order.created", required=True),
+    "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
+    "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),
+    "event_filter": Option(_text(compile_filter), Effect.STORED, "data.amount > 100"),
+    "payload_format": Option(_one_of("record", "standard", "cloudevents"), Effect.STORED, "standard", "record"),
+    "projection": Option(_text(compile_projection), Effect.STORED, '{"id": data.id}'),
+    "batch_size": Option(_whole(1, LARGEST_BATCH), Effect.STORED, "100"),
+    "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
+    "custom_headers": Option(_text(_headers), Effect.STORED, '{"X-Origin": "shop"}'),
+    "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
+    "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
+    "timeout_seconds": Option(_number(LEAST_NUMBER, LONGEST_TIMEOUT, " seconds"), Effect.DEFAULT, "5"),
+    "ordering": Option(_one_of("none", "key"), Effect.STORED, "key", "none"),
+    "max_in_flight": Option(_whole(1, MOST_IN_FLIGHT), Effect.DEFAULT, "20"),
+    "rate_limit": Option(_number(LEAST_NUMBER, MOST_NUMBER, " a second"), Effect.STORED, "50"),
+    "retry_schedule": Option(_text(_waits), Effect.DEFAULT, "5s,5m,1h"),
+    "final_statuses": Option(_text(_statuses), Effect.DEFAULT, "400,422,4xx"),
+}
+_BY_DEFAULT = {
+    name: None if option.default is None else option.parse(option.default) for name, option in OPTIONS.items()
+}
+
+
+def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """What the values of all columns of OPTIONS mean, and those that cannot be used, whose default is then given.
+
+    An empty text is as null where the column may be null, as Oracle has it.
+    """
+    meant = dict(_BY_DEFAULT)
+    problems: list[Problem] = []
+    for column, option in OPTIONS.items():
+        value = stored[column]
+        if value is None or value == option.default or (value == "" and option.nullable):
+            continue
+        try:
+            meant[column] = option.parse(value)
+        except ValueError as error:
+            problems.append(Problem(column, str(error), option.effect))
+    problems.extend(_conflicts(stored, meant))
+    return meant, problems
+
+
+def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[Problem]:
+    """What cannot be together, each being right by itself."""
+    if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
+        yield Problem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
+    if meant["custom_headers"] and meant["signature_header"]:
+        hex_header = meant["signature_header"].lower()
+        if any(name.lower() == hex_header for name, _ in meant["custom_headers"]):
+            yield Problem("custom_headers", f"{meant['signature_header']} is the signature's header", Effect.STORED)

@@ -1,0 +1,314 @@
+"""Adding, changing, listing, disabling and removing subscriptions: what the command line and the API share."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Unpack
+
+from sqlalchemy import Engine, Row, Select, case, delete, func, insert, select, update
+
+from consumer.crypto.keys import SigningKey
+from consumer.crypto.vault import Owner, Vault
+from consumer.database.engine import reading
+from consumer.errors import InvalidSubscription
+from consumer.http.urls import shown
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
+from consumer.subscriptions.options import OPTIONS, Effect, Problem
+from consumer.subscriptions.secrets import insert_secrets, stored_of
+from consumer.subscriptions.validation import Options, completed
+from models import Subscription, SubscriptionSecret
+from models.base import BEFORE_IDS, UNREADABLE
+from models.subscription import EVERY_TENANT, REASON_LENGTH
+
+_PAGE = 500  # subscriptions read in one statement
+_LARGEST_ID = 2**63 - 1  # its secrets take the most room
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """A subscription as people see it: without its secrets.
+
+    `options`: the value of each column of OPTIONS, as it is stored. `secrets`: how many of its own it signs with.
+    `credentials`: the kinds of the others it has. `problems`: what of it cannot be used, or should not be as it is.
+    """
+
+    id: int
+    enabled: bool
+    disabled_reason: str | None
+    created_at: datetime | None
+    failing_since: datetime | None
+    options: Mapping[str, Any]
+    secrets: int
+    credentials: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def url(self) -> str:
+        """Where its events go, as it may be shown."""
+        return shown(str(self.options["url"]))
+
+    @property
+    def event_type(self) -> str:
+        """A type or a pattern."""
+        return str(self.options["event_type"])
+
+    @property
+    def tenant(self) -> str:
+        """Whose events, `*` for all."""
+        return str(self.options["tenant"])
+
+    @property
+    def state(self) -> str:
+        """How it is, in a word, and why."""
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        kind = "broken" if self.broken else "warning"
+        problem = f"{kind}: {self.problems[0]}{more}" if self.problems else ""
+        failing = f"failing since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}" if self.failing_since else ""
+        if not self.enabled:
+            disabled = f"disabled: {self.disabled_reason}" if self.disabled_reason else "disabled"
+            return f"{disabled}; {problem}" if problem else disabled
+        return (problem if self.broken else failing or problem) or "enabled"
+
+    @property
+    def broken(self) -> bool:
+        """Something of it cannot be used."""
+        return any(problem.effect is not Effect.SENT for problem in self.problems)
+
+
+def add(
+    engine: Engine,
+    url: str,
+    event_type: str,
+    secret: str | None = None,
+    *,
+    secrets: Sequence[tuple[str, str]] = (),
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    **options: Unpack[Options],
+) -> int:
+    """Add a subscription, with a signing secret of its own if one is given, and return its id.
+
+    `secrets` are further ones, kind and text. They are stored as `vault` encrypts them. InvalidSubscription, before the
+    database is asked, if it cannot work, under the `rules` neither.
+    """
+    values = completed({"url": url, "event_type": event_type, **options})
+    if secret is not None:
+        secrets = [("signing", secret), *secrets]
+    _check_url(rules, url)
+    if rules.own_secret and all(kind != "signing" for kind, _ in secrets):
+        raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: --generate-secret hmac makes one")
+    vault = vault or Vault()
+    for kind, text in secrets:
+        stored_of(text, Owner(_LARGEST_ID, kind), vault)
+    with engine.begin() as connection:
+        added = insert(Subscription).values(**values).returning(Subscription.id)
+        subscription_id = connection.execute(added).scalar_one()
+        if secrets:
+            insert_secrets(connection, subscription_id, secrets, vault)
+    return subscription_id
+
+
+def edit(
+    engine: Engine,
+    subscription_id: int,
+    changes: Mapping[str, Any],
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+) -> bool:
+    """Change what `changes` (by column of OPTIONS) names; None sets the column's default. False if there is none.
+
+    Nothing is changed where the result could not work (InvalidSubscription), be it by what was there before, or under
+    the `rules`.
+    """
+    columns = [getattr(Subscription, column) for column in OPTIONS]
+    mine = Subscription.id == subscription_id
+    with engine.begin() as connection:
+        before = connection.execute(select(*columns).where(mine).with_for_update()).first()
+        if before is None:
+            return False
+        values = completed(before._asdict() | dict(changes))
+        if changes.keys() & {"event_filter", "projection"}:
+            values["slow_until"] = None
+        _check_url(rules, values["url"])
+        if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
+            raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
+        connection.execute(update(Subscription).where(mine).values(**values))
+    return True
+
+
+def find(engine: Engine, url: str, event_type: str, tenant: str = EVERY_TENANT) -> int | None:
+    """The first subscription of this url to these events of this tenant, or None."""
+    same = (Subscription.event_type == event_type, Subscription.tenant == tenant, Subscription.url == url)
+    with reading(engine) as connection:
+        return connection.execute(select(Subscription.id).where(*same).order_by(Subscription.id)).scalars().first()
+
+
+def walk(
+    engine: Engine,
+    vault: Vault | None = None,
+    *,
+    event_type: str | None = None,
+    tenant: str | None = None,
+    enabled: bool | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Subscribed]:
+    """Subscriptions by id, those of this type, tenant and state alone where they are given: as they are written.
+
+    Secrets are read with `vault`, to say which cannot be, and problems are those under the `rules`. A page at a time:
+    there may be a million, 40 µs each.
+    """
+    wanted = [
+        column == value
+        for column, value in (
+            (Subscription.event_type, event_type),
+            (Subscription.tenant, tenant),
+            (Subscription.enabled, None if enabled is None else int(enabled)),
+        )
+        if value is not None
+    ]
+    last = BEFORE_IDS
+    while True:
+        page = select(Subscription.id).where(Subscription.id > last, *wanted).order_by(Subscription.id).limit(_PAGE)
+        with reading(engine) as connection:
+            ids = connection.execute(page).scalars().all()
+            if not ids:
+                return
+            rows = connection.execute(_listing().where(Subscription.id.between(ids[0], ids[-1]), *wanted)).all()
+        yield from _subscribed(rows, vault, rules, clock)
+        if len(ids) < _PAGE:
+            return
+        last = ids[-1]
+
+
+def count_enabled(engine: Engine) -> int:
+    """How many there are that may match something."""
+    with reading(engine) as connection:
+        enabled = select(func.count()).select_from(Subscription).where(Subscription.enabled == 1)
+        return connection.execute(enabled).scalar_one()
+
+
+def get(
+    engine: Engine,
+    subscription_id: int,
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
+) -> Subscribed | None:
+    """One subscription, or None if there is none of that id."""
+    with reading(engine) as connection:
+        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
+    return next(iter(_subscribed(rows, vault, rules, clock)), None)
+
+
+def get_endpoint(
+    engine: Engine,
+    subscription_id: int,
+    default: tuple[SigningKey, ...],
+    vault: Vault,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
+) -> tuple[Subscribed, Endpoint] | None:
+    """One subscription, or None, and how it is sent to; `default` signs where it has no secret of its own."""
+    with reading(engine) as connection:
+        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
+    if not rows:
+        return None
+    endpoint, _ = endpoint_of(rows, default, vault.decrypt, datetime.fromtimestamp(clock(), UTC), rules)
+    return _subscribed(rows, vault, rules, clock)[0], endpoint
+
+
+def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
+    """Enable or disable a subscription, `reason` saying why it is disabled. False if there is none of that id.
+
+    One that is disabled already keeps its reason, unless another is given: people and workers disable, and whoever came
+    first knew why. Enabling forgets the reason and since when it was failing. The workers hold or resume what is stored
+    for it, within a minute. InvalidSubscription for a reason that is too long.
+    """
+    if reason is not None and len(reason) > REASON_LENGTH:
+        raise InvalidSubscription(f"the reason has {len(reason)} characters; at most {REASON_LENGTH} are kept")
+    changes: dict[str, object]
+    if enabled:
+        changes = {"enabled": 1, "disabled_reason": None, "failing_since": None}
+    else:
+        before = case((Subscription.enabled == 0, Subscription.disabled_reason))  # else null
+        changes = {"enabled": 0, "disabled_reason": reason or before}
+    with engine.begin() as connection:
+        changed = connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
+        return changed.rowcount == 1
+
+
+def remove(engine: Engine, subscription_id: int) -> bool:
+    """Remove a subscription and its secrets. False if there is none.
+
+    What is stored for it is given up by the workers, within a minute.
+    """
+    with engine.begin() as connection:
+        return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
+
+
+def _listing() -> Select[*tuple[Any, ...]]:
+    return endpoint_rows(
+        Subscription.enabled, Subscription.disabled_reason, Subscription.created_at, Subscription.slow_until
+    )
+
+
+def _check_url(rules: Rules, url: str) -> None:
+    if (refusal := rules.refusal(url)) is not None:
+        raise InvalidSubscription(refusal, "url")
+
+
+def _signing_secrets(subscription_id: int) -> Select[int]:
+    secret = SubscriptionSecret
+    return select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
+
+
+def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None:
+    """What is wrong with its signing as others do, with the deployment's secret; None: nothing."""
+    if "signing" in kinds:
+        return None
+    if row.projection:
+        why = "its projection can make any body, which they would trust"
+    elif row.tenant != EVERY_TENANT:
+        why = "its receiver, which holds that secret, can sign what they would trust"
+    else:
+        return None
+    return Problem("secret", f"WEBHOOK_SECRET signs for it as for others, and {why}", Effect.SENT)
+
+
+def _subscribed(
+    rows: Sequence[Row[*tuple[Any, ...]]], vault: Vault | None, rules: Rules, clock: Callable[[], float]
+) -> tuple[Subscribed, ...]:
+    decrypt, now = (vault or Vault()).decrypt, datetime.fromtimestamp(clock(), UTC)
+    found = []
+    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
+        mine = list(group)
+        row = mine[0]
+        _, problems = endpoint_of(mine, (), decrypt, now, rules)
+        if row.slow_until is not None and row.slow_until != UNREADABLE and row.slow_until > now:
+            problems = (*problems, _too_slow(row.slow_until, row.projection))
+        kinds = [each.kind for each in mine if each.kind is not None]
+        if not problems and (sharing := _sharing(row, kinds)) is not None:
+            problems = (sharing,)
+        found.append(
+            Subscribed(
+                subscription_id,
+                bool(row.enabled),
+                row.disabled_reason,
+                None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
+                None if row.failing_since == UNREADABLE else row.failing_since,
+                written(row),
+                kinds.count("signing"),
+                tuple(sorted({*kinds} - {"signing"})),
+                problems,
+            )
+        )
+    return tuple(found)
+
+
+def _too_slow(until: datetime, projection: str | None) -> Problem:
+    why = f"takes more of the processor than a worker gives it; left out until {until:%Y-%m-%dT%H:%M:%SZ}"
+    return Problem("event_filter" if projection is None else "projection", why, Effect.STORED)

@@ -1,0 +1,315 @@
+"""Rows of `webhook_secrets`: what subscriptions sign with and show. They are written as the vault encrypts them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
+
+from consumer.crypto.keys import Algorithm, algorithm_of, generate, weakness
+from consumer.crypto.vault import ENCRYPTED, Owner, Vault, check_secret, parse_header
+from consumer.database.engine import any_of, reading
+from consumer.errors import InvalidSubscription, SettingsError
+from models import Subscription, SubscriptionSecret
+from models.base import BEFORE_IDS
+from models.subscription import SECRET_LENGTH
+
+Credential = Literal["basic", "bearer", "header"]
+CREDENTIALS = ("basic", "bearer", "header")
+_BATCH = 200  # rows looked at in one statement, and changed in one transaction
+_FORGOTTEN = timedelta(days=1)  # after its end a secret is deleted: no worker's clock is that far behind
+_TICK = timedelta(microseconds=1)  # what the column tells apart
+
+_ENCRYPT = (
+    update(SubscriptionSecret)
+    .where(SubscriptionSecret.id == bindparam("b_id"), SubscriptionSecret.secret == bindparam("b_before"))
+    .values(secret=bindparam("b_secret"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """`secret` signs from now on. The last of those before it signs until `previous_until`; None: none does."""
+
+    secret: str = field(repr=False)
+    previous_until: datetime | None
+
+
+class Unopened(NamedTuple):
+    """A secret that could not be encrypted anew, and why."""
+
+    id: int
+    subscription_id: int
+    why: str
+
+
+class Reencrypted(NamedTuple):
+    """A batch: so many were looked at, so many of them written anew."""
+
+    looked_at: int
+    encrypted: int
+    unopened: tuple[Unopened, ...]
+
+
+class Survey(NamedTuple):
+    """Of the first `looked_at` secrets that are good now, the subscriptions whose are in the clear, unreadable or weak.
+
+    Weak are signing secrets that are not as Standard Webhooks wants them.
+    """
+
+    looked_at: int
+    in_the_clear: tuple[int, ...]
+    unopened: tuple[int, ...]
+    weak: tuple[int, ...]
+
+
+def stored_of(text: str, owner: Owner, vault: Vault) -> str:
+    """A secret as it is stored for its owner. InvalidSubscription, without it: it is none of its kind, or too long."""
+    try:
+        check_secret(owner.kind, text)
+    except ValueError as error:
+        raise InvalidSubscription(str(error)) from None
+    stored = vault.encrypt(text, owner)
+    if len(stored) > SECRET_LENGTH:
+        raise InvalidSubscription(
+            f"the secret is too long: it is stored in {len(stored)} characters, and {SECRET_LENGTH} are kept"
+        )
+    return stored
+
+
+def insert_secrets(
+    connection: Connection, subscription_id: int, secrets: Sequence[tuple[str, str]], vault: Vault
+) -> None:
+    """Give a new subscription secrets: kind and text of one or more. InvalidSubscription as `stored_of` raises it."""
+    rows = [
+        {
+            "subscription_id": subscription_id,
+            "kind": kind,
+            "secret": stored_of(text, Owner(subscription_id, kind), vault),
+        }
+        for kind, text in secrets
+    ]
+    connection.execute(insert(SubscriptionSecret), rows)
+
+
+def rotate(
+    engine: Engine,
+    subscription_id: int,
+    *,
+    vault: Vault,
+    default: Sequence[str],
+    overlap: timedelta,
+    now: datetime,
+    secret: str | None = None,
+    algorithm: Algorithm | None = None,
+) -> Rotation | None:
+    """Sign with `secret`, or a new random one, from now on; those before it sign on for `overlap`, and then no more.
+
+    None if there is no such subscription. `default`, the deployment's, newest first, signs on where the subscription
+    has none of its own: it becomes its own until then. SettingsError where that is wanted and there is none.
+    `algorithm` of a random one; None: as the newest has. InvalidSubscription for a secret that is none.
+    """
+    until = now + overlap
+    with engine.begin() as connection:
+        if not _lock(connection, subscription_id):
+            return None
+        mine = (SubscriptionSecret.subscription_id == subscription_id, SubscriptionSecret.kind == "signing")
+        before = connection.execute(
+            select(SubscriptionSecret.secret, SubscriptionSecret.created_at, SubscriptionSecret.expires_at)
+            .where(*mine)
+            .order_by(SubscriptionSecret.created_at.desc(), SubscriptionSecret.id.desc())
+        ).all()
+        owner = Owner(subscription_id, "signing")
+        text = secret
+        if text is None:
+            text = generate(algorithm or _algorithm([row.secret for row in before] or default, owner, vault))
+        created_at = max([now, *(row.created_at + _TICK for row in before)])
+        rows: list[tuple[str, datetime, datetime | None]] = [(stored_of(text, owner, vault), created_at, None)]
+        if before:
+            connection.execute(
+                delete(SubscriptionSecret).where(*mine, SubscriptionSecret.expires_at <= now - _FORGOTTEN)
+            )
+            later = or_(SubscriptionSecret.expires_at.is_(None), SubscriptionSecret.expires_at > until)
+            connection.execute(update(SubscriptionSecret).where(*mine, later).values(expires_at=until))
+        elif overlap:
+            if not default:
+                raise SettingsError(_needs_default(subscription_id))
+            rows += [
+                (stored_of(each, owner, vault), created_at - place * _TICK, until)
+                for place, each in enumerate(default, 1)
+            ]
+        connection.execute(
+            insert(SubscriptionSecret),
+            [
+                {"subscription_id": subscription_id, "secret": stored, "created_at": at, "expires_at": end}
+                for stored, at, end in rows
+            ],
+        )
+    ends = [min(row.expires_at or until, until) for row in before] or [until]
+    return Rotation(text, max(ends) if max(ends) > now else None)
+
+
+def set_credential(
+    engine: Engine, subscription_id: int, kind: Credential, text: str, vault: Vault, now: datetime
+) -> bool:
+    """Show `text` to the receiver from now on. False if there is no such subscription.
+
+    It takes the place of what was there: `basic` and `bearer` of each other, a header of one of its name.
+    InvalidSubscription for a text that is none of its kind.
+    """
+    stored = stored_of(text, Owner(subscription_id, kind), vault)
+    name = parse_header(text)[0].lower() if kind == "header" else None
+    with engine.begin() as connection:
+        if not _lock(connection, subscription_id):
+            return False
+        replaced = [
+            row.id
+            for row in _credentials(connection, subscription_id)
+            if (name is None and row.kind != "header")
+            or (name and row.kind == "header" and _is_of(name, subscription_id, row, vault))
+        ]
+        _delete(connection, replaced)
+        row = {"subscription_id": subscription_id, "kind": kind, "secret": stored, "created_at": now}
+        connection.execute(insert(SubscriptionSecret), [row])
+    return True
+
+
+def remove_credentials(engine: Engine, subscription_id: int) -> int | None:
+    """Show the receiver none from now on; how many there were, or None if there is no such subscription."""
+    with engine.begin() as connection:
+        if not _lock(connection, subscription_id):
+            return None
+        found = [row.id for row in _credentials(connection, subscription_id)]
+        _delete(connection, found)
+    return len(found)
+
+
+def count(engine: Engine) -> int:
+    """How many secrets are stored."""
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(SubscriptionSecret)).scalar_one()
+
+
+def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
+    """Encrypt anew what is not stored as `vault` would store it now, batch by batch; each may be the last.
+
+    What somebody changes meanwhile stays as they have it. It may be repeated.
+    """
+    for page in _pages(engine):
+        changes: list[dict[str, Any]] = []
+        unopened = []
+        for row in page:
+            owner = Owner(row.subscription_id, row.kind)
+            if vault.is_current(row.secret, owner):
+                continue
+            try:
+                anew = stored_of(vault.decrypt(row.secret, owner), owner, vault)
+            except (ValueError, InvalidSubscription) as error:
+                unopened.append(Unopened(row.id, row.subscription_id, str(error)))
+            else:
+                changes.append({"b_id": row.id, "b_before": row.secret, "b_secret": anew})
+        yield Reencrypted(len(page), _write(engine, changes), tuple(unopened))
+
+
+def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> Survey:
+    """Look at the secrets that are good at `now`, at `most` of them or a page more: each takes 60 µs."""
+    looked_at = 0
+    in_the_clear: dict[int, None] = {}
+    unopened: dict[int, None] = {}
+    weak: dict[int, None] = {}
+    for page in _pages(engine):
+        for row in page:
+            if row.expires_at is not None and row.expires_at <= now:
+                continue
+            looked_at += 1
+            if isinstance(row.secret, str) and not row.secret.startswith(ENCRYPTED):
+                in_the_clear[row.subscription_id] = None
+            try:
+                text = vault.decrypt(row.secret, Owner(row.subscription_id, row.kind))
+            except ValueError:
+                unopened[row.subscription_id] = None
+                continue
+            if row.kind == "signing" and _is_weak(text):
+                weak[row.subscription_id] = None
+        if looked_at >= most:
+            break
+    return Survey(looked_at, tuple(in_the_clear), tuple(unopened), tuple(weak))
+
+
+def _is_weak(text: str) -> bool:
+    try:
+        return weakness(text) is not None
+    except ValueError:  # it cannot sign at all, which is a problem of its subscription
+        return False
+
+
+def _lock(connection: Connection, subscription_id: int) -> bool:
+    """Whether there is such a subscription; nobody else changes its secrets until the transaction ends."""
+    found = select(Subscription.id).where(Subscription.id == subscription_id).with_for_update()
+    return connection.execute(found).first() is not None
+
+
+def _algorithm(newest_first: Sequence[str], owner: Owner, vault: Vault) -> Algorithm:
+    """That of the newest, as stored or as it is."""
+    try:
+        return algorithm_of(vault.decrypt(newest_first[0], owner)) if newest_first else "hmac"
+    except ValueError as error:
+        raise InvalidSubscription(f"{error}: say --algorithm for that of the new one") from None
+
+
+def _needs_default(subscription_id: int) -> str:
+    return (
+        f"WEBHOOK_SECRET is not set, and signs for subscription {subscription_id}, which has no secret of its own. "
+        "Set it as the workers have it, so that it signs on until the overlap ends, or say --overlap 0"
+    )
+
+
+def _credentials(connection: Connection, subscription_id: int) -> Sequence[Row[*tuple[Any, ...]]]:
+    return connection.execute(
+        select(SubscriptionSecret.id, SubscriptionSecret.kind, SubscriptionSecret.secret).where(
+            SubscriptionSecret.subscription_id == subscription_id, SubscriptionSecret.kind.in_(CREDENTIALS)
+        )
+    ).all()
+
+
+def _is_of(name: str, subscription_id: int, row: Row[*tuple[Any, ...]], vault: Vault) -> bool:
+    try:
+        return parse_header(vault.decrypt(row.secret, Owner(subscription_id, row.kind)))[0].lower() == name
+    except ValueError:  # nobody can tell: it stays, and is told of where it cannot be used
+        return False
+
+
+def _delete(connection: Connection, ids: Sequence[int]) -> None:
+    if ids:
+        connection.execute(delete(SubscriptionSecret).where(any_of(SubscriptionSecret.id.expression, ids)))
+
+
+def _pages(engine: Engine) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
+    last = BEFORE_IDS
+    while True:
+        with reading(engine) as connection:
+            page = connection.execute(
+                select(
+                    SubscriptionSecret.id,
+                    SubscriptionSecret.subscription_id,
+                    SubscriptionSecret.kind,
+                    SubscriptionSecret.secret,
+                    SubscriptionSecret.expires_at,
+                )
+                .where(SubscriptionSecret.id > last)
+                .order_by(SubscriptionSecret.id)
+                .limit(_BATCH)
+            ).all()
+        if page:
+            yield page
+        if len(page) < _BATCH:
+            return
+        last = page[-1].id
+
+
+def _write(engine: Engine, changes: Sequence[Mapping[str, Any]]) -> int:
+    if not changes:
+        return 0
+    with engine.begin() as connection:
+        return connection.execute(_ENCRYPT, changes).rowcount

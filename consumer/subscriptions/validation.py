@@ -1,0 +1,72 @@
+"""What people may write into a subscription: refused here is what its reading would find wrong, and what does not fit.
+
+Pure. The rules themselves are those of `consumer.subscriptions.options`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from sqlalchemy import String
+
+from consumer.errors import InvalidSubscription
+from consumer.subscriptions.options import OPTIONS, Effect, read
+from models import Subscription
+
+MOST_BYTES = 4000  # of a VARCHAR2, however many characters it is declared with
+_COLUMNS = Subscription.__table__.columns
+
+
+class Options(TypedDict, total=False):
+    """What a subscription may ask for besides url and event type, by column; None: the column's default."""
+
+    tenant: str | None
+    topics: str | None
+    event_filter: str | None
+    payload_format: Literal["record", "standard", "cloudevents"] | None
+    projection: str | None
+    batch_size: int | None
+    batch_wait_ms: int | None
+    custom_headers: str | None
+    signature_header: str | None
+    signature_prefix: str | None
+    timeout_seconds: float | None
+    ordering: Literal["none", "key"] | None
+    max_in_flight: int | None
+    rate_limit: float | None
+    retry_schedule: str | None
+    final_statuses: str | None
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each column of OPTIONS, the default where none is `given`.
+
+    InvalidSubscription, with a text that says what would work, for what cannot be used or kept.
+    """
+    if unknown := given.keys() - OPTIONS.keys():
+        raise InvalidSubscription(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
+    values = {name: _or_default(given.get(name), option.default) for name, option in OPTIONS.items()}
+    for name, value in values.items():
+        _check_fits(name, value)
+    _, problems = read(values)
+    if problems:
+        name, why, effect = problems[0]
+        raise InvalidSubscription(why, name, None if effect is Effect.UNUSED else OPTIONS[name].example)
+    return values
+
+
+def _or_default(value: Any, default: str | None) -> Any:
+    return default if value is None else value
+
+
+def _check_fits(name: str, value: Any) -> None:
+    example, kind = OPTIONS[name].example, _COLUMNS[name].type
+    if value is None and OPTIONS[name].required:
+        raise InvalidSubscription("is required", name, example)
+    if not isinstance(value, str):
+        return
+    if not value.strip():
+        raise InvalidSubscription("is empty", name, example)
+    if isinstance(kind, String) and kind.length and len(value) > kind.length:
+        raise InvalidSubscription(f"has {len(value)} characters; at most {kind.length} are kept", name)
+    if (size := len(value.encode(errors="replace"))) > MOST_BYTES:
+        raise InvalidSubscription(f"has {size} bytes in UTF-8; Oracle keeps {MOST_BYTES}", name)

@@ -1,0 +1,109 @@
+"""Operational events on a topic of their own, as structured CloudEvents in JSON.
+
+What is announced stays in the database until it is acknowledged here, so nothing is kept and nothing repeated: what
+does not get through is handed over again by whoever reads it from there.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from confluent_kafka import KafkaException
+
+from consumer.config.settings import KafkaSettings
+from consumer.kafka.producer import AcknowledgedTopic, Purpose
+from consumer.ledger.rows import Operation
+
+_PURPOSE = Purpose("operations topic", "KAFKA_OPERATIONS_TOPIC", "operational events")
+# For ever: an event that librdkafka gives up while the next gets through would change places with it.
+_DEFAULTS: dict[str, Any] = {"delivery.timeout.ms": 0}
+_CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
+
+Announcement = tuple[int, Operation, float]  # id of its row, what happened, when (unix seconds)
+
+
+class Announcer:
+    """Publishes one batch at a time; used by one thread. Where events do not get through, the log says what to do."""
+
+    def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """SettingsError: librdkafka refuses a setting."""
+        self._source = f"kafka-webhooks/{quote(kafka.group_id, safe='')}"
+        self._topic = AcknowledgedTopic(kafka, kafka.operations_topic, _PURPOSE, _DEFAULTS, clock)
+        self._sent: set[int] = set()
+        self._on_acknowledged: Callable[[list[int]], None] = _nobody
+
+    @property
+    def pending(self) -> int:
+        """Events of the batch that neither got through nor failed yet."""
+        return len(self._sent)
+
+    def send(self, batch: Sequence[Announcement], on_acknowledged: Callable[[list[int]], None]) -> None:
+        """Publish, in order. RuntimeError while the last batch is pending.
+
+        `on_acknowledged` is given ids, in later calls of `poll`, once all in-sync replicas have their events. When
+        nothing is pending any more, those that it was not given did not get through.
+        """
+        if self._sent:
+            raise RuntimeError("one batch at a time")
+        self._on_acknowledged = on_acknowledged
+        for number, operation, at in batch:
+            subscription = operation.data.get("subscription_id")
+            key = (
+                None if subscription is None else str(subscription).encode()
+            )  # one subscription's events stay in order
+            try:
+                self._topic.write(number, _cloudevent(self._source, operation, at), key, _CONTENT_TYPE)
+            except BufferError:
+                return
+            except KafkaException as error:
+                self._topic.failed(error.args[0])
+                return
+            self._sent.add(number)
+
+    def poll(self) -> None:
+        """Serve acknowledgements. Raises what `on_acknowledged` raises."""
+        self._topic.poll()
+        answers = self._topic.answers
+        stored = []
+        while answers:
+            number, error = answers.popleft()
+            if number not in self._sent:
+                continue
+            self._sent.discard(number)
+            if error is None:
+                self._topic.got_through()
+                stored.append(number)
+            else:
+                self._topic.failed(error)
+        if stored:
+            self._on_acknowledged(stored)
+
+    def close(self) -> None:
+        """Let go of what is pending: it stays in the database, and is published again."""
+        self._topic.close()
+        self._sent.clear()
+
+
+def _cloudevent(source: str, operation: Operation, at: float) -> bytes:
+    """CloudEvents 1.0, structured mode, JSON format. The id is the row's: the same each time it is published."""
+    subscription = operation.data.get("subscription_id")
+    subject = {} if subscription is None else {"subject": f"subscriptions/{subscription}"}
+    return orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": operation.event_id,
+            "source": source,
+            "type": operation.type,
+            "time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            **subject,
+            "datacontenttype": "application/json",
+            "data": dict(operation.data),
+        }
+    )
+
+
+def _nobody(_acknowledged: list[int]) -> None:
+    """Nothing was sent yet."""

@@ -1,0 +1,215 @@
+"""The database kept tidy: rows follow their subscriptions, keys stay in order, what nobody needs any more goes.
+
+A job that fails waits for a back-off of its own, and the others go on: a row that somebody has locked in one partition
+keeps no other from being tidied.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+
+from consumer.database.backoff import Trouble
+from consumer.database.engine import DatabaseThread
+from consumer.database.errors import is_outage, translated
+from consumer.events.event import Place
+from consumer.ledger import due, marks, ordering, outbox, upkeep
+
+log = structlog.get_logger(__name__)
+
+SLICE = 0.2  # seconds of one slice, and the step that is under way then
+PRUNED = 1000  # rows in one transaction
+LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
+
+# Takes a short step from where its last one ended (None: from the start). Says where it ended; None: all is done.
+Step = Callable[[Any], Any]
+
+
+@dataclass(slots=True)
+class _Job:
+    """Something to be done step by step. `reached` is the database thread's while a slice runs."""
+
+    name: str
+    step: Step
+    trouble: Trouble
+    reached: Any = None
+    done: bool = False
+    error: Exception | None = None  # that stopped it in the last slice
+
+
+class Unasked:
+    """Offsets below which no restart asks for deliveries: the marks that one look found and that are committed since.
+
+    Times are monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._marks: Mapping[Place, int] = {}
+        self._found_at = 0.0
+
+    def below(self, marks: Mapping[Place, int], committed_until: float | None, now: float) -> dict[Place, int]:
+        """The offsets. What is settled now ends at `marks`; committed is what was at `committed_until`, None: all."""
+        last = self._marks if committed_until is None or committed_until >= self._found_at else {}
+        self._marks, self._found_at = marks, now
+        return {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+
+
+class Housekeeping:
+    """Jobs, done in slices between the other work of their database thread, and tried again until they are done."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        thread: DatabaseThread,
+        group: str,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._engine, self._thread, self._group = engine, thread, group
+        self._clock, self._monotonic = clock, monotonic
+        self._jobs: list[_Job] = []  # those that are not done, the next one first
+        self._running = False
+        self._waiting = 0
+        self._counted: Callable[[int], None] = _nobody
+        self._trouble = Trouble(monotonic)
+
+    @property
+    def busy(self) -> bool:
+        """Something of what was begun is not done yet."""
+        return bool(self._jobs)
+
+    @property
+    def fault(self) -> str | None:
+        """Why jobs are not done, for /readyz: the database's reason, else that of the first job that has its own."""
+        own = (f"{job.trouble.fault} ({job.name})" for job in self._jobs if job.trouble.fault is not None)
+        return self._trouble.fault or next(own, None)
+
+    def begin(
+        self,
+        places: Collection[Place],
+        marks: Mapping[Place, int],
+        counted: Callable[[int], None],
+        *,
+        leads: bool,
+    ) -> None:
+        """Do everything once. What is not done yet from the last time goes on, and is not begun a second time.
+
+        `places` are the partitions whose stored deliveries are this worker's; `marks` the offsets below which a restart
+        asks for nothing. What is not a partition's, but all workers' alike, is done by the one that `leads`: there
+        `counted` is told how many deliveries of the group wait for their time or turn, on the loop.
+        """
+        if self._running:
+            return
+        self._counted = counted if leads else _nobody
+        wanted: dict[str, Step] = {}
+        if leads:
+            wanted |= {
+                "rows of changed subscriptions": self._reconcile,
+                "old operational events": self._expire,
+                "old marks": self._forget_marks,
+            }
+        wanted |= {f"order of keys in {_shown(place)}": partial(self._mend, place) for place in places}
+        wanted |= {
+            f"delivered rows of {_shown(place)}": partial(self._prune, place, mark) for place, mark in marks.items()
+        }
+        if leads:
+            wanted["count of what waits"] = self._count
+        pending = {job.name: job for job in self._jobs if job.name in wanted}
+        self._jobs = [*pending.values()]
+        for name, step in wanted.items():
+            if name in pending:
+                pending[name].step = step
+            else:
+                self._jobs.append(_Job(name, step, Trouble(self._monotonic, longest=LONGEST_BACK_OFF)))
+
+    def go_on(self) -> None:
+        """Start the next slice, if there is something to do and the last one is answered."""
+        if self._running or not self._jobs or not self._trouble.over:
+            return
+        ready = [job for job in self._jobs if job.trouble.over]
+        if ready:
+            self._running = True
+            self._thread.submit(partial(_slice, ready), self._done)
+
+    def _done(self, worked: Sequence[_Job] | Exception) -> None:
+        self._running = False
+        if isinstance(worked, Exception):  # the thread's own: a slice hands over what its jobs raise
+            self._trouble.began(worked, "could not tidy the stored deliveries")
+            return
+        for job in worked:
+            error, job.error = job.error, None
+            if error is None:
+                self._trouble.ended()
+                job.trouble.ended()
+            elif is_outage(error):
+                self._trouble.began(error, "could not tidy the stored deliveries")
+            else:
+                job.trouble.began(error, f"could not tidy the stored deliveries ({job.name})")
+            if job.done:
+                self._jobs.remove(job)
+                if job.step == self._count:
+                    self._counted(self._waiting)
+            elif error is not None:  # whatever it is, the others are not behind it
+                self._jobs.remove(job)
+                self._jobs.append(job)
+
+    def _reconcile(self, after: int | None) -> int | None:
+        return upkeep.reconcile(self._engine, self._clock(), upkeep.FIRST if after is None else after).end
+
+    def _expire(self, _after: object) -> int | None:
+        dropped = outbox.expire(self._engine, self._group, self._clock() - outbox.KEPT)
+        if dropped:
+            log.error("operational events were dropped, their topic took none for a week", number=dropped)
+        return dropped or None
+
+    def _forget_marks(self, _after: object) -> None:
+        marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
+
+    def _mend(self, place: Place, after: str | None) -> str | None:
+        return ordering.mend(self._engine, self._group, *place, self._clock(), after or ordering.FIRST).end
+
+    def _prune(self, place: Place, mark: int, _after: object) -> int | None:
+        marks.prune(self._engine, self._group, *place, mark)
+        pruned = upkeep.prune(self._engine, self._group, *place, mark, PRUNED)
+        return pruned if pruned == PRUNED else None
+
+    def _count(self, rest: tuple[int, list[Place]] | None) -> tuple[int, list[Place]] | None:
+        """A partition a step: so many wait in those before, and these are left."""
+        if rest is None:
+            topics = due.open_topics(self._engine, self._group)
+            rest = 0, [(topic, number) for topic, highest in topics for number in range(highest + 1)]
+        waiting, places = rest
+        if not places:
+            self._waiting = waiting
+            return None
+        return waiting + upkeep.waiting(self._engine, self._group, *places[0]), places[1:]
+
+
+def _slice(jobs: Sequence[_Job]) -> list[_Job]:
+    """On the database thread: the jobs in turn, for as long as a slice takes. Those that were begun or went on."""
+    end = time.monotonic() + SLICE
+    worked = []
+    for job in jobs:
+        worked.append(job)
+        try:
+            while not job.done:
+                job.reached = job.step(job.reached)
+                job.done = job.reached is None
+                if time.monotonic() >= end:
+                    return worked
+        except Exception as error:  # noqa: BLE001 (handed to the loop, which owns the decision)
+            job.error = translated(error)
+            return worked
+    return worked
+
+
+def _shown(place: Place) -> str:
+    return f"{place[0]}[{place[1]}]"
+
+
+def _nobody(_waiting: int) -> None:
+    """Another worker leads, and tells what waits."""

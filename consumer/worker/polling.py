@@ -1,0 +1,109 @@
+"""Records become events, or dead letters: as many as there is room for. Kafka is polled at all times."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+
+from consumer.delivery.memory import Memory
+from consumer.delivery.parking import Parking
+from consumer.errors import Undecodable
+from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.decode import decode
+from consumer.intake.record import Partition, Record
+from consumer.intake.source import Source
+from consumer.matching.catalog import Catalog
+from consumer.matching.inbox import Inbox
+from consumer.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+MOST_RECORDS = 500  # of one poll
+PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
+IDLE_WAIT = 0.1  # seconds
+
+
+class Polling:
+    """Takes records in. `received_at`: when the last ones came (monotonic seconds)."""
+
+    def __init__(
+        self,
+        source: Source,
+        catalog: Catalog,
+        inbox: Inbox,
+        parking: Parking,
+        dead_letters: DeadLetters,
+        memory: Memory,
+        metrics: Metrics,
+        tenant_name: str,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._catalog = catalog
+        self._inbox = inbox
+        self._parking = parking
+        self._dead_letters = dead_letters
+        self._memory = memory
+        self._metrics = metrics
+        self._tenant_name = tenant_name
+        self._monotonic = monotonic
+        self._paused = False
+        self._full_since: float | None = None
+        self.received_at = 0.0
+
+    def poll(self, *, idle: bool) -> None:
+        """Take in what has come; waits a little for it while `idle`."""
+        records = self._records(idle=idle)
+        if not records:
+            return
+        self.received_at = now = self._monotonic()
+        keys = set()
+        for record in records:
+            try:
+                event = decode(record, self._tenant_name)
+            except Undecodable as error:
+                self._bury(record, error)
+                continue
+            keys.add((event.type, event.tenant))
+            self._inbox.put(event, self._hold(record, event.size), now)
+        self._catalog.want(keys)
+
+    def _records(self, *, idle: bool) -> Sequence[Record]:
+        """New records. Without room for a second, partitions are paused and polled on."""
+        room = self._room()
+        if room > 0:
+            if self._paused:
+                self._source.resume()
+            self._full_since, self._paused = None, False
+            return self._source.poll(min(room, MOST_RECORDS), IDLE_WAIT if idle else 0.0)
+        if self._full_since is None:
+            self._full_since = self._monotonic()
+        if not self._paused:
+            if self._monotonic() - self._full_since < PAUSE_AFTER:
+                return ()
+            self._source.pause()
+            self._paused = True
+        return self._source.poll(1, 0.0)
+
+    def _room(self) -> int:
+        """How many more records may be taken in."""
+        if self._parking.full or self._dead_letters.full:
+            return 0
+        return min(self._inbox.room, self._memory.room)
+
+    def _bury(self, record: Record, error: Undecodable) -> None:
+        self._metrics.events["dead_lettered"] += 1
+        place = record.partition.topic, record.partition.number, record.offset
+        log.warning("undecodable", record=place, reason=error.reason, error=str(error))
+        settle = self._hold(record, len(record.value or b""))
+        self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
+
+    def _hold(self, record: Record, size: int) -> Callable[[int], None]:
+        """It is in memory until it is settled, which is what this gives."""
+        if record.partition.owned:  # not the last records of a log that has begun again in the same poll
+            self._memory.hold(record.partition, size)
+        return partial(self._settled, record.partition, size)
+
+    def _settled(self, partition: Partition, size: int, offset: int) -> None:
+        partition.tracker.settle(offset)
+        self._memory.release(partition, size)

@@ -1,0 +1,82 @@
+"""`kafka-webhooks run`: one worker with its health port, from the first look at the database to the last commit."""
+
+import gc
+import os
+import signal
+import time
+from itertools import chain, repeat
+from types import FrameType
+
+import structlog
+from sqlalchemy import Engine
+
+from consumer import __version__
+from consumer.config.settings import WorkerSettings
+from consumer.database import migrations
+from consumer.database.engine import create_engine
+from consumer.errors import DatabaseUnavailable
+from consumer.telemetry.metrics import Metrics, registry
+from consumer.worker.health import Status, serve
+from consumer.worker.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+COLLECT_EVERY = (50_000, 20, 50)  # allocations; the default of 700 collects each 50 deliveries, 8 µs for each
+BACK_OFF = (0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
+
+
+class Service:
+    """A worker, or what it waits for before there is one. A member that cannot look up subscriptions joins no group."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._waiting_for = "starting"
+        self._metrics = Metrics()
+
+    def run(self, settings: WorkerSettings) -> None:
+        """Consume until SIGTERM or SIGINT, at any time. Raises FatalKafkaError, and SettingsError of Kafka's client."""
+        kafka, topics, database, delivery, ops, _ = settings
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
+        server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._lag))
+        try:
+            self._await_database(create_engine(database))
+            self._worker = Worker(kafka, topics.topics, database, delivery, self._metrics)
+            # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
+            gc.freeze()
+            gc.set_threshold(*COLLECT_EVERY)
+            self._worker.run()
+        finally:
+            if server is not None:
+                server.close()
+        log.info("stopped")
+
+    def _await_database(self, engine: Engine) -> None:
+        for wait in chain(BACK_OFF, repeat(BACK_OFF[-1])):
+            try:
+                state = migrations.state(engine)
+            except DatabaseUnavailable as error:
+                reason = f"database: {error}"
+            else:
+                if not state.behind:
+                    engine.dispose()
+                    return
+                reason = f"the tables are at revision {state.current}, not {state.head}: run kafka-webhooks migrate"
+            if reason != self._waiting_for:
+                log.warning("waiting for the database", reason=reason)
+            self._waiting_for = reason
+            time.sleep(wait)
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._worker is None:
+            os._exit(0)  # nothing is taken in yet; an exception here could surface inside a driver's callback
+        self._worker.stop()
+
+    def _status(self) -> Status:
+        if self._worker is None:
+            return Status(time.monotonic(), [self._waiting_for])
+        return Status(self._worker.turned_at, self._worker.reasons())
+
+    def _lag(self) -> dict[tuple[str, int], int]:
+        return self._worker.lag() if self._worker is not None else {}

@@ -1,0 +1,81 @@
+"""Partitions come: what is stored of them is asked for, and their records are read as far as that is known."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from consumer.delivery.parking import Parking
+from consumer.delivery.recall import Recall
+from consumer.delivery.settling import Settling
+from consumer.events.event import Place
+from consumer.intake.record import Partition
+from consumer.intake.source import Source
+from consumer.ledger.due import Settled
+from consumer.matching.inbox import Inbox
+
+STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
+RECORDS_FIRST = 0.3  # seconds that they give the first records, once all partitions are open
+SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
+
+
+class Takeover:
+    """Takes partitions from other workers. Records of one never wait for what is asked of another."""
+
+    def __init__(
+        self,
+        parking: Parking,
+        recall: Recall,
+        settling: Settling,
+        inbox: Inbox,
+        source: Callable[[], Source],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`source` gives the one that calls `assigned` and `positioned`."""
+        self._parking = parking
+        self._recall = recall
+        self._settling = settling
+        self._inbox = inbox
+        self._source = source
+        self._monotonic = monotonic
+        self._loading: dict[Partition, float] = {}  # since when
+
+    @property
+    def fault(self) -> str | None:
+        """What the database has not answered for long. Safe to call from another thread."""
+        since = min((at for partition, at in list(self._loading.items()) if partition.owned), default=None)
+        if since is None or self._monotonic() - since < SLOW_DATABASE:
+            return None
+        return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for what is stored of them"
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        """They are this worker's, and so are their stored deliveries, which go out when their records do.
+
+        Alone for a while, those that fail would make their receiver look dead. But they do not wait for Kafka for long.
+        """
+        self._settling.leaving -= {(partition.topic, partition.number) for partition in partitions}
+        self._recall.within(STORED_ALONE)
+
+    def positioned(self, partition: Partition) -> None:
+        """It is known from where on its records are to be read: ask which of their deliveries are stored."""
+        self._loading[partition] = self._monotonic()
+        place = partition.topic, partition.number
+        mark = partition.tracker.low_water_mark or 0
+        self._parking.load_stored(place, mark, partial(self._loaded, partition, place))
+
+    def more(self, place: Place, offset: int) -> None:
+        """Its reading has come to an offset from which on it is not known what is stored: ask, and read no further."""
+        partition = self._source().partitions[place]
+        self._loading[partition] = self._monotonic()
+        self._source().rest(partition)
+        self._parking.load_more(place, offset, partial(self._known, partition, place))
+
+    def _loaded(self, partition: Partition, place: Place, settled: Settled) -> None:
+        self._known(partition, place, settled)
+        if not self._loading:
+            self._recall.within(RECORDS_FIRST)
+
+    def _known(self, partition: Partition, place: Place, settled: Settled) -> None:
+        self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
+        if partition.owned and place not in self._settling.leaving:
+            self._inbox.stored(place, settled.keys, settled.end)
+            if not self._inbox.stands_aside(place):
+                self._source().open(partition)
