@@ -17,7 +17,7 @@ help: ## these lines
 
 ifeq ($(DATABASE),oracle)
 demo: $(VENV)/development
-	@$(BIN)/python -m tests.oracle_demo
+	@$(BIN)/python -m tests.oracle.oracle_demo
 else
 demo: $(VENV)/runtime ## the whole path on embedded parts, live, in a minute; DATABASE=oracle: an emulated one (java 17 and maven)
 	@$(BIN)/kafka-webhooks demo
@@ -27,7 +27,7 @@ test: $(VENV)/development ## the quick tests, in two minutes; some start a real 
 	$(RUN_TESTS) -m '$(QUICK)' $(PYTEST)
 
 test-rest: $(VENV)/development ## the tests that `make test` leaves out: long ones, and those on a real Kafka or an emulated Oracle
-	$(RUN_TESTS) -m 'not chaos and not ($(QUICK))' -p tests.golden_check $(PYTEST)
+	$(RUN_TESTS) -m 'not chaos and not ($(QUICK))' -p tests.golden.golden_check $(PYTEST)
 
 test-all: test test-rest ## all tests but for `make chaos`
 
@@ -49,7 +49,7 @@ format: $(VENV)/development ## what a linter can mend
 	$(BIN)/ruff format .
 
 sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 17 and maven)
-	$(BIN)/python -m tests.golden_statements
+	$(BIN)/python -m tests.golden.golden_statements
 
 bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite
 	$(BIN)/python -m benchmarks.throughput

@@ -15,7 +15,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from hypothesis import settings
 
-from tests import oracle_databases
 from tests.databases import (  # noqa: F401 (fixtures)
     emulated_oracles,
     emulator,
@@ -26,6 +25,8 @@ from tests.databases import (  # noqa: F401 (fixtures)
     sqlite_engine,
 )
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+from tests.kafka_kit import Kafka
+from tests.oracle import oracle_databases
 from tests.processes import is_setting
 from tests.selection import LeftOut, mark
 
@@ -116,6 +117,19 @@ def mock_kafka() -> Iterator[str]:
     owner = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
     yield ",".join(f"{broker.host}:{broker.port}" for broker in owner.list_topics(timeout=10).brokers.values())
     owner.flush(1)
+
+
+@pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.kafka)])
+def kafka(request: pytest.FixtureRequest) -> Kafka:
+    """The mock cluster, then the real Kafka: what holds on one holds on the other."""
+    real = request.param == "real"
+    return Kafka(request.getfixturevalue("kafka_bootstrap" if real else "mock_kafka"), real=real)
+
+
+@pytest.fixture
+def real_kafka(kafka_bootstrap: str) -> Kafka:
+    """The real Kafka, for what the mock cluster cannot do."""
+    return Kafka(kafka_bootstrap, real=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

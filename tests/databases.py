@@ -22,7 +22,7 @@ from consumer.config.settings import DatabaseSettings
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from models import Base
-from tests.oracle_databases import EmulatedOracles, RealOracle
+from tests.oracle.oracle_databases import EmulatedOracles, RealOracle
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
 REAL = os.environ.get("ORACLE_URL", "")
@@ -47,7 +47,7 @@ def database(path: Path) -> Engine:
 def differences(engine: Engine) -> list[object]:
     """What Alembic would change to make the tables those of the models."""
     with engine.connect() as connection:
-        options = {"version_table": schema.VERSIONS}
+        options = {"version_table": migrations.VERSIONS}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
 
 
@@ -61,7 +61,7 @@ def new_sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
     """Makes engines, each on a migrated file of its own."""
     directory = tmp_path_factory.mktemp("databases")
     template = database(directory / "template.db")
-    schema.upgrade(template)
+    migrations.upgrade(template)
     template.dispose()  # the last connection writes the log back into the file
     engines: list[Engine] = []
     names = count()

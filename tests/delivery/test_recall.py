@@ -31,8 +31,8 @@ from consumer.matching.selection import FILTER_TOO_LARGE, Selector
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics
+from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
-from tests.vaults import in_the_clear
 
 FAILURE = Failure("boom", 503, None, NOW - 60)
 HERE, THERE = ("t", 0), ("t", 1)

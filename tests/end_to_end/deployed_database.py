@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
 from tests.databases import DATABASES, connect_to, url_of
-from tests.oracle_databases import start_emulator
+from tests.oracle.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
 JUDGE = "JUDGE"  # who looks from outside, and meets no fault that is meant for workers

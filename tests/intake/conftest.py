@@ -1,4 +1,4 @@
-"""Kafka as the intake sees it: a mock cluster, a real one, and members of groups."""
+"""Kafka as the intake sees it: nodes that a test may kill, and members of groups."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,20 +6,7 @@ import pytest
 
 from consumer.config.settings import KafkaSettings
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
-from tests.kafka_kit import Kafka, Member
-
-
-@pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.kafka)])
-def kafka(request: pytest.FixtureRequest) -> Kafka:
-    """The mock cluster, then the real Kafka: what holds on one holds on the other."""
-    real = request.param == "real"
-    return Kafka(request.getfixturevalue("kafka_bootstrap" if real else "mock_kafka"), real=real)
-
-
-@pytest.fixture
-def real_kafka(kafka_bootstrap: str) -> Kafka:
-    """The real Kafka, for what the mock cluster cannot do."""
-    return Kafka(kafka_bootstrap, real=True)
+from tests.kafka_kit import Member
 
 
 @pytest.fixture(scope="session")

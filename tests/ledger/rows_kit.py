@@ -10,7 +10,7 @@ from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
 from consumer.ledger import heads
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair, order_key
-from tests.vaults import in_the_clear
+from tests.crypto.vaults import in_the_clear
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"

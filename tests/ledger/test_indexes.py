@@ -11,8 +11,8 @@ from consumer.ledger.admin import Selection
 from consumer.ledger.ordering import mend, normalise, open_ones
 from consumer.subscriptions import repository
 from models import Status, Wish
+from tests.crypto.vaults import in_the_clear
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
-from tests.vaults import in_the_clear
 
 SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the index of the unique constraint
 

@@ -20,7 +20,7 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
 from consumer.subscriptions.patterns import matches
 from models import Subscription, SubscriptionSecret
-from tests.vaults import in_the_clear
+from tests.crypto.vaults import in_the_clear
 
 URL = "https://example.com/hook"
 DEFAULT = (b"default",)

@@ -19,8 +19,8 @@ from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.options import Effect
+from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, make_event
-from tests.vaults import in_the_clear
 
 PUBLIC, PRIVATE, ALLOWED = "https://example.com/hooks", "https://10.0.0.1/hooks", "http://10.1.0.1/hooks"
 ALLOW_SOME = RuleSettings.model_validate({"WEBHOOK_ALLOW_NETWORKS": "10.1.0.0/16"})

@@ -12,8 +12,8 @@ from consumer.events.event import Event, RecordId
 from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, Answer, Catalog, Key, find_endpoints
 from consumer.matching.inbox import Inbox
 from models import Subscription
+from tests.crypto.vaults import in_the_clear
 from tests.ledger.rows_kit import plans
-from tests.vaults import in_the_clear
 
 HERE = ("t", 0)
 TTL = 1.0

@@ -21,9 +21,9 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from models import Base
 from tests.databases import connect_to, database, differences, on_oracle
+from tests.oracle.sqlplus import STOP, statements
 from tests.oracle_emulator import OracleEmulator, OracleError
 from tests.processes import PROGRAM, environment
-from tests.sqlplus import STOP, statements
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "oracle+oracledb://scott:tiger@127.0.0.1:1/?service_name=X"

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 
 from consumer.database import migrations
 from consumer.errors import WebhooksError
-from tests import sqlplus
 from tests.databases import url_of
 from tests.ledger.rows_kit import query
+from tests.oracle import sqlplus
 from tests.processes import PROGRAM, ROOT, environment
 
 THEIRS = "5d1e7c0a9b42"

@@ -8,7 +8,7 @@ import oracledb
 import pytest
 
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
-from tests.oracle_databases import start_emulator
+from tests.oracle.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
 Start = Callable[..., OracleEmulator]

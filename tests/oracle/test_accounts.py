@@ -19,11 +19,11 @@ from consumer.database import migrations
 from consumer.database.engine import unavailable
 from consumer.subscriptions import repository
 from models import Base
-from tests import accounts
-from tests.accounts import ACCOUNTS, granted
 from tests.databases import connect_to
 from tests.ledger.rows_kit import query
 from tests.models.test_version_table import as_before, noted
+from tests.oracle import accounts
+from tests.oracle.accounts import ACCOUNTS, granted
 from tests.oracle_emulator import Call, OracleEmulator, OracleError
 
 SERVICE = "WEBHOOKS_SERVICE"

@@ -11,10 +11,10 @@ from consumer.ledger.replays import Span
 from consumer.ledger.rows import Failure, NewDelivery, Operation
 from consumer.matching.catalog import find_endpoints
 from models import ParkedDelivery, Payload, Subscription, SubscriptionSecret
+from tests.crypto.vaults import in_the_clear
 from tests.databases import on_oracle
 from tests.ledger.rows_kit import GROUP, make_event, parked
 from tests.oracle_emulator import Bind, Call, OracleEmulator
-from tests.vaults import in_the_clear
 
 VARCHAR, RAW, NUMBER, TIMESTAMP_TZ = 1, 23, 2, 180
 SHORT = 4000  # bytes: the most that a bind may have and is no LONG

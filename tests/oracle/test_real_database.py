@@ -7,7 +7,7 @@ from _pytest.outcomes import Exit
 from consumer.subscriptions import repository
 from tests.databases import connect_to
 from tests.ledger.rows_kit import run
-from tests.oracle_databases import RealOracle
+from tests.oracle.oracle_databases import RealOracle
 from tests.oracle_emulator import OracleEmulator
 
 URL = "https://example.com/hook"

@@ -1,4 +1,4 @@
--- ledger.deliveries.find
+-- ledger.admin.find
 -- A page of deliveries.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -54,7 +54,7 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.deliveries.find
+-- ledger.admin.find
 -- A page of deliveries of an event type.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -117,7 +117,7 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.deliveries.owed
+-- ledger.admin.owed
 -- `subscriptions remove`: how many would be given up, up to a bound.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -133,7 +133,7 @@ FROM (
 ) counted
 ;
 
--- ledger.deliveries.detail
+-- ledger.admin.detail
 -- One delivery.
 SELECT
   webhook_deliveries.id,
@@ -172,7 +172,7 @@ WHERE
   webhook_deliveries.id = :id_1
 ;
 
--- ledger.deliveries.detail
+-- ledger.admin.detail
 -- The record that it carries.
 SELECT
   webhook_payloads.topic,
@@ -200,7 +200,7 @@ WHERE
   webhook_deliveries.id = :id_1
 ;
 
--- ledger.deliveries._redeliver
+-- ledger.admin._redeliver
 -- Of a step: what may be sent again.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -248,7 +248,7 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.deliveries._redeliver
+-- ledger.admin._redeliver
 -- Of an event type.
 -- Of the conditions, those that were asked for.
 SELECT
@@ -305,7 +305,7 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.deliveries.of_record
+-- ledger.admin.of_record
 -- `settle`: what is stored of a record?
 SELECT
   webhook_deliveries.subscription_id,
@@ -320,7 +320,7 @@ WHERE
   AND webhook_deliveries.replay = :replay_1
 ;
 
--- ledger.deliveries._mark
+-- ledger.admin._mark
 -- They are due, an array.
 UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
 WHERE
@@ -380,7 +380,7 @@ WHERE
   )
 ;
 
--- ledger.deliveries.progress
+-- ledger.admin.progress
 -- Where these rows stand.
 SELECT
   webhook_deliveries.status
@@ -389,7 +389,7 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.deliveries._adopt
+-- ledger.admin._adopt
 -- A batch of these, and whether the other group has the delivery itself.
 SELECT
   webhook_deliveries.id,
@@ -417,7 +417,7 @@ WHERE
   AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
 ;
 
--- ledger.deliveries._adopt
+-- ledger.admin._adopt
 -- Copy the payloads, an array.
 INSERT INTO webhook_payloads (
   group_id,
@@ -474,7 +474,7 @@ WHERE
   )
 ;
 
--- ledger.deliveries._adopt
+-- ledger.admin._adopt
 -- Move the rows, an array.
 UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now
 WHERE
@@ -551,7 +551,7 @@ WHERE
   webhook_replays.id = :id_1 AND webhook_replays.finished_at IS NULL
 ;
 
--- ledger.tallies.of_subscription
+-- ledger.counts.of_subscription
 -- A subscription's rows by state.
 SELECT
   webhook_deliveries.status,
@@ -563,7 +563,7 @@ GROUP BY
   webhook_deliveries.status
 ;
 
--- ledger.tallies._next
+-- ledger.counts._next
 -- The first of these rows that is due.
 SELECT
   SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at

@@ -491,7 +491,7 @@ ORDER BY
 FETCH FIRST 1000 ROWS ONLY
 ;
 
--- ledger.operations.add
+-- ledger.outbox.add
 -- Which of these operational events wait already?
 SELECT
   webhook_operations.event_id
@@ -501,7 +501,7 @@ WHERE
   AND webhook_operations.event_id IN (:event_id_1_1)
 ;
 
--- ledger.operations.add
+-- ledger.outbox.add
 -- Operational events, an array.
 INSERT INTO webhook_operations (
   group_id,
@@ -514,7 +514,7 @@ VALUES
 RETURNING webhook_operations.id INTO :ret_0
 ;
 
--- ledger.operations.pending
+-- ledger.outbox.pending
 -- The next operational events to publish.
 SELECT
   webhook_operations.id,
@@ -530,14 +530,14 @@ ORDER BY
 FETCH FIRST 10 ROWS ONLY
 ;
 
--- ledger.operations.forget
+-- ledger.outbox.forget
 -- They are published.
 DELETE FROM webhook_operations
 WHERE
   webhook_operations.id = :b_id
 ;
 
--- ledger.operations.expire
+-- ledger.outbox.expire
 -- The oldest operational events: when were they written?
 SELECT
   webhook_operations.id,

@@ -1,0 +1,60 @@
+-- database.engine.ping
+-- `check`: does the database answer?
+SELECT
+  :param_1 AS anon_1
+FROM DUAL
+;
+
+-- database.migrations.noted
+-- Is our table of Alembic's there?
+SELECT
+  tables_and_views.table_name
+FROM (
+  SELECT
+    a_tables.table_name AS table_name,
+    a_tables.owner AS owner
+  FROM all_tables a_tables
+  UNION ALL
+  SELECT
+    a_views.view_name AS table_name,
+    a_views.owner AS owner
+  FROM all_views a_views
+) tables_and_views
+WHERE
+  tables_and_views.table_name IN (:table_names_1)
+  AND tables_and_views.owner = :owner
+;
+
+-- database.migrations.noted
+-- Which revision are the tables at?
+SELECT
+  webhook_alembic_version.version_num
+FROM webhook_alembic_version
+;
+
+-- database.migrations._in_former
+-- Where it is not: are Alembic's default table, and one of ours, there?
+SELECT
+  tables_and_views.table_name
+FROM (
+  SELECT
+    a_tables.table_name AS table_name,
+    a_tables.owner AS owner
+  FROM all_tables a_tables
+  UNION ALL
+  SELECT
+    a_views.view_name AS table_name,
+    a_views.owner AS owner
+  FROM all_views a_views
+) tables_and_views
+WHERE
+  tables_and_views.table_name IN (:table_names_1)
+  AND tables_and_views.owner = :owner
+;
+
+-- database.migrations._in_former
+-- What a release before 0008 has noted, and other programs.
+SELECT
+  alembic_version.version_num
+FROM alembic_version
+;

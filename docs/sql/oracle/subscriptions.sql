@@ -1,0 +1,422 @@
+-- matching.catalog.find_endpoints
+-- Who subscribed to these types and tenants, with the secrets that sign. Workers, hot.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+WHERE
+  (webhook_subscriptions.event_type, webhook_subscriptions.tenant) IN ((:param_1_1_1, :param_1_1_2), (:param_1_2_1, :param_1_2_2))
+  AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.repository.add
+-- A subscription.
+INSERT INTO webhook_subscriptions (
+  url,
+  event_type,
+  ordering,
+  max_in_flight,
+  rate_limit,
+  retry_schedule,
+  final_statuses,
+  tenant,
+  topics,
+  event_filter,
+  timeout_seconds,
+  payload_format,
+  projection,
+  batch_size,
+  batch_wait_ms,
+  signature_header,
+  signature_prefix,
+  custom_headers
+)
+VALUES
+  (
+    :url,
+    :event_type,
+    :ordering,
+    :max_in_flight,
+    :rate_limit,
+    :retry_schedule,
+    :final_statuses,
+    :tenant,
+    :topics,
+    :event_filter,
+    :timeout_seconds,
+    :payload_format,
+    :projection,
+    :batch_size,
+    :batch_wait_ms,
+    :signature_header,
+    :signature_prefix,
+    :custom_headers
+  )
+RETURNING webhook_subscriptions.id INTO :ret_0
+;
+
+-- subscriptions.repository.find
+-- Is it there already?
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND webhook_subscriptions.url = :url_1
+ORDER BY
+  webhook_subscriptions.id
+;
+
+-- subscriptions.repository.edit
+-- It as it is, locked.
+SELECT
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id = :id_1   FOR UPDATE
+;
+
+-- subscriptions.repository.edit
+-- Has it a signing secret of its own? Where each needs one (WEBHOOK_REQUIRE_OWN_SECRET).
+SELECT
+  webhook_secrets.id
+FROM webhook_secrets
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind = :kind_1
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- subscriptions.repository.edit
+-- It as it is to be.
+UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.edit
+-- The same, where its filter or projection changes.
+UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.walk
+-- The ids of the next page of all of them, or of some.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id > :id_1
+  AND webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id
+FETCH FIRST 500 ROWS ONLY
+;
+
+-- subscriptions.repository.walk
+-- These, with what would be found wrong, for people.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.created_at,
+  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id BETWEEN :id_1 AND :id_2
+  AND webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.repository.count_enabled
+-- `check`: how many are there?
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.enabled = :enabled_1
+;
+
+-- subscriptions.repository.get
+-- One of them.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.created_at,
+  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id = :id_1
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.repository.set_enabled
+-- Disable it: a reason that it was disabled for before stays.
+UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = CASE
+  WHEN (
+    webhook_subscriptions.enabled = :enabled_1
+  )
+  THEN webhook_subscriptions.disabled_reason
+END
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.set_enabled
+-- The same, for a new reason.
+UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.set_enabled
+-- Enable it.
+UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.remove
+-- Remove it; its secrets go with it.
+DELETE FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.secrets.insert_secrets
+-- Secrets of a new one, an array.
+INSERT INTO webhook_secrets (
+  subscription_id,
+  secret,
+  kind
+)
+VALUES
+  (:subscription_id, :secret, :kind)
+RETURNING webhook_secrets.id INTO :ret_0
+;
+
+-- subscriptions.secrets._lock
+-- The subscription, locked: its secrets are about to be changed.
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id = :id_1   FOR UPDATE
+;
+
+-- subscriptions.secrets.rotate
+-- What signs for it, newest first.
+SELECT
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+FROM webhook_secrets
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind = :kind_1
+ORDER BY
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.secrets.rotate
+-- Delete what ended long ago.
+DELETE FROM webhook_secrets
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind = :kind_1
+  AND webhook_secrets.expires_at <= :expires_at_1
+;
+
+-- subscriptions.secrets.rotate
+-- What signs now has an end.
+UPDATE webhook_secrets SET expires_at = :expires_at
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind = :kind_1
+  AND (
+    webhook_secrets.expires_at IS NULL OR webhook_secrets.expires_at > :expires_at_1
+  )
+;
+
+-- subscriptions.secrets.rotate
+-- The new one, an array.
+INSERT INTO webhook_secrets (
+  subscription_id,
+  secret,
+  created_at,
+  expires_at
+)
+VALUES
+  (:subscription_id, :secret, :created_at, :expires_at)
+RETURNING webhook_secrets.id INTO :ret_0
+;
+
+-- subscriptions.secrets._credentials
+-- What it shows to its receiver.
+SELECT
+  webhook_secrets.id,
+  webhook_secrets.kind,
+  webhook_secrets.secret
+FROM webhook_secrets
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind IN (:kind_1_1, :kind_1_2, :kind_1_3)
+;
+
+-- subscriptions.secrets.set_credential
+-- The new one.
+INSERT INTO webhook_secrets (
+  subscription_id,
+  secret,
+  created_at,
+  kind
+)
+VALUES
+  (:subscription_id, :secret, :created_at, :kind)
+RETURNING webhook_secrets.id INTO :ret_0
+;
+
+-- subscriptions.secrets._delete
+-- Those whose place it takes.
+DELETE FROM webhook_secrets
+WHERE
+  webhook_secrets.id IN (:id_1_1)
+;
+
+-- subscriptions.secrets.count
+-- How many there are to be encrypted anew.
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_secrets
+;
+
+-- subscriptions.secrets._pages
+-- All secrets, page by page.
+SELECT
+  webhook_secrets.id,
+  webhook_secrets.subscription_id,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+FROM webhook_secrets
+WHERE
+  webhook_secrets.id > :id_1
+ORDER BY
+  webhook_secrets.id
+FETCH FIRST 200 ROWS ONLY
+;
+
+-- subscriptions.secrets._write
+-- Encrypt them anew, if nobody has changed them meanwhile; an array.
+UPDATE webhook_secrets SET secret = :b_secret
+WHERE
+  webhook_secrets.id = :b_id AND webhook_secrets.secret = :b_before
+;

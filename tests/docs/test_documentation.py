@@ -1,0 +1,322 @@
+"""The documentation against the code: tables, numbers, links, commands, settings."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import typer.main
+import yaml
+from requests.exceptions import ConnectionError as NoConnection
+from sqlalchemy import Engine, update
+
+from consumer.cli.app import app
+from consumer.config import settings
+from consumer.config.environment import load
+from consumer.delivery import breaker, lane, lanes, memory
+from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
+from consumer.delivery.settling import Settling
+from consumer.errors import SettingsError
+from consumer.events.event import Event, RecordId
+from consumer.kafka.client import known_properties
+from consumer.ledger import ordering, outbox
+from consumer.ledger.rows import Operation
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.telemetry.metrics import Metrics, registry
+from consumer.worker import worker
+from consumer.worker.announcer import _cloudevent
+from consumer.worker.decisions import REASON
+from models import Base, Status, Subscription
+from tests.delivery.store_kit import Store
+from tests.docs.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, table_behind
+
+# Tables.
+
+
+def test_settings_table() -> None:
+    """README's table is what the settings say of themselves."""
+    table = TEXTS["README.md"].split("python -m consumer.config.settings` -->\n")[1].split("\n<!-- end")[0]
+    assert table == settings.table()
+
+
+def test_metrics_table() -> None:
+    """Each metric is documented with its labels and type, and no other."""
+    families = list(registry(Metrics(), lambda: {("t", 0): 1}).collect())
+    names = {f"{family.name}_total" if family.type == "counter" else family.name: family.type for family in families}
+    documented = {code(name)[0].partition("{")[0]: kind for name, kind, _ in rows("docs/operations.md", "Metrics")}
+    assert documented == names
+
+
+def test_reasons_table() -> None:
+    """What /readyz is said to answer is in the code, word for word."""
+    reasons = [words for reason, *_ in table_behind("docs/operations.md", "| reason |") for words in code(reason)]
+    assert len(reasons) > 5
+    assert [words for words in reasons if words not in SOURCE] == []
+
+
+def test_dead_letter_headers_and_reasons() -> None:
+    """Each header and each reason of a dead letter is documented, and no other."""
+    table = {name: says for names, says in rows("docs/operations.md", "Dead letters") for name in code(names)}
+    letters = (ROOT / "consumer/intake/dead_letters.py").read_text()
+    assert set(table) == set(re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters))
+    decoding = (ROOT / "consumer/intake/decode.py").read_text()
+    undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', decoding))
+    for name in ("record", "unreadable"):
+        undecodable |= set(re.findall(r'Unreadable\("(\w+)"', (ROOT / f"consumer/intake/{name}.py").read_text()))
+    assert set(code(table["dead-letter-reason"])) == undecodable | {REASON}
+
+
+@pytest.mark.parametrize("table", sorted(Base.metadata.tables))
+def test_columns(table: str) -> None:
+    """Each column of each table is documented, in its order, and no other."""
+    documented = [name for names, *_ in rows("docs/database.md", table) for name in code(names)]
+    assert sorted(documented) == sorted(column.name for column in Base.metadata.tables[table].columns)
+
+
+def test_statuses() -> None:
+    """Each state of a stored delivery is documented, and no other."""
+    documented = [code(row[0])[0] for row in table_behind("docs/database.md", "| status |")]
+    assert set(documented) == {status.value for status in Status}
+
+
+def test_indexes() -> None:
+    """Each index is documented with its columns, and no other."""
+    documented = {code(name)[0]: code(columns) for name, columns, _ in rows("docs/database.md", "Indexes")}
+    indexes = [index for table in Base.metadata.tables.values() for index in table.indexes]
+    assert documented == {index.name: [column.name for column in index.columns] for index in indexes}
+
+
+def test_revisions() -> None:
+    """Each migration is documented, and no other."""
+    there = {path.name[:4] for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
+    assert {code(row[0])[0] for row in rows("docs/database.md", "A table that is there already")} == there
+
+
+def test_log_lines() -> None:
+    """Each line that the log is said to have is in the code, word for word."""
+    lines = [code(row[0])[0] for row in rows("docs/operations.md", "The log")]
+    assert len(lines) > 10
+    assert [line for line in lines if f'"{line}"' not in SOURCE] == []
+
+
+# Operational events.
+
+
+def test_operational_events(engine: Engine) -> None:
+    """Each type is documented with the fields that it has, and no other."""
+    documented = {code(row[0])[0]: set(code(row[2])) for row in table_behind("docs/operations.md", "| type | when |")}
+    assert set(documented) == set(re.findall(r'Operation\(\s*"([a-z.]+)"', SOURCE))
+    assert {each.type: set(each.data) for each in happened(engine)} == documented
+
+
+def test_attributes_of_operational_events() -> None:
+    """Each attribute of the CloudEvent is documented, and no other."""
+    documented = [code(row[0])[0] for row in table_behind("docs/operations.md", "| attribute |")]
+    published = json.loads(_cloudevent("kafka-webhooks/g", Operation("a.b", "1", {"subscription_id": 1}), 0.0))
+    assert list(published) == documented
+
+
+def happened(engine: Engine) -> list[Operation]:
+    """One of each: a subscription recovers, another one is disabled, a delivery is given up."""
+    stored = Store(engine)
+    failing = Failing(stored.notes, "webhooks", 60.0)
+    first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
+    marked = datetime.fromtimestamp(1000, UTC)
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(failing_since=marked))
+    failing.succeeded(Endpoint(first, "https://a.example", (b"key",), failing_since=1000.0), 2000.0)
+    failing.disable(Endpoint(second, "https://b.example", (b"key",), failing_since=1000.0), "gone", 2000.0)
+    stored.write_all()
+    lanes = Lanes(1)
+    settling = Settling(
+        lanes,
+        stored.parking,
+        failing,
+        Metrics(),
+        Memory(),
+        schedule=(),
+        jitter=0.0,
+        in_memory=0.0,
+        operations_topic="operations",
+    )
+    event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
+    lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
+    settling.attempted(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
+    stored.write_all()
+    return [operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)]
+
+
+# Numbers.
+
+
+def test_numbers_of_the_breaker() -> None:
+    """What the guarantee says of it is what the code does."""
+    states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | what is sent |")}
+    assert f"{breaker.IN_A_ROW} failures in a row" in states["closed"]
+    assert f"half of at least {breaker.RATE_ATTEMPTS} attempts" in states["closed"]
+    assert f"{breaker.BUCKET:.0f} to {2 * breaker.BUCKET:.0f} s" in states["closed"]
+    assert (
+        f"{breaker.FIRST_OPEN:.0f} s at first, doubled each time up to {breaker.LONGEST_OPEN:.0f} s" in states["open"]
+    )
+    assert f"{breaker.LONGEST_ASKED / 60:.0f} minutes at most" in states["open"]
+    assert (breaker.STRETCH, 1 / breaker.TOLERATED, breaker.STEP) == (0.2, 0.2, 1.0)  # "a fifth", "each second"
+    assert f"{breaker.MEMORY / 60:.0f} minutes without a failure" in states["slow start"]
+
+
+def test_bounds_of_lanes() -> None:
+    """What the guarantee says of queues is what the code does."""
+    text = TEXTS["docs/guarantee.md"]
+    assert f"holds {lane.LANE_DELIVERIES:,} deliveries or {lane.LANE_BYTES // 2**20} MiB" in text
+    assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
+    assert f"open requests hold {lanes.OPEN_BYTES // 2**20} MiB together" in text
+    assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
+    assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
+    assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
+    assert (lanes.NEW_CONNECTIONS, lanes.BUSY) == (8, 4)  # "eight new ones", "four times as many"
+    assert f"every {worker.COMMIT_EVERY * 1000:.0f} ms, and after {worker.COMMIT_RECORDS} settled records" in text
+    assert f"At most {lane.OPEN_DELIVERIES:,} events of a subscription are in open requests" in text
+    assert lane.BATCH_BYTES == 2**20  # "their bodies together reach 1 MiB"
+    assert (breaker.CREEP, ordering.RUN) == (8, 50)  # "by an eighth", "fifty at a time"
+
+
+# Links, names, commands.
+
+
+def anchors(content: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", content, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_resolve(page: str) -> None:
+    """Each relative link leads to a file, and to a heading in it where it names one."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(TEXTS[page])):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file.read_text()), target
+
+
+def test_pages_are_linked() -> None:
+    """Each page of docs/ is linked from the README."""
+    assert all(page in TEXTS["README.md"] for page in TEXTS if page.startswith("docs/"))
+
+
+def test_picture_is_well_formed() -> None:
+    """The picture is XML, says in words what it shows, and knows dark mode."""
+    picture = (ROOT / "docs/path.svg").read_text()
+    names = {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()}  # noqa: S314 (our own file)
+    assert {"title", "desc"} <= names
+    assert "prefers-color-scheme: dark" in picture
+
+
+UNWALKED = ("cli", "api", "demo")  # rooms that the walk names as a whole
+
+
+def test_modules_and_files_exist() -> None:
+    """Each module that the walk through the rooms names is there, and it names each that is there."""
+    named = set(re.findall(r"`(?:[\w./]*/)?(\w+\.py)`", TEXTS["docs/architecture.md"]))
+    there = {path.name for path in (ROOT / "consumer").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    walked = {path.name for path in (ROOT / "consumer").rglob("*.py") if path.parent.name not in UNWALKED} & there
+    assert named <= there
+    assert walked <= named
+
+
+def test_settings_exist() -> None:
+    """Each variable that is named is a setting, a property that librdkafka knows, or one that tests read."""
+    others = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "KAFKA_TEST_REQUIRED", "KAFKA_TEST_BOOTSTRAP_SERVERS", "KAFKA_A_B"}
+    refused = {"KAFKA_ENABLE_AUTO_COMMIT", "KAFKA_ISOLATION_LEVEL", "KAFKA_ACKS"}
+    named = {
+        name
+        for content in TEXTS.values()
+        for name in re.findall(r"\b(?:KAFKA|WEBHOOK|DATABASE|OPS|API|LOG)_[A-Z0-9_]*[A-Z0-9]\b", content)
+    }
+    tables = {table.upper() for table in Base.metadata.tables}  # as Oracle shows them
+    named -= others | refused | tables | settings.known_names()
+    assert all(name.startswith("KAFKA_") for name in named), named
+    properties = {name.removeprefix("KAFKA_").lower().replace("_", "."): "1" for name in named}
+    values = {"group.protocol": "consumer", "auto.offset.reset": "latest", "security.protocol": "ssl"}
+    values |= {"sasl.oauthbearer.method": "oidc", "session.timeout.ms": "60000"}
+    assert known_properties({name: values.get(name, value) for name, value in properties.items()})[1] == []
+    for name in refused:
+        with pytest.raises(SettingsError, match=name):
+            load(settings.KafkaSettings, {"KAFKA_BOOTSTRAP_SERVERS": "b:1", name: "1"})
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """(page, words) of each line in a shell block that runs our command."""
+    compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    for page, info, body in BLOCKS:
+        if info != "sh":
+            continue
+        for line in body.replace("\\\n", " ").splitlines():
+            words = list(takewhile(lambda word: not re.match(r"[<>]|&$", word), shlex.split(line, comments=True)))
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                words = words[1:]
+            if words[:3] == ["docker", "compose", "exec"]:
+                assert words[3] in compose["services"], line
+                assert words[4:7] == ["python", "-m", "consumer"], line
+                words = ["kafka-webhooks", *words[7:]]
+            if words[:1] == ["kafka-webhooks"]:
+                yield page, words[1:]
+
+
+@pytest.mark.parametrize(("page", "words"), list(command_lines()))
+def test_command_lines_parse(page: str, words: list[str]) -> None:
+    """Each command line in a shell block is taken by the real command line: command, options, values, arguments."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words, page
+        assert words[0] in command.commands, (page, words)
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("kafka-webhooks", list(words))
+
+
+def test_commands_table() -> None:
+    """The README has a line for each command, and no other."""
+    top: Any = typer.main.get_command(app)
+    leaves = set()
+    for name, command in top.commands.items():
+        leaves |= {f"{name} {each}" for each in command.commands} if hasattr(command, "commands") else {name}
+    assert {code(row[0])[0] for row in rows("README.md", "Commands")} == leaves
+
+
+def test_variables_of_chaos() -> None:
+    """Those that are documented are read, and no other."""
+    read = "\n".join(path.read_text() for path in sorted((ROOT / "tests/chaos").glob("*.py")))
+    assert set(re.findall(r"CHAOS_[A-Z]+", TEXTS["CONTRIBUTING.md"])) == set(
+        re.findall(r'environ\.get\("(CHAOS_[A-Z]+)"', read)
+    )
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_commands_in_the_text_exist(page: str) -> None:
+    """Each command and option that the text names, exists; each target of make too."""
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line for block in BLOCKS if block.page == page for line in block.text.splitlines()]
+    spans = code(prose(TEXTS[page])) + lines
+    for span in spans:
+        if target := re.match(r"make (\w+)", span):
+            assert target[1] in targets, span
+    for span in code(prose(TEXTS[page])):
+        words = span.split()
+        if words[0] != "kafka-webhooks":
+            continue
+        command: Any = typer.main.get_command(app)
+        for word in words[1:]:
+            if hasattr(command, "commands"):
+                assert word in command.commands, span
+                command = command.commands[word]
+            elif word.startswith("-"):
+                assert any(word in parameter.opts for parameter in command.params), span

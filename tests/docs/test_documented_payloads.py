@@ -1,0 +1,105 @@
+"""docs/payloads.md against the code: its examples are rendered, its tables looked up."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+
+from consumer.events.event import Event, RecordId
+from consumer.expressions import NAMES, compile_projection
+from consumer.http.header_rules import check
+from consumer.sending.payloads import MOST_BYTES, Payload, Unrenderable, render, render_batch
+from consumer.sending.request import build, prepare
+from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
+from tests.docs.documentation import TEXTS, code, rows, table_behind
+
+PAGE = TEXTS["docs/payloads.md"]
+ENDPOINT = Endpoint(7, "https://example.com/hooks", (b"key",))
+BODY = re.findall(r"<!-- the record -->\n```json\n(.*?)\n```", PAGE)[0].encode()
+EVENT = Event(
+    RecordId("orders", 2, 7, 1793620800123),
+    "order.paid",
+    "msg_c8f5ad15e7b02bbd4ee8f5f0e3a3d3a1",
+    BODY,
+    "application/json",
+    None,
+    None,
+    {"event-type": b"order.paid"},
+)
+RENDERED = re.findall(r"<!-- rendered: (\w+) ?(.*?) ?-->\n```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def rendered(kind: str, projection: str | None = None, event: Event = EVENT) -> Payload:
+    expression = compile_projection(projection) if projection else None
+    return render(replace(ENDPOINT, payload_format=kind, projection=expression), event)  # type: ignore[arg-type]
+
+
+def in_order(text: str | bytes) -> Any:
+    return json.loads(text, object_pairs_hook=list)
+
+
+def test_each_format_has_an_example() -> None:
+    """No format is without one."""
+    assert {kind for kind, projection, _ in RENDERED if not projection} == set(get_args(PayloadFormat))
+
+
+@pytest.mark.parametrize(("kind", "projection", "text"), RENDERED)
+def test_examples(kind: str, projection: str, text: str) -> None:
+    """Each example is what the page's record becomes, member by member, in order."""
+    payload = rendered(kind, projection)
+    assert in_order(payload.body) == in_order(text)
+    assert kind != "record" or payload.body == text.strip().encode()
+
+
+@pytest.mark.parametrize("row", table_behind("docs/payloads.md", "| projection |"))
+def test_projections(row: list[str]) -> None:
+    """Each projection of the table gives what stands beside it, byte for byte."""
+    [projection], [text] = map(code, row)
+    assert rendered("record", projection).body == text.encode()
+
+
+def test_the_variables_are_named() -> None:
+    """The page lists each, and no other."""
+    assert code(PAGE.split("over the same variables: ")[1].split(". ")[0]) == sorted(
+        NAMES, key=lambda name: PAGE.split("over the same variables: ")[1].index(f"`{name}`")
+    )
+    assert set(code(PAGE.split("over the same variables: ")[1].split(". ")[0])) == set(NAMES)
+
+
+@pytest.mark.parametrize("projection", ["1.0 / 0.0", "type(1)", "{1: 2}", "data.note"])
+def test_what_has_no_form(projection: str) -> None:
+    """What the page calls an error is one."""
+    with pytest.raises(Unrenderable):
+        rendered("record", projection)
+    assert f"{MOST_BYTES // 2**20} MiB" in PAGE
+
+
+def test_the_batch() -> None:
+    """The example is what its two records become."""
+    text = re.findall(r"<!-- batch: standard -->\n```json\n(.*?)```", PAGE, re.DOTALL)[0]
+    second = EVENT._replace(body=json.dumps(json.loads(text)[1]["data"]).encode())
+    endpoint = replace(ENDPOINT, payload_format="standard", batch=Batch(10, 1.0))
+    body, _ = render_batch(endpoint, [render(endpoint, event) for event in (EVENT, second)])
+    assert in_order(body) == in_order(text)
+
+
+def test_content_types() -> None:
+    """Those of the page are those that are sent."""
+    for kind in get_args(PayloadFormat):
+        assert f"`{rendered(kind).content_type}`" in PAGE
+        endpoint = replace(ENDPOINT, payload_format=kind, batch=Batch(10, 1.0))
+        assert f"`{render_batch(endpoint, [])[1]}`" in PAGE
+
+
+def test_headers() -> None:
+    """The table has each header of a request, and no other; none but the user agent may be a custom one."""
+    event = EVENT._replace(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    sent = {name.lower() for name in build(prepare(ENDPOINT), ENDPOINT, event, 1).headers}
+    names = [code(row[0])[0] for row in rows("docs/payloads.md", "Headers")]
+    assert set(names) == sent - {"content-length"}
+    for name in set(names) - {"user-agent", "x-webhook-signature"}:
+        with pytest.raises(ValueError, match="is not a subscription's to set"):
+            check(name, "x")
+    check("user-agent", "x")

@@ -1,0 +1,133 @@
+"""The SQL that Oracle gets, kept as files that people read: docs/sql/oracle. `make sql` writes them anew.
+
+`migrations.sql` is what `alembic upgrade head --sql` prints. The others hold each statement that `consumer` issues, as
+the driver sent it to an emulated server, but for line breaks. There `tests.golden.golden_check` looks up what tests
+issue.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import sqlglot
+from sqlglot import exp
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "sql" / "oracle"
+MIGRATIONS = FOLDER / "migrations.sql"
+SESSION = FOLDER / "session.sql"  # of SQLAlchemy and of commands, which sqlglot does not read
+COMMAND = "make sql"
+OTHERS = ("tests", "alembic", "consumer/demo")  # whose statements no service issues
+ANY_OF_THESE = "Of the conditions, those that were asked for."
+
+
+class Issued(NamedTuple):
+    """A statement, and the function that issued it: `ledger.store.park`."""
+
+    function: str
+    sql: str
+
+
+class Known(NamedTuple):
+    """Canonical statements, and of those whose conditions may be missing the rest and the conditions."""
+
+    exact: frozenset[str]
+    loose: tuple[tuple[str, frozenset[str]], ...]
+
+    def has(self, sql: str) -> bool:
+        """Whether a file has this statement, however long its lists and whatever of its conditions was asked for."""
+        if canonical(sql) in self.exact:
+            return True
+        rest, conditions = without_conditions(sql)
+        return any(rest == other and conditions <= allowed for other, allowed in self.loose)
+
+
+def issuer() -> str | None:
+    """For a listener: the function of `consumer` that issues a statement at this moment; None if it is another's."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if any(path.is_relative_to(ROOT / each) for each in OTHERS):
+            return None
+        if path.is_relative_to(ROOT / "consumer"):
+            module = ".".join(path.relative_to(ROOT / "consumer").with_suffix("").parts)
+            return f"{module}.{frame.f_code.co_qualname.split('.<')[0]}"
+        frame = frame.f_back  # type: ignore[assignment]  # None in the end
+    return None
+
+
+def known() -> Known:
+    """What the files hold."""
+    exact: set[str] = set()
+    loose: list[tuple[str, frozenset[str]]] = []
+    for path in sorted(FOLDER.glob("*.sql")):
+        if path in (MIGRATIONS, SESSION):
+            continue
+        for block in blocks(path.read_text()):
+            sql = bare(block)
+            exact.add(canonical(sql))
+            if ANY_OF_THESE in block:
+                loose.append(without_conditions(sql))
+    return Known(frozenset(exact), tuple(loose))
+
+
+def blocks(text: str) -> list[str]:
+    """Each statement of a file, but for that of the migrations, with what is said of it."""
+    return [block for block in text.split("\n;\n") if block.strip()]
+
+
+def bare(block: str) -> str:
+    """The statement alone."""
+    return "\n".join(line for line in block.splitlines() if not line.startswith("--")).strip()
+
+
+def canonical(sql: str) -> str:
+    """A statement without what differs between calls: lengths of lists, numbers of rows, numbers in names of binds."""
+    return _canonical(sql).sql(dialect="oracle")
+
+
+def readable(sql: str) -> str:
+    """With line breaks and indents, and otherwise as it is."""
+    body, returning, targets = sql.partition(" RETURNING ")  # sqlglot drops INTO
+    pretty = sqlglot.parse_one(body, dialect="oracle").sql(dialect="oracle", pretty=True)
+    pretty = re.sub(r"NOT (\S+) IS NULL", r"\1 IS NOT NULL", pretty).replace(" <> ", " != ")
+    if returning:
+        pretty += f"\nRETURNING {targets}"
+    if _letters(pretty) != _letters(sql):
+        raise ValueError(f"sqlglot writes another statement:\n{pretty}\n{sql}")
+    return pretty
+
+
+def _letters(sql: str) -> str:
+    return re.sub(r"\s+", "", sql).lower()
+
+
+def _canonical(sql: str) -> exp.Expr:
+    tree = sqlglot.parse_one(re.split(r"\sRETURNING\s", sql)[0], dialect="oracle")
+    for bind in tree.find_all(exp.Placeholder):
+        bind.set("this", re.sub(r"(_\d+)+$", "", bind.name))
+    for listed in tree.find_all(exp.In):
+        # Of values, or of tuples of them.
+        if all(isinstance(each, exp.Placeholder | exp.Tuple) for each in listed.expressions):
+            listed.set("expressions", listed.expressions[:1])
+    for either in reversed(list(tree.find_all(exp.Or))):  # one long list, cut in lists that Oracle takes
+        if isinstance(either.left, exp.In) and either.left == either.right:
+            either.replace(either.left)
+    for paren in list(tree.find_all(exp.Paren)):
+        if isinstance(paren.this, exp.In):
+            paren.replace(paren.this)
+    for fetch in tree.find_all(exp.Fetch):
+        fetch.set("count", exp.Literal.number(1))
+    return tree
+
+
+def without_conditions(sql: str) -> tuple[str, frozenset[str]]:
+    """A statement without any WHERE, and all the conditions of these."""
+    tree = _canonical(sql)
+    conditions: set[str] = set()
+    for where in reversed(list(tree.find_all(exp.Where))):  # the innermost first
+        parts = where.this.flatten() if isinstance(where.this, exp.And) else (where.this,)
+        conditions.update(each.sql(dialect="oracle") for each in parts)
+        where.pop()
+    return tree.sql(dialect="oracle"), frozenset(conditions)

@@ -1,0 +1,143 @@
+"""What each database account of the documentation does, and what it is granted there."""
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine
+
+from consumer.crypto.vault import Vault
+from consumer.database import migrations
+from consumer.events.event import Event, RecordId
+from consumer.ledger import admin, counts, due, heads, marks, ordering, outbox, replays, store, upkeep
+from consumer.ledger.admin import Selection
+from consumer.ledger.heads import Want
+from consumer.ledger.replays import Span
+from consumer.ledger.rows import AttemptResult, NewDelivery, Operation, Pair, order_key
+from consumer.matching.catalog import find_endpoints
+from consumer.subscriptions import repository, secrets
+from consumer.subscriptions.endpoint_row import Rules
+from models import Status, Wish
+from tests.crypto.vaults import in_the_clear
+from tests.docs.documentation import BLOCKS
+
+URL = "https://a.example"
+Begin = Callable[[], object]  # told when what is prepared by somebody else is there
+
+
+def granted(account: str) -> set[tuple[str, str]]:
+    """Privileges and tables, as the documentation grants them."""
+    blocks = "".join(block.text for block in BLOCKS if block.info == "sql oracle")
+    return {
+        (action, table)
+        for actions, table in re.findall(rf"GRANT ([A-Z, ]+) ON (\w+) TO {account};", blocks)
+        for action in actions.split(", ")
+    }
+
+
+def as_worker(engine: Engine, begin: Begin) -> None:
+    """All that a worker asks of the database."""
+    repository.add(engine, URL, "t")
+    begin()
+    migrations.state(engine)
+    find_endpoints(engine, [("t", None)], (b"key",), in_the_clear)
+    stored, now = _event(None), float(int(time.time()))
+    pair = Pair(1, "t", 0, order_key(b"k"))
+    store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
+    assert heads.walk(engine, "g", [("t", 0)], None).heads
+    wants = [Want(("t", 0, 1), 1, frozenset())]
+    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
+    due.settled_keys(engine, "g", "t", 0, 0)
+    due.open_pairs(engine, "g", "t", 0, 1)
+    due.open_topics(engine, "g")
+    upkeep.failing(engine, 1, now)
+    upkeep.slow(engine, 1, now)
+    upkeep.recovered(engine, "g", 1, Operation("a", "1", {}))
+    upkeep.disable(engine, "g", 1, "gone", Operation("a", "2", {}))
+    upkeep.reconcile(engine, now)
+    ordering.mend(engine, "g", "t", 0, now)
+    store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
+    assert upkeep.prune(engine, "g", "t", 0, 2) == 1
+    upkeep.waiting(engine, "g", "t", 0)
+    outbox.expire(engine, "g", now - 1000)
+    subject = marks.Subject("t", 0, 1, 1)
+    marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its housekeeping asks others to look
+    marks.lately(engine, "g", None)
+    assert marks.decision(engine, "g", subject)
+    marks.acted(engine, "g", subject)
+    assert marks.prune(engine, "g", "t", 0, 2) == 1
+    marks.expire(engine, "g", now)
+    outbox.forget(engine, [number for number, _, _ in outbox.pending(engine, "g", 2)])
+
+
+def as_administrator(engine: Engine, begin: Begin) -> None:
+    """All that the API and `subscriptions` ask."""
+    begin()
+    now, vault = datetime.fromtimestamp(int(time.time()), UTC), Vault(Fernet.generate_key().decode())
+    repository.add(engine, URL, "t", "secret")
+    assert repository.find(engine, URL, "t") == 1
+    repository.edit(engine, 1, {"topics": "t"}, Rules(own_secret=True))
+    list(repository.walk(engine))
+    repository.count_enabled(engine)
+    repository.get(engine, 1)
+    assert repository.get_endpoint(engine, 1, (b"key",), Vault())
+    assert secrets.rotate(engine, 1, vault=Vault(), default=(), overlap=timedelta(hours=1), now=now)
+    secrets.set_credential(engine, 1, "bearer", "token", Vault(), now)
+    assert secrets.survey(engine, Vault(), now, 9).looked_at == secrets.count(engine) == 3
+    assert sum(batch.encrypted for batch in secrets.reencrypt(engine, vault)) == 3
+    assert secrets.remove_credentials(engine, 1) == 1
+    counts.of_subscription(engine, 1)
+    assert admin.owed(engine, 1, 2) == 0
+    repository.set_enabled(engine, 1, enabled=False)
+    repository.remove(engine, 1)
+
+
+def as_operator(engine: Engine, begin: Begin) -> None:
+    """All that `deliveries` and `replay` ask."""
+    repository.add(engine, URL, "t")
+    begin()
+    repository.get(engine, 1)
+    now = float(int(time.time()))
+    number = replays.create(engine, "g", 1, 0.0, now, None, 1.0, [Span("t", 0, 1, 2)])
+    assert replays.load(engine, number)
+    row = NewDelivery(_event(b"k"), 1, URL, 0, "parked", now, replay=number)
+    replays.advance(engine, number, "g", [row], {("t", 0): 2}, 1, now)
+    replays.finish(engine, number, now)
+    assert counts.of_replay(engine, number, 1)
+    assert counts.next_of_replay(engine, number)
+    assert counts.last_of_replay(engine, number)
+    (found,) = admin.find(engine, limit=2)
+    assert admin.count(engine, Selection(event_type="t"), 2) == 1
+    assert admin.detail(engine, found.id)
+    admin.of_record(engine, "g", "t", 0, 1)
+    marks.decide(engine, "g", marks.Subject("t", 0, 1, 1), Wish.GIVE_UP)
+    assert marks.decision(engine, "g", marks.Subject("t", 0, 1, 1))
+    assert [each.ids for each in admin.redeliver(engine, Selection(ids=[found.id]), now)]
+    assert admin.progress(engine, [found.id])
+    counts.next_of(engine, [found.id])
+    assert [each.moved for each in admin.adopt(engine, "g", "h", now)] == [1]
+
+
+def as_keeper(engine: Engine, begin: Begin) -> None:
+    """All that `deliveries purge` asks."""
+    repository.add(engine, URL, "t")
+    store.park(engine, "g", [NewDelivery(_event(None), 1, URL, 1, "exhausted", None)], 1000.0)
+    begin()
+    assert [len(rows) for rows in upkeep.ended_before(engine, [Status.EXHAUSTED], 2000.0)] == [1]
+    assert list(upkeep.purge(engine, [Status.EXHAUSTED], 2000.0)) == [(1, 1)]
+    upkeep.replays_finished_before(engine, 2000.0)
+    upkeep.purge_replays(engine, 2000.0)
+
+
+ACCOUNTS: dict[str, Callable[[Engine, Begin], None]] = {
+    "webhooks_service": as_worker,
+    "webhooks_admin": as_administrator,
+    "webhooks_operator": as_operator,
+    "webhooks_keeper": as_keeper,
+}
+
+
+def _event(key: bytes | None) -> Event:
+    return Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", key, None)

@@ -1,0 +1,181 @@
+"""docker-compose.yml and Dockerfile, which cannot run here: held against the specification and against our code."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from consumer.cli.app import app
+from consumer.config import settings
+from consumer.config.environment import check, load
+from consumer.kafka.client import known_properties
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
+# What the images themselves read: apache/kafka takes KAFKA_* as broker properties, gvenzl/oracle-free documents these.
+ORACLE_VARIABLES = {"ORACLE_PASSWORD", "APP_USER", "APP_USER_PASSWORD"}
+GROUPS: dict[str, tuple[type[Any], ...]] = {
+    "run": tuple(settings.WorkerSettings.__annotations__.values()),
+    "migrate": (settings.DatabaseSettings,),
+    "subscriptions": (settings.DatabaseSettings, settings.RuleSettings),
+    "api": (settings.ApiSettings, settings.DatabaseSettings, settings.RuleSettings),
+    "listen": (settings.SigningSettings,),
+}
+
+
+def environment(service: dict[str, Any]) -> dict[str, str]:
+    """A service's environment as it is where no variable is set."""
+    return {
+        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in service.get("environment", {}).items()
+    }
+
+
+def test_it_follows_the_specification() -> None:
+    """The file is valid under the JSON schema of the Compose Specification, which check-jsonschema brings."""
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        "docker-compose.yml",
+    ]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_services_set_what_our_code_reads(name: str) -> None:
+    """Every variable is a setting or a property that librdkafka knows, and each command has all that it requires."""
+    values = environment(SERVICES[name])
+    assert not [variable for variable in values if "$" in values[variable]]
+    unknown = {name for name in values if name not in settings.known_names() and not name.startswith("KAFKA_")}
+    assert not unknown
+    check(GROUPS[SERVICES[name]["command"][0]], values)
+    if "KAFKA_BOOTSTRAP_SERVERS" in values:
+        assert known_properties(load(settings.KafkaSettings, values).properties)[1] == []
+
+
+def test_other_services_set_what_their_images_read() -> None:
+    """No variable of ours is on a service that does not read it."""
+    for name in SERVICES.keys() - OURS:
+        variables = set(environment(SERVICES[name]))
+        assert variables <= ORACLE_VARIABLES or all(variable.startswith("KAFKA_") for variable in variables)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_exists(name: str) -> None:
+    """The command line takes each service's command and its options."""
+    with pytest.raises(SystemExit) as ended:
+        app([*SERVICES[name]["command"], "--help"])
+    assert ended.value.code == 0
+
+
+def test_start_order() -> None:
+    """Who waits for a healthy service waits for one that has a health check; who waits for a job, for one that ends."""
+    for service in SERVICES.values():
+        for other, wait in service.get("depends_on", {}).items():
+            match wait["condition"]:
+                case "service_healthy":
+                    assert "healthcheck" in SERVICES[other]
+                case "service_completed_successfully":
+                    assert SERVICES[other]["restart"].startswith("on-failure")
+                case condition:
+                    pytest.fail(f"{condition} waits for nothing")
+
+
+def test_who_waits_for_what() -> None:
+    """A consumer starts after topics, tables and the first subscription, and after its receiver."""
+    assert set(SERVICES["consumer"]["depends_on"]) == {"topics", "subscribe", "receiver"}
+    assert set(SERVICES["subscribe"]["depends_on"]) == {"migrate"}
+    assert set(SERVICES["migrate"]["depends_on"]) == {"oracle"}
+    assert set(SERVICES["topics"]["depends_on"]) == {"kafka"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_health_checks_are_programs(name: str) -> None:
+    """A health check written in Python compiles, and asks the port that its service listens on."""
+    test = SERVICES[name].get("healthcheck", {}).get("test")
+    if test is None:
+        assert SERVICES[name]["restart"].startswith("on-failure")
+        return
+    kind, program, option, code = test
+    assert (kind, program, option) == ("CMD", "python", "-c")
+    compile(code, name, "exec")
+    values = environment(SERVICES[name])
+    match SERVICES[name]["command"]:
+        case ["run"]:
+            port = load(settings.OpsSettings, values).ops_port
+        case ["api"]:
+            port = load(settings.ApiSettings, values).api_port
+        case ["listen", *options]:
+            port = int(options[options.index("--port") + 1])
+    assert f"http://127.0.0.1:{port}/" in code
+
+
+def test_the_topics_are_created() -> None:
+    """Those that the consumer reads, and the two that it writes: this Kafka creates none by itself."""
+    (script,) = SERVICES["topics"]["command"]
+    created = re.findall(r"for topic in (.*); do", script)[0].split()
+    values = environment(SERVICES["consumer"])
+    ours = {values["KAFKA_DEAD_LETTER_TOPIC"], values["KAFKA_OPERATIONS_TOPIC"]}
+    assert set(created) == {*load(settings.TopicSettings, values).topics, *ours}
+    assert environment(SERVICES["kafka"])["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_there_are_two_workers_that_may_drain() -> None:
+    """Two replicas, and Docker waits longer than they drain."""
+    service = SERVICES["consumer"]
+    assert service["deploy"]["replicas"] == 2
+    assert "container_name" not in service
+    assert "ports" not in service
+    drain = load(settings.DeliverySettings, environment(service)).drain
+    assert int(service["stop_grace_period"].removesuffix("s")) > drain + 15
+
+
+def test_nothing_is_open_to_the_network() -> None:
+    """Ports are published on this machine's loopback alone: the passwords are written in the file."""
+    for service in SERVICES.values():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:")
+
+
+def instructions() -> list[tuple[str, str]]:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    return [(word, rest) for word, rest in pairs]
+
+
+def test_the_image_copies_what_there_is() -> None:
+    """Each copied path exists and is not left out of the build's context."""
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [rest.split()[0] for word, rest in instructions() if word == "COPY" and not rest.startswith("--from")]
+    assert sorted(copied) == sorted(kept)
+    for path in copied:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_image_runs_a_real_command_unprivileged() -> None:
+    """In exec form, so that SIGTERM reaches Python; not as root; with the port of the probes."""
+    found = dict(instructions())
+    assert json.loads(found["ENTRYPOINT"]) == ["python", "-m", "consumer"]
+    assert json.loads(found["CMD"]) == ["run"]
+    assert int(found["USER"]) > 0
+    ports = found["EXPOSE"].split()
+    assert ports == [str(settings.OpsSettings().ops_port), str(settings.ApiSettings().api_port)]
+
+
+def test_the_image_installs_hashed_requirements() -> None:
+    """Every package is pinned and hashed."""
+    assert any("--require-hashes" in rest for word, rest in instructions() if word == "RUN")
+    lines = (ROOT / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
+    packages = [line for line in lines if line and not line.lstrip().startswith("#")]
+    assert packages
+    assert all("==" in line and "--hash=sha256:" in line for line in packages)

@@ -1,0 +1,49 @@
+"""`make test` and `make test-rest` run each test once between them, and what they need is known beforehand."""
+
+import shlex
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from consumer.config.settings import known_names
+from tests.processes import ROOT, environment, is_setting
+
+NOTHING_MORE = ("--collect-only", "-q", "-n0", "-p", "no:tests.golden.golden_check")
+
+
+def collected(*words: str) -> list[str]:
+    """The ids of the tests that pytest would run."""
+    return [line for line in output(sys.executable, "-m", "pytest", *words, *NOTHING_MORE) if "::" in line]
+
+
+def chosen(target: str) -> list[str]:
+    """The same of a target of the Makefile, by the command that it would run last."""
+    return shlex.split(output("make", "--dry-run", target)[-1])[3:]
+
+
+def output(*words: str) -> list[str]:
+    """What a command prints, whatever pytest or make this one runs under."""
+    return subprocess.run(
+        words, cwd=ROOT, env=environment({}), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_each_test_is_in_one_of_the_two_runs() -> None:
+    """Nothing is left out of both, and nothing is paid for twice; a million subscriptions and chaos are in the rest."""
+    everything = collected("-m", "not chaos")
+    quick, rest = (collected(*chosen(target)) for target in ("test", "test-rest"))
+    assert len(everything) > 1000
+    assert Counter(quick + rest) == Counter(everything)
+    assert any(each.startswith("tests/end_to_end/") for each in quick)
+    assert any(each.startswith("tests/ledger/") and "19c" in each for each in quick)
+    assert all(each in rest for each in everything if each.startswith("tests/chaos/"))
+
+
+def test_no_setting_of_the_shell_reaches_a_test() -> None:
+    """conftest.py takes these out of the environment, so that no test writes to the cluster they name."""
+    assert all(map(is_setting, known_names()))
+    assert is_setting("KAFKA_SASL_PASSWORD")
+    assert not is_setting("KAFKA_TEST_BOOTSTRAP_SERVERS")

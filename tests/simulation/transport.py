@@ -1,0 +1,92 @@
+"""The sender in a simulated world: requests stay open until a test says how they end."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import orjson
+from requests import PreparedRequest, RequestException, Response
+
+from consumer.errors import EgressRefused
+from consumer.sending.payloads import CLOUD_EVENTS
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+Result = Response | RequestException
+
+
+class Transfer:
+    """What the worker has submitted."""
+
+    def __init__(self, request: PreparedRequest, callback: Callable[[Result], None]) -> None:
+        self.request = request
+        self.callback = callback
+        self.connected = False
+        self.taken = False
+
+
+class Transport:
+    """Requests stay open until `World.transport.answer`."""
+
+    connections_opened = 0
+
+    def __init__(self, world: "World", _poller: object, *, max_connections: int, **_: object) -> None:
+        self._world = world
+        self.max_connections = max_connections
+        self.open: list[Transfer] = []
+        self._ending: list[Transfer] = []
+        world.transport = self
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """Requests whose end the worker does not know."""
+        return [*self.open, *self._ending]
+
+    @property
+    def under_way(self) -> list[tuple[str, str]]:
+        """Webhook id and url of each delivery in one of these."""
+        return [each for transfer in self.transfers for each in carried(transfer.request)]
+
+    def submit(self, request: PreparedRequest, callback: Callable[[Result], None], **_: float | None) -> Transfer:
+        """Open a request."""
+        for each in carried(request):
+            self._world.on_send(*each)
+        self.open.append(Transfer(request, callback))
+        self._world.sent += carried(request)
+        self._world.step()
+        return self.open[-1]
+
+    def cancel(self, transfer: Transfer) -> None:
+        """It is cut off."""
+        (self.open if transfer in self.open else self._ending).remove(transfer)
+
+    def answer(self, number: int, result: Result) -> None:
+        """The request ends; the receiver has taken it from now on, the worker knows in its next turn."""
+        transfer = self.open.pop(number % len(self.open))
+        self._ending.append(transfer)
+        if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
+            transfer.taken = True
+            self._world.taken += carried(transfer.request)
+        if isinstance(result, EgressRefused):  # nothing has gone out
+            for each in carried(transfer.request):
+                self._world.sent.remove(each)
+
+        def done() -> None:
+            if transfer in self._ending:
+                self._ending.remove(transfer)
+                transfer.callback(result)
+
+        self._world.posted.append(done)
+
+    def close(self) -> None:
+        """All are cut off."""
+        self.open.clear()
+        self._ending.clear()
+
+
+def carried(request: PreparedRequest) -> list[tuple[str, str]]:
+    """Which events it carries, one or a batch of CloudEvents, and where to."""
+    if request.headers["content-type"] != CLOUD_EVENTS:
+        return [(str(request.headers["webhook-id"]), str(request.url))]
+    return [(each["id"], str(request.url)) for each in orjson.loads(request.body or b"")]

@@ -1,0 +1,413 @@
+"""A worker in a world of one thread: Kafka, receivers, database threads and the clock move when a test says so.
+
+The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
+consumer, the producers, the watch of topics, the sender, and the database threads. A `World`
+outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process. Where in
+its work a process is killed, `World.dies_after` says.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.database.engine import DatabaseThread
+from consumer.events.event import Place
+from consumer.intake.record import Partition, Record
+from consumer.ledger.rows import Operation
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.announcer import Announcement
+from consumer.worker.worker import Worker
+from tests.simulation.database import SimulatedDatabase
+from tests.simulation.transport import Transport
+
+TOPIC = "t"
+THREADS = ("lookups", "storing", "taking-up", "upkeep")
+WRITING = ("storing", "upkeep")
+BORN = 1_700_000_000.0
+
+
+class Crash(BaseException):
+    """The process is killed: none of its handlers sees this."""
+
+
+class World:
+    """The log and its committed offsets, what receivers have taken, dead letters; and the worker of the moment.
+
+    `dies_after`: so many steps from now the process dies, by a Crash out of whatever was called. A step is what others
+    see: a write, a commit, a request, a letter. `late`: jobs of the database thread that dead processes have left; one
+    that was only taken for dead does them yet.
+    """
+
+    worker: Worker
+    source: "_Source"
+    transport: Transport
+    dead_letters: "_DeadLetters"
+    announcer: "_Announcer"
+
+    def __init__(self, engine: Engine, partitions: int = 2, **delivery: Any) -> None:
+        self.engine = engine
+        self.database = SimulatedDatabase(engine, self.step)
+        self.dies_after: int | None = None
+        self.now = 0.0
+        self.log: dict[Place, list[tuple[bytes | None, bytes]]] = {(TOPIC, number): [] for number in range(partitions)}
+        self.committed: dict[Place, tuple[int, str]] = {}
+        self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
+        self.sent: list[tuple[str, str]] = []  # of each that was requested
+        self.buried: set[tuple[Place, int]] = set()
+        self.announced: list[Operation] = []  # the operational events that are on their topic
+        self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
+        self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
+        self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
+        self.on_serve: Callable[[], None] = lambda: None  # what the group does while the worker stops
+        self.silent = False  # Kafka does not say where partitions stand
+        self.takes_commits = True  # Kafka does
+        self.posted: deque[Callable[[], None]] = deque()
+        self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
+        self.late: deque[Callable[[], None]] = deque()
+        self.delivery = DeliverySettings.model_validate(
+            {"secret": SecretStr("secret"), "retry_schedule": (1.0, 30.0, 30.0), "retry_jitter": 0.0, "drain": 2.0}
+            | delivery
+        )
+
+    def start(self, *numbers: int) -> None:
+        """A new process, which is assigned these partitions."""
+        for thread in WRITING:
+            self.late.extend(self.jobs.get(thread, ()))
+        self.posted, self.jobs = deque(), {}  # what the last process still says reaches nobody
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("consumer.worker.worker.create_engine", lambda _: self.engine)
+            patch.setattr("consumer.worker.worker.Poller", partial(_Poller, self))
+            patch.setattr("consumer.worker.worker.DatabaseThread", partial(_SteppedThread, self))
+            patch.setattr("consumer.worker.worker.LoopAdapter", partial(Transport, self))
+            patch.setattr("consumer.worker.worker.DeadLetters", partial(_DeadLetters, self))
+            patch.setattr("consumer.worker.worker.Announcer", partial(_Announcer, self))
+            patch.setattr("consumer.worker.worker.TopicWatch", partial(_TopicWatch, self))
+            patch.setattr("consumer.worker.worker.Source", partial(_Source, self))
+            self.worker = Worker(
+                KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
+                [TOPIC],
+                DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
+                self.delivery,
+                Metrics(),
+                clock=lambda: BORN + self.now,
+                monotonic=lambda: self.now,
+            )
+        self.source.assign(numbers)
+
+    def write(self, number: int, value: bytes, key: bytes | None = None) -> int:
+        """Add a record; its offset."""
+        log = self.log[TOPIC, number]
+        log.append((key, value))
+        return len(log) - 1
+
+    def turn(self) -> None:
+        """What `Worker.run` does each time round."""
+        self.worker._round()
+
+    def speak(self) -> None:
+        """Kafka is not `silent` any more, and says where partitions stand that came meanwhile."""
+        self.silent = False
+        for partition in self.source.untold():
+            self.posted.append(partial(self.source.tell, partition))
+
+    def step(self) -> None:
+        """Something has just happened, or is about to."""
+        if self.dies_after is not None:
+            self.dies_after -= 1
+            if self.dies_after < 0:
+                self.dies_after = None
+                raise Crash
+
+    def stop(self) -> None:
+        """As at SIGTERM."""
+        self.worker.stop()
+        self.worker._close()
+
+    def run_job(self, thread: str) -> bool:
+        """A database thread does one job, if it has any; its answer waits for the next turn."""
+        jobs = self.jobs[thread]
+        if jobs:
+            with self.database.at_work():
+                jobs.popleft()()
+        return bool(jobs)
+
+    def run_job_slowly(self, thread: str, others: Sequence[str]) -> None:
+        """A database thread does a job, and others do one before its answer is there: what it read is old by then."""
+        before = len(self.posted)
+        self.run_job(thread)
+        late = [self.posted.pop() for _ in range(len(self.posted) - before)]
+        for other in others:
+            self.run_job(other)
+        self.posted.extend(reversed(late))
+
+    def run_jobs(self) -> None:
+        """All that is submitted."""
+        for thread in THREADS:
+            while self.run_job(thread):
+                continue
+
+    def settle_down(self, turns: int = 12) -> None:
+        """Turns in which the database answers and time passes, but no receiver does."""
+        for _ in range(turns):
+            self.turn()
+            self.run_jobs()
+            self.now += 0.1
+
+
+class _Poller:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.post = world.posted.append
+
+    def turn(self, timeout: float) -> None:
+        self._world.now += max(timeout, 0.001)
+        self._world.on_wait()
+        if self._world.posted:
+            self._world.step()
+        for _ in range(len(self._world.posted)):
+            self._world.posted.popleft()()
+
+    def close(self) -> None:
+        self._world.posted.clear()
+
+
+class _SteppedThread(DatabaseThread):
+    """Real jobs, real errors, real hand-over; run by `World.run_job`."""
+
+    def __init__(self, world: World, name: str, post: Callable[[Callable[[], None]], None]) -> None:
+        self._post = post
+        self._queue = world.jobs[name] = deque()
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self._queue.append(partial(self._run, job, done))
+
+    def close(self, _timeout: float | None = None) -> bool:
+        return True
+
+
+class _DeadLetters:
+    """Letters are acknowledged while the door is open."""
+
+    fault = None
+    full = False
+
+    def __init__(self, world: World, _kafka: object) -> None:
+        self._world = world
+        self._waiting: list[tuple[tuple[Place, int], Callable[[], None]]] = []
+        self.door_open = True
+        world.dead_letters = self
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiting)
+
+    def holds(self, places: Collection[Place]) -> bool:
+        return any(place in places for (place, _), _ in self._waiting)
+
+    def send(self, record: Record, _reason: str, _detail: str, on_stored: Callable[[], None]) -> None:
+        place = record.partition.topic, record.partition.number
+        self._waiting.append(((place, record.offset), on_stored))
+
+    def poll(self) -> None:
+        while self.door_open and self._waiting:
+            letter, on_stored = self._waiting.pop(0)
+            self._world.buried.add(letter)
+            self._world.step()
+            on_stored()
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+
+class _Announcer:
+    """Each batch is acknowledged in the next turn; a crash before that leaves it to be published again."""
+
+    fault = None
+
+    def __init__(self, world: World, _kafka: object) -> None:
+        self._world = world
+        self._batch: Sequence[Announcement] = ()
+        self._on_acknowledged: Callable[[list[int]], None] = lambda _: None
+        world.announcer = self
+
+    @property
+    def pending(self) -> int:
+        return len(self._batch)
+
+    def send(self, batch: Sequence[Announcement], on_acknowledged: Callable[[list[int]], None]) -> None:
+        self._batch, self._on_acknowledged = batch, on_acknowledged
+
+    def poll(self) -> None:
+        batch, self._batch = self._batch, ()
+        if batch:
+            self._world.announced += [operation for _, operation, _ in batch]
+            self._world.step()
+            self._on_acknowledged([number for number, _, _ in batch])
+
+    def close(self) -> None:
+        self._batch = ()
+
+
+class _TopicWatch:
+    """The cluster answers once, at the start."""
+
+    def __init__(
+        self,
+        world: World,
+        _kafka: object,
+        post: Callable[[Callable[[], None]], None],
+        learn: Callable[..., None],
+        _consumed: object,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        post(lambda: learn({TOPIC: len(world.log)}, clock()))
+
+    def close(self) -> bool:
+        return True
+
+
+class _Source:
+    """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them.
+
+    Where a partition stands is told with the next turn, unless `silent`: then by `tell`. While Kafka takes no commits,
+    what they would have said waits for the next round, or is forgotten with the partition.
+    """
+
+    fault = None
+    overtaken_total = 0
+    rebalance_timeout = 300.0
+
+    def __init__(self, world: World, _kafka: object, _topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
+        self._world = world
+        self._on_assign, self._on_position, self._on_revoke, self._on_lost = (
+            callbacks[name] for name in ("on_assign", "on_position", "on_revoke", "on_lost")
+        )
+        self.partitions: dict[Place, Partition] = {}
+        self._positions: dict[Place, int] = {}
+        self._told: set[Partition] = set()
+        self._taken_until = world.now
+        self._resting: set[Partition] = set()
+        self.commits_total = self.pauses = 0
+        self.paused = self._rebalancing = False
+        world.source = self
+
+    def assign(self, numbers: Iterable[int]) -> None:
+        """As the group's leader says."""
+        added = []
+        for number in numbers:
+            place = TOPIC, number
+            if place not in self.partitions:
+                added.append(Partition(*place))
+                self.partitions[place] = added[-1]
+        self._rebalance(lambda: self._on_assign(added))
+        for partition in added:
+            self._world.posted.append(partial(self.tell, partition))
+
+    def tell(self, partition: Partition) -> None:
+        """Kafka says where a partition stands: what is committed, then where its log begins and ends."""
+        place = partition.topic, partition.number
+        if partition.owned and not self._world.silent and partition not in self._told:
+            self._told.add(partition)
+            mark, metadata = self._world.committed.get(place, (None, ""))
+            self._positions[place] = mark or 0
+            partition.start(mark, metadata)
+            self._on_position(partition)
+            partition.reaches(0, len(self._world.log[place]), self._world.now)
+
+    def untold(self) -> list[Partition]:
+        """Partitions of which it was not said where they stand."""
+        return [each for each in self.partitions.values() if each not in self._told]
+
+    @property
+    def opening(self) -> bool:
+        return any(not partition.opened for partition in self.partitions.values())
+
+    def open(self, partition: Partition) -> None:
+        if partition.owned:
+            partition.opened = True
+            self._resting.discard(partition)
+
+    def rest(self, partition: Partition) -> None:
+        self._resting.add(partition)
+
+    def revoke(self, number: int) -> None:
+        """Asked to give it up."""
+        partition = self.partitions[TOPIC, number]
+        self._rebalance(lambda: self._on_revoke([partition]))
+        self.commit_now([partition])
+        self._leave(partition)
+
+    def lose(self, number: int) -> None:
+        """Another has it already."""
+        partition = self.partitions[TOPIC, number]
+        self._rebalance(lambda: self._on_lost([partition]))
+        self._leave(partition)
+
+    def _rebalance(self, callback: Callable[[], None]) -> None:
+        self._rebalancing = True
+        callback()
+        self._rebalancing = False
+
+    def _leave(self, partition: Partition) -> None:
+        partition.owned = False
+        del self.partitions[partition.topic, partition.number]
+
+    def poll(self, limit: int, _timeout: float) -> list[Record]:
+        records: list[Record] = []
+        for place, partition in () if self.paused else self.partitions.items():
+            log = self._world.log[place]
+            is_read = partition.opened and partition not in self._resting
+            while is_read and len(records) < limit and self._positions[place] < len(log):
+                offset = self._positions[place]
+                self._positions[place] += 1
+                if partition.tracker.track(offset):
+                    key, value = log[offset]
+                    records.append(Record(partition, offset, int(BORN * 1000) + offset, key, value, None))
+        return records
+
+    def pause(self) -> None:
+        self.paused = True
+        self.pauses += 1
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def serve(self) -> None:
+        if self.paused and not self._rebalancing:
+            self._world.on_serve()
+
+    @property
+    def moved(self) -> int:
+        return sum(partition.tracker.moved for partition in self.partitions.values())
+
+    def commit(self) -> float | None:
+        if not self.commit_now(list(self.partitions.values())):
+            return self._taken_until
+        self._taken_until = self._world.now
+        return None
+
+    def commit_now(self, partitions: Iterable[Partition]) -> bool:
+        if not self._world.takes_commits:
+            return False
+        for partition in partitions:
+            image = partition.tracker.image()
+            if partition.owned and partition.tracker.moved and image is not None:
+                partition.tracker.moved = 0
+                place = partition.topic, partition.number
+                self._world.on_commit(place, *image)
+                self._world.committed[place] = image
+                self.commits_total += 1
+                self._world.step()
+        return True
+
+    def close(self, _timeout: float = 10.0) -> bool:
+        for partition in list(self.partitions.values()):
+            self._leave(partition)
+        return True

@@ -1,0 +1,234 @@
+"""From rows of plain SQL to an Endpoint: every default, every broken value, and never another one's."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from consumer.crypto.vault import Vault
+from consumer.database import migrations
+from consumer.expressions import compile_filter, compile_projection
+from consumer.matching.catalog import find_endpoints
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
+from consumer.subscriptions.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.subscriptions.options import OPTIONS, Effect, Problem
+from models import Subscription, SubscriptionSecret
+from tests.crypto.vaults import in_the_clear
+from tests.databases import database
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
+from tests.subscriptions.test_options import TEXTS
+
+URL = "https://example.com/hooks"
+PLAIN = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com/hooks', 'user.created')"
+KEY = ("user.created", None)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BROKEN = {
+    "url": "example.com",
+    "event_type": "user.*.x",
+    "tenant": " acme",
+    "topics": "^orders",
+    "event_filter": "data.amount >",
+    "projection": "{",
+    "custom_headers": '{"Host": "a"}',
+    "signature_header": "no header",
+    "signature_prefix": " x",
+    "timeout_seconds": 301,
+    "rate_limit": 0.0004,
+    "max_in_flight": 1_000_001,
+    "retry_schedule": "soon",
+    "final_statuses": "200",
+}
+CHECKED = {"payload_format": "xml", "batch_size": 0, "batch_wait_ms": 60_001, "ordering": "topic"}  # by the database
+
+
+def read(engine: Engine) -> dict[int, tuple[Endpoint, tuple[Problem, ...]]]:
+    """All subscriptions as workers read them."""
+    found: dict[int, list[Any]] = {}
+    secret = SubscriptionSecret
+    statement = select(*ENDPOINT_COLUMNS).outerjoin(secret, secret.subscription_id == Subscription.id)
+    with engine.connect() as connection:
+        for row in connection.execute(statement.order_by(Subscription.id, secret.id.desc())):
+            found.setdefault(row.subscription_id, []).append(row)
+    return {each: endpoint_of(rows, (b"default",), Vault().decrypt, NOW) for each, rows in found.items()}
+
+
+def test_url_and_event_type_are_enough(engine: Engine) -> None:
+    """Two columns of plain SQL make an Endpoint with every option at its default, as `add` does."""
+    with engine.begin() as connection:
+        connection.execute(text(PLAIN))
+    repository.add(engine, URL, "user.created")
+    assert read(engine) == {
+        1: (Endpoint(1, URL, (b"default",)), ()),
+        2: (Endpoint(2, URL, (b"default",)), ()),
+    }
+    by_sql, added = (dict(row.options) for row in repository.walk(engine))
+    assert by_sql == added
+
+
+def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
+    """Each option that workers take from it, by a value other than its default."""
+    asked: dict[str, Any] = {
+        "tenant": "acme",
+        "topics": "orders, users",
+        "event_filter": "data.amount > 100",
+        "payload_format": "standard",
+        "projection": "data.id",
+        "batch_size": 7,
+        "batch_wait_ms": 250,
+        "custom_headers": '{"X-Origin": "shop"}',
+        "signature_header": "X-Hub-Signature-256",
+        "signature_prefix": "sha256=",
+        "timeout_seconds": 2.5,
+        "ordering": "key",
+        "max_in_flight": 3,
+        "rate_limit": 0.125,
+        "retry_schedule": "1s,1m",
+        "final_statuses": "400",
+    }
+    assert asked.keys() == OPTIONS.keys() - {"url", "event_type"}
+    repository.add(engine, URL, "order.*", **asked)
+    assert read(engine)[1] == (
+        Endpoint(
+            1,
+            URL,
+            (b"default",),
+            ordered=True,
+            max_in_flight=3,
+            rate_limit=0.125,
+            retry_schedule=(1.0, 60.0),
+            final_statuses=frozenset((400,)),
+            selection=Selection(frozenset(("orders", "users")), compile_filter("data.amount > 100")),
+            payload_format="standard",
+            projection=compile_projection("data.id"),
+            batch=Batch(7, 0.25),
+            hex_header="X-Hub-Signature-256",
+            hex_prefix="sha256=",
+            headers=(("X-Origin", "shop"),),
+            timeout=2.5,
+        ),
+        (),
+    )
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_value_that_cannot_be_used_has_its_effect_and_no_other(engine: Engine, name: str) -> None:
+    """Made by plain SQL: matched by nothing, stored, or at its default; the subscription beside it is as it was."""
+    good = repository.add(engine, URL, "user.created")
+    bad = repository.add(engine, URL, "user.created")
+    changed = update(Subscription).where(Subscription.id == bad)
+    if name in CHECKED:
+        with pytest.raises(IntegrityError), engine.begin() as connection:
+            connection.execute(changed.values({name: CHECKED[name]}))
+        return
+    if name == "rate_limit" and engine.dialect.name == "oracle":
+        pytest.skip("NUMBER(9, 3) keeps 0.0004 as 0, which is refused")
+    with engine.begin() as connection:
+        connection.execute(changed.values({name: BROKEN[name]}))
+    endpoint, problems = read(engine)[bad]
+    effect = OPTIONS[name].effect
+    assert [(problem.option, problem.effect) for problem in problems] == [(name, effect)]
+    assert (endpoint.fault is None) == (effect is not Effect.STORED)
+    if effect is Effect.DEFAULT:
+        assert endpoint == Endpoint(bad, URL, (b"default",))
+    found = [each.subscription_id for each in find_endpoints(engine, [KEY], (b"k",), in_the_clear)[KEY]]
+    unmatched = effect is Effect.UNMATCHED
+    assert found == ([good] if unmatched else [good, bad])
+    row = repository.get(engine, bad)
+    assert row is not None
+    assert row.state == f"broken: {problems[0]}"
+
+
+def test_what_cannot_be_together_is_told(engine: Engine) -> None:
+    """A wait without batches has no effect; a header that is the signature's cannot be sent twice."""
+    with engine.begin() as connection:
+        connection.execute(text(PLAIN))
+        connection.execute(update(Subscription).values(batch_wait_ms=5, signature_header="X-A"))
+        connection.execute(insert(SubscriptionSecret).values(subscription_id=1, secret="x-a: b", kind="header"))
+    endpoint, problems = read(engine)[1]
+    assert endpoint.batch is None
+    assert [str(problem) for problem in problems] == [
+        "batch_wait_ms: needs batch_size, which is not set; it has no effect",
+        "secret: X-A is the signature's header; what it gets is stored, not sent",
+    ]
+    assert endpoint.fault == str(problems[1])
+
+
+def test_a_secret_that_cannot_be_read_is_told_without_it(engine: Engine) -> None:
+    """What it gets is stored until somebody puts it right; neither state nor fault holds a part of it."""
+    added = repository.add(engine, URL, "t", "whsec_c2VjcmV0")
+    with engine.begin() as connection:
+        connection.execute(update(SubscriptionSecret).values(secret="fernet:c2VjcmV0"))
+    endpoint, problems = read(engine)[added]
+    assert endpoint.fault == (
+        "secret: its secret is encrypted and WEBHOOK_ENCRYPTION_KEY is not set; what it gets is stored, not sent"
+    )
+    row = repository.get(engine, added)
+    assert row is not None
+    assert row.problems == problems
+    assert "c2Vj" not in repr((row, endpoint))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = database(tmp_path_factory.mktemp("rows") / "rows.db")
+    migrations.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+VALUES = TEXTS.filter(lambda text: text.isascii()) | st.integers(-(2**62), 2**62) | st.floats() | st.binary(max_size=9)
+ROWS = st.dictionaries(st.sampled_from(sorted(OPTIONS)), VALUES, max_size=4)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(ROWS, st.none() | VALUES)
+def test_no_row_keeps_another_from_being_read(table: Engine, values: Mapping[str, Any], expires: Any) -> None:
+    """SQLite keeps anything in any column: whatever it takes is read, and the row beside it is as it was."""
+    with table.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
+        connection.exec_driver_sql(PLAIN)
+        connection.exec_driver_sql(PLAIN)
+        ids = [row.id for row in connection.execute(select(Subscription.id).order_by(Subscription.id))]
+        assignments = ", ".join([*(f"{name} = :{name}" for name in values), "failing_since = :since"])
+        try:
+            connection.execute(
+                text(f"UPDATE webhook_subscriptions SET {assignments} WHERE id = {ids[0]}"),  # noqa: S608 (names of columns)
+                {**values, "since": expires},
+            )
+            connection.execute(
+                text(f"INSERT INTO webhook_secrets (subscription_id, secret, expires_at) VALUES ({ids[0]}, :s, :at)"),  # noqa: S608 (a number)
+                {"s": next(iter(values.values()), "x"), "at": expires},
+            )
+        except DBAPIError:
+            connection.rollback()
+            return
+        connection.commit()
+    found = read(table)
+    assert found[ids[1]] == (Endpoint(ids[1], URL, (b"default",)), ())
+    assert [row.id for row in repository.walk(table)] == ids
+
+
+def test_a_url_of_bytes_is_none(sqlite_engine: Engine) -> None:
+    """SQLite keeps them in any column: the endpoint has a text, of which no request can be made. Others are read."""
+    with sqlite_engine.begin() as connection:
+        connection.execute(text(PLAIN))
+        connection.execute(text(PLAIN))
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET url = x'68747470' WHERE id = 1")
+    found = read(sqlite_engine)
+    assert [endpoint.url for endpoint, _ in found.values()] == ["b'http'", URL]
+    assert [bool(problems) for _, problems in found.values()] == [True, False]
+
+
+def test_text_that_is_no_utf_8_is_read(sqlite_engine: Engine) -> None:
+    """What a Latin-1 terminal wrote into SQLite is a problem of its row alone."""
+    with sqlite_engine.begin() as connection:
+        connection.execute(text(PLAIN))
+        connection.execute(text(PLAIN))
+        connection.exec_driver_sql("UPDATE webhook_subscriptions SET url = CAST(x'e9' AS TEXT) WHERE id = 1")
+    assert [bool(problems) for _, problems in read(sqlite_engine).values()] == [True, False]

@@ -1,0 +1,312 @@
+"""Adding, listing, disabling and removing subscriptions, and what is refused."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine, insert, select, update
+
+from consumer.crypto.vault import Vault
+from consumer.errors import InvalidSubscription
+from consumer.matching.catalog import find_endpoints
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.validation import completed
+from models import Subscription, SubscriptionSecret
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.ledger.rows_kit import run
+
+URL = "https://example.com/hook"
+
+
+def test_what_was_added_is_listed_until_it_is_removed(engine: Engine) -> None:
+    """Ids grow; removing twice says so the second time."""
+    first = repository.add(engine, URL, "user.created")
+    second = repository.add(engine, URL, "user.deleted", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    listed = tuple(repository.walk(engine))
+    assert [(row.id, row.url, row.event_type, row.enabled, row.secrets) for row in listed] == [
+        (first, URL, "user.created", True, 0),
+        (second, URL, "user.deleted", True, 1),
+    ]
+    assert listed[0].created_at is not None
+    assert listed[0].created_at.tzinfo is not None
+    assert repository.remove(engine, first)
+    assert not repository.remove(engine, first)
+    assert [row.id for row in repository.walk(engine)] == [second]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+def test_a_walk_goes_page_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Each once, by id, with all of its secrets; those alone that are asked for."""
+    monkeypatch.setattr(repository, "_PAGE", 2)
+    for number in range(count):
+        given = [("signing", f"secret {n}") for n in range(number % 3)]
+        event_type, tenant = "ab"[number % 2], "xyz"[number % 3]
+        repository.add(engine, f"{URL}/{number}", event_type, secrets=given, tenant=tenant)
+    if count > 3:
+        repository.remove(engine, 3)
+        repository.set_enabled(engine, 4, False)
+    there = [number for number in range(count) if number != 2 or count <= 3]
+    enabled = [number for number in there if number != 3]
+
+    def walked(**which: Any) -> list[int]:
+        return [row.id - 1 for row in repository.walk(engine, **which)]
+
+    assert [(row.url, row.secrets) for row in repository.walk(engine)] == [(f"{URL}/{n}", n % 3) for n in there]
+    assert walked(event_type="a") == [number for number in there if number % 2 == 0]
+    assert walked(tenant="y") == [number for number in there if number % 3 == 1]
+    assert walked(event_type="b", tenant="y") == [number for number in there if number == 1]
+    assert walked(enabled=True) == enabled
+    assert walked(enabled=False) == [number for number in there if number == 3]
+    assert repository.count_enabled(engine) == len(enabled)
+
+
+def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
+    """Given when it is added, listed as given, and what the worker heeds; without, all is the deployment's."""
+    added = repository.add(
+        engine,
+        URL,
+        "t",
+        ordering="key",
+        max_in_flight=3,
+        rate_limit=2.125,
+        retry_schedule="5s,5m",
+        final_statuses="400,5xx",
+    )
+    plain = repository.add(engine, URL, "t")
+    row = repository.get(engine, added)
+    assert row is not None
+    options, none = row.options, row.failing_since
+    assert (options["ordering"], options["max_in_flight"], options["rate_limit"]) == ("key", 3, 2.125)
+    assert (options["retry_schedule"], options["final_statuses"], none) == ("5s,5m", "400,5xx", None)
+    assert tuple(repository.walk(engine)) == (row, repository.get(engine, plain))
+    limited, free = find_endpoints(engine, [("t", None)], (b"k",), Vault().decrypt)["t", None]
+    assert (limited.ordered, limited.max_in_flight, limited.rate_limit) == (True, 3, 2.125)
+    assert limited.retry_schedule == (5.0, 300.0)
+    assert limited.final_statuses == frozenset((400, *range(500, 600)))
+    assert free == Endpoint(plain, URL, (b"k",))
+
+
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        ({"ordering": "Key"}, "ordering: is 'Key'; it must be none or key"),
+        ({"max_in_flight": 0}, "max_in_flight: is 0; it must be from 1"),
+        ({"max_in_flight": 10**7}, "it must be from 1 to 1000000"),
+        ({"rate_limit": 0.0}, "rate_limit: is 0.0 a second; it must be from 0.001"),
+        ({"rate_limit": float("nan")}, "rate_limit: is nan a second; it must be from 0.001"),
+        ({"rate_limit": 1e9}, "to 999999.999 a second"),
+        ({"retry_schedule": " "}, "retry_schedule: is empty; for example 5s,5m,1h"),
+        ({"retry_schedule": "soon"}, "retry_schedule: 'soon' is no duration; write 10s"),
+        ({"retry_schedule": "1s," * 200}, "retry_schedule: has 600 characters; at most 500"),
+        ({"retry_schedule": "31d"}, "at most 30d; for example 5s,5m,1h"),
+        ({"final_statuses": "200"}, "'200' is no status from 300 to 599"),
+        ({"final_statuses": "400," * 64}, "final_statuses: has 256 characters; at most 255"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(engine: Engine, limits: dict[str, Any], what: str) -> None:
+    """The error names it and says what would work, and no row is made."""
+    with pytest.raises(InvalidSubscription, match=re.escape(what)):
+        repository.add(engine, URL, "t", **limits)
+    assert tuple(repository.walk(engine)) == ()
+
+
+def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
+    """Disabled with a reason it matches nothing; enabled, neither reason nor failures are left."""
+    added = repository.add(engine, URL, "t")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(50, UTC)))
+    assert repository.set_enabled(engine, added, enabled=False, reason="moving")
+    row = repository.get(engine, added)
+    assert row is not None
+    assert (row.enabled, row.disabled_reason, row.failing_since) == (False, "moving", datetime.fromtimestamp(50, UTC))
+    assert find_endpoints(engine, [("t", None)], (), Vault().decrypt)["t", None] == ()
+    assert repository.set_enabled(engine, added, enabled=True, reason="not kept")
+    row = repository.get(engine, added)
+    assert row is not None
+    assert (row.enabled, row.disabled_reason, row.failing_since) == (True, None, None)
+
+
+def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine) -> None:
+    """Whoever disabled it first knew why. One that an enabled row was left with is not taken for it."""
+    added = repository.add(engine, URL, "t")
+    run(engine, "UPDATE webhook_subscriptions SET disabled_reason = 'left over'")
+    told = []
+    for reason in (None, None, "moving", None, "", "gone"):
+        assert repository.set_enabled(engine, added, enabled=False, reason=reason)
+        row = repository.get(engine, added)
+        assert row is not None
+        assert not row.enabled
+        told.append(row.disabled_reason)
+    assert told == [None, None, "moving", "moving", "moving", "gone"]
+
+
+def test_one_that_is_not_there_is_neither_shown_nor_enabled(engine: Engine) -> None:
+    """None, and False; a reason that would not fit is refused before that."""
+    assert repository.get(engine, 7) is None
+    assert not repository.set_enabled(engine, 7, enabled=True)
+    with pytest.raises(InvalidSubscription, match="the reason has 1001 characters; at most 1000"):
+        repository.set_enabled(engine, 7, enabled=False, reason="x" * 1001)
+
+
+def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
+    """With a key the table holds no secret that a reader of the database could use; the look-up gives its bytes."""
+    vault = Vault(Fernet.generate_key().decode())
+    added = repository.add(engine, URL, "t", "a secret of their own", vault=vault)
+    with engine.connect() as connection:
+        stored = connection.execute(select(SubscriptionSecret.secret)).scalar_one()
+    assert stored.startswith("fernet:")
+    assert "secret of" not in stored
+    (endpoint,) = find_endpoints(engine, [("t", None)], (b"default",), vault.decrypt)["t", None]
+    assert (endpoint.subscription_id, endpoint.secrets) == (added, (b"a secret of their own",))
+    assert "secret of" not in repr(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("url", "event_type", "what"),
+    [
+        ("", "t", "url: is empty; for example https://example.com/hooks"),
+        ("example.com/hook", "t", "must start with https://"),
+        ("ftp://example.com", "t", "must start with https://"),
+        ("https://", "t", "no host"),
+        ("https://example.com:99999/", "t", "malformed"),
+        ("https://example.com/ü", "t", "visible ASCII"),
+        ("https://example.com/" + "x" * 2048, "t", "2068 characters; at most 2048"),
+        (URL, "", "event_type: is empty"),
+        (URL, "user created", "visible ASCII"),
+        (URL, "user.créated", "visible ASCII"),
+        (URL, "user.created\n", "has a blank at an end; write user.created"),
+        (URL, "t" * 256, "256 characters; at most 255"),
+    ],
+)
+def test_what_cannot_work_is_refused(engine: Engine, url: str, event_type: str, what: str) -> None:
+    """The error says what would work, and no row is made."""
+    with pytest.raises(InvalidSubscription, match=re.escape(what)):
+        repository.add(engine, url, event_type)
+    assert tuple(repository.walk(engine)) == ()
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_no base64!", "x" * 4001])
+def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> None:
+    """Not stored, and its text is not repeated."""
+    with pytest.raises(InvalidSubscription) as caught:
+        repository.add(engine, URL, "t", secret)
+    assert "no base64!" not in str(caught.value)
+    assert tuple(repository.walk(engine)) == ()
+
+
+@given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
+def test_what_is_accepted_fits_its_columns(path: str, event_type: str) -> None:
+    """Whatever validation lets through is visible ASCII, bytes and characters being the same, and short enough."""
+    url = f"https://example.com/{path}"
+    try:
+        completed({"url": url, "event_type": event_type})
+    except InvalidSubscription:
+        return
+    assert url.isascii()
+    assert event_type.isascii()
+    assert len(event_type) <= 255
+
+
+def test_the_longest_that_is_accepted_is_matched(engine: Engine) -> None:
+    """A url of 2,048 and an event type of 255 characters go in and come back whole."""
+    url, event_type = "https://example.com/".ljust(2048, "x"), "t" * 255
+    added = repository.add(engine, url, event_type)
+    (endpoint,) = find_endpoints(engine, [(event_type, None)], (b"k",), Vault().decrypt)[event_type, None]
+    assert (endpoint.subscription_id, endpoint.url) == (added, url)
+
+
+def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:
+    """Rows of plain SQL and of older programs, without a creation time, are shown like all others."""
+    with engine.begin() as connection:
+        connection.execute(insert(Subscription), {"url": "nonsense", "event_type": "t", "created_at": None})
+    (row,) = repository.walk(engine)
+    assert (row.url, row.created_at, row.enabled) == ("nonsense", None, True)
+
+
+def test_ids_that_plain_sql_has_made_up_are_listed(engine: Engine) -> None:
+    """Zero and below too: what is counted is listed."""
+    for number in (-7, 0, 5):
+        with engine.begin() as connection:
+            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
+    assert [row.id for row in repository.walk(engine)] == [-7, 0, 5]
+    assert repository.count_enabled(engine) == 3
+
+
+def test_an_edit_changes_what_it_names(engine: Engine) -> None:
+    """Everything else stays, of this subscription and of the others; None sets the column's default."""
+    first, other = (repository.add(engine, URL, "t", rate_limit=2, tenant="acme", topics="a") for _ in range(2))
+    assert repository.set_enabled(engine, first, enabled=False, reason="moving")
+    before, untouched = repository.walk(engine)
+    assert repository.edit(engine, first, {"rate_limit": 3.5, "tenant": None, "topics": None, "ordering": "key"})
+    after = repository.get(engine, first)
+    changed = {"rate_limit": 3.5, "tenant": "*", "topics": None, "ordering": "key"}
+    assert after == replace(before, options={**before.options, **changed}, problems=())  # of its tenant there was one
+    assert repository.get(engine, other) == untouched
+    assert not repository.edit(engine, 7, {"topics": None})
+
+
+def test_an_edit_that_would_not_work_changes_nothing(engine: Engine) -> None:
+    """What counts is the result: a wait without batches, and what plain SQL had broken, until that is put right."""
+    added = repository.add(engine, URL, "t", batch_size=5, batch_wait_ms=100)
+    before = repository.get(engine, added)
+    for changes, said in (
+        ({"batch_size": None}, "batch_wait_ms: needs batch_size"),
+        ({"url": None}, "url: is required"),
+        ({"url": "https://10.0.0.1:99999"}, "url: the URL is malformed"),
+        ({"timeout_seconds": 5, "colour": 1}, "there is no option colour"),
+    ):
+        with pytest.raises(InvalidSubscription, match=said):
+            repository.edit(engine, added, changes)
+        assert repository.get(engine, added) == before
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).values(event_filter="1 +"))
+    with pytest.raises(InvalidSubscription, match="event_filter: Syntax error"):
+        repository.edit(engine, added, {"timeout_seconds": 5})
+    assert repository.edit(engine, added, {"timeout_seconds": 5, "event_filter": None})
+
+
+def test_two_edits_at_once_are_both_kept(sqlite_engine: Engine) -> None:
+    """One waits for the other, and begins with what that one has left."""
+    added = repository.add(sqlite_engine, URL, "t")
+    wanted: list[dict[str, Any]] = [{"topics": "a"}, {"rate_limit": 5}, {"timeout_seconds": 3}, {"tenant": "acme"}]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda changes: repository.edit(sqlite_engine, added, changes), wanted)) == [True] * 4
+    row = repository.get(sqlite_engine, added)
+    assert row is not None
+    assert all(row.options.items() >= changes.items() for changes in wanted)
+
+
+def test_one_that_is_there_is_found_by_url_type_and_tenant(engine: Engine) -> None:
+    """All three have to be the same; the first of several is told."""
+    first, _, third = (repository.add(engine, URL, "t", tenant=tenant) for tenant in ("*", "*", "acme"))
+    assert repository.find(engine, URL, "t") == first
+    assert repository.find(engine, URL, "t", "acme") == third
+    assert repository.find(engine, URL, "t", "other") is None
+    assert repository.find(engine, URL, "T") is None
+    assert repository.find(engine, URL + "/", "t") is None
+
+
+def test_credentials_are_counted_and_not_shown(engine: Engine) -> None:
+    """Signing secrets by their number, the others by their kinds."""
+    secrets = [("signing", "a-secret"), ("bearer", "a-token"), ("header", "X-A: b"), ("header", "X-B: c")]
+    repository.add(engine, URL, "t", "first-secret", secrets=secrets)
+    (row,) = repository.walk(engine)
+    assert (row.secrets, row.credentials) == (2, ("bearer", "header"))
+    assert not any(word in repr(row) for word in ("secret'", "a-token", "X-A"))
+
+
+@pytest.mark.parametrize("moment", ["'garbage'", "1700000000", "x'00'"])
+def test_a_time_that_is_none_keeps_no_other_from_being_listed(sqlite_engine: Engine, moment: str) -> None:
+    """SQLite keeps anything in any column."""
+    first, second = (repository.add(sqlite_engine, URL, "t") for _ in range(2))
+    run(sqlite_engine, f"UPDATE webhook_subscriptions SET created_at = {moment} WHERE id = :id", id=first)  # noqa: S608 (a test's own words)
+    listed = {item.id: item.created_at for item in repository.walk(sqlite_engine)}
+    assert listed[first] is None
+    assert listed[second] is not None

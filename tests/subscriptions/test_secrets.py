@@ -1,0 +1,331 @@
+"""Rows of secrets: rotation with an overlap, credentials, and encrypting all of them anew."""
+
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from threading import Barrier, Thread
+
+import pytest
+from cryptography.fernet import Fernet
+from requests.auth import HTTPBasicAuth
+from sqlalchemy import Engine, delete, insert, select, update
+
+from consumer.crypto.keys import Ed25519Key, parse_signing_key
+from consumer.crypto.vault import ENCRYPTED, BearerAuth, Owner, Vault
+from consumer.errors import InvalidSubscription, SettingsError
+from consumer.matching.catalog import find_endpoints
+from consumer.subscriptions import repository, secrets
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.secrets import Rotation, rotate, set_credential
+from models import SubscriptionSecret
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+
+URL = "https://example.com/hook"
+OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
+VAULT = Vault(KEY)
+FIRST = Owner(1, "signing")  # of the only subscription of a test
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+PRIVATE = "whsk_" + b64encode(bytes(range(32))).decode()
+
+
+def add(engine: Engine, secret: str | None = None, at: datetime = NOW - DAY) -> int:
+    """A subscription, with a secret of its own as plain SQL writes it, made then."""
+    subscription = repository.add(engine, URL, "t")
+    if secret is not None:
+        row = {"subscription_id": subscription, "secret": secret, "created_at": at}
+        with engine.begin() as connection:
+            connection.execute(insert(SubscriptionSecret), [row])
+    return subscription
+
+
+def turn(
+    engine: Engine,
+    subscription: int,
+    secret: str | None = None,
+    overlap: timedelta = DAY,
+    now: datetime = NOW,
+    default: tuple[str, ...] = (),
+) -> Rotation:
+    """Rotate the secret of a subscription that is there."""
+    done = rotate(engine, subscription, vault=VAULT, default=default, overlap=overlap, now=now, secret=secret)
+    assert done is not None
+    return done
+
+
+def endpoint(engine: Engine, at: datetime, default: bytes = b"default") -> Endpoint:
+    """The one subscription's, as workers read it then."""
+    (found,) = find_endpoints(engine, [("t", None)], (default,), VAULT.decrypt, clock=at.timestamp)["t", None]
+    return found
+
+
+def texts(engine: Engine) -> dict[int, str]:
+    """What is stored, by id."""
+    with engine.connect() as connection:
+        return {
+            row.id: row.secret for row in connection.execute(select(SubscriptionSecret.id, SubscriptionSecret.secret))
+        }
+
+
+def test_both_sign_until_the_overlap_ends(engine: Engine) -> None:
+    """The new one first, the one before for as long as was asked for; it is stored encrypted."""
+    subscription = add(engine, "old")
+    done = turn(engine, subscription)
+    assert done.previous_until == NOW + DAY
+    new = parse_signing_key(done.secret)
+    assert isinstance(new, bytes)
+    assert len(new) == 32
+    assert endpoint(engine, NOW).secrets == (new, b"old")
+    assert endpoint(engine, NOW + DAY - timedelta(seconds=1)).secrets == (new, b"old")
+    assert endpoint(engine, NOW + DAY).secrets == (new,)
+    assert endpoint(engine, NOW + 1000 * DAY).secrets == (new,)
+    assert done.secret not in "".join(texts(engine).values())
+    assert done.secret not in repr(done)
+
+
+def test_without_an_overlap_the_new_one_signs_alone(engine: Engine) -> None:
+    """At once; the deployment's secret is not asked for."""
+    own, without = add(engine, "old"), add(engine)
+    for subscription in (own, without):
+        done = turn(engine, subscription, "new", timedelta(0))
+        assert done == Rotation("new", None)
+    found = find_endpoints(engine, [("t", None)], (b"default",), VAULT.decrypt, clock=NOW.timestamp)["t", None]
+    assert [each.secrets for each in found] == [(b"new",), (b"new",)]
+
+
+def test_an_end_is_never_put_off(engine: Engine) -> None:
+    """Of two rotations in a row the first secret keeps its own end; one that is later comes forward."""
+    subscription = add(engine, "a")
+    turn(engine, subscription, "b")
+    second = turn(engine, subscription, "c", 2 * DAY, NOW + DAY / 2)
+    assert second.previous_until == NOW + 2.5 * DAY
+    assert endpoint(engine, NOW + DAY / 2).secrets == (b"c", b"b", b"a")
+    assert endpoint(engine, NOW + DAY).secrets == (b"c", b"b")
+    turn(engine, subscription, "d", timedelta(hours=1), NOW + DAY)
+    assert endpoint(engine, NOW + DAY + timedelta(hours=1)).secrets == (b"d",)
+
+
+def test_what_ended_long_ago_is_deleted(engine: Engine) -> None:
+    """A day after its end; until then a worker whose clock is behind may still sign with it."""
+    subscription = add(engine, "a")
+    turn(engine, subscription, "b")
+    turn(engine, subscription, "c", now=NOW + 1.5 * DAY)
+    assert len(texts(engine)) == 3
+    turn(engine, subscription, "d", now=NOW + 2 * DAY)
+    assert len(texts(engine)) == 3
+    assert endpoint(engine, NOW + 2 * DAY).secrets == (b"d", b"c", b"b")
+
+
+def test_the_deployments_secrets_sign_on(engine: Engine) -> None:
+    """Where there was none of its own, they become its own, in their order, with that end; whatever comes then."""
+    subscription = add(engine)
+    done = turn(engine, subscription, "new", default=("d2", "d1", PRIVATE))
+    assert done.previous_until == NOW + DAY
+    found = endpoint(engine, NOW, b"another deployment's")
+    assert found.secrets == (b"new", b"d2", b"d1")
+    assert found.private_keys == (Ed25519Key(bytes(range(32))),)
+    assert endpoint(engine, NOW + DAY).secrets == (b"new",)
+    assert all(text.startswith(ENCRYPTED) for text in texts(engine).values())
+
+
+def test_an_overlap_needs_the_deployments_secret(engine: Engine) -> None:
+    """Without it nothing is changed, and the error names what to set."""
+    subscription = add(engine)
+    with pytest.raises(SettingsError, match=f"WEBHOOK_SECRET is not set, and signs for subscription {subscription}"):
+        turn(engine, subscription)
+    assert texts(engine) == {}
+    bearer = set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
+    assert bearer
+    with pytest.raises(SettingsError):
+        turn(engine, subscription)
+
+
+def test_a_rotation_goes_by_the_newest(engine: Engine) -> None:
+    """A random secret is of the newest one's algorithm, unless another is asked for."""
+    subscription = add(engine, PRIVATE)
+    assert turn(engine, subscription).secret.startswith("whsk_")
+    hmac = rotate(engine, subscription, vault=VAULT, default=(), overlap=DAY, now=NOW, algorithm="hmac")
+    assert hmac is not None
+    assert hmac.secret.startswith("whsec_")
+    assert turn(engine, subscription).secret.startswith("whsec_")
+    other = add(engine)
+    assert turn(engine, other, default=(PRIVATE, "old")).secret.startswith("whsk_")
+
+
+def test_a_newest_one_that_cannot_be_read(engine: Engine) -> None:
+    """Whose algorithm is not known has to be told one; then a rotation puts it right."""
+    subscription = add(engine, Vault(OTHER_KEY).encrypt("lost", FIRST))
+    with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY decrypts its secret: say --algorithm"):
+        turn(engine, subscription)
+    assert endpoint(engine, NOW).fault is not None
+    turn(engine, subscription, "new", timedelta(0))
+    assert endpoint(engine, NOW).fault is None
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_*", ENCRYPTED + "x", "x" * 3000])
+def test_a_secret_that_is_none_changes_nothing(engine: Engine, secret: str) -> None:
+    """It is refused; what signed before signs on without an end."""
+    subscription = add(engine, "old")
+    with pytest.raises(InvalidSubscription) as caught:
+        turn(engine, subscription, secret)
+    assert not secret or secret not in str(caught.value)
+    assert endpoint(engine, NOW + 9 * DAY).secrets == (b"old",)
+
+
+def test_a_secret_from_a_clock_that_is_ahead(engine: Engine) -> None:
+    """The new one is the newest, also where the database's clock made the one before later than ours."""
+    subscription = add(engine, "old", at=NOW + DAY / 24)
+    turn(engine, subscription, "new")
+    turn(engine, subscription, "newer")
+    assert endpoint(engine, NOW).secrets == (b"newer", b"new", b"old")
+
+
+def test_no_such_subscription(engine: Engine) -> None:
+    """Each of them says so, and writes nothing."""
+    assert rotate(engine, 99, vault=VAULT, default=("d",), overlap=DAY, now=NOW) is None
+    assert not set_credential(engine, 99, "bearer", "token", VAULT, NOW)
+    assert secrets.remove_credentials(engine, 99) is None
+    assert texts(engine) == {}
+
+
+def test_only_its_own_are_touched(engine: Engine) -> None:
+    """Another subscription's secrets, and its credentials, stay as they are."""
+    mine, another = add(engine, "old"), add(engine, "another's")
+    set_credential(engine, mine, "bearer", "token", VAULT, NOW)
+    set_credential(engine, another, "bearer", "token", VAULT, NOW)
+    turn(engine, mine, "new", timedelta(0))
+    set_credential(engine, mine, "bearer", "other", VAULT, NOW)
+    first, second = find_endpoints(engine, [("t", None)], (), VAULT.decrypt, clock=(NOW + DAY).timestamp)["t", None]
+    assert (first.secrets, first.auth) == ((b"new",), BearerAuth("other"))
+    assert (second.secrets, second.auth) == ((b"another's",), BearerAuth("token"))
+
+
+def test_two_rotations_at_once(sqlite_engine: Engine) -> None:
+    """One waits for the other: of the two new ones just one signs without an end."""
+    subscription = add(sqlite_engine, "old")
+    barrier = Barrier(2)
+
+    def run() -> None:
+        barrier.wait()
+        turn(sqlite_engine, subscription)
+
+    threads = [Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(endpoint(sqlite_engine, NOW).secrets) == 3
+    assert len(endpoint(sqlite_engine, NOW + 2 * DAY).secrets) == 1
+
+
+def test_a_credential_takes_the_place_of_the_one_before(engine: Engine) -> None:
+    """Basic and bearer of each other, a header of one of its name; others stay; removed are all."""
+    subscription = add(engine)
+    assert set_credential(engine, subscription, "basic", "user:password", VAULT, NOW)
+    assert set_credential(engine, subscription, "header", "X-Key: old", VAULT, NOW)
+    assert set_credential(engine, subscription, "header", "x-other: b", VAULT, NOW)
+    assert endpoint(engine, NOW).auth == HTTPBasicAuth(b"user", b"password")
+    assert set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
+    assert set_credential(engine, subscription, "header", "x-key: new", VAULT, NOW)
+    found = endpoint(engine, NOW)
+    assert found.auth == BearerAuth("token")
+    assert sorted(found.headers) == [("x-key", "new"), ("x-other", "b")]
+    assert found.secrets == (b"default",)
+    assert len(texts(engine)) == 3
+    assert secrets.remove_credentials(engine, subscription) == 3
+    assert secrets.remove_credentials(engine, subscription) == 0
+    assert texts(engine) == {}
+
+
+def test_a_credential_beside_one_that_cannot_be_read(engine: Engine) -> None:
+    """A header whose name nobody can tell stays, and is told of; removing takes it away."""
+    subscription = add(engine)
+    set_credential(engine, subscription, "header", "x-key: old", Vault(OTHER_KEY), NOW)
+    set_credential(engine, subscription, "header", "x-key: new", VAULT, NOW)
+    assert endpoint(engine, NOW).fault is not None
+    assert secrets.remove_credentials(engine, subscription) == 2
+    assert endpoint(engine, NOW).fault is None
+
+
+def test_a_credential_that_is_none_changes_nothing(engine: Engine) -> None:
+    """The error repeats nothing of it."""
+    subscription = add(engine)
+    set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
+    with pytest.raises(InvalidSubscription) as caught:
+        set_credential(engine, subscription, "basic", "hidden", VAULT, NOW)
+    assert "hidden" not in str(caught.value)
+    assert endpoint(engine, NOW).auth == BearerAuth("token")
+
+
+def store(engine: Engine, stored: list[str]) -> list[int]:
+    """Rows of secrets of one subscription, as they stand; their ids."""
+    subscription = add(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            insert(SubscriptionSecret), [{"subscription_id": subscription, "secret": text} for text in stored]
+        )
+    return sorted(texts(engine))
+
+
+def test_all_are_encrypted_with_the_newest_key(engine: Engine) -> None:
+    """Those in the clear and under an older key, once; what is as it should be, and what no key opens, stay."""
+    vault = Vault(f"{KEY} {OLD_KEY}")
+    kept = [VAULT.encrypt("current", FIRST), Vault(OTHER_KEY).encrypt("lost", FIRST)]
+    ids = store(engine, ["plain", Vault(OLD_KEY).encrypt("older", FIRST), *kept, "x" * 3900])
+    with engine.begin() as connection:  # as plain SQL may have numbered it
+        connection.execute(update(SubscriptionSecret).where(SubscriptionSecret.id == ids[0]).values(id=-7))
+    ids[0] = -7
+    (batch,) = secrets.reencrypt(engine, vault)
+    assert (batch.looked_at, batch.encrypted) == (5, 2)
+    assert [(each.id, each.subscription_id) for each in batch.unopened] == [(ids[3], 1), (ids[4], 1)]
+    assert [each.why.partition(" ")[0] for each in batch.unopened] == ["no", "the"]
+    after = texts(engine)
+    assert [VAULT.decrypt(after[each], FIRST) for each in ids[:3]] == ["plain", "older", "current"]
+    assert [after[ids[2]], after[ids[3]]] == kept
+    (again,) = secrets.reencrypt(engine, vault)
+    assert again.encrypted == 0
+    assert texts(engine) == after
+
+
+def test_batches_of_many(engine: Engine) -> None:
+    """However many there are, each is looked at once; their number is known before."""
+    store(engine, [f"secret {number}" for number in range(450)])
+    assert secrets.count(engine) == 450
+    batches = list(secrets.reencrypt(engine, VAULT))
+    assert [batch.looked_at for batch in batches] == [200, 200, 50]
+    assert sum(batch.encrypted for batch in batches) == 450
+    stored = [VAULT.decrypt(text, FIRST) for text in texts(engine).values()]
+    assert sorted(stored) == sorted(f"secret {number}" for number in range(450))
+
+
+def test_what_is_changed_meanwhile_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changes or deletes a secret between the look at it and its writing, has the last word."""
+    first, second, third = store(engine, ["one", "two", "three"])
+    write = secrets._write
+
+    def after_others(engine: Engine, changes: list[dict[str, object]]) -> int:
+        with engine.begin() as connection:
+            connection.execute(
+                update(SubscriptionSecret).where(SubscriptionSecret.id == second).values(secret="changed")
+            )
+            connection.execute(delete(SubscriptionSecret).where(SubscriptionSecret.id == third))
+        return write(engine, changes)
+
+    monkeypatch.setattr(secrets, "_write", after_others)
+    (batch,) = secrets.reencrypt(engine, VAULT)
+    assert batch.encrypted == 1
+    after = texts(engine)
+    assert after.keys() == {first, second}
+    assert (VAULT.decrypt(after[first], FIRST), after[second]) == ("one", "changed")
+
+
+def test_survey_of_what_is_stored(engine: Engine) -> None:
+    """Whose are in the clear, opened by no key, or too short for a signature; what has expired is left out."""
+    plain, lost, fine, over = (add(engine, text) for text in ("plain", Vault(OTHER_KEY).encrypt("x", FIRST), "y", "z"))
+    turn(engine, fine, "n" * 24, timedelta(0))
+    with engine.begin() as connection:
+        connection.execute(
+            update(SubscriptionSecret).where(SubscriptionSecret.subscription_id == over).values(expires_at=NOW)
+        )
+    found = secrets.survey(engine, VAULT, NOW, 1000)
+    assert found == (3, (plain,), (lost,), (plain,))
+    assert secrets.survey(engine, Vault(), NOW, 1000).unopened == (lost, fine)

@@ -1,0 +1,141 @@
+"""What a worker holds in memory is bounded in sum, and whatever it holds goes on."""
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.delivery.lanes import STILL
+from consumer.delivery.memory import MOST
+from consumer.events.event import Event, RecordId
+from consumer.intake.decode import MAX_VALUE_BYTES
+from consumer.ledger import store
+from consumer.ledger.due import PAGE
+from consumer.ledger.rows import NewDelivery
+from consumer.subscriptions import repository
+from tests.simulation.deployment import result
+from tests.simulation.world import BORN, TOPIC, World
+
+URL = "https://one.example/"
+
+
+def large(event_type: str = "a") -> bytes:
+    """The largest record that is an event."""
+    head = b'{"type": "%b", "pad": "' % event_type.encode()
+    return head + b"x" * (MAX_VALUE_BYTES - len(head) - 2) + b'"}'
+
+
+class Site:
+    """A worker, and what it has read of two partitions and not settled."""
+
+    def __init__(self, engine: Engine, **options: str) -> None:
+        for name in ("a", "b"):
+            repository.add(engine, f"{URL}{name}", name)
+        with engine.begin() as connection:
+            for column, value in options.items():
+                connection.exec_driver_sql(f"UPDATE webhook_subscriptions SET {column} = '{value}'")  # noqa: S608 (constants)
+        self.stored: list[NewDelivery] = []
+        self.world = World(engine)
+        self.world.start(0, 1)
+
+    def turns(self, number: int) -> None:
+        """So many; look-ups are answered, and nothing is stored."""
+        for _ in range(number):
+            self.world.turn()
+            while self.world.run_job("lookups") or self.world.run_job("taking-up"):
+                continue
+            self.world.now += STILL
+
+    @property
+    def unsettled(self) -> int:
+        """Bytes of the bodies of records that were read and are not settled."""
+        trackers = [partition.tracker for partition in self.world.source.partitions.values()]
+        return sum(len(tracker._open) for tracker in trackers) * MAX_VALUE_BYTES
+
+    def rendered(self, body: bytes) -> int:
+        """Bytes of what was made for open requests, and is not the record's own body."""
+        made = {id(each.request.body): each.request.body or b"" for each in self.world.transport.open}
+        return sum(len(each) for each in made.values() if each is not body)
+
+
+@pytest.mark.parametrize("options", [{}, {"payload_format": "standard"}, {"batch_size": "2"}])
+def test_many_large_events_do_not_fill_the_memory(sqlite_engine: Engine, options: dict[str, str]) -> None:
+    """Receivers hang and the database stores nothing: then partitions are paused, and go on as requests end."""
+    site = Site(sqlite_engine, **options)
+    world, body = site.world, large()
+    for number in range(400):
+        world.write(number % 2, body)
+    site.turns(20)
+    assert 0 < site.unsettled + site.rendered(body) <= MOST
+    assert world.source.paused
+    for _ in range(1000):
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.settle_down(1)
+        assert site.unsettled + site.rendered(body) <= MOST
+        if not world.transport.open and sum(mark for mark, _ in world.committed.values()) == 400:
+            break
+    world.settle_down()
+    assert [world.committed[TOPIC, number][0] for number in (0, 1)] == [200, 200]
+    assert world.worker._memory.held == 0
+
+
+def test_a_receiver_that_hangs_on_large_events_stops_no_other(sqlite_engine: Engine) -> None:
+    """It has a part of the memory, as it has of the slots; what it has no room for is stored."""
+    site = Site(sqlite_engine)
+    world = site.world
+    for number in range(200):
+        world.write(number % 2, large("ab"[number // 2 % 2]))
+    for _ in range(200):
+        for number in reversed(range(len(world.transport.open))):
+            if world.transport.open[number].request.url == f"{URL}b":
+                world.transport.answer(number, result("taken"))
+        world.settle_down(1)
+        world.now += STILL
+    assert len(world.taken) == 100
+    assert {url for _, url in world.taken} == {f"{URL}b"}
+
+
+def test_what_leaves_is_counted_no_more(sqlite_engine: Engine) -> None:
+    """Of a partition that is revoked or lost; what comes back counts anew, and is settled once."""
+    site = Site(sqlite_engine)
+    world = site.world
+    for number in range(40):
+        world.write(number % 2, large())
+    site.turns(5)
+    assert world.worker._memory.held == site.unsettled == 40 * MAX_VALUE_BYTES
+    world.source.lose(0)
+    assert world.worker._memory.held == site.unsettled == 20 * MAX_VALUE_BYTES
+    world.source.assign([0])
+    for _ in range(60):
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.settle_down(1)
+    assert world.worker._memory.held == 0
+    world.write(1, large())
+    site.turns(3)
+    world.source.revoke(1)
+    assert world.worker._memory.held == 0
+
+
+def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine) -> None:
+    """Without a committed offset the log is read anew: what is stored is left alone, whatever its state."""
+    site = Site(sqlite_engine)
+    world, number = site.world, 2 * PAGE + 500
+    for offset in range(number):
+        world.write(0, large("a")[:30] + b'"}')
+        if offset % 7:
+            place = RecordId(TOPIC, 0, offset, int(BORN * 1000) + offset)
+            event = Event(place, "a", f"msg_{offset}", b"{}", "application/json", None, None)
+            row = NewDelivery(event, 1, URL, 1, "parked", BORN + 10**6)
+            site.stored.append(row._replace(status="exhausted") if offset % 2 else row)
+    store.park(sqlite_engine, "g", site.stored, BORN)
+    most = 0
+    for _ in range(300):
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.settle_down(1)
+        most = max([most, *(len(stored.keys) for stored in world.worker._inbox._stored.values())])
+        aside = world.worker._inbox.stands_aside((TOPIC, 0))
+        assert aside == (world.source.partitions[TOPIC, 0] in world.source._resting)  # nothing is read to wait there
+    assert world.committed[TOPIC, 0] == (number, "")
+    assert len(world.sent) == len(world.taken) == number - len(site.stored)
+    assert 0 < most <= 2 * PAGE  # that of events that wait, and the next

@@ -1,0 +1,665 @@
+"""The worker in a simulated world: what it does where records, answers and partitions meet in one order."""
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.intake.offsets import decode as settled_above
+from consumer.matching.inbox import MOST_EVENTS
+from consumer.worker.polling import PAUSE_AFTER
+from consumer.worker.takeover import SLOW_DATABASE, STORED_ALONE
+from tests.ledger.rows_kit import query, run
+from tests.simulation.deployment import ORDERED, URLS, Deployment, result
+from tests.simulation.watch import Watch
+from tests.simulation.world import TOPIC, Crash
+
+
+@pytest.fixture
+def deployment(engine: Engine) -> Deployment:
+    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
+    result = Deployment(engine)
+    result.world.start(0, 1)
+    return result
+
+
+def fail_until_due(deployment: Deployment) -> None:
+    """A delivery fails twice and is stored; half a minute later it is sent again."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    world.now += 30
+    world.settle_down()
+    assert len(world.transport.open) == 1
+
+
+def test_receivers_in_turn_keep_their_connections(deployment: Deployment) -> None:
+    """There are more connections than slots: else each request of more receivers than slots would open one."""
+    world = deployment.world
+    assert world.transport.max_connections > world.delivery.max_in_flight
+
+
+def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment) -> None:
+    """Full for a second, they are paused, once; with room again they are resumed, and nothing is lost."""
+    world = deployment.world
+    world.settle_down(2)
+    for _ in range(MOST_EVENTS + 10):
+        deployment.write(0, "nobody")
+    for _ in range(8):  # no look-up is answered: the inbox fills
+        world.turn()
+    assert world.worker._inbox.room == 0
+    assert world.source.pauses == 0
+    world.now += PAUSE_AFTER
+    for _ in range(3):
+        world.turn()
+    assert (world.source.paused, world.source.pauses) == (True, 1)
+    world.settle_down()
+    assert not world.source.paused
+    assert world.committed[TOPIC, 0] == (MOST_EVENTS + 10, "")
+
+
+def test_a_database_that_does_not_answer_is_told(deployment: Deployment) -> None:
+    """A call is given up after half a minute only: /readyz says sooner that events wait, and forgets it after."""
+    world = deployment.world
+    deployment.write(0, "nobody")
+    world.turn()
+    world.turn()
+    assert world.worker.reasons() == []
+    world.now += SLOW_DATABASE
+    assert "no answer for 5 s" in world.worker.reasons()[0]
+    world.settle_down()
+    assert world.worker.reasons() == []
+
+
+def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Deployment) -> None:
+    """Those behind it are settled above the mark; with the acknowledgement the mark passes all of them."""
+    world = deployment.world
+    world.dead_letters.door_open = False
+    for kind in ("nobody", "bad", "nobody"):
+        deployment.write(0, kind)
+    world.settle_down()
+    mark, metadata = world.committed[TOPIC, 0]
+    assert (mark, settled_above(mark, metadata)) == (1, [(2, 3)])
+    world.dead_letters.door_open = True
+    world.settle_down()
+    assert world.committed[TOPIC, 0] == (3, "")
+
+
+def test_what_was_settled_above_the_mark_is_not_sent_after_a_crash(deployment: Deployment) -> None:
+    """The commit's metadata names it; only what was open is sent again."""
+    world = deployment.world
+    for kind in ("b", "a", "b"):
+        deployment.write(0, kind)
+    world.settle_down()
+    assert len(world.transport.open) == 4
+    for _ in range(3):  # the second record's two, and the third's
+        world.transport.answer(1, result("taken"))
+    world.settle_down()
+    assert world.committed[TOPIC, 0][0] == 0
+    before = len(world.sent)
+    world.start(0, 1)
+    world.settle_down()
+    assert world.sent[before:] == [world.sent[0]]
+
+
+def test_a_lost_partition_says_nothing_of_its_new_life(deployment: Deployment) -> None:
+    """Answers for deliveries of the earlier assignment settle nothing in the later one."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.transport.answer(0, result("taken"))
+    world.source.lose(0)
+    world.source.assign([0])
+    world.settle_down()
+    assert (TOPIC, 0) not in world.committed
+    assert len(world.transport.open) == 1
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert world.committed[TOPIC, 0] == (1, "")
+
+
+def test_a_record_that_is_partly_sent_is_stored_with_the_rest_of_it(deployment: Deployment) -> None:
+    """One of two has it when the partition leaves: the delivery to the other is stored, and the record committed."""
+    world = deployment.world
+    deployment.write(0, "a")
+    world.settle_down()
+    world.transport.answer(0, result("taken"))
+    world.transport.answer(0, result("fails"))
+    world.turn()
+    assert (TOPIC, 0) not in world.committed
+    world.on_wait = world.run_jobs
+    world.source.revoke(0)
+    assert world.committed[TOPIC, 0] == (1, "")
+    assert [(url, row.status) for (_, url), row in deployment.rows().items()] == [(URLS["a"][1], "parked")]
+
+
+def test_a_stored_delivery_is_sent_when_it_is_due_and_by_its_owner(deployment: Deployment) -> None:
+    """Not before, once, and not while the partition is another's."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    assert deployment.statuses() == ["parked"]
+    world.source.revoke(0)
+    world.now += 60
+    world.settle_down()
+    assert world.transport.open == []
+    world.source.assign([0])
+    world.settle_down(40)
+    assert len(world.transport.open) == 1
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert deployment.statuses() == ["delivered"]
+    assert len(world.sent) == 3
+
+
+def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Deployment) -> None:
+    """Its partition leaves and comes back while the database reads and does not write: the attempt made counts."""
+    world = deployment.world
+    fail_until_due(deployment)
+    deployment.database_fails("takes no results")
+    world.on_wait = world.run_jobs
+    world.source.revoke(0)
+    world.on_wait = lambda: None
+    world.source.assign([0])
+    world.settle_down()
+    assert world.transport.open == []
+    deployment.database_fails(None)
+    for _ in range(5):
+        world.now += 10
+        world.settle_down()
+    assert len(world.transport.open) == 1
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert deployment.statuses() == ["delivered"]
+    assert len(world.sent) == 4
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_names_address_forbids_goes_out_once_it_is_another(deployment: Deployment, *, restart: bool) -> None:
+    """Offsets move on, one request in a minute or so looks, none is an attempt, and a crash changes nothing of that."""
+    world = deployment.world
+    for number in (0, 1, 1):
+        deployment.write(number, "b")
+    looks = 0
+    for second in range(900):
+        world.settle_down(2)
+        while world.transport.open:
+            looks += 1
+            world.transport.answer(0, result("refused"))
+            world.settle_down(2)
+        world.now += 1.0
+        if restart and second == 450:
+            world.start(0, 1)
+    assert 15 <= looks <= 40
+    assert world.committed == {(TOPIC, 0): (1, ""), (TOPIC, 1): (2, "")}
+    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("parked", 0)] * 3
+    world.now += 61.0
+    for _ in range(30):
+        world.settle_down(4)
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+        world.now += 1.0
+    assert len(world.taken) == len(set(world.taken)) == 3
+    assert {(row.status, row.attempt) for row in deployment.rows().values()} <= {("delivered", 1)}
+
+
+def test_a_delivery_whose_commit_was_not_acknowledged_is_stored_once(deployment: Deployment) -> None:
+    """The database has it, the worker cannot know: its record is settled when that was written again."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.transport.answer(0, result("hopeless"))
+    world.turn()
+    world.database.lost_answers = 1
+    world.run_jobs()
+    world.turn()
+    assert deployment.statuses() == ["exhausted"]
+    assert world.committed == {}
+    assert "disk I/O error" in world.worker.reasons()[0]
+    world.settle_down()
+    assert deployment.statuses() == ["exhausted"]
+    assert world.committed[TOPIC, 0] == (1, "")
+    assert world.worker.reasons() == []
+
+
+def test_a_result_that_is_written_again_does_not_undo_a_redelivery(deployment: Deployment) -> None:
+    """Given up, not acknowledged, and redelivered before the repetition: it is sent again."""
+    world = deployment.world
+    fail_until_due(deployment)
+    world.transport.answer(0, result("hopeless"))
+    world.turn()
+    world.database.lost_answers = 1
+    world.run_jobs()
+    assert deployment.statuses() == ["exhausted"]
+    deployment.redeliver(["exhausted"])
+    world.settle_down(3)
+    assert deployment.statuses() == ["parked"]
+    world.settle_down(60)
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert deployment.statuses() == ["delivered"]
+
+
+@pytest.mark.parametrize(("steps", "stored"), [(0, []), (1, []), (2, []), (3, ["exhausted"])])
+def test_a_process_that_dies_while_it_stores_leaves_all_or_nothing(
+    deployment: Deployment, steps: int, stored: list[str]
+) -> None:
+    """Before the payload, the row, what is told of it, and behind the commit: what is not stored is sent anew."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.transport.answer(0, result("hopeless"))
+    world.turn()
+    world.dies_after = steps
+    with pytest.raises(Crash):
+        world.run_jobs()
+    assert deployment.statuses() == stored
+    world.start(0, 1)
+    world.settle_down()
+    assert len(world.transport.open) == 1 - len(stored)
+    assert ((TOPIC, 0) in world.committed) == bool(stored)
+
+
+def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deployment) -> None:
+    """Its result comes late, when its successor has made an attempt of its own."""
+    world = deployment.world
+    fail_until_due(deployment)
+    world.transport.answer(0, result("hopeless"))
+    world.turn()
+    world.start(0, 1)
+    world.settle_down()
+    world.transport.answer(0, result("fails"))
+    world.settle_down()
+    ((_, before),) = deployment.rows().items()
+    while world.late:
+        world.late.popleft()()
+    ((_, after),) = deployment.rows().items()
+    assert (after.status, after.attempt) == (before.status, before.attempt) == ("parked", 3)
+
+
+def open_batch(deployment: Deployment) -> None:
+    """Two events of partition 0 and one of partition 1 are in one request, which is open."""
+    world = deployment.world
+    for number in (0, 1, 0):
+        deployment.write(number, "c")
+    world.settle_down()
+    assert len(world.transport.open) == 1
+    assert len(world.sent) == 3
+
+
+@pytest.mark.parametrize(("leaving", "staying"), [(0, 1), (1, 0)])
+def test_a_batch_of_which_some_leaves_goes_on_for_the_rest(deployment: Deployment, leaving: int, staying: int) -> None:
+    """What leaves is stored as attempted, and is sent from there; what stays is sent once, whoever stands for it."""
+    world = deployment.world
+    open_batch(deployment)
+    number = {0: 2, 1: 1}  # of events, by partition
+    world.on_wait = world.run_jobs
+    world.source.revoke(leaving)
+    assert len(world.transport.open) == world.worker._lanes.in_flight == 1
+    rows = deployment.rows().values()
+    assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
+    assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
+    world.transport.answer(0, result("taken"))
+    world.settle_down(20)
+    assert world.committed[TOPIC, staying] == (number[staying], "")
+    assert len(world.sent) == 3
+    world.source.assign([leaving])
+    world.settle_down(20)
+    assert len(world.sent) == 3 + number[leaving]
+    world.transport.answer(0, result("taken"))
+    world.settle_down(5)
+    assert set(deployment.statuses()) == {"delivered"}
+
+
+def test_a_batch_of_which_all_leaves_in_two_steps_is_cut_off(deployment: Deployment) -> None:
+    """When the last that it was still open for leaves too."""
+    world = deployment.world
+    open_batch(deployment)
+    world.on_wait = world.run_jobs
+    for number in (0, 1):
+        world.source.revoke(number)
+    assert world.transport.open == []
+    assert world.worker._lanes.in_flight == 0
+    assert deployment.statuses() == ["parked"] * 3
+
+
+def test_of_a_lost_partition_not_even_the_attempt_is_written(deployment: Deployment) -> None:
+    """Stored deliveries are open in one batch: of what stays its result is written, the others are their owner's."""
+    world = deployment.world
+    open_batch(deployment)
+    for seconds in (1.0, 31.0):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(3)
+        world.now += seconds
+        world.settle_down()
+    assert (len(world.transport.open), len(world.sent)) == (1, 9)
+    world.source.lose(0)
+    world.transport.answer(0, result("taken"))
+    world.settle_down(5)
+    assert sorted((row.place, row.attempt, row.status) for row in deployment.rows().values()) == [
+        ((TOPIC, 0), 2, "parked"),
+        ((TOPIC, 0), 2, "parked"),
+        ((TOPIC, 1), 3, "delivered"),
+    ]
+
+
+def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deployment) -> None:
+    """Of what is lost nothing is stored or committed: its next owner reads it. What stays is sent once."""
+    world = deployment.world
+    open_batch(deployment)
+    world.source.lose(0)
+    world.settle_down(20)
+    assert (deployment.rows(), world.committed) == ({}, {})
+    assert len(world.sent) == 3
+    assert world.worker._lanes.in_flight == len(world.transport.open) == 1
+    world.transport.answer(0, result("taken"))
+    world.settle_down(5)
+    assert world.committed == {(TOPIC, 1): (1, "")}
+
+
+def test_a_batch_that_ends_while_some_of_it_leaves_needs_no_cutting_off(deployment: Deployment) -> None:
+    """Its receiver answers within the drain: all is delivered, and committed with the partition."""
+    world = deployment.world
+    open_batch(deployment)
+
+    def answer() -> None:
+        if world.transport.open:
+            world.transport.answer(0, result("taken"))
+
+    world.on_wait = answer
+    world.source.revoke(0)
+    assert world.committed[TOPIC, 0] == (2, "")
+    world.settle_down(5)
+    assert world.committed[TOPIC, 1] == (1, "")
+    assert (deployment.rows(), len(world.sent)) == ({}, 3)
+
+
+def test_a_batch_whose_database_is_down_holds_its_offsets(deployment: Deployment) -> None:
+    """Given up, it is to be stored: until it is, nothing of it is committed, and it is sent to nobody again."""
+    world = deployment.world
+    open_batch(deployment)
+    deployment.database_fails("full")
+    world.transport.answer(0, result("hopeless"))
+    world.settle_down(20)
+    assert (world.committed, len(world.sent)) == ({}, 3)
+    deployment.database_fails(None)
+    world.settle_down(60)
+    assert world.committed == {(TOPIC, 0): (2, ""), (TOPIC, 1): (1, "")}
+    assert deployment.statuses() == ["exhausted"] * 3
+    assert len(world.sent) == 3
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_stored(
+    deployment: Deployment, steps: int
+) -> None:
+    """Each of its events is stored, or is sent again by the next process; none is both, none is neither."""
+    world = deployment.world
+    open_batch(deployment)
+    world.transport.answer(0, result("hopeless"))
+    world.dies_after = steps
+    try:
+        world.settle_down(3)
+    except Crash:
+        world.start(0, 1)
+    world.dies_after = None
+    stored = set(deployment.rows())
+    before = len(world.sent)
+    world.settle_down(10)
+    again = set(world.sent[before:])
+    assert again == set(world.sent[:3]) - stored
+
+
+def test_an_ordered_row_waits_until_kafka_says_where_its_partition_stands(engine: Engine) -> None:
+    """Whatever the statistics say, which may be of an earlier assignment: a record of its key may be unread before."""
+    deployment = Deployment(engine, (ORDERED,))
+    world = deployment.world
+    world.start(0)
+    deployment.write(0, "x")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    assert world.committed[TOPIC, 0] == (1, "")
+    world.silent = True
+    world.start(0)
+    (partition,) = world.source.partitions.values()
+    partition.lag = 0
+    world.now += 60
+    world.settle_down()
+    assert world.transport.open == []
+    world.silent = False
+    world.source.tell(partition)
+    world.settle_down()
+    assert len(world.transport.open) == 1
+
+
+def test_what_is_stored_goes_out_with_its_partitions_records_and_does_not_wait_for_long(deployment: Deployment) -> None:
+    """Alone, those that fail again would make their receiver look dead; but Kafka may be silent for hours."""
+    world = deployment.world
+    deployment.write(0, "b")
+    for seconds in (20, 40):
+        world.settle_down()
+        world.transport.answer(0, result("fails"))
+        world.settle_down(seconds)
+    world.stop()
+    world.now += 60
+    world.silent = True
+    world.start(0)
+    world.settle_down(int(STORED_ALONE * 10) - 2)
+    assert world.transport.open == []
+    world.settle_down(6)
+    assert len(world.transport.open) == 1
+
+
+def test_a_partition_that_is_not_open_holds_no_other_up(deployment: Deployment) -> None:
+    """Kafka does not say where one stands, or the database what is stored of it: others' events go out meanwhile."""
+    world = deployment.world
+    world.settle_down(2)
+    world.source.revoke(1)
+    world.silent = True
+    world.source.assign([1])
+    for number in (1, 0):
+        deployment.write(number, "a")
+    world.settle_down()
+    assert [place for place, _ in map(deployment.offsets.__getitem__, dict(world.sent))] == [(TOPIC, 0)]
+    world.silent = False
+    world.source.tell(world.source.partitions[TOPIC, 1])
+    for _ in range(5):  # the database does not answer
+        world.turn()
+        world.now += 1.1
+    deployment.write(0, "a")
+    for thread in ("lookups",) * 3:
+        world.turn()
+        world.run_job(thread)
+    world.turn()
+    assert len({deployment.offsets[each] for each, _ in world.sent}) == 2
+    assert any("no answer for" in reason for reason in world.worker.reasons())
+    world.settle_down()
+    assert world.worker.reasons() == []
+    assert (TOPIC, 1) in {deployment.offsets[each][0] for each, _ in world.sent}
+
+
+def test_what_is_told_of_a_partition_that_leaves_opens_nothing(deployment: Deployment) -> None:
+    """Not Kafka's answer, nor the database's: come again, it is asked for anew."""
+    world = deployment.world
+    world.settle_down(2)
+    world.source.revoke(1)
+    world.source.assign([1])
+    partition = world.source.partitions[TOPIC, 1]
+    world.turn()  # Kafka's answer
+    world.on_wait = world.run_jobs  # the database's, while others drain
+    world.source.revoke(1)
+    world.settle_down(2)
+    assert not partition.opened
+    assert (TOPIC, 1) not in world.worker._inbox._stored
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, stopping: bool) -> None:
+    """In the loop or in the drain: the others get its partitions at once, and what is open is theirs to send."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    if stopping:
+        world.worker.stop()
+    monkeypatch.setattr(world.worker._lanes, "wake", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        world.worker.run()
+    assert world.source.partitions == {}
+    assert world.committed == {}
+
+
+def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it was wanted: it does not vanish by its size, and can be sent again."""
+    world = deployment.world
+    run(deployment.engine, "UPDATE webhook_subscriptions SET event_filter = 'data == 1' WHERE event_type = 'b'")
+    monkeypatch.setattr("consumer.expressions.expression.MOST_READ", 0)
+    deployment.write(0, "b")
+    deployment.write(0, "nobody")
+    world.settle_down()
+    assert world.sent == []
+    (row,) = query(deployment.engine, "SELECT status, attempt, last_error FROM webhook_deliveries")
+    assert tuple(row) == ("exhausted", 1, "filter: the event is too large for this expression")
+    assert world.committed[TOPIC, 0] == (2, "")
+    assert [each.type for each in world.announced] == ["delivery.exhausted"]
+    assert world.worker._metrics.events == {"matched": 1, "unmatched": 1}
+
+
+def test_a_locked_row_holds_its_own_offset_alone(deployment: Deployment) -> None:
+    """Others are stored, /readyz names it, and it is stored, and not sent, once it can be."""
+    world = deployment.world
+    for _ in range(3):
+        deployment.write(0, "b")
+    world.settle_down()
+    deployment.obstruct("locked", "{0}.record_offset = 1")
+    for _ in range(3):
+        world.transport.answer(0, result("hopeless"))
+    world.settle_down(20)
+    mark, metadata = world.committed[TOPIC, 0]
+    assert (mark, settled_above(mark, metadata)) == (1, [(2, 3)])
+    assert any("DPY-4024" in reason and "deliveries settle t 0 1" in reason for reason in world.worker.reasons())
+    deployment.obstruct(None)
+    world.now += 60
+    world.settle_down()
+    assert world.committed[TOPIC, 0] == (3, "")
+    assert deployment.statuses() == ["exhausted"] * 3
+    assert (len(world.sent), world.worker.reasons()) == (3, [])
+
+
+def test_a_filter_over_its_budget_is_asked_when_it_may_run_again(engine: Engine) -> None:
+    """What comes meanwhile is stored and its offset moves on; then it is sent once, or was not wanted."""
+    deployment = Deployment(engine, filtered=URLS["b"])
+    world = deployment.world
+    world.start(0)
+    world.settle_down(2)
+    deployment.over_its_budget(*URLS["b"])
+    for _ in range(4):  # the last is not wanted
+        deployment.write(0, "b")
+    world.settle_down(10)
+    assert (world.sent, deployment.statuses()) == ([], ["parked"] * 4)
+    assert world.committed[TOPIC, 0] == (4, "")
+    world.now += 61
+    world.settle_down(10)
+    assert [deployment.offsets[each][1] for each, _ in world.sent] == [0, 1, 2]
+    for _ in range(3):
+        world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("delivered", 1)] * 3 + [
+        ("delivered", 0)
+    ]
+
+
+def test_a_commit_that_is_not_taken_repeats_what_it_would_have_said(deployment: Deployment) -> None:
+    """The partition leaves all the same; its next owner begins where Kafka knows, and Kafka is silent for a while."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    world.takes_commits, world.silent = False, True
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    world.source.revoke(0)
+    world.source.assign([0])
+    world.settle_down()
+    assert (world.committed, len(world.sent)) == ({}, 1)
+    world.takes_commits = True
+    world.speak()
+    world.settle_down()
+    assert len(world.sent) == 2
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert world.committed[TOPIC, 0] == (1, "")
+
+
+def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(engine: Engine) -> None:
+    """The look for due rows was under way: its answer comes after that of the write, and does not know of it."""
+    deployment = Deployment(engine, (ORDERED,))
+    world = deployment.world
+    Watch(deployment)
+    world.start(0)
+    deployment.write(0, "x")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    deployment.obstruct("locked", "{0}.record_offset = 1")
+    for _ in range(2):
+        deployment.write(0, "x")
+    world.settle_down()
+    world.now += 30
+    world.settle_down()
+    world.transport.answer(0, result("taken"))
+    world.settle_down(2)
+    assert [(row.offset, row.status) for row in deployment.rows().values()] == [(0, "delivered"), (2, "parked")]
+    deployment.obstruct(None)
+    world.now += 60
+    world.turn()
+    assert world.jobs["storing"]
+    while world.worker._parking.heads:  # until the row behind it is looked for
+        world.run_job("taking-up")
+        world.now += 0.1
+        world.turn()
+    while len(world.jobs["taking-up"]) > 1:
+        world.run_job("taking-up")
+    world.run_job_slowly("taking-up", ["storing"])
+    for offset in (1, 2):
+        world.settle_down(20)
+        assert deployment.offsets[world.sent[-1][0]] == ((TOPIC, 0), offset)
+        world.transport.answer(0, result("taken"))
+    world.settle_down(20)
+    assert set(deployment.statuses()) == {"delivered"}
+
+
+def test_a_partition_that_comes_while_its_worker_stops_starts_nothing(deployment: Deployment) -> None:
+    """What would be sent of it then is cut off when all is closed, and counted by nobody: it is the next owner's."""
+    world = deployment.world
+    deployment.write(0, "b")
+    deployment.write(1, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(1, result("fails"))
+        world.settle_down(20)
+    world.now += 29
+    asked = [lambda: world.source.assign([1]), lambda: world.source.revoke(1)]
+
+    def serve() -> None:
+        if asked:
+            asked.pop()()
+        world.now += 0.1
+        world.run_jobs()
+
+    world.on_serve = serve
+    before = len(world.sent)
+    world.stop()
+    assert not asked
+    assert world.sent[before:] == []
+    world.on_serve = lambda: None
+    world.start(0, 1)
+    world.settle_down()
+    assert [deployment.offsets[each][0] for each, _ in world.sent[before:]].count((TOPIC, 1)) == 1

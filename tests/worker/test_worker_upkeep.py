@@ -1,0 +1,135 @@
+"""Which worker keeps what tidy: what is its partitions', what is nobody's any more, and what is everybody's."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.intake.topics import GONE_AFTER
+from consumer.ledger import store
+from consumer.worker.worker import TIDY_EVERY
+from tests.ledger.rows_kit import make_event, parked, query, run
+from tests.simulation.deployment import Deployment, result
+from tests.simulation.world import TOPIC
+
+GONE = "gone"  # a topic
+
+
+@pytest.fixture
+def deployment(engine: Engine) -> Deployment:
+    """Two partitions, and no worker yet."""
+    return Deployment(engine)
+
+
+def minutes(deployment: Deployment, number: int) -> Iterator[None]:
+    """Time for that many rounds of housekeeping; Kafka says what topics there are, as it does each half a minute."""
+    world = deployment.world
+    for _ in range(number):
+        world.worker._topics.learn({TOPIC: len(world.log)}, world.now)
+        world.now += TIDY_EVERY
+        world.settle_down()
+        yield
+
+
+def pass_by(deployment: Deployment, number: int) -> None:
+    """The same, where nothing is asked for in between."""
+    for _ in minutes(deployment, number):
+        continue
+
+
+def left(deployment: Deployment) -> list[tuple[str, int, str]]:
+    """Topic, offset and status of what is stored."""
+    sql = "SELECT topic, record_offset, status FROM webhook_deliveries ORDER BY topic, record_offset"
+    return [tuple(row) for row in query(deployment.engine, sql)]
+
+
+def keep_delivered(deployment: Deployment, offset: int) -> None:
+    """A row of partition 0 that a worker has sent."""
+    store.park(deployment.engine, "g", [parked(make_event(offset), 1)], 1.0)
+    run(deployment.engine, "UPDATE webhook_deliveries SET status = 'delivered'")
+
+
+def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -> None:
+    """No partition's offset will ever pass it; also what another worker sent, or this one before it was updated.
+
+    What waits is sent also of a partition that this worker had owned and given up.
+    """
+    world = deployment.world
+    store.park(deployment.engine, "g", [parked(make_event(9, topic=GONE, partition=3), 1)], 1.0)
+    run(deployment.engine, "UPDATE webhook_deliveries SET status = 'delivered'")
+    store.park(deployment.engine, "g", [parked(make_event(offset, topic=GONE), 1) for offset in (1, 2)], 1.0)
+    world.start(0, 1)
+    world.worker._settling.leaving.add((GONE, 0))  # it was revoked here, before the topic went
+    world.settle_down()
+    sent = False
+    for _ in minutes(deployment, int(GONE_AFTER // TIDY_EVERY) + 4):
+        while world.transport.open:
+            world.transport.answer(0, result("taken"))
+            sent = True
+        world.settle_down()
+    assert sent
+    assert left(deployment) == []
+    assert query(deployment.engine, "SELECT count(*) FROM webhook_payloads") == [(0,)]
+    pass_by(deployment, 1)
+    assert world.worker._ownership.adopted == {}
+
+
+def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: Deployment) -> None:
+    """Made anew, its partition is assigned here before the next look says that it is adopted no more."""
+    world = deployment.world
+    deployment.write(0, "nobody")
+    keep_delivered(deployment, 5)
+    world.start(0, 1)
+    world.settle_down()
+    world.worker._ownership.adopted = {(TOPIC, 0): None}
+    pass_by(deployment, 2)
+    assert left(deployment) == [(TOPIC, 5, "delivered")]
+
+
+def test_a_topic_that_cannot_be_read_keeps_no_other_from_being_tidied(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KAFKA_TOPICS names one that does not exist: the worker says so for as long, and its commits are made."""
+    world = deployment.world
+    for _ in range(3):
+        deployment.write(0, "nobody")
+    keep_delivered(deployment, 1)
+    world.start(0, 1)
+    monkeypatch.setattr(world.source, "fault", "another: Broker: Unknown topic or partition")
+    pass_by(deployment, 3)
+    assert world.committed[TOPIC, 0] == (3, "")
+    assert left(deployment) == []
+
+
+def test_what_may_not_be_committed_is_kept(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round of commits that is not answered: a restart would ask for what was delivered above the one before it."""
+    world = deployment.world
+    for _ in range(3):
+        deployment.write(0, "nobody")
+    keep_delivered(deployment, 1)
+    world.start(0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.source, "commit", lambda: 0.5)
+        pass_by(deployment, 3)
+        assert left(deployment) == [(TOPIC, 1, "delivered")]
+    pass_by(deployment, 2)
+    assert left(deployment) == []
+
+
+def test_one_worker_follows_subscriptions_and_counts(deployment: Deployment) -> None:
+    """The one that has the lowest partition; what the others show adds nothing, also after they have led."""
+    world = deployment.world
+    deployment.disable(deployment.subscriptions[1])
+    far = [parked(make_event(offset, partition=1), 2, 9e9) for offset in (4, 5)]
+    store.park(deployment.engine, "g", [parked(make_event(3, partition=1), 1, 9e9), *far], 1.0)
+    world.start(1)
+    pass_by(deployment, 2)
+    assert {status for _, _, status in left(deployment)} == {"parked"}
+    assert world.worker._metrics.parked == 0
+    world.source.assign([0])
+    pass_by(deployment, 2)
+    assert [status for _, _, status in left(deployment)] == ["held", "parked", "parked"]
+    assert world.worker._metrics.parked == 2
+    world.source.revoke(0)
+    world.settle_down()
+    assert world.worker._metrics.parked == 0
