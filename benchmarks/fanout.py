@@ -20,7 +20,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
-from consumer.matching.catalog import Answer, Catalog, Key
+from consumer.matching.catalog import Catalog, Key, Matches
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
@@ -64,7 +64,7 @@ def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
     """So many events, for all of these."""
     metrics = Metrics()
     lanes = Lanes(max(1000, 2 * len(endpoints)))
-    answer = cast("Callable[[tuple[Key, ...], Callable[[Answer | Exception], None]], None]", _answering(endpoints))
+    answer = cast("Callable[[tuple[Key, ...], Callable[[Matches | Exception], None]], None]", _answering(endpoints))
     inbox = Inbox(Catalog(answer, 3600.0), lambda _place, _offset: None)
     inbox.stored(("orders", 0), set())
     dispatch = Dispatch(inbox, lanes, cast("Settling", Stored()), Selector(metrics), metrics, time.monotonic)

@@ -23,7 +23,7 @@ from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.database.engine import DatabaseThread
 from consumer.events.event import Event, RecordId
-from consumer.matching.catalog import Answer, Catalog, Key, Known, find_endpoints
+from consumer.matching.catalog import Catalog, EndpointCache, Key, Matches, find_endpoints
 from consumer.matching.inbox import Inbox
 from consumer.worker.service import COLLECT_EVERY
 from models import Subscription
@@ -37,7 +37,7 @@ RATE = 10_000  # events a second that pass the catalog: more than a worker sends
 SECONDS = 5.0
 BATCH = 500  # records of one poll, as the worker takes them
 
-Find = Callable[[tuple[Key, ...]], Answer]
+Find = Callable[[tuple[Key, ...]], Matches]
 
 
 def type_of(number: int) -> str:
@@ -92,7 +92,7 @@ def fill(path: Path, total: int) -> None:
 def finder(path: Path) -> tuple[Engine, Find]:
     """A new engine, without a connection, and the look-up on it."""
     engine = database(path)
-    known = Known()
+    known = EndpointCache()
     return engine, lambda keys: find_endpoints(engine, keys, SECRETS, Vault().decrypt, known=known)
 
 

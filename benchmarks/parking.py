@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from consumer.database import migrations
-from consumer.delivery.parking import BATCH
+from consumer.delivery.parking import STORE_BATCH
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
@@ -43,8 +43,8 @@ def rows(total: int, body: bytes, subscriptions: int) -> list[NewDelivery]:
 def in_batches(work: Callable[[Sequence[NewDelivery]], object], todo: Sequence[NewDelivery]) -> float:
     """Seconds, a transaction for each batch."""
     start = time.perf_counter()
-    for begin in range(0, len(todo), BATCH):
-        work(todo[begin : begin + BATCH])
+    for begin in range(0, len(todo), STORE_BATCH):
+        work(todo[begin : begin + STORE_BATCH])
     return time.perf_counter() - start
 
 
@@ -77,7 +77,7 @@ def measure(total: int, size: int, subscriptions: int) -> None:
 def main(total: int) -> None:
     """Small and large bodies, one subscription and many."""
     gc.set_threshold(*COLLECT_EVERY)
-    print(f"{total:,} rows, {BATCH} in a transaction:")
+    print(f"{total:,} rows, {STORE_BATCH} in a transaction:")
     for size, subscriptions in ((450, 1), (450, 100), (16_384, 1), (16_384, 100)):
         measure(total, size, subscriptions)
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, delete_topic, fill
-from consumer.delivery.parking import BATCH
+from consumer.delivery.parking import STORE_BATCH
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
@@ -186,7 +186,7 @@ def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
         )
         for offset, hook in (divmod(number, 100) for number in numbers)
     )
-    while batch := list(islice(rows, BATCH)):
+    while batch := list(islice(rows, STORE_BATCH)):
         store.park(engine, one.topic, batch, now)
 
 

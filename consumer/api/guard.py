@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 64 * 1024  # of a request's body; a registration has at most 2.5 kB
+REQUEST_BYTES = 64 * 1024  # of a request's body; a registration has at most 2.5 kB
 _BODY_TIMEOUT = 10.0  # seconds for all of it
 WANTED = (
     'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
@@ -52,7 +52,7 @@ class Guard:
             except TimeoutError:
                 app = _error(408, "the body did not arrive in time")
             except _TooLarge:
-                app = _error(413, f"the body has more than {MOST_BYTES} bytes")
+                app = _error(413, f"the body has more than {REQUEST_BYTES} bytes")
         await app(scope, receive, send)
 
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
@@ -90,7 +90,7 @@ async def _read(receive: Receive) -> bytes:
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
-        if len(body) > MOST_BYTES:
+        if len(body) > REQUEST_BYTES:
             raise _TooLarge
         if not message.get("more_body", False):
             return bytes(body)

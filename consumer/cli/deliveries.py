@@ -12,7 +12,7 @@ from consumer.cli.console import MOST_COUNTED, YesOption, row_id
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from consumer.ledger.admin import Selection, StoredDelivery
+    from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 
 deliveries = typer.Typer(
     name="deliveries", help="What is stored: waiting for an attempt, held, or given up.", no_args_is_help=True
@@ -88,10 +88,10 @@ def list_some(
         until=chosen.until,
         after_id=after,
     )
-    shown = found[:limit]
+    redact_url = found[:limit]
     if as_json:
-        print_json([_as_json(item) for item in shown])
-    elif shown:
+        print_json([_as_json(item) for item in redact_url])
+    elif redact_url:
         columns = ("id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error")
         rows = [
             {
@@ -104,13 +104,13 @@ def list_some(
                 "next_attempt": time_text(_next_attempt(item)),
                 "last_error": shortened(item.last.error, 60) if item.last else None,
             }
-            for item in shown
+            for item in redact_url
         ]
         print_rows(columns, rows)
     else:
         typer.echo("no such deliveries are stored", err=True)
     if len(found) > limit:
-        typer.echo(f"there are more: --after {shown[-1].id} shows them, --limit takes more at once", err=True)
+        typer.echo(f"there are more: --after {redact_url[-1].id} shows them, --limit takes more at once", err=True)
 
 
 @deliveries.command()
@@ -181,7 +181,7 @@ def redeliver(
     from consumer.cli.console import bounded, confirm, number, open_database
     from consumer.cli.watching import states_of, watch
     from consumer.ledger import counts
-    from consumer.ledger.admin import Selection, count, progress
+    from consumer.ledger.admin import DeliveryQuery, count, progress
 
     filters = (status, subscription, event_type, since, until)
     if delivery_ids and any(each is not None for each in filters):
@@ -195,7 +195,7 @@ def redeliver(
         )
     engine = open_database()
     if delivery_ids:
-        chosen = Selection(ids=sorted(set(delivery_ids)))
+        chosen = DeliveryQuery(ids=sorted(set(delivery_ids)))
         total = len(set(delivery_ids))
     else:
         chosen = _selection(status or [State.EXHAUSTED], subscription, event_type, since, until)
@@ -244,7 +244,7 @@ def adopt(
             f"{group} is the group of KAFKA_GROUP_ID itself; set that to the new group", param_hint="--from-group"
         )
     engine = open_database()
-    total = store.count(engine, store.Selection(group=from_group), MOST_COUNTED)
+    total = store.count(engine, store.DeliveryQuery(group=from_group), MOST_COUNTED)
     if not total:
         typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return
@@ -267,12 +267,12 @@ def _selection(
     event_type: str | None,
     since: str | None,
     until: str | None,
-) -> "Selection":
+) -> "DeliveryQuery":
     from consumer.cli.console import moment
-    from consumer.ledger.admin import Selection
+    from consumer.ledger.admin import DeliveryQuery
 
     now = time.time()
-    return Selection(
+    return DeliveryQuery(
         statuses=tuple(each.value for each in status or ()),
         subscription=subscription,
         event_type=event_type,
@@ -281,7 +281,7 @@ def _selection(
     )
 
 
-def _mark(engine: "Engine", selection: "Selection", total: int) -> "array[int]":
+def _mark(engine: "Engine", selection: "DeliveryQuery", total: int) -> "array[int]":
     from consumer.cli.console import bounded_length, number, progress_bar, until_signal
     from consumer.ledger.admin import redeliver as mark
 
@@ -304,7 +304,7 @@ def _next_attempt(item: "StoredDelivery") -> float | None:
 
 def _as_json(item: "StoredDelivery") -> dict[str, object]:
     from consumer.cli.console import time_text
-    from consumer.http.urls import shown
+    from consumer.http.urls import redact_url
 
     first, last = item.first, item.last
     return {
@@ -312,7 +312,7 @@ def _as_json(item: "StoredDelivery") -> dict[str, object]:
         "status": item.status,
         "group": item.group,
         "subscription": item.subscription_id,
-        "url": shown(item.url),
+        "url": redact_url(item.url),
         "event_type": item.event_type,
         "webhook_id": item.webhook_id,
         "topic": item.record.topic,

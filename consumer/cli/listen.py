@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from consumer.crypto.keys import VerifyingKey
-    from consumer.ops.receiver import Answer, Received
+    from consumer.ops.receiver import Received, Reply
 
 _MOST_SHOWN = 2000  # characters of a body
 
@@ -46,10 +46,10 @@ def listen(
     from consumer.cli.console import configure
     from consumer.http.server import listen as open_port
     from consumer.http.server import serve
-    from consumer.ops.receiver import Answer, HexHeader, create_app
+    from consumer.ops.receiver import HexHeader, Reply, create_app
 
     configure()
-    answer = Answer(status, delay)
+    answer = Reply(status, delay)
     app = create_app(_keys(secret), _print, lambda _: answer, hex_header=HexHeader(hex_header, hex_prefix))
     listener = open_port(host, port)
     typer.echo(f"listening on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", err=True)
@@ -67,7 +67,7 @@ def _keys(texts: list[str] | None) -> "list[VerifyingKey]":
         raise typer.BadParameter(str(error), param_hint="--secret") from None
 
 
-def _print(received: "Received", answer: "Answer") -> None:
+def _print(received: "Received", answer: "Reply") -> None:
     from consumer.cli.console import discard_output, printable
 
     body = received.body[: _MOST_SHOWN * 4].decode(errors="backslashreplace")

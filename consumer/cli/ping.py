@@ -65,7 +65,7 @@ def ping(
     )
     with Waiting(f"the receiver at {item.url}"):
         done = pinging.ping(endpoint, event, send)
-    told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.told(endpoint, done)
+    told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.describe(endpoint, done)
     if as_json:
         print_json(told)
     else:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from consumer.config.settings import KafkaSettings
-    from consumer.events.event import Place
+    from consumer.events.event import TopicPartition
     from consumer.intake.log_reader import LogReader
     from consumer.ledger.replays import Replay, Span
     from consumer.ops.replay import Choice, Survey
@@ -183,7 +183,7 @@ def _times(since: str, until: str | None) -> tuple[float, float | None]:
     return first, None if last is None or last >= now else last
 
 
-def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[Place]":
+def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[TopicPartition]":
     from consumer.errors import WebhooksError
 
     places = reader.partitions(names)

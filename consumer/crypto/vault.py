@@ -53,7 +53,7 @@ Decrypt = Callable[[str, Owner], str]  # ValueError says why there is no text
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredSecret:
     """A row of `webhook_secrets`: `kind` says what `secret`, encrypted or not, is for."""
 
     kind: str
@@ -128,7 +128,7 @@ _parse = lru_cache(CACHED)(parse_signing_key)
 
 def credentials_of(
     subscription_id: int,
-    stored: Sequence[Stored],
+    stored: Sequence[StoredSecret],
     default: tuple[SigningKey, ...],
     decrypt: Decrypt,
     now: datetime,
@@ -184,7 +184,7 @@ def check_secret(kind: str, text: str) -> None:
 
 
 def _good(
-    subscription_id: int, stored: Sequence[Stored], kinds: Collection[str], decrypt: Decrypt, now: datetime
+    subscription_id: int, stored: Sequence[StoredSecret], kinds: Collection[str], decrypt: Decrypt, now: datetime
 ) -> list[tuple[str, str]]:
     mine = [each for each in stored if each.kind in kinds]
     good = [

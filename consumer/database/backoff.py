@@ -12,7 +12,7 @@ BACK_OFF = (0.1, 5.0)  # seconds: the first wait, the longest
 T = TypeVar("T")
 
 
-class Trouble:
+class Backoff:
     """The failures of one kind of database job since its last success. Times are monotonic seconds."""
 
     def __init__(self, monotonic: Callable[[], float], longest: float = BACK_OFF[1]) -> None:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import structlog
 
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.ledger.marks import Subject
-from consumer.ledger.rows import AttemptResult, Head, NewDelivery
+from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery
 from models import Wish
 
 log = structlog.get_logger(__name__)
@@ -21,15 +21,15 @@ MOST_SAID = 10  # entries of which the log tells one by one
 LATELY = 5.0  # seconds
 WAITS = (1.0, 60.0)  # seconds until an entry is tried again: the first wait, the longest
 
-Stored = Callable[[], object]
+OnStored = Callable[[], object]
 
 
 class Entry(NamedTuple):
     """Something to write, and what to do once it is."""
 
     item: NewDelivery | AttemptResult
-    on_stored: Stored
-    head: Head
+    on_stored: OnStored
+    head: DueKey
 
     @property
     def subject(self) -> Subject | None:
@@ -94,7 +94,7 @@ class SetAside:
             what = "could not store a delivery; it is set aside, and its offset is held"
             log.error(what, **_place(entry), error=str(error))
 
-    def has_lately(self, places: Collection[Place]) -> bool:
+    def has_lately(self, places: Collection[TopicPartition]) -> bool:
         """Something of these partitions was set aside a moment ago: the database may take it soon."""
         begin = self._monotonic() - LATELY
         return any(each.since > begin and each.entry.head[:2] in places for each in self._all)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.delivery.outcome import unavailable
 from consumer.events.event import Event
-from consumer.ledger.rows import Failure, Pair
+from consumer.ledger.rows import Failure, OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class Delivery:
         "transfer",
     )
 
-    def __init__(self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, pair: Pair | None = None) -> None:
+    def __init__(
+        self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, pair: OrderingKey | None = None
+    ) -> None:
         self.event = event
         self.lane = lane
         self.origin = origin

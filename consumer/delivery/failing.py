@@ -13,9 +13,9 @@ from typing import NamedTuple
 import structlog
 
 from consumer.delivery.notes import Notes
-from consumer.http.urls import shown
+from consumer.http.urls import redact_url
 from consumer.ledger import upkeep
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 from consumer.subscriptions.endpoint import Endpoint
 
 log = structlog.get_logger(__name__)
@@ -108,9 +108,9 @@ class Failing:
             return
         self._note(key, -marked)
         log.info("subscription recovered", subscription=key, seconds=round(now - marked))
-        data = {"subscription_id": key, "url": shown(endpoint.url), "failed_for_seconds": round(now - marked)}
+        data = {"subscription_id": key, "url": redact_url(endpoint.url), "failed_for_seconds": round(now - marked)}
         identity = f"recovered-{key}-{round(marked * 1000)}"
-        operation = None if quietly else Operation("subscription.recovered", identity, data)
+        operation = None if quietly else OperationalEvent("subscription.recovered", identity, data)
         self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
 
     def remembers(self, endpoint: Endpoint) -> bool:
@@ -134,14 +134,14 @@ class Failing:
                 return
             self._disabling.add(key)
         log.warning("disabling a subscription", subscription=key, reason=reason)
-        data = {"subscription_id": key, "url": shown(endpoint.url), "reason": reason}
+        data = {"subscription_id": key, "url": redact_url(endpoint.url), "reason": reason}
         identity = f"disabled-{key}-{round(now * 1000)}"
         write = partial(
             upkeep.disable,
             group=self._group,
             subscription_id=key,
             reason=reason,
-            operation=None if quietly else Operation("subscription.disabled", identity, data),
+            operation=None if quietly else OperationalEvent("subscription.disabled", identity, data),
             failing_before=failing_before,
             url=endpoint.url,
         )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.order import pair_of
+from consumer.delivery.order import ordering_key_of
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
-from consumer.matching.selection import FILTER_TOO_LARGE, Answer, Selector
+from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint
 
 LOOK_EVERY = 32  # subscriptions between two looks at the clock: 0.1 ms, or 2 ms where each gets its lane
@@ -31,7 +31,7 @@ class Fanout:
         self.record = record
         self.position = 0
         self.refused = 0
-        self._answer = (-1, Answer.WANTED)  # and its position: a filter is not asked in each turn anew
+        self._answer = (-1, FilterResult.WANTED)  # and its position: a filter is not asked in each turn anew
         self._selector = selector
 
     def advance(self, lanes: Lanes, settling: Settling, now: float, is_over: Callable[[], bool]) -> bool:
@@ -50,8 +50,8 @@ class Fanout:
                     return False
                 if not self._is_owed(endpoint, lanes, settling):
                     continue
-            asked = endpoint.selection is None or self._answer[1] is not Answer.NOT_ASKED
-            pair = pair_of(event, endpoint) if endpoint.ordered else None
+            asked = endpoint.selection is None or self._answer[1] is not FilterResult.NOT_ASKED
+            pair = ordering_key_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
             stored = endpoint.fault is not None or not asked or (pair is not None and settling.goes_behind_rows(pair))
             lane = None if stored else lanes.lane(endpoint)
@@ -77,8 +77,8 @@ class Fanout:
         while self.position < len(self.endpoints) and not self._selector.spent:
             endpoint = self.endpoints[self.position]
             if self._is_owed(endpoint, lanes, settling):
-                asked = self._answer[1] is not Answer.NOT_ASKED
-                settling.postpone(self.event, endpoint, self.record, pair_of(self.event, endpoint), asked=asked)
+                asked = self._answer[1] is not FilterResult.NOT_ASKED
+                settling.postpone(self.event, endpoint, self.record, ordering_key_of(self.event, endpoint), asked=asked)
                 self.position += 1
 
     def _is_owed(self, endpoint: Endpoint, lanes: Lanes, settling: Settling) -> bool:
@@ -89,12 +89,12 @@ class Fanout:
         answer = self._selector.ask(endpoint, self.event)
         self._answer = (self.position, answer)
         match answer:
-            case Answer.WANTED | Answer.NOT_ASKED:
+            case FilterResult.WANTED | FilterResult.NOT_ASKED:
                 return True
-            case Answer.UNWANTED:
+            case FilterResult.UNWANTED:
                 self.refused += 1
                 self.record.settle_one()
-            case Answer.TOO_LARGE:
+            case FilterResult.TOO_LARGE:
                 settling.hopeless(Delivery(self.event, lanes.lane(endpoint), self.record), FILTER_TOO_LARGE)
         self.position += 1
         return False

@@ -15,8 +15,8 @@ from requests.exceptions import InvalidURL
 
 from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
-from consumer.delivery.pace import Pace
-from consumer.ledger.rows import Pair
+from consumer.delivery.pace import TokenBucket
+from consumer.ledger.rows import OrderingKey
 from consumer.sending.request import Template, prepare
 from consumer.subscriptions.endpoint import Endpoint
 
@@ -59,7 +59,7 @@ class Lane:
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()
         self.waiting: list[tuple[float, int, Delivery]] = []  # for their retry; a heap by due time
-        self.chains: dict[Pair, deque[Delivery]] = {}  # those behind the one of their pair that is under way
+        self.chains: dict[OrderingKey, deque[Delivery]] = {}  # those behind the one of their pair that is under way
         self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
         self.held_bytes = 0
         self.in_flight = 0  # requests
@@ -72,7 +72,7 @@ class Lane:
         self.unsendable: str | None = None  # why the last request could not be sent at all
         self.breaker = Breaker(random)
         self.endpoint = endpoint
-        self.pace: Pace | None = None
+        self.pace: TokenBucket | None = None
         self.serve(endpoint, share, now)
 
     def serve(self, endpoint: Endpoint, share: float, now: float) -> None:
@@ -104,7 +104,7 @@ class Lane:
         rate *= share
         self.capacity = min(LANE_DELIVERIES, ceil(rate * QUEUE_SECONDS) * size)
         if self.pace is None:
-            self.pace = Pace(rate, now)
+            self.pace = TokenBucket(rate, now)
         else:
             self.pace.set_rate(rate, now)
 

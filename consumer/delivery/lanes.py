@@ -26,7 +26,7 @@ from consumer.delivery.delivery import Delivery
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
 from consumer.delivery.shares import Share, Shares
 from consumer.delivery.turnover import Turnover
-from consumer.ledger.rows import Pair
+from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB; and once more
@@ -287,7 +287,7 @@ class Lanes:
             self._timed_out += lane.slots if timed_out else -lane.slots
             self._uncap()
 
-    def go_on(self, lane: Lane, pair: Pair) -> None:
+    def go_on(self, lane: Lane, pair: OrderingKey) -> None:
         """The one of this pair that was under way is done with: the next may go. None is left where it was cut off."""
         behind = lane.chains.get(pair)
         if not behind:
@@ -296,7 +296,7 @@ class Lanes:
         lane.queue.append(behind.popleft())
         self._list(lane)
 
-    def cut(self, lane: Lane, pair: Pair) -> list[Delivery]:
+    def cut(self, lane: Lane, pair: OrderingKey) -> list[Delivery]:
         """The one of this pair that was under way will not be done with here: take out those behind it."""
         behind = lane.chains.pop(pair, ())
         for delivery in behind:

@@ -15,7 +15,7 @@ Taking in stops at three quarters of `most`, so that there is always room for wh
 from collections.abc import Iterator
 
 from consumer.events.event import Event
-from consumer.ledger.rows import Head
+from consumer.ledger.rows import DueKey
 
 # Queues of lanes hold 64 MiB, and as much again of lanes that were empty; open requests 64 MiB, by the slots that they
 # take (lanes): 192 MiB, at which nothing more is taken in. Of the open ones those that hang hold half at most, so that
@@ -85,7 +85,7 @@ class TakenUp:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._rows: dict[int, tuple[Head, Event]] = {}
+        self._rows: dict[int, tuple[DueKey, Event]] = {}
 
     def __contains__(self, row: int) -> bool:
         return row in self._rows
@@ -96,16 +96,16 @@ class TakenUp:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def heads(self) -> Iterator[tuple[int, Head]]:
+    def heads(self) -> Iterator[tuple[int, DueKey]]:
         """Each with its head."""
         return ((row, head) for row, (head, _) in self._rows.items())
 
-    def add(self, row: int, head: Head, event: Event) -> None:
+    def add(self, row: int, head: DueKey, event: Event) -> None:
         """It is here from now on."""
         self._rows[row] = head, event
         self._memory.keep(event, event.size)
 
-    def remove(self, row: int) -> Head | None:
+    def remove(self, row: int) -> DueKey | None:
         """It is the database's again, or done with."""
         head, event = self._rows.pop(row, (None, None))
         if event is not None:

@@ -11,7 +11,7 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Trouble
+from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage
 
@@ -23,7 +23,7 @@ FAILED = "could not note what became of a subscription"
 class _Note:
     write: Callable[[Engine], object]
     on_written: Callable[[], object]
-    trouble: Trouble
+    trouble: Backoff
 
 
 class Notes:
@@ -41,7 +41,7 @@ class Notes:
         self._on_operation = on_operation
         self._notes: deque[_Note] = deque()  # without the one that is being written
         self._writing: _Note | None = None
-        self._outage = Trouble(monotonic)
+        self._outage = Backoff(monotonic)
 
     @property
     def pending(self) -> int:
@@ -56,7 +56,7 @@ class Notes:
 
     def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
-        self._notes.append(_Note(write, on_written, Trouble(self._monotonic, longest=LONGEST_BACK_OFF)))
+        self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
     def pump(self) -> None:
         """Start the next one, unless one is under way."""

@@ -9,36 +9,36 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
-from consumer.events.event import Event, Place
-from consumer.ledger.rows import Pair, order_key
+from consumer.events.event import Event, TopicPartition
+from consumer.ledger.rows import OrderingKey, order_key
 from consumer.subscriptions.endpoint import Endpoint
 
-MOST_PAIRS = 100_000  # of all partitions together, some 15 MB
+MOST_KEYS = 100_000  # of all partitions together, some 15 MB
 
 
-def pair_of(event: Event, endpoint: Endpoint) -> Pair | None:
+def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
     """The pair of a delivery; None where it need not go in order: not asked for, or the record has no key."""
     if not endpoint.ordered or event.key is None:
         return None
-    return Pair(endpoint.subscription_id, event.record.topic, event.record.partition, order_key(event.key))
+    return OrderingKey(endpoint.subscription_id, event.record.topic, event.record.partition, order_key(event.key))
 
 
-class StoredPairs:
+class StoredKeys:
     """The pairs that have rows, of the partitions owned: at most `most`, with a subscription given up counted as one.
 
     Where there are more, those subscriptions of a partition are given up that have most pairs there: all of theirs are
     taken to have rows. What a receiver that is down piles up must not send the others' deliveries through the database.
     """
 
-    def __init__(self, most: int = MOST_PAIRS) -> None:
+    def __init__(self, most: int = MOST_KEYS) -> None:
         self.most = most
         # By subscription their keys; None: too many to keep, of a subscription or of all of the partition.
-        self._known: dict[Place, dict[int, set[str] | None] | None] = {}
+        self._known: dict[TopicPartition, dict[int, set[str] | None] | None] = {}
         self._count = 0
-        self._writing: dict[Pair, Counter[int]] = {}  # the offsets of its rows
-        self._written: dict[Pair, int] | None = None  # the lowest of its rows since a look at the database began
+        self._writing: dict[OrderingKey, Counter[int]] = {}  # the offsets of its rows
+        self._written: dict[OrderingKey, int] | None = None  # the lowest of its rows since a look at the database began
 
-    def __contains__(self, pair: Pair) -> bool:
+    def __contains__(self, pair: OrderingKey) -> bool:
         """Deliveries of this pair go behind its rows."""
         known = self._known.get(pair[1:3], {})
         if known is None:
@@ -54,7 +54,7 @@ class StoredPairs:
         """What was read has been compared with `first_unseen`."""
         self._written = None
 
-    def first_unseen(self, pair: Pair) -> float:
+    def first_unseen(self, pair: OrderingKey) -> float:
         """The lowest offset of the rows of this pair that a look may not have seen; inf if there is none.
 
         They are being written, or have been since it began.
@@ -63,13 +63,13 @@ class StoredPairs:
         return min(written, min(self._writing.get(pair, ()), default=inf))
 
     @property
-    def unknown(self) -> dict[Place, int]:
+    def unknown(self) -> dict[TopicPartition, int]:
         """Partitions of which something is given up, and with how many pairs each could be kept whole."""
         given_up = {place: known for place, known in self._known.items() if known is None or None in known.values()}
         part = (self.most - self._count) // max(1, len(given_up))
         return {place: _size(known) + part for place, known in given_up.items()}
 
-    def loaded(self, place: Place, pairs: Iterable[Pair] | None) -> None:
+    def loaded(self, place: TopicPartition, pairs: Iterable[OrderingKey] | None) -> None:
         """What the database has for a partition; None: too many."""
         self._forget(place)
         if pairs is None:
@@ -82,18 +82,18 @@ class StoredPairs:
         self._count += _size(known)
         self._make_room()
 
-    def began(self, pair: Pair, offset: int) -> None:
+    def began(self, pair: OrderingKey, offset: int) -> None:
         """A row of this pair is to be written."""
         self._writing.setdefault(pair, Counter())[offset] += 1
 
-    def written(self, pair: Pair, offset: int) -> None:
+    def written(self, pair: OrderingKey, offset: int) -> None:
         """It is in the database, and waits there."""
         if self._written is not None:
             self._written[pair] = min(offset, self._written.get(pair, offset))
         self.given_up(pair, offset)
         self.seen(pair)
 
-    def seen(self, pair: Pair) -> None:
+    def seen(self, pair: OrderingKey) -> None:
         """A row of this pair waits in the database."""
         known = self._known.setdefault(pair[1:3], {})
         if known is None:
@@ -104,7 +104,7 @@ class StoredPairs:
             self._count += 1
             self._make_room()
 
-    def given_up(self, pair: Pair, offset: int) -> None:
+    def given_up(self, pair: OrderingKey, offset: int) -> None:
         """It is in the database, as one that is given up: those behind it may go."""
         if offsets := self._writing.get(pair):
             offsets[offset] -= 1
@@ -113,7 +113,7 @@ class StoredPairs:
             if not offsets:
                 del self._writing[pair]
 
-    def cleared(self, pairs: Iterable[Pair]) -> None:
+    def cleared(self, pairs: Iterable[OrderingKey]) -> None:
         """The last row of each is done with; what is being written since keeps it."""
         for pair in pairs:
             known = self._known.get(pair[1:3]) or {}
@@ -124,13 +124,13 @@ class StoredPairs:
                 if not keys:
                     del known[pair.subscription_id]
 
-    def leave(self, places: Collection[Place]) -> None:
+    def leave(self, places: Collection[TopicPartition]) -> None:
         """Forget partitions."""
         for place in places:
             self._forget(place)
         self._writing = {pair: offsets for pair, offsets in self._writing.items() if pair[1:3] not in places}
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: TopicPartition) -> None:
         self._count -= _size(self._known.pop(place, None))
 
     def _make_room(self) -> None:

@@ -56,7 +56,7 @@ def unavailable(status: int | None) -> bool:
     return status is None or status >= 500 or status in _OVERLOADED  # noqa: PLR2004 (section 15.6)
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """A status that is final by the subscription's own word."""
 
     error: str
@@ -80,7 +80,7 @@ class Unsendable(NamedTuple):
     response: None = None
 
 
-class Hopeless(NamedTuple):
+class Undeliverable(NamedTuple):
     """No attempt can succeed."""
 
     error: str
@@ -88,7 +88,7 @@ class Hopeless(NamedTuple):
     response: None = None
 
 
-Outcome = Delivered | Failed | Refused | Gone | Unsendable | Hopeless
+Outcome = Delivered | Failed | Rejected | Gone | Unsendable | Undeliverable
 
 
 def judge(
@@ -111,12 +111,12 @@ def judge(
             return Gone(response=response)
         error = f"status {status}"
         if status in final:
-            return Refused(error, status, response)
+            return Rejected(error, status, response)
         return Failed(error, status, retry_after(result.headers.get("retry-after"), now), response)
     if isinstance(result, EgressRefused | InvalidURL | InvalidSchema | MissingSchema):
         return Unsendable(_text(result))
     # What else requests calls invalid is a ValueError too: a header, which may be the event's.
-    return Hopeless(_text(result)) if isinstance(result, ValueError) else Failed(_text(result))
+    return Undeliverable(_text(result)) if isinstance(result, ValueError) else Failed(_text(result))
 
 
 def retry_after(value: str | None, now: float) -> float | None:

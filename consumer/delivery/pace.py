@@ -7,7 +7,7 @@ algorithm, ITU-T I.371): nothing is refilled, so nothing drifts, and the moment 
 BURST = 0.1  # seconds' worth of requests that may start at once; at least one request
 
 
-class Pace:
+class TokenBucket:
     """At most `rate` (more than 0) starts a second: in any t seconds, at most `rate * t` and one burst more.
 
     Times are monotonic seconds. It begins with a full bucket.

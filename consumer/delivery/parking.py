@@ -18,20 +18,20 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Trouble
+from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
-from consumer.delivery.aside import Aside, Decided, Entry, SetAside, Stored
-from consumer.delivery.order import StoredPairs
-from consumer.events.event import Place
+from consumer.delivery.aside import Aside, Decided, Entry, OnStored, SetAside
+from consumer.delivery.order import StoredKeys
+from consumer.events.event import TopicPartition
 from consumer.ledger import due, marks, store
 from consumer.ledger.marks import Subject
-from consumer.ledger.rows import AttemptResult, Head, NewDelivery, Pair
+from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey
 from models import Wish
 
 log = structlog.get_logger(__name__)
 
-BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
+STORE_BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
 Loaded = Callable[[due.Settled], None]
@@ -48,7 +48,7 @@ class _Refused(NamedTuple):
 class _Load(NamedTuple):
     """Of a partition: its pairs, so many at most; to `loaded` what is settled from an offset on; or one of the two."""
 
-    place: Place
+    place: TopicPartition
     most: int | None
     from_offset: int
     loaded: Loaded | None
@@ -85,18 +85,18 @@ class Parking:
         self._writer, self._reader = writer, reader
         self._group = group
         self._to_write: deque[Entry] = deque()
-        self._batch = BATCH
+        self._batch = STORE_BATCH
         self._bytes = 0  # of the bodies that are to be written
         self._writing: Sequence[Entry] = ()
         self._aside = SetAside(monotonic)
         self._trying: Aside | None = None  # is being written
         self._aside_next = False  # they take turns with the others
-        self._forgotten: set[Place] = set()
+        self._forgotten: set[TopicPartition] = set()
         self._loading = False
         self._to_load: deque[_Load] = deque()
-        self._writes, self._reads = Trouble(monotonic), Trouble(monotonic)
-        self.heads: dict[Head, float] = {}
-        self.pairs = StoredPairs()
+        self._writes, self._reads = Backoff(monotonic), Backoff(monotonic)
+        self.heads: dict[DueKey, float] = {}
+        self.pairs = StoredKeys()
 
     @property
     def fault(self) -> str | None:
@@ -123,18 +123,18 @@ class Parking:
         """An answer of the database is awaited."""
         return bool(self._writing or self._to_load)
 
-    def holds(self, places: Collection[Place]) -> bool:
+    def holds(self, places: Collection[TopicPartition]) -> bool:
         """Something of these partitions is not written yet, and may be soon: not what the database refuses for long.
 
         It may settle a record of theirs, or be the result of a row, whose attempt others would repeat.
         """
         return self.writes(places) or self._aside.has_lately(places)
 
-    def writes(self, places: Collection[Place]) -> bool:
+    def writes(self, places: Collection[TopicPartition]) -> bool:
         """Something of these partitions is being written, or is next: not what is set aside, and tried now and then."""
         return any(entry.head[:2] in places for entry in chain(self._writing, self._to_write))
 
-    def park(self, delivery: NewDelivery, on_stored: Stored) -> None:
+    def park(self, delivery: NewDelivery, on_stored: OnStored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
         if delivery.pair is not None:
             self.pairs.began(delivery.pair, delivery.event.record.offset)
@@ -142,11 +142,11 @@ class Parking:
         head = (*delivery.event.record[:2], delivery.subscription_id)
         self._to_write.append(Entry(delivery, on_stored, head))
 
-    def resolve(self, result: AttemptResult, head: Head, on_stored: Stored) -> None:
+    def resolve(self, result: AttemptResult, head: DueKey, on_stored: OnStored) -> None:
         """Write what came of an attempt of a stored delivery."""
         self._to_write.append(Entry(result, on_stored, head))
 
-    def forget(self, places: Collection[Place]) -> None:
+    def forget(self, places: Collection[TopicPartition]) -> None:
         """Drop what is asked and not being written of partitions that have left: their next owner reads them again."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
         self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, places))
@@ -166,7 +166,7 @@ class Parking:
         self._aside_next = self._trying is None
         if self._trying is not None:
             batch = [self._trying.entry]
-            job: Callable[[], frozenset[Pair] | _Refused] = partial(self._try, batch[0])
+            job: Callable[[], frozenset[OrderingKey] | _Refused] = partial(self._try, batch[0])
         elif self._to_write:
             batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
             job = partial(self._write, [entry.item for entry in batch])
@@ -186,27 +186,27 @@ class Parking:
             if place not in asked:
                 self._to_load.append(_Load(place, most, 0, None))
 
-    def load_stored(self, place: Place, from_offset: int, loaded: Loaded) -> None:
+    def load_stored(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
         """Ask which deliveries of a partition that has come, from an offset on, are stored; asked until answered.
 
         Its pairs are known then too. The answer may be of the first offsets only.
         """
         self._to_load.append(_Load(place, self.pairs.most, from_offset, loaded))
 
-    def load_more(self, place: Place, from_offset: int, loaded: Loaded) -> None:
+    def load_more(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
         """The same further up, when it is its turn."""
         self._to_load.append(_Load(place, None, from_offset, loaded))
 
     def _load(self) -> None:
         load = place, most, from_offset, loaded = self._to_load[0]
 
-        def job() -> tuple[due.Settled | None, frozenset[Pair] | None]:
+        def job() -> tuple[due.Settled | None, frozenset[OrderingKey] | None]:
             pairs = None if most is None else due.open_pairs(self._engine, self._group, *place, most)
             if loaded is None:
                 return None, pairs
             return due.settled_keys(self._engine, self._group, *place, from_offset), pairs
 
-        def done(answer: tuple[due.Settled | None, frozenset[Pair] | None] | Exception) -> None:
+        def done(answer: tuple[due.Settled | None, frozenset[OrderingKey] | None] | Exception) -> None:
             self._loading = False
             if not self._reads.judge(answer, "could not load the stored deliveries of a partition; it is held"):
                 return
@@ -222,14 +222,14 @@ class Parking:
         self._loading = True
         self._reader.submit(job, done)
 
-    def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[Pair]:
+    def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[OrderingKey]:
         new = [item for item in items if isinstance(item, NewDelivery)]
         results = [item for item in items if isinstance(item, AttemptResult)]
         if new:
             store.park(self._engine, self._group, new, self._clock())
-        return store.record(self._engine, self._group, results) if results else frozenset[Pair]()
+        return store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
 
-    def _try(self, entry: Entry) -> frozenset[Pair] | _Refused:
+    def _try(self, entry: Entry) -> frozenset[OrderingKey] | _Refused:
         """Write it once more; if it is refused again, see what was decided on it."""
         try:
             return self._write([entry.item])
@@ -242,7 +242,7 @@ class Parking:
                 raise
             return _Refused(cause, decision.wish)
 
-    def _written(self, batch: Sequence[Entry], answer: frozenset[Pair] | _Refused | Exception) -> None:
+    def _written(self, batch: Sequence[Entry], answer: frozenset[OrderingKey] | _Refused | Exception) -> None:
         tried, self._writing, self._trying = self._trying, (), None
         gone, self._forgotten = self._forgotten, set()
         if isinstance(answer, _Refused):
@@ -256,7 +256,7 @@ class Parking:
         if tried is not None:
             self._aside.remove(tried)
         else:
-            self._batch = min(self._batch * 2, BATCH)
+            self._batch = min(self._batch * 2, STORE_BATCH)
         for entry in batch:
             self._bytes -= _size(entry)
             self._note_due(entry, gone)
@@ -265,7 +265,9 @@ class Parking:
         if any(entry.item.operation is not None for entry in batch):
             self._on_operation()
 
-    def _failed(self, batch: Sequence[Entry], tried: Aside | None, gone: Collection[Place], error: Exception) -> None:
+    def _failed(
+        self, batch: Sequence[Entry], tried: Aside | None, gone: Collection[TopicPartition], error: Exception
+    ) -> None:
         outage = is_outage(error)
         if outage:
             self._writes.began(error, "could not store deliveries; their offsets are held")
@@ -284,7 +286,7 @@ class Parking:
                 return
         self._to_write.extendleft(reversed(kept))
 
-    def _decided(self, tried: Aside, gone: Collection[Place], refused: _Refused) -> None:
+    def _decided(self, tried: Aside, gone: Collection[TopicPartition], refused: _Refused) -> None:
         item = tried.entry.item
         if self._dropped(tried.entry, gone):
             self._aside.remove(tried)
@@ -299,14 +301,14 @@ class Parking:
             self._note_due(tried.entry._replace(item=item._replace(status="exhausted")), ())
             tried.entry.on_stored()
 
-    def _dropped(self, entry: Entry, places: Collection[Place]) -> bool:
+    def _dropped(self, entry: Entry, places: Collection[TopicPartition]) -> bool:
         item = entry.item
         if not isinstance(item, NewDelivery) or item.event.record[:2] not in places:
             return False
         self._bytes -= _size(entry)
         return True
 
-    def _note_due(self, entry: Entry, gone: Collection[Place]) -> None:
+    def _note_due(self, entry: Entry, gone: Collection[TopicPartition]) -> None:
         item = entry.item
         if entry.head[:2] in gone:
             return

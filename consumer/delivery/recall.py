@@ -12,18 +12,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from consumer.database.backoff import Trouble
+from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
-from consumer.events.event import Place
-from consumer.ledger.heads import POSTPONED, Taken, Walked, Want
-from consumer.ledger.marks import Seen
-from consumer.ledger.rows import DueDelivery, Head, Pair
-from consumer.matching.selection import FILTER_TOO_LARGE, TURN, Answer, Selector
+from consumer.events.event import TopicPartition
+from consumer.ledger.heads import POSTPONED, Fetched, FetchRequest, Scanned
+from consumer.ledger.marks import RecentMarks
+from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
+from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
 
 LOOK_EVERY = 5.0  # seconds: what is marked is found this soon; between two steps of a walk too, once all was walked
 SOON = 0.1  # seconds between two looks at the heads, in memory
@@ -36,16 +36,16 @@ ROWS = 500
 class Ledger(NamedTuple):
     """What is asked of the database, on its thread: functions of the ledger with all but the question filled in."""
 
-    walk: Callable[[Sequence[Place], Head | None], Walked]
-    lately: Callable[[datetime | None], Seen]
-    take: Callable[[Sequence[Want], float], Taken]
-    topics: Callable[[], Collection[Place]]
+    walk: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
+    lately: Callable[[datetime | None], RecentMarks]
+    take: Callable[[Sequence[FetchRequest], float], Fetched]
+    topics: Callable[[], Collection[TopicPartition]]
 
 
 class _Answer(NamedTuple):
-    seen: Seen | None
-    walked: Walked | None
-    taken: Taken | None
+    seen: RecentMarks | None
+    walked: Scanned | None
+    taken: Fetched | None
 
 
 class Recall:
@@ -64,7 +64,7 @@ class Recall:
         settling: Settling,
         selector: Selector,
         memory: Memory,
-        given_out: Callable[[Place], Callable[[int], bool]],
+        given_out: Callable[[TopicPartition], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -80,11 +80,11 @@ class Recall:
         self._monotonic = monotonic
         self._looking = False
         self._next = self._next_walk = self._next_marks = 0.0
-        self._walked_to: Head | None = None
+        self._walked_to: DueKey | None = None
         self._walked_all = False  # since partitions have come
-        self._seen = Seen({}, {}, None)  # what was marked lately
+        self._seen = RecentMarks({}, {}, None)  # what was marked lately
         self._begun_anew = False  # while a walk was under way
-        self._trouble = Trouble(monotonic)
+        self._trouble = Backoff(monotonic)
         self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
         self._unreadable_until = 0.0
 
@@ -111,16 +111,16 @@ class Recall:
         self._walked_all = False
         self._begun_anew = True
 
-    def find_topics(self, found: Callable[[Collection[Place]], None]) -> None:
+    def find_topics(self, found: Callable[[Collection[TopicPartition]], None]) -> None:
         """Ask which topics have rows that wait, each with its highest partition; not told while the database fails."""
 
-        def done(answer: Collection[Place] | Exception) -> None:
+        def done(answer: Collection[TopicPartition] | Exception) -> None:
             if self._trouble.judge(answer, "could not look for topics of stored deliveries"):
                 found(answer)
 
         self._thread.submit(self._ledger.topics, done)
 
-    def look(self, places: Callable[[], Collection[Place]]) -> None:
+    def look(self, places: Callable[[], Collection[TopicPartition]]) -> None:
         """Look if it is time. `places` is asked again when the answer comes: it may have changed."""
         now = self._monotonic()
         if now < self._next or self._looking or self._parking.full or not self._trouble.over:
@@ -151,7 +151,10 @@ class Recall:
         self._thread.submit(job, lambda answer: self._answered(answer, wants, places))
 
     def _answered(
-        self, answer: _Answer | Exception, wants: Sequence[Want], places: Callable[[], Collection[Place]]
+        self,
+        answer: _Answer | Exception,
+        wants: Sequence[FetchRequest],
+        places: Callable[[], Collection[TopicPartition]],
     ) -> None:
         self._looking = False
         if not self._trouble.judge(answer, "could not look for due deliveries"):
@@ -176,7 +179,7 @@ class Recall:
             self._found(answer.taken.rows, places())
         self._parking.pairs.look_ends()
 
-    def _marked(self, seen: Seen, places: Collection[Place]) -> None:
+    def _marked(self, seen: RecentMarks, places: Collection[TopicPartition]) -> None:
         """Look at what is new among what was marked lately."""
         before, self._seen = self._seen, seen
         heads = [head for head, asked in seen.heads.items() if before.heads.get(head) != asked and head[:2] in places]
@@ -185,12 +188,12 @@ class Recall:
             if before.decisions.get(subject) != asked:
                 self._parking.hurry(subject)
 
-    def _wants(self, now: float, places: Collection[Place]) -> list[Want]:
+    def _wants(self, now: float, places: Collection[TopicPartition]) -> list[FetchRequest]:
         """Heads that are due, and how many rows there is room for; taken out until the answer puts them back."""
         clock, heads = self._clock(), self._parking.heads
         rooms: dict[int, int] = {}  # asked once for each subscription: it may have heads in all partitions
-        chosen: dict[Head, int] = {}
-        out: list[Head] = []
+        chosen: dict[DueKey, int] = {}
+        out: list[DueKey] = []
         for head, due_at in heads.items():
             if due_at > clock:
                 continue
@@ -205,28 +208,28 @@ class Recall:
                 break
         for head in out:
             del heads[head]
-        here: dict[Head, set[int]] = {head: set() for head in chosen}
+        here: dict[DueKey, set[int]] = {head: set() for head in chosen}
         for row, head in self._settling.rows.heads() if here else ():
             if head in here:
                 here[head].add(row)
         share = ROWS // max(1, len(chosen))
         heads_of = Counter(head[2] for head in chosen)
         return [
-            Want(head, min(max(1, room // heads_of[head[2]]), share), frozenset(here[head]))
+            FetchRequest(head, min(max(1, room // heads_of[head[2]]), share), frozenset(here[head]))
             for head, room in chosen.items()
         ]
 
-    def _note(self, due: Mapping[Head, float]) -> None:
+    def _note(self, due: Mapping[DueKey, float]) -> None:
         heads = self._parking.heads
         for head, due_at in due.items():
             heads[head] = min(due_at, heads.get(head, due_at))
 
-    def _found(self, rows: Sequence[DueDelivery], places: Collection[Place]) -> None:
+    def _found(self, rows: Sequence[DueDelivery], places: Collection[TopicPartition]) -> None:
         now = self._monotonic()
         self._selector.begin(TURN)
-        given_out: dict[Place, Callable[[int], bool]] = {}
-        ends: dict[Pair, float] = {}  # of each pair the offset from which on its rows may not come yet
-        later: set[Head] = set()
+        given_out: dict[TopicPartition, Callable[[int], bool]] = {}
+        ends: dict[OrderingKey, float] = {}  # of each pair the offset from which on its rows may not come yet
+        later: set[DueKey] = set()
         for row in rows:
             place, offset = row.event.record[:2], row.event.record.offset
             head = (*place, row.endpoint.subscription_id)
@@ -254,7 +257,11 @@ class Recall:
         self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)
 
     def _is_early(
-        self, pair: Pair, offset: int, given_out: dict[Place, Callable[[int], bool]], ends: dict[Pair, float]
+        self,
+        pair: OrderingKey,
+        offset: int,
+        given_out: dict[TopicPartition, Callable[[int], bool]],
+        ends: dict[OrderingKey, float],
     ) -> bool:
         """An earlier one of its key may still come. The last two are what is known of other rows of this look."""
         place = (pair.topic, pair.partition)
@@ -265,19 +272,19 @@ class Recall:
             ends[pair] = self._parking.pairs.first_unseen(pair)
         return offset >= ends[pair] or not given_out[place](offset)
 
-    def _is_wanted(self, row: DueDelivery, head: Head) -> bool:
+    def _is_wanted(self, row: DueDelivery, head: DueKey) -> bool:
         """Ask the filter that was not asked when the row was stored. If not, the row has ended, or waits."""
         if self._selector.spent:
             self._note({head: 0.0})
             return False
         match self._selector.ask(row.endpoint, row.event):
-            case Answer.WANTED:
+            case FilterResult.WANTED:
                 return True
-            case Answer.NOT_ASKED:  # since this look began
+            case FilterResult.NOT_ASKED:  # since this look began
                 self._note({head: 0.0})
-            case Answer.UNWANTED:
+            case FilterResult.UNWANTED:
                 self._settling.unwanted(row)
-            case Answer.TOO_LARGE:
+            case FilterResult.TOO_LARGE:
                 self._settling.rows.add(row.id, head, row.event)
                 delivery = Delivery(row.event, self._lanes.lane(row.endpoint), StoredRow(row.id, row.schedule_start))
                 self._settling.hopeless(delivery, FILTER_TOO_LARGE)

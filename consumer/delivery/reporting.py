@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from requests import PreparedRequest, RequestException, Response
 
 from consumer.delivery.delivery import Delivery, StoredRow
-from consumer.http.urls import shown
-from consumer.ledger.rows import Failure, Operation
+from consumer.http.urls import redact_url
+from consumer.ledger.rows import Failure, OperationalEvent
 from consumer.sending.masking import secrets_in
 
 
-def exhausted(delivery: Delivery, failure: Failure) -> Operation:
+def exhausted(delivery: Delivery, failure: Failure) -> OperationalEvent:
     """The operational event of a delivery that is given up."""
     event, endpoint = delivery.event, delivery.lane.endpoint
     data = {
         "subscription_id": endpoint.subscription_id,
-        "url": shown(endpoint.url),
+        "url": redact_url(endpoint.url),
         "webhook_id": event.webhook_id,
         "event_type": event.type,
         **event.record._asdict(),
@@ -26,7 +26,7 @@ def exhausted(delivery: Delivery, failure: Failure) -> Operation:
     identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
     if isinstance(delivery.origin, StoredRow):  # a replay's row has the event and perhaps the attempts of another
         identity += f"-{delivery.origin.id}"
-    return Operation("delivery.exhausted", identity, data)
+    return OperationalEvent("delivery.exhausted", identity, data)
 
 
 def secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:

@@ -18,9 +18,9 @@ from consumer.delivery.outcome import (
     Delivered,
     Failed,
     Gone,
-    Hopeless,
     Outcome,
-    Refused,
+    Rejected,
+    Undeliverable,
     Unsendable,
     judge,
     unavailable,
@@ -29,7 +29,7 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.reporting import exhausted, fields, secrets_of
 from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
 from consumer.events.event import Event
-from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair
+from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OperationalEvent, OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, Problem
 from consumer.telemetry.metrics import Metrics
@@ -144,7 +144,7 @@ class Settling:
 
     def hopeless(self, delivery: Delivery, error: str) -> None:
         """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""
-        self._failed((delivery,), Hopeless(error), self._clock(), 0.0)
+        self._failed((delivery,), Undeliverable(error), self._clock(), 0.0)
 
     def abandoned(self, deliveries: Sequence[Delivery], took: float) -> None:
         """Their partitions leave while their request is open, for `took` seconds: an attempt of unknown outcome.
@@ -164,7 +164,7 @@ class Settling:
         """The database keeps up with what is stored."""
         return not self._parking.full
 
-    def goes_behind_rows(self, pair: Pair) -> bool:
+    def goes_behind_rows(self, pair: OrderingKey) -> bool:
         """An earlier delivery of this pair is in the database."""
         return pair in self._parking.pairs
 
@@ -173,7 +173,7 @@ class Settling:
         event: Event,
         endpoint: Endpoint,
         record: OpenRecord,
-        pair: Pair | None,
+        pair: OrderingKey | None,
         lane: Lane | None = None,
         *,
         asked: bool = True,
@@ -257,7 +257,7 @@ class Settling:
         """
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `attempted` has taken those)
         failure = Failure(outcome.error, outcome.status, outcome.response, now)
-        shared = len(deliveries) > 1 and isinstance(outcome, Failed | Refused) and not unavailable(outcome.status)
+        shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
         verdicts: dict[int, object] = {}
         for delivery in deliveries:
             delivery.attempts += 1
@@ -357,7 +357,7 @@ class Settling:
         status_code: int | None,
         failure: Failure | None = None,
         next_at: float | None = None,
-        operation: Operation | None = None,
+        operation: OperationalEvent | None = None,
     ) -> None:
         head = (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
         self._parking.resolve(

@@ -10,7 +10,7 @@ from consumer.demo.receivers import Receiver
 from models import ParkedDelivery, Subscription
 
 
-class Stored(NamedTuple):
+class RowCounts(NamedTuple):
     """The rows of one subscription."""
 
     parked_ever: int = 0  # rows that wait, or waited, for an attempt
@@ -44,7 +44,7 @@ class Figures(NamedTuple):
     p95: float | None
 
 
-def stored(engine: Engine) -> dict[int, Stored]:
+def stored(engine: Engine) -> dict[int, RowCounts]:
     """What `webhook_deliveries` holds, by subscription id."""
     row = ParkedDelivery
     # An exhausted row with one attempt never waited: its first answer was final.
@@ -53,12 +53,12 @@ def stored(engine: Engine) -> dict[int, Stored]:
     statement = select(
         row.subscription_id, row.status, func.count(), waited, retries, func.max(row.last_error)
     ).group_by(row.subscription_id, row.status)
-    result: dict[int, Stored] = {}
+    result: dict[int, RowCounts] = {}
     with reading(engine) as connection:
         for key, enabled in connection.execute(select(Subscription.id, Subscription.enabled)):
-            result[key] = Stored(enabled=bool(enabled))
+            result[key] = RowCounts(enabled=bool(enabled))
         for key, status, count, parked, again, error in connection.execute(statement):
-            before = result.get(key, Stored())
+            before = result.get(key, RowCounts())
             result[key] = before._replace(
                 parked_ever=before.parked_ever + parked,
                 owed=before.owed + (count if status in {"parked", "held"} else 0),
@@ -70,12 +70,12 @@ def stored(engine: Engine) -> dict[int, Stored]:
     return result
 
 
-def figures(receivers: Iterable[Receiver], rows: Mapping[int, Stored]) -> list[Figures]:
+def figures(receivers: Iterable[Receiver], rows: Mapping[int, RowCounts]) -> list[Figures]:
     """Join both sides. What is owed is what was published and neither delivered nor given up."""
-    return [_figures(receiver, rows.get(receiver.subscription_id, Stored())) for receiver in receivers]
+    return [_figures(receiver, rows.get(receiver.subscription_id, RowCounts())) for receiver in receivers]
 
 
-def _figures(receiver: Receiver, row: Stored) -> Figures:
+def _figures(receiver: Receiver, row: RowCounts) -> Figures:
     delivered = len(receiver.answered)
     latencies = sorted(each.latency for each in list(receiver.deliveries))
     # A subscription that is off matches nothing more: only what is stored for it is owed.

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import orjson
 
-from consumer.ops.receiver import Answer, verify
+from consumer.ops.receiver import Reply, verify
 
 OUTAGE = 6.0  # seconds
 SLOW = 0.3  # seconds
 _OK = 200
 
-Behaviour = Callable[[float], Answer | None]  # seconds since the first request -> what it says; None: nothing, ever
+Behaviour = Callable[[float], Reply | None]  # seconds since the first request -> what it says; None: nothing, ever
 
 
 class Request(NamedTuple):
@@ -60,38 +60,38 @@ class Receiver:
     first: Request | None = None
     first_at: float = 0.0
 
-    def received(self, request: Request, problem: str | None, now: float) -> Answer | None:
+    def received(self, request: Request, problem: str | None, now: float) -> Reply | None:
         """Take one request and decide the answer."""
         self.requests += 1
         if problem is not None or self.behaviour is None:
             self.unverified += 1
             self.problem = problem or "nobody was to come here"
-            return Answer(HTTPStatus.UNAUTHORIZED)
+            return Reply(HTTPStatus.UNAUTHORIZED)
         self.asked.add(request.headers["webhook-id"])
         if self.first is None:
             self.first, self.first_at = request, now
         return self.behaviour(now - self.first_at)
 
 
-def cast() -> list[Receiver]:
+def make_receivers() -> list[Receiver]:
     """The receivers of the demo. All but two want the same events, so that each could hold up the others."""
     return [
-        Receiver("crm", "user.created", "answers at once", lambda _: Answer()),
-        Receiver("search", "order.placed", "answers at once", lambda _: Answer()),
-        Receiver("stock", "order.placed", f"slow: {SLOW * 1000:.0f} ms", lambda _: Answer(delay=SLOW)),
+        Receiver("crm", "user.created", "answers at once", lambda _: Reply()),
+        Receiver("search", "order.placed", "answers at once", lambda _: Reply()),
+        Receiver("stock", "order.placed", f"slow: {SLOW * 1000:.0f} ms", lambda _: Reply(delay=SLOW)),
         Receiver(
             "billing",
             "order.placed",
             f"down {OUTAGE:.0f} s, then back",
-            lambda since: Answer(HTTPStatus.SERVICE_UNAVAILABLE) if since < OUTAGE else Answer(),
+            lambda since: Reply(HTTPStatus.SERVICE_UNAVAILABLE) if since < OUTAGE else Reply(),
         ),
         Receiver("partner", "order.placed", "never answers", lambda _: None),
         Receiver("legacy", "order.placed", "refuses connections", None),
-        Receiver("retired", "user.deleted", "410: wants no more", lambda _: Answer(HTTPStatus.GONE)),
+        Receiver("retired", "user.deleted", "410: wants no more", lambda _: Reply(HTTPStatus.GONE)),
     ]
 
 
-class Street:
+class ReceiverServer:
     """Serves `receivers` in a daemon thread and sets their urls. `published_at`: monotonic time by an event's id."""
 
     def __init__(self, receivers: Sequence[Receiver], secret: bytes, published_at: Mapping[int, float]) -> None:

@@ -22,7 +22,7 @@ from consumer.database.engine import create_engine
 from consumer.demo.figures import beside, figures, stored
 from consumer.demo.kafka import EmbeddedKafka
 from consumer.demo.process import WorkerProcess
-from consumer.demo.receivers import Receiver, Street, cast
+from consumer.demo.receivers import Receiver, ReceiverServer, make_receivers
 from consumer.demo.screen import Screen
 from consumer.demo.summary import REAL_THING, Evidence, claims, left_alone
 from consumer.errors import WebhooksError
@@ -64,7 +64,7 @@ class Planned(NamedTuple):
     type: str
 
 
-class Stage(NamedTuple):
+class Parts(NamedTuple):
     """All parts, running."""
 
     screen: Screen
@@ -115,7 +115,7 @@ def _play(screen: Screen, parts: ExitStack, stopped: list[int], database: Databa
     return _tell(stage, calm_ended)
 
 
-def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float, database: Database | None) -> Stage:
+def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float, database: Database | None) -> Parts:
     # 1. A database, with the tables of the migrations.
     folder = Path(parts.enter_context(TemporaryDirectory(prefix="kafka-webhooks-demo-")))
     database = database or Database(f"sqlite:///{folder / 'demo.db'}", "SQLite in a temporary folder")
@@ -125,8 +125,8 @@ def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float
     screen.done(f"{database.name}, its tables made by the Alembic migrations")
 
     # 2. Receivers, and a subscription for each.
-    receivers, published_at = cast(), dict[int, float]()
-    parts.enter_context(closing(Street(receivers, parse_secret(SECRET), published_at)))
+    receivers, published_at = make_receivers(), dict[int, float]()
+    parts.enter_context(closing(ReceiverServer(receivers, parse_secret(SECRET), published_at)))
     for receiver in receivers:
         receiver.subscription_id = repository.add(engine, receiver.url, receiver.event_type)
     screen.done(f"{len(receivers)} receivers on ports of 127.0.0.1, a subscription for each; some behave badly")
@@ -147,7 +147,7 @@ def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float
         worker.check()
         kafka.poll()
 
-    return Stage(screen, kafka, engine, worker, receivers, published_at, started, breathe)
+    return Parts(screen, kafka, engine, worker, receivers, published_at, started, breathe)
 
 
 def _settings(url: str, servers: str) -> dict[str, str]:
@@ -176,13 +176,13 @@ def plan(count: int, types: Sequence[str], number: int) -> Iterator[Planned]:
         yield Planned(index / RATE, number + index, types[index % len(types)])
 
 
-def _publish(stage: Stage, number: int, event_type: str, value: bytes) -> None:
+def _publish(stage: Parts, number: int, event_type: str, value: bytes) -> None:
     stage.kafka.publish(TOPIC, value, key=b"%d" % number, event_type=event_type)
     for receiver in stage.receivers:
         receiver.published += receiver.event_type == event_type
 
 
-def _first_event(stage: Stage) -> None:
+def _first_event(stage: Parts) -> None:
     number, value = FIRST
     _publish(stage, number, "user.created", value)
     crm = next(receiver for receiver in stage.receivers if receiver.event_type == "user.created")
@@ -200,7 +200,7 @@ def _first_event(stage: Stage) -> None:
     )
 
 
-def _stream(stage: Stage, phase: str, planned: Sequence[Planned]) -> float:
+def _stream(stage: Parts, phase: str, planned: Sequence[Planned]) -> float:
     """Publish a part of the stream, in the storm with a record that is no event; the moment (monotonic) it ended."""
     begin, done = time.monotonic(), 0
     before = 1 + len(stage.published_at)
@@ -226,7 +226,7 @@ def _stream(stage: Stage, phase: str, planned: Sequence[Planned]) -> float:
     return time.monotonic()
 
 
-def _last_deliveries(stage: Stage) -> None:
+def _last_deliveries(stage: Parts) -> None:
     """Wait until nothing is owed, but to who is left alone, and all offsets are committed; or time is up."""
     total, next_look = 1 + len(stage.published_at), 0.0
     while (now := time.monotonic()) - stage.started < LONGEST:
@@ -244,7 +244,7 @@ def _last_deliveries(stage: Stage) -> None:
             return
 
 
-def _tell(stage: Stage, calm_ended: float) -> bool:
+def _tell(stage: Parts, calm_ended: float) -> bool:
     exit_status = stage.worker.stop()
     committed, end = stage.kafka.progress(GROUP, TOPIC)
     rows = figures(stage.receivers, stored(stage.engine))

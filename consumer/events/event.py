@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-Place = tuple[str, int]  # topic and partition number
+TopicPartition = tuple[str, int]  # topic and partition number
 
 
 class RecordId(NamedTuple):

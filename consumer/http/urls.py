@@ -54,7 +54,7 @@ def check_target(url: str) -> None:
         raise ValueError("the URL must not hold a user name or password; store them as a secret of kind basic")
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """The URL as it may be published: of one that `check_target` refuses, what stands behind the last @, or `%40`."""
     try:
         check_target(url)

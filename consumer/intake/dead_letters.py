@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.config.settings import KafkaSettings
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
 
@@ -66,7 +66,7 @@ class DeadLetters:
         """Dead letters that no broker has acknowledged; they are in memory, so whoever sends keeps this bounded."""
         return len(self._sent) + len(self._waiting)
 
-    def holds(self, places: Collection[Place]) -> bool:
+    def holds(self, places: Collection[TopicPartition]) -> bool:
         """A record of these partitions is pending."""
         letters = chain(self._sent.values(), (letter for _, _, letter in self._waiting))
         return any((each.record.partition.topic, each.record.partition.number) in places for each in letters)

@@ -9,11 +9,12 @@ from typing import Any, Self
 
 import orjson
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
@@ -58,15 +59,15 @@ class LogReader:
 
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         """SettingsError: librdkafka refuses a setting. Nothing is asked yet."""
-        self.positions: dict[Place, int] = {}
+        self.positions: dict[TopicPartition, int] = {}
         self.removed_total = 0
         self._kafka = kafka
         self._clock = clock
         self._heard = clock()
         self._since = 0.0
-        self._left: dict[Place, Span] = {}
-        self._partitions: dict[Place, Partition] = {}
-        self._cut: dict[Place, int] = {}
+        self._left: dict[TopicPartition, Span] = {}
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._cut: dict[TopicPartition, int] = {}
         self._said: set[tuple[str | None, int]] = set()
         self._failures: list[Exception] = []
         self._reachability = Reachability(kafka, clock)
@@ -102,7 +103,7 @@ class LogReader:
         """Why nothing comes now, if no broker can be reached."""
         return self._reachability.fault
 
-    def partitions(self, names: Sequence[str]) -> list[Place]:
+    def partitions(self, names: Sequence[str]) -> list[TopicPartition]:
         """The partitions that the group's workers consume; `names` as in KAFKA_TOPICS.
 
         A name without a topic is logged. KafkaUnavailable if no broker answers.
@@ -118,7 +119,7 @@ class LogReader:
                 log.warning("a topic of KAFKA_TOPICS does not exist, or may not be read", topic=name)
         return [(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
-    def spans(self, places: Sequence[Place], since: float, until: float | None) -> list[Span]:
+    def spans(self, places: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:
         """What the log holds of a time (unix seconds; `until` None: to its end as of now). Empty spans are left out.
 
         By the records' own timestamps: from the first stamped `since` or later up to the first stamped `until` or
@@ -147,7 +148,7 @@ class LogReader:
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
         self.positions = {place: span.begin for place, span in self._left.items()}
         self._partitions = {place: Partition(*place, OffsetTracker(None)) for place in self._left}
-        self._consumer.assign([TopicPartition(*place, span.begin) for place, span in self._left.items()])
+        self._consumer.assign([KafkaTopicPartition(*place, span.begin) for place, span in self._left.items()])
 
     def read(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) records. Waits for the first at most `timeout` seconds, and never above 0.1.
@@ -166,7 +167,7 @@ class LogReader:
             self._look_for_topics()
         records = []
         for message in messages:
-            place: Place = (message.topic(), message.partition())  # type: ignore[assignment]
+            place: TopicPartition = (message.topic(), message.partition())  # type: ignore[assignment]
             if (error := message.error()) is not None:
                 self._on_message_error(place, message.offset() or 0, error)
             elif (span := self._left.get(place)) is not None and (record := self._taken(span, message)) is not None:
@@ -193,11 +194,11 @@ class LogReader:
             return None
         return Record(self._partitions[place], offset, timestamp, message.key(), message.value(), headers_of(message))
 
-    def _finish(self, place: Place) -> None:
+    def _finish(self, place: TopicPartition) -> None:
         self.positions[place] = self._left.pop(place).end
-        self._consumer.incremental_unassign([TopicPartition(*place)])
+        self._consumer.incremental_unassign([KafkaTopicPartition(*place)])
 
-    def _on_message_error(self, place: Place, offset: int, error: KafkaError) -> None:
+    def _on_message_error(self, place: TopicPartition, offset: int, error: KafkaError) -> None:
         """What it raises, the next `read` raises: records before it in this batch count as read."""
         span = self._left.get(place)
         code = error.code()
@@ -251,18 +252,20 @@ class LogReader:
             self._finish(place)
             return
         self.positions[place] = begin
-        self._consumer.incremental_unassign([TopicPartition(*place)])
-        self._consumer.incremental_assign([TopicPartition(*place, begin)])
+        self._consumer.incremental_unassign([KafkaTopicPartition(*place)])
+        self._consumer.incremental_assign([KafkaTopicPartition(*place, begin)])
 
-    def _say(self, text: str, place: Place, code: int) -> None:
+    def _say(self, text: str, place: TopicPartition, code: int) -> None:
         if (place[0], code) not in self._said:
             self._said.add((place[0], code))
             log.warning(text, partition=f"{place[0]}[{place[1]}]")
 
-    def _ask(self, places: Sequence[Place], moment: int) -> Mapping[Place, int]:
+    def _ask(self, places: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
         """Offsets by time (ms); OFFSET_BEGINNING and OFFSET_END stand for the log's ends. Negative: there is none."""
         try:
-            answers = self._consumer.offsets_for_times([TopicPartition(*place, moment) for place in places], _TIMEOUT)
+            answers = self._consumer.offsets_for_times(
+                [KafkaTopicPartition(*place, moment) for place in places], _TIMEOUT
+            )
         except KafkaException as error:
             raise self._unavailable(error) from None
         for answer in answers:

@@ -26,7 +26,7 @@ _MAX_EPOCH = 2**31 - 1
 Run = tuple[int, int]  # settled offsets [start, stop)
 
 
-class WentBack(Exception):
+class OffsetRegression(Exception):
     """The log gave an offset again: it was truncated or its topic made anew, and this tracker's life is over."""
 
 
@@ -65,7 +65,7 @@ class OffsetTracker:
         Raises WentBack if `offset` is not above the last one.
         """
         if offset < self._position:
-            raise WentBack(f"offset {offset} after {self._position - 1}")
+            raise OffsetRegression(f"offset {offset} after {self._position - 1}")
         if epoch is not None and (self.epoch is None or epoch > self.epoch):
             self.epoch = epoch
             if epoch > self._trusted:

@@ -12,10 +12,11 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.kafka.client import LibrdkafkaLog, known_properties
 
@@ -196,14 +197,14 @@ def _config(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 def _asked(
-    question: Callable[[list[TopicPartition], float], list[TopicPartition]],
+    question: Callable[[list[KafkaTopicPartition], float], list[KafkaTopicPartition]],
     partitions: Sequence[Partition],
     timeout: float,
     about: int = 0,
-) -> tuple[dict[Place, TopicPartition], str | None]:
+) -> tuple[dict[TopicPartition, KafkaTopicPartition], str | None]:
     """What is answered, and why the rest is not."""
     try:
-        answers = question([TopicPartition(*_place(each), about) for each in partitions], timeout)
+        answers = question([KafkaTopicPartition(*_place(each), about) for each in partitions], timeout)
     except KafkaException as error:
         return {}, error.args[0].str()
     failures = [each.error.str() for each in answers if each.error is not None]
@@ -211,5 +212,5 @@ def _asked(
     return known, failures[0] if failures else None
 
 
-def _place(partition: Partition) -> Place:
+def _place(partition: Partition) -> TopicPartition:
     return partition.topic, partition.number

@@ -13,7 +13,7 @@ from consumer.errors import SettingsError
 from consumer.intake.commits import Commits
 from consumer.intake.consumer_config import consumer_config, first_offset
 from consumer.intake.leaving import leave, within
-from consumer.intake.offsets import WentBack
+from consumer.intake.offsets import OffsetRegression
 from consumer.intake.positions import Committed, Ends, Positions
 from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
 from consumer.intake.retention import Retention, say_first_start
@@ -274,7 +274,7 @@ class Source:
             partition.skipped(offset, self._clock())
         try:
             fresh = partition.tracker.track(offset, message.leader_epoch())
-        except WentBack as went_back:
+        except OffsetRegression as went_back:
             self._begin_again(partition, offset, went_back)
             return None
         if not fresh:
@@ -296,7 +296,7 @@ class Source:
         self._consumer.seek(TopicPartition(partition.topic, partition.number, record.offset + 1))
         return record if partition.tracker.track(record.offset) else None
 
-    def _begin_again(self, partition: Partition, offset: int, reason: WentBack) -> None:
+    def _begin_again(self, partition: Partition, offset: int, reason: OffsetRegression) -> None:
         """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more.
 
         It is read from this offset on, or from the first below that is not settled yet and may still be there; once it

@@ -14,7 +14,8 @@ from threading import Event, Thread
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
     ClusterMetadata,
@@ -23,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ QUIET_AFTER = 900.0  # seconds without a new record after which a topic counts a
 FOR_QUIET = 0.1  # of a limit is shared by all partitions; the rest by those of topics that are not quiet
 
 Counts = Mapping[str, int | None]  # topic to how many partitions it has; None: it is there, but cannot be looked into
-Ends = Mapping[Place, int]  # the next offset of partitions, as far as the brokers say it
+Ends = Mapping[TopicPartition, int]  # the next offset of partitions, as far as the brokers say it
 
 # The part of POSIX's classes that can be met in a topic's name; Python's patterns have none.
 _CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
@@ -85,8 +86,8 @@ class Topics:
         # Time that runs only while answers come, so that no silence makes anything look gone; 0 is the first answer.
         self._watched = 0.0
         # Since when partitions are missing, in that time. Since 0: those not in here, never seen or gone for long.
-        self._missing: dict[Place, float] = {}
-        self.lowest: Place | None = None
+        self._missing: dict[TopicPartition, float] = {}
+        self.lowest: TopicPartition | None = None
 
     def learn(self, answer: Counts, now: float, ends: Ends | None = None) -> None:
         """Take an answer of the cluster, for all its topics, that came at `now`; and where consumed ones end."""
@@ -111,7 +112,7 @@ class Topics:
             self.revision += 1
         self._missing = {place: since for place, since in self._missing.items() if not self._long_missing(*place)}
 
-    def leads(self, owned: Collection[Place]) -> bool:
+    def leads(self, owned: Collection[TopicPartition]) -> bool:
         """Whether the owner of these has the lowest of all consumed partitions that exist; False while unknown.
 
         For what one worker of a group should do and none must. While partitions move there may be two, or none.
@@ -121,7 +122,7 @@ class Topics:
         # Lower than the lowest is a topic newer than the answer. Without a lowest, rather two leads than none.
         return self.lowest is None or min(owned) <= self.lowest
 
-    def share(self, owned: Collection[Place], topics: Collection[str] | None = None) -> float:
+    def share(self, owned: Collection[TopicPartition], topics: Collection[str] | None = None) -> float:
         """The part of a subscription's limits that falls to the owner of these partitions: above 0, 1 while unknown.
 
         `topics`: where its events come from, if it says so; else from any consumed one. What all workers get adds up to
@@ -138,7 +139,7 @@ class Topics:
             part = FOR_QUIET * part + (1 - FOR_QUIET) * _part(owned, busy)
         return min(1.0, part) or 1 / sum(ours.values())
 
-    def gone(self, topics: Iterable[Place], now: float) -> dict[str, range]:
+    def gone(self, topics: Iterable[TopicPartition], now: float) -> dict[str, range]:
         """Partitions that no worker can own: for `GONE_AFTER` or longer they were in no answer.
 
         `topics` are named with the highest partition number asked for. A topic made anew with fewer partitions has such
@@ -235,12 +236,12 @@ class TopicWatch:
     def _ends(self, counts: Counts) -> Ends:
         """As far as the brokers say it in time: without, a topic is not seen to be written to."""
         asked = {
-            TopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka's
+            KafkaTopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka's
             for topic, partitions in counts.items()
             if self._consumed(topic)
             for number in range(partitions or 0)
         }
-        ends: dict[Place, int] = {}
+        ends: dict[TopicPartition, int] = {}
         try:
             answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
         except KafkaException:
@@ -258,7 +259,7 @@ def _counts(cluster: ClusterMetadata) -> Counts:
     }
 
 
-def _part(owned: Collection[Place], partitions: Mapping[str, int]) -> float:
+def _part(owned: Collection[TopicPartition], partitions: Mapping[str, int]) -> float:
     return sum(topic in partitions for topic, _ in owned) / sum(partitions.values())
 
 

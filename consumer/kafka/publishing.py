@@ -15,7 +15,7 @@ _MOST_WAITING = 10_000  # records handed over and not yet acknowledged
 _NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
 
 
-class Stored(NamedTuple):
+class Published(NamedTuple):
     """Where an acknowledged record is."""
 
     partition: int
@@ -29,17 +29,17 @@ def publish(
     *,
     key: bytes | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
-) -> Iterator[Stored]:
+) -> Iterator[Published]:
     """Publish `values`; yields a place for each as its acknowledgement comes.
 
     KafkaUnavailable if one is not acknowledged within 15 s, WebhooksError if Kafka refuses one.
     """
-    answers: deque[Stored | WebhooksError] = deque()
+    answers: deque[Published | WebhooksError] = deque()
     detail: list[str] = []
 
     def acknowledged(error: KafkaError | None, message: Message) -> None:
         if error is None:
-            answers.append(Stored(message.partition() or 0, message.offset() or 0))
+            answers.append(Published(message.partition() or 0, message.offset() or 0))
         elif error.code() in _NOT_REACHED:
             reason = f" ({detail[-1]})" if detail else ""
             answers.append(KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}"))
@@ -68,7 +68,7 @@ def publish(
             yield _place(answers.popleft())
 
 
-def _place(answer: Stored | WebhooksError) -> Stored:
+def _place(answer: Published | WebhooksError) -> Published:
     if isinstance(answer, WebhooksError):
         raise answer
     return answer

@@ -89,7 +89,7 @@ class StoredDetail(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class DeliveryQuery:
     """Which deliveries; each part narrows it. `since` (included) and `until`: when they last changed, unix seconds."""
 
     ids: Collection[int] | None = None
@@ -178,7 +178,7 @@ def find(
     after_id: int | None = None,
 ) -> list[StoredDelivery]:
     """Deliveries by id, at most `limit`, those behind `after_id`; the rest as in Selection."""
-    selection = Selection(None, group, statuses, subscription, event_type, since, until)
+    selection = DeliveryQuery(None, group, statuses, subscription, event_type, since, until)
     chosen = _ids(selection).where(*_conditions(selection))
     if after_id is not None:
         chosen = chosen.where(ParkedDelivery.id > after_id)
@@ -189,7 +189,7 @@ def find(
         return [_delivery(row) for row in connection.execute(statement.order_by(ParkedDelivery.id))]
 
 
-def count(engine: Engine, selection: Selection, most: int) -> int:
+def count(engine: Engine, selection: DeliveryQuery, most: int) -> int:
     """How many there are, as `upkeep.counted` counts."""
     return counted(_steps(engine, selection), most)
 
@@ -225,7 +225,7 @@ def of_record(engine: Engine, group: str, topic: str, partition: int, offset: in
         return {row.subscription_id: (row.id, row.status) for row in connection.execute(statement)}
 
 
-def redeliver(engine: Engine, selection: Selection, now: float) -> Iterator[Marked]:
+def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[Marked]:
     """Have deliveries sent again: due now, on a new retry schedule. Yields after each step, empty ones too.
 
     Exhausted, parked and held ones; those of a disabled subscription are held until it is enabled. What is blocked
@@ -249,7 +249,7 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
     return +states
 
 
-def _redeliver(connection: Connection, *, ids: Sequence[int], selection: Selection, now: float) -> Marked:
+def _redeliver(connection: Connection, *, ids: Sequence[int], selection: DeliveryQuery, now: float) -> Marked:
     rows = connection.execute(_markable(ids, selection)).all()
     marked = [row for row in rows if row.enabled is not None]
     _mark(connection, marked, now)
@@ -263,7 +263,7 @@ def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterato
     be running: what it sends meanwhile is sent twice. What was interrupted goes on when it is called again; a step is
     a transaction.
     """
-    for part in _steps(engine, Selection(group=from_group)):
+    for part in _steps(engine, DeliveryQuery(group=from_group)):
         move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
         yield in_transaction(engine, move) if part else Adopted(0, 0)
 
@@ -294,13 +294,13 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
     return Adopted(len(moving), len(rows) - len(moving))
 
 
-def _ids(selection: Selection) -> Select[int]:
+def _ids(selection: DeliveryQuery) -> Select[int]:
     """The ids of all, with what the conditions of a selection need."""
     statement = select(ParkedDelivery.id)
     return statement if selection.event_type is None else statement.join(Payload, OF_PAYLOAD)
 
 
-def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
+def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
     """Those beside the ids."""
     if selection.event_type is not None:
         yield Payload.event_type == selection.event_type
@@ -316,7 +316,7 @@ def _conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
         yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
 
 
-def _steps(engine: Engine, selection: Selection) -> Iterator[Sequence[int]]:
+def _steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:
     """What of a selection is there now, by id."""
     for rows in by_id(engine, _ids(selection).order_by(ParkedDelivery.id), *_conditions(selection)):
         yield [row.id for row in rows]
@@ -327,7 +327,7 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + BATCH]
 
 
-def _markable(ids: Collection[int], selection: Selection) -> AnySelect:
+def _markable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
     """Those of a selection that can be sent again, and whether their subscriptions are enabled (null: removed)."""
     statement = (
         _ids(selection)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.ledger.rows import Failure, Pair
+from consumer.ledger.rows import Failure, OrderingKey
 from models import ParkedDelivery, Payload, Status
 
 T = TypeVar("T")
@@ -133,9 +133,9 @@ def _headers(text: str) -> dict[str, bytes | None] | None:
     return {name: value.encode() for name, value in found.items() if isinstance(value, str)}
 
 
-def pair_of(row: AnyRow) -> Pair | None:
+def pair_of(row: AnyRow) -> OrderingKey | None:
     """The pair of a delivery's row."""
-    return Pair(row.subscription_id, row.topic, row.partition_no, row.order_key) if row.order_key else None
+    return OrderingKey(row.subscription_id, row.topic, row.partition_no, row.order_key) if row.order_key else None
 
 
 def first_of(row: AnyRow) -> Failure | None:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, func, select
 from consumer.database.engine import reading
 from consumer.ledger.columns import OPEN
 from consumer.ledger.ordering import standing
-from consumer.ledger.rows import Pair
+from consumer.ledger.rows import OrderingKey
 from models import ParkedDelivery, Status
 
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
@@ -47,13 +47,13 @@ def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_of
         return Settled({(row.record_offset, row.record_ts, row.subscription_id) for row in rows}, last + 1)
 
 
-def open_pairs(engine: Engine, group: str, topic: str, partition: int, most: int) -> frozenset[Pair] | None:
+def open_pairs(engine: Engine, group: str, topic: str, partition: int, most: int) -> frozenset[OrderingKey] | None:
     """The pairs of a partition of which something is stored and not yet ended; None if there are more than `most`."""
     with reading(engine) as connection:
         rows = connection.execute(standing(group, topic, partition).limit(most + 1)).all()
     if len(rows) > most:
         return None
-    return frozenset(Pair(row.subscription_id, topic, partition, row.order_key) for row in rows)
+    return frozenset(OrderingKey(row.subscription_id, topic, partition, row.order_key) for row in rows)
 
 
 def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:

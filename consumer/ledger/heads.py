@@ -18,7 +18,7 @@ from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.database.engine import any_of, padded, reading, unavailable
 from consumer.database.errors import line
-from consumer.events.event import Event, Place, RecordId
+from consumer.events.event import Event, RecordId, TopicPartition
 from consumer.ledger.columns import (
     ATTEMPTS,
     OF_PAYLOAD,
@@ -34,7 +34,7 @@ from consumer.ledger.columns import (
     time_of,
 )
 from consumer.ledger.ordering import behind
-from consumer.ledger.rows import DueDelivery, Head, Pair
+from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from models import ParkedDelivery, Payload, Status, Subscription
@@ -44,34 +44,34 @@ log = structlog.get_logger(__name__)
 
 RUNS = 50  # pairs of one look whose next ones are looked for: a statement for each
 SEEKS = 200  # in one walk: 5 ms on SQLite, a tenth of a second over a network
-MOST_BYTES = 16 * 2**20  # of bodies that one look brings into memory
+FETCH_BYTES = 16 * 2**20  # of bodies that one look brings into memory
 POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
 LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
 
 _Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
-_Reader = Callable[[Sequence[int], Sequence["Want"]], tuple[_Pairs, list[Row[Any]]]]
+_Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
 
 
-class Walked(NamedTuple):
+class Scanned(NamedTuple):
     """Heads, each with when its first row is due (unix seconds); and where to go on, None after the last one."""
 
-    heads: dict[Head, float]
-    end: Head | None
+    heads: dict[DueKey, float]
+    end: DueKey | None
 
 
-class Want(NamedTuple):
+class FetchRequest(NamedTuple):
     """At most `room` rows of a head (1 or more), besides those that are `here`, in the process, already."""
 
-    head: Head
+    head: DueKey
     room: int
     here: frozenset[int]
 
 
-class Taken(NamedTuple):
+class Fetched(NamedTuple):
     """Rows to send, when to ask the heads again (unix seconds) that have more, and why some rows cannot be read."""
 
     rows: list[DueDelivery]
-    next_due: dict[Head, float]
+    next_due: dict[DueKey, float]
     unreadable: dict[int, str] = {}  # noqa: RUF012 (a default that nobody changes)
 
 
@@ -83,40 +83,42 @@ _POSTPONE = (
 )
 
 
-def walk(engine: Engine, group: str, places: Sequence[Place], after: Head | None, most: int = SEEKS) -> Walked:
+def scan(
+    engine: Engine, group: str, places: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
+) -> Scanned:
     """Heads with parked rows in some partitions (sorted), from `after` on: as many as `most` seeks find."""
-    heads: dict[Head, float] = {}
+    heads: dict[DueKey, float] = {}
     with reading(engine) as connection:
         if after is None and connection.scalar(_any_parked(group)) is None:
-            return Walked(heads, None)
+            return Scanned(heads, None)
         for place in places:
             if after is not None and place < after[:2]:
                 continue
             last = after[2] if after is not None and place == after[:2] else BEFORE_IDS
             while True:
                 if not most:
-                    return Walked(heads, (*place, last))
+                    return Scanned(heads, (*place, last))
                 most -= 1
                 found = connection.execute(_next_head(group, *place, last)).first()
                 if found is None:
                     break
                 last = found.subscription_id
                 heads[*place, last] = found.next_attempt_at.timestamp()
-    return Walked(heads, None)
+    return Scanned(heads, None)
 
 
-def take(
+def fetch(
     engine: Engine,
     group: str,
-    wants: Sequence[Want],
+    wants: Sequence[FetchRequest],
     now: float,
     *,
     default_secrets: tuple[SigningKey, ...],
     decrypt: Decrypt,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     said: dict[int, str] | None = None,
-    most_bytes: int = MOST_BYTES,
-) -> Taken:
+    most_bytes: int = FETCH_BYTES,
+) -> Fetched:
     """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
 
     Behind the first row of a pair come those that may go right after it, in their order. Fewer rows come where their
@@ -127,7 +129,7 @@ def take(
     with reading(engine) as connection:
         ids, next_due = _due(connection, group, wants, now)
         if not ids:
-            return Taken([], next_due)
+            return Fetched([], next_due)
         subscriptions = sorted({want.head[2] for want in wants})
         read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
         endpoints, unusable = _endpoints(connection, subscriptions, read)
@@ -162,7 +164,7 @@ def take(
         for row, event in rows
         if row.subscription_id in endpoints
     ]
-    return Taken(deliveries, next_due, unreadable)
+    return Fetched(deliveries, next_due, unreadable)
 
 
 def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:
@@ -174,10 +176,12 @@ def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str])
     return news
 
 
-def _due(connection: Connection, group: str, wants: Sequence[Want], now: float) -> tuple[list[int], dict[Head, float]]:
+def _due(
+    connection: Connection, group: str, wants: Sequence[FetchRequest], now: float
+) -> tuple[list[int], dict[DueKey, float]]:
     """The ids of rows that are due, and when the next one of their heads is."""
     ids: list[int] = []
-    next_due: dict[Head, float] = {}
+    next_due: dict[DueKey, float] = {}
     for want in wants:
         listed = connection.execute(_first(group, want.head, padded(len(want.here) + want.room + 1))).all()
         others = [(row.id, row.next_attempt_at.timestamp()) for row in listed if row.id not in want.here]
@@ -189,7 +193,7 @@ def _due(connection: Connection, group: str, wants: Sequence[Want], now: float) 
 
 
 def _read(
-    connection: Connection, group: str, now: float, most_bytes: int, ids: Sequence[int], wants: Sequence[Want]
+    connection: Connection, group: str, now: float, most_bytes: int, ids: Sequence[int], wants: Sequence[FetchRequest]
 ) -> tuple[_Pairs, list[Row[Any]]]:
     """These rows and what may go behind them, with their events; and the rows that are too much for now."""
     found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
@@ -207,7 +211,7 @@ def _read(
 
 
 def _read_all(
-    read: _Reader, ids: Sequence[int], wants: Sequence[Want]
+    read: _Reader, ids: Sequence[int], wants: Sequence[FetchRequest]
 ) -> tuple[_Pairs, list[Row[Any]], dict[int, str]]:
     """The same. Where a row cannot be read each is read for itself, with none behind it; and why some cannot."""
     try:
@@ -252,7 +256,7 @@ def _next_head(group: str, topic: str, partition: int, after: int) -> AnySelect:
     )
 
 
-def _first(group: str, head: Head, limit: int) -> AnySelect:
+def _first(group: str, head: DueKey, limit: int) -> AnySelect:
     """The rows of a head that are due first."""
     topic, partition, subscription_id = head
     return (
@@ -269,7 +273,9 @@ def _first(group: str, head: Head, limit: int) -> AnySelect:
     )
 
 
-def _runs(connection: Connection, group: str, wants: Sequence[Want], due: Iterable[Row[Any]], now: float) -> list[int]:
+def _runs(
+    connection: Connection, group: str, wants: Sequence[FetchRequest], due: Iterable[Row[Any]], now: float
+) -> list[int]:
     """What may go behind the ordered ones among `due`, as far as there is room, an equal share for each pair.
 
     A run ends at a row that is here: it is under way since before the first one was made due again, and may have ended
@@ -277,7 +283,7 @@ def _runs(connection: Connection, group: str, wants: Sequence[Want], due: Iterab
     """
     room = {want.head: want.room for want in wants}
     here = {want.head: want.here for want in wants}
-    first: dict[Head, list[tuple[Pair, int]]] = {}
+    first: dict[DueKey, list[tuple[OrderingKey, int]]] = {}
     for row in due:
         head = row.topic, row.partition_no, row.subscription_id
         room[head] -= 1

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, func, 
 
 from consumer.database.engine import reading
 from consumer.ledger.columns import AnyRow, bind, in_transaction, is_bound, time_of, unix
-from consumer.ledger.rows import Head
+from consumer.ledger.rows import DueKey
 from models import Mark, Wish
 from models.base import in_utc
 from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET
@@ -43,10 +43,10 @@ class Subject(NamedTuple):
     subscription_id: int
 
 
-class Seen(NamedTuple):
+class RecentMarks(NamedTuple):
     """What was asked lately: heads to look at and decisions, each with how often; and until when (the database's)."""
 
-    heads: dict[Head, int]
+    heads: dict[DueKey, int]
     decisions: dict[Subject, int]
     until: datetime | None
 
@@ -59,7 +59,7 @@ class Decision(NamedTuple):
     done_at: float | None
 
 
-def look(connection: Connection, group: str, heads: Collection[Head]) -> None:
+def look(connection: Connection, group: str, heads: Collection[DueKey]) -> None:
     """Have the owners look for rows of these that are due. The last that a transaction does: others wait for it."""
     if heads:
         _mark(connection, group, ((*head[:2], NO_OFFSET, head[2]) for head in sorted(heads)), Wish.LOOK)
@@ -67,7 +67,7 @@ def look(connection: Connection, group: str, heads: Collection[Head]) -> None:
 
 def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
     """The same for rows that have just become due, of whatever groups."""
-    by_group: dict[str, set[Head]] = {}
+    by_group: dict[str, set[DueKey]] = {}
     for row in rows:
         by_group.setdefault(row.group_id, set()).add((row.topic, row.partition_no, row.subscription_id))
     for group, heads in sorted(by_group.items()):
@@ -94,12 +94,12 @@ def acted(engine: Engine, group: str, subject: Subject) -> None:
         connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=func.current_timestamp()))
 
 
-def lately(engine: Engine, group: str, since: datetime | None) -> Seen:
+def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
     """What was asked of a group since then, with an overlap: what is known already may come again.
 
     None: since the last of all, for one who asks for the first time.
     """
-    at, seen = in_utc(Mark.marked_at), Seen({}, {}, since)
+    at, seen = in_utc(Mark.marked_at), RecentMarks({}, {}, since)
     with reading(engine) as connection:
         if since is None:
             last = select(Mark.marked_at).where(Mark.group_id == group).order_by(at.desc()).limit(1)

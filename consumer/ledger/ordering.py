@@ -26,7 +26,7 @@ from consumer.ledger.columns import (
     time_of,
     unix,
 )
-from consumer.ledger.rows import Pair
+from consumer.ledger.rows import OrderingKey
 from models import ParkedDelivery, Status
 
 _PAIR = (
@@ -86,7 +86,7 @@ _BLOCK = (
 )
 
 
-def normalise(connection: Connection, group: str, pairs: Collection[Pair], now: float) -> None:
+def normalise(connection: Connection, group: str, pairs: Collection[OrderingKey], now: float) -> None:
     """Of what is open of each pair, the first in the log is not blocked, a later one not parked."""
     if not pairs:
         return
@@ -105,7 +105,7 @@ def normalise(connection: Connection, group: str, pairs: Collection[Pair], now: 
     connection.execute(_BLOCK, binds)
 
 
-def behind(connection: Connection, group: str, pair: Pair, offset: int, now: float) -> list[int]:
+def behind(connection: Connection, group: str, pair: OrderingKey, offset: int, now: float) -> list[int]:
     """Ids of the rows that may go right after the first one of a pair, which is at `offset`: in order, RUN at most."""
     statement = (
         select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
@@ -128,7 +128,7 @@ def behind(connection: Connection, group: str, pair: Pair, offset: int, now: flo
 
 def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:
     """Normalise the pairs of these rows, of whatever groups."""
-    by_group: dict[str, set[Pair]] = {}
+    by_group: dict[str, set[OrderingKey]] = {}
     for row in rows:
         pair = pair_of(row)
         if pair is not None:
@@ -137,7 +137,7 @@ def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> 
         normalise(connection, group, pairs, now)
 
 
-def mend(engine: Engine, group: str, topic: str, partition: int, now: float, after: str = FIRST) -> Mended:
+def repair(engine: Engine, group: str, topic: str, partition: int, now: float, after: str = FIRST) -> Mended:
     """Put in order those pairs of a partition that somebody has put out of order by hand.
 
     A step: keys behind `after` with some thousand rows, or the next one where that has more. Call it again with the
@@ -173,13 +173,13 @@ def _mend(connection: Connection, *, rows: Sequence[AnyRow], now: float) -> None
     marks.look_for(connection, rows)
 
 
-def open_ones(connection: Connection, group: str, pairs: Collection[Pair]) -> frozenset[Pair]:
+def open_ones(connection: Connection, group: str, pairs: Collection[OrderingKey]) -> frozenset[OrderingKey]:
     """Those of `pairs`, normalised, that have something open: then the first of it is parked or held."""
-    found: set[Pair] = set()
+    found: set[OrderingKey] = set()
     for place, here in groupby(sorted(pairs, key=_place), _place):
         keys = sorted({pair.key for pair in here})
         rows = connection.execute(standing(group, *place).where(any_of(ParkedDelivery.order_key.expression, keys)))
-        found.update(Pair(row.subscription_id, *place, row.order_key) for row in rows)
+        found.update(OrderingKey(row.subscription_id, *place, row.order_key) for row in rows)
     return frozenset(found.intersection(pairs))
 
 
@@ -198,7 +198,7 @@ def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
     )
 
 
-def _place(pair: Pair) -> tuple[str, int]:
+def _place(pair: OrderingKey) -> tuple[str, int]:
     return pair.topic, pair.partition
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from consumer.database.engine import any_of, reading
 from consumer.ledger.columns import BATCH
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 from models import StoredOperation
 
 KEPT = 7 * 86400.0  # seconds that an event waits for its topic: as long as Kafka keeps records by default
@@ -15,7 +15,7 @@ KEPT = 7 * 86400.0  # seconds that an event waits for its topic: as long as Kafk
 _DELETE = delete(StoredOperation).where(StoredOperation.id == bindparam("b_id"))
 
 
-def add(connection: Connection, group: str, operations: Sequence[Operation]) -> None:
+def add(connection: Connection, group: str, operations: Sequence[OperationalEvent]) -> None:
     """Write events with the transaction of `connection`. One whose id waits to be published already stays as it is."""
     by_id = {operation.event_id: operation for operation in operations}
     if not by_id:
@@ -38,7 +38,7 @@ def add(connection: Connection, group: str, operations: Sequence[Operation]) -> 
         connection.execute(insert(StoredOperation), rows)
 
 
-def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, Operation, float]]:
+def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, OperationalEvent, float]]:
     """Row id, event and when it was written (unix seconds), oldest first."""
     statement = (
         select(
@@ -54,7 +54,7 @@ def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, Operation
     )
     with reading(engine) as connection:
         return [
-            (row.id, Operation(row.event_type, row.event_id, orjson.loads(row.data)), row.created_at.timestamp())
+            (row.id, OperationalEvent(row.event_type, row.event_id, orjson.loads(row.data)), row.created_at.timestamp())
             for row in connection.execute(statement)
         ]
 

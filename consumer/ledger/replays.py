@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from consumer.database.engine import reading
 from consumer.errors import WebhooksError
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.ledger import marks
 from consumer.ledger.columns import in_transaction, time_of, unix
 from consumer.ledger.rows import NewDelivery
@@ -101,7 +101,7 @@ def advance(
     replay_id: int,
     group: str,
     rows: Sequence[NewDelivery],
-    positions: Mapping[Place, int],
+    positions: Mapping[TopicPartition, int],
     matched: int,
     now: float,
 ) -> None:
@@ -143,7 +143,7 @@ _POSITIONS = select(StoredReplay.positions, StoredReplay.subscription_id, Subscr
 )
 
 
-def _read_to(span: Span, positions: Mapping[Place, int]) -> Span:
+def _read_to(span: Span, positions: Mapping[TopicPartition, int]) -> Span:
     return span._replace(begin=max(span.begin, positions.get((span.topic, span.number), span.begin)))
 
 

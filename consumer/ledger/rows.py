@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 from consumer.events.event import Event
 from consumer.subscriptions.endpoint import Endpoint
 
-Head = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
+DueKey = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
 Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every partition of it, as of an adopted topic
 
 
-class Pair(NamedTuple):
+class OrderingKey(NamedTuple):
     """An ordered subscription and a key of it, in a partition: one delivery of them is under way at a time."""
 
     subscription_id: int
@@ -35,7 +35,7 @@ class Failure(NamedTuple):
     at: float
 
 
-class Operation(NamedTuple):
+class OperationalEvent(NamedTuple):
     """An operational event to publish. `event_id` is the same however often it is written; `data` becomes JSON."""
 
     type: str
@@ -59,8 +59,8 @@ class NewDelivery(NamedTuple):
     next_attempt_at: float | None
     first: Failure | None = None
     last: Failure | None = None
-    pair: Pair | None = None
-    operation: Operation | None = None
+    pair: OrderingKey | None = None
+    operation: OperationalEvent | None = None
     replay: int = 0
     schedule_start: int = 0
     filter_pending: bool = False
@@ -80,8 +80,8 @@ class AttemptResult(NamedTuple):
     status_code: int | None
     failure: Failure | None
     at: float
-    pair: Pair | None = None
-    operation: Operation | None = None
+    pair: OrderingKey | None = None
+    operation: OperationalEvent | None = None
     schedule_start: int = 0
 
 
@@ -96,6 +96,6 @@ class DueDelivery:
     schedule_start: int
     first: Failure | None
     last: Failure | None
-    pair: Pair | None
+    pair: OrderingKey | None
     replay: int
     filter_pending: bool

@@ -32,7 +32,7 @@ from consumer.ledger.columns import (
     time_or_none,
 )
 from consumer.ledger.ordering import normalise, open_ones
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operation, Pair
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OperationalEvent, OrderingKey
 from models import ParkedDelivery, Payload, Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
 from models.subscription import TENANT_LENGTH, URL_LENGTH
@@ -116,7 +116,7 @@ def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) ->
         in_transaction(engine, partial(insert_new, group=group, rows=batch, now=now))
 
 
-def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
+def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> frozenset[OrderingKey]:
     """Write what came of attempts. A row whose attempt count a later owner has moved stays as that owner left it.
 
     `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. A failure of a
@@ -151,7 +151,7 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
     outbox.add(connection, group, _announced(connection, group, [row for row in rows if row.operation]))
 
 
-def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[Pair]:
+def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[OrderingKey]:
     ordered = sorted(results, key=lambda result: result.id)
     unwanted = [_result_binds(result) for result in ordered if result.status == "unwanted"]
     made = [result for result in ordered if result.status != "unwanted"]
@@ -192,7 +192,7 @@ def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[in
     return {(row.id, row.attempt) for row in connection.execute(statement)}
 
 
-def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[Operation]:
+def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[OperationalEvent]:
     """The operations of those that are stored just so."""
     stored = set()
     for (topic, partition), here in groupby(rows, lambda row: row.event.record[:2]):

@@ -38,7 +38,7 @@ from consumer.ledger.columns import (
     time_of,
 )
 from consumer.ledger.ordering import put_in_order
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
 from models.base import BEFORE_IDS, in_utc
 from models.subscription import REASON_LENGTH
@@ -86,7 +86,7 @@ def disable(
     group: str,
     subscription_id: int,
     reason: str,
-    operation: Operation | None = None,
+    operation: OperationalEvent | None = None,
     *,
     failing_before: float | None = None,
     url: str | None = None,
@@ -129,7 +129,7 @@ def failing(engine: Engine, subscription_id: int, since: float) -> None:
         connection.execute(statement.values(failing_since=time_of(since)))
 
 
-def recovered(engine: Engine, group: str, subscription_id: int, operation: Operation | None = None) -> bool:
+def recovered(engine: Engine, group: str, subscription_id: int, operation: OperationalEvent | None = None) -> bool:
     """An attempt has succeeded. Whether the subscription was noted as failing; then the operation is written."""
 
     def change(connection: Connection) -> bool:

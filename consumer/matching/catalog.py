@@ -14,7 +14,7 @@ from sqlalchemy import Engine, Row, Select
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
-from consumer.database.backoff import Trouble
+from consumer.database.backoff import Backoff
 from consumer.database.engine import any_tuple_of, reading
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
@@ -35,11 +35,11 @@ Key = tuple[str, str | None]  # of events: their type and their tenant
 Pattern = tuple[str, str]  # of subscriptions: `event_type` and `tenant` as they have them
 AnyRow = Row[*tuple[Any, ...]]
 Fault = tuple[int, str]  # a subscription, and which of its options it is
-Answer = Mapping[Key, tuple[Endpoint, ...]]
-Ask = Callable[[tuple[Key, ...], Callable[[Answer | Exception], None]], None]
+Matches = Mapping[Key, tuple[Endpoint, ...]]
+Ask = Callable[[tuple[Key, ...], Callable[[Matches | Exception], None]], None]
 
 
-class Broken:
+class SubscriptionProblems:
     """Subscriptions that are not as they should be, and why. Each is logged when that changes."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Broken:
                     log.error("a subscription is not as it should be", subscription=fault[0], reason=reason)
 
 
-class Known:
+class EndpointCache:
     """Endpoints that somebody still needs, by subscription: what has not changed is not read again, and is kept once.
 
     Rows are compared by their hash. Used by one thread; others may let go of an endpoint at any time.
@@ -105,8 +105,8 @@ def find_endpoints(
     decrypt: Decrypt,
     *,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
-    known: Known | None = None,
-    broken: Broken | None = None,
+    known: EndpointCache | None = None,
+    broken: SubscriptionProblems | None = None,
     clock: Callable[[], float] = time.time,
 ) -> dict[Key, tuple[Endpoint, ...]]:
     """The enabled subscriptions of each of `keys` (one or more), by id, in one statement; every key is answered.
@@ -182,7 +182,7 @@ class Catalog:
         self._asking = False
         self._asked: frozenset[Key] = frozenset()
         self._asked_at = -inf
-        self._trouble = Trouble(clock)
+        self._trouble = Backoff(clock)
 
     def match(self, key: Key, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
         """The subscriptions for an event that arrived then (the clock's seconds; None: now).
@@ -237,7 +237,7 @@ class Catalog:
         self._asked_at = now
         self._ask(tuple(keys), lambda answer: self._answered(keys, answer, now))
 
-    def _answered(self, keys: Iterable[Key], answer: Answer | Exception, asked_at: float) -> None:
+    def _answered(self, keys: Iterable[Key], answer: Matches | Exception, asked_at: float) -> None:
         self._asking, self._asked = False, frozenset()
         if not self._trouble.judge(answer, "could not look up subscriptions; events wait"):
             self._missing.update(dict.fromkeys(keys))

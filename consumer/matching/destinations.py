@@ -12,13 +12,13 @@ import structlog
 
 from consumer.config.settings import RuleSettings
 from consumer.http.urls import parse_target
-from consumer.sending.dns import Answer, Unresolved, resolve_all
+from consumer.sending.dns import Resolution, Unresolved, resolve_all
 from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions.endpoint_row import Rules
 
 log = structlog.get_logger(__name__)
 
-Resolve = Callable[[Iterable[str], float], Mapping[str, Answer]]  # names, and seconds for all of them
+Resolve = Callable[[Iterable[str], float], Mapping[str, Resolution]]  # names, and seconds for all of them
 
 ANSWER = 2.0  # seconds for the names' servers
 _CACHED = 65_536  # URLs judged: each look-up of subscriptions asks for all that it finds
@@ -76,7 +76,7 @@ def judge_names(policy: EgressPolicy, urls: Iterable[str], resolve: Resolve = re
     return {url: _judged(policy, target.scheme, answers.get(target.host, ())) for url, target in targets.items()}
 
 
-def _judged(policy: EgressPolicy, scheme: str, answer: Answer) -> Named:
+def _judged(policy: EgressPolicy, scheme: str, answer: Resolution) -> Named:
     if isinstance(answer, Unresolved):
         return Named(unresolved=answer.text)
     refusals = [policy.refusal(scheme, address) for address in answer]

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
-from consumer.events.event import Event, Place
+from consumer.events.event import Event, TopicPartition
 from consumer.matching.catalog import Catalog
 from consumer.subscriptions.endpoint import Endpoint
 
 MOST_EVENTS = 1000  # what one look-up of subscriptions may hold up
-MOST_BYTES = 32 * 2**20
+INBOX_BYTES = 32 * 2**20
 
 Settle = Callable[[int], None]  # takes the record's offset
-Ask = Callable[[Place, int], None]
+Ask = Callable[[TopicPartition, int], None]
 Entry = tuple[Event, Settle, float]
 
 
@@ -46,9 +46,9 @@ class Inbox:
         self._catalog = catalog
         self._ask = ask
         self._events: deque[Entry] = deque()
-        self._beyond: dict[Place, deque[Entry]] = {}  # what is stored of them is asked for
+        self._beyond: dict[TopicPartition, deque[Entry]] = {}  # what is stored of them is asked for
         self._held = self._bytes = 0
-        self._stored: dict[Place, _Stored] = {}
+        self._stored: dict[TopicPartition, _Stored] = {}
 
     def __bool__(self) -> bool:
         return self._held > 0
@@ -56,7 +56,7 @@ class Inbox:
     @property
     def room(self) -> int:
         """How many more events may be put in."""
-        return max(0, MOST_EVENTS - self._held) if self._bytes < MOST_BYTES else 0
+        return max(0, MOST_EVENTS - self._held) if self._bytes < INBOX_BYTES else 0
 
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
         """Add an event that arrived then (the catalog's clock), of a partition that `stored` has told of.
@@ -67,7 +67,7 @@ class Inbox:
         self._held += 1
         self._bytes += event.size
 
-    def stored(self, place: Place, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
+    def stored(self, place: TopicPartition, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
         """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may be put in.
 
         With an `end` those below that offset; what is stored of later ones is asked for when an event comes to it.
@@ -79,7 +79,7 @@ class Inbox:
         for entry in self._beyond.pop(place, ()):
             self._place(entry)
 
-    def stands_aside(self, place: Place) -> bool:
+    def stands_aside(self, place: TopicPartition) -> bool:
         """Events of this partition wait until it is known what is stored of them."""
         return place in self._beyond
 
@@ -106,12 +106,12 @@ class Inbox:
         rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
         return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
 
-    def first_offset(self, place: Place) -> int | None:
+    def first_offset(self, place: TopicPartition) -> int | None:
         """The lowest offset of a partition that waits here; None if none does."""
         waiting = chain(self._events, self._beyond.get(place, ()))
         return next((event.record.offset for event, _, _ in waiting if event.record[:2] == place), None)
 
-    def discard(self, places: set[Place]) -> None:
+    def discard(self, places: set[TopicPartition]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
         for place in places:
             self._stored.pop(place, None)

@@ -22,7 +22,7 @@ FILTER_TOO_LARGE = f"filter: {TOO_LARGE}"
 MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed lately
 
 
-class Answer(Enum):
+class FilterResult(Enum):
     """What a subscription's topics and filter make of an event."""
 
     WANTED = 1
@@ -67,19 +67,19 @@ class Selector:
         """Its filter and projection are over their budget."""
         return self._budget is not None and self._budget.is_over(subscription)
 
-    def ask(self, endpoint: Endpoint, event: Event) -> Answer:
+    def ask(self, endpoint: Endpoint, event: Event) -> FilterResult:
         """Whether the event goes there."""
         if endpoint.selection is None:
-            return Answer.WANTED
+            return FilterResult.WANTED
         topics, chosen = endpoint.selection
         if topics is not None and event.record.topic not in topics:
             self.spent = self._clock() >= self._until
-            return Answer.UNWANTED
-        return Answer.WANTED if chosen is None else self._chooses(chosen, event, endpoint.subscription_id)
+            return FilterResult.UNWANTED
+        return FilterResult.WANTED if chosen is None else self._chooses(chosen, event, endpoint.subscription_id)
 
-    def _chooses(self, chosen: Expression | BrokenFilter, event: Event, subscription: int) -> Answer:
+    def _chooses(self, chosen: Expression | BrokenFilter, event: Event, subscription: int) -> FilterResult:
         if isinstance(chosen, BrokenFilter) or self.is_over(subscription):
-            return Answer.NOT_ASKED
+            return FilterResult.NOT_ASKED
         if event is not self._event:
             self._event, self._variables = event, variables_of(event)
         began = self._processor()
@@ -89,18 +89,18 @@ class Selector:
         self.spent = self._clock() >= self._until
         return answer
 
-    def _evaluate(self, expression: Expression, subscription: int) -> Answer:
+    def _evaluate(self, expression: Expression, subscription: int) -> FilterResult:
         try:
             value = expression.value(self._variables)
         except EventTooLarge:
             self._metrics.filter_errors += 1
-            return Answer.TOO_LARGE
+            return FilterResult.TOO_LARGE
         except ExpressionFailed as error:
             self._failed(subscription, str(error))
-            return Answer.UNWANTED
+            return FilterResult.UNWANTED
         if not isinstance(value, bool):
             self._failed(subscription, "its value is neither true nor false")
-        return Answer.WANTED if value is True else Answer.UNWANTED
+        return FilterResult.WANTED if value is True else FilterResult.UNWANTED
 
     def _failed(self, subscription: int, why: str) -> None:
         self._metrics.filter_errors += 1

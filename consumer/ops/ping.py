@@ -12,7 +12,7 @@ import orjson
 from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, Unsendable, judge
+from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge
 from consumer.errors import EgressRefused
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
@@ -20,7 +20,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.event_loop import Poller
 from consumer.sending.masking import MASK, masked, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
-from consumer.sending.recording import RecordingAdapter, Seen
+from consumer.sending.recording import ExchangeTrace, RecordingAdapter
 from consumer.sending.request import build, build_batch, prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
@@ -45,7 +45,7 @@ class Ping(NamedTuple):
     event: Event
     request: PreparedRequest | None
     result: Result | ValueError
-    seen: Seen
+    seen: ExchangeTrace
     verdict: Verdict
 
 
@@ -73,13 +73,13 @@ def ping_event(subscription_id: int, now: float, event_type: str = EVENT_TYPE, d
 def ping(
     endpoint: Endpoint,
     event: Event,
-    send: Callable[[PreparedRequest, float | None], tuple[Result, Seen]],
+    send: Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]],
     clock: Callable[[], float] = time.time,
 ) -> Ping:
     """Make the request that a worker would, `send` it, and judge the answer. A fault keeps it from being sent."""
     if endpoint.fault is not None:
         verdict = Verdict(ok=False, text="not sent: the subscription is broken", advice=endpoint.fault)
-        return Ping(event, None, ValueError(endpoint.fault), Seen(), verdict)
+        return Ping(event, None, ValueError(endpoint.fault), ExchangeTrace(), verdict)
     try:
         prepared, timestamp = prepare(endpoint), int(clock())
         if endpoint.batch is None:
@@ -88,7 +88,7 @@ def ping(
             request = build_batch(prepared, endpoint, [render(endpoint, event)], timestamp)
     except ValueError as error:
         advice = "--event-type and --data make an event as it expects" if isinstance(error, Unrenderable) else None
-        return Ping(event, None, error, Seen(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
+        return Ping(event, None, error, ExchangeTrace(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
     result, seen = send(request, endpoint.timeout)
     return Ping(event, request, result, seen, verdict_on(endpoint, result, seen, clock()))
 
@@ -101,7 +101,7 @@ def send(
     default_timeout: float,
     connect_timeout: float,
     proxy: str = "",
-) -> tuple[Result, Seen]:
+) -> tuple[Result, ExchangeTrace]:
     """Send on a connection of its own, by the rules that deliveries have. Times are in seconds."""
     poller = Poller()
     adapter = RecordingAdapter(
@@ -119,7 +119,7 @@ def send(
         poller.close()
 
 
-def verdict_on(endpoint: Endpoint, result: Result, seen: Seen, now: float) -> Verdict:
+def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: float) -> Verdict:
     """What a worker would make of the answer, and what to look at where it is no 2xx."""
     advice = _of_status(result) if isinstance(result, Response) else _of_error(result, seen)
     match judge(result, now, endpoint.final_statuses):
@@ -127,17 +127,17 @@ def verdict_on(endpoint: Endpoint, result: Result, seen: Seen, now: float) -> Ve
             return Verdict(ok=True, text=f"delivered: the receiver took it with status {status}")
         case Gone():
             return Verdict(ok=False, text="refused: at a 410 a worker disables the subscription", advice=advice)
-        case Refused(error):
+        case Rejected(error):
             return Verdict(
                 ok=False, text=f"refused: {error} is final for this subscription, a worker gives up", advice=advice
             )
         case Failed(error):
             return Verdict(ok=False, text=f"failed: {error}; a worker would try again", advice=advice)
-        case Unsendable(error) | Hopeless(error):
+        case Unsendable(error) | Undeliverable(error):
             return Verdict(ok=False, text=f"not sent: {error}", advice=advice)
 
 
-def told(endpoint: Endpoint, done: Ping) -> dict[str, object]:
+def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
     """The exchange as it may be shown: without secrets, and bodies with their start."""
     request, seen = done.request, done.seen
     answer = done.result if isinstance(done.result, Response) else None
@@ -200,7 +200,7 @@ _ADVICE: Mapping[int, str] = {
 }
 
 
-def _of_error(error: RequestException, seen: Seen) -> str | None:
+def _of_error(error: RequestException, seen: ExchangeTrace) -> str | None:
     for kinds, advice in _OF_ERRORS:
         if isinstance(error, kinds):
             return advice

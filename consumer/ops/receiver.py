@@ -21,7 +21,7 @@ from consumer.crypto.keys import VerifyingKey
 from consumer.subscriptions.endpoint import HEX_HEADER
 
 TOLERANCE = 300.0  # seconds between a delivery's timestamp and the receiver's clock, either way; the specification's
-MOST_BYTES = 2 * 1024 * 1024  # of a body; the largest record that is an event has 1 MiB
+BODY_BYTES = 2 * 1024 * 1024  # of a body; the largest record that is an event has 1 MiB
 _MOST_SIGNATURES = 16  # a rotation has two; each costs 100 µs under each public key
 _UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
 
@@ -36,7 +36,7 @@ class Received(NamedTuple):
     problem: str | None
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What the receiver says, `delay` seconds after it has the whole request."""
 
     status: int = 200
@@ -89,8 +89,8 @@ def verify(
 
 def create_app(
     keys: Sequence[VerifyingKey],
-    on_received: Callable[[Received, Answer], None],
-    answer: Callable[[Received], Answer],
+    on_received: Callable[[Received, Reply], None],
+    answer: Callable[[Received], Reply],
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
@@ -104,7 +104,7 @@ def create_app(
         if scope["type"] != "http":
             return
         if scope["method"] != "POST":
-            await _respond(send, Answer(200 if scope["method"] in {"GET", "HEAD"} else 405))
+            await _respond(send, Reply(200 if scope["method"] in {"GET", "HEAD"} else 405))
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
@@ -112,7 +112,7 @@ def create_app(
         except ClientDisconnect:
             return
         if body is None:
-            await _respond(send, Answer(413))
+            await _respond(send, Reply(413))
             return
         received = Received(
             path=scope["path"],
@@ -121,7 +121,7 @@ def create_app(
             body=body,
             problem=verify(headers, body, keys, clock(), hex_header=hex_header),
         )
-        given = Answer(401) if received.problem else answer(received)
+        given = Reply(401) if received.problem else answer(received)
         on_received(received, given)
         if given.delay:
             await sleep(given.delay)
@@ -159,13 +159,13 @@ async def _body(receive: Receive) -> bytes | None:
             raise ClientDisconnect
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > MOST_BYTES:
+        if size > BODY_BYTES:
             return None
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-async def _respond(send: Send, answer: Answer) -> None:
+async def _respond(send: Send, answer: Reply) -> None:
     headers = list(answer.headers)
     if answer.status not in {204, 304}:  # these have no body by definition (RFC 9110 section 8.6)
         headers.append((b"content-length", b"0"))

@@ -24,7 +24,7 @@ from consumer.ledger import replays
 from consumer.ledger.counts import last_of_replay
 from consumer.ledger.replays import Replay, Span
 from consumer.ledger.rows import NewDelivery
-from consumer.matching.selection import Answer, Selector
+from consumer.matching.selection import FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.subscriptions.options import LEAST_NUMBER, Effect, read
 from consumer.subscriptions.patterns import matches
@@ -39,8 +39,8 @@ RATE_WITHOUT_LIMIT = 100.0  # deliveries per second,
 MOST_RATE = 100_000.0  # and the most that one can be told to make
 SOONEST = 7.0  # seconds until a row is due: workers, who look every 5 s, know it by then, and send none in a burst
 AHEAD = 10.0  # seconds until then at most: a table of far-off rows helps nobody
-BATCH = 500  # rows of a transaction,
-BATCH_BYTES = 4 * 2**20  # their bodies together, about,
+ROWS_AT_ONCE = 500  # rows of a transaction,
+BYTES_AT_ONCE = 4 * 2**20  # their bodies together, about,
 FLUSH = 1.0  # and seconds between two
 _WAIT = 0.1  # seconds for which a signal may go unnoticed
 _RETRY = 2.0  # seconds between two tries while the database is away
@@ -51,7 +51,7 @@ def default_rate(limit: float | None) -> float:
     return RATE_WITHOUT_LIMIT if limit is None else max(LEAST_NUMBER, limit / PART_OF_LIMIT)
 
 
-class Pace:
+class DueSchedule:
     """Due times at a rate: each 1/rate after the last, none before `begin` or `SOONEST` from now. Unix seconds."""
 
     def __init__(self, rate: float, begin: float = 0.0) -> None:
@@ -113,7 +113,7 @@ class Choice:
         return (
             all(matches(each, event.type) for each in self._types)
             and self.subscription.tenant in {EVERY_TENANT, event.tenant}
-            and self._selector.ask(self._endpoint, event) is Answer.WANTED
+            and self._selector.ask(self._endpoint, event) is FilterResult.WANTED
         )
 
 
@@ -149,7 +149,7 @@ def survey(reader: LogReader, spans: Sequence[Span], since: float, choice: Choic
     reader.start(spans, since)
     begin = sum(reader.positions.values())
     while not reader.done:
-        for record in reader.read(BATCH, _WAIT):
+        for record in reader.read(ROWS_AT_ONCE, _WAIT):
             event = choice.event_of(record)
             if event is None:
                 result.undecodable += 1
@@ -175,7 +175,7 @@ def run(
     Kafka and the database are waited for. Raises what `LogReader.read` and `replays.advance` raise.
     """
     last_due = last_of_replay(engine, replay.id) if replay.matched else None
-    pace = Pace(replay.rate, _next_due(last_due, replay.rate, clock()))
+    pace = DueSchedule(replay.rate, _next_due(last_due, replay.rate, clock()))
     rows: list[NewDelivery] = []
     matched, undecodable, size = replay.matched, 0, 0
     reader.start(replay.spans, replay.since)
@@ -183,7 +183,7 @@ def run(
     flushed = clock()
     while True:
         ended = reader.done or stopped()
-        room = 0 if ended else min(BATCH - len(rows), pace.room(clock()))
+        room = 0 if ended else min(ROWS_AT_ONCE - len(rows), pace.room(clock()))
         for record in reader.read(room, _WAIT) if room else ():
             event = choice.event_of(record)
             if event is None:
@@ -191,7 +191,7 @@ def run(
             elif choice.has(event):
                 rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
                 size += event.size
-        full = len(rows) >= BATCH or size >= BATCH_BYTES
+        full = len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
             store = partial(replays.advance, engine, replay.id, replay.group, rows, reader.positions, matched, clock())

@@ -20,7 +20,7 @@ from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Route, Watcher
-from consumer.sending.dns import Answer as Addresses
+from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.event_loop import Poller

@@ -26,24 +26,24 @@ class Unresolved:
     timed_out: bool = False
 
 
-Answer = tuple[str, ...] | Unresolved
+Resolution = tuple[str, ...] | Unresolved
 
 
 class _Entry(NamedTuple):
-    answer: Answer
+    answer: Resolution
     expires: float
 
 
 class _Pending(NamedTuple):
     deadline: float
-    waiters: list[Callable[[Answer], None]]
+    waiters: list[Callable[[Resolution], None]]
 
 
-def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Answer]:
+def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Resolution]:
     """The addresses of each of `names`, all asked at once, within `timeout` seconds. Waits; not for the loop."""
     poller = Poller()
     resolver = Resolver(poller, timeout=timeout)
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Resolution] = {}
     asked = set(names)
     try:
         for name in asked:
@@ -79,12 +79,12 @@ class Resolver:
         self._pending: dict[str, _Pending] = {}  # in the order of their deadlines
         self._timer = poller.timer(self._time_out)
 
-    def cached(self, name: str) -> Answer | None:
+    def cached(self, name: str) -> Resolution | None:
         """The answer if it is known and fresh."""
         entry = self._cache.get(name)
         return entry.answer if entry is not None and entry.expires > self._clock() else None
 
-    def resolve(self, name: str, callback: Callable[[Answer], None]) -> None:
+    def resolve(self, name: str, callback: Callable[[Resolution], None]) -> None:
         """Ask; `callback` runs in a later callback of the poller, never inside this call."""
         pending = self._pending.get(name)
         if pending is not None:
@@ -121,7 +121,7 @@ class Resolver:
             )
             self._poller.post(partial(self._settle, name, answer, _NEGATIVE_TTL))
 
-    def _settle(self, name: str, answer: Answer, ttl: float) -> None:
+    def _settle(self, name: str, answer: Resolution, ttl: float) -> None:
         if len(self._cache) >= _MAX_NAMES:
             del self._cache[next(iter(self._cache))]
         self._cache[name] = _Entry(answer, self._clock() + ttl)

@@ -22,7 +22,7 @@ from consumer.subscriptions.endpoint import Endpoint, PayloadFormat
 JSON = "application/json"
 CLOUD_EVENT = "application/cloudevents+json"  # CloudEvents 1.0, HTTP protocol binding, section 3.2
 CLOUD_EVENTS = "application/cloudevents-batch+json"  # the same, section 3.3
-MOST_BYTES = 2 * 2**20  # of a projection's JSON; the largest record that is an event has half of it
+PROJECTION_BYTES = 2 * 2**20  # of a projection's JSON; the largest record that is an event has half of it
 MOST_FORMS = 8  # of one event that are kept: subscriptions with projections of their own share none
 _TEXT, _OCTETS = "text/plain; charset=utf-8", "application/octet-stream"
 
@@ -199,8 +199,8 @@ def _projected(parsed: _Parsed, projection: Expression) -> bytes:
     value = projection.value(parsed.variables)
     is_json = projection.is_field and isinstance(value, dict | list)  # a part of the event's
     body = _dumps(value if is_json else _plain(value), orjson.OPT_SORT_KEYS)
-    if len(body) > MOST_BYTES:
-        raise Unrenderable(f"projection: its value has {len(body)} bytes of JSON; at most {MOST_BYTES} are sent")
+    if len(body) > PROJECTION_BYTES:
+        raise Unrenderable(f"projection: its value has {len(body)} bytes of JSON; at most {PROJECTION_BYTES} are sent")
     return body
 
 

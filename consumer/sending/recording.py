@@ -23,7 +23,7 @@ class Certificate(NamedTuple):
 
 
 @dataclass(slots=True)
-class Seen:
+class ExchangeTrace:
     """What was seen of an exchange. Steps that were not reached are not in `seconds`, whose last is the total.
 
     `started`: there was an address to connect to, or a proxy to ask.
@@ -42,10 +42,10 @@ class Seen:
 class RecordingAdapter(LoopAdapter):
     """One exchange at a time."""
 
-    def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, Seen]:
+    def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:
         """Send and wait, as `send` does; an exception of requests is the result."""
         self.watcher = self
-        self._seen = seen = Seen()
+        self._seen = seen = ExchangeTrace()
         self._began = self._reached = self._clock()
         try:
             result: Result = self.send(request, timeout=timeout)
@@ -100,7 +100,7 @@ class RecordingAdapter(LoopAdapter):
 class _Look:
     """Sees by which TLS, and whose certificate, and hangs up."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: ExchangeTrace) -> None:
         self.ended = False
         self._seen = seen
 

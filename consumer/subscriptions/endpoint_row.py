@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.crypto.keys import Ed25519Key, SigningKey
-from consumer.crypto.vault import Credentials, Decrypt, Stored, credentials_of
+from consumer.crypto.vault import Credentials, Decrypt, StoredSecret, credentials_of
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
 from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
 from models import Subscription, SubscriptionSecret
@@ -135,11 +135,11 @@ def _by_kind(keys: tuple[SigningKey, ...]) -> tuple[tuple[bytes, ...], tuple[Ed2
     )
 
 
-def _stored(rows: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[Stored]:
+def _stored(rows: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[StoredSecret]:
     """Those of a left join. ValueError for bytes, which SQLite keeps in any column."""
     for row in rows:
         kind, secret, expires_at = row[_OPTIONS_END : _OPTIONS_END + 3]
         if secret is not None:
             if not isinstance(secret, str):
                 raise ValueError("its secret is no text")
-            yield Stored(kind, secret, expires_at)
+            yield StoredSecret(kind, secret, expires_at)

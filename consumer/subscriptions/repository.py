@@ -14,7 +14,7 @@ from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
 from consumer.database.engine import reading
 from consumer.errors import InvalidSubscription
-from consumer.http.urls import shown
+from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
 from consumer.subscriptions.options import OPTIONS, Effect, Problem
@@ -49,7 +49,7 @@ class Subscribed:
     @property
     def url(self) -> str:
         """Where its events go, as it may be shown."""
-        return shown(str(self.options["url"]))
+        return redact_url(str(self.options["url"]))
 
     @property
     def event_type(self) -> str:

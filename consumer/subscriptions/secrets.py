@@ -52,7 +52,7 @@ class Reencrypted(NamedTuple):
     unopened: tuple[Unopened, ...]
 
 
-class Survey(NamedTuple):
+class SecretsReport(NamedTuple):
     """Of the first `looked_at` secrets that are good now, the subscriptions whose are in the clear, unreadable or weak.
 
     Weak are signing secrets that are not as Standard Webhooks wants them.
@@ -212,7 +212,7 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
         yield Reencrypted(len(page), _write(engine, changes), tuple(unopened))
 
 
-def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> Survey:
+def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> SecretsReport:
     """Look at the secrets that are good at `now`, at `most` of them or a page more: each takes 60 µs."""
     looked_at = 0
     in_the_clear: dict[int, None] = {}
@@ -234,7 +234,7 @@ def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> Survey:
                 weak[row.subscription_id] = None
         if looked_at >= most:
             break
-    return Survey(looked_at, tuple(in_the_clear), tuple(unopened), tuple(weak))
+    return SecretsReport(looked_at, tuple(in_the_clear), tuple(unopened), tuple(weak))
 
 
 def _is_weak(text: str) -> bool:

@@ -12,7 +12,7 @@ from consumer.errors import InvalidSubscription
 from consumer.subscriptions.options import OPTIONS, Effect, read
 from models import Subscription
 
-MOST_BYTES = 4000  # of a VARCHAR2, however many characters it is declared with
+COLUMN_BYTES = 4000  # of a VARCHAR2, however many characters it is declared with
 _COLUMNS = Subscription.__table__.columns
 
 
@@ -68,5 +68,5 @@ def _check_fits(name: str, value: Any) -> None:
         raise InvalidSubscription("is empty", name, example)
     if isinstance(kind, String) and kind.length and len(value) > kind.length:
         raise InvalidSubscription(f"has {len(value)} characters; at most {kind.length} are kept", name)
-    if (size := len(value.encode(errors="replace"))) > MOST_BYTES:
-        raise InvalidSubscription(f"has {size} bytes in UTF-8; Oracle keeps {MOST_BYTES}", name)
+    if (size := len(value.encode(errors="replace"))) > COLUMN_BYTES:
+        raise InvalidSubscription(f"has {size} bytes in UTF-8; Oracle keeps {COLUMN_BYTES}", name)

@@ -15,17 +15,17 @@ from confluent_kafka import KafkaException
 
 from consumer.config.settings import KafkaSettings
 from consumer.kafka.producer import AcknowledgedTopic, Purpose
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 
 _PURPOSE = Purpose("operations topic", "KAFKA_OPERATIONS_TOPIC", "operational events")
 # For ever: an event that librdkafka gives up while the next gets through would change places with it.
 _DEFAULTS: dict[str, Any] = {"delivery.timeout.ms": 0}
 _CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
 
-Announcement = tuple[int, Operation, float]  # id of its row, what happened, when (unix seconds)
+Announcement = tuple[int, OperationalEvent, float]  # id of its row, what happened, when (unix seconds)
 
 
-class Announcer:
+class EventPublisher:
     """Publishes one batch at a time; used by one thread. Where events do not get through, the log says what to do."""
 
     def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,7 +87,7 @@ class Announcer:
         self._sent.clear()
 
 
-def _cloudevent(source: str, operation: Operation, at: float) -> bytes:
+def _cloudevent(source: str, operation: OperationalEvent, at: float) -> bytes:
     """CloudEvents 1.0, structured mode, JSON format. The id is the row's: the same each time it is published."""
     subscription = operation.data.get("subscription_id")
     subject = {} if subscription is None else {"subject": f"subscriptions/{subscription}"}

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 
 from consumer.delivery.aside import Decided
 from consumer.delivery.notes import Notes
-from consumer.events.event import Place
-from consumer.http.urls import shown
+from consumer.events.event import TopicPartition
+from consumer.http.urls import redact_url
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition, Record
 from consumer.ledger import marks
@@ -36,7 +36,7 @@ class Decisions:
         dead_letters: DeadLetters,
         notes: Notes,
         metrics: Metrics,
-        partitions: Callable[[], Mapping[Place, Partition]],
+        partitions: Callable[[], Mapping[TopicPartition, Partition]],
     ) -> None:
         self._group = group
         self._dead_letters = dead_letters
@@ -69,7 +69,7 @@ class Decisions:
             webhook_id=item.event.webhook_id,
             event_type=item.event.type,
             subscription=item.subscription_id,
-            url=shown(item.url),
+            url=redact_url(item.url),
             attempts=item.attempt,
             last_error=item.last.error if item.last else None,
             error=decided.error,

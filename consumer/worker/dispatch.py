@@ -6,7 +6,7 @@ from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.matching.inbox import Inbox, Matched
 from consumer.matching.selection import TURN, Selector
 from consumer.telemetry.metrics import Metrics
@@ -66,13 +66,13 @@ class Dispatch:
                 return
             self._fanout = None
 
-    def first_offset(self, place: Place) -> int | None:
+    def first_offset(self, place: TopicPartition) -> int | None:
         """The lowest offset of a partition that is not fanned out yet; None where nothing of it waits here."""
         if self._fanout is not None and self._fanout.event.record[:2] == place:
             return self._fanout.event.record.offset
         return self._inbox.first_offset(place)
 
-    def discard(self, places: set[Place]) -> Fanout | None:
+    def discard(self, places: set[TopicPartition]) -> Fanout | None:
         """Forget partitions and their events; their next owner reads them again. Gives what is fanned out in part."""
         self._inbox.discard(places)
         fanout = self._fanout

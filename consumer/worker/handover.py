@@ -9,7 +9,7 @@ from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.worker.dispatch import Dispatch
@@ -44,7 +44,7 @@ class Handover:
         self._monotonic = monotonic
 
     def drain(
-        self, partitions: Sequence[Partition], adopted: Collection[Place], seconds: float, until: float = inf
+        self, partitions: Sequence[Partition], adopted: Collection[TopicPartition], seconds: float, until: float = inf
     ) -> None:
         """Settle what is under way of partitions that are given up, as far as it can be; their commit comes after this.
 
@@ -87,7 +87,7 @@ class Handover:
         while self._monotonic() < end and self._parking.writes(places):
             self._turn(0.01)
 
-    def lose(self, partitions: Sequence[Partition], adopted: Collection[Place]) -> None:
+    def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing of them."""
         places = _places(partitions) | set(adopted)
         self._settling.leaving |= places
@@ -99,12 +99,12 @@ class Handover:
                 self._settling.forgotten(delivery)
         self._forget(partitions, places)
 
-    def _forget(self, partitions: Sequence[Partition], places: Collection[Place]) -> None:
+    def _forget(self, partitions: Sequence[Partition], places: Collection[TopicPartition]) -> None:
         self._parking.forget(places)
         for partition in partitions:
             self._memory.leave(partition)
 
-    def _take_out(self, request: Delivery, places: Collection[Place]) -> list[Delivery]:
+    def _take_out(self, request: Delivery, places: Collection[TopicPartition]) -> list[Delivery]:
         """Release and return the deliveries of these partitions. A batch that carries more goes on with the rest."""
         carried = request.together()
         leaving = [each for each in carried if _place(each) in places]
@@ -114,14 +114,14 @@ class Handover:
             each.released = True
         return leaving
 
-    def _open(self, places: Collection[Place]) -> list[Delivery]:
+    def _open(self, places: Collection[TopicPartition]) -> list[Delivery]:
         """Of each request that carries something of them the delivery that stands for it."""
         return [each for each in self._sender.open if any(_place(carried) in places for carried in each.together())]
 
 
-def _places(partitions: Sequence[Partition]) -> set[Place]:
+def _places(partitions: Sequence[Partition]) -> set[TopicPartition]:
     return {(partition.topic, partition.number) for partition in partitions}
 
 
-def _place(delivery: Delivery) -> Place:
+def _place(delivery: Delivery) -> TopicPartition:
     return delivery.event.record[:2]

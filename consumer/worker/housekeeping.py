@@ -13,10 +13,10 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Trouble
+from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.ledger import due, marks, ordering, outbox, upkeep
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ class _Job:
 
     name: str
     step: Step
-    trouble: Trouble
+    trouble: Backoff
     reached: Any = None
     done: bool = False
     error: Exception | None = None  # that stopped it in the last slice
@@ -48,10 +48,12 @@ class Unasked:
     """
 
     def __init__(self) -> None:
-        self._marks: Mapping[Place, int] = {}
+        self._marks: Mapping[TopicPartition, int] = {}
         self._found_at = 0.0
 
-    def below(self, marks: Mapping[Place, int], committed_until: float | None, now: float) -> dict[Place, int]:
+    def below(
+        self, marks: Mapping[TopicPartition, int], committed_until: float | None, now: float
+    ) -> dict[TopicPartition, int]:
         """The offsets. What is settled now ends at `marks`; committed is what was at `committed_until`, None: all."""
         last = self._marks if committed_until is None or committed_until >= self._found_at else {}
         self._marks, self._found_at = marks, now
@@ -75,7 +77,7 @@ class Housekeeping:
         self._running = False
         self._waiting = 0
         self._counted: Callable[[int], None] = _nobody
-        self._trouble = Trouble(monotonic)
+        self._trouble = Backoff(monotonic)
 
     @property
     def busy(self) -> bool:
@@ -90,8 +92,8 @@ class Housekeeping:
 
     def begin(
         self,
-        places: Collection[Place],
-        marks: Mapping[Place, int],
+        places: Collection[TopicPartition],
+        marks: Mapping[TopicPartition, int],
         counted: Callable[[int], None],
         *,
         leads: bool,
@@ -124,7 +126,7 @@ class Housekeeping:
             if name in pending:
                 pending[name].step = step
             else:
-                self._jobs.append(_Job(name, step, Trouble(self._monotonic, longest=LONGEST_BACK_OFF)))
+                self._jobs.append(_Job(name, step, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
     def go_on(self) -> None:
         """Start the next slice, if there is something to do and the last one is answered."""
@@ -169,15 +171,15 @@ class Housekeeping:
     def _forget_marks(self, _after: object) -> None:
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
 
-    def _mend(self, place: Place, after: str | None) -> str | None:
-        return ordering.mend(self._engine, self._group, *place, self._clock(), after or ordering.FIRST).end
+    def _mend(self, place: TopicPartition, after: str | None) -> str | None:
+        return ordering.repair(self._engine, self._group, *place, self._clock(), after or ordering.FIRST).end
 
-    def _prune(self, place: Place, mark: int, _after: object) -> int | None:
+    def _prune(self, place: TopicPartition, mark: int, _after: object) -> int | None:
         marks.prune(self._engine, self._group, *place, mark)
         pruned = upkeep.prune(self._engine, self._group, *place, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 
-    def _count(self, rest: tuple[int, list[Place]] | None) -> tuple[int, list[Place]] | None:
+    def _count(self, rest: tuple[int, list[TopicPartition]] | None) -> tuple[int, list[TopicPartition]] | None:
         """A partition a step: so many wait in those before, and these are left."""
         if rest is None:
             topics = due.open_topics(self._engine, self._group)
@@ -207,7 +209,7 @@ def _slice(jobs: Sequence[_Job]) -> list[_Job]:
     return worked
 
 
-def _shown(place: Place) -> str:
+def _shown(place: TopicPartition) -> str:
     return f"{place[0]}[{place[1]}]"
 
 

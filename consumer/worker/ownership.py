@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import structlog
 
 from consumer.delivery.settling import Settling
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.topics import Topics
 from consumer.worker.dispatch import Dispatch
@@ -23,7 +23,7 @@ class Ownership:
 
     def __init__(
         self,
-        partitions: Callable[[], Mapping[Place, Partition]],
+        partitions: Callable[[], Mapping[TopicPartition, Partition]],
         topics: Topics,
         dispatch: Dispatch,
         settling: Settling,
@@ -35,7 +35,7 @@ class Ownership:
         self._settling = settling
         self._monotonic = monotonic
         self._closed = False
-        self.adopted: dict[Place, None] = {}
+        self.adopted: dict[TopicPartition, None] = {}
 
     @property
     def leads(self) -> bool:
@@ -46,11 +46,11 @@ class Ownership:
         """The group is being left."""
         self._closed = True
 
-    def places(self) -> Collection[Place]:
+    def places(self) -> Collection[TopicPartition]:
         """The partitions whose stored deliveries this worker sends."""
         return {**self._partitions(), **self.adopted} if self.adopted else self._partitions()
 
-    def adopt(self, topics: Collection[Place]) -> None:
+    def adopt(self, topics: Collection[TopicPartition]) -> None:
         """Of topics (with their highest partition) that have rows, those are ours whose partitions are long gone."""
         gone = self._topics.gone(topics, self._monotonic()) if self.leads else {}
         adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
@@ -59,7 +59,7 @@ class Ownership:
         self._settling.leaving -= adopted.keys()
         self.adopted = adopted
 
-    def orphaned(self, leaving: Sequence[Partition] = ()) -> Collection[Place]:
+    def orphaned(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:
         """What was adopted, if this worker leads no more once these have left; it is adopted no more then."""
         rest = self._partitions().keys() - {(partition.topic, partition.number) for partition in leaving}
         if self._topics.leads(rest):
@@ -67,13 +67,13 @@ class Ownership:
         orphaned, self.adopted = self.adopted, {}
         return orphaned
 
-    def given_out(self, place: Place) -> Callable[[int], bool]:
+    def given_out(self, place: TopicPartition) -> Callable[[int], bool]:
         """Tells of an offset of this partition whether its record, and all before it, have been fanned out."""
         partition, first = self._partitions().get(place), self._dispatch.first_offset(place)
         if partition is None:
             return lambda _: True  # no log is left to read
         return partition.passed if first is None else lambda offset: offset < first
 
-    def unasked(self) -> dict[Place, int]:
+    def unasked(self) -> dict[TopicPartition, int]:
         """Of what was adopted no restart asks, unless its topic was made anew and has just come here."""
         return dict.fromkeys(self.adopted.keys() - self._partitions().keys(), NO_LOG)

@@ -10,17 +10,17 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Trouble
+from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT
 from consumer.ledger import outbox
-from consumer.worker.announcer import Announcement, Announcer
+from consumer.worker.announcer import Announcement, EventPublisher
 
-BATCH = 100
+EVENTS_AT_ONCE = 100
 SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after one was written in this process, and otherwise
 
 
-class Relay:
+class OutboxRelay:
     """One batch at a time, while this worker leads its group. All methods belong to the loop's thread."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Relay:
         engine: Engine,
         thread: DatabaseThread,
         group: str,
-        announcer: Announcer,
+        announcer: EventPublisher,
         leads: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -42,7 +42,7 @@ class Relay:
         self._woken = False
         self._not_before = self._look_at = clock()
         self._wait = FIRST_WAIT
-        self._database = Trouble(clock)
+        self._database = Backoff(clock)
 
     @property
     def busy(self) -> bool:
@@ -82,13 +82,13 @@ class Relay:
                 self._database.began(batch, "could not read operational events")
                 return
             self._database.ended()
-            if len(batch) == BATCH:
+            if len(batch) == EVENTS_AT_ONCE:
                 self._not_before = self._look_at = now  # there may be more
             self._unanswered = len(batch)
             self._announcer.send(batch, self._published)
 
         self._asking = True
-        self._thread.submit(partial(outbox.pending, self._engine, self._group, BATCH), found)
+        self._thread.submit(partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE), found)
 
     def _published(self, ids: list[int]) -> None:
         self._acknowledged += ids

@@ -6,7 +6,7 @@ from functools import partial
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Recall
 from consumer.delivery.settling import Settling
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.ledger.due import Settled
@@ -61,19 +61,19 @@ class Takeover:
         mark = partition.tracker.low_water_mark or 0
         self._parking.load_stored(place, mark, partial(self._loaded, partition, place))
 
-    def more(self, place: Place, offset: int) -> None:
+    def more(self, place: TopicPartition, offset: int) -> None:
         """Its reading has come to an offset from which on it is not known what is stored: ask, and read no further."""
         partition = self._source().partitions[place]
         self._loading[partition] = self._monotonic()
         self._source().rest(partition)
         self._parking.load_more(place, offset, partial(self._known, partition, place))
 
-    def _loaded(self, partition: Partition, place: Place, settled: Settled) -> None:
+    def _loaded(self, partition: Partition, place: TopicPartition, settled: Settled) -> None:
         self._known(partition, place, settled)
         if not self._loading:
             self._recall.within(RECORDS_FIRST)
 
-    def _known(self, partition: Partition, place: Place, settled: Settled) -> None:
+    def _known(self, partition: Partition, place: TopicPartition, settled: Settled) -> None:
         self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
         if partition.owned and place not in self._settling.leaving:
             self._inbox.stored(place, settled.keys, settled.end)

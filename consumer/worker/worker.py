@@ -28,16 +28,16 @@ from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.delivery.slow import SlowExpressions
 from consumer.errors import FatalKafkaError
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import open_topics
-from consumer.ledger.heads import take, walk
-from consumer.ledger.marks import lately
+from consumer.ledger.heads import fetch, scan
+from consumer.ledger.marks import recent
 from consumer.matching.budget import Budget
-from consumer.matching.catalog import Broken, Catalog, Known, find_endpoints
+from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
@@ -46,7 +46,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.event_loop import Poller, raise_descriptor_limit
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.announcer import Announcer
+from consumer.worker.announcer import EventPublisher
 from consumer.worker.clock import ClockWatch
 from consumer.worker.decisions import Decisions
 from consumer.worker.dispatch import Dispatch
@@ -54,7 +54,7 @@ from consumer.worker.handover import STORE_DRAIN, Handover
 from consumer.worker.housekeeping import Housekeeping, Unasked
 from consumer.worker.ownership import Ownership
 from consumer.worker.polling import IDLE_WAIT, Polling
-from consumer.worker.relay import Relay
+from consumer.worker.relay import OutboxRelay
 from consumer.worker.takeover import SLOW_DATABASE, Takeover
 
 log = structlog.get_logger(__name__)
@@ -91,12 +91,12 @@ class Worker:
         self._committed_at = -COMMIT_EVERY
         self._next_tidy = monotonic() + FIRST_TIDY
         self._unasked = Unasked()
-        self._shared: tuple[frozenset[Place], int] | None = None  # the state by which limits are shared
+        self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
         self._committed_until: float | None = None  # what was settled then is; None: all
 
         engine = create_engine(database)
         decrypt = Vault(database.encryption_keys).decrypt
-        known, broken = Known(), Broken()
+        known, broken = EndpointCache(), SubscriptionProblems()
         secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
         self._poller = Poller()
         self._transport = LoopAdapter(
@@ -121,8 +121,8 @@ class Worker:
         self._inbox = Inbox(self._catalog, lambda place, offset: self._takeover.more(place, offset))  # noqa: PLW0108 (what takes over is made below)
         self._memory = Memory()
         self._lanes = Lanes(delivery.max_in_flight)
-        self._relay = Relay(
-            engine, self._upkeep, kafka.group_id, Announcer(kafka), lambda: self._ownership.leads, clock=monotonic
+        self._relay = OutboxRelay(
+            engine, self._upkeep, kafka.group_id, EventPublisher(kafka), lambda: self._ownership.leads, clock=monotonic
         )
         self._notes = Notes(engine, self._upkeep, monotonic, self._relay.wake)
         self._dead_letters = DeadLetters(kafka)
@@ -163,9 +163,9 @@ class Worker:
         )
         self._recall = Recall(
             Ledger(
-                partial(walk, engine, kafka.group_id),
-                partial(lately, engine, kafka.group_id),
-                partial(take, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
+                partial(scan, engine, kafka.group_id),
+                partial(recent, engine, kafka.group_id),
+                partial(fetch, engine, kafka.group_id, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
                 partial(open_topics, engine, kafka.group_id),
             ),
             self._taking_up,
@@ -243,7 +243,7 @@ class Worker:
             reasons.append(f"database: no answer for {self._monotonic() - since:.0f} s; events wait")
         return reasons
 
-    def lag(self) -> dict[Place, int]:
+    def lag(self) -> dict[TopicPartition, int]:
         """Records not yet committed, by partition. Safe to call from another thread."""
         owned = list(self._source.partitions.items())
         return {place: partition.lag for place, partition in owned if partition.lag is not None}
@@ -355,7 +355,7 @@ class Worker:
             elif self._ownership.adopted:  # there is a lower topic now, and whoever owns it leads
                 self._handover.drain((), self._ownership.orphaned(), REVOKE_DRAIN)
 
-    def _unasked_below(self, now: float) -> dict[Place, int]:
+    def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
         """Offsets below which no restart asks for deliveries."""
         found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
         marks = {place: mark for place, mark in found.items() if mark is not None}

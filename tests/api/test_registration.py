@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
-from consumer.api.guard import MOST_BYTES
+from consumer.api.guard import REQUEST_BYTES
 from consumer.config.settings import DatabaseSettings, RuleSettings
 from consumer.crypto.keys import parse_secret
 from consumer.crypto.vault import Vault
@@ -256,7 +256,7 @@ def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 def test_the_body_is_bounded(serve: Callable[..., str], engine: Engine, *, chunked: bool) -> None:
     """More than 64 KiB is a 413, with a length or without."""
-    body = b" " * (MOST_BYTES + 1)
+    body = b" " * (REQUEST_BYTES + 1)
     answer = requests.post(
         f"{serve(engine)}/register-webhook",
         iter([body]) if chunked else body,

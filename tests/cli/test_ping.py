@@ -18,7 +18,7 @@ from consumer.cli.app import main
 from consumer.crypto.vault import Vault
 from consumer.ops.ping import SHOWN, verdict_on
 from consumer.ops.receiver import verify
-from consumer.sending.recording import Seen
+from consumer.sending.recording import ExchangeTrace
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from tests.databases import url_of
@@ -377,6 +377,6 @@ def test_long_answers_are_cut(engine: Engine, ping: Ping, receive: Receive) -> N
 )
 def test_advice(error: errors.RequestException, advice: str | None) -> None:
     """Each kind of failure has its own; where the error says all, there is none."""
-    verdict = verdict_on(Endpoint(1, "https://x", (b"k",)), error, Seen(started=True), 0.0)
+    verdict = verdict_on(Endpoint(1, "https://x", (b"k",)), error, ExchangeTrace(started=True), 0.0)
     assert not verdict.ok
     assert (verdict.advice is None) if advice is None else (advice in (verdict.advice or ""))

@@ -17,7 +17,7 @@ from consumer.crypto.vault import (
     BearerAuth,
     Credentials,
     Owner,
-    Stored,
+    StoredSecret,
     Vault,
     check_secret,
     credentials_of,
@@ -32,15 +32,15 @@ HIDDEN = "3nc0d3d"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not text.startswith(ENCRYPTED))
 
 
-def stored(kind: str, text: str, expires_in: float | None = None) -> Stored:
+def stored(kind: str, text: str, expires_in: float | None = None) -> StoredSecret:
     """A row, in the clear, that is good for so many seconds from NOW."""
-    return Stored(kind, text, None if expires_in is None else NOW + timedelta(seconds=expires_in))
+    return StoredSecret(kind, text, None if expires_in is None else NOW + timedelta(seconds=expires_in))
 
 
 OWNER = Owner(7, "signing")
 
 
-def good(*rows: Stored, default: tuple[bytes, ...] = (b"default",)) -> Credentials:
+def good(*rows: StoredSecret, default: tuple[bytes, ...] = (b"default",)) -> Credentials:
     """What of `rows` is good at NOW."""
     return credentials_of(7, rows, default, Vault().decrypt, NOW)
 
@@ -248,7 +248,7 @@ def test_what_is_taken_can_be_used(kind: str, text: str) -> None:
         return
     vault = Vault(KEY)
     found = credentials_of(
-        7, [Stored(kind, vault.encrypt(text, Owner(7, kind)), None)], (b"default",), vault.decrypt, NOW
+        7, [StoredSecret(kind, vault.encrypt(text, Owner(7, kind)), None)], (b"default",), vault.decrypt, NOW
     )
     shown: dict[str, Callable[[], object]] = {
         "signing": lambda: found.keys != (b"default",) or text == "default",

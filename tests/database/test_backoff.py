@@ -3,7 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.database.backoff import BACK_OFF, Trouble
+from consumer.database.backoff import BACK_OFF, Backoff
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 def test_the_wait_doubles_to_its_limit_and_starts_anew_with_a_success() -> None:
     """0.1 s after the first failure, never more than five; not over before it is over."""
     clock = Clock()
-    trouble = Trouble(clock)
+    trouble = Backoff(clock)
     assert trouble.over
     for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
         trouble.began(RuntimeError("down"), "could not")
@@ -35,7 +35,7 @@ def test_the_wait_doubles_to_its_limit_and_starts_anew_with_a_success() -> None:
 
 def test_each_reason_is_logged_once_and_said_until_a_success() -> None:
     """A failure that repeats itself is one line; so is the end of it, which is none without a beginning."""
-    trouble = Trouble(Clock())
+    trouble = Backoff(Clock())
     with capture_logs() as logs:
         for reason in ("refused", "refused", "no listener", "refused"):
             trouble.began(RuntimeError(reason), "could not write")
@@ -54,6 +54,6 @@ def test_each_reason_is_logged_once_and_said_until_a_success() -> None:
 @pytest.mark.parametrize("answer", [None, 0, [], RuntimeError("down")], ids=repr)
 def test_an_answer_that_is_an_error_is_a_failure(answer: object) -> None:
     """Anything else is a success, an empty answer too."""
-    trouble = Trouble(Clock())
+    trouble = Backoff(Clock())
     assert trouble.judge(answer, "could not") is not isinstance(answer, Exception)
     assert (trouble.fault is None) is not isinstance(answer, Exception)

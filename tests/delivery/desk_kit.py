@@ -9,7 +9,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.ledger import store as ledger
-from consumer.ledger.rows import Failure, NewDelivery, Pair
+from consumer.ledger.rows import Failure, NewDelivery, OrderingKey
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
@@ -68,7 +68,7 @@ class Desk:
     ) -> Delivery:
         """A delivery after so many attempts, which were not answered; with a key it goes in order."""
         event = make_event(offset, topic=topic, partition=partition, key=key)
-        pair = None if key is None else Pair(self.subscription, topic, partition, key.decode())
+        pair = None if key is None else OrderingKey(self.subscription, topic, partition, key.decode())
         delivery = Delivery(event, self.lanes.lane(self.endpoint), origin or self.record(offset), pair)
         delivery.attempts = attempts
         delivery.first = delivery.last = BOOM if attempts else None

@@ -6,7 +6,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
 from consumer.events.event import Event, RecordId
-from consumer.ledger.rows import Pair
+from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 
 BODY = b'{"id": 1}'
@@ -22,7 +22,7 @@ def endpoint(
 def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
     """A delivery of a record with one subscription; with a key it goes in order."""
     event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
-    pair = None if key is None else Pair(lane.endpoint.subscription_id, "t", partition, key)
+    pair = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", partition, key)
     return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
 
 

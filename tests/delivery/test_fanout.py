@@ -15,7 +15,7 @@ from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
 from consumer.expressions import compile_filter
-from consumer.ledger.rows import Pair, order_key
+from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
@@ -29,16 +29,16 @@ class Postponed(Settling):
     """Writes down what is to be stored, as long as there is `room`."""
 
     room: int = 10**9
-    behind: frozenset[Pair] = frozenset()
+    behind: frozenset[OrderingKey] = frozenset()
     stored: list[int] = field(default_factory=list)
     not_asked: list[int] = field(default_factory=list)
-    pairs: list[Pair | None] = field(default_factory=list)
+    pairs: list[OrderingKey | None] = field(default_factory=list)
     settle: list[Callable[[], None]] = field(default_factory=list)
 
     def may_postpone(self) -> bool:
         return len(self.stored) < self.room
 
-    def goes_behind_rows(self, pair: Pair) -> bool:
+    def goes_behind_rows(self, pair: OrderingKey) -> bool:
         return pair in self.behind
 
     def postpone(
@@ -46,7 +46,7 @@ class Postponed(Settling):
         event: Event,
         endpoint: Endpoint,
         record: OpenRecord,
-        pair: Pair | None,
+        pair: OrderingKey | None,
         lane: Lane | None = None,
         *,
         asked: bool = True,
@@ -166,7 +166,7 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
     """Only it, and only for the subscription that asked for order: it is stored with its key, to be sent after them."""
     ordered, plain = (Endpoint(number, URL, (b"key",), ordered=number == 1) for number in (1, 2))
     event = make_event(key=b"k")
-    pair = Pair(1, *event.record[:2], order_key(b"k"))
+    pair = OrderingKey(1, *event.record[:2], order_key(b"k"))
     lanes, settling = Lanes(10), Postponed(behind=frozenset({pair}))
     each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2), Selector(Metrics()))
     assert each.advance(lanes, settling, 0.0, never)
@@ -186,7 +186,7 @@ def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
     assert Fanout(make_event(key=b"k"), (endpoint,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics())).advance(
         lanes, settling, SLOW, never
     )
-    assert settling.pairs == [Pair(1, "t", 0, order_key(b"k"))]
+    assert settling.pairs == [OrderingKey(1, "t", 0, order_key(b"k"))]
 
 
 def test_it_waits_for_a_database_that_does_not_keep_up() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import SLOW, Lanes
-from consumer.ledger.rows import Pair, order_key
+from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import Selector
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
@@ -56,7 +56,7 @@ def test_a_full_process_always_goes_on(lots: list[Lot], slots: int, behind: int)
         Endpoint(number, URL, (b"key",), lot.ordered, lot.max_in_flight, lot.rate_limit, batch=lot.batch)
         for number, lot in enumerate(lots, 1)
     )
-    rows = frozenset(Pair(number, "t", 0, order_key(b"k")) for number in range(1, behind + 1))
+    rows = frozenset(OrderingKey(number, "t", 0, order_key(b"k")) for number in range(1, behind + 1))
     lanes, settling, settled = Lanes(slots), Postponed(behind=rows), list[int]()
     events = 4
     coming = [

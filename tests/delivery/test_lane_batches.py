@@ -12,7 +12,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Lane
 from consumer.delivery.lanes import STILL, Admission, Lanes
 from consumer.events.event import Event, RecordId
-from consumer.ledger.rows import Failure, Pair
+from consumer.ledger.rows import Failure, OrderingKey
 from consumer.subscriptions.endpoint import Batch, Endpoint
 
 
@@ -27,7 +27,7 @@ def delivery(
 ) -> Delivery:
     """A delivery of a body of so many bytes; its last attempt was answered with `status`, if that is one."""
     event = Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", bytes(size), "application/json", None, None)
-    pair = None if key is None else Pair(lane.endpoint.subscription_id, "t", 0, key)
+    pair = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", 0, key)
     result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
     result.last = None if status is None else Failure("", status, None, 0.0)
     return result

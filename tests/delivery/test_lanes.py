@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
-from consumer.ledger.rows import Failure, Pair
+from consumer.ledger.rows import Failure, OrderingKey
 from consumer.sending.request import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
@@ -376,7 +376,7 @@ def test_a_head_that_leaves_takes_its_chain_along() -> None:
     assert [each.event.record.offset for each in started(lanes)] == [5]
 
 
-def pair_of(each: Delivery) -> Pair:
+def pair_of(each: Delivery) -> OrderingKey:
     """The pair of an ordered delivery."""
     assert each.pair is not None
     return each.pair
@@ -502,7 +502,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.here: set[Delivery] = set()
         self.flying: list[Delivery] = []  # requests
-        self.pairs: defaultdict[Pair, list[Delivery]] = defaultdict(list)  # what is here or open, in order
+        self.pairs: defaultdict[OrderingKey, list[Delivery]] = defaultdict(list)  # what is here or open, in order
         self.offsets = iter(range(10**9))
 
     @rule(

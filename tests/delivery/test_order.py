@@ -8,67 +8,73 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumer.delivery.order import StoredPairs, pair_of
-from consumer.events.event import Place
-from consumer.ledger.rows import Pair
+from consumer.delivery.order import StoredKeys, ordering_key_of
+from consumer.events.event import TopicPartition
+from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 from tests.delivery.store_kit import URL, make_event
 
 PLACES = [("t", 0), ("t", 1)]
-ALL = [Pair(subscription, *place, key) for subscription in (1, 2) for place in PLACES for key in "abc"]
+ALL = [OrderingKey(subscription, *place, key) for subscription in (1, 2) for place in PLACES for key in "abc"]
 PAIRS = st.sampled_from(ALL)
 
 
 def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
     """A null key is none; an empty one is a key like others. Subscriptions, partitions and keys are apart."""
     ordered, plain, other = (Endpoint(number, URL, (b"key",), ordered=number != 2) for number in (1, 2, 3))
-    assert pair_of(make_event(key=b"k"), plain) is None
-    assert pair_of(make_event(key=None), ordered) is None
+    assert ordering_key_of(make_event(key=b"k"), plain) is None
+    assert ordering_key_of(make_event(key=None), ordered) is None
     pairs = {
-        pair_of(make_event(key=b"k"), ordered),
-        pair_of(make_event(key=b"k"), other),
-        pair_of(make_event(key=b""), ordered),
-        pair_of(make_event(key=b"l"), ordered),
-        pair_of(make_event(key=b"k", partition=1), ordered),
-        pair_of(make_event(key=b"k", topic="u"), ordered),
+        ordering_key_of(make_event(key=b"k"), ordered),
+        ordering_key_of(make_event(key=b"k"), other),
+        ordering_key_of(make_event(key=b""), ordered),
+        ordering_key_of(make_event(key=b"l"), ordered),
+        ordering_key_of(make_event(key=b"k", partition=1), ordered),
+        ordering_key_of(make_event(key=b"k", topic="u"), ordered),
     }
     assert None not in pairs
     assert len(pairs) == 6
-    assert pair_of(make_event(1, key=b"k"), ordered) in pairs
+    assert ordering_key_of(make_event(1, key=b"k"), ordered) in pairs
 
 
 def test_a_receiver_that_is_down_takes_no_more_than_the_bound_and_from_no_other() -> None:
     """However many keys it piles up: those of its own partitions are given up, and come back once they are few."""
-    pairs = StoredPairs(most=100)
-    healthy = [Pair(2, "t", number, "k") for number in (0, 1)]
+    pairs = StoredKeys(most=100)
+    healthy = [OrderingKey(2, "t", number, "k") for number in (0, 1)]
     for pair in healthy:
         pairs.seen(pair)
     for number in range(1000):
-        pairs.seen(Pair(1, "t", number % 2, str(number)))
+        pairs.seen(OrderingKey(1, "t", number % 2, str(number)))
         assert kept(pairs) <= 100
-    assert all(Pair(1, "t", number % 2, "any") in pairs for number in range(2))
-    assert [Pair(2, "t", number, key) in pairs for number in (0, 1) for key in ("k", "l")] == [True, False] * 2
+    assert all(OrderingKey(1, "t", number % 2, "any") in pairs for number in range(2))
+    assert [OrderingKey(2, "t", number, key) in pairs for number in (0, 1) for key in ("k", "l")] == [True, False] * 2
     assert pairs.unknown == {("t", 0): 50, ("t", 1): 50}
     for number in (0, 1):
-        pairs.loaded(("t", number), [healthy[number], Pair(1, "t", number, "left")])
-    assert [Pair(1, "t", 0, key) in pairs for key in ("left", "any")] == [True, False]
+        pairs.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")])
+    assert [OrderingKey(1, "t", 0, key) in pairs for key in ("left", "any")] == [True, False]
     assert (pairs.unknown, kept(pairs)) == ({}, 4)
 
 
 def test_a_partition_that_brings_too_many_displaces_only_those() -> None:
     """What was known of the others stays known, and so does what it has of other subscriptions."""
-    pairs = StoredPairs(most=100)
-    pairs.loaded(("t", 0), [Pair(1, "t", 0, str(number)) for number in range(30)])
-    pairs.loaded(("t", 1), [Pair(2, "t", 1, "k"), *(Pair(1, "t", 1, str(number)) for number in range(90))])
+    pairs = StoredKeys(most=100)
+    pairs.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)])
+    pairs.loaded(
+        ("t", 1), [OrderingKey(2, "t", 1, "k"), *(OrderingKey(1, "t", 1, str(number)) for number in range(90))]
+    )
     assert kept(pairs) <= 100
-    assert [Pair(*where, "any") in pairs for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [False, False, True]
+    assert [OrderingKey(*where, "any") in pairs for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_what_comes_and_goes_fills_nothing() -> None:
     """A key is forgotten with its last row, its subscription with its last key, a partition with all of it."""
-    pairs = StoredPairs(most=10)
+    pairs = StoredKeys(most=10)
     for number in range(100):
-        pair = Pair(number, "t", 0, str(number))
+        pair = OrderingKey(number, "t", 0, str(number))
         pairs.seen(pair)
         assert pair in pairs
         pairs.cleared([pair])
@@ -79,17 +85,17 @@ def test_what_comes_and_goes_fills_nothing() -> None:
 
 def test_more_subscriptions_than_the_bound_are_all_given_up() -> None:
     """Even the note that one is given up takes room: then all of each partition is."""
-    pairs = StoredPairs(most=10)
+    pairs = StoredKeys(most=10)
     for number in range(11):
-        pairs.seen(Pair(number, "t", number % 2, "k"))
+        pairs.seen(OrderingKey(number, "t", number % 2, "k"))
     assert (kept(pairs), pairs.unknown) == (0, {("t", 0): 5, ("t", 1): 5})
-    assert Pair(99, "t", 1, "never seen") in pairs
+    assert OrderingKey(99, "t", 1, "never seen") in pairs
     pairs.loaded(("t", 0), [])
     pairs.leave([("t", 1)])
-    assert (pairs.unknown, Pair(99, "t", 0, "never seen") in pairs) == ({}, False)
+    assert (pairs.unknown, OrderingKey(99, "t", 0, "never seen") in pairs) == ({}, False)
 
 
-def kept(pairs: StoredPairs) -> int:
+def kept(pairs: StoredKeys) -> int:
     """How many keys stand in it, and subscriptions that are given up."""
     known = [each for each in pairs._known.values() if each is not None]
     return sum(1 if keys is None else len(keys) for each in known for keys in each.values())
@@ -100,14 +106,14 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pairs = StoredPairs()
-        self.open: Counter[Pair] = Counter()  # rows in the database
-        self.ending: Counter[Pair] = Counter()
-        self.unwritten: Counter[tuple[Pair, int]] = Counter()  # rows whose writing has not been answered
+        self.pairs = StoredKeys()
+        self.open: Counter[OrderingKey] = Counter()  # rows in the database
+        self.ending: Counter[OrderingKey] = Counter()
+        self.unwritten: Counter[tuple[OrderingKey, int]] = Counter()  # rows whose writing has not been answered
         self.jobs: deque[Callable[[], Callable[[], None]]] = deque()
         self.answers: deque[Callable[[], None]] = deque()
         self.life = 0  # of the assignment
-        self.loaded: set[Place] = set()
+        self.loaded: set[TopicPartition] = set()
         self.load(most=99)
 
     @initialize(most=st.integers(0, 12))
@@ -115,7 +121,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
         self.pairs.most = most
 
     @rule(pair=PAIRS, waits=st.booleans(), offset=st.integers(0, 5))
-    def write(self, pair: Pair, offset: int, *, waits: bool) -> None:
+    def write(self, pair: OrderingKey, offset: int, *, waits: bool) -> None:
         """A row, which waits or is given up."""
         life = self.life
         self.pairs.began(pair, offset)
@@ -134,7 +140,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
         self.jobs.append(job)
 
     @rule(pair=PAIRS)
-    def end(self, pair: Pair) -> None:
+    def end(self, pair: OrderingKey) -> None:
         """A stored row is done with."""
         if self.open[pair] <= self.ending[pair]:
             return
@@ -154,7 +160,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
         for place in PLACES:
             self.jobs.append(partial(self.look, place, most, self.life))
 
-    def look(self, place: Place, most: int, life: int) -> Callable[[], None]:
+    def look(self, place: TopicPartition, most: int, life: int) -> Callable[[], None]:
         found = {pair for pair, rows in self.open.items() if rows and pair[1:3] == place}
 
         def answer() -> None:

@@ -17,7 +17,7 @@ from requests.exceptions import (
     SSLError,
 )
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Hopeless, Refused, Unsendable, judge, retry_after
+from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge, retry_after
 from consumer.errors import EgressRefused
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_sent_is_no_attempt(error: RequestException) -> None:
 
 def test_what_cannot_succeed_is_not_tried_again() -> None:
     """A header that is none may be the event's, which nobody can put right."""
-    assert judge(InvalidHeader("no"), 0.0) == Hopeless("no")
+    assert judge(InvalidHeader("no"), 0.0) == Undeliverable("no")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_final_status_ends_the_delivery(status: int, final: frozenset[int]) ->
     """What the subscription calls final is refused; a 2xx is delivered and a 410 is gone all the same."""
     outcome = judge(response(status), 0.0, final)
     if status in final and not 200 <= status < 300 and status != 410:
-        assert outcome == Refused(f"status {status}", status)
+        assert outcome == Rejected(f"status {status}", status)
     else:
         assert outcome == judge(response(status), 0.0)
 
@@ -129,7 +129,7 @@ def test_a_final_status_ends_the_delivery(status: int, final: frozenset[int]) ->
 def test_a_failure_keeps_the_start_of_its_answer(status: int, body: bytes, kept: str | None) -> None:
     """The first 1,000 characters, read as UTF-8; what is none is marked, and no character is cut in two."""
     outcome = judge(response(status, body), 0.0, frozenset((400,)))
-    assert isinstance(outcome, Failed | Gone | Refused)
+    assert isinstance(outcome, Failed | Gone | Rejected)
     assert outcome.response == kept
 
 

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.pace import Pace
+from consumer.delivery.pace import TokenBucket
 
 rates = st.floats(0.01, 100_000)
 
 
 def starts(rate: float, begins: float, waits: list[float]) -> list[float]:
     """When requests started, each asked for so long after the last one started."""
-    pace, now, found = Pace(rate, begins), begins, []
+    pace, now, found = TokenBucket(rate, begins), begins, []
     for wait in waits:
         now = pace.ready_at(now + wait)
         assert pace.ready_at(now) == now  # the moment it names is enough
@@ -40,7 +40,7 @@ def test_no_window_sees_more_than_the_rate_and_a_burst(rate: float, begins: floa
 @pytest.mark.parametrize("rate", [0.5, 3.0, 9.999, 10.0, 10.1, 33.3, 999.0, 12_345.6])
 def test_a_saturated_bucket_reaches_its_rate(rate: float) -> None:
     """Asked each millisecond, it gives 99 % of the rate or more, hours after it began as well as at once."""
-    pace, began, taken = Pace(rate, 5e5), 5e5, 0
+    pace, began, taken = TokenBucket(rate, 5e5), 5e5, 0
     for millisecond in range(20_000):
         now = began + millisecond / 1000
         while pace.ready_at(now) <= now:
@@ -60,7 +60,7 @@ def test_it_does_not_drift(rate: float, count: int) -> None:
 @given(before=rates, after=rates, taken=st.integers(0, 200))
 def test_another_rate_gives_no_tokens(before: float, after: float, taken: int) -> None:
     """A change of the rate, however often, lets nothing start that the old bucket, long full, had no token for."""
-    pace, now, count = Pace(before, 0.0), 1000.0, 0
+    pace, now, count = TokenBucket(before, 0.0), 1000.0, 0
     while count < taken and pace.ready_at(now) == now:
         pace.take(now)
         count += 1
@@ -75,7 +75,7 @@ def test_another_rate_gives_no_tokens(before: float, after: float, taken: int) -
 
 def test_the_new_rate_counts_from_now() -> None:
     """An empty bucket waits for its next token as long as the new rate says."""
-    pace = Pace(1.0, 0.0)
+    pace = TokenBucket(1.0, 0.0)
     pace.take(0.0)
     pace.set_rate(4.0, 0.0)
     assert pace.ready_at(0.0) == 0.25
@@ -85,7 +85,7 @@ def test_the_new_rate_counts_from_now() -> None:
 
 def test_a_faster_rate_begins_with_what_is_there() -> None:
     """A bucket of one token that was full for an hour still holds one when ten would fit."""
-    pace = Pace(1.0, 0.0)
+    pace = TokenBucket(1.0, 0.0)
     pace.set_rate(100.0, 3600.0)
     pace.take(3600.0)
     assert pace.ready_at(3600.0) == pytest.approx(3600.01)
@@ -93,7 +93,7 @@ def test_a_faster_rate_begins_with_what_is_there() -> None:
 
 def test_a_start_that_could_not_wait_is_made_up_for() -> None:
     """Those after it wait for longer."""
-    pace = Pace(1.0, 0.0)
+    pace = TokenBucket(1.0, 0.0)
     for _ in range(3):
         pace.take(0.0)
     assert pace.ready_at(0.0) == 3.0
@@ -110,13 +110,13 @@ def test_an_idle_bucket_holds_a_burst_and_no_more(rate: float, waits: list[float
 @given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))
 def test_one_that_is_full_is_as_if_it_began_then(rate: float, taken: int, later: float) -> None:
     """So that it may be forgotten: what may start from then on, and when, is the same."""
-    pace = Pace(rate, 0.0)
+    pace = TokenBucket(rate, 0.0)
     for _ in range(taken):
         pace.take(0.0)
     assert pace.is_full(later) == (taken / rate <= later or taken == 0) or abs(taken / rate - later) < 1e-6
     if not pace.is_full(later):
         return
-    anew = Pace(rate, later)
+    anew = TokenBucket(rate, later)
     for _ in range(200):
         assert pace.ready_at(later) == anew.ready_at(later)
         pace.take(later)

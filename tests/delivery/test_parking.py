@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from consumer.database import migrations
 from consumer.database.backoff import BACK_OFF
-from consumer.delivery.parking import BACKLOG_BYTES, BATCH
+from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import marks
 from consumer.ledger import store as ledger
 from consumer.ledger.due import Settled
 from consumer.ledger.marks import Subject
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Pair, order_key
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload, Wish
 from models.mark import ALL_SUBSCRIPTIONS
@@ -97,13 +97,13 @@ def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -
 def test_one_batch_is_written_at_a_time(store: Store) -> None:
     """However many wait: BATCH of them in a transaction, in order."""
     settled: list[int] = []
-    for offset in range(BATCH + 3):
+    for offset in range(STORE_BATCH + 3):
         store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
     store.write()
-    assert settled == list(range(BATCH))
-    assert len(store.rows("id")) == BATCH
+    assert settled == list(range(STORE_BATCH))
+    assert len(store.rows("id")) == STORE_BATCH
     store.write()
-    assert settled == list(range(BATCH + 3))
+    assert settled == list(range(STORE_BATCH + 3))
 
 
 @contextmanager
@@ -277,7 +277,7 @@ def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: l
         assert f"topic {topic}, partition 0, offset {refused.index(True)}, subscription 1" in str(store.parking.fault)
     store.parking.forget({(topic, 0)})
     assert (store.parking.backlog, store.parking.fault) == (0, None)
-    store.parking._batch = BATCH
+    store.parking._batch = STORE_BATCH
 
 
 def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
@@ -311,7 +311,7 @@ def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
 
 def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> None:
     """They are stored, and none of them is taken up: their turn comes after it."""
-    pair = Pair(1, "t", 0, order_key(b"k"))
+    pair = OrderingKey(1, "t", 0, order_key(b"k"))
     store.parking.park(poison(1)._replace(pair=pair), lambda: None)
     store.write()
     store.parking.park(parked(2)._replace(pair=pair), lambda: None)
@@ -464,12 +464,12 @@ def ordered(offset: int, key: bytes = b"k") -> NewDelivery:
     return parked(offset)._replace(event=make_event(offset, key=key), pair=pair_of(key))
 
 
-def pair_of(key: bytes = b"k") -> Pair:
+def pair_of(key: bytes = b"k") -> OrderingKey:
     """The pair of subscription 1 and a key."""
-    return Pair(1, "t", 0, order_key(key))
+    return OrderingKey(1, "t", 0, order_key(key))
 
 
-def ended(row: int, pair: Pair | None = None) -> AttemptResult:
+def ended(row: int, pair: OrderingKey | None = None) -> AttemptResult:
     """A stored delivery is delivered with its second attempt."""
     return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, pair)
 
@@ -610,7 +610,7 @@ def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it
         repository.add(store.engine, URL, f"user.{subscription}")
     store.parking.load_stored(("t", 0), 0, lambda _: None)
     store.write()
-    other = Pair(2, "t", 0, order_key(b"k"))
+    other = OrderingKey(2, "t", 0, order_key(b"k"))
     store.parking.park(ordered(0)._replace(subscription_id=2, pair=other), lambda: None)
     keys = [b"%d" % number for number in range(30)]
     for number, key in enumerate(keys, 1):

@@ -22,9 +22,9 @@ from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
 from consumer.ledger.due import open_topics
-from consumer.ledger.heads import POSTPONED, SEEKS, take, walk
-from consumer.ledger.marks import lately
-from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
+from consumer.ledger.heads import POSTPONED, SEEKS, fetch, scan
+from consumer.ledger.marks import recent
+from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.ledger.store import UNWANTED
 from consumer.matching.budget import PAUSE, Budget
 from consumer.matching.selection import FILTER_TOO_LARGE, Selector
@@ -63,9 +63,9 @@ class Bench:
         self.budget = Budget(self.store.monotonic, lambda *_: None)
         self.recall = Recall(
             Ledger(
-                partial(walk, engine, GROUP),
-                partial(lately, engine, GROUP),
-                partial(take, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
+                partial(scan, engine, GROUP),
+                partial(recent, engine, GROUP),
+                partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
                 partial(open_topics, engine, GROUP),
             ),
             self.store.thread,
@@ -79,12 +79,12 @@ class Bench:
             self.store.monotonic,
         )
         self.subscription = repository.add(engine, URL, "user.created", ordering="key")
-        self.head: Head = (*HERE, self.subscription)
+        self.head: DueKey = (*HERE, self.subscription)
 
     def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
         """A delivery that waits, due so many seconds from the beginning on."""
         made = make_event(offset, partition=partition, key=key)
-        pair = None if key is None else Pair(self.subscription, "t", partition, order_key(key))
+        pair = None if key is None else OrderingKey(self.subscription, "t", partition, order_key(key))
         return NewDelivery(made, self.subscription, URL, 1, "parked", NOW + due, FAILURE, FAILURE, pair)
 
     def others_store(self, *rows: NewDelivery) -> None:
@@ -222,7 +222,7 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
     assert len(bench.store.parking.heads) == 3 * SEEKS - 2
     bench.others_store(bench.row(1, due=3600.0), bench.row(2, due=3600.0, partition=1))
     for _ in range(2):
-        list(admin.redeliver(bench.store.engine, admin.Selection(subscription=bench.subscription), NOW))
+        list(admin.redeliver(bench.store.engine, admin.DeliveryQuery(subscription=bench.subscription), NOW))
         found: list[int] = []
         for _ in range(60):
             if not found:

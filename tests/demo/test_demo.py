@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from consumer.config.settings import known_names
-from consumer.demo.figures import Figures, Stored, beside, figures, percentile, stored
+from consumer.demo.figures import Figures, RowCounts, beside, figures, percentile, stored
 from consumer.demo.kafka import DeadLetter, EmbeddedKafka
-from consumer.demo.receivers import Delivered, Receiver, Request, Street, cast, parse
+from consumer.demo.receivers import Delivered, Receiver, ReceiverServer, Request, make_receivers, parse
 from consumer.demo.story import RATE, plan
 from consumer.demo.summary import REAL_THING, Evidence, claims
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.ops.receiver import Answer
+from consumer.ops.receiver import Reply
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
 from tests.processes import PROGRAM
@@ -155,7 +155,7 @@ def test_plan_keeps_its_rate_and_numbers() -> None:
 
 def test_latency_is_split_by_when_an_event_was_published() -> None:
     """What was published before the moment counts as before, even if it arrived after."""
-    receiver = Receiver("r", "t", "", lambda _: Answer())
+    receiver = Receiver("r", "t", "", lambda _: Reply())
     receiver.deliveries = [Delivered(at=10.0, latency=2.0), Delivered(at=12.0, latency=1.0)]
 
     assert beside([receiver], 9.0) == (2.0, 1.0)
@@ -177,7 +177,7 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
     receiver = Receiver("r", "t", "refuses", None, subscription_id=subscribed, published=5)
 
     held = stored(engine)[subscribed]
-    assert held == Stored(parked_ever=3, owed=2, held=0, exhausted=2, retries=4, enabled=True, error="refused")
+    assert held == RowCounts(parked_ever=3, owed=2, held=0, exhausted=2, retries=4, enabled=True, error="refused")
     [found] = figures([receiver], {subscribed: held})
     assert (found.delivered, found.retried, found.parked, found.owed, found.dead) == (0, 4, 3, 3, 2)
 
@@ -185,8 +185,8 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
 @pytest.fixture
 def street() -> Iterator[list[Receiver]]:
     """The demo's receivers, open."""
-    receivers = cast()
-    street = Street(receivers, b"secret", {})
+    receivers = make_receivers()
+    street = ReceiverServer(receivers, b"secret", {})
     yield receivers
     street.close()
 
@@ -219,7 +219,7 @@ def test_behaviours_are_what_the_table_says() -> None:
     request = Request("POST / HTTP/1.1", {"webhook-id": "msg_1"}, b"{}")
 
     def answers(name: str, *moments: float) -> list[int | None]:
-        receiver = next(receiver for receiver in cast() if receiver.name == name)
+        receiver = next(receiver for receiver in make_receivers() if receiver.name == name)
         given_ = [receiver.received(request, None, 100.0 + moment) for moment in moments]
         return [answer and int(answer.status) for answer in given_]
 

@@ -28,7 +28,7 @@ from consumer.errors import SettingsError
 from consumer.events.event import Event, RecordId
 from consumer.kafka.client import known_properties
 from consumer.ledger import ordering, outbox
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, registry
@@ -121,11 +121,11 @@ def test_operational_events(engine: Engine) -> None:
 def test_attributes_of_operational_events() -> None:
     """Each attribute of the CloudEvent is documented, and no other."""
     documented = [code(row[0])[0] for row in table_behind("docs/operations.md", "| attribute |")]
-    published = json.loads(_cloudevent("kafka-webhooks/g", Operation("a.b", "1", {"subscription_id": 1}), 0.0))
+    published = json.loads(_cloudevent("kafka-webhooks/g", OperationalEvent("a.b", "1", {"subscription_id": 1}), 0.0))
     assert list(published) == documented
 
 
-def happened(engine: Engine) -> list[Operation]:
+def happened(engine: Engine) -> list[OperationalEvent]:
     """One of each: a subscription recovers, another one is disabled, a delivery is given up."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)

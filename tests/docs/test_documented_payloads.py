@@ -10,7 +10,7 @@ import pytest
 from consumer.events.event import Event, RecordId
 from consumer.expressions import NAMES, compile_projection
 from consumer.http.header_rules import check
-from consumer.sending.payloads import MOST_BYTES, Payload, Unrenderable, render, render_batch
+from consumer.sending.payloads import PROJECTION_BYTES, Payload, Unrenderable, render, render_batch
 from consumer.sending.request import build, prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.docs.documentation import TEXTS, code, rows, table_behind
@@ -73,7 +73,7 @@ def test_what_has_no_form(projection: str) -> None:
     """What the page calls an error is one."""
     with pytest.raises(Unrenderable):
         rendered("record", projection)
-    assert f"{MOST_BYTES // 2**20} MiB" in PAGE
+    assert f"{PROJECTION_BYTES // 2**20} MiB" in PAGE
 
 
 def test_the_batch() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, insert, text
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
-from consumer.ledger.rows import Failure, NewDelivery, Pair, order_key
+from consumer.ledger.rows import Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload
 from tests.databases import database
@@ -49,7 +49,7 @@ def filled(engine: Engine) -> Engine:
     url = "https://example.com/hooks"
     store.park(engine, "webhooks", [NewDelivery(events[0], 1, url, 10, "exhausted", None, failed, failed)], now)
     store.park(engine, "webhooks", [NewDelivery(events[1], 1, url, 1, "parked", now, failed, failed)], now)
-    pair = Pair(1, "users", 0, order_key(b"k"))
+    pair = OrderingKey(1, "users", 0, order_key(b"k"))
     store.park(engine, "webhooks", [NewDelivery(events[2], 1, url, 0, "parked", now, pair=pair)], now)
     replays.finish(engine, replays.create(engine, "webhooks", 1, 0.0, now, None, 1.0, []), now)
     with engine.begin() as connection:

@@ -17,10 +17,10 @@ from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
 from consumer.ledger import admin, counts, due, heads, marks, ordering, outbox, replays, store, upkeep
-from consumer.ledger.admin import Selection
-from consumer.ledger.heads import Want
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.heads import FetchRequest
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, NewDelivery, Operation
+from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import Rules
@@ -368,21 +368,21 @@ def _store(engine: Engine) -> None:
     store.record(engine, GROUP, results)
     store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
     store.record(engine, GROUP, [AttemptResult(2, 1, "unwanted", None, None, None, 2.0)])
-    ordering.mend(engine, GROUP, "t", 0, 1.0)
+    ordering.repair(engine, GROUP, "t", 0, 1.0)
     waiting = outbox.pending(engine, GROUP, 10)
     outbox.forget(engine, [row for row, _, _ in waiting])
 
 
 def _send(engine: Engine) -> None:
-    heads.walk(engine, GROUP, [("t", 0)], None)
-    wants = [Want(("t", 0, 1), 9, frozenset())]
-    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
-    heads.take(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
+    heads.scan(engine, GROUP, [("t", 0)], None)
+    wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
+    heads.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
+    heads.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
     due.settled_keys(engine, GROUP, "t", 0, 0, 0)
     due.open_pairs(engine, GROUP, "t", 0, 10)
     subject = marks.Subject("t", 0, 0, 1)
     marks.decide(engine, GROUP, subject, Wish.GIVE_UP)
-    marks.lately(engine, GROUP, None)
+    marks.recent(engine, GROUP, None)
     marks.decision(engine, GROUP, subject)
     marks.acted(engine, GROUP, subject)
     due.open_topics(engine, GROUP)
@@ -397,12 +397,12 @@ def _command(engine: Engine) -> None:
     admin.find(engine, limit=10, after_id=0, **choice)
     admin.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
     for event_type in (None, "user.created"):
-        admin.count(engine, Selection(event_type=event_type, **choice), 10_000)
+        admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
     admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):
-        list(admin.redeliver(engine, Selection(event_type=event_type, **choice), T))
+        list(admin.redeliver(engine, DeliveryQuery(event_type=event_type, **choice), T))
     admin.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
@@ -423,7 +423,7 @@ def _keep(engine: Engine) -> None:
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
     upkeep.slow(engine, 1, T)
-    told = Operation("subscription.disabled", "op_3", {})
+    told = OperationalEvent("subscription.disabled", "op_3", {})
     upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
     upkeep.disable(engine, group, 1, "410", told)
     upkeep.reconcile(engine, T)
@@ -444,8 +444,8 @@ def _keep(engine: Engine) -> None:
 
 def _end(engine: Engine, group: str) -> None:
     """One row is delivered."""
-    wants = [Want(("t", 0, 1), 9, frozenset())]
-    taken = heads.take(engine, group, wants, T, default_secrets=KEYS, decrypt=in_the_clear).rows
+    wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
+    taken = heads.fetch(engine, group, wants, T, default_secrets=KEYS, decrypt=in_the_clear).rows
     store.record(engine, group, [AttemptResult(taken[0].id, taken[0].attempt, "delivered", None, 200, None, T)])
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, event, select
 
 from consumer.ledger import admin, upkeep
-from consumer.ledger.admin import Selection
+from consumer.ledger.admin import DeliveryQuery
 from consumer.matching.catalog import find_endpoints
 from models import Payload
 from tests.crypto.vaults import in_the_clear
@@ -85,7 +85,7 @@ def test_what_differs_between_calls_is_no_other_statement(watched: Engine) -> No
         for names in combinations(choice, size):
             chosen = {name: choice[name] for name in names}
             admin.find(watched, limit=size + 1, **chosen)
-            list(admin.redeliver(watched, Selection(ids=[1, 2, 3], **chosen), 1.0))
+            list(admin.redeliver(watched, DeliveryQuery(ids=[1, 2, 3], **chosen), 1.0))
     upkeep.disable(watched, GROUP, 1, "410", url=URL)
     assert unknown == {}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.http.urls import check_target, parse_target, shown
+from consumer.http.urls import check_target, parse_target, redact_url
 
 
 def test_the_default_port_is_the_schemes() -> None:
@@ -86,4 +86,4 @@ def test_nonsense_is_no_url_or_one_that_has_a_place(text: str) -> None:
 )
 def test_what_is_published_of_a_url(url: str, published: str) -> None:
     """Operational events and commands name where a delivery goes; no password goes with it, wherever it stands."""
-    assert shown(url) == published
+    assert redact_url(url) == published

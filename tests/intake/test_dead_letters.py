@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import STUB_BYTES, DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
@@ -39,7 +40,7 @@ def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
     end = time.monotonic() + 15
     while not (partitions := consumer.list_topics(topic, 10).topics[topic].partitions) and time.monotonic() < end:
         time.sleep(0.05)  # the first letter makes the topic, and may not have yet
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    consumer.assign([KafkaTopicPartition(topic, partition, 0) for partition in partitions])
     found: list[Message] = []
     while len(found) < number and time.monotonic() < end:
         found += [message for message in consumer.consume(100, 0.1) if message.error() is None]
@@ -227,7 +228,7 @@ def test_whose_records_are_pending_is_known(open_letters: Open) -> None:
     """On their way or waiting to be sent again; nobody's once they are stored."""
     letters = open_letters(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     letters.send(record(b"x"), "not_json", "", lambda: None)
-    places: list[list[Place]] = [[("orders", 3)], [("orders", 2), ("others", 3)], []]
+    places: list[list[TopicPartition]] = [[("orders", 3)], [("orders", 2), ("others", 3)], []]
     assert [letters.holds(each) for each in places] == [True, False, False]
     (number,) = letters._sent
     letters._topic.answers.append((number, KafkaError(KafkaError._MSG_TIMED_OUT)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.intake.offsets import MAX_METADATA, OffsetTracker, WentBack, decode, encode
+from consumer.intake.offsets import MAX_METADATA, OffsetRegression, OffsetTracker, decode, encode
 
 # A log: offsets that exist, ascending, with gaps as compaction and transactions leave them.
 logs = st.lists(st.integers(1, 40) | st.just(1), min_size=1, max_size=80).map(
@@ -70,10 +70,10 @@ def test_settling_what_is_not_open_is_a_mistake() -> None:
 def test_a_log_that_begins_again() -> None:
     """An offset that comes a second time belongs to another life of the log, also below what was committed."""
     tracker = OffsetTracker(10)
-    with pytest.raises(WentBack):
+    with pytest.raises(OffsetRegression):
         tracker.track(9)
     tracker.track(10)
-    with pytest.raises(WentBack):
+    with pytest.raises(OffsetRegression):
         tracker.track(10)
 
 

@@ -9,7 +9,15 @@ from sqlalchemy import Connection, Engine, event, text
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
 from consumer.ledger import heads
-from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, Operation, Pair, order_key
+from consumer.ledger.rows import (
+    AttemptResult,
+    DueDelivery,
+    Failure,
+    NewDelivery,
+    OperationalEvent,
+    OrderingKey,
+    order_key,
+)
 from tests.crypto.vaults import in_the_clear
 
 GROUP = "webhooks"
@@ -40,8 +48,8 @@ def ordered(offset: int, subscription: int, key: bytes = b"k", *, partition: int
     return row._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
 
 
-def pair(subscription: int, key: bytes = b"k", partition: int = 0) -> Pair:
-    return Pair(subscription, "t", partition, order_key(key))
+def pair(subscription: int, key: bytes = b"k", partition: int = 0) -> OrderingKey:
+    return OrderingKey(subscription, "t", partition, order_key(key))
 
 
 def find(
@@ -54,10 +62,10 @@ def find(
     decrypt: Decrypt = in_the_clear,
 ) -> list[DueDelivery]:
     """What is due, of each partition and subscription the earliest first."""
-    walked = heads.walk(engine, GROUP, places, None)
+    walked = heads.scan(engine, GROUP, places, None)
     assert walked.end is None
-    wants = [heads.Want(head, room, frozenset(here)) for head in walked.heads]
-    return heads.take(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows
+    wants = [heads.FetchRequest(head, room, frozenset(here)) for head in walked.heads]
+    return heads.fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows
 
 
 def result(row: DueDelivery, status: Result, at: float | None = None, *, error: str = "boom") -> AttemptResult:
@@ -67,8 +75,8 @@ def result(row: DueDelivery, status: Result, at: float | None = None, *, error: 
     return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.pair)
 
 
-def operation(number: int = 1) -> Operation:
-    return Operation("delivery.exhausted", f"op_{number}", {"subscription": 1, "error": "é"})
+def operation(number: int = 1) -> OperationalEvent:
+    return OperationalEvent("delivery.exhausted", f"op_{number}", {"subscription": 1, "error": "é"})
 
 
 def offsets(rows: Iterable[DueDelivery]) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, select
 
 from consumer.ledger import admin, due, store, upkeep
-from consumer.ledger.admin import Adopted, Marked, Selection
+from consumer.ledger.admin import Adopted, DeliveryQuery, Marked
 from consumer.ledger.rows import AttemptResult, Failure
 from consumer.subscriptions import repository
 from models import ParkedDelivery
@@ -42,7 +42,7 @@ def exhaust_all(engine: Engine) -> None:
     store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)])
 
 
-def marked(engine: Engine, selection: Selection, now: float = 5000.0) -> list[Marked]:
+def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> list[Marked]:
     return list(admin.redeliver(engine, selection, now))
 
 
@@ -113,14 +113,14 @@ def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
     store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=9) for offset in range(2)], 96.0)
     (stale, _) = find(engine)
     exhaust_all(engine)
-    assert marked(engine, Selection(ids=[1, 77])) == [Marked((1,), 0)]
+    assert marked(engine, DeliveryQuery(ids=[1, 77])) == [Marked((1,), 0)]
     assert find(engine, 4999.0) == []
     (row,) = find(engine, 5000.0)
     assert (row.id, row.attempt, row.schedule_start) == (1, 10, 10)
     store.record(engine, GROUP, [result(stale, "delivered")])
     assert states(engine) == {0: "parked", 1: "exhausted"}
-    losing_the_answer(engine, lambda: marked(engine, Selection(ids=[1, 2])))
-    assert marked(engine, Selection(ids=[2, 1, 1])) == [Marked((1, 2), 0)]
+    losing_the_answer(engine, lambda: marked(engine, DeliveryQuery(ids=[1, 2])))
+    assert marked(engine, DeliveryQuery(ids=[2, 1, 1])) == [Marked((1, 2), 0)]
 
 
 def test_a_row_that_is_sent_meanwhile_is_left(engine: Engine, sub: int) -> None:
@@ -134,7 +134,7 @@ def test_a_row_that_is_sent_meanwhile_is_left(engine: Engine, sub: int) -> None:
             cursor.close()
 
     event.listen(engine, "before_cursor_execute", attempt)
-    marked(engine, Selection(ids=[1]))
+    marked(engine, DeliveryQuery(ids=[1]))
     event.remove(engine, "before_cursor_execute", attempt)
     assert query(engine, "SELECT attempt, schedule_start FROM webhook_deliveries") == [(4, 0)]
     assert [row.attempt for row in find(engine, 200.0)] == [4]
@@ -146,10 +146,10 @@ def test_redelivery_by_filter_goes_in_batches(engine: Engine, sub: int, monkeypa
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     store.park(engine, "another", [parked(make_event(1), sub)], 96.0)
     exhaust_all(engine)
-    batches = marked(engine, Selection(group=GROUP, statuses=("exhausted",), event_type="user.created"))
+    batches = marked(engine, DeliveryQuery(group=GROUP, statuses=("exhausted",), event_type="user.created"))
     assert [len(batch.ids) for batch in batches] == [10, 10, 5]
     assert counts(engine) == {"parked": 25}
-    assert not any(batch.ids for batch in marked(engine, Selection(statuses=("exhausted",))))
+    assert not any(batch.ids for batch in marked(engine, DeliveryQuery(statuses=("exhausted",))))
 
 
 def test_redelivery_marks_what_was_there_and_each_row_once(
@@ -160,7 +160,7 @@ def test_redelivery_marks_what_was_there_and_each_row_once(
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     exhaust_all(engine)
     ids: list[int] = []
-    for batch in admin.redeliver(engine, Selection(statuses=("exhausted",)), 5000.0):
+    for batch in admin.redeliver(engine, DeliveryQuery(statuses=("exhausted",)), 5000.0):
         ids += batch.ids
         run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
         later = [make_event(100 + len(ids) + number) for number in range(10)]
@@ -186,7 +186,7 @@ def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytes
     monkeypatch.setattr(upkeep, "BATCH", 10)
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
-    found = plans(engine, lambda: marked(engine, Selection(group=GROUP)))
+    found = plans(engine, lambda: marked(engine, DeliveryQuery(group=GROUP)))
     found += plans(engine, lambda: list(admin.adopt(engine, GROUP, "another", 200.0)))
     looks = [sql for sql, _ in found if sql.startswith("SELECT") and "webhook_deliveries.id" in sql]
     assert len(looks) > 10
@@ -204,7 +204,7 @@ def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
     )
     repository.remove(engine, gone)
     repository.set_enabled(engine, off, enabled=False)
-    assert marked(engine, Selection()) == [Marked((2,), 1)]
+    assert marked(engine, DeliveryQuery()) == [Marked((2,), 1)]
     assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
     repository.set_enabled(engine, off, enabled=True)
     upkeep.reconcile(engine, 6000.0)
@@ -218,7 +218,7 @@ def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
     for _ in range(2):
         store.record(engine, GROUP, [result(find(engine, 3000.0)[0], "exhausted")])
     assert states(engine) == {0: "exhausted", 1: "exhausted", 2: "parked", 3: "blocked"}
-    assert marked(engine, Selection()) == [Marked((1, 2, 3), 0)]
+    assert marked(engine, DeliveryQuery()) == [Marked((1, 2, 3), 0)]
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked", 3: "blocked"}
 
 
@@ -277,7 +277,7 @@ def test_an_attempt_under_way_does_not_swallow_a_redelivery(
     """It counts, and the new schedule is whole behind it; where it was taken, nothing is left to send."""
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)._replace(attempt=3)], 500.0)
-    assert [each.ids for each in marked(engine, Selection(ids=[1]), NOW)] == [(1,)]
+    assert [each.ids for each in marked(engine, DeliveryQuery(ids=[1]), NOW)] == [(1,)]
     failure = None if status == "delivered" else Failure("status 503", 503, None, NOW + 1)
     code = 200 if status == "delivered" else 503
     for _ in range(2):  # the first answer of the database may be lost

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from consumer.crypto.vault import Owner
 from consumer.events.event import Event
 from consumer.ledger import columns, heads, store
-from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Taken, Want, take, walk
-from consumer.ledger.rows import Failure, Head, NewDelivery, Pair, order_key
+from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, scan
+from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription
@@ -22,7 +22,7 @@ from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
 NOW = 1_700_000_000.0
 PLACES = [("t", 0), ("t", 1), ("u", 0)]
 FAILURE = Failure("boom", 503, None, NOW - 5)
-Row = tuple[Head, int, float]  # whose, its offset, seconds until it is due
+Row = tuple[DueKey, int, float]  # whose, its offset, seconds until it is due
 
 
 def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
@@ -47,12 +47,14 @@ def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
     )
 
 
-def taken(engine: Engine, wants: Mapping[Head, int], *here: int, now: float = NOW, most_bytes: int = 10**9) -> Taken:
+def taken(
+    engine: Engine, wants: Mapping[DueKey, int], *here: int, now: float = NOW, most_bytes: int = 10**9
+) -> Fetched:
     """Ask for so many rows of these heads."""
-    return take(
+    return fetch(
         engine,
         GROUP,
-        [Want(head, room, frozenset(here)) for head, room in wants.items()],
+        [FetchRequest(head, room, frozenset(here)) for head, room in wants.items()],
         now,
         default_secrets=DEFAULT,
         decrypt=decrypt,
@@ -72,11 +74,11 @@ def subscribed(engine: Engine, number: int = 1) -> list[int]:
     return [repository.add(engine, URL, "user.created") for _ in range(number)]
 
 
-def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[Head, float]:
+def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[DueKey, float]:
     """Several walks, one going on where the last has ended."""
-    heads, after = dict[Head, float](), None
+    heads, after = dict[DueKey, float](), None
     while True:
-        part = walk(engine, GROUP, sorted(places), after, most)
+        part = scan(engine, GROUP, sorted(places), after, most)
         assert len(part.heads) <= most
         heads |= part.heads
         if part.end is None:
@@ -93,14 +95,14 @@ ROWS = st.lists(st.tuples(HEADS, st.integers(-3, 3)), max_size=25)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, most=st.integers(1, 8))
 def test_a_walk_finds_each_head_with_its_first_due_time(
-    engine: Engine, rows: list[tuple[Head, int]], most: int
+    engine: Engine, rows: list[tuple[DueKey, int]], most: int
 ) -> None:
     """Of the partitions asked for, whatever the number of seeks that one walk may make; of this group only."""
     _clear(engine)
     numbered = [(head, offset, float(due)) for offset, (head, due) in enumerate(rows)]
     park(engine, numbered)
     park(engine, [(("t", 0, 9), 0, 0.0)], group="another")
-    expected: dict[Head, float] = {}
+    expected: dict[DueKey, float] = {}
     for head, _, due in numbered:
         if head[:2] in PLACES:
             expected[head] = min(NOW + due, expected.get(head, NOW + due))
@@ -111,7 +113,7 @@ def test_a_walk_finds_each_head_with_its_first_due_time(
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, rooms=st.dictionaries(HEADS, st.integers(1, 4), max_size=6), here=st.sets(st.integers(0, 24)))
 def test_rows_come_in_the_order_in_which_they_are_due(
-    engine: Engine, rows: list[tuple[Head, int]], rooms: dict[Head, int], here: set[int]
+    engine: Engine, rows: list[tuple[DueKey, int]], rooms: dict[DueKey, int], here: set[int]
 ) -> None:
     """Of each head the first that are due and not here, as many as there is room for; and when to ask for the rest."""
     _clear(engine)
@@ -124,7 +126,7 @@ def test_rows_come_in_the_order_in_which_they_are_due(
     ids = _ids(engine)
     found = taken(engine, rooms, *(ids[offset] for offset in here if offset in ids))
     expected: list[int] = []
-    later: dict[Head, float] = {}
+    later: dict[DueKey, float] = {}
     for head, room in rooms.items():
         waiting = sorted((due, ids[offset], offset) for which, offset, due in numbered if which == head)
         others = [(due, offset) for due, _, offset in waiting if offset not in here]
@@ -142,7 +144,7 @@ def test_a_row_comes_with_all_that_is_needed_to_send_it(engine: Engine) -> None:
     """Its event as it was, whom it goes to as it is now, the attempts so far, its pair."""
     number = repository.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
     made = make_event(3, body=b'{"n": 3}', key=b"k")
-    pair = Pair(number, "t", 0, order_key(b"k"))
+    pair = OrderingKey(number, "t", 0, order_key(b"k"))
     new = NewDelivery(made, number, URL, 2, "parked", NOW, FAILURE, FAILURE, pair, schedule_start=1)
     store.park(engine, GROUP, [new], NOW)
     (row,) = taken(engine, {("t", 0, number): 1}).rows
@@ -173,7 +175,7 @@ def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> 
     found = taken(engine, {("t", 0, broken): 5, ("t", 0, fine): 5})
     assert [row.event.record.offset for row in found.rows] == [2]
     assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
-    assert walk(engine, GROUP, PLACES, None).heads[("t", 0, broken)] == NOW + POSTPONED
+    assert scan(engine, GROUP, PLACES, None).heads[("t", 0, broken)] == NOW + POSTPONED
 
 
 def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
@@ -184,8 +186,8 @@ def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
     faults = [Rules(lambda _, why=why: why) for why in ("no", "no", "never", None, "never")]  # type: ignore[misc]
     with capture_logs() as logs:
         for minute, rules in enumerate(faults):
-            wants, now = [Want(("t", 0, number), 5, frozenset())], NOW + minute * POSTPONED
-            take(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt, rules=rules, said=said)
+            wants, now = [FetchRequest(("t", 0, number), 5, frozenset())], NOW + minute * POSTPONED
+            fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt, rules=rules, said=said)
     assert [entry["reasons"] for entry in logs] == [
         {number: f"url: {why}; what it gets is stored, not sent"} for why in ("no", "never", "never")
     ]
@@ -259,7 +261,7 @@ def test_the_cost_does_not_follow_what_waits(sqlite_engine: Engine) -> None:
             statements.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
-    walk(engine, GROUP, PLACES, None)
+    scan(engine, GROUP, PLACES, None)
     taken(engine, {("t", 0, number): 2})
     event.remove(engine, "before_cursor_execute", note)
     assert len(statements) > 5
@@ -277,7 +279,7 @@ def test_an_empty_database_costs_one_look(engine: Engine, places: list[tuple[str
     """However many partitions are owned: nothing waits in the whole group."""
     seen: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
-    assert walk(engine, GROUP, places * 100, None) == ({}, None)
+    assert scan(engine, GROUP, places * 100, None) == ({}, None)
     assert sum("webhook_deliveries" in statement for statement in seen) == 1
 
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.ledger import admin, counts, due, heads, marks, store, upkeep
-from consumer.ledger.admin import Selection
-from consumer.ledger.ordering import mend, normalise, open_ones
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -43,11 +43,11 @@ def used(engine: Engine, work: Callable[[], object]) -> list[str]:
 
 def test_looking_for_due_rows(full: Engine) -> None:
     """Each seek of the walk, and the first rows of a head, come from the index in the order it has."""
-    for plan in used(full, lambda: heads.walk(full, GROUP, [("t", 0)], None)):
+    for plan in used(full, lambda: heads.scan(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
-    want = heads.Want(("t", 0, 1), 10, frozenset())
+    want = heads.FetchRequest(("t", 0, 1), 10, frozenset())
     first, *_ = used(
-        full, lambda: heads.take(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=in_the_clear)
+        full, lambda: heads.fetch(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=in_the_clear)
     )
     assert "COVERING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND topic=?" in first
 
@@ -70,7 +70,7 @@ def test_putting_a_key_in_order(full: Engine) -> None:
 
 def test_looking_for_keys_out_of_order(full: Engine) -> None:
     """Each statement reads a range of keys of a state."""
-    for plan in used(full, lambda: mend(full, GROUP, "t", 0, 96.0)):
+    for plan in used(full, lambda: repair(full, GROUP, "t", 0, 96.0)):
         first = plan.split("SEARCH webhook_deliveries ")[1]
         assert (
             "ix_webhook_deliveries_order (group_id=? AND status=? AND topic=? AND partition_no=? AND order_key>?"
@@ -137,14 +137,14 @@ def test_subscriptions_are_not_read_through(full: Engine) -> None:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda engine: list(admin.redeliver(engine, Selection(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
-        lambda engine: list(admin.redeliver(engine, Selection(subscription=1, event_type="user.created"), 2.0)),
+        lambda engine: list(admin.redeliver(engine, DeliveryQuery(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
+        lambda engine: list(admin.redeliver(engine, DeliveryQuery(subscription=1, event_type="user.created"), 2.0)),
         lambda engine: list(admin.adopt(engine, GROUP, "another", 2.0)),
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
         lambda engine: counts.of_replay(engine, 1, 1),
         lambda engine: counts.next_of_replay(engine, 1),
         lambda engine: counts.last_of_replay(engine, 1),
-        lambda engine: admin.count(engine, Selection(event_type="user.created", since=1.0), 10),
+        lambda engine: admin.count(engine, DeliveryQuery(event_type="user.created", since=1.0), 10),
     ],
 )
 def test_going_through_rows_by_id(full: Engine, work: Callable[[Engine], object]) -> None:
@@ -166,7 +166,7 @@ def test_what_is_asked_of_an_owner(full: Engine) -> None:
     """Every few seconds by time; a decision by its key, and those of a partition by the front of that."""
     subject = marks.Subject("t", 0, 5, 1)
     asked: list[tuple[Callable[[], object], str]] = [
-        (lambda: marks.lately(full, GROUP, None), "ix_webhook_marks_time (group_id=?"),
+        (lambda: marks.recent(full, GROUP, None), "ix_webhook_marks_time (group_id=?"),
         (lambda: marks.decision(full, GROUP, subject), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
         (lambda: marks.prune(full, GROUP, "t", 0, 9), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
         (lambda: marks.expire(full, GROUP, 9.0), "ix_webhook_marks_time (group_id=? AND marked_at<?"),

@@ -40,9 +40,9 @@ def park(engine: Engine, *rows: NewDelivery, now: float = 96.0) -> None:
 
 def mend(engine: Engine) -> list[int]:
     """A round of `mend`, to its end: how many pairs each step has put in order."""
-    found = [ordering.mend(engine, GROUP, "t", 0, 500.0)]
+    found = [ordering.repair(engine, GROUP, "t", 0, 500.0)]
     while (end := found[-1].end) is not None:
-        found.append(ordering.mend(engine, GROUP, "t", 0, 500.0, end))
+        found.append(ordering.repair(engine, GROUP, "t", 0, 500.0, end))
     return [step.pairs for step in found]
 
 
@@ -124,7 +124,7 @@ def test_one_that_was_tried_keeps_its_next_attempt(engine: Engine, sub: int) -> 
     park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
     park(engine, ordered(2, sub, attempt=1, next_attempt_at=9000.0))
     (given_up,) = admin.find(engine, statuses=("exhausted",), limit=9)
-    assert list(admin.redeliver(engine, admin.Selection([given_up.id]), 2000.0))
+    assert list(admin.redeliver(engine, admin.DeliveryQuery([given_up.id]), 2000.0))
     assert states(engine) == {1: "parked", 2: "blocked"}
     (row,) = find(engine, 3000.0)
     store.record(engine, GROUP, [result(row, "delivered")])
@@ -208,7 +208,7 @@ def test_one_that_waits_without_a_time_is_due(engine: Engine, sub: int, first: s
     run(engine, "UPDATE webhook_deliveries SET status = :s WHERE record_offset = 1", s=first)
     if first != "exhausted":
         run(engine, "UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE record_offset = 1")
-    ordering.mend(engine, GROUP, "t", 0, 500.0)
+    ordering.repair(engine, GROUP, "t", 0, 500.0)
     upkeep.reconcile(engine, 500.0)
     head = 2 if first == "exhausted" else 1
     assert [row.record.offset for row in admin.find(engine, statuses=("parked",), limit=9)] == [head, 9]
@@ -247,7 +247,7 @@ def test_a_removed_first_row_frees_the_next(engine: Engine, sub: int) -> None:
     """Somebody has deleted the row that the others waited for."""
     park(engine, ordered(1, sub), ordered(2, sub))
     run(engine, "DELETE FROM webhook_deliveries WHERE record_offset = 1")
-    ordering.mend(engine, GROUP, "t", 0, 500.0)
+    ordering.repair(engine, GROUP, "t", 0, 500.0)
     assert offsets(find(engine)) == [2]
 
 
@@ -300,7 +300,7 @@ def test_whatever_happens_the_first_goes_first(
             upkeep.reconcile(engine, 200.0)
         elif step == "edit":
             run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = :o", o=offset)
-            ordering.mend(engine, GROUP, "t", 0, 200.0)
+            ordering.repair(engine, GROUP, "t", 0, 200.0)
         else:
             for row in find(engine, 5000.0)[:1]:
                 free = store.record(engine, GROUP, [result(row, step, 2000.0)])  # type: ignore[arg-type]  # one of three

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.ledger import admin, replays, store, upkeep
-from consumer.ledger.admin import Selection
+from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.upkeep import Purged
 from consumer.subscriptions import repository
 from models import Status
@@ -131,7 +131,7 @@ def test_a_row_that_is_owed_again_meanwhile_stays(engine: Engine, sub: int) -> N
     """Between the reading of a step and its deletion somebody has redelivered one: it is sent, so it is kept."""
     keep(engine, sub, range(3))
     (rows,) = upkeep.ended_before(engine, ENDED, CUT)
-    assert [each.ids for each in admin.redeliver(engine, Selection(ids=[rows[1].id]), NEW)]
+    assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[rows[1].id]), NEW)]
     with engine.begin() as connection:
         assert upkeep._purge(connection, rows=rows) == (2, 2)
     assert states(engine) == {1: "parked"}

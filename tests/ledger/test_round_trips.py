@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import Engine
 
-from consumer.delivery.parking import BATCH
+from consumer.delivery.parking import STORE_BATCH
 from consumer.ledger import store
 from consumer.subscriptions import repository
 from tests.databases import on_oracle
@@ -31,14 +31,14 @@ def calls(emulator: OracleEmulator) -> list[tuple[str, int]]:
 def test_a_batch_is_stored_in_three_calls_and_a_commit(engine: Engine, emulator: OracleEmulator, size: int) -> None:
     """Which payloads are there, the payloads, the deliveries: all rows of a statement in one call."""
     repository.add(engine, URL, "user.created")
-    rows = [parked(make_event(offset, body=bytes(size)), 1) for offset in range(BATCH)]
+    rows = [parked(make_event(offset, body=bytes(size)), 1) for offset in range(STORE_BATCH)]
     emulator.calls.clear()
     store.park(engine, GROUP, rows, 1.0)
     assert Counter(calls(emulator)) == {
         PING: 1,
         ("SELECT webhook_payloads.record_offset, webhook_payloads.record_ts", 1): 1,
-        ("INSERT INTO webhook_payloads", BATCH): 1,
-        ("INSERT INTO webhook_deliveries", BATCH): 1,
+        ("INSERT INTO webhook_payloads", STORE_BATCH): 1,
+        ("INSERT INTO webhook_deliveries", STORE_BATCH): 1,
     }
 
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Vault
 from consumer.errors import DatabaseUnavailable
-from consumer.matching.catalog import GAP, Answer, Broken, Catalog, Key, Known, find_endpoints
+from consumer.matching.catalog import GAP, Catalog, EndpointCache, Key, Matches, SubscriptionProblems, find_endpoints
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
 from consumer.subscriptions.patterns import matches
@@ -46,7 +46,11 @@ def key(event_type: str) -> Key:
 
 
 def find(
-    engine: Engine, *types: str, vault: Vault | None = None, broken: Broken | None = None, now: float = 1000.0
+    engine: Engine,
+    *types: str,
+    vault: Vault | None = None,
+    broken: SubscriptionProblems | None = None,
+    now: float = 1000.0,
 ) -> dict[str, tuple[Endpoint, ...]]:
     """Of events without a tenant, by type."""
     keys = [key(each) for each in types]
@@ -150,7 +154,7 @@ def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
     """The endpoint of a pattern is one object for all types, later ones too, until it changes; nobody else keeps it."""
     repository.add(engine, URL, "*")
     repository.add(engine, URL, "a")
-    known = Known()
+    known = EndpointCache()
 
     def look(*types: str) -> dict[Key, tuple[Endpoint, ...]]:
         return find_endpoints(engine, [key(each) for each in types], DEFAULT, in_the_clear, known=known)
@@ -174,7 +178,7 @@ def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
     plain, rotating = repository.add(engine, URL, "t"), repository.add(engine, URL, "t")
     add_secret(engine, rotating, "old", created=1, expires=1001)
     add_secret(engine, rotating, "new", created=2)
-    known, broken = Known(), Broken()
+    known, broken = EndpointCache(), SubscriptionProblems()
     kept = []
 
     def look(now: float) -> list[Endpoint]:
@@ -213,7 +217,7 @@ def test_what_cannot_be_told(engine: Engine, column: str, value: str, *, matches
     good, bad = repository.add(engine, URL, "t"), repository.add(engine, URL, "*")
     with engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id == bad).values({column: value}))
-    broken = Broken()
+    broken = SubscriptionProblems()
     with capture_logs() as logs:
         for event_type in ("t", "u"):
             found = find(engine, event_type, broken=broken)[event_type]
@@ -259,7 +263,7 @@ def test_a_broken_secret_leaves_its_subscription_unsigned(
     """It is never signed with another secret, others of its type are found, and it is logged once, not each second."""
     good, bad = repository.add(engine, URL, "t"), repository.add(engine, URL, "t")
     add_secret(engine, bad, secret, expires=expires)
-    broken, vault = Broken(), Vault(Fernet.generate_key().decode())
+    broken, vault = SubscriptionProblems(), Vault(Fernet.generate_key().decode())
     with capture_logs() as logs:
         for _ in range(3):
             found = find(engine, "t", vault=vault, broken=broken)["t"]
@@ -280,14 +284,14 @@ def test_an_encrypted_secret_without_a_key(engine: Engine) -> None:
     """The reason names the setting."""
     subscription = repository.add(engine, URL, "t", "own", vault=Vault(Fernet.generate_key().decode()))
     with capture_logs() as logs:
-        assert [endpoint.secrets for endpoint in find(engine, "t", broken=Broken())["t"]] == [()]
+        assert [endpoint.secrets for endpoint in find(engine, "t", broken=SubscriptionProblems())["t"]] == [()]
     assert (logs[0]["subscription"], "WEBHOOK_ENCRYPTION_KEY is not set" in logs[0]["reason"]) == (subscription, True)
 
 
 def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> None:
     """Plain SQL may write anything: the deployment's are used, the rest is heeded, and it is logged once."""
     added = repository.add(engine, URL, "t", ordering="key", max_in_flight=2, retry_schedule="1s")
-    broken = Broken()
+    broken = SubscriptionProblems()
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(retry_schedule="soon", final_statuses="4xx,bad"))
     with capture_logs() as logs:
@@ -311,7 +315,7 @@ def test_two_faults_are_told_apart(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(retry_schedule="soon"))
     with capture_logs() as logs:
-        find(engine, "t", broken=Broken())
+        find(engine, "t", broken=SubscriptionProblems())
     assert sorted(entry["reason"].rpartition("; ")[2] for entry in logs) == [
         "the default is used",
         "what it gets is stored, not sent",
@@ -362,9 +366,9 @@ class Database:
         self.now = 100.0
         self.asked: list[tuple[Key, ...]] = []
         self.content: dict[str, tuple[Endpoint, ...]] = {}
-        self._pending: list[tuple[dict[Key, tuple[Endpoint, ...]], Callable[[Answer | Exception], None]]] = []
+        self._pending: list[tuple[dict[Key, tuple[Endpoint, ...]], Callable[[Matches | Exception], None]]] = []
 
-    def ask(self, keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
+    def ask(self, keys: tuple[Key, ...], done: Callable[[Matches | Exception], None]) -> None:
         self.asked.append(keys)
         self._pending.append(({each: self.content.get(each[0], ()) for each in keys}, done))
 

@@ -10,11 +10,11 @@ from structlog.testing import capture_logs
 from consumer.config.settings import RuleSettings
 from consumer.errors import InvalidSubscription
 from consumer.ledger import store
-from consumer.ledger.heads import POSTPONED, Want, take
+from consumer.ledger.heads import POSTPONED, FetchRequest, fetch
 from consumer.ledger.rows import NewDelivery
-from consumer.matching.catalog import Broken, find_endpoints
+from consumer.matching.catalog import SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import Named, judge_names, policy_of, resolving_rules_of, rules_of
-from consumer.sending.dns import Answer, Unresolved
+from consumer.sending.dns import Resolution, Unresolved
 from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
@@ -25,7 +25,7 @@ from tests.delivery.store_kit import DEFAULT, GROUP, make_event
 PUBLIC, PRIVATE, ALLOWED = "https://example.com/hooks", "https://10.0.0.1/hooks", "http://10.1.0.1/hooks"
 ALLOW_SOME = RuleSettings.model_validate({"WEBHOOK_ALLOW_NETWORKS": "10.1.0.0/16"})
 REQUIRED = RuleSettings.model_validate({"WEBHOOK_REQUIRE_OWN_SECRET": "true"})
-NAMES: Mapping[str, Answer] = {
+NAMES: Mapping[str, Resolution] = {
     "public.example": ("93.184.216.34",),
     "private.example": ("10.0.0.1", "10.0.0.2"),
     "both.example": ("10.0.0.1", "93.184.216.34"),
@@ -33,11 +33,11 @@ NAMES: Mapping[str, Answer] = {
 }
 
 
-def resolve(names: Iterable[str], _seconds: float) -> dict[str, Answer]:
+def resolve(names: Iterable[str], _seconds: float) -> dict[str, Resolution]:
     return {name: NAMES[name] for name in names}
 
 
-def found(engine: Engine, rules: Rules, broken: Broken) -> dict[int, str | None]:
+def found(engine: Engine, rules: Rules, broken: SubscriptionProblems) -> dict[int, str | None]:
     """The fault of each subscription to `t`, as events meet it."""
     endpoints = find_endpoints(engine, [("t", None)], DEFAULT, in_the_clear, rules=rules, broken=broken)
     return {each.subscription_id: each.fault for each in endpoints["t", None]}
@@ -54,7 +54,7 @@ def test_nothing_is_refused_where_a_proxy_decides() -> None:
 def test_what_is_refused_is_stored_for(engine: Engine) -> None:
     """New events and stored ones meet one fault, which names the setting, and it is logged once for each."""
     numbers = [repository.add(engine, url, "t") for url in (PUBLIC, PRIVATE, ALLOWED)]
-    rules, broken = rules_of(ALLOW_SOME), Broken()
+    rules, broken = rules_of(ALLOW_SOME), SubscriptionProblems()
     with capture_logs() as logs:
         for _ in range(2):
             faults = found(engine, rules, broken)
@@ -64,8 +64,8 @@ def test_what_is_refused_is_stored_for(engine: Engine) -> None:
     assert [entry["reason"] for entry in logs] == [fault]
     waiting = [NewDelivery(make_event(number), number, PUBLIC, 0, "parked", 0.0) for number in numbers]
     store.park(engine, GROUP, waiting, 0.0)
-    wants = [Want(("t", 0, number), 5, frozenset()) for number in numbers]
-    taken = take(engine, GROUP, wants, 1.0, default_secrets=DEFAULT, decrypt=in_the_clear, rules=rules)
+    wants = [FetchRequest(("t", 0, number), 5, frozenset()) for number in numbers]
+    taken = fetch(engine, GROUP, wants, 1.0, default_secrets=DEFAULT, decrypt=in_the_clear, rules=rules)
     assert [row.endpoint.subscription_id for row in taken.rows] == [numbers[0], numbers[2]]
     assert taken.next_due == {("t", 0, numbers[1]): 1.0 + POSTPONED}
     assert found(engine, rules_of(RuleSettings()), broken)[numbers[2]] is not None
@@ -76,12 +76,12 @@ def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
     shared = repository.add(engine, PUBLIC, "t", secrets=[("bearer", "token")])
     own = repository.add(engine, PUBLIC, "t", "a secret of its own that is long enough")
     rules = rules_of(REQUIRED)
-    faults = found(engine, rules, Broken())
+    faults = found(engine, rules, SubscriptionProblems())
     assert faults[own] is None
     assert faults[shared] == (
         "secret: it has none of its own, and WEBHOOK_REQUIRE_OWN_SECRET asks for one; what it gets is stored, not sent"
     )
-    assert set(found(engine, Rules(), Broken()).values()) == {None}
+    assert set(found(engine, Rules(), SubscriptionProblems()).values()) == {None}
     first, second = repository.walk(engine, rules=rules)
     assert (first.broken, second.problems) == (True, ())
     assert len(first.problems) == 1
@@ -116,7 +116,7 @@ def test_who_signs_as_others_do_and_should_not_is_told(
         assert item.state == f"warning: {item.problems[0]}"
     with capture_logs() as logs:
         key = ("t", options.get("tenant"))
-        (endpoint,) = find_endpoints(engine, [key], DEFAULT, in_the_clear, broken=Broken())[key]
+        (endpoint,) = find_endpoints(engine, [key], DEFAULT, in_the_clear, broken=SubscriptionProblems())[key]
     assert (endpoint.fault, logs) == (None, [])
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consumer.events.event import Event, RecordId
-from consumer.matching.catalog import GAP, Answer, Catalog, Key
-from consumer.matching.inbox import MOST_BYTES, MOST_EVENTS, Inbox
+from consumer.matching.catalog import GAP, Catalog, Key, Matches
+from consumer.matching.inbox import INBOX_BYTES, MOST_EVENTS, Inbox
 from consumer.subscriptions.endpoint import Endpoint
 
 URL = "https://example.com/hook"
@@ -22,7 +22,7 @@ class Lookups:
 
     def __init__(self, ttl: float = 1.0) -> None:
         self.now = 0.0
-        self.asked: list[tuple[tuple[Key, ...], Callable[[Answer | Exception], None]]] = []
+        self.asked: list[tuple[tuple[Key, ...], Callable[[Matches | Exception], None]]] = []
         self.catalog = Catalog(lambda keys, done: self.asked.append((keys, done)), ttl, lambda: self.now)
         self.inbox = Inbox(self.catalog, lambda place, offset: self.wanted.append((place, offset)))
         self.settled: list[int] = []
@@ -215,7 +215,7 @@ def test_room_is_bounded_in_events_and_in_bytes() -> None:
     desk.inbox.next()
     assert desk.inbox.room == 1
     assert len(desk.out()) == MOST_EVENTS - 1
-    body = bytes(MOST_BYTES // 4)
+    body = bytes(INBOX_BYTES // 4)
     for offset in range(4):
         assert desk.inbox.room == MOST_EVENTS - offset
         desk.put(offset, body=body)
@@ -230,7 +230,7 @@ def test_a_partition_that_leaves_takes_its_events_with_it() -> None:
     desk.inbox.stored(HERE, {(9, 9, 9)})
     desk.inbox.stored(THERE, set())
     for offset in range(4):
-        desk.put(offset, place=(HERE, THERE)[offset % 2], body=bytes(MOST_BYTES // 3))
+        desk.put(offset, place=(HERE, THERE)[offset % 2], body=bytes(INBOX_BYTES // 3))
     assert desk.inbox.room == 0
     desk.inbox.discard({HERE})
     assert desk.inbox.room == MOST_EVENTS - 2

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event, insert
 
 from consumer.database.engine import IN_LIST
 from consumer.events.event import Event, RecordId
-from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, Answer, Catalog, Key, find_endpoints
+from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, Catalog, Key, Matches, find_endpoints
 from consumer.matching.inbox import Inbox
 from models import Subscription
 from tests.crypto.vaults import in_the_clear
@@ -56,7 +56,7 @@ class Flow:
                 self._answers.pop(0)[1]()
             self._catalog.want(())
 
-    def _ask(self, keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
+    def _ask(self, keys: tuple[Key, ...], done: Callable[[Matches | Exception], None]) -> None:
         answer = find_endpoints(self._engine, keys, (b"k",), in_the_clear)
         self._answers.append((self.now + SLOW * TURN, lambda: done(answer)))
 

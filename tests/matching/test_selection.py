@@ -13,7 +13,7 @@ from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
 from consumer.matching.budget import PAUSE, Budget
-from consumer.matching.selection import SILENCE, Answer, Selector
+from consumer.matching.selection import SILENCE, FilterResult, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 
@@ -66,13 +66,13 @@ def test_topics_and_filter_both_have_to_agree(
 ) -> None:
     """Topics by name, the filter over the whole event."""
     assert Selector(Metrics()).ask(wanting(event_filter, topics), carrying({"amount": 150})) is (
-        Answer.WANTED if wanted else Answer.UNWANTED
+        FilterResult.WANTED if wanted else FilterResult.UNWANTED
     )
 
 
 def test_who_selects_nothing_wants_all() -> None:
     """Without a look at the event."""
-    assert Selector(Metrics()).ask(Endpoint(1, URL, (b"k",)), carrying([])) is Answer.WANTED
+    assert Selector(Metrics()).ask(Endpoint(1, URL, (b"k",)), carrying([])) is FilterResult.WANTED
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_an_error_is_no_match_counted_and_shown(event_filter: str) -> None:
     event = carrying({"text": MARK, "none": 0})
     with capture_logs() as logs:
         for _ in range(3):
-            assert selector.ask(wanting(event_filter), event) is Answer.UNWANTED
-            assert selector.ask(wanting("data.none == 0", subscription=2), event) is Answer.WANTED
+            assert selector.ask(wanting(event_filter), event) is FilterResult.UNWANTED
+            assert selector.ask(wanting("data.none == 0", subscription=2), event) is FilterResult.WANTED
         assert [entry["subscription"] for entry in logs] == [1]
         clock.now += SILENCE
         selector.ask(wanting(event_filter), event)
@@ -117,11 +117,11 @@ def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.Mon
     selector = Selector(Metrics())
     events = [carrying({"amount": number}) for number in range(3)]
     for event in events:
-        assert selector.ask(wanting(topics={"orders"}), event) is Answer.WANTED
+        assert selector.ask(wanting(topics={"orders"}), event) is FilterResult.WANTED
     assert read == []
     for event in events:
         for number in range(1000):
-            assert selector.ask(wanting(f"data.amount < {number % 7 + 3}"), event) is Answer.WANTED
+            assert selector.ask(wanting(f"data.amount < {number % 7 + 3}"), event) is FilterResult.WANTED
     assert read == events
 
 
@@ -176,14 +176,16 @@ def test_a_filter_says_what_python_says(rule: Rule, values: tuple[int, int, int]
     """Comparisons and their combinations, over numbers of an event."""
     text, judge = rule
     data = dict(zip("abc", values, strict=True))
-    assert Selector(Metrics()).ask(wanting(text), carrying(data)) is (Answer.WANTED if judge(data) else Answer.UNWANTED)
+    assert Selector(Metrics()).ask(wanting(text), carrying(data)) is (
+        FilterResult.WANTED if judge(data) else FilterResult.UNWANTED
+    )
 
 
 def test_events_are_told_apart_by_identity() -> None:
     """Two equal records, one after the other, are read each: nothing of one is taken for the other."""
     selector = Selector(Metrics())
     for amount in itertools.islice(itertools.cycle((1, 5)), 6):
-        answer = Answer.WANTED if amount > 3 else Answer.UNWANTED
+        answer = FilterResult.WANTED if amount > 3 else FilterResult.UNWANTED
         assert selector.ask(wanting("data.amount > 3"), carrying({"amount": amount})) is answer
 
 
@@ -194,17 +196,17 @@ def test_a_filter_over_its_budget_is_not_asked() -> None:
     selector = Selector(Metrics(), budget, clock, processor)
     slow, other, event = wanting("data.amount > 1"), wanting("data.amount > 1", subscription=2), carrying({"amount": 5})
     answers = [selector.ask(slow, event) for _ in range(200)]
-    assert answers[:10] == [Answer.WANTED] * 10
-    assert (answers[-1], over, selector.ask(other, event)) == (Answer.NOT_ASKED, [1], Answer.WANTED)
+    assert answers[:10] == [FilterResult.WANTED] * 10
+    assert (answers[-1], over, selector.ask(other, event)) == (FilterResult.NOT_ASKED, [1], FilterResult.WANTED)
     clock.now += PAUSE
-    assert selector.ask(slow, event) is Answer.WANTED
+    assert selector.ask(slow, event) is FilterResult.WANTED
 
 
 def test_a_broken_filter_is_not_asked() -> None:
     """What it would say is known when it is put right."""
     endpoint = Endpoint(1, URL, (b"k",), selection=Selection(frozenset({"orders"}), BrokenFilter()))
-    assert Selector(Metrics()).ask(endpoint, carrying({})) is Answer.NOT_ASKED
-    assert Selector(Metrics()).ask(endpoint, carrying({}, topic="users")) is Answer.UNWANTED
+    assert Selector(Metrics()).ask(endpoint, carrying({})) is FilterResult.NOT_ASKED
+    assert Selector(Metrics()).ask(endpoint, carrying({}, topic="users")) is FilterResult.UNWANTED
 
 
 def test_reading_the_event_is_charged_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,5 +222,5 @@ def test_reading_the_event_is_charged_to_nobody(monkeypatch: pytest.MonkeyPatch)
         Metrics(), Budget(clock, lambda subscription, _seconds: over.append(subscription)), clock, processor
     )
     for _ in range(5):
-        assert selector.ask(wanting("data.amount > 1"), carrying({"amount": 5})) is Answer.WANTED
+        assert selector.ask(wanting("data.amount > 1"), carrying({"amount": 5})) is FilterResult.WANTED
     assert over == []

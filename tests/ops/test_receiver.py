@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from consumer.crypto.keys import Ed25519Key, parse_verifying_key
 from consumer.http.server import BackgroundServer, listen
-from consumer.ops.receiver import MOST_BYTES, TOLERANCE, Answer, HexHeader, Received, create_app, verify
+from consumer.ops.receiver import BODY_BYTES, TOLERANCE, HexHeader, Received, Reply, create_app, verify
 from tests.signatures import hexed, standard
 
 NOW = 1_700_000_000
@@ -132,15 +132,15 @@ def test_the_clock_may_be_off_by_the_tolerance() -> None:
 
 
 @pytest.fixture
-def received() -> list[tuple[Received, Answer]]:
+def received() -> list[tuple[Received, Reply]]:
     return []
 
 
 @pytest.fixture
-def serve(received: list[tuple[Received, Answer]]) -> Iterator[Callable[[Answer], str]]:
+def serve(received: list[tuple[Received, Reply]]) -> Iterator[Callable[[Reply], str]]:
     servers: list[BackgroundServer] = []
 
-    def start(answer: Answer) -> str:
+    def start(answer: Reply) -> str:
         app = create_app((NEW, OLD), lambda *pair: received.append(pair), lambda _: answer, lambda: NOW)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "receiver"))
         return f"http://127.0.0.1:{servers[-1].port}"
@@ -150,9 +150,9 @@ def serve(received: list[tuple[Received, Answer]]) -> Iterator[Callable[[Answer]
         server.close()
 
 
-def test_over_http(serve: Callable[[Answer], str], received: list[tuple[Received, Answer]]) -> None:
+def test_over_http(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
     """A verified request gets the answer asked for, any other a 401; both are told of."""
-    url = serve(Answer(503, headers=[(b"retry-after", b"7")]))
+    url = serve(Reply(503, headers=[(b"retry-after", b"7")]))
     answer = requests.post(f"{url}/hooks", b"body", headers=signed(b"body", (OLD,)), timeout=5)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
     assert requests.post(url, b"other", headers=signed(b"body", (OLD,)), timeout=5).status_code == 401
@@ -163,26 +163,26 @@ def test_over_http(serve: Callable[[Answer], str], received: list[tuple[Received
     assert received[0][0].event_type == "user.created"
 
 
-def test_bodies_are_bounded(serve: Callable[[Answer], str], received: list[tuple[Received, Answer]]) -> None:
+def test_bodies_are_bounded(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
     """A body over 2 MiB is refused with 413 and is not kept, also without a length."""
-    url = serve(Answer())
-    too_large = [b"x" * 65536] * (MOST_BYTES // 65536 + 1)
+    url = serve(Reply())
+    too_large = [b"x" * 65536] * (BODY_BYTES // 65536 + 1)
     with contextlib.suppress(requests.ConnectionError):  # closed while the rest was being sent: as good
         assert requests.post(url, iter(too_large), timeout=5).status_code == 413
     assert received == []
 
 
 @pytest.mark.parametrize("status", [204, 301, 410, 500])
-def test_any_status(serve: Callable[[Answer], str], status: int) -> None:
+def test_any_status(serve: Callable[[Reply], str], status: int) -> None:
     """A receiver can be told to answer what receivers answer."""
-    url = serve(Answer(status))
+    url = serve(Reply(status))
     answer = requests.post(url, b"", headers=signed(b"", (NEW,)), timeout=5, allow_redirects=False)
     assert answer.status_code == status
 
 
-def test_a_delay_holds_only_its_own_answer(serve: Callable[[Answer], str]) -> None:
+def test_a_delay_holds_only_its_own_answer(serve: Callable[[Reply], str]) -> None:
     """Two requests to a receiver that takes its time are answered together."""
-    url = serve(Answer(delay=0.3))
+    url = serve(Reply(delay=0.3))
     started = time.monotonic()
     threads = [
         threading.Thread(target=requests.post, args=(url, b""), kwargs={"headers": signed(b"", (NEW,)), "timeout": 5})
@@ -195,8 +195,8 @@ def test_a_delay_holds_only_its_own_answer(serve: Callable[[Answer], str]) -> No
     assert 0.3 <= time.monotonic() - started < 1.5
 
 
-def test_other_methods(serve: Callable[[Answer], str]) -> None:
+def test_other_methods(serve: Callable[[Reply], str]) -> None:
     """A GET is a health check, anything else is refused."""
-    url = serve(Answer(503))
+    url = serve(Reply(503))
     assert requests.get(url, timeout=5).status_code == 200
     assert requests.put(url, b"", timeout=5).status_code == 405

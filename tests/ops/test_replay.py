@@ -20,7 +20,18 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
-from consumer.ops.replay import AHEAD, BATCH, SOONEST, Choice, Pace, Progress, Survey, default_rate, run, survey
+from consumer.ops.replay import (
+    AHEAD,
+    ROWS_AT_ONCE,
+    SOONEST,
+    Choice,
+    DueSchedule,
+    Progress,
+    Survey,
+    default_rate,
+    run,
+    survey,
+)
 from consumer.subscriptions import repository
 from consumer.subscriptions.repository import Subscribed
 from models import ParkedDelivery, StoredReplay
@@ -53,7 +64,7 @@ class Clock:
 )
 def test_a_pace_spaces_and_never_hurries(rate: float, steps: list[tuple[float, int]]) -> None:
     """Due times are at least 1/rate apart, none before workers know of it, and none far off while there is room."""
-    pace, now, last = Pace(rate), NOW, -math.inf
+    pace, now, last = DueSchedule(rate), NOW, -math.inf
     for passed, wanted in steps:
         now += passed
         for _ in range(min(wanted, pace.room(now))):
@@ -66,7 +77,7 @@ def test_a_pace_spaces_and_never_hurries(rate: float, steps: list[tuple[float, i
 @given(rate=st.floats(0.001, 100_000))
 def test_a_pace_gets_on(rate: float) -> None:
     """There is always room for the first, and again for one when its time is near."""
-    pace = Pace(rate)
+    pace = DueSchedule(rate)
     assert pace.room(NOW) >= 1
     for _ in range(min(pace.room(NOW), 1000)):
         pace.due(NOW)
@@ -206,7 +217,7 @@ def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscrib
     clock, before = Clock(), 0
     for step in run(engine, replay, choice(receiver), reader, lambda: False, clock=clock, sleep=clock.sleep):
         assert step.matched <= (clock.now - NOW + AHEAD) * 200 + 1
-        assert step.matched - before <= BATCH
+        assert step.matched - before <= ROWS_AT_ONCE
         before = step.matched
     assert before == 4000
     assert 16.0 < clock.slept < 19.0

@@ -12,10 +12,10 @@ from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import admin, counts, due, heads, marks, ordering, outbox, replays, store, upkeep
-from consumer.ledger.admin import Selection
-from consumer.ledger.heads import Want
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.heads import FetchRequest
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, NewDelivery, Operation, Pair, order_key
+from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import Rules
@@ -44,27 +44,27 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     migrations.state(engine)
     find_endpoints(engine, [("t", None)], (b"key",), in_the_clear)
     stored, now = _event(None), float(int(time.time()))
-    pair = Pair(1, "t", 0, order_key(b"k"))
+    pair = OrderingKey(1, "t", 0, order_key(b"k"))
     store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
-    assert heads.walk(engine, "g", [("t", 0)], None).heads
-    wants = [Want(("t", 0, 1), 1, frozenset())]
-    (row,) = heads.take(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
+    assert heads.scan(engine, "g", [("t", 0)], None).heads
+    wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
+    (row,) = heads.fetch(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
     due.settled_keys(engine, "g", "t", 0, 0)
     due.open_pairs(engine, "g", "t", 0, 1)
     due.open_topics(engine, "g")
     upkeep.failing(engine, 1, now)
     upkeep.slow(engine, 1, now)
-    upkeep.recovered(engine, "g", 1, Operation("a", "1", {}))
-    upkeep.disable(engine, "g", 1, "gone", Operation("a", "2", {}))
+    upkeep.recovered(engine, "g", 1, OperationalEvent("a", "1", {}))
+    upkeep.disable(engine, "g", 1, "gone", OperationalEvent("a", "2", {}))
     upkeep.reconcile(engine, now)
-    ordering.mend(engine, "g", "t", 0, now)
+    ordering.repair(engine, "g", "t", 0, now)
     store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
     assert upkeep.prune(engine, "g", "t", 0, 2) == 1
     upkeep.waiting(engine, "g", "t", 0)
     outbox.expire(engine, "g", now - 1000)
     subject = marks.Subject("t", 0, 1, 1)
     marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its housekeeping asks others to look
-    marks.lately(engine, "g", None)
+    marks.recent(engine, "g", None)
     assert marks.decision(engine, "g", subject)
     marks.acted(engine, "g", subject)
     assert marks.prune(engine, "g", "t", 0, 2) == 1
@@ -109,12 +109,12 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert counts.next_of_replay(engine, number)
     assert counts.last_of_replay(engine, number)
     (found,) = admin.find(engine, limit=2)
-    assert admin.count(engine, Selection(event_type="t"), 2) == 1
+    assert admin.count(engine, DeliveryQuery(event_type="t"), 2) == 1
     assert admin.detail(engine, found.id)
     admin.of_record(engine, "g", "t", 0, 1)
     marks.decide(engine, "g", marks.Subject("t", 0, 1, 1), Wish.GIVE_UP)
     assert marks.decision(engine, "g", marks.Subject("t", 0, 1, 1))
-    assert [each.ids for each in admin.redeliver(engine, Selection(ids=[found.id]), now)]
+    assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[found.id]), now)]
     assert admin.progress(engine, [found.id])
     counts.next_of(engine, [found.id])
     assert [each.moved for each in admin.adopt(engine, "g", "h", now)] == [1]

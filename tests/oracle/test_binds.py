@@ -8,7 +8,7 @@ from sqlalchemy import Engine, insert, select
 
 from consumer.ledger import outbox, replays, store
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import Failure, NewDelivery, Operation
+from consumer.ledger.rows import Failure, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from models import ParkedDelivery, Payload, Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
@@ -106,7 +106,7 @@ def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: 
     span = Span(text, 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, 1.0, None, 1.0, [span])
     with engine.begin() as connection:
-        outbox.add(connection, GROUP, [Operation("t", "op_1", {"text": text})])
+        outbox.add(connection, GROUP, [OperationalEvent("t", "op_1", {"text": text})])
         rows = connection.execute(select(Payload.body, Payload.record_headers).order_by(Payload.record_offset)).all()
     assert [row.body for row in rows] == [b"{}", body or None, b"{}"]
     assert (rows[1].record_headers or "").count(character) == length

@@ -15,7 +15,7 @@ from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 from models import Base, StoredOperation
 from models.base import Flag
 from tests.databases import differences, on_oracle, url_of
@@ -141,7 +141,7 @@ def test_what_we_write_is_json(engine: Engine) -> None:
     """The checks take whatever we store: quotes, letters of any script, lists, much of it."""
     data = {"error": "é \u2028 \"'\\ 好 \U0001f600", "none": None, "long": "x" * 100_000}
     with engine.begin() as connection:
-        outbox.add(connection, "g", [Operation("a", "1", data)])
+        outbox.add(connection, "g", [OperationalEvent("a", "1", data)])
     ((_, pending, _),) = outbox.pending(engine, "g", 1)
     assert pending.data == data
     spans = [Span(f"t{number}", number, 0, 2**60) for number in range(2000)]
@@ -156,7 +156,7 @@ def test_what_we_write_is_json(engine: Engine) -> None:
 def test_comments_and_checks_go_and_come_back(engine: Engine) -> None:
     """Down to 0003 and up again, with rows: nothing is lost, and the models have nothing to add."""
     with engine.begin() as connection:
-        outbox.add(connection, "g", [Operation("a", "1", {"n": 1})])
+        outbox.add(connection, "g", [OperationalEvent("a", "1", {"n": 1})])
     alembic(engine, "downgrade", "0003")
     inspector = sa.inspect(engine)
     assert inspector.get_check_constraints("webhook_operations") == []

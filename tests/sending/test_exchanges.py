@@ -16,7 +16,7 @@ from requests import exceptions as errors
 from consumer.errors import EgressRefused
 from consumer.http.proxy import parse_proxy
 from consumer.sending.adapter import Result
-from consumer.sending.dns import Answer, _Entry
+from consumer.sending.dns import Resolution, _Entry
 from consumer.sending.egress import EgressPolicy
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def test_resolving_a_name_takes_from_the_time_limit(make_sender: MakeSender, rec
     """The limit is of the whole exchange: a receiver that hangs gets what the name server has left of it."""
     sender, receiver = make_sender(timeout=0.6), receive(b"", "hang")
 
-    def resolve(_name: str, answered: Callable[[Answer], None]) -> None:
+    def resolve(_name: str, answered: Callable[[Resolution], None]) -> None:
         timer = sender.poller.timer(lambda: answered(("127.0.0.1",)))
         timer.deadline = time.monotonic() + 0.4
 

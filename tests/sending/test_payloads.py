@@ -22,8 +22,8 @@ from consumer.sending.payloads import (
     CLOUD_EVENT,
     CLOUD_EVENTS,
     JSON,
-    MOST_BYTES,
     MOST_FORMS,
+    PROJECTION_BYTES,
     Payload,
     Unrenderable,
     render_batch,
@@ -334,7 +334,7 @@ def test_a_projection_finds_bytes_a_form() -> None:
         ("type(1)", "no form"),
         ("1 / (data.amount - 5)", "zero"),
         ("[data.text, data.text, data.text]", "too large for this expression"),
-        ("data.numbers", f"at most {MOST_BYTES}"),
+        ("data.numbers", f"at most {PROJECTION_BYTES}"),
     ],
 )
 def test_what_has_no_json_is_refused(kind: PayloadFormat, projection: str, why: str) -> None:

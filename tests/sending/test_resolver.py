@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from consumer.sending.dns import Answer, Resolver, Unresolved
+from consumer.sending.dns import Resolution, Resolver, Unresolved
 from consumer.sending.event_loop import Poller
 
 
@@ -70,8 +70,8 @@ def turn_until(poller: Poller, done: Callable[[], object], limit: float = 10) ->
         poller.turn(0.05)
 
 
-def ask(poller: Poller, resolver: Resolver, name: str) -> Answer:
-    answers: list[Answer] = []
+def ask(poller: Poller, resolver: Resolver, name: str) -> Resolution:
+    answers: list[Resolution] = []
     resolver.resolve(name, answers.append)
     assert answers == []  # never inside the call
     turn_until(poller, lambda: answers)
@@ -82,7 +82,7 @@ def test_a_name_resolves_and_is_cached(poller: Poller, server: NameServer) -> No
     """Two look-ups at once are one query, and the answer is served from the cache until it expires (30 s here)."""
     now = 0.0
     resolver = Resolver(poller, timeout=5, servers=[server.address], clock=lambda: now)
-    answers: list[Answer] = []
+    answers: list[Resolution] = []
     resolver.resolve("a.good.test", answers.append)
     resolver.resolve("a.good.test", answers.append)
     turn_until(poller, lambda: len(answers) == 2)
@@ -111,7 +111,7 @@ def test_a_name_that_does_not_exist(poller: Poller, server: NameServer) -> None:
 def test_fifty_hung_names_delay_no_other(poller: Poller, server: NameServer) -> None:
     """A look-up that never answers takes nothing from the others, and ends by itself at the time limit."""
     resolver = Resolver(poller, timeout=1.0, servers=[server.address])
-    hung: list[Answer] = []
+    hung: list[Resolution] = []
     begin = time.monotonic()
     for number in range(50):
         resolver.resolve(f"hung{number}.test", hung.append)
@@ -158,7 +158,7 @@ def test_impossible_names_are_unresolved(poller: Poller, server: NameServer, nam
 def test_close_with_look_ups_open(poller: Poller, server: NameServer) -> None:
     """No callback runs after `close`."""
     resolver = Resolver(poller, timeout=0.2, servers=[server.address])
-    answers: list[Answer] = []
+    answers: list[Resolution] = []
     resolver.resolve("hung.test", answers.append)
     resolver.close()
     deadline = time.monotonic() + 0.4

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from consumer.database.engine import reading
 from consumer.errors import EgressRefused
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
@@ -69,14 +69,14 @@ FAULTS = {  # of the database: how each begins, how it ends
 FILTER = "event.offset % 4 != 3"
 OBSTACLES = {"locked": (LOCKED, ("INSERT", "UPDATE", "DELETE")), "refused": ("refused", ("INSERT", "UPDATE"))}
 
-Offset = tuple[Place, int]  # of a record
+Offset = tuple[TopicPartition, int]  # of a record
 Sent = tuple[str, str]  # webhook id and url: a delivery, as receivers see it
 
 
 class Row(NamedTuple):
     """A stored delivery."""
 
-    place: Place
+    place: TopicPartition
     offset: int
     key: str | None
     status: str
@@ -95,7 +95,7 @@ def result(outcome: str) -> Result:
 
 
 @cache
-def webhook_id(place: Place, offset: int, value: bytes) -> str:
+def webhook_id(place: TopicPartition, offset: int, value: bytes) -> str:
     """The id under which receivers see a record."""
     record = Record(Partition(*place, OffsetTracker(None)), offset, int(BORN * 1000) + offset, None, value, None)
     return decode(record).webhook_id
@@ -146,7 +146,7 @@ class Deployment:
         self._obstacle: Sequence[str] = ()  # names of triggers
         self._enabled_at = dict.fromkeys(urls, float("-inf"))
 
-    def deliveries_of(self, place: Place, offset: int) -> list[Sent]:
+    def deliveries_of(self, place: TopicPartition, offset: int) -> list[Sent]:
         """Whom a record goes to, if all are enabled: those who want it."""
         kind = self.records[place, offset]
         urls = URLS.get("keyed" if VALUES[kind] == KEYED else kind, ())
@@ -238,10 +238,10 @@ class Deployment:
 
     def redeliver(self, statuses: Sequence[str]) -> None:
         """What `deliveries redeliver` does."""
-        for _ in admin.redeliver(self.engine, admin.Selection(statuses=statuses), BORN + self.world.now):
+        for _ in admin.redeliver(self.engine, admin.DeliveryQuery(statuses=statuses), BORN + self.world.now):
             continue
 
-    def settle(self, place: Place, offset: int, wish: Wish) -> None:
+    def settle(self, place: TopicPartition, offset: int, wish: Wish) -> None:
         """What `deliveries settle` does with a record: what cannot be stored of it is not owed."""
         marks.decide(self.engine, "g", Subject(*place, offset, ALL_SUBSCRIPTIONS), wish)
         self.excused |= set(self.deliveries_of(place, offset))
@@ -267,7 +267,7 @@ class Deployment:
         """Of all that is stored, by offset."""
         return [row.status for row in self.rows().values()]
 
-    def owed(self, place: Place, settled: Callable[[int], bool]) -> dict[int, list[str]]:
+    def owed(self, place: TopicPartition, settled: Callable[[int], bool]) -> dict[int, list[str]]:
         """By offset, of those `settled`: who has neither taken it nor has it stored; or that it is not buried."""
         done = {*self.rows(), *self.world.taken, *self.excused}
         owed = {}

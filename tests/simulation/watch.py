@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from consumer.database.engine import reading
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from tests.simulation.deployment import (
     BATCHED,
@@ -115,7 +115,7 @@ class Watch:
 
     # What it has to keep.
 
-    def _committed(self, place: Place, mark: int, metadata: str) -> None:
+    def _committed(self, place: TopicPartition, mark: int, metadata: str) -> None:
         """What a commit calls settled is delivered, stored, buried, or nobody's; and it stays settled."""
         self._deployment.look_at_subscriptions()
         settled = settled_by(mark, metadata)
@@ -194,7 +194,7 @@ class Watch:
         changes = list(self._changes())
         for change in changes:
             self.demand(change.was not in ENDED, f"it had ended: {change}")
-        open_rows = defaultdict[tuple[str, Place, str], list[str]](list)
+        open_rows = defaultdict[tuple[str, TopicPartition, str], list[str]](list)
         for (_, url), row in self._deployment.rows().items():
             if row.key is not None and row.status not in ENDED:
                 open_rows[url, row.place, row.key].append(row.status)

@@ -17,9 +17,9 @@ from sqlalchemy import Engine
 
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.database.engine import DatabaseThread
-from consumer.events.event import Place
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
-from consumer.ledger.rows import Operation
+from consumer.ledger.rows import OperationalEvent
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.announcer import Announcement
 from consumer.worker.worker import Worker
@@ -55,13 +55,15 @@ class World:
         self.database = SimulatedDatabase(engine, self.step)
         self.dies_after: int | None = None
         self.now = 0.0
-        self.log: dict[Place, list[tuple[bytes | None, bytes]]] = {(TOPIC, number): [] for number in range(partitions)}
-        self.committed: dict[Place, tuple[int, str]] = {}
+        self.log: dict[TopicPartition, list[tuple[bytes | None, bytes]]] = {
+            (TOPIC, number): [] for number in range(partitions)
+        }
+        self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
         self.sent: list[tuple[str, str]] = []  # of each that was requested
-        self.buried: set[tuple[Place, int]] = set()
-        self.announced: list[Operation] = []  # the operational events that are on their topic
-        self.on_commit: Callable[[Place, int, str], None] = lambda _place, _mark, _metadata: None
+        self.buried: set[tuple[TopicPartition, int]] = set()
+        self.announced: list[OperationalEvent] = []  # the operational events that are on their topic
+        self.on_commit: Callable[[TopicPartition, int, str], None] = lambda _place, _mark, _metadata: None
         self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
         self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
         self.on_serve: Callable[[], None] = lambda: None  # what the group does while the worker stops
@@ -199,7 +201,7 @@ class _DeadLetters:
 
     def __init__(self, world: World, _kafka: object) -> None:
         self._world = world
-        self._waiting: list[tuple[tuple[Place, int], Callable[[], None]]] = []
+        self._waiting: list[tuple[tuple[TopicPartition, int], Callable[[], None]]] = []
         self.door_open = True
         world.dead_letters = self
 
@@ -207,7 +209,7 @@ class _DeadLetters:
     def pending(self) -> int:
         return len(self._waiting)
 
-    def holds(self, places: Collection[Place]) -> bool:
+    def holds(self, places: Collection[TopicPartition]) -> bool:
         return any(place in places for (place, _), _ in self._waiting)
 
     def send(self, record: Record, _reason: str, _detail: str, on_stored: Callable[[], None]) -> None:
@@ -289,8 +291,8 @@ class _Source:
         self._on_assign, self._on_position, self._on_revoke, self._on_lost = (
             callbacks[name] for name in ("on_assign", "on_position", "on_revoke", "on_lost")
         )
-        self.partitions: dict[Place, Partition] = {}
-        self._positions: dict[Place, int] = {}
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self._positions: dict[TopicPartition, int] = {}
         self._told: set[Partition] = set()
         self._taken_until = world.now
         self._resting: set[Partition] = set()

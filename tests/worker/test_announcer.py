@@ -14,13 +14,13 @@ from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.kafka.producer import LONGEST_WAIT
-from consumer.ledger.rows import Operation
-from consumer.worker.announcer import Announcement, Announcer
+from consumer.ledger.rows import OperationalEvent
+from consumer.worker.announcer import Announcement, EventPublisher
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 
 AT = 1_700_000_000.25
-Open = Callable[..., Announcer]
+Open = Callable[..., EventPublisher]
 
 
 def settings(kafka: Kafka, topic: str = "", *, group: str = "", **properties: str) -> KafkaSettings:
@@ -33,7 +33,7 @@ def settings(kafka: Kafka, topic: str = "", *, group: str = "", **properties: st
 def disabled(number: int, subscription: int = 7, **data: object) -> Announcement:
     """A subscription was disabled."""
     content: Mapping[str, object] = {"subscription_id": subscription, "reason": "410 Gone", **data}
-    return number, Operation("subscription.disabled", f"disabled-{number}", content), AT
+    return number, OperationalEvent("subscription.disabled", f"disabled-{number}", content), AT
 
 
 def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
@@ -48,7 +48,7 @@ def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
     return found
 
 
-def served(announcer: Announcer, condition: Callable[[], object], seconds: float = 20.0) -> None:
+def served(announcer: EventPublisher, condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Poll until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -60,10 +60,10 @@ def served(announcer: Announcer, condition: Callable[[], object], seconds: float
 @pytest.fixture
 def open_announcer() -> Iterator[Open]:
     """Makes announcers, and closes them in the end."""
-    made: list[Announcer] = []
+    made: list[EventPublisher] = []
 
-    def make(kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> Announcer:
-        made.append(Announcer(kafka, clock=clock))
+    def make(kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> EventPublisher:
+        made.append(EventPublisher(kafka, clock=clock))
         return made[-1]
 
     yield make
@@ -145,7 +145,7 @@ def test_an_event_of_no_subscription_is_published_too(kafka: Kafka, open_announc
     """Without key and subject."""
     made = settings(kafka)
     announcer = open_announcer(made)
-    announcer.send([(1, Operation("test", "x", {"a": 1}), AT)], lambda _ids: None)
+    announcer.send([(1, OperationalEvent("test", "x", {"a": 1}), AT)], lambda _ids: None)
     served(announcer, lambda: not announcer.pending)
     (message,) = read(kafka, made.operations_topic, 1)
     assert message.key() is None

@@ -10,7 +10,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
-from consumer.matching.catalog import Answer, Catalog
+from consumer.matching.catalog import Catalog, Matches
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
@@ -30,7 +30,7 @@ class Desk:
             Endpoint(number, URL, (b"k",), selection=None if each is None else Selection(filter=compile_filter(each)))
             for number, each in enumerate(filters, 1)
         )
-        answer: Answer = {("a", None): endpoints}
+        answer: Matches = {("a", None): endpoints}
         catalog = Catalog(lambda _, done: done(answer) if known else None, 1000.0, lambda: 100.0)
         self.inbox = Inbox(catalog, lambda _place, _offset: None)
         self.inbox.stored(("t", 0), set())

@@ -181,7 +181,7 @@ def test_at_a_stop_what_belongs_to_no_partition_is_waited_for(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is written after it: a receiver that wants no more would be asked again."""
-    monkeypatch.setattr("consumer.delivery.parking.BATCH", 1)
+    monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 1)
     world = deployment.world
     world.worker._parking._batch = 1
     deployment.write(0, "b")

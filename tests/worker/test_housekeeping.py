@@ -10,7 +10,7 @@ from sqlalchemy import Engine, update
 from consumer.database.backoff import BACK_OFF
 from consumer.errors import DatabaseTooSlow
 from consumer.ledger import ordering, outbox, store, upkeep
-from consumer.ledger.rows import AttemptResult, Operation
+from consumer.ledger.rows import AttemptResult, OperationalEvent
 from consumer.subscriptions import repository
 from consumer.worker.housekeeping import Housekeeping
 from models import StoredOperation
@@ -60,7 +60,7 @@ def test_everything_is_done_once(house: House) -> None:
     store.record(engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 600.0) for row in (4, 5)])
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 6")
     with engine.begin() as connection:
-        outbox.add(connection, GROUP, [Operation("delivery.exhausted", name, {}) for name in ("old", "new")])
+        outbox.add(connection, GROUP, [OperationalEvent("delivery.exhausted", name, {}) for name in ("old", "new")])
     with engine.begin() as connection:
         old = update(StoredOperation).where(StoredOperation.event_id == "old")
         connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
@@ -85,7 +85,7 @@ def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
     store.record(engine, GROUP, [AttemptResult(3, 1, "delivered", None, 200, None, 600.0)])
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 4")
     with engine.begin() as connection:
-        outbox.add(connection, GROUP, [Operation("delivery.exhausted", "old", {})])
+        outbox.add(connection, GROUP, [OperationalEvent("delivery.exhausted", "old", {})])
     with engine.begin() as connection:
         connection.execute(update(StoredOperation).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
@@ -171,7 +171,7 @@ def test_more_than_one_transaction_may_prune_are_all_pruned(house: House, monkey
 def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has locked a row of one partition: minute by minute all else is done, and /readyz names what is not."""
     engine = house.store.engine
-    repair = ordering.mend
+    repair = ordering.repair
 
     def locked(engine: Engine, group: str, topic: str, partition: int, *rest: Any) -> object:
         if partition == 3:

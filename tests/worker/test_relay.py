@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from consumer.config.settings import KafkaSettings
 from consumer.database.engine import DatabaseThread
 from consumer.ledger import outbox
-from consumer.ledger.rows import Operation
-from consumer.worker.announcer import Announcer
-from consumer.worker.relay import BATCH, SELDOM, SOON, Relay
+from consumer.ledger.rows import OperationalEvent
+from consumer.worker.announcer import EventPublisher
+from consumer.worker.relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay
 from models import StoredOperation
 from tests.kafka_kit import QUIET, Kafka, unique
 
@@ -35,9 +35,11 @@ class Rig:
         self.looks = 0
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._thread = DatabaseThread("ledger", self._posted.put)
-        self.announcer = Announcer(kafka)
+        self.announcer = EventPublisher(kafka)
         event.listen(engine, "before_cursor_execute", self._count)
-        self.relay = Relay(engine, self._thread, GROUP, self.announcer, lambda: self.leads, clock=lambda: self.now)
+        self.relay = OutboxRelay(
+            engine, self._thread, GROUP, self.announcer, lambda: self.leads, clock=lambda: self.now
+        )
 
     def turn(self, seconds: float = 0.0) -> None:
         """One turn of the loop, after `seconds` of the relay's time."""
@@ -64,7 +66,7 @@ class Rig:
 
     def write(self, *names: str, group: str = GROUP) -> None:
         """Operational events, as the ledger stores them."""
-        happened = [Operation("delivery.exhausted", name, {"subscription_id": 7}) for name in names]
+        happened = [OperationalEvent("delivery.exhausted", name, {"subscription_id": 7}) for name in names]
         with self.engine.begin() as connection:
             outbox.add(connection, group, happened)
 
@@ -143,7 +145,7 @@ def open_rig(engine: Engine) -> Iterator[Open]:
 def test_events_go_out_in_order_and_leave_the_database(open_rig: Open, kafka: KafkaSettings) -> None:
     """All of this group's, and no other's, however many batches it takes, without a wait between full ones."""
     rig = open_rig(kafka)
-    names = [f"e{number}" for number in range(2 * BATCH + 50)]
+    names = [f"e{number}" for number in range(2 * EVENTS_AT_ONCE + 50)]
     rig.write(*names)
     rig.write("theirs", group="another")
     rig.until(lambda: rig.stored() == 1)

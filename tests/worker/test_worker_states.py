@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from consumer.delivery.order import StoredPairs
+from consumer.delivery.order import StoredKeys
 from consumer.ledger import marks
 from models import Wish
 from tests.databases import database
@@ -478,8 +478,8 @@ def test_no_order_of_events_loses_a_delivery(
     for module in ("lane", "lanes"):  # fan-outs wait, and are parked
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
-    monkeypatch.setattr("consumer.delivery.parking.BATCH", 4)  # what belongs together takes several transactions
-    monkeypatch.setattr("consumer.delivery.parking.StoredPairs", partial(StoredPairs, 2))  # keys are given up
+    monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # what belongs together takes several transactions
+    monkeypatch.setattr("consumer.delivery.parking.StoredPairs", partial(StoredKeys, 2))  # keys are given up
 
     def make() -> WorkerMachine:
         path = Path(str(new_engine().url.database))
