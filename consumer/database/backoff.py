@@ -24,19 +24,19 @@ class Backoff:
         self.fault: str | None = None
 
     @property
-    def over(self) -> bool:
+    def ready(self) -> bool:
         """It may be tried again."""
         return self._monotonic() >= self._retry_at
 
-    def judge(self, answer: T | Exception, what: str) -> TypeGuard[T]:
+    def note(self, answer: T | Exception, what: str) -> TypeGuard[T]:
         """Take note of how a job has ended; true if it has succeeded."""
         if isinstance(answer, Exception):
-            self.began(answer, what)
+            self.failed(answer, what)
             return False
-        self.ended()
+        self.succeeded()
         return True
 
-    def began(self, error: Exception, what: str) -> None:
+    def failed(self, error: Exception, what: str) -> None:
         """A job has failed."""
         self._retry_at = self._monotonic() + self._wait
         self._wait = min(self._wait * 2, self._longest)
@@ -45,7 +45,7 @@ class Backoff:
             log.error(what, error=str(error))
         self.fault = text
 
-    def ended(self) -> None:
+    def succeeded(self) -> None:
         """A job has succeeded."""
         if self.fault is not None:
             log.info("the database answers again")

@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
     item: NewDelivery | AttemptResult
     on_stored: OnStored
-    head: DueKey
+    due_key: DueKey
 
     @property
     def subject(self) -> Subject | None:
@@ -97,7 +97,7 @@ class SetAside:
     def has_lately(self, places: Collection[TopicPartition]) -> bool:
         """Something of these partitions was set aside a moment ago: the database may take it soon."""
         begin = self._monotonic() - LATELY
-        return any(each.since > begin and each.entry.head[:2] in places for each in self._all)
+        return any(each.since > begin and each.entry.due_key[:2] in places for each in self._all)
 
     def next(self) -> Aside | None:
         """One that is to be tried again now."""
@@ -134,7 +134,7 @@ class SetAside:
 
 def _place(entry: Entry) -> dict[str, object]:
     """Which delivery it is, for people."""
-    topic, partition, subscription = entry.head
+    topic, partition, subscription = entry.due_key
     item = entry.item
     which = {"offset": item.event.record.offset} if isinstance(item, NewDelivery) else {"row": item.id}
     return {"topic": topic, "partition": partition, **which, "subscription": subscription}

@@ -39,7 +39,7 @@ class StoredRow(NamedTuple):
 
 
 class Delivery:
-    """`pair` is set where it has to go in order. `first` and `last` are the failed attempts so far.
+    """`ordering_key` is set where it has to go in order. `first` and `last` are the failed attempts so far.
 
     Of a batch that is open one delivery stands for the request, and the others are its `followers`. One that is
     `released` is still in the request, but its partition has left: the request's result is not for it. `rendered` is
@@ -48,14 +48,14 @@ class Delivery:
 
     __slots__ = (
         "attempts",
+        "batch_members",
         "due_at",
         "event",
         "first",
-        "followers",
         "lane",
         "last",
+        "ordering_key",
         "origin",
-        "pair",
         "queued_at",
         "released",
         "rendered",
@@ -66,12 +66,12 @@ class Delivery:
     )
 
     def __init__(
-        self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, pair: OrderingKey | None = None
+        self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, ordering_key: OrderingKey | None = None
     ) -> None:
         self.event = event
         self.lane = lane
         self.origin = origin
-        self.pair = pair
+        self.ordering_key = ordering_key
         self.attempts = 0
         self.first: Failure | None = None
         self.last: Failure | None = None
@@ -80,7 +80,7 @@ class Delivery:
         self.started_at = 0.0
         self.sent_to: Endpoint | None = None  # where its request goes; the lane may be told of another url meanwhile
         self.transfer: Transfer | None = None
-        self.followers: Sequence[Delivery] = ()
+        self.batch_members: Sequence[Delivery] = ()
         self.released = False
         self.rendered: bytes | None = None
         self.slots = 1
@@ -90,14 +90,14 @@ class Delivery:
         """Its last attempt was answered with a status that may be about its event: others must not fail with it."""
         return self.last is not None and not unavailable(self.last.status)
 
-    def together(self) -> tuple["Delivery", ...]:
+    def batch(self) -> tuple["Delivery", ...]:
         """All that its request carries and whose partitions are still here."""
-        if not self.followers:
+        if not self.batch_members:
             return () if self.released else (self,)
-        return tuple(each for each in (self, *self.followers) if not each.released)
+        return tuple(each for each in (self, *self.batch_members) if not each.released)
 
-    def disband(self) -> tuple["Delivery", ...]:
+    def split(self) -> tuple["Delivery", ...]:
         """The same, once the request has ended: from now on each goes its own way."""
-        members = self.together()
-        self.followers = ()
+        members = self.batch()
+        self.batch_members = ()
         return members

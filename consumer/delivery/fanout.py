@@ -51,17 +51,21 @@ class Fanout:
                 if not self._is_owed(endpoint, lanes, settling):
                     continue
             asked = endpoint.selection is None or self._answer[1] is not FilterResult.NOT_ASKED
-            pair = ordering_key_of(event, endpoint) if endpoint.ordered else None
+            ordering_key = ordering_key_of(event, endpoint) if endpoint.ordered else None
             # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
-            stored = endpoint.fault is not None or not asked or (pair is not None and settling.goes_behind_rows(pair))
+            stored = (
+                endpoint.fault is not None
+                or not asked
+                or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
+            )
             lane = None if stored else lanes.lane(endpoint)
-            admission = lanes.admit(lane, size, now) if lane is not None else Admission.PARK
+            admission = lanes.admit(lane, size, now) if lane is not None else Admission.STORE
             if lane is not None and admission is Admission.QUEUE:
-                lanes.enqueue(Delivery(event, lane, self.record, pair), now)
-            elif admission is Admission.HOLD or not settling.may_postpone():
+                lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
+            elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
                 return False
             else:
-                settling.postpone(event, endpoint, self.record, pair, lane, asked=asked)
+                settling.postpone(event, endpoint, self.record, ordering_key, lane, asked=asked)
             self.position += 1
         return True
 
@@ -95,6 +99,6 @@ class Fanout:
                 self.refused += 1
                 self.record.settle_one()
             case FilterResult.TOO_LARGE:
-                settling.hopeless(Delivery(self.event, lanes.lane(endpoint), self.record), FILTER_TOO_LARGE)
+                settling.on_undeliverable(Delivery(self.event, lanes.lane(endpoint), self.record), FILTER_TOO_LARGE)
         self.position += 1
         return False

@@ -15,7 +15,7 @@ from requests.exceptions import InvalidURL
 
 from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
-from consumer.delivery.pace import TokenBucket
+from consumer.delivery.token_bucket import TokenBucket
 from consumer.ledger.rows import OrderingKey
 from consumer.sending.request import Template, prepare
 from consumer.subscriptions.endpoint import Endpoint
@@ -59,7 +59,7 @@ class Lane:
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()
         self.waiting: list[tuple[float, int, Delivery]] = []  # for their retry; a heap by due time
-        self.chains: dict[OrderingKey, deque[Delivery]] = {}  # those behind the one of their pair that is under way
+        self.chains: dict[OrderingKey, deque[Delivery]] = {}  # by key, those behind the one that is under way
         self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
         self.held_bytes = 0
         self.in_flight = 0  # requests
@@ -142,22 +142,22 @@ class Lane:
         queue, batch = self.queue, self.batch
         first = queue.popleft()
         assert batch is not None  # noqa: S101 (for the type checker)
-        followers: list[Delivery] = []
+        batch_members: list[Delivery] = []
         stay: list[Delivery] = []
         most = 0 if first.goes_alone else batch.size - 1
         room = BATCH_BYTES - len(first.event.body)
-        while queue and len(followers) < most:
+        while queue and len(batch_members) < most:
             each = queue.popleft()
             if each.goes_alone:
                 stay.append(each)
             elif (room := room - len(each.event.body)) >= 0:
-                followers.append(each)
+                batch_members.append(each)
             else:
                 stay.append(each)
                 break
-        first.followers = followers
+        first.batch_members = batch_members
         queue.extendleft(reversed((first, *stay)))
-        return followers
+        return batch_members
 
     def room(self, now: float) -> int:
         """How many more deliveries may be held, 0 for an open breaker."""

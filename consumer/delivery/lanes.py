@@ -9,10 +9,11 @@ connections.
 
 A lane queues a bounded number of deliveries; when it is full, a receiver that takes them quickly is waited for, and any
 other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes together are
-bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing comes in. Of a
-pair (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at a time, and
-the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds; a large one
-takes several slots, so that what is open is bounded in bytes too, and shared as slots are. No I/O; times are monotonic.
+bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing comes in. Of an
+ordering key (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at a
+time, and the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds; a
+large one takes several slots, so that what is open is bounded in bytes too, and shared as slots are. No I/O; times are
+monotonic.
 """
 
 from collections import deque
@@ -44,8 +45,8 @@ class Admission(Enum):
     """What to do with the next delivery of a lane."""
 
     QUEUE = auto()
-    HOLD = auto()  # receivers are fast and we are faster: ask again soon
-    PARK = auto()  # the receiver is slow, limited or gone, or all that others have here is: nobody must wait for it
+    BACKPRESSURE = auto()  # receivers are fast and we are faster: ask again soon
+    STORE = auto()  # the receiver is slow, limited or gone, or all that others have here is: nobody must wait for it
 
 
 class Lanes:
@@ -130,11 +131,11 @@ class Lanes:
         """
         limited = lane.pace is not None or lane.breaker.restrains
         if limited and lane.room(now) <= 0:
-            return Admission.PARK
+            return Admission.STORE
         if not lane.held:
             if (self.held < ALL_DELIVERIES and self._held_bytes < ALL_BYTES) or not self._packed:
                 return Admission.QUEUE
-            return Admission.PARK if self._all_started else Admission.HOLD
+            return Admission.STORE if self._all_started else Admission.BACKPRESSURE
         if (
             lane.held < LANE_DELIVERIES
             and lane.held_bytes + size <= LANE_BYTES
@@ -147,21 +148,25 @@ class Lanes:
         else:
             quick = now - lane.moved_at < STILL and bool(lane.queue) and now - lane.queue[0].queued_at < SLOW
         # All slots have been free for others just now: what has not got one by then waits for us, not for its receiver.
-        return Admission.HOLD if quick or (self._turnover.quick and self._may_start(lane, now)) else Admission.PARK
+        return (
+            Admission.BACKPRESSURE
+            if quick or (self._turnover.quick and self._may_start(lane, now))
+            else Admission.STORE
+        )
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
-        """Queue an admitted delivery, or let it wait behind the one of its pair that is under way."""
+        """Queue an admitted delivery, or let it wait behind the one of its ordering key that is under way."""
         lane = delivery.lane
         if not lane.held and not lane.in_flight:
             lane.moved_at, lane.warm = now, False
         delivery.queued_at = now
         self._hold(delivery, 1)
-        if delivery.pair is not None:
-            behind = lane.chains.get(delivery.pair)
+        if delivery.ordering_key is not None:
+            behind = lane.chains.get(delivery.ordering_key)
             if behind is not None:
                 behind.append(delivery)
                 return
-            lane.chains[delivery.pair] = deque()
+            lane.chains[delivery.ordering_key] = deque()
         lane.queue.append(delivery)
         self._list(lane)
 
@@ -244,8 +249,8 @@ class Lanes:
 
     def _take_slots(self, delivery: Delivery, size: int) -> None:
         lane = delivery.lane
-        if delivery.followers:
-            size += sum([each.event.size for each in delivery.followers])
+        if delivery.batch_members:
+            size += sum([each.event.size for each in delivery.batch_members])
         delivery.slots = slots = 1 if size <= self._of_a_slot else -(-size // self._of_a_slot)
         lane.in_flight += 1
         lane.slots += slots
@@ -287,24 +292,24 @@ class Lanes:
             self._timed_out += lane.slots if timed_out else -lane.slots
             self._uncap()
 
-    def go_on(self, lane: Lane, pair: OrderingKey) -> None:
-        """The one of this pair that was under way is done with: the next may go. None is left where it was cut off."""
-        behind = lane.chains.get(pair)
+    def go_on(self, lane: Lane, ordering_key: OrderingKey) -> None:
+        """The delivery of this ordering key that was under way has ended: the next one may go, if any is left."""
+        behind = lane.chains.get(ordering_key)
         if not behind:
-            lane.chains.pop(pair, None)
+            lane.chains.pop(ordering_key, None)
             return
         lane.queue.append(behind.popleft())
         self._list(lane)
 
-    def cut(self, lane: Lane, pair: OrderingKey) -> list[Delivery]:
-        """The one of this pair that was under way will not be done with here: take out those behind it."""
-        behind = lane.chains.pop(pair, ())
+    def cut(self, lane: Lane, ordering_key: OrderingKey) -> list[Delivery]:
+        """The one of this ordering key that was under way will not be done with here: take out those behind it."""
+        behind = lane.chains.pop(ordering_key, ())
         for delivery in behind:
             self._hold(delivery, -1)
         return list(behind)
 
     def withdraw(self, whose: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take out all deliveries that are not open and for which `whose` is true; of a pair, all or none are."""
+        """Take out the deliveries that are not open and that `whose` names; of an ordering key it names all or none."""
         return [each for lane in self if lane.held for each in self._take(lane, whose)]
 
     def clear(self, lane: Lane) -> list[Delivery]:
@@ -318,13 +323,13 @@ class Lanes:
         taken.extend(entry[2] for entry in lane.waiting if whose(entry[2]))
         lane.waiting = [entry for entry in lane.waiting if not whose(entry[2])]
         heapify(lane.waiting)
-        first = [each.pair for each in taken if each.pair is not None]
+        first = [each.ordering_key for each in taken if each.ordering_key is not None]
         for behind in lane.chains.values():
             if behind and whose(behind[0]):
                 taken.extend(behind)
                 behind.clear()
-        for pair in first:
-            del lane.chains[pair]
+        for ordering_key in first:
+            del lane.chains[ordering_key]
         for each in taken:
             self._hold(each, -1)
         return taken

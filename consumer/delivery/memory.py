@@ -96,18 +96,18 @@ class TakenUp:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def heads(self) -> Iterator[tuple[int, DueKey]]:
+    def due_keys(self) -> Iterator[tuple[int, DueKey]]:
         """Each with its head."""
-        return ((row, head) for row, (head, _) in self._rows.items())
+        return ((row, due_key) for row, (due_key, _) in self._rows.items())
 
-    def add(self, row: int, head: DueKey, event: Event) -> None:
+    def add(self, row: int, due_key: DueKey, event: Event) -> None:
         """It is here from now on."""
-        self._rows[row] = head, event
+        self._rows[row] = due_key, event
         self._memory.keep(event, event.size)
 
     def remove(self, row: int) -> DueKey | None:
         """It is the database's again, or done with."""
-        head, event = self._rows.pop(row, (None, None))
+        due_key, event = self._rows.pop(row, (None, None))
         if event is not None:
             self._memory.drop(event)
-        return head
+        return due_key

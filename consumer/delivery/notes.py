@@ -23,7 +23,7 @@ FAILED = "could not note what became of a subscription"
 class _Note:
     write: Callable[[Engine], object]
     on_written: Callable[[], object]
-    trouble: Backoff
+    backoff: Backoff
 
 
 class Notes:
@@ -51,7 +51,7 @@ class Notes:
     @property
     def fault(self) -> str | None:
         """Why something is not written, for /readyz."""
-        own = (note.trouble.fault for note in self._notes if note.trouble.fault is not None)
+        own = (note.backoff.fault for note in self._notes if note.backoff.fault is not None)
         return self._outage.fault or next(own, None)
 
     def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
@@ -60,10 +60,10 @@ class Notes:
 
     def pump(self) -> None:
         """Start the next one, unless one is under way."""
-        if self._writing is not None or not self._outage.over:
+        if self._writing is not None or not self._outage.ready:
             return
         for note in self._notes:
-            if note.trouble.over:
+            if note.backoff.ready:
                 self._notes.remove(note)
                 self._writing = note
                 self._thread.submit(partial(note.write, self._engine), partial(self._written, note))
@@ -72,11 +72,11 @@ class Notes:
     def _written(self, note: _Note, answer: object) -> None:
         self._writing = None
         if is_outage(answer):
-            self._outage.began(answer, FAILED)
+            self._outage.failed(answer, FAILED)
             self._notes.appendleft(note)
             return
-        self._outage.ended()
-        if note.trouble.judge(answer, FAILED):
+        self._outage.succeeded()
+        if note.backoff.note(answer, FAILED):
             note.on_written()
             self._on_operation()
         else:

@@ -1,8 +1,8 @@
-"""Ordered deliveries: which pairs have rows in the database, so that what comes for them goes behind those.
+"""Ordered deliveries: which ordering keys have rows in the database, so that what comes for them goes behind those.
 
-A pair is a key's deliveries from one partition to a subscription that asked for order. What stands here may be too
-much, never too little: the database decides who of a pair is first (`ledger.ordering`), and a pair too many costs its
-deliveries a detour through the database.
+An ordering key stands for the deliveries of a record key from one partition to a subscription that asked for order.
+The database decides which of them is first (`ledger.ordering`). This set may hold too many keys, never too few: a key
+too many costs its deliveries a detour through the database.
 """
 
 from collections import Counter, defaultdict
@@ -17,17 +17,18 @@ MOST_KEYS = 100_000  # of all partitions together, some 15 MB
 
 
 def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
-    """The pair of a delivery; None where it need not go in order: not asked for, or the record has no key."""
+    """The ordering key of a delivery; None where it need not go in order: not asked for, or the record has no key."""
     if not endpoint.ordered or event.key is None:
         return None
     return OrderingKey(endpoint.subscription_id, event.record.topic, event.record.partition, order_key(event.key))
 
 
 class StoredKeys:
-    """The pairs that have rows, of the partitions owned: at most `most`, with a subscription given up counted as one.
+    """The ordering keys that have rows, of the assigned partitions: at most `most` of them.
 
-    Where there are more, those subscriptions of a partition are given up that have most pairs there: all of theirs are
-    taken to have rows. What a receiver that is down piles up must not send the others' deliveries through the database.
+    Above that, the subscriptions with most keys in a partition are given up: each counts as one key, and all of its
+    deliveries there are taken to have rows before them. The backlog of a receiver that is down must not send other
+    subscriptions' deliveries through the database.
     """
 
     def __init__(self, most: int = MOST_KEYS) -> None:
@@ -38,13 +39,13 @@ class StoredKeys:
         self._writing: dict[OrderingKey, Counter[int]] = {}  # the offsets of its rows
         self._written: dict[OrderingKey, int] | None = None  # the lowest of its rows since a look at the database began
 
-    def __contains__(self, pair: OrderingKey) -> bool:
-        """Deliveries of this pair go behind its rows."""
-        known = self._known.get(pair[1:3], {})
+    def __contains__(self, ordering_key: OrderingKey) -> bool:
+        """Deliveries of this ordering key go behind its rows."""
+        known = self._known.get(ordering_key[1:3], {})
         if known is None:
             return True
-        keys = known.get(pair.subscription_id, ())
-        return keys is None or pair.key in keys or pair in self._writing
+        keys = known.get(ordering_key.subscription_id, ())
+        return keys is None or ordering_key.key in keys or ordering_key in self._writing
 
     def look_begins(self) -> None:
         """Rows are read from now on: whether with what is written meanwhile, nobody knows."""
@@ -54,87 +55,89 @@ class StoredKeys:
         """What was read has been compared with `first_unseen`."""
         self._written = None
 
-    def first_unseen(self, pair: OrderingKey) -> float:
-        """The lowest offset of the rows of this pair that a look may not have seen; inf if there is none.
+    def first_unseen(self, ordering_key: OrderingKey) -> float:
+        """The lowest offset of the rows of this ordering key that a look may not have seen; inf if there is none.
 
         They are being written, or have been since it began.
         """
-        written = inf if self._written is None else self._written.get(pair, inf)
-        return min(written, min(self._writing.get(pair, ()), default=inf))
+        written = inf if self._written is None else self._written.get(ordering_key, inf)
+        return min(written, min(self._writing.get(ordering_key, ()), default=inf))
 
     @property
     def unknown(self) -> dict[TopicPartition, int]:
-        """Partitions of which something is given up, and with how many pairs each could be kept whole."""
+        """Partitions of which something is given up, and with how many ordering keys each could be kept whole."""
         given_up = {place: known for place, known in self._known.items() if known is None or None in known.values()}
         part = (self.most - self._count) // max(1, len(given_up))
         return {place: _size(known) + part for place, known in given_up.items()}
 
-    def loaded(self, place: TopicPartition, pairs: Iterable[OrderingKey] | None) -> None:
+    def loaded(self, place: TopicPartition, ordering_keys: Iterable[OrderingKey] | None) -> None:
         """What the database has for a partition; None: too many."""
         self._forget(place)
-        if pairs is None:
+        if ordering_keys is None:
             self._known[place] = None
             return
         known: defaultdict[int, set[str]] = defaultdict(set)
-        for pair in pairs:
-            known[pair.subscription_id].add(pair.key)
+        for ordering_key in ordering_keys:
+            known[ordering_key.subscription_id].add(ordering_key.key)
         self._known[place] = dict(known)
         self._count += _size(known)
         self._make_room()
 
-    def began(self, pair: OrderingKey, offset: int) -> None:
-        """A row of this pair is to be written."""
-        self._writing.setdefault(pair, Counter())[offset] += 1
+    def began(self, ordering_key: OrderingKey, offset: int) -> None:
+        """A row of this ordering key is to be written."""
+        self._writing.setdefault(ordering_key, Counter())[offset] += 1
 
-    def written(self, pair: OrderingKey, offset: int) -> None:
+    def written(self, ordering_key: OrderingKey, offset: int) -> None:
         """It is in the database, and waits there."""
         if self._written is not None:
-            self._written[pair] = min(offset, self._written.get(pair, offset))
-        self.given_up(pair, offset)
-        self.seen(pair)
+            self._written[ordering_key] = min(offset, self._written.get(ordering_key, offset))
+        self.given_up(ordering_key, offset)
+        self.seen(ordering_key)
 
-    def seen(self, pair: OrderingKey) -> None:
-        """A row of this pair waits in the database."""
-        known = self._known.setdefault(pair[1:3], {})
+    def seen(self, ordering_key: OrderingKey) -> None:
+        """A row of this ordering key waits in the database."""
+        known = self._known.setdefault(ordering_key[1:3], {})
         if known is None:
             return
-        keys = known.setdefault(pair.subscription_id, set())
-        if keys is not None and pair.key not in keys:
-            keys.add(pair.key)
+        keys = known.setdefault(ordering_key.subscription_id, set())
+        if keys is not None and ordering_key.key not in keys:
+            keys.add(ordering_key.key)
             self._count += 1
             self._make_room()
 
-    def given_up(self, pair: OrderingKey, offset: int) -> None:
+    def given_up(self, ordering_key: OrderingKey, offset: int) -> None:
         """It is in the database, as one that is given up: those behind it may go."""
-        if offsets := self._writing.get(pair):
+        if offsets := self._writing.get(ordering_key):
             offsets[offset] -= 1
             if offsets[offset] <= 0:
                 del offsets[offset]
             if not offsets:
-                del self._writing[pair]
+                del self._writing[ordering_key]
 
-    def cleared(self, pairs: Iterable[OrderingKey]) -> None:
+    def cleared(self, ordering_keys: Iterable[OrderingKey]) -> None:
         """The last row of each is done with; what is being written since keeps it."""
-        for pair in pairs:
-            known = self._known.get(pair[1:3]) or {}
-            keys = known.get(pair.subscription_id)
-            if keys and pair.key in keys:
-                keys.remove(pair.key)
+        for ordering_key in ordering_keys:
+            known = self._known.get(ordering_key[1:3]) or {}
+            keys = known.get(ordering_key.subscription_id)
+            if keys and ordering_key.key in keys:
+                keys.remove(ordering_key.key)
                 self._count -= 1
                 if not keys:
-                    del known[pair.subscription_id]
+                    del known[ordering_key.subscription_id]
 
     def leave(self, places: Collection[TopicPartition]) -> None:
         """Forget partitions."""
         for place in places:
             self._forget(place)
-        self._writing = {pair: offsets for pair, offsets in self._writing.items() if pair[1:3] not in places}
+        self._writing = {
+            ordering_key: offsets for ordering_key, offsets in self._writing.items() if ordering_key[1:3] not in places
+        }
 
     def _forget(self, place: TopicPartition) -> None:
         self._count -= _size(self._known.pop(place, None))
 
     def _make_room(self) -> None:
-        """Where there are too many pairs, give up half of them, so that it is not for each one that comes."""
+        """Where there are too many ordering keys, give up half of them, so that it is not for each one that comes."""
         if self._count <= self.most:
             return
         found = [

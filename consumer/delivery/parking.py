@@ -24,7 +24,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.delivery.aside import Aside, Decided, Entry, OnStored, SetAside
 from consumer.delivery.order import StoredKeys
 from consumer.events.event import TopicPartition
-from consumer.ledger import due, marks, store
+from consumer.ledger import assigned, marks, store
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey
 from models import Wish
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 STORE_BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
 BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
 BACKLOG_BYTES = 64 * 2**20  # of their bodies
-Loaded = Callable[[due.Settled], None]
+Loaded = Callable[[assigned.Settled], None]
 OnDecision = Callable[[Decided, Callable[[], None]], None]
 
 
@@ -46,7 +46,7 @@ class _Refused(NamedTuple):
 
 
 class _Load(NamedTuple):
-    """Of a partition: its pairs, so many at most; to `loaded` what is settled from an offset on; or one of the two."""
+    """What to ask about a partition: its ordering keys (so many at most), its settled deliveries, or both."""
 
     place: TopicPartition
     most: int | None
@@ -57,8 +57,8 @@ class _Load(NamedTuple):
 class Parking:
     """What is to be written, and what of it is being written. All methods are called on the loop's thread.
 
-    `heads`: of which partition and subscription rows are known to wait, and when the first of them is due (unix
-    seconds, or earlier). `pairs`: the ordered ones among them.
+    `due_keys`: of which partition and subscription rows are known to wait, and when the first of them is due (unix
+    seconds, or earlier). `ordering_keys`: the ordered ones among them.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class Parking:
         self._loading = False
         self._to_load: deque[_Load] = deque()
         self._writes, self._reads = Backoff(monotonic), Backoff(monotonic)
-        self.heads: dict[DueKey, float] = {}
-        self.pairs = StoredKeys()
+        self.due_keys: dict[DueKey, float] = {}
+        self.ordering_keys = StoredKeys()
 
     @property
     def fault(self) -> str | None:
@@ -132,19 +132,19 @@ class Parking:
 
     def writes(self, places: Collection[TopicPartition]) -> bool:
         """Something of these partitions is being written, or is next: not what is set aside, and tried now and then."""
-        return any(entry.head[:2] in places for entry in chain(self._writing, self._to_write))
+        return any(entry.due_key[:2] in places for entry in chain(self._writing, self._to_write))
 
     def park(self, delivery: NewDelivery, on_stored: OnStored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
-        if delivery.pair is not None:
-            self.pairs.began(delivery.pair, delivery.event.record.offset)
+        if delivery.ordering_key is not None:
+            self.ordering_keys.began(delivery.ordering_key, delivery.event.record.offset)
         self._bytes += delivery.event.size
-        head = (*delivery.event.record[:2], delivery.subscription_id)
-        self._to_write.append(Entry(delivery, on_stored, head))
+        due_key = (*delivery.event.record[:2], delivery.subscription_id)
+        self._to_write.append(Entry(delivery, on_stored, due_key))
 
-    def resolve(self, result: AttemptResult, head: DueKey, on_stored: OnStored) -> None:
+    def resolve(self, result: AttemptResult, due_key: DueKey, on_stored: OnStored) -> None:
         """Write what came of an attempt of a stored delivery."""
-        self._to_write.append(Entry(result, on_stored, head))
+        self._to_write.append(Entry(result, on_stored, due_key))
 
     def forget(self, places: Collection[TopicPartition]) -> None:
         """Drop what is asked and not being written of partitions that have left: their next owner reads them again."""
@@ -153,14 +153,14 @@ class Parking:
         if self._writing:
             self._forgotten |= set(places)
         self._to_load = deque(load for load in self._to_load if load.place not in places)
-        self.pairs.leave(places)
-        self.heads = {head: due_at for head, due_at in self.heads.items() if head[:2] not in places}
+        self.ordering_keys.leave(places)
+        self.due_keys = {due_key: due_at for due_key, due_at in self.due_keys.items() if due_key[:2] not in places}
 
     def pump(self) -> None:
         """Start the next read and the next batch, unless they are under way or a back-off is running."""
-        if self._to_load and not self._loading and self._reads.over:
+        if self._to_load and not self._loading and self._reads.ready:
             self._load()
-        if self._writing or not self._writes.over:
+        if self._writing or not self._writes.ready:
             return
         self._trying = self._aside.next() if self._aside_next or not self._to_write else None
         self._aside_next = self._trying is None
@@ -180,18 +180,18 @@ class Parking:
         self._aside.hurry(subject)
 
     def ask_again(self) -> None:
-        """Load the pairs of partitions that had too many of them: there may be fewer now."""
+        """Load the ordering keys of partitions that had too many of them: there may be fewer now."""
         asked = {load.place for load in self._to_load if load.most is not None}
-        for place, most in self.pairs.unknown.items():
+        for place, most in self.ordering_keys.unknown.items():
             if place not in asked:
                 self._to_load.append(_Load(place, most, 0, None))
 
     def load_stored(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
         """Ask which deliveries of a partition that has come, from an offset on, are stored; asked until answered.
 
-        Its pairs are known then too. The answer may be of the first offsets only.
+        Its ordering keys are known then too. The answer may be of the first offsets only.
         """
-        self._to_load.append(_Load(place, self.pairs.most, from_offset, loaded))
+        self._to_load.append(_Load(place, self.ordering_keys.most, from_offset, loaded))
 
     def load_more(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
         """The same further up, when it is its turn."""
@@ -200,22 +200,22 @@ class Parking:
     def _load(self) -> None:
         load = place, most, from_offset, loaded = self._to_load[0]
 
-        def job() -> tuple[due.Settled | None, frozenset[OrderingKey] | None]:
-            pairs = None if most is None else due.open_pairs(self._engine, self._group, *place, most)
+        def job() -> tuple[assigned.Settled | None, frozenset[OrderingKey] | None]:
+            ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *place, most)
             if loaded is None:
-                return None, pairs
-            return due.settled_keys(self._engine, self._group, *place, from_offset), pairs
+                return None, ordering_keys
+            return assigned.settled_keys(self._engine, self._group, *place, from_offset), ordering_keys
 
-        def done(answer: tuple[due.Settled | None, frozenset[OrderingKey] | None] | Exception) -> None:
+        def done(answer: tuple[assigned.Settled | None, frozenset[OrderingKey] | None] | Exception) -> None:
             self._loading = False
-            if not self._reads.judge(answer, "could not load the stored deliveries of a partition; it is held"):
+            if not self._reads.note(answer, "could not load the stored deliveries of a partition; it is held"):
                 return
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition has left
             self._to_load.popleft()
-            settled, pairs = answer
-            if most is not None and (settled is not None or pairs is not None):  # else they stay given up
-                self.pairs.loaded(place, pairs)
+            settled, ordering_keys = answer
+            if most is not None and (settled is not None or ordering_keys is not None):  # else they stay given up
+                self.ordering_keys.loaded(place, ordering_keys)
             if loaded is not None and settled is not None:
                 loaded(settled)
 
@@ -252,7 +252,7 @@ class Parking:
         if isinstance(answer, Exception):
             self._failed(batch, tried, gone, answer)
             return
-        self._writes.ended()
+        self._writes.succeeded()
         if tried is not None:
             self._aside.remove(tried)
         else:
@@ -261,7 +261,7 @@ class Parking:
             self._bytes -= _size(entry)
             self._note_due(entry, gone)
             entry.on_stored()
-        self.pairs.cleared(answer)
+        self.ordering_keys.cleared(answer)
         if any(entry.item.operation is not None for entry in batch):
             self._on_operation()
 
@@ -270,7 +270,7 @@ class Parking:
     ) -> None:
         outage = is_outage(error)
         if outage:
-            self._writes.began(error, "could not store deliveries; their offsets are held")
+            self._writes.failed(error, "could not store deliveries; their offsets are held")
         if tried is not None:
             if self._dropped(tried.entry, gone):
                 self._aside.remove(tried)
@@ -310,18 +310,18 @@ class Parking:
 
     def _note_due(self, entry: Entry, gone: Collection[TopicPartition]) -> None:
         item = entry.item
-        if entry.head[:2] in gone:
+        if entry.due_key[:2] in gone:
             return
-        if item.pair is not None:
+        if item.ordering_key is not None:
             if isinstance(item, NewDelivery):
-                note = self.pairs.written if item.status == "parked" else self.pairs.given_up
-                note(item.pair, item.event.record.offset)
-            due_at = 0.0  # the pair's next one may be due now
+                note = self.ordering_keys.written if item.status == "parked" else self.ordering_keys.given_up
+                note(item.ordering_key, item.event.record.offset)
+            due_at = 0.0  # the ordering key's next one may be due now
         elif item.status == "parked" and item.next_attempt_at is not None:
             due_at = item.next_attempt_at
         else:
             return
-        self.heads[entry.head] = min(due_at, self.heads.get(entry.head, due_at))
+        self.due_keys[entry.due_key] = min(due_at, self.due_keys.get(entry.due_key, due_at))
 
 
 def _size(entry: Entry) -> int:

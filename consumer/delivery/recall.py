@@ -20,7 +20,7 @@ from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
-from consumer.ledger.heads import POSTPONED, Fetched, FetchRequest, Scanned
+from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, Scanned
 from consumer.ledger.marks import RecentMarks
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
@@ -84,7 +84,7 @@ class Recall:
         self._walked_all = False  # since partitions have come
         self._seen = RecentMarks({}, {}, None)  # what was marked lately
         self._begun_anew = False  # while a walk was under way
-        self._trouble = Backoff(monotonic)
+        self._backoff = Backoff(monotonic)
         self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
         self._unreadable_until = 0.0
 
@@ -96,11 +96,11 @@ class Recall:
     @property
     def fault(self) -> str | None:
         """Why rows cannot be looked for, or some of them not be read, for /readyz."""
-        if self._trouble.fault is None and self._monotonic() < self._unreadable_until:
+        if self._backoff.fault is None and self._monotonic() < self._unreadable_until:
             row, error = next(iter(self._unreadable.items()))
             more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
             return f"database: {error}; a stored delivery cannot be read: row {row}{more}"
-        return self._trouble.fault
+        return self._backoff.fault
 
     def within(self, seconds: float) -> None:
         """Partitions have come: walk after so long at most."""
@@ -115,7 +115,7 @@ class Recall:
         """Ask which topics have rows that wait, each with its highest partition; not told while the database fails."""
 
         def done(answer: Collection[TopicPartition] | Exception) -> None:
-            if self._trouble.judge(answer, "could not look for topics of stored deliveries"):
+            if self._backoff.note(answer, "could not look for topics of stored deliveries"):
                 found(answer)
 
         self._thread.submit(self._ledger.topics, done)
@@ -123,7 +123,7 @@ class Recall:
     def look(self, places: Callable[[], Collection[TopicPartition]]) -> None:
         """Look if it is time. `places` is asked again when the answer comes: it may have changed."""
         now = self._monotonic()
-        if now < self._next or self._looking or self._parking.full or not self._trouble.over:
+        if now < self._next or self._looking or self._parking.full or not self._backoff.ready:
             return
         self._next = now + SOON
         owned = places()
@@ -137,7 +137,7 @@ class Recall:
         if not (wants or marking or walking):
             return
         self._looking = True
-        self._parking.pairs.look_begins()
+        self._parking.ordering_keys.look_begins()
         self._begun_anew = False
         clock, after, ways, since = self._clock(), self._walked_to, sorted(owned) if walking else (), self._seen.until
 
@@ -157,15 +157,15 @@ class Recall:
         places: Callable[[], Collection[TopicPartition]],
     ) -> None:
         self._looking = False
-        if not self._trouble.judge(answer, "could not look for due deliveries"):
-            self._parking.pairs.look_ends()
-            self._note(dict.fromkeys((want.head for want in wants), 0.0))
+        if not self._backoff.note(answer, "could not look for due deliveries"):
+            self._parking.ordering_keys.look_ends()
+            self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
             self._next_walk = self._next_marks = 0.0
             return
         if answer.seen is not None:
             self._marked(answer.seen, places())
         if answer.walked is not None:
-            self._note(answer.walked.heads)
+            self._note(answer.walked.due_keys)
             if not self._begun_anew:
                 self._walked_to = answer.walked.end
                 self._walked_all = self._walked_all or answer.walked.end is None
@@ -177,115 +177,121 @@ class Recall:
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.taken.next_due)
             self._found(answer.taken.rows, places())
-        self._parking.pairs.look_ends()
+        self._parking.ordering_keys.look_ends()
 
     def _marked(self, seen: RecentMarks, places: Collection[TopicPartition]) -> None:
         """Look at what is new among what was marked lately."""
         before, self._seen = self._seen, seen
-        heads = [head for head, asked in seen.heads.items() if before.heads.get(head) != asked and head[:2] in places]
-        self._note(dict.fromkeys(heads, 0.0))
+        due_keys = [
+            due_key
+            for due_key, asked in seen.due_keys.items()
+            if before.due_keys.get(due_key) != asked and due_key[:2] in places
+        ]
+        self._note(dict.fromkeys(due_keys, 0.0))
         for subject, asked in seen.decisions.items():
             if before.decisions.get(subject) != asked:
                 self._parking.hurry(subject)
 
     def _wants(self, now: float, places: Collection[TopicPartition]) -> list[FetchRequest]:
         """Heads that are due, and how many rows there is room for; taken out until the answer puts them back."""
-        clock, heads = self._clock(), self._parking.heads
+        clock, due_keys = self._clock(), self._parking.due_keys
         rooms: dict[int, int] = {}  # asked once for each subscription: it may have heads in all partitions
         chosen: dict[DueKey, int] = {}
         out: list[DueKey] = []
-        for head, due_at in heads.items():
+        for due_key, due_at in due_keys.items():
             if due_at > clock:
                 continue
-            if (room := rooms.get(head[2])) is None:
-                room = rooms[head[2]] = 0 if self._selector.is_over(head[2]) else self._lanes.room(head[2], now)
+            if (room := rooms.get(due_key[2])) is None:
+                room = rooms[due_key[2]] = (
+                    0 if self._selector.is_over(due_key[2]) else self._lanes.room(due_key[2], now)
+                )
             if room <= 0:
                 continue
-            out.append(head)
-            if head[:2] in places and head[:2] not in self._settling.leaving:
-                chosen[head] = room
+            out.append(due_key)
+            if due_key[:2] in places and due_key[:2] not in self._settling.revoking:
+                chosen[due_key] = room
             if len(chosen) == HEADS:
                 break
-        for head in out:
-            del heads[head]
-        here: dict[DueKey, set[int]] = {head: set() for head in chosen}
-        for row, head in self._settling.rows.heads() if here else ():
-            if head in here:
-                here[head].add(row)
+        for due_key in out:
+            del due_keys[due_key]
+        here: dict[DueKey, set[int]] = {due_key: set() for due_key in chosen}
+        for row, due_key in self._settling.rows.due_keys() if here else ():
+            if due_key in here:
+                here[due_key].add(row)
         share = ROWS // max(1, len(chosen))
-        heads_of = Counter(head[2] for head in chosen)
+        heads_of = Counter(due_key[2] for due_key in chosen)
         return [
-            FetchRequest(head, min(max(1, room // heads_of[head[2]]), share), frozenset(here[head]))
-            for head, room in chosen.items()
+            FetchRequest(due_key, min(max(1, room // heads_of[due_key[2]]), share), frozenset(here[due_key]))
+            for due_key, room in chosen.items()
         ]
 
     def _note(self, due: Mapping[DueKey, float]) -> None:
-        heads = self._parking.heads
-        for head, due_at in due.items():
-            heads[head] = min(due_at, heads.get(head, due_at))
+        due_keys = self._parking.due_keys
+        for due_key, due_at in due.items():
+            due_keys[due_key] = min(due_at, due_keys.get(due_key, due_at))
 
     def _found(self, rows: Sequence[DueDelivery], places: Collection[TopicPartition]) -> None:
         now = self._monotonic()
         self._selector.begin(TURN)
         given_out: dict[TopicPartition, Callable[[int], bool]] = {}
-        ends: dict[OrderingKey, float] = {}  # of each pair the offset from which on its rows may not come yet
+        ends: dict[OrderingKey, float] = {}  # of each ordering key the offset from which on its rows may not come yet
         later: set[DueKey] = set()
         for row in rows:
             place, offset = row.event.record[:2], row.event.record.offset
-            head = (*place, row.endpoint.subscription_id)
-            if row.id in self._settling.rows or place in self._settling.leaving or place not in places:
+            due_key = (*place, row.endpoint.subscription_id)
+            if row.id in self._settling.rows or place in self._settling.revoking or place not in places:
                 continue
-            early = row.pair is not None and self._is_early(row.pair, offset, given_out, ends)
-            if not early and row.filter_pending and not self._is_wanted(row, head):
-                if row.pair is not None and row.id not in self._settling.rows:
-                    ends[row.pair] = offset
+            early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, given_out, ends)
+            if not early and row.filter_pending and not self._is_wanted(row, due_key):
+                if row.ordering_key is not None and row.id not in self._settling.rows:
+                    ends[row.ordering_key] = offset
                 continue
             lane = self._lanes.lane(row.endpoint)
             if early or self._lanes.admit(lane, row.event.size, now) is not Admission.QUEUE:
-                if row.pair is not None:  # those behind it must not pass it
-                    ends[row.pair] = offset
+                if row.ordering_key is not None:  # those behind it must not pass it
+                    ends[row.ordering_key] = offset
                 if early:
-                    later.add(head)
+                    later.add(due_key)
                 else:
-                    self._note({head: 0.0})
+                    self._note({due_key: 0.0})
                 continue
-            delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.pair)
+            delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
             delivery.attempts = row.attempt
             delivery.first, delivery.last = row.first, row.last
-            self._settling.rows.add(row.id, head, row.event)
+            self._settling.rows.add(row.id, due_key, row.event)
             self._lanes.enqueue(delivery, now)
-        self._parking.heads |= dict.fromkeys(later, self._clock() + EARLY)
+        self._parking.due_keys |= dict.fromkeys(later, self._clock() + EARLY)
 
     def _is_early(
         self,
-        pair: OrderingKey,
+        ordering_key: OrderingKey,
         offset: int,
         given_out: dict[TopicPartition, Callable[[int], bool]],
         ends: dict[OrderingKey, float],
     ) -> bool:
         """An earlier one of its key may still come. The last two are what is known of other rows of this look."""
-        place = (pair.topic, pair.partition)
+        place = (ordering_key.topic, ordering_key.partition)
         if place not in given_out:
             given_out[place] = self._given_out(place)
-        if pair not in ends:
-            self._parking.pairs.seen(pair)  # an adopted one was not known
-            ends[pair] = self._parking.pairs.first_unseen(pair)
-        return offset >= ends[pair] or not given_out[place](offset)
+        if ordering_key not in ends:
+            self._parking.ordering_keys.seen(ordering_key)  # an adopted one was not known
+            ends[ordering_key] = self._parking.ordering_keys.first_unseen(ordering_key)
+        return offset >= ends[ordering_key] or not given_out[place](offset)
 
-    def _is_wanted(self, row: DueDelivery, head: DueKey) -> bool:
+    def _is_wanted(self, row: DueDelivery, due_key: DueKey) -> bool:
         """Ask the filter that was not asked when the row was stored. If not, the row has ended, or waits."""
         if self._selector.spent:
-            self._note({head: 0.0})
+            self._note({due_key: 0.0})
             return False
         match self._selector.ask(row.endpoint, row.event):
             case FilterResult.WANTED:
                 return True
             case FilterResult.NOT_ASKED:  # since this look began
-                self._note({head: 0.0})
+                self._note({due_key: 0.0})
             case FilterResult.UNWANTED:
-                self._settling.unwanted(row)
+                self._settling.on_unwanted(row)
             case FilterResult.TOO_LARGE:
-                self._settling.rows.add(row.id, head, row.event)
+                self._settling.rows.add(row.id, due_key, row.event)
                 delivery = Delivery(row.event, self._lanes.lane(row.endpoint), StoredRow(row.id, row.schedule_start))
-                self._settling.hopeless(delivery, FILTER_TOO_LARGE)
+                self._settling.on_undeliverable(delivery, FILTER_TOO_LARGE)
         return False

@@ -1,4 +1,4 @@
-"""The requests that are open: started as lanes allow, each ending in a call of `Settling.attempted`."""
+"""The requests that are open: started as lanes allow, each ending in a call of `Settling.on_result`."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ class Sender:
         while allowance > 0 and not (self._memory.full and self.open):
             if (delivery := self._lanes.next(now)) is None:
                 return
-            allowance -= 1 + len(delivery.followers)
+            allowance -= 1 + len(delivery.batch_members)
             lane = delivery.lane
             prepared, endpoint = lane.prepared, lane.endpoint
             if isinstance(prepared, RequestException):
@@ -73,7 +73,7 @@ class Sender:
                         request = build(prepared, endpoint, delivery.event, timestamp)
             except ValueError as error:  # a projection without a value; a stored row whose header somebody has edited
                 self._lanes.finished(lane, delivery.slots)
-                self._settling.hopeless(delivery, str(error))
+                self._settling.on_undeliverable(delivery, str(error))
                 continue
             self._begin(delivery, now, request.body)
             delivery.transfer = self._transport.submit(
@@ -108,7 +108,7 @@ class Sender:
         delivery.started_at = now
         delivery.sent_to = delivery.lane.endpoint
         self.open.add(delivery)
-        for each in delivery.together():
+        for each in delivery.batch():
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
 
@@ -119,7 +119,7 @@ class Sender:
         payloads: list[Payload] = []
         sent: list[Delivery] = []
         hopeless: list[tuple[Delivery, str]] = []
-        members, size, slots = first.disband(), 0, first.slots
+        members, size, slots = first.split(), 0, first.slots
         for number, each in enumerate(members):
             if number and (size >= BATCH_BYTES or self._monotonic() - now >= RENDERING):
                 self._lanes.give_back(members[number:])
@@ -135,21 +135,21 @@ class Sender:
                 sent.append(each)
         if sent:
             request = build_batch(template, endpoint, payloads, timestamp)
-            first, *first.followers = sent
+            first, *first.batch_members = sent
             first.slots = slots
             self._begin(first, now, request.body)
             first.transfer = self._transport.submit(request, partial(self._completed, first), timeout=endpoint.timeout)
         else:
             self._lanes.finished(lane, slots)
         for each, why in hopeless:
-            self._settling.hopeless(each, why)
+            self._settling.on_undeliverable(each, why)
 
     def _completed(self, delivery: Delivery, result: Response | RequestException) -> None:
-        self._ended += 1 + len(delivery.followers)
+        self._ended += 1 + len(delivery.batch_members)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
         self._end(delivery)
-        self._settling.attempted(delivery, result)
+        self._settling.on_result(delivery, result)
 
     def _end(self, delivery: Delivery) -> None:
         """Its request is open no more."""

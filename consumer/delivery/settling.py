@@ -41,7 +41,7 @@ Clock = Callable[[], float]
 
 
 class Settling:
-    """Takes each attempt's result to its end. `leaving` partitions keep nothing in memory: their next owner sends."""
+    """Takes each attempt's result to its end. `revoking` partitions keep nothing in memory: their next owner sends."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Settling:
         self._clock = clock
         self._monotonic = monotonic
         self.rows = TakenUp(memory)
-        self.leaving: set[tuple[str, int]] = set()
+        self.revoking: set[tuple[str, int]] = set()
 
-    def attempted(self, delivery: Delivery, result: Response | RequestException) -> None:
+    def on_result(self, delivery: Delivery, result: Response | RequestException) -> None:
         """A request has ended with `result`: an attempt of each delivery that it carried.
 
         It counts once for the receiver (metrics of attempts, breaker, days of failing); the rest is each delivery's.
@@ -89,7 +89,7 @@ class Settling:
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
         self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
-        deliveries = delivery.disband()
+        deliveries = delivery.split()
         if isinstance(outcome, Delivered):
             lane.succeeded(moment, delivery.started_at, self._lanes.slots)
             if self._failing.remembers(endpoint):
@@ -131,49 +131,49 @@ class Settling:
             number = lane.endpoint.subscription_id
             log.error("a subscription is not as it should be", subscription=number, reason=str(problem))
         failure = Failure(outcome.error, None, None, now)
-        for each in delivery.disband():
+        for each in delivery.split():
             if isinstance(each.origin, OpenRecord):
                 self._metrics.deliveries["parked"] += 1
                 self._store(each, "parked", now, self._opens_at(lane), each.last or failure)
             else:
                 self._put_back(each)
-            if each.pair is not None:
-                self._put_all_back(self._lanes.cut(lane, each.pair))
+            if each.ordering_key is not None:
+                self._put_all_back(self._lanes.cut(lane, each.ordering_key))
         if stays:
             self.leave_alone(lane)
 
-    def hopeless(self, delivery: Delivery, error: str) -> None:
+    def on_undeliverable(self, delivery: Delivery, error: str) -> None:
         """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""
         self._failed((delivery,), Undeliverable(error), self._clock(), 0.0)
 
-    def abandoned(self, deliveries: Sequence[Delivery], took: float) -> None:
+    def on_cancelled(self, deliveries: Sequence[Delivery], took: float) -> None:
         """Their partitions leave while their request is open, for `took` seconds: an attempt of unknown outcome.
 
         They are stored, perhaps as exhausted.
         """
         self._failed(deliveries, UNKNOWN, self._clock(), took)
 
-    def forgotten(self, delivery: Delivery) -> None:
+    def on_lost(self, delivery: Delivery) -> None:
         """Its partition is lost: nothing follows from it here. What stands behind it in order has been withdrawn."""
         if isinstance(delivery.origin, StoredRow):
             self.rows.remove(delivery.origin.id)
-        if delivery.pair is not None:
-            self._lanes.cut(delivery.lane, delivery.pair)
+        if delivery.ordering_key is not None:
+            self._lanes.cut(delivery.lane, delivery.ordering_key)
 
     def may_postpone(self) -> bool:
         """The database keeps up with what is stored."""
         return not self._parking.full
 
-    def goes_behind_rows(self, pair: OrderingKey) -> bool:
-        """An earlier delivery of this pair is in the database."""
-        return pair in self._parking.pairs
+    def goes_behind_rows(self, ordering_key: OrderingKey) -> bool:
+        """An earlier delivery of this ordering key is in the database."""
+        return ordering_key in self._parking.ordering_keys
 
     def postpone(
         self,
         event: Event,
         endpoint: Endpoint,
         record: OpenRecord,
-        pair: OrderingKey | None,
+        ordering_key: OrderingKey | None,
         lane: Lane | None = None,
         *,
         asked: bool = True,
@@ -186,21 +186,28 @@ class Settling:
         self._metrics.deliveries["parked"] += 1
         self._parking.park(
             NewDelivery(
-                event, endpoint.subscription_id, endpoint.url, 0, "parked", due, pair=pair, filter_pending=not asked
+                event,
+                endpoint.subscription_id,
+                endpoint.url,
+                0,
+                "parked",
+                due,
+                ordering_key=ordering_key,
+                filter_pending=not asked,
             ),
             record.settle_one,
         )
 
-    def unwanted(self, row: DueDelivery) -> None:
+    def on_unwanted(self, row: DueDelivery) -> None:
         """The filter of a stored delivery was asked, at last, and does not want it: it ends without an attempt."""
-        head = (*row.event.record[:2], row.endpoint.subscription_id)
-        self.rows.add(row.id, head, row.event)
+        due_key = (*row.event.record[:2], row.endpoint.subscription_id)
+        self.rows.add(row.id, due_key, row.event)
         result = AttemptResult(
-            row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.pair, None, row.schedule_start
+            row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.ordering_key, None, row.schedule_start
         )
-        self._parking.resolve(result, head, partial(self.rows.remove, row.id))
+        self._parking.resolve(result, due_key, partial(self.rows.remove, row.id))
 
-    def withdrawn(self, delivery: Delivery) -> None:
+    def on_revoked(self, delivery: Delivery) -> None:
         """A delivery of a leaving partition was queued here or waited for its retry.
 
         It is stored if a receiver may have seen its record, so that the next owner does not send the rest of it again;
@@ -214,13 +221,13 @@ class Settling:
         """What is not under way is the database's again."""
         origin = delivery.origin
         if isinstance(origin, StoredRow):
-            if (head := self.rows.remove(origin.id)) is not None:
-                self._parking.heads[head] = 0.0
+            if (due_key := self.rows.remove(origin.id)) is not None:
+                self._parking.due_keys[due_key] = 0.0
         elif delivery.last is not None:
             self._store(delivery, "parked", self._clock(), delivery.due_at, delivery.last)
         else:
             lane = delivery.lane
-            self.postpone(delivery.event, lane.endpoint, origin, delivery.pair, lane)
+            self.postpone(delivery.event, lane.endpoint, origin, delivery.ordering_key, lane)
 
     def _opens_at(self, lane: Lane) -> float:
         """When the lane's breaker lets a request through (unix seconds): now, or later."""
@@ -247,15 +254,15 @@ class Settling:
             delivery.origin.settle_one()
         else:
             self._resolve(delivery, delivery.origin, "delivered", now, outcome.status)
-        if delivery.pair is not None:
-            self._lanes.go_on(delivery.lane, delivery.pair)
+        if delivery.ordering_key is not None:
+            self._lanes.go_on(delivery.lane, delivery.ordering_key)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
         """Each by its own schedule; those with as many attempts get one verdict, so that they meet again.
 
         A status that may be about one of several ends none of them: each goes alone, and then it shows.
         """
-        assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `attempted` has taken those)
+        assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` has taken those)
         failure = Failure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
         verdicts: dict[int, object] = {}
@@ -293,8 +300,8 @@ class Settling:
         else:
             what = "parked"
             self._store(delivery, "parked", now, now + verdict.wait, failure)
-        if delivery.pair is not None:  # those behind it go when the database has it
-            self._put_all_back(self._lanes.cut(delivery.lane, delivery.pair))
+        if delivery.ordering_key is not None:  # those behind it go when the database has it
+            self._put_all_back(self._lanes.cut(delivery.lane, delivery.ordering_key))
         return what
 
     def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
@@ -314,7 +321,7 @@ class Settling:
             isinstance(delivery.origin, OpenRecord)
             and wait <= self._in_memory
             and delivery.lane.breaker.open_until is None
-            and (record.topic, record.partition) not in self.leaving
+            and (record.topic, record.partition) not in self.revoking
         )
 
     def _store(
@@ -342,7 +349,7 @@ class Settling:
                 next_at,
                 delivery.first,
                 failure,
-                delivery.pair,
+                delivery.ordering_key,
                 operation,
             ),
             origin.settle_one,
@@ -359,7 +366,7 @@ class Settling:
         next_at: float | None = None,
         operation: OperationalEvent | None = None,
     ) -> None:
-        head = (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
+        due_key = (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
         self._parking.resolve(
             AttemptResult(
                 row.id,
@@ -369,10 +376,10 @@ class Settling:
                 status_code,
                 failure,
                 now,
-                delivery.pair,
+                delivery.ordering_key,
                 operation,
                 row.schedule_start,
             ),
-            head,
+            due_key,
             partial(self.rows.remove, row.id),
         )

@@ -153,10 +153,10 @@ class Commits:
     def _offsets(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         offsets = []
         for partition in partitions:
-            image = partition.tracker.image()
+            committable = partition.tracker.committable()
             partition.tracker.moved = 0
-            if image is not None:
-                mark, metadata = image
+            if committable is not None:
+                mark, metadata = committable
                 offsets.append(
                     TopicPartition(
                         partition.topic,

@@ -35,7 +35,8 @@ class OffsetTracker:
 
     `committed`, `metadata` and `epoch` are what the group has stored (None: nothing, or not said). `epoch` is the
     highest leader epoch of all records seen, in all assignments that the metadata tells of; None: no record told one.
-    `moved` counts the records that were settled since whoever commits set it to 0; until then `image()` is as it was.
+    `moved` counts the records that were settled since whoever commits set it to 0; until then `committable()` is as it
+    was.
 
     A record of a higher epoch tells that what the metadata names from there on is gone: epochs ascend along a log, and
     none that was settled had a higher one than was stored. So the log was cut off, and others stand at its offsets.
@@ -96,7 +97,7 @@ class OffsetTracker:
             return self._restored[0][1]
         return self._position
 
-    def image(self) -> tuple[int, str] | None:
+    def committable(self) -> tuple[int, str] | None:
         """Offset and metadata to commit; None while there is no mark. O(open) at most."""
         mark = self.low_water_mark
         if mark is None:

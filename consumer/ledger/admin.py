@@ -289,7 +289,12 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
         )
         connection.execute(_MOVE, [binds | {"b_id": row.id} for row in moving])
         drop_payloads(connection, from_group, records)
-        normalise(connection, to_group, {pair for pair in map(pair_of, moving) if pair is not None}, now)
+        normalise(
+            connection,
+            to_group,
+            {ordering_key for ordering_key in map(pair_of, moving) if ordering_key is not None},
+            now,
+        )
         marks.look(connection, to_group, {(row.topic, row.partition_no, row.subscription_id) for row in moving})
     return Adopted(len(moving), len(rows) - len(moving))
 

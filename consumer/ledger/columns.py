@@ -134,7 +134,7 @@ def _headers(text: str) -> dict[str, bytes | None] | None:
 
 
 def pair_of(row: AnyRow) -> OrderingKey | None:
-    """The pair of a delivery's row."""
+    """The ordering key of a delivery's row."""
     return OrderingKey(row.subscription_id, row.topic, row.partition_no, row.order_key) if row.order_key else None
 
 

@@ -1,76 +1,361 @@
-"""What an owner of partitions must know of what is stored: what is settled, which keys wait, which topics have rows."""
+"""Which stored deliveries are due: found by their *head*, the partition and the subscription that they belong to.
 
-from typing import NamedTuple
+A head is a range of the index ix_webhook_deliveries_head, in the order of due times. `walk` leaps from head to head, a
+seek for each; `take` reads the first rows of some. The cost follows the number of heads and of the rows taken, not that
+of the rows that wait: a million behind an open breaker, or in other workers' partitions, are never read through.
+"""
 
-from sqlalchemy import Engine, func, select
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import groupby, takewhile
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from consumer.database.engine import reading
-from consumer.ledger.columns import OPEN
-from consumer.ledger.ordering import standing
-from consumer.ledger.rows import OrderingKey
-from models import ParkedDelivery, Status
+import structlog
+from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 
-PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
+from consumer.crypto.keys import SigningKey
+from consumer.crypto.vault import Decrypt
+from consumer.database.engine import any_of, padded, reading, unavailable
+from consumer.database.errors import line
+from consumer.events.event import Event, RecordId, TopicPartition
+from consumer.ledger.columns import (
+    ATTEMPTS,
+    OF_PAYLOAD,
+    PAYLOAD,
+    RECORD,
+    AnySelect,
+    bind,
+    event_of,
+    first_of,
+    last_of,
+    pair_of,
+    record_of,
+    time_of,
+)
+from consumer.ledger.ordering import behind
+from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
+from models import ParkedDelivery, Payload, Status, Subscription
+from models.base import BEFORE_IDS, in_utc
 
-Key = tuple[int, int, int]  # offset, record timestamp, subscription
+log = structlog.get_logger(__name__)
+
+RUNS = 50  # ordering keys of one look whose next ones are looked for: a statement for each
+SEEKS = 200  # in one walk: 5 ms on SQLite, a tenth of a second over a network
+FETCH_BYTES = 16 * 2**20  # of bodies that one look brings into memory
+POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
+LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
+
+_Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
+_Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
 
 
-class Settled(NamedTuple):
-    """What is stored of a partition from an offset on: all of what is below `end`; None: all that there is."""
+class Scanned(NamedTuple):
+    """Heads, each with when its first row is due (unix seconds); and where to go on, None after the last one."""
 
-    keys: set[Key]
-    end: int | None
+    due_keys: dict[DueKey, float]
+    end: DueKey | None
 
 
-def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int, most: int = PAGE) -> Settled:
-    """The keys of rows at or above an offset, in any state: `most` rows, or those of one record that has more.
+class FetchRequest(NamedTuple):
+    """At most `room` rows of a head (1 or more), besides those that are `here`, in the process, already."""
 
-    Given up or delivered, a row says too that its delivery is not to be made again. Rows of replays say nothing.
+    due_key: DueKey
+    room: int
+    here: frozenset[int]
+
+
+class Fetched(NamedTuple):
+    """Rows to send, when to ask the heads again (unix seconds) that have more, and why some rows cannot be read."""
+
+    rows: list[DueDelivery]
+    next_due: dict[DueKey, float]
+    unreadable: dict[int, str] = {}  # noqa: RUF012 (a default that nobody changes)
+
+
+_DUE_AT = in_utc(ParkedDelivery.next_attempt_at)
+_POSTPONE = (
+    update(ParkedDelivery)
+    .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.PARKED)
+    .values(next_attempt_at=bind(ParkedDelivery.next_attempt_at))
+)
+
+
+def scan(
+    engine: Engine, group: str, places: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
+) -> Scanned:
+    """Heads with parked rows in some partitions (sorted), from `after` on: as many as `most` seeks find."""
+    due_keys: dict[DueKey, float] = {}
+    with reading(engine) as connection:
+        if after is None and connection.scalar(_any_parked(group)) is None:
+            return Scanned(due_keys, None)
+        for place in places:
+            if after is not None and place < after[:2]:
+                continue
+            last = after[2] if after is not None and place == after[:2] else BEFORE_IDS
+            while True:
+                if not most:
+                    return Scanned(due_keys, (*place, last))
+                most -= 1
+                found = connection.execute(_next_due_key(group, *place, last)).first()
+                if found is None:
+                    break
+                last = found.subscription_id
+                due_keys[*place, last] = found.next_attempt_at.timestamp()
+    return Scanned(due_keys, None)
+
+
+def fetch(
+    engine: Engine,
+    group: str,
+    wants: Sequence[FetchRequest],
+    now: float,
+    *,
+    default_secrets: tuple[SigningKey, ...],
+    decrypt: Decrypt,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    said: dict[int, str] | None = None,
+    most_bytes: int = FETCH_BYTES,
+) -> Fetched:
+    """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
+
+    Behind the first row of an ordering key come those that may go right after it, in their order. Fewer rows come where
+    their bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has a
+    fault, or which cannot be read, is postponed by a minute. Which fault a subscription has is logged unless it was
+    `said`, where that is kept for the next call.
     """
-    statement = select(ParkedDelivery.record_offset, ParkedDelivery.record_ts, ParkedDelivery.subscription_id).where(
-        ParkedDelivery.group_id == group,
-        ParkedDelivery.topic == topic,
-        ParkedDelivery.partition_no == partition,
-        ParkedDelivery.replay == 0,
+    with reading(engine) as connection:
+        ids, next_due = _due(connection, group, wants, now)
+        if not ids:
+            return Fetched([], next_due)
+        subscriptions = sorted({want.due_key[2] for want in wants})
+        read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
+        endpoints, unusable = _endpoints(connection, subscriptions, read)
+        rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), ids, wants)
+    for row in rest:
+        next_due[row.topic, row.partition_no, row.subscription_id] = now
+    postponed = [row.id for row, _ in rows if row.subscription_id in unusable]
+    if unusable or unreadable:
+        _postpone(engine, [*postponed, *unreadable], now + POSTPONED)
+    if news := _news(unusable, endpoints, {} if said is None else said):
+        log.error("stored deliveries postponed", reasons=news)
+    if unreadable:
+        log.error("stored deliveries cannot be read; tried again in a minute", rows=unreadable)
+    for want in wants:
+        if want.due_key[2] not in endpoints:
+            next_due[want.due_key] = now + (POSTPONED if want.due_key[2] in unusable else LATER)
+        elif unreadable:
+            next_due.setdefault(want.due_key, now + POSTPONED)
+    deliveries = [
+        DueDelivery(
+            row.id,
+            event,
+            endpoints[row.subscription_id],
+            row.attempt,
+            row.schedule_start,
+            first_of(row),
+            last_of(row),
+            pair_of(row),
+            row.replay,
+            filter_pending=bool(row.filter_pending) and not row.attempt,
+        )
+        for row, event in rows
+        if row.subscription_id in endpoints
+    ]
+    return Fetched(deliveries, next_due, unreadable)
+
+
+def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:
+    """Those of the faults that are not `said`, which they are from now on; what is sound has none any more."""
+    news = {subscription: fault for subscription, fault in faults.items() if said.get(subscription) != fault}
+    said.update(news)
+    for subscription in sound:
+        said.pop(subscription, None)
+    return news
+
+
+def _due(
+    connection: Connection, group: str, wants: Sequence[FetchRequest], now: float
+) -> tuple[list[int], dict[DueKey, float]]:
+    """The ids of rows that are due, and when the next one of their heads is."""
+    ids: list[int] = []
+    next_due: dict[DueKey, float] = {}
+    for want in wants:
+        listed = connection.execute(_first(group, want.due_key, padded(len(want.here) + want.room + 1))).all()
+        others = [(row.id, row.next_attempt_at.timestamp()) for row in listed if row.id not in want.here]
+        due = [row for row, due_at in others[: want.room] if due_at <= now]
+        ids += due
+        if len(others) > len(due):
+            next_due[want.due_key] = others[len(due)][1]
+    return ids, next_due
+
+
+def _read(
+    connection: Connection, group: str, now: float, most_bytes: int, ids: Sequence[int], wants: Sequence[FetchRequest]
+) -> tuple[_Pairs, list[Row[Any]]]:
+    """These rows and what may go behind them, with their events; and the rows that are too much for now."""
+    found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
+    runs = _runs(connection, group, wants, found.values(), now) if wants else []
+    if runs:
+        found |= {row.id: row for row in connection.execute(_details(sorted(runs), Status.PARKED, Status.BLOCKED))}
+    rows = _within([found[row] for row in [*ids, *runs] if row in found], most_bytes)
+    events = _events(connection, {record_of(row): row.id for row in rows}) if rows else {}
+    kept = {row.id for row in rows}
+    return (
+        # The event of a delivery that has ended meanwhile may be gone.
+        [(row, events[record_of(row)]) for row in rows if record_of(row) in events],
+        [row for row in found.values() if row.id not in kept],
     )
-    offset = ParkedDelivery.record_offset
-    page = statement.where(offset >= from_offset).order_by(offset).limit(most + 1)
-    with reading(engine) as connection:
-        keys = [(row.record_offset, row.record_ts, row.subscription_id) for row in connection.execute(page)]
-        if len(keys) <= most:
-            return Settled(set(keys), None)
-        last = keys[-1][0]  # perhaps not all of it
-        whole = {key for key in keys if key[0] < last}
-        if whole:
-            return Settled(whole, last)
-        rows = connection.execute(statement.where(offset == last))
-        return Settled({(row.record_offset, row.record_ts, row.subscription_id) for row in rows}, last + 1)
 
 
-def open_pairs(engine: Engine, group: str, topic: str, partition: int, most: int) -> frozenset[OrderingKey] | None:
-    """The pairs of a partition of which something is stored and not yet ended; None if there are more than `most`."""
-    with reading(engine) as connection:
-        rows = connection.execute(standing(group, topic, partition).limit(most + 1)).all()
-    if len(rows) > most:
-        return None
-    return frozenset(OrderingKey(row.subscription_id, topic, partition, row.order_key) for row in rows)
+def _read_all(
+    read: _Reader, ids: Sequence[int], wants: Sequence[FetchRequest]
+) -> tuple[_Pairs, list[Row[Any]], dict[int, str]]:
+    """The same. Where a row cannot be read each is read for itself, with none behind it; and why some cannot."""
+    try:
+        return *read(ids, wants), {}
+    except Exception as error:
+        if unavailable(error) is not None:
+            raise
+    rows: _Pairs = []
+    rest: list[Row[Any]] = []
+    unreadable: dict[int, str] = {}
+    for each in ids:
+        try:
+            found, more = read([each], ())
+        except Exception as error:
+            if unavailable(error) is not None:
+                raise
+            unreadable[each] = line(error)
+        else:
+            rows += found
+            rest += more
+    return rows, rest, unreadable
 
 
-def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
-    """Each topic that has something stored and not given up, and the highest number of its partitions that have.
+def _any_parked(group: str) -> AnySelect:
+    here = select(ParkedDelivery.id).where(ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED)
+    return here.limit(1)
 
-    What is delivered counts: where the topic is gone, it is to be deleted. Two seeks for each topic and state, however
-    many rows there are.
+
+def _next_due_key(group: str, topic: str, partition: int, after: int) -> AnySelect:
+    """The first row of the next subscription."""
+    return (
+        select(ParkedDelivery.subscription_id, ParkedDelivery.next_attempt_at)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status == Status.PARKED,
+            ParkedDelivery.topic == topic,
+            ParkedDelivery.partition_no == partition,
+            ParkedDelivery.subscription_id > after,
+        )
+        .order_by(ParkedDelivery.subscription_id, _DUE_AT)
+        .limit(1)
+    )
+
+
+def _first(group: str, due_key: DueKey, limit: int) -> AnySelect:
+    """The rows of a head that are due first."""
+    topic, partition, subscription_id = due_key
+    return (
+        select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
+        .where(
+            ParkedDelivery.group_id == group,
+            ParkedDelivery.status == Status.PARKED,
+            ParkedDelivery.topic == topic,
+            ParkedDelivery.partition_no == partition,
+            ParkedDelivery.subscription_id == subscription_id,
+        )
+        .order_by(_DUE_AT, ParkedDelivery.id)
+        .limit(limit)
+    )
+
+
+def _runs(
+    connection: Connection, group: str, wants: Sequence[FetchRequest], due: Iterable[Row[Any]], now: float
+) -> list[int]:
+    """What may go behind the ordered ones among `due`, as far as there is room, an equal share for each ordering key.
+
+    A run ends at a row that is here: it is under way since before the first one was made due again, and may have ended
+    when this is told.
     """
-    highest: dict[str, int] = {}
-    with reading(engine) as connection:
-        for status in (*OPEN, Status.DELIVERED):
-            here = (ParkedDelivery.group_id == group, ParkedDelivery.status == status)
-            first = select(func.min(ParkedDelivery.topic)).where(*here)
-            last = select(func.max(ParkedDelivery.partition_no)).where(*here)
-            topic = connection.scalar(first)
-            while topic is not None:
-                number = connection.scalar(last.where(ParkedDelivery.topic == topic))
-                highest[topic] = max(highest.get(topic, 0), number or 0)
-                topic = connection.scalar(first.where(ParkedDelivery.topic > topic))
-    return sorted(highest.items())
+    room = {want.due_key: want.room for want in wants}
+    here = {want.due_key: want.here for want in wants}
+    first: dict[DueKey, list[tuple[OrderingKey, int]]] = {}
+    for row in due:
+        due_key = row.topic, row.partition_no, row.subscription_id
+        room[due_key] -= 1
+        if (ordering_key := pair_of(row)) is not None:
+            first.setdefault(due_key, []).append((ordering_key, row.record_offset))
+    runs: list[int] = []
+    for due_key, ordering_keys in first.items():
+        share = room[due_key] // len(ordering_keys)
+        for ordering_key, offset in ordering_keys[: max(1, RUNS // len(first))] if share else ():
+            run = behind(connection, group, ordering_key, offset, now)[:share]
+            runs += takewhile(lambda row: row not in here[due_key], run)  # noqa: B023 (it is read at once)
+    return runs
+
+
+def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
+    return (
+        select(
+            ParkedDelivery.id,
+            *RECORD[1:],
+            ParkedDelivery.subscription_id,
+            ParkedDelivery.replay,
+            ParkedDelivery.order_key,
+            ParkedDelivery.filter_pending,
+            *ATTEMPTS,
+            Payload.body_size,
+        )
+        .join(Payload, OF_PAYLOAD)
+        .where(any_of(ParkedDelivery.id.expression, ids), ParkedDelivery.status.in_(statuses))
+    )
+
+
+def _endpoints(
+    connection: Connection,
+    subscriptions: Sequence[int],
+    read: Callable[[list[Row[Any]]], tuple[Endpoint, object]],
+) -> tuple[dict[int, Endpoint], dict[int, str]]:
+    """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""
+    wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
+    rows = connection.execute(endpoint_rows().where(*wanted))
+    endpoints: dict[int, Endpoint] = {}
+    unusable: dict[int, str] = {}
+    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
+        endpoint, _ = read(list(group))  # the look-up of events reports problems
+        if endpoint.fault is None:
+            endpoints[subscription_id] = endpoint
+        else:
+            unusable[subscription_id] = endpoint.fault
+    return endpoints, unusable
+
+
+def _events(connection: Connection, deliveries: Mapping[RecordId, int]) -> dict[RecordId, Event]:
+    """The events of records, each named by one of its deliveries."""
+    statement = (
+        select(*PAYLOAD[1:])
+        .join(ParkedDelivery, OF_PAYLOAD)
+        .where(any_of(ParkedDelivery.id.expression, sorted(deliveries.values())))
+    )
+    return {record_of(row): event_of(row) for row in connection.execute(statement)}
+
+
+def _within(rows: Sequence[Row[Any]], most_bytes: int) -> Sequence[Row[Any]]:
+    """As many rows from the front as have bodies of `most_bytes` together; at least one."""
+    total, counted = 0, set()
+    for position, row in enumerate(rows):
+        if record_of(row) not in counted:
+            counted.add(record_of(row))
+            total += row.body_size
+            if position and total > most_bytes:
+                return rows[:position]
+    return rows
+
+
+def _postpone(engine: Engine, ids: Sequence[int], until: float) -> None:
+    with engine.begin() as connection:
+        connection.execute(_POSTPONE, [{"b_id": row, "b_next_attempt_at": time_of(until)} for row in ids])

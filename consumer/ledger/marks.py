@@ -46,7 +46,7 @@ class Subject(NamedTuple):
 class RecentMarks(NamedTuple):
     """What was asked lately: heads to look at and decisions, each with how often; and until when (the database's)."""
 
-    heads: dict[DueKey, int]
+    due_keys: dict[DueKey, int]
     decisions: dict[Subject, int]
     until: datetime | None
 
@@ -59,10 +59,10 @@ class Decision(NamedTuple):
     done_at: float | None
 
 
-def look(connection: Connection, group: str, heads: Collection[DueKey]) -> None:
+def look(connection: Connection, group: str, due_keys: Collection[DueKey]) -> None:
     """Have the owners look for rows of these that are due. The last that a transaction does: others wait for it."""
-    if heads:
-        _mark(connection, group, ((*head[:2], NO_OFFSET, head[2]) for head in sorted(heads)), Wish.LOOK)
+    if due_keys:
+        _mark(connection, group, ((*due_key[:2], NO_OFFSET, due_key[2]) for due_key in sorted(due_keys)), Wish.LOOK)
 
 
 def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
@@ -70,8 +70,8 @@ def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
     by_group: dict[str, set[DueKey]] = {}
     for row in rows:
         by_group.setdefault(row.group_id, set()).add((row.topic, row.partition_no, row.subscription_id))
-    for group, heads in sorted(by_group.items()):
-        look(connection, group, heads)
+    for group, due_keys in sorted(by_group.items()):
+        look(connection, group, due_keys)
 
 
 def decide(engine: Engine, group: str, subject: Subject, wish: Wish) -> None:
@@ -109,7 +109,7 @@ def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
         statement = select(*_KEY[1:], Mark.wish, Mark.asked, Mark.marked_at)
         for row in connection.execute(statement.where(Mark.group_id == group, at >= since - OVERLAP)):
             if row.wish == Wish.LOOK:
-                seen.heads[row.topic, row.partition_no, row.subscription_id] = row.asked
+                seen.due_keys[row.topic, row.partition_no, row.subscription_id] = row.asked
             else:
                 subject = Subject(row.topic, row.partition_no, row.record_offset, row.subscription_id)
                 seen.decisions[subject] = row.asked

@@ -1,6 +1,6 @@
 """The order of a key: of what is open of a Pair, only the first in the log may be due.
 
-Whoever stores or ends a row of a pair restores that in the same transaction. All of it is single seeks in
+Whoever stores or ends a row of an ordering key restores that in the same transaction. All of it is single seeks in
 ix_webhook_deliveries_order, however long the chain behind the first one is.
 """
 
@@ -38,14 +38,14 @@ _PAIR = (
 )
 _NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
 FIRST, LAST = "/", "~"  # before and behind every digest of a key
-RUN = 50  # rows that come into memory behind the first of their pair: one by one, each would wait for a look
+RUN = 50  # rows that come into memory behind the first of their ordering key: one by one, each would wait for a look
 _other = aliased(ParkedDelivery)
 
 
 class Mended(NamedTuple):
-    """How many pairs were put in order, and behind which key to go on; None after the last."""
+    """How many ordering keys were put in order, and behind which key to go on; None after the last."""
 
-    pairs: int
+    ordering_keys: int
     end: str | None
 
 
@@ -86,36 +86,36 @@ _BLOCK = (
 )
 
 
-def normalise(connection: Connection, group: str, pairs: Collection[OrderingKey], now: float) -> None:
-    """Of what is open of each pair, the first in the log is not blocked, a later one not parked."""
-    if not pairs:
+def normalise(connection: Connection, group: str, ordering_keys: Collection[OrderingKey], now: float) -> None:
+    """Of what is open of each ordering key, the first in the log is not blocked, a later one not parked."""
+    if not ordering_keys:
         return
     binds = [
         {
             "b_group_id": group,
-            "b_topic": pair.topic,
-            "b_partition_no": pair.partition,
-            "b_order_key": pair.key,
-            "b_subscription_id": pair.subscription_id,
+            "b_topic": ordering_key.topic,
+            "b_partition_no": ordering_key.partition,
+            "b_order_key": ordering_key.key,
+            "b_subscription_id": ordering_key.subscription_id,
             "b_now": time_of(now),
         }
-        for pair in sorted(pairs)
+        for ordering_key in sorted(ordering_keys)
     ]
     connection.execute(_UNBLOCK, binds)
     connection.execute(_BLOCK, binds)
 
 
-def behind(connection: Connection, group: str, pair: OrderingKey, offset: int, now: float) -> list[int]:
-    """Ids of the rows that may go right after the first one of a pair, which is at `offset`: in order, RUN at most."""
+def behind(connection: Connection, group: str, ordering_key: OrderingKey, offset: int, now: float) -> list[int]:
+    """Ids of the rows that may go right after the first of an ordering key, at `offset`: in order, at most RUN."""
     statement = (
         select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
         .where(
             ParkedDelivery.group_id == group,
             ParkedDelivery.status == Status.BLOCKED,
-            ParkedDelivery.topic == pair.topic,
-            ParkedDelivery.partition_no == pair.partition,
-            ParkedDelivery.order_key == pair.key,
-            ParkedDelivery.subscription_id == pair.subscription_id,
+            ParkedDelivery.topic == ordering_key.topic,
+            ParkedDelivery.partition_no == ordering_key.partition,
+            ParkedDelivery.order_key == ordering_key.key,
+            ParkedDelivery.subscription_id == ordering_key.subscription_id,
             ParkedDelivery.record_offset > offset,
             ~_any_before(Status.HELD),
         )
@@ -127,18 +127,18 @@ def behind(connection: Connection, group: str, pair: OrderingKey, offset: int, n
 
 
 def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:
-    """Normalise the pairs of these rows, of whatever groups."""
+    """Normalise the ordering keys of these rows, of whatever groups."""
     by_group: dict[str, set[OrderingKey]] = {}
     for row in rows:
-        pair = pair_of(row)
-        if pair is not None:
-            by_group.setdefault(row.group_id, set()).add(pair)
-    for group, pairs in sorted(by_group.items()):
-        normalise(connection, group, pairs, now)
+        ordering_key = pair_of(row)
+        if ordering_key is not None:
+            by_group.setdefault(row.group_id, set()).add(ordering_key)
+    for group, ordering_keys in sorted(by_group.items()):
+        normalise(connection, group, ordering_keys, now)
 
 
 def repair(engine: Engine, group: str, topic: str, partition: int, now: float, after: str = FIRST) -> Mended:
-    """Put in order those pairs of a partition that somebody has put out of order by hand.
+    """Put in order those ordering keys of a partition that somebody has put out of order by hand.
 
     A step: keys behind `after` with some thousand rows, or the next one where that has more. Call it again with the
     `end` of the last step until that is None.
@@ -173,18 +173,18 @@ def _mend(connection: Connection, *, rows: Sequence[AnyRow], now: float) -> None
     marks.look_for(connection, rows)
 
 
-def open_ones(connection: Connection, group: str, pairs: Collection[OrderingKey]) -> frozenset[OrderingKey]:
-    """Those of `pairs`, normalised, that have something open: then the first of it is parked or held."""
+def open_ones(connection: Connection, group: str, ordering_keys: Collection[OrderingKey]) -> frozenset[OrderingKey]:
+    """Those of `ordering_keys`, normalised, that have something open: then the first of it is parked or held."""
     found: set[OrderingKey] = set()
-    for place, here in groupby(sorted(pairs, key=_place), _place):
-        keys = sorted({pair.key for pair in here})
+    for place, here in groupby(sorted(ordering_keys, key=_place), _place):
+        keys = sorted({ordering_key.key for ordering_key in here})
         rows = connection.execute(standing(group, *place).where(any_of(ParkedDelivery.order_key.expression, keys)))
         found.update(OrderingKey(row.subscription_id, *place, row.order_key) for row in rows)
-    return frozenset(found.intersection(pairs))
+    return frozenset(found.intersection(ordering_keys))
 
 
 def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
-    """Key and subscription of each pair of a partition of which something is open."""
+    """Key and subscription of each ordering key of a partition of which something is open."""
     return (
         select(ParkedDelivery.order_key, ParkedDelivery.subscription_id)
         .where(
@@ -198,8 +198,8 @@ def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
     )
 
 
-def _place(pair: OrderingKey) -> tuple[str, int]:
-    return pair.topic, pair.partition
+def _place(ordering_key: OrderingKey) -> tuple[str, int]:
+    return ordering_key.topic, ordering_key.partition
 
 
 def _thousandth(connection: Connection, here: Sequence[ColumnElement[bool]], status: Status) -> str | None:
@@ -242,7 +242,7 @@ def _unordered(here: Sequence[ColumnElement[bool]]) -> AnySelect:
 
 
 def _any_before(status: Status) -> ColumnElement[bool]:
-    """Another row of the same pair, of this status, goes before."""
+    """Another row of the same ordering key, of this status, goes before."""
     return exists().where(
         *(getattr(_other, column.key) == column for column in _PAIR),
         _other.status == status,

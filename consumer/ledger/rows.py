@@ -47,7 +47,7 @@ class NewDelivery(NamedTuple):
     """A delivery to store.
 
     `attempt` counts those made, `schedule_start` of them before its retry schedule began; `next_attempt_at` is for
-    `parked`. With a `pair` it waits behind what is open of that pair; a delivery of a replay has none.
+    `parked`. With an `ordering_key` it waits behind the open ones of that key; a delivery of a replay has none.
     `filter_pending`: the subscription's filter has to be asked before it is sent.
     """
 
@@ -59,7 +59,7 @@ class NewDelivery(NamedTuple):
     next_attempt_at: float | None
     first: Failure | None = None
     last: Failure | None = None
-    pair: OrderingKey | None = None
+    ordering_key: OrderingKey | None = None
     operation: OperationalEvent | None = None
     replay: int = 0
     schedule_start: int = 0
@@ -80,7 +80,7 @@ class AttemptResult(NamedTuple):
     status_code: int | None
     failure: Failure | None
     at: float
-    pair: OrderingKey | None = None
+    ordering_key: OrderingKey | None = None
     operation: OperationalEvent | None = None
     schedule_start: int = 0
 
@@ -96,6 +96,6 @@ class DueDelivery:
     schedule_start: int
     first: Failure | None
     last: Failure | None
-    pair: OrderingKey | None
+    ordering_key: OrderingKey | None
     replay: int
     filter_pending: bool

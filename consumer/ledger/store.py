@@ -109,8 +109,9 @@ _LATE = (
 def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> None:
     """Store deliveries. One that is stored already, in whatever state, stays as it is.
 
-    When this returns, all of `rows` are committed; when it raises, some may be. One that is behind another of its pair
-    is blocked. The operation of an exhausted one is written with it, also when it had been stored before as it is here.
+    When this returns, all of `rows` are committed; when it raises, some may be. One that is behind another of its
+    ordering key is blocked. The operation of an exhausted one is written with it, also when it had been stored before
+    as it is here.
     """
     for batch in _batches(in_order(rows)):
         in_transaction(engine, partial(insert_new, group=group, rows=batch, now=now))
@@ -121,7 +122,7 @@ def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> froz
 
     `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. A failure of a
     schedule that a redelivery has replaced meanwhile only counts. The operation is written only if the row is exhausted
-    after just these attempts. Returned are the pairs, of those in `results`, of
+    after just these attempts. Returned are the ordering keys, of those in `results`, of
     which nothing is open any more.
     """
     return in_transaction(engine, partial(_record, group=group, results=results))
@@ -136,9 +137,9 @@ def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
 def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], now: float) -> None:
     """Store what is not stored yet, in the transaction of `connection`.
 
-    1. Which payloads are there? 2. Insert the others. 3. Insert the rows that are not there. 4. Put their pairs in
-    order. 5. Write the operations of those that are exhausted. Between 1 and the commit another process may insert the
-    same payload or row (unique key) or delete a payload (foreign key): the database refuses, and `in_transaction`
+    1. Which payloads are there? 2. Insert the others. 3. Insert the rows that are not there. 4. Put their ordering keys
+    in order. 5. Write the operations of those that are exhausted. Between 1 and the commit another process may insert
+    the same payload or row (unique key) or delete a payload (foreign key): the database refuses, and `in_transaction`
     begins again.
     """
     events = {row.event.record: row.event for row in rows}
@@ -147,7 +148,9 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
         connection.execute(_INSERT_PAYLOAD, [_payload_binds(group, events[record]) for record in sorted(missing)])
     if rows:
         connection.execute(_INSERT_DELIVERY, [_delivery_binds(group, row, now) for row in rows])
-    normalise(connection, group, {row.pair for row in rows if row.pair is not None and not row.replay}, now)
+    normalise(
+        connection, group, {row.ordering_key for row in rows if row.ordering_key is not None and not row.replay}, now
+    )
     outbox.add(connection, group, _announced(connection, group, [row for row in rows if row.operation]))
 
 
@@ -177,11 +180,11 @@ def _record(connection: Connection, group: str, results: Sequence[AttemptResult]
                 if result.operation and (result.id, result.attempt_before + 1) in exhausted
             ],
         )
-    pairs = {result.pair for result in results if result.pair is not None}
-    if not pairs:
+    ordering_keys = {result.ordering_key for result in results if result.ordering_key is not None}
+    if not ordering_keys:
         return frozenset()
-    normalise(connection, group, pairs, max(result.at for result in results))
-    return frozenset(pairs) - open_ones(connection, group, pairs)
+    normalise(connection, group, ordering_keys, max(result.at for result in results))
+    return frozenset(ordering_keys) - open_ones(connection, group, ordering_keys)
 
 
 def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[int, int]]:
@@ -267,7 +270,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
             "b_url": cut(row.url, URL_LENGTH),
             "b_status": row.status,
             "b_next_attempt_at": time_or_none(row.next_attempt_at),
-            "b_order_key": row.pair.key if row.pair and not row.replay else None,
+            "b_order_key": row.ordering_key.key if row.ordering_key and not row.replay else None,
             "b_filter_pending": int(row.filter_pending),
             "b_created_at": time_of(now),
             "b_updated_at": time_of(now),

@@ -157,7 +157,7 @@ def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
 
     A step: the next SEEKS subscriptions that have anything stored, CHANGED_AT_ONCE rows of each kind at most. Call it
     again with the `end` of the last step until that is None, and begin anew every minute or so. Sending does not depend
-    on it: `heads` looks at the subscription itself.
+    on it: `due_keys` looks at the subscription itself.
     """
     with reading(engine) as connection:  # most steps find nothing to write, which writers must not wait for
         seen = _seen(connection, after)

@@ -182,7 +182,7 @@ class Catalog:
         self._asking = False
         self._asked: frozenset[Key] = frozenset()
         self._asked_at = -inf
-        self._trouble = Backoff(clock)
+        self._backoff = Backoff(clock)
 
     def match(self, key: Key, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
         """The subscriptions for an event that arrived then (the clock's seconds; None: now).
@@ -211,7 +211,7 @@ class Catalog:
             else:
                 self._ageing.pop(key, None)
                 self._missing[key] = None
-        if (self._missing or self._ageing) and not self._asking and self._trouble.over:
+        if (self._missing or self._ageing) and not self._asking and self._backoff.ready:
             gap = GAP if self._missing else max(GAP, GATHER * self._ttl)
             if now - self._asked_at >= gap:
                 self._start(now)
@@ -219,7 +219,7 @@ class Catalog:
     @property
     def fault(self) -> str | None:
         """Why the last look-up failed, for /readyz."""
-        return self._trouble.fault
+        return self._backoff.fault
 
     def _start(self, now: float) -> None:
         keys: list[Key] = []
@@ -239,7 +239,7 @@ class Catalog:
 
     def _answered(self, keys: Iterable[Key], answer: Matches | Exception, asked_at: float) -> None:
         self._asking, self._asked = False, frozenset()
-        if not self._trouble.judge(answer, "could not look up subscriptions; events wait"):
+        if not self._backoff.note(answer, "could not look up subscriptions; events wait"):
             self._missing.update(dict.fromkeys(keys))
             return
         for key, endpoints in answer.items():

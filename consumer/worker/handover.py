@@ -53,12 +53,12 @@ class Handover:
         """
         # 1. Start nothing more of them: what a receiver has seen in part is stored, the rest left to the next owner.
         places = _places(partitions) | set(adopted)
-        self._settling.leaving |= places
+        self._settling.revoking |= places
         fanout = self._dispatch.discard(places)
         if fanout is not None:
             fanout.abandon(self._lanes, self._settling)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
-            self._settling.withdrawn(delivery)
+            self._settling.on_revoked(delivery)
         # 2. Wait for the requests in flight; failures are stored, not retried here.
         end = min(self._monotonic() + seconds, until)
         while self._monotonic() < end and self._open(places):
@@ -66,7 +66,7 @@ class Handover:
         # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
         for request in self._open(places):
             took = self._monotonic() - request.started_at
-            self._settling.abandoned(self._take_out(request, places), took)
+            self._settling.on_cancelled(self._take_out(request, places), took)
         # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner. What
         # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it. Nor is an
         # entry that the database has refused for long.
@@ -90,13 +90,13 @@ class Handover:
     def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing of them."""
         places = _places(partitions) | set(adopted)
-        self._settling.leaving |= places
+        self._settling.revoking |= places
         self._dispatch.discard(places)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
-            self._settling.forgotten(delivery)
+            self._settling.on_lost(delivery)
         for request in self._open(places):
             for delivery in self._take_out(request, places):
-                self._settling.forgotten(delivery)
+                self._settling.on_lost(delivery)
         self._forget(partitions, places)
 
     def _forget(self, partitions: Sequence[Partition], places: Collection[TopicPartition]) -> None:
@@ -106,7 +106,7 @@ class Handover:
 
     def _take_out(self, request: Delivery, places: Collection[TopicPartition]) -> list[Delivery]:
         """Release and return the deliveries of these partitions. A batch that carries more goes on with the rest."""
-        carried = request.together()
+        carried = request.batch()
         leaving = [each for each in carried if _place(each) in places]
         if len(leaving) == len(carried):
             self._sender.cancel(request)
@@ -116,7 +116,7 @@ class Handover:
 
     def _open(self, places: Collection[TopicPartition]) -> list[Delivery]:
         """Of each request that carries something of them the delivery that stands for it."""
-        return [each for each in self._sender.open if any(_place(carried) in places for carried in each.together())]
+        return [each for each in self._sender.open if any(_place(carried) in places for carried in each.batch())]
 
 
 def _places(partitions: Sequence[Partition]) -> set[TopicPartition]:

@@ -17,7 +17,7 @@ from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.events.event import TopicPartition
-from consumer.ledger import due, marks, ordering, outbox, upkeep
+from consumer.ledger import assigned, marks, ordering, outbox, upkeep
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class _Job:
 
     name: str
     step: Step
-    trouble: Backoff
+    backoff: Backoff
     reached: Any = None
     done: bool = False
     error: Exception | None = None  # that stopped it in the last slice
@@ -77,7 +77,7 @@ class Housekeeping:
         self._running = False
         self._waiting = 0
         self._counted: Callable[[int], None] = _nobody
-        self._trouble = Backoff(monotonic)
+        self._backoff = Backoff(monotonic)
 
     @property
     def busy(self) -> bool:
@@ -87,8 +87,8 @@ class Housekeeping:
     @property
     def fault(self) -> str | None:
         """Why jobs are not done, for /readyz: the database's reason, else that of the first job that has its own."""
-        own = (f"{job.trouble.fault} ({job.name})" for job in self._jobs if job.trouble.fault is not None)
-        return self._trouble.fault or next(own, None)
+        own = (f"{job.backoff.fault} ({job.name})" for job in self._jobs if job.backoff.fault is not None)
+        return self._backoff.fault or next(own, None)
 
     def begin(
         self,
@@ -130,9 +130,9 @@ class Housekeeping:
 
     def go_on(self) -> None:
         """Start the next slice, if there is something to do and the last one is answered."""
-        if self._running or not self._jobs or not self._trouble.over:
+        if self._running or not self._jobs or not self._backoff.ready:
             return
-        ready = [job for job in self._jobs if job.trouble.over]
+        ready = [job for job in self._jobs if job.backoff.ready]
         if ready:
             self._running = True
             self._thread.submit(partial(_slice, ready), self._done)
@@ -140,17 +140,17 @@ class Housekeeping:
     def _done(self, worked: Sequence[_Job] | Exception) -> None:
         self._running = False
         if isinstance(worked, Exception):  # the thread's own: a slice hands over what its jobs raise
-            self._trouble.began(worked, "could not tidy the stored deliveries")
+            self._backoff.failed(worked, "could not tidy the stored deliveries")
             return
         for job in worked:
             error, job.error = job.error, None
             if error is None:
-                self._trouble.ended()
-                job.trouble.ended()
+                self._backoff.succeeded()
+                job.backoff.succeeded()
             elif is_outage(error):
-                self._trouble.began(error, "could not tidy the stored deliveries")
+                self._backoff.failed(error, "could not tidy the stored deliveries")
             else:
-                job.trouble.began(error, f"could not tidy the stored deliveries ({job.name})")
+                job.backoff.failed(error, f"could not tidy the stored deliveries ({job.name})")
             if job.done:
                 self._jobs.remove(job)
                 if job.step == self._count:
@@ -182,7 +182,7 @@ class Housekeeping:
     def _count(self, rest: tuple[int, list[TopicPartition]] | None) -> tuple[int, list[TopicPartition]] | None:
         """A partition a step: so many wait in those before, and these are left."""
         if rest is None:
-            topics = due.open_topics(self._engine, self._group)
+            topics = assigned.open_topics(self._engine, self._group)
             rest = 0, [(topic, number) for topic, highest in topics for number in range(highest + 1)]
         waiting, places = rest
         if not places:

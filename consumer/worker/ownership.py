@@ -56,16 +56,16 @@ class Ownership:
         adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
             log.warning("a topic is gone; sending what is stored of it", topic=topic)
-        self._settling.leaving -= adopted.keys()
+        self._settling.revoking -= adopted.keys()
         self.adopted = adopted
 
-    def orphaned(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:
+    def released(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:
         """What was adopted, if this worker leads no more once these have left; it is adopted no more then."""
         rest = self._partitions().keys() - {(partition.topic, partition.number) for partition in leaving}
         if self._topics.leads(rest):
             return ()
-        orphaned, self.adopted = self.adopted, {}
-        return orphaned
+        released, self.adopted = self.adopted, {}
+        return released
 
     def given_out(self, place: TopicPartition) -> Callable[[int], bool]:
         """Tells of an offset of this partition whether its record, and all before it, have been fanned out."""

@@ -14,7 +14,7 @@ from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT
 from consumer.ledger import outbox
-from consumer.worker.announcer import Announcement, EventPublisher
+from consumer.worker.event_publisher import Announcement, EventPublisher
 
 EVENTS_AT_ONCE = 100
 SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after one was written in this process, and otherwise
@@ -57,7 +57,7 @@ class OutboxRelay:
         """Serve answers and start what is due; returns at once."""
         self._announcer.poll()
         now = self._clock()
-        if self._asking or not self._database.over:
+        if self._asking or not self._database.ready:
             return
         if self._acknowledged:
             self._forget()
@@ -79,9 +79,9 @@ class OutboxRelay:
             self._asking = False
             if isinstance(batch, Exception):
                 self._not_before = self._look_at = now  # as soon as the back-off is over
-                self._database.began(batch, "could not read operational events")
+                self._database.failed(batch, "could not read operational events")
                 return
-            self._database.ended()
+            self._database.succeeded()
             if len(batch) == EVENTS_AT_ONCE:
                 self._not_before = self._look_at = now  # there may be more
             self._unanswered = len(batch)
@@ -102,10 +102,10 @@ class OutboxRelay:
         def forgotten(result: Exception | None) -> None:
             self._asking = False
             if result is None:
-                self._database.ended()
+                self._database.succeeded()
             else:
                 self._acknowledged += ids
-                self._database.began(result, "could not remove published operational events")
+                self._database.failed(result, "could not remove published operational events")
 
         self._asking = True
         self._thread.submit(partial(outbox.forget, self._engine, ids), forgotten)

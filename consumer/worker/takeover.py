@@ -9,7 +9,7 @@ from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
-from consumer.ledger.due import Settled
+from consumer.ledger.assigned import Settled
 from consumer.matching.inbox import Inbox
 
 STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
@@ -51,7 +51,7 @@ class Takeover:
 
         Alone for a while, those that fail would make their receiver look dead. But they do not wait for Kafka for long.
         """
-        self._settling.leaving -= {(partition.topic, partition.number) for partition in partitions}
+        self._settling.revoking -= {(partition.topic, partition.number) for partition in partitions}
         self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
@@ -75,7 +75,7 @@ class Takeover:
 
     def _known(self, partition: Partition, place: TopicPartition, settled: Settled) -> None:
         self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
-        if partition.owned and place not in self._settling.leaving:
+        if partition.owned and place not in self._settling.revoking:
             self._inbox.stored(place, settled.keys, settled.end)
             if not self._inbox.stands_aside(place):
                 self._source().open(partition)

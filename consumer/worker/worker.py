@@ -33,8 +33,8 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.due import open_topics
-from consumer.ledger.heads import fetch, scan
+from consumer.ledger.assigned import open_topics
+from consumer.ledger.due import fetch, scan
 from consumer.ledger.marks import recent
 from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -46,10 +46,10 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.event_loop import Poller, raise_descriptor_limit
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.announcer import EventPublisher
 from consumer.worker.clock import ClockWatch
 from consumer.worker.decisions import Decisions
 from consumer.worker.dispatch import Dispatch
+from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.handover import STORE_DRAIN, Handover
 from consumer.worker.housekeeping import Housekeeping, Unasked
 from consumer.worker.ownership import Ownership
@@ -256,7 +256,7 @@ class Worker:
         """
         try:
             while not self._stopping:
-                self._round()
+                self._run_once()
             self._close()
         except FatalKafkaError:  # the broker takes no more requests of this consumer: there is nothing to leave
             raise
@@ -266,17 +266,17 @@ class Worker:
                 self._source.close()
             raise
 
-    def _round(self) -> None:
+    def _run_once(self) -> None:
         self._polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
         self._dispatch.go_on()
-        self._turn(self._patience())
+        self._tick(self._poll_timeout())
         self._recall.look(self._ownership.places)
         self._relay.turn()
-        self._keep_house()
+        self._maintain()
 
-    # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.attempted`.
+    # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.on_result`.
 
-    def _turn(self, wait: float) -> None:
+    def _tick(self, wait: float) -> None:
         self.turned_at = now = self._monotonic()
         self._lanes.wake(now)
         self._sender.start()
@@ -298,7 +298,7 @@ class Worker:
     def _meanwhile(self, wait: float) -> None:
         """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
         self._dispatch.go_on()
-        self._turn(0.0 if self._lanes.ready() or self._dispatch.pressed else wait)
+        self._tick(0.0 if self._lanes.ready() or self._dispatch.pressed else wait)
         if not self._stopping:
             self._recall.look(self._ownership.places)
 
@@ -317,7 +317,7 @@ class Worker:
             or self._lanes.wakes_before(self._monotonic() + IDLE_WAIT)
         )
 
-    def _patience(self) -> float:
+    def _poll_timeout(self) -> float:
         """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
         if self._idle() or self._lanes.ready() or self._dispatch.pressed:
             return 0.0
@@ -325,7 +325,7 @@ class Worker:
 
     # 3. Now and then: the clock, the share of limits, rows that nobody owns, the database kept tidy.
 
-    def _keep_house(self) -> None:
+    def _maintain(self) -> None:
         now = self._monotonic()
         self._catalog.want(())  # what failed is asked for again, though nobody waits for it any more
         self._housekeeping.go_on()
@@ -353,7 +353,7 @@ class Worker:
             if leads:
                 self._recall.find_topics(self._ownership.adopt)
             elif self._ownership.adopted:  # there is a lower topic now, and whoever owns it leads
-                self._handover.drain((), self._ownership.orphaned(), REVOKE_DRAIN)
+                self._handover.drain((), self._ownership.released(), REVOKE_DRAIN)
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
         """Offsets below which no restart asks for deliveries."""
@@ -374,20 +374,20 @@ class Worker:
         if not self._closing:
             longest = REVOKE_PART * self._source.rebalance_timeout
             seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
-            self._handover.drain(partitions, self._ownership.orphaned(partitions), seconds, until)
+            self._handover.drain(partitions, self._ownership.released(partitions), seconds, until)
             self._handover.await_writes(partitions, until)
 
     def _lost(self, partitions: Sequence[Partition]) -> None:
-        self._handover.lose(partitions, self._ownership.orphaned(partitions))
+        self._handover.lose(partitions, self._ownership.released(partitions))
 
     def _close(self) -> None:
         log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
         self._source.pause()
         partitions = list(self._source.partitions.values())
-        self._handover.drain(partitions, self._ownership.orphaned(partitions), self._drain_seconds)
+        self._handover.drain(partitions, self._ownership.released(partitions), self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
         while self._notes.pending and self._monotonic() < end:
-            self._turn(0.01)
+            self._tick(0.01)
         self._source.commit_now(partitions)
         self._closing = True
         self._ownership.close()

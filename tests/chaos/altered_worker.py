@@ -128,11 +128,11 @@ def moves_an_offset_back() -> None:
     """Each tenth commit names the offset before the right one."""
     calls = count(1)
 
-    def less(image: Any, self: OffsetTracker) -> tuple[int, str] | None:
-        mark, metadata = image(self) or (0, "")
+    def less(committable: Any, self: OffsetTracker) -> tuple[int, str] | None:
+        mark, metadata = committable(self) or (0, "")
         return (mark - 1, metadata) if next(calls) % 10 == 0 and mark > 1 else (mark, metadata)
 
-    _wrap(OffsetTracker, "image", less)
+    _wrap(OffsetTracker, "committable", less)
 
 
 def forgets_attempts() -> None:

@@ -19,41 +19,41 @@ class Clock:
 def test_the_wait_doubles_to_its_limit_and_starts_anew_with_a_success() -> None:
     """0.1 s after the first failure, never more than five; not over before it is over."""
     clock = Clock()
-    trouble = Backoff(clock)
-    assert trouble.over
+    backoff = Backoff(clock)
+    assert backoff.ready
     for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
-        trouble.began(RuntimeError("down"), "could not")
+        backoff.failed(RuntimeError("down"), "could not")
         clock.now += wait * 0.99
-        assert not trouble.over
+        assert not backoff.ready
         clock.now += wait * 0.011
-        assert trouble.over
-    trouble.ended()
-    trouble.began(RuntimeError("down"), "could not")
+        assert backoff.ready
+    backoff.succeeded()
+    backoff.failed(RuntimeError("down"), "could not")
     clock.now += BACK_OFF[0] * 1.01
-    assert trouble.over
+    assert backoff.ready
 
 
 def test_each_reason_is_logged_once_and_said_until_a_success() -> None:
     """A failure that repeats itself is one line; so is the end of it, which is none without a beginning."""
-    trouble = Backoff(Clock())
+    backoff = Backoff(Clock())
     with capture_logs() as logs:
         for reason in ("refused", "refused", "no listener", "refused"):
-            trouble.began(RuntimeError(reason), "could not write")
-            assert trouble.fault == f"database: {reason}"
-        trouble.ended()
-        trouble.ended()
+            backoff.failed(RuntimeError(reason), "could not write")
+            assert backoff.fault == f"database: {reason}"
+        backoff.succeeded()
+        backoff.succeeded()
     assert [(line["event"], line.get("error")) for line in logs] == [
         ("could not write", "refused"),
         ("could not write", "no listener"),
         ("could not write", "refused"),
         ("the database answers again", None),
     ]
-    assert trouble.fault is None
+    assert backoff.fault is None
 
 
 @pytest.mark.parametrize("answer", [None, 0, [], RuntimeError("down")], ids=repr)
 def test_an_answer_that_is_an_error_is_a_failure(answer: object) -> None:
     """Anything else is a success, an empty answer too."""
-    trouble = Backoff(Clock())
-    assert trouble.judge(answer, "could not") is not isinstance(answer, Exception)
-    assert (trouble.fault is None) is not isinstance(answer, Exception)
+    backoff = Backoff(Clock())
+    assert backoff.note(answer, "could not") is not isinstance(answer, Exception)
+    assert (backoff.fault is None) is not isinstance(answer, Exception)

@@ -68,8 +68,8 @@ class Desk:
     ) -> Delivery:
         """A delivery after so many attempts, which were not answered; with a key it goes in order."""
         event = make_event(offset, topic=topic, partition=partition, key=key)
-        pair = None if key is None else OrderingKey(self.subscription, topic, partition, key.decode())
-        delivery = Delivery(event, self.lanes.lane(self.endpoint), origin or self.record(offset), pair)
+        ordering_key = None if key is None else OrderingKey(self.subscription, topic, partition, key.decode())
+        delivery = Delivery(event, self.lanes.lane(self.endpoint), origin or self.record(offset), ordering_key)
         delivery.attempts = attempts
         delivery.first = delivery.last = BOOM if attempts else None
         return delivery
@@ -85,7 +85,7 @@ class Desk:
         self.lanes.wake(self.store.monotonic.now)
         assert self.lanes.next(self.store.monotonic.now) is delivery
         delivery.started_at = self.store.monotonic.now - TOOK
-        for each in delivery.together():
+        for each in delivery.batch():
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
         return delivery
@@ -93,7 +93,7 @@ class Desk:
     def end(self, delivery: Delivery, result: Response | RequestException) -> None:
         """Its request ends."""
         self.lanes.finished(delivery.lane)
-        self.settling.attempted(delivery, result)
+        self.settling.on_result(delivery, result)
 
     def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
         """The open request of a stored row."""

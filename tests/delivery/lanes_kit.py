@@ -22,8 +22,8 @@ def endpoint(
 def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
     """A delivery of a record with one subscription; with a key it goes in order."""
     event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
-    pair = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", partition, key)
-    return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
+    ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", partition, key)
+    return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
 
 
 def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:

@@ -32,21 +32,21 @@ class Postponed(Settling):
     behind: frozenset[OrderingKey] = frozenset()
     stored: list[int] = field(default_factory=list)
     not_asked: list[int] = field(default_factory=list)
-    pairs: list[OrderingKey | None] = field(default_factory=list)
+    ordering_keys: list[OrderingKey | None] = field(default_factory=list)
     settle: list[Callable[[], None]] = field(default_factory=list)
 
     def may_postpone(self) -> bool:
         return len(self.stored) < self.room
 
-    def goes_behind_rows(self, pair: OrderingKey) -> bool:
-        return pair in self.behind
+    def goes_behind_rows(self, ordering_key: OrderingKey) -> bool:
+        return ordering_key in self.behind
 
     def postpone(
         self,
         event: Event,
         endpoint: Endpoint,
         record: OpenRecord,
-        pair: OrderingKey | None,
+        ordering_key: OrderingKey | None,
         lane: Lane | None = None,
         *,
         asked: bool = True,
@@ -55,7 +55,7 @@ class Postponed(Settling):
         if not asked:
             self.not_asked.append(endpoint.subscription_id)
         self.stored.append(endpoint.subscription_id)
-        self.pairs.append(pair)
+        self.ordering_keys.append(ordering_key)
         self.settle.append(record.settle_one)
 
 
@@ -166,11 +166,11 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
     """Only it, and only for the subscription that asked for order: it is stored with its key, to be sent after them."""
     ordered, plain = (Endpoint(number, URL, (b"key",), ordered=number == 1) for number in (1, 2))
     event = make_event(key=b"k")
-    pair = OrderingKey(1, *event.record[:2], order_key(b"k"))
-    lanes, settling = Lanes(10), Postponed(behind=frozenset({pair}))
+    ordering_key = OrderingKey(1, *event.record[:2], order_key(b"k"))
+    lanes, settling = Lanes(10), Postponed(behind=frozenset({ordering_key}))
     each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2), Selector(Metrics()))
     assert each.advance(lanes, settling, 0.0, never)
-    assert (settling.stored, settling.pairs, ids(lanes)) == ([1], [pair], [2])
+    assert (settling.stored, settling.ordering_keys, ids(lanes)) == ([1], [ordering_key], [2])
     other = Fanout(make_event(key=b"l"), (ordered,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics()))
     keyless = Fanout(make_event(), (ordered,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics()))
     assert other.advance(lanes, settling, 0.0, never)
@@ -186,7 +186,7 @@ def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
     assert Fanout(make_event(key=b"k"), (endpoint,), OpenRecord(lambda _: None, 0, 1), Selector(Metrics())).advance(
         lanes, settling, SLOW, never
     )
-    assert settling.pairs == [OrderingKey(1, "t", 0, order_key(b"k"))]
+    assert settling.ordering_keys == [OrderingKey(1, "t", 0, order_key(b"k"))]
 
 
 def test_it_waits_for_a_database_that_does_not_keep_up() -> None:

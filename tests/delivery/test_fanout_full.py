@@ -84,16 +84,16 @@ def test_a_full_process_always_goes_on(lots: list[Lot], slots: int, behind: int)
             flying += [(turn + lots[each.lane.endpoint.subscription_id - 1].turns, each) for each in begun]
             for request in [each for end, each in flying if end <= turn]:
                 lanes.finished(request.lane)
-                for each in request.disband():
+                for each in request.split():
                     each.attempts += 1
                     if lots[each.lane.endpoint.subscription_id - 1].fails and each.attempts == 1:
                         lanes.wait(each, now + 5.0)
                         continue
                     delivered += 1
-                    if each.pair is not None:
-                        lanes.go_on(each.lane, each.pair)
+                    if each.ordering_key is not None:
+                        lanes.go_on(each.lane, each.ordering_key)
             flying = [(end, each) for end, each in flying if end > turn]
             now += TICK
-    assert delivered + len(settling.stored) + lanes.held + sum(len(each.together()) for _, each in flying) == (
+    assert delivered + len(settling.stored) + lanes.held + sum(len(each.batch()) for _, each in flying) == (
         events * len(targets)
     )

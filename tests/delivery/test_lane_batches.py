@@ -27,8 +27,8 @@ def delivery(
 ) -> Delivery:
     """A delivery of a body of so many bytes; its last attempt was answered with `status`, if that is one."""
     event = Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", bytes(size), "application/json", None, None)
-    pair = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", 0, key)
-    result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), pair)
+    ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", 0, key)
+    result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
     result.last = None if status is None else Failure("", status, None, 0.0)
     return result
 
@@ -42,7 +42,7 @@ def put(lanes: Lanes, lane: Lane, offsets: Sequence[int], now: float = 0.0) -> N
 def sent(lanes: Lanes, now: float = 0.0) -> list[list[int]]:
     """The offsets that each request carries of those that a turn starts."""
     lanes.wake(now)
-    return [[each.event.record.offset for each in first.together()] for first in iter(lambda: lanes.next(now), None)]
+    return [[each.event.record.offset for each in first.batch()] for first in iter(lambda: lanes.next(now), None)]
 
 
 def test_a_batch_goes_when_it_is_full() -> None:
@@ -131,11 +131,11 @@ def test_a_batch_holds_one_event_of_a_key() -> None:
     lanes.wake(0.0)
     first = lanes.next(0.0)
     assert first is not None
-    assert [each.event.record.offset for each in first.together()] == [0, 2, 3, 5]
+    assert [each.event.record.offset for each in first.batch()] == [0, 2, 3, 5]
     lanes.finished(lane)
-    for each in first.disband():
-        assert each.pair is not None
-        lanes.go_on(lane, each.pair)
+    for each in first.split():
+        assert each.ordering_key is not None
+        lanes.go_on(lane, each.ordering_key)
     assert sent(lanes, 0.5) == []
     assert sent(lanes, 2.0) == [[1]]
 
@@ -165,10 +165,10 @@ def test_a_probe_is_a_batch() -> None:
         lane.breaker.failed(0.0, 0.0)
     until = lane.breaker.open_until
     assert until is not None
-    assert lanes.admit(lane, 1, 0.0) is Admission.PARK
+    assert lanes.admit(lane, 1, 0.0) is Admission.STORE
     assert lanes.room(1, until) == 1000
     put(lanes, lane, range(1000), now=until)
-    assert lanes.admit(lane, 1, until) is Admission.PARK
+    assert lanes.admit(lane, 1, until) is Admission.STORE
     assert [len(each) for each in sent(lanes, until)] == [1000]
     put(lanes, lane, range(1000), now=until)
     assert sent(lanes, until) == []
@@ -209,13 +209,13 @@ def test_a_full_lane_is_waited_for_while_its_batch_may_go() -> None:
     put(lanes, lane, range(LANE_DELIVERIES - 1))
     assert sent(lanes, 30.0) == []
     put(lanes, lane, [0], now=30.0)
-    assert lanes.admit(lane, 1, 30.0) is Admission.HOLD
+    assert lanes.admit(lane, 1, 30.0) is Admission.BACKPRESSURE
     requests = 0
-    while lanes.admit(lane, 1, 31.0) is not Admission.PARK and requests < 20:
+    while lanes.admit(lane, 1, 31.0) is not Admission.STORE and requests < 20:
         requests += len(sent(lanes, 31.0))
         put(lanes, lane, range(LANE_DELIVERIES), now=31.0)
     assert requests == OPEN_DELIVERIES // 1000
-    assert lanes.admit(lane, 1, 31.0 + STILL) is Admission.PARK
+    assert lanes.admit(lane, 1, 31.0 + STILL) is Admission.STORE
 
 
 def test_batches_that_hang_hold_a_bounded_number_of_deliveries() -> None:
@@ -261,7 +261,7 @@ def test_what_is_given_back_is_the_first_again(lanes: Lanes) -> None:
     lanes.wake(0.0)
     first = lanes.next(0.0)
     assert first is not None
-    members = first.disband()
+    members = first.split()
     lanes.give_back(members[1:])
     assert (lane.held, lanes.held, lane.in_flight) == (4, 4, 1)
     assert sent(lanes, 0.1) == [[1, 2, 3, 4]]
@@ -312,7 +312,7 @@ def test_every_delivery_goes_once_in_time_in_a_batch_that_is_bounded(
                     queued_at[number] = tick
             lanes.wake(now)
             for first in iter(lambda now=now: lanes.next(now), None):  # type: ignore[misc]
-                carried = first.together()
+                carried = first.batch()
                 numbers = [each.event.record.offset for each in carried]
                 total = sum(len(each.event.body) for each in carried)
                 assert len(carried) == 1 or (total <= ROOM and not any(each.goes_alone for each in carried))

@@ -160,9 +160,9 @@ def test_a_full_lane_waits_for_a_fast_receiver_and_not_for_a_slow_one() -> None:
     lane = lanes.lane(endpoint())
     fill(lanes, lane, LANE_DELIVERIES, now=100.0)
     moving(lanes, lane, 100.0 + SLOW * 0.9)
-    assert lanes.admit(lane, 1, 100.0 + SLOW * 0.9) is Admission.HOLD
+    assert lanes.admit(lane, 1, 100.0 + SLOW * 0.9) is Admission.BACKPRESSURE
     moving(lanes, lane, 100.0 + SLOW)
-    assert lanes.admit(lane, 1, 100.0 + SLOW) is Admission.PARK
+    assert lanes.admit(lane, 1, 100.0 + SLOW) is Admission.STORE
     assert lanes.admit(lanes.lane(endpoint(2)), 1, 200.0) is Admission.QUEUE
 
 
@@ -174,11 +174,11 @@ def test_a_lane_is_waited_for_only_while_it_moves() -> None:
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, LANE_DELIVERIES, now=100.0)
-    assert lanes.admit(lane, 1, 100.0 + STILL * 0.9) is Admission.HOLD
-    assert lanes.admit(lane, 1, 100.0 + STILL) is Admission.PARK
+    assert lanes.admit(lane, 1, 100.0 + STILL * 0.9) is Admission.BACKPRESSURE
+    assert lanes.admit(lane, 1, 100.0 + STILL) is Admission.STORE
     moving(lanes, lane, 100.5)
-    assert lanes.admit(lane, 1, 100.5 + STILL * 0.9) is Admission.HOLD
-    assert lanes.admit(lane, 1, 100.5 + STILL) is Admission.PARK
+    assert lanes.admit(lane, 1, 100.5 + STILL * 0.9) is Admission.BACKPRESSURE
+    assert lanes.admit(lane, 1, 100.5 + STILL) is Admission.STORE
 
 
 def test_a_lane_full_of_retries_is_slow() -> None:
@@ -187,9 +187,9 @@ def test_a_lane_full_of_retries_is_slow() -> None:
     lane = lanes.lane(endpoint())
     for offset in range(LANE_DELIVERIES):
         lanes.wait(delivery(lane, offset), due=50.0)
-    assert lanes.admit(lane, 1, 0.0) is Admission.PARK
+    assert lanes.admit(lane, 1, 0.0) is Admission.STORE
     lanes.wake(50.0)
-    assert lanes.admit(lane, 1, 50.0) is Admission.PARK
+    assert lanes.admit(lane, 1, 50.0) is Admission.STORE
 
 
 def test_a_lane_is_bounded_in_bytes() -> None:
@@ -198,7 +198,7 @@ def test_a_lane_is_bounded_in_bytes() -> None:
     lane = lanes.lane(endpoint())
     assert lanes.admit(lane, LANE_BYTES * 2, 0.0) is Admission.QUEUE
     lanes.enqueue(delivery(lane, body=bytes(LANE_BYTES)), 0.0)
-    assert lanes.admit(lane, 1, 0.0) is Admission.HOLD
+    assert lanes.admit(lane, 1, 0.0) is Admission.BACKPRESSURE
     assert lanes.room(1, 0.0) == 0
 
 
@@ -218,7 +218,7 @@ def test_a_lane_is_cleared_without_a_look_at_the_others(monkeypatch: pytest.Monk
     lanes = Lanes(100)
     lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
     lanes.enqueue(delivery(lane, 0, key="a"), 0.0)
-    (head,) = started(lanes)
+    (due_key,) = started(lanes)
     lanes.enqueue(delivery(lane, 1, key="a"), 0.0)
     lanes.enqueue(delivery(lane, 2, key="b"), 0.0)
     lanes.wait(delivery(lane, 3), due=5.0)
@@ -231,7 +231,7 @@ def test_a_lane_is_cleared_without_a_look_at_the_others(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(Lanes, "__iter__", looked)
         assert sorted(each.event.record.offset for each in lanes.clear(lane)) == [1, 2, 3]
-    assert (lanes.held, lane.held, list(lane.chains)) == (3, 0, [pair_of(head)])
+    assert (lanes.held, lane.held, list(lane.chains)) == (3, 0, [pair_of(due_key)])
     assert [each.lane for each in started(lanes)] == [other, other]
     assert not lanes.ready()
     lanes.wait(delivery(lane, 4), due=6.0)
@@ -368,18 +368,18 @@ def test_a_head_that_leaves_takes_its_chain_along() -> None:
     lane = lanes.lane(endpoint())
     for offset, key in enumerate("aabaa"):
         lanes.enqueue(delivery(lane, offset, key=key), 0.0)
-    head, other = started(lanes)
+    due_key, other = started(lanes)
     lanes.finished(lane)
-    assert [each.event.record.offset for each in lanes.cut(lane, pair_of(head))] == [1, 3, 4]
+    assert [each.event.record.offset for each in lanes.cut(lane, pair_of(due_key))] == [1, 3, 4]
     assert (lanes.held, lanes.cut(lane, pair_of(other))) == (0, [])
     lanes.enqueue(delivery(lane, 5, key="a"), 0.0)
     assert [each.event.record.offset for each in started(lanes)] == [5]
 
 
 def pair_of(each: Delivery) -> OrderingKey:
-    """The pair of an ordered delivery."""
-    assert each.pair is not None
-    return each.pair
+    """The ordering key of an ordered delivery."""
+    assert each.ordering_key is not None
+    return each.ordering_key
 
 
 def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
@@ -438,7 +438,7 @@ def test_a_rate_is_kept_and_only_what_it_sends_soon_is_queued() -> None:
     while lanes.admit(lane, len(BODY), 0.0) is Admission.QUEUE:
         lanes.enqueue(delivery(lane, admitted), 0.0)
         admitted += 1
-    assert (admitted, lanes.admit(lane, 1, 0.0)) == (40, Admission.PARK)
+    assert (admitted, lanes.admit(lane, 1, 0.0)) == (40, Admission.STORE)
     starts: list[float] = []
     for step in range(64):
         now = step / 32
@@ -456,12 +456,12 @@ def test_an_open_breaker_takes_nothing_and_the_probe_is_alone() -> None:
         lane.breaker.failed(0.0, 0.0)
     until = lane.breaker.open_until
     assert until is not None
-    assert (lanes.admit(lane, 1, 0.0), lanes.room(1, 0.0)) == (Admission.PARK, 0)
+    assert (lanes.admit(lane, 1, 0.0), lanes.room(1, 0.0)) == (Admission.STORE, 0)
     assert lanes.room(1, until) == 2
     for offset in range(2):
         assert lanes.admit(lane, 1, until) is Admission.QUEUE
         lanes.enqueue(delivery(lane, offset), until)
-    assert lanes.admit(lane, 1, until) is Admission.PARK
+    assert lanes.admit(lane, 1, until) is Admission.STORE
     assert len(started(lanes, until)) == 1
     lanes.finished(lane)
     lane.succeeded(until + 0.1, until, lanes.slots)
@@ -502,7 +502,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.here: set[Delivery] = set()
         self.flying: list[Delivery] = []  # requests
-        self.pairs: defaultdict[OrderingKey, list[Delivery]] = defaultdict(list)  # what is here or open, in order
+        self.ordering_keys: defaultdict[OrderingKey, list[Delivery]] = defaultdict(
+            list
+        )  # what is here or open, in order
         self.offsets = iter(range(10**9))
 
     @rule(
@@ -518,21 +520,21 @@ class LanesMachine(RuleBasedStateMachine):
                 continue
             self.lanes.enqueue(each, self.now)
             self.here.add(each)
-            if each.pair is not None:
-                self.pairs[each.pair].append(each)
+            if each.ordering_key is not None:
+                self.ordering_keys[each.ordering_key].append(each)
 
     @rule()
     def start(self) -> None:
         began = started(self.lanes, self.now)
         for request in began:
-            carried = request.together()
+            carried = request.batch()
             batch = request.lane.batch
             assert len(carried) <= (1 if batch is None or any(each.goes_alone for each in carried) else batch.size)
             for each in carried:
                 assert each.lane is request.lane
-                if each.pair is not None:
-                    assert self.pairs[each.pair][0] is each
-                    assert each.pair not in {other.pair for other in self.carried()}
+                if each.ordering_key is not None:
+                    assert self.ordering_keys[each.ordering_key][0] is each
+                    assert each.ordering_key not in {other.ordering_key for other in self.carried()}
             self.here -= set(carried)
             self.flying.append(request)
             request.started_at = self.now
@@ -556,24 +558,24 @@ class LanesMachine(RuleBasedStateMachine):
             request.lane.succeeded(self.now, request.started_at, self.lanes.slots)
         else:
             request.lane.breaker.failed(self.now, request.started_at)
-        for each in request.disband():
+        for each in request.split():
             each.last = Failure("", status, None, self.now)
             self.ends(each, what, self.now + seed + slow)
 
     def carried(self) -> list[Delivery]:
-        return [each for request in self.flying for each in request.together()]
+        return [each for request in self.flying for each in request.batch()]
 
     def ends(self, each: Delivery, what: str, due: float) -> None:
         if what == "retry":
             self.lanes.wait(each, due)
             self.here.add(each)
-        elif each.pair is not None:
-            assert self.pairs[each.pair].pop(0) is each
+        elif each.ordering_key is not None:
+            assert self.ordering_keys[each.ordering_key].pop(0) is each
             if what == "done":
-                self.lanes.go_on(each.lane, each.pair)
+                self.lanes.go_on(each.lane, each.ordering_key)
                 return
-            assert self.lanes.cut(each.lane, each.pair) == self.pairs[each.pair]
-            self.here -= set(self.pairs.pop(each.pair))
+            assert self.lanes.cut(each.lane, each.ordering_key) == self.ordering_keys[each.ordering_key]
+            self.here -= set(self.ordering_keys.pop(each.ordering_key))
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 3.0, 60.0]))
     def pass_time(self, seconds: float) -> None:
@@ -592,15 +594,15 @@ class LanesMachine(RuleBasedStateMachine):
             return each.event.record.partition == partition
 
         self.withdrawn(self.lanes.withdraw(leaves), {each for each in self.here if leaves(each)})
-        for request in [each for each in self.flying if cancel and any(map(leaves, each.together()))]:
+        for request in [each for each in self.flying if cancel and any(map(leaves, each.batch()))]:
             self.flying.remove(request)
             self.lanes.finished(request.lane)
-            for each in request.disband():
+            for each in request.split():
                 if not leaves(each):
                     self.ends(each, "retry", self.now)
-                elif each.pair is not None:
-                    assert self.pairs.pop(each.pair) == [each]
-                    assert self.lanes.cut(each.lane, each.pair) == []
+                elif each.ordering_key is not None:
+                    assert self.ordering_keys.pop(each.ordering_key) == [each]
+                    assert self.lanes.cut(each.lane, each.ordering_key) == []
 
     @rule(to=st.sampled_from(ENDPOINTS))
     def leave_alone(self, to: Endpoint) -> None:
@@ -611,10 +613,10 @@ class LanesMachine(RuleBasedStateMachine):
     def withdrawn(self, taken: list[Delivery], expected: set[Delivery]) -> None:
         assert set(taken) == expected
         assert len(taken) == len(expected)
-        for pair, standing in self.pairs.items():
-            gone = [each for each in taken if each.pair == pair]
+        for ordering_key, standing in self.ordering_keys.items():
+            gone = [each for each in taken if each.ordering_key == ordering_key]
             assert gone == [each for each in standing if each in expected]  # in their order
-            self.pairs[pair] = [each for each in standing if each not in expected]
+            self.ordering_keys[ordering_key] = [each for each in standing if each not in expected]
         self.here -= expected
 
     @invariant()
@@ -628,8 +630,8 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_chain_is_left_behind(self) -> None:
-        under_way = {each.pair for each in (*self.here, *self.carried())}
-        assert {pair for lane in self.lanes for pair in lane.chains} <= under_way
+        under_way = {each.ordering_key for each in (*self.here, *self.carried())}
+        assert {ordering_key for lane in self.lanes for ordering_key in lane.chains} <= under_way
 
     @invariant()
     def what_may_go_is_woken(self) -> None:

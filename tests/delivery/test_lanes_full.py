@@ -86,12 +86,12 @@ def test_a_crowd_of_empty_lanes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(20):
         assert crowd.offer() is Admission.QUEUE
     for now in range(10):
-        assert crowd.offer() is Admission.HOLD
+        assert crowd.offer() is Admission.BACKPRESSURE
         begun = turn(crowd.lanes, float(now))
         assert len(begun) == 5
         for _ in begun:
             assert crowd.offer() is Admission.QUEUE
-        assert crowd.offer() is Admission.HOLD
+        assert crowd.offer() is Admission.BACKPRESSURE
         for each in begun:
             crowd.lanes.finished(each.lane)
 
@@ -106,7 +106,7 @@ def test_a_crowd_that_opens_connections_is_waited_for(monkeypatch: pytest.Monkey
     assert len(turn(crowd.lanes)) == NEW_CONNECTIONS
     while crowd.offer() is Admission.QUEUE:
         pass
-    assert crowd.offer() is Admission.HOLD
+    assert crowd.offer() is Admission.BACKPRESSURE
 
 
 def test_a_crowd_that_cannot_go_on_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_a_crowd_that_cannot_go_on_holds_nobody(monkeypatch: pytest.MonkeyPatch)
         fill(crowd.lanes, each.lane, 1)
     assert crowd.lanes.held == 20
     assert turn(crowd.lanes) == []
-    assert crowd.offer() is Admission.PARK
+    assert crowd.offer() is Admission.STORE
     crowd.lanes.finished(begun[0].lane)
     assert len(turn(crowd.lanes)) == 1
     assert crowd.offer() is Admission.QUEUE
@@ -145,14 +145,14 @@ def test_a_lane_that_waits_for_its_turn_is_waited_for(monkeypatch: pytest.Monkey
     now = in_turn(crowd, ends=True)
     waiting = [lane for lane in crowd.lanes if lane.queue]
     assert any(now - lane.queue[0].queued_at >= SLOW for lane in waiting)
-    assert {crowd.lanes.admit(lane, 1, now) for lane in waiting} == {Admission.HOLD}
+    assert {crowd.lanes.admit(lane, 1, now) for lane in waiting} == {Admission.BACKPRESSURE}
 
 
 def test_a_lane_is_not_waited_for_where_receivers_keep_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They do not turn over: nobody knows how long its turn takes to come."""
     crowd = Crowd(monkeypatch, slots=4)
     now = in_turn(crowd, ends=False)
-    assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.PARK}
+    assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.STORE}
 
 
 def test_a_lane_at_its_own_limit_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_a_lane_at_its_own_limit_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     now = in_turn(crowd, ends=True)
     (open_one,) = turn(crowd.lanes, now)
     assert open_one.lane.queue
-    assert crowd.lanes.admit(open_one.lane, 1, now + SLOW) is Admission.PARK
+    assert crowd.lanes.admit(open_one.lane, 1, now + SLOW) is Admission.STORE
 
 
 def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append(lanes.admit(lane, len(BODY), 0.0))
         if found[-1] is Admission.QUEUE:
             fill(lanes, lane, 1)
-    assert found == [Admission.QUEUE] * 20 + [Admission.HOLD] * 10
+    assert found == [Admission.QUEUE] * 20 + [Admission.BACKPRESSURE] * 10
 
 
 def test_stored_deliveries_of_an_empty_lane_have_room_beside_full_ones(monkeypatch: pytest.MonkeyPatch) -> None:

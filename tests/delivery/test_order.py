@@ -24,7 +24,7 @@ def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
     ordered, plain, other = (Endpoint(number, URL, (b"key",), ordered=number != 2) for number in (1, 2, 3))
     assert ordering_key_of(make_event(key=b"k"), plain) is None
     assert ordering_key_of(make_event(key=None), ordered) is None
-    pairs = {
+    ordering_keys = {
         ordering_key_of(make_event(key=b"k"), ordered),
         ordering_key_of(make_event(key=b"k"), other),
         ordering_key_of(make_event(key=b""), ordered),
@@ -32,38 +32,41 @@ def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
         ordering_key_of(make_event(key=b"k", partition=1), ordered),
         ordering_key_of(make_event(key=b"k", topic="u"), ordered),
     }
-    assert None not in pairs
-    assert len(pairs) == 6
-    assert ordering_key_of(make_event(1, key=b"k"), ordered) in pairs
+    assert None not in ordering_keys
+    assert len(ordering_keys) == 6
+    assert ordering_key_of(make_event(1, key=b"k"), ordered) in ordering_keys
 
 
 def test_a_receiver_that_is_down_takes_no_more_than_the_bound_and_from_no_other() -> None:
     """However many keys it piles up: those of its own partitions are given up, and come back once they are few."""
-    pairs = StoredKeys(most=100)
+    ordering_keys = StoredKeys(most=100)
     healthy = [OrderingKey(2, "t", number, "k") for number in (0, 1)]
-    for pair in healthy:
-        pairs.seen(pair)
+    for ordering_key in healthy:
+        ordering_keys.seen(ordering_key)
     for number in range(1000):
-        pairs.seen(OrderingKey(1, "t", number % 2, str(number)))
-        assert kept(pairs) <= 100
-    assert all(OrderingKey(1, "t", number % 2, "any") in pairs for number in range(2))
-    assert [OrderingKey(2, "t", number, key) in pairs for number in (0, 1) for key in ("k", "l")] == [True, False] * 2
-    assert pairs.unknown == {("t", 0): 50, ("t", 1): 50}
+        ordering_keys.seen(OrderingKey(1, "t", number % 2, str(number)))
+        assert kept(ordering_keys) <= 100
+    assert all(OrderingKey(1, "t", number % 2, "any") in ordering_keys for number in range(2))
+    assert [OrderingKey(2, "t", number, key) in ordering_keys for number in (0, 1) for key in ("k", "l")] == [
+        True,
+        False,
+    ] * 2
+    assert ordering_keys.unknown == {("t", 0): 50, ("t", 1): 50}
     for number in (0, 1):
-        pairs.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")])
-    assert [OrderingKey(1, "t", 0, key) in pairs for key in ("left", "any")] == [True, False]
-    assert (pairs.unknown, kept(pairs)) == ({}, 4)
+        ordering_keys.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")])
+    assert [OrderingKey(1, "t", 0, key) in ordering_keys for key in ("left", "any")] == [True, False]
+    assert (ordering_keys.unknown, kept(ordering_keys)) == ({}, 4)
 
 
 def test_a_partition_that_brings_too_many_displaces_only_those() -> None:
     """What was known of the others stays known, and so does what it has of other subscriptions."""
-    pairs = StoredKeys(most=100)
-    pairs.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)])
-    pairs.loaded(
+    ordering_keys = StoredKeys(most=100)
+    ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)])
+    ordering_keys.loaded(
         ("t", 1), [OrderingKey(2, "t", 1, "k"), *(OrderingKey(1, "t", 1, str(number)) for number in range(90))]
     )
-    assert kept(pairs) <= 100
-    assert [OrderingKey(*where, "any") in pairs for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [
+    assert kept(ordering_keys) <= 100
+    assert [OrderingKey(*where, "any") in ordering_keys for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [
         False,
         False,
         True,
@@ -72,32 +75,32 @@ def test_a_partition_that_brings_too_many_displaces_only_those() -> None:
 
 def test_what_comes_and_goes_fills_nothing() -> None:
     """A key is forgotten with its last row, its subscription with its last key, a partition with all of it."""
-    pairs = StoredKeys(most=10)
+    ordering_keys = StoredKeys(most=10)
     for number in range(100):
-        pair = OrderingKey(number, "t", 0, str(number))
-        pairs.seen(pair)
-        assert pair in pairs
-        pairs.cleared([pair])
-        pairs.seen(pair._replace(partition=1))
-        pairs.leave([("t", 1)])
-    assert (pairs.unknown, pairs._known) == ({}, {("t", 0): {}})
+        ordering_key = OrderingKey(number, "t", 0, str(number))
+        ordering_keys.seen(ordering_key)
+        assert ordering_key in ordering_keys
+        ordering_keys.cleared([ordering_key])
+        ordering_keys.seen(ordering_key._replace(partition=1))
+        ordering_keys.leave([("t", 1)])
+    assert (ordering_keys.unknown, ordering_keys._known) == ({}, {("t", 0): {}})
 
 
 def test_more_subscriptions_than_the_bound_are_all_given_up() -> None:
     """Even the note that one is given up takes room: then all of each partition is."""
-    pairs = StoredKeys(most=10)
+    ordering_keys = StoredKeys(most=10)
     for number in range(11):
-        pairs.seen(OrderingKey(number, "t", number % 2, "k"))
-    assert (kept(pairs), pairs.unknown) == (0, {("t", 0): 5, ("t", 1): 5})
-    assert OrderingKey(99, "t", 1, "never seen") in pairs
-    pairs.loaded(("t", 0), [])
-    pairs.leave([("t", 1)])
-    assert (pairs.unknown, OrderingKey(99, "t", 0, "never seen") in pairs) == ({}, False)
+        ordering_keys.seen(OrderingKey(number, "t", number % 2, "k"))
+    assert (kept(ordering_keys), ordering_keys.unknown) == (0, {("t", 0): 5, ("t", 1): 5})
+    assert OrderingKey(99, "t", 1, "never seen") in ordering_keys
+    ordering_keys.loaded(("t", 0), [])
+    ordering_keys.leave([("t", 1)])
+    assert (ordering_keys.unknown, OrderingKey(99, "t", 0, "never seen") in ordering_keys) == ({}, False)
 
 
-def kept(pairs: StoredKeys) -> int:
+def kept(ordering_keys: StoredKeys) -> int:
     """How many keys stand in it, and subscriptions that are given up."""
-    known = [each for each in pairs._known.values() if each is not None]
+    known = [each for each in ordering_keys._known.values() if each is not None]
     return sum(1 if keys is None else len(keys) for each in known for keys in each.values())
 
 
@@ -106,7 +109,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pairs = StoredKeys()
+        self.ordering_keys = StoredKeys()
         self.open: Counter[OrderingKey] = Counter()  # rows in the database
         self.ending: Counter[OrderingKey] = Counter()
         self.unwritten: Counter[tuple[OrderingKey, int]] = Counter()  # rows whose writing has not been answered
@@ -118,39 +121,39 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @initialize(most=st.integers(0, 12))
     def bound(self, most: int) -> None:
-        self.pairs.most = most
+        self.ordering_keys.most = most
 
-    @rule(pair=PAIRS, waits=st.booleans(), offset=st.integers(0, 5))
-    def write(self, pair: OrderingKey, offset: int, *, waits: bool) -> None:
+    @rule(ordering_key=PAIRS, waits=st.booleans(), offset=st.integers(0, 5))
+    def write(self, ordering_key: OrderingKey, offset: int, *, waits: bool) -> None:
         """A row, which waits or is given up."""
         life = self.life
-        self.pairs.began(pair, offset)
-        self.unwritten[pair, offset] += 1
+        self.ordering_keys.began(ordering_key, offset)
+        self.unwritten[ordering_key, offset] += 1
 
         def answer() -> None:
             if life == self.life:
-                self.unwritten[pair, offset] -= 1
-                (self.pairs.written if waits else self.pairs.given_up)(pair, offset)
+                self.unwritten[ordering_key, offset] -= 1
+                (self.ordering_keys.written if waits else self.ordering_keys.given_up)(ordering_key, offset)
 
         def job() -> Callable[[], None]:
             if life == self.life:  # else it was forgotten
-                self.open[pair] += waits
+                self.open[ordering_key] += waits
             return answer
 
         self.jobs.append(job)
 
-    @rule(pair=PAIRS)
-    def end(self, pair: OrderingKey) -> None:
+    @rule(ordering_key=PAIRS)
+    def end(self, ordering_key: OrderingKey) -> None:
         """A stored row is done with."""
-        if self.open[pair] <= self.ending[pair]:
+        if self.open[ordering_key] <= self.ending[ordering_key]:
             return
-        self.ending[pair] += 1
+        self.ending[ordering_key] += 1
 
         def job() -> Callable[[], None]:
-            self.open[pair] -= 1
-            self.ending[pair] -= 1
-            cleared = [] if self.open[pair] else [pair]
-            return lambda: self.pairs.cleared(cleared)
+            self.open[ordering_key] -= 1
+            self.ending[ordering_key] -= 1
+            cleared = [] if self.open[ordering_key] else [ordering_key]
+            return lambda: self.ordering_keys.cleared(cleared)
 
         self.jobs.append(job)
 
@@ -161,10 +164,10 @@ class StoredPairsMachine(RuleBasedStateMachine):
             self.jobs.append(partial(self.look, place, most, self.life))
 
     def look(self, place: TopicPartition, most: int, life: int) -> Callable[[], None]:
-        found = {pair for pair, rows in self.open.items() if rows and pair[1:3] == place}
+        found = {ordering_key for ordering_key, rows in self.open.items() if rows and ordering_key[1:3] == place}
 
         def answer() -> None:
-            self.pairs.loaded(place, found if len(found) <= most else None)
+            self.ordering_keys.loaded(place, found if len(found) <= most else None)
             if life == self.life:
                 self.loaded.add(place)
 
@@ -183,7 +186,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
     @rule()
     def leave_and_come_back(self) -> None:
         """What was not written is forgotten; what the database has is asked for anew."""
-        self.pairs.leave(PLACES)
+        self.ordering_keys.leave(PLACES)
         self.life += 1
         self.unwritten.clear()
         self.loaded.clear()
@@ -191,15 +194,15 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_is_never_too_little(self) -> None:
-        for pair in ALL:
-            unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == pair and rows]
-            assert self.pairs.first_unseen(pair) == min(unwritten, default=inf)
-            if pair[1:3] in self.loaded and (self.open[pair] or unwritten):
-                assert pair in self.pairs
+        for ordering_key in ALL:
+            unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == ordering_key and rows]
+            assert self.ordering_keys.first_unseen(ordering_key) == min(unwritten, default=inf)
+            if ordering_key[1:3] in self.loaded and (self.open[ordering_key] or unwritten):
+                assert ordering_key in self.ordering_keys
 
     @invariant()
     def it_is_never_more_than_the_bound(self) -> None:
-        assert self.pairs._count == kept(self.pairs) <= self.pairs.most
+        assert self.ordering_keys._count == kept(self.ordering_keys) <= self.ordering_keys.most
 
     def teardown(self) -> None:
         """When all is answered it is no more than there is, unless that was too much to know."""
@@ -208,18 +211,18 @@ class StoredPairsMachine(RuleBasedStateMachine):
         while self.answers:
             self.answer()
         self.it_is_never_too_little()
-        if not self.pairs.unknown:
-            assert [pair for pair in self.open if pair in self.pairs] == [
-                pair for pair, rows in self.open.items() if rows
+        if not self.ordering_keys.unknown:
+            assert [ordering_key for ordering_key in self.open if ordering_key in self.ordering_keys] == [
+                ordering_key for ordering_key, rows in self.open.items() if rows
             ]
-        self.pairs.most = 99
+        self.ordering_keys.most = 99
         self.load(most=99)
         for _ in PLACES:
             self.work()
             self.answer()
-        assert not self.pairs.unknown
-        self.pairs.leave(PLACES)
-        assert not any(pair in self.pairs for pair in self.open)
+        assert not self.ordering_keys.unknown
+        self.ordering_keys.leave(PLACES)
+        assert not any(ordering_key in self.ordering_keys for ordering_key in self.open)
 
 
 TestStoredPairs = StoredPairsMachine.TestCase

@@ -19,7 +19,7 @@ from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import marks
 from consumer.ledger import store as ledger
-from consumer.ledger.due import Settled
+from consumer.ledger.assigned import Settled
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
@@ -311,13 +311,13 @@ def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
 
 def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> None:
     """They are stored, and none of them is taken up: their turn comes after it."""
-    pair = OrderingKey(1, "t", 0, order_key(b"k"))
-    store.parking.park(poison(1)._replace(pair=pair), lambda: None)
+    ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
+    store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
-    store.parking.park(parked(2)._replace(pair=pair), lambda: None)
+    store.parking.park(parked(2)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
     assert (store.parking.set_aside, store.rows("record_offset")) == (1, [(2,)])
-    assert store.parking.pairs.first_unseen(pair) == 1
+    assert store.parking.ordering_keys.first_unseen(ordering_key) == 1
 
 
 @on_oracle
@@ -461,75 +461,75 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
 
 def ordered(offset: int, key: bytes = b"k") -> NewDelivery:
     """A delivery to store that goes in order."""
-    return parked(offset)._replace(event=make_event(offset, key=key), pair=pair_of(key))
+    return parked(offset)._replace(event=make_event(offset, key=key), ordering_key=pair_of(key))
 
 
 def pair_of(key: bytes = b"k") -> OrderingKey:
-    """The pair of subscription 1 and a key."""
+    """The ordering key of subscription 1 and a key."""
     return OrderingKey(1, "t", 0, order_key(key))
 
 
-def ended(row: int, pair: OrderingKey | None = None) -> AttemptResult:
+def ended(row: int, ordering_key: OrderingKey | None = None) -> AttemptResult:
     """A stored delivery is delivered with its second attempt."""
-    return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, pair)
+    return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, ordering_key)
 
 
 def test_what_is_written_is_known_to_wait(store: Store) -> None:
     """Its head, with the time at which its first row is due; not before the commit, not for what has left or ended."""
-    heads = store.parking.heads
+    due_keys = store.parking.due_keys
     store.parking.park(parked(1, at=900.0), lambda: None)
     store.parking.park(parked(2, at=700.0), lambda: None)
     store.parking.park(parked(3, 2)._replace(status="exhausted", next_attempt_at=None), lambda: None)
-    assert heads == {}
+    assert due_keys == {}
     store.write()
-    assert heads == {("t", 0, 1): 700.0}
+    assert due_keys == {("t", 0, 1): 700.0}
     store.parking.resolve(AttemptResult(1, 1, "parked", 600.0, 500, BOOM, 500.0), ("t", 0, 1), lambda: None)
     store.parking.resolve(ended(2), ("t", 0, 5), lambda: None)
     store.write()
-    assert heads == {("t", 0, 1): 600.0}
+    assert due_keys == {("t", 0, 1): 600.0}
     store.parking.park(parked(4, 3), lambda: None)
     store.parking.pump()
     store.parking.forget({("t", 0)})
     store.answer()
-    assert store.parking.heads == {}
+    assert store.parking.due_keys == {}
 
 
 def test_an_ordered_row_makes_its_head_due_at_once(store: Store) -> None:
     """With the end of one its next becomes due, and which one was first the database has decided."""
     store.parking.park(ordered(1)._replace(next_attempt_at=10**10), lambda: None)
     store.write()
-    assert store.parking.heads.pop(HEAD) == 0.0
+    assert store.parking.due_keys.pop(HEAD) == 0.0
     store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
     store.write()
-    assert store.parking.heads == {HEAD: 0.0}
+    assert store.parking.due_keys == {HEAD: 0.0}
 
 
 def test_a_pair_is_known_from_when_it_is_handed_over_until_its_last_row_has_ended(store: Store) -> None:
     """In between what comes for the key is stored behind; no row is sent while an earlier one is being written."""
-    pairs = store.parking.pairs
-    assert pair_of() not in pairs
+    ordering_keys = store.parking.ordering_keys
+    assert pair_of() not in ordering_keys
     store.parking.park(ordered(1), lambda: None)
-    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, 1)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, 1)
     store.write()
-    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, inf)
     store.parking.park(ordered(2), lambda: None)
     store.write()
     for row in (1, 2):
-        assert pair_of() in pairs
+        assert pair_of() in ordering_keys
         store.parking.resolve(ended(row, pair_of())._replace(attempt_before=1), HEAD, lambda: None)
         store.write()
-    assert pair_of() not in pairs
+    assert pair_of() not in ordering_keys
 
 
 def test_what_is_handed_over_while_the_last_row_ends_keeps_its_pair(store: Store) -> None:
-    """The database has nothing of the pair any more, but it will have."""
+    """The database has nothing of the ordering key any more, but it will have."""
     store.parking.park(ordered(1), lambda: None)
     store.write()
     store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
     store.parking.pump()
     store.parking.park(ordered(2), lambda: None)
     store.answer()
-    assert (pair_of() in store.parking.pairs, store.parking.pairs.first_unseen(pair_of())) == (True, 2)
+    assert (pair_of() in store.parking.ordering_keys, store.parking.ordering_keys.first_unseen(pair_of())) == (True, 2)
     store.write()
     assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
 
@@ -539,19 +539,19 @@ def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> 
 
     It says nothing of those written after it: none of its key may go until they are in.
     """
-    pairs = store.parking.pairs
+    ordering_keys = store.parking.ordering_keys
     given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
     store.parking.park(given_up, lambda: None)
-    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, 1)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, 1)
     store.write()
-    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (False, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (False, inf)
     store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
     store.parking.pump()
     store.parking.park(ordered(3), lambda: None)
     store.answer()
-    assert pairs.first_unseen(pair_of()) == 3
+    assert ordering_keys.first_unseen(pair_of()) == 3
     store.write()
-    assert (pair_of() in pairs, pairs.first_unseen(pair_of())) == (True, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, inf)
 
 
 def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) -> None:
@@ -564,11 +564,11 @@ def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) 
     store.parking.forget([("t", 0)])
     store.parking.load_stored(("t", 0), 0, lambda _: told.append("again"))
     store.answer()
-    assert (told, pair_of() in store.parking.pairs) == ([], False)
+    assert (told, pair_of() in store.parking.ordering_keys) == ([], False)
     for _ in range(2):
         store.parking.pump()
         store.answer()
-    assert (told, pair_of() in store.parking.pairs) == (["other", "again"], True)
+    assert (told, pair_of() in store.parking.ordering_keys) == (["other", "again"], True)
     assert not store.parking.busy
 
 
@@ -576,51 +576,59 @@ def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> N
     """Loaded with what is settled; other partitions' are others'."""
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
     store.parking.load_stored(("t", 0), 9, lambda _: None)
-    assert pair_of() not in store.parking.pairs
+    assert pair_of() not in store.parking.ordering_keys
     store.parking.pump()
     store.answer()
-    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.pairs] == [b"k", b"l"]
-    assert pair_of()._replace(partition=1) not in store.parking.pairs
+    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k", b"l"]
+    assert pair_of()._replace(partition=1) not in store.parking.ordering_keys
     store.parking.forget({("t", 0)})
-    assert pair_of() not in store.parking.pairs
+    assert pair_of() not in store.parking.ordering_keys
 
 
 def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store) -> None:
     """Asked again each time the house is kept, until they can be known."""
-    store.parking.pairs.most = 1
+    store.parking.ordering_keys.most = 1
     live = repository.add(store.engine, URL, "user.created")
     assert live == 1
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2, b"l")], 500.0)
     store.parking.load_stored(("t", 0), 0, lambda _: None)
     store.parking.pump()
     store.answer()
-    assert pair_of(b"never seen") in store.parking.pairs
+    assert pair_of(b"never seen") in store.parking.ordering_keys
     ledger.record(store.engine, GROUP, [ended(2, pair_of(b"l"))])
     store.parking.ask_again()
     store.parking.pump()
     store.answer()
-    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.pairs] == [b"k"]
+    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k"]
 
 
 def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it(store: Store) -> None:
     """A subscription whose receiver is down gets a row of each of many keys; others' keys are not taken for stored."""
-    pairs = store.parking.pairs
-    pairs.most = 10
+    ordering_keys = store.parking.ordering_keys
+    ordering_keys.most = 10
     for subscription in (1, 2):
         repository.add(store.engine, URL, f"user.{subscription}")
     store.parking.load_stored(("t", 0), 0, lambda _: None)
     store.write()
     other = OrderingKey(2, "t", 0, order_key(b"k"))
-    store.parking.park(ordered(0)._replace(subscription_id=2, pair=other), lambda: None)
+    store.parking.park(ordered(0)._replace(subscription_id=2, ordering_key=other), lambda: None)
     keys = [b"%d" % number for number in range(30)]
     for number, key in enumerate(keys, 1):
         store.parking.park(ordered(number, key), lambda: None)
     store.write()
-    assert [pair_of(b"another") in pairs, other in pairs, other._replace(key="another") in pairs] == [True, True, False]
+    assert [
+        pair_of(b"another") in ordering_keys,
+        other in ordering_keys,
+        other._replace(key="another") in ordering_keys,
+    ] == [True, True, False]
     for rows in (range(2, 22), range(22, 31)):
         store.parking.ask_again()  # too many yet: what is known stays known
         store.write()
-        assert [pair_of(b"another") in pairs, other in pairs, other._replace(key="another") in pairs] == [
+        assert [
+            pair_of(b"another") in ordering_keys,
+            other in ordering_keys,
+            other._replace(key="another") in ordering_keys,
+        ] == [
             True,
             True,
             False,
@@ -628,19 +636,19 @@ def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it
         ledger.record(store.engine, GROUP, [ended(row, pair_of(keys[row - 2])) for row in rows])
     store.parking.ask_again()
     store.write()
-    assert [key for key in keys if pair_of(key) in pairs] == keys[29:]
-    assert (pairs.unknown, other in pairs) == ({}, True)
+    assert [key for key in keys if pair_of(key) in ordering_keys] == keys[29:]
+    assert (ordering_keys.unknown, other in ordering_keys) == ({}, True)
 
 
 def test_to_ask_again_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many partitions have too many keys: each minute's questions are on the thread that stores deliveries."""
     asked: list[tuple[int, int]] = []
 
-    def open_pairs(_engine: Engine, _group: str, _topic: str, partition: int, most: int) -> None:
+    def open_keys(_engine: Engine, _group: str, _topic: str, partition: int, most: int) -> None:
         asked.append((partition, most))
 
-    monkeypatch.setattr("consumer.ledger.due.open_pairs", open_pairs)
-    store.parking.pairs.most = 10
+    monkeypatch.setattr("consumer.ledger.assigned.open_keys", open_keys)
+    store.parking.ordering_keys.most = 10
     for _ in range(2):
         store.parking.ask_again()
         for partition in range(4):
@@ -720,16 +728,16 @@ def test_a_decision_on_what_has_left_is_the_next_owners(store: Store) -> None:
 
 def test_those_behind_what_is_given_up_of_a_key_may_go(store: Store) -> None:
     """As behind one that is stored as given up; the key's head is looked at."""
-    pair = pair_of()
-    store.parking.park(poison(1)._replace(pair=pair), lambda: None)
+    ordering_key = pair_of()
+    store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
     decide(store, Wish.GIVE_UP)
     store.write()
     ((_, done),) = store.decided
-    assert store.parking.pairs.first_unseen(pair) == 1
+    assert store.parking.ordering_keys.first_unseen(ordering_key) == 1
     done()
-    assert store.parking.pairs.first_unseen(pair) == inf
-    assert store.parking.heads == {("t", 0, 1): 0.0}
+    assert store.parking.ordering_keys.first_unseen(ordering_key) == inf
+    assert store.parking.due_keys == {("t", 0, 1): 0.0}
 
 
 def test_while_the_database_is_away_nothing_is_decided(store: Store) -> None:

@@ -21,8 +21,8 @@ from consumer.delivery.settling import Settling
 from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
-from consumer.ledger.due import open_topics
-from consumer.ledger.heads import POSTPONED, SEEKS, fetch, scan
+from consumer.ledger.assigned import open_topics
+from consumer.ledger.due import POSTPONED, SEEKS, fetch, scan
 from consumer.ledger.marks import recent
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.ledger.store import UNWANTED
@@ -79,13 +79,13 @@ class Bench:
             self.store.monotonic,
         )
         self.subscription = repository.add(engine, URL, "user.created", ordering="key")
-        self.head: DueKey = (*HERE, self.subscription)
+        self.due_key: DueKey = (*HERE, self.subscription)
 
     def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
         """A delivery that waits, due so many seconds from the beginning on."""
         made = make_event(offset, partition=partition, key=key)
-        pair = None if key is None else OrderingKey(self.subscription, "t", partition, order_key(key))
-        return NewDelivery(made, self.subscription, URL, 1, "parked", NOW + due, FAILURE, FAILURE, pair)
+        ordering_key = None if key is None else OrderingKey(self.subscription, "t", partition, order_key(key))
+        return NewDelivery(made, self.subscription, URL, 1, "parked", NOW + due, FAILURE, FAILURE, ordering_key)
 
     def others_store(self, *rows: NewDelivery) -> None:
         """Another process stores them."""
@@ -163,7 +163,7 @@ def test_a_row_that_was_refused_comes_back_alone(bench: Bench) -> None:
     bench.others_store(rows[0], rows[1]._replace(last=refused), rows[2]._replace(last=unanswered), rows[3])
     bench.look()
     assert bench.look(0.1) == [0, 1, 2, 3]
-    carried = [[each.event.record.offset for each in bench.next().together()] for _ in range(2)]
+    carried = [[each.event.record.offset for each in bench.next().batch()] for _ in range(2)]
     assert carried == [[0, 2, 3], [1]]
 
 
@@ -188,12 +188,14 @@ def test_heads_are_walked_through_once_and_then_slowly(bench: Bench) -> None:
         nonlocal statements
         statements += 1
 
-    heads = [(*HERE, 1000 + number) for number in range(5 * SEEKS)]
-    bench.others_store(*(bench.row(head[2], due=3600.0)._replace(subscription_id=head[2]) for head in heads))
+    due_keys = [(*HERE, 1000 + number) for number in range(5 * SEEKS)]
+    bench.others_store(
+        *(bench.row(due_key[2], due=3600.0)._replace(subscription_id=due_key[2]) for due_key in due_keys)
+    )
     event.listen(bench.store.engine, "before_cursor_execute", count)
     for _ in range(20):
         bench.look(0.1)
-    assert set(bench.store.parking.heads) == set(heads)
+    assert set(bench.store.parking.due_keys) == set(due_keys)
     assert statements <= 6 * (SEEKS + 3)
     for changed_by_hand in (True, False):
         if changed_by_hand:
@@ -204,12 +206,12 @@ def test_heads_are_walked_through_once_and_then_slowly(bench: Bench) -> None:
         for _ in range(600):
             bench.look(0.1)
         assert statements <= 13 * (SEEKS + 1) + 100
-        assert bench.store.parking.heads[heads[0]] != NOW + 3600
+        assert bench.store.parking.due_keys[due_keys[0]] != NOW + 3600
     bench.recall.within(0.0)
     statements = 0
     for _ in range(20):
         bench.look(0.1)
-    assert statements > len(heads)
+    assert statements > len(due_keys)
 
 
 def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Bench) -> None:
@@ -219,7 +221,7 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
     bench.places = [("s", 0), HERE]  # a walk meets those of the first one before
     for _ in range(20):
         bench.look(0.1)
-    assert len(bench.store.parking.heads) == 3 * SEEKS - 2
+    assert len(bench.store.parking.due_keys) == 3 * SEEKS - 2
     bench.others_store(bench.row(1, due=3600.0), bench.row(2, due=3600.0, partition=1))
     for _ in range(2):
         list(admin.redeliver(bench.store.engine, admin.DeliveryQuery(subscription=bench.subscription), NOW))
@@ -228,7 +230,7 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
             if not found:
                 found = bench.look(0.1)
         assert found == [1]
-        assert (*THERE, bench.subscription) not in bench.store.parking.heads
+        assert (*THERE, bench.subscription) not in bench.store.parking.due_keys
         delivery = bench.next()  # nothing comes of it, and the row is due much later
         bench.lanes.finished(delivery.lane)
         for row in list(bench.settling.rows):
@@ -236,23 +238,23 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
         with bench.store.engine.begin() as connection:
             later = datetime.fromtimestamp(NOW + 9000, UTC).replace(tzinfo=None)
             connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = :later"), {"later": later})
-        bench.store.parking.heads.clear()
+        bench.store.parking.due_keys.clear()
 
 
 def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
     """While the answer is on its way nothing else is asked; what is left of the head is asked for when it is due."""
     bench.look()
     bench.store_here(bench.row(1), bench.row(2, due=30.0))
-    heads = bench.store.parking.heads
-    assert heads == {bench.head: NOW}
+    due_keys = bench.store.parking.due_keys
+    assert due_keys == {bench.due_key: NOW}
     bench.store.monotonic.now += 1
     bench.recall.look(lambda: bench.places)
-    assert (heads, bench.recall.busy) == ({}, True)
+    assert (due_keys, bench.recall.busy) == ({}, True)
     bench.store.monotonic.now += 1
     bench.recall.look(lambda: bench.places)
     bench.store.answer()
     assert bench.store.posted.empty()
-    assert heads == {bench.head: NOW + 30}
+    assert due_keys == {bench.due_key: NOW + 30}
     assert bench.look(28.5) == []
     assert bench.look(1.5) == [2]
 
@@ -263,10 +265,10 @@ def test_a_row_that_is_here_is_not_taken_again(bench: Bench) -> None:
     bench.store_here(bench.row(1))
     assert bench.look(0.125) == [1]
     for _ in range(3):
-        bench.store.parking.heads[bench.head] = 0.0
+        bench.store.parking.due_keys[bench.due_key] = 0.0
         assert bench.look(LOOK_EVERY) == []
     delivery = bench.next()
-    bench.store.parking.heads[bench.head] = 0.0
+    bench.store.parking.due_keys[bench.due_key] = 0.0
     assert bench.look(0.125) == []
     bench.lanes.finished(delivery.lane)
     assert bench.lanes.held == 0
@@ -279,7 +281,7 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     bench.store.monotonic.now += 1
     bench.recall.look(lambda: bench.places)
     ((row,),) = bench.store.rows("id")
-    bench.settling.rows.add(row, bench.head, make_event(1))
+    bench.settling.rows.add(row, bench.due_key, make_event(1))
     bench.store.answer()
     assert bench.lanes.held == 0
 
@@ -294,11 +296,11 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how
     if how == "left":
         bench.places = []
     else:
-        bench.settling.leaving.add(HERE)
+        bench.settling.revoking.add(HERE)
     bench.store.answer()
     assert (len(bench.settling.rows), bench.lanes.held, bench.memory.held) == (0, 0, 0)
     bench.places = []
-    bench.store.parking.heads[bench.head] = 0.0
+    bench.store.parking.due_keys[bench.due_key] = 0.0
     bench.recall.look(lambda: bench.places)
     assert not bench.recall.busy
 
@@ -320,7 +322,7 @@ def test_rows_that_may_not_go_yet_are_not_read_in_every_look(bench: Bench) -> No
     bench.look()
     bench.store_here(bench.row(5, key=b"k"))
     assert bench.look(0.125) == []
-    assert bench.store.parking.heads == {bench.head: NOW + 0.125 + EARLY}
+    assert bench.store.parking.due_keys == {bench.due_key: NOW + 0.125 + EARLY}
 
 
 def test_an_ordered_row_waits_while_an_earlier_one_of_its_key_is_being_written(bench: Bench) -> None:
@@ -352,10 +354,10 @@ def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
     for offset in (1, 2, 3):
         delivery = bench.next()
         assert delivery.event.record.offset == offset
-        assert delivery.pair is not None
+        assert delivery.ordering_key is not None
         assert bench.lanes.next(bench.store.monotonic.now) is None
         bench.lanes.finished(delivery.lane)
-        bench.lanes.go_on(delivery.lane, delivery.pair)
+        bench.lanes.go_on(delivery.lane, delivery.ordering_key)
     bench.given_out = 10
     assert bench.look(EARLY) == [6], "4 is blocked as long as the results of those before it are not written"
 
@@ -400,7 +402,7 @@ def test_a_row_that_cannot_be_read_is_told_and_tried_again(bench: Bench, monkeyp
             raise ValueError("no text")
         return whole(row)
 
-    monkeypatch.setattr("consumer.ledger.heads.event_of", refuse)
+    monkeypatch.setattr("consumer.ledger.due.event_of", refuse)
     assert bench.look(0.1) == [1]
     assert bench.recall.fault == "database: no text; a stored delivery cannot be read: row 2"
     monkeypatch.undo()
@@ -417,7 +419,7 @@ def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
     bench.store.monotonic.now += seconds / 2
     bench.recall.look(lambda: bench.places)
     assert not bench.recall.busy
-    assert bench.store.parking.heads == {bench.head: NOW}
+    assert bench.store.parking.due_keys == {bench.due_key: NOW}
     assert bench.look(seconds / 2 + 0.01) == [0, 1]
     assert bench.next().event.record.offset == 0
     assert bench.lanes.next(bench.store.monotonic.now) is None
@@ -456,7 +458,7 @@ def subscribed(bench: Bench, number: int) -> list[int]:
 def test_a_subscription_is_asked_for_room_once_in_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind an open breaker it may have a head in each of a thousand partitions, ten times a second."""
     bench.lane_breaks()
-    bench.store.parking.heads.update({("t", number, bench.subscription): 0.0 for number in range(1000)})
+    bench.store.parking.due_keys.update({("t", number, bench.subscription): 0.0 for number in range(1000)})
     asked: list[int] = []
     room = bench.lanes.room
 
@@ -467,7 +469,7 @@ def test_a_subscription_is_asked_for_room_once_in_a_look(bench: Bench, monkeypat
     monkeypatch.setattr(bench.lanes, "room", ask)
     bench.look(0.125)
     assert asked == [bench.subscription]
-    assert len(bench.store.parking.heads) == 1000
+    assert len(bench.store.parking.due_keys) == 1000
 
 
 def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench) -> None:
@@ -506,8 +508,8 @@ def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, ke
             delivery.attempts += 1
             assert isinstance(delivery.origin, StoredRow)
             bench.settling._resolve(delivery, delivery.origin, "delivered", bench.store.clock.now, 200)
-            if delivery.pair is not None:
-                bench.lanes.go_on(delivery.lane, delivery.pair)
+            if delivery.ordering_key is not None:
+                bench.lanes.go_on(delivery.lane, delivery.ordering_key)
         bench.store.write_all(0.0)
     assert came == [1, 3]
     assert bench.store.rows("record_offset", "status", "attempt", "last_error") == [
@@ -590,4 +592,4 @@ def test_every_row_comes_once_and_not_before_its_time(
     assert sorted(came) == list(range(len(rows)))
     for each in list(bench.settling.rows):
         bench.settling.rows.remove(each)
-    bench.store.parking.heads.clear()
+    bench.store.parking.due_keys.clear()

@@ -213,7 +213,7 @@ def test_a_batch_that_failed_is_one_no_more(counter: Counter) -> None:
     counter.desk.store.monotonic.now += SHORT
     counter.start()
     assert sorted(counter.wire.bodies()[1:]) == [b"1", b"2"]  # type: ignore[type-var]  # bytes
-    assert all(len(each.together()) == 1 for each in counter.sender.open)
+    assert all(len(each.batch()) == 1 for each in counter.sender.open)
 
 
 def test_a_turn_starts_a_bounded_number_of_deliveries(counter: Counter) -> None:

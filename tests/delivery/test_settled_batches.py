@@ -94,7 +94,7 @@ def test_what_a_receiver_could_not_take_meets_again(desk: Desk, result: str) -> 
     desk.end(desk.open(*members), RESULTS[result])
     (due,) = set(desk.waiting())
     desk.store.monotonic.now += due
-    assert desk.go_on(members[0]).together() == tuple(members)
+    assert desk.go_on(members[0]).batch() == tuple(members)
 
 
 def end_each_alone(desk: Desk, members: Sequence[Delivery]) -> None:
@@ -103,7 +103,7 @@ def end_each_alone(desk: Desk, members: Sequence[Delivery]) -> None:
     for _ in members:
         each = desk.lanes.next(desk.store.monotonic.now)
         assert each is not None
-        assert each.together() == (each,)
+        assert each.batch() == (each,)
         desk.end(each, response(422 if each is members[1] else 200))
     desk.store.write()
 
@@ -164,7 +164,7 @@ def test_what_has_no_form_is_given_up_alone(desk: Desk) -> None:
     """Without a request: nothing is counted as one, and the receiver is not blamed."""
     each = desk.open(desk.row(0, offset=2))
     desk.lanes.finished(each.lane)
-    desk.settling.hopeless(each, "it is no JSON")
+    desk.settling.on_undeliverable(each, "it is no JSON")
     desk.store.write()
     assert rows(desk) == [(2, "exhausted", 1)]
     assert desk.rows()[0][3:] == (None, "it is no JSON")
@@ -179,11 +179,11 @@ def test_what_leaves_an_open_batch_is_stored_and_the_rest_goes_on(desk: Desk, le
     members = [desk.delivery(offset=0), desk.delivery(offset=1, partition=1), desk.delivery(offset=2)]
     members[2].attempts = 1
     request = desk.open(*members)
-    desk.settling.leaving.add(("t", leaving))
+    desk.settling.revoking.add(("t", leaving))
     left = [each for each in members if each.event.record.partition == leaving]
     for each in left:
         each.released = True
-    desk.settling.abandoned(left, TOOK)
+    desk.settling.on_cancelled(left, TOOK)
     assert desk.metrics.attempts == {}
     desk.end(request, response(200))
     assert desk.settled == [each.event.record.offset for each in members if each not in left]
@@ -196,7 +196,7 @@ def test_a_key_goes_on_behind_each_of_a_batch(desk: Desk) -> None:
     """Delivered: the next one of its key is queued. Stored: the next one is stored behind it."""
     first, second, third = (desk.delivery(offset=offset, key=key) for offset, key in enumerate((b"a", b"b", b"a")))
     desk.end(desk.open(first, second, third), response(200))
-    assert desk.go_on(third).together() == (third,)
+    assert desk.go_on(third).batch() == (third,)
     fourth = desk.delivery(offset=3, key=b"a")
     desk.lanes.enqueue(fourth, desk.store.monotonic.now)
     third.attempts = 1
@@ -240,7 +240,7 @@ def test_each_record_is_settled_once_and_only_when_it_may_be(
     base = next(UNUSED)
     desk.lanes.withdraw(lambda _: True)
     desk.settled.clear()
-    desk.settling.leaving = {("t", number) for number in leaves}
+    desk.settling.revoking = {("t", number) for number in leaves}
     # The failures of another example are not this one's.
     desk.endpoint = Endpoint(base, URL, DEFAULT, batch=Batch(size, 0.0))
     offsets = {base + number: number % 3 for number in range(7)}
@@ -250,14 +250,14 @@ def test_each_record_is_settled_once_and_only_when_it_may_be(
     for result in results:
         desk.lanes.wake(desk.store.monotonic.now)
         while (request := desk.lanes.next(desk.store.monotonic.now)) is not None:
-            carried = request.together()
+            carried = request.batch()
             assert len(carried) <= size
             for each in carried:
                 attempts[each.event.record.offset] += 1
                 assert each.event.record.offset not in desk.settled
             if cut_off:
                 desk.lanes.finished(request.lane)
-                desk.settling.abandoned(request.disband(), TOOK)
+                desk.settling.on_cancelled(request.split(), TOOK)
             else:
                 desk.end(request, RESULTS[result])
         desk.store.monotonic.now += SHORT

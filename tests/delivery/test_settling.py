@@ -292,10 +292,10 @@ def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
 
 def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
     """Its next owner sends: even a short wait is stored. Other partitions are not touched."""
-    desk.settling.leaving.add(("t", 1))
+    desk.settling.revoking.add(("t", 1))
     desk.end(desk.start(), response(500))
     assert desk.waiting() == [SHORT]
-    desk.settling.leaving.add(("t", 0))
+    desk.settling.revoking.add(("t", 0))
     desk.end(desk.start(offset=1), response(500))
     assert desk.waiting() == [SHORT]
     desk.store.write()
@@ -309,7 +309,7 @@ def test_a_withdrawn_retry_is_stored_as_it_waited(desk: Desk) -> None:
     desk.end(delivery, response(503))
     desk.clock.now += 2
     assert desk.lanes.withdraw(lambda each: each is delivery) == [delivery]
-    desk.settling.withdrawn(delivery)
+    desk.settling.on_revoked(delivery)
     assert desk.settled == []
     desk.store.write()
     assert desk.settled == [0]
@@ -321,7 +321,7 @@ def test_a_withdrawn_delivery_is_stored_if_its_record_was_begun(desk: Desk) -> N
     record = desk.record(deliveries=2)
     desk.end(desk.start(record), response(200))
     queued = Delivery(make_event(), desk.lanes.lane(desk.endpoint), record)
-    desk.settling.withdrawn(queued)
+    desk.settling.on_revoked(queued)
     assert desk.settled == []
     desk.store.write()
     assert desk.settled == [0]
@@ -330,14 +330,14 @@ def test_a_withdrawn_delivery_is_stored_if_its_record_was_begun(desk: Desk) -> N
 
 def test_an_untouched_record_is_left_to_the_next_owner(desk: Desk) -> None:
     """Neither settled nor stored: it is read again from the log."""
-    desk.settling.withdrawn(Delivery(make_event(), desk.lanes.lane(desk.endpoint), desk.record()))
+    desk.settling.on_revoked(Delivery(make_event(), desk.lanes.lane(desk.endpoint), desk.record()))
     assert (desk.settled, desk.store.parking.backlog) == ([], 0)
 
 
 def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
     """It is still owed and due; this process has let go of it."""
     delivery = desk.due_row()
-    desk.settling.withdrawn(delivery)
+    desk.settling.on_revoked(delivery)
     assert (len(desk.settling.rows), desk.store.parking.backlog) == (0, 0)
     assert desk.rows() == [("parked", 1, 0, 500, "boom")]
 
@@ -346,9 +346,9 @@ def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
 def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) -> None:
     """Its outcome is unknown: the row says so, and the next owner makes the next attempt."""
     delivery = desk.due_row(attempts=0) if stored else desk.start()
-    desk.settling.leaving.add(("t", 0))
+    desk.settling.revoking.add(("t", 0))
     desk.lanes.finished(delivery.lane)
-    desk.settling.abandoned([delivery], TOOK)
+    desk.settling.on_cancelled([delivery], TOOK)
     assert desk.settled == []
     desk.store.write()
     unknown = "stopped while the request was open: its outcome is unknown"

@@ -33,8 +33,8 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker import worker
-from consumer.worker.announcer import _cloudevent
 from consumer.worker.decisions import REASON
+from consumer.worker.event_publisher import _cloudevent
 from models import Base, Status, Subscription
 from tests.delivery.store_kit import Store
 from tests.docs.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, table_behind
@@ -150,7 +150,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
     )
     event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
-    settling.attempted(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
+    settling.on_result(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
     stored.write_all()
     return [operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)]
 

@@ -88,7 +88,7 @@ def broken(deployment: Deployment, networks: str) -> dict[int, str]:
 
 def test_a_url_that_cannot_be_sent_to_costs_no_event(deployment: Deployment) -> None:
     """Nonsense, a private address, plain http: stored untried, nothing connected, others untouched; corrected, sent."""
-    deployment.alter("import consumer.ledger.heads as heads; heads.POSTPONED = 1.0")  # a minute is long for a test
+    deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")  # a minute is long for a test
     ids = {deployment.subscribe("a", url, url): reason for url, reason in UNUSABLE.items()}
     deployment.subscriptions.clear()
     deployment.subscribe("a", "/good")
@@ -122,7 +122,7 @@ def test_a_url_that_cannot_be_sent_to_costs_no_event(deployment: Deployment) -> 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["address", "name"])
 def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str) -> None:
     """What the egress rule refuses, by the url or by a name's address, is stored; once it is allowed, all arrives."""
-    deployment.alter("import consumer.ledger.heads as heads; heads.POSTPONED = 1.0")
+    deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")
     deployment.subscribe("a", "/kept", deployment.receiver.url("/kept").replace("127.0.0.1", host))
     deployment.subscribe("a", "/kept-in-order", deployment.receiver.url("/kept-in-order"), ordering="key")
     forgetful = deployment.start(WEBHOOK_ALLOW_NETWORKS="10.9.0.0/16")

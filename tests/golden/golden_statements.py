@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine, event
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
-from consumer.ledger import admin, counts, due, heads, marks, ordering, outbox, replays, store, upkeep
+from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
-from consumer.ledger.heads import FetchRequest
+from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
@@ -38,7 +38,7 @@ from tests.golden.golden_sql import (
     readable,
     without_conditions,
 )
-from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, operation, ordered, pair, parked
+from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, operation, ordered, ordering_key, parked
 from tests.oracle_emulator import OracleEmulator
 from tests.processes import environment
 
@@ -136,28 +136,28 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.outbox.expire": ("The oldest operational events: when were they written?",),
     },
     "ledger_sending": {
-        "ledger.heads.walk": (
+        "ledger.due.scan": (
             "Is anything parked?",
             "The next head: the first row of the next subscription in a partition. Workers, hot.",
         ),
-        "ledger.heads._due": ("The rows of a head that are due first. Workers, hot.",),
-        "ledger.heads._read": ("What is known of them, and of those that may go right behind the first of their key.",),
+        "ledger.due._due": ("The rows of a head that are due first. Workers, hot.",),
+        "ledger.due._read": ("What is known of them, and of those that may go right behind the first of their key.",),
         "ledger.ordering.behind": ("What may go right behind the first row of a key.",),
-        "ledger.heads._endpoints": ("Where they go now, and the secrets that sign.",),
-        "ledger.heads._events": ("The records that they carry.",),
-        "ledger.heads._postpone": ("Later: nothing can be signed for their subscription, an array.",),
+        "ledger.due._endpoints": ("Where they go now, and the secrets that sign.",),
+        "ledger.due._events": ("The records that they carry.",),
+        "ledger.due._postpone": ("Later: nothing can be signed for their subscription, an array.",),
         "ledger.marks.lately": (
             "When was anything asked last? A worker begins.",
             "What is asked of the owners of partitions? Workers, every few seconds.",
         ),
         "ledger.marks.decision": ("A delivery cannot be stored: what has somebody decided on it?",),
         "ledger.marks.acted": ("That was done.",),
-        "ledger.due.settled_keys": (
+        "ledger.assigned.settled_keys": (
             "A partition is assigned or read on: what of it is stored at or above an offset? A page.",
             "The same of one record that has more rows than a page.",
         ),
-        "ledger.due.open_pairs": ("A partition is assigned: which keys wait in it?",),
-        "ledger.due.open_topics": (
+        "ledger.assigned.open_keys": ("A partition is assigned: which keys wait in it?",),
+        "ledger.assigned.open_topics": (
             "The first topic with rows of a state.",
             "The highest partition of it.",
             "The next topic.",
@@ -363,7 +363,7 @@ def _store(engine: Engine) -> None:
     store.park(engine, GROUP, [*rows, *(ordered(offset, 1) for offset in (2, 3, 4))], 1.0)
     results = [
         AttemptResult(2, 0, "parked", 2.0, 503, BOOM, 2.0),
-        AttemptResult(3, 0, "exhausted", None, 410, BOOM, 2.0, pair(1), operation(2)),
+        AttemptResult(3, 0, "exhausted", None, 410, BOOM, 2.0, ordering_key(1), operation(2)),
     ]
     store.record(engine, GROUP, results)
     store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
@@ -374,18 +374,18 @@ def _store(engine: Engine) -> None:
 
 
 def _send(engine: Engine) -> None:
-    heads.scan(engine, GROUP, [("t", 0)], None)
+    due.scan(engine, GROUP, [("t", 0)], None)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
-    heads.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
-    heads.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
-    due.settled_keys(engine, GROUP, "t", 0, 0, 0)
-    due.open_pairs(engine, GROUP, "t", 0, 10)
+    due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
+    due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
+    assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
+    assigned.open_keys(engine, GROUP, "t", 0, 10)
     subject = marks.Subject("t", 0, 0, 1)
     marks.decide(engine, GROUP, subject, Wish.GIVE_UP)
     marks.recent(engine, GROUP, None)
     marks.decision(engine, GROUP, subject)
     marks.acted(engine, GROUP, subject)
-    due.open_topics(engine, GROUP)
+    assigned.open_topics(engine, GROUP)
 
 
 def _refuse(_: str, _owner: Owner) -> str:
@@ -445,7 +445,7 @@ def _keep(engine: Engine) -> None:
 def _end(engine: Engine, group: str) -> None:
     """One row is delivered."""
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
-    taken = heads.fetch(engine, group, wants, T, default_secrets=KEYS, decrypt=in_the_clear).rows
+    taken = due.fetch(engine, group, wants, T, default_secrets=KEYS, decrypt=in_the_clear).rows
     store.record(engine, group, [AttemptResult(taken[0].id, taken[0].attempt, "delivered", None, 200, None, T)])
 
 

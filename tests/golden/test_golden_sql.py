@@ -92,8 +92,8 @@ def test_what_differs_between_calls_is_no_other_statement(watched: Engine) -> No
 
 def test_a_condition_more_is_another_statement() -> None:
     """And one less, where it is not said that it may be missing."""
-    head = "SELECT webhook_subscriptions.id FROM webhook_subscriptions WHERE "
-    assert not known().has(head + "webhook_subscriptions.id = :id_1")
+    due_key = "SELECT webhook_subscriptions.id FROM webhook_subscriptions WHERE "
+    assert not known().has(due_key + "webhook_subscriptions.id = :id_1")
     block = blocks((FOLDER / "ledger_storing.sql").read_text())[0]
     sql = "\n".join(block.splitlines()[HEADED - 1 :])
     assert known().has(sql)

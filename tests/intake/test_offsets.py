@@ -17,17 +17,17 @@ fractions = st.floats(0, 1)
 
 def restored(tracker: OffsetTracker) -> OffsetTracker:
     """What a restart makes of what was committed."""
-    image = tracker.image()
-    assert image is not None
-    return OffsetTracker(*image)
+    committable = tracker.committable()
+    assert committable is not None
+    return OffsetTracker(*committable)
 
 
 def claimed(tracker: OffsetTracker, log: Iterable[int]) -> set[int]:
     """Which records of the log a restart would not send again."""
-    image = tracker.image()
-    if image is None:
+    committable = tracker.committable()
+    if committable is None:
         return set()
-    mark, metadata = image
+    mark, metadata = committable
     runs = decode(mark, metadata)
     return {offset for offset in log if offset < mark or any(start <= offset < stop for start, stop in runs)}
 
@@ -35,17 +35,17 @@ def claimed(tracker: OffsetTracker, log: Iterable[int]) -> set[int]:
 def test_in_order() -> None:
     """The mark follows what is settled; nothing needs to be said of what is above."""
     tracker = OffsetTracker(None)
-    assert tracker.image() is None
+    assert tracker.committable() is None
     for offset in (5, 6, 7):
         assert tracker.track(offset)
-    assert tracker.image() == (5, "")
+    assert tracker.committable() == (5, "")
     tracker.settle(5)
-    assert tracker.image() == (6, "")
+    assert tracker.committable() == (6, "")
     tracker.settle(7)
-    mark, metadata = tracker.image() or (0, "")
+    mark, metadata = tracker.committable() or (0, "")
     assert (mark, decode(mark, metadata)) == (6, [(7, 8)])
     tracker.settle(6)
-    assert tracker.image() == (8, "")
+    assert tracker.committable() == (8, "")
 
 
 def test_dirty_tells_when_there_is_something_to_commit() -> None:
@@ -104,10 +104,10 @@ def test_over_any_number_of_restarts_each_record_is_settled_once(
 ) -> None:
     """A worker that dies again and again, each time after its commit, settles every record exactly once."""
     settled: list[int] = []
-    image: tuple[int, str] | None = None
+    committable: tuple[int, str] | None = None
     for part in [*parts, 1.0]:
-        tracker = OffsetTracker(*image) if image else OffsetTracker(None)
-        begin = image[0] if image else 0
+        tracker = OffsetTracker(*committable) if committable else OffsetTracker(None)
+        begin = committable[0] if committable else 0
         fetched = [offset for offset in log if offset >= begin]
         got = [offset for offset in fetched[: int(len(fetched) * part)] if tracker.track(offset)]
         assert not set(got) & set(settled)
@@ -115,10 +115,10 @@ def test_over_any_number_of_restarts_each_record_is_settled_once(
         for offset in got if part == 1.0 else got[: int(len(got) * part)]:
             tracker.settle(offset)
             settled.append(offset)
-        image = tracker.image() or image
-        assert claimed(tracker, log) >= set(settled) or image is None
+        committable = tracker.committable() or committable
+        assert claimed(tracker, log) >= set(settled) or committable is None
     assert sorted(settled) == log
-    assert image == (log[-1] + 1, "")
+    assert committable == (log[-1] + 1, "")
 
 
 @given(logs, logs, st.randoms(use_true_random=False))
@@ -138,7 +138,7 @@ def test_records_that_vanish_between_restarts_hold_nothing_back(
         if again.track(offset):
             again.settle(offset)
     if after and after[-1] >= log[-1]:
-        assert again.image() == (after[-1] + 1, "")
+        assert again.committable() == (after[-1] + 1, "")
 
 
 @st.composite
@@ -160,11 +160,11 @@ def test_no_record_is_taken_for_another_one_that_stood_at_its_offset(
     log = [(index, epoch) for index in range(12)]  # by offset: which record it is, and its leader epoch
     known = len(log)
     settled: set[int] = set()
-    image: tuple[int, str, int | None] = (0, "", None)
+    committable: tuple[int, str, int | None] = (0, "", None)
     for read, done, cut in [*steps, (1.0, 1.0, None)]:
-        start, tracker = image[0], OffsetTracker(*image)
-        if image[2] is not None:
-            agreed = sum(each <= image[2] for _, each in log)  # where the leader says that this epoch ends
+        start, tracker = committable[0], OffsetTracker(*committable)
+        if committable[2] is not None:
+            agreed = sum(each <= committable[2] for _, each in log)  # where the leader says that this epoch ends
             if agreed < start:
                 start, tracker = agreed, OffsetTracker(None)
         end = start + int((len(log) - start) * read)
@@ -173,8 +173,8 @@ def test_no_record_is_taken_for_another_one_that_stood_at_its_offset(
         for offset in chance.sample(fresh, int(len(fresh) * done)):
             tracker.settle(offset)
             settled.add(log[offset][0])
-        if (found := tracker.image()) is not None:
-            image = *found, tracker.epoch
+        if (found := tracker.committable()) is not None:
+            committable = *found, tracker.epoch
             assert {record for record, _ in log[: found[0]]} <= settled
         if cut is not None:
             epoch += 1
@@ -250,7 +250,7 @@ def test_a_huge_span_with_random_holes() -> None:
     for offset in settled:
         tracker.settle(offset)
     begin = time.perf_counter()
-    mark, metadata = tracker.image() or (0, "")
+    mark, metadata = tracker.committable() or (0, "")
     again = OffsetTracker(mark, metadata)
     took = time.perf_counter() - begin
     assert took < 0.5  # 8 ms on an idle machine
@@ -267,6 +267,6 @@ def test_one_long_hole_takes_few_characters() -> None:
     for offset in range(1, 300_000):
         tracker.track(offset)
         tracker.settle(offset)
-    mark, metadata = tracker.image() or (1, "")
+    mark, metadata = tracker.committable() or (1, "")
     assert (mark, decode(mark, metadata)) == (0, [(1, 300_000)])
     assert len(metadata) < 16

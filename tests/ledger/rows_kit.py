@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.ledger import heads
+from consumer.ledger import due
 from consumer.ledger.rows import (
     AttemptResult,
     DueDelivery,
@@ -44,11 +44,11 @@ def parked(event: Event, subscription: int, at: float = 100.0, *, attempt: int =
 def ordered(offset: int, subscription: int, key: bytes = b"k", *, partition: int = 0, **more: object) -> NewDelivery:
     """A delivery of an ordered subscription, not tried yet."""
     event = make_event(offset, partition=partition, key=key)
-    row = parked(event, subscription, attempt=0, pair=pair(subscription, key, partition))
+    row = parked(event, subscription, attempt=0, ordering_key=ordering_key(subscription, key, partition))
     return row._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
 
 
-def pair(subscription: int, key: bytes = b"k", partition: int = 0) -> OrderingKey:
+def ordering_key(subscription: int, key: bytes = b"k", partition: int = 0) -> OrderingKey:
     return OrderingKey(subscription, "t", partition, order_key(key))
 
 
@@ -62,17 +62,17 @@ def find(
     decrypt: Decrypt = in_the_clear,
 ) -> list[DueDelivery]:
     """What is due, of each partition and subscription the earliest first."""
-    walked = heads.scan(engine, GROUP, places, None)
+    walked = due.scan(engine, GROUP, places, None)
     assert walked.end is None
-    wants = [heads.FetchRequest(head, room, frozenset(here)) for head in walked.heads]
-    return heads.fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows
+    wants = [due.FetchRequest(due_key, room, frozenset(here)) for due_key in walked.due_keys]
+    return due.fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows
 
 
 def result(row: DueDelivery, status: Result, at: float | None = None, *, error: str = "boom") -> AttemptResult:
     """What came of one more attempt of a row, at 2000."""
     failure = None if status == "delivered" else Failure(error, 500, "sorry", 1999.0)
     code = 500 if failure else 200
-    return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.pair)
+    return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.ordering_key)
 
 
 def operation(number: int = 1) -> OperationalEvent:

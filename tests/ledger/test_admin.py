@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from consumer.ledger import admin, due, store, upkeep
+from consumer.ledger import admin, assigned, store, upkeep
 from consumer.ledger.admin import Adopted, DeliveryQuery, Marked
 from consumer.ledger.rows import AttemptResult, Failure
 from consumer.subscriptions import repository
@@ -250,7 +250,7 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
         (GROUP, 25),
     ]
     assert [each for each in admin.adopt(engine, "old", GROUP, 200.0) if any(each)] == [Adopted(0, 1)]
-    assert len(due.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
+    assert len(assigned.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
 
 
 def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:

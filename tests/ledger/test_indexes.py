@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import admin, counts, due, heads, marks, store, upkeep
+from consumer.ledger import admin, assigned, counts, due, marks, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
-from tests.ledger.rows_kit import GROUP, URL, find, ordered, pair, parked, plans, result, run
+from tests.ledger.rows_kit import GROUP, URL, find, ordered, ordering_key, parked, plans, result, run
 
 SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the index of the unique constraint
 
@@ -43,20 +43,20 @@ def used(engine: Engine, work: Callable[[], object]) -> list[str]:
 
 def test_looking_for_due_rows(full: Engine) -> None:
     """Each seek of the walk, and the first rows of a head, come from the index in the order it has."""
-    for plan in used(full, lambda: heads.scan(full, GROUP, [("t", 0)], None)):
+    for plan in used(full, lambda: due.scan(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
-    want = heads.FetchRequest(("t", 0, 1), 10, frozenset())
+    want = due.FetchRequest(("t", 0, 1), 10, frozenset())
     first, *_ = used(
-        full, lambda: heads.fetch(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=in_the_clear)
+        full, lambda: due.fetch(full, GROUP, [want], 1000.0, default_secrets=(b"k",), decrypt=in_the_clear)
     )
     assert "COVERING INDEX ix_webhook_deliveries_head (group_id=? AND status=? AND topic=?" in first
 
 
 def test_putting_a_key_in_order(full: Engine) -> None:
-    """Each part is a seek to a pair's rows of one state, up to the offset where there is one."""
+    """Each part is a seek to an ordering key's rows of one state, up to the offset where there is one."""
     with full.begin() as connection:
-        unblock, block = used(full, lambda: normalise(connection, GROUP, [pair(1)], 96.0))
-        (still,) = used(full, lambda: open_ones(connection, GROUP, [pair(1)]))
+        unblock, block = used(full, lambda: normalise(connection, GROUP, [ordering_key(1)], 96.0))
+        (still,) = used(full, lambda: open_ones(connection, GROUP, [ordering_key(1)]))
     of_pair = "group_id=? AND status=? AND topic=? AND partition_no=? AND order_key=? AND subscription_id=?"
     for plan in (unblock, block):
         for part in plan.split(" | "):
@@ -81,13 +81,13 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
 @pytest.mark.parametrize(
     ("work", "index"),
     [
-        (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50), SQLITES_OWN),
-        (lambda engine: due.settled_keys(engine, GROUP, "t", 0, 50, 1), SQLITES_OWN),
+        (lambda engine: assigned.settled_keys(engine, GROUP, "t", 0, 50), SQLITES_OWN),
+        (lambda engine: assigned.settled_keys(engine, GROUP, "t", 0, 50, 1), SQLITES_OWN),
         (
-            lambda engine: due.open_pairs(engine, GROUP, "t", 0, 100),
+            lambda engine: assigned.open_keys(engine, GROUP, "t", 0, 100),
             "ix_webhook_deliveries_order (group_id=? AND status=?",
         ),
-        (lambda engine: due.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
+        (lambda engine: assigned.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
         (
             lambda engine: upkeep.prune(engine, "another", "t", 0, 50),
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
@@ -103,7 +103,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
     ],
 )
 def test_what_an_assignment_and_a_tidy_ask(full: Engine, work: Callable[[Engine], object], index: str) -> None:
-    """Settled keys, open pairs, open topics, delivered rows; what a subscription is owed."""
+    """Settled keys, open ordering keys, open topics, delivered rows; what a subscription is owed."""
     for plan in used(full, lambda: work(full)):
         assert index in plan, plan
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, update
 
-from consumer.ledger import admin, due, ordering, store, upkeep
+from consumer.ledger import admin, assigned, ordering, store, upkeep
 from consumer.ledger.rows import NewDelivery, order_key
 from consumer.subscriptions import repository
 from models import ParkedDelivery
@@ -20,7 +20,7 @@ from tests.ledger.rows_kit import (
     make_event,
     offsets,
     ordered,
-    pair,
+    ordering_key,
     parked,
     query,
     result,
@@ -39,11 +39,11 @@ def park(engine: Engine, *rows: NewDelivery, now: float = 96.0) -> None:
 
 
 def mend(engine: Engine) -> list[int]:
-    """A round of `mend`, to its end: how many pairs each step has put in order."""
+    """A round of `mend`, to its end: how many ordering keys each step has put in order."""
     found = [ordering.repair(engine, GROUP, "t", 0, 500.0)]
     while (end := found[-1].end) is not None:
         found.append(ordering.repair(engine, GROUP, "t", 0, 500.0, end))
-    return [step.pairs for step in found]
+    return [step.ordering_keys for step in found]
 
 
 def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
@@ -51,7 +51,10 @@ def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
     park(engine, ordered(3, sub), ordered(1, sub), ordered(7, sub, b"other"))
     park(engine, ordered(2, sub), ordered(4, sub))
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked", 4: "blocked", 7: "parked"}
-    assert {row.event.record.offset: row.pair for row in find(engine, room=2)} == {1: pair(sub), 7: pair(sub, b"other")}
+    assert {row.event.record.offset: row.ordering_key for row in find(engine, room=2)} == {
+        1: ordering_key(sub),
+        7: ordering_key(sub, b"other"),
+    }
 
 
 def test_what_goes_behind_the_first_comes_with_it(engine: Engine, sub: int) -> None:
@@ -60,7 +63,7 @@ def test_what_goes_behind_the_first_comes_with_it(engine: Engine, sub: int) -> N
     park(engine, *(ordered(offset, sub, b"other") for offset in (7, 8, 9)))
     rows = find(engine)
     assert offsets(rows) == [1, 7, 2, 3, 4, 5, 8, 9]
-    assert {row.pair for row in rows} == {pair(sub), pair(sub, b"other")}
+    assert {row.ordering_key for row in rows} == {ordering_key(sub), ordering_key(sub, b"other")}
     assert offsets(find(engine, room=7)) == [1, 7, 2, 3, 8, 9]
     assert offsets(find(engine, room=3)) == [1, 7]
     assert offsets(find(engine, here=[rows[0].id])) == [7, 8, 9], "its followers came with it"
@@ -106,7 +109,7 @@ def test_an_earlier_one_goes_first_though_it_comes_later(engine: Engine, sub: in
 
 @pytest.mark.parametrize("end", ["delivered", "exhausted"])
 def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: int, end: str) -> None:
-    """Delivered or given up; and the pair is said to be free after the last, not before."""
+    """Delivered or given up; and the ordering key is said to be free after the last, not before."""
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     for offset in range(3):
         (row,) = find(engine, 3000.0, room=1)
@@ -114,7 +117,7 @@ def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: i
         assert store.record(engine, GROUP, [result(row, "parked", 2500.0)]) == frozenset()
         (row,) = find(engine, 3000.0, room=1)
         free = store.record(engine, GROUP, [result(row, end)])  # type: ignore[arg-type]  # one of two
-        assert free == ({pair(sub)} if offset == 2 else frozenset())
+        assert free == ({ordering_key(sub)} if offset == 2 else frozenset())
         due_at = [next_one.next_attempt_at for next_one in admin.find(engine, statuses=("parked",), limit=9)]
         assert due_at == ([] if offset == 2 else [100.0])  # as it was stored
 
@@ -140,7 +143,7 @@ def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: En
     park(engine, parked(make_event(3), sub), ordered(4, sub, replay=2))
     store.park(engine, "another", [ordered(5, sub)], 96.0)
     assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(7,)]
-    assert [row.pair for row in find(engine) if row.event.record.offset in (3, 4)] == [None, None]
+    assert [row.ordering_key for row in find(engine) if row.event.record.offset in (3, 4)] == [None, None]
 
 
 def test_an_exhausted_one_lets_the_key_go_on(engine: Engine, sub: int) -> None:
@@ -170,7 +173,7 @@ def test_of_many_held_only_one_is_resumed(engine: Engine, sub: int) -> None:
 
 
 def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) -> None:
-    """The next one is unblocked once, and the pair that is free is named again."""
+    """The next one is unblocked once, and the ordering key that is free is named again."""
     park(engine, ordered(1, sub), ordered(2, sub))
     (first, _) = find(engine)
     losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(first, "delivered")]))
@@ -178,7 +181,7 @@ def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) 
     (second,) = find(engine, 3000.0)
     assert second.event.record.offset == 2
     losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(second, "delivered")]))
-    assert store.record(engine, GROUP, [result(second, "delivered")]) == {pair(sub)}
+    assert store.record(engine, GROUP, [result(second, "delivered")]) == {ordering_key(sub)}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) 
     ],
 )
 def test_what_somebody_put_out_of_order_is_mended(engine: Engine, sub: int, edit: str) -> None:
-    """A pair that nothing moves any more, or of which two are due, is put in order within a minute."""
+    """An ordering key that nothing moves any more, or of which two are due, is put in order within a minute."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     run(engine, edit)
     assert sum(mend(engine)) >= 1
@@ -210,10 +213,10 @@ def test_one_that_waits_without_a_time_is_due(engine: Engine, sub: int, first: s
         run(engine, "UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE record_offset = 1")
     ordering.repair(engine, GROUP, "t", 0, 500.0)
     upkeep.reconcile(engine, 500.0)
-    head = 2 if first == "exhausted" else 1
-    assert [row.record.offset for row in admin.find(engine, statuses=("parked",), limit=9)] == [head, 9]
+    due_key = 2 if first == "exhausted" else 1
+    assert [row.record.offset for row in admin.find(engine, statuses=("parked",), limit=9)] == [due_key, 9]
     assert find(engine, 499.0, places=[("t", 0)])[0].event.record.offset == 9
-    assert offsets(find(engine, 500.0)) == [9, *range(head, 4)]
+    assert offsets(find(engine, 500.0)) == [9, *range(due_key, 4)]
 
 
 def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
@@ -222,7 +225,7 @@ def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked'")
     found = mend(engine)
     assert sum(found) == 2100
-    assert all(400 <= pairs <= 500 for pairs in found[:4]), found
+    assert all(400 <= ordering_keys <= 500 for ordering_keys in found[:4]), found
     assert query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'") == [(2100,)]
     assert mend(engine) == [0, 0, 0], "a thousand blocked rows each, then the rest"
 
@@ -255,13 +258,13 @@ def test_open_pairs_are_known_when_a_partition_comes(engine: Engine, sub: int) -
     """Those with something owed, held ones too; not those that have ended; None where they are more than asked for."""
     park(engine, ordered(1, sub, b"a"), ordered(2, sub, b"a"), ordered(3, sub, b"b"), ordered(4, sub, partition=1))
     park(engine, parked(make_event(5), sub), ordered(6, sub, b"c", replay=1))
-    (ended,) = [row for row in find(engine) if row.pair == pair(sub, b"b")]
+    (ended,) = [row for row in find(engine) if row.ordering_key == ordering_key(sub, b"b")]
     store.record(engine, GROUP, [result(ended, "exhausted")])
-    assert due.open_pairs(engine, GROUP, "t", 0, 1) == frozenset((pair(sub, b"a"),))
+    assert assigned.open_keys(engine, GROUP, "t", 0, 1) == frozenset((ordering_key(sub, b"a"),))
     upkeep.disable(engine, GROUP, sub, "410")
-    assert due.open_pairs(engine, GROUP, "t", 0, 1) == frozenset((pair(sub, b"a"),))
-    assert due.open_pairs(engine, GROUP, "t", 0, 0) is None
-    assert due.open_pairs(engine, "another", "t", 0, 0) == frozenset()
+    assert assigned.open_keys(engine, GROUP, "t", 0, 1) == frozenset((ordering_key(sub, b"a"),))
+    assert assigned.open_keys(engine, GROUP, "t", 0, 0) is None
+    assert assigned.open_keys(engine, "another", "t", 0, 0) == frozenset()
 
 
 def test_a_digest_stands_for_a_key_of_any_length() -> None:
@@ -286,7 +289,7 @@ STEPS = st.lists(
 def test_whatever_happens_the_first_goes_first(
     new_engine: Callable[[], Engine], steps: Sequence[tuple[str, int, int]]
 ) -> None:
-    """After each step: of each pair one at most is due, the first of what is open, and something is open if any is."""
+    """After each step at most one row of an ordering key is due, and that is the first of its open rows."""
     engine = new_engine()
     sub = repository.add(engine, URL, "user.created", ordering="key")
     for step, offset, key in steps:
@@ -304,9 +307,9 @@ def test_whatever_happens_the_first_goes_first(
         else:
             for row in find(engine, 5000.0)[:1]:
                 free = store.record(engine, GROUP, [result(row, step, 2000.0)])  # type: ignore[arg-type]  # one of three
-                still_open = due.open_pairs(engine, GROUP, "t", 0, 10)
+                still_open = assigned.open_keys(engine, GROUP, "t", 0, 10)
                 assert still_open is not None
-                assert free == {row.pair} - still_open
+                assert free == {row.ordering_key} - still_open
         check_order(engine)
     engine.dispose()
 

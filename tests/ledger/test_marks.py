@@ -26,9 +26,9 @@ def sub(engine: Engine) -> int:
     return number
 
 
-def look(engine: Engine, *heads: tuple[str, int, int], group: str = GROUP) -> None:
+def look(engine: Engine, *due_keys: tuple[str, int, int], group: str = GROUP) -> None:
     with engine.begin() as connection:
-        marks.look(connection, group, heads)
+        marks.look(connection, group, due_keys)
 
 
 def age(engine: Engine) -> None:
@@ -49,7 +49,7 @@ def test_what_was_marked_is_seen_with_how_often(engine: Engine) -> None:
     look(engine)
     marks.decide(engine, GROUP, OF_TWO, Wish.GIVE_UP)
     seen = marks.recent(engine, GROUP, None)
-    assert seen.heads == {("t", 0, 1): 2, ("t", 0, 2): 1, ("u", 3, 1): 1}
+    assert seen.due_keys == {("t", 0, 1): 2, ("t", 0, 2): 1, ("u", 3, 1): 1}
     assert seen.decisions == {OF_TWO: 1}
     assert seen.until is not None
 
@@ -59,34 +59,34 @@ def test_what_was_marked_long_ago_is_not_seen_again(engine: Engine) -> None:
     look(engine, ("t", 0, 1))
     age(engine)
     before = since(engine)
-    assert marks.recent(engine, GROUP, before).heads == {("t", 0, 1): 1}
+    assert marks.recent(engine, GROUP, before).due_keys == {("t", 0, 1): 1}
     look(engine, ("t", 0, 2))
-    assert set(marks.recent(engine, GROUP, before).heads) == {("t", 0, 1), ("t", 0, 2)}
-    assert set(marks.recent(engine, GROUP, since(engine)).heads) == {("t", 0, 2)}
-    assert set(marks.recent(engine, GROUP, None).heads) == {("t", 0, 2)}, "for who begins: since the last of all"
+    assert set(marks.recent(engine, GROUP, before).due_keys) == {("t", 0, 1), ("t", 0, 2)}
+    assert set(marks.recent(engine, GROUP, since(engine)).due_keys) == {("t", 0, 2)}
+    assert set(marks.recent(engine, GROUP, None).due_keys) == {("t", 0, 2)}, "for who begins: since the last of all"
 
 
 def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
     """Redelivery, adoption, a replay, a subscription that is enabled, a key whose order somebody has broken."""
     (row,) = find(engine)
     list(admin.redeliver(engine, admin.DeliveryQuery(ids=[row.id]), 100.0))
-    assert marks.recent(engine, GROUP, None).heads == {("t", 0, sub): 1}
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}
     repository.set_enabled(engine, sub, enabled=False)
     upkeep.reconcile(engine, 100.0)
-    assert marks.recent(engine, GROUP, None).heads == {("t", 0, sub): 1}, "what is held is not due"
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}, "what is held is not due"
     repository.set_enabled(engine, sub, enabled=True)
     upkeep.reconcile(engine, 100.0)
-    assert marks.recent(engine, GROUP, None).heads == {("t", 0, sub): 2}
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2}
     replay = replays.create(engine, GROUP, sub, 0.0, 9.0, None, 1.0, [Span("t", 1, 0, 9)])
     again = NewDelivery(make_event(3, partition=1), sub, URL, 0, "parked", 1.0, replay=replay)
     replays.advance(engine, replay, GROUP, [again], {("t", 1): 9}, 1, 100.0)
-    assert marks.recent(engine, GROUP, None).heads == {("t", 0, sub): 2, ("t", 1, sub): 1}
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2, ("t", 1, sub): 1}
     store.park(engine, GROUP, [ordered(5, sub), ordered(6, sub)], 96.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
     ordering.repair(engine, GROUP, "t", 0, 100.0)
-    assert marks.recent(engine, GROUP, None).heads == {("t", 0, sub): 3, ("t", 1, sub): 1}
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 3, ("t", 1, sub): 1}
     list(admin.adopt(engine, GROUP, "another", 100.0))
-    assert marks.recent(engine, "another", None).heads == {("t", 0, sub): 1, ("t", 1, sub): 1}
+    assert marks.recent(engine, "another", None).due_keys == {("t", 0, sub): 1, ("t", 1, sub): 1}
 
 
 def test_a_decision_is_the_last_word(engine: Engine) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from consumer.ledger import admin, due, outbox, store, upkeep
+from consumer.ledger import admin, assigned, outbox, store, upkeep
 from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
 from consumer.subscriptions import repository
 from models import ParkedDelivery, Payload
@@ -49,7 +49,7 @@ def test_a_delivery_comes_back_as_it_went(engine: Engine, sub: int) -> None:
     assert row.event == event
     assert (row.endpoint.subscription_id, row.endpoint.url, row.endpoint.secrets) == (sub, URL, DEFAULT)
     assert (row.attempt, row.schedule_start, row.first, row.last) == (5, 3, first, last)
-    assert (row.pair, row.replay) == (None, 0)
+    assert (row.ordering_key, row.replay) == (None, 0)
     assert query(engine, "SELECT url, last_error, last_status FROM webhook_deliveries") == [(URL, "status 503", 503)]
 
 
@@ -115,7 +115,7 @@ def test_a_replay_is_another_delivery(engine: Engine, sub: int) -> None:
     assert [row.replay for row in find(engine)] == [0, 4]
     assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)]
     store.park(engine, GROUP, [parked(make_event(2), sub, replay=4)], 96.0)
-    assert due.settled_keys(engine, GROUP, "t", 0, 0).keys == {(1, 1_700_000_000_001, sub)}
+    assert assigned.settled_keys(engine, GROUP, "t", 0, 0).keys == {(1, 1_700_000_000_001, sub)}
 
 
 def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: int) -> None:
@@ -126,14 +126,14 @@ def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: in
     store.park(engine, GROUP, [*rows, *(parked(make_event(offset), sub, replay=1) for offset in range(12))], 96.0)
     store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)[:4]])
     keys = {(row.event.record.offset, row.event.record.timestamp, row.subscription_id) for row in rows}
-    assert due.settled_keys(engine, GROUP, "t", 0, 0) == (keys, None)
-    pages = [due.settled_keys(engine, GROUP, "t", 0, 4, 3)]
+    assert assigned.settled_keys(engine, GROUP, "t", 0, 0) == (keys, None)
+    pages = [assigned.settled_keys(engine, GROUP, "t", 0, 4, 3)]
     while (end := pages[-1].end) is not None:
-        pages.append(due.settled_keys(engine, GROUP, "t", 0, end, 3))
+        pages.append(assigned.settled_keys(engine, GROUP, "t", 0, end, 3))
     assert [sorted({key[0] for key in page.keys}) for page in pages] == [[4], [5], [8], [9, 11]]
     assert [page.end for page in pages] == [5, 8, 9, None]
     assert set().union(*(page.keys for page in pages)) == {key for key in keys if key[0] >= 4}
-    assert due.settled_keys(engine, GROUP, "t", 0, 12, 3) == (set(), None)
+    assert assigned.settled_keys(engine, GROUP, "t", 0, 12, 3) == (set(), None)
 
 
 def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:

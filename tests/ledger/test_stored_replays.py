@@ -121,4 +121,4 @@ def test_a_replayed_event_does_not_wait_for_its_key(engine: Engine, sub: int, re
     """Replays are unordered: what is parked of the same record is another delivery."""
     store.park(engine, GROUP, [parked(make_event(11), sub)], 96.0)
     replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
-    assert [(row.replay, row.pair) for row in find(engine)] == [(0, None), (replay, None)]
+    assert [(row.replay, row.ordering_key) for row in find(engine)] == [(0, None), (replay, None)]

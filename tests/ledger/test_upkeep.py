@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection, Engine, event, update
 
-from consumer.ledger import due, outbox, store, upkeep
+from consumer.ledger import assigned, outbox, store, upkeep
 from consumer.subscriptions import repository
 from models import StoredOperation
 from tests.faults import refusing
@@ -201,7 +201,7 @@ def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) 
     assert upkeep.prune(engine, GROUP, "t", 0, 2, limit=2) == 2
     assert upkeep.prune(engine, GROUP, "t", 0, 2) == 1
     assert upkeep.prune(engine, GROUP, "t", 0, 2) == 0
-    assert {key[0] for key in due.settled_keys(engine, GROUP, "t", 0, 0).keys} == {1, 2}
+    assert {key[0] for key in assigned.settled_keys(engine, GROUP, "t", 0, 0).keys} == {1, 2}
     assert query(engine, "SELECT record_offset FROM webhook_payloads ORDER BY 1") == [(1,), (2,)]
     assert offsets(find(engine)) == [1, 2]
 
@@ -239,7 +239,7 @@ def test_topics_with_something_open(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE topic = 'v'")
     run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE topic = 'x'")
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE topic = 't' AND partition_no = 0")
-    assert due.open_topics(engine, GROUP) == [("t", 5), ("v", 3), ("x", 4)]
+    assert assigned.open_topics(engine, GROUP) == [("t", 5), ("v", 3), ("x", 4)]
 
 
 def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: int) -> None:

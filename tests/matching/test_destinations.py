@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from consumer.config.settings import RuleSettings
 from consumer.errors import InvalidSubscription
 from consumer.ledger import store
-from consumer.ledger.heads import POSTPONED, FetchRequest, fetch
+from consumer.ledger.due import POSTPONED, FetchRequest, fetch
 from consumer.ledger.rows import NewDelivery
 from consumer.matching.catalog import SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import Named, judge_names, policy_of, resolving_rules_of, rules_of

@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
-from consumer.ledger import admin, counts, due, heads, marks, ordering, outbox, replays, store, upkeep
+from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
-from consumer.ledger.heads import FetchRequest
+from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
@@ -44,21 +44,21 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     migrations.state(engine)
     find_endpoints(engine, [("t", None)], (b"key",), in_the_clear)
     stored, now = _event(None), float(int(time.time()))
-    pair = OrderingKey(1, "t", 0, order_key(b"k"))
-    store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, pair=pair)], now)
-    assert heads.scan(engine, "g", [("t", 0)], None).heads
+    ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
+    store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, ordering_key=ordering_key)], now)
+    assert due.scan(engine, "g", [("t", 0)], None).due_keys
     wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
-    (row,) = heads.fetch(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
-    due.settled_keys(engine, "g", "t", 0, 0)
-    due.open_pairs(engine, "g", "t", 0, 1)
-    due.open_topics(engine, "g")
+    (row,) = due.fetch(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
+    assigned.settled_keys(engine, "g", "t", 0, 0)
+    assigned.open_keys(engine, "g", "t", 0, 1)
+    assigned.open_topics(engine, "g")
     upkeep.failing(engine, 1, now)
     upkeep.slow(engine, 1, now)
     upkeep.recovered(engine, "g", 1, OperationalEvent("a", "1", {}))
     upkeep.disable(engine, "g", 1, "gone", OperationalEvent("a", "2", {}))
     upkeep.reconcile(engine, now)
     ordering.repair(engine, "g", "t", 0, now)
-    store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.pair)])
+    store.record(engine, "g", [AttemptResult(row.id, 0, "delivered", None, 200, None, now, row.ordering_key)])
     assert upkeep.prune(engine, "g", "t", 0, 2) == 1
     upkeep.waiting(engine, "g", "t", 0)
     outbox.expire(engine, "g", now - 1000)

@@ -198,8 +198,8 @@ class Watch:
         for (_, url), row in self._deployment.rows().items():
             if row.key is not None and row.status not in ENDED:
                 open_rows[url, row.place, row.key].append(row.status)
-        for pair, (first, *others) in open_rows.items():
-            self.demand(first != "blocked" and "parked" not in others, f"{pair}: {first}, {others}")
+        for ordering_key, (first, *others) in open_rows.items():
+            self.demand(first != "blocked" and "parked" not in others, f"{ordering_key}: {first}, {others}")
         return changes
 
     def check_the_end(self) -> None:

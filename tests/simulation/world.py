@@ -21,7 +21,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.ledger.rows import OperationalEvent
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.announcer import Announcement
+from consumer.worker.event_publisher import Announcement
 from consumer.worker.worker import Worker
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.transport import Transport
@@ -88,7 +88,7 @@ class World:
             patch.setattr("consumer.worker.worker.DatabaseThread", partial(_SteppedThread, self))
             patch.setattr("consumer.worker.worker.LoopAdapter", partial(Transport, self))
             patch.setattr("consumer.worker.worker.DeadLetters", partial(_DeadLetters, self))
-            patch.setattr("consumer.worker.worker.Announcer", partial(_Announcer, self))
+            patch.setattr("consumer.worker.worker.EventPublisher", partial(_Announcer, self))
             patch.setattr("consumer.worker.worker.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.worker.Source", partial(_Source, self))
             self.worker = Worker(
@@ -110,7 +110,7 @@ class World:
 
     def turn(self) -> None:
         """What `Worker.run` does each time round."""
-        self.worker._round()
+        self.worker._run_once()
 
     def speak(self) -> None:
         """Kafka is not `silent` any more, and says where partitions stand that came meanwhile."""
@@ -399,7 +399,7 @@ class _Source:
         if not self._world.takes_commits:
             return False
         for partition in partitions:
-            image = partition.tracker.image()
+            image = partition.tracker.committable()
             if partition.owned and partition.tracker.moved and image is not None:
                 partition.tracker.moved = 0
                 place = partition.topic, partition.number

@@ -213,7 +213,7 @@ def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
     admit = lanes.admit
 
     def hold(lane: Lane, size: int, now: float) -> Admission:
-        return Admission.HOLD if lane.endpoint.url == URLS["a"][1] else admit(lane, size, now)
+        return Admission.BACKPRESSURE if lane.endpoint.url == URLS["a"][1] else admit(lane, size, now)
 
     monkeypatch.setattr(lanes, "admit", hold)
     deployment.write(0, "a")

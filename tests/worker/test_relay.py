@@ -15,7 +15,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.database.engine import DatabaseThread
 from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
-from consumer.worker.announcer import EventPublisher
+from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay
 from models import StoredOperation
 from tests.kafka_kit import QUIET, Kafka, unique

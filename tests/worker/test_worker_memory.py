@@ -8,7 +8,7 @@ from consumer.delivery.memory import MOST
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_VALUE_BYTES
 from consumer.ledger import store
-from consumer.ledger.due import PAGE
+from consumer.ledger.assigned import PAGE
 from consumer.ledger.rows import NewDelivery
 from consumer.subscriptions import repository
 from tests.simulation.deployment import result

@@ -621,7 +621,7 @@ def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_tha
     world.now += 60
     world.turn()
     assert world.jobs["storing"]
-    while world.worker._parking.heads:  # until the row behind it is looked for
+    while world.worker._parking.due_keys:  # until the row behind it is looked for
         world.run_job("taking-up")
         world.now += 0.1
         world.turn()

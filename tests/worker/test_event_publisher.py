@@ -15,7 +15,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.kafka.producer import LONGEST_WAIT
 from consumer.ledger.rows import OperationalEvent
-from consumer.worker.announcer import Announcement, EventPublisher
+from consumer.worker.event_publisher import Announcement, EventPublisher
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 

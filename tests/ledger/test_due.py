@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Owner
 from consumer.events.event import Event
-from consumer.ledger import columns, heads, store
-from consumer.ledger.heads import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, scan
+from consumer.ledger import columns, due, store
+from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, scan
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
@@ -54,7 +54,7 @@ def taken(
     return fetch(
         engine,
         GROUP,
-        [FetchRequest(head, room, frozenset(here)) for head, room in wants.items()],
+        [FetchRequest(due_key, room, frozenset(here)) for due_key, room in wants.items()],
         now,
         default_secrets=DEFAULT,
         decrypt=decrypt,
@@ -76,13 +76,13 @@ def subscribed(engine: Engine, number: int = 1) -> list[int]:
 
 def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[DueKey, float]:
     """Several walks, one going on where the last has ended."""
-    heads, after = dict[DueKey, float](), None
+    due_keys, after = dict[DueKey, float](), None
     while True:
         part = scan(engine, GROUP, sorted(places), after, most)
-        assert len(part.heads) <= most
-        heads |= part.heads
+        assert len(part.due_keys) <= most
+        due_keys |= part.due_keys
         if part.end is None:
-            return heads
+            return due_keys
         assert after is None or part.end > after
         after = part.end
 
@@ -99,13 +99,13 @@ def test_a_walk_finds_each_head_with_its_first_due_time(
 ) -> None:
     """Of the partitions asked for, whatever the number of seeks that one walk may make; of this group only."""
     _clear(engine)
-    numbered = [(head, offset, float(due)) for offset, (head, due) in enumerate(rows)]
+    numbered = [(due_key, offset, float(due)) for offset, (due_key, due) in enumerate(rows)]
     park(engine, numbered)
     park(engine, [(("t", 0, 9), 0, 0.0)], group="another")
     expected: dict[DueKey, float] = {}
-    for head, _, due in numbered:
-        if head[:2] in PLACES:
-            expected[head] = min(NOW + due, expected.get(head, NOW + due))
+    for due_key, _, after in numbered:
+        if due_key[:2] in PLACES:
+            expected[due_key] = min(NOW + after, expected.get(due_key, NOW + after))
     assert walked(engine, PLACES, most) == expected
     assert walked(engine, PLACES, SEEKS) == expected
 
@@ -121,19 +121,19 @@ def test_rows_come_in_the_order_in_which_they_are_due(
         with engine.begin() as connection:
             rows_of_all = [{"id": number, "url": URL, "event_type": "user.created"} for number in SUBSCRIPTIONS]
             connection.execute(insert(Subscription), rows_of_all)
-    numbered = [(head, offset, float(due)) for offset, (head, due) in enumerate(rows)]
+    numbered = [(due_key, offset, float(due)) for offset, (due_key, due) in enumerate(rows)]
     park(engine, numbered)
     ids = _ids(engine)
     found = taken(engine, rooms, *(ids[offset] for offset in here if offset in ids))
     expected: list[int] = []
     later: dict[DueKey, float] = {}
-    for head, room in rooms.items():
-        waiting = sorted((due, ids[offset], offset) for which, offset, due in numbered if which == head)
+    for due_key, room in rooms.items():
+        waiting = sorted((due, ids[offset], offset) for which, offset, due in numbered if which == due_key)
         others = [(due, offset) for due, _, offset in waiting if offset not in here]
         due = [offset for due, offset in others[:room] if due <= 0]
         expected += due
         if len(others) > len(due):
-            later[head] = NOW + others[len(due)][0]
+            later[due_key] = NOW + others[len(due)][0]
     assert [row.event.record.offset for row in found.rows] == expected
     assert found.next_due == later
     for row in found.rows:
@@ -141,15 +141,15 @@ def test_rows_come_in_the_order_in_which_they_are_due(
 
 
 def test_a_row_comes_with_all_that_is_needed_to_send_it(engine: Engine) -> None:
-    """Its event as it was, whom it goes to as it is now, the attempts so far, its pair."""
+    """Its event as it was, whom it goes to as it is now, the attempts so far, its ordering key."""
     number = repository.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
     made = make_event(3, body=b'{"n": 3}', key=b"k")
-    pair = OrderingKey(number, "t", 0, order_key(b"k"))
-    new = NewDelivery(made, number, URL, 2, "parked", NOW, FAILURE, FAILURE, pair, schedule_start=1)
+    ordering_key = OrderingKey(number, "t", 0, order_key(b"k"))
+    new = NewDelivery(made, number, URL, 2, "parked", NOW, FAILURE, FAILURE, ordering_key, schedule_start=1)
     store.park(engine, GROUP, [new], NOW)
     (row,) = taken(engine, {("t", 0, number): 1}).rows
     assert row.event == made
-    assert (row.attempt, row.schedule_start, row.pair, row.replay) == (2, 1, pair, 0)
+    assert (row.attempt, row.schedule_start, row.ordering_key, row.replay) == (2, 1, ordering_key, 0)
     assert (row.endpoint.secrets, row.endpoint.ordered, row.endpoint.rate_limit) == ((b"own secret",), True, 2.0)
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> 
     found = taken(engine, {("t", 0, broken): 5, ("t", 0, fine): 5})
     assert [row.event.record.offset for row in found.rows] == [2]
     assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
-    assert scan(engine, GROUP, PLACES, None).heads[("t", 0, broken)] == NOW + POSTPONED
+    assert scan(engine, GROUP, PLACES, None).due_keys[("t", 0, broken)] == NOW + POSTPONED
 
 
 def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
@@ -209,7 +209,7 @@ def test_a_row_that_cannot_be_read_is_postponed_and_holds_nobody(
     def offsets(now: float) -> list[int]:
         return sorted(row.event.record.offset for row in taken(engine, {("t", 0, one): 5}, now=now).rows)
 
-    monkeypatch.setattr(heads, "event_of", refuse)
+    monkeypatch.setattr(due, "event_of", refuse)
     found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
     assert sorted(row.event.record.offset for row in found.rows) == [1, 3]
     assert list(found.unreadable.values()) == ["'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"]

@@ -1,0 +1,76 @@
+"""What an owner of partitions must know of what is stored: what is settled, which keys wait, which topics have rows."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Engine, func, select
+
+from consumer.database.engine import reading
+from consumer.ledger.columns import OPEN
+from consumer.ledger.ordering import standing
+from consumer.ledger.rows import OrderingKey
+from models import ParkedDelivery, Status
+
+PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
+
+Key = tuple[int, int, int]  # offset, record timestamp, subscription
+
+
+class Settled(NamedTuple):
+    """What is stored of a partition from an offset on: all of what is below `end`; None: all that there is."""
+
+    keys: set[Key]
+    end: int | None
+
+
+def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int, most: int = PAGE) -> Settled:
+    """The keys of rows at or above an offset, in any state: `most` rows, or those of one record that has more.
+
+    Given up or delivered, a row says too that its delivery is not to be made again. Rows of replays say nothing.
+    """
+    statement = select(ParkedDelivery.record_offset, ParkedDelivery.record_ts, ParkedDelivery.subscription_id).where(
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+        ParkedDelivery.replay == 0,
+    )
+    offset = ParkedDelivery.record_offset
+    page = statement.where(offset >= from_offset).order_by(offset).limit(most + 1)
+    with reading(engine) as connection:
+        keys = [(row.record_offset, row.record_ts, row.subscription_id) for row in connection.execute(page)]
+        if len(keys) <= most:
+            return Settled(set(keys), None)
+        last = keys[-1][0]  # perhaps not all of it
+        whole = {key for key in keys if key[0] < last}
+        if whole:
+            return Settled(whole, last)
+        rows = connection.execute(statement.where(offset == last))
+        return Settled({(row.record_offset, row.record_ts, row.subscription_id) for row in rows}, last + 1)
+
+
+def open_keys(engine: Engine, group: str, topic: str, partition: int, most: int) -> frozenset[OrderingKey] | None:
+    """The ordering keys of a partition that have open rows; None if there are more than `most`."""
+    with reading(engine) as connection:
+        rows = connection.execute(standing(group, topic, partition).limit(most + 1)).all()
+    if len(rows) > most:
+        return None
+    return frozenset(OrderingKey(row.subscription_id, topic, partition, row.order_key) for row in rows)
+
+
+def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
+    """Each topic that has something stored and not given up, and the highest number of its partitions that have.
+
+    What is delivered counts: where the topic is gone, it is to be deleted. Two seeks for each topic and state, however
+    many rows there are.
+    """
+    highest: dict[str, int] = {}
+    with reading(engine) as connection:
+        for status in (*OPEN, Status.DELIVERED):
+            here = (ParkedDelivery.group_id == group, ParkedDelivery.status == status)
+            first = select(func.min(ParkedDelivery.topic)).where(*here)
+            last = select(func.max(ParkedDelivery.partition_no)).where(*here)
+            topic = connection.scalar(first)
+            while topic is not None:
+                number = connection.scalar(last.where(ParkedDelivery.topic == topic))
+                highest[topic] = max(highest.get(topic, 0), number or 0)
+                topic = connection.scalar(first.where(ParkedDelivery.topic > topic))
+    return sorted(highest.items())
