@@ -124,8 +124,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Of each subscription and key the first open row is not blocked, an array. Hot where ordered.",
             "And a later one not parked.",
         ),
-        "ledger.ordering.open_ones": ("Which of these pairs have something open?",),
-        "ledger.ordering.mend": (
+        "ledger.ordering.open_ones": ("Which of these ordering keys have something open?",),
+        "ledger.ordering.repair": (
             "Of some keys, pairs that wait for nothing.",
             "Of some keys, pairs whose order somebody has broken.",
         ),
@@ -146,7 +146,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.due._endpoints": ("Where they go now, and the secrets that sign.",),
         "ledger.due._events": ("The records that they carry.",),
         "ledger.due._postpone": ("Later: nothing can be signed for their subscription, an array.",),
-        "ledger.marks.lately": (
+        "ledger.marks.recent": (
             "When was anything asked last? A worker begins.",
             "What is asked of the owners of partitions? Workers, every few seconds.",
         ),

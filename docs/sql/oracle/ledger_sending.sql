@@ -1,4 +1,4 @@
--- ledger.heads.walk
+-- ledger.due.scan
 -- Is anything parked?
 SELECT
   webhook_deliveries.id
@@ -9,7 +9,7 @@ WHERE
 FETCH FIRST 1 ROWS ONLY
 ;
 
--- ledger.heads.walk
+-- ledger.due.scan
 -- The next head: the first row of the next subscription in a partition. Workers, hot.
 SELECT
   webhook_deliveries.subscription_id,
@@ -27,7 +27,7 @@ ORDER BY
 FETCH FIRST 1 ROWS ONLY
 ;
 
--- ledger.heads._due
+-- ledger.due._due
 -- The rows of a head that are due first. Workers, hot.
 SELECT
   webhook_deliveries.id,
@@ -45,7 +45,7 @@ ORDER BY
 FETCH FIRST 16 ROWS ONLY
 ;
 
--- ledger.heads._read
+-- ledger.due._read
 -- What is known of them, and of those that may go right behind the first of their key.
 SELECT
   webhook_deliveries.id,
@@ -112,7 +112,7 @@ ORDER BY
 FETCH FIRST 50 ROWS ONLY
 ;
 
--- ledger.heads._endpoints
+-- ledger.due._endpoints
 -- Where they go now, and the secrets that sign.
 SELECT
   webhook_subscriptions.id AS subscription_id,
@@ -150,7 +150,7 @@ ORDER BY
   webhook_secrets.id DESC
 ;
 
--- ledger.heads._events
+-- ledger.due._events
 -- The records that they carry.
 SELECT
   webhook_payloads.topic,
@@ -178,14 +178,14 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.heads._postpone
+-- ledger.due._postpone
 -- Later: nothing can be signed for their subscription, an array.
 UPDATE webhook_deliveries SET next_attempt_at = :b_next_attempt_at
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
--- ledger.marks.lately
+-- ledger.marks.recent
 -- When was anything asked last? A worker begins.
 SELECT
   SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
@@ -197,7 +197,7 @@ ORDER BY
 FETCH FIRST 1 ROWS ONLY
 ;
 
--- ledger.marks.lately
+-- ledger.marks.recent
 -- What is asked of the owners of partitions? Workers, every few seconds.
 SELECT
   webhook_marks.topic,
@@ -246,7 +246,7 @@ WHERE
   )
 ;
 
--- ledger.due.settled_keys
+-- ledger.assigned.settled_keys
 -- A partition is assigned or read on: what of it is stored at or above an offset? A page.
 SELECT
   webhook_deliveries.record_offset,
@@ -264,7 +264,7 @@ ORDER BY
 FETCH FIRST 1 ROWS ONLY
 ;
 
--- ledger.due.settled_keys
+-- ledger.assigned.settled_keys
 -- The same of one record that has more rows than a page.
 SELECT
   webhook_deliveries.record_offset,
@@ -279,7 +279,7 @@ WHERE
   AND webhook_deliveries.record_offset = :record_offset_1
 ;
 
--- ledger.due.open_pairs
+-- ledger.assigned.open_keys
 -- A partition is assigned: which keys wait in it?
 SELECT DISTINCT
   webhook_deliveries.order_key,
@@ -294,7 +294,7 @@ WHERE
 FETCH FIRST 11 ROWS ONLY
 ;
 
--- ledger.due.open_topics
+-- ledger.assigned.open_topics
 -- The first topic with rows of a state.
 SELECT
   MIN(webhook_deliveries.topic) AS min_1
@@ -304,7 +304,7 @@ WHERE
   AND webhook_deliveries.status = :status_1
 ;
 
--- ledger.due.open_topics
+-- ledger.assigned.open_topics
 -- The highest partition of it.
 SELECT
   MAX(webhook_deliveries.partition_no) AS max_1
@@ -315,7 +315,7 @@ WHERE
   AND webhook_deliveries.topic = :topic_1
 ;
 
--- ledger.due.open_topics
+-- ledger.assigned.open_topics
 -- The next topic.
 SELECT
   MIN(webhook_deliveries.topic) AS min_1

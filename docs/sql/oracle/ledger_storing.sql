@@ -329,7 +329,7 @@ WHERE
 ;
 
 -- ledger.ordering.open_ones
--- Which of these pairs have something open?
+-- Which of these ordering keys have something open?
 SELECT DISTINCT
   webhook_deliveries.order_key,
   webhook_deliveries.subscription_id
@@ -343,7 +343,7 @@ WHERE
   AND webhook_deliveries.order_key IN (:order_key_2_1)
 ;
 
--- ledger.ordering.mend
+-- ledger.ordering.repair
 -- Of some keys, pairs that wait for nothing.
 SELECT
   first_blocked.group_id,
@@ -409,7 +409,7 @@ WHERE
 FETCH FIRST 1000 ROWS ONLY
 ;
 
--- ledger.ordering.mend
+-- ledger.ordering.repair
 -- Of some keys, pairs whose order somebody has broken.
 SELECT DISTINCT
   webhook_deliveries.group_id,
