@@ -39,13 +39,14 @@ def parsed(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--partitions", type=int, help="of all topics together (three for each pod)")
     parser.add_argument("--rate", type=float, help="deliveries a second of all pods (500 for each)")
+    parser.add_argument("--https", type=float, default=1.0, help="share of receivers that have TLS (%(default)s)")
     parser.add_argument("--down", type=float, default=0.01, help="share of receivers in an outage (%(default)s)")
     parser.add_argument("--killed", type=int, help="pods that are killed with -9 (a tenth)")
     parser.add_argument("--seed", type=int, default=1, help="the same one gives the same output (%(default)s)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
     given = parser.parse_args(words)
-    if min(given.pods, given.receivers) < 1 or not 0 <= given.down <= 1:
-        parser.error("--pods and --receivers are 1 or more, --down is from 0 to 1")
+    if min(given.pods, given.receivers) < 1 or not (0 <= given.down <= 1 and 0 <= given.https <= 1):
+        parser.error("--pods and --receivers are 1 or more, --down and --https from 0 to 1")
     given.partitions = 3 * given.pods if given.partitions is None else given.partitions
     given.rate = usual.of_a_pod * given.pods if given.rate is None else given.rate
     given.killed = max(1, given.pods // 10) if given.killed is None else given.killed
@@ -59,7 +60,7 @@ def parsed(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     """Print the tables. 2: the pods cannot make the deliveries, whatever else happens."""
     given = parsed(words)
-    world = World(given.pods, given.receivers, given.partitions, given.rate)
+    world = World(given.pods, given.receivers, given.partitions, given.rate, given.https)
     most = fastest(world).rate * world.pods
     if not 0 < world.rate < most:
         print(f"--rate is above 0 and below {most:,.0f} with these pods", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil, expm1
 
 from benchmarks.fleet.costs import MEASURED, MIB, Costs
 from benchmarks.fleet.world import EVENT_KIB, KEEP_ALIVE, Class, World, mean_open, setting
@@ -16,6 +16,7 @@ CONTAINER_MIB = 768.0  # docs/running.md
 FETCH_MIB = 16.0 + 50.0  # fetched ahead, and a fetch under way: docs/running.md
 SLOTS = int(setting("max_in_flight"))
 CACHE = setting("subscription_cache")
+STEPS = 40  # of halving an interval, until nothing more changes in the figures that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,16 @@ def remembered(classes: Sequence[Class], rate: float, room: float, longest: floa
     """
 
     def kept(seconds: float) -> float:
-        return sum(each.number * -_expm1(each.share * rate * seconds) for each in classes)
+        return sum(each.number * -expm1(-each.share * rate * seconds) for each in classes)
 
     if kept(longest) <= room:
         time = longest
     else:
         low, high = 0.0, longest
-        for _ in range(50):
+        for _ in range(STEPS):
             time = (low + high) / 2
             low, high = (time, high) if kept(time) < room else (low, time)
-    return sum(each.number * each.share * -_expm1(each.share * rate * time) for each in classes)
-
-
-def _expm1(value: float) -> float:
-    return exp(-value) - 1
+    return sum(each.number * each.share * -expm1(-each.share * rate * time) for each in classes)
 
 
 def lookups(classes: Sequence[Class], rate: float, cache: float = CACHE) -> tuple[float, float]:
@@ -95,14 +92,15 @@ def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
     reused = remembered(world.classes, rate, idle, min(_MAX_IDLE, KEEP_ALIVE))
     resumed = max(0.0, remembered(world.classes, rate, _SESSIONS, 3600.0) - reused) / max(1e-9, 1 - reused)
     statements, keys = lookups(world.classes, rate)
-    connection = costs.tls_resumed * resumed + costs.tls * (1 - resumed)
+    by_tls = costs.tls_resumed * resumed + costs.tls * (1 - resumed)
+    connection = world.https * by_tls + (1 - world.https) * costs.connection
     each = costs.delivery + costs.each_open * opened + (1 - reused) * connection
     asking = statements * costs.lookup + max(0.0, keys - statements) * costs.lookup_key
     known = min(MOST_KEPT, 2 * world.receivers)  # a key and its one endpoint each
     kib = (
         opened * (costs.open_kib + EVENT_KIB)
-        + SLOTS * costs.tls_kib
-        + min(_SESSIONS, world.receivers) * costs.session_kib
+        + world.https * SLOTS * costs.tls_kib
+        + world.https * min(_SESSIONS, world.receivers) * costs.session_kib
         + min(IDLE_LANES, world.receivers) * costs.lane_kib
         + known * costs.endpoint_kib
     )
@@ -127,7 +125,7 @@ def fastest(world: World, costs: Costs = MEASURED) -> Load:
     """A pod that has more than it can do: as fast as its core and its slots let it be."""
     low, high = 0.0, 1e6 / costs.delivery
     most = most_open(world.receivers)
-    for _ in range(50):
+    for _ in range(STEPS):
         rate = (low + high) / 2
         now = load(world, rate, costs)
         low, high = (rate, high) if now.cpu < 1 and now.open < most else (low, rate)

@@ -10,6 +10,7 @@ from math import exp
 from random import Random
 from typing import NamedTuple
 
+from benchmarks.fleet.costs import MEASURED, Costs
 from benchmarks.fleet.world import TAIL_FROM, TAIL_SHAPE, TIMEOUT, World, later_than, setting
 from consumer.worker import REVOKE_DRAIN
 
@@ -33,6 +34,7 @@ class Deploy:
 
     moved: int  # partitions that came to another owner, all of them counted each time
     revoked: int  # of these, taken from pods that went on
+    statements: int  # that ask what is stored of them
     repeated: int  # requests that were cut off and would have been answered: their receivers get them twice
 
 
@@ -79,7 +81,7 @@ def poisson(mean: float, random: Random) -> int:
     return number
 
 
-def rolling(world: World, seed: int, drain: float = DRAIN) -> Deploy:
+def rolling(world: World, seed: int, drain: float = DRAIN, costs: Costs = MEASURED) -> Deploy:
     """Replace all pods: a group stops, its partitions go to the others, new pods come and take their part."""
     random = Random(f"{seed} deploy")  # noqa: S311 (a simulation)
     rate = world.rate / world.partitions
@@ -100,4 +102,4 @@ def rolling(world: World, seed: int, drain: float = DRAIN) -> Deploy:
         owned, taken, came = rebalanced(owned, members, world.partitions)
         moved, revoked = moved + came, revoked + len(taken)
         cut += sum(cut_off(rate, min(REVOKE_DRAIN, drain), random) for _ in taken)
-    return Deploy(moved, revoked, cut)
+    return Deploy(moved, revoked, moved * costs.assigned_statements, cut)

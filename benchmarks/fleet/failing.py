@@ -18,7 +18,7 @@ from benchmarks.fleet import statements
 from benchmarks.fleet.capacity import SLOTS
 from benchmarks.fleet.costs import MEASURED, ROUND_TRIP, Costs
 from benchmarks.fleet.lane import Delivery, Lane
-from benchmarks.fleet.statements import MINUTE, Tally
+from benchmarks.fleet.statements import DELIVERED, MINUTE, SETTLED, STORED, TAKEN_UP, Tally
 from benchmarks.fleet.world import (
     REFUSAL,
     TIMEOUT,
@@ -39,7 +39,6 @@ from consumer.delivery.parking import BATCH
 from consumer.delivery.recall import HEADS, ROWS, SOON
 from consumer.delivery.retry import Retry, policy_for
 
-ENDED = "rows delivered"
 IN_MEMORY = setting("retry_in_memory")
 POLICY = policy_for(waits(), setting("retry_jitter"))
 LIVE_AFTER = 15 * MINUTE  # for so long after the end new events come: until each breaker has closed
@@ -190,6 +189,10 @@ class _Pod:
             if opened:
                 self._leave_alone(lane, now)
         self._start(lane, now)
+        if lane.full and (lane.breaker.open_until is not None or lane.room(now) > 0):
+            full, lane.full = lane.full, []
+            for place in full:
+                self._note((place, lane.rank), now)
         for _ in range(len(self._capped)):
             self._start(self._capped.popleft(), now)
 
@@ -253,6 +256,8 @@ class _Pod:
         telling = statements.results(self._costs, outcomes, untried=any(each.first for each in told))
         self._tally.add(now, "storing", storing)
         self._tally.add(now, "results", telling)
+        self._tally.add(now, STORED, len(batch) - len(told))
+        self._tally.add(now, SETTLED, len(told))
         self._writing = True
         self._at(now + (storing + telling) * ROUND_TRIP, partial(self._written, batch))
 
@@ -267,7 +272,7 @@ class _Pod:
             if kind in {"new", "again"}:
                 self._is_due(delivery, delivery.due)
             elif kind == "delivered":
-                self._tally.add(now, ENDED, 1)
+                self._tally.add(now, DELIVERED, 1)
 
     def _is_due(self, delivery: Delivery, due: float) -> None:
         head = delivery.place, delivery.lane.rank
@@ -294,17 +299,7 @@ class _Pod:
         if now < self._planned or self._looking:
             return
         self._planned, self._next_look = inf, now + SOON
-        chosen: dict[Head, int] = {}
-        while self._ready and self._ready[0][0] <= now and len(chosen) < HEADS:
-            due, head = heappop(self._ready)
-            if self._noted.get(head) != due:
-                continue
-            del self._noted[head]
-            lane = self._rows[head][0][2].lane
-            if (room := lane.room(now)) > 0:
-                chosen[head] = room
-            else:
-                self._note(head, max(now + SOON, lane.breaker.open_until or now))
+        chosen = self._choose(now)
         if not chosen:
             return
         share, taken = ROWS // len(chosen), list[Delivery]()
@@ -317,10 +312,28 @@ class _Pod:
                 taken.append(heappop(rows)[2])
         asking = statements.taking_up(self._costs, len(chosen), found=bool(taken))
         self._tally.add(now, "taking up", asking)
+        self._tally.add(now, TAKEN_UP, len(taken))
         self._looking = True
         if len(chosen) == HEADS:
             self._next_look = now
         self._at(now + asking * ROUND_TRIP, partial(self._taken, tuple(chosen), taken))
+
+    def _choose(self, now: float) -> dict[Head, int]:
+        """Heads that are due, each with how many rows there is room for."""
+        chosen: dict[Head, int] = {}
+        while self._ready and self._ready[0][0] <= now and len(chosen) < HEADS:
+            due, head = heappop(self._ready)
+            if self._noted.get(head) != due:
+                continue
+            del self._noted[head]
+            lane = self._rows[head][0][2].lane
+            if (room := lane.room(now)) > 0:
+                chosen[head] = room
+            elif lane.breaker.window(now) == 0:
+                self._note(head, lane.breaker.open_until or now)
+            else:
+                lane.full.append(head[0])
+        return chosen
 
     def _taken(self, heads: Sequence[Head], taken: Sequence[Delivery], now: float) -> None:
         self._looking = False
@@ -340,7 +353,7 @@ class _Pod:
     # Once a minute.
 
     def _keep_house(self, now: float) -> None:
-        ended = self._tally.before(now, ENDED)
+        ended = self._tally.before(now, DELIVERED)
         self._tally.add(now, "polling", statements.polling(self._costs, len(self._rows), self._places))
         self._tally.add(now, "upkeep", statements.tidying(self._costs, self._places, ended))
         self._at(now + MINUTE, self._keep_house)

@@ -20,6 +20,7 @@ class Lane:
     timed_out: bool = False  # as its last request did
     queue: "deque[Delivery]" = field(default_factory=deque)
     waiting: set[int] = field(default_factory=set)
+    full: list[int] = field(default_factory=list)  # partitions whose rows wait for room
 
     @property
     def held(self) -> int:

@@ -106,6 +106,10 @@ def statements(engine: Engine) -> dict[str, int]:
     count("take_two_heads", lambda: take(wants))
     first = [AttemptResult(row, 1, "parked", LATER, 503, FAILED, 2.0) for row in (1, 2)]
     count("result_again", lambda: store.record(engine, GROUP, first))
+    untried = [AttemptResult(row, 0, "parked", LATER, 503, FAILED, 2.0) for row in (3, 4)]
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE webhook_deliveries SET attempt = 0 WHERE id IN (3, 4)")
+    count("result_first", lambda: store.record(engine, GROUP, untried))
     delivered = [AttemptResult(row, 2, "delivered", None, 200, None, 3.0) for row in (1, 2)]
     count("result_delivered", lambda: store.record(engine, GROUP, delivered))
     count("prune", lambda: _prune(engine, 100))

@@ -12,7 +12,7 @@ from benchmarks.fleet.costs import MEASURED, Costs
 from benchmarks.fleet.deploy import DRAIN, Deploy, rolling
 from benchmarks.fleet.failing import Story, suffer
 from benchmarks.fleet.killed import killed
-from benchmarks.fleet.statements import KINDS, MINUTE, of_all
+from benchmarks.fleet.statements import KINDS, MINUTE, core, of_all
 from benchmarks.fleet.world import Outage, World, at_once, background
 
 HOUR = 3600.0
@@ -23,11 +23,15 @@ PARTS = {"half": 0.5, "90 %": 0.9, "99 %": 0.99, "all": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Statements a second of all pods, by what they are for."""
+    """Statements a second of all pods, by what they are for; and what they take of a pod's core, without look-ups."""
 
-    calm: Mapping[str, float]
-    outage: Mapping[str, float]  # in its second half
-    after: Mapping[str, float]  # in the busiest minute after it
+    each: Mapping[str, float]
+    core: float
+
+    @property
+    def all(self) -> float:
+        """Of all kinds."""
+        return sum(self.each.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ class Report:
     down: float
     needed: Needed
     pod: Load
-    statements: Statements
+    calm: Statements
+    outage: Statements  # in its second half
+    after: Statements  # in the busiest minute after it
     deploy: Deploy
     killed: int
     repeated: float  # of each pod that is killed
@@ -75,18 +81,21 @@ def drain_log(world: World, outage: float, costs: Costs = MEASURED) -> float:
     return comes * outage / spare if spare > 0 else inf
 
 
-def _statements(world: World, calm: Sequence[Story], outage: Sequence[Story], failing: tuple[int, int]) -> Statements:
-    half, end = int(HOUR / MINUTE / 2), int(HOUR / MINUTE)
-    after = [
-        max((each.minutes[end:] or [Counter[str]()]), key=lambda minute: sum(minute[kind] for kind in KINDS))
-        for each in outage
-    ]
-    before = [[minute for each in stories for minute in each.minutes[half:end]] for stories in (calm, outage)]
-    return Statements(
-        of_all(MEASURED, world, before[0], failing[0]),
-        of_all(MEASURED, world, before[1], failing[1]),
-        of_all(MEASURED, world, after, failing[1]),
-    )
+def _statements(world: World, minutes: Sequence[Counter[str]], outages: Iterable[tuple[int, Outage]]) -> Statements:
+    """Those in some minutes of the pods that were run."""
+    with_rows = len({rank for rank, each in outages if each.end >= HOUR})
+    return Statements(of_all(MEASURED, world, minutes, with_rows), core(MEASURED, minutes))
+
+
+def _second_half(stories: Iterable[Story]) -> list[Counter[str]]:
+    end = int(HOUR / MINUTE)
+    return [minute for story in stories for minute in story.minutes[end // 2 : end]]
+
+
+def _busiest_after(stories: Iterable[Story]) -> list[Counter[str]]:
+    """Of each pod the minute with most statements, after the outage."""
+    rest = (story.minutes[int(HOUR / MINUTE) :] or [Counter[str]()] for story in stories)
+    return [max(minutes, key=lambda minute: sum(minute[kind] for kind in KINDS)) for minutes in rest]
 
 
 def simulate(world: World, seed: int, down: float, pods_killed: int) -> Report:
@@ -107,7 +116,9 @@ def simulate(world: World, seed: int, down: float, pods_killed: int) -> Report:
         down,
         needed(world),
         load(world, world.of_a_pod),
-        _statements(world, calm, outage, (_with_rows(usual), _with_rows(broken))),
+        _statements(world, _second_half(calm), usual),
+        _statements(world, _second_half(outage), broken),
+        _statements(world, _busiest_after(outage), broken),
         rolling(world, seed),
         pods_killed,
         sum(each.repeated for each in runs) / max(1, len(runs)),
@@ -122,10 +133,6 @@ def simulate(world: World, seed: int, down: float, pods_killed: int) -> Report:
     )
 
 
-def _with_rows(outages: Iterable[tuple[int, Outage]]) -> int:
-    return len({rank for rank, each in outages if each.end >= HOUR})
-
-
 def shown(seconds: float) -> str:
     """A time that people read: 42 s, 12 min, 2.3 h."""
     if seconds == inf:
@@ -138,6 +145,7 @@ def shown(seconds: float) -> str:
 def table(report: Report) -> str:
     """The report as Markdown."""
     world, pod, bounds, drained = report.world, report.pod, report.needed, report.drained
+    parts = report.calm, report.outage, report.after
     rate = f"{world.rate:,.0f} deliveries"
     catching_up = f"{drained.fastest:,.0f} deliveries"
     lines = [
@@ -160,14 +168,15 @@ def table(report: Report) -> str:
         "",
         f"| statements a second | calm | {100 * report.down:g} % of receivers down | busiest minute after |",
         "| --- | ---: | ---: | ---: |",
-        *(_row(kind, [part[kind] for part in _parts(report)]) for kind in KINDS),
-        _row("**all**", [sum(part.values()) for part in _parts(report)]),
-        _row("of each pod's core, %", [100 * _of_a_core(part, world) for part in _parts(report)]),
+        *(_row(kind, [part.each[kind] for part in parts]) for kind in KINDS),
+        _row("**all**", [part.all for part in parts]),
+        _row("of each pod's core, %; look-ups are above", [100 * part.core for part in parts]),
         "",
         "| deliveries repeated | |",
         "| --- | ---: |",
         f"| rolling deploy of all pods, WEBHOOK_DRAIN {DRAIN:.0f} s | {report.deploy.repeated:,} |",
         f"| of {report.deploy.moved:,} moves of partitions, taken from pods that went on | {report.deploy.revoked:,} |",
+        f"| statements that ask what is stored of these | {report.deploy.statements:,} |",
         f"| kill -9 of {report.killed:,} pods, about | {_rounded(report.killed * report.repeated)} |",
         f"| each of them; the most | {report.repeated:.0f}; {report.repeated_most:,} |",
         "",
@@ -179,15 +188,6 @@ def table(report: Report) -> str:
         *(f"| {name} of them delivered after | {shown(seconds)} |" for name, seconds in drained.seconds.items()),
     ]
     return "\n".join(lines)
-
-
-def _parts(report: Report) -> tuple[Mapping[str, float], ...]:
-    return report.statements.calm, report.statements.outage, report.statements.after
-
-
-def _of_a_core(part: Mapping[str, float], world: World) -> float:
-    """What a pod's own statements, but for look-ups, take of its core."""
-    return sum(part[kind] for kind in KINDS[1:]) * MEASURED.statement / 1e6 / world.pods
 
 
 def _row(name: str, values: Iterable[float]) -> str:

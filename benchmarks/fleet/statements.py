@@ -14,6 +14,7 @@ from consumer.worker import TIDY_EVERY
 
 MINUTE = 60.0
 KINDS = ("look-ups", "storing", "results", "taking up", "polling", "upkeep")
+STORED, SETTLED, TAKEN_UP, DELIVERED = "rows stored", "rows settled", "rows taken up", "rows delivered"
 
 
 class Tally:
@@ -83,3 +84,12 @@ def of_all(costs: Costs, world: World, minutes: Iterable[Counter[str]], subscrip
     each["look-ups"] = world.pods * load(world, world.of_a_pod, costs).lookups * costs.lookup_statements
     each["upkeep"] += leading(costs, world, subscriptions)
     return each
+
+
+def core(costs: Costs, minutes: Iterable[Counter[str]]) -> float:
+    """The part of its core that a pod needs for its statements and rows in these minutes; look-ups are its load's."""
+    seen = list(minutes)
+    total = sum(seen, Counter[str]())
+    rows = {STORED: costs.row_stored, SETTLED: costs.row_settled, TAKEN_UP: costs.row_taken_up}
+    micros = costs.statement * sum(total[kind] for kind in KINDS) + sum(total[each] * rows[each] for each in rows)
+    return micros / 1e6 / MINUTE / max(1, len(seen))

@@ -66,6 +66,7 @@ class World:
     receivers: int = 1_000_000
     partitions: int = 3_000
     rate: float = 500_000.0
+    https: float = 1.0  # the part of its receivers that are sent to by https: all, by the egress rule's default
 
     @property
     def of_a_pod(self) -> float:
