@@ -146,17 +146,17 @@ def table(report: Report) -> str:
     """The report as Markdown."""
     world, pod, bounds, drained = report.world, report.pod, report.needed, report.drained
     parts = report.calm, report.outage, report.after
-    rate = f"{world.rate:,.0f} deliveries"
-    catching_up = f"{drained.fastest:,.0f} deliveries"
+    catching_up = f"{drained.fastest:,.0f} deliveries a second of a pod"
+    load_of_all = f"partitions: {world.partitions:,}; deliveries a second: {world.rate:,.0f}; seed: {report.seed}."
     lines = [
-        f"{world.pods:,} pods, {world.receivers:,} receivers, {world.partitions:,} partitions, {rate} a second.",
+        f"Pods: {world.pods:,}; receivers: {world.receivers:,}; {load_of_all}",
         "",
         "| pods needed | |",
         "| --- | ---: |",
         f"| by CPU, {PLANNED:.0%} of a core | {bounds.by_cpu:,} |".replace("%", " %"),
         f"| by open requests, {PLANNED:.0%} of {SLOTS:,} slots | {bounds.by_slots:,} |".replace("%", " %"),
         f"| by memory, {CONTAINER_MIB:.0f} MiB | {bounds.by_memory:,} |",
-        f"| **so many, for {bounds.binds} binds** | **{bounds.pods:,}** |",
+        f"| **in all: {bounds.binds} binds** | **{bounds.pods:,}** |",
         "",
         "| a pod of these | |",
         "| --- | ---: |",
@@ -175,14 +175,16 @@ def table(report: Report) -> str:
         "| deliveries repeated | |",
         "| --- | ---: |",
         f"| rolling deploy of all pods, WEBHOOK_DRAIN {DRAIN:.0f} s | {report.deploy.repeated:,} |",
-        f"| of {report.deploy.moved:,} moves of partitions, taken from pods that went on | {report.deploy.revoked:,} |",
-        f"| statements that ask what is stored of these | {report.deploy.statements:,} |",
-        f"| kill -9 of {report.killed:,} pods, about | {_rounded(report.killed * report.repeated)} |",
-        f"| each of them; the most | {report.repeated:.0f}; {report.repeated_most:,} |",
+        f"| partitions that it moves | {report.deploy.moved:,} |",
+        f"| of these from pods that go on | {report.deploy.revoked:,} |",
+        f"| statements that ask what is stored of them | {report.deploy.statements:,} |",
+        f"| kill -9 of so many pods: {report.killed:,} | {_rounded(report.killed * report.repeated)} |",
+        f"| each of them, on average | {report.repeated:.0f} |",
+        f"| each of them, at most | {report.repeated_most:,} |",
         "",
         "| an hour's outage is worked off | |",
         "| --- | ---: |",
-        f"| of all pods: the log, at {catching_up} a second of a pod | {shown(drained.log_seconds)} |",
+        f"| of all pods: the log, at {catching_up} | {shown(drained.log_seconds)} |",
         f"| of {100 * report.down:g} % of receivers: rows that were stored | {_rounded(drained.rows)} |",
         f"| deliveries owed when these were back | {_rounded(drained.owed)} |",
         *(f"| {name} of them delivered after | {shown(seconds)} |" for name, seconds in drained.seconds.items()),
