@@ -12,7 +12,8 @@ that move, and the requests that this cuts off. As an aggregate: receivers that 
 and whose answers are log-normal with a tail. Not modelled: brokers and what they can take, the database's own limits
 (each statement takes 1 ms, whatever else runs), names that are resolved, batches, fan-out, filters, order by key,
 `rate_limit` and `max_in_flight`, memory by bodies, keys that make one partition busier than another, receivers that are
-slower because more comes, pods that fail while others do.
+slower because more comes, pods that fail while others do. What a pod stores and takes up is not slowed by its CPU: the
+table says how much of its core that takes.
 """
 
 import argparse
