@@ -5,14 +5,13 @@ comes to the database.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
 from itertools import accumulate, count
 from math import inf
-from random import Random, getstate, seed, setstate
+from random import Random
 
 from benchmarks.fleet import statements
 from benchmarks.fleet.capacity import SLOTS
@@ -28,6 +27,7 @@ from benchmarks.fleet.world import (
     is_down,
     latency,
     mean_open,
+    seeded,
     setting,
     waits,
 )
@@ -69,17 +69,6 @@ class _Entry:
     kind: str  # new, again, delivered
     delivery: Delivery
     first: bool  # its row was never tried before
-
-
-@contextmanager
-def seeded(text: str) -> Iterator[None]:
-    """Tenacity draws from Python's own random numbers: the same ones for the same text; they are put back after."""
-    state = getstate()
-    seed(text)
-    try:
-        yield
-    finally:
-        setstate(state)
 
 
 class _Pod:

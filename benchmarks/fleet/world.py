@@ -1,11 +1,12 @@
 """What is assumed of receivers: how often each gets an event, how long it takes to answer, and when it is down."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 from math import exp
-from random import Random
+from random import Random, getstate, seed, setstate
 from typing import NamedTuple
 
 from consumer.settings import DeliverySettings
@@ -34,6 +35,17 @@ def waits() -> tuple[float, ...]:
 
 
 TIMEOUT = setting("timeout")
+
+
+@contextmanager
+def seeded(text: str) -> Iterator[None]:
+    """Tenacity draws from Python's own random numbers: the same ones for the same text; they are put back after."""
+    state = getstate()
+    seed(text)
+    try:
+        yield
+    finally:
+        setstate(state)
 
 
 class Class(NamedTuple):

@@ -17,12 +17,12 @@ from benchmarks.fleet import __main__ as command
 from benchmarks.fleet import capacity, statements
 from benchmarks.fleet.costs import MEASURED
 from benchmarks.fleet.deploy import cut_off, poisson, rebalanced, rolling
-from benchmarks.fleet.failing import _Pod, seeded, suffer
+from benchmarks.fleet.failing import _Pod, suffer
 from benchmarks.fleet.killed import Offered, Run, killed, run
 from benchmarks.fleet.measure import counting, ledger
 from benchmarks.fleet.measure import statements as counted
 from benchmarks.fleet.report import drain_log, shown
-from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, waits, zipf
+from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, seeded, waits, zipf
 from consumer.matching import subscriptions
 from consumer.matching.catalog import Answer, Catalog, Key
 from tests.simulated_deployment import result
