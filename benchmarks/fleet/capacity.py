@@ -1,0 +1,150 @@
+"""What a pod can do, and how many pods a rate needs: by CPU, by open requests, by memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, expm1
+
+from benchmarks.fleet.costs import MEASURED, MIB, Costs
+from benchmarks.fleet.world import EVENT_KIB, KEEP_ALIVE, Class, World, mean_open, setting
+from consumer.delivery.lanes import BUSY, IDLE_LANES
+from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_KEPT
+from consumer.sending.pool import _MAX_IDLE
+from consumer.sending.tls import _SESSIONS
+
+PLANNED = 0.7  # of a core, of the slots and of the memory, as docs/running.md plans
+CONTAINER_MIB = 768.0  # docs/running.md
+FETCH_MIB = 16.0 + 50.0  # fetched ahead, and a fetch under way: docs/running.md
+SLOTS = int(setting("max_in_flight"))
+CACHE = setting("subscription_cache")
+STEPS = 40  # of halving an interval, until nothing more changes in the figures that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a pod has to do at a rate: of a second."""
+
+    rate: float
+    reused: float  # the part of its requests that find a connection
+    resumed: float  # of the others the part that resumes a TLS session
+    lookups: float  # statements
+    keys: float  # asked for in these
+    open: float
+    cpu: float  # of a core
+    memory_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Pods, by what each of three bounds asks for alone."""
+
+    by_cpu: int
+    by_slots: int
+    by_memory: int
+
+    @property
+    def pods(self) -> int:
+        """As many as the tightest bound asks for."""
+        return max(self.by_cpu, self.by_slots, self.by_memory)
+
+    @property
+    def binds(self) -> str:
+        """The name of that bound."""
+        bounds = {"CPU": self.by_cpu, "open requests": self.by_slots, "memory": self.by_memory}
+        return max(bounds, key=lambda name: bounds[name])
+
+
+def remembered(classes: Sequence[Class], rate: float, room: float, longest: float) -> float:
+    """The part of requests whose receiver is among the `room` that were used last, and used within `longest` seconds.
+
+    Che's approximation of a cache that drops what was not used for the longest time.
+    """
+
+    def kept(seconds: float) -> float:
+        return sum(each.number * -expm1(-each.share * rate * seconds) for each in classes)
+
+    if kept(longest) <= room:
+        time = longest
+    else:
+        low, high = 0.0, longest
+        for _ in range(STEPS):
+            time = (low + high) / 2
+            low, high = (time, high) if kept(time) < room else (low, time)
+    return sum(each.number * each.share * -expm1(-each.share * rate * time) for each in classes)
+
+
+def lookups(classes: Sequence[Class], rate: float, cache: float = CACHE) -> tuple[float, float]:
+    """Statements and keys a second that a pod's look-ups of subscriptions come to; each receiver has a key of its own.
+
+    An answer is asked for again by the first event after half its time, a little later for company. Statements follow
+    each other by `GAP` at least; what comes meanwhile goes with the next.
+    """
+    held = cache * (0.5 + GATHER)
+    keys = sum(each.number * each.share * rate / (1 + each.share * rate * held) for each in classes)
+    if not keys:
+        return 0.0, 0.0
+    return max(1 / (GAP + 1 / keys), keys / MOST_ASKED), keys
+
+
+def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
+    """What a pod of the world does that has `rate` deliveries a second."""
+    opened = rate * mean_open()
+    idle = max(0.0, SLOTS - opened)
+    reused = remembered(world.classes, rate, idle, min(_MAX_IDLE, KEEP_ALIVE))
+    resumed = max(0.0, remembered(world.classes, rate, _SESSIONS, 3600.0) - reused) / max(1e-9, 1 - reused)
+    statements, keys = lookups(world.classes, rate)
+    by_tls = costs.tls_resumed * resumed + costs.tls * (1 - resumed)
+    connection = world.https * by_tls + (1 - world.https) * costs.connection
+    each = costs.delivery + costs.each_open * opened + (1 - reused) * connection
+    asking = statements * costs.lookup + max(0.0, keys - statements) * costs.lookup_key
+    known = min(MOST_KEPT, 2 * world.receivers)  # a key and its one endpoint each
+    kib = (
+        opened * (costs.open_kib + EVENT_KIB)
+        + world.https * SLOTS * costs.tls_kib
+        + world.https * min(_SESSIONS, world.receivers) * costs.session_kib
+        + min(IDLE_LANES, world.receivers) * costs.lane_kib
+        + known * costs.endpoint_kib
+    )
+    return Load(
+        rate,
+        reused,
+        resumed,
+        statements,
+        keys,
+        opened,
+        (rate * each + asking) / 1e6,
+        costs.worker_mib + FETCH_MIB + kib / MIB,
+    )
+
+
+def most_open(lanes: float) -> float:
+    """How many requests so many busy lanes may have open together: each takes four times what is left."""
+    return SLOTS * BUSY * lanes / (BUSY * lanes + 1)
+
+
+def fastest(world: World, costs: Costs = MEASURED) -> Load:
+    """A pod that has more than it can do: as fast as its core and its slots let it be."""
+    low, high = 0.0, 1e6 / costs.delivery
+    most = most_open(world.receivers)
+    for _ in range(STEPS):
+        rate = (low + high) / 2
+        now = load(world, rate, costs)
+        low, high = (rate, high) if now.cpu < 1 and now.open < most else (low, rate)
+    return load(world, low, costs)
+
+
+def needed(world: World, costs: Costs = MEASURED) -> Needed:
+    """How many pods the world's rate needs, if each may be used as far as is planned."""
+    bounds: tuple[Callable[[Load], bool], ...] = (
+        lambda each: each.cpu <= PLANNED,
+        lambda each: each.open <= PLANNED * most_open(world.receivers),
+        lambda each: each.memory_mib <= CONTAINER_MIB,
+    )
+    return Needed(*(_fewest(world, costs, bound) for bound in bounds))
+
+
+def _fewest(world: World, costs: Costs, holds: Callable[[Load], bool]) -> int:
+    low, high = 0, max(1, ceil(world.rate))
+    while high - low > 1:
+        pods = (low + high) // 2
+        low, high = (low, pods) if holds(load(world, world.rate / pods, costs)) else (pods, high)
+    return high

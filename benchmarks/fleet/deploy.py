@@ -1,0 +1,105 @@
+"""All pods are replaced, group by group: which partitions move, and what that cuts off.
+
+A pod that stops waits WEBHOOK_DRAIN for what is open. A new one takes partitions of pods that go on; these wait
+`REVOKE_DRAIN` at most, and store what is open then as an attempt of unknown outcome, to be sent again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+from random import Random
+from typing import NamedTuple
+
+from benchmarks.fleet.costs import MEASURED, Costs
+from benchmarks.fleet.world import TAIL_FROM, TAIL_SHAPE, TIMEOUT, World, later_than, setting
+from consumer.worker import REVOKE_DRAIN
+
+GROUPS = 20  # a twentieth of the pods at a time
+DRAIN = setting("drain")
+
+Owned = Mapping[int, Sequence[int]]  # by member its partitions
+
+
+class Moved(NamedTuple):
+    """An assignment, and what was taken for it from members that go on."""
+
+    owned: dict[int, list[int]]
+    revoked: list[int]
+    came: int  # partitions that have a new owner
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """What a rolling deploy did."""
+
+    moved: int  # partitions that came to another owner, all of them counted each time
+    revoked: int  # of these, taken from pods that went on
+    statements: int  # that ask what is stored of them
+    repeated: int  # requests that were cut off and would have been answered: their receivers get them twice
+
+
+def rebalanced(owned: Owned, members: Collection[int], partitions: int) -> Moved:
+    """Every partition is given to a member, evenly, and no more than needs be is moved (cooperative-sticky)."""
+    least, more = divmod(partitions, len(members))
+    kept = {each: list(owned.get(each, ())) for each in members}
+    with_more = set(sorted(members, key=lambda each: (-len(kept[each]), each))[:more])
+    quota = {each: least + (each in with_more) for each in members}
+    revoked = [number for each in members for number in kept[each][quota[each] :]]
+    result = {each: kept[each][: quota[each]] for each in members}
+    taken = {number for mine in result.values() for number in mine}
+    free = [number for number in range(partitions) if number not in taken]
+    came = len(free)
+    for each in sorted(members):
+        while len(result[each]) < quota[each]:
+            result[each].append(free.pop())
+    return Moved(result, revoked, came)
+
+
+def cut_off(rate: float, drain: float, random: Random) -> int:
+    """How many of a partition's open requests outlast a drain, and would have been answered in time.
+
+    Only those count that take longer than the drain at all; each is drawn by itself.
+    """
+    if drain >= TIMEOUT:
+        return 0
+    cut = 0
+    for _ in range(poisson(rate * TIMEOUT * later_than(max(drain, TAIL_FROM)), random)):
+        took = max(drain, TAIL_FROM) * random.paretovariate(TAIL_SHAPE)
+        age = random.random() * TIMEOUT  # when it was started, before the drain began
+        cut += age + drain < took < TIMEOUT
+    return cut
+
+
+def poisson(mean: float, random: Random) -> int:
+    """How many of many, each of which is unlikely."""
+    if mean > 500:  # noqa: PLR2004 (where both are the same for us)
+        return max(0, round(random.gauss(mean, mean**0.5)))
+    number, product, end = 0, random.random(), exp(-mean)
+    while product > end:
+        number += 1
+        product *= random.random()
+    return number
+
+
+def rolling(world: World, seed: int, drain: float = DRAIN, costs: Costs = MEASURED) -> Deploy:
+    """Replace all pods: a group stops, its partitions go to the others, new pods come and take their part."""
+    random = Random(f"{seed} deploy")  # noqa: S311 (a simulation)
+    rate = world.rate / world.partitions
+    owned = rebalanced({}, range(world.pods), world.partitions).owned
+    moved = revoked = cut = 0
+    group = -(-world.pods // GROUPS)
+    for begin in range(0, world.pods, group):
+        leaving = range(begin, min(begin + group, world.pods))
+        stopped = [number for each in leaving for number in owned[each]]
+        cut += sum(cut_off(rate, drain, random) for _ in stopped)
+        staying = [each for each in owned if each not in leaving]
+        if staying:
+            owned, _, came = rebalanced(owned, staying, world.partitions)
+            moved += came
+        else:
+            owned = {}
+        members = [*staying, *(each + world.pods for each in leaving)]
+        owned, taken, came = rebalanced(owned, members, world.partitions)
+        moved, revoked = moved + came, revoked + len(taken)
+        cut += sum(cut_off(rate, min(REVOKE_DRAIN, drain), random) for _ in taken)
+    return Deploy(moved, revoked, moved * costs.assigned_statements, cut)

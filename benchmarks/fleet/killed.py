@@ -1,0 +1,135 @@
+"""One worker, request by request, until it is killed: what its next owner sends again.
+
+It runs on the product's own offset tracker, its metadata and its cadence of commits. A worker's time is CPU time: a
+turn takes what its requests cost, and what has come meanwhile is handled in the next.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from random import Random
+
+from benchmarks.fleet.capacity import load, most_open
+from benchmarks.fleet.costs import MEASURED, ROUND_TRIP, Costs
+from benchmarks.fleet.world import HUNG, TIMEOUT, World, latency, setting, waits
+from consumer.delivery.sender import GROWTH
+from consumer.intake.offsets import OffsetTracker, decode
+from consumer.worker import COMMIT_EVERY, COMMIT_RECORDS, COMMIT_REST
+
+HELD = 2 * TIMEOUT + waits()[0] * (1 + setting("retry_jitter"))  # seconds that a receiver that hangs holds a record:
+# an attempt, a wait in memory, another attempt; then it is stored
+SLEEP = 0.001  # seconds that a turn waits where there is nothing to do
+Answer = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What one worker is given. `rate` inf: a backlog, of which it takes what it can. `answer` draws a latency."""
+
+    rate: float
+    answer: Answer
+    open: int  # requests that it may have open
+    partitions: int
+    cpu: float  # seconds of a delivery
+
+
+@dataclass(slots=True)
+class _Partition:
+    tracker: OffsetTracker = field(default_factory=lambda: OffsetTracker(0))
+    delivered: set[int] = field(default_factory=set)  # that a receiver has had, and below which not all is committed
+    committed: tuple[int, str] = (0, "")  # that the broker has
+    read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a worker had done when it was killed."""
+
+    delivered: int
+    per_second: float  # in the second half of the run
+    open: int
+    repeated: int  # of what receivers have had, what the next owner sends again
+
+
+def run(offered: Offered, seconds: float, random: Random) -> Run:
+    """Run a worker and kill it at some moment of the last quarter of a second.
+
+    Records come to its partitions in turn; each has one delivery. A receiver counts one that it has received, though
+    its answer has not come.
+    """
+    end = seconds + random.random() * COMMIT_EVERY
+    partitions = [_Partition() for _ in range(offered.partitions)]
+    answers: list[tuple[float, int, _Partition, int]] = []
+    now = committed_at = middle = 0.0
+    came = random.expovariate(offered.rate) if offered.rate < inf else 0.0  # when the next record comes
+    ended = delivered = by_middle = 0
+    records, tie = count(), count()
+    sent: tuple[float, list[tuple[_Partition, tuple[int, str]]]] | None = None  # a commit on its way
+    while now < end:
+        if not middle and now >= seconds / 2:
+            middle, by_middle = now, delivered
+        begun = 0
+        while begun < GROWTH + ended and len(answers) < offered.open and came <= now < end:
+            partition = partitions[next(records) % len(partitions)]
+            offset, partition.read = partition.read, partition.read + 1
+            partition.tracker.track(offset)
+            hangs = random.random() < HUNG
+            heappush(answers, (now + (HELD if hangs else min(offered.answer(), HELD)), next(tie), partition, offset))
+            if not hangs:
+                partition.delivered.add(offset)
+                delivered += 1
+            now += offered.cpu / 2
+            begun += 1
+            came = 0.0 if offered.rate == inf else came + random.expovariate(offered.rate)
+        ended, looked_at = 0, now  # what is answered from now on is for the next turn
+        while answers and answers[0][0] <= looked_at and now < end:
+            _, _, partition, offset = heappop(answers)
+            partition.tracker.settle(offset)
+            now += offered.cpu / 2
+            ended += 1
+        if sent is not None and sent[0] <= now:
+            for partition, image in sent[1]:
+                _commit(partition, image)
+            sent = None
+        moved = sum(each.tracker.moved for each in partitions)
+        since = now - committed_at
+        if sent is None and (since >= COMMIT_EVERY or (since >= COMMIT_REST and moved >= COMMIT_RECORDS)):
+            committed_at = now
+            sent = now + ROUND_TRIP, [(each, _image(each)) for each in partitions if each.tracker.moved]
+        if not begun and not ended:
+            now += SLEEP
+    repeated = sum(len(each.delivered) - len(each.delivered & _known(each)) for each in partitions)
+    return Run(delivered, (delivered - by_middle) / (now - middle), len(answers), repeated)
+
+
+def _image(partition: _Partition) -> tuple[int, str]:
+    partition.tracker.moved = 0
+    return partition.tracker.image() or (0, "")
+
+
+def _commit(partition: _Partition, image: tuple[int, str]) -> None:
+    """The broker has it: nobody sends again what is below, so that it need not be remembered here."""
+    before, partition.committed = partition.committed[0], image
+    for offset in range(before, image[0]):
+        partition.delivered.discard(offset)
+
+
+def _known(partition: _Partition) -> set[int]:
+    """What the next owner knows to be settled above the offset that it begins with."""
+    return {offset for begin, end in decode(*partition.committed) for offset in range(begin, end)}
+
+
+def killed(world: World, number: int, sampled: int, seed: int, costs: Costs = MEASURED) -> list[Run]:
+    """Pods of the world that are killed, `number` of them; at most `sampled` are run, each by itself."""
+    partitions = max(1, round(world.partitions / world.pods))
+    now = load(world, world.of_a_pod, costs)
+    runs = []
+    for each in range(min(number, sampled)):
+        random = Random(f"{seed} killed {each}")  # noqa: S311 (a simulation)
+        cpu = now.cpu / now.rate if now.rate else 0.0
+        offered = Offered(world.of_a_pod, partial(latency, random), int(most_open(world.receivers)), partitions, cpu)
+        runs.append(run(offered, HELD + TIMEOUT, random))
+    return runs

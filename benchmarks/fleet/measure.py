@@ -1,0 +1,297 @@
+"""What the simulation's costs were measured with, where no other benchmark measures it: CPU time, and statements.
+
+python -m benchmarks.fleet.measure
+
+SQLite, in a temporary directory, and receivers on loopback in a process of their own. CPU time is that of this process:
+with SQLite it holds the database's work too, of which a worker on Oracle has only the driver's part.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+
+import trustme
+from requests import PreparedRequest, RequestException, Response
+from sqlalchemy import Engine, event
+
+from benchmarks.parking import GROUP, in_batches, rows
+from consumer import schema
+from consumer.delivery.parking import BATCH
+from consumer.delivery.recall import HEADS
+from consumer.endpoint_row import Rules
+from consumer.ledger import due, heads, marks, operations, ordering, store, upkeep
+from consumer.ledger.heads import Want
+from consumer.ledger.rows import AttemptResult, Failure
+from consumer.matching.catalog import find_endpoints
+from consumer.secret import parse_signing_key
+from consumer.sending.adapter import LoopAdapter
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.poller import Poller
+from consumer.vault import Vault
+from models import Subscription
+from tests.databases import database
+
+SECRETS = (parse_signing_key("benchmark-secret"),)
+LATER = 200.0  # seconds: the rows of `rows` are due by then
+REQUESTS, OPEN = 4_000, 100
+FAILED = Failure("status 503", 503, "unavailable", 1.0)
+
+
+@contextmanager
+def ledger(subscriptions: int) -> Iterator[Engine]:
+    """A migrated database with so many subscriptions, one for each of as many types."""
+    with tempfile.TemporaryDirectory(prefix="webhooks-fleet-") as folder:
+        engine = database(Path(folder) / "webhooks.db")
+        schema.upgrade(engine)
+        with engine.begin() as connection:
+            connection.execute(
+                Subscription.__table__.insert(),  # type: ignore[attr-defined]  # a table
+                [{"url": "https://r.example.com/h", "event_type": f"t.{each}"} for each in range(1, subscriptions + 1)],
+            )
+        yield engine
+        engine.dispose()
+
+
+@contextmanager
+def counting(engine: Engine) -> Iterator[Counter[str]]:
+    """How many statements go to the database meanwhile, by their first word; many rows in one execution are one."""
+    seen: Counter[str] = Counter()
+
+    def note(_connection: object, _cursor: object, sql: str, *_: object) -> None:
+        word = sql.split(maxsplit=1)[0]
+        if word not in {"BEGIN", "PRAGMA"}:
+            seen[word] += 1
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def statements(engine: Engine) -> dict[str, int]:
+    """How many statements each function of the ledger takes, as the simulation counts them."""
+    counts: dict[str, int] = {}
+
+    def count(name: str, work: Callable[[], object]) -> None:
+        with counting(engine) as seen:
+            work()
+        counts[name] = seen.total()
+
+    take = partial(heads.take, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
+    count("lookup", lambda: find_endpoints(engine, [("t.1", None), ("t.2", None)], SECRETS, Vault().decrypt))
+    count("marks_poll", lambda: marks.lately(engine, GROUP, None))
+    count("walk_empty", lambda: heads.walk(engine, GROUP, [("t", 0)], None))
+    count("relay_look", lambda: operations.pending(engine, GROUP, 100))
+    count("mend", lambda: ordering.mend(engine, GROUP, "t", 0, 1.0))
+    count("prune_idle", lambda: _prune(engine, 0))
+    count("topics_idle", lambda: due.open_topics(engine, GROUP))
+    count("reconcile_idle", lambda: upkeep.reconcile(engine, 1.0))
+    count("expire", lambda: (operations.expire(engine, GROUP, 0.0), marks.expire(engine, GROUP, 0.0)))
+    count("count_partition", lambda: upkeep.waiting(engine, GROUP, "t", 0))
+    count("assigned", lambda: (due.settled_keys(engine, GROUP, "t", 0, 0), due.open_pairs(engine, GROUP, "t", 0, 100)))
+    count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
+    count("walk_two_heads", lambda: heads.walk(engine, GROUP, [("t", 0)], None))
+    count("topics", lambda: due.open_topics(engine, GROUP))
+    count("reconcile_two", lambda: upkeep.reconcile(engine, 1.0))
+    wants = [Want(("t", 0, each), 10, frozenset()) for each in (0, 1)]
+    count("take_two_heads", lambda: take(wants))
+    first = [AttemptResult(row, 1, "parked", LATER, 503, FAILED, 2.0) for row in (1, 2)]
+    count("result_again", lambda: store.record(engine, GROUP, first))
+    untried = [AttemptResult(row, 0, "parked", LATER, 503, FAILED, 2.0) for row in (3, 4)]
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE webhook_deliveries SET attempt = 0 WHERE id IN (3, 4)")
+    count("result_first", lambda: store.record(engine, GROUP, untried))
+    delivered = [AttemptResult(row, 2, "delivered", None, 200, None, 3.0) for row in (1, 2)]
+    count("result_delivered", lambda: store.record(engine, GROUP, delivered))
+    count("prune", lambda: _prune(engine, 100))
+    return counts
+
+
+def _prune(engine: Engine, mark: int) -> None:
+    marks.prune(engine, GROUP, "t", 0, mark)
+    upkeep.prune(engine, GROUP, "t", 0, mark)
+
+
+def cpu(work: Callable[[], object], of: int) -> float:
+    """Microseconds of CPU for each of so many."""
+    before = time.process_time()
+    work()
+    return (time.process_time() - before) / of * 1e6
+
+
+def rows_cost(total: int) -> dict[str, float]:
+    """Microseconds of CPU: a row stored, taken up, settled; in full batches."""
+    with ledger(HEADS) as engine:
+        todo = [row._replace(subscription_id=1 + place % HEADS) for place, row in enumerate(rows(total, bytes(450), 1))]
+        stored = cpu(lambda: in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo), total)
+        one = [Want(("t", 0, each), BATCH // HEADS, frozenset()) for each in range(1, HEADS + 1)]
+        take = partial(heads.take, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
+        taken = cpu(lambda: [take(one, rules=Rules()) for _ in range(total // BATCH)], total)
+        small = cpu(lambda: [take([each]) for each in _single(total // BATCH)], total // BATCH)
+        settled = cpu(partial(_settle, engine, total), total)
+    return {"row stored": stored, "row taken up": taken, "one of a look for one row": small / 4, "row settled": settled}
+
+
+def _single(number: int) -> Iterator[Want]:
+    return (Want(("t", 0, 1 + each % HEADS), 1, frozenset()) for each in range(number))
+
+
+def _settle(engine: Engine, total: int) -> None:
+    for begin in range(1, total, BATCH):
+        ids = range(begin, begin + BATCH)
+        store.record(engine, GROUP, [AttemptResult(each, 1, "delivered", None, 200, None, 2.0) for each in ids])
+
+
+def lookup_cost(number: int) -> dict[str, float]:
+    """Microseconds of CPU of a look-up of one key, and of each key more."""
+    with ledger(512) as engine:
+        find = partial(find_endpoints, engine, default_secrets=SECRETS, decrypt=Vault().decrypt)
+        keys = [(f"t.{each}", None) for each in range(1, 513)]
+        find(keys[:1])
+        one = cpu(lambda: [find(keys[each % 512 : each % 512 + 1]) for each in range(number)], number)
+        many = cpu(lambda: [find(keys[:256]) for _ in range(number // 16)], number // 16)
+    return {"look-up": one, "a key more": (many - one) / 255}
+
+
+RECEIVER = """
+import asyncio, ssl, sys
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            size = int(head.lower().split(b"content-length:")[1].split(b"\\r\\n")[0])
+            await reader.readexactly(size)
+            end = b"connection: close\\r\\n" if sys.argv[1] == "close" else b""
+            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n" + end + b"\\r\\n")
+            if end:
+                break
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    writer.close()
+async def main():
+    context = None
+    if len(sys.argv) > 2:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[2])
+        context.num_tickets = int(sys.argv[3])
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, backlog=1000)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def receiver(*arguments: str) -> Iterator[int]:
+    """The port of a receiver that keeps connections or closes them."""
+    command = [sys.executable, "-c", RECEIVER, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        assert child.stdout is not None  # noqa: S101 (for the type checker)
+        try:
+            yield int(child.stdout.readline())
+        finally:
+            child.terminate()
+
+
+def exchange_cost(url: str) -> tuple[float, int]:
+    """Microseconds of CPU of a request and its answer, and how many connections were opened for all of them."""
+    poller = Poller()
+    adapter = LoopAdapter(
+        poller,
+        egress=EgressPolicy((ip_network("127.0.0.0/8"),), allow_http=True),
+        timeout=15.0,
+        connect_timeout=5.0,
+        max_connections=OPEN,
+    )
+    done: list[Response | RequestException] = []
+    sent = 0
+
+    def run(number: int) -> None:
+        nonlocal sent
+        goal = len(done) + number
+        while len(done) < goal:
+            while sent < goal and sent - len(done) < OPEN:
+                request = PreparedRequest()
+                request.prepare("POST", url, data=bytes(450))
+                adapter.submit(request, done.append)
+                sent += 1
+            poller.turn(0.01)
+
+    run(OPEN)
+    before = adapter.connections_opened
+    took = cpu(lambda: run(REQUESTS), REQUESTS)
+    opened = adapter.connections_opened - before
+    wrong = [each for each in done if not isinstance(each, Response)]
+    if wrong:
+        raise wrong[0]
+    adapter.close()
+    poller.close()
+    return took, opened
+
+
+def connection_cost() -> dict[str, float]:
+    """Microseconds of CPU of opening a connection, plain, by TLS, and by TLS with a session that is resumed."""
+    costs = {}
+    authority = trustme.CA()
+    with tempfile.TemporaryDirectory(prefix="webhooks-fleet-") as folder, ExitStack() as stack:
+        pem, trusted = Path(folder) / "server.pem", Path(folder) / "authority.pem"
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+        authority.cert_pem.write_to_path(str(trusted))
+        stack.enter_context(environment(SSL_CERT_FILE=str(trusted)))
+        for name, scheme, more in (
+            ("plain", "http", ()),
+            ("TLS", "https", (str(pem), "0")),
+            ("TLS, resumed", "https", (str(pem), "2")),
+        ):
+            took = {}
+            for how in ("keep", "close"):
+                with receiver(how, *more) as port:
+                    took[how], opened = exchange_cost(f"{scheme}://127.0.0.1:{port}/")
+                    if opened != (REQUESTS if how == "close" else 0):
+                        raise RuntimeError(f"{opened} connections were opened")
+            costs[name] = took["close"] - took["keep"]
+    return costs
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """These variables are set meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def show(title: str, figures: dict[str, float] | dict[str, int]) -> None:
+    """A part of what is printed."""
+    print(title)
+    for name, value in figures.items():
+        print(f"  {name:<26} {value:>8.1f}")
+
+
+def main() -> None:
+    """Measure all and print it."""
+    with ledger(2) as engine:
+        show("statements:", statements(engine))
+    show("rows, µs of CPU each:", rows_cost(20 * BATCH))
+    show("look-ups, µs of CPU each:", lookup_cost(1600))
+    show("opening a connection, µs of CPU more than where it is kept:", connection_cost())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""How many statements what takes: those of one pod, counted as it runs, and those of all."""
+
+from collections import Counter
+from collections.abc import Iterable
+from math import ceil
+
+from benchmarks.fleet.capacity import load
+from benchmarks.fleet.costs import Costs
+from benchmarks.fleet.world import World
+from consumer.delivery.recall import LOOK_EVERY
+from consumer.ledger.heads import SEEKS
+from consumer.relay import SELDOM
+from consumer.worker import TIDY_EVERY
+
+MINUTE = 60.0
+KINDS = ("look-ups", "storing", "results", "taking up", "polling", "upkeep")
+STORED, SETTLED, TAKEN_UP, DELIVERED = "rows stored", "rows settled", "rows taken up", "rows delivered"
+
+
+class Tally:
+    """Counts in each minute of a run, by what they are of."""
+
+    def __init__(self) -> None:
+        self.minutes: list[Counter[str]] = []
+
+    def add(self, now: float, what: str, number: int) -> None:
+        """So many more at `now` (seconds from the beginning)."""
+        while len(self.minutes) <= now / MINUTE:
+            self.minutes.append(Counter())
+        self.minutes[int(now / MINUTE)][what] += number
+
+    def before(self, now: float, what: str) -> int:
+        """How many there were in the minute before the one of `now`."""
+        minute = int(now / MINUTE) - 1
+        return self.minutes[minute][what] if 0 <= minute < len(self.minutes) else 0
+
+
+def storing(costs: Costs, partitions: int) -> int:
+    """Those of a transaction that stores rows of so many partitions."""
+    return costs.store_statements + costs.store_partition_statements * partitions if partitions else 0
+
+
+def results(costs: Costs, outcomes: int, *, untried: bool) -> int:
+    """Those of a transaction that writes so many kinds of results, of rows that were never tried before too."""
+    return costs.result_statements * outcomes + costs.result_first_statements * untried
+
+
+def taking_up(costs: Costs, heads: int, *, found: bool) -> int:
+    """Those of a look at so many heads."""
+    return costs.take_head_statements * heads + costs.take_statements * found
+
+
+def polling(costs: Costs, heads: int, partitions: int) -> int:
+    """Those of a minute of looking for marks and for what was changed by hand: a step of the walk each few seconds."""
+    seeks = min(SEEKS, heads + partitions) if heads else 0
+    each = costs.marks_statements + costs.walk_statements + costs.seek_statements * seeks
+    return round(each * MINUTE / LOOK_EVERY)
+
+
+def tidying(costs: Costs, partitions: int, ended: int) -> int:
+    """Those of a minute of upkeep of so many partitions, of which so many rows were delivered."""
+    found = costs.prune_found_statements * min(partitions, ended)
+    return round((partitions * (costs.mend_statements + costs.prune_statements) + found) * MINUTE / TIDY_EVERY)
+
+
+def leading(costs: Costs, world: World, subscriptions: int) -> float:
+    """Statements a second of the one worker that leads, where so many subscriptions have rows."""
+    topics = 2 * (costs.topics_statements + costs.topics_found_statements * min(1, subscriptions))
+    minutely = (
+        costs.reconcile_seek_statements * (subscriptions + 1)
+        + costs.reconcile_statements * ceil((subscriptions + 1) / SEEKS)
+        + costs.expire_statements
+        + costs.count_statements * (world.partitions if subscriptions else 0)
+        + topics
+    )
+    return minutely / TIDY_EVERY + costs.relay_statements / SELDOM
+
+
+def of_all(costs: Costs, world: World, minutes: Iterable[Counter[str]], subscriptions: int) -> dict[str, float]:
+    """Statements a second of all pods, of which some were like this in these minutes."""
+    seen = list(minutes)
+    total = sum(seen, Counter[str]())
+    each = {kind: total[kind] * world.pods / MINUTE / max(1, len(seen)) for kind in KINDS}
+    each["look-ups"] = world.pods * load(world, world.of_a_pod, costs).lookups * costs.lookup_statements
+    each["upkeep"] += leading(costs, world, subscriptions)
+    return each
+
+
+def core(costs: Costs, minutes: Iterable[Counter[str]]) -> float:
+    """The part of its core that a pod needs for its statements and rows in these minutes; look-ups are its load's."""
+    seen = list(minutes)
+    total = sum(seen, Counter[str]())
+    rows = {STORED: costs.row_stored, SETTLED: costs.row_settled, TAKEN_UP: costs.row_taken_up}
+    micros = costs.statement * sum(total[kind] for kind in KINDS) + sum(total[each] * rows[each] for each in rows)
+    return micros / 1e6 / MINUTE / max(1, len(seen))

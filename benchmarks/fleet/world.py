@@ -1,0 +1,181 @@
+"""What is assumed of receivers: how often each gets an event, how long it takes to answer, and when it is down."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cached_property
+from math import exp
+from random import Random, getstate, seed, setstate
+from typing import NamedTuple
+
+from consumer.settings import DeliverySettings
+
+EXPONENT = 0.9  # of Zipf's law: of a million receivers the busiest gets 3 % of all deliveries
+MEDIAN, SIGMA = 0.08, 1.0  # seconds; log-normal: 99 % of these answers come within 0.8 s
+TAIL, TAIL_FROM, TAIL_SHAPE = 0.01, 1.0, 1.5  # one answer in a hundred: Pareto, from a second on
+UP = 30 * 86400.0  # seconds between two outages of a receiver, on average; exponential
+DOWN_MEDIAN, DOWN_SIGMA = 300.0, 1.2  # seconds of an outage; log-normal: 10 minutes on average
+HUNG = 1e-4  # of the receivers take requests and never answer
+HANGING = 0.2  # of the outages are of the kind that does not answer; in the others a connection is refused
+REFUSAL = 0.02  # seconds until it is
+KEEP_ALIVE = 60.0  # seconds that receivers keep a connection without requests
+EVENT_KIB = 0.45
+SINGLE = 64  # ranks that are classes of their own; those behind them share a hundred
+
+
+def setting(name: str) -> float:
+    """The default of a delivery setting that is a number."""
+    return float(DeliverySettings.model_fields[name].default)
+
+
+def waits() -> tuple[float, ...]:
+    """The default retry schedule."""
+    return tuple(DeliverySettings.model_fields["retry_schedule"].default)
+
+
+TIMEOUT = setting("timeout")
+
+
+@contextmanager
+def seeded(text: str) -> Iterator[None]:
+    """Tenacity draws from Python's own random numbers: the same ones for the same text; they are put back after."""
+    state = getstate()
+    seed(text)
+    try:
+        yield
+    finally:
+        setstate(state)
+
+
+class Class(NamedTuple):
+    """Receivers that get about as many deliveries as each other: how many, and how much of all each gets."""
+
+    number: int
+    share: float
+
+
+class Failure(Enum):
+    """How a request to a receiver that is down ends."""
+
+    REFUSED = auto()
+    HANGING = auto()
+
+
+class Outage(NamedTuple):
+    """From and until when (seconds) a receiver is down."""
+
+    begin: float
+    end: float
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class World:
+    """A deployment and its load: `rate` deliveries a second in all."""
+
+    pods: int = 1_000
+    receivers: int = 1_000_000
+    partitions: int = 3_000
+    rate: float = 500_000.0
+    https: float = 1.0  # the part of its receivers that are sent to by https: all, by the egress rule's default
+
+    @property
+    def of_a_pod(self) -> float:
+        """Deliveries a second of a pod that has its share."""
+        return self.rate / self.pods
+
+    @cached_property
+    def classes(self) -> tuple[Class, ...]:
+        """All receivers, the busiest first."""
+        return zipf(self.receivers)
+
+    def share(self, rank: int) -> float:
+        """The part of all deliveries that the receiver of a rank (0 or more) gets."""
+        return _weight(rank) / self._weights
+
+    @cached_property
+    def _weights(self) -> float:
+        return _all_weights(self.receivers)
+
+
+def _weight(rank: int) -> float:
+    return float((rank + 1) ** -EXPONENT)
+
+
+def _all_weights(number: int) -> float:
+    return sum(map(_weight, range(min(SINGLE, number)))) + _between(SINGLE, number)
+
+
+def _between(begin: int, end: int) -> float:
+    """The weights of the ranks from `begin` up to `end`, about."""
+    power = 1 - EXPONENT
+    return max(0.0, float((end + 0.5) ** power - (begin + 0.5) ** power) / power)
+
+
+def zipf(number: int) -> tuple[Class, ...]:
+    """So many receivers in classes; the shares of all receivers add up to one."""
+    total = _all_weights(number)
+    classes = [Class(1, _weight(rank) / total) for rank in range(min(SINGLE, number))]
+    begin = SINGLE
+    while begin < number:
+        end = min(number, max(begin + 1, int(begin * 1.1)))
+        classes.append(Class(end - begin, _between(begin, end) / total / (end - begin)))
+        begin = end
+    return tuple(classes)
+
+
+def latency(random: Random) -> float:
+    """Seconds until a receiver that is up answers; above TIMEOUT it is too late."""
+    if random.random() < TAIL:
+        return float(TAIL_FROM * random.paretovariate(TAIL_SHAPE))
+    return random.lognormvariate(0.0, SIGMA) * MEDIAN
+
+
+def mean_open() -> float:
+    """Seconds that a request to a receiver that is up or hung is open, on average."""
+    body = MEDIAN * exp(SIGMA**2 / 2)
+    power = TAIL_SHAPE - 1
+    tail = TAIL_FROM + (TAIL_FROM - TAIL_FROM**TAIL_SHAPE * TIMEOUT**-power) / power
+    return float((1 - HUNG) * ((1 - TAIL) * body + TAIL * tail) + HUNG * TIMEOUT)
+
+
+def later_than(seconds: float) -> float:
+    """The part of all answers that take so long or longer; `seconds` are in the tail, far above the median."""
+    return float(TAIL * min(1.0, (TAIL_FROM / seconds) ** TAIL_SHAPE))
+
+
+def down_time(random: Random) -> float:
+    """Seconds of an outage."""
+    return random.lognormvariate(0.0, DOWN_SIGMA) * DOWN_MEDIAN
+
+
+def _failure(random: Random) -> Failure:
+    return Failure.HANGING if random.random() < HANGING else Failure.REFUSED
+
+
+def background(receivers: int, until: float, random: Random) -> Iterator[tuple[int, Outage]]:
+    """Ranks, each with an outage, of receivers that hang or fail by themselves some time from 0 to `until`.
+
+    Those that are down at 0 have been so for a while; each falls once at most, which is nearly so in a few hours.
+    """
+    mean = DOWN_MEDIAN * exp(DOWN_SIGMA**2 / 2)
+    for rank in random.sample(range(receivers), round(receivers * HUNG)):
+        yield rank, Outage(0.0, float("inf"), Failure.HANGING)
+    for rank in random.sample(range(receivers), min(receivers, round(receivers * mean / (UP + mean)))):
+        yield rank, Outage(0.0, down_time(random) * random.random(), _failure(random))
+    at = random.expovariate(receivers / UP)
+    while at < until:
+        yield random.randrange(receivers), Outage(at, at + down_time(random), _failure(random))
+        at += random.expovariate(receivers / UP)
+
+
+def at_once(receivers: int, share: float, seconds: float, random: Random) -> Iterator[tuple[int, Outage]]:
+    """The same of a share of the receivers, all of which are down from 0 on for so long."""
+    for rank in random.sample(range(receivers), round(receivers * share)):
+        yield rank, Outage(0.0, seconds, _failure(random))
+
+
+def is_down(outages: Sequence[Outage], now: float) -> Failure | None:
+    """How a request fails that is sent now; None: it does not."""
+    return next((each.failure for each in outages if each.begin <= now < each.end), None)

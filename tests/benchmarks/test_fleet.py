@@ -1,0 +1,330 @@
+"""The simulated fleet against what was measured, against the product's own parts, and against itself."""
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from benchmarks.fleet import __main__ as command
+from benchmarks.fleet import capacity, statements
+from benchmarks.fleet.costs import MEASURED
+from benchmarks.fleet.deploy import cut_off, poisson, rebalanced, rolling
+from benchmarks.fleet.failing import _Pod, suffer
+from benchmarks.fleet.killed import Offered, Run, killed, run
+from benchmarks.fleet.measure import counting, ledger
+from benchmarks.fleet.measure import statements as counted
+from benchmarks.fleet.report import drain_log, shown
+from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, seeded, waits, zipf
+from consumer.matching import subscriptions
+from consumer.matching.catalog import Answer, Catalog, Key
+from tests.simulated_deployment import result
+from tests.simulation import THREADS
+from tests.simulation import World as RealWorld
+
+SMALL = World(pods=4, receivers=2_000, partitions=12, rate=400.0)
+WORDS = ["--pods", "2", "--receivers", "300", "--rate", "20"]
+
+
+def full_speed(opened: int, delay: float, seed: int, seconds: float = 1.0) -> Run:
+    """A worker with a backlog, whose only receiver answers after `delay`; it has four partitions, as those measured."""
+    cpu = (MEASURED.delivery + MEASURED.each_open * opened) / 1e6
+    return run(Offered(inf, lambda: delay, opened, 4, cpu), seconds, Random(seed))
+
+
+@pytest.mark.parametrize(
+    ("opened", "delay", "measured"), [(204, 0.0, 29_100), (800, 0.02, 23_500), (1600, 0.1, 15_500), (8000, 1.0, 7_140)]
+)
+def test_a_worker_is_as_fast_as_the_one_that_was_measured(opened: int, delay: float, measured: float) -> None:
+    """docs/performance.md, one worker: receivers that answer at once, after 20 ms, 100 ms and 1 s."""
+    seconds = 1.0 + 3 * delay
+    assert full_speed(opened, delay, 1, seconds).per_second == pytest.approx(measured, rel=0.15)
+
+
+def test_a_kill_at_full_speed_repeats_as_much_as_was_measured() -> None:
+    """What was delivered since the last commit, and what is open: 136, 229, 347 and 453 were measured."""
+    repeated = [full_speed(204, 0.0, seed, 0.5).repeated for seed in range(10)]
+    assert 80 <= min(repeated) <= max(repeated) <= 500
+    assert sum(repeated) / len(repeated) == pytest.approx((136 + 229 + 347 + 453) / 4, rel=0.2)
+
+
+def test_a_kill_repeats_what_is_open_to_slower_receivers() -> None:
+    """1,638 and 1,632 were measured with 1,600 requests open, to receivers that take 100 ms."""
+    runs = [full_speed(1600, 0.1, seed) for seed in range(3)]
+    assert sum(each.repeated for each in runs) / len(runs) == pytest.approx(1635, rel=0.1)
+
+
+def test_pods_are_killed_like_workers() -> None:
+    """At their share of the rate, with answers of all kinds: what is open, and what half of a quarter second brings."""
+    runs = killed(SMALL, 4, 2, seed=1)
+    assert len(runs) == 2
+    assert runs == killed(SMALL, 4, 2, seed=1)
+    expected = SMALL.of_a_pod * (mean_open() + 0.125)
+    assert sum(each.repeated for each in runs) / 2 == pytest.approx(expected, rel=0.5)
+
+
+def test_statements_are_as_many_as_the_ledger_makes() -> None:
+    """The costs are what the product's own functions send to the database."""
+    with ledger(2) as engine:
+        found = counted(engine)
+    costs = MEASURED
+    assert found == {
+        "lookup": costs.lookup_statements,
+        "marks_poll": costs.marks_statements,
+        "walk_empty": costs.walk_statements,
+        "relay_look": costs.relay_statements,
+        "mend": costs.mend_statements,
+        "prune_idle": costs.prune_statements,
+        "topics_idle": costs.topics_statements,
+        "reconcile_idle": costs.reconcile_seek_statements,  # the one that finds nothing
+        "expire": costs.expire_statements,
+        "count_partition": costs.count_statements,
+        "assigned": costs.assigned_statements,
+        "store": statements.storing(costs, 1),
+        "walk_two_heads": costs.walk_statements + 3 * costs.seek_statements,
+        "topics": costs.topics_statements + 2 * costs.topics_found_statements,
+        "reconcile_two": 3 * costs.reconcile_seek_statements + costs.reconcile_statements + 2,  # one is gone: two more
+        "take_two_heads": statements.taking_up(costs, 2, found=True),
+        "result_again": statements.results(costs, 1, untried=False),
+        "result_delivered": statements.results(costs, 1, untried=False),
+        "result_first": statements.results(costs, 1, untried=True),
+        "prune": costs.prune_statements + costs.prune_found_statements,
+    }
+
+
+def real_outage(engine: Engine, world: World, seconds: float) -> tuple[int, Counter[str]]:
+    """The real worker in a simulated world, all of whose receivers are down: requests, and statements by thread."""
+    for rank in range(world.receivers):
+        subscriptions.add(engine, f"https://down-{rank}.example/", f"t{rank}")
+    real = RealWorld(engine, partitions=1, retry_schedule=waits(), retry_jitter=0.2)
+    real.start(0)
+    shares = [world.share(rank) for rank in range(world.receivers)]
+    random, seen, events = Random(1), Counter[str](), 0
+    while real.now < seconds:
+        if real.now * world.rate > events:  # evenly: what comes in one step of the clock is stored in one transaction
+            real.write(0, b'{"type": "t%d"}' % random.choices(range(world.receivers), shares)[0])
+            events += 1
+        real.turn()
+        while real.transport.open:
+            real.transport.answer(0, result("fails"))
+        for thread in THREADS:
+            with counting(engine) as statements_of:
+                while real.run_job(thread):
+                    continue
+            seen[thread] += statements_of.total()
+        real.now += 0.2
+    return len(real.sent), seen
+
+
+def test_a_pod_suffers_as_the_real_worker_does(engine: Engine) -> None:
+    """Requests and statements in the first minutes of an outage, on the real worker and its real SQL."""
+    world, seconds = World(pods=1, receivers=8, partitions=1, rate=0.5), 160.0
+    with seeded("real"):
+        sent, seen = real_outage(engine, world, seconds)
+    outages = [(rank, Outage(0.0, inf, Failure.REFUSED)) for rank in range(world.receivers)]
+    stories = [suffer(world, outages, seconds, str(name), until=seconds) for name in range(8)]
+
+    def mean(*kinds: str) -> float:
+        return sum(minute[kind] for each in stories for minute in each.minutes for kind in kinds) / len(stories)
+
+    leading = statements.leading(MEASURED, world, world.receivers) * seconds
+    reading = seen["taking-up"] + seen["upkeep"]
+    assert sum(each.attempts for each in stories) / len(stories) == pytest.approx(sent, rel=0.1)
+    assert mean("storing", "results") == pytest.approx(seen["storing"], rel=0.15)
+    assert mean("taking up", "polling", "upkeep") + leading == pytest.approx(reading, rel=0.2)
+
+
+@pytest.mark.parametrize(("receivers", "rate"), [(100, 50.0), (20_000, 400.0), (3, 0.5)])
+def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
+    """The product's catalog, on a clock of ours, asks as often and for as many keys as is said."""
+    random, classes = Random(1), zipf(receivers)
+    now, seconds = 0.0, 40.0
+    asked: list[int] = []
+    answers: list[tuple[float, Callable[[Answer | Exception], None], Answer]] = []
+
+    def ask(keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
+        asked.append(len(keys))
+        answers.append((now + 0.001, done, dict.fromkeys(keys, ())))
+
+    catalog = Catalog(ask, capacity.CACHE, lambda: now)
+    shares = [each.number * each.share for each in classes]
+    comes = 0.0
+    while now < seconds:
+        while comes <= now:
+            chosen = random.choices(range(len(classes)), shares)[0]
+            key = f"t.{chosen}.{random.randrange(classes[chosen].number)}", None
+            catalog.match(key)
+            catalog.want([key])
+            comes += random.expovariate(rate)
+        catalog.want(())
+        while answers and answers[0][0] <= now:
+            _, done, answer = answers.pop(0)
+            done(answer)
+        now += 0.002
+    expected, keys = capacity.lookups(classes, rate)
+    assert sum(asked) / seconds == pytest.approx(keys, rel=0.15)
+    assert len(asked) / seconds == pytest.approx(expected, rel=0.2)
+
+
+def test_connections_are_found_as_often_as_one_that_drops_the_oldest_has_them() -> None:
+    """Che's approximation, beside such a cache itself."""
+    random, classes = Random(1), zipf(500)
+    kept, found, total = OrderedDict[tuple[int, int], None](), 0, 20_000
+    shares = [each.number * each.share for each in classes]
+    for chosen in random.choices(range(len(classes)), shares, k=total):
+        key = chosen, random.randrange(classes[chosen].number)
+        found += key in kept
+        kept[key] = None
+        kept.move_to_end(key)
+        if len(kept) > 100:
+            kept.popitem(last=False)
+    assert capacity.remembered(classes, 1.0, 100, 1e6) == pytest.approx(found / total, rel=0.05)
+
+
+def test_which_bound_decides() -> None:
+    """TLS to a million receivers takes the CPU; a few thousand that keep their connections take the slots."""
+    assert capacity.needed(World()).binds == "CPU"
+    assert capacity.needed(World(receivers=1_000, https=0.0)).binds == "open requests"
+
+
+@given(rate=st.floats(100, 1e6), more=st.floats(1, 3), receivers=st.integers(1, 60))
+def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receivers: int) -> None:
+    """Of any of the three bounds."""
+    world = World(receivers=receivers, rate=rate)
+    less, greater = capacity.needed(world), capacity.needed(replace(world, rate=rate * more))
+    assert less.by_cpu <= greater.by_cpu
+    assert less.by_slots <= greater.by_slots
+    assert less.by_memory <= greater.by_memory
+    assert greater.pods == max(greater.by_cpu, greater.by_slots, greater.by_memory)
+
+
+@given(pods=st.integers(1, 400), more=st.integers(0, 400), outage=st.floats(0, 86_400))
+def test_more_pods_never_take_longer(pods: int, more: int, outage: float) -> None:
+    """To work off what the log holds, at the same rate."""
+    world = World(pods=pods, receivers=30, partitions=1_200, rate=100_000.0)
+    assert drain_log(replace(world, pods=pods + more), outage) <= drain_log(world, outage)
+
+
+def test_pods_that_only_keep_up_never_catch_up() -> None:
+    """Said as such, in words and in JSON."""
+    fastest = capacity.fastest(World()).rate
+    assert drain_log(World(pods=10, partitions=10, rate=10 * fastest), 3600.0) == inf
+    assert [shown(seconds) for seconds in (inf, 42, 600, 9000)] == ["never", "42 s", "10 min", "2.5 h"]
+
+
+@given(
+    owned=st.lists(st.sets(st.integers(0, 30)), max_size=6).map(
+        lambda sets: {each: sorted(mine - set().union(*sets[:each])) for each, mine in enumerate(sets)}
+    ),
+    members=st.sets(st.integers(0, 9), min_size=1),
+    partitions=st.integers(31, 60),
+)
+def test_partitions_move_as_little_as_they_can(owned: dict[int, list[int]], members: set[int], partitions: int) -> None:
+    """Each has one owner, shares are even, and no even sharing takes fewer from those who go on."""
+    moved = rebalanced(owned, members, partitions)
+    assert sorted(number for mine in moved.owned.values() for number in mine) == list(range(partitions))
+    sizes = [len(mine) for mine in moved.owned.values()]
+    assert moved.owned.keys() == members
+    assert max(sizes) - min(sizes) <= 1
+    least, more = divmod(partitions, len(members))
+    before = sorted((len(owned.get(each, ())) for each in members), reverse=True)
+    assert len(moved.revoked) == sum(max(0, size - least - (place < more)) for place, size in enumerate(before))
+    for member in members:
+        assert set(owned.get(member, ())) - set(moved.revoked) <= set(moved.owned[member])
+
+
+def test_a_deploy_repeats_what_outlasts_its_drain() -> None:
+    """Each partition leaves a pod that stops and one that goes on; with a drain as long as the limit of an exchange
+    only the second cuts anything off.
+    """  # noqa: D205 (one sentence)
+    world = replace(SMALL, pods=40, partitions=120, rate=40_000.0)
+    usual, hasty = rolling(world, 1), rolling(world, 1, drain=1.0)
+    assert usual == rolling(world, 1)
+    assert (usual.moved, usual.revoked) == (240, 120)
+    assert 0 < usual.repeated < hasty.repeated
+    assert cut_off(1e6, TIMEOUT, Random(1)) == 0
+
+
+def test_what_is_cut_off_is_what_is_slow_enough() -> None:
+    """Beside requests that are drawn one by one, each with its age at the moment."""
+    random, rate, drain = Random(1), 30_000.0, 5.0
+    number = poisson(rate * TIMEOUT, random)
+    assert number == pytest.approx(rate * TIMEOUT, rel=0.01)
+    slow = sum(random.random() * TIMEOUT + drain < latency(random) < TIMEOUT for _ in range(number))
+    drawn = [cut_off(rate, drain, random) for _ in range(20)]
+    assert sum(drawn) / len(drawn) == pytest.approx(slow, rel=0.25)
+
+
+outages = st.lists(
+    st.tuples(st.integers(0, 49), st.floats(0, 600), st.floats(1, 900), st.sampled_from(Failure)), max_size=12
+)
+
+
+@given(drawn=outages, rate=st.floats(0.1, 5.0), until=st.floats(0, 2000), name=st.text("ab", max_size=3))
+def test_nothing_is_lost_and_nothing_is_owed_twice(
+    drawn: Sequence[tuple[int, float, float, Failure]], rate: float, until: float, name: str
+) -> None:
+    """Offered is delivered, stored, in hand or given up, at any moment; and each delivery is one of these."""
+    world = World(pods=1, receivers=50, partitions=3, rate=rate)
+    mine = [(rank, Outage(begin, begin + length, failure)) for rank, begin, length, failure in drawn]
+    with seeded(name):
+        pod = _Pod(world, mine, 600.0, Random(name), MEASURED)
+        pod.run(until)
+    parts = [pod.delivered, set(pod.owed), set(pod.in_hand), pod.exhausted]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == pod.offered
+    story = pod.story()
+    assert story.offered == story.delivered + story.owed + story.in_hand + story.exhausted
+    assert story == suffer(world, mine, 600.0, name, until=until)
+
+
+def test_an_outage_is_worked_off() -> None:
+    """All that was owed when the receivers are back is delivered, the untried soon, the tried on their schedule."""
+    world = World(pods=1, receivers=20, partitions=3, rate=5.0)
+    mine = [(rank, Outage(0.0, 900.0, Failure.REFUSED)) for rank in range(5)]
+    story = suffer(world, mine, 900.0, "a")
+    assert story.exhausted == 0
+    assert len(story.waits) >= story.stored > 0
+    assert story.waits[len(story.waits) // 2] < 120.0
+    assert story.waits[-1] < 1800.0 * 1.2 + 60
+
+
+def test_the_world_is_as_it_says() -> None:
+    """Shares add up, the busiest come first, and latencies have the mean that capacity goes by."""
+    for number in (1, 7, 64, 65, 1_000_000):
+        classes = zipf(number)
+        assert sum(each.number for each in classes) == number
+        assert sum(each.number * each.share for each in classes) == pytest.approx(1.0)
+        assert sorted(classes, key=lambda each: -each.share) == list(classes)
+    random = Random(1)
+    drawn = [min(latency(random), TIMEOUT) for _ in range(60_000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(mean_open(), rel=0.05)
+
+
+def test_the_same_seed_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And writes it as JSON; another seed does not."""
+    stored = tmp_path / "fleet.json"
+    printed = []
+    for seed in ("7", "7", "8"):
+        assert command.main([*WORDS, "--seed", seed, "--json", str(stored)]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+    figures = json.loads(stored.read_text(encoding="utf-8"))
+    assert figures["world"] == {"pods": 2, "receivers": 300, "partitions": 6, "rate": 20.0, "https": 1.0}
+    assert figures["binds"] in printed[2]
+    assert figures["seed"] == 8
+
+
+def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """More than the pods can do, pods without a partition, more of them killed than there are."""
+    assert command.main(["--pods", "2", "--rate", "1e6"]) == 2
+    assert "below" in capsys.readouterr().err
+    for words in (["--partitions", "5"], ["--pods", "3", "--killed", "4"], ["--down", "2"], ["--receivers", "0"]):
+        with pytest.raises(SystemExit):
+            command.main(words)
