@@ -35,7 +35,7 @@ from consumer.delivery.breaker import Breaker
 from consumer.delivery.lane import LANE_DELIVERIES
 from consumer.delivery.lanes import TIMED_OUT
 from consumer.delivery.outcome import Failed
-from consumer.delivery.parking import BATCH
+from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import HEADS, ROWS, SOON
 from consumer.delivery.retry import Retry, policy_for
 
@@ -237,7 +237,7 @@ class _Pod:
     def _pump(self, now: float) -> None:
         if self._writing or not self._to_write:
             return
-        batch = [self._to_write.popleft() for _ in range(min(BATCH, len(self._to_write)))]
+        batch = [self._to_write.popleft() for _ in range(min(STORE_BATCH, len(self._to_write)))]
         new = {each.delivery.place for each in batch if not each.delivery.row}
         told = [each for each in batch if each.delivery.row]
         outcomes = len({each.kind for each in told})

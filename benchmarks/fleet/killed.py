@@ -17,7 +17,7 @@ from benchmarks.fleet.costs import MEASURED, ROUND_TRIP, Costs
 from benchmarks.fleet.world import HUNG, TIMEOUT, World, latency, setting, waits
 from consumer.delivery.sender import GROWTH
 from consumer.intake.offsets import OffsetTracker, decode
-from consumer.worker import COMMIT_EVERY, COMMIT_RECORDS, COMMIT_REST
+from consumer.worker.worker import COMMIT_EVERY, COMMIT_RECORDS, COMMIT_REST
 
 HELD = 2 * TIMEOUT + waits()[0] * (1 + setting("retry_jitter"))  # seconds that a receiver that hangs holds a record:
 # an attempt, a wait in memory, another attempt; then it is stored
@@ -98,16 +98,16 @@ def run(offered: Offered, seconds: float, random: Random) -> Run:
         since = now - committed_at
         if sent is None and (since >= COMMIT_EVERY or (since >= COMMIT_REST and moved >= COMMIT_RECORDS)):
             committed_at = now
-            sent = now + ROUND_TRIP, [(each, _image(each)) for each in partitions if each.tracker.moved]
+            sent = now + ROUND_TRIP, [(each, _committable(each)) for each in partitions if each.tracker.moved]
         if not begun and not ended:
             now += SLEEP
     repeated = sum(len(each.delivered) - len(each.delivered & _known(each)) for each in partitions)
     return Run(delivered, (delivered - by_middle) / (now - middle), len(answers), repeated)
 
 
-def _image(partition: _Partition) -> tuple[int, str]:
+def _committable(partition: _Partition) -> tuple[int, str]:
     partition.tracker.moved = 0
-    return partition.tracker.image() or (0, "")
+    return partition.tracker.committable() or (0, "")
 
 
 def _commit(partition: _Partition, image: tuple[int, str]) -> None:

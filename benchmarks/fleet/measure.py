@@ -23,19 +23,19 @@ from requests import PreparedRequest, RequestException, Response
 from sqlalchemy import Engine, event
 
 from benchmarks.parking import GROUP, in_batches, rows
-from consumer import schema
-from consumer.delivery.parking import BATCH
+from consumer.crypto.keys import parse_signing_key
+from consumer.crypto.vault import Vault
+from consumer.database import migrations
+from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import HEADS
-from consumer.endpoint_row import Rules
-from consumer.ledger import due, heads, marks, operations, ordering, store, upkeep
-from consumer.ledger.heads import Want
+from consumer.ledger import assigned, due, marks, ordering, outbox, store, upkeep
+from consumer.ledger.due import FetchRequest
 from consumer.ledger.rows import AttemptResult, Failure
 from consumer.matching.catalog import find_endpoints
-from consumer.secret import parse_signing_key
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.poller import Poller
-from consumer.vault import Vault
+from consumer.sending.event_loop import Poller
+from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription
 from tests.databases import database
 
@@ -50,7 +50,7 @@ def ledger(subscriptions: int) -> Iterator[Engine]:
     """A migrated database with so many subscriptions, one for each of as many types."""
     with tempfile.TemporaryDirectory(prefix="webhooks-fleet-") as folder:
         engine = database(Path(folder) / "webhooks.db")
-        schema.upgrade(engine)
+        migrations.upgrade(engine)
         with engine.begin() as connection:
             connection.execute(
                 Subscription.__table__.insert(),  # type: ignore[attr-defined]  # a table
@@ -86,23 +86,26 @@ def statements(engine: Engine) -> dict[str, int]:
             work()
         counts[name] = seen.total()
 
-    take = partial(heads.take, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
+    take = partial(due.fetch, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
     count("lookup", lambda: find_endpoints(engine, [("t.1", None), ("t.2", None)], SECRETS, Vault().decrypt))
-    count("marks_poll", lambda: marks.lately(engine, GROUP, None))
-    count("walk_empty", lambda: heads.walk(engine, GROUP, [("t", 0)], None))
-    count("relay_look", lambda: operations.pending(engine, GROUP, 100))
-    count("mend", lambda: ordering.mend(engine, GROUP, "t", 0, 1.0))
+    count("marks_poll", lambda: marks.recent(engine, GROUP, None))
+    count("walk_empty", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("relay_look", lambda: outbox.pending(engine, GROUP, 100))
+    count("mend", lambda: ordering.repair(engine, GROUP, "t", 0, 1.0))
     count("prune_idle", lambda: _prune(engine, 0))
-    count("topics_idle", lambda: due.open_topics(engine, GROUP))
+    count("topics_idle", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_idle", lambda: upkeep.reconcile(engine, 1.0))
-    count("expire", lambda: (operations.expire(engine, GROUP, 0.0), marks.expire(engine, GROUP, 0.0)))
+    count("expire", lambda: (outbox.expire(engine, GROUP, 0.0), marks.expire(engine, GROUP, 0.0)))
     count("count_partition", lambda: upkeep.waiting(engine, GROUP, "t", 0))
-    count("assigned", lambda: (due.settled_keys(engine, GROUP, "t", 0, 0), due.open_pairs(engine, GROUP, "t", 0, 100)))
+    count(
+        "assigned",
+        lambda: (assigned.settled_keys(engine, GROUP, "t", 0, 0), assigned.open_keys(engine, GROUP, "t", 0, 100)),
+    )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
-    count("walk_two_heads", lambda: heads.walk(engine, GROUP, [("t", 0)], None))
-    count("topics", lambda: due.open_topics(engine, GROUP))
+    count("walk_two_heads", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("topics", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_two", lambda: upkeep.reconcile(engine, 1.0))
-    wants = [Want(("t", 0, each), 10, frozenset()) for each in (0, 1)]
+    wants = [FetchRequest(("t", 0, each), 10, frozenset()) for each in (0, 1)]
     count("take_two_heads", lambda: take(wants))
     first = [AttemptResult(row, 1, "parked", LATER, 503, FAILED, 2.0) for row in (1, 2)]
     count("result_again", lambda: store.record(engine, GROUP, first))
@@ -133,21 +136,21 @@ def rows_cost(total: int) -> dict[str, float]:
     with ledger(HEADS) as engine:
         todo = [row._replace(subscription_id=1 + place % HEADS) for place, row in enumerate(rows(total, bytes(450), 1))]
         stored = cpu(lambda: in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo), total)
-        one = [Want(("t", 0, each), BATCH // HEADS, frozenset()) for each in range(1, HEADS + 1)]
-        take = partial(heads.take, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
-        taken = cpu(lambda: [take(one, rules=Rules()) for _ in range(total // BATCH)], total)
-        small = cpu(lambda: [take([each]) for each in _single(total // BATCH)], total // BATCH)
+        one = [FetchRequest(("t", 0, each), STORE_BATCH // HEADS, frozenset()) for each in range(1, HEADS + 1)]
+        take = partial(due.fetch, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
+        taken = cpu(lambda: [take(one, rules=Rules()) for _ in range(total // STORE_BATCH)], total)
+        small = cpu(lambda: [take([each]) for each in _single(total // STORE_BATCH)], total // STORE_BATCH)
         settled = cpu(partial(_settle, engine, total), total)
     return {"row stored": stored, "row taken up": taken, "one of a look for one row": small / 4, "row settled": settled}
 
 
-def _single(number: int) -> Iterator[Want]:
-    return (Want(("t", 0, 1 + each % HEADS), 1, frozenset()) for each in range(number))
+def _single(number: int) -> Iterator[FetchRequest]:
+    return (FetchRequest(("t", 0, 1 + each % HEADS), 1, frozenset()) for each in range(number))
 
 
 def _settle(engine: Engine, total: int) -> None:
-    for begin in range(1, total, BATCH):
-        ids = range(begin, begin + BATCH)
+    for begin in range(1, total, STORE_BATCH):
+        ids = range(begin, begin + STORE_BATCH)
         store.record(engine, GROUP, [AttemptResult(each, 1, "delivered", None, 200, None, 2.0) for each in ids])
 
 
@@ -288,7 +291,7 @@ def main() -> None:
     """Measure all and print it."""
     with ledger(2) as engine:
         show("statements:", statements(engine))
-    show("rows, µs of CPU each:", rows_cost(20 * BATCH))
+    show("rows, µs of CPU each:", rows_cost(20 * STORE_BATCH))
     show("look-ups, µs of CPU each:", lookup_cost(1600))
     show("opening a connection, µs of CPU more than where it is kept:", connection_cost())
 

@@ -9,7 +9,7 @@ from math import exp
 from random import Random, getstate, seed, setstate
 from typing import NamedTuple
 
-from consumer.settings import DeliverySettings
+from consumer.config.settings import DeliverySettings
 
 EXPONENT = 0.9  # of Zipf's law: of a million receivers the busiest gets 3 % of all deliveries
 MEDIAN, SIGMA = 0.08, 1.0  # seconds; log-normal: 99 % of these answers come within 0.8 s

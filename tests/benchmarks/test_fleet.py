@@ -23,11 +23,11 @@ from benchmarks.fleet.measure import counting, ledger
 from benchmarks.fleet.measure import statements as counted
 from benchmarks.fleet.report import drain_log, shown
 from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, seeded, waits, zipf
-from consumer.matching import subscriptions
-from consumer.matching.catalog import Answer, Catalog, Key
-from tests.simulated_deployment import result
-from tests.simulation import THREADS
-from tests.simulation import World as RealWorld
+from consumer.matching.catalog import Catalog, Key, Matches
+from consumer.subscriptions import repository
+from tests.simulation.deployment import result
+from tests.simulation.world import THREADS
+from tests.simulation.world import World as RealWorld
 
 SMALL = World(pods=4, receivers=2_000, partitions=12, rate=400.0)
 WORDS = ["--pods", "2", "--receivers", "300", "--rate", "20"]
@@ -102,7 +102,7 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
 def real_outage(engine: Engine, world: World, seconds: float) -> tuple[int, Counter[str]]:
     """The real worker in a simulated world, all of whose receivers are down: requests, and statements by thread."""
     for rank in range(world.receivers):
-        subscriptions.add(engine, f"https://down-{rank}.example/", f"t{rank}")
+        repository.add(engine, f"https://down-{rank}.example/", f"t{rank}")
     real = RealWorld(engine, partitions=1, retry_schedule=waits(), retry_jitter=0.2)
     real.start(0)
     shares = [world.share(rank) for rank in range(world.receivers)]
@@ -147,9 +147,9 @@ def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
     random, classes = Random(1), zipf(receivers)
     now, seconds = 0.0, 40.0
     asked: list[int] = []
-    answers: list[tuple[float, Callable[[Answer | Exception], None], Answer]] = []
+    answers: list[tuple[float, Callable[[Matches | Exception], None], Matches]] = []
 
-    def ask(keys: tuple[Key, ...], done: Callable[[Answer | Exception], None]) -> None:
+    def ask(keys: tuple[Key, ...], done: Callable[[Matches | Exception], None]) -> None:
         asked.append(len(keys))
         answers.append((now + 0.001, done, dict.fromkeys(keys, ())))
 
