@@ -12,6 +12,7 @@ from typing import NamedTuple
 FREE = 50e-6  # seconds of an evaluation that are not charged: a delivery costs as much
 OWN = 0.05  # of one processor's time, for one subscription,
 ALL = 0.2  # and for all of them together,
+MOST_OF_ONE = 0.025  # seconds that one evaluation counts at most: five times what it may take. More is not its doing
 BURST = 1.0  # seconds of that at once: 0.05 s for one, 0.2 s for all. Others wait about twice as long
 PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds that a subscription is over its budget: at first, and at most
 MOST = 10_000  # buckets that are kept
@@ -59,9 +60,10 @@ class Budget:
         self._left_out: dict[int, _LeftOut] = {}  # those that are over, and that were lately
 
     def charge(self, subscription: int, seconds: float) -> None:
-        """An expression of this subscription has taken so long."""
+        """An expression of this subscription has taken so long, or the garbage collector that came in between."""
         if seconds <= FREE:
             return
+        seconds = min(seconds, MOST_OF_ONE)
         now = self._clock()
         bucket = self._buckets.get(subscription)
         if bucket is None:

@@ -19,7 +19,7 @@ from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
 from consumer.ledger import admin, marks
 from consumer.ledger.marks import Subject
-from consumer.matching.budget import BURST, OWN
+from consumer.matching.budget import MOST_OF_ONE
 from consumer.subscriptions import repository
 from models import Wish
 from models.mark import ALL_SUBSCRIPTIONS
@@ -209,7 +209,8 @@ class Deployment:
     def over_its_budget(self, url: str) -> None:
         """The filter of this url's subscription has taken too much of the processor; it is asked in a minute."""
         (number,) = (number for number, its in self.subscriptions.items() if its == url)
-        self.world.worker._budget.charge(number, 2 * OWN * BURST)
+        while not self.world.worker._budget.is_over(number):
+            self.world.worker._budget.charge(number, MOST_OF_ONE)
 
     def disable(self, url: str) -> None:
         """By SQL."""

@@ -20,6 +20,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.ledger.rows import OperationalEvent
+from consumer.matching.selection import Selector
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_publisher import Announcement
 from consumer.worker.worker import Worker
@@ -91,6 +92,8 @@ class World:
             patch.setattr("consumer.worker.worker.EventPublisher", partial(_Announcer, self))
             patch.setattr("consumer.worker.worker.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.worker.Source", partial(_Source, self))
+            # The processor's time is no part of this world: a pause of the collector would leave a filter out.
+            patch.setattr("consumer.worker.worker.Selector", partial(Selector, processor=lambda: 0.0))
             self.worker = Worker(
                 KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
                 [TOPIC],
