@@ -234,7 +234,8 @@ def _about_to_be_stored(world: World) -> Generator[float, None, Place | None]:
     """A record that has just come, and that some receiver never takes; None if there is none for a while."""
     end = time.monotonic() + LONGEST
     while time.monotonic() < end:
-        for place, event in reversed(list(world.book.at.items())):
+        for place in reversed(list(world.book.at)):  # a copy in one step: records come meanwhile, in another thread
+            event = world.book.at[place]
             if event.at < time.time() - JUST_NOW:
                 break
             if any(each.temper.doomed(event.number) for each in world.book.owed_by(event)):

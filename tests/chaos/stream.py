@@ -30,7 +30,7 @@ class Stream:
         self._per_second = per_second
         self._producer = Producer({"bootstrap.servers": servers, **PRODUCER})
         self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._flow, name="stream")
+        self._thread = threading.Thread(target=self._flow, name="stream", daemon=True)
         self._errors: list[KafkaError] = []
 
     def start(self) -> None:

@@ -62,7 +62,7 @@ class Watch:
         self._ready_at: dict[Worker, float] = {}
         self._enough = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="watch")
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
         """Watch from now on."""
