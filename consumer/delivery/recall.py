@@ -36,9 +36,9 @@ ROWS = 500
 class Ledger(NamedTuple):
     """What is asked of the database, on its thread: functions of the ledger with all but the question filled in."""
 
-    walk: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
-    lately: Callable[[datetime | None], RecentMarks]
-    take: Callable[[Sequence[FetchRequest], float], Fetched]
+    scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
+    recent: Callable[[datetime | None], RecentMarks]
+    fetch: Callable[[Sequence[FetchRequest], float], Fetched]
     topics: Callable[[], Collection[TopicPartition]]
 
 
@@ -143,9 +143,9 @@ class Recall:
 
         def job() -> _Answer:  # marks first: what is marked after that is seen the next time, whatever the walk meets
             return _Answer(
-                self._ledger.lately(since) if marking else None,
-                self._ledger.walk(ways, after) if walking else None,
-                self._ledger.take(wants, clock) if wants else None,
+                self._ledger.recent(since) if marking else None,
+                self._ledger.scan(ways, after) if walking else None,
+                self._ledger.fetch(wants, clock) if wants else None,
             )
 
         self._thread.submit(job, lambda answer: self._answered(answer, wants, places))

@@ -178,7 +178,7 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
             raise DatabaseTooSlow("DPY-4024: call timeout of 30000 ms exceeded")
         return repair(engine, group, topic, partition, *rest)
 
-    monkeypatch.setattr(ordering, "mend", locked)
+    monkeypatch.setattr(ordering, "repair", locked)
     places = [("t", number) for number in range(6)]
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)], 500.0)
@@ -198,7 +198,7 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
     assert list(states(engine).values()) == ["held"]
     fault = "database: DPY-4024: call timeout of 30000 ms exceeded (order of keys in t[3])"
     assert (house.keeping.fault, house.keeping.busy) == (fault, True)
-    monkeypatch.setattr(ordering, "mend", repair)
+    monkeypatch.setattr(ordering, "repair", repair)
     minute()
     minute()
     assert (house.keeping.fault, house.keeping.busy) == (None, False)
