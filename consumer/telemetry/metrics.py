@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -41,13 +43,19 @@ class Histogram:
 
 @dataclass(slots=True)
 class Metrics:
-    """What the loop has counted since it started, and what it sees now."""
+    """What the loop has counted since it started."""
 
     events: Counter[str] = field(default_factory=Counter)  # matched, unmatched, dead_lettered
     deliveries: Counter[str] = field(default_factory=Counter)  # delivered, retried, parked, exhausted, dead_lettered
     attempts: Counter[str] = field(default_factory=Counter)  # 2xx, 3xx, 4xx, 5xx, error
     attempt_seconds: Histogram = field(default_factory=Histogram)
     delivery_latency_seconds: Histogram = field(default_factory=Histogram)
+    filter_errors: int = 0
+
+
+class Readings(NamedTuple):
+    """How things stand at the moment of a scrape, and counts that parts of the loop keep themselves."""
+
     in_flight: int = 0
     parked: int = 0
     breaker_open: int = 0
@@ -56,19 +64,19 @@ class Metrics:
     commits: int = 0
     connections_opened: int = 0
     retention_overtaken: int = 0  # records that the log dropped before they were consumed
-    filter_errors: int = 0
+    lag: Mapping[tuple[str, int], int] = MappingProxyType({})  # by topic and partition
 
 
 class WorkerCollector(Collector):
-    """Turns `Metrics` and the lag of each partition into Prometheus samples at the moment of a scrape."""
+    """Turns `Metrics` and `Readings` into Prometheus samples at the moment of a scrape."""
 
-    def __init__(self, metrics: Metrics, lag: Callable[[], Mapping[tuple[str, int], int]]) -> None:
+    def __init__(self, metrics: Metrics, readings: Callable[[], Readings]) -> None:
         self._metrics = metrics
-        self._lag = lag
+        self._readings = readings
 
     def collect(self) -> Iterable[Metric]:
         """All families, in the order of the data's path."""
-        metrics = self._metrics
+        metrics, now = self._metrics, self._readings()
         yield _counts("webhooks_events", "Records by what became of them.", "outcome", metrics.events)
         yield _counts("webhooks_deliveries", "Deliveries by what became of them.", "outcome", metrics.deliveries)
         yield _counts("webhooks_attempts", "Requests by the class of the answer.", "status_class", metrics.attempts)
@@ -82,24 +90,24 @@ class WorkerCollector(Collector):
         ):
             yield HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.total)
         for name, text, value in (
-            ("webhooks_in_flight", "Requests open now.", metrics.in_flight),
-            ("webhooks_parked", "Deliveries of the group that wait in the database.", metrics.parked),
-            ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", metrics.breaker_open),
-            ("webhooks_set_aside", "Deliveries that the database does not take.", metrics.set_aside),
+            ("webhooks_in_flight", "Requests open now.", now.in_flight),
+            ("webhooks_parked", "Deliveries of the group that wait in the database.", now.parked),
+            ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", now.breaker_open),
+            ("webhooks_set_aside", "Deliveries that the database does not take.", now.set_aside),
             (
                 "webhooks_expressions_left_out",
                 "Subscriptions whose filter or projection is left out as too slow.",
-                metrics.expressions_left_out,
+                now.expressions_left_out,
             ),
         ):
             yield GaugeMetricFamily(name, text, value=value)
         for name, text, value in (
-            ("webhooks_commits", "Offset commits acknowledged.", metrics.commits),
-            ("webhooks_connections_opened", "Connections opened to receivers.", metrics.connections_opened),
+            ("webhooks_commits", "Offset commits acknowledged.", now.commits),
+            ("webhooks_connections_opened", "Connections opened to receivers.", now.connections_opened),
             (
                 "webhooks_retention_overtaken",
                 "Records dropped by retention before they were read.",
-                metrics.retention_overtaken,
+                now.retention_overtaken,
             ),
             (
                 "webhooks_filter_errors",
@@ -109,15 +117,15 @@ class WorkerCollector(Collector):
         ):
             yield CounterMetricFamily(name, text, value=value)
         lag = GaugeMetricFamily("webhooks_consumer_lag", "Records not yet committed.", labels=["topic", "partition"])
-        for (topic, partition), records in list(self._lag().items()):
+        for (topic, partition), records in now.lag.items():
             lag.add_metric([topic, str(partition)], records)
         yield lag
 
 
-def registry(metrics: Metrics, lag: Callable[[], Mapping[tuple[str, int], int]]) -> CollectorRegistry:
+def registry(metrics: Metrics, readings: Callable[[], Readings]) -> CollectorRegistry:
     """A registry of its own for one worker."""
     result = CollectorRegistry()
-    result.register(WorkerCollector(metrics, lag))
+    result.register(WorkerCollector(metrics, readings))
     return result
 
 

@@ -15,8 +15,9 @@ from consumer.config.settings import WorkerSettings
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
-from consumer.telemetry.metrics import Metrics, registry
+from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.worker.health import Status, serve
+from consumer.worker.wiring import build_worker
 from consumer.worker.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -39,10 +40,10 @@ class Service:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
-        server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._lag))
+        server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._readings))
         try:
             self._await_database(create_engine(database))
-            self._worker = Worker(kafka, topics.topics, database, delivery, self._metrics)
+            self._worker = build_worker(kafka, topics.topics, database, delivery, self._metrics)
             # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
             gc.freeze()
             gc.set_threshold(*COLLECT_EVERY)
@@ -78,5 +79,5 @@ class Service:
             return Status(time.monotonic(), [self._waiting_for])
         return Status(self._worker.turned_at, self._worker.reasons())
 
-    def _lag(self) -> dict[tuple[str, int], int]:
-        return self._worker.lag() if self._worker is not None else {}
+    def _readings(self) -> Readings:
+        return self._worker.readings() if self._worker is not None else Readings()

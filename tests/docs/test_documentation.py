@@ -31,7 +31,7 @@ from consumer.ledger import ordering, outbox
 from consumer.ledger.rows import OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.telemetry.metrics import Metrics, registry
+from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.worker import worker
 from consumer.worker.decisions import REASON
 from consumer.worker.event_publisher import _cloudevent
@@ -50,7 +50,7 @@ def test_settings_table() -> None:
 
 def test_metrics_table() -> None:
     """Each metric is documented with its labels and type, and no other."""
-    families = list(registry(Metrics(), lambda: {("t", 0): 1}).collect())
+    families = list(registry(Metrics(), lambda: Readings(lag={("t", 0): 1})).collect())
     names = {f"{family.name}_total" if family.type == "counter" else family.name: family.type for family in families}
     documented = {code(name)[0].partition("{")[0]: kind for name, kind, _ in rows("docs/operations.md", "Metrics")}
     assert documented == names

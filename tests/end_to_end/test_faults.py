@@ -103,7 +103,7 @@ def test_the_clock_is_set_back_by_an_hour_and_right_again(deployment: Deployment
     deployment.alter("""
 import signal, time
 import consumer.worker.clock
-from consumer.worker.worker import Worker
+from consumer.worker.wiring import build_worker
 
 difference = 0.0
 consumer.worker.clock._FAULT_SECONDS = 3.0
@@ -113,7 +113,7 @@ def set_back(*_):
     difference = -3600.0 if not difference else 0.0
 
 signal.signal(signal.SIGUSR1, set_back)
-Worker.__init__.__kwdefaults__["clock"] = lambda: time.time() + difference
+build_worker.__kwdefaults__["clock"] = lambda: time.time() + difference
 """)
     deployment.subscribe("a", "/good")
     deployment.subscribe("a", "/fails-once")

@@ -209,8 +209,8 @@ class Deployment:
     def over_its_budget(self, url: str) -> None:
         """The filter of this url's subscription has taken too much of the processor; it is asked in a minute."""
         (number,) = (number for number, its in self.subscriptions.items() if its == url)
-        while not self.world.worker._budget.is_over(number):
-            self.world.worker._budget.charge(number, MOST_OF_ONE)
+        while not self.world.worker.parts.budget.is_over(number):
+            self.world.worker.parts.budget.charge(number, MOST_OF_ONE)
 
     def disable(self, url: str) -> None:
         """By SQL."""

@@ -23,6 +23,7 @@ from consumer.ledger.rows import OperationalEvent
 from consumer.matching.selection import Selector
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_publisher import Announcement
+from consumer.worker.wiring import build_worker
 from consumer.worker.worker import Worker
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.transport import Transport
@@ -46,6 +47,7 @@ class World:
     """
 
     worker: Worker
+    metrics: Metrics
     source: "_Source"
     transport: Transport
     dead_letters: "_DeadLetters"
@@ -80,26 +82,27 @@ class World:
 
     def start(self, *numbers: int) -> None:
         """A new process, which is assigned these partitions."""
+        self.metrics = Metrics()
         for thread in WRITING:
             self.late.extend(self.jobs.get(thread, ()))
         self.posted, self.jobs = deque(), {}  # what the last process still says reaches nobody
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("consumer.worker.worker.create_engine", lambda _: self.engine)
-            patch.setattr("consumer.worker.worker.Poller", partial(_Poller, self))
-            patch.setattr("consumer.worker.worker.DatabaseThread", partial(_SteppedThread, self))
-            patch.setattr("consumer.worker.worker.LoopAdapter", partial(Transport, self))
-            patch.setattr("consumer.worker.worker.DeadLetters", partial(_DeadLetters, self))
-            patch.setattr("consumer.worker.worker.EventPublisher", partial(_Announcer, self))
-            patch.setattr("consumer.worker.worker.TopicWatch", partial(_TopicWatch, self))
-            patch.setattr("consumer.worker.worker.Source", partial(_Source, self))
+            patch.setattr("consumer.worker.wiring.create_engine", lambda _: self.engine)
+            patch.setattr("consumer.worker.wiring.Poller", partial(_Poller, self))
+            patch.setattr("consumer.worker.wiring.DatabaseThread", partial(_SteppedThread, self))
+            patch.setattr("consumer.worker.wiring.LoopAdapter", partial(Transport, self))
+            patch.setattr("consumer.worker.wiring.DeadLetters", partial(_DeadLetters, self))
+            patch.setattr("consumer.worker.wiring.EventPublisher", partial(_Announcer, self))
+            patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
+            patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
             # The processor's time is no part of this world: a pause of the collector would leave a filter out.
-            patch.setattr("consumer.worker.worker.Selector", partial(Selector, processor=lambda: 0.0))
-            self.worker = Worker(
+            patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
+            self.worker = build_worker(
                 KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
                 [TOPIC],
                 DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
                 self.delivery,
-                Metrics(),
+                self.metrics,
                 clock=lambda: BORN + self.now,
                 monotonic=lambda: self.now,
             )

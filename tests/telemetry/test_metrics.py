@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.telemetry.metrics import BUCKETS, Histogram, Metrics, registry
+from consumer.telemetry.metrics import BUCKETS, Histogram, Metrics, Readings, registry
 from tests.processes import ROOT, environment
 
 LABELS = {
@@ -57,7 +57,7 @@ Sample = tuple[str, frozenset[tuple[str, str]]]
 
 def scrape(metrics: Metrics, lag: dict[tuple[str, int], int] | None = None) -> dict[Sample, float]:
     """What Prometheus reads: name and labels to value."""
-    text = generate_latest(registry(metrics, lambda: lag or {})).decode()
+    text = generate_latest(registry(metrics, lambda: Readings(lag=lag or {}))).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -73,11 +73,11 @@ def sample(name: str, **labels: str) -> Sample:
 def test_the_names_are_those_that_dashboards_use() -> None:
     """Exactly these, each with its type, a text and its labels; also where nothing has been counted yet."""
     metrics = Metrics()
-    families = {each.name: each for each in registry(metrics, dict).collect()}
+    families = {each.name: each for each in registry(metrics, Readings).collect()}
     names = {name.removesuffix("_total") for name in LABELS}
     assert families.keys() == names
     metrics.events["matched"] = metrics.deliveries["delivered"] = metrics.attempts["2xx"] = 1
-    text = generate_latest(registry(metrics, lambda: {("t", 0): 1})).decode()
+    text = generate_latest(registry(metrics, lambda: Readings(lag={("t", 0): 1}))).decode()
     for name, labels in LABELS.items():
         kind = next((kind for ending, kind in TYPES.items() if name.endswith(ending)), "gauge")
         assert f"# TYPE {name} {kind}\n" in text
@@ -94,16 +94,13 @@ def test_the_names_are_those_that_dashboards_use() -> None:
 def test_what_the_loop_counts_is_what_is_scraped() -> None:
     """Each attribute under its own name, now and not when the registry was made."""
     metrics = Metrics()
-    lag = {("orders", 0): 5}
-    result = registry(metrics, lambda: lag)
+    now = Readings()
+    result = registry(metrics, lambda: now)
     metrics.events.update(matched=1, unmatched=2, dead_lettered=3)
     metrics.deliveries.update(delivered=4, retried=5, parked=6, exhausted=7)
     metrics.attempts.update({"2xx": 8, "error": 9})
-    metrics.in_flight, metrics.parked, metrics.breaker_open, metrics.set_aside = 10, 11, 12, 3
-    metrics.expressions_left_out = 2
-    metrics.commits, metrics.connections_opened, metrics.retention_overtaken = 13, 14, 15
     metrics.filter_errors = 16
-    lag[("orders", 1)] = 0
+    now = Readings(10, 11, 12, 3, 2, 13, 14, 15, {("orders", 0): 5, ("orders", 1): 0})
     families = text_string_to_metric_families(generate_latest(result).decode())
     found = {
         (each.name, *sorted(each.labels.values())): each.value

@@ -44,7 +44,7 @@ def give_up(deployment: Deployment, number: int) -> None:
     for _ in range(2):
         world.transport.answer(0, result("hopeless"))
         world.turn()
-    assert world.worker._parking.backlog == 2
+    assert world.worker.parts.parking.backlog == 2
 
 
 def test_dead_letters_of_what_stays_are_not_waited_for(deployment: Deployment) -> None:
@@ -131,7 +131,7 @@ def test_a_row_that_is_set_aside_is_waited_for_a_moment_once(deployment: Deploym
     deployment.obstruct(how, "{0}.record_offset = 0")
     world.transport.answer(0, result("taken"))
     world.settle_down()
-    assert world.worker._parking.set_aside == 1
+    assert world.worker.parts.parking.set_aside == 1
     world.on_wait = world.run_jobs
     assert 1.0 < waited(deployment, 1) < LATELY
     world.source.assign([1])
@@ -170,7 +170,7 @@ def test_the_result_of_a_stored_delivery_is_waited_for_with_its_partition(deploy
     world.settle_down(50)
     world.transport.answer(0, result("taken"))
     world.turn()
-    assert world.worker._parking.backlog == 1
+    assert world.worker.parts.parking.backlog == 1
     assert waited(deployment, 1) == 0
     after(1.0, deployment, world.run_jobs)
     assert waited(deployment, 0) == pytest.approx(1.0, abs=0.1)
@@ -183,7 +183,7 @@ def test_at_a_stop_what_belongs_to_no_partition_is_waited_for(
     """Nothing is written after it: a receiver that wants no more would be asked again."""
     monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 1)
     world = deployment.world
-    world.worker._parking._batch = 1
+    world.worker.parts.parking._batch = 1
     deployment.write(0, "b")
     world.settle_down()
     world.transport.answer(0, result("gone"))
@@ -209,7 +209,7 @@ def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
 ) -> None:
     """One of two receivers has seen the event, the other's lane is waited for: the record is not sent twice."""
     world = deployment.world
-    lanes = world.worker._lanes
+    lanes = world.worker.parts.lanes
     admit = lanes.admit
 
     def hold(lane: Lane, size: int, now: float) -> Admission:
@@ -257,4 +257,4 @@ def test_what_stays_goes_on_while_a_partition_leaves(deployment: Deployment) -> 
     assert waited(deployment, 0) == pytest.approx(world.delivery.drain, abs=0.1)
     sent = [deployment.offsets[identity] for identity, _ in world.sent[before:]]
     assert sorted(sent) == [((TOPIC, 1), 0), ((TOPIC, 1), 1)]
-    assert world.worker._lanes.in_flight == 2
+    assert world.worker.parts.lanes.in_flight == 2

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from consumer.http.server import BackgroundServer, listen
-from consumer.telemetry.metrics import Metrics, registry
+from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.worker.health import STALLED, Status, create_app, serve
 
 
@@ -35,7 +35,7 @@ def loop() -> Loop:
 def server(loop: Loop) -> Iterator[BackgroundServer]:
     metrics = Metrics()
     metrics.deliveries["delivered"] = 7
-    app = create_app(loop.status, registry(metrics, lambda: {("users", 0): 3}), lambda: loop.now)
+    app = create_app(loop.status, registry(metrics, lambda: Readings(lag={("users", 0): 3})), lambda: loop.now)
     server = BackgroundServer(app, listen("127.0.0.1", 0), "test")
     yield server
     server.close()

@@ -19,6 +19,7 @@ from consumer.intake.record import Partition, Record
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics
 from consumer.worker import worker as worker_module
+from consumer.worker.wiring import build_worker
 from consumer.worker.worker import Worker
 from models import ParkedDelivery
 from tests.databases import url_of
@@ -60,17 +61,17 @@ class Rig:
             "WEBHOOK_DRAIN": "5",
         }
         database = DatabaseSettings(url=SecretStr(url_of(self.engine)), db_schema=None, encryption_key=None)
-        self.worker = Worker(
+        self.worker = build_worker(
             self.settings, [self.topic], database, load(DeliverySettings, values | delivery), self.metrics
         )
-        poll = self.worker._source.poll
+        poll = self.worker.parts.source.poll
 
         def polled(limit: int, timeout: float) -> list[Record]:
             while self._calls:
                 self._calls.popleft()()
             return poll(limit, timeout)
 
-        monkeypatch.setattr(self.worker._source, "poll", polled)
+        monkeypatch.setattr(self.worker.parts.source, "poll", polled)
         self._thread = threading.Thread(target=self._run, name="loop")
         self._thread.start()
         return self.worker
@@ -94,11 +95,11 @@ class Rig:
 
     def owned(self) -> list[Partition]:
         """The partitions of the moment."""
-        return list(self.worker._source.partitions.values())
+        return list(self.worker.parts.source.partitions.values())
 
     def revoke(self) -> None:
         """As librdkafka asks for all partitions."""
-        source = self.worker._source
+        source = self.worker.parts.source
         source._on_revoke(source._consumer, [TopicPartition(each.topic, each.number) for each in self.owned()])
 
     def stop(self) -> None:
@@ -166,7 +167,7 @@ def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pyte
     rig.write(*bodies)
     rig.start(monkeypatch)
     until(lambda: len(rig.receiver.requests) == 40)
-    until(lambda: rig.metrics.commits)
+    until(lambda: rig.worker.readings().commits)
     rig.stop()
     assert rig.committed() == 20
     for path in ("/one", "/two"):
@@ -244,7 +245,7 @@ def test_a_revoke_stores_what_does_not_end(rig: Rig, monkeypatch: pytest.MonkeyP
     unknown = "stopped while the request was open: its outcome is unknown"
     assert rig.rows() == [(0, "parked", 1, unknown), (1, "parked", 1, unknown)]
     assert rig.committed() == 2
-    assert rig.worker._transport.in_flight == 0
+    assert rig.worker.parts.transport.in_flight == 0
 
 
 def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +255,9 @@ def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch
     rig.write(*events(10))
     rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="4")
     until(lambda: len(rig.receiver.requests) == 2)
-    rig.on_loop(lambda: rig.worker._lost(rig.owned()))
-    assert rig.worker._transport.in_flight == 0
-    assert rig.worker._lanes.in_flight == rig.worker._lanes.held == 0
+    rig.on_loop(lambda: rig.worker.lost(rig.owned()))
+    assert rig.worker.parts.transport.in_flight == 0
+    assert rig.worker.parts.lanes.in_flight == rig.worker.parts.lanes.held == 0
     began = time.monotonic()
     rig.stop()
     assert time.monotonic() - began < 3
@@ -298,7 +299,7 @@ def test_without_the_subscriptions_events_wait(rig: Rig, monkeypatch: pytest.Mon
         connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))
     until(lambda: len(rig.receiver.requests) == 5)
     until(lambda: not worker.reasons())
-    assert set(worker.lag()) == {(rig.topic, number) for number in range(4)}
+    assert set(worker.readings().lag) == {(rig.topic, number) for number in range(4)}
     rig.stop()
     assert rig.committed() == 5
 

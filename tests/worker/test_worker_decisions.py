@@ -53,8 +53,8 @@ class Site:
     @property
     def outcomes(self) -> tuple[int, int, int]:
         """Given up and dead-lettered by decision, and how many are set aside."""
-        counted = self.world.worker._metrics.deliveries
-        return counted["exhausted"], counted["dead_lettered"], self.world.worker._parking.set_aside
+        counted = self.world.metrics.deliveries
+        return counted["exhausted"], counted["dead_lettered"], self.world.worker.parts.parking.set_aside
 
 
 @pytest.fixture
@@ -163,4 +163,4 @@ def test_it_ends_so_whatever_crashes_or_moves(
     site.turns(200)
     assert site.committed == [LAST + 1, LAST + 1]
     assert site.world.buried == ({((TOPIC, 0), BAD)} if wish == Wish.DEAD_LETTER else set())
-    assert (site.world.worker._parking.set_aside, rows(sqlite_engine)) == (0, [])
+    assert (site.world.worker.parts.parking.set_aside, rows(sqlite_engine)) == (0, [])

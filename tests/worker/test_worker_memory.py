@@ -75,7 +75,7 @@ def test_many_large_events_do_not_fill_the_memory(sqlite_engine: Engine, options
             break
     world.settle_down()
     assert [world.committed[TOPIC, number][0] for number in (0, 1)] == [200, 200]
-    assert world.worker._memory.held == 0
+    assert world.worker.parts.memory.held == 0
 
 
 def test_a_receiver_that_hangs_on_large_events_stops_no_other(sqlite_engine: Engine) -> None:
@@ -101,19 +101,19 @@ def test_what_leaves_is_counted_no_more(sqlite_engine: Engine) -> None:
     for number in range(40):
         world.write(number % 2, large())
     site.turns(5)
-    assert world.worker._memory.held == site.unsettled == 40 * MAX_VALUE_BYTES
+    assert world.worker.parts.memory.held == site.unsettled == 40 * MAX_VALUE_BYTES
     world.source.lose(0)
-    assert world.worker._memory.held == site.unsettled == 20 * MAX_VALUE_BYTES
+    assert world.worker.parts.memory.held == site.unsettled == 20 * MAX_VALUE_BYTES
     world.source.assign([0])
     for _ in range(60):
         while world.transport.open:
             world.transport.answer(0, result("taken"))
         world.settle_down(1)
-    assert world.worker._memory.held == 0
+    assert world.worker.parts.memory.held == 0
     world.write(1, large())
     site.turns(3)
     world.source.revoke(1)
-    assert world.worker._memory.held == 0
+    assert world.worker.parts.memory.held == 0
 
 
 def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine) -> None:
@@ -133,8 +133,8 @@ def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine)
         while world.transport.open:
             world.transport.answer(0, result("taken"))
         world.settle_down(1)
-        most = max([most, *(len(stored.keys) for stored in world.worker._inbox._stored.values())])
-        aside = world.worker._inbox.stands_aside((TOPIC, 0))
+        most = max([most, *(len(stored.keys) for stored in world.worker.parts.inbox._stored.values())])
+        aside = world.worker.parts.inbox.stands_aside((TOPIC, 0))
         assert aside == (world.source.partitions[TOPIC, 0] in world.source._resting)  # nothing is read to wait there
     assert world.committed[TOPIC, 0] == (number, "")
     assert len(world.sent) == len(world.taken) == number - len(site.stored)

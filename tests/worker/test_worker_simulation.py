@@ -48,7 +48,7 @@ def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment
         deployment.write(0, "nobody")
     for _ in range(8):  # no look-up is answered: the inbox fills
         world.turn()
-    assert world.worker._inbox.room == 0
+    assert world.worker.parts.inbox.room == 0
     assert world.source.pauses == 0
     world.now += PAUSE_AFTER
     for _ in range(3):
@@ -299,7 +299,7 @@ def test_a_batch_of_which_some_leaves_goes_on_for_the_rest(deployment: Deploymen
     number = {0: 2, 1: 1}  # of events, by partition
     world.on_wait = world.run_jobs
     world.source.revoke(leaving)
-    assert len(world.transport.open) == world.worker._lanes.in_flight == 1
+    assert len(world.transport.open) == world.worker.parts.lanes.in_flight == 1
     rows = deployment.rows().values()
     assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
     assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
@@ -323,7 +323,7 @@ def test_a_batch_of_which_all_leaves_in_two_steps_is_cut_off(deployment: Deploym
     for number in (0, 1):
         world.source.revoke(number)
     assert world.transport.open == []
-    assert world.worker._lanes.in_flight == 0
+    assert world.worker.parts.lanes.in_flight == 0
     assert deployment.statuses() == ["parked"] * 3
 
 
@@ -355,7 +355,7 @@ def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deploym
     world.settle_down(20)
     assert (deployment.rows(), world.committed) == ({}, {})
     assert len(world.sent) == 3
-    assert world.worker._lanes.in_flight == len(world.transport.open) == 1
+    assert world.worker.parts.lanes.in_flight == len(world.transport.open) == 1
     world.transport.answer(0, result("taken"))
     world.settle_down(5)
     assert world.committed == {(TOPIC, 1): (1, "")}
@@ -496,7 +496,7 @@ def test_what_is_told_of_a_partition_that_leaves_opens_nothing(deployment: Deplo
     world.source.revoke(1)
     world.settle_down(2)
     assert not partition.opened
-    assert (TOPIC, 1) not in world.worker._inbox._stored
+    assert (TOPIC, 1) not in world.worker.parts.inbox._stored
 
 
 @pytest.mark.parametrize("stopping", [False, True])
@@ -507,7 +507,7 @@ def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.Monk
     world.settle_down()
     if stopping:
         world.worker.stop()
-    monkeypatch.setattr(world.worker._lanes, "wake", lambda _: 1 // 0)
+    monkeypatch.setattr(world.worker.parts.lanes, "wake", lambda _: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         world.worker.run()
     assert world.source.partitions == {}
@@ -529,7 +529,7 @@ def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it
     assert tuple(row) == ("exhausted", 1, "filter: the event is too large for this expression")
     assert world.committed[TOPIC, 0] == (2, "")
     assert [each.type for each in world.announced] == ["delivery.exhausted"]
-    assert world.worker._metrics.events == {"matched": 1, "unmatched": 1}
+    assert world.metrics.events == {"matched": 1, "unmatched": 1}
 
 
 def test_a_locked_row_holds_its_own_offset_alone(deployment: Deployment) -> None:
@@ -621,7 +621,7 @@ def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_tha
     world.now += 60
     world.turn()
     assert world.jobs["storing"]
-    while world.worker._parking.due_keys:  # until the row behind it is looked for
+    while world.worker.parts.parking.due_keys:  # until the row behind it is looked for
         world.run_job("taking-up")
         world.now += 0.1
         world.turn()

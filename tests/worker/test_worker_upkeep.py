@@ -25,7 +25,7 @@ def minutes(deployment: Deployment, number: int) -> Iterator[None]:
     """Time for that many rounds of housekeeping; Kafka says what topics there are, as it does each half a minute."""
     world = deployment.world
     for _ in range(number):
-        world.worker._topics.learn({TOPIC: len(world.log)}, world.now)
+        world.worker.parts.topics.learn({TOPIC: len(world.log)}, world.now)
         world.now += TIDY_EVERY
         world.settle_down()
         yield
@@ -59,7 +59,7 @@ def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -
     run(deployment.engine, "UPDATE webhook_deliveries SET status = 'delivered'")
     store.park(deployment.engine, "g", [parked(make_event(offset, topic=GONE), 1) for offset in (1, 2)], 1.0)
     world.start(0, 1)
-    world.worker._settling.revoking.add((GONE, 0))  # it was revoked here, before the topic went
+    world.worker.parts.settling.revoking.add((GONE, 0))  # it was revoked here, before the topic went
     world.settle_down()
     sent = False
     for _ in minutes(deployment, int(GONE_AFTER // TIDY_EVERY) + 4):
@@ -71,7 +71,7 @@ def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -
     assert left(deployment) == []
     assert query(deployment.engine, "SELECT count(*) FROM webhook_payloads") == [(0,)]
     pass_by(deployment, 1)
-    assert world.worker._ownership.adopted == {}
+    assert world.worker.parts.ownership.adopted == {}
 
 
 def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: Deployment) -> None:
@@ -81,7 +81,7 @@ def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: De
     keep_delivered(deployment, 5)
     world.start(0, 1)
     world.settle_down()
-    world.worker._ownership.adopted = {(TOPIC, 0): None}
+    world.worker.parts.ownership.adopted = {(TOPIC, 0): None}
     pass_by(deployment, 2)
     assert left(deployment) == [(TOPIC, 5, "delivered")]
 
@@ -125,11 +125,11 @@ def test_one_worker_follows_subscriptions_and_counts(deployment: Deployment) -> 
     world.start(1)
     pass_by(deployment, 2)
     assert {status for _, _, status in left(deployment)} == {"parked"}
-    assert world.worker._metrics.parked == 0
+    assert world.worker.readings().parked == 0
     world.source.assign([0])
     pass_by(deployment, 2)
     assert [status for _, _, status in left(deployment)] == ["held", "parked", "parked"]
-    assert world.worker._metrics.parked == 2
+    assert world.worker.readings().parked == 2
     world.source.revoke(0)
     world.settle_down()
-    assert world.worker._metrics.parked == 0
+    assert world.worker.readings().parked == 0

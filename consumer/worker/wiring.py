@@ -1,0 +1,197 @@
+"""What a worker is made of: each part is constructed here, and given the parts that it uses.
+
+Parts that need one another get a function that gives the other one, which is made later.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.crypto.keys import parse_signing_key
+from consumer.crypto.vault import Vault
+from consumer.database.engine import DatabaseThread, create_engine
+from consumer.delivery.failing import Failing
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.memory import Memory
+from consumer.delivery.notes import Notes
+from consumer.delivery.parking import Parking
+from consumer.delivery.recall import Ledger, Recall
+from consumer.delivery.sender import Sender
+from consumer.delivery.settling import Settling
+from consumer.delivery.slow import SlowExpressions
+from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.source import Source
+from consumer.intake.topics import Topics, TopicWatch
+from consumer.ledger.assigned import open_topics
+from consumer.ledger.due import fetch, scan
+from consumer.ledger.marks import recent
+from consumer.matching.budget import Budget
+from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
+from consumer.matching.destinations import rules_of
+from consumer.matching.inbox import Inbox
+from consumer.matching.selection import Selector
+from consumer.sending.adapter import LoopAdapter
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.event_loop import Poller, raise_descriptor_limit
+from consumer.sending.pool import connections
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.clock import ClockWatch
+from consumer.worker.decisions import Decisions
+from consumer.worker.dispatch import Dispatch
+from consumer.worker.event_publisher import EventPublisher
+from consumer.worker.handover import Handover
+from consumer.worker.housekeeping import Housekeeping
+from consumer.worker.ownership import Ownership
+from consumer.worker.polling import Polling
+from consumer.worker.relay import OutboxRelay
+from consumer.worker.takeover import Takeover
+from consumer.worker.worker import Parts, Worker
+
+
+def build_worker(
+    kafka: KafkaSettings,
+    names: Sequence[str],
+    database: DatabaseSettings,
+    delivery: DeliverySettings,
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Worker:
+    """A member of the consumer group, which does nothing before it runs. SettingsError: Kafka refuses a setting.
+
+    `names` as in KAFKA_TOPICS. `clock` gives unix seconds, `monotonic` seconds that only go forward.
+    """
+    engine, group = create_engine(database), kafka.group_id
+    decrypt = Vault(database.encryption_keys).decrypt
+    secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
+    poller = Poller()
+    transport = LoopAdapter(
+        poller,
+        egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
+        timeout=delivery.timeout,
+        connect_timeout=delivery.connect_timeout,
+        max_connections=connections(delivery.max_in_flight, raise_descriptor_limit()),
+        proxy=delivery.proxy,
+    )
+    lookups, storing, taking_up, upkeep = threads = [
+        DatabaseThread(name, poller.post) for name in ("lookups", "storing", "taking-up", "upkeep")
+    ]
+
+    # From events to lanes.
+    find = partial(
+        find_endpoints,
+        engine,
+        default_secrets=secrets,
+        decrypt=decrypt,
+        rules=rules,
+        known=EndpointCache(),
+        broken=SubscriptionProblems(),
+    )
+    catalog = Catalog(
+        lambda keys, done: lookups.submit(partial(find, keys), done), delivery.subscription_cache, monotonic
+    )
+    inbox = Inbox(catalog, lambda place, offset: takeover.more(place, offset))  # noqa: PLW0108 (made below)
+    lanes, memory = Lanes(delivery.max_in_flight), Memory()
+    dead_letters = DeadLetters(kafka)
+
+    # What is stored, and what is told.
+    relay = OutboxRelay(engine, upkeep, group, EventPublisher(kafka), lambda: ownership.leads, clock=monotonic)
+    notes = Notes(engine, upkeep, monotonic, relay.wake)
+    decisions = Decisions(group, dead_letters, notes, metrics, lambda: source.partitions)
+    parking = Parking(engine, storing, taking_up, group, clock, monotonic, relay.wake, decisions.act)
+
+    # From lanes to results, and what follows from them.
+    settling = Settling(
+        lanes,
+        parking,
+        Failing(notes, group, delivery.disable_after),
+        metrics,
+        memory,
+        schedule=delivery.retry_schedule,
+        jitter=delivery.retry_jitter,
+        in_memory=delivery.retry_in_memory,
+        operations_topic=kafka.operations_topic,
+        clock=clock,
+        monotonic=monotonic,
+    )
+    budget = Budget(monotonic, SlowExpressions(lanes, settling, notes, clock, monotonic))
+    selector = Selector(metrics, budget, monotonic)
+    sender = Sender(lanes, settling, transport, memory, budget, clock, monotonic)
+    dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic)
+
+    # Partitions, and the rows that come with them.
+    topics = Topics(kafka, names)
+    topic_watch = TopicWatch(kafka, poller.post, topics.learn, topics.consumed, clock=monotonic)
+    ownership = Ownership(lambda: source.partitions, topics, dispatch, settling, monotonic)
+    ledger = Ledger(
+        partial(scan, engine, group),
+        partial(recent, engine, group),
+        partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
+        partial(open_topics, engine, group),
+    )
+    recall = Recall(
+        ledger,
+        taking_up,
+        parking,
+        lanes,
+        settling,
+        selector,
+        memory,
+        ownership.given_out,
+        clock,
+        monotonic,
+    )
+    takeover = Takeover(parking, recall, settling, inbox, lambda: source, monotonic)
+    source = Source(
+        kafka,
+        names,
+        on_assign=lambda partitions: worker.assigned(partitions),  # noqa: PLW0108 (the worker is made last)
+        on_position=takeover.positioned,
+        on_revoke=lambda partitions: worker.revoked(partitions),  # noqa: PLW0108
+        on_lost=lambda partitions: worker.lost(partitions),  # noqa: PLW0108
+        post=poller.post,
+        meanwhile=lambda seconds: worker.meanwhile(seconds),  # noqa: PLW0108
+    )
+    polling = Polling(source, catalog, inbox, parking, dead_letters, memory, metrics, kafka.tenant, monotonic)
+    handover = Handover(
+        dispatch,
+        lanes,
+        settling,
+        parking,
+        dead_letters,
+        sender,
+        memory,
+        lambda seconds: worker.meanwhile(seconds),  # noqa: PLW0108
+        monotonic,
+    )
+    parts = Parts(
+        poller=poller,
+        source=source,
+        topics=topics,
+        topic_watch=topic_watch,
+        polling=polling,
+        dead_letters=dead_letters,
+        catalog=catalog,
+        inbox=inbox,
+        budget=budget,
+        dispatch=dispatch,
+        lanes=lanes,
+        memory=memory,
+        sender=sender,
+        transport=transport,
+        settling=settling,
+        parking=parking,
+        recall=recall,
+        notes=notes,
+        relay=relay,
+        ownership=ownership,
+        takeover=takeover,
+        handover=handover,
+        housekeeping=Housekeeping(engine, upkeep, group, clock, monotonic),
+        clocks=ClockWatch(clock, monotonic),
+        threads=threads,
+    )
+    worker = Worker(parts, drain=delivery.drain, monotonic=monotonic)
+    return worker
