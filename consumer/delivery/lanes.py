@@ -69,7 +69,7 @@ class Lanes:
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
         self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
-        self._changed: set[Lane] = set()  # what they rest for may be over
+        self._changed: dict[Lane, None] = {}  # in this order; what they rest for may be over
         self._connections = NEW_CONNECTIONS  # that this turn may still open
         self._turnover = Turnover(slots, STILL)
         self._all_started = False  # by the last turn, all that may: what is held rests, waits, or is behind what hangs
@@ -99,7 +99,7 @@ class Lanes:
                 lane.endpoint = endpoint
             else:
                 lane.serve(endpoint, self._shares.of(endpoint), self._now)
-                self._changed.add(lane)
+                self._changed[lane] = None
         return lane
 
     def find(self, subscription_id: int) -> Lane | None:
@@ -113,7 +113,7 @@ class Lanes:
             mine = self._shares.of(lane.endpoint)
             if mine != before.of(lane.endpoint):
                 lane.bound(mine, self._now)
-                self._changed.add(lane)
+                self._changed[lane] = None
 
     def room(self, subscription_id: int, now: float) -> int:
         """How many stored deliveries of a subscription may be taken up."""
@@ -418,7 +418,7 @@ class Lanes:
 
     def _look_again(self) -> None:
         """What these rest for may be over: at a rate of a thousandth that would be known a quarter of an hour later."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed, {}
         for heap in (self._resting, self._gathering):
             heap[:] = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in heap]
             heapify(heap)

@@ -36,7 +36,7 @@ class Sender:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self.open: set[Delivery] = set()
+        self.open: dict[Delivery, None] = {}  # the first one begun first
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
@@ -107,7 +107,7 @@ class Sender:
             self._memory.keep(body, len(body))
         delivery.started_at = now
         delivery.sent_to = delivery.lane.endpoint
-        self.open.add(delivery)
+        self.open[delivery] = None
         for each in delivery.batch():
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
@@ -153,7 +153,7 @@ class Sender:
 
     def _end(self, delivery: Delivery) -> None:
         """Its request is open no more."""
-        self.open.discard(delivery)
+        self.open.pop(delivery, None)
         self._lanes.finished(delivery.lane, delivery.slots)
         if delivery.rendered is not None:
             self._memory.drop(delivery.rendered)

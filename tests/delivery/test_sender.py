@@ -127,10 +127,10 @@ def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int)
     (body,) = counter.wire.bodies()
     assert orjson.loads(body or b"") == [{"n": each} for each in range(number)]
     assert all(each.origin.started for each in deliveries)  # type: ignore[union-attr]  # records
-    assert (counter.sender.open, counter.desk.lanes.in_flight) == ({deliveries[0]}, 1)
+    assert (counter.sender.open, counter.desk.lanes.in_flight) == ({deliveries[0]: None}, 1)
     counter.wire.end(response(200))
     assert counter.desk.settled == list(range(number))
-    assert (counter.sender.open, counter.desk.lanes.in_flight) == (set(), 0)
+    assert (counter.sender.open, counter.desk.lanes.in_flight) == ({}, 0)
 
 
 @pytest.mark.parametrize("bad", [{0}, {2}, {0, 1}, {0, 1, 2}])
