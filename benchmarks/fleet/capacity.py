@@ -8,13 +8,14 @@ from benchmarks.fleet.costs import MEASURED, MIB, Costs
 from benchmarks.fleet.world import EVENT_KIB, KEEP_ALIVE, Class, World, mean_open, setting
 from consumer.delivery.lanes import BUSY, IDLE_LANES
 from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_KEPT
-from consumer.sending.pool import _MAX_IDLE
+from consumer.sending.pool import _MAX_IDLE, connections
 from consumer.sending.tls import _SESSIONS
 
 PLANNED = 0.7  # of a core, of the slots and of the memory, as docs/running.md plans
 CONTAINER_MIB = 768.0  # docs/running.md
 FETCH_MIB = 16.0 + 50.0  # fetched ahead, and a fetch under way: docs/running.md
 SLOTS = int(setting("max_in_flight"))
+CONNECTIONS = connections(SLOTS, 2**20)
 CACHE = setting("subscription_cache")
 STEPS = 40  # of halving an interval, until nothing more changes in the figures that are shown
 
@@ -88,7 +89,7 @@ def lookups(classes: Sequence[Class], rate: float, cache: float = CACHE) -> tupl
 def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
     """What a pod of the world does that has `rate` deliveries a second."""
     opened = rate * mean_open()
-    idle = max(0.0, SLOTS - opened)
+    idle = max(0.0, CONNECTIONS - opened)
     reused = remembered(world.classes, rate, idle, min(_MAX_IDLE, KEEP_ALIVE))
     resumed = max(0.0, remembered(world.classes, rate, _SESSIONS, 3600.0) - reused) / max(1e-9, 1 - reused)
     statements, keys = lookups(world.classes, rate)
@@ -99,7 +100,7 @@ def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
     known = min(MOST_KEPT, 2 * world.receivers)  # a key and its one endpoint each
     kib = (
         opened * (costs.open_kib + EVENT_KIB)
-        + world.https * SLOTS * costs.tls_kib
+        + world.https * CONNECTIONS * costs.tls_kib
         + world.https * min(_SESSIONS, world.receivers) * costs.session_kib
         + min(IDLE_LANES, world.receivers) * costs.lane_kib
         + known * costs.endpoint_kib

@@ -26,7 +26,7 @@ class Costs:
     # memory
     worker_mib: float = 123.0  # `make compare`: one worker, 256 slots, plain
     open_kib: float = 4.9  # a request that is open: `python -m benchmarks.in_flight 4000 3000`, above a worker's
-    tls_kib: float = 23.0  # a TLS connection more: `make compare --only tls-100ms 100ms`, 800 open
+    tls_kib: float = 46.0  # a TLS connection: 2,000 kept ones of one process, its USS before and after
     endpoint_kib: float = 0.78  # a subscription in the cache: `python -m benchmarks.lookups`
     lane_kib: float = 3.0  # a lane with its prepared request: consumer/delivery/lanes.py, IDLE_LANES
     session_kib: float = 5.5  # a TLS session that is kept: consumer/sending/tls.py, 3 to 8 KB
