@@ -479,7 +479,7 @@ def test_no_order_of_events_loses_a_delivery(
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
     monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # what belongs together takes several transactions
-    monkeypatch.setattr("consumer.delivery.parking.StoredPairs", partial(StoredKeys, 2))  # keys are given up
+    monkeypatch.setattr("consumer.delivery.parking.StoredKeys", partial(StoredKeys, 2))  # keys are given up
 
     def make() -> WorkerMachine:
         path = Path(str(new_engine().url.database))
