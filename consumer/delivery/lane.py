@@ -17,7 +17,7 @@ from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.token_bucket import TokenBucket
 from consumer.ledger.rows import OrderingKey
-from consumer.sending.request import Template, prepare
+from consumer.sending.template import Template, prepare
 from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000

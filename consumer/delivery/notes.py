@@ -37,7 +37,7 @@ class Notes:
         on_operation: Callable[[], None],
     ) -> None:
         """`on_operation` is called when an operational event may have been written."""
-        self._engine, self._thread, self._monotonic = engine, thread, monotonic
+        self._engine, self._database, self._monotonic = engine, thread, monotonic
         self._on_operation = on_operation
         self._notes: deque[_Note] = deque()  # without the one that is being written
         self._writing: _Note | None = None
@@ -66,7 +66,7 @@ class Notes:
             if note.backoff.ready:
                 self._notes.remove(note)
                 self._writing = note
-                self._thread.submit(partial(note.write, self._engine), partial(self._written, note))
+                self._database.submit(partial(note.write, self._engine), partial(self._written, note))
                 return
 
     def _written(self, note: _Note, answer: object) -> None:

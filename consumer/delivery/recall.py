@@ -69,7 +69,7 @@ class Recall:
         monotonic: Callable[[], float],
     ) -> None:
         self._ledger = ledger
-        self._thread = thread
+        self._database = thread
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
@@ -118,7 +118,7 @@ class Recall:
             if self._backoff.note(answer, "could not look for topics of stored deliveries"):
                 found(answer)
 
-        self._thread.submit(self._ledger.topics, done)
+        self._database.submit(self._ledger.topics, done)
 
     def look(self, places: Callable[[], Collection[TopicPartition]]) -> None:
         """Look if it is time. `places` is asked again when the answer comes: it may have changed."""
@@ -148,7 +148,7 @@ class Recall:
                 self._ledger.fetch(wants, clock) if wants else None,
             )
 
-        self._thread.submit(job, lambda answer: self._answered(answer, wants, places))
+        self._database.submit(job, lambda answer: self._answered(answer, wants, places))
 
     def _answered(
         self,

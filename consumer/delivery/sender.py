@@ -15,7 +15,8 @@ from consumer.events.event import Event
 from consumer.matching.budget import Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Payload, Unrenderable, parse, render
-from consumer.sending.request import Template, build, build_batch
+from consumer.sending.request import build, build_batch
+from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
 
 RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long

@@ -21,7 +21,8 @@ from consumer.sending.event_loop import Poller
 from consumer.sending.masking import MASK, masked, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
 from consumer.sending.recording import ExchangeTrace, RecordingAdapter
-from consumer.sending.request import build, build_batch, prepare
+from consumer.sending.request import build, build_batch
+from consumer.sending.template import prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
 

@@ -26,8 +26,8 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.event_loop import Poller
 from consumer.sending.header_lines import header_lines
 from consumer.sending.pool import SWEEP, Pool
-from consumer.sending.request import SignedRequest
 from consumer.sending.response import LazyResponse
+from consumer.sending.signed_request import SignedRequest
 from consumer.sending.tls import Stream, Tls
 from consumer.sending.transfer import Result, Stage, Transfer
 

@@ -87,7 +87,7 @@ class Poller:
         self._posted: deque[Callback] = deque()
         self._gap_callbacks: list[Callback] = []
         self._turned_at: float | None = None
-        self._thread: int | None = None  # the one that calls turn
+        self._owner: int | None = None  # the one that calls turn
         self._wake_lock = threading.Lock()
         self._closed = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -136,7 +136,7 @@ class Poller:
     def post(self, callback: Callback) -> None:
         """Run `callback` on the loop's thread, in this turn or the next. From any thread; lost once closed."""
         self._posted.append(callback)
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._owner:
             with self._wake_lock:
                 if not self._closed:
                     try:
@@ -146,7 +146,7 @@ class Poller:
 
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for anything, then run the handlers, the timers and what was posted."""
-        self._thread = threading.get_ident()
+        self._owner = threading.get_ident()
         errors: list[Exception] = []
         patience = self._patience(timeout)
         found = self._epoll.poll(patience, _MAX_EVENTS)

@@ -1,99 +1,15 @@
-"""The HTTP request of a delivery, or of a batch: bytes, and a `requests.PreparedRequest` for whoever looks."""
+"""The HTTP request of a delivery, or of a batch: bytes, signed."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
 
-from requests import PreparedRequest, Request
-from requests.exceptions import InvalidHeader, InvalidURL
-from requests.structures import CaseInsensitiveDict
-
-from consumer import __version__
 from consumer.events.event import Event
-from consumer.http.urls import check_target
-from consumer.sending.header_lines import encoded, header_lines
+from consumer.sending.header_lines import encoded
 from consumer.sending.payloads import Payload, body_of, render_batch
-from consumer.sending.signing import hex_signature, hmac_key, standard_signature
+from consumer.sending.signed_request import SignedRequest
+from consumer.sending.signing import hex_signature, standard_signature
+from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
-
-# What `build` sets, whatever the endpoint says.
-_OURS = ("content-length", "content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
-
-
-class Template:
-    """What all requests to an endpoint share, and their signing keys; made once (40 µs).
-
-    `lines` are its own headers, and what its `auth` adds, as they are sent; `request` is a request of these alone.
-    """
-
-    __slots__ = ("hex_key", "hex_start", "keys", "lines", "private_keys", "request")
-
-    def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
-        self.request = request
-        self.keys = tuple(map(hmac_key, endpoint.secrets))
-        self.private_keys = endpoint.private_keys
-        # It has room for one secret. By the oldest that still signs, a rotation's overlap covers its receivers too.
-        self.hex_key = self.keys[-1] if self.keys and endpoint.hex_header is not None else None
-        self.hex_start = b""
-        ours = set(_OURS)
-        if endpoint.hex_header is not None and self.hex_key is not None:
-            self.hex_start = header_lines({endpoint.hex_header: f"{endpoint.hex_prefix}_"})[
-                :-3
-            ]  # without _ and its end
-            ours.add(endpoint.hex_header.lower())
-        self.lines = header_lines({name: value for name, value in request.headers.items() if name.lower() not in ours})
-
-
-class SignedRequest(PreparedRequest):
-    """A request whose header lines are there as they are sent, `lines`. All else is made when somebody asks for it."""
-
-    def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # without the parent's
-        self.template = template
-        self.method = "POST"
-        self.url = template.request.url
-        self.body = body
-        self.lines: bytes | None = lines
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "headers":
-            value: Any = self._headers()
-            self.lines = None  # from now on somebody may change them
-        elif name in ("hooks", "_cookies", "_body_position"):
-            value = getattr(self.template.request, name)
-        else:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        setattr(self, name, value)
-        return value
-
-    def _headers(self) -> CaseInsensitiveDict[str]:
-        headers = CaseInsensitiveDict(self.template.request.headers)
-        headers["content-length"] = str(len(self.body or b""))
-        for line in (self.lines or b"").decode("ascii").split("\r\n"):
-            name, _, value = line.partition(": ")
-            if value:
-                headers[name] = value
-        return headers
-
-
-def prepare(endpoint: Endpoint) -> Template:
-    """What all requests to an endpoint share. An `auth` that needs the body or an answer has no place here.
-
-    Raises requests.exceptions.InvalidURL for a url that is none, and InvalidHeader; their texts hold nothing of either:
-    it may be a password.
-    """
-    try:
-        check_target(endpoint.url)
-    except ValueError as error:
-        raise InvalidURL(str(error)) from None
-    given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
-    given.update(endpoint.headers)
-    try:
-        prepared = Request("POST", endpoint.url, headers=given, auth=endpoint.auth).prepare()
-        return Template(prepared, endpoint)
-    except InvalidHeader:  # its text repeats the value, that of InvalidURL the whole url
-        raise InvalidHeader("a header of the subscription cannot be sent") from None
-    except InvalidURL:
-        raise InvalidURL("the URL is malformed: its host can be none") from None
 
 
 def build(template: Template, endpoint: Endpoint, event: Event, timestamp: int) -> SignedRequest:

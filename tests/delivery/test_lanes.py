@@ -13,7 +13,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
 from consumer.ledger.rows import Failure, OrderingKey
-from consumer.sending.request import Template
+from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 

@@ -21,7 +21,8 @@ from consumer.events.event import Event, RecordId
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.event_loop import Poller
-from consumer.sending.request import build, prepare
+from consumer.sending.request import build
+from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
 from tests.processes import ROOT, environment
 

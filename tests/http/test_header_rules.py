@@ -9,7 +9,7 @@ from requests.exceptions import InvalidHeader
 
 from consumer.http import header_rules
 from consumer.sending.header_lines import header_lines
-from consumer.sending.request import prepare
+from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
 
 # RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: what belongs to the connection or frames the message.

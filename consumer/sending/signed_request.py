@@ -1,0 +1,39 @@
+"""A `requests.PreparedRequest` that costs little until somebody looks at it."""
+
+from typing import Any
+
+from requests import PreparedRequest
+from requests.structures import CaseInsensitiveDict
+
+from consumer.sending.template import Template
+
+
+class SignedRequest(PreparedRequest):
+    """A request whose header lines are there as they are sent, `lines`. All else is made when somebody asks for it."""
+
+    def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # without the parent's
+        self.template = template
+        self.method = "POST"
+        self.url = template.request.url
+        self.body = body
+        self.lines: bytes | None = lines
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "headers":
+            value: Any = self._headers()
+            self.lines = None  # from now on somebody may change them
+        elif name in ("hooks", "_cookies", "_body_position"):
+            value = getattr(self.template.request, name)
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        setattr(self, name, value)
+        return value
+
+    def _headers(self) -> CaseInsensitiveDict[str]:
+        headers = CaseInsensitiveDict(self.template.request.headers)
+        headers["content-length"] = str(len(self.body or b""))
+        for line in (self.lines or b"").decode("ascii").split("\r\n"):
+            name, _, value = line.partition(": ")
+            if value:
+                headers[name] = value
+        return headers
