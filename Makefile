@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+COMPILED := .cache/compiled
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
@@ -10,7 +11,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle chaos lint format sql bench compare run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos lint format sql bench compare run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +35,10 @@ test-all: test test-rest ## all tests but for `make chaos`
 test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
+
+test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
+	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \
+		$(patsubst %,tests/end_to_end/test_%.py,calm_delivery crash_and_restart stopping ordering batches) $(PYTEST)
 
 chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED)
 	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_chaos_long.py $(PYTEST)
@@ -66,6 +71,18 @@ compare: $(VENV)/development ## this service beside its peers, in about 20 minut
 
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run
+
+compiled: $(COMPILED)/venv ## a wheel whose hot modules mypyc has compiled (gcc), for this Python, in .cache/compiled; and it installed
+
+$(COMPILED)/venv: $(VENV)/development pyproject.toml $(shell find consumer models alembic -name '*.py')
+	rm -rf $(COMPILED)
+	mkdir -p $(COMPILED)/source
+	cp -r consumer models alembic pyproject.toml README.md LICENSE $(COMPILED)/source
+	cd $(COMPILED)/source && HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(abspath $(BIN))/python -m hatchling build --target wheel --directory .. >../log 2>&1 || { tail -n 30 ../log; exit 1; }
+	$(PYTHON) -m venv $(COMPILED)/new
+	$(COMPILED)/new/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement requirements.txt
+	$(COMPILED)/new/bin/python -m pip --disable-pip-version-check --quiet install --no-deps $(COMPILED)/*.whl
+	mv $(COMPILED)/new $@
 
 requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
 	$(COMPILE) pyproject.toml --output-file requirements.txt

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = [sys.executable, "-m", "consumer"]
+# Another interpreter, with another build of the program installed: `make test-compiled`. Its own comes before this tree.
+OTHER = os.environ.get("TEST_PROGRAM_PYTHON", "")
+PROGRAM = [OTHER, "-P", "-m", "consumer"] if OTHER else [sys.executable, "-m", "consumer"]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -23,4 +25,5 @@ def is_setting(name: str) -> bool:
 def environment(variables: dict[str, str]) -> dict[str, str]:
     """What a process needs to run here, and `variables`; no setting of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **variables}
+    paths = {} if OTHER else {"PYTHONPATH": str(ROOT)}
+    return {**kept, **paths, "PYTHONIOENCODING": "utf-8", **variables}
