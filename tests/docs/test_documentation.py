@@ -160,7 +160,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
 
 def test_numbers_of_the_breaker() -> None:
     """What the guarantee says of it is what the code does."""
-    states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | what is sent |")}
+    states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | requests sent |")}
     assert f"{breaker.IN_A_ROW} failures in a row" in states["closed"]
     assert f"half of at least {breaker.RATE_ATTEMPTS} attempts" in states["closed"]
     assert f"{breaker.BUCKET:.0f} to {2 * breaker.BUCKET:.0f} s" in states["closed"]
