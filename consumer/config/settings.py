@@ -1,6 +1,6 @@
 """What can be set, in groups. `environment.py` reads them; a command loads the groups it needs.
 
-A field's validation alias is its variable's name, its description the README's table, which
+A field's validation alias is its variable's name, its description the table of docs/settings.md, which
 `python -m consumer.config.settings` prints.
 """
 
@@ -370,7 +370,7 @@ def known_names() -> frozenset[str]:
 
 
 def table() -> str:
-    """The settings as the Markdown table that README.md holds; a test compares them."""
+    """The settings as the Markdown table that docs/settings.md holds; a test compares them."""
     rows = [
         f"| `{name}` | {default_text(field)} | {field.description} |"
         for group in GROUPS

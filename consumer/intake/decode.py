@@ -1,6 +1,6 @@
 """What a record means: its event type, its id, its content type. Pure.
 
-The rules are those of README, "Event type and id". A header that is repeated counts with its last value, as
+The rules are those of docs/publishing.md. A header that is repeated counts with its last value, as
 `Headers.lastHeader` of the Java clients: interceptors append. A header or field that is null is not there.
 """
 

@@ -376,7 +376,7 @@ def test_names_that_are_no_settings_are_not_read(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_has_every_setting_once() -> None:
-    """The README's table names each setting in its first column."""
+    """The table of docs/settings.md names each setting in its first column."""
     names = [line.split("`")[1] for line in settings.table().splitlines()[2:]]
     assert sorted(names) == sorted(settings.known_names())
 

@@ -43,8 +43,8 @@ from tests.docs.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, r
 
 
 def test_settings_table() -> None:
-    """README's table is what the settings say of themselves."""
-    table = TEXTS["README.md"].split("python -m consumer.config.settings` -->\n")[1].split("\n<!-- end")[0]
+    """The table of docs/settings.md is what the settings say of themselves."""
+    table = TEXTS["docs/settings.md"].split("python -m consumer.config.settings` -->\n")[1].split("\n<!-- end")[0]
     assert table == settings.table()
 
 
@@ -98,7 +98,7 @@ def test_indexes() -> None:
 def test_revisions() -> None:
     """Each migration is documented, and no other."""
     there = {path.name[:4] for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
-    assert {code(row[0])[0] for row in rows("docs/database.md", "A table that is there already")} == there
+    assert {code(row[0])[0] for row in rows("docs/database.md", "Existing tables")} == there
 
 
 def test_log_lines() -> None:
@@ -160,7 +160,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
 
 def test_numbers_of_the_breaker() -> None:
     """What the guarantee says of it is what the code does."""
-    states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | what is sent |")}
+    states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | requests sent |")}
     assert f"{breaker.IN_A_ROW} failures in a row" in states["closed"]
     assert f"half of at least {breaker.RATE_ATTEMPTS} attempts" in states["closed"]
     assert f"{breaker.BUCKET:.0f} to {2 * breaker.BUCKET:.0f} s" in states["closed"]
@@ -209,8 +209,11 @@ def test_links_resolve(page: str) -> None:
 
 
 def test_pages_are_linked() -> None:
-    """Each page of docs/ is linked from the README."""
-    assert all(page in TEXTS["README.md"] for page in TEXTS if page.startswith("docs/"))
+    """The index has each page of docs/, and the README leads to the index."""
+    index = "docs/README.md"
+    assert f"]({index})" in TEXTS["README.md"]
+    pages = {page.removeprefix("docs/") for page in TEXTS if page.startswith("docs/")}
+    assert {page for page in pages if f"| [{page}]({page}) | " in TEXTS[index]} == pages - {"README.md"}
 
 
 def test_picture_is_well_formed() -> None:
@@ -284,12 +287,12 @@ def test_command_lines_parse(page: str, words: list[str]) -> None:
 
 
 def test_commands_table() -> None:
-    """The README has a line for each command, and no other."""
+    """docs/commands.md has a line for each command, and no other."""
     top: Any = typer.main.get_command(app)
     leaves = set()
     for name, command in top.commands.items():
         leaves |= {f"{name} {each}" for each in command.commands} if hasattr(command, "commands") else {name}
-    assert {code(row[0])[0] for row in rows("README.md", "Commands")} == leaves
+    assert {code(row[0])[0] for row in rows("docs/commands.md", "All commands")} == leaves
 
 
 def test_variables_of_chaos() -> None:

@@ -133,7 +133,7 @@ def called_with(language: str, name: str, directory: Path) -> Callable[[dict[str
 
 @pytest.fixture(params=LANGUAGES)
 def verdict(request: pytest.FixtureRequest, tmp_path: Path) -> Verdict:
-    """The README's `verify`, called with headers by lower-case name, a body and a secret's text."""
+    """The documented `verify`, called with headers by lower-case name, a body and a secret's text."""
     call = called_with(request.param, "verify", tmp_path)
     return lambda headers, body, secret: call(headers, body, parse_secret(secret))
 
@@ -250,3 +250,18 @@ def test_encrypted_secret(tmp_path: Path) -> None:
     )
     assert shown.stdout.startswith("fernet:")
     assert Vault(key).decrypt(shown.stdout.strip(), Owner(7, "signing")) == NEW
+
+
+def test_request_in_the_readme() -> None:
+    """It is what a worker sends for that event at that moment, line by line."""
+    pattern = r"^<!-- the request, signed with (\S+) -->\n```http\n(.*?)^```$"
+    ((secret, text),) = re.findall(pattern, (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    head, _, body = text.strip().partition("\n\n")
+    first, *lines = head.splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
+    event = EVENT._replace(webhook_id=headers["webhook-id"], body=body.encode())
+    endpoint = Endpoint(1, "https://example.com/hooks", (parse_secret(secret),))
+    request = build(prepare(endpoint), endpoint, event, int(headers["webhook-timestamp"]))
+    assert first == f"{request.method} {request.path_url} HTTP/1.1"
+    sent = {name: str(value) for name, value in request.headers.items() if name != "content-length"}
+    assert sent == headers

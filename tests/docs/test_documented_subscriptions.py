@@ -48,7 +48,7 @@ def test_what_is_said_to_show_it_is_there(test: str) -> None:
 
 def test_effects() -> None:
     """What follows from each option that cannot be used."""
-    *of_options, together = rows(PAGE, "What is broken, and what follows")
+    *of_options, together = rows(PAGE, "Broken subscriptions")
     said = {name: follows for names, follows in of_options for name in code(names)}
     assert said.keys() == OPTIONS.keys()
     for column, option in OPTIONS.items():

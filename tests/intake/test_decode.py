@@ -60,7 +60,7 @@ def test_a_plain_event() -> None:
     ],
 )
 def test_the_first_type_there_is_counts(value: object, headers: Headers | None, expected: str) -> None:
-    """README's order: ce_type, a structured event's type, event-type, the fields, the topic. The last header wins."""
+    """The order of docs/publishing.md: ce_type, a structured type, event-type, fields, topic. The last header wins."""
     assert decode(record(value, headers)).type == expected
 
 
