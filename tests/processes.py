@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Another interpreter, with another build of the program installed: `make test-compiled`. Its own comes before this tree.
+# Another interpreter that has another build of the program: `make test-compiled`. That comes before this tree.
 OTHER = os.environ.get("TEST_PROGRAM_PYTHON", "")
 PROGRAM = [OTHER, "-P", "-m", "consumer"] if OTHER else [sys.executable, "-m", "consumer"]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
