@@ -26,17 +26,15 @@ from itertools import count
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
 from consumer.delivery.shares import Share, Shares
-from consumer.delivery.turnover import Turnover
+from consumer.delivery.slots import Slots
 from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 
 ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB; and once more
 ALL_BYTES = 64 * 2**20  # four full lanes; and once more (memory: how this adds up)
-OPEN_BYTES = 64 * 2**20  # of events in open requests: all slots together; at 1,000 a request has 65 KB in one
 SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
 BUSY = 4  # times the slots that are free: so many a lane takes whose requests end
 STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
-TIMED_OUT = 4  # of the slots one in so many is for lanes whose last result was a time-out, all of them together
 NEW_CONNECTIONS = 8  # TLS, in one turn: 0.65 ms of CPU each, 5 ms that all others wait
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
@@ -53,10 +51,7 @@ class Lanes:
     """All lanes of a worker and the slots they share."""
 
     def __init__(self, slots: int) -> None:
-        self.slots = slots
-        self.in_flight = 0
-        self._taken = 0  # slots
-        self._of_a_slot = max(1, OPEN_BYTES // slots)  # bytes
+        self.slots = Slots(slots, STILL)
         self.held = 0
         self._shares = Shares()
         self._held_bytes = 0
@@ -65,13 +60,11 @@ class Lanes:
         self._ready: deque[Lane] = deque()  # have something queued, in turn
         self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
         self._capped: list[Lane] = []  # the same, but timed out, and their part is taken
-        self._timed_out = 0  # slots that are taken of lanes whose last result was a time-out
         self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
         self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
         self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
         self._changed: dict[Lane, None] = {}  # in this order; what they rest for may be over
         self._connections = NEW_CONNECTIONS  # that this turn may still open
-        self._turnover = Turnover(slots, STILL)
         self._all_started = False  # by the last turn, all that may: what is held rests, waits, or is behind what hangs
         self._tie = count()
         self._most = IDLE_LANES
@@ -144,15 +137,11 @@ class Lanes:
         ):
             return Admission.QUEUE
         if lane.batch is not None:  # its head has waited for the others, not for the receiver
-            quick = self._taken < self.slots and self._may_start(lane, now)
+            quick = self.slots.taken < self.slots.total and self._may_start(lane, now)
         else:
             quick = now - lane.moved_at < STILL and bool(lane.queue) and now - lane.queue[0].queued_at < SLOW
         # All slots have been free for others just now: what has not got one by then waits for us, not for its receiver.
-        return (
-            Admission.BACKPRESSURE
-            if quick or (self._turnover.quick and self._may_start(lane, now))
-            else Admission.STORE
-        )
+        return Admission.BACKPRESSURE if quick or (self.slots.quick and self._may_start(lane, now)) else Admission.STORE
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
         """Queue an admitted delivery, or let it wait behind the one of its ordering key that is under way."""
@@ -184,7 +173,7 @@ class Lanes:
         """
         self._now = now
         self._all_started = False
-        self._turnover.look(now)
+        self.slots.look(now)
         if self._changed:
             self._look_again()
         if not self._connections:
@@ -214,9 +203,9 @@ class Lanes:
 
     def next(self, now: float) -> Delivery | None:
         """Take the next delivery that may start, lane by lane in turn, and its followers; None when none may."""
-        ready, half = self._ready, self.slots // 2
+        ready, slots = self._ready, self.slots
         while ready:
-            free = self.slots - self._taken
+            free = slots.total - slots.taken
             if free <= 0:
                 return None
             lane = ready[0]
@@ -224,10 +213,10 @@ class Lanes:
                 lane.listed = False
                 ready.popleft()
                 continue
-            if lane.timed_out and self._is_capped():
+            if lane.timed_out and slots.is_capped:
                 self._capped.append(ready.popleft())
                 continue
-            if (lane.slots >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
+            if (lane.slots >= free - slots.total // 2 and lane.in_flight and self._is_over(lane, free, now)) or (
                 lane.connects and not self._connections
             ):
                 self._blocked.append(ready.popleft())
@@ -237,7 +226,12 @@ class Lanes:
             if lane.connects:
                 self._connections -= 1
             delivery = lane.queue.popleft()
-            self._take_slots(delivery, self._hold(delivery, -1))
+            size = self._hold(delivery, -1)
+            if delivery.batch_members:
+                size += sum([each.event.size for each in delivery.batch_members])
+            delivery.slots = slots.take(size, timed_out=lane.timed_out)
+            lane.in_flight += 1
+            lane.slots += delivery.slots
             if lane.queue:
                 ready.rotate(-1)
             else:
@@ -246,18 +240,6 @@ class Lanes:
             return delivery
         self._all_started = self._connections > 0  # else the next turn may open some
         return None
-
-    def _take_slots(self, delivery: Delivery, size: int) -> None:
-        lane = delivery.lane
-        if delivery.batch_members:
-            size += sum([each.event.size for each in delivery.batch_members])
-        delivery.slots = slots = 1 if size <= self._of_a_slot else -(-size // self._of_a_slot)
-        lane.in_flight += 1
-        lane.slots += slots
-        self.in_flight += 1
-        self._taken += slots
-        if lane.timed_out:
-            self._timed_out += slots
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Those that `next` gave and that have not been sent after all: they are the first again."""
@@ -268,18 +250,15 @@ class Lanes:
 
     def ready(self) -> bool:
         """`next` may have something to give."""
-        return bool(self._ready or (self._blocked and not self._connections)) and self._taken < self.slots
+        return bool(self._ready or (self._blocked and not self._connections)) and self.slots.taken < self.slots.total
 
     def finished(self, lane: Lane, slots: int = 1) -> None:
         """The request of what `next` gave, which took so many slots, has ended, however it did."""
         lane.in_flight -= 1
         lane.slots -= slots
         lane.moved_at, lane.warm = self._now, True
-        self._turnover.ended()
-        self.in_flight -= 1
-        self._taken -= slots
+        self.slots.free(slots, timed_out=lane.timed_out)
         if lane.timed_out:
-            self._timed_out -= slots
             self._uncap()
         if lane.queue:
             self._list(lane)
@@ -289,7 +268,7 @@ class Lanes:
         """A result of this lane's receiver is known."""
         if lane.timed_out is not timed_out:
             lane.timed_out = timed_out
-            self._timed_out += lane.slots if timed_out else -lane.slots
+            self.slots.changed(lane.slots, timed_out=timed_out)
             self._uncap()
 
     def go_on(self, lane: Lane, ordering_key: OrderingKey) -> None:
@@ -355,10 +334,10 @@ class Lanes:
 
     def _may_start(self, lane: Lane, now: float) -> bool:
         """A request of this lane begins as soon as it is its turn, and a slot is free."""
-        if not lane.queue or (lane.timed_out and self._is_capped()):
+        if not lane.queue or (lane.timed_out and self.slots.is_capped):
             return False
-        free = max(1, self.slots - self._taken)
-        over = lane.in_flight and lane.slots >= free - self.slots // 2 and self._is_over(lane, free, now)
+        free = max(1, self.slots.total - self.slots.taken)
+        over = lane.in_flight and lane.slots >= free - self.slots.total // 2 and self._is_over(lane, free, now)
         return not over and lane.startable_at(now) <= now
 
     def _begins(self, lane: Lane, now: float) -> bool:
@@ -377,10 +356,6 @@ class Lanes:
         if lane.pace is not None:
             lane.pace.take(now)
         return True
-
-    def _is_capped(self) -> bool:
-        """Lanes that timed out have all of their part."""
-        return self._timed_out >= max(1, self.slots // TIMED_OUT)
 
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:

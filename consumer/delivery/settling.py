@@ -91,7 +91,7 @@ class Settling:
         self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
         deliveries = delivery.split()
         if isinstance(outcome, Delivered):
-            lane.succeeded(moment, delivery.started_at, self._lanes.slots)
+            lane.succeeded(moment, delivery.started_at, self._lanes.slots.total)
             if self._failing.remembers(endpoint):
                 self._failing.succeeded(endpoint, now, quietly=self._are_operational(deliveries))
             for each in deliveries:
@@ -101,7 +101,7 @@ class Settling:
         if isinstance(outcome, Failed) and outcome.unavailable:
             opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
         elif outcome.status is not None:
-            opened = lane.refused(moment, delivery.started_at, self._lanes.slots)
+            opened = lane.refused(moment, delivery.started_at, self._lanes.slots.total)
         ids = [each.event.webhook_id for each in deliveries]
         self._failing.failed(endpoint, now, ids, quietly=self._are_operational(deliveries))
         self._failed(deliveries, outcome, now, took)

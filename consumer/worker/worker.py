@@ -129,7 +129,7 @@ class Worker:
         parts = self.parts
         owned = list(parts.source.partitions.items())
         return Readings(
-            in_flight=parts.lanes.in_flight,
+            in_flight=parts.lanes.slots.in_flight,
             parked=self._parked,
             breaker_open=self._breakers_open,
             set_aside=parts.parking.set_aside,

@@ -51,7 +51,7 @@ def test_a_batch_goes_when_it_is_full() -> None:
     lane = lane_of(lanes, Batch(3, 2.0))
     put(lanes, lane, range(7))
     assert sent(lanes) == [[0, 1, 2], [3, 4, 5]]
-    assert (lane.in_flight, lanes.in_flight, lane.held) == (2, 2, 1)
+    assert (lane.in_flight, lanes.slots.in_flight, lane.held) == (2, 2, 1)
     put(lanes, lane, [7], now=1.0)
     assert sent(lanes, 1.0) == []
     put(lanes, lane, [8], now=1.5)
@@ -173,7 +173,7 @@ def test_a_probe_is_a_batch() -> None:
     put(lanes, lane, range(1000), now=until)
     assert sent(lanes, until) == []
     lanes.finished(lane)
-    lane.succeeded(until + 0.1, until, lanes.slots)
+    lane.succeeded(until + 0.1, until, lanes.slots.total)
     assert [len(each) for each in sent(lanes, until + 0.1)] == [1000]
 
 
@@ -325,7 +325,7 @@ def test_every_delivery_goes_once_in_time_in_a_batch_that_is_bounded(
                 lanes.finished(lane)
             assert all(tick - queued_at[number] < max(ticks, 1) for number in queued_at.keys() - set(gone))
         assert sorted(gone) == sorted(coming)
-        assert (lanes.held, lanes.in_flight, lane.held_bytes) == (0, 0, 0)
+        assert (lanes.held, lanes.slots.in_flight, lane.held_bytes) == (0, 0, 0)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5))

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
-from consumer.delivery.lanes import NEW_CONNECTIONS, OPEN_BYTES, SLOW, STILL, TIMED_OUT, Admission, Lanes
+from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
+from consumer.delivery.slots import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import Failure, OrderingKey
 from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
@@ -36,7 +37,7 @@ def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
         fill(lanes, lanes.lane(endpoint(number)), 200)
         started(lanes)
     assert [lanes.lane(endpoint(number)).in_flight for number in (1, 2, 3)] == [50, 25, 13]
-    assert lanes.in_flight < 100
+    assert lanes.slots.in_flight < 100
 
 
 @pytest.mark.parametrize(("busy", "each"), [(1, 800), (2, 444), (3, 307)])
@@ -95,8 +96,8 @@ def test_hung_receivers_take_from_one_half_of_the_slots() -> None:
     for lane in hung:
         fill(lanes, lane, 200)
     started(lanes, STILL)
-    assert 490 <= lanes.in_flight <= 500
-    free = 1000 - lanes.in_flight
+    assert 490 <= lanes.slots.in_flight <= 500
+    free = 1000 - lanes.slots.in_flight
     moving = lanes.lane(endpoint(1000))
     fill(lanes, moving, 1000, STILL)
     started(lanes, STILL)
@@ -359,7 +360,7 @@ def test_a_key_goes_one_at_a_time_and_the_others_go_on() -> None:
         assert again.event.record.offset == offset
     lanes.finished(lane)
     lanes.go_on(lane, pair_of(again))
-    assert (started(lanes, 5.0), lanes.held, lanes.in_flight) == ([], 1, 2)
+    assert (started(lanes, 5.0), lanes.held, lanes.slots.in_flight) == ([], 1, 2)
 
 
 def test_a_head_that_leaves_takes_its_chain_along() -> None:
@@ -464,7 +465,7 @@ def test_an_open_breaker_takes_nothing_and_the_probe_is_alone() -> None:
     assert lanes.admit(lane, 1, until) is Admission.STORE
     assert len(started(lanes, until)) == 1
     lanes.finished(lane)
-    lane.succeeded(until + 0.1, until, lanes.slots)
+    lane.succeeded(until + 0.1, until, lanes.slots.total)
     assert len(started(lanes, until + 0.1)) == 1
 
 
@@ -540,7 +541,7 @@ class LanesMachine(RuleBasedStateMachine):
             request.started_at = self.now
         for lane in {each.lane for each in began}:
             window = lane.breaker.window(self.now)
-            most = min(lane.limit or self.lanes.slots, self.lanes.slots if window is None else window)
+            most = min(lane.limit or self.lanes.slots.total, self.lanes.slots.total if window is None else window)
             assert sum(each.lane is lane for each in self.flying) == lane.in_flight <= most
 
     @precondition(lambda self: self.flying)
@@ -555,7 +556,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.lanes.finished(request.lane)
         self.lanes.ended(request.lane, timed_out=what != "done" and slow)
         if what == "done" or status == 404:
-            request.lane.succeeded(self.now, request.started_at, self.lanes.slots)
+            request.lane.succeeded(self.now, request.started_at, self.lanes.slots.total)
         else:
             request.lane.breaker.failed(self.now, request.started_at)
         for each in request.split():
@@ -621,9 +622,9 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self) -> None:
-        assert self.lanes.in_flight == len(self.flying) <= self.lanes.slots
+        assert self.lanes.slots.in_flight == len(self.flying) <= self.lanes.slots.total
         assert self.lanes.held == len(self.here)
-        assert self.lanes._timed_out == sum(lane.in_flight for lane in self.lanes if lane.timed_out)
+        assert self.lanes.slots._timed_out == sum(lane.in_flight for lane in self.lanes if lane.timed_out)
         for lane in self.lanes:
             assert lane.held == sum(each.lane is lane for each in self.here)
             assert lane.held_bytes == lane.held * len(BODY)
@@ -666,7 +667,7 @@ def test_every_lane_with_work_gets_on(slots: int, hung: int) -> None:
     begun = started(lanes)
     lanes.finished(begun[0].lane)
     fill(lanes, lanes.lane(endpoint(99)), 1)
-    assert any(each.lane.endpoint.subscription_id == 99 for each in started(lanes)) or lanes.in_flight == slots
+    assert any(each.lane.endpoint.subscription_id == 99 for each in started(lanes)) or lanes.slots.in_flight == slots
 
 
 @given(sizes=st.lists(st.integers(0, 12), min_size=1, max_size=40), hung=st.booleans())
@@ -681,13 +682,13 @@ def test_a_large_request_takes_several_slots(sizes: list[int], *, hung: bool) ->
         begun += started(lanes)
         open_bytes = sum(len(each.event.body) for each in begun)
         assert open_bytes <= OPEN_BYTES + 12 * unit
-        assert lanes.in_flight == len(begun) > 0 or not lanes.held
+        assert lanes.slots.in_flight == len(begun) > 0 or not lanes.held
         for each in begun[:1]:
             lanes.ended(each.lane, timed_out=hung)
         for each in begun:
             lanes.finished(each.lane, each.slots)
         begun.clear()
-    assert (lanes.held, lanes.in_flight, lanes._taken, lanes._timed_out) == (0, 0, 0, 0)
+    assert (lanes.held, lanes.slots.in_flight, lanes.slots.taken, lanes.slots._timed_out) == (0, 0, 0, 0)
     assert all(lane.slots == lane.in_flight == 0 for lane in lanes)
 
 

@@ -127,10 +127,10 @@ def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int)
     (body,) = counter.wire.bodies()
     assert orjson.loads(body or b"") == [{"n": each} for each in range(number)]
     assert all(each.origin.started for each in deliveries)  # type: ignore[union-attr]  # records
-    assert (counter.sender.open, counter.desk.lanes.in_flight) == ({deliveries[0]: None}, 1)
+    assert (counter.sender.open, counter.desk.lanes.slots.in_flight) == ({deliveries[0]: None}, 1)
     counter.wire.end(response(200))
     assert counter.desk.settled == list(range(number))
-    assert (counter.sender.open, counter.desk.lanes.in_flight) == ({}, 0)
+    assert (counter.sender.open, counter.desk.lanes.slots.in_flight) == ({}, 0)
 
 
 @pytest.mark.parametrize("bad", [{0}, {2}, {0, 1}, {0, 1, 2}])
@@ -141,7 +141,7 @@ def test_a_member_without_a_form_is_given_up_and_the_others_go(counter: Counter,
     counter.start()
     good = [each for each in range(3) if each not in bad]
     assert [orjson.loads(body or b"") for body in counter.wire.bodies()] == ([good] if good else [])
-    assert counter.desk.lanes.in_flight == bool(good)
+    assert counter.desk.lanes.slots.in_flight == bool(good)
     assert {number for number, each in enumerate(deliveries) if each.origin.started} == set(good)  # type: ignore[union-attr]  # records
     if good:
         counter.wire.end(response(200))
@@ -173,7 +173,7 @@ def test_an_event_without_a_form_is_given_up(counter: Counter) -> None:
     counter.ask(payload_format="standard")
     counter.queue(b"\xff", b"{}")
     counter.start()
-    assert (len(counter.wire.requests), counter.desk.lanes.in_flight) == (1, 1)
+    assert (len(counter.wire.requests), counter.desk.lanes.slots.in_flight) == (1, 1)
     counter.desk.store.write()
     assert counter.desk.store.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
 
@@ -186,7 +186,7 @@ def test_a_url_that_is_none_keeps_all_of_a_batch(counter: Counter) -> None:
     assert counter.wire.requests == []
     counter.desk.store.write()
     assert counter.desk.store.rows("status", "attempt") == [("parked", 0)] * 2
-    assert counter.desk.lanes.in_flight == 0
+    assert counter.desk.lanes.slots.in_flight == 0
 
 
 def test_a_batch_that_failed_is_sent_again_as_it_was(counter: Counter) -> None:
@@ -259,7 +259,7 @@ def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monke
     for _ in range(3):
         counter.sender.start()
     assert counter.wire.bodies() == [b"[0,1]", b"[2,3]", b"[4]"]
-    assert counter.desk.lanes.in_flight == 3
+    assert counter.desk.lanes.slots.in_flight == 3
     assert counter.desk.lanes.held == 0
 
 

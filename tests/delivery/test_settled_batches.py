@@ -60,7 +60,7 @@ def test_a_2xx_delivers_all_and_counts_as_one_request(desk: Desk) -> None:
     assert desk.metrics.attempts == {"2xx": 1}
     assert sum(desk.metrics.attempt_seconds.counts) == 1
     assert sum(desk.metrics.delivery_latency_seconds.counts) == 3
-    assert (desk.lanes.in_flight, desk.lanes.held, len(desk.settling.rows)) == (0, 0, 0)
+    assert (desk.lanes.slots.in_flight, desk.lanes.held, len(desk.settling.rows)) == (0, 0, 0)
 
 
 def test_a_failure_is_an_attempt_of_each_by_its_own_schedule(desk: Desk) -> None:
@@ -261,7 +261,7 @@ def test_each_record_is_settled_once_and_only_when_it_may_be(
             else:
                 desk.end(request, RESULTS[result])
         desk.store.monotonic.now += SHORT
-    assert (desk.lanes.in_flight, desk.lanes.lane(desk.endpoint).in_flight) == (0, 0)
+    assert (desk.lanes.slots.in_flight, desk.lanes.lane(desk.endpoint).in_flight) == (0, 0)
     desk.store.write_all()
     waiting = {each.event.record.offset for each in desk.lanes.withdraw(lambda _: True)}
     assert sorted((*desk.settled, *waiting)) == sorted(offsets)

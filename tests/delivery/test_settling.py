@@ -128,7 +128,7 @@ def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
         desk.store.write()
         assert desk.settled == ([1] if stored else [0, 1])
         assert not desk.settling.rows
-        assert (desk.lanes.held, desk.lanes.in_flight, desk.lanes.next(desk.store.monotonic.now)) == (0, 0, None)
+        assert (desk.lanes.held, desk.lanes.slots.in_flight, desk.lanes.next(desk.store.monotonic.now)) == (0, 0, None)
         lane = desk.lanes.lane(desk.endpoint)
         assert lane.breaker.open_until is not None
         opens = lane.breaker.open_until - desk.store.monotonic.now

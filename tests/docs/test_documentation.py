@@ -18,7 +18,7 @@ from sqlalchemy import Engine, update
 from consumer.cli.app import app
 from consumer.config import settings
 from consumer.config.environment import load
-from consumer.delivery import breaker, lane, lanes, memory
+from consumer.delivery import breaker, lane, lanes, memory, slots
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
@@ -177,7 +177,7 @@ def test_bounds_of_lanes() -> None:
     text = TEXTS["docs/guarantee.md"]
     assert f"holds {lane.LANE_DELIVERIES:,} deliveries or {lane.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
-    assert f"open requests hold {lanes.OPEN_BYTES // 2**20} MiB together" in text
+    assert f"open requests hold {slots.OPEN_BYTES // 2**20} MiB together" in text
     assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
     assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"

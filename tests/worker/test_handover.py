@@ -257,4 +257,4 @@ def test_what_stays_goes_on_while_a_partition_leaves(deployment: Deployment) -> 
     assert waited(deployment, 0) == pytest.approx(world.delivery.drain, abs=0.1)
     sent = [deployment.offsets[identity] for identity, _ in world.sent[before:]]
     assert sorted(sent) == [((TOPIC, 1), 0), ((TOPIC, 1), 1)]
-    assert world.worker.parts.lanes.in_flight == 2
+    assert world.worker.parts.lanes.slots.in_flight == 2

@@ -257,7 +257,7 @@ def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch
     until(lambda: len(rig.receiver.requests) == 2)
     rig.on_loop(lambda: rig.worker.lost(rig.owned()))
     assert rig.worker.parts.transport.in_flight == 0
-    assert rig.worker.parts.lanes.in_flight == rig.worker.parts.lanes.held == 0
+    assert rig.worker.parts.lanes.slots.in_flight == rig.worker.parts.lanes.held == 0
     began = time.monotonic()
     rig.stop()
     assert time.monotonic() - began < 3

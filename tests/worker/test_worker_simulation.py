@@ -299,7 +299,7 @@ def test_a_batch_of_which_some_leaves_goes_on_for_the_rest(deployment: Deploymen
     number = {0: 2, 1: 1}  # of events, by partition
     world.on_wait = world.run_jobs
     world.source.revoke(leaving)
-    assert len(world.transport.open) == world.worker.parts.lanes.in_flight == 1
+    assert len(world.transport.open) == world.worker.parts.lanes.slots.in_flight == 1
     rows = deployment.rows().values()
     assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
     assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
@@ -323,7 +323,7 @@ def test_a_batch_of_which_all_leaves_in_two_steps_is_cut_off(deployment: Deploym
     for number in (0, 1):
         world.source.revoke(number)
     assert world.transport.open == []
-    assert world.worker.parts.lanes.in_flight == 0
+    assert world.worker.parts.lanes.slots.in_flight == 0
     assert deployment.statuses() == ["parked"] * 3
 
 
@@ -355,7 +355,7 @@ def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deploym
     world.settle_down(20)
     assert (deployment.rows(), world.committed) == ({}, {})
     assert len(world.sent) == 3
-    assert world.worker.parts.lanes.in_flight == len(world.transport.open) == 1
+    assert world.worker.parts.lanes.slots.in_flight == len(world.transport.open) == 1
     world.transport.answer(0, result("taken"))
     world.settle_down(5)
     assert world.committed == {(TOPIC, 1): (1, "")}
