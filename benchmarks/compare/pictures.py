@@ -7,31 +7,26 @@ from xml.sax.saxutils import escape
 from benchmarks.compare.results import Report, Result
 from benchmarks.compare.scenarios import SCENARIOS
 from benchmarks.compare.tables import concurrency, ordered, rounded, title
+from benchmarks.svg import document
 
 WIDTH, LABELS, BARS = 900, 250, 430  # of the picture, of what is left of the bars, of the longest bar
 LINE, BAR, HEADING = 20, 13, 34
 CUT = 4  # times as long as the next: such a bar would hide what the others say
-STYLE = """
-    svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-    .paper { fill: #ffffff; stroke: #d0d7de; }
-    .title { fill: #1f2328; font-size: 16px; font-weight: 600; }
-    .group { fill: #1f2328; font-size: 13px; font-weight: 600; }
-    .label { fill: #444c56; font-size: 12px; text-anchor: end; }
+STYLE = (
+    """    .label { fill: #444c56; font-size: 12px; text-anchor: end; }
     .figure { fill: #444c56; font-size: 12px; }
     .ours { fill: #1f6feb; }
     .peer { fill: #8a96a3; }
     .gap { stroke: #ffffff; stroke-width: 5; }
     .limit { fill: none; stroke: #8a96a3; stroke-dasharray: 3 2; }
-    @media (prefers-color-scheme: dark) {
-      .paper { fill: #0d1117; stroke: #3d444d; }
-      .title, .group { fill: #f0f6fc; }
-      .label, .figure { fill: #c4ccd4; }
-      .ours { fill: #58a6ff; }
-      .peer { fill: #6e7a87; }
-      .gap { stroke: #0d1117; }
-      .limit { stroke: #9198a1; }
-    }
-"""
+""",
+    """    .label, .figure { fill: #c4ccd4; }
+    .ours { fill: #58a6ff; }
+    .peer { fill: #6e7a87; }
+    .gap { stroke: #0d1117; }
+    .limit { stroke: #9198a1; }
+""",
+)
 
 
 class Bar(NamedTuple):
@@ -104,19 +99,10 @@ def draw(heading: str, groups: Sequence[Group]) -> str:
             if bar.value > most:
                 parts.append(f'<path class="gap" d="M {LABELS + BARS - 24} {y + BAR + 2} l 8 -{BAR + 4}"/>')
             y += LINE
-    height = y + 12
     said = "; ".join(
         f"{group.title}: " + ", ".join(f"{bar.label} {bar.figure}" for bar in group.bars) for group in groups
     )
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"  <title>{escape(heading)}</title>",
-        f"  <desc>{escape(said)}</desc>",
-        f"  <style>{STYLE}  </style>",
-        f'  <rect class="paper" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="6"/>',
-        f'  <text class="title" x="20" y="30">{escape(heading)}</text>',
-    ]
-    return "\n".join([*head, *(f"  {part}" for part in parts), "</svg>", ""])
+    return document((WIDTH, y + 12), heading, said, STYLE, parts)
 
 
 def kind(program: str) -> str:

@@ -6,29 +6,24 @@ from xml.sax.saxutils import escape
 
 from benchmarks.compare.tables import rounded
 from benchmarks.growth.curves import Axis, Point
+from benchmarks.svg import document
 
 COLUMNS, WIDTH, HEIGHT = 3, 300, 200  # of the picture; of one of its parts
 LEFT, RIGHT, TOP, BOTTOM = 24, 28, 44, 30  # around the curve of a part
 FLAT = 0.1  # how far a curve may leave its first point: the band
 OVER = 1.25  # the height, in terms of the highest value
-STYLE = """
-    svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-    .paper { fill: #ffffff; stroke: #d0d7de; }
-    .title { fill: #1f2328; font-size: 16px; font-weight: 600; }
-    .part { fill: #1f2328; font-size: 13px; font-weight: 600; }
-    .figure { fill: #444c56; font-size: 11px; text-anchor: middle; }
+STYLE = (
+    """    .figure { fill: #444c56; font-size: 11px; text-anchor: middle; }
     .ground { stroke: #8a96a3; }
     .band { fill: #1f6feb; opacity: 0.12; }
     .curve { fill: none; stroke: #1f6feb; stroke-width: 2; }
     .dot { fill: #1f6feb; }
-    @media (prefers-color-scheme: dark) {
-      .paper { fill: #0d1117; stroke: #3d444d; }
-      .title, .part { fill: #f0f6fc; }
-      .figure { fill: #c4ccd4; }
-      .band, .dot { fill: #58a6ff; }
-      .curve { stroke: #58a6ff; }
-    }
-"""
+""",
+    """    .figure { fill: #c4ccd4; }
+    .band, .dot { fill: #58a6ff; }
+    .curve { stroke: #58a6ff; }
+""",
+)
 
 
 def short(size: int) -> str:
@@ -59,7 +54,7 @@ def part(axis: Axis, points: Sequence[Point], left: float, top: float) -> list[s
     band = 2 * FLAT * points[0].cpu_us * per_us
     lines = [
         f'<g transform="translate({left:g} {top:g})">',
-        f'  <text class="part" x="{LEFT - 4}" y="20">{escape(axis.title)}</text>',
+        f'  <text class="group" x="{LEFT - 4}" y="20">{escape(axis.title)}</text>',
         f'  <rect class="band" x="{LEFT}" y="{dots[0][1] - band / 2:.1f}" width="{wide}" height="{band:.1f}"/>',
         f'  <path class="ground" d="M {LEFT - 6} {ground} H {WIDTH - RIGHT + 6}"/>',
         f'  <polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in dots)}"/>',
@@ -76,21 +71,13 @@ def part(axis: Axis, points: Sequence[Point], left: float, top: float) -> list[s
 def draw(curves: Sequence[tuple[Axis, Sequence[Point]]]) -> str:
     """All of them."""
     heading = "CPU for each delivery, µs; the band is a tenth about the first size"
-    rows = math.ceil(len(curves) / COLUMNS)
-    width, height = COLUMNS * WIDTH, 44 + rows * HEIGHT
     said = "; ".join(
         f"{axis.title}: " + ", ".join(f"{point.size:,}: {rounded(point.cpu_us)}" for point in points)
         for axis, points in curves
     )
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-        f"  <title>{heading}</title>",
-        f"  <desc>{escape(said)}</desc>",
-        f"  <style>{STYLE}  </style>",
-        f'  <rect class="paper" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6"/>',
-        f'  <text class="title" x="20" y="30">{heading}</text>',
-    ]
+    lines: list[str] = []
     for number, (axis, points) in enumerate(curves):
         row, column = divmod(number, COLUMNS)
-        lines += [f"  {line}" for line in part(axis, points, column * WIDTH, 40 + row * HEIGHT)]
-    return "\n".join([*lines, "</svg>", ""])
+        lines += part(axis, points, column * WIDTH, 40 + row * HEIGHT)
+    size = COLUMNS * WIDTH, 44 + math.ceil(len(curves) / COLUMNS) * HEIGHT
+    return document(size, heading, said, STYLE, lines)
