@@ -107,7 +107,9 @@ def draw(heading: str, groups: Sequence[Group]) -> str:
 
 def kind(program: str) -> str:
     """How its bar is drawn."""
-    return {"worker": "ours", "workers-2": "ours", "bare": "limit"}.get(program, "peer")
+    if program.startswith(("worker", "compiled")):
+        return "ours"
+    return "limit" if program == "bare" else "peer"
 
 
 def pictures(report: Report) -> dict[str, str]:

@@ -13,6 +13,7 @@ from benchmarks.events import KEYS
 
 HERE = Path(__file__).parent
 STORE_PASSWORD = "benchmark"  # noqa: S105 (of a file with a public certificate)
+COMPILED = rig.CACHE / "compiled" / "venv" / "bin" / "python"
 CHECKPOINT_LIMIT = 65_536  # records above the oldest open one; 1,024, as usual, and a 5 s answer stops a partition
 JAVA = ("java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
 
@@ -60,14 +61,18 @@ class Program:
         return min(allowed, self.most_open or allowed)
 
 
-def _worker(task: Task) -> Command:
+def _worker(python: str) -> Callable[[Task], Command]:
+    return lambda task: Command([python, "-P", "-m", "consumer", "run"], _settings(task))
+
+
+def _settings(task: Task) -> dict[str, str]:
     settings = rig.worker_settings(task.bootstrap, task.topic, task.database)
     settings |= {
         "WEBHOOK_MAX_IN_FLIGHT": str(task.concurrency),
         "KAFKA_SESSION_TIMEOUT_MS": str(task.session_ms),
         "KAFKA_HEARTBEAT_INTERVAL_MS": str(min(3000, task.session_ms // 4)),
     }
-    return Command(rig.WORKER, settings | _trusted(task))
+    return settings | _trusted(task)
 
 
 def _tutorial(task: Task) -> Command:
@@ -151,9 +156,29 @@ def _parallel(name: str, title: str, engine: str, order: str, per_second: int, *
     )
 
 
+def _ours(name: str, title: str, per_second: int, processes: int, *, compiled: bool = False) -> Program:
+    return Program(
+        name,
+        f"this service, {title}",
+        _worker(str(COMPILED) if compiled else sys.executable),
+        per_second,
+        processes,
+        database=True,
+        fans_out=True,
+        build=_build_compiled if compiled else lambda: None,
+    )
+
+
+@cache
+def _build_compiled() -> None:
+    subprocess.run(["make", "compiled"], cwd=rig.ROOT, check=True, stdout=sys.stderr)
+
+
 PROGRAMS = (
-    Program("worker", "this service, one worker", _worker, 25_000, database=True, fans_out=True),
-    Program("workers-2", "this service, two workers", _worker, 30_000, processes=2, database=True, fans_out=True),
+    _ours("worker", "one worker", 25_000, 1),
+    _ours("workers-2", "two workers", 30_000, 2),
+    _ours("compiled", "compiled, one worker", 35_000, 1, compiled=True),
+    _ours("compiled-2", "compiled, two workers", 35_000, 2, compiled=True),
     _parallel("vertx", "Vert.x", "vertx", "UNORDERED", 20_000),
     _parallel("vertx-key", "Vert.x, by key", "vertx", "KEY", 15_000),
     _parallel("threads", "threads and java.net.http", "core", "UNORDERED", 5_000, usual=False),

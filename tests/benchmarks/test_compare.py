@@ -110,6 +110,8 @@ def test_what_is_run() -> None:
     assert {program.name for scenario, program in everything if scenario.fan_out > 1} == {
         "worker",
         "workers-2",
+        "compiled",
+        "compiled-2",
         "tutorial",
     }
     assert {scenario.name for scenario, _ in command.pairs([], quick=True)} == {"0ms", "100ms"}
