@@ -244,7 +244,9 @@ class World:
         elif worker.process.returncode == -SIGTERM and not worker.log:
             pass  # an altered one has much to import before it can tell
         elif worker.process.returncode != 0 or "Traceback" in worker.log:
-            self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {worker.log[-2000:]}")
+            begin = max(0, worker.log.find("Traceback") - 1000) if "Traceback" in worker.log else -2000
+            log = worker.log[begin:][:4000]
+            self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {log}")
 
     def _moved(self, what: str, worker: Worker) -> None:
         self.moves.append((time.time(), f"{what} of worker {self.deployment.workers.index(worker)}"))
