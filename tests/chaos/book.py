@@ -309,7 +309,9 @@ class Book:
         allowed = self.attempts_of(request.path) + forgotten
         if story.tries > allowed:
             self.violated(
-                Rule.ATTEMPTS, f"event {number} was tried {story.tries} times at {request.path}, allowed {allowed}"
+                Rule.ATTEMPTS,
+                f"event {number} was tried {story.tries} times at {request.path}, allowed {allowed}, "
+                f"from {story.first:.3f} to {request.at:.3f}",
             )
 
     def _judge_duplicate(self, request: Request, number: int, story: Story) -> None:
