@@ -249,7 +249,10 @@ class World:
             self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {log}")
 
     def _moved(self, what: str, worker: Worker) -> None:
-        self.moves.append((time.time(), f"{what} of worker {self.deployment.workers.index(worker)}"))
+        now = time.time()
+        if self._out(Part.DATABASE) or self.book.a_row_holds_up(now):
+            self.book.moves_held_up.append(now)
+        self.moves.append((now, f"{what} of worker {self.deployment.workers.index(worker)}"))
 
     # Disruptions.
 
