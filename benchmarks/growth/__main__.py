@@ -63,8 +63,14 @@ def publish(points: Sequence[Point]) -> None:
     PAGE.write_text(filled(PAGE.read_text(), {"growth": tables(points)}))
 
 
+def merged(old: Sequence[Point], new: Sequence[Point]) -> list[Point]:
+    """The old points with the new ones in their places."""
+    measured = {(each.axis, each.size): each for each in [*old, *new]}
+    return list(measured.values())
+
+
 def measure(axes: Sequence[Axis], *, quick: bool) -> list[Point]:
-    """Each axis, with a line for each point as it comes."""
+    """Each axis, with a line for each point as it comes; each is written at once, unless it is a quick one."""
     points = []
     with rig.kafka() as bootstrap:
         for axis in axes:
@@ -73,6 +79,8 @@ def measure(axes: Sequence[Axis], *, quick: bool) -> list[Point]:
                 told = f"{point.size:>11,}  {rounded(point.cpu_us):>6} µs  {rounded(point.per_second):>7}/s"
                 print(f"{told}  {point.memory_mib:>6,.0f} MiB", file=sys.stderr, flush=True)
                 points.append(point)
+                if not quick:
+                    write(STORED, merged(read(STORED), [point]))
     return points
 
 
@@ -92,7 +100,6 @@ def main(words: Sequence[str]) -> None:
     points = measure([axis for axis in AXES if axis.name in given.only], quick=given.quick)
     print(tables(points))
     if not given.quick:
-        write(STORED, [*(each for each in read(STORED) if each.axis not in given.only), *points])
         publish(read(STORED))
 
 
