@@ -132,6 +132,28 @@ def real_kafka(kafka_bootstrap: str) -> Kafka:
     return Kafka(kafka_bootstrap, real=True)
 
 
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[KafkaBroker]:
+    """A cluster of which a test may kill one node after the other, and starts them again."""
+    try:
+        broker = KafkaBroker(nodes=3)
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    with broker:
+        yield broker
+
+
+@pytest.fixture
+def one_node() -> Iterator[KafkaBroker]:
+    """A cluster that a test may freeze."""
+    try:
+        broker = KafkaBroker()
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    with broker:
+        yield broker
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it loudly when tests against the real Kafka, or against Oracle, did not run."""
     for what, reasons in (("a real Kafka", _missing), ("an emulated Oracle", oracle_databases.missing)):

@@ -140,9 +140,9 @@ def asking(name_server: BadReceiver) -> str:
 _ASKING = """\
 from functools import partial
 
-from consumer import worker
+from consumer.worker import wiring
 
-worker.LoopAdapter = partial(worker.LoopAdapter, nameservers=["{}"])
+wiring.LoopAdapter = partial(wiring.LoopAdapter, nameservers=["{}"])
 """
 
 # From here on: inside the process.
