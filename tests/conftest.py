@@ -7,7 +7,7 @@ KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from hypothesis import settings
 
+from consumer.config.settings import KafkaSettings
 from tests.databases import (  # noqa: F401 (fixtures)
     emulated_oracles,
     emulator,
@@ -25,7 +26,7 @@ from tests.databases import (  # noqa: F401 (fixtures)
     sqlite_engine,
 )
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import Kafka, Member
 from tests.oracle import oracle_databases
 from tests.processes import is_setting
 from tests.selection import LeftOut, mark
@@ -152,6 +153,20 @@ def one_node() -> Iterator[KafkaBroker]:
         pytest.skip(str(error))
     with broker:
         yield broker
+
+
+@pytest.fixture
+def join() -> Iterator[Callable[..., Member]]:
+    """Makes members, and closes them in the end."""
+    members: list[Member] = []
+
+    def make(settings: KafkaSettings, topics: Sequence[str], *, settle: bool = True) -> Member:
+        members.append(Member(settings, topics, settle=settle))
+        return members[-1]
+
+    yield make
+    for member in members:
+        assert member.source.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
