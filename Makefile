@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 COMPILED := .cache/compiled
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP_OF = $(1)/python -m pip --disable-pip-version-check --quiet
+PIP := $(call PIP_OF,$(BIN))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
 RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -80,8 +81,8 @@ $(COMPILED)/venv: $(VENV)/development pyproject.toml $(shell find consumer model
 	cp -r consumer models alembic pyproject.toml README.md LICENSE $(COMPILED)/source
 	cd $(COMPILED)/source && HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(abspath $(BIN))/python -m hatchling build --target wheel --directory .. >../log 2>&1 || { tail -n 30 ../log; exit 1; }
 	$(PYTHON) -m venv $(COMPILED)/new
-	$(COMPILED)/new/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement requirements.txt
-	$(COMPILED)/new/bin/python -m pip --disable-pip-version-check --quiet install --no-deps $(COMPILED)/*.whl
+	$(call PIP_OF,$(COMPILED)/new/bin) install --require-hashes --requirement requirements.txt
+	$(call PIP_OF,$(COMPILED)/new/bin) install --no-deps $(COMPILED)/*.whl
 	mv $(COMPILED)/new $@
 
 requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
