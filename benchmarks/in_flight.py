@@ -17,7 +17,7 @@ def main(events: int, delay_ms: int) -> None:
     """Deliver each event to every subscription and print what it took."""
     deliveries = events * SUBSCRIPTIONS
     with rig.kafka() as bootstrap, rig.sink(delay_ms=delay_ms, hosts=SUBSCRIPTIONS) as receiver:
-        urls = [f"{receiver.url}/hook".replace("127.0.0.1", f"127.0.0.{host}") for host in range(1, SUBSCRIPTIONS + 1)]
+        urls = [rig.hook(receiver.url, number, SUBSCRIPTIONS) for number in range(SUBSCRIPTIONS)]
         with rig.database(urls, TYPE) as database:
             topic = f"bench-{uuid.uuid4().hex[:8]}"
             create_topic(bootstrap, topic)

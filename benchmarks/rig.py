@@ -90,6 +90,11 @@ class Sink:
         self.get("/reset", "POST")
 
 
+def hook(base: str, number: int, hosts: int) -> str:
+    """The url of a subscription: subscriptions take the addresses of the receiver at `base` in turn."""
+    return f"{base}/hook{number // hosts}".replace("127.0.0.1", f"127.0.0.{number % hosts + 1}")
+
+
 def build_go(folder: str, name: str) -> Path:
     """A compiled Go program: a file or a folder with a module, below benchmarks/."""
     go = shutil.which("go")

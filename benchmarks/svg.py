@@ -1,4 +1,4 @@
-"""What the benchmarks' pictures have in common: SVG, readable on light and on dark ground, that says what it shows."""
+"""The frame of all pictures of the benchmarks: SVG, readable on light and on dark ground, that says what it shows."""
 
 from collections.abc import Iterable
 from xml.sax.saxutils import escape

@@ -62,7 +62,7 @@ class Program:
 
 
 def _worker(python: str) -> Callable[[Task], Command]:
-    return lambda task: Command([python, "-P", "-m", "consumer", "run"], _settings(task))
+    return lambda task: Command([python, "-P", *rig.WORKER[1:]], _settings(task))
 
 
 def _settings(task: Task) -> dict[str, str]:

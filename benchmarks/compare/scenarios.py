@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from benchmarks import rig
 from benchmarks.events import PAD
 
 HOSTS = 100  # loopback addresses that many subscriptions are spread over
@@ -31,10 +32,7 @@ class Scenario:
     def urls(self, base: str) -> list[str]:
         """Those of the subscriptions, spread over the receiver's addresses."""
         hosts = min(self.fan_out, HOSTS)
-        return [
-            f"{base}/hook{number // hosts}".replace("127.0.0.1", f"127.0.0.{number % hosts + 1}")
-            for number in range(self.fan_out)
-        ]
+        return [rig.hook(base, number, hosts) for number in range(self.fan_out)]
 
     def events(self, per_second: float, concurrency: int) -> int:
         """How many make a run of about `seconds`, for a program that can do so much and no more."""

@@ -23,7 +23,7 @@ STORED = FOLDER / "growth.json"
 
 
 def read(path: Path) -> list[Point]:
-    """What `write` wrote; nothing of a file that is not there."""
+    """The points that `write` wrote; none if there is no file."""
     return [Point(**each) for each in json.loads(path.read_text())] if path.exists() else []
 
 
@@ -34,7 +34,7 @@ def write(path: Path, points: Sequence[Point]) -> None:
 
 
 def curves(points: Sequence[Point]) -> list[tuple[Axis, list[Point]]]:
-    """What was measured of each axis, by size."""
+    """The measured points of each axis, by size."""
     found = [(axis, sorted((p for p in points if p.axis == axis.name), key=lambda p: p.size)) for axis in AXES]
     return [(axis, its) for axis, its in found if its]
 

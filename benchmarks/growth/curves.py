@@ -1,4 +1,4 @@
-"""What grows, one thing at a time, and the CPU of a delivery at each size. All else stays as it is."""
+"""The CPU of a delivery while one thing grows and all else stays as it is."""
 
 import time
 import uuid
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import median_low
 
 from sqlalchemy import Engine, insert
 from sqlalchemy.engine import make_url
@@ -49,7 +48,7 @@ Measure = Callable[[str, Sequence[int]], Iterator[tuple[int, rig.Used]]]
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows. `measure` takes Kafka's address and sizes in rising order; `quick` is about a minute of them."""
+    """The thing that grows. `measure` takes Kafka's address and sizes in rising order; `quick` ones take a minute."""
 
     name: str
     title: str
@@ -82,10 +81,9 @@ class Bench:
             engine.dispose()
 
     def used(self, types: Sequence[str] = (TYPE,)) -> rig.Used:
-        """What a new worker uses for each delivery of new events; of some runs, the one in the middle."""
-        runs = [self._used(types) for _ in range(RUNS)]
-        middle = median_low(run.cpu_us for run in runs)
-        return next(run for run in runs if run.cpu_us == middle)
+        """The use of a new worker for each delivery of new events: the median of some runs, by CPU."""
+        runs = sorted((self._used(types) for _ in range(RUNS)), key=lambda run: run.cpu_us)
+        return runs[RUNS // 2]
 
     def _used(self, types: Sequence[str]) -> rig.Used:
         self.receiver.reset()
@@ -94,16 +92,11 @@ class Bench:
             return rig.measure(child, self.receiver, int(DELIVERIES * WARM), DELIVERIES)
 
 
-def url(receiver: rig.Sink, number: int) -> str:
-    """Of a subscription: a path of its own at one of the receiver's addresses."""
-    return f"{receiver.url}/hook{number}".replace("127.0.0.1", f"127.0.0.{number % HOSTS + 1}")
-
-
 @contextmanager
 def bench(bootstrap: str, partitions: int = PARTITIONS, delay_ms: float = 0) -> Iterator[Bench]:
     """An empty topic, and one subscription to TYPE."""
     topic = f"growth-{uuid.uuid4().hex[:8]}"
-    with rig.sink(delay_ms, HOSTS) as receiver, rig.database([url(receiver, 0)], TYPE) as database_url:
+    with rig.sink(delay_ms, HOSTS) as receiver, rig.database([rig.hook(receiver.url, 0, HOSTS)], TYPE) as database_url:
         create_topic(bootstrap, topic, partitions)
         try:
             yield Bench(bootstrap, topic, receiver, database_url)
@@ -127,7 +120,7 @@ def event_type(number: int) -> str:
 
 def subscribe(engine: Engine, receiver: rig.Sink, numbers: range) -> None:
     """Add subscriptions, each with a type of its own."""
-    rows = ({"url": url(receiver, number), "event_type": event_type(number)} for number in numbers)
+    rows = ({"url": rig.hook(receiver.url, number, HOSTS), "event_type": event_type(number)} for number in numbers)
     while batch := list(islice(rows, ROWS)):
         with engine.begin() as connection:
             connection.execute(insert(Subscription), batch)
@@ -177,7 +170,7 @@ def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
                 None,
             ),
             2 + hook,  # the first one is TYPE's
-            url(one.receiver, hook),
+            rig.hook(one.receiver.url, hook, HOSTS),
             1,
             "parked",
             now + LATER,
