@@ -5,7 +5,8 @@ It keeps some 5 MB a partition in memory and has four partitions for every topic
 
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.errors import KafkaUnavailable
 
@@ -56,7 +57,7 @@ class EmbeddedKafka:
         """How many records of `topic` the group has committed, and how many there are."""
         consumer = self._reader(group)
         try:
-            places = consumer.committed([TopicPartition(topic, number) for number in range(_PARTITIONS)], _TIMEOUT)
+            places = consumer.committed([KafkaTopicPartition(topic, number) for number in range(_PARTITIONS)], _TIMEOUT)
             ends = [consumer.get_watermark_offsets(place, timeout=_TIMEOUT)[1] for place in places]
         finally:
             consumer.close()
@@ -66,9 +67,9 @@ class EmbeddedKafka:
         """All records of a dead-letter topic."""
         consumer = self._reader("demo-reader")
         try:
-            consumer.assign([TopicPartition(topic, number, 0) for number in range(_PARTITIONS)])
+            consumer.assign([KafkaTopicPartition(topic, number, 0) for number in range(_PARTITIONS)])
             ends = [
-                consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_TIMEOUT)[1]
+                consumer.get_watermark_offsets(KafkaTopicPartition(topic, number), timeout=_TIMEOUT)[1]
                 for number in range(_PARTITIONS)
             ]
             messages = consumer.consume(total, _TIMEOUT) if (total := sum(ends)) else []

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.intake.record import Partition
 
@@ -35,7 +36,7 @@ class Commits:
         self.total = 0
         self.fault: str | None = None
         self._outstanding: dict[tuple[str, int], Partition] = {}
-        self._sent: list[TopicPartition] = []  # for the outstanding ones
+        self._sent: list[KafkaTopicPartition] = []  # for the outstanding ones
         self._begun_at = self._taken_until = -inf
         self._with_metadata = True
         self._last = False  # a last round is being sent
@@ -66,7 +67,7 @@ class Commits:
             self.finish(error.args[0], offsets)
         return self._taken_until
 
-    def finish(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+    def finish(self, error: KafkaError | None, offsets: list[KafkaTopicPartition]) -> None:
         """The answer to `start`; librdkafka's `on_commit`, which comes for last rounds too, once they are over."""
         if (marks := _marks(offsets)) in self._unheard:
             self._unheard.remove(marks)
@@ -141,16 +142,16 @@ class Commits:
         self.fault = f"offsets cannot be committed: {reason}"
         return False
 
-    def _shown(self, consumer: Consumer, offsets: list[TopicPartition]) -> bool | None:
+    def _shown(self, consumer: Consumer, offsets: list[KafkaTopicPartition]) -> bool | None:
         """Whether the coordinator shows these as committed; None: it does not answer."""
         try:
-            answers = consumer.committed([TopicPartition(each.topic, each.partition) for each in offsets], _LOOK)
+            answers = consumer.committed([KafkaTopicPartition(each.topic, each.partition) for each in offsets], _LOOK)
         except KafkaException as error:
             log.debug("no answer about committed offsets yet", error=error.args[0].str())
             return None
         return _images(answers) == _images(offsets)
 
-    def _offsets(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
+    def _offsets(self, partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
         offsets = []
         for partition in partitions:
             committable = partition.tracker.committable()
@@ -158,7 +159,7 @@ class Commits:
             if committable is not None:
                 mark, metadata = committable
                 offsets.append(
-                    TopicPartition(
+                    KafkaTopicPartition(
                         partition.topic,
                         partition.number,
                         mark,
@@ -169,7 +170,7 @@ class Commits:
         return offsets
 
     def _judge(
-        self, sent: dict[tuple[str, int], Partition], error: KafkaError | None, answers: list[TopicPartition]
+        self, sent: dict[tuple[str, int], Partition], error: KafkaError | None, answers: list[KafkaTopicPartition]
     ) -> bool:
         answered = {(answer.topic, answer.partition): answer for answer in answers}
         failures = {}
@@ -200,9 +201,9 @@ class Commits:
         self.fault = f"offsets cannot be committed: {failure.str()}"
 
 
-def _images(offsets: Iterable[TopicPartition]) -> set[tuple[str, int, int, str]]:
+def _images(offsets: Iterable[KafkaTopicPartition]) -> set[tuple[str, int, int, str]]:
     return {(each.topic, each.partition, each.offset, each.metadata or "") for each in offsets}
 
 
-def _marks(offsets: Iterable[TopicPartition]) -> set[tuple[str, int, int]]:
+def _marks(offsets: Iterable[KafkaTopicPartition]) -> set[tuple[str, int, int]]:
     return {(each.topic, each.partition, each.offset) for each in offsets}

@@ -63,7 +63,7 @@ class OffsetTracker:
     def track(self, offset: int, epoch: int | None = None) -> bool:
         """Take note of the next record, and of its leader epoch. False: it was settled before the restart, skip it.
 
-        Raises WentBack if `offset` is not above the last one.
+        Raises OffsetRegression if `offset` is not above the last one.
         """
         if offset < self._position:
             raise OffsetRegression(f"offset {offset} after {self._position - 1}")

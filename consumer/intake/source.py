@@ -6,7 +6,8 @@ from functools import partial
 
 import orjson
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
@@ -176,15 +177,15 @@ class Source:
         del self._unopened[partition]
         self._resume([partition])
 
-    def _position(self, partition: Partition) -> TopicPartition:
+    def _position(self, partition: Partition) -> KafkaTopicPartition:
         """Where reading begins: behind what is committed, else at `first`, else where auto.offset.reset says."""
         committed, epoch = partition.tracker.committed, partition.tracker.epoch
         if committed is None:
             first = self._first if partition.first is None else partition.first
-            return TopicPartition(partition.topic, partition.number, first)
+            return KafkaTopicPartition(partition.topic, partition.number, first)
         # librdkafka compares the epoch with the leader's: a log that was cut off below is read from there.
         last = -1 if epoch is None else epoch
-        return TopicPartition(partition.topic, partition.number, committed, leader_epoch=last)
+        return KafkaTopicPartition(partition.topic, partition.number, committed, leader_epoch=last)
 
     def rest(self, partition: Partition) -> None:
         """Fetch no more of one that was opened, until it is opened again."""
@@ -293,7 +294,7 @@ class Source:
         if record is None:
             return None
         self._reported.answers(partition.topic)
-        self._consumer.seek(TopicPartition(partition.topic, partition.number, record.offset + 1))
+        self._consumer.seek(KafkaTopicPartition(partition.topic, partition.number, record.offset + 1))
         return record if partition.tracker.track(record.offset) else None
 
     def _begin_again(self, partition: Partition, offset: int, reason: OffsetRegression) -> None:
@@ -314,7 +315,7 @@ class Source:
         self._post(partial(self._on_committed, [(again, Committed(None, "", None))]))
         self._positions.ask_ends([again])
 
-    def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
+    def _on_assign(self, _consumer: Consumer, assigned: list[KafkaTopicPartition]) -> None:
         self._rebalances += 1
         if self._closing:
             return  # what a member is given while it leaves goes on to the others at once
@@ -324,7 +325,7 @@ class Source:
         # Said here and not left to the binding, so that nothing is read yet. It also takes no partitions (`[]`).
         # Some offset must be given, and `open` gives the right one: without any librdkafka asks what is committed, and
         # where the coordinator dies with the question it never starts the partition, and says nothing.
-        starts = [TopicPartition(each.topic, each.partition, 0) for each in assigned]
+        starts = [KafkaTopicPartition(each.topic, each.partition, 0) for each in assigned]
         self._consumer.pause(starts)
         self._assign(starts)
         unwanted = [each for each in assigned if self._hides(each.topic)]
@@ -351,11 +352,11 @@ class Source:
         now = self._clock()
         self._retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
 
-    def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
+    def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
         _, on_revoke, _ = self._callbacks
         self._leave(on_revoke, self._owned(revoked), commit=True)
 
-    def _on_lost(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
+    def _on_lost(self, _consumer: Consumer, lost: list[KafkaTopicPartition]) -> None:
         _, _, on_lost = self._callbacks
         self._leave(on_lost, self._owned(lost))
 
@@ -384,7 +385,7 @@ class Source:
                 self._unreadable.forget(partition)
                 self.partitions.pop((partition.topic, partition.number), None)
 
-    def _owned(self, places: list[TopicPartition]) -> list[Partition]:
+    def _owned(self, places: list[KafkaTopicPartition]) -> list[Partition]:
         found = (self.partitions.get((place.topic, place.partition)) for place in places)
         return [partition for partition in found if partition is not None]
 
@@ -409,5 +410,5 @@ class Source:
         self._retention.removed(overtaken, now)
 
 
-def _places(partitions: Iterable[Partition]) -> list[TopicPartition]:
-    return [TopicPartition(each.topic, each.number) for each in partitions]
+def _places(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
+    return [KafkaTopicPartition(each.topic, each.number) for each in partitions]

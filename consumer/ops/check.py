@@ -13,7 +13,8 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     ClusterMetadata,
@@ -165,7 +166,7 @@ def _there(wanted: str, cluster: ClusterMetadata) -> str:
 
 def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
     """Where the group stands, and how many records a start now would send."""
-    places = [TopicPartition(*partition) for partition in partitions]
+    places = [KafkaTopicPartition(*partition) for partition in partitions]
     committed = {
         (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
     }
@@ -184,7 +185,7 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
     return text
 
 
-def _committed(kafka: KafkaSettings, places: list[TopicPartition]) -> list[TopicPartition]:
+def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
     """A consumer asks, and joins nothing: AdminClient's question crashes while a coordinator still loads."""
     consumer = Consumer(
         {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
@@ -202,7 +203,7 @@ def _committed(kafka: KafkaSettings, places: list[TopicPartition]) -> list[Topic
         consumer.close()
 
 
-def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
     asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_TIMEOUT)
     return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
 
