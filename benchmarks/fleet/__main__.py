@@ -29,7 +29,7 @@ EXAMPLE = "example: python -m benchmarks.fleet --pods 200 --receivers 50000 --ra
 
 
 def parsed(words: list[str]) -> argparse.Namespace:
-    """What was asked for; ends the program where that cannot be."""
+    """The arguments; the program ends with a message if one of them is impossible."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fleet", description=(__doc__ or "").splitlines()[0], epilog=EXAMPLE
     )

@@ -1,4 +1,4 @@
-"""What a pod can do, and how many pods a rate needs: by CPU, by open requests, by memory."""
+"""The capacity of a pod, and the number of pods that a rate needs: by CPU, by open requests, by memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STEPS = 40  # of halving an interval, until nothing more changes in the figures 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a pod has to do at a rate: of a second."""
+    """The work of a pod at a rate, for each second."""
 
     rate: float
     reused: float  # the part of its requests that find a connection
@@ -87,7 +87,7 @@ def lookups(classes: Sequence[Class], rate: float, cache: float = CACHE) -> tupl
 
 
 def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
-    """What a pod of the world does that has `rate` deliveries a second."""
+    """The work of a pod of the world that has `rate` deliveries a second."""
     opened = rate * mean_open()
     idle = max(0.0, CONNECTIONS - opened)
     reused = remembered(world.classes, rate, idle, min(_MAX_IDLE, KEEP_ALIVE))

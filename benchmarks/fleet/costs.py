@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one thing takes of a worker, by CPU time, or of the database, in statements.
+    """The CPU time that one thing costs a worker, or the statements that it costs the database.
 
     `measure` is `python -m benchmarks.fleet.measure`, which prints it. CPU of statements holds SQLite's own work.
     """
@@ -37,12 +37,12 @@ class Costs:
     store_partition_statements: int = 1  # and for each partition one that asks which payloads are there
     result_first_statements: int = 1  # a transaction whose results are of untried rows,
     result_statements: int = 1  # and for each outcome (delivered, again) in it
-    take_statements: int = 3  # a look that finds rows: subscriptions, rows, events,
-    take_head_statements: int = 1  # and for each head
+    fetch_statements: int = 3  # a look that finds rows: subscriptions, rows, events,
+    fetch_key_statements: int = 1  # and for each head
     marks_statements: int = 1  # a poll for marks
-    walk_statements: int = 1  # a walk's first question, whether anything waits at all
+    scan_statements: int = 1  # a walk's first question, whether anything waits at all
     seek_statements: int = 1  # each head, and each partition's end, that a walk comes to
-    mend_statements: int = 4  # a partition's keys put in order, where nothing is astray
+    repair_statements: int = 4  # a partition's keys put in order, where nothing is astray
     prune_statements: int = 2  # a partition's delivered rows and marks looked for,
     prune_found_statements: int = 2  # and a transaction that deletes a thousand of them
     topics_statements: int = 4  # which topics have rows, where none has,

@@ -30,7 +30,7 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """What a rolling deploy did."""
+    """The result of a rolling deploy."""
 
     moved: int  # partitions that came to another owner, all of them counted each time
     revoked: int  # of these, taken from pods that went on

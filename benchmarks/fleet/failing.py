@@ -44,12 +44,12 @@ POLICY = policy_for(waits(), setting("retry_jitter"))
 LIVE_AFTER = 15 * MINUTE  # for so long after the end new events come: until each breaker has closed
 _FAILED = Failed("the simulated receiver is down", 503)
 
-Head = tuple[int, int]  # partition and subscription, here the receiver's rank
+DueKey = tuple[int, int]  # partition and subscription, here the receiver's rank
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What one pod went through. Statements are by what they are for, in each minute; times are seconds from `end`."""
+    """The history of one pod. Statements are by what they are for, in each minute; times are seconds from `end`."""
 
     minutes: Sequence[Counter[str]]
     offered: int
@@ -94,9 +94,9 @@ class _Pod:
         self._to_write: deque[_Entry] = deque()
         self._writing = self._looking = False
         self._next_look = 0.0
-        self._rows: dict[Head, list[tuple[float, int, Delivery]]] = {}
-        self._noted: dict[Head, float] = {}
-        self._ready: list[tuple[float, Head]] = []
+        self._rows: dict[DueKey, list[tuple[float, int, Delivery]]] = {}
+        self._noted: dict[DueKey, float] = {}
+        self._ready: list[tuple[float, DueKey]] = []
         self._planned = inf
         self._tally = Tally()
         self.delivered: set[int] = set()
@@ -112,7 +112,7 @@ class _Pod:
         if self._rate:
             self._at(self._random.expovariate(self._rate), self._arrive)
         self._at(self._end, self._over)
-        self._at(0.0, self._keep_house)
+        self._at(0.0, self._maintain)
         while self._events and self._events[0][0] <= until:
             now, _, event = heappop(self._events)
             event(now)
@@ -269,7 +269,7 @@ class _Pod:
         self.heads = max(self.heads, len(self._rows))
         self._note(head, due)
 
-    def _note(self, head: Head, due: float) -> None:
+    def _note(self, head: DueKey, due: float) -> None:
         if due < self._noted.get(head, inf):
             self._noted[head] = due
             heappush(self._ready, (due, head))
@@ -307,9 +307,9 @@ class _Pod:
             self._next_look = now
         self._at(now + asking * ROUND_TRIP, partial(self._taken, tuple(chosen), taken))
 
-    def _choose(self, now: float) -> dict[Head, int]:
+    def _choose(self, now: float) -> dict[DueKey, int]:
         """Heads that are due, each with how many rows there is room for."""
-        chosen: dict[Head, int] = {}
+        chosen: dict[DueKey, int] = {}
         while self._ready and self._ready[0][0] <= now and len(chosen) < HEADS:
             due, head = heappop(self._ready)
             if self._noted.get(head) != due:
@@ -324,7 +324,7 @@ class _Pod:
                 lane.full.append(head[0])
         return chosen
 
-    def _taken(self, heads: Sequence[Head], taken: Sequence[Delivery], now: float) -> None:
+    def _taken(self, heads: Sequence[DueKey], taken: Sequence[Delivery], now: float) -> None:
         self._looking = False
         for delivery in taken:
             if delivery.lane.room(now) > 0:
@@ -341,11 +341,11 @@ class _Pod:
 
     # Once a minute.
 
-    def _keep_house(self, now: float) -> None:
+    def _maintain(self, now: float) -> None:
         ended = self._tally.before(now, DELIVERED)
         self._tally.add(now, "polling", statements.polling(self._costs, len(self._rows), self._places))
         self._tally.add(now, "upkeep", statements.tidying(self._costs, self._places, ended))
-        self._at(now + MINUTE, self._keep_house)
+        self._at(now + MINUTE, self._maintain)
 
     def _over(self, _now: float) -> None:
         """The outage is over: what is not delivered yet is to be, unless its receiver is down for longer."""
@@ -356,7 +356,7 @@ class _Pod:
         }
 
     def story(self) -> Story:
-        """What it was like."""
+        """The history up to now."""
         return Story(
             self._tally.minutes,
             self.offered,

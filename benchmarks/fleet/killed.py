@@ -1,10 +1,10 @@
-"""One worker, request by request, until it is killed: what its next owner sends again.
+"""One worker, request by request, until it is killed, and the deliveries that the next owner repeats.
 
 It runs on the product's own offset tracker, its metadata and its cadence of commits. A worker's time is CPU time: a
 turn takes what its requests cost, and what has come meanwhile is handled in the next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -17,7 +17,7 @@ from benchmarks.fleet.costs import MEASURED, ROUND_TRIP, Costs
 from benchmarks.fleet.world import HUNG, TIMEOUT, World, latency, setting, waits
 from consumer.delivery.sender import GROWTH
 from consumer.intake.offsets import OffsetTracker, decode
-from consumer.worker.worker import COMMIT_EVERY, COMMIT_RECORDS, COMMIT_REST
+from consumer.worker.worker import COMMIT_EVERY, is_commit_due
 
 HELD = 2 * TIMEOUT + waits()[0] * (1 + setting("retry_jitter"))  # seconds that a receiver that hangs holds a record:
 # an attempt, a wait in memory, another attempt; then it is stored
@@ -27,7 +27,7 @@ Answer = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What one worker is given. `rate` inf: a backlog, of which it takes what it can. `answer` draws a latency."""
+    """The load of one worker. `rate` inf: a backlog, of which it takes what it can. `answer` draws a latency."""
 
     rate: float
     answer: Answer
@@ -46,7 +46,7 @@ class _Partition:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a worker had done when it was killed."""
+    """The state of a worker when it was killed."""
 
     delivered: int
     per_second: float  # in the second half of the run
@@ -94,15 +94,17 @@ def run(offered: Offered, seconds: float, random: Random) -> Run:
             for partition, image in sent[1]:
                 _commit(partition, image)
             sent = None
-        moved = sum(each.tracker.moved for each in partitions)
-        since = now - committed_at
-        if sent is None and (since >= COMMIT_EVERY or (since >= COMMIT_REST and moved >= COMMIT_RECORDS)):
+        if sent is None and is_commit_due(now - committed_at, partial(_moved, partitions)):
             committed_at = now
             sent = now + ROUND_TRIP, [(each, _committable(each)) for each in partitions if each.tracker.moved]
         if not begun and not ended:
             now += SLEEP
     repeated = sum(len(each.delivered) - len(each.delivered & _known(each)) for each in partitions)
     return Run(delivered, (delivered - by_middle) / (now - middle), len(answers), repeated)
+
+
+def _moved(partitions: Sequence[_Partition]) -> int:
+    return sum(each.tracker.moved for each in partitions)
 
 
 def _committable(partition: _Partition) -> tuple[int, str]:
@@ -118,7 +120,7 @@ def _commit(partition: _Partition, image: tuple[int, str]) -> None:
 
 
 def _known(partition: _Partition) -> set[int]:
-    """What the next owner knows to be settled above the offset that it begins with."""
+    """The offsets that the next owner knows to be settled, above the one that it begins with."""
     return {offset for begin, end in decode(*partition.committed) for offset in range(begin, end)}
 
 

@@ -11,7 +11,7 @@ from consumer.delivery.lane import LANE_DELIVERIES
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """What of it is in the process. `waiting` are the numbers of those that wait in memory for their retry."""
+    """The part of a receiver that is in the process. `waiting`: deliveries that wait in memory, by number."""
 
     rank: int
     outages: Sequence[Outage]

@@ -1,4 +1,4 @@
-"""What the simulation's costs were measured with, where no other benchmark measures it: CPU time, and statements.
+"""Measures the costs of the simulation that no other benchmark measures: CPU time, and statements.
 
 python -m benchmarks.fleet.measure
 
@@ -89,9 +89,9 @@ def statements(engine: Engine) -> dict[str, int]:
     take = partial(due.fetch, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
     count("lookup", lambda: find_endpoints(engine, [("t.1", None), ("t.2", None)], SECRETS, Vault().decrypt))
     count("marks_poll", lambda: marks.recent(engine, GROUP, None))
-    count("walk_empty", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("scan_empty", lambda: due.scan(engine, GROUP, [("t", 0)], None))
     count("relay_look", lambda: outbox.pending(engine, GROUP, 100))
-    count("mend", lambda: ordering.repair(engine, GROUP, "t", 0, 1.0))
+    count("repair", lambda: ordering.repair(engine, GROUP, "t", 0, 1.0))
     count("prune_idle", lambda: _prune(engine, 0))
     count("topics_idle", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_idle", lambda: upkeep.reconcile(engine, 1.0))
@@ -102,11 +102,11 @@ def statements(engine: Engine) -> dict[str, int]:
         lambda: (assigned.settled_keys(engine, GROUP, "t", 0, 0), assigned.open_keys(engine, GROUP, "t", 0, 100)),
     )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
-    count("walk_two_heads", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("scan_two_keys", lambda: due.scan(engine, GROUP, [("t", 0)], None))
     count("topics", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_two", lambda: upkeep.reconcile(engine, 1.0))
     wants = [FetchRequest(("t", 0, each), 10, frozenset()) for each in (0, 1)]
-    count("take_two_heads", lambda: take(wants))
+    count("fetch_two_keys", lambda: take(wants))
     first = [AttemptResult(row, 1, "parked", LATER, 503, FAILED, 2.0) for row in (1, 2)]
     count("result_again", lambda: store.record(engine, GROUP, first))
     untried = [AttemptResult(row, 0, "parked", LATER, 503, FAILED, 2.0) for row in (3, 4)]

@@ -47,7 +47,7 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the simulation says of a deployment."""
+    """The result of the simulation of one deployment."""
 
     world: World
     seed: int

@@ -47,20 +47,20 @@ def results(costs: Costs, outcomes: int, *, untried: bool) -> int:
 
 def taking_up(costs: Costs, heads: int, *, found: bool) -> int:
     """Those of a look at so many heads."""
-    return costs.take_head_statements * heads + costs.take_statements * found
+    return costs.fetch_key_statements * heads + costs.fetch_statements * found
 
 
 def polling(costs: Costs, heads: int, partitions: int) -> int:
     """Those of a minute of looking for marks and for what was changed by hand: a step of the walk each few seconds."""
     seeks = min(SEEKS, heads + partitions) if heads else 0
-    each = costs.marks_statements + costs.walk_statements + costs.seek_statements * seeks
+    each = costs.marks_statements + costs.scan_statements + costs.seek_statements * seeks
     return round(each * MINUTE / LOOK_EVERY)
 
 
 def tidying(costs: Costs, partitions: int, ended: int) -> int:
     """Those of a minute of upkeep of so many partitions, of which so many rows were delivered."""
     found = costs.prune_found_statements * min(partitions, ended)
-    return round((partitions * (costs.mend_statements + costs.prune_statements) + found) * MINUTE / TIDY_EVERY)
+    return round((partitions * (costs.repair_statements + costs.prune_statements) + found) * MINUTE / TIDY_EVERY)
 
 
 def leading(costs: Costs, world: World, subscriptions: int) -> float:

@@ -1,4 +1,4 @@
-"""What is assumed of receivers: how often each gets an event, how long it takes to answer, and when it is down."""
+"""Assumptions about receivers: how often each gets an event, how long it takes to answer, and when it is down."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

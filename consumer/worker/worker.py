@@ -54,6 +54,11 @@ REVOKE_PART = 0.7  # of the time that the group waits: who takes longer is throw
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
 
 
+def is_commit_due(since: float, moved: Callable[[], int]) -> bool:
+    """Whether to commit, `since` seconds after the last commit. `moved` counts the records settled since then."""
+    return since >= COMMIT_EVERY or (since >= COMMIT_REST and moved() >= COMMIT_RECORDS)
+
+
 class Parts(NamedTuple):
     """All that a worker is made of, in the order of an event's path; `wiring` makes them."""
 
@@ -119,7 +124,7 @@ class Worker:
             parts.clocks.fault,
         )
         reasons = [fault for fault in faults if fault]
-        since = self.parts.dispatch.waiting_since
+        since = parts.dispatch.waiting_since
         if not reasons and since is not None and self._monotonic() - since >= SLOW_DATABASE:
             reasons.append(f"database: no answer for {self._monotonic() - since:.0f} s; events wait")
         return reasons
@@ -159,87 +164,92 @@ class Worker:
             raise
 
     def _run_once(self) -> None:
-        self.parts.polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
-        self.parts.dispatch.go_on()
+        parts = self.parts
+        parts.polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
+        parts.dispatch.go_on()
         self._tick(self._poll_timeout())
-        self.parts.recall.look(self.parts.ownership.places)
-        self.parts.relay.turn()
+        parts.recall.look(parts.ownership.places)
+        parts.relay.turn()
         self._maintain()
 
     # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.on_result`.
 
     def _tick(self, wait: float) -> None:
+        parts = self.parts
         self.turned_at = now = self._monotonic()
-        self.parts.lanes.wake(now)
-        self.parts.sender.start()
-        self.parts.poller.turn(wait)
+        parts.lanes.wake(now)
+        parts.sender.start()
+        parts.poller.turn(wait)
         if self._stopping:  # others may come and go while this one drains
-            self.parts.source.serve()
-        self.parts.parking.pump()
-        self.parts.notes.pump()
-        self.parts.dead_letters.poll()
-        since = now - self._committed_at
-        if since >= COMMIT_EVERY or (since >= COMMIT_REST and self.parts.source.moved >= COMMIT_RECORDS):
+            parts.source.serve()
+        parts.parking.pump()
+        parts.notes.pump()
+        parts.dead_letters.poll()
+        if is_commit_due(now - self._committed_at, lambda: parts.source.moved):
             self._committed_at = now
-            self._committed_until = self.parts.source.commit()
+            self._committed_until = parts.source.commit()
 
     def meanwhile(self, wait: float) -> None:
         """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
-        self.parts.dispatch.go_on()
-        self._tick(0.0 if self.parts.lanes.ready() or self.parts.dispatch.pressed else wait)
+        parts = self.parts
+        parts.dispatch.go_on()
+        self._tick(0.0 if parts.lanes.ready() or parts.dispatch.pressed else wait)
         if not self._stopping:
-            self.parts.recall.look(self.parts.ownership.places)
+            parts.recall.look(parts.ownership.places)
 
     def _idle(self) -> bool:
         """Nothing but a record can make work, so that the wait may be Kafka's."""
+        parts = self.parts
         return not (
-            self.parts.sender.open
-            or self.parts.source.opening
-            or self.parts.dispatch.busy
-            or self.parts.parking.busy
-            or self.parts.parking.backlog
-            or self.parts.notes.pending
-            or self.parts.recall.busy
-            or self.parts.dead_letters.pending
-            or self.parts.relay.busy
-            or self.parts.lanes.wakes_before(self._monotonic() + IDLE_WAIT)
+            parts.sender.open
+            or parts.source.opening
+            or parts.dispatch.busy
+            or parts.parking.busy
+            or parts.parking.backlog
+            or parts.notes.pending
+            or parts.recall.busy
+            or parts.dead_letters.pending
+            or parts.relay.busy
+            or parts.lanes.wakes_before(self._monotonic() + IDLE_WAIT)
         )
 
     def _poll_timeout(self) -> float:
         """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
-        if self._idle() or self.parts.lanes.ready() or self.parts.dispatch.pressed:
+        parts = self.parts
+        if self._idle() or parts.lanes.ready() or parts.dispatch.pressed:
             return 0.0
-        return 0.001 if self._monotonic() - self.parts.polling.received_at < 1.0 else 0.005
+        return 0.001 if self._monotonic() - parts.polling.received_at < 1.0 else 0.005
 
     # 3. Now and then: the clock, the share of limits, rows that nobody owns, the database kept tidy.
 
     def _maintain(self) -> None:
+        parts = self.parts
         now = self._monotonic()
-        self.parts.catalog.want(())  # what failed is asked for again, though nobody waits for it any more
-        self.parts.housekeeping.go_on()
+        parts.catalog.want(())  # what failed is asked for again, though nobody waits for it any more
+        parts.housekeeping.go_on()
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
-        if (jump := self.parts.clocks.jump()) is not None:
-            log.warning("the system clock was set", seconds=round(jump, 1), meaning=self.parts.clocks.fault)
-        shared = frozenset(self.parts.source.partitions), self.parts.topics.revision
+        if (jump := parts.clocks.jump()) is not None:
+            log.warning("the system clock was set", seconds=round(jump, 1), meaning=parts.clocks.fault)
+        shared = frozenset(parts.source.partitions), parts.topics.revision
         if shared != self._shared:
             self._shared = shared
-            self.parts.lanes.rebound(partial(self.parts.topics.share, shared[0]))
-        self._breakers_open = sum(lane.breaker.open_until is not None for lane in self.parts.lanes)
-        leads = self.parts.ownership.leads
+            parts.lanes.rebound(partial(parts.topics.share, shared[0]))
+        self._breakers_open = sum(lane.breaker.open_until is not None for lane in parts.lanes)
+        leads = parts.ownership.leads
         if not leads:
             self._parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
-            self.parts.housekeeping.begin(
-                self.parts.ownership.places(), self._unasked_below(now), self._count_parked, leads=leads
+            parts.housekeeping.begin(
+                parts.ownership.places(), self._unasked_below(now), self._count_parked, leads=leads
             )
-            self.parts.parking.ask_again()
+            parts.parking.ask_again()
             if leads:
-                self.parts.recall.find_topics(self.parts.ownership.adopt)
-            elif self.parts.ownership.adopted:  # there is a lower topic now, and whoever owns it leads
-                self.parts.handover.drain((), self.parts.ownership.released(), REVOKE_DRAIN)
+                parts.recall.find_topics(parts.ownership.adopt)
+            elif parts.ownership.adopted:  # there is a lower topic now, and whoever owns it leads
+                parts.handover.drain((), parts.ownership.released(), REVOKE_DRAIN)
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
         """Offsets below which no restart asks for deliveries."""
@@ -257,31 +267,33 @@ class Worker:
             self.parts.takeover.assigned(partitions)
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
+        parts = self.parts
         if not self._closing:
-            longest = REVOKE_PART * self.parts.source.rebalance_timeout
+            longest = REVOKE_PART * parts.source.rebalance_timeout
             seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
-            self.parts.handover.drain(partitions, self.parts.ownership.released(partitions), seconds, until)
-            self.parts.handover.await_writes(partitions, until)
+            parts.handover.drain(partitions, parts.ownership.released(partitions), seconds, until)
+            parts.handover.await_writes(partitions, until)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         self.parts.handover.lose(partitions, self.parts.ownership.released(partitions))
 
     def _close(self) -> None:
-        log.info("stopping", in_flight=len(self.parts.sender.open), seconds=self._drain_seconds)
-        self.parts.source.pause()
-        partitions = list(self.parts.source.partitions.values())
-        self.parts.handover.drain(partitions, self.parts.ownership.released(partitions), self._drain_seconds)
+        parts = self.parts
+        log.info("stopping", in_flight=len(parts.sender.open), seconds=self._drain_seconds)
+        parts.source.pause()
+        partitions = list(parts.source.partitions.values())
+        parts.handover.drain(partitions, parts.ownership.released(partitions), self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
-        while self.parts.notes.pending and self._monotonic() < end:
+        while parts.notes.pending and self._monotonic() < end:
             self._tick(0.01)
-        self.parts.source.commit_now(partitions)
+        parts.source.commit_now(partitions)
         self._closing = True
-        self.parts.ownership.close()
-        self.parts.source.close()
-        self.parts.topic_watch.close()
-        self.parts.relay.close()
-        self.parts.dead_letters.close()
-        for thread in self.parts.threads:
+        parts.ownership.close()
+        parts.source.close()
+        parts.topic_watch.close()
+        parts.relay.close()
+        parts.dead_letters.close()
+        for thread in parts.threads:
             thread.close(LEAVE_DATABASE)
-        self.parts.transport.close()
-        self.parts.poller.close()
+        parts.transport.close()
+        parts.poller.close()

@@ -78,9 +78,9 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
     assert found == {
         "lookup": costs.lookup_statements,
         "marks_poll": costs.marks_statements,
-        "walk_empty": costs.walk_statements,
+        "scan_empty": costs.scan_statements,
         "relay_look": costs.relay_statements,
-        "mend": costs.mend_statements,
+        "repair": costs.repair_statements,
         "prune_idle": costs.prune_statements,
         "topics_idle": costs.topics_statements,
         "reconcile_idle": costs.reconcile_seek_statements,  # the one that finds nothing
@@ -88,10 +88,10 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "count_partition": costs.count_statements,
         "assigned": costs.assigned_statements,
         "store": statements.storing(costs, 1),
-        "walk_two_heads": costs.walk_statements + 3 * costs.seek_statements,
+        "scan_two_keys": costs.scan_statements + 3 * costs.seek_statements,
         "topics": costs.topics_statements + 2 * costs.topics_found_statements,
         "reconcile_two": 3 * costs.reconcile_seek_statements + costs.reconcile_statements + 2,  # one is gone: two more
-        "take_two_heads": statements.taking_up(costs, 2, found=True),
+        "fetch_two_keys": statements.taking_up(costs, 2, found=True),
         "result_again": statements.results(costs, 1, untried=False),
         "result_delivered": statements.results(costs, 1, untried=False),
         "result_first": statements.results(costs, 1, untried=True),
