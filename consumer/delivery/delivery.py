@@ -41,7 +41,7 @@ class StoredRow(NamedTuple):
 class Delivery:
     """`ordering_key` is set where it has to go in order. `first` and `last` are the failed attempts so far.
 
-    Of a batch that is open one delivery stands for the request, and the others are its `followers`. One that is
+    Of a batch that is open one delivery stands for the request, and the others are its `batch_members`. One that is
     `released` is still in the request, but its partition has left: the request's result is not for it. `rendered` is
     the body that was made for the request, where that is not the event's own; `slots` are those that it takes.
     """

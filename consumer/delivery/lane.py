@@ -135,7 +135,7 @@ class Lane:
         return self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES
 
     def gather(self) -> Sequence[Delivery]:
-        """Take out of the queue those that go with its first one, as that one's followers.
+        """Take out of the queue those that go with its first one, as that one's `batch_members`.
 
         Those that go alone stay where they are, and so does what would make the batch too large.
         """

@@ -136,12 +136,13 @@ class Lanes:
             and self._held_bytes + size <= ALL_BYTES
         ):
             return Admission.QUEUE
-        if lane.batch is not None:  # its head has waited for the others, not for the receiver
-            quick = self.slots.taken < self.slots.total and self._may_start(lane, now)
-        else:
-            quick = now - lane.moved_at < STILL and bool(lane.queue) and now - lane.queue[0].queued_at < SLOW
-        # All slots have been free for others just now: what has not got one by then waits for us, not for its receiver.
-        return Admission.BACKPRESSURE if quick or (self.slots.quick and self._may_start(lane, now)) else Admission.STORE
+        if lane.batch is None:
+            if now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW:
+                return Admission.BACKPRESSURE
+            waits_for_us = self.slots.quick
+        else:  # its head may have waited for the rest of its batch
+            waits_for_us = self.slots.quick or self.slots.taken < self.slots.total
+        return Admission.BACKPRESSURE if waits_for_us and self._may_start(lane, now) else Admission.STORE
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
         """Queue an admitted delivery, or let it wait behind the one of its ordering key that is under way."""
@@ -202,8 +203,9 @@ class Lanes:
                 self._list(lane)
 
     def next(self, now: float) -> Delivery | None:
-        """Take the next delivery that may start, lane by lane in turn, and its followers; None when none may."""
+        """Take the next delivery that may start, lane by lane in turn, with its batch; None when none may."""
         ready, slots = self._ready, self.slots
+        half = slots.total // 2
         while ready:
             free = slots.total - slots.taken
             if free <= 0:
@@ -216,7 +218,7 @@ class Lanes:
             if lane.timed_out and slots.is_capped:
                 self._capped.append(ready.popleft())
                 continue
-            if (lane.slots >= free - slots.total // 2 and lane.in_flight and self._is_over(lane, free, now)) or (
+            if (lane.slots >= free - half and lane.in_flight and self._is_over(lane, free, now)) or (
                 lane.connects and not self._connections
             ):
                 self._blocked.append(ready.popleft())

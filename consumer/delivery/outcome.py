@@ -1,11 +1,11 @@
 """What came of an attempt, as types. Pure.
 
-Delivered   a 2xx status line was received
-Failed      worth another attempt: any other status, a time-out, a network error
-Refused     a status that the subscription calls final: this delivery ends
-Gone        410: the receiver wants no more; the subscription is disabled
-Unsendable  nothing can be sent as the subscription and the settings stand: its url, or the egress rule; no attempt
-Hopeless    no request can be made of the event: no attempt can succeed
+Delivered      a 2xx status line was received
+Failed         worth another attempt: any other status, a time-out, a network error
+Rejected       a status that the subscription calls final: this delivery ends
+Gone           410: the receiver wants no more; the subscription is disabled
+Unsendable     nothing can be sent as subscription and settings stand: its url, or the egress rule; no attempt
+Undeliverable  no request can be made of the event: no attempt can succeed
 
 `response` is the start of the answer's body, for a person to read: untrusted, and never logged. None: there is none.
 """
