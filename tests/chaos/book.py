@@ -24,7 +24,6 @@ COMMIT_INTERVAL = 0.25 + 0.75
 # A request is sent again at once when a connection that was in use before is reset without an answer. That is
 # one attempt; the shortest wait between two is longer than this.
 RESENT_WITHIN = 0.15
-HELD_UP = 10.0  # seconds that results may wait behind a row that is locked no more: the halves of their batch time out
 
 
 class Rule(StrEnum):
@@ -148,9 +147,6 @@ class Book:
         self.stored_at: dict[tuple[int, int, int], float] = {}  # by partition, offset and subscription
         self.subscriptions: list[Subscription] = []
         self.disruptions: list[Disruption] = []
-        # When partitions may have moved while results could not be written. A hand-over does not wait for these for
-        # long: the next owner makes an attempt that its rows do not count.
-        self.moves_held_up: list[float] = []
         self.away: list[list[float]] = []  # from, to: what is optional may be disabled
         self.stories: dict[tuple[str, int], Story] = {}
         self.violations: list[Violation] = []
@@ -210,10 +206,6 @@ class Book:
             for each in self.subscriptions
             if event.owed and each.event_type == event.type and event.number % each.every == 0
         ]
-
-    def a_row_holds_up(self, now: float) -> bool:
-        """Somebody keeps a row from being written, or did lately: results in one batch with it wait."""
-        return any(each.place is not None and each.at <= now <= each.until + HELD_UP for each in self.disruptions)
 
     def attempts_of(self, path: str) -> int:
         """How many a delivery has there: one more, alone, where the last one was shared."""
@@ -314,7 +306,6 @@ class Book:
 
     def _judge_attempts(self, request: Request, number: int, story: Story) -> None:
         forgotten = sum(each.attempts for each in self._during(story.first, request.at, number))
-        forgotten += sum(story.first <= move <= request.at for move in self.moves_held_up)
         allowed = self.attempts_of(request.path) + forgotten
         if story.tries > allowed:
             self.violated(

@@ -249,10 +249,7 @@ class World:
             self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} after SIGTERM: {log}")
 
     def _moved(self, what: str, worker: Worker) -> None:
-        now = time.time()
-        if self._out(Part.DATABASE) or self.book.a_row_holds_up(now):
-            self.book.moves_held_up.append(now)
-        self.moves.append((now, f"{what} of worker {self.deployment.workers.index(worker)}"))
+        self.moves.append((time.time(), f"{what} of worker {self.deployment.workers.index(worker)}"))
 
     # Disruptions.
 
