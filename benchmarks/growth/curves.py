@@ -21,8 +21,8 @@ from models import Subscription
 from tests.databases import database
 
 RUNS = 3  # of a size: the one in the middle counts
-DELIVERIES = 120_000  # of a run
-WARM = 0.25  # of them, before the watch starts
+DELIVERIES = 400_000  # of a run
+WARM = 0.5  # of them, before the watch starts: a worker of a thousand partitions has its assignment behind it
 PARTITIONS = 4
 HOSTS = 20  # loopback addresses of the receiver
 TYPES = 1000  # event types at most that events have, where subscriptions grow
@@ -30,6 +30,7 @@ LATER = 86_400.0  # seconds until a stored delivery is due
 ROWS = 50_000  # subscriptions in one insert
 RATE = 10_000.0  # deliveries a second at most where open requests grow: for 10,000 of them a receiver takes 1 s
 STEADY = 10.0  # seconds of the watch where open requests grow
+ANSWERS = 12  # of a receiver, one after the other, before that watch: connections are open, and nothing is stored
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def open_requests(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, r
     types = [event_type(number) for number in range(HOSTS)]
     for size in sizes:
         answer = size / RATE
-        warm = int(RATE * (1 + 2 * answer))  # connections are open then
+        warm = int(RATE * (1 + ANSWERS * answer))
         end = warm + int(RATE * STEADY)
         with bench(bootstrap, delay_ms=answer * 1000) as one:
             with one.engine() as engine:

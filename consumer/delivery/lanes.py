@@ -340,7 +340,9 @@ class Lanes:
             return False
         free = max(1, self.slots.total - self.slots.taken)
         over = lane.in_flight and lane.slots >= free - self.slots.total // 2 and self._is_over(lane, free, now)
-        return not over and lane.startable_at(now) <= now
+        if over and not (self.slots.is_scarce(lane.slots) and now - lane.moved_at < STILL):
+            return False
+        return lane.startable_at(now) <= now
 
     def _begins(self, lane: Lane, now: float) -> bool:
         """A request of this bounded lane, whose turn it is, begins; else the lane is taken out of the turn."""

@@ -1,14 +1,19 @@
 """What an owner of partitions must know of what is stored: what is settled, which keys wait, which topics have rows."""
 
+from bisect import bisect_left
+from collections.abc import Collection
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from consumer.database.engine import reading
+from consumer.events.event import TopicPartition
 from consumer.ledger.columns import OPEN
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import OrderingKey
-from models import ParkedDelivery, Status
+from models import Mark, ParkedDelivery, Status
 
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
 
@@ -74,3 +79,34 @@ def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
                 highest[topic] = max(highest.get(topic, 0), number or 0)
                 topic = connection.scalar(first.where(ParkedDelivery.topic > topic))
     return sorted(highest.items())
+
+
+def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+    """Those of `partitions` that have deliveries stored, in any state, or marks.
+
+    A seek for each of them, and one for each topic and table: of a thousand partitions without rows, two.
+    """
+    found: set[TopicPartition] = set()
+    with reading(engine) as connection:
+        for topic, here in groupby(sorted(partitions), itemgetter(0)):
+            numbers = [number for _, number in here]
+            for table in (ParkedDelivery, Mark):
+                found.update((topic, number) for number in _numbers(connection, table, group, topic, numbers))
+    return found
+
+
+def _numbers(
+    connection: Connection, table: type[ParkedDelivery | Mark], group: str, topic: str, wanted: list[int]
+) -> list[int]:
+    """Those of the wanted partitions, in order, that have rows."""
+    lowest = select(func.min(table.partition_no)).where(table.group_id == group, table.topic == topic)
+    found, position = [], 0
+    while position < len(wanted):
+        number = connection.scalar(lowest.where(table.partition_no >= wanted[position]))
+        if number is None:
+            break
+        position = bisect_left(wanted, number)
+        if wanted[position : position + 1] == [number]:
+            found.append(number)
+            position += 1
+    return found

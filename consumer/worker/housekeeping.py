@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 SLICE = 0.2  # seconds of one slice, and the step that is under way then
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
+FIND, COUNT = "partitions with rows", "count of what waits"
 
 # Takes a short step from where its last one ended (None: from the start). Says where it ended; None: all is done.
 Step = Callable[[Any], Any]
@@ -75,7 +76,9 @@ class Housekeeping:
         self._clock, self._monotonic = clock, monotonic
         self._jobs: list[_Job] = []  # those that are not done, the next one first
         self._running = False
-        self._waiting = 0
+        self._waiting = 0  # as the next one, set by the database thread and read once that job is done
+        self._with_rows: set[TopicPartition] = set()
+        self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
         self._counted: Callable[[int], None] = _nobody
         self._backoff = Backoff(monotonic)
 
@@ -101,28 +104,41 @@ class Housekeeping:
         """Do everything once. What is not done yet from the last time goes on, and is not begun a second time.
 
         `places` are the partitions whose stored deliveries are this worker's; `marks` the offsets below which a restart
-        asks for nothing. What is not a partition's, but all workers' alike, is done by the one that `leads`: there
-        `counted` is told how many deliveries of the group wait for their time or turn, on the loop.
+        asks for nothing. Partitions without rows cost nothing but the look for them. Jobs that are all workers' alike
+        are done by the one that `leads`: there `counted` is told how many deliveries of the group wait for their time
+        or turn, on the loop.
         """
         if self._running:
             return
         self._counted = counted if leads else _nobody
-        wanted: dict[str, Step] = {}
+        self._of_partitions = {place: self._steps(place, places, marks) for place in {*places, *marks}}
+        steps: dict[str, Step] = {}
         if leads:
-            wanted |= {
+            steps = {
                 "rows of changed subscriptions": self._reconcile,
                 "old operational events": self._expire,
                 "old marks": self._forget_marks,
+                COUNT: self._count,
             }
-        wanted |= {f"order of keys in {_shown(place)}": partial(self._mend, place) for place in places}
-        wanted |= {
-            f"delivered rows of {_shown(place)}": partial(self._prune, place, mark) for place, mark in marks.items()
-        }
-        if leads:
-            wanted["count of what waits"] = self._count
-        pending = {job.name: job for job in self._jobs if job.name in wanted}
-        self._jobs = [*pending.values()]
-        for name, step in wanted.items():
+        if self._of_partitions:
+            steps[FIND] = partial(self._find, frozenset(self._of_partitions))
+        going_on = {name: step for its in self._of_partitions.values() for name, step in its.items()}
+        self._jobs = [job for job in self._jobs if job.name in steps or job.name in going_on]
+        self._add(steps | {job.name: going_on[job.name] for job in self._jobs if job.name in going_on})
+
+    def _steps(
+        self, place: TopicPartition, places: Collection[TopicPartition], marks: Mapping[TopicPartition, int]
+    ) -> dict[str, Step]:
+        steps: dict[str, Step] = {}
+        if place in places:
+            steps[f"order of keys in {_shown(place)}"] = partial(self._mend, place)
+        if place in marks:
+            steps[f"delivered rows of {_shown(place)}"] = partial(self._prune, place, marks[place])
+        return steps
+
+    def _add(self, steps: Mapping[str, Step]) -> None:
+        pending = {job.name: job for job in self._jobs}
+        for name, step in steps.items():
             if name in pending:
                 pending[name].step = step
             else:
@@ -153,11 +169,17 @@ class Housekeeping:
                 job.backoff.failed(error, f"could not tidy the stored deliveries ({job.name})")
             if job.done:
                 self._jobs.remove(job)
-                if job.step == self._count:
+                if job.name == COUNT:
                     self._counted(self._waiting)
+                elif job.name == FIND:
+                    for place in sorted(self._with_rows):
+                        self._add(self._of_partitions[place])
             elif error is not None:  # whatever it is, the others are not behind it
                 self._jobs.remove(job)
                 self._jobs.append(job)
+
+    def _find(self, places: Collection[TopicPartition], _after: object) -> None:
+        self._with_rows = assigned.with_rows(self._engine, self._group, places)
 
     def _reconcile(self, after: int | None) -> int | None:
         return upkeep.reconcile(self._engine, self._clock(), upkeep.FIRST if after is None else after).end

@@ -202,6 +202,7 @@ class Worker:
         parts = self.parts
         return not (
             parts.sender.open
+            or parts.lanes.ready()
             or parts.source.opening
             or parts.dispatch.busy
             or parts.parking.busy
@@ -216,7 +217,7 @@ class Worker:
     def _poll_timeout(self) -> float:
         """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
         parts = self.parts
-        if self._idle() or parts.lanes.ready() or parts.dispatch.pressed:
+        if parts.lanes.ready() or parts.dispatch.pressed or self._idle():
             return 0.0
         return 0.001 if self._monotonic() - parts.polling.received_at < 1.0 else 0.005
 

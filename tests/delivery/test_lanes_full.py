@@ -1,9 +1,14 @@
 """Very many lanes: which of them are kept, and what comes in where the process is full."""
 
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from itertools import count
+
 import pytest
 from requests import PreparedRequest
 
-from consumer.delivery.lane import Lane
+from consumer.delivery.delivery import Delivery
+from consumer.delivery.lane import LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
@@ -153,6 +158,68 @@ def test_a_lane_is_not_waited_for_where_receivers_keep_the_slots(monkeypatch: py
     crowd = Crowd(monkeypatch, slots=4)
     now = in_turn(crowd, ends=False)
     assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.STORE}
+
+
+def overload(seconds: Sequence[float], until: float = 5.0) -> tuple[list[int], list[int]]:
+    """More events come than 40 slots take, in turn for receivers that need so long: how many were sent, and stored."""
+    lanes, step = Lanes(40), 0.01
+    its = [lanes.lane(endpoint(number, "http://example.com/")) for number in range(len(seconds))]
+    sent, stored = [0] * len(its), [0] * len(its)
+    opened: list[tuple[float, int, Delivery]] = []
+    numbers, offset = count(), 0
+    for now in (step * number for number in range(int(until / step))):
+        while opened and opened[0][0] <= now:
+            each = heappop(opened)[2]
+            lanes.finished(each.lane, each.slots)
+            sent[each.lane.endpoint.subscription_id] += 1
+        for _ in range(200):
+            lane = its[offset % len(its)]
+            admission = lanes.admit(lane, len(BODY), now)
+            if admission is Admission.BACKPRESSURE:
+                break
+            if admission is Admission.QUEUE:
+                lanes.enqueue(delivery(lane, offset), now)
+            else:
+                stored[offset % len(its)] += 1
+            offset += 1
+        for each in turn(lanes, now):
+            heappush(opened, (now + seconds[each.lane.endpoint.subscription_id], next(numbers), each))
+    return sent, stored
+
+
+@pytest.mark.parametrize("number", [2, 3, 10])
+def test_receivers_that_share_the_slots_are_waited_for(number: int) -> None:
+    """Each takes its part of the slots and could do more: they wait for the process; storing would help none."""
+    _, stored = overload([0.1] * number)
+    assert stored == [0] * number
+
+
+def test_a_slow_receiver_is_not_waited_for_though_others_are_busy() -> None:
+    """Its deliveries are stored, and the others get what they would get if nobody waited."""
+    sent, stored = overload([2.0] + [0.01] * 9)
+    assert stored[0] > 100
+    assert stored[1:] == [0] * 9
+    assert min(sent[1:]) > 500
+
+
+def test_a_receiver_that_hangs_is_not_waited_for_though_slots_are_scarce() -> None:
+    """Others take most of them, and turn them over; nothing of this one has ended for a second."""
+    lanes = Lanes(8)
+    hung, *others = (lanes.lane(endpoint(number, "http://example.com/")) for number in range(5))
+    for lane in (hung, *others):
+        fill(lanes, lane, LANE_DELIVERIES + 100)
+    opened: list[Delivery] = []
+    now = 0.0
+    while now < 1.5 * SLOW:
+        for each in opened:
+            if each.lane is not hung:
+                lanes.finished(each.lane, each.slots)
+        opened = turn(lanes, now)
+        now += STILL / 4
+    assert lanes.slots.quick
+    assert lanes.slots.is_scarce(hung.slots)
+    assert lanes.admit(others[0], 1, now) is Admission.BACKPRESSURE
+    assert lanes.admit(hung, 1, now) is Admission.STORE
 
 
 def test_a_lane_at_its_own_limit_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.delivery.slots import Slots
+from consumer.delivery.slots import MANY, Slots
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,25 @@ def test_slots_turn_over_when_as_many_requests_end_in_time(ended: int, passed: f
         slots.free(slots.take(1, timed_out=False), timed_out=False)
     slots.look(100.0 + passed)
     assert slots.quick is quick
+
+
+@pytest.mark.parametrize(("ended", "quick"), [(MANY, True), (MANY - 1, False)])
+def test_many_requests_are_enough_whatever_the_number_of_slots(ended: int, *, quick: bool) -> None:
+    """Ten thousand slots with receivers that take a second turn over in one, and make 10,000 deliveries in it."""
+    slots = Slots(10 * MANY, 0.25)
+    slots.look(100.0)
+    for _ in range(ended):
+        slots.free(slots.take(1, timed_out=False), timed_out=False)
+    slots.look(100.25)
+    assert slots.quick is quick
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "scarce"), [(4, 4, True), (5, 4, False), (3, 4, True), (2, 4, False), (0, 7, True), (0, 6, False)]
+)
+def test_slots_are_scarce_where_others_have_taken_them(own: int, others: int, *, scarce: bool) -> None:
+    """Seven of eight are taken, and half of them by others."""
+    slots = Slots(8, 0.25)
+    for _ in range(own + others):
+        slots.take(1, timed_out=False)
+    assert slots.is_scarce(own) is scarce

@@ -162,6 +162,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The highest partition of it.",
             "The next topic.",
         ),
+        "ledger.assigned._numbers": (
+            "The database is to be tidied: which is the next of these partitions that has rows?",
+            "And marks?",
+        ),
     },
     "ledger_upkeep": {
         "ledger.upkeep.disable": ("A subscription is disabled: a 410, or failures for days.",),
@@ -386,6 +390,7 @@ def _send(engine: Engine) -> None:
     marks.decision(engine, GROUP, subject)
     marks.acted(engine, GROUP, subject)
     assigned.open_topics(engine, GROUP)
+    assigned.with_rows(engine, GROUP, [("t", 0)])
 
 
 def _refuse(_: str, _owner: Owner) -> str:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection, Engine, event, update
 
-from consumer.ledger import assigned, outbox, store, upkeep
+from consumer.ledger import assigned, marks, outbox, store, upkeep
 from consumer.subscriptions import repository
-from models import StoredOperation
+from models import StoredOperation, Wish
 from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
@@ -240,6 +240,17 @@ def test_topics_with_something_open(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE topic = 'x'")
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE topic = 't' AND partition_no = 0")
     assert assigned.open_topics(engine, GROUP) == [("t", 5), ("v", 3), ("x", 4)]
+
+
+def test_partitions_with_rows(engine: Engine, sub: int) -> None:
+    """In any state, or with marks alone; partitions of others are passed over, with a seek for each of ours at most."""
+    for topic, partition in (("t", 0), ("t", 5), ("t", 6), ("u", 2)):
+        store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
+    store.park(engine, "another", [parked(make_event(1, topic="t", partition=3), sub)], 96.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE partition_no = 5")
+    marks.decide(engine, GROUP, marks.Subject("t", 9, 1, sub), Wish.GIVE_UP)
+    ours = [("t", number) for number in (*range(6), *range(7, 12))]
+    assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 9)}
 
 
 def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: int) -> None:

@@ -180,6 +180,26 @@ def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pyte
     assert rig.rows() == []
 
 
+def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one slot, all records read and the last request ended, a poll that waits for records would hold the next."""
+    rig.subscribe("/one")
+    rig.write(*events(1))
+    worker = rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="1")
+    until(lambda: rig.receiver.requests)
+    poll, waits = worker.parts.source.poll, []
+
+    def polled(limit: int, timeout: float) -> list[Record]:
+        if worker.parts.lanes.ready():
+            waits.append(timeout)
+        return poll(limit, timeout)
+
+    monkeypatch.setattr(worker.parts.source, "poll", polled)
+    rig.write(*events(50))
+    until(lambda: len(rig.receiver.requests) == 51)
+    assert waits
+    assert not any(waits)
+
+
 def test_what_nobody_wants_is_committed_and_what_is_no_event_is_buried_first(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -325,3 +325,25 @@ WHERE
   AND webhook_deliveries.status = :status_1
   AND webhook_deliveries.topic > :topic_1
 ;
+
+-- ledger.assigned._numbers
+-- The database is to be tidied: which is the next of these partitions that has rows?
+SELECT
+  MIN(webhook_deliveries.partition_no) AS min_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no >= :partition_no_1
+;
+
+-- ledger.assigned._numbers
+-- And marks?
+SELECT
+  MIN(webhook_marks.partition_no) AS min_1
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.topic = :topic_1
+  AND webhook_marks.partition_no >= :partition_no_1
+;
