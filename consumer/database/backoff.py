@@ -1,15 +1,12 @@
 """Why a kind of job fails, and when it is tried again."""
 
 from collections.abc import Callable
-from typing import TypeGuard, TypeVar
 
 import structlog
 
 log = structlog.get_logger(__name__)
 
 BACK_OFF = (0.1, 5.0)  # seconds: the first wait, the longest
-
-T = TypeVar("T")
 
 
 class Backoff:
@@ -27,14 +24,6 @@ class Backoff:
     def ready(self) -> bool:
         """It may be tried again."""
         return self._monotonic() >= self._retry_at
-
-    def note(self, answer: T | Exception, what: str) -> TypeGuard[T]:
-        """Take note of how a job has ended; true if it has succeeded."""
-        if isinstance(answer, Exception):
-            self.failed(answer, what)
-            return False
-        self.succeeded()
-        return True
 
     def failed(self, error: Exception, what: str) -> None:
         """A job has failed."""

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage
+from consumer.database.job import DatabaseJob
 
 LONGEST_BACK_OFF = 60.0  # seconds
 FAILED = "could not note what became of a subscription"
@@ -37,22 +38,21 @@ class Notes:
         on_operation: Callable[[], None],
     ) -> None:
         """`on_operation` is called when an operational event may have been written."""
-        self._engine, self._database, self._monotonic = engine, thread, monotonic
+        self._engine, self._monotonic = engine, monotonic
         self._on_operation = on_operation
         self._notes: deque[_Note] = deque()  # without the one that is being written
-        self._writing: _Note | None = None
-        self._outage = Backoff(monotonic)
+        self._writes = DatabaseJob[Callable[[], object], object](thread.submit, FAILED, monotonic, backs_off=is_outage)
 
     @property
     def pending(self) -> int:
         """How many notes are not written yet: a stop would lose them."""
-        return len(self._notes) + (self._writing is not None)
+        return len(self._notes) + self._writes.busy
 
     @property
     def fault(self) -> str | None:
         """Why something is not written, for /readyz."""
         own = (note.backoff.fault for note in self._notes if note.backoff.fault is not None)
-        return self._outage.fault or next(own, None)
+        return self._writes.fault or next(own, None)
 
     def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
@@ -60,24 +60,24 @@ class Notes:
 
     def pump(self) -> None:
         """Start the next one, unless one is under way."""
-        if self._writing is not None or not self._outage.ready:
+        if not self._writes.ready:
             return
         for note in self._notes:
             if note.backoff.ready:
                 self._notes.remove(note)
-                self._writing = note
-                self._database.submit(partial(note.write, self._engine), partial(self._written, note))
+                self._writes.start(
+                    partial(note.write, self._engine), partial(self._written, note), partial(self._failed, note)
+                )
                 return
 
-    def _written(self, note: _Note, answer: object) -> None:
-        self._writing = None
-        if is_outage(answer):
-            self._outage.failed(answer, FAILED)
+    def _written(self, note: _Note, _answer: object) -> None:
+        note.backoff.succeeded()
+        note.on_written()
+        self._on_operation()
+
+    def _failed(self, note: _Note, error: Exception) -> None:
+        if is_outage(error):
             self._notes.appendleft(note)
-            return
-        self._outage.succeeded()
-        if note.backoff.note(answer, FAILED):
-            note.on_written()
-            self._on_operation()
         else:
+            note.backoff.failed(error, FAILED)
             self._notes.append(note)

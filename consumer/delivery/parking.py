@@ -18,9 +18,9 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
+from consumer.database.job import DatabaseJob
 from consumer.delivery.aside import Aside, Decided, Entry, OnStored, SetAside
 from consumer.delivery.order import StoredKeys
 from consumer.events.event import TopicPartition
@@ -43,6 +43,10 @@ class _Refused(NamedTuple):
 
     error: Exception
     wish: Wish
+
+
+_Written = frozenset[OrderingKey] | _Refused  # ordering keys of which nothing is open any more
+_Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
 
 
 class _Load(NamedTuple):
@@ -82,7 +86,6 @@ class Parking:
         self._clock = clock
         self._monotonic = monotonic
         self._engine = engine
-        self._writer, self._reader = writer, reader
         self._group = group
         self._to_write: deque[Entry] = deque()
         self._batch = STORE_BATCH
@@ -92,9 +95,13 @@ class Parking:
         self._trying: Aside | None = None  # is being written
         self._aside_next = False  # they take turns with the others
         self._forgotten: set[TopicPartition] = set()
-        self._loading = False
         self._to_load: deque[_Load] = deque()
-        self._writes, self._reads = Backoff(monotonic), Backoff(monotonic)
+        self._writes = DatabaseJob[Callable[[], _Written], _Written](
+            writer.submit, "could not store deliveries; their offsets are held", monotonic, backs_off=is_outage
+        )
+        self._reads = DatabaseJob[Callable[[], _Known], _Known](
+            reader.submit, "could not load the stored deliveries of a partition; it is held", monotonic
+        )
         self.due_keys: dict[DueKey, float] = {}
         self.ordering_keys = StoredKeys()
 
@@ -158,22 +165,22 @@ class Parking:
 
     def pump(self) -> None:
         """Start the next read and the next batch, unless they are under way or a back-off is running."""
-        if self._to_load and not self._loading and self._reads.ready:
+        if self._to_load and self._reads.ready:
             self._load()
-        if self._writing or not self._writes.ready:
+        if not self._writes.ready:
             return
         self._trying = self._aside.next() if self._aside_next or not self._to_write else None
         self._aside_next = self._trying is None
         if self._trying is not None:
             batch = [self._trying.entry]
-            job: Callable[[], frozenset[OrderingKey] | _Refused] = partial(self._try, batch[0])
+            job: Callable[[], _Written] = partial(self._try, batch[0])
         elif self._to_write:
             batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
             job = partial(self._write, [entry.item for entry in batch])
         else:
             return
         self._writing = batch
-        self._writer.submit(job, partial(self._written, batch))
+        self._writes.start(job, partial(self._written, batch), partial(self._failed, batch))
 
     def hurry(self, subject: Subject) -> None:
         """Something was decided on what may be set aside here."""
@@ -200,16 +207,13 @@ class Parking:
     def _load(self) -> None:
         load = place, most, from_offset, loaded = self._to_load[0]
 
-        def job() -> tuple[assigned.Settled | None, frozenset[OrderingKey] | None]:
+        def job() -> _Known:
             ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *place, most)
             if loaded is None:
                 return None, ordering_keys
             return assigned.settled_keys(self._engine, self._group, *place, from_offset), ordering_keys
 
-        def done(answer: tuple[assigned.Settled | None, frozenset[OrderingKey] | None] | Exception) -> None:
-            self._loading = False
-            if not self._reads.note(answer, "could not load the stored deliveries of a partition; it is held"):
-                return
+        def done(answer: _Known) -> None:
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition has left
             self._to_load.popleft()
@@ -219,8 +223,7 @@ class Parking:
             if loaded is not None and settled is not None:
                 loaded(settled)
 
-        self._loading = True
-        self._reader.submit(job, done)
+        self._reads.start(job, done)
 
     def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[OrderingKey]:
         new = [item for item in items if isinstance(item, NewDelivery)]
@@ -229,7 +232,7 @@ class Parking:
             store.park(self._engine, self._group, new, self._clock())
         return store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
 
-    def _try(self, entry: Entry) -> frozenset[OrderingKey] | _Refused:
+    def _try(self, entry: Entry) -> _Written:
         """Write it once more; if it is refused again, see what was decided on it."""
         try:
             return self._write([entry.item])
@@ -242,17 +245,18 @@ class Parking:
                 raise
             return _Refused(cause, decision.wish)
 
-    def _written(self, batch: Sequence[Entry], answer: frozenset[OrderingKey] | _Refused | Exception) -> None:
+    def _ended(self) -> tuple[Aside | None, Collection[TopicPartition]]:
+        """The batch under way has ended: the entry that was tried alone, and the partitions that left meanwhile."""
         tried, self._writing, self._trying = self._trying, (), None
         gone, self._forgotten = self._forgotten, set()
+        return tried, gone
+
+    def _written(self, batch: Sequence[Entry], answer: _Written) -> None:
+        tried, gone = self._ended()
         if isinstance(answer, _Refused):
             if tried is not None:
                 self._decided(tried, gone, answer)
             return
-        if isinstance(answer, Exception):
-            self._failed(batch, tried, gone, answer)
-            return
-        self._writes.succeeded()
         if tried is not None:
             self._aside.remove(tried)
         else:
@@ -265,12 +269,9 @@ class Parking:
         if any(entry.item.operation is not None for entry in batch):
             self._on_operation()
 
-    def _failed(
-        self, batch: Sequence[Entry], tried: Aside | None, gone: Collection[TopicPartition], error: Exception
-    ) -> None:
+    def _failed(self, batch: Sequence[Entry], error: Exception) -> None:
+        tried, gone = self._ended()
         outage = is_outage(error)
-        if outage:
-            self._writes.failed(error, "could not store deliveries; their offsets are held")
         if tried is not None:
             if self._dropped(tried.entry, gone):
                 self._aside.remove(tried)

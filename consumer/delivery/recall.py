@@ -10,10 +10,11 @@ that neither a million rows behind an open breaker nor those of other workers' p
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
-from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
+from consumer.database.job import DatabaseJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.memory import Memory
@@ -39,7 +40,6 @@ class Ledger(NamedTuple):
     scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
     recent: Callable[[datetime | None], RecentMarks]
     fetch: Callable[[Sequence[FetchRequest], float], Fetched]
-    topics: Callable[[], Collection[TopicPartition]]
 
 
 class _Answer(NamedTuple):
@@ -69,7 +69,9 @@ class Recall:
         monotonic: Callable[[], float],
     ) -> None:
         self._ledger = ledger
-        self._database = thread
+        self._looks = DatabaseJob[Callable[[], _Answer], _Answer](
+            thread.submit, "could not look for due deliveries", monotonic
+        )
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
@@ -78,29 +80,27 @@ class Recall:
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
-        self._looking = False
         self._next = self._next_walk = self._next_marks = 0.0
         self._walked_to: DueKey | None = None
         self._walked_all = False  # since partitions have come
         self._seen = RecentMarks({}, {}, None)  # what was marked lately
         self._begun_anew = False  # while a walk was under way
-        self._backoff = Backoff(monotonic)
         self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
         self._unreadable_until = 0.0
 
     @property
     def busy(self) -> bool:
         """An answer of the database is awaited."""
-        return self._looking
+        return self._looks.busy
 
     @property
     def fault(self) -> str | None:
         """Why rows cannot be looked for, or some of them not be read, for /readyz."""
-        if self._backoff.fault is None and self._monotonic() < self._unreadable_until:
+        if self._looks.fault is None and self._monotonic() < self._unreadable_until:
             row, error = next(iter(self._unreadable.items()))
             more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
             return f"database: {error}; a stored delivery cannot be read: row {row}{more}"
-        return self._backoff.fault
+        return self._looks.fault
 
     def within(self, seconds: float) -> None:
         """Partitions have come: walk after so long at most."""
@@ -111,19 +111,10 @@ class Recall:
         self._walked_all = False
         self._begun_anew = True
 
-    def find_topics(self, found: Callable[[Collection[TopicPartition]], None]) -> None:
-        """Ask which topics have rows that wait, each with its highest partition; not told while the database fails."""
-
-        def done(answer: Collection[TopicPartition] | Exception) -> None:
-            if self._backoff.note(answer, "could not look for topics of stored deliveries"):
-                found(answer)
-
-        self._database.submit(self._ledger.topics, done)
-
     def look(self, places: Callable[[], Collection[TopicPartition]]) -> None:
         """Look if it is time. `places` is asked again when the answer comes: it may have changed."""
         now = self._monotonic()
-        if now < self._next or self._looking or self._parking.full or not self._backoff.ready:
+        if now < self._next or self._parking.full or not self._looks.ready:
             return
         self._next = now + SOON
         owned = places()
@@ -136,7 +127,6 @@ class Recall:
             self._next_walk = now + LOOK_EVERY
         if not (wants or marking or walking):
             return
-        self._looking = True
         self._parking.ordering_keys.look_begins()
         self._begun_anew = False
         clock, after, ways, since = self._clock(), self._walked_to, sorted(owned) if walking else (), self._seen.until
@@ -148,20 +138,14 @@ class Recall:
                 self._ledger.fetch(wants, clock) if wants else None,
             )
 
-        self._database.submit(job, lambda answer: self._answered(answer, wants, places))
+        self._looks.start(job, partial(self._answered, places), partial(self._failed, wants))
 
-    def _answered(
-        self,
-        answer: _Answer | Exception,
-        wants: Sequence[FetchRequest],
-        places: Callable[[], Collection[TopicPartition]],
-    ) -> None:
-        self._looking = False
-        if not self._backoff.note(answer, "could not look for due deliveries"):
-            self._parking.ordering_keys.look_ends()
-            self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
-            self._next_walk = self._next_marks = 0.0
-            return
+    def _failed(self, wants: Sequence[FetchRequest], _error: Exception) -> None:
+        self._parking.ordering_keys.look_ends()
+        self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
+        self._next_walk = self._next_marks = 0.0
+
+    def _answered(self, places: Callable[[], Collection[TopicPartition]], answer: _Answer) -> None:
         if answer.seen is not None:
             self._marked(answer.seen, places())
         if answer.walked is not None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain, groupby
 from math import inf
 from operator import attrgetter
@@ -14,8 +15,8 @@ from sqlalchemy import Engine, Row, Select
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
-from consumer.database.backoff import Backoff
 from consumer.database.engine import any_tuple_of, reading
+from consumer.database.job import DatabaseJob
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.subscriptions.options import Effect
@@ -172,17 +173,15 @@ class Catalog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ask(keys, done)` starts a look-up and calls `done` later, on the loop."""
-        self._ask = ask
         self._ttl = ttl
         self._clock = clock
         self._entries: dict[Key, tuple[float, tuple[Endpoint, ...]]] = {}  # by when they were asked for
         self._kept = 0
         self._missing: dict[Key, None] = {}  # wanted now; sets that keep their order
         self._ageing: dict[Key, None] = {}  # wanted soon: what is known still serves
-        self._asking = False
         self._asked: frozenset[Key] = frozenset()
         self._asked_at = -inf
-        self._backoff = Backoff(clock)
+        self._job = DatabaseJob(ask, "could not look up subscriptions; events wait", clock)
 
     def match(self, key: Key, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
         """The subscriptions for an event that arrived then (the clock's seconds; None: now).
@@ -211,7 +210,7 @@ class Catalog:
             else:
                 self._ageing.pop(key, None)
                 self._missing[key] = None
-        if (self._missing or self._ageing) and not self._asking and self._backoff.ready:
+        if (self._missing or self._ageing) and self._job.ready:
             gap = GAP if self._missing else max(GAP, GATHER * self._ttl)
             if now - self._asked_at >= gap:
                 self._start(now)
@@ -219,7 +218,7 @@ class Catalog:
     @property
     def fault(self) -> str | None:
         """Why the last look-up failed, for /readyz."""
-        return self._backoff.fault
+        return self._job.fault
 
     def _start(self, now: float) -> None:
         keys: list[Key] = []
@@ -232,16 +231,16 @@ class Catalog:
         for key in keys:
             self._missing.pop(key, None)
             self._ageing.pop(key, None)
-        self._asking = True
         self._asked = frozenset(keys)  # who waits for more than this answer says so when it is there
         self._asked_at = now
-        self._ask(tuple(keys), lambda answer: self._answered(keys, answer, now))
+        self._job.start(tuple(keys), partial(self._found, now), partial(self._failed, keys))
 
-    def _answered(self, keys: Iterable[Key], answer: Matches | Exception, asked_at: float) -> None:
-        self._asking, self._asked = False, frozenset()
-        if not self._backoff.note(answer, "could not look up subscriptions; events wait"):
-            self._missing.update(dict.fromkeys(keys))
-            return
+    def _failed(self, keys: Iterable[Key], _error: Exception) -> None:
+        self._asked = frozenset()
+        self._missing.update(dict.fromkeys(keys))
+
+    def _found(self, asked_at: float, answer: Matches) -> None:
+        self._asked = frozenset()
         for key, endpoints in answer.items():
             known = self._forget(key)
             # The same objects, so that what was prepared for them is found by identity.

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
+from consumer.database.job import DatabaseJob
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, ordering, outbox, upkeep
 
@@ -25,6 +26,10 @@ SLICE = 0.2  # seconds of one slice, and the step that is under way then
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
 FIND, COUNT = "partitions with rows", "count of what waits"
+
+# Told how many deliveries of the group wait for their time or turn, and which topics have rows (with their highest
+# partition that has).
+Counted = Callable[[int, Collection[TopicPartition]], None]
 
 # Takes a short step from where its last one ended (None: from the start). Says where it ended; None: all is done.
 Step = Callable[[Any], Any]
@@ -72,15 +77,17 @@ class Housekeeping:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._engine, self._thread, self._group = engine, thread, group
+        self._engine, self._group = engine, group
         self._clock, self._monotonic = clock, monotonic
         self._jobs: list[_Job] = []  # those that are not done, the next one first
-        self._running = False
         self._waiting = 0  # as the next one, set by the database thread and read once that job is done
+        self._topics: Collection[TopicPartition] = ()
         self._with_rows: set[TopicPartition] = set()
         self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
-        self._counted: Callable[[int], None] = _nobody
-        self._backoff = Backoff(monotonic)
+        self._counted: Counted = _nobody
+        self._slices = DatabaseJob[Callable[[], None], None](
+            thread.submit, "could not tidy the stored deliveries", monotonic
+        )
 
     @property
     def busy(self) -> bool:
@@ -91,13 +98,13 @@ class Housekeeping:
     def fault(self) -> str | None:
         """Why jobs are not done, for /readyz: the database's reason, else that of the first job that has its own."""
         own = (f"{job.backoff.fault} ({job.name})" for job in self._jobs if job.backoff.fault is not None)
-        return self._backoff.fault or next(own, None)
+        return self._slices.fault or next(own, None)
 
     def begin(
         self,
         places: Collection[TopicPartition],
         marks: Mapping[TopicPartition, int],
-        counted: Callable[[int], None],
+        counted: Counted,
         *,
         leads: bool,
     ) -> None:
@@ -105,10 +112,9 @@ class Housekeeping:
 
         `places` are the partitions whose stored deliveries are this worker's; `marks` the offsets below which a restart
         asks for nothing. Partitions without rows cost nothing but the look for them. Jobs that are all workers' alike
-        are done by the one that `leads`: there `counted` is told how many deliveries of the group wait for their time
-        or turn, on the loop.
+        are done by the one that `leads`: there `counted` is told of the group's rows, on the loop.
         """
-        if self._running:
+        if self._slices.busy:
             return
         self._counted = counted if leads else _nobody
         self._of_partitions = {place: self._steps(place, places, marks) for place in {*places, *marks}}
@@ -146,31 +152,34 @@ class Housekeeping:
 
     def go_on(self) -> None:
         """Start the next slice, if there is something to do and the last one is answered."""
-        if self._running or not self._jobs or not self._backoff.ready:
+        if not self._jobs or not self._slices.ready:
             return
         ready = [job for job in self._jobs if job.backoff.ready]
         if ready:
-            self._running = True
-            self._thread.submit(partial(_slice, ready), self._done)
+            worked: list[_Job] = []
+            self._slices.start(
+                partial(_slice, ready, worked),
+                lambda _: self._worked(worked),
+                lambda _error: self._interrupted(worked, ready[len(worked)]),
+            )
 
-    def _done(self, worked: Sequence[_Job] | Exception) -> None:
-        self._running = False
-        if isinstance(worked, Exception):  # the thread's own: a slice hands over what its jobs raise
-            self._backoff.failed(worked, "could not tidy the stored deliveries")
-            return
+    def _interrupted(self, worked: Sequence[_Job], job: _Job) -> None:
+        """By an outage, while this job was at work: the next slice begins with another one."""
+        self._worked(worked)
+        self._jobs.remove(job)
+        self._jobs.append(job)
+
+    def _worked(self, worked: Sequence[_Job]) -> None:
         for job in worked:
             error, job.error = job.error, None
             if error is None:
-                self._backoff.succeeded()
                 job.backoff.succeeded()
-            elif is_outage(error):
-                self._backoff.failed(error, "could not tidy the stored deliveries")
             else:
                 job.backoff.failed(error, f"could not tidy the stored deliveries ({job.name})")
             if job.done:
                 self._jobs.remove(job)
                 if job.name == COUNT:
-                    self._counted(self._waiting)
+                    self._counted(self._waiting, self._topics)
                 elif job.name == FIND:
                     for place in sorted(self._with_rows):
                         self._add(self._of_partitions[place])
@@ -204,8 +213,8 @@ class Housekeeping:
     def _count(self, rest: tuple[int, list[TopicPartition]] | None) -> tuple[int, list[TopicPartition]] | None:
         """A partition a step: so many wait in those before, and these are left."""
         if rest is None:
-            topics = assigned.open_topics(self._engine, self._group)
-            rest = 0, [(topic, number) for topic, highest in topics for number in range(highest + 1)]
+            self._topics = assigned.open_topics(self._engine, self._group)
+            rest = 0, [(topic, number) for topic, highest in self._topics for number in range(highest + 1)]
         waiting, places = rest
         if not places:
             self._waiting = waiting
@@ -213,27 +222,32 @@ class Housekeeping:
         return waiting + upkeep.waiting(self._engine, self._group, *places[0]), places[1:]
 
 
-def _slice(jobs: Sequence[_Job]) -> list[_Job]:
-    """On the database thread: the jobs in turn, for as long as a slice takes. Those that were begun or went on."""
+def _slice(jobs: Sequence[_Job], worked: list[_Job]) -> None:
+    """On the database thread: the jobs in turn, for as long as a slice takes. Adds those that were begun or went on.
+
+    An outage is raised: no job would get further.
+    """
     end = time.monotonic() + SLICE
-    worked = []
     for job in jobs:
-        worked.append(job)
         try:
             while not job.done:
                 job.reached = job.step(job.reached)
                 job.done = job.reached is None
                 if time.monotonic() >= end:
-                    return worked
-        except Exception as error:  # noqa: BLE001 (handed to the loop, which owns the decision)
-            job.error = translated(error)
-            return worked
-    return worked
+                    break
+        except Exception as error:
+            cause = translated(error)
+            if is_outage(cause):
+                raise
+            job.error = cause
+        worked.append(job)
+        if job.error is not None or time.monotonic() >= end:
+            return
 
 
 def _shown(place: TopicPartition) -> str:
     return f"{place[0]}[{place[1]}]"
 
 
-def _nobody(_waiting: int) -> None:
+def _nobody(_waiting: int, _topics: Collection[TopicPartition]) -> None:
     """Another worker leads, and tells what waits."""

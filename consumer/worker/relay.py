@@ -10,8 +10,8 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
+from consumer.database.job import DatabaseJob
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT
 from consumer.ledger import outbox
 from consumer.worker.event_publisher import Announcement, EventPublisher
@@ -34,20 +34,24 @@ class OutboxRelay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`leads` is asked when there may be something to do."""
-        self._engine, self._thread, self._group = engine, thread, group
+        self._engine, self._group = engine, group
         self._announcer, self._leads, self._clock = announcer, leads, clock
-        self._asking = False  # the database is; one job at a time
+        self._reads = DatabaseJob[Callable[[], Sequence[Announcement]], Sequence[Announcement]](
+            thread.submit, "could not read operational events", clock
+        )
+        self._removals = DatabaseJob[Callable[[], None], None](
+            thread.submit, "could not remove published operational events", clock
+        )
         self._unanswered = 0  # of the last batch
         self._acknowledged: list[int] = []  # published, and still in the database
         self._woken = False
         self._not_before = self._look_at = clock()
         self._wait = FIRST_WAIT
-        self._database = Backoff(clock)
 
     @property
     def busy(self) -> bool:
         """An answer is awaited, of the database or of Kafka."""
-        return self._asking or bool(self._announcer.pending or self._acknowledged)
+        return self._reads.busy or self._removals.busy or bool(self._announcer.pending or self._acknowledged)
 
     def wake(self) -> None:
         """An operational event was written in this process: look within a second."""
@@ -57,7 +61,7 @@ class OutboxRelay:
         """Serve answers and start what is due; returns at once."""
         self._announcer.poll()
         now = self._clock()
-        if self._asking or not self._database.ready:
+        if not self._reads.ready or not self._removals.ready:
             return
         if self._acknowledged:
             self._forget()
@@ -75,20 +79,16 @@ class OutboxRelay:
     def _look(self, now: float) -> None:
         self._look_at, self._woken = now + SELDOM, False
 
-        def found(batch: Sequence[Announcement] | Exception) -> None:
-            self._asking = False
-            if isinstance(batch, Exception):
-                self._not_before = self._look_at = now  # as soon as the back-off is over
-                self._database.failed(batch, "could not read operational events")
-                return
-            self._database.succeeded()
+        def found(batch: Sequence[Announcement]) -> None:
             if len(batch) == EVENTS_AT_ONCE:
                 self._not_before = self._look_at = now  # there may be more
             self._unanswered = len(batch)
             self._announcer.send(batch, self._published)
 
-        self._asking = True
-        self._thread.submit(partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE), found)
+        def failed(_error: Exception) -> None:
+            self._not_before = self._look_at = now  # as soon as the back-off is over
+
+        self._reads.start(partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE), found, failed)
 
     def _published(self, ids: list[int]) -> None:
         self._acknowledged += ids
@@ -99,16 +99,10 @@ class OutboxRelay:
     def _forget(self) -> None:
         ids, self._acknowledged = self._acknowledged, []
 
-        def forgotten(result: Exception | None) -> None:
-            self._asking = False
-            if result is None:
-                self._database.succeeded()
-            else:
-                self._acknowledged += ids
-                self._database.failed(result, "could not remove published operational events")
+        def failed(_error: Exception) -> None:
+            self._acknowledged += ids
 
-        self._asking = True
-        self._thread.submit(partial(outbox.forget, self._engine, ids), forgotten)
+        self._removals.start(partial(outbox.forget, self._engine, ids), lambda _: None, failed)
 
     def _judge(self, now: float) -> None:
         """Nothing is pending: what is not acknowledged did not get through, and is read again after a back-off."""

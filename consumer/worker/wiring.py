@@ -23,7 +23,6 @@ from consumer.delivery.slow import SlowExpressions
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.assigned import open_topics
 from consumer.ledger.due import fetch, scan
 from consumer.ledger.marks import recent
 from consumer.matching.budget import Budget
@@ -129,7 +128,6 @@ def build_worker(
         partial(scan, engine, group),
         partial(recent, engine, group),
         partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
-        partial(open_topics, engine, group),
     )
     recall = Recall(
         ledger,

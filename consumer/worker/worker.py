@@ -8,7 +8,7 @@ An offset is settled when each of its deliveries has been delivered or stored, w
 topic, or when nobody subscribed. Nothing else moves it; `source.commit` commits what is settled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -243,13 +243,9 @@ class Worker:
             self._parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
-            parts.housekeeping.begin(
-                parts.ownership.places(), self._unasked_below(now), self._count_parked, leads=leads
-            )
+            parts.housekeeping.begin(parts.ownership.places(), self._unasked_below(now), self._counted, leads=leads)
             parts.parking.ask_again()
-            if leads:
-                parts.recall.find_topics(parts.ownership.adopt)
-            elif parts.ownership.adopted:  # there is a lower topic now, and whoever owns it leads
+            if not leads and parts.ownership.adopted:  # there is a lower topic now, and whoever owns it leads
                 parts.handover.drain((), parts.ownership.released(), REVOKE_DRAIN)
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
@@ -258,8 +254,9 @@ class Worker:
         marks = {place: mark for place, mark in found.items() if mark is not None}
         return self.parts.ownership.unasked() | self._unasked.below(marks, self._committed_until, now)
 
-    def _count_parked(self, parked: int) -> None:
-        self._parked = parked
+    def _counted(self, waiting: int, topics: Collection[TopicPartition]) -> None:
+        self._parked = waiting
+        self.parts.ownership.adopt(topics)
 
     # 4. Partitions come and go. One that stops takes no more: what it began with them it would cut off.
 

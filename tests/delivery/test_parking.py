@@ -238,7 +238,7 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
         for _ in range(9):
             store.write()
             failed_at = store.monotonic.now
-            wait = store.parking._writes._retry_at - failed_at
+            wait = store.parking._writes._backoff._retry_at - failed_at
             store.monotonic.now = failed_at + wait * 0.99
             store.parking.pump()
             assert not store.parking.busy
@@ -249,7 +249,7 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
     store.parking.park(parked(1), lambda: None)
     with store.without():
         store.write()
-    assert store.parking._writes._retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
+    assert store.parking._writes._backoff._retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

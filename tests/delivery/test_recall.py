@@ -21,7 +21,6 @@ from consumer.delivery.settling import Settling
 from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
-from consumer.ledger.assigned import open_topics
 from consumer.ledger.due import POSTPONED, SEEKS, fetch, scan
 from consumer.ledger.marks import recent
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
@@ -66,7 +65,6 @@ class Bench:
                 partial(scan, engine, GROUP),
                 partial(recent, engine, GROUP),
                 partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
-                partial(open_topics, engine, GROUP),
             ),
             self.store.thread,
             self.store.parking,
@@ -541,19 +539,6 @@ def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench) -> None:
         bench.store.write_all(0.0)
     assert bench.store.rows("status", "attempt", "last_error") == [("exhausted", 1, FILTER_TOO_LARGE)]
     assert not bench.settling.rows
-
-
-def test_the_topics_that_have_rows_are_told_when_the_database_answers(bench: Bench) -> None:
-    """Each with its highest partition; nothing is told while it fails."""
-    bench.others_store(bench.row(1), bench.row(2, partition=3))
-    found: list[Collection[tuple[str, int]]] = []
-    with bench.store.without():
-        bench.recall.find_topics(found.append)
-        bench.store.answer()
-    assert (found, bench.recall.fault is None) == ([], False)
-    bench.recall.find_topics(found.append)
-    bench.store.answer()
-    assert [list(topics) for topics in found] == [[("t", 3)]]
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,6 +1,6 @@
 """What is done to the database now and then, in slices, until it is done."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,12 @@ class House:
         self.store = Store(engine)
         self.keeping = Housekeeping(engine, self.store.thread, GROUP, self.store.clock, self.store.monotonic)
         self.counted: list[int] = []
+        self.topics: list[tuple[str, int]] = []
+
+    def tell(self, waiting: int, topics: Collection[tuple[str, int]]) -> None:
+        """What housekeeping has counted."""
+        self.counted.append(waiting)
+        self.topics = list(topics)
 
     def slice(self) -> None:
         """One job, to its answer."""
@@ -65,11 +71,12 @@ def test_everything_is_done_once(house: House) -> None:
         old = update(StoredOperation).where(StoredOperation.event_id == "old")
         connection.execute(old.values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
-    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
+    house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=True)
     house.slices()
 
     assert states(engine) == {1: "parked", 2: "held", 3: "exhausted", 5: "delivered", 6: "parked", 7: "blocked"}
     assert house.counted == [3], "those that wait for their time or their turn"
+    assert house.topics == [("t", 0)]
     assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
     house.keeping.go_on()
     assert house.store.posted.empty()
@@ -89,7 +96,7 @@ def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
     with engine.begin() as connection:
         connection.execute(update(StoredOperation).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
-    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=False)
+    house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=False)
     while house.keeping.busy:
         house.slice()
 
@@ -108,7 +115,7 @@ def test_each_step_is_a_slice_where_time_is_short(house: House, monkeypatch: pyt
     store.park(engine, GROUP, rows, 500.0)
     for sub in subs[1:]:
         repository.set_enabled(engine, sub, enabled=False)
-    house.keeping.begin([], {}, house.counted.append, leads=True)
+    house.keeping.begin([], {}, house.tell, leads=True)
     house.slice()
     assert list(states(engine).values()) == ["parked"] * 3
     with house.store.without():
@@ -125,7 +132,7 @@ def test_each_step_is_a_slice_where_time_is_short(house: House, monkeypatch: pyt
 
 def test_a_failure_is_tried_again_soon(house: House) -> None:
     """Not at the next time, in a minute: until then the worker is not ready."""
-    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
+    house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=True)
     with house.store.without():
         house.slice()
         house.keeping.go_on()
@@ -145,7 +152,7 @@ def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.Monke
     live, off = (repository.add(engine, URL, "user.created") for _ in range(2))
     store.park(engine, GROUP, [parked(make_event(offset), off) for offset in range(5)], 500.0)
     repository.set_enabled(engine, off, enabled=False)
-    house.keeping.begin([], {}, house.counted.append, leads=True)
+    house.keeping.begin([], {}, house.tell, leads=True)
     house.keeping.go_on()
     house.store.parking.park(parked(make_event(9), live), lambda: None)
     house.store.write()
@@ -163,7 +170,7 @@ def test_more_than_one_transaction_may_prune_are_all_pruned(house: House, monkey
     live = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), live) for offset in range(5)], 500.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'delivered'")
-    house.keeping.begin([HERE], {HERE: 5}, house.counted.append, leads=True)
+    house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=True)
     house.slices()
     assert states(engine) == {}
 
@@ -184,10 +191,10 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
     store.park(engine, GROUP, [parked(make_event(1, partition=number), sub) for _, number in places], 500.0)
 
     def minute() -> None:
-        house.keeping.begin(places, dict.fromkeys(places, 10), house.counted.append, leads=True)
+        house.keeping.begin(places, dict.fromkeys(places, 10), house.tell, leads=True)
         for _ in range(12):
             house.keeping.go_on()
-            if house.keeping._running:
+            if house.keeping._slices.busy:
                 house.store.answer()
             house.store.monotonic.now += 5.0
 
@@ -216,7 +223,7 @@ def test_partitions_without_rows_are_passed_over(house: House, monkeypatch: pyte
     sub = repository.add(house.store.engine, URL, "user.created")
     store.park(house.store.engine, GROUP, [parked(make_event(1, partition=3), sub)], 500.0)
     places = [("t", number) for number in range(6)]
-    house.keeping.begin(places, dict.fromkeys(places, 10), house.counted.append, leads=False)
+    house.keeping.begin(places, dict.fromkeys(places, 10), house.tell, leads=False)
     house.slices()
     assert looked_at == [3]
 
@@ -224,12 +231,12 @@ def test_partitions_without_rows_are_passed_over(house: House, monkeypatch: pyte
 def test_in_an_outage_one_job_at_a_time_is_tried(house: House) -> None:
     """With the back-off of the database: a thousand partitions are not a thousand errors in a row."""
     places = [("t", number) for number in range(50)]
-    house.keeping.begin(places, {}, house.counted.append, leads=True)
+    house.keeping.begin(places, {}, house.tell, leads=True)
     tried = 0
     with house.store.without():
         for _ in range(1000):
             house.keeping.go_on()
-            if house.keeping._running:
+            if house.keeping._slices.busy:
                 house.store.answer()
                 tried += 1
             house.store.monotonic.now += 0.01

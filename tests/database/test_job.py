@@ -1,0 +1,81 @@
+"""Work for a database thread, one piece at a time."""
+
+from collections.abc import Callable
+
+import pytest
+
+from consumer.database.backoff import BACK_OFF
+from consumer.database.job import DatabaseJob
+
+
+class Bench:
+    """A job whose pieces are answered when the test says so."""
+
+    def __init__(self, backs_off: Callable[[Exception], bool]) -> None:
+        self.now = 100.0
+        self.submitted: list[tuple[str, Callable[[str | Exception], None]]] = []
+        self.done: list[str] = []
+        self.failed: list[Exception] = []
+        self.job = DatabaseJob[str, str](
+            lambda work, answered: self.submitted.append((work, answered)),
+            "could not",
+            lambda: self.now,
+            backs_off=backs_off,
+        )
+
+    def run(self, answer: str | Exception) -> None:
+        """A piece, to its end."""
+        self.job.start("work", self.done.append, self.failed.append)
+        self.submitted.pop()[1](answer)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A job for which a ValueError is about one piece alone."""
+    return Bench(lambda error: not isinstance(error, ValueError))
+
+
+def test_one_piece_is_under_way_at_most(bench: Bench) -> None:
+    """Until it is answered the next one may not start."""
+    assert bench.job.ready
+    bench.job.start("work", bench.done.append)
+    assert (bench.job.busy, bench.job.ready) == (True, False)
+    (work, answered) = bench.submitted.pop()
+    answered("result")
+    assert (work, bench.done) == ("work", ["result"])
+    assert (bench.job.busy, bench.job.ready) == (False, True)
+
+
+@pytest.mark.parametrize("answer", ["", "result"])
+def test_anything_but_an_error_is_a_success(bench: Bench, answer: str) -> None:
+    """An empty answer too; it ends the back-off."""
+    bench.run(RuntimeError("down"))
+    bench.now += BACK_OFF[1]
+    bench.run(answer)
+    assert (bench.done, bench.job.fault, bench.job.ready) == ([answer], None, True)
+
+
+def test_a_failure_is_told_and_backed_off(bench: Bench) -> None:
+    """It shows until a success, and the next piece waits."""
+    bench.run(RuntimeError("down"))
+    assert [str(error) for error in bench.failed] == ["down"]
+    assert (bench.job.fault, bench.job.ready) == ("database: down", False)
+    bench.now += BACK_OFF[0]
+    assert bench.job.ready
+
+
+def test_an_error_of_one_piece_delays_no_other(bench: Bench) -> None:
+    """The database has answered: it ends the back-off of an outage."""
+    bench.run(RuntimeError("down"))
+    bench.now += BACK_OFF[0]
+    bench.run(ValueError("refused"))
+    assert [str(error) for error in bench.failed] == ["down", "refused"]
+    assert (bench.job.fault, bench.job.ready) == (None, True)
+
+
+def test_the_next_piece_may_start_while_the_last_is_being_told(bench: Bench) -> None:
+    """Whoever is told that one has ended may start another at once."""
+    bench.job.start("first", lambda _: bench.job.start("second", bench.done.append))
+    bench.submitted.pop()[1]("result")
+    assert [work for work, _ in bench.submitted] == ["second"]
+    assert bench.job.busy
