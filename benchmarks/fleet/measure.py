@@ -31,10 +31,10 @@ from consumer.delivery.recall import HEADS
 from consumer.ledger import assigned, due, marks, ordering, outbox, store, upkeep
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.rows import AttemptResult, Failure
+from consumer.loop.poller import Poller
 from consumer.matching.catalog import find_endpoints
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller
 from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription
 from tests.databases import database

@@ -9,8 +9,8 @@ from benchmarks.fleet.costs import Costs
 from benchmarks.fleet.world import World
 from consumer.delivery.recall import LOOK_EVERY
 from consumer.ledger.due import SEEKS
+from consumer.worker.maintenance import TIDY_EVERY
 from consumer.worker.relay import SELDOM
-from consumer.worker.worker import TIDY_EVERY
 
 MINUTE = 60.0
 KINDS = ("look-ups", "storing", "results", "taking up", "polling", "upkeep")

@@ -15,6 +15,7 @@ from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage
 from consumer.database.job import DatabaseJob
+from consumer.loop.part import Part
 
 LONGEST_BACK_OFF = 60.0  # seconds
 FAILED = "could not note what became of a subscription"
@@ -27,7 +28,7 @@ class _Note:
     backoff: Backoff
 
 
-class Notes:
+class Notes(Part):
     """Used on the loop's thread."""
 
     def __init__(
@@ -58,7 +59,12 @@ class Notes:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
         self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
-    def pump(self) -> None:
+    @property
+    def busy(self) -> bool:
+        """Some are pending."""
+        return self.pending > 0
+
+    def poll(self, _now: float) -> None:
         """Start the next one, unless one is under way."""
         if not self._writes.ready:
             return

@@ -1,6 +1,6 @@
 """Carries deliveries between the loop and the ledger: in batches, one job at a time, until the database has them.
 
-The loop calls `park` and `resolve`, which only say what is to be written, and `pump` in each turn. Nothing is settled
+The loop calls `park` and `resolve`, which only say what is to be written, and `poll` in each turn. Nothing is settled
 before its transaction is committed; when the database fails, the batch is kept and written again after a back-off,
 which the ledger's statements allow (they are repeatable).
 
@@ -27,6 +27,7 @@ from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, store
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey
+from consumer.loop.part import Part
 from models import Wish
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class _Load(NamedTuple):
     loaded: Loaded | None
 
 
-class Parking:
+class Parking(Part):
     """What is to be written, and what of it is being written. All methods are called on the loop's thread.
 
     `due_keys`: of which partition and subscription rows are known to wait, and when the first of them is due (unix
@@ -127,8 +128,8 @@ class Parking:
 
     @property
     def busy(self) -> bool:
-        """An answer of the database is awaited."""
-        return bool(self._writing or self._to_load)
+        """Something is to be written or to be asked."""
+        return bool(self.backlog or self._to_load)
 
     def holds(self, places: Collection[TopicPartition]) -> bool:
         """Something of these partitions is not written yet, and may be soon: not what the database refuses for long.
@@ -163,7 +164,7 @@ class Parking:
         self.ordering_keys.leave(places)
         self.due_keys = {due_key: due_at for due_key, due_at in self.due_keys.items() if due_key[:2] not in places}
 
-    def pump(self) -> None:
+    def poll(self, _now: float) -> None:
         """Start the next read and the next batch, unless they are under way or a back-off is running."""
         if self._to_load and self._reads.ready:
             self._load()

@@ -24,6 +24,7 @@ from consumer.events.event import TopicPartition
 from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, Scanned
 from consumer.ledger.marks import RecentMarks
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
+from consumer.loop.part import Part
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
 
 LOOK_EVERY = 5.0  # seconds: what is marked is found this soon; between two steps of a walk too, once all was walked
@@ -48,8 +49,8 @@ class _Answer(NamedTuple):
     taken: Fetched | None
 
 
-class Recall:
-    """Looks for rows of the partitions that are this worker's.
+class Recall(Part):
+    """Looks for rows of the partitions that are this worker's, which `places` gives.
 
     `given_out(place)` tells of an offset whether all records up to it have been fanned out. An ordered row waits for
     that: until then an earlier one of its key may come, which was not settled before a crash.
@@ -64,6 +65,7 @@ class Recall:
         settling: Settling,
         selector: Selector,
         memory: Memory,
+        places: Callable[[], Collection[TopicPartition]],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -77,6 +79,7 @@ class Recall:
         self._settling = settling
         self._selector = selector
         self._memory = memory
+        self._places = places
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
@@ -111,13 +114,13 @@ class Recall:
         self._walked_all = False
         self._begun_anew = True
 
-    def look(self, places: Callable[[], Collection[TopicPartition]]) -> None:
-        """Look if it is time. `places` is asked again when the answer comes: it may have changed."""
+    def poll(self, _now: float) -> None:
+        """Look if it is time."""
         now = self._monotonic()
         if now < self._next or self._parking.full or not self._looks.ready:
             return
         self._next = now + SOON
-        owned = places()
+        owned = self._places()
         wants = self._wants(now, owned) if self._memory.room else []
         # Of many heads the next ones are asked for at once, unless to look through them takes the loop.
         self._next = (now if len(wants) == HEADS else self._next) + LOOKING * (self._monotonic() - now)
@@ -138,16 +141,17 @@ class Recall:
                 self._ledger.fetch(wants, clock) if wants else None,
             )
 
-        self._looks.start(job, partial(self._answered, places), partial(self._failed, wants))
+        self._looks.start(job, self._answered, partial(self._failed, wants))
 
     def _failed(self, wants: Sequence[FetchRequest], _error: Exception) -> None:
         self._parking.ordering_keys.look_ends()
         self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
         self._next_walk = self._next_marks = 0.0
 
-    def _answered(self, places: Callable[[], Collection[TopicPartition]], answer: _Answer) -> None:
+    def _answered(self, answer: _Answer) -> None:
+        places = self._places()  # they may have changed since they were looked at
         if answer.seen is not None:
-            self._marked(answer.seen, places())
+            self._marked(answer.seen, places)
         if answer.walked is not None:
             self._note(answer.walked.due_keys)
             if not self._begun_anew:
@@ -160,7 +164,7 @@ class Recall:
                 self._unreadable = answer.taken.unreadable
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.taken.next_due)
-            self._found(answer.taken.rows, places())
+            self._found(answer.taken.rows, places)
         self._parking.ordering_keys.look_ends()
 
     def _marked(self, seen: RecentMarks, places: Collection[TopicPartition]) -> None:

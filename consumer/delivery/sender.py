@@ -12,6 +12,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
+from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.budget import Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Payload, Unrenderable, parse, render
@@ -24,7 +25,7 @@ BATCH_BYTES = 4 * 2**20  # of a batch as it is sent: with a projection it may be
 GROWTH = 64  # deliveries that one turn starts beyond those that ended: a burst is spread over turns
 
 
-class Sender:
+class Sender(Part):
     """`open` are the deliveries whose request is; of a batch the one that stands for it."""
 
     def __init__(
@@ -46,6 +47,21 @@ class Sender:
         self._clock = clock
         self._monotonic = monotonic
         self._ended = 0  # deliveries whose request ended in the last turn
+
+    @property
+    def ready(self) -> bool:
+        """More may be sent."""
+        return self._lanes.ready()
+
+    @property
+    def busy(self) -> bool:
+        """Requests are open, or a delivery that waits may be sent soon."""
+        return bool(self.open) or self._lanes.wakes_before(self._monotonic() + RECORDS_WAIT)
+
+    def poll(self, now: float) -> None:
+        """Wake deliveries that have waited long enough, and send."""
+        self._lanes.wake(now)
+        self.start()
 
     def start(self) -> None:
         """Send what may start now. While memory is full one request is open at a time: each that ends frees some."""

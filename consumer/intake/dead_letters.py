@@ -17,6 +17,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
+from consumer.loop.part import Part
 
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
@@ -48,7 +49,7 @@ class _Letter:
 _Content = tuple[bytes | None, bytes | None, Headers]
 
 
-class DeadLetters:
+class DeadLetters(Part):
     """Sends dead letters; used by one thread. `fault` says what to do when they do not get through."""
 
     def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,6 +66,11 @@ class DeadLetters:
     def pending(self) -> int:
         """Dead letters that no broker has acknowledged; they are in memory, so whoever sends keeps this bounded."""
         return len(self._sent) + len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Some are pending."""
+        return self.pending > 0
 
     def holds(self, places: Collection[TopicPartition]) -> bool:
         """A record of these partitions is pending."""
@@ -86,7 +92,7 @@ class DeadLetters:
         self._bytes += len(record.value or b"")
         self._produce(_Letter(record, self._describe(record, reason, detail), on_stored))
 
-    def poll(self) -> None:
+    def poll(self, now: float) -> None:
         """Serve acknowledgements and send again what is due. Raises what an `on_stored` raises."""
         self._topic.poll()
         answers = self._topic.answers
@@ -99,7 +105,7 @@ class DeadLetters:
                 self._stored(letter)
             else:
                 self._failed(letter, error)
-        while self._waiting and self._waiting[0][0] <= self._clock():
+        while self._waiting and self._waiting[0][0] <= now:
             _, _, letter = heapq.heappop(self._waiting)
             self._produce(letter)
 

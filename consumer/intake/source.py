@@ -156,6 +156,11 @@ class Source:
         return records
 
     @property
+    def rebalancing(self) -> bool:
+        """A callback of a rebalance is under way: nothing may be polled."""
+        return self._rebalancing
+
+    @property
     def opening(self) -> bool:
         """Partitions are owned whose records are not read yet."""
         return bool(self._unopened)

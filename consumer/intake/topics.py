@@ -26,6 +26,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.events.event import TopicPartition
 from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
 
@@ -169,7 +170,7 @@ class Topics:
         self.revision += 1
 
 
-class TopicWatch:
+class TopicWatch(Part):
     """Asks the cluster for its topics, at once and each half a minute; an answer is learned on the loop.
 
     A question that fails changes nothing.

@@ -17,6 +17,7 @@ from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.database.engine import any_tuple_of, reading
 from consumer.database.job import DatabaseJob
+from consumer.loop.part import Part
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.subscriptions.options import Effect
@@ -157,7 +158,7 @@ def lookup(patterns: Sequence[Pattern]) -> Select[*tuple[Any, ...]]:
     return endpoint_rows().where(any_tuple_of(pattern, patterns), Subscription.enabled == 1)
 
 
-class Catalog:
+class Catalog(Part):
     """Answers of the look-up, kept for `ttl` seconds. Lives on the loop; at most one look-up is under way.
 
     An answer's age is the time from when it was asked for to when the record arrived: what was committed `ttl` before a
@@ -214,6 +215,10 @@ class Catalog:
             gap = GAP if self._missing else max(GAP, GATHER * self._ttl)
             if now - self._asked_at >= gap:
                 self._start(now)
+
+    def poll(self, _now: float) -> None:
+        """Ask again for keys whose look-up failed, though nobody waits for them any more."""
+        self.want(())
 
     @property
     def fault(self) -> str | None:

@@ -16,8 +16,8 @@ from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliv
 from consumer.errors import EgressRefused
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
+from consumer.loop.poller import Poller
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller
 from consumer.sending.masking import MASK, masked, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
 from consumer.sending.recording import ExchangeTrace, RecordingAdapter

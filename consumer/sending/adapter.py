@@ -17,13 +17,13 @@ from requests.adapters import BaseAdapter
 
 from consumer.http.proxy import parse_proxy
 from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
+from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Route, Watcher
 from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller
 from consumer.sending.header_lines import header_lines
 from consumer.sending.pool import SWEEP, Pool
 from consumer.sending.response import LazyResponse

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 from requests import RequestException
 from requests import exceptions as errors
 
+from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
-from consumer.sending.event_loop import READ, WRITE, Poller
 from consumer.sending.tls import PIECE, Stream, reason_of
 from consumer.sending.transfer import Transfer
 

@@ -19,8 +19,8 @@ from requests import exceptions as errors
 from consumer.errors import EgressRefused
 from consumer.http.proxy import Proxy
 from consumer.http.urls import place_of
+from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import READ, WRITE, Poller
 from consumer.sending.tls import PIECE, Stream, Tls, TlsStream, reason_of
 from consumer.sending.tunnel import NoTunnel, TunnelReader
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pycares
 
-from consumer.sending.event_loop import Poller
+from consumer.loop.poller import Poller
 
 _POSITIVE_TTL = 30.0  # seconds; a record's own TTL may be shorter, but not below the next
 _NEGATIVE_TTL = 1.0

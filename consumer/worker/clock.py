@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+from consumer.loop.part import Part
+
 JUMP = 5.0  # seconds between two looks; NTP slews by 0.5 ms a second at most
 _FAULT_SECONDS = 60.0
 
 
-class ClockWatch:
+class ClockWatch(Part):
     """Sees when the system clock is set. Look often: a jump is told from the time between two looks.
 
     `clock` gives unix seconds, `monotonic` seconds that only go forward. `fault` may be read by another thread.

@@ -7,16 +7,16 @@ from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
+from consumer.loop.part import Part
 from consumer.matching.inbox import Inbox, Matched
 from consumer.matching.selection import TURN, Selector
 from consumer.telemetry.metrics import Metrics
 
+SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 
-class Dispatch:
-    """`waiting_since`: since when the next event has waited for an answer of the database (monotonic seconds).
 
-    `pressed`: a turn's time was over, and there is more.
-    """
+class Dispatch(Part):
+    """Takes events out of the inbox and gives their deliveries to the lanes."""
 
     def __init__(
         self,
@@ -36,33 +36,45 @@ class Dispatch:
         self._fanout: Fanout | None = None
         self._counted = False
         self._until = 0.0
-        self.pressed = False
-        self.waiting_since: float | None = None
+        self._pressed = False  # a turn's time was over, and there is more
+        self._waiting_since: float | None = None  # for an answer of the database
+
+    @property
+    def ready(self) -> bool:
+        """A turn's time was over, and there is more."""
+        return self._pressed
+
+    @property
+    def fault(self) -> str | None:
+        """The database has not answered for long, and the next event waits for it."""
+        since = self._waiting_since
+        if since is None or (seconds := self._monotonic() - since) < SLOW_DATABASE:
+            return None
+        return f"database: no answer for {seconds:.0f} s; events wait"
 
     @property
     def busy(self) -> bool:
         """Something waits here for room or for the database."""
         return bool(self._inbox or self._fanout)
 
-    def go_on(self) -> None:
+    def poll(self, now: float) -> None:
         """Fan events out until one has to wait, or this turn's time for it is over."""
-        now = self._monotonic()
         self._until = now + TURN
         self._selector.begin(TURN)
-        self.pressed = False
+        self._pressed = False
         while True:
             if self._fanout is None:
                 matched = self._inbox.next()
                 if matched is None:
-                    self.waiting_since = (self.waiting_since or now) if self._inbox else None
+                    self._waiting_since = (self._waiting_since or now) if self._inbox else None
                     return
-                self.waiting_since = None
+                self._waiting_since = None
                 self._fanout = self._opened(matched)
                 continue
             over = self._fanout.advance(self._lanes, self._settling, now, self._is_over)
             self._count(self._fanout, over=over)
             if not over:
-                self.pressed = self.pressed or self._selector.spent
+                self._pressed = self._pressed or self._selector.spent
                 return
             self._fanout = None
 
@@ -82,8 +94,8 @@ class Dispatch:
         return fanout
 
     def _is_over(self) -> bool:
-        self.pressed = self._monotonic() >= self._until
-        return self.pressed
+        self._pressed = self._monotonic() >= self._until
+        return self._pressed
 
     def _opened(self, matched: Matched) -> Fanout | None:
         event, endpoints, settle, stored = matched

@@ -14,6 +14,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.worker.dispatch import Dispatch
 
+REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
 STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
 WRITE_LIMIT = 35.0  # seconds for a statement that is under way: the database's own limit, and what comes after it
 

@@ -19,6 +19,7 @@ from consumer.database.errors import is_outage, translated
 from consumer.database.job import DatabaseJob
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, ordering, outbox, upkeep
+from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
 
@@ -47,26 +48,7 @@ class _Job:
     error: Exception | None = None  # that stopped it in the last slice
 
 
-class Unasked:
-    """Offsets below which no restart asks for deliveries: the marks that one look found and that are committed since.
-
-    Times are monotonic seconds.
-    """
-
-    def __init__(self) -> None:
-        self._marks: Mapping[TopicPartition, int] = {}
-        self._found_at = 0.0
-
-    def below(
-        self, marks: Mapping[TopicPartition, int], committed_until: float | None, now: float
-    ) -> dict[TopicPartition, int]:
-        """The offsets. What is settled now ends at `marks`; committed is what was at `committed_until`, None: all."""
-        last = self._marks if committed_until is None or committed_until >= self._found_at else {}
-        self._marks, self._found_at = marks, now
-        return {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
-
-
-class Housekeeping:
+class Housekeeping(Part):
     """Jobs, done in slices between the other work of their database thread, and tried again until they are done."""
 
     def __init__(
@@ -90,7 +72,7 @@ class Housekeeping:
         )
 
     @property
-    def busy(self) -> bool:
+    def pending(self) -> bool:
         """Something of what was begun is not done yet."""
         return bool(self._jobs)
 
@@ -150,7 +132,7 @@ class Housekeeping:
             else:
                 self._jobs.append(_Job(name, step, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
-    def go_on(self) -> None:
+    def poll(self, _now: float) -> None:
         """Start the next slice, if there is something to do and the last one is answered."""
         if not self._jobs or not self._slices.ready:
             return

@@ -48,6 +48,8 @@ class Ownership:
 
     def places(self) -> Collection[TopicPartition]:
         """The partitions whose stored deliveries this worker sends."""
+        if self._closed:
+            return ()
         return {**self._partitions(), **self.adopted} if self.adopted else self._partitions()
 
     def adopt(self, topics: Collection[TopicPartition]) -> None:

@@ -12,6 +12,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
+from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
 from consumer.telemetry.metrics import Metrics
@@ -20,10 +21,9 @@ log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
-IDLE_WAIT = 0.1  # seconds
 
 
-class Polling:
+class Polling(Part):
     """Takes records in. `received_at`: when the last ones came (monotonic seconds)."""
 
     def __init__(
@@ -36,8 +36,10 @@ class Polling:
         memory: Memory,
         metrics: Metrics,
         tenant_name: str,
+        is_idle: Callable[[], bool],
         monotonic: Callable[[], float],
     ) -> None:
+        """`is_idle` says that only a record can make work, so that a poll may wait for one."""
         self._source = source
         self._catalog = catalog
         self._inbox = inbox
@@ -47,13 +49,38 @@ class Polling:
         self._metrics = metrics
         self._tenant_name = tenant_name
         self._monotonic = monotonic
-        self._paused = False
+        self._is_idle = is_idle
+        self._paused = self._stopped = False
         self._full_since: float | None = None
         self.received_at = 0.0
 
-    def poll(self, *, idle: bool) -> None:
-        """Take in what has come; waits a little for it while `idle`."""
-        records = self._records(idle=idle)
+    @property
+    def busy(self) -> bool:
+        """Partitions have come whose records are not read yet."""
+        return self._source.opening
+
+    @property
+    def fault(self) -> str | None:
+        """Why records cannot be read, or offsets not be committed."""
+        return self._source.fault
+
+    def stop(self) -> None:
+        """Take in no more records; the group goes on."""
+        self._source.pause()
+        self._stopped = True
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._source.close()
+
+    def poll(self, _now: float) -> None:
+        """Take in what has come; waits a little for it while the worker is idle. Nothing inside a rebalance."""
+        if self._source.rebalancing:
+            return
+        if self._stopped:  # others may come and go while this one drains
+            self._source.serve()
+            return
+        records = self._records(idle=self._is_idle())
         if not records:
             return
         self.received_at = now = self._monotonic()
@@ -75,7 +102,7 @@ class Polling:
             if self._paused:
                 self._source.resume()
             self._full_since, self._paused = None, False
-            return self._source.poll(min(room, MOST_RECORDS), IDLE_WAIT if idle else 0.0)
+            return self._source.poll(min(room, MOST_RECORDS), RECORDS_WAIT if idle else 0.0)
         if self._full_since is None:
             self._full_since = self._monotonic()
         if not self._paused:

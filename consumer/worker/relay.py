@@ -14,13 +14,14 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.job import DatabaseJob
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT
 from consumer.ledger import outbox
+from consumer.loop.part import Part
 from consumer.worker.event_publisher import Announcement, EventPublisher
 
 EVENTS_AT_ONCE = 100
 SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after one was written in this process, and otherwise
 
 
-class OutboxRelay:
+class OutboxRelay(Part):
     """One batch at a time, while this worker leads its group. All methods belong to the loop's thread."""
 
     def __init__(
@@ -35,7 +36,7 @@ class OutboxRelay:
     ) -> None:
         """`leads` is asked when there may be something to do."""
         self._engine, self._group = engine, group
-        self._announcer, self._leads, self._clock = announcer, leads, clock
+        self._announcer, self._leads = announcer, leads
         self._reads = DatabaseJob[Callable[[], Sequence[Announcement]], Sequence[Announcement]](
             thread.submit, "could not read operational events", clock
         )
@@ -57,10 +58,9 @@ class OutboxRelay:
         """An operational event was written in this process: look within a second."""
         self._woken = True
 
-    def turn(self) -> None:
+    def poll(self, now: float) -> None:
         """Serve answers and start what is due; returns at once."""
         self._announcer.poll()
-        now = self._clock()
         if not self._reads.ready or not self._removals.ready:
             return
         if self._acknowledged:

@@ -10,14 +10,15 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.ledger.assigned import Settled
+from consumer.loop.part import Part
 from consumer.matching.inbox import Inbox
+from consumer.worker.dispatch import SLOW_DATABASE
 
 STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
 RECORDS_FIRST = 0.3  # seconds that they give the first records, once all partitions are open
-SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
 
 
-class Takeover:
+class Takeover(Part):
     """Takes partitions from other workers. Records of one never wait for what is asked of another."""
 
     def __init__(

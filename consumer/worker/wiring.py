@@ -25,6 +25,7 @@ from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import fetch, scan
 from consumer.ledger.marks import recent
+from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import rules_of
@@ -32,15 +33,16 @@ from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller, raise_descriptor_limit
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.clock import ClockWatch
+from consumer.worker.committer import Committer
 from consumer.worker.decisions import Decisions
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.handover import Handover
 from consumer.worker.housekeeping import Housekeeping
+from consumer.worker.maintenance import Maintenance
 from consumer.worker.ownership import Ownership
 from consumer.worker.polling import Polling
 from consumer.worker.relay import OutboxRelay
@@ -137,6 +139,7 @@ def build_worker(
         settling,
         selector,
         memory,
+        ownership.places,
         ownership.given_out,
         clock,
         monotonic,
@@ -150,9 +153,20 @@ def build_worker(
         on_revoke=lambda partitions: worker.revoked(partitions),  # noqa: PLW0108
         on_lost=lambda partitions: worker.lost(partitions),  # noqa: PLW0108
         post=poller.post,
-        meanwhile=lambda seconds: worker.meanwhile(seconds),  # noqa: PLW0108
+        meanwhile=lambda seconds: worker.turn(seconds),  # noqa: PLW0108
     )
-    polling = Polling(source, catalog, inbox, parking, dead_letters, memory, metrics, kafka.tenant, monotonic)
+    polling = Polling(
+        source,
+        catalog,
+        inbox,
+        parking,
+        dead_letters,
+        memory,
+        metrics,
+        kafka.tenant,
+        lambda: worker.is_idle(),  # noqa: PLW0108
+        monotonic,
+    )
     handover = Handover(
         dispatch,
         lanes,
@@ -161,35 +175,41 @@ def build_worker(
         dead_letters,
         sender,
         memory,
-        lambda seconds: worker.meanwhile(seconds),  # noqa: PLW0108
+        lambda seconds: worker.turn(seconds),  # noqa: PLW0108
         monotonic,
     )
+    housekeeping = Housekeeping(engine, upkeep, group, clock, monotonic)
+    clocks, committer = ClockWatch(clock, monotonic), Committer(lambda: source)
     parts = Parts(
         poller=poller,
-        source=source,
-        topics=topics,
-        topic_watch=topic_watch,
-        polling=polling,
-        dead_letters=dead_letters,
-        catalog=catalog,
+        threads=threads,
+        transport=transport,
+        memory=memory,
+        lanes=lanes,
+        settling=settling,
         inbox=inbox,
         budget=budget,
-        dispatch=dispatch,
-        lanes=lanes,
-        memory=memory,
-        sender=sender,
-        transport=transport,
-        settling=settling,
-        parking=parking,
-        recall=recall,
-        notes=notes,
-        relay=relay,
+        topics=topics,
+        source=source,
         ownership=ownership,
-        takeover=takeover,
         handover=handover,
-        housekeeping=Housekeeping(engine, upkeep, group, clock, monotonic),
-        clocks=ClockWatch(clock, monotonic),
-        threads=threads,
+        maintenance=Maintenance(
+            source, topics, lanes, parking, committer, ownership, handover, housekeeping, clocks, monotonic
+        ),
+        polling=polling,
+        takeover=takeover,
+        catalog=catalog,
+        dispatch=dispatch,
+        sender=sender,
+        parking=parking,
+        notes=notes,
+        dead_letters=dead_letters,
+        committer=committer,
+        recall=recall,
+        relay=relay,
+        housekeeping=housekeeping,
+        clocks=clocks,
+        topic_watch=topic_watch,
     )
     worker = Worker(parts, drain=delivery.drain, monotonic=monotonic)
     return worker

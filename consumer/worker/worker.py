@@ -8,8 +8,7 @@ An offset is settled when each of its deliveries has been delivered or stored, w
 topic, or when nobody subscribed. Nothing else moves it; `source.commit` commits what is settled.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -23,70 +22,68 @@ from consumer.delivery.recall import Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.errors import FatalKafkaError
-from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
+from consumer.loop.part import Part
+from consumer.loop.poller import Poller
 from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
 from consumer.sending.adapter import LoopAdapter
-from consumer.sending.event_loop import Poller
 from consumer.telemetry.metrics import Readings
 from consumer.worker.clock import ClockWatch
+from consumer.worker.committer import Committer
 from consumer.worker.dispatch import Dispatch
-from consumer.worker.handover import STORE_DRAIN, Handover
-from consumer.worker.housekeeping import Housekeeping, Unasked
+from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, Handover
+from consumer.worker.housekeeping import Housekeeping
+from consumer.worker.maintenance import Maintenance
 from consumer.worker.ownership import Ownership
-from consumer.worker.polling import IDLE_WAIT, Polling
+from consumer.worker.polling import Polling
 from consumer.worker.relay import OutboxRelay
-from consumer.worker.takeover import SLOW_DATABASE, Takeover
+from consumer.worker.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 
-COMMIT_EVERY = 0.25  # seconds
-COMMIT_RECORDS, COMMIT_REST = 256, 0.01  # settled records after which it is done earlier; seconds, below which never
-LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
-FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
-REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
 REVOKE_PART = 0.7  # of the time that the group waits: who takes longer is thrown out, and can commit nothing
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
-
-
-def is_commit_due(since: float, moved: Callable[[], int]) -> bool:
-    """Whether to commit, `since` seconds after the last commit. `moved` counts the records settled since then."""
-    return since >= COMMIT_EVERY or (since >= COMMIT_REST and moved() >= COMMIT_RECORDS)
+# Seconds that the poller waits at most where something is under way: records do not wake it, so it looks at Kafka again
+# soon, within RECENT seconds of the last ones.
+SOON, LATER, RECENT = 0.001, 0.005, 1.0
 
 
 class Parts(NamedTuple):
-    """All that a worker is made of, in the order of an event's path; `wiring` makes them."""
+    """All that a worker is made of; `wiring` makes them. Those of type Part are polled, and closed, in this order."""
 
     poller: Poller
-    source: Source
-    topics: Topics
-    topic_watch: TopicWatch
-    polling: Polling
-    dead_letters: DeadLetters
-    catalog: Catalog
+    threads: Sequence[DatabaseThread]
+    transport: LoopAdapter
+    memory: Memory
+    lanes: Lanes
+    settling: Settling
     inbox: Inbox
     budget: Budget
-    dispatch: Dispatch
-    lanes: Lanes
-    memory: Memory
-    sender: Sender
-    transport: LoopAdapter
-    settling: Settling
-    parking: Parking
-    recall: Recall
-    notes: Notes
-    relay: OutboxRelay
+    topics: Topics
+    source: Source
     ownership: Ownership
-    takeover: Takeover
     handover: Handover
+    maintenance: Maintenance
+
+    polling: Polling
+    takeover: Takeover
+    catalog: Catalog
+    dispatch: Dispatch
+    sender: Sender
+    parking: Parking
+    notes: Notes
+    dead_letters: DeadLetters
+    committer: Committer
+    recall: Recall
+    relay: OutboxRelay
     housekeeping: Housekeeping
     clocks: ClockWatch
-    threads: Sequence[DatabaseThread]
+    topic_watch: TopicWatch
 
 
 class Worker:
@@ -96,16 +93,10 @@ class Worker:
         """`drain`: seconds that requests in flight get to end when the worker stops."""
         self.parts = parts
         self.turned_at = monotonic()
+        self._in_turn: Sequence[Part] = [each for each in parts if isinstance(each, Part)]
         self._drain_seconds = drain
         self._monotonic = monotonic
         self._stopping = self._closing = False
-        self._next_look = 0.0
-        self._committed_at = -COMMIT_EVERY
-        self._next_tidy = monotonic() + FIRST_TIDY
-        self._unasked = Unasked()
-        self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
-        self._committed_until: float | None = None  # what was settled then is; None: all
-        self._breakers_open = self._parked = 0  # at the last look, and at the last count
 
     def stop(self) -> None:
         """Finish what is in flight and return from `run`. Safe to call from a signal handler or another thread."""
@@ -113,21 +104,7 @@ class Worker:
 
     def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is. Safe to call from another thread."""
-        parts = self.parts
-        stored = parts.parking.fault or parts.recall.fault or parts.notes.fault or parts.housekeeping.fault
-        faults = (
-            parts.source.fault,
-            parts.catalog.fault,
-            stored,
-            parts.takeover.fault,
-            parts.dead_letters.fault,
-            parts.clocks.fault,
-        )
-        reasons = [fault for fault in faults if fault]
-        since = parts.dispatch.waiting_since
-        if not reasons and since is not None and self._monotonic() - since >= SLOW_DATABASE:
-            reasons.append(f"database: no answer for {self._monotonic() - since:.0f} s; events wait")
-        return reasons
+        return list(dict.fromkeys(fault for part in self._in_turn if (fault := part.fault)))
 
     def readings(self) -> Readings:
         """How things stand. Safe to call from another thread."""
@@ -135,8 +112,8 @@ class Worker:
         owned = list(parts.source.partitions.items())
         return Readings(
             in_flight=parts.lanes.slots.in_flight,
-            parked=self._parked,
-            breaker_open=self._breakers_open,
+            parked=parts.maintenance.parked,
+            breaker_open=parts.maintenance.breakers_open,
             set_aside=parts.parking.set_aside,
             expressions_left_out=len(list(parts.budget)),
             commits=parts.source.commits_total,
@@ -164,101 +141,33 @@ class Worker:
             raise
 
     def _run_once(self) -> None:
-        parts = self.parts
-        parts.polling.poll(idle=self._idle())  # 1. Records become events, or dead letters.
-        parts.dispatch.go_on()
-        self._tick(self._poll_timeout())
-        parts.recall.look(parts.ownership.places)
-        parts.relay.turn()
-        self._maintain()
+        self.turn()
+        self.parts.maintenance.run(self._monotonic())
 
-    # 2. Events become deliveries (`dispatch`), which are sent; results come back as calls of `settling.on_result`.
+    def turn(self, longest: float | None = None) -> None:
+        """Wait for sockets and answers, for `longest` seconds at most if that is given; then all parts make progress.
 
-    def _tick(self, wait: float) -> None:
-        parts = self.parts
+        While partitions leave, which may take seconds, this goes on for the others.
+        """
+        self.parts.poller.turn(self._wait(longest))
         self.turned_at = now = self._monotonic()
-        parts.lanes.wake(now)
-        parts.sender.start()
-        parts.poller.turn(wait)
-        if self._stopping:  # others may come and go while this one drains
-            parts.source.serve()
-        parts.parking.pump()
-        parts.notes.pump()
-        parts.dead_letters.poll()
-        if is_commit_due(now - self._committed_at, lambda: parts.source.moved):
-            self._committed_at = now
-            self._committed_until = parts.source.commit()
+        for part in self._in_turn:
+            part.poll(now)
 
-    def meanwhile(self, wait: float) -> None:
-        """While partitions leave, which may take seconds: what has been read or stored of the others goes on."""
-        parts = self.parts
-        parts.dispatch.go_on()
-        self._tick(0.0 if parts.lanes.ready() or parts.dispatch.pressed else wait)
-        if not self._stopping:
-            parts.recall.look(parts.ownership.places)
+    def is_idle(self) -> bool:
+        """Only a record can make work."""
+        return not any(part.ready or part.busy for part in self._in_turn)
 
-    def _idle(self) -> bool:
-        """Nothing but a record can make work, so that the wait may be Kafka's."""
-        parts = self.parts
-        return not (
-            parts.sender.open
-            or parts.lanes.ready()
-            or parts.source.opening
-            or parts.dispatch.busy
-            or parts.parking.busy
-            or parts.parking.backlog
-            or parts.notes.pending
-            or parts.recall.busy
-            or parts.dead_letters.pending
-            or parts.relay.busy
-            or parts.lanes.wakes_before(self._monotonic() + IDLE_WAIT)
-        )
-
-    def _poll_timeout(self) -> float:
-        """Seconds the poller may wait: records do not wake it, so it looks at Kafka again soon after the last ones."""
-        parts = self.parts
-        if parts.lanes.ready() or parts.dispatch.pressed or self._idle():
+    def _wait(self, longest: float | None) -> float:
+        if any(part.ready for part in self._in_turn):
             return 0.0
-        return 0.001 if self._monotonic() - parts.polling.received_at < 1.0 else 0.005
+        if longest is not None:
+            return longest
+        if not any(part.busy for part in self._in_turn):
+            return 0.0  # the wait is Kafka's
+        return SOON if self._monotonic() - self.parts.polling.received_at < RECENT else LATER
 
-    # 3. Now and then: the clock, the share of limits, rows that nobody owns, the database kept tidy.
-
-    def _maintain(self) -> None:
-        parts = self.parts
-        now = self._monotonic()
-        parts.catalog.want(())  # what failed is asked for again, though nobody waits for it any more
-        parts.housekeeping.go_on()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_EVERY
-        if (jump := parts.clocks.jump()) is not None:
-            log.warning("the system clock was set", seconds=round(jump, 1), meaning=parts.clocks.fault)
-        shared = frozenset(parts.source.partitions), parts.topics.revision
-        if shared != self._shared:
-            self._shared = shared
-            parts.lanes.rebound(partial(parts.topics.share, shared[0]))
-        self._breakers_open = sum(lane.breaker.open_until is not None for lane in parts.lanes)
-        leads = parts.ownership.leads
-        if not leads:
-            self._parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
-        if now >= self._next_tidy:
-            self._next_tidy = now + TIDY_EVERY
-            parts.housekeeping.begin(parts.ownership.places(), self._unasked_below(now), self._counted, leads=leads)
-            parts.parking.ask_again()
-            if not leads and parts.ownership.adopted:  # there is a lower topic now, and whoever owns it leads
-                parts.handover.drain((), parts.ownership.released(), REVOKE_DRAIN)
-
-    def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
-        """Offsets below which no restart asks for deliveries."""
-        found = {place: partition.tracker.low_water_mark for place, partition in self.parts.source.partitions.items()}
-        marks = {place: mark for place, mark in found.items() if mark is not None}
-        return self.parts.ownership.unasked() | self._unasked.below(marks, self._committed_until, now)
-
-    def _counted(self, waiting: int, topics: Collection[TopicPartition]) -> None:
-        self._parked = waiting
-        self.parts.ownership.adopt(topics)
-
-    # 4. Partitions come and go. One that stops takes no more: what it began with them it would cut off.
+    # Partitions come and go. One that stops takes no more: what it began with them it would cut off.
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
         if not self._stopping:
@@ -278,19 +187,18 @@ class Worker:
     def _close(self) -> None:
         parts = self.parts
         log.info("stopping", in_flight=len(parts.sender.open), seconds=self._drain_seconds)
-        parts.source.pause()
+        parts.polling.stop()
         partitions = list(parts.source.partitions.values())
-        parts.handover.drain(partitions, parts.ownership.released(partitions), self._drain_seconds)
+        released = parts.ownership.released(partitions)
+        parts.ownership.close()
+        parts.handover.drain(partitions, released, self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
         while parts.notes.pending and self._monotonic() < end:
-            self._tick(0.01)
+            self.turn(0.01)
         parts.source.commit_now(partitions)
         self._closing = True
-        parts.ownership.close()
-        parts.source.close()
-        parts.topic_watch.close()
-        parts.relay.close()
-        parts.dead_letters.close()
+        for part in self._in_turn:
+            part.close()
         for thread in parts.threads:
             thread.close(LEAVE_DATABASE)
         parts.transport.close()

@@ -29,7 +29,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
 from consumer.matching import budget
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker import polling, worker
+from consumer.worker import committer, polling
 
 Change = Callable[[], None]
 
@@ -167,8 +167,8 @@ def commits_nothing_when_it_leaves() -> None:
 
 def commits_rarely() -> None:
     """Every ten seconds, not four times a second, whatever was settled."""
-    worker.COMMIT_EVERY = 10.0
-    worker.COMMIT_RECORDS = 1_000_000
+    committer.COMMIT_EVERY = 10.0
+    committer.COMMIT_RECORDS = 1_000_000
 
 
 def stops_after_a_while() -> None:

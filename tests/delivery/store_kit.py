@@ -57,7 +57,7 @@ class Store:
 
     def write(self) -> None:
         """One batch, from its start to its answer."""
-        self.parking.pump()
+        self.parking.poll(0.0)
         self.answer()
 
     def write_all(self, seconds: float = 10.0) -> None:
@@ -70,7 +70,7 @@ class Store:
     def write_notes(self, seconds: float = 10.0) -> None:
         """The same of what is noted of subscriptions."""
         while self.notes.pending:
-            self.notes.pump()
+            self.notes.poll(0.0)
             self.answer()
             self.monotonic.now += seconds
 

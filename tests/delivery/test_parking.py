@@ -64,9 +64,9 @@ def test_a_delivery_is_settled_when_its_transaction_is_committed(store: Store) -
     """Not when it is handed over, not when the write begins; and then another connection sees the row."""
     seen: list[list[tuple[object, ...]]] = []
     store.parking.park(parked(7), lambda: seen.append(store.rows("record_offset")))
-    assert (store.parking.backlog, store.parking.busy) == (1, False)
-    store.parking.pump()
-    assert (store.parking.backlog, store.parking.busy, seen) == (1, True, [])
+    assert (store.parking.backlog, store.parking._writes.busy) == (1, False)
+    store.parking.poll(0.0)
+    assert (store.parking.backlog, store.parking._writes.busy, seen) == (1, True, [])
     store.answer()
     assert seen == [[(7,)]]
     assert (store.parking.backlog, store.parking.busy) == (0, False)
@@ -81,10 +81,10 @@ def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -
     with store.engine.connect() as rival:
         rival.execute(insert(Payload).values(**RECORD_1))
         store.parking.park(parked(1), lambda: settled.append(1))
-        store.parking.pump()
+        store.parking.poll(0.0)
         time.sleep(0.2)
         store.parking.park(parked(2), lambda: settled.append(2))
-        store.parking.pump()
+        store.parking.poll(0.0)
         assert store.posted.empty()
         assert (store.parking.backlog, settled) == (2, [])
         rival.rollback()
@@ -240,8 +240,8 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
             failed_at = store.monotonic.now
             wait = store.parking._writes._backoff._retry_at - failed_at
             store.monotonic.now = failed_at + wait * 0.99
-            store.parking.pump()
-            assert not store.parking.busy
+            store.parking.poll(0.0)
+            assert not store.parking._writes.busy
             store.monotonic.now = failed_at + wait + 0.001
             waits.append(round(wait, 3))
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
@@ -292,7 +292,7 @@ def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
     for second in range(600):
         if second % 60 == 0:
             store.parking.park(parked(10 + second), lambda second=second: settled.append(second))  # type: ignore[misc]
-        store.parking.pump()
+        store.parking.poll(0.0)
         if store.parking._writing:
             store.answer()
             written += 1
@@ -375,13 +375,13 @@ def test_what_has_left_is_not_stored(store: Store) -> None:
     assert (settled, store.rows("record_offset")) == ([2], [(2,)])
     store.parking.park(parked(3), lambda: settled.append(3))
     with store.without():
-        store.parking.pump()
+        store.parking.poll(0.0)
         store.parking.forget({("t", 0)})
         store.answer()
     assert (store.parking.backlog, settled, store.rows("record_offset")) == (0, [2], [(2,)])
     store.monotonic.now += BACK_OFF[1]
     store.parking.park(parked(4), lambda: settled.append(4))
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.parking.forget({("t", 0)})
     store.answer()
     assert (settled, store.rows("record_offset")) == ([2, 4], [(2,), (4,)])
@@ -443,15 +443,15 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
     store.parking.load_stored(("t", 1), 0, lambda keys: loaded.append(("t1", keys)))
     assert (store.parking.busy, store.posted.empty()) == (True, True)
     with store.without():
-        store.parking.pump()
+        store.parking.poll(0.0)
         store.answer()
         assert (loaded, store.parking.busy) == ([], True)
         assert "the tables are missing or old" in str(store.parking.fault)
-        store.parking.pump()
+        store.parking.poll(0.0)
         assert store.posted.empty()
     store.monotonic.now += BACK_OFF[0] * 1.01
     for _ in range(2):
-        store.parking.pump()
+        store.parking.poll(0.0)
         store.answer()
     stamp = 1_700_000_000_000
     first = Settled({(5, stamp + 5, 1), (6, stamp + 6, 1)}, None)
@@ -488,7 +488,7 @@ def test_what_is_written_is_known_to_wait(store: Store) -> None:
     store.write()
     assert due_keys == {("t", 0, 1): 600.0}
     store.parking.park(parked(4, 3), lambda: None)
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.parking.forget({("t", 0)})
     store.answer()
     assert store.parking.due_keys == {}
@@ -526,7 +526,7 @@ def test_what_is_handed_over_while_the_last_row_ends_keeps_its_pair(store: Store
     store.parking.park(ordered(1), lambda: None)
     store.write()
     store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.parking.park(ordered(2), lambda: None)
     store.answer()
     assert (pair_of() in store.parking.ordering_keys, store.parking.ordering_keys.first_unseen(pair_of())) == (True, 2)
@@ -546,7 +546,7 @@ def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> 
     store.write()
     assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (False, inf)
     store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.parking.park(ordered(3), lambda: None)
     store.answer()
     assert ordering_keys.first_unseen(pair_of()) == 3
@@ -560,13 +560,13 @@ def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) 
     ledger.park(store.engine, GROUP, [ordered(1)], 500.0)
     store.parking.load_stored(("t", 0), 0, lambda _: told.append("first"))
     store.parking.load_stored(("t", 1), 0, lambda _: told.append("other"))
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.parking.forget([("t", 0)])
     store.parking.load_stored(("t", 0), 0, lambda _: told.append("again"))
     store.answer()
     assert (told, pair_of() in store.parking.ordering_keys) == ([], False)
     for _ in range(2):
-        store.parking.pump()
+        store.parking.poll(0.0)
         store.answer()
     assert (told, pair_of() in store.parking.ordering_keys) == (["other", "again"], True)
     assert not store.parking.busy
@@ -577,7 +577,7 @@ def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> N
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
     store.parking.load_stored(("t", 0), 9, lambda _: None)
     assert pair_of() not in store.parking.ordering_keys
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.answer()
     assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k", b"l"]
     assert pair_of()._replace(partition=1) not in store.parking.ordering_keys
@@ -592,12 +592,12 @@ def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store) -> None:
     assert live == 1
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2, b"l")], 500.0)
     store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.answer()
     assert pair_of(b"never seen") in store.parking.ordering_keys
     ledger.record(store.engine, GROUP, [ended(2, pair_of(b"l"))])
     store.parking.ask_again()
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.answer()
     assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k"]
 
@@ -685,8 +685,8 @@ def test_what_is_set_aside_ends_as_somebody_decides(store: Store, subscription: 
     assert (decided.wish, decided.item.event.record.offset, others) == (Wish.GIVE_UP, 1, [])
     assert "ck_webhook_deliveries_due" in decided.error.lower()
     store.monotonic.now += 600
-    store.parking.pump()
-    assert (store.parking.busy, settled, store.parking.set_aside) == (False, [], 1)
+    store.parking.poll(0.0)
+    assert (store.parking._writes.busy, settled, store.parking.set_aside) == (False, [], 1)
     done()
     done()
     assert (settled, store.parking.set_aside, store.parking.backlog, store.parking.fault) == ([1], 0, 0, None)
@@ -713,7 +713,7 @@ def test_a_decision_on_what_has_left_is_the_next_owners(store: Store) -> None:
     """Whether it was met or is being carried out: nothing is settled here; who gets the partition meets it again."""
     settled = refuse(store)
     decide(store, Wish.GIVE_UP)
-    store.parking.pump()
+    store.parking.poll(0.0)
     store.parking.forget({("t", 0)})
     store.answer()
     assert (store.decided, store.parking.set_aside) == ([], 0)

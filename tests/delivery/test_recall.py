@@ -72,6 +72,7 @@ class Bench:
             self.settling,
             Selector(Metrics(), self.budget, self.store.monotonic),
             self.memory,
+            lambda: self.places,
             lambda _: lambda offset: offset < self.given_out,
             self.store.clock,
             self.store.monotonic,
@@ -101,7 +102,7 @@ class Bench:
         self.store.monotonic.now += seconds
         self.lanes.wake(self.store.monotonic.now)
         before = set(self.settling.rows)
-        self.recall.look(lambda: self.places)
+        self.recall.poll(0.0)
         if self.recall.busy:
             self.store.answer()
         queued = (delivery for lane in self.lanes for delivery in lane.queue)
@@ -246,10 +247,10 @@ def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
     due_keys = bench.store.parking.due_keys
     assert due_keys == {bench.due_key: NOW}
     bench.store.monotonic.now += 1
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     assert (due_keys, bench.recall.busy) == ({}, True)
     bench.store.monotonic.now += 1
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     bench.store.answer()
     assert bench.store.posted.empty()
     assert due_keys == {bench.due_key: NOW + 30}
@@ -277,7 +278,7 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     bench.look()
     bench.store_here(bench.row(1))
     bench.store.monotonic.now += 1
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     ((row,),) = bench.store.rows("id")
     bench.settling.rows.add(row, bench.due_key, make_event(1))
     bench.store.answer()
@@ -290,7 +291,7 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how
     bench.look()
     bench.store_here(bench.row(1))
     bench.store.monotonic.now += 1
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     if how == "left":
         bench.places = []
     else:
@@ -299,7 +300,7 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how
     assert (len(bench.settling.rows), bench.lanes.held, bench.memory.held) == (0, 0, 0)
     bench.places = []
     bench.store.parking.due_keys[bench.due_key] = 0.0
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     assert not bench.recall.busy
 
 
@@ -379,10 +380,10 @@ def test_a_failing_database_loses_no_head(bench: Bench) -> None:
     bench.store_here(bench.row(1), bench.row(2, due=50.0))
     with bench.store.without():
         bench.store.monotonic.now += 0.1
-        bench.recall.look(lambda: bench.places)
+        bench.recall.poll(0.0)
         bench.store.answer()
         assert "the tables are missing or old" in str(bench.recall.fault)
-        bench.recall.look(lambda: bench.places)
+        bench.recall.poll(0.0)
         assert not bench.recall.busy
     assert bench.look(BACK_OFF[0] * 1.1) == [1]
     assert bench.recall.fault is None
@@ -415,7 +416,7 @@ def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
     seconds = bench.lane_breaks()
     bench.recall._next_walk = float("inf")
     bench.store.monotonic.now += seconds / 2
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     assert not bench.recall.busy
     assert bench.store.parking.due_keys == {bench.due_key: NOW}
     assert bench.look(seconds / 2 + 0.01) == [0, 1]
@@ -479,7 +480,7 @@ def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench)
     for offset in range(BACKLOG):
         bench.settling.postpone(make_event(offset + 10), endpoint, record, None)
     bench.store.monotonic.now += 1
-    bench.recall.look(lambda: bench.places)
+    bench.recall.poll(0.0)
     assert not bench.recall.busy
 
 

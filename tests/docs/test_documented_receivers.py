@@ -18,9 +18,9 @@ from requests import PreparedRequest
 from consumer.crypto.keys import Ed25519Key, parse_secret
 from consumer.crypto.vault import Owner, Vault
 from consumer.events.event import Event, RecordId
+from consumer.loop.poller import Poller
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller
 from consumer.sending.request import build
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint

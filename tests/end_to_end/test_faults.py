@@ -66,12 +66,12 @@ def test_deliveries_of_a_topic_that_is_gone_are_made_by_the_one_who_leads(
     deployment.subscribe("a", "/free")
     deployment.receiver.rules |= {"/ordered": always(Answer(404)), "/free": always(Answer(404))}
     deployment.alter("""
-import consumer.worker.worker as worker
+from consumer.worker import maintenance
 from consumer.intake import topics
 
 topics.GONE_AFTER = 2.0
 topics.TopicWatch.__init__.__kwdefaults__["every"] = 0.3
-worker.FIRST_TIDY = worker.TIDY_EVERY = 0.7
+maintenance.FIRST_TIDY = maintenance.TIDY_EVERY = 0.7
 """)
     settings = {"WEBHOOK_RETRY_SCHEDULE": "500ms," * 80 + "1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
     worker = deployment.start(**settings)

@@ -29,7 +29,7 @@ def flush(letters: DeadLetters, seconds: float) -> int:
     """Poll until nothing is pending, at most so long. How many still are."""
     end = time.monotonic() + seconds
     while letters.pending and time.monotonic() < end:
-        letters.poll()
+        letters.poll(time.monotonic())
         time.sleep(0.005)
     return letters.pending
 
@@ -111,7 +111,7 @@ def test_stored_is_said_only_inside_poll_and_after_the_acknowledgement(kafka: Ka
     assert (stored, letters.pending) == ([], 50)
     assert flush(letters, 15) == 0
     assert sorted(stored) == list(range(50))
-    letters.poll()
+    letters.poll(time.monotonic())
     assert len(stored) == 50
 
 
@@ -172,7 +172,7 @@ def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open
         begin = time.process_time()
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            letters.poll()
+            letters.poll(time.monotonic())
             time.sleep(0.01)
     assert time.process_time() - begin < 1
     assert (stored, letters.pending) == ([], 1)
@@ -232,7 +232,7 @@ def test_whose_records_are_pending_is_known(open_letters: Open) -> None:
     assert [letters.holds(each) for each in places] == [True, False, False]
     (number,) = letters._sent
     letters._topic.answers.append((number, KafkaError(KafkaError._MSG_TIMED_OUT)))
-    letters.poll()
+    letters.poll(time.monotonic())
     assert not letters._sent
     assert [letters.holds(each) for each in places] == [True, False, False]
     letters._waiting.clear()
@@ -248,5 +248,5 @@ def test_bytes_are_given_back_with_the_acknowledgement(open_letters: Open, monke
         assert letters.full
         (number,) = letters._sent
         letters._topic.answers.append((number, None))
-        letters.poll()
+        letters.poll(time.monotonic())
         assert not letters.full

@@ -15,10 +15,10 @@ import pytest
 import requests
 import trustme
 
+from consumer.loop.poller import Poller
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.dns import _Entry
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 LOOPBACK = EgressPolicy((ip_network("127.0.0.0/8"), ip_network("::1/128")))

@@ -11,9 +11,9 @@ import pytest
 import requests
 from requests import exceptions as errors
 
+from consumer.loop.poller import raise_descriptor_limit
 from consumer.sending.adapter import _HANDING_OVER, Result
 from consumer.sending.dns import _Entry
-from consumer.sending.event_loop import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from consumer.sending.egress import EgressPolicy

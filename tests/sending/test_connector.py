@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
+from consumer.loop.poller import Poller
 from consumer.sending.adapter import Result
 from consumer.sending.connector import Connector, Route, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.event_loop import Poller
 from consumer.sending.tls import Tls
 from tests.sending.conftest import (
     LOOPBACK,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
+from consumer.loop.poller import GAP, Poller
 from consumer.sending.adapter import Result
-from consumer.sending.event_loop import GAP, Poller
 from tests.sending.conftest import MakeSender, Receive, Sender
 
 

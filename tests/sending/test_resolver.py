@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from consumer.loop.poller import Poller
 from consumer.sending.dns import Resolution, Resolver, Unresolved
-from consumer.sending.event_loop import Poller
 
 
 class NameServer:

@@ -20,6 +20,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.ledger.rows import OperationalEvent
+from consumer.loop.part import Part
 from consumer.matching.selection import Selector
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_publisher import Announcement
@@ -199,10 +200,9 @@ class _SteppedThread(DatabaseThread):
         return True
 
 
-class _DeadLetters:
+class _DeadLetters(Part):
     """Letters are acknowledged while the door is open."""
 
-    fault = None
     full = False
 
     def __init__(self, world: World, _kafka: object) -> None:
@@ -215,6 +215,10 @@ class _DeadLetters:
     def pending(self) -> int:
         return len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        return self.pending > 0
+
     def holds(self, places: Collection[TopicPartition]) -> bool:
         return any(place in places for (place, _), _ in self._waiting)
 
@@ -222,7 +226,7 @@ class _DeadLetters:
         place = record.partition.topic, record.partition.number
         self._waiting.append(((place, record.offset), on_stored))
 
-    def poll(self) -> None:
+    def poll(self, _now: float) -> None:
         while self.door_open and self._waiting:
             letter, on_stored = self._waiting.pop(0)
             self._world.buried.add(letter)
@@ -262,7 +266,7 @@ class _Announcer:
         self._batch = ()
 
 
-class _TopicWatch:
+class _TopicWatch(Part):
     """The cluster answers once, at the start."""
 
     def __init__(
@@ -305,6 +309,10 @@ class _Source:
         self.commits_total = self.pauses = 0
         self.paused = self._rebalancing = False
         world.source = self
+
+    @property
+    def rebalancing(self) -> bool:
+        return self._rebalancing
 
     def assign(self, numbers: Iterable[int]) -> None:
         """As the group's leader says."""

@@ -72,7 +72,7 @@ def test_an_event_is_matched_if_anybody_wants_it(
     desk = Desk(*filters)
     desk.put(0)
     for _ in range(3):
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
     assert dict(desk.metrics.events) == {outcome: 1}
     assert desk.settled == ([0] if settled else [])
     assert not desk.dispatch.busy
@@ -82,9 +82,9 @@ def turns_of(desk: Desk) -> int:
     """How many it takes until nothing waits any more; each asks for the next, and the last one does not."""
     turns = 0
     while desk.dispatch.busy:
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
         turns += 1
-        assert desk.dispatch.pressed == desk.dispatch.busy
+        assert desk.dispatch.ready == desk.dispatch.busy
     return turns
 
 
@@ -93,7 +93,7 @@ def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
     desk = Desk(*[REFUSED] * 20, WANTED, *[REFUSED] * 20, step=TURN / 10)
     for offset in range(5):
         desk.put(offset)
-    desk.dispatch.go_on()  # asks for their subscriptions
+    desk.dispatch.poll(desk.clock())  # asks for their subscriptions
     assert turns_of(desk) >= 200 / 11
     assert dict(desk.metrics.events) == {"matched": 5}
 
@@ -105,7 +105,7 @@ def test_what_is_stored_already_has_matched(filters: tuple[str | None, ...]) -> 
     desk.inbox.stored(("t", 0), {(0, 1, 1)})
     desk.put(0)
     for _ in range(3):
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
     assert dict(desk.metrics.events) == {"matched": 1}
     assert desk.settled == [0]
 
@@ -118,14 +118,14 @@ def test_a_turn_fans_out_to_a_part_of_many_subscriptions() -> None:
     """Each may be a lane to make, a request to prepare: the loop goes on in between, and comes back at once."""
     desk = Desk(*[None] * 2000, step=TURN / 10)
     desk.put(0)
-    desk.dispatch.go_on()
+    desk.dispatch.poll(desk.clock())
     turns = 1
     while desk.dispatch.busy:
         before = lanes_of(desk)
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
         turns += 1
         assert 0 < lanes_of(desk) - before <= 11 * LOOK_EVERY
-        assert desk.dispatch.pressed == desk.dispatch.busy
+        assert desk.dispatch.ready == desk.dispatch.busy
     assert turns >= 2000 / (11 * LOOK_EVERY)
     assert (lanes_of(desk), dict(desk.metrics.events)) == (2000, {"matched": 1})
 
@@ -135,7 +135,7 @@ def test_a_turn_fans_out_a_part_of_many_events() -> None:
     desk = Desk(None, step=TURN / 10)
     for offset in range(100):
         desk.put(offset)
-    desk.dispatch.go_on()  # asks for their subscription
+    desk.dispatch.poll(desk.clock())  # asks for their subscription
     assert turns_of(desk) >= 100 / 11
 
 
@@ -145,10 +145,10 @@ def test_an_event_that_is_fanned_out_in_part_is_the_first_of_its_partition() -> 
     for offset in (0, 1):
         desk.put(offset)
     while not lanes_of(desk):
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
     assert (lanes_of(desk) < 2000, desk.dispatch.first_offset(("t", 0))) == (True, 0)
     while desk.dispatch.busy:
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
     assert desk.dispatch.first_offset(("t", 0)) is None
 
 
@@ -157,8 +157,8 @@ def test_an_event_that_waits_for_the_database_does_not_press() -> None:
     desk = Desk(None, step=TURN / 3, known=False)
     desk.put(0)
     for _ in range(3):
-        desk.dispatch.go_on()
-        assert (desk.dispatch.busy, desk.dispatch.pressed) == (True, False)
+        desk.dispatch.poll(desk.clock())
+        assert (desk.dispatch.busy, desk.dispatch.ready) == (True, False)
 
 
 def test_one_that_has_no_room_does_not_press() -> None:
@@ -167,7 +167,7 @@ def test_one_that_has_no_room_does_not_press() -> None:
     for offset in range(LANE_DELIVERIES + 1):
         if desk.inbox.room:
             desk.put(offset)
-        desk.dispatch.go_on()
+        desk.dispatch.poll(desk.clock())
     desk.put(LANE_DELIVERIES)
-    desk.dispatch.go_on()
-    assert (desk.dispatch.busy, desk.dispatch.pressed, desk.lanes.held) == (True, False, LANE_DELIVERIES)
+    desk.dispatch.poll(desk.clock())
+    assert (desk.dispatch.busy, desk.dispatch.ready, desk.lanes.held) == (True, False, LANE_DELIVERIES)

@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from consumer.delivery.aside import LATELY
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Admission
-from consumer.worker.handover import STORE_DRAIN, WRITE_LIMIT
-from consumer.worker.worker import REVOKE_DRAIN, REVOKE_PART
+from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, WRITE_LIMIT
+from consumer.worker.worker import REVOKE_PART
 from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation.world import TOPIC
 

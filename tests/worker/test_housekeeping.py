@@ -36,13 +36,13 @@ class House:
 
     def slice(self) -> None:
         """One job, to its answer."""
-        self.keeping.go_on()
+        self.keeping.poll(0.0)
         self.store.answer()
 
     def slices(self) -> None:
         """As many as it takes."""
         for _ in range(20):
-            if not self.keeping.busy:
+            if not self.keeping.pending:
                 break
             self.slice()
 
@@ -78,7 +78,7 @@ def test_everything_is_done_once(house: House) -> None:
     assert house.counted == [3], "those that wait for their time or their turn"
     assert house.topics == [("t", 0)]
     assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
-    house.keeping.go_on()
+    house.keeping.poll(0.0)
     assert house.store.posted.empty()
 
 
@@ -97,7 +97,7 @@ def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
         connection.execute(update(StoredOperation).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
     house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=False)
-    while house.keeping.busy:
+    while house.keeping.pending:
         house.slice()
 
     assert states(engine) == {1: "parked", 2: "parked", 4: "parked", 5: "blocked"}
@@ -135,7 +135,7 @@ def test_a_failure_is_tried_again_soon(house: House) -> None:
     house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=True)
     with house.store.without():
         house.slice()
-        house.keeping.go_on()
+        house.keeping.poll(0.0)
         assert house.store.posted.empty()
     assert "the tables are missing or old" in str(house.keeping.fault)
     house.store.monotonic.now += BACK_OFF[0]
@@ -153,7 +153,7 @@ def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.Monke
     store.park(engine, GROUP, [parked(make_event(offset), off) for offset in range(5)], 500.0)
     repository.set_enabled(engine, off, enabled=False)
     house.keeping.begin([], {}, house.tell, leads=True)
-    house.keeping.go_on()
+    house.keeping.poll(0.0)
     house.store.parking.park(parked(make_event(9), live), lambda: None)
     house.store.write()
     house.store.answer()
@@ -193,7 +193,7 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
     def minute() -> None:
         house.keeping.begin(places, dict.fromkeys(places, 10), house.tell, leads=True)
         for _ in range(12):
-            house.keeping.go_on()
+            house.keeping.poll(0.0)
             if house.keeping._slices.busy:
                 house.store.answer()
             house.store.monotonic.now += 5.0
@@ -204,11 +204,11 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
     minute()
     assert set(states(engine).values()) == {"held"}
     fault = "database: DPY-4024: call timeout of 30000 ms exceeded (order of keys in t[3])"
-    assert (house.keeping.fault, house.keeping.busy) == (fault, True)
+    assert (house.keeping.fault, house.keeping.pending) == (fault, True)
     monkeypatch.setattr(ordering, "repair", repair)
     minute()
     minute()
-    assert (house.keeping.fault, house.keeping.busy) == (None, False)
+    assert (house.keeping.fault, house.keeping.pending) == (None, False)
 
 
 def test_partitions_without_rows_are_passed_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_in_an_outage_one_job_at_a_time_is_tried(house: House) -> None:
     tried = 0
     with house.store.without():
         for _ in range(1000):
-            house.keeping.go_on()
+            house.keeping.poll(0.0)
             if house.keeping._slices.busy:
                 house.store.answer()
                 tried += 1

@@ -44,7 +44,7 @@ class Rig:
     def turn(self, seconds: float = 0.0) -> None:
         """One turn of the loop, after `seconds` of the relay's time."""
         self.now += seconds
-        self.relay.turn()
+        self.relay.poll(self.now)
         try:
             while True:
                 self._posted.get_nowait()()

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from consumer.intake.topics import GONE_AFTER
 from consumer.ledger import store
-from consumer.worker.worker import TIDY_EVERY
+from consumer.worker.maintenance import TIDY_EVERY
 from tests.ledger.rows_kit import make_event, parked, query, run
 from tests.simulation.deployment import Deployment, result
 from tests.simulation.world import TOPIC

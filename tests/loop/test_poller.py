@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from consumer.sending.event_loop import READ, WRITE, Poller
+from consumer.loop.poller import READ, WRITE, Poller
 
 
 @pytest.fixture(params=[pytest.param(True, id="epoll"), pytest.param(False, id="selectors")])

@@ -1,0 +1,33 @@
+"""What each part of the worker's loop answers."""
+
+RECORDS_WAIT = 0.1  # seconds that the loop waits for records at most; a part with anything else to wait for is `busy`
+
+
+class Part:
+    """A part of the loop. All of it runs on the loop's thread, but for `fault`, which is safe to read from another one.
+
+    A part overrides what it has a use for; the rest says that there is nothing to do.
+    """
+
+    __slots__ = ()
+
+    @property
+    def ready(self) -> bool:
+        """It can make progress at once: the loop must not wait at all."""
+        return False
+
+    @property
+    def busy(self) -> bool:
+        """It waits for something that wakes the poller, or for a moment that comes soon: not for records alone."""
+        return False
+
+    @property
+    def fault(self) -> str | None:
+        """Why it cannot do its work now, for /readyz."""
+        return None
+
+    def poll(self, now: float) -> None:
+        """Make progress, and return at once. `now` is when the turn began (monotonic seconds)."""
+
+    def close(self) -> object:
+        """The worker ends: wait for nothing more, and release what it holds."""

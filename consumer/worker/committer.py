@@ -1,0 +1,34 @@
+"""When offsets are committed: often enough that a crash repeats few deliveries, seldom enough to cost little."""
+
+from collections.abc import Callable
+
+from consumer.intake.source import Source
+from consumer.loop.part import Part
+
+COMMIT_EVERY = 0.25  # seconds
+COMMIT_RECORDS, COMMIT_REST = 256, 0.01  # settled records after which it is done earlier; seconds, below which never
+
+
+def is_commit_due(since: float, moved: Callable[[], int]) -> bool:
+    """Whether to commit, `since` seconds after the last commit. `moved` counts the records settled since then."""
+    return since >= COMMIT_EVERY or (since >= COMMIT_REST and moved() >= COMMIT_RECORDS)
+
+
+class Committer(Part):
+    """Commits what is settled.
+
+    All that was settled at the moment `until` (monotonic seconds) is known to be committed; None: all that is settled.
+    """
+
+    def __init__(self, source: Callable[[], Source]) -> None:
+        """`source` gives the one whose partitions are committed."""
+        self._source = source
+        self._at = -COMMIT_EVERY
+        self.until: float | None = None
+
+    def poll(self, now: float) -> None:
+        """Commit if it is time."""
+        source = self._source()
+        if is_commit_due(now - self._at, lambda: source.moved):
+            self._at = now
+            self.until = source.commit()

@@ -1,0 +1,112 @@
+"""What a worker does now and then: it looks at the clock, shares limits anew, and has the database tidied."""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+
+import structlog
+
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.parking import Parking
+from consumer.events.event import TopicPartition
+from consumer.intake.source import Source
+from consumer.intake.topics import Topics
+from consumer.worker.clock import ClockWatch
+from consumer.worker.committer import Committer
+from consumer.worker.handover import REVOKE_DRAIN, Handover
+from consumer.worker.housekeeping import Housekeeping
+from consumer.worker.ownership import Ownership
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
+FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
+
+
+class Unasked:
+    """Offsets below which no restart asks for deliveries: the marks that one look found and that are committed since.
+
+    Times are monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._marks: Mapping[TopicPartition, int] = {}
+        self._found_at = 0.0
+
+    def below(
+        self, marks: Mapping[TopicPartition, int], committed_until: float | None, now: float
+    ) -> dict[TopicPartition, int]:
+        """The offsets. What is settled now ends at `marks`; committed is what was at `committed_until`, None: all."""
+        last = self._marks if committed_until is None or committed_until >= self._found_at else {}
+        self._marks, self._found_at = marks, now
+        return {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+
+
+class Maintenance:
+    """Not a part of the turn: it may give adopted rows up, which must not begin while partitions are given up.
+
+    `parked` is how many deliveries of the group wait in the database, and 0 where another worker counts them;
+    `breakers_open` how many circuit breakers were open at the last look.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        topics: Topics,
+        lanes: Lanes,
+        parking: Parking,
+        committer: Committer,
+        ownership: Ownership,
+        handover: Handover,
+        housekeeping: Housekeeping,
+        clocks: ClockWatch,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._topics = topics
+        self._lanes = lanes
+        self._parking = parking
+        self._committer = committer
+        self._ownership = ownership
+        self._handover = handover
+        self._housekeeping = housekeeping
+        self._clocks = clocks
+        self._next_look = 0.0
+        self._next_tidy = monotonic() + FIRST_TIDY
+        self._unasked = Unasked()
+        self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
+        self.parked = self.breakers_open = 0
+
+    def run(self, now: float) -> None:
+        """Do what is due at `now` (monotonic seconds)."""
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY
+        if (jump := self._clocks.jump()) is not None:
+            log.warning("the system clock was set", seconds=round(jump, 1), meaning=self._clocks.fault)
+        self._share_limits()
+        self.breakers_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
+        leads = self._ownership.leads
+        if not leads:
+            self.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
+        if now >= self._next_tidy:
+            self._next_tidy = now + TIDY_EVERY
+            self._housekeeping.begin(self._ownership.places(), self._unasked_below(now), self._counted, leads=leads)
+            self._parking.ask_again()
+            if not leads and self._ownership.adopted:  # there is a lower topic now, and whoever owns it leads
+                self._handover.drain((), self._ownership.released(), REVOKE_DRAIN)
+
+    def _share_limits(self) -> None:
+        shared = frozenset(self._source.partitions), self._topics.revision
+        if shared != self._shared:
+            self._shared = shared
+            self._lanes.rebound(partial(self._topics.share, shared[0]))
+
+    def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
+        """Offsets below which no restart asks for deliveries."""
+        found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
+        marks = {place: mark for place, mark in found.items() if mark is not None}
+        return self._ownership.unasked() | self._unasked.below(marks, self._committer.until, now)
+
+    def _counted(self, waiting: int, topics: Collection[TopicPartition]) -> None:
+        self.parked = waiting
+        self._ownership.adopt(topics)
