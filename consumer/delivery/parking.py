@@ -22,6 +22,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import DatabaseJob
 from consumer.delivery.aside import Aside, Decided, Entry, OnStored, SetAside
+from consumer.delivery.due_keys import DueKeys
 from consumer.delivery.order import StoredKeys
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, store
@@ -62,8 +63,7 @@ class _Load(NamedTuple):
 class Parking(Part):
     """What is to be written, and what of it is being written. All methods are called on the loop's thread.
 
-    `due_keys`: of which partition and subscription rows are known to wait, and when the first of them is due (unix
-    seconds, or earlier). `ordering_keys`: the ordered ones among them.
+    `due_keys` are those of the rows that are known to wait, `ordering_keys` the ordered ones among them.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Parking(Part):
         self._reads = DatabaseJob[Callable[[], _Known], _Known](
             reader.submit, "could not load the stored deliveries of a partition; it is held", monotonic
         )
-        self.due_keys: dict[DueKey, float] = {}
+        self.due_keys = DueKeys()
         self.ordering_keys = StoredKeys()
 
     @property
@@ -162,7 +162,7 @@ class Parking(Part):
             self._forgotten |= set(places)
         self._to_load = deque(load for load in self._to_load if load.place not in places)
         self.ordering_keys.leave(places)
-        self.due_keys = {due_key: due_at for due_key, due_at in self.due_keys.items() if due_key[:2] not in places}
+        self.due_keys.forget(places)
 
     def poll(self, _now: float) -> None:
         """Start the next read and the next batch, unless they are under way or a back-off is running."""
@@ -323,7 +323,7 @@ class Parking(Part):
             due_at = item.next_attempt_at
         else:
             return
-        self.due_keys[entry.due_key] = min(due_at, self.due_keys.get(entry.due_key, due_at))
+        self.due_keys.note(entry.due_key, due_at)
 
 
 def _size(entry: Entry) -> int:

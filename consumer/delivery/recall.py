@@ -17,7 +17,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.job import DatabaseJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import Memory, TakenUp
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
@@ -63,6 +63,7 @@ class Recall(Part):
         parking: Parking,
         lanes: Lanes,
         settling: Settling,
+        rows: TakenUp,
         selector: Selector,
         memory: Memory,
         places: Callable[[], Collection[TopicPartition]],
@@ -77,6 +78,7 @@ class Recall(Part):
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
+        self._rows = rows
         self._selector = selector
         self._memory = memory
         self._places = places
@@ -203,7 +205,7 @@ class Recall(Part):
         for due_key in out:
             del due_keys[due_key]
         here: dict[DueKey, set[int]] = {due_key: set() for due_key in chosen}
-        for row, due_key in self._settling.rows.due_keys() if here else ():
+        for row, due_key in self._rows.due_keys() if here else ():
             if due_key in here:
                 here[due_key].add(row)
         share = ROWS // max(1, len(chosen))
@@ -214,9 +216,8 @@ class Recall(Part):
         ]
 
     def _note(self, due: Mapping[DueKey, float]) -> None:
-        due_keys = self._parking.due_keys
         for due_key, due_at in due.items():
-            due_keys[due_key] = min(due_at, due_keys.get(due_key, due_at))
+            self._parking.due_keys.note(due_key, due_at)
 
     def _found(self, rows: Sequence[DueDelivery], places: Collection[TopicPartition]) -> None:
         now = self._monotonic()
@@ -227,11 +228,11 @@ class Recall(Part):
         for row in rows:
             place, offset = row.event.record[:2], row.event.record.offset
             due_key = (*place, row.endpoint.subscription_id)
-            if row.id in self._settling.rows or place in self._settling.revoking or place not in places:
+            if row.id in self._rows or place in self._settling.revoking or place not in places:
                 continue
             early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, given_out, ends)
             if not early and row.filter_pending and not self._is_wanted(row, due_key):
-                if row.ordering_key is not None and row.id not in self._settling.rows:
+                if row.ordering_key is not None and row.id not in self._rows:
                     ends[row.ordering_key] = offset
                 continue
             lane = self._lanes.lane(row.endpoint)
@@ -246,9 +247,9 @@ class Recall(Part):
             delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
             delivery.attempts = row.attempt
             delivery.first, delivery.last = row.first, row.last
-            self._settling.rows.add(row.id, due_key, row.event)
+            self._rows.add(row.id, due_key, row.event)
             self._lanes.enqueue(delivery, now)
-        self._parking.due_keys |= dict.fromkeys(later, self._clock() + EARLY)
+        self._parking.due_keys.postpone(later, self._clock() + EARLY)
 
     def _is_early(
         self,
@@ -279,7 +280,7 @@ class Recall(Part):
             case FilterResult.UNWANTED:
                 self._settling.on_unwanted(row)
             case FilterResult.TOO_LARGE:
-                self._settling.rows.add(row.id, due_key, row.event)
+                self._rows.add(row.id, due_key, row.event)
                 delivery = Delivery(row.event, self._lanes.lane(row.endpoint), StoredRow(row.id, row.schedule_start))
                 self._settling.on_undeliverable(delivery, FILTER_TOO_LARGE)
         return False

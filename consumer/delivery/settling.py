@@ -2,18 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Literal
 
 import structlog
 from requests import RequestException, Response, Timeout
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.entries import attempt_result, due_key_of, new_delivery
 from consumer.delivery.failing import Failing
 from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import TakenUp
+from consumer.delivery.next_step import NextStep, RetryIn, Store, after_failure, after_success, verdict_on
 from consumer.delivery.outcome import (
     Delivered,
     Failed,
@@ -27,9 +28,9 @@ from consumer.delivery.outcome import (
 )
 from consumer.delivery.parking import Parking
 from consumer.delivery.reporting import exhausted, fields, secrets_of
-from consumer.delivery.retry import Retry, RetryPolicy, asked_for, policy_for
-from consumer.events.event import Event
-from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OperationalEvent, OrderingKey
+from consumer.delivery.retry import GiveUp, Retry, RetryPolicy, policy_for
+from consumer.events.event import Event, TopicPartition
+from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, Problem
 from consumer.telemetry.metrics import Metrics
@@ -49,7 +50,7 @@ class Settling:
         parking: Parking,
         failing: Failing,
         metrics: Metrics,
-        memory: Memory,
+        rows: TakenUp,
         *,
         schedule: tuple[float, ...],
         jitter: float,
@@ -69,8 +70,16 @@ class Settling:
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
-        self.rows = TakenUp(memory)
-        self.revoking: set[tuple[str, int]] = set()
+        self._rows = rows
+        self.revoking: set[TopicPartition] = set()
+
+    def revoke(self, partitions: Collection[TopicPartition]) -> None:
+        """These leave: nothing of them stays in memory."""
+        self.revoking.update(partitions)
+
+    def own(self, partitions: Iterable[TopicPartition]) -> None:
+        """These are this worker's."""
+        self.revoking.difference_update(partitions)
 
     def on_result(self, delivery: Delivery, result: Response | RequestException) -> None:
         """A request has ended with `result`: an attempt of each delivery that it carried.
@@ -134,7 +143,7 @@ class Settling:
         for each in delivery.split():
             if isinstance(each.origin, OpenRecord):
                 self._metrics.deliveries["parked"] += 1
-                self._store(each, "parked", now, self._opens_at(lane), each.last or failure)
+                self._write(each, Store("parked", self._opens_at(lane)), now, each.last or failure)
             else:
                 self._put_back(each)
             if each.ordering_key is not None:
@@ -156,7 +165,7 @@ class Settling:
     def on_lost(self, delivery: Delivery) -> None:
         """Its partition is lost: nothing follows from it here. What stands behind it in order has been withdrawn."""
         if isinstance(delivery.origin, StoredRow):
-            self.rows.remove(delivery.origin.id)
+            self._rows.remove(delivery.origin.id)
         if delivery.ordering_key is not None:
             self._lanes.cut(delivery.lane, delivery.ordering_key)
 
@@ -201,11 +210,11 @@ class Settling:
     def on_unwanted(self, row: DueDelivery) -> None:
         """The filter of a stored delivery was asked, at last, and does not want it: it ends without an attempt."""
         due_key = (*row.event.record[:2], row.endpoint.subscription_id)
-        self.rows.add(row.id, due_key, row.event)
+        self._rows.add(row.id, due_key, row.event)
         result = AttemptResult(
             row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.ordering_key, None, row.schedule_start
         )
-        self._parking.resolve(result, due_key, partial(self.rows.remove, row.id))
+        self._parking.resolve(result, due_key, partial(self._rows.remove, row.id))
 
     def on_revoked(self, delivery: Delivery) -> None:
         """A delivery of a leaving partition was queued here or waited for its retry.
@@ -221,10 +230,10 @@ class Settling:
         """What is not under way is the database's again."""
         origin = delivery.origin
         if isinstance(origin, StoredRow):
-            if (due_key := self.rows.remove(origin.id)) is not None:
-                self._parking.due_keys[due_key] = 0.0
+            if (due_key := self._rows.remove(origin.id)) is not None:
+                self._parking.due_keys.note(due_key, 0.0)
         elif delivery.last is not None:
-            self._store(delivery, "parked", self._clock(), delivery.due_at, delivery.last)
+            self._write(delivery, Store("parked", delivery.due_at), self._clock(), delivery.last)
         else:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.ordering_key, lane)
@@ -250,33 +259,25 @@ class Settling:
         metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
         if self._log_delivered:
             log.debug("attempt", **fields(delivery, took, size), status=outcome.status, outcome="delivered")
-        if isinstance(delivery.origin, OpenRecord):
-            delivery.origin.settle_one()
-        else:
-            self._resolve(delivery, delivery.origin, "delivered", now, outcome.status)
-        if delivery.ordering_key is not None:
-            self._lanes.go_on(delivery.lane, delivery.ordering_key)
+        self._apply(delivery, after_success(is_row=isinstance(delivery.origin, StoredRow)), now, None, outcome.status)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
-        """Each by its own schedule; those with as many attempts get one verdict, so that they meet again.
-
-        A status that may be about one of several ends none of them: each goes alone, and then it shows.
-        """
+        """Each by its own schedule; those with as many attempts get one verdict, so that they meet again."""
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` has taken those)
         failure = Failure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
-        verdicts: dict[int, object] = {}
+        verdicts: dict[int, Retry | GiveUp] = {}
         for delivery in deliveries:
             delivery.attempts += 1
             delivery.first = delivery.first or failure
             begun = delivery.origin.schedule_start if isinstance(delivery.origin, StoredRow) else 0
             made = delivery.attempts - begun
-            if isinstance(outcome, Failed) and made not in verdicts:
-                verdicts[made] = self._policy(delivery.lane.endpoint).decide(made, outcome)
-            verdict = verdicts.get(made)
-            if shared and not isinstance(verdict, Retry):
-                verdict = Retry(asked_for(outcome))
-            what = self._follow(delivery, verdict, failure, now)
+            if made not in verdicts:
+                verdicts[made] = verdict_on(outcome, made, self._policy(delivery.lane.endpoint), shared=shared)
+            verdict = verdicts[made]
+            step = after_failure(verdict, now, in_memory=self._in_memory if self._may_stay(delivery) else -1.0)
+            self._apply(delivery, step, now, failure)
+            what = "retried" if isinstance(step, RetryIn) else step.status
             self._metrics.deliveries[what] += 1
             log.warning(
                 "attempt",
@@ -287,22 +288,25 @@ class Settling:
                 retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
             )
 
-    def _follow(self, delivery: Delivery, verdict: object, failure: Failure, now: float) -> str:
-        """What becomes of a delivery whose attempt has failed, for the metric and the log."""
-        if not isinstance(verdict, Retry):
-            what = "exhausted"
-            self._store(delivery, "exhausted", now, None, failure)
-        elif self._stays(delivery, verdict.wait):
+    def _apply(
+        self, delivery: Delivery, step: NextStep, now: float, failure: Failure | None, status: int | None = None
+    ) -> None:
+        """Carry out what follows from an attempt: the one place where that is done."""
+        if isinstance(step, RetryIn):
             delivery.last = failure
-            delivery.due_at = now + verdict.wait
-            self._lanes.wait(delivery, self._monotonic() + verdict.wait)
-            return "retried"
-        else:
-            what = "parked"
-            self._store(delivery, "parked", now, now + verdict.wait, failure)
-        if delivery.ordering_key is not None:  # those behind it go when the database has it
+            delivery.due_at = now + step.seconds
+            self._lanes.wait(delivery, self._monotonic() + step.seconds)
+            return
+        if isinstance(step, Store):
+            self._write(delivery, step, now, failure, status)
+        elif isinstance(delivery.origin, OpenRecord):
+            delivery.origin.settle_one()
+        if delivery.ordering_key is None:
+            return
+        if failure is None:
+            self._lanes.go_on(delivery.lane, delivery.ordering_key)
+        else:  # those behind it go when the database has it
             self._put_all_back(self._lanes.cut(delivery.lane, delivery.ordering_key))
-        return what
 
     def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
         return all(self._is_operational(delivery) for delivery in deliveries)
@@ -315,71 +319,23 @@ class Settling:
         own = endpoint.retry_schedule
         return policy_for(self._schedule if own is None else own, self._jitter)
 
-    def _stays(self, delivery: Delivery, wait: float) -> bool:
-        record = delivery.event.record
+    def _may_stay(self, delivery: Delivery) -> bool:
+        """It may wait for its next attempt here."""
         return (
             isinstance(delivery.origin, OpenRecord)
-            and wait <= self._in_memory
             and delivery.lane.breaker.open_until is None
-            and (record.topic, record.partition) not in self.revoking
+            and delivery.event.record[:2] not in self.revoking
         )
 
-    def _store(
-        self,
-        delivery: Delivery,
-        status: Literal["parked", "exhausted"],
-        now: float,
-        next_at: float | None,
-        failure: Failure,
+    def _write(
+        self, delivery: Delivery, step: Store, now: float, failure: Failure | None, status: int | None = None
     ) -> None:
+        """Store a delivery, or the result of a stored one's attempt."""
         origin = delivery.origin
-        told = status == "exhausted" and not self._is_operational(delivery)
-        operation = exhausted(delivery, failure) if told else None
+        told = step.status == "exhausted" and failure is not None and not self._is_operational(delivery)
+        operation = exhausted(delivery, failure) if told and failure is not None else None
         if isinstance(origin, StoredRow):
-            self._resolve(delivery, origin, status, now, failure.status, failure, next_at, operation)
-            return
-        endpoint = delivery.lane.endpoint
-        self._parking.park(
-            NewDelivery(
-                delivery.event,
-                endpoint.subscription_id,
-                endpoint.url,
-                delivery.attempts,
-                status,
-                next_at,
-                delivery.first,
-                failure,
-                delivery.ordering_key,
-                operation,
-            ),
-            origin.settle_one,
-        )
-
-    def _resolve(
-        self,
-        delivery: Delivery,
-        row: StoredRow,
-        status: Literal["delivered", "parked", "exhausted"],
-        now: float,
-        status_code: int | None,
-        failure: Failure | None = None,
-        next_at: float | None = None,
-        operation: OperationalEvent | None = None,
-    ) -> None:
-        due_key = (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
-        self._parking.resolve(
-            AttemptResult(
-                row.id,
-                delivery.attempts - 1,
-                status,
-                next_at,
-                status_code,
-                failure,
-                now,
-                delivery.ordering_key,
-                operation,
-                row.schedule_start,
-            ),
-            due_key,
-            partial(self.rows.remove, row.id),
-        )
+            result = attempt_result(delivery, origin, step, now, failure, status, operation)
+            self._parking.resolve(result, due_key_of(delivery), partial(self._rows.remove, origin.id))
+        else:
+            self._parking.park(new_delivery(delivery, step, failure, operation), origin.settle_one)

@@ -54,7 +54,7 @@ class Handover:
         """
         # 1. Start nothing more of them: what a receiver has seen in part is stored, the rest left to the next owner.
         places = _places(partitions) | set(adopted)
-        self._settling.revoking |= places
+        self._settling.revoke(places)
         fanout = self._dispatch.discard(places)
         if fanout is not None:
             fanout.abandon(self._lanes, self._settling)
@@ -91,7 +91,7 @@ class Handover:
     def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
         """Others own these now and send them again: forget what is here, store and commit nothing of them."""
         places = _places(partitions) | set(adopted)
-        self._settling.revoking |= places
+        self._settling.revoke(places)
         self._dispatch.discard(places)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
             self._settling.on_lost(delivery)

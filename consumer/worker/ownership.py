@@ -58,7 +58,7 @@ class Ownership:
         adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
             log.warning("a topic is gone; sending what is stored of it", topic=topic)
-        self._settling.revoking -= adopted.keys()
+        self._settling.own(adopted)
         self.adopted = adopted
 
     def released(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:

@@ -52,7 +52,7 @@ class Takeover(Part):
 
         Alone for a while, those that fail would make their receiver look dead. But they do not wait for Kafka for long.
         """
-        self._settling.revoking -= {(partition.topic, partition.number) for partition in partitions}
+        self._settling.own((partition.topic, partition.number) for partition in partitions)
         self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:

@@ -13,7 +13,7 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import Memory, TakenUp
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
@@ -95,6 +95,7 @@ def build_worker(
     )
     inbox = Inbox(catalog, lambda place, offset: takeover.more(place, offset))  # noqa: PLW0108 (made below)
     lanes, memory = Lanes(delivery.max_in_flight), Memory()
+    rows = TakenUp(memory)
     dead_letters = DeadLetters(kafka)
 
     # What is stored, and what is told.
@@ -109,7 +110,7 @@ def build_worker(
         parking,
         Failing(notes, group, delivery.disable_after),
         metrics,
-        memory,
+        rows,
         schedule=delivery.retry_schedule,
         jitter=delivery.retry_jitter,
         in_memory=delivery.retry_in_memory,
@@ -137,6 +138,7 @@ def build_worker(
         parking,
         lanes,
         settling,
+        rows,
         selector,
         memory,
         ownership.places,

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, select
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import Memory, TakenUp
 from consumer.delivery.settling import Settling
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import Failure, NewDelivery, OrderingKey
@@ -31,12 +31,13 @@ class Desk:
         self.lanes = Lanes(100)
         self.memory = Memory()
         self.clock = self.store.clock
+        self.taken_up = TakenUp(self.memory)
         self.settling = Settling(
             self.lanes,
             self.store.parking,
             Failing(self.store.notes, GROUP, disable_after),
             self.metrics,
-            self.memory,
+            self.taken_up,
             schedule=(SHORT, LONG),
             jitter=0.0,
             in_memory=10.0,
@@ -116,7 +117,7 @@ class Desk:
         )
         ledger.park(self.store.engine, GROUP, [row], NOW)
         found = max(self.store.rows("id"))
-        self.settling.rows.add(found[0], ("t", 0, self.subscription), event)
+        self.taken_up.add(found[0], ("t", 0, self.subscription), event)
         return self.delivery(StoredRow(found[0], schedule_start), attempts, offset)
 
     def rows(self) -> list[tuple[object, ...]]:

@@ -14,7 +14,8 @@ from consumer.database.backoff import BACK_OFF
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.next_step import after_success
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
@@ -44,12 +45,13 @@ class Bench:
         self.store = Store(engine)
         self.lanes = Lanes(100)
         self.memory = Memory()
+        self.taken_up = TakenUp(self.memory)
         self.settling = Settling(
             self.lanes,
             self.store.parking,
             Failing(self.store.notes, GROUP, 0.0),
             Metrics(),
-            self.memory,
+            self.taken_up,
             schedule=(5.0,),
             jitter=0.0,
             in_memory=0.0,
@@ -70,6 +72,7 @@ class Bench:
             self.store.parking,
             self.lanes,
             self.settling,
+            self.taken_up,
             Selector(Metrics(), self.budget, self.store.monotonic),
             self.memory,
             lambda: self.places,
@@ -101,7 +104,7 @@ class Bench:
         self.store.clock.now += seconds
         self.store.monotonic.now += seconds
         self.lanes.wake(self.store.monotonic.now)
-        before = set(self.settling.rows)
+        before = set(self.taken_up)
         self.recall.poll(0.0)
         if self.recall.busy:
             self.store.answer()
@@ -232,8 +235,8 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
         assert (*THERE, bench.subscription) not in bench.store.parking.due_keys
         delivery = bench.next()  # nothing comes of it, and the row is due much later
         bench.lanes.finished(delivery.lane)
-        for row in list(bench.settling.rows):
-            bench.settling.rows.remove(row)
+        for row in list(bench.taken_up):
+            bench.taken_up.remove(row)
         with bench.store.engine.begin() as connection:
             later = datetime.fromtimestamp(NOW + 9000, UTC).replace(tzinfo=None)
             connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = :later"), {"later": later})
@@ -280,7 +283,7 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     bench.store.monotonic.now += 1
     bench.recall.poll(0.0)
     ((row,),) = bench.store.rows("id")
-    bench.settling.rows.add(row, bench.due_key, make_event(1))
+    bench.taken_up.add(row, bench.due_key, make_event(1))
     bench.store.answer()
     assert bench.lanes.held == 0
 
@@ -295,9 +298,9 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how
     if how == "left":
         bench.places = []
     else:
-        bench.settling.revoking.add(HERE)
+        bench.settling.revoke({HERE})
     bench.store.answer()
-    assert (len(bench.settling.rows), bench.lanes.held, bench.memory.held) == (0, 0, 0)
+    assert (len(bench.taken_up), bench.lanes.held, bench.memory.held) == (0, 0, 0)
     bench.places = []
     bench.store.parking.due_keys[bench.due_key] = 0.0
     bench.recall.poll(0.0)
@@ -349,7 +352,7 @@ def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
     bench.look()
     bench.store_here(*(bench.row(offset, key=b"k") for offset in (1, 2, 3, 4, 5)), bench.row(6, key=b"l"))
     assert bench.look(0.125) == [1]
-    assert len(bench.settling.rows) == 3
+    assert len(bench.taken_up) == 3
     for offset in (1, 2, 3):
         delivery = bench.next()
         assert delivery.event.record.offset == offset
@@ -371,7 +374,7 @@ def test_one_of_a_chain_that_does_not_fit_keeps_those_behind_it_back(
     bench.store_here(*rows)
     monkeypatch.setattr("consumer.delivery.lanes.LANE_BYTES", 500)
     assert bench.look(0.125) == [1]
-    assert len(bench.settling.rows) == 1
+    assert len(bench.taken_up) == 1
 
 
 def test_a_failing_database_loses_no_head(bench: Bench) -> None:
@@ -505,10 +508,7 @@ def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, ke
             came.append(delivery.event.record.offset)
             bench.lanes.finished(delivery.lane)
             delivery.attempts += 1
-            assert isinstance(delivery.origin, StoredRow)
-            bench.settling._resolve(delivery, delivery.origin, "delivered", bench.store.clock.now, 200)
-            if delivery.ordering_key is not None:
-                bench.lanes.go_on(delivery.lane, delivery.ordering_key)
+            bench.settling._apply(delivery, after_success(is_row=True), bench.store.clock.now, None, 200)
         bench.store.write_all(0.0)
     assert came == [1, 3]
     assert bench.store.rows("record_offset", "status", "attempt", "last_error") == [
@@ -517,7 +517,7 @@ def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, ke
         (3, "delivered", 1, None),
         (4, "delivered", 0, UNWANTED),
     ]
-    assert not bench.settling.rows
+    assert not bench.taken_up
 
 
 def test_a_filter_over_its_budget_is_asked_after_its_pause(bench: Bench) -> None:
@@ -539,7 +539,7 @@ def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench) -> None:
         assert bench.look(1.0) == []
         bench.store.write_all(0.0)
     assert bench.store.rows("status", "attempt", "last_error") == [("exhausted", 1, FILTER_TOO_LARGE)]
-    assert not bench.settling.rows
+    assert not bench.taken_up
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -577,6 +577,6 @@ def test_every_row_comes_once_and_not_before_its_time(
             if len(came) == len(rows):
                 break
     assert sorted(came) == list(range(len(rows)))
-    for each in list(bench.settling.rows):
-        bench.settling.rows.remove(each)
+    for each in list(bench.taken_up):
+        bench.taken_up.remove(each)
     bench.store.parking.due_keys.clear()

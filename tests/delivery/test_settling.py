@@ -104,10 +104,10 @@ def test_what_leaves_memory_is_settled_when_it_is_stored(
     delivery = desk.due_row(attempts) if stored else desk.start(attempts=attempts)
     desk.end(delivery, result)
     assert (desk.settled, desk.waiting()) == ([], [])
-    assert set(desk.settling.rows) == ({1} if stored else set())
+    assert set(desk.taken_up) == ({1} if stored else set())
     desk.store.write()
     assert desk.settled == ([] if stored else [0])
-    assert (set(desk.settling.rows), desk.memory.held) == (set(), 0)
+    assert (set(desk.taken_up), desk.memory.held) == (set(), 0)
     assert desk.rows() == [row]
     assert desk.metrics.deliveries == {row[0]: 1}
     gone = isinstance(result, Response) and result.status_code == HTTPStatus.GONE
@@ -127,7 +127,7 @@ def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
         desk.end(delivery, result)
         desk.store.write()
         assert desk.settled == ([1] if stored else [0, 1])
-        assert not desk.settling.rows
+        assert not desk.taken_up
         assert (desk.lanes.held, desk.lanes.slots.in_flight, desk.lanes.next(desk.store.monotonic.now)) == (0, 0, None)
         lane = desk.lanes.lane(desk.endpoint)
         assert lane.breaker.open_until is not None
@@ -200,13 +200,13 @@ def test_a_row_never_waits_in_memory(desk: Desk) -> None:
 def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
     """It stays taken until the database knows, so that no look for due rows brings it a second time."""
     desk.end(desk.due_row(attempts=4), response(200))
-    assert set(desk.settling.rows) == {1}
+    assert set(desk.taken_up) == {1}
     with desk.store.without():
         desk.store.write()
-    assert set(desk.settling.rows) == {1}
+    assert set(desk.taken_up) == {1}
     desk.store.monotonic.now += 1
     desk.store.write()
-    assert (set(desk.settling.rows), desk.memory.held) == (set(), 0)
+    assert (set(desk.taken_up), desk.memory.held) == (set(), 0)
     assert desk.rows() == [("delivered", 5, None, 200, None)]
 
 
@@ -292,10 +292,10 @@ def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
 
 def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
     """Its next owner sends: even a short wait is stored. Other partitions are not touched."""
-    desk.settling.revoking.add(("t", 1))
+    desk.settling.revoke({("t", 1)})
     desk.end(desk.start(), response(500))
     assert desk.waiting() == [SHORT]
-    desk.settling.revoking.add(("t", 0))
+    desk.settling.revoke({("t", 0)})
     desk.end(desk.start(offset=1), response(500))
     assert desk.waiting() == [SHORT]
     desk.store.write()
@@ -338,7 +338,7 @@ def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
     """It is still owed and due; this process has let go of it."""
     delivery = desk.due_row()
     desk.settling.on_revoked(delivery)
-    assert (len(desk.settling.rows), desk.store.parking.backlog) == (0, 0)
+    assert (len(desk.taken_up), desk.store.parking.backlog) == (0, 0)
     assert desk.rows() == [("parked", 1, 0, 500, "boom")]
 
 
@@ -346,7 +346,7 @@ def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
 def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) -> None:
     """Its outcome is unknown: the row says so, and the next owner makes the next attempt."""
     delivery = desk.due_row(attempts=0) if stored else desk.start()
-    desk.settling.revoking.add(("t", 0))
+    desk.settling.revoke({("t", 0)})
     desk.lanes.finished(delivery.lane)
     desk.settling.on_cancelled([delivery], TOOK)
     assert desk.settled == []

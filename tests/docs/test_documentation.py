@@ -22,7 +22,7 @@ from consumer.delivery import breaker, lane, lanes, memory, slots
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import Memory, TakenUp
 from consumer.delivery.settling import Settling
 from consumer.errors import SettingsError
 from consumer.events.event import Event, RecordId
@@ -142,7 +142,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
         stored.parking,
         failing,
         Metrics(),
-        Memory(),
+        TakenUp(Memory()),
         schedule=(),
         jitter=0.0,
         in_memory=0.0,

@@ -59,7 +59,7 @@ def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -
     run(deployment.engine, "UPDATE webhook_deliveries SET status = 'delivered'")
     store.park(deployment.engine, "g", [parked(make_event(offset, topic=GONE), 1) for offset in (1, 2)], 1.0)
     world.start(0, 1)
-    world.worker.parts.settling.revoking.add((GONE, 0))  # it was revoked here, before the topic went
+    world.worker.parts.settling.revoke({(GONE, 0)})  # it was revoked here, before the topic went
     world.settle_down()
     sent = False
     for _ in minutes(deployment, int(GONE_AFTER // TIDY_EVERY) + 4):

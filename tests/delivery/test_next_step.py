@@ -1,0 +1,56 @@
+"""What follows from an attempt, as a value."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.next_step import Done, RetryIn, Store, after_failure, after_success, verdict_on
+from consumer.delivery.outcome import Failed, Outcome, Rejected, Undeliverable
+from consumer.delivery.retry import GiveUp, Retry, RetryPolicy
+
+NOW = 1000.0
+POLICY = RetryPolicy((5.0, 60.0), 0.0)
+
+
+def test_a_success_is_written_where_the_database_has_the_delivery() -> None:
+    """Of a record alone nothing is written."""
+    assert after_success(is_row=False) == Done()
+    assert after_success(is_row=True) == Store("delivered")
+
+
+@given(wait=st.floats(0, 1e6), in_memory=st.floats(-1, 1e6))
+def test_a_short_wait_is_in_memory_and_a_long_one_in_the_database(wait: float, in_memory: float) -> None:
+    """Exactly up to the limit; due in the database when it would have been due here."""
+    step = after_failure(Retry(wait), NOW, in_memory=in_memory)
+    assert step == (RetryIn(wait) if wait <= in_memory else Store("parked", NOW + wait))
+
+
+def test_a_delivery_that_may_not_wait_here_is_stored() -> None:
+    """Even one that is due at once."""
+    assert after_failure(Retry(0.0), NOW, in_memory=-1.0) == Store("parked", NOW)
+
+
+def test_a_used_up_schedule_ends_in_the_database() -> None:
+    """However long it might wait here: people see there that it was given up."""
+    assert after_failure(GiveUp(), NOW, in_memory=1e6) == Store("exhausted")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempts", "shared", "verdict"),
+    [
+        (Failed("status 503", 503), 1, False, Retry(5.0)),
+        (Failed("status 503", 503), 2, False, Retry(60.0)),
+        (Failed("status 503", 503), 3, False, GiveUp()),
+        (Failed("status 422", 422), 3, True, Retry(0.0)),
+        (Failed("status 422", 422, 7.0), 3, True, Retry(7.0)),
+        (Failed("status 422", 422), 1, True, Retry(5.0)),
+        (Rejected("status 400", 400), 1, False, GiveUp()),
+        (Rejected("status 400", 400), 1, True, Retry(0.0)),
+        (Undeliverable("no value"), 1, False, GiveUp()),
+    ],
+)
+def test_a_failure_of_a_batch_ends_none_of_its_deliveries(
+    outcome: Outcome, attempts: int, verdict: object, *, shared: bool
+) -> None:
+    """By the schedule, while it lasts; one that may be about another event is tried again alone."""
+    assert verdict_on(outcome, attempts, POLICY, shared=shared) == verdict
