@@ -32,7 +32,7 @@ from benchmarks.fleet.world import (
     waits,
 )
 from consumer.delivery.breaker import Breaker
-from consumer.delivery.lane import LANE_DELIVERIES
+from consumer.delivery.delivery import LANE_DELIVERIES
 from consumer.delivery.outcome import Failed
 from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import HEADS, ROWS, SOON

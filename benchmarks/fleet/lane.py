@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.fleet.world import Outage
 from consumer.delivery.breaker import Breaker
-from consumer.delivery.lane import LANE_DELIVERIES
+from consumer.delivery.delivery import LANE_DELIVERIES
 
 
 @dataclass(slots=True, eq=False)

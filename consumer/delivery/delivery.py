@@ -1,16 +1,34 @@
-"""An event on its way to one subscription, and where it comes from: a record that is open, or a row that is due."""
+"""A delivery, the record or row that it comes from, and the lane in which it waits for its turn.
 
+A lane has the deliveries of one subscription. How many of them may start is bounded by the process's free slots, the
+subscription's own limit of open requests and its rate (this worker's share of both), and its circuit breaker. Where a
+request carries a batch, the lane waits until that is complete. No I/O; times are monotonic seconds.
+"""
+
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from math import ceil, inf
+from random import random
+from typing import NamedTuple
 
+from requests import RequestException
+from requests.exceptions import InvalidURL
+
+from consumer.delivery.breaker import Breaker
 from consumer.delivery.outcome import unavailable
+from consumer.delivery.token_bucket import TokenBucket
 from consumer.events.event import Event
 from consumer.ledger.rows import Failure, OrderingKey
+from consumer.sending.template import Template, prepare
+from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
 
-if TYPE_CHECKING:
-    from consumer.delivery.lane import Lane
-    from consumer.sending.transfer import Transfer
+LANE_DELIVERIES = 1000
+LANE_BYTES = 16 * 2**20
+LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
+BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
+OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
+QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: what is queued holds its partition's low-water mark
 
 
 class OpenRecord:
@@ -101,3 +119,166 @@ class Delivery:
         members = self.batch()
         self.batch_members = ()
         return members
+
+
+class Lane:
+    """The deliveries of one subscription that are in this process."""
+
+    __slots__ = (
+        "batch",
+        "bounded",
+        "breaker",
+        "capacity",
+        "chains",
+        "connects",
+        "endpoint",
+        "gathers",
+        "held",
+        "held_bytes",
+        "in_flight",
+        "limit",
+        "listed",
+        "moved_at",
+        "pace",
+        "prepared",
+        "queue",
+        "slots",
+        "timed_out",
+        "unsendable",
+        "waiting",
+        "warm",
+    )
+
+    def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
+        self.queue: deque[Delivery] = deque()
+        self.waiting: list[tuple[float, int, Delivery]] = []  # for their retry; a heap by due time
+        self.chains: dict[OrderingKey, deque[Delivery]] = {}  # by key, those behind the one that is under way
+        self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
+        self.held_bytes = 0
+        self.in_flight = 0  # requests
+        self.slots = 0  # that they take
+        self.listed = False
+        self.gathers = False
+        self.moved_at = now  # when a request last ended, or the lane began
+        self.warm = False  # one has ended since the lane was empty
+        self.timed_out = False  # the last result was a time-out; Lanes sets it
+        self.unsendable: str | None = None  # why the last request could not be sent at all
+        self.breaker = Breaker(random)
+        self.endpoint = endpoint
+        self.pace: TokenBucket | None = None
+        self.serve(endpoint, share, now)
+
+    def serve(self, endpoint: Endpoint, share: float, now: float) -> None:
+        """Send to this endpoint from now on; what cannot become a request is kept as the error that it is."""
+        if endpoint.url != self.endpoint.url:  # nothing is known of that receiver
+            self.breaker, self.unsendable = Breaker(random), None
+        self.endpoint = endpoint
+        self.connects = endpoint.url[:6].lower() == "https:"  # as the last request did: each opens a TLS connection
+        self.prepared: Template | RequestException
+        try:
+            self.prepared = prepare(endpoint)
+        except ValueError as error:
+            self.prepared = error if isinstance(error, RequestException) else InvalidURL(error)
+        self.bound(share, now)
+
+    def bound(self, share: float, now: float) -> None:
+        """Take this share of the subscription's limits, which are about requests; one request at least."""
+        most, rate, self.batch = self.endpoint.max_in_flight, self.endpoint.rate_limit, self.endpoint.batch
+        self.limit = None if most is None else max(1, int(most * share + 1e-9))  # 0.29 of 100 is a little less than 29
+        size = 1
+        if self.batch is not None:
+            size = self.batch.size
+            self.limit = min(self.limit or OPEN_DELIVERIES, OPEN_DELIVERIES // size)
+        self.bounded = self.limit is not None or rate is not None
+        self.capacity = LANE_DELIVERIES
+        if rate is None:
+            self.pace = None
+            return
+        rate *= share
+        self.capacity = min(LANE_DELIVERIES, ceil(rate * QUEUE_SECONDS) * size)
+        if self.pace is None:
+            self.pace = TokenBucket(rate, now)
+        else:
+            self.pace.set_rate(rate, now)
+
+    def startable_at(self, now: float) -> float:
+        """When the next one may start: `now`, later, or inf for when one that is open has ended."""
+        if self.limit is not None and self.in_flight >= self.limit:
+            return inf
+        window = self.breaker.window(now)
+        if window == 0:
+            return self.breaker.open_until or now
+        if window is not None and self.in_flight >= window:
+            return inf
+        return now if self.pace is None else self.pace.ready_at(now)
+
+    def complete_at(self, now: float) -> float:
+        """When the batch that is queued goes, if it may: `now`, or when its first delivery has waited long enough.
+
+        It is complete when it has its size or its bytes, when its first one goes alone, or when the lane has no room
+        for more. Call it where there is a `batch` and something is queued.
+        """
+        batch, first = self.batch, self.queue[0]
+        assert batch is not None  # noqa: S101 (for the type checker)
+        if len(self.queue) >= batch.size or first.goes_alone or self.room(now) <= 0 or self._has_bytes():
+            return now
+        return max(now, first.queued_at + batch.wait)
+
+    def _has_bytes(self) -> bool:
+        return self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES
+
+    def gather(self) -> Sequence[Delivery]:
+        """Take out of the queue those that go with its first one, as that one's `batch_members`.
+
+        Those that go alone stay where they are, and so does what would make the batch too large.
+        """
+        queue, batch = self.queue, self.batch
+        first = queue.popleft()
+        assert batch is not None  # noqa: S101 (for the type checker)
+        batch_members: list[Delivery] = []
+        stay: list[Delivery] = []
+        most = 0 if first.goes_alone else batch.size - 1
+        room = BATCH_BYTES - len(first.event.body)
+        while queue and len(batch_members) < most:
+            each = queue.popleft()
+            if each.goes_alone:
+                stay.append(each)
+            elif (room := room - len(each.event.body)) >= 0:
+                batch_members.append(each)
+            else:
+                stay.append(each)
+                break
+        first.batch_members = batch_members
+        queue.extendleft(reversed((first, *stay)))
+        return batch_members
+
+    def room(self, now: float) -> int:
+        """How many more deliveries may be held, 0 for an open breaker."""
+        most = self.capacity
+        if (window := self.breaker.window(now)) is not None:
+            most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
+        return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
+
+    def could_not_send(self, now: float, started: float, why: str) -> bool:
+        """A request that was started then could not be sent, nor could another. True: the reason is new."""
+        self.breaker.unsendable(now, started)
+        news, self.unsendable = why != self.unsendable, why
+        return news
+
+    def succeeded(self, now: float, started: float, slots: int) -> None:
+        """The receiver took a request that was started then."""
+        self.unsendable = None
+        self.breaker.succeeded(now, started, self.limit or slots)
+
+    def refused(self, now: float, started: float, slots: int) -> bool:
+        """It answered one, and did not take it. Whether that opened the breaker."""
+        return self.breaker.refused(now, started, self.limit or slots)
+
+    def idle(self, now: float) -> bool:
+        """Nothing of this lane is in the process, and nothing has to be remembered."""
+        return (
+            not self.held
+            and not self.in_flight
+            and self.breaker.idle(now)
+            and (self.pace is None or self.pace.is_full(now))
+        )

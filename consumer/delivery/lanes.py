@@ -23,8 +23,7 @@ from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from itertools import count
 
-from consumer.delivery.delivery import Delivery
-from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, LARGEST, Lane
+from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, LARGEST, Delivery, Lane
 from consumer.delivery.shares import Share, Shares
 from consumer.delivery.slots import Slots
 from consumer.ledger.rows import OrderingKey

@@ -8,10 +8,9 @@ from functools import partial
 import structlog
 from requests import RequestException, Response, Timeout
 
-from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
+from consumer.delivery.delivery import Delivery, Lane, OpenRecord, StoredRow
 from consumer.delivery.entries import attempt_result, due_key_of, new_delivery
 from consumer.delivery.failing import Failing
-from consumer.delivery.lane import Lane
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import TakenUp
 from consumer.delivery.next_step import NextStep, RetryIn, Store, after_failure, after_success, verdict_on

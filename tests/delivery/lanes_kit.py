@@ -2,8 +2,7 @@
 
 from itertools import chain
 
-from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.delivery.lane import Lane
+from consumer.delivery.delivery import Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.events.event import Event, RecordId
 from consumer.ledger.rows import OrderingKey

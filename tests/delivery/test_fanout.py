@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.delivery import LANE_DELIVERIES, Delivery, Lane, OpenRecord
 from consumer.delivery.fanout import LOOK_EVERY, Fanout
-from consumer.delivery.lane import LANE_DELIVERIES, Lane
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.delivery.lane import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Lane
+from consumer.delivery.delivery import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import STILL, Admission, Lanes
 from consumer.events.event import Event, RecordId
 from consumer.ledger.rows import Failure, OrderingKey
@@ -292,7 +291,7 @@ def test_every_delivery_goes_once_in_time_in_a_batch_that_is_bounded(
 ) -> None:
     """And no batch goes early: it is full, it has its bytes, it goes alone, or its first one has waited."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("consumer.delivery.lane.BATCH_BYTES", ROOM)
+        patch.setattr("consumer.delivery.delivery.BATCH_BYTES", ROOM)
         lanes = Lanes(1000)
         lane = lane_of(lanes, Batch(size, ticks * TICK))
         coming = {

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.delivery.lane import LANE_BYTES, LANE_DELIVERIES, Lane
+from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.delivery.slots import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import Failure, OrderingKey

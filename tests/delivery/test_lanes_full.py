@@ -7,8 +7,7 @@ from itertools import count
 import pytest
 from requests import PreparedRequest
 
-from consumer.delivery.delivery import Delivery
-from consumer.delivery.lane import LANE_DELIVERIES, Lane
+from consumer.delivery.delivery import LANE_DELIVERIES, Delivery, Lane
 from consumer.delivery.lanes import IDLE_LANES, NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 
@@ -26,7 +25,7 @@ def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("consumer.delivery.lanes.Lane", Counted)
-        patch.setattr("consumer.delivery.lane.prepare", lambda _: PreparedRequest())
+        patch.setattr("consumer.delivery.delivery.prepare", lambda _: PreparedRequest())
         for number in range(IDLE_LANES * 3):
             fill(lanes, lanes.lane(endpoint(number)), 1)
     assert seen < IDLE_LANES * 4

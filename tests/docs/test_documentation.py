@@ -18,7 +18,7 @@ from sqlalchemy import Engine, update
 from consumer.cli.app import app
 from consumer.config import settings
 from consumer.config.environment import load
-from consumer.delivery import breaker, lane, lanes, memory, slots
+from consumer.delivery import breaker, delivery, lanes, memory, slots
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
@@ -175,7 +175,7 @@ def test_numbers_of_the_breaker() -> None:
 def test_bounds_of_lanes() -> None:
     """What the guarantee says of queues is what the code does."""
     text = TEXTS["docs/guarantee.md"]
-    assert f"holds {lane.LANE_DELIVERIES:,} deliveries or {lane.LANE_BYTES // 2**20} MiB" in text
+    assert f"holds {delivery.LANE_DELIVERIES:,} deliveries or {delivery.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
     assert f"open requests hold {slots.OPEN_BYTES // 2**20} MiB together" in text
     assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
@@ -183,8 +183,8 @@ def test_bounds_of_lanes() -> None:
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
     assert (lanes.NEW_CONNECTIONS, lanes.BUSY) == (8, 4)  # "eight new ones", "four times as many"
     assert f"every {committer.COMMIT_EVERY * 1000:.0f} ms, and after {committer.COMMIT_RECORDS} settled records" in text
-    assert f"At most {lane.OPEN_DELIVERIES:,} events of a subscription are in open requests" in text
-    assert lane.BATCH_BYTES == 2**20  # "their bodies together reach 1 MiB"
+    assert f"At most {delivery.OPEN_DELIVERIES:,} events of a subscription are in open requests" in text
+    assert delivery.BATCH_BYTES == 2**20  # "their bodies together reach 1 MiB"
     assert (breaker.CREEP, ordering.RUN) == (8, 50)  # "by an eighth", "fifty at a time"
 
 

@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 
+from consumer.delivery.delivery import LANE_DELIVERIES
 from consumer.delivery.fanout import LOOK_EVERY
-from consumer.delivery.lane import LANE_DELIVERIES
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, RecordId

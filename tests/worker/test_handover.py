@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.delivery.aside import LATELY
-from consumer.delivery.lane import Lane
+from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
 from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, WRITE_LIMIT
 from consumer.worker.worker import REVOKE_PART
