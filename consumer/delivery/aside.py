@@ -1,7 +1,7 @@
-"""Entries that the database refuses while it stores others: each waits for a back-off of its own.
+"""Entries that the database refuses while it stores others. Each one has its own back-off.
 
-An entry was refused alone: its row is locked by somebody, or a constraint never takes it. Its offset is held until it
-is stored, or until somebody decides what becomes of it. No I/O; times are monotonic seconds.
+The database refused the entry alone: another session locks its row, or a constraint rejects it. Its offset is held
+until the entry is stored or an operator decides otherwise. No I/O; times are monotonic seconds.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -17,7 +17,7 @@ from models import Wish
 
 log = structlog.get_logger(__name__)
 
-MOST_SAID = 10  # entries of which the log tells one by one
+MOST_SAID = 10  # entries that are logged one by one
 LATELY = 5.0  # seconds
 WAITS = (1.0, 60.0)  # seconds until an entry is tried again: the first wait, the longest
 
@@ -25,7 +25,7 @@ OnStored = Callable[[], object]
 
 
 class Entry(NamedTuple):
-    """Something to write, and what to do once it is."""
+    """Something to write, and a callback for when it is written."""
 
     item: NewDelivery | AttemptResult
     on_stored: OnStored
@@ -33,14 +33,14 @@ class Entry(NamedTuple):
 
     @property
     def subject(self) -> Subject | None:
-        """The delivery that a decision names; None for a stored row, which people can look at and mend."""
+        """The delivery that an operator's decision names; None for a stored row, which operators can see and mend."""
         if not isinstance(self.item, NewDelivery):
             return None
         return Subject(*self.item.event.record[:3], self.item.subscription_id)
 
 
 class Decided(NamedTuple):
-    """A delivery that is not to be stored: what somebody wants to become of it, and why it could not be."""
+    """A delivery that is not stored because an operator has decided on it, and why it could not be stored."""
 
     item: NewDelivery
     wish: Wish
@@ -49,7 +49,7 @@ class Decided(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Aside:
-    """An entry, and when it is tried again; inf while a decision on it is carried out."""
+    """An entry and the time of its next try; inf while a decision on it is carried out."""
 
     entry: Entry
     error: str
@@ -59,7 +59,7 @@ class Aside:
 
 
 class SetAside:
-    """The entries, in the order in which they came."""
+    """The entries that are set aside, oldest first."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -73,7 +73,7 @@ class SetAside:
 
     @property
     def fault(self) -> str | None:
-        """Which there are, and what to do, for /readyz."""
+        """The first entry, the number of others, and what to do, for /readyz."""
         if not self._all:
             return None
         first = self._all[0]
@@ -87,7 +87,7 @@ class SetAside:
         return f"{fault}; if it never can be, decide by: {command}"
 
     def add(self, entry: Entry, error: Exception) -> None:
-        """It was refused alone."""
+        """Set an entry aside that was refused alone."""
         now = self._monotonic()
         self._all.append(Aside(entry, str(error), now, now + WAITS[0]))
         if len(self._all) <= MOST_SAID:
@@ -95,45 +95,45 @@ class SetAside:
             log.error(what, **_place(entry), error=str(error))
 
     def has_lately(self, places: Collection[TopicPartition]) -> bool:
-        """Something of these partitions was set aside a moment ago: the database may take it soon."""
+        """An entry of these partitions was set aside a moment ago, so the database may soon accept it."""
         begin = self._monotonic() - LATELY
         return any(each.since > begin and each.entry.due_key[:2] in places for each in self._all)
 
     def next(self) -> Aside | None:
-        """One that is to be tried again now."""
+        """An entry that is due for another try; None if there is none."""
         now = self._monotonic()
         return next((each for each in self._all if each.retry_at <= now), None)
 
     def refused(self, each: Aside, error: Exception) -> None:
-        """It was refused again."""
+        """Back off: the entry was refused again."""
         each.error, each.retry_at = str(error), self._monotonic() + each.wait
         each.wait = min(2 * each.wait, WAITS[1])
 
     def hurry(self, subject: Subject) -> None:
-        """Something was decided on this delivery, or on all of its record: it is not to wait for its turn."""
+        """Try entries of this delivery at once: an operator decided on it, or on its whole record."""
         for each in self._all:
             mine = each.entry.subject
             if mine is not None and mine[:3] == subject[:3] and each.retry_at < float("inf"):
                 each.retry_at = 0.0
 
     def hold(self, each: Aside) -> None:
-        """A decision on it is carried out."""
+        """Do not try the entry: a decision on it is being carried out."""
         each.retry_at = float("inf")
 
     def remove(self, each: Aside) -> bool:
-        """It is over with; false if it had left."""
+        """Forget an entry; False if it is no longer here."""
         if each not in self._all:
             return False
         self._all.remove(each)
         return True
 
     def keep(self, stays: Callable[[Aside], bool]) -> None:
-        """Drop the others: their partitions have left."""
+        """Drop all other entries: their partitions have been revoked."""
         self._all = [each for each in self._all if stays(each)]
 
 
 def _place(entry: Entry) -> dict[str, object]:
-    """Which delivery it is, for people."""
+    """Fields that identify the delivery in a log line."""
     topic, partition, subscription = entry.due_key
     item = entry.item
     which = {"offset": item.event.record.offset} if isinstance(item, NewDelivery) else {"row": item.id}

@@ -1,4 +1,4 @@
-"""A receiver that is down is left alone, asked now and then, and loaded slowly when it answers again. Pure.
+"""A circuit breaker: leave a receiver alone while it is down, probe it, and load it slowly when it recovers. Pure.
 
     closed ── 10 failures in a row, or half of 50 attempts ──▶ open ── its time is over ──▶ half-open ─┐
       ▲                                                         ▲ ▲                                    │
@@ -7,30 +7,30 @@
                                                    ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
-A hundred answers in a row that are no 2xx open it too, and keep it open until one is; one request that could not be
-sent at all opens it at once. Times are monotonic seconds and come with the call. The caller decides what counts as a
-failure (`Failed.unavailable`) and keeps no more requests open than `window` says. A result names the time at which its
-request was started: one that was started before the last probe could be, or before the window was last halved, tells
-nothing new, and is ignored. So a request that is cancelled needs no word either: the next one is the probe.
+A hundred answers in a row without a 2xx open it too, until a 2xx comes. One request that cannot be sent at all opens
+it at once. Times are monotonic seconds and come with the call. The caller decides which results are failures
+(`Failed.unavailable`) and keeps at most `window` requests open. A result names the time at which its request started;
+results of requests from before the last probe, or from before the window was last halved, are ignored. A cancelled
+request therefore needs no report: the next request is the probe.
 
-A breaker without failures holds nothing and counts nothing. Counting begins with a failure, so that successes from
-before an outage do not put off its being noticed.
+A healthy breaker has no state. It starts to count at a failure, so that successes from before an outage do not delay
+its detection.
 """
 
 from collections.abc import Callable
 
-IN_A_ROW = 10  # failures that open
-REFUSED_IN_A_ROW = 100  # answers other than 2xx that open, whatever they say: each costs an attempt and a row's update
-RATE_ATTEMPTS = 50  # attempts, half of which failed, that open
-BUCKET = 10.0  # seconds; the attempts looked at are those of this bucket and the one before
+IN_A_ROW = 10  # failures in a row that open the breaker
+REFUSED_IN_A_ROW = 100  # answers in a row other than 2xx that open it: each costs an attempt and the update of a row
+RATE_ATTEMPTS = 50  # attempts of which half failed that open it
+BUCKET = 10.0  # seconds; attempts are counted in the current bucket and the one before
 FIRST_OPEN = 1.0  # seconds; doubled up to LONGEST_OPEN as long as the receiver does not recover
 LONGEST_OPEN = 60.0  # about sixty probes in an hour
-STRETCH = 0.2  # the random part, so that receivers behind one broken proxy are not asked at the same moment
-LONGEST_ASKED = 600.0  # seconds; the most that a Retry-After keeps open: it may be about one event alone
-STEP = 1.0  # seconds that slow start looks at before it changes the window
-TOLERATED = 5  # one failure in so many answers does not hold slow start back: some receivers always have a few
-CREEP = 8  # by such a part of the window it grows near what the receiver can take: about six seconds to double
-MEMORY = 600.0  # seconds without a failure or a probe after which what is known is worth nothing
+STRETCH = 0.2  # random part, so that receivers behind one broken proxy are not probed at the same moment
+LONGEST_ASKED = 600.0  # seconds; the longest that a Retry-After keeps it open: it may concern one event alone
+STEP = 1.0  # seconds between two changes of slow start's window
+TOLERATED = 5  # slow start tolerates one failure in so many answers: some receivers always have a few
+CREEP = 8  # near the receiver's limit the window grows by 1/8 a step: about six seconds to double
+MEMORY = 600.0  # seconds without a failure or a probe after which the state is forgotten
 
 
 class _Recent:
@@ -64,23 +64,23 @@ class _Recent:
 
 
 class _SlowStart:
-    """A window that grows each second in which it was used up and few failed, and is halved where too many did.
+    """A window that grows each second in which it was used up and few requests failed, and is halved if too many did.
 
-    It doubles until it is halved for the first time, and creeps from then on: what the receiver can take is near. A
-    receiver that took some since the last time and then fails is asked for too much, rather than down.
+    It doubles until it is first halved; after that the receiver's limit is near, and it grows slowly. A receiver that
+    accepts some requests and then fails is overloaded rather than down.
     """
 
     __slots__ = ("_answered", "_bad", "_good", "_halved", "_looks_at", "since", "window")
 
     def __init__(self, now: float, since: float) -> None:
-        self.since = since  # requests started before are of the time before it opened, or of a wider window
+        self.since = since  # requests started earlier belong to the time before it opened, or to a wider window
         self.window = 1
         self._looks_at = now + STEP
         self._good = self._bad = 0
         self._answered = self._halved = False
 
     def add(self, now: float, *, failed: bool, broken: bool) -> bool:
-        """Take note of a result, with which the receiver looks `broken` or not. Whether the window was halved."""
+        """Count a result, after which the receiver looks `broken` or not. True if that halved the window."""
         if failed:
             self._bad += 1
         else:
@@ -96,7 +96,7 @@ class _SlowStart:
             return True
         if looks and many_failed:
             self._step(now)
-        elif looks and self._good >= self.window:  # else nothing shows that the receiver can take more
+        elif looks and self._good >= self.window:  # a window that was not used up proves nothing
             self.window += max(1, self.window // CREEP) if self._halved else self.window
             self._step(now)
         return False
@@ -107,17 +107,17 @@ class _SlowStart:
 
 
 class Breaker:
-    """One receiver's. `random` gives a number from 0 to 1.
+    """The circuit breaker of one receiver. `random` gives a number from 0 to 1.
 
-    `open_until`: until then nothing may be started; past it, the breaker is half-open. None: closed, or slow start.
-    `restrains`: there is a window; an attribute, since every delivery asks.
+    No request may start before `open_until`; after that the breaker is half-open. None means closed, or slow start.
+    `restrains` says that there is a window; it is an attribute because every delivery reads it.
     """
 
     __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_refused", "_slow_start", "open_until", "restrains")
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
-        self._refused = 0  # answers since the last 2xx, all of another status
+        self._refused = 0  # answers since the last 2xx
         self._forget()
 
     def _forget(self) -> None:
@@ -135,21 +135,21 @@ class Breaker:
         return None if self._slow_start is None else self._slow_start.window
 
     def idle(self, now: float) -> bool:
-        """It may be dropped: no failure is known, or the last failure or chance for a probe is ten minutes ago."""
+        """The state may be dropped: it has no failure, or the last failure or possible probe is ten minutes old."""
         if self._recent is None:
             return True
         return now >= (self._failed_at if self.open_until is None else self.open_until) + MEMORY
 
     def succeeded(self, now: float, started: float, most: int) -> None:
-        """A request that was started at `started` was taken. `most`: how many the lane would have open at once."""
+        """The receiver accepted a request that started at `started`. The lane has at most `most` open at once."""
         self._refused = 0
-        if self._recent is not None:  # else healthy: nothing to count
+        if self._recent is not None:  # a healthy breaker counts nothing
             self._succeeded(self._recent, now, started, most)
 
     def refused(self, now: float, started: float, most: int) -> bool:
-        """It was answered by a receiver that works and did not take it: 401, 404. Whether this opened the breaker.
+        """The receiver answered without accepting the request (401, 404). True if that opened the breaker.
 
-        A few are about their events, and show that the receiver is there. A hundred in a row are about the receiver.
+        A few such answers concern their events, and show that the receiver works. A hundred in a row concern it.
         """
         self._refused += 1
         if self._refused < REFUSED_IN_A_ROW:
@@ -180,9 +180,9 @@ class Breaker:
                 self._forget()
 
     def failed(self, now: float, started: float, retry_after: float | None = None) -> bool:
-        """A request that was started at `started` failed. Whether this opened the breaker, for the first time or again.
+        """A request that started at `started` failed. True if that opened the breaker, for the first time or again.
 
-        It stays open for as long as the receiver asked (`retry_after`, seconds), if that is longer than it would be.
+        The receiver's `retry_after` (seconds) keeps it open for longer, never shorter.
         """
         slow_start = self._slow_start
         if self.open_until is not None:
@@ -204,11 +204,11 @@ class Breaker:
         return True
 
     def trip(self, now: float, seconds: float) -> None:
-        """Open it for so long, whatever its receiver does."""
+        """Open the breaker for so many seconds, whatever the receiver does."""
         self._open(now, seconds)
 
     def unsendable(self, now: float, started: float) -> None:
-        """A request that was started at `started` could not be sent, nor could another: it opens at once, or again."""
+        """A request that started at `started` showed that none can be sent: open at once, or again."""
         if self.open_until is None or started >= self.open_until:
             self._open(now, None)
 

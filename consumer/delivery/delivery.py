@@ -28,11 +28,11 @@ LANE_BYTES = 16 * 2**20
 LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
 BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
 OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
-QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: what is queued holds its partition's low-water mark
+QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: queued deliveries hold back their partition's low-water mark
 
 
 class OpenRecord:
-    """A record with deliveries that are not settled. `started`: a receiver may have seen it."""
+    """A record with unsettled deliveries. `started` means that a receiver may have seen it."""
 
     __slots__ = ("_offset", "_settle", "open", "started")
 
@@ -43,25 +43,27 @@ class OpenRecord:
         self.started = False
 
     def settle_one(self) -> None:
-        """One delivery is settled; with the last one the offset is."""
+        """Settle one delivery; the last one settles the offset."""
         self.open -= 1
         if not self.open:
             self._settle(self._offset)
 
 
 class StoredRow(NamedTuple):
-    """A row of the database, by its id. Its schedule began after `schedule_start` attempts."""
+    """A row of the database, by its id. Its current schedule began after `schedule_start` attempts."""
 
     id: int
     schedule_start: int = 0
 
 
 class Delivery:
-    """`ordering_key` is set where it has to go in order. `first` and `last` are the failed attempts so far.
+    """An event on its way to one subscription.
 
-    Of a batch that is open one delivery stands for the request, and the others are its `batch_members`. One that is
-    `released` is still in the request, but its partition has left: the request's result is not for it. `rendered` is
-    the body that was made for the request, where that is not the event's own; `slots` are those that it takes.
+    `ordering_key` is set if the delivery must keep its place among those of its record key. `first` and `last` are the
+    first and the last failed attempt. In an open batch, one delivery stands for the request and the others are its
+    `batch_members`. A `released` delivery is still part of the request, but its partition has been revoked, so it
+    ignores the result. `rendered` is the request's body if that differs from the event's; `slots` is how many slots the
+    request takes.
     """
 
     __slots__ = (
@@ -105,17 +107,17 @@ class Delivery:
 
     @property
     def goes_alone(self) -> bool:
-        """Its last attempt was answered with a status that may be about its event: others must not fail with it."""
+        """The last attempt failed with a status that may concern this event alone: keep it out of batches."""
         return self.last is not None and not unavailable(self.last.status)
 
     def batch(self) -> tuple["Delivery", ...]:
-        """All that its request carries and whose partitions are still here."""
+        """The deliveries that the request carries and whose partitions are still assigned."""
         if not self.batch_members:
             return () if self.released else (self,)
         return tuple(each for each in (self, *self.batch_members) if not each.released)
 
     def split(self) -> tuple["Delivery", ...]:
-        """The same, once the request has ended: from now on each goes its own way."""
+        """The same deliveries, after the request: each is on its own from now on."""
         members = self.batch()
         self.batch_members = ()
         return members
@@ -151,16 +153,16 @@ class Lane:
 
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()
-        self.waiting: list[tuple[float, int, Delivery]] = []  # for their retry; a heap by due time
-        self.chains: dict[OrderingKey, deque[Delivery]] = {}  # by key, those behind the one that is under way
-        self.held = 0  # deliveries queued, waiting for their retry, or behind another one of their key
+        self.waiting: list[tuple[float, int, Delivery]] = []  # for a retry; a heap by due time
+        self.chains: dict[OrderingKey, deque[Delivery]] = {}  # the deliveries behind the current one of their key
+        self.held = 0  # deliveries that are queued, wait for a retry, or wait behind another one of their key
         self.held_bytes = 0
         self.in_flight = 0  # requests
         self.slots = 0  # that they take
         self.listed = False
         self.gathers = False
-        self.moved_at = now  # when a request last ended, or the lane began
-        self.warm = False  # one has ended since the lane was empty
+        self.moved_at = now  # when a request last ended, or the lane was first used
+        self.warm = False  # a request has ended since the lane was empty
         self.timed_out = False  # the last result was a time-out; Lanes sets it
         self.unsendable: str | None = None  # why the last request could not be sent at all
         self.breaker = Breaker(random)
@@ -169,8 +171,8 @@ class Lane:
         self.serve(endpoint, share, now)
 
     def serve(self, endpoint: Endpoint, share: float, now: float) -> None:
-        """Send to this endpoint from now on; what cannot become a request is kept as the error that it is."""
-        if endpoint.url != self.endpoint.url:  # nothing is known of that receiver
+        """Send to this endpoint from now on. If no request can be prepared, `prepared` is the error."""
+        if endpoint.url != self.endpoint.url:  # another receiver: its health is unknown
             self.breaker, self.unsendable = Breaker(random), None
         self.endpoint = endpoint
         self.connects = endpoint.url[:6].lower() == "https:"  # as the last request did: each opens a TLS connection
@@ -182,7 +184,7 @@ class Lane:
         self.bound(share, now)
 
     def bound(self, share: float, now: float) -> None:
-        """Take this share of the subscription's limits, which are about requests; one request at least."""
+        """Take this share of the subscription's limits, which count requests; at least one request."""
         most, rate, self.batch = self.endpoint.max_in_flight, self.endpoint.rate_limit, self.endpoint.batch
         self.limit = None if most is None else max(1, int(most * share + 1e-9))  # 0.29 of 100 is a little less than 29
         size = 1
@@ -202,7 +204,7 @@ class Lane:
             self.pace.set_rate(rate, now)
 
     def startable_at(self, now: float) -> float:
-        """When the next one may start: `now`, later, or inf for when one that is open has ended."""
+        """When the next request may start: `now`, later, or inf if only the end of another one allows it."""
         if self.limit is not None and self.in_flight >= self.limit:
             return inf
         window = self.breaker.window(now)
@@ -213,10 +215,10 @@ class Lane:
         return now if self.pace is None else self.pace.ready_at(now)
 
     def complete_at(self, now: float) -> float:
-        """When the batch that is queued goes, if it may: `now`, or when its first delivery has waited long enough.
+        """When the queued batch is sent: `now`, or when its first delivery has waited long enough.
 
-        It is complete when it has its size or its bytes, when its first one goes alone, or when the lane has no room
-        for more. Call it where there is a `batch` and something is queued.
+        A batch is complete when it has reached its size or its bytes, when its first delivery goes alone, or when the
+        lane is full. Requires a `batch` option and a queued delivery.
         """
         batch, first = self.batch, self.queue[0]
         assert batch is not None  # noqa: S101 (for the type checker)
@@ -228,9 +230,9 @@ class Lane:
         return self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES
 
     def gather(self) -> Sequence[Delivery]:
-        """Take out of the queue those that go with its first one, as that one's `batch_members`.
+        """Move deliveries from the queue to the `batch_members` of its first one, and return them.
 
-        Those that go alone stay where they are, and so does what would make the batch too large.
+        Deliveries that go alone keep their places, and so does the first one that would make the batch too large.
         """
         queue, batch = self.queue, self.batch
         first = queue.popleft()
@@ -253,29 +255,29 @@ class Lane:
         return batch_members
 
     def room(self, now: float) -> int:
-        """How many more deliveries may be held, 0 for an open breaker."""
+        """How many more deliveries the lane may hold; 0 while the circuit breaker is open."""
         most = self.capacity
         if (window := self.breaker.window(now)) is not None:
             most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
     def could_not_send(self, now: float, started: float, why: str) -> bool:
-        """A request that was started then could not be sent, nor could another. True: the reason is new."""
+        """No request can be sent, as one that was started then has shown. True if the reason is new."""
         self.breaker.unsendable(now, started)
         news, self.unsendable = why != self.unsendable, why
         return news
 
     def succeeded(self, now: float, started: float, slots: int) -> None:
-        """The receiver took a request that was started then."""
+        """The receiver accepted a request that was started then."""
         self.unsendable = None
         self.breaker.succeeded(now, started, self.limit or slots)
 
     def refused(self, now: float, started: float, slots: int) -> bool:
-        """It answered one, and did not take it. Whether that opened the breaker."""
+        """The receiver answered a request without accepting it. True if that opened the circuit breaker."""
         return self.breaker.refused(now, started, self.limit or slots)
 
     def idle(self, now: float) -> bool:
-        """Nothing of this lane is in the process, and nothing has to be remembered."""
+        """The lane is empty and has no state worth keeping."""
         return (
             not self.held
             and not self.in_flight

@@ -1,8 +1,8 @@
-"""Subscriptions whose every attempt fails: marked after a minute, disabled after days, forgiven with a success.
+"""Subscriptions whose every attempt fails: marked after a minute, disabled after days, cleared by one success.
 
-A mark (`failing_since`) is in the database, where all workers see it; a passing failure costs nothing there. The mark
-alone disables nothing: this worker must have seen failures of several events, spread over the time since. Two events
-that failed five days apart, with nothing in between, say little of a receiver.
+The mark (`failing_since`) is in the database, where all workers see it. A failure of less than a minute costs no
+statement. The mark alone disables nothing: this worker must have seen failures of several events, spread over the time
+since the mark. Two events that failed five days apart, with nothing in between, say little about a receiver.
 """
 
 from collections import OrderedDict
@@ -21,20 +21,20 @@ from consumer.subscriptions.endpoint import Endpoint
 log = structlog.get_logger(__name__)
 
 MARK_AFTER = 60.0  # seconds of nothing but failures
-# The earliest mark, as a part of the time after which it disables: what failed here long ago may have succeeded
-# elsewhere since, or the clock was set. Meanwhile any success, on any worker, takes the mark off.
+# The earliest mark, as a fraction of the time after which it disables. A subscription that failed here long ago may
+# have succeeded on another worker since, or the clock was set. Any success on any worker removes the mark.
 OLDEST_MARK = 0.5
-PARTS = 5  # of the time after which a subscription is disabled: in SPREAD of them failures were seen here,
+PARTS = 5  # The time until a subscription is disabled has so many parts; failures must be seen here in SPREAD of them,
 SPREAD = 3
-EVENTS = 3  # and of so many events
-MOST = 100_000  # subscriptions remembered between their first failure and their mark, and as many that were noted
-# Seconds without a mark after which a subscription makes room for another, where there are so many. A receiver that is
-# down is tried about once a minute, so it is marked, and out, within four: those that wait for room get it then.
+EVENTS = 3  # and for so many events.
+MOST = 100_000  # subscriptions remembered between first failure and mark, and as many with a mark that was noted
+# Seconds without a mark after which a subscription makes room for another one, if there are MOST. A receiver that is
+# down is tried about once a minute, so it is marked, and forgotten here, within four minutes.
 STALE = 600.0
 
 
 class _Evidence(NamedTuple):
-    """Failures since a mark that were seen here: in which parts of the time, and the ids of a few of their events."""
+    """Failures seen here since a mark: in which parts of the time, and for which events (a few ids)."""
 
     mark: float
     parts: set[int]
@@ -42,7 +42,7 @@ class _Evidence(NamedTuple):
 
 
 class Failing:
-    """What this worker has seen of it. Times are unix seconds; `disable_after` 0: never."""
+    """The failures that this worker has seen. Times are unix seconds; a `disable_after` of 0 never disables."""
 
     def __init__(self, notes: Notes, group: str, disable_after: float) -> None:
         self._notes = notes
@@ -54,9 +54,9 @@ class Failing:
         self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
 
     def failed(self, endpoint: Endpoint, now: float, events: Iterable[str], *, quietly: bool = False) -> None:
-        """An attempt at these events (their webhook ids) has failed.
+        """An attempt at these events (webhook ids) has failed.
 
-        `quietly`: no operational event follows, since one was to be delivered.
+        `quietly` publishes no operational event, because the attempt was to deliver one.
         """
         key = endpoint.subscription_id
         marked = endpoint.failing_since
@@ -99,7 +99,7 @@ class Failing:
         return len(evidence.parts) >= SPREAD and len(evidence.events) >= EVENTS
 
     def succeeded(self, endpoint: Endpoint, now: float, *, quietly: bool = False) -> None:
-        """An attempt has succeeded. Call it where `remembers` is true."""
+        """An attempt has succeeded. Call it only if `remembers` is true."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
         self._evidence.pop(key, None)
@@ -114,7 +114,7 @@ class Failing:
         self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
 
     def remembers(self, endpoint: Endpoint) -> bool:
-        """A success of this endpoint is news."""
+        """The endpoint has failed before, so a success must be reported."""
         return endpoint.failing_since is not None or endpoint.subscription_id in self._since
 
     def disable(

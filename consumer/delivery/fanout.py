@@ -1,6 +1,6 @@
 """One event, many subscriptions: a cursor over them.
 
-A turn of the loop takes a part of them, and what has to wait for room is no object yet.
+A turn of the loop advances it by some subscriptions. Deliveries that wait for room are not yet objects.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint
 
 LOOK_EVERY = 32  # subscriptions between two looks at the clock: 0.1 ms, or 2 ms where each gets its lane
-LEAVING = 1.0  # seconds that filters may take while a partition leaves: all members of the group wait
+LEAVING = 1.0  # seconds that filters may take while a partition is revoked: all members of the group wait
 
 
 class Fanout:
-    """An event's deliveries, of which those before `position` are queued, stored, or `refused`: not wanted.
+    """An event's deliveries. Those before `position` are queued or stored, or a filter `refused` them.
 
-    What is not wanted is settled at once. A crash forgets that, and the filter says so again.
+    A refused delivery is settled at once. After a crash the filter is asked again.
     """
 
     __slots__ = ("_answer", "_selector", "endpoints", "event", "position", "record", "refused")
@@ -31,13 +31,13 @@ class Fanout:
         self.record = record
         self.position = 0
         self.refused = 0
-        self._answer = (-1, FilterResult.WANTED)  # and its position: a filter is not asked in each turn anew
+        self._answer = (-1, FilterResult.WANTED)  # the last position asked, and its answer: turns do not ask again
         self._selector = selector
 
     def advance(self, lanes: Lanes, settling: Settling, now: float, is_over: Callable[[], bool]) -> bool:
-        """Queue deliveries, or store them where the lane takes no more; False when the rest has to wait.
+        """Queue deliveries, or store them if their lane is full; False if the rest has to wait.
 
-        `is_over`: the time that this turn has for it is. It is asked now and then.
+        `is_over` tells that this turn's time is up; it is called every LOOK_EVERY subscriptions.
         """
         event, endpoints = self.event, self.endpoints
         size = event.size
@@ -52,7 +52,7 @@ class Fanout:
                     continue
             asked = endpoint.selection is None or self._answer[1] is not FilterResult.NOT_ASKED
             ordering_key = ordering_key_of(event, endpoint) if endpoint.ordered else None
-            # Owed, and stored until it can be signed: an operator's missing key must not make an event one for nobody.
+            # A subscription that cannot be signed for is owed its events: they are stored until the fault is mended.
             stored = (
                 endpoint.fault is not None
                 or not asked
@@ -70,10 +70,10 @@ class Fanout:
         return True
 
     def abandon(self, lanes: Lanes, settling: Settling) -> None:
-        """Its partition leaves: store the rest if a receiver may have seen the event, else the next owner sends it.
+        """The partition is revoked: store the rest if a receiver may have seen the event; else the next owner sends it.
 
-        Where filters take too long, what they have not judged stays unsettled: the next owner reads the record again,
-        and sends what of it is not stored.
+        Deliveries that slow filters have not judged in time stay unsettled: the next owner reads the record again and
+        sends those that are not stored.
         """
         if not self.record.started:
             return
@@ -86,9 +86,9 @@ class Fanout:
                 self.position += 1
 
     def _is_owed(self, endpoint: Endpoint, lanes: Lanes, settling: Settling) -> bool:
-        """Whether the next subscription gets the event, or may get it. If not, that is over with.
+        """Whether the next subscription gets the event, or may get it. If not, its delivery is settled here.
 
-        Where the event is too large for its filter, the delivery is given up with this reason, so that people see it.
+        If the event is too large for the filter, the delivery is given up with that reason, which operators see.
         """
         answer = self._selector.ask(endpoint, self.event)
         self._answer = (self.position, answer)

@@ -1,19 +1,19 @@
-"""What may start now: one lane for each subscription, so that a bad receiver fills its own lane and no other.
+"""Which deliveries may start now. Each subscription has a lane, so that a bad receiver fills its own lane and no other.
 
-Four bounds keep lanes apart. A lane takes at most as many slots as are still free, and once a request of its burst has
-ended four times as many: one busy lane holds four fifths, N of them 4/(4 N + 1) each, and 1/(4 N + 1) is left (the
-dynamic threshold of packet switches: Choudhury and Hahne, 1998). Lanes of which nothing ends take from one half of the
-slots only, but for the one request that each may have open. All lanes whose last result was a time-out share a quarter
-of the slots: however many receivers hang, the rest is for others once that is known. One turn opens few new TLS
-connections.
+Four bounds keep lanes apart:
 
-A lane queues a bounded number of deliveries; when it is full, a receiver that takes them quickly is waited for, and any
-other is not: its further deliveries are stored in the database, so that the partition goes on. All lanes together are
-bounded too, and as much again is kept for lanes that are empty, one delivery each; beyond that nothing comes in. Of an
-ordering key (the deliveries of one key to a subscription that asked for order) one is queued, open or waiting at a
-time, and the others stand in a chain behind it. A request that carries a batch is one request to all of these bounds; a
-large one takes several slots, so that what is open is bounded in bytes too, and shared as slots are. No I/O; times are
-monotonic.
+- A lane may take as many slots as are free, and four times as many once a request of its burst has ended. With N busy
+  lanes, each holds 4/(4 N + 1) of the slots and 1/(4 N + 1) stays free: one busy lane holds four fifths. (This is the
+  dynamic threshold of packet switches: Choudhury and Hahne, 1998.)
+- Lanes whose requests do not end may only use half of the slots, apart from one request each.
+- All lanes whose last result was a time-out share a quarter of the slots, however many receivers hang.
+- Each turn opens few new TLS connections.
+
+A lane's queue is bounded. When it is full, the worker waits for a receiver that takes deliveries quickly; for any other
+receiver it stores further deliveries in the database, so that the partition goes on. All lanes together hold at most
+ALL_DELIVERIES; empty lanes may hold one delivery each beyond that, up to twice the number. Deliveries with one ordering
+key go one at a time; the others wait in a chain behind the current one. A batch counts as one request. A large request
+takes several slots, which bounds the bytes of open requests. No I/O; times are monotonic.
 """
 
 from collections import deque
@@ -29,12 +29,12 @@ from consumer.delivery.slots import Slots
 from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
 
-ALL_DELIVERIES = 20_000  # twenty full lanes; at 0.5 KB a delivery and 0.5 KB of body this is 20 MB; and once more
-ALL_BYTES = 64 * 2**20  # four full lanes; and once more (memory: how this adds up)
-SLOW = 1.0  # seconds that the head of a full queue has waited: below, the receiver takes over 1,000 deliveries a second
-BUSY = 4  # times the slots that are free: so many a lane takes whose requests end
-STILL = 0.25  # seconds in which nothing of a lane has ended: it is not waited for, and takes no more than its half
-NEW_CONNECTIONS = 8  # TLS, in one turn: 0.65 ms of CPU each, 5 ms that all others wait
+ALL_DELIVERIES = 20_000  # twenty full lanes: 20 MB at 0.5 KB a delivery and 0.5 KB of body; empty lanes may double it
+ALL_BYTES = 64 * 2**20  # four full lanes; empty lanes may double it (`memory` adds all bounds up)
+SLOW = 1.0  # seconds: a full queue whose head has waited less belongs to a receiver of over 1,000 deliveries a second
+BUSY = 4  # a lane whose requests end may take this many times the free slots
+STILL = 0.25  # seconds without the end of a request: the lane is not waited for, and uses only half of the slots
+NEW_CONNECTIONS = 8  # TLS connections in one turn: 0.65 ms of CPU each, so all others wait for 5 ms
 IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
 
@@ -42,8 +42,8 @@ class Admission(Enum):
     """What to do with the next delivery of a lane."""
 
     QUEUE = auto()
-    BACKPRESSURE = auto()  # receivers are fast and we are faster: ask again soon
-    STORE = auto()  # the receiver is slow, limited or gone, or all that others have here is: nobody must wait for it
+    BACKPRESSURE = auto()  # the receivers are fast, and Kafka is faster: ask again soon
+    STORE = auto()  # the receiver is slow, limited or down, or all queued deliveries are of such: do not wait
 
 
 class Lanes:
@@ -56,15 +56,15 @@ class Lanes:
         self._held_bytes = 0
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
-        self._ready: deque[Lane] = deque()  # have something queued, in turn
-        self._blocked: list[Lane] = []  # the same, but over their share until something ends, or until the next turn
-        self._capped: list[Lane] = []  # the same, but timed out, and their part is taken
-        self._resting: list[tuple[float, int, Lane]] = []  # the same, but limited; a heap by when they may go on
-        self._gathering: list[tuple[float, int, Lane]] = []  # a batch that is not complete; a heap by when it goes
-        self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due, or were before they were taken out
-        self._changed: dict[Lane, None] = {}  # in this order; what they rest for may be over
+        self._ready: deque[Lane] = deque()  # lanes with queued deliveries, in turn
+        self._blocked: list[Lane] = []  # such lanes that are over their share until a request ends, or the next turn
+        self._capped: list[Lane] = []  # such lanes that timed out, while all slots of that group are taken
+        self._resting: list[tuple[float, int, Lane]] = []  # lanes at their limit; a heap by when they may go on
+        self._gathering: list[tuple[float, int, Lane]] = []  # incomplete batches; a heap by when they are sent
+        self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due; may name retries already taken out
+        self._changed: dict[Lane, None] = {}  # lanes whose limits changed, in this order: they may go on at once
         self._connections = NEW_CONNECTIONS  # that this turn may still open
-        self._all_started = False  # by the last turn, all that may: what is held rests, waits, or is behind what hangs
+        self._all_started = False  # the last turn started every delivery that may start
         self._tie = count()
         self._most = IDLE_LANES
 
@@ -72,21 +72,21 @@ class Lanes:
         return iter(self._lanes.values())
 
     def wakes_before(self, moment: float) -> bool:
-        """By then a lane goes on by itself, without anything that wakes the process."""
+        """A lane goes on by itself before this moment, and no socket wakes the process for it."""
         return bool(self._changed) or any(
             heap and heap[0][0] < moment for heap in (self._resting, self._gathering, self._waiting)
         )
 
     def lane(self, endpoint: Endpoint) -> Lane:
-        """The endpoint's lane, which from now on sends as the endpoint says."""
+        """The endpoint's lane; from now on it sends as this endpoint says."""
         lane = self._lanes.get(endpoint.subscription_id)
         if lane is None:
             if len(self._lanes) >= self._most:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle(self._now)}
-                self._most = len(self._lanes) + IDLE_LANES  # those that are busy are not walked for each new one
+                self._most = len(self._lanes) + IDLE_LANES  # so that not every new lane walks all busy ones
             lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self._shares.of(endpoint), self._now)
         elif lane.endpoint is not endpoint:
-            # Of an outage that marks ten thousand nothing changes for their requests.
+            # An outage marks thousands of subscriptions as failing, which changes nothing in their requests.
             if lane.endpoint == endpoint or replace(lane.endpoint, failing_since=endpoint.failing_since) == endpoint:
                 lane.endpoint = endpoint
             else:
@@ -95,11 +95,11 @@ class Lanes:
         return lane
 
     def find(self, subscription_id: int) -> Lane | None:
-        """The lane of a subscription that has one now."""
+        """The lane of a subscription, if there is one."""
         return self._lanes.get(subscription_id)
 
     def rebound(self, share: Share) -> None:
-        """Partitions have come or gone, or topics are written to: limits are shared anew."""
+        """Share limits anew: partitions have come or gone, or topics have become busy or quiet."""
         before, self._shares = self._shares, Shares(share)
         for lane in self:
             mine = self._shares.of(lane.endpoint)
@@ -108,7 +108,7 @@ class Lanes:
                 self._changed[lane] = None
 
     def room(self, subscription_id: int, now: float) -> int:
-        """How many stored deliveries of a subscription may be taken up."""
+        """How many of a subscription's stored deliveries may be taken up."""
         lane = self._lanes.get(subscription_id)
         room = LANE_DELIVERIES if lane is None else max(0, lane.room(now))
         if self._full:
@@ -118,8 +118,8 @@ class Lanes:
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
         """Whether a delivery of `size` bytes may be queued at `now`.
 
-        Where nothing comes in, an empty lane waits for slots and turns, which come by themselves. If there are enough
-        of these, what others have here rests, waits or hangs: that is not waited for.
+        A full lane is waited for if its receiver is fast, or if receivers are fast as a whole and it only waits for its
+        turn or for slots. An empty lane in a full process is waited for unless nothing queued could start.
         """
         limited = lane.pace is not None or lane.breaker.restrains
         if limited and lane.room(now) <= 0:
@@ -139,12 +139,12 @@ class Lanes:
             if now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW:
                 return Admission.BACKPRESSURE
             waits_for_us = self.slots.quick
-        else:  # its head may have waited for the rest of its batch
+        else:  # the head may have waited for the rest of its batch
             waits_for_us = self.slots.quick or self.slots.taken < self.slots.total
         return Admission.BACKPRESSURE if waits_for_us and self._may_start(lane, now) else Admission.STORE
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
-        """Queue an admitted delivery, or let it wait behind the one of its ordering key that is under way."""
+        """Queue an admitted delivery, behind the current one of its ordering key if there is one."""
         lane = delivery.lane
         if not lane.held and not lane.in_flight:
             lane.moved_at, lane.warm = now, False
@@ -167,9 +167,9 @@ class Lanes:
         heappush(self._waiting, (due, tie, lane))
 
     def wake(self, now: float) -> None:
-        """Begin a turn: queue what has waited long enough, ahead of what was never tried; a lane full of it is slow.
+        """Begin a turn: queue retries that are due, ahead of first attempts.
 
-        What may go in a batch waits for one like what was never tried, and behind it.
+        In a lane with batches they join the end of the queue, as first attempts do, and wait for a batch.
         """
         self._now = now
         self._all_started = False
@@ -202,7 +202,7 @@ class Lanes:
                 self._list(lane)
 
     def next(self, now: float) -> Delivery | None:
-        """Take the next delivery that may start, lane by lane in turn, with its batch; None when none may."""
+        """Take the next delivery that may start, with its batch, lane by lane in turn; None if none may start."""
         ready, slots = self._ready, self.slots
         half = slots.total // 2
         while ready:
@@ -210,7 +210,7 @@ class Lanes:
             if free <= 0:
                 return None
             lane = ready[0]
-            if not lane.queue:  # it was taken out
+            if not lane.queue:  # its deliveries were taken out
                 lane.listed = False
                 ready.popleft()
                 continue
@@ -243,7 +243,7 @@ class Lanes:
         return None
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Those that `next` gave and that have not been sent after all: they are the first again."""
+        """Put deliveries that `next` gave and that were not sent back at the head of their queues."""
         for delivery in reversed(deliveries):
             self._hold(delivery, 1)
             delivery.lane.queue.appendleft(delivery)
@@ -254,7 +254,7 @@ class Lanes:
         return bool(self._ready or (self._blocked and not self._connections)) and self.slots.taken < self.slots.total
 
     def finished(self, lane: Lane, slots: int = 1) -> None:
-        """The request of what `next` gave, which took so many slots, has ended, however it did."""
+        """A request that `next` started, and that took so many slots, has ended with whatever result."""
         lane.in_flight -= 1
         lane.slots -= slots
         lane.moved_at, lane.warm = self._now, True
@@ -266,14 +266,14 @@ class Lanes:
         self._unblock()
 
     def ended(self, lane: Lane, *, timed_out: bool) -> None:
-        """A result of this lane's receiver is known."""
+        """A request of this lane has ended with a time-out, or with another result."""
         if lane.timed_out is not timed_out:
             lane.timed_out = timed_out
             self.slots.changed(lane.slots, timed_out=timed_out)
             self._uncap()
 
     def go_on(self, lane: Lane, ordering_key: OrderingKey) -> None:
-        """The delivery of this ordering key that was under way has ended: the next one may go, if any is left."""
+        """The current delivery of this ordering key has ended: queue the next one, if there is one."""
         behind = lane.chains.get(ordering_key)
         if not behind:
             lane.chains.pop(ordering_key, None)
@@ -282,22 +282,22 @@ class Lanes:
         self._list(lane)
 
     def cut(self, lane: Lane, ordering_key: OrderingKey) -> list[Delivery]:
-        """The one of this ordering key that was under way will not be done with here: take out those behind it."""
+        """The current delivery of this ordering key leaves memory: take out the deliveries behind it."""
         behind = lane.chains.pop(ordering_key, ())
         for delivery in behind:
             self._hold(delivery, -1)
         return list(behind)
 
     def withdraw(self, whose: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take out the deliveries that are not open and that `whose` names; of an ordering key it names all or none."""
+        """Take out deliveries that are not open and that `whose` selects: all of an ordering key, or none."""
         return [each for lane in self if lane.held for each in self._take(lane, whose)]
 
     def clear(self, lane: Lane) -> list[Delivery]:
-        """Take out all deliveries of a lane that are not open, whatever the others hold."""
+        """Take out all deliveries of a lane that are not open."""
         return self._take(lane, lambda _: True)
 
     def _take(self, lane: Lane, whose: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Those of one lane. It stays listed, and is woken, as it was: `next` and `wake` pass over what is gone."""
+        """Take out of one lane. It stays in the lists: `next` and `wake` skip deliveries that are gone."""
         taken = [each for each in lane.queue if whose(each)]
         lane.queue = deque(each for each in lane.queue if not whose(each))
         taken.extend(entry[2] for entry in lane.waiting if whose(entry[2]))
@@ -325,16 +325,19 @@ class Lanes:
 
     @property
     def _full(self) -> bool:
-        """The process holds all that it may."""
+        """The process holds as many deliveries as it may."""
         return self.held >= ALL_DELIVERIES or self._held_bytes > ALL_BYTES - LARGEST
 
     @property
     def _packed(self) -> bool:
-        """It holds as much again, one delivery each of lanes that were empty: nothing comes in."""
+        """It holds twice as many, one for each lane that was empty: nothing may come in."""
         return self.held >= 2 * ALL_DELIVERIES or self._held_bytes >= 2 * ALL_BYTES
 
     def _may_start(self, lane: Lane, now: float) -> bool:
-        """A request of this lane begins as soon as it is its turn, and a slot is free."""
+        """A request of this lane can start as soon as it is its turn and a slot is free.
+
+        A lane over its share counts too while slots are scarce: others have taken them, and turn them over.
+        """
         if not lane.queue or (lane.timed_out and self.slots.is_capped):
             return False
         free = max(1, self.slots.total - self.slots.taken)
@@ -344,7 +347,7 @@ class Lanes:
         return lane.startable_at(now) <= now
 
     def _begins(self, lane: Lane, now: float) -> bool:
-        """A request of this bounded lane, whose turn it is, begins; else the lane is taken out of the turn."""
+        """Whether a request of this limited lane may start; if not, the lane leaves the turn until it may."""
         at = lane.startable_at(now)
         if at > now:
             self._rest(self._ready.popleft(), at)
@@ -362,7 +365,7 @@ class Lanes:
 
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:
-        """Of a lane that has at least as many open as are free in its half: it takes no more."""
+        """Whether a lane that has at least as many slots as are free in its half has its share."""
         return lane.slots >= (BUSY * free if lane.warm else free) or now - lane.moved_at >= STILL
 
     def _unblock(self) -> None:
@@ -381,25 +384,25 @@ class Lanes:
             self._ready.append(lane)
 
     def _rest(self, lane: Lane, until: float) -> None:
-        """Out of the turn until then, or until one of it has ended."""
+        """Take a lane out of the turn until then, or (inf) until one of its requests ends."""
         if until < float("inf"):
             heappush(self._resting, (until, next(self._tie), lane))
         else:
             lane.listed = False
 
     def _gather(self, lane: Lane, until: float) -> None:
-        """Out of the turn until then, or until more is queued."""
+        """Take a lane out of the turn until then, or until more is queued."""
         lane.listed = False
-        if not lane.gathers:  # else it is looked at earlier
+        if not lane.gathers:  # else the heap has it with an earlier moment
             lane.gathers = True
             heappush(self._gathering, (until, next(self._tie), lane))
 
     def _look_again(self) -> None:
-        """What these rest for may be over: at a rate of a thousandth that would be known a quarter of an hour later."""
+        """Wake lanes whose limits changed: at a rate of 0.001 they would rest for a quarter of an hour more."""
         changed, self._changed = self._changed, {}
         for heap in (self._resting, self._gathering):
             heap[:] = [(self._now if lane in changed else at, tie, lane) for at, tie, lane in heap]
             heapify(heap)
         for lane in changed:
-            if lane.queue:  # one that waited for the end of a request is in no heap
+            if lane.queue:  # a lane that waited for the end of a request is in no heap
                 self._list(lane)

@@ -1,15 +1,15 @@
-"""How many bytes of events this process holds, and whether it may hold more: one account for all of its parts.
+"""How many bytes of events this process holds, and whether it may take in more: one account for all of its parts.
 
-Counted are the bodies, keys and headers of
+It counts the bodies, keys and headers of
 
-- records that are not settled: in the inbox, fanned out, queued, open, waiting, to be stored, or dead letters. Each
-  counts once, to however many subscriptions it goes, and for as long as its offset waits;
-- stored deliveries that are taken up; those that were read together share the event of their record;
-- what was rendered for open requests: an envelope, a projection, a batch. A body that goes as it came is the record's
-  own, of which the sender makes no copy (measured: 5 KiB for an open request of 450 bytes), unless it is small and the
-  receiver does not read it.
+- unsettled records: in the inbox, fanned out, queued, open, waiting, to be stored, or dead letters. Each record counts
+  once, however many subscriptions get it, until it is settled;
+- stored deliveries that were taken up; deliveries that were read together share the event of their record;
+- rendered bodies of open requests: envelopes, projections, batches. A body that is sent as it came is the record's own,
+  and the sender makes no copy of it, unless it is small and the receiver does not read it (measured: 5 KiB for an open
+  request of 450 bytes).
 
-Taking in stops at three quarters of `most`, so that there is always room for what is rendered: what is in can leave.
+Intake stops at three quarters of `most`, so that there is always room to render the events that are in.
 """
 
 from collections.abc import Iterator
@@ -17,59 +17,58 @@ from collections.abc import Iterator
 from consumer.events.event import Event
 from consumer.ledger.rows import DueKey
 
-# Queues of lanes hold 64 MiB, and as much again of lanes that were empty; open requests 64 MiB, by the slots that they
-# take (lanes): 192 MiB, at which nothing more is taken in. Of the open ones those that hang hold half at most, so that
-# receivers that hang leave 32 MiB to the others, whose events come in, go out and are stored. What waits in the inbox
-# or to be stored is part of the same 192 MiB. 64 MiB are left to what is rendered for open requests: as much as their
-# events, and envelopes and batches add little to these. What makes much of little (a projection, base64) starts less.
+# Lanes hold 64 MiB, empty lanes 64 MiB more, and open requests 64 MiB, by their slots (`slots`): 192 MiB, where intake
+# stops. Requests that hang hold half of the slots at most, which leaves 32 MiB to other receivers. Events in the inbox
+# and events to be stored are part of the same 192 MiB. The remaining 64 MiB are for rendered bodies: as much as their
+# events take, since envelopes and batches add little. Where bodies grow much (projections, base64), fewer start.
 MOST = 256 * 2**20
 LARGEST = 2**20  # bytes of one body that is an event
 
 
 class Memory:
-    """Used on the loop's thread. One event, and one request, may always come, however large it is."""
+    """Used on the loop's thread. One event and one request may always come in, however large they are."""
 
     def __init__(self, most: int = MOST) -> None:
         self.held = 0
         self._most = most
-        self._records: dict[object, int] = {}  # of each assignment of a partition
-        self._shared: dict[int, tuple[int, int]] = {}  # by identity: how many hold it, and its size
+        self._records: dict[object, int] = {}  # bytes, by assignment of a partition
+        self._shared: dict[int, tuple[int, int]] = {}  # by identity: number of holders, and size
 
     @property
     def room(self) -> int:
-        """How many more events may be taken in, the largest that there are: none, or at least one."""
+        """How many more events of the largest size may be taken in; 0 if memory is used up."""
         left = self._most * 3 // 4 - self.held
         return max(1, left // LARGEST) if left > 0 else 0
 
     @property
     def full(self) -> bool:
-        """No request should be begun that takes more."""
+        """No request should start that needs more memory."""
         return self.held >= self._most
 
     def hold(self, partition: object, size: int) -> None:
-        """A record of so many bytes is in, of this assignment of a partition."""
+        """Count a record of so many bytes of this assignment of a partition."""
         self._records[partition] = self._records.get(partition, 0) + size
         self.held += size
 
     def release(self, partition: object, size: int) -> None:
-        """It is settled. Of an assignment that has ended nothing is held any more."""
+        """A record of so many bytes is settled; ignored if the assignment has ended."""
         if partition in self._records:
             self._records[partition] -= size
             self.held -= size
 
     def leave(self, partition: object) -> None:
-        """This assignment has ended, and nothing of it is in any more."""
+        """Forget this assignment's records: it has ended."""
         self.held -= self._records.pop(partition, 0)
 
     def keep(self, thing: object, size: int) -> None:
-        """Somebody holds this, perhaps as others do, and it with them until `drop`."""
+        """Count a thing of so many bytes once, until every holder has called `drop`."""
         holders, _ = self._shared.get(id(thing), (0, size))
         self._shared[id(thing)] = holders + 1, size
         if not holders:
             self.held += size
 
     def drop(self, thing: object) -> None:
-        """One of them holds it no more."""
+        """A holder lets go of a thing."""
         holders, size = self._shared.pop(id(thing))
         if holders > 1:
             self._shared[id(thing)] = holders - 1, size
@@ -78,9 +77,9 @@ class Memory:
 
 
 class TakenUp:
-    """The stored deliveries that this process has taken up, by id, each with its head.
+    """The stored deliveries that this process has taken up, by the id of their row.
 
-    Until the result is written the row looks due, also when its partition has left and come back meanwhile.
+    A row looks due until its result is written, even if its partition was revoked and assigned again meanwhile.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -97,16 +96,16 @@ class TakenUp:
         return len(self._rows)
 
     def due_keys(self) -> Iterator[tuple[int, DueKey]]:
-        """Each with its head."""
+        """Each row's id with its due key."""
         return ((row, due_key) for row, (due_key, _) in self._rows.items())
 
     def add(self, row: int, due_key: DueKey, event: Event) -> None:
-        """It is here from now on."""
+        """Take up a row."""
         self._rows[row] = due_key, event
         self._memory.keep(event, event.size)
 
     def remove(self, row: int) -> DueKey | None:
-        """It is the database's again, or done with."""
+        """Let go of a row: its result is written, or the database owns it again. None if it was not here."""
         due_key, event = self._rows.pop(row, (None, None))
         if event is not None:
             self._memory.drop(event)

@@ -1,7 +1,7 @@
-"""Carries changes of subscriptions to the database: that one fails, recovers, or is disabled.
+"""Writes changes of subscriptions to the database: that one is failing, has recovered, or is disabled.
 
-One at a time, on a thread that storing does not wait for. A note whose row is locked, or which is refused, waits for a
-back-off of its own while the others are written.
+Notes are written one at a time, on a thread of their own. A note that the database refuses, or whose row is locked, has
+its own back-off, and the others go on.
 """
 
 from collections import deque
@@ -46,12 +46,12 @@ class Notes(Part):
 
     @property
     def pending(self) -> int:
-        """How many notes are not written yet: a stop would lose them."""
+        """How many notes are not yet written; a stop loses them."""
         return len(self._notes) + self._writes.busy
 
     @property
     def fault(self) -> str | None:
-        """Why something is not written, for /readyz."""
+        """Why a note is not written, for /readyz."""
         own = (note.backoff.fault for note in self._notes if note.backoff.fault is not None)
         return self._writes.fault or next(own, None)
 
@@ -61,11 +61,11 @@ class Notes(Part):
 
     @property
     def busy(self) -> bool:
-        """Some are pending."""
+        """Notes are pending."""
         return self.pending > 0
 
     def poll(self, _now: float) -> None:
-        """Start the next one, unless one is under way."""
+        """Start to write the next note, unless one is under way."""
         if not self._writes.ready:
             return
         for note in self._notes:

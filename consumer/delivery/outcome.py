@@ -1,13 +1,13 @@
-"""What came of an attempt, as types. Pure.
+"""The outcome of an attempt, as types. Pure.
 
 Delivered      a 2xx status line was received
 Failed         worth another attempt: any other status, a time-out, a network error
-Rejected       a status that the subscription calls final: this delivery ends
-Gone           410: the receiver wants no more; the subscription is disabled
-Unsendable     nothing can be sent as subscription and settings stand: its url, or the egress rule; no attempt
-Undeliverable  no request can be made of the event: no attempt can succeed
+Rejected       a status that the subscription declares final: this delivery ends
+Gone           410: the receiver wants no more deliveries; the subscription is disabled
+Unsendable     the url or the egress rule forbids the request; this is no attempt
+Undeliverable  no request can be built from the event: no attempt can succeed
 
-`response` is the start of the answer's body, for a person to read: untrusted, and never logged. None: there is none.
+`response` is the start of the answer's body, for operators to read: it is untrusted, never logged, and None if empty.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class Delivered(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """Worth another attempt, not before `retry_after` seconds from now where the receiver asked for that."""
+    """Worth another attempt, not earlier than in `retry_after` seconds if the receiver asked for that."""
 
     error: str
     status: int | None = None
@@ -42,22 +42,22 @@ class Failed(NamedTuple):
 
     @property
     def unavailable(self) -> bool:
-        """It speaks against the receiver as a whole."""
+        """The failure concerns the receiver as a whole."""
         return unavailable(self.status)
 
 
 def unavailable(status: int | None) -> bool:
-    """A failure with this status speaks against the receiver as a whole: another event would fare no better.
+    """A failure with this status concerns the receiver as a whole: another event would fail as well.
 
-    No answer at all; 408 (RFC 9110 section 15.5.9: it waited for the request in vain); 429 (RFC 6585 section 4: too
-    many requests); 5xx (RFC 9110 section 15.6: the server knows that it failed). Any other status comes from a
-    receiver that works, and is about this request: 425 too (RFC 8470 section 5.2: not as early data).
+    These are: no answer at all; 408 (RFC 9110 section 15.5.9: it waited for the request in vain); 429 (RFC 6585
+    section 4: too many requests); 5xx (RFC 9110 section 15.6: the server knows that it failed). Any other status comes
+    from a working receiver and concerns this request, even 425 (RFC 8470 section 5.2: not as early data).
     """
     return status is None or status >= 500 or status in _OVERLOADED  # noqa: PLR2004 (section 15.6)
 
 
 class Rejected(NamedTuple):
-    """A status that is final by the subscription's own word."""
+    """A status that the subscription declares final."""
 
     error: str
     status: int
@@ -73,7 +73,7 @@ class Gone(NamedTuple):
 
 
 class Unsendable(NamedTuple):
-    """Nothing went out, and nothing can before somebody changes the url, a setting or a name's address."""
+    """Nothing was sent, and nothing can be until the url, a setting or the address of its name changes."""
 
     error: str
     status: None = None
@@ -99,8 +99,8 @@ def judge(
 ) -> Outcome:
     """The outcome of an exchange that ended at `now` (unix seconds). 3xx is a failure: redirects are never followed.
 
-    A status in `final` is Refused; a 2xx and 410 stay what they are. `secrets` gives what the answer may hold and must
-    not be kept; it is asked only where an answer is kept.
+    A status in `final` is Rejected, except 2xx and 410. `secrets` gives the secrets that an answer might echo and that
+    must not be kept; it is called only if the answer is kept.
     """
     if isinstance(result, Response):
         status = result.status_code
@@ -115,7 +115,7 @@ def judge(
         return Failed(error, status, retry_after(result.headers.get("retry-after"), now), response)
     if isinstance(result, EgressRefused | InvalidURL | InvalidSchema | MissingSchema):
         return Unsendable(_text(result))
-    # What else requests calls invalid is a ValueError too: a header, which may be the event's.
+    # The other ValueErrors of requests are about a header, which may be the event's.
     return Undeliverable(_text(result)) if isinstance(result, ValueError) else Failed(_text(result))
 
 
@@ -134,7 +134,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 def _start_of(body: bytes | None, secrets: Callable[[], Sequence[str]]) -> str | None:
-    """As UTF-8, whatever the header says: guessing a charset takes seconds of CPU that a receiver must not have."""
+    """Decoded as UTF-8, whatever the header says: a receiver could make charset detection take seconds of CPU."""
     return masked(body.decode("utf-8", "replace"), secrets())[:RESPONSE] if body else None
 
 

@@ -1,12 +1,12 @@
-"""Carries deliveries between the loop and the ledger: in batches, one job at a time, until the database has them.
+"""Writes deliveries to the database: in batches, one at a time, until the database has them.
 
-The loop calls `park` and `resolve`, which only say what is to be written, and `poll` in each turn. Nothing is settled
-before its transaction is committed; when the database fails, the batch is kept and written again after a back-off,
-which the ledger's statements allow (they are repeatable).
+The loop calls `park` and `resolve` to add entries, and `poll` in each turn. A delivery is settled once its transaction
+is committed. If the database fails, the batch is kept and written again after a back-off; the ledger's statements are
+repeatable.
 
-A batch that the database refuses, or for which it takes too long, is halved until one entry is alone with that: its row
-is locked by somebody, or a constraint never takes it. That entry is set aside, with a back-off of its own, and the
-others go on. Its offset is held, until it is stored or somebody has decided what becomes of it.
+If the database refuses a batch, or takes too long for it, the batch is halved until one entry is left: another session
+locks its row, or a constraint rejects it. That entry is set aside with its own back-off, and the others go on. Its
+offset is held until the entry is stored or an operator decides otherwise.
 """
 
 from collections import deque
@@ -34,14 +34,14 @@ from models import Wish
 log = structlog.get_logger(__name__)
 
 STORE_BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on the database thread
-BACKLOG = 5000  # deliveries not yet written, above which nothing is taken in that could add to them
-BACKLOG_BYTES = 64 * 2**20  # of their bodies
+BACKLOG = 5000  # unwritten deliveries at which intake stops
+BACKLOG_BYTES = 64 * 2**20  # of their bodies, at which intake stops
 Loaded = Callable[[assigned.Settled], None]
 OnDecision = Callable[[Decided, Callable[[], None]], None]
 
 
 class _Refused(NamedTuple):
-    """By the database, alone; and what somebody wants to become of it."""
+    """The database has refused an entry alone, and an operator has decided on it."""
 
     error: Exception
     wish: Wish
@@ -52,7 +52,7 @@ _Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
 
 
 class _Load(NamedTuple):
-    """What to ask about a partition: its ordering keys (so many at most), its settled deliveries, or both."""
+    """A question about a partition: its ordering keys (at most `most`), its settled deliveries, or both."""
 
     place: TopicPartition
     most: int | None
@@ -61,7 +61,7 @@ class _Load(NamedTuple):
 
 
 class Parking(Part):
-    """What is to be written, and what of it is being written. All methods are called on the loop's thread.
+    """Entries that are to be written or are being written. All methods are called on the loop's thread.
 
     `due_keys` are those of the rows that are known to wait, `ordering_keys` the ordered ones among them.
     """
@@ -77,10 +77,10 @@ class Parking(Part):
         on_operation: Callable[[], None],
         on_decision: OnDecision,
     ) -> None:
-        """`writer` and `reader` run the statements: neither waits for the other's.
+        """`writer` and `reader` run the statements, so that neither waits for the other.
 
-        `on_operation` is called when an operational event may have been written; `on_decision` with a delivery that is
-        not to be stored, and what to call when that is carried out.
+        `on_operation` is called when an operational event may have been written. `on_decision` is called with a
+        delivery on which an operator has decided, and with a callback for when the decision is carried out.
         """
         self._on_operation = on_operation
         self._on_decision = on_decision
@@ -90,11 +90,11 @@ class Parking(Part):
         self._group = group
         self._to_write: deque[Entry] = deque()
         self._batch = STORE_BATCH
-        self._bytes = 0  # of the bodies that are to be written
+        self._bytes = 0  # of unwritten bodies
         self._writing: Sequence[Entry] = ()
         self._aside = SetAside(monotonic)
-        self._trying: Aside | None = None  # is being written
-        self._aside_next = False  # they take turns with the others
+        self._trying: Aside | None = None  # the entry that was set aside and is being written
+        self._aside_next = False  # entries that were set aside take turns with batches
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
         self._writes = DatabaseJob[Callable[[], _Written], _Written](
@@ -108,38 +108,38 @@ class Parking(Part):
 
     @property
     def fault(self) -> str | None:
-        """Why something is not written or read, for /readyz."""
+        """Why entries are not written, or partitions not read, for /readyz."""
         return self._writes.fault or self._aside.fault or self._reads.fault
 
     @property
     def set_aside(self) -> int:
-        """Entries that the database does not take, while it takes others."""
+        """How many entries the database refuses while it stores others."""
         return len(self._aside)
 
     @property
     def backlog(self) -> int:
-        """What is not written yet."""
+        """How many entries are not yet written."""
         return len(self._to_write) + len(self._writing) + len(self._aside)
 
     @property
     def full(self) -> bool:
-        """Nothing should be taken in that could add to the backlog."""
+        """The backlog is too large to take in more events."""
         return self.backlog >= BACKLOG or self._bytes >= BACKLOG_BYTES
 
     @property
     def busy(self) -> bool:
-        """Something is to be written or to be asked."""
+        """Entries are to be written, or partitions to be read."""
         return bool(self.backlog or self._to_load)
 
     def holds(self, places: Collection[TopicPartition]) -> bool:
-        """Something of these partitions is not written yet, and may be soon: not what the database refuses for long.
+        """Entries of these partitions are unwritten and may soon be written; without those refused for long.
 
-        It may settle a record of theirs, or be the result of a row, whose attempt others would repeat.
+        Such an entry may settle one of their records, or be the result of a row, whose attempt others would repeat.
         """
         return self.writes(places) or self._aside.has_lately(places)
 
     def writes(self, places: Collection[TopicPartition]) -> bool:
-        """Something of these partitions is being written, or is next: not what is set aside, and tried now and then."""
+        """Entries of these partitions are being written or queued for it; without those that are set aside."""
         return any(entry.due_key[:2] in places for entry in chain(self._writing, self._to_write))
 
     def park(self, delivery: NewDelivery, on_stored: OnStored) -> None:
@@ -151,11 +151,11 @@ class Parking(Part):
         self._to_write.append(Entry(delivery, on_stored, due_key))
 
     def resolve(self, result: AttemptResult, due_key: DueKey, on_stored: OnStored) -> None:
-        """Write what came of an attempt of a stored delivery."""
+        """Write the result of an attempt at a stored delivery."""
         self._to_write.append(Entry(result, on_stored, due_key))
 
     def forget(self, places: Collection[TopicPartition]) -> None:
-        """Drop what is asked and not being written of partitions that have left: their next owner reads them again."""
+        """Drop entries and questions of revoked partitions, except those under way: the next owner repeats them."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
         self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, places))
         if self._writing:
@@ -165,7 +165,7 @@ class Parking(Part):
         self.due_keys.forget(places)
 
     def poll(self, _now: float) -> None:
-        """Start the next read and the next batch, unless they are under way or a back-off is running."""
+        """Start the next read and the next batch, unless one is under way or backing off."""
         if self._to_load and self._reads.ready:
             self._load()
         if not self._writes.ready:
@@ -184,25 +184,25 @@ class Parking(Part):
         self._writes.start(job, partial(self._written, batch), partial(self._failed, batch))
 
     def hurry(self, subject: Subject) -> None:
-        """Something was decided on what may be set aside here."""
+        """Try entries of this delivery at once: an operator has decided on it."""
         self._aside.hurry(subject)
 
     def ask_again(self) -> None:
-        """Load the ordering keys of partitions that had too many of them: there may be fewer now."""
+        """Load the ordering keys of partitions that had too many: there may be fewer now."""
         asked = {load.place for load in self._to_load if load.most is not None}
         for place, most in self.ordering_keys.unknown.items():
             if place not in asked:
                 self._to_load.append(_Load(place, most, 0, None))
 
     def load_stored(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
-        """Ask which deliveries of a partition that has come, from an offset on, are stored; asked until answered.
+        """Ask, until answered, which deliveries of an assigned partition are stored, from an offset on.
 
-        Its ordering keys are known then too. The answer may be of the first offsets only.
+        The answer includes the partition's ordering keys. It may cover the first offsets only.
         """
         self._to_load.append(_Load(place, self.ordering_keys.most, from_offset, loaded))
 
     def load_more(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
-        """The same further up, when it is its turn."""
+        """Ask for the stored deliveries from a higher offset on."""
         self._to_load.append(_Load(place, None, from_offset, loaded))
 
     def _load(self) -> None:
@@ -216,10 +216,10 @@ class Parking(Part):
 
         def done(answer: _Known) -> None:
             if not self._to_load or self._to_load[0] is not load:
-                return  # the partition has left
+                return  # the partition was revoked
             self._to_load.popleft()
             settled, ordering_keys = answer
-            if most is not None and (settled is not None or ordering_keys is not None):  # else they stay given up
+            if most is not None and (settled is not None or ordering_keys is not None):  # else they stay unknown
                 self.ordering_keys.loaded(place, ordering_keys)
             if loaded is not None and settled is not None:
                 loaded(settled)
@@ -234,7 +234,7 @@ class Parking(Part):
         return store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
 
     def _try(self, entry: Entry) -> _Written:
-        """Write it once more; if it is refused again, see what was decided on it."""
+        """Write an entry once more; if it is refused again, look for an operator's decision."""
         try:
             return self._write([entry.item])
         except Exception as error:
@@ -247,7 +247,7 @@ class Parking(Part):
             return _Refused(cause, decision.wish)
 
     def _ended(self) -> tuple[Aside | None, Collection[TopicPartition]]:
-        """The batch under way has ended: the entry that was tried alone, and the partitions that left meanwhile."""
+        """The batch has ended. Returns the entry that was tried alone, and the partitions revoked meanwhile."""
         tried, self._writing, self._trying = self._trying, (), None
         gone, self._forgotten = self._forgotten, set()
         return tried, gone
@@ -297,7 +297,7 @@ class Parking(Part):
             self._on_decision(Decided(item, refused.wish, str(refused.error)), partial(self._settled, tried, item))
 
     def _settled(self, tried: Aside, item: NewDelivery) -> None:
-        """What was decided is done: as if it were stored as given up. Of a partition that has left it is the next's."""
+        """A decision is carried out: settle the entry as if it were stored as exhausted, if it is still here."""
         if self._aside.remove(tried):
             self._bytes -= _size(tried.entry)
             self._note_due(tried.entry._replace(item=item._replace(status="exhausted")), ())
@@ -318,7 +318,7 @@ class Parking(Part):
             if isinstance(item, NewDelivery):
                 note = self.ordering_keys.written if item.status == "parked" else self.ordering_keys.given_up
                 note(item.ordering_key, item.event.record.offset)
-            due_at = 0.0  # the ordering key's next one may be due now
+            due_at = 0.0  # the next delivery of the ordering key may be due now
         elif item.status == "parked" and item.next_attempt_at is not None:
             due_at = item.next_attempt_at
         else:

@@ -1,10 +1,10 @@
-"""Stored deliveries come back into their lanes when they are due.
+"""Brings stored deliveries back into their lanes when they are due.
 
-Rows are looked for by their *head*: partition and subscription. Which heads have rows is known from a walk through the
-index when partitions come, from what this process stores itself, and from the marks of those who make rows due: the
-command line, the API, other workers. What somebody has changed by hand is found by a walk that goes on slowly, a step
-every few seconds however many heads there are. Only a head that is due and whose lane has room is asked for rows, so
-that neither a million rows behind an open breaker nor those of other workers' partitions are ever read through.
+Rows are found by their *due key*: partition and subscription. This process knows the due keys with rows from a scan of
+the index when partitions are assigned, from the rows that it stores itself, and from the marks of commands, the API and
+other workers that make rows due. A slow scan, one step every few seconds, finds rows that somebody has changed by SQL.
+Rows are fetched only for a due key that is due and whose lane has room. So nothing ever reads through a million rows
+behind an open circuit breaker, or through rows of other workers' partitions.
 """
 
 from collections import Counter
@@ -27,16 +27,18 @@ from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
 from consumer.loop.part import Part
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
 
-LOOK_EVERY = 5.0  # seconds: what is marked is found this soon; between two steps of a walk too, once all was walked
-SOON = 0.1  # seconds between two looks at the heads, in memory
-LOOKING = 9  # times as long as a look took is waited besides: half a million heads would take all of the loop
-EARLY = 0.5  # seconds until a head is asked again whose rows may not go yet: each time they are read for nothing
-HEADS = 20  # asked for in one job
-ROWS = 500
+LOOK_EVERY = 5.0  # seconds until marks are found; and between two steps of the scan, once it has seen all
+SOON = 0.1  # seconds between two looks at the due keys, in memory
+LOOKING = (
+    9  # a look is followed by a pause of so many times its own length: half a million due keys would block the loop
+)
+EARLY = 0.5  # seconds until a due key is asked again whose rows may not go yet: each time they are read for nothing
+HEADS = 20  # due keys in one job
+ROWS = 500  # rows in one job
 
 
 class Ledger(NamedTuple):
-    """What is asked of the database, on its thread: functions of the ledger with all but the question filled in."""
+    """The ledger's functions for the database thread, with all but the question filled in."""
 
     scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
     recent: Callable[[datetime | None], RecentMarks]
@@ -44,16 +46,16 @@ class Ledger(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    seen: RecentMarks | None
-    walked: Scanned | None
-    taken: Fetched | None
+    marks: RecentMarks | None
+    scanned: Scanned | None
+    fetched: Fetched | None
 
 
 class Recall(Part):
-    """Looks for rows of the partitions that are this worker's, which `places` gives.
+    """Looks for rows of this worker's partitions, which `places` gives.
 
-    `given_out(place)` tells of an offset whether all records up to it have been fanned out. An ordered row waits for
-    that: until then an earlier one of its key may come, which was not settled before a crash.
+    `given_out(place)` tells of an offset whether all records up to it were fanned out. An ordered row waits for that:
+    before, an earlier delivery of its key may still come that was not settled before a crash.
     """
 
     def __init__(
@@ -95,12 +97,12 @@ class Recall(Part):
 
     @property
     def busy(self) -> bool:
-        """An answer of the database is awaited."""
+        """The database has been asked."""
         return self._looks.busy
 
     @property
     def fault(self) -> str | None:
-        """Why rows cannot be looked for, or some of them not be read, for /readyz."""
+        """Why the database cannot be asked, or which rows cannot be read, for /readyz."""
         if self._looks.fault is None and self._monotonic() < self._unreadable_until:
             row, error = next(iter(self._unreadable.items()))
             more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
@@ -108,7 +110,7 @@ class Recall(Part):
         return self._looks.fault
 
     def within(self, seconds: float) -> None:
-        """Partitions have come: walk after so long at most."""
+        """Partitions were assigned: begin a scan within so many seconds."""
         now = self._monotonic()
         if not now < self._next_walk <= now + seconds:
             self._next_walk = now + seconds
@@ -117,14 +119,14 @@ class Recall(Part):
         self._begun_anew = True
 
     def poll(self, _now: float) -> None:
-        """Look if it is time."""
+        """Ask the database for what is due."""
         now = self._monotonic()
         if now < self._next or self._parking.full or not self._looks.ready:
             return
         self._next = now + SOON
         owned = self._places()
         wants = self._wants(now, owned) if self._memory.room else []
-        # Of many heads the next ones are asked for at once, unless to look through them takes the loop.
+        # If many due keys are due, ask for the next ones at once, unless looking through them would block the loop.
         self._next = (now if len(wants) == HEADS else self._next) + LOOKING * (self._monotonic() - now)
         if marking := bool(owned) and now >= self._next_marks:
             self._next_marks = now + LOOK_EVERY
@@ -136,7 +138,7 @@ class Recall(Part):
         self._begun_anew = False
         clock, after, ways, since = self._clock(), self._walked_to, sorted(owned) if walking else (), self._seen.until
 
-        def job() -> _Answer:  # marks first: what is marked after that is seen the next time, whatever the walk meets
+        def job() -> _Answer:  # marks first: later marks are seen the next time, whatever the scan finds
             return _Answer(
                 self._ledger.recent(since) if marking else None,
                 self._ledger.scan(ways, after) if walking else None,
@@ -152,25 +154,25 @@ class Recall(Part):
 
     def _answered(self, answer: _Answer) -> None:
         places = self._places()  # they may have changed since they were looked at
-        if answer.seen is not None:
-            self._marked(answer.seen, places)
-        if answer.walked is not None:
-            self._note(answer.walked.due_keys)
+        if answer.marks is not None:
+            self._marked(answer.marks, places)
+        if answer.scanned is not None:
+            self._note(answer.scanned.due_keys)
             if not self._begun_anew:
-                self._walked_to = answer.walked.end
-                self._walked_all = self._walked_all or answer.walked.end is None
+                self._walked_to = answer.scanned.end
+                self._walked_all = self._walked_all or answer.scanned.end is None
             if not self._walked_all:
                 self._next_walk = 0.0
-        if answer.taken is not None:
-            if answer.taken.unreadable:  # each is tried again in a minute, and is said until then
-                self._unreadable = answer.taken.unreadable
+        if answer.fetched is not None:
+            if answer.fetched.unreadable:  # each is tried again in a minute, and shown until then
+                self._unreadable = answer.fetched.unreadable
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
-            self._note(answer.taken.next_due)
-            self._found(answer.taken.rows, places)
+            self._note(answer.fetched.next_due)
+            self._found(answer.fetched.rows, places)
         self._parking.ordering_keys.look_ends()
 
     def _marked(self, seen: RecentMarks, places: Collection[TopicPartition]) -> None:
-        """Look at what is new among what was marked lately."""
+        """Act on the marks that are new among the recent ones."""
         before, self._seen = self._seen, seen
         due_keys = [
             due_key
@@ -183,9 +185,9 @@ class Recall(Part):
                 self._parking.hurry(subject)
 
     def _wants(self, now: float, places: Collection[TopicPartition]) -> list[FetchRequest]:
-        """Heads that are due, and how many rows there is room for; taken out until the answer puts them back."""
+        """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""
         clock, due_keys = self._clock(), self._parking.due_keys
-        rooms: dict[int, int] = {}  # asked once for each subscription: it may have heads in all partitions
+        rooms: dict[int, int] = {}  # by subscription, which may have due keys in all partitions
         chosen: dict[DueKey, int] = {}
         out: list[DueKey] = []
         for due_key, due_at in due_keys.items():
@@ -223,7 +225,7 @@ class Recall(Part):
         now = self._monotonic()
         self._selector.begin(TURN)
         given_out: dict[TopicPartition, Callable[[int], bool]] = {}
-        ends: dict[OrderingKey, float] = {}  # of each ordering key the offset from which on its rows may not come yet
+        ends: dict[OrderingKey, float] = {}  # the offset from which on an ordering key's rows may not come yet
         later: set[DueKey] = set()
         for row in rows:
             place, offset = row.event.record[:2], row.event.record.offset
@@ -237,7 +239,7 @@ class Recall(Part):
                 continue
             lane = self._lanes.lane(row.endpoint)
             if early or self._lanes.admit(lane, row.event.size, now) is not Admission.QUEUE:
-                if row.ordering_key is not None:  # those behind it must not pass it
+                if row.ordering_key is not None:  # later rows must not overtake it
                     ends[row.ordering_key] = offset
                 if early:
                     later.add(due_key)
@@ -258,7 +260,7 @@ class Recall(Part):
         given_out: dict[TopicPartition, Callable[[int], bool]],
         ends: dict[OrderingKey, float],
     ) -> bool:
-        """An earlier one of its key may still come. The last two are what is known of other rows of this look."""
+        """An earlier delivery of the key may still come. `given_out` and `ends` are caches for this look."""
         place = (ordering_key.topic, ordering_key.partition)
         if place not in given_out:
             given_out[place] = self._given_out(place)
@@ -268,7 +270,7 @@ class Recall(Part):
         return offset >= ends[ordering_key] or not given_out[place](offset)
 
     def _is_wanted(self, row: DueDelivery, due_key: DueKey) -> bool:
-        """Ask the filter that was not asked when the row was stored. If not, the row has ended, or waits."""
+        """Ask the filter that was not asked when the row was stored. If False, the row has ended, or waits."""
         if self._selector.spent:
             self._note({due_key: 0.0})
             return False

@@ -1,4 +1,4 @@
-"""What is told of an attempt: in the log, in an operational event; and what must not be told."""
+"""How attempts are reported, in the log and as operational events, and which secrets must stay out of it."""
 
 from collections.abc import Sequence
 
@@ -30,14 +30,14 @@ def exhausted(delivery: Delivery, failure: Failure) -> OperationalEvent:
 
 
 def secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:
-    """The secrets that its request carried."""
+    """The secrets that the request carried."""
     endpoint = delivery.sent_to or delivery.lane.endpoint
     request = result.request
     return secrets_in(endpoint, request) if isinstance(request, PreparedRequest) else ()
 
 
 def fields(delivery: Delivery, took: float, size: int) -> dict[str, object]:
-    """Of the log event of an attempt that took so many seconds, one of `size` in a batch."""
+    """Fields of the log event of an attempt that took so many seconds, one of `size` deliveries in a batch."""
     event = delivery.event
     found: dict[str, object] = {
         "topic": event.record.topic,

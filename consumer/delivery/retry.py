@@ -1,13 +1,13 @@
-"""When a failed attempt is made again: a tenacity policy that a loop drives.
+"""When a failed attempt is repeated: a tenacity policy that a loop drives.
 
-tenacity decides (`iter`), the loop waits: in memory or, for long waits, in the database. A stored delivery goes on
-where it was, since all that the policy reads is the number of attempts made. A delivery that succeeds never comes here.
+tenacity decides (`iter`) and the loop waits, in memory or, for long waits, in the database. The policy reads only the
+number of attempts, so a stored delivery continues where it was. A delivery that succeeds never reaches the policy.
 
-A delivery's age is its attempts, not the time since its first one. An attempt may be made late: no worker ran for
-hours, the breaker was open, the subscription was disabled. It is still that attempt: the next wait is the next entry of
-the schedule and counts from the end of this attempt. No entry is skipped to catch up, so a receiver that was down
-together with the workers still gets the whole schedule, and none is repeated, whatever process makes the attempt. So a
-schedule may take longer than the sum of its waits, never shorter.
+A delivery's age is its number of attempts, not the time since the first one. An attempt may be late, because no worker
+ran, the circuit breaker was open or the subscription was disabled. It is still that attempt: the next wait is the next
+entry of the schedule, counted from the end of this attempt. No entry is skipped to catch up, so a receiver that was
+down together with the workers still gets the whole schedule. No entry is repeated either, whichever process makes the
+attempt. A schedule may thus take longer than the sum of its waits, never shorter.
 """
 
 from collections.abc import Sequence
@@ -62,9 +62,9 @@ class RetryPolicy(BaseRetrying):
         )
 
     def decide(self, attempts: int, failed: Failed) -> Retry | GiveUp:
-        """What follows now that the last of `attempts` (1 or more) attempts of the current schedule has `failed`.
+        """Whether to retry now that the last of `attempts` (1 or more) attempts of the current schedule has `failed`.
 
-        A redelivery begins a new schedule. If the schedule was changed meanwhile, the count goes on in the new one.
+        A redelivery begins a new schedule. If the schedule was changed, the count continues in the new one.
         """
         state = RetryCallState(self, fn=None, args=(), kwargs={})
         state.attempt_number = attempts
@@ -78,7 +78,7 @@ class RetryPolicy(BaseRetrying):
         raise TypeError("a RetryPolicy decides; the loop waits")
 
 
-@lru_cache(maxsize=1024)  # schedules that subscriptions have of their own; making one costs 7 µs
+@lru_cache(maxsize=1024)  # for subscriptions with their own schedules; a policy takes 7 µs to construct
 def policy_for(schedule: tuple[float, ...], jitter: float) -> RetryPolicy:
-    """The policy of this schedule, shared by all that have it: it keeps no state."""
+    """The policy of this schedule; it has no state, so all subscriptions with the schedule share it."""
     return RetryPolicy(schedule, jitter)

@@ -1,4 +1,4 @@
-"""The requests that are open: started as lanes allow, each ending in a call of `Settling.on_result`."""
+"""Open requests: they start as lanes allow, and each ends in a call of `Settling.on_result`."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ from consumer.sending.request import build, build_batch
 from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
 
-RENDERING = 0.02  # seconds of a turn after which nothing else is rendered that takes long
-BATCH_BYTES = 4 * 2**20  # of a batch as it is sent: with a projection it may be larger than its events
-GROWTH = 64  # deliveries that one turn starts beyond those that ended: a burst is spread over turns
+RENDERING = 0.02  # seconds of a turn after which it renders no more batches and projections
+BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
+GROWTH = 64  # a turn starts as many deliveries as ended in the last one, and so many more: bursts spread over turns
 
 
 class Sender(Part):
-    """`open` are the deliveries whose request is; of a batch the one that stands for it."""
+    """Starts and ends requests. `open` has the delivery that stands for each open request, the oldest first."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Sender(Part):
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self.open: dict[Delivery, None] = {}  # the first one begun first
+        self.open: dict[Delivery, None] = {}
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
@@ -50,21 +50,21 @@ class Sender(Part):
 
     @property
     def ready(self) -> bool:
-        """More may be sent."""
+        """A request may start."""
         return self._lanes.ready()
 
     @property
     def busy(self) -> bool:
-        """Requests are open, or a delivery that waits may be sent soon."""
+        """Requests are open, or a waiting delivery may soon be sent."""
         return bool(self.open) or self._lanes.wakes_before(self._monotonic() + RECORDS_WAIT)
 
     def poll(self, now: float) -> None:
-        """Wake deliveries that have waited long enough, and send."""
+        """Wake deliveries that are due, and start requests."""
         self._lanes.wake(now)
         self.start()
 
     def start(self) -> None:
-        """Send what may start now. While memory is full one request is open at a time: each that ends frees some."""
+        """Start requests as far as lanes allow. While memory is full, one request is open at a time."""
         allowance, self._ended = GROWTH + self._ended, 0
         now, timestamp = self._monotonic(), int(self._clock())
         while allowance > 0 and not (self._memory.full and self.open):
@@ -88,7 +88,7 @@ class Sender(Part):
                 else:
                     with self._charged(endpoint, delivery.event):
                         request = build(prepared, endpoint, delivery.event, timestamp)
-            except ValueError as error:  # a projection without a value; a stored row whose header somebody has edited
+            except ValueError as error:  # a projection without a value; a stored row with an edited header
                 self._lanes.finished(lane, delivery.slots)
                 self._settling.on_undeliverable(delivery, str(error))
                 continue
@@ -100,14 +100,14 @@ class Sender(Part):
                 return
 
     def cancel(self, delivery: Delivery) -> None:
-        """Cut an open request off; nothing has followed from it for what it carried."""
+        """Cancel an open request. Its deliveries get no result."""
         self._end(delivery)
         if delivery.transfer is not None:
             self._transport.cancel(delivery.transfer)
 
     @contextmanager
     def _charged(self, endpoint: Endpoint, event: Event) -> Iterator[None]:
-        """What a projection takes of the processor is charged to its subscription; what reads the event is not."""
+        """Charge the CPU time of a projection to its subscription, without that of parsing the event."""
         if endpoint.projection is None:
             yield
             return
@@ -130,7 +130,7 @@ class Sender(Part):
                 each.origin.started = True
 
     def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:
-        """Send those of a batch that have the form asked for; the others end here, without a request."""
+        """Send the deliveries of a batch that can be rendered; the others are given up without a request."""
         lane = first.lane
         endpoint = lane.endpoint
         payloads: list[Payload] = []
@@ -169,7 +169,7 @@ class Sender(Part):
         self._settling.on_result(delivery, result)
 
     def _end(self, delivery: Delivery) -> None:
-        """Its request is open no more."""
+        """The request is no longer open."""
         self.open.pop(delivery, None)
         self._lanes.finished(delivery.lane, delivery.slots)
         if delivery.rendered is not None:

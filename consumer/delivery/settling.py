@@ -1,4 +1,4 @@
-"""What follows from an attempt: settled, waiting here for the next one, or stored for later."""
+"""Carries out what follows from an attempt: settle the record, wait in memory for a retry, or store the delivery."""
 
 import logging
 import time
@@ -41,7 +41,7 @@ Clock = Callable[[], float]
 
 
 class Settling:
-    """Takes each attempt's result to its end. `revoking` partitions keep nothing in memory: their next owner sends."""
+    """Takes each result of an attempt. Deliveries of `revoking` partitions do not wait in memory."""
 
     def __init__(
         self,
@@ -73,17 +73,18 @@ class Settling:
         self.revoking: set[TopicPartition] = set()
 
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
-        """These leave: nothing of them stays in memory."""
+        """These partitions are being given up: their deliveries no longer wait in memory."""
         self.revoking.update(partitions)
 
     def own(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are this worker's."""
+        """These partitions are assigned to this worker."""
         self.revoking.difference_update(partitions)
 
     def on_result(self, delivery: Delivery, result: Response | RequestException) -> None:
-        """A request has ended with `result`: an attempt of each delivery that it carried.
+        """A request has ended with `result`, which is an attempt of each delivery that it carried.
 
-        It counts once for the receiver (metrics of attempts, breaker, days of failing); the rest is each delivery's.
+        The request counts once for its receiver (attempt metrics, circuit breaker, days of failure). All else is
+        decided for each delivery.
         """
         now, moment = self._clock(), self._monotonic()
         took = moment - delivery.started_at
@@ -119,7 +120,7 @@ class Settling:
             self.leave_alone(lane)
         if opened:
             log.warning(
-                "circuit breaker opened; what comes for the subscription is stored",
+                "circuit breaker opened; the subscription's deliveries are stored",
                 subscription=endpoint.subscription_id,
                 error=outcome.error,
                 seconds=round((lane.breaker.open_until or moment) - moment, 1),
@@ -127,10 +128,10 @@ class Settling:
             self.leave_alone(lane)
 
     def _not_sent(self, delivery: Delivery, outcome: Unsendable, now: float) -> None:
-        """Nothing went out, and nothing would: no attempt, for all that the request would have carried.
+        """No request can be sent, so this is no attempt for the deliveries that it would have carried.
 
-        The lane's breaker opens, and what comes for it is stored; unless the subscription has another url by now. A
-        delivery now and then tries whether things have changed: the address of a name shows only so.
+        Unless the subscription has another url by now, the lane's circuit breaker opens and its deliveries are stored.
+        A delivery now and then tries again: only that shows whether a name has another address.
         """
         lane = delivery.lane
         stays = delivery.sent_to is None or delivery.sent_to.url == lane.endpoint.url
@@ -151,29 +152,29 @@ class Settling:
             self.leave_alone(lane)
 
     def on_undeliverable(self, delivery: Delivery, error: str) -> None:
-        """No request can be made of it: it is given up, as after an attempt, and tells nothing of its receiver."""
+        """No request can be built from the delivery: give it up. This does not count against its receiver."""
         self._failed((delivery,), Undeliverable(error), self._clock(), 0.0)
 
     def on_cancelled(self, deliveries: Sequence[Delivery], took: float) -> None:
-        """Their partitions leave while their request is open, for `took` seconds: an attempt of unknown outcome.
+        """Partitions are given up while a request is open, after `took` seconds: an attempt with unknown outcome.
 
-        They are stored, perhaps as exhausted.
+        The deliveries are stored, as exhausted if that was the last attempt.
         """
         self._failed(deliveries, UNKNOWN, self._clock(), took)
 
     def on_lost(self, delivery: Delivery) -> None:
-        """Its partition is lost: nothing follows from it here. What stands behind it in order has been withdrawn."""
+        """The delivery's partition is lost: forget it. The deliveries behind it in order were withdrawn before."""
         if isinstance(delivery.origin, StoredRow):
             self._rows.remove(delivery.origin.id)
         if delivery.ordering_key is not None:
             self._lanes.cut(delivery.lane, delivery.ordering_key)
 
     def may_postpone(self) -> bool:
-        """The database keeps up with what is stored."""
+        """The database keeps up, so deliveries may be stored."""
         return not self._parking.full
 
     def goes_behind_rows(self, ordering_key: OrderingKey) -> bool:
-        """An earlier delivery of this ordering key is in the database."""
+        """An earlier delivery with this ordering key is in the database."""
         return ordering_key in self._parking.ordering_keys
 
     def postpone(
@@ -186,9 +187,10 @@ class Settling:
         *,
         asked: bool = True,
     ) -> None:
-        """Store a delivery that was never tried: due at once, or when the lane's breaker lets a request through.
+        """Store a delivery without an attempt. It is due at once, or when the lane's circuit breaker allows a request.
 
-        `asked`: the subscription's filter wants it, if there is one; else it is asked before it is sent.
+        `asked` says that the subscription's filter, if any, has accepted it; else it is asked before the delivery is
+        sent.
         """
         due = self._clock() if lane is None else self._opens_at(lane)
         self._metrics.deliveries["parked"] += 1
@@ -207,7 +209,7 @@ class Settling:
         )
 
     def on_unwanted(self, row: DueDelivery) -> None:
-        """The filter of a stored delivery was asked, at last, and does not want it: it ends without an attempt."""
+        """The filter refuses a stored delivery that it had not yet seen: end it without an attempt."""
         due_key = (*row.event.record[:2], row.endpoint.subscription_id)
         self._rows.add(row.id, due_key, row.event)
         result = AttemptResult(
@@ -216,17 +218,17 @@ class Settling:
         self._parking.resolve(result, due_key, partial(self._rows.remove, row.id))
 
     def on_revoked(self, delivery: Delivery) -> None:
-        """A delivery of a leaving partition was queued here or waited for its retry.
+        """A delivery was queued, or waited for a retry, and its partition is given up.
 
-        It is stored if a receiver may have seen its record, so that the next owner does not send the rest of it again;
-        an untouched record stays unsettled, and the next owner reads it afresh.
+        Store it if a receiver may have seen its record, so that the next owner does not repeat the record's other
+        deliveries. An untouched record stays unsettled, and the next owner reads it again.
         """
         origin = delivery.origin
         if isinstance(origin, StoredRow) or delivery.last is not None or origin.started:
             self._put_back(delivery)
 
     def _put_back(self, delivery: Delivery) -> None:
-        """What is not under way is the database's again."""
+        """Give a delivery that has no open request to the database."""
         origin = delivery.origin
         if isinstance(origin, StoredRow):
             if (due_key := self._rows.remove(origin.id)) is not None:
@@ -238,12 +240,12 @@ class Settling:
             self.postpone(delivery.event, lane.endpoint, origin, delivery.ordering_key, lane)
 
     def _opens_at(self, lane: Lane) -> float:
-        """When the lane's breaker lets a request through (unix seconds): now, or later."""
+        """When the lane's circuit breaker allows a request (unix seconds): now, or later."""
         open_until = lane.breaker.open_until
         return self._clock() + (0.0 if open_until is None else max(0.0, open_until - self._monotonic()))
 
     def leave_alone(self, lane: Lane) -> None:
-        """Nothing may be sent to it for a while: what waits here is stored. It may be thousands at once."""
+        """Store all deliveries that wait in this lane (there may be thousands): nothing is sent to it for a while."""
         if lane.held:
             self._put_all_back(self._lanes.clear(lane))
 
@@ -261,7 +263,7 @@ class Settling:
         self._apply(delivery, after_success(is_row=isinstance(delivery.origin, StoredRow)), now, None, outcome.status)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
-        """Each by its own schedule; those with as many attempts get one verdict, so that they meet again."""
+        """Decide on each delivery. Those with equally many attempts share a verdict, and meet in a batch again."""
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` has taken those)
         failure = Failure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
@@ -290,7 +292,7 @@ class Settling:
     def _apply(
         self, delivery: Delivery, step: NextStep, now: float, failure: Failure | None, status: int | None = None
     ) -> None:
-        """Carry out what follows from an attempt: the one place where that is done."""
+        """Carry out a next step. Nothing else settles, retries or stores after an attempt."""
         if isinstance(step, RetryIn):
             delivery.last = failure
             delivery.due_at = now + step.seconds
@@ -304,14 +306,14 @@ class Settling:
             return
         if failure is None:
             self._lanes.go_on(delivery.lane, delivery.ordering_key)
-        else:  # those behind it go when the database has it
+        else:  # the deliveries behind it go once the database has this one
             self._put_all_back(self._lanes.cut(delivery.lane, delivery.ordering_key))
 
     def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
         return all(self._is_operational(delivery) for delivery in deliveries)
 
     def _is_operational(self, delivery: Delivery) -> bool:
-        """What becomes of an operational event is not told by another."""
+        """The delivery carries an operational event; its fate is not published as another one."""
         return delivery.event.record.topic == self._operations_topic
 
     def _policy(self, endpoint: Endpoint) -> RetryPolicy:
@@ -319,7 +321,7 @@ class Settling:
         return policy_for(self._schedule if own is None else own, self._jitter)
 
     def _may_stay(self, delivery: Delivery) -> bool:
-        """It may wait for its next attempt here."""
+        """The delivery may wait in memory for its next attempt."""
         return (
             isinstance(delivery.origin, OpenRecord)
             and delivery.lane.breaker.open_until is None
@@ -329,7 +331,7 @@ class Settling:
     def _write(
         self, delivery: Delivery, step: Store, now: float, failure: Failure | None, status: int | None = None
     ) -> None:
-        """Store a delivery, or the result of a stored one's attempt."""
+        """Store a delivery, or the result of an attempt at a stored one."""
         origin = delivery.origin
         told = step.status == "exhausted" and failure is not None and not self._is_operational(delivery)
         operation = exhausted(delivery, failure) if told and failure is not None else None

@@ -1,4 +1,4 @@
-"""Which part of a subscription's limits is this worker's. Pure."""
+"""This worker's share of a subscription's limits. Pure."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ Share = Callable[[frozenset[str] | None], float]  # by the topics that events co
 
 
 class Shares:
-    """Remembers what `share` says: many subscriptions name the same topics, and most none."""
+    """Caches `share` by topics: many subscriptions name the same topics, and most name none."""
 
     def __init__(self, share: Share = lambda _topics: 1.0) -> None:
         self._share = share
         self._said: dict[frozenset[str] | None, float] = {}
 
     def of(self, endpoint: Endpoint) -> float:
-        """The part of the limits of this subscription."""
+        """The share of this subscription's limits, above 0 and at most 1."""
         topics = None if endpoint.selection is None else endpoint.selection.topics
         share = self._said.get(topics)
         if share is None:

@@ -1,7 +1,7 @@
-"""Leaves out a subscription whose filter or projection is over its budget of the processor's time.
+"""Takes subscriptions out of the loop whose filter or projection exceeds its budget of CPU time.
 
-Its filter is not asked for a while: what comes is stored, and the filter is asked before it is sent. What has a
-projection is not sent meanwhile. People see it in the log, a metric and `subscriptions list --broken`.
+For a while the filter is not evaluated: deliveries are stored, and filtered before they are sent. Deliveries with a
+projection are not sent meanwhile. Operators see it in the log, a metric and `subscriptions list --broken`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class SlowExpressions:
-    """Called with a subscription that goes over its budget."""
+    """Call it with a subscription that has exceeded its budget."""
 
     def __init__(
         self, lanes: Lanes, settling: Settling, notes: Notes, clock: Callable[[], float], monotonic: Callable[[], float]
@@ -29,7 +29,7 @@ class SlowExpressions:
         self._monotonic = monotonic
 
     def __call__(self, subscription: int, seconds: float) -> None:
-        """Say it, and leave the subscription's receiver alone for so long if there is a projection."""
+        """Log and note it, and send nothing for so many `seconds` if the subscription has a projection."""
         until = self._clock() + seconds
         log.error(
             "a subscription's filter or projection takes too much of the processor; what comes for it is stored",

@@ -1,16 +1,16 @@
-"""How many requests a second a receiver is sent. Pure.
+"""The rate limiter of a receiver: a token bucket. Pure.
 
-A token bucket, kept as the one time at which it is full again (the "theoretical arrival time" of the generic cell rate
-algorithm, ITU-T I.371): nothing is refilled, so nothing drifts, and the moment that `ready_at` names is exactly enough.
+Its only state is the time at which the bucket is full again (the "theoretical arrival time" of the generic cell rate
+algorithm, ITU-T I.371). Nothing is refilled, so nothing drifts, and `ready_at` is exact.
 """
 
 BURST = 0.1  # seconds' worth of requests that may start at once; at least one request
 
 
 class TokenBucket:
-    """At most `rate` (more than 0) starts a second: in any t seconds, at most `rate * t` and one burst more.
+    """Allows `rate` (above 0) requests a second: in any t seconds at most `rate * t`, plus one burst.
 
-    Times are monotonic seconds. It begins with a full bucket.
+    Times are monotonic seconds. The bucket is full at the beginning.
     """
 
     __slots__ = ("_burst", "_full_at", "_rate")
@@ -21,19 +21,19 @@ class TokenBucket:
         self._full_at = now
 
     def ready_at(self, now: float) -> float:
-        """When the next may start; `now` if it may at once."""
+        """When the next request may start: `now`, or later."""
         return max(now, self._full_at - (self._burst - 1) / self._rate)
 
     def is_full(self, now: float) -> bool:
-        """It is as if it began now."""
+        """The bucket is full, as at the beginning."""
         return self._full_at <= now
 
     def take(self, now: float) -> None:
-        """One is started. If it was not ready, those after it wait for longer."""
+        """Start a request. If it was not ready, later requests wait longer."""
         self._full_at = max(now, self._full_at) + 1 / self._rate
 
     def set_rate(self, rate: float, now: float) -> None:
-        """Go on at another rate, with the tokens that are there, as far as they fit into the new bucket."""
+        """Change the rate. Tokens are kept as far as they fit into the new bucket."""
         tokens = self._burst - max(0.0, self._full_at - now) * self._rate
         self._rate = rate
         self._burst = max(1.0, rate * BURST)

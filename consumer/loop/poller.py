@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
-GAP = 0.25  # seconds that a turn comes late, above which those are told who measure time
+GAP = 0.25  # seconds by which a turn is late until those that measure time are told
 _MAX_EVENTS = 1024  # a turn stays below about 20 ms: 1,024 answers of 20 µs
 
 Callback = Callable[[], None]

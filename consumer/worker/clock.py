@@ -1,4 +1,4 @@
-"""Whether the system clock can be trusted: it is compared with one that never jumps."""
+"""Detects jumps of the system clock, by comparison with the monotonic clock."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ _FAULT_SECONDS = 60.0
 
 
 class ClockWatch(Part):
-    """Sees when the system clock is set. Look often: a jump is told from the time between two looks.
+    """Notices when the system clock is set. Call `jump` often: it compares the time since the last call.
 
-    `clock` gives unix seconds, `monotonic` seconds that only go forward. `fault` may be read by another thread.
+    `clock` gives unix seconds, `monotonic` seconds that only go forward. Another thread may read `fault`.
     """
 
     def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
@@ -20,7 +20,7 @@ class ClockWatch(Part):
         self._jumped: tuple[str, float] | None = None
 
     def jump(self) -> float | None:
-        """Seconds that the system clock was set forward, or back (negative), since the last look; None: it was not."""
+        """Seconds by which the system clock was set forward, or back (negative), since the last call; None if not."""
         now = self._monotonic()
         difference = self._clock() - now
         drift, self._difference = difference - self._difference, difference
@@ -31,7 +31,7 @@ class ClockWatch(Part):
 
     @property
     def fault(self) -> str | None:
-        """What the last jump means, for a minute after it was seen."""
+        """The effect of the last jump, for a minute after it was seen."""
         if self._jumped is None:
             return None
         text, until = self._jumped

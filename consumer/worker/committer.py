@@ -15,13 +15,13 @@ def is_commit_due(since: float, moved: Callable[[], int]) -> bool:
 
 
 class Committer(Part):
-    """Commits what is settled.
+    """Commits settled offsets.
 
-    All that was settled at the moment `until` (monotonic seconds) is known to be committed; None: all that is settled.
+    Offsets settled before `until` (monotonic seconds) are known to be committed; None means all settled offsets.
     """
 
     def __init__(self, source: Callable[[], Source]) -> None:
-        """`source` gives the one whose partitions are committed."""
+        """`source` gives the source whose partitions are committed."""
         self._source = source
         self._at = -COMMIT_EVERY
         self.until: float | None = None

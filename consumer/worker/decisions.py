@@ -1,8 +1,8 @@
-"""Carries out what people have decided on deliveries that the database does not take.
+"""Carries out operators' decisions on deliveries that the database refuses.
 
-`deliveries settle` only marks, and the owner of the partition acts when the database has refused the delivery once
-more. The mark stays until the group's offset has passed: whoever meets the delivery before, after a crash or a
-rebalance, acts on it again.
+`deliveries settle` only marks; the owner of the partition acts once the database has refused the delivery again. The
+mark stays until the group's offset has passed it. Until then, after a crash or a rebalance, the next owner acts on it
+again.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ REASON = "not_stored"  # of the dead letter
 
 
 class Decisions:
-    """All methods belong to the loop's thread."""
+    """Acts on decisions, on the loop's thread."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Decisions:
         self._partitions = partitions
 
     def act(self, decided: Decided, settle: Callable[[], None]) -> None:
-        """Do what was decided; `settle` the delivery when it is done. A partition that has left is the next owner's."""
+        """Carry a decision out, then `settle` the delivery. Ignored if the partition was revoked: its next owner acts."""
         event = decided.item.event
         partition = self._partitions().get(event.record[:2])
         if partition is None:

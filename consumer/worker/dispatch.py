@@ -1,4 +1,4 @@
-"""Events become deliveries: the inbox's next event, fanned out to the lanes of its subscriptions."""
+"""Turns events into deliveries: takes the inbox's next event and fans it out to the lanes of its subscriptions."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from consumer.matching.inbox import Inbox, Matched
 from consumer.matching.selection import TURN, Selector
 from consumer.telemetry.metrics import Metrics
 
-SLOW_DATABASE = 5.0  # seconds without an answer that is said to /readyz; a call is given up after 30
+SLOW_DATABASE = 5.0  # seconds without an answer until /readyz says so; a call times out after 30
 
 
 class Dispatch(Part):
-    """Takes events out of the inbox and gives their deliveries to the lanes."""
+    """Fans events out, one after the other; at most one is fanned out in part."""
 
     def __init__(
         self,
@@ -36,17 +36,17 @@ class Dispatch(Part):
         self._fanout: Fanout | None = None
         self._counted = False
         self._until = 0.0
-        self._pressed = False  # a turn's time was over, and there is more
+        self._pressed = False
         self._waiting_since: float | None = None  # for an answer of the database
 
     @property
     def ready(self) -> bool:
-        """A turn's time was over, and there is more."""
+        """The last turn ran out of time, and there is more to do."""
         return self._pressed
 
     @property
     def fault(self) -> str | None:
-        """The database has not answered for long, and the next event waits for it."""
+        """The next event has waited for the database for long."""
         since = self._waiting_since
         if since is None or (seconds := self._monotonic() - since) < SLOW_DATABASE:
             return None
@@ -54,11 +54,11 @@ class Dispatch(Part):
 
     @property
     def busy(self) -> bool:
-        """Something waits here for room or for the database."""
+        """Events wait for room or for the database."""
         return bool(self._inbox or self._fanout)
 
     def poll(self, now: float) -> None:
-        """Fan events out until one has to wait, or this turn's time for it is over."""
+        """Fan events out until one has to wait, or this turn's time is over."""
         self._until = now + TURN
         self._selector.begin(TURN)
         self._pressed = False
@@ -79,13 +79,13 @@ class Dispatch(Part):
             self._fanout = None
 
     def first_offset(self, place: TopicPartition) -> int | None:
-        """The lowest offset of a partition that is not fanned out yet; None where nothing of it waits here."""
+        """The lowest offset of a partition that is not yet fanned out; None if none of its events waits here."""
         if self._fanout is not None and self._fanout.event.record[:2] == place:
             return self._fanout.event.record.offset
         return self._inbox.first_offset(place)
 
     def discard(self, places: set[TopicPartition]) -> Fanout | None:
-        """Forget partitions and their events; their next owner reads them again. Gives what is fanned out in part."""
+        """Forget revoked partitions and their events. Returns the one that is fanned out in part, if it is theirs."""
         self._inbox.discard(places)
         fanout = self._fanout
         if fanout is None or fanout.event.record[:2] not in places:
@@ -108,7 +108,7 @@ class Dispatch(Part):
         return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)), self._selector)
 
     def _count(self, fanout: Fanout, *, over: bool) -> None:
-        """Each event once: as soon as somebody wants it, or at the end, if nobody does."""
+        """Count each event once: as matched as soon as a subscription gets it, or else as unmatched at the end."""
         if self._counted:
             return
         if fanout.position > fanout.refused:

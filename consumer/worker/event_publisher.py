@@ -1,7 +1,7 @@
 """Operational events on a topic of their own, as structured CloudEvents in JSON.
 
-What is announced stays in the database until it is acknowledged here, so nothing is kept and nothing repeated: what
-does not get through is handed over again by whoever reads it from there.
+Events stay in the database until they are acknowledged here, so this module keeps and repeats none: the outbox relay
+reads an event again that did not get through.
 """
 
 import time
@@ -26,7 +26,7 @@ Announcement = tuple[int, OperationalEvent, float]  # id of its row, what happen
 
 
 class EventPublisher:
-    """Publishes one batch at a time; used by one thread. Where events do not get through, the log says what to do."""
+    """Publishes one batch at a time; used by one thread. If events do not get through, the log says what to do."""
 
     def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         """SettingsError: librdkafka refuses a setting."""
@@ -37,14 +37,14 @@ class EventPublisher:
 
     @property
     def pending(self) -> int:
-        """Events of the batch that neither got through nor failed yet."""
+        """How many events of the batch have neither been acknowledged nor failed."""
         return len(self._sent)
 
     def send(self, batch: Sequence[Announcement], on_acknowledged: Callable[[list[int]], None]) -> None:
         """Publish, in order. RuntimeError while the last batch is pending.
 
-        `on_acknowledged` is given ids, in later calls of `poll`, once all in-sync replicas have their events. When
-        nothing is pending any more, those that it was not given did not get through.
+        Later calls of `poll` give `on_acknowledged` the ids of events that all in-sync replicas have. When none is
+        pending, the events whose ids it has not received have failed.
         """
         if self._sent:
             raise RuntimeError("one batch at a time")
@@ -82,7 +82,7 @@ class EventPublisher:
             self._on_acknowledged(stored)
 
     def close(self) -> None:
-        """Let go of what is pending: it stays in the database, and is published again."""
+        """Drop pending events: they stay in the database, and are published again."""
         self._topic.close()
         self._sent.clear()
 
@@ -106,4 +106,4 @@ def _cloudevent(source: str, operation: OperationalEvent, at: float) -> bytes:
 
 
 def _nobody(_acknowledged: list[int]) -> None:
-    """Nothing was sent yet."""
+    """No batch was sent yet."""

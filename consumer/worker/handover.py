@@ -1,4 +1,4 @@
-"""Partitions leave: revoked while the group waits, lost to others, or given up at a stop."""
+"""Gives partitions up: when they are revoked while the group waits, lost to others, or at a stop."""
 
 from collections.abc import Callable, Collection, Sequence
 from math import inf
@@ -14,13 +14,13 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.worker.dispatch import Dispatch
 
-REVOKE_DRAIN = 5.0  # seconds for requests in flight inside a rebalance, which all members wait for
+REVOKE_DRAIN = 5.0  # seconds for requests in flight during a rebalance, for which all members wait
 STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
-WRITE_LIMIT = 35.0  # seconds for a statement that is under way: the database's own limit, and what comes after it
+WRITE_LIMIT = 35.0  # seconds for a statement under way: the database's own limit of 30, and some
 
 
 class Handover:
-    """Gives partitions up to other workers. `turn(seconds)` lets the loop go on with the rest meanwhile."""
+    """Gives partitions up. `turn(seconds)` runs the loop for the other partitions meanwhile."""
 
     def __init__(
         self,
@@ -47,12 +47,13 @@ class Handover:
     def drain(
         self, partitions: Sequence[Partition], adopted: Collection[TopicPartition], seconds: float, until: float = inf
     ) -> None:
-        """Settle what is under way of partitions that are given up, as far as it can be; their commit comes after this.
+        """Settle deliveries of partitions that are given up, as far as possible. The caller commits afterwards.
 
-        `adopted` places have rows and no partition; they go the same way. `seconds` are for the requests in flight; all
-        of it ends at `until` (monotonic seconds).
+        `adopted` partitions have rows but no log; they are given up likewise. Requests in flight get `seconds`; the
+        drain ends at `until` (monotonic seconds) at the latest.
         """
-        # 1. Start nothing more of them: what a receiver has seen in part is stored, the rest left to the next owner.
+        # 1. Start no more requests. Store the rest of records that receivers have seen in part; the next owner reads
+        # the others again.
         places = _places(partitions) | set(adopted)
         self._settling.revoke(places)
         fanout = self._dispatch.discard(places)
@@ -60,28 +61,29 @@ class Handover:
             fanout.abandon(self._lanes, self._settling)
         for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
             self._settling.on_revoked(delivery)
-        # 2. Wait for the requests in flight; failures are stored, not retried here.
+        # 2. Wait for requests in flight; failures are stored, not retried here.
         end = min(self._monotonic() + seconds, until)
         while self._monotonic() < end and self._open(places):
             self._turn(0.01)
-        # 3. Cut off the rest: their outcome is unknown, so they are stored as attempted.
+        # 3. Cancel the rest: their outcome is unknown, so they are stored as attempted.
         for request in self._open(places):
             took = self._monotonic() - request.started_at
             self._settling.on_cancelled(self._take_out(request, places), took)
-        # 4. Wait until all of it is stored; what is not stays unsettled, and is sent again by the next owner. What
-        # others have to store goes on meanwhile, and is not waited for: all of the group would wait with it. Nor is an
-        # entry that the database has refused for long.
+        # 4. Wait until all of it is stored; unstored deliveries stay unsettled, and the next owner repeats them. Do not
+        # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
+        # would wait.
         end = min(self._monotonic() + STORE_DRAIN, until)
         while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
             self._turn(0.01)
         self._forget(partitions, places)
 
     def await_writes(self, partitions: Sequence[Partition], until: float) -> None:
-        """Wait until nothing of partitions that were drained is being written: their next owner would not know of it.
+        """Wait until no entry of drained partitions is being written.
 
-        It asks the database what is stored once they are its own; what came later it would send again, and out of turn.
-        The result of a row that is set aside is not waited for: its lock may be held for hours, and all of the group
-        would wait in each rebalance. It is written from here when it can be, if nobody has made an attempt meanwhile.
+        Their next owner asks the database for stored deliveries as soon as it has the partitions. It would repeat, out
+        of order, a delivery that is stored later. Results that were set aside are not waited for: their rows may be
+        locked for hours, and the group would wait in each rebalance. They are written later, unless another worker has
+        made an attempt meanwhile.
         """
         places = _places(partitions)
         end = min(self._monotonic() + WRITE_LIMIT, until)
@@ -89,7 +91,7 @@ class Handover:
             self._turn(0.01)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
-        """Others own these now and send them again: forget what is here, store and commit nothing of them."""
+        """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
         places = _places(partitions) | set(adopted)
         self._settling.revoke(places)
         self._dispatch.discard(places)
@@ -106,7 +108,7 @@ class Handover:
             self._memory.leave(partition)
 
     def _take_out(self, request: Delivery, places: Collection[TopicPartition]) -> list[Delivery]:
-        """Release and return the deliveries of these partitions. A batch that carries more goes on with the rest."""
+        """Release and return a request's deliveries of these partitions. A batch with others goes on with those."""
         carried = request.batch()
         leaving = [each for each in carried if _place(each) in places]
         if len(leaving) == len(carried):
@@ -116,7 +118,7 @@ class Handover:
         return leaving
 
     def _open(self, places: Collection[TopicPartition]) -> list[Delivery]:
-        """Of each request that carries something of them the delivery that stands for it."""
+        """The delivery that stands for each open request that carries deliveries of these partitions."""
         return [each for each in self._sender.open if any(_place(carried) in places for carried in each.batch())]
 
 

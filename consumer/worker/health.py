@@ -20,7 +20,7 @@ STALLED = 30.0  # seconds without a turn; far beyond the loop's longest wait, be
 
 
 class Status(NamedTuple):
-    """What the loop says of itself. `turned_at` is on the clock that `create_app` is given."""
+    """The loop's state. `turned_at` is a time of the clock that `create_app` is given."""
 
     turned_at: float
     reasons: Sequence[str]
@@ -51,7 +51,7 @@ def create_app(
 
 
 def serve(host: str, port: int, status: Callable[[], Status], registry: CollectorRegistry) -> BackgroundServer | None:
-    """Serve in a thread of its own until `close()`. None, and a warning, where the port is taken; port 0 is off."""
+    """Serve in a thread of its own until `close()`. None if the port is 0, or, with a warning, if it is taken."""
     if port == 0:
         return None
     try:

@@ -1,7 +1,6 @@
-"""The database kept tidy: rows follow their subscriptions, keys stay in order, what nobody needs any more goes.
+"""Keeps the database tidy: rows follow their subscriptions, keys stay in order, rows that nobody needs are deleted.
 
-A job that fails waits for a back-off of its own, and the others go on: a row that somebody has locked in one partition
-keeps no other from being tidied.
+Each job has its own back-off, and the others go on: a locked row in one partition does not stop work on the others.
 """
 
 import time
@@ -23,33 +22,33 @@ from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
 
-SLICE = 0.2  # seconds of one slice, and the step that is under way then
+SLICE = 0.2  # seconds of one slice, which finishes the step that is under way
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
 FIND, COUNT = "partitions with rows", "count of what waits"
 
-# Told how many deliveries of the group wait for their time or turn, and which topics have rows (with their highest
-# partition that has).
+# Called with the number of the group's deliveries that wait for their time or turn, and with the topics that have rows
+# (each with its highest partition that has).
 Counted = Callable[[int, Collection[TopicPartition]], None]
 
-# Takes a short step from where its last one ended (None: from the start). Says where it ended; None: all is done.
+# Takes a short step from where the last one ended (None: from the start). Returns where it ended; None: done.
 Step = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
 class _Job:
-    """Something to be done step by step. `reached` is the database thread's while a slice runs."""
+    """A job with its progress. While a slice runs, `reached` belongs to the database thread."""
 
     name: str
     step: Step
     backoff: Backoff
     reached: Any = None
     done: bool = False
-    error: Exception | None = None  # that stopped it in the last slice
+    error: Exception | None = None  # raised in the last slice
 
 
 class Housekeeping(Part):
-    """Jobs, done in slices between the other work of their database thread, and tried again until they are done."""
+    """Runs jobs in slices, between the other work of their database thread, until all are done."""
 
     def __init__(
         self,
@@ -61,8 +60,8 @@ class Housekeeping(Part):
     ) -> None:
         self._engine, self._group = engine, group
         self._clock, self._monotonic = clock, monotonic
-        self._jobs: list[_Job] = []  # those that are not done, the next one first
-        self._waiting = 0  # as the next one, set by the database thread and read once that job is done
+        self._jobs: list[_Job] = []  # unfinished jobs, the next one first
+        self._waiting = 0  # like the next two, set by the database thread and read when the job is done
         self._topics: Collection[TopicPartition] = ()
         self._with_rows: set[TopicPartition] = set()
         self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
@@ -73,12 +72,12 @@ class Housekeeping(Part):
 
     @property
     def pending(self) -> bool:
-        """Something of what was begun is not done yet."""
+        """Jobs that were begun are not done."""
         return bool(self._jobs)
 
     @property
     def fault(self) -> str | None:
-        """Why jobs are not done, for /readyz: the database's reason, else that of the first job that has its own."""
+        """Why jobs are not done, for /readyz: an outage, else the error of the first job that failed."""
         own = (f"{job.backoff.fault} ({job.name})" for job in self._jobs if job.backoff.fault is not None)
         return self._slices.fault or next(own, None)
 
@@ -90,11 +89,11 @@ class Housekeeping(Part):
         *,
         leads: bool,
     ) -> None:
-        """Do everything once. What is not done yet from the last time goes on, and is not begun a second time.
+        """Begin all jobs. Jobs that are still unfinished continue, and are not begun a second time.
 
-        `places` are the partitions whose stored deliveries are this worker's; `marks` the offsets below which a restart
-        asks for nothing. Partitions without rows cost nothing but the look for them. Jobs that are all workers' alike
-        are done by the one that `leads`: there `counted` is told of the group's rows, on the loop.
+        `places` are the partitions whose stored deliveries are this worker's; `marks` are the offsets below which a
+        restart reads no rows. Partitions without rows get no jobs. Only a worker that `leads` does the jobs of the
+        whole group, and calls `counted`, on the loop.
         """
         if self._slices.busy:
             return
@@ -133,7 +132,7 @@ class Housekeeping(Part):
                 self._jobs.append(_Job(name, step, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
     def poll(self, _now: float) -> None:
-        """Start the next slice, if there is something to do and the last one is answered."""
+        """Start the next slice, if there are jobs and the last slice has ended."""
         if not self._jobs or not self._slices.ready:
             return
         ready = [job for job in self._jobs if job.backoff.ready]
@@ -146,7 +145,7 @@ class Housekeeping(Part):
             )
 
     def _interrupted(self, worked: Sequence[_Job], job: _Job) -> None:
-        """By an outage, while this job was at work: the next slice begins with another one."""
+        """An outage has interrupted this job: the next slice begins with another one."""
         self._worked(worked)
         self._jobs.remove(job)
         self._jobs.append(job)
@@ -165,7 +164,7 @@ class Housekeeping(Part):
                 elif job.name == FIND:
                     for place in sorted(self._with_rows):
                         self._add(self._of_partitions[place])
-            elif error is not None:  # whatever it is, the others are not behind it
+            elif error is not None:  # so that the others do not wait for it
                 self._jobs.remove(job)
                 self._jobs.append(job)
 
@@ -193,7 +192,7 @@ class Housekeeping(Part):
         return pruned if pruned == PRUNED else None
 
     def _count(self, rest: tuple[int, list[TopicPartition]] | None) -> tuple[int, list[TopicPartition]] | None:
-        """A partition a step: so many wait in those before, and these are left."""
+        """Count one partition per step; `rest` is the count so far and the partitions that are left."""
         if rest is None:
             self._topics = assigned.open_topics(self._engine, self._group)
             rest = 0, [(topic, number) for topic, highest in self._topics for number in range(highest + 1)]
@@ -205,9 +204,9 @@ class Housekeeping(Part):
 
 
 def _slice(jobs: Sequence[_Job], worked: list[_Job]) -> None:
-    """On the database thread: the jobs in turn, for as long as a slice takes. Adds those that were begun or went on.
+    """Run jobs in turn, on the database thread, for SLICE seconds. `worked` gets the jobs that made a step or failed.
 
-    An outage is raised: no job would get further.
+    Raises the error of an outage, in which no job would get further.
     """
     end = time.monotonic() + SLICE
     for job in jobs:
@@ -232,4 +231,4 @@ def _shown(place: TopicPartition) -> str:
 
 
 def _nobody(_waiting: int, _topics: Collection[TopicPartition]) -> None:
-    """Another worker leads, and tells what waits."""
+    """Another worker leads and counts."""

@@ -23,7 +23,7 @@ FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 
 
 class Unasked:
-    """Offsets below which no restart asks for deliveries: the marks that one look found and that are committed since.
+    """Finds offsets below which no restart reads stored deliveries: low-water marks that have been committed.
 
     Times are monotonic seconds.
     """
@@ -35,17 +35,20 @@ class Unasked:
     def below(
         self, marks: Mapping[TopicPartition, int], committed_until: float | None, now: float
     ) -> dict[TopicPartition, int]:
-        """The offsets. What is settled now ends at `marks`; committed is what was at `committed_until`, None: all."""
+        """The offsets, by partition.
+
+        `marks` are the present low-water marks. Marks from before `committed_until` are committed; None means all.
+        """
         last = self._marks if committed_until is None or committed_until >= self._found_at else {}
         self._marks, self._found_at = marks, now
         return {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
 
 
 class Maintenance:
-    """Not a part of the turn: it may give adopted rows up, which must not begin while partitions are given up.
+    """Runs between turns, not in them: it may give adopted rows up, which must not begin inside a rebalance.
 
-    `parked` is how many deliveries of the group wait in the database, and 0 where another worker counts them;
-    `breakers_open` how many circuit breakers were open at the last look.
+    `parked` is the number of the group's deliveries that wait in the database, or 0 if another worker counts them;
+    `breakers_open` is the number of open circuit breakers.
     """
 
     def __init__(
@@ -87,12 +90,12 @@ class Maintenance:
         self.breakers_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
         leads = self._ownership.leads
         if not leads:
-            self.parked = 0  # whoever leads shows what the group has: so over workers both sum and maximum do
+            self.parked = 0  # only the leader shows the group's number, so that the sum over workers is right
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
             self._housekeeping.begin(self._ownership.places(), self._unasked_below(now), self._counted, leads=leads)
             self._parking.ask_again()
-            if not leads and self._ownership.adopted:  # there is a lower topic now, and whoever owns it leads
+            if not leads and self._ownership.adopted:  # a new, lower topic has another leader
                 self._handover.drain((), self._ownership.released(), REVOKE_DRAIN)
 
     def _share_limits(self) -> None:
@@ -102,7 +105,7 @@ class Maintenance:
             self._lanes.rebound(partial(self._topics.share, shared[0]))
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
-        """Offsets below which no restart asks for deliveries."""
+        """Offsets below which no restart reads stored deliveries."""
         found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
         marks = {place: mark for place, mark in found.items() if mark is not None}
         return self._ownership.unasked() | self._unasked.below(marks, self._committer.until, now)

@@ -1,4 +1,4 @@
-"""Whose stored deliveries this worker sends: its partitions' and, where it leads, those of partitions long gone."""
+"""Which stored deliveries this worker sends: those of its partitions and, if it leads, of partitions that are gone."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -12,13 +12,13 @@ from consumer.worker.dispatch import Dispatch
 
 log = structlog.get_logger(__name__)
 
-NO_LOG = 2**63 - 1  # in place of an offset, where no restart asks for any: the largest that Kafka and the column have
+NO_LOG = 2**63 - 1  # stands for an offset where no log is left: the largest that Kafka and the column hold
 
 
 class Ownership:
-    """`partitions` are those that Kafka has assigned, whatever they are at the moment.
+    """`partitions` gives the partitions that Kafka has assigned now.
 
-    `adopted` are places that have rows and no partition any more. Whoever leads the group sends these.
+    `adopted` partitions have rows but no longer exist in Kafka. The worker that leads the group sends these rows.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Ownership:
 
     @property
     def leads(self) -> bool:
-        """This worker does what one of the group should do and none must."""
+        """This worker does the work that one worker of the group should do."""
         return not self._closed and self._topics.leads(self._partitions())
 
     def close(self) -> None:
@@ -53,7 +53,10 @@ class Ownership:
         return {**self._partitions(), **self.adopted} if self.adopted else self._partitions()
 
     def adopt(self, topics: Collection[TopicPartition]) -> None:
-        """Of topics (with their highest partition) that have rows, those are ours whose partitions are long gone."""
+        """Adopt the rows of partitions that are long gone, if this worker leads.
+
+        `topics` have rows, each up to this partition.
+        """
         gone = self._topics.gone(topics, self._monotonic()) if self.leads else {}
         adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
@@ -62,7 +65,7 @@ class Ownership:
         self.adopted = adopted
 
     def released(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:
-        """What was adopted, if this worker leads no more once these have left; it is adopted no more then."""
+        """Give up adopted partitions if this worker no longer leads without the `leaving` ones; returns them."""
         rest = self._partitions().keys() - {(partition.topic, partition.number) for partition in leaving}
         if self._topics.leads(rest):
             return ()
@@ -70,12 +73,12 @@ class Ownership:
         return released
 
     def given_out(self, place: TopicPartition) -> Callable[[int], bool]:
-        """Tells of an offset of this partition whether its record, and all before it, have been fanned out."""
+        """A function that tells of an offset whether all records of this partition up to it were fanned out."""
         partition, first = self._partitions().get(place), self._dispatch.first_offset(place)
         if partition is None:
             return lambda _: True  # no log is left to read
         return partition.passed if first is None else lambda offset: offset < first
 
     def unasked(self) -> dict[TopicPartition, int]:
-        """Of what was adopted no restart asks, unless its topic was made anew and has just come here."""
+        """Adopted partitions, which no restart reads, except those of a topic that was just created anew."""
         return dict.fromkeys(self.adopted.keys() - self._partitions().keys(), NO_LOG)

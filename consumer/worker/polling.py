@@ -39,7 +39,7 @@ class Polling(Part):
         is_idle: Callable[[], bool],
         monotonic: Callable[[], float],
     ) -> None:
-        """`is_idle` says that only a record can make work, so that a poll may wait for one."""
+        """`is_idle` tells that only a record can make work, so that a poll may wait for one."""
         self._source = source
         self._catalog = catalog
         self._inbox = inbox
@@ -56,7 +56,7 @@ class Polling(Part):
 
     @property
     def busy(self) -> bool:
-        """Partitions have come whose records are not read yet."""
+        """Assigned partitions wait until their records may be read."""
         return self._source.opening
 
     @property
@@ -74,7 +74,7 @@ class Polling(Part):
         self._source.close()
 
     def poll(self, _now: float) -> None:
-        """Take in what has come; waits a little for it while the worker is idle. Nothing inside a rebalance."""
+        """Take in records; waits for them a little if the worker is idle. Does nothing inside a rebalance."""
         if self._source.rebalancing:
             return
         if self._stopped:  # others may come and go while this one drains
@@ -96,7 +96,7 @@ class Polling(Part):
         self._catalog.want(keys)
 
     def _records(self, *, idle: bool) -> Sequence[Record]:
-        """New records. Without room for a second, partitions are paused and polled on."""
+        """New records. If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on."""
         room = self._room()
         if room > 0:
             if self._paused:
@@ -126,8 +126,8 @@ class Polling(Part):
         self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
 
     def _hold(self, record: Record, size: int) -> Callable[[int], None]:
-        """It is in memory until it is settled, which is what this gives."""
-        if record.partition.owned:  # not the last records of a log that has begun again in the same poll
+        """Count a record in memory; returns the function that settles it."""
+        if record.partition.owned:  # unlike the last records of a log that began again in the same poll
             self._memory.hold(record.partition, size)
         return partial(self._settled, record.partition, size)
 

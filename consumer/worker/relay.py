@@ -1,6 +1,6 @@
-"""Carries operational events from the database, where they are written with what they tell of, to their topic.
+"""Carries operational events from the outbox in the database to their topic.
 
-A row is removed after its event is acknowledged and never before. So each event is published at least once; what is
+A row is removed only after its event is acknowledged, so each event is published at least once. An event that is
 published again, after a crash or by another leader, has the same CloudEvents id.
 """
 
@@ -18,11 +18,11 @@ from consumer.loop.part import Part
 from consumer.worker.event_publisher import Announcement, EventPublisher
 
 EVENTS_AT_ONCE = 100
-SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after one was written in this process, and otherwise
+SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after this process has written an event, and otherwise
 
 
 class OutboxRelay(Part):
-    """One batch at a time, while this worker leads its group. All methods belong to the loop's thread."""
+    """Publishes one batch at a time, while this worker leads its group."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class OutboxRelay(Part):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leads` is asked when there may be something to do."""
+        """`leads` tells whether this worker leads the group."""
         self._engine, self._group = engine, group
         self._announcer, self._leads = announcer, leads
         self._reads = DatabaseJob[Callable[[], Sequence[Announcement]], Sequence[Announcement]](
@@ -51,11 +51,11 @@ class OutboxRelay(Part):
 
     @property
     def busy(self) -> bool:
-        """An answer is awaited, of the database or of Kafka."""
+        """The database or Kafka has been asked."""
         return self._reads.busy or self._removals.busy or bool(self._announcer.pending or self._acknowledged)
 
     def wake(self) -> None:
-        """An operational event was written in this process: look within a second."""
+        """This process has written an operational event: look within a second."""
         self._woken = True
 
     def poll(self, now: float) -> None:
@@ -73,7 +73,7 @@ class OutboxRelay(Part):
                     self._look(now)
 
     def close(self) -> None:
-        """Publish nothing more; what is not acknowledged stays in the database."""
+        """Publish no more; events without an acknowledgement stay in the database."""
         self._announcer.close()
 
     def _look(self, now: float) -> None:
@@ -105,7 +105,7 @@ class OutboxRelay(Part):
         self._removals.start(partial(outbox.forget, self._engine, ids), lambda _: None, failed)
 
     def _judge(self, now: float) -> None:
-        """Nothing is pending: what is not acknowledged did not get through, and is read again after a back-off."""
+        """No event is pending: those without an acknowledgement have failed, and are read again after a back-off."""
         if self._unanswered:
             self._unanswered = 0
             self._not_before = self._look_at = now + self._wait

@@ -27,7 +27,7 @@ BACK_OFF = (0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 
 
 class Service:
-    """A worker, or what it waits for before there is one. A member that cannot look up subscriptions joins no group."""
+    """A worker, and the wait for the database before it: a worker that cannot find subscriptions joins no group."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None

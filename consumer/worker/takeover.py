@@ -1,4 +1,4 @@
-"""Partitions come: what is stored of them is asked for, and their records are read as far as that is known."""
+"""Takes assigned partitions over: asks for their stored deliveries, and reads records as far as these are known."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,12 +14,12 @@ from consumer.loop.part import Part
 from consumer.matching.inbox import Inbox
 from consumer.worker.dispatch import SLOW_DATABASE
 
-STORED_ALONE = 1.0  # seconds after which stored deliveries are sent, though their partition's records are not read yet
-RECORDS_FIRST = 0.3  # seconds that they give the first records, once all partitions are open
+STORED_ALONE = 1.0  # seconds until stored deliveries are sent even if their partition's records cannot be read yet
+RECORDS_FIRST = 0.3  # seconds by which the first records go ahead of stored deliveries, once all partitions are open
 
 
 class Takeover(Part):
-    """Takes partitions from other workers. Records of one never wait for what is asked of another."""
+    """Takes partitions over. The records of one partition never wait for questions about another."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Takeover(Part):
         source: Callable[[], Source],
         monotonic: Callable[[], float],
     ) -> None:
-        """`source` gives the one that calls `assigned` and `positioned`."""
+        """`source` gives the source that calls `assigned` and `positioned`."""
         self._parking = parking
         self._recall = recall
         self._settling = settling
@@ -41,29 +41,30 @@ class Takeover(Part):
 
     @property
     def fault(self) -> str | None:
-        """What the database has not answered for long. Safe to call from another thread."""
+        """Partitions have waited for the database for long."""
         since = min((at for partition, at in list(self._loading.items()) if partition.owned), default=None)
         if since is None or self._monotonic() - since < SLOW_DATABASE:
             return None
         return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for what is stored of them"
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
-        """They are this worker's, and so are their stored deliveries, which go out when their records do.
+        """Own these partitions. Their stored deliveries are sent when their records are.
 
-        Alone for a while, those that fail would make their receiver look dead. But they do not wait for Kafka for long.
+        Stored deliveries that fail, sent alone, would make their receiver look dead. But they wait for Kafka only
+        STORED_ALONE seconds.
         """
         self._settling.own((partition.topic, partition.number) for partition in partitions)
         self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
-        """It is known from where on its records are to be read: ask which of their deliveries are stored."""
+        """Kafka has said where to begin reading: ask which deliveries from there on are stored."""
         self._loading[partition] = self._monotonic()
         place = partition.topic, partition.number
         mark = partition.tracker.low_water_mark or 0
         self._parking.load_stored(place, mark, partial(self._loaded, partition, place))
 
     def more(self, place: TopicPartition, offset: int) -> None:
-        """Its reading has come to an offset from which on it is not known what is stored: ask, and read no further."""
+        """Pause the partition at this offset, and ask which deliveries from here on are stored."""
         partition = self._source().partitions[place]
         self._loading[partition] = self._monotonic()
         self._source().rest(partition)

@@ -46,10 +46,10 @@ from consumer.worker.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 
-REVOKE_PART = 0.7  # of the time that the group waits: who takes longer is thrown out, and can commit nothing
-LEAVE_DATABASE = 1.0  # seconds for a statement that still runs: what it stores counts as not settled
-# Seconds that the poller waits at most where something is under way: records do not wake it, so it looks at Kafka again
-# soon, within RECENT seconds of the last ones.
+REVOKE_PART = 0.7  # of the group's rebalance time-out: a member that takes longer is expelled and cannot commit
+LEAVE_DATABASE = 1.0  # seconds for a statement that still runs at the end; its deliveries count as unsettled
+# Seconds that the poller waits at most while a part is busy, because records do not wake it: SOON within RECENT seconds
+# of the last record, LATER after that.
 SOON, LATER, RECENT = 0.001, 0.005, 1.0
 
 
@@ -107,7 +107,7 @@ class Worker:
         return list(dict.fromkeys(fault for part in self._in_turn if (fault := part.fault)))
 
     def readings(self) -> Readings:
-        """How things stand. Safe to call from another thread."""
+        """The values of gauges. Safe to call from another thread."""
         parts = self.parts
         owned = list(parts.source.partitions.items())
         return Readings(
@@ -123,16 +123,16 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Consume until `stop`. FatalKafkaError when librdkafka cannot go on: start a new process.
+        """Consume until `stop`. FatalKafkaError: librdkafka cannot go on; start a new process.
 
-        Whatever else is raised, the group is left before: else its other members would wait for the partitions until
-        the session times out.
+        Before any other exception is raised, the worker leaves the group, so that its members need not wait for the
+        session's time-out.
         """
         try:
             while not self._stopping:
                 self._run_once()
             self._close()
-        except FatalKafkaError:  # the broker takes no more requests of this consumer: there is nothing to leave
+        except FatalKafkaError:  # the broker accepts no more requests of this consumer, so it cannot leave
             raise
         except Exception:
             if not self._closing:
@@ -167,7 +167,7 @@ class Worker:
             return 0.0  # the wait is Kafka's
         return SOON if self._monotonic() - self.parts.polling.received_at < RECENT else LATER
 
-    # Partitions come and go. One that stops takes no more: what it began with them it would cut off.
+    # Partitions come and go. A stopping worker takes no more: it would only cancel their requests.
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
         if not self._stopping:
