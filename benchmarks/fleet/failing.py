@@ -35,7 +35,7 @@ from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import LANE_DELIVERIES
 from consumer.delivery.outcome import Failed
 from consumer.delivery.parking import STORE_BATCH
-from consumer.delivery.recall import HEADS, ROWS, SOON
+from consumer.delivery.recall import DUE_KEYS, ROWS, SOON
 from consumer.delivery.retry import Retry, policy_for
 from consumer.delivery.slots import TIMED_OUT
 
@@ -303,14 +303,14 @@ class _Pod:
         self._tally.add(now, "taking up", asking)
         self._tally.add(now, TAKEN_UP, len(taken))
         self._looking = True
-        if len(chosen) == HEADS:
+        if len(chosen) == DUE_KEYS:
             self._next_look = now
         self._at(now + asking * ROUND_TRIP, partial(self._taken, tuple(chosen), taken))
 
     def _choose(self, now: float) -> dict[DueKey, int]:
         """Heads that are due, each with how many rows there is room for."""
         chosen: dict[DueKey, int] = {}
-        while self._ready and self._ready[0][0] <= now and len(chosen) < HEADS:
+        while self._ready and self._ready[0][0] <= now and len(chosen) < DUE_KEYS:
             due, head = heappop(self._ready)
             if self._noted.get(head) != due:
                 continue

@@ -27,7 +27,7 @@ from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.delivery.parking import STORE_BATCH
-from consumer.delivery.recall import HEADS
+from consumer.delivery.recall import DUE_KEYS
 from consumer.ledger import assigned, due, marks, ordering, outbox, store, upkeep
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.rows import AttemptResult, Failure
@@ -133,10 +133,12 @@ def cpu(work: Callable[[], object], of: int) -> float:
 
 def rows_cost(total: int) -> dict[str, float]:
     """Microseconds of CPU: a row stored, taken up, settled; in full batches."""
-    with ledger(HEADS) as engine:
-        todo = [row._replace(subscription_id=1 + place % HEADS) for place, row in enumerate(rows(total, bytes(450), 1))]
+    with ledger(DUE_KEYS) as engine:
+        todo = [
+            row._replace(subscription_id=1 + place % DUE_KEYS) for place, row in enumerate(rows(total, bytes(450), 1))
+        ]
         stored = cpu(lambda: in_batches(lambda batch: store.park(engine, GROUP, batch, 1.0), todo), total)
-        one = [FetchRequest(("t", 0, each), STORE_BATCH // HEADS, frozenset()) for each in range(1, HEADS + 1)]
+        one = [FetchRequest(("t", 0, each), STORE_BATCH // DUE_KEYS, frozenset()) for each in range(1, DUE_KEYS + 1)]
         take = partial(due.fetch, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
         taken = cpu(lambda: [take(one, rules=Rules()) for _ in range(total // STORE_BATCH)], total)
         small = cpu(lambda: [take([each]) for each in _single(total // STORE_BATCH)], total // STORE_BATCH)
@@ -145,7 +147,7 @@ def rows_cost(total: int) -> dict[str, float]:
 
 
 def _single(number: int) -> Iterator[FetchRequest]:
-    return (FetchRequest(("t", 0, 1 + each % HEADS), 1, frozenset()) for each in range(number))
+    return (FetchRequest(("t", 0, 1 + each % DUE_KEYS), 1, frozenset()) for each in range(number))
 
 
 def _settle(engine: Engine, total: int) -> None:

@@ -29,11 +29,9 @@ from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Se
 
 LOOK_EVERY = 5.0  # seconds until marks are found; and between two steps of the scan, once it has seen all
 SOON = 0.1  # seconds between two looks at the due keys, in memory
-LOOKING = (
-    9  # a look is followed by a pause of so many times its own length: half a million due keys would block the loop
-)
+LOOKING = 9  # times its own length a look pauses: going through half a million due keys would block the loop
 EARLY = 0.5  # seconds until a due key is asked again whose rows may not go yet: each time they are read for nothing
-HEADS = 20  # due keys in one job
+DUE_KEYS = 20  # due keys in one job
 ROWS = 500  # rows in one job
 
 
@@ -87,9 +85,9 @@ class Recall(Part):
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
-        self._next = self._next_walk = self._next_marks = 0.0
-        self._walked_to: DueKey | None = None
-        self._walked_all = False  # since partitions have come
+        self._next = self._next_scan = self._next_marks = 0.0
+        self._scanned_to: DueKey | None = None
+        self._scanned_all = False  # since partitions have come
         self._seen = RecentMarks({}, {}, None)  # what was marked lately
         self._begun_anew = False  # while a walk was under way
         self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
@@ -112,10 +110,10 @@ class Recall(Part):
     def within(self, seconds: float) -> None:
         """Partitions were assigned: begin a scan within so many seconds."""
         now = self._monotonic()
-        if not now < self._next_walk <= now + seconds:
-            self._next_walk = now + seconds
-        self._walked_to = None
-        self._walked_all = False
+        if not now < self._next_scan <= now + seconds:
+            self._next_scan = now + seconds
+        self._scanned_to = None
+        self._scanned_all = False
         self._begun_anew = True
 
     def poll(self, _now: float) -> None:
@@ -127,21 +125,26 @@ class Recall(Part):
         owned = self._places()
         wants = self._wants(now, owned) if self._memory.room else []
         # If many due keys are due, ask for the next ones at once, unless looking through them would block the loop.
-        self._next = (now if len(wants) == HEADS else self._next) + LOOKING * (self._monotonic() - now)
+        self._next = (now if len(wants) == DUE_KEYS else self._next) + LOOKING * (self._monotonic() - now)
         if marking := bool(owned) and now >= self._next_marks:
             self._next_marks = now + LOOK_EVERY
-        if walking := bool(owned) and now >= self._next_walk:
-            self._next_walk = now + LOOK_EVERY
-        if not (wants or marking or walking):
+        if scanning := bool(owned) and now >= self._next_scan:
+            self._next_scan = now + LOOK_EVERY
+        if not (wants or marking or scanning):
             return
         self._parking.ordering_keys.look_begins()
         self._begun_anew = False
-        clock, after, ways, since = self._clock(), self._walked_to, sorted(owned) if walking else (), self._seen.until
+        clock, after, partitions, since = (
+            self._clock(),
+            self._scanned_to,
+            sorted(owned) if scanning else (),
+            self._seen.until,
+        )
 
         def job() -> _Answer:  # marks first: later marks are seen the next time, whatever the scan finds
             return _Answer(
                 self._ledger.recent(since) if marking else None,
-                self._ledger.scan(ways, after) if walking else None,
+                self._ledger.scan(partitions, after) if scanning else None,
                 self._ledger.fetch(wants, clock) if wants else None,
             )
 
@@ -150,7 +153,7 @@ class Recall(Part):
     def _failed(self, wants: Sequence[FetchRequest], _error: Exception) -> None:
         self._parking.ordering_keys.look_ends()
         self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
-        self._next_walk = self._next_marks = 0.0
+        self._next_scan = self._next_marks = 0.0
 
     def _answered(self, answer: _Answer) -> None:
         places = self._places()  # they may have changed since they were looked at
@@ -159,10 +162,10 @@ class Recall(Part):
         if answer.scanned is not None:
             self._note(answer.scanned.due_keys)
             if not self._begun_anew:
-                self._walked_to = answer.scanned.end
-                self._walked_all = self._walked_all or answer.scanned.end is None
-            if not self._walked_all:
-                self._next_walk = 0.0
+                self._scanned_to = answer.scanned.end
+                self._scanned_all = self._scanned_all or answer.scanned.end is None
+            if not self._scanned_all:
+                self._next_scan = 0.0
         if answer.fetched is not None:
             if answer.fetched.unreadable:  # each is tried again in a minute, and shown until then
                 self._unreadable = answer.fetched.unreadable
@@ -202,7 +205,7 @@ class Recall(Part):
             out.append(due_key)
             if due_key[:2] in places and due_key[:2] not in self._settling.revoking:
                 chosen[due_key] = room
-            if len(chosen) == HEADS:
+            if len(chosen) == DUE_KEYS:
                 break
         for due_key in out:
             del due_keys[due_key]
@@ -211,9 +214,9 @@ class Recall(Part):
             if due_key in here:
                 here[due_key].add(row)
         share = ROWS // max(1, len(chosen))
-        heads_of = Counter(due_key[2] for due_key in chosen)
+        due_keys_of = Counter(due_key[2] for due_key in chosen)
         return [
-            FetchRequest(due_key, min(max(1, room // heads_of[due_key[2]]), share), frozenset(here[due_key]))
+            FetchRequest(due_key, min(max(1, room // due_keys_of[due_key[2]]), share), frozenset(here[due_key]))
             for due_key, room in chosen.items()
         ]
 

@@ -45,7 +45,7 @@ class Decisions:
         self._partitions = partitions
 
     def act(self, decided: Decided, settle: Callable[[], None]) -> None:
-        """Carry a decision out, then `settle` the delivery. Ignored if the partition was revoked: its next owner acts."""
+        """Carry a decision out, then `settle` the delivery. The next owner acts if the partition was revoked."""
         event = decided.item.event
         partition = self._partitions().get(event.record[:2])
         if partition is None:

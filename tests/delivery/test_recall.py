@@ -182,7 +182,7 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
     assert bench.look(0.125) == [2]
 
 
-def test_heads_are_walked_through_once_and_then_slowly(bench: Bench) -> None:
+def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
     """However many there are: a mass outage must not be a statement for each of its heads, unceasingly."""
     statements = 0
 
@@ -417,7 +417,7 @@ def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
     bench.look()
     bench.store_here(*(bench.row(offset) for offset in range(10)))
     seconds = bench.lane_breaks()
-    bench.recall._next_walk = float("inf")
+    bench.recall._next_scan = float("inf")
     bench.store.monotonic.now += seconds / 2
     bench.recall.poll(0.0)
     assert not bench.recall.busy
@@ -429,7 +429,7 @@ def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
 
 def test_no_more_comes_than_its_lane_takes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those due first; the others when there is room again, and none is forgotten."""
-    for module in ("lane", "lanes"):
+    for module in ("delivery", "lanes"):
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 3)
     bench.look()
     bench.store_here(*(bench.row(offset, due=-float(offset)) for offset in range(8)))
@@ -562,7 +562,7 @@ def test_every_row_comes_once_and_not_before_its_time(
         (bench.store_here if here else bench.others_store)(row)
     came: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("lane", "lanes"):
+        for module in ("delivery", "lanes"):
             patch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", most)
         for turn in range(200):
             if turn in outages:

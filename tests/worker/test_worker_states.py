@@ -475,7 +475,7 @@ def test_no_order_of_events_loses_a_delivery(
 
     And of a key, where it was asked for, one at a time and in order.
     """
-    for module in ("lane", "lanes"):  # fan-outs wait, and are parked
+    for module in ("delivery", "lanes"):  # fan-outs wait, and are parked
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
     monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # what belongs together takes several transactions
