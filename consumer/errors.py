@@ -56,7 +56,7 @@ class FatalKafkaError(WebhooksError):
 
 
 class InvalidSubscription(WebhooksError):
-    """A subscription has a value that cannot work; the text says which value would.
+    """A subscription has a value that cannot work; the text describes a valid one.
 
     `option` is the column at fault, if a single one is; `why` is the mistake, and `example` a valid value.
     """

@@ -49,7 +49,7 @@ class OffsetTracker:
         # Unsettled records. A dict keeps the order of insertion, which is the order of offsets, and deletes anywhere.
         self._open: dict[int, None] = {}
         self._position = -1 if committed is None else committed  # after the last offset seen
-        self._top = self._position  # after the highest offset known as settled among those seen
+        self._top = self._position  # after the highest settled offset seen
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
         self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest epoch under which `_restored` is valid
         self.epoch = epoch

@@ -89,7 +89,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class Unreadable(NamedTuple):
-    """Replaces the headers of a record of which nothing, or only the value, can be read; fields as in Undecodable."""
+    """Replaces a record's headers if the record or its headers cannot be read; the fields are those of Undecodable."""
 
     reason: str
     detail: str

@@ -36,7 +36,7 @@ TIMEOUT = 5.0
 GONE_AFTER = 600.0  # seconds: time enough to recreate a topic
 CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; a longer gap counts as unobserved time
 QUIET_AFTER = 900.0  # seconds without a new record after which a topic counts as quiet
-FOR_QUIET = 0.1  # all partitions share this part of a limit; those of topics that are not quiet share the rest
+FOR_QUIET = 0.1  # part of a limit that all partitions share; partitions of topics that are not quiet share the rest
 
 Counts = Mapping[str, int | None]  # topic to its number of partitions; None: the topic exists, its metadata is an error
 Ends = Mapping[TopicPartition, int]  # the next offset of partitions, as far as the brokers report it

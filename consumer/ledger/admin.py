@@ -213,7 +213,7 @@ def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
 
 
 def of_record(engine: Engine, group: str, topic: str, partition: int, offset: int) -> dict[int, tuple[int, str]]:
-    """The row id and status of a record's stored deliveries, by subscription; without those of replays."""
+    """The row id and status of a record's stored deliveries, by subscription; replays' deliveries are left out."""
     statement = select(ParkedDelivery.subscription_id, ParkedDelivery.id, ParkedDelivery.status).where(
         ParkedDelivery.group_id == group,
         ParkedDelivery.topic == topic,

@@ -23,7 +23,7 @@ def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
 
 
 def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:
-    """A replay's deliveries by state; those of its `matched` ones without a row were delivered."""
+    """A replay's deliveries by state; of its `matched` deliveries, the ones without a row were delivered."""
     states: Counter[str] = Counter()
     for rows in by_id(engine, _BY_STATE, ParkedDelivery.replay == replay_id):
         states.update({row.status: row.number for row in rows})
