@@ -1,30 +1,30 @@
-"""Everything this project raises on purpose.
+"""The errors that this project raises on purpose.
 
 WebhooksError
 ├── SettingsError            a setting is missing or wrong (exit 2)
-├── Undecodable              a record that is no event: dead-lettered with this reason
-├── Unavailable              a part this process needs does not answer; tried again with back-off
+├── Undecodable              a record cannot be decoded into an event; it is dead-lettered with this reason
+├── Unavailable              a system that this process needs does not answer; tried again with back-off
 │   ├── KafkaUnavailable
 │   └── DatabaseUnavailable
-├── DatabaseRefused          a statement that the database does not take as it is
+├── DatabaseRefused          the database refuses a statement
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
-├── InvalidSubscription      what a subscription asks for cannot work (exit 2)
-└── EgressRefused            an address the egress policy forbids (also a requests ConnectionError)
+├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
+└── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
 """
 
 from requests.exceptions import ConnectionError as RequestsConnectionError
 
 
 class WebhooksError(Exception):
-    """Base of every error raised here; its text is one line a person can act on."""
+    """Base of every error that this project raises; its text is one line that a person can act on."""
 
 
 class SettingsError(WebhooksError):
-    """One line for each setting that is missing or wrong: its name, what is wrong, a right value."""
+    """One line for each setting that is missing or wrong: its name, the mistake, and a valid value."""
 
 
 class Undecodable(WebhooksError):
-    """A record that is no event. `reason` is a short stable word for headers and metrics; the text says more."""
+    """A record cannot be decoded into an event. `reason` is a short stable word for headers and metrics."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -32,7 +32,7 @@ class Undecodable(WebhooksError):
 
 
 class Unavailable(WebhooksError):
-    """A part this process needs does not answer."""
+    """A system that this process needs does not answer."""
 
 
 class KafkaUnavailable(Unavailable):
@@ -44,11 +44,11 @@ class DatabaseUnavailable(Unavailable):
 
 
 class DatabaseTooSlow(DatabaseUnavailable):
-    """A call took longer than it may: less of it may pass."""
+    """The call timed out; retry with a smaller batch."""
 
 
 class DatabaseRefused(WebhooksError):
-    """The database does not take a statement as it is: a constraint, a value, or a mistake of ours."""
+    """The database refuses a statement because of a constraint, a value, or a bug in this project."""
 
 
 class FatalKafkaError(WebhooksError):
@@ -56,9 +56,9 @@ class FatalKafkaError(WebhooksError):
 
 
 class InvalidSubscription(WebhooksError):
-    """A subscription asks for something that cannot work; the text says what would.
+    """A subscription has a value that cannot work; the text describes a valid one.
 
-    `option` is the column that it is about, if it is one, `why` what is wrong, and `example` a value that is right.
+    `option` is the column at fault, if a single one is; `why` is the mistake, and `example` a valid value.
     """
 
     def __init__(self, why: str, option: str | None = None, example: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy models. Imports nothing of ours; no model object leaves the module that reads its row."""
+"""The tables, as SQLAlchemy models. Imports nothing of ours; model objects stay in the module that reads their rows."""
 
 from models.base import Base
 from models.delivery import ParkedDelivery, Payload, Status, StoredOperation, StoredReplay

@@ -1,4 +1,4 @@
-"""What the tables share: names for constraints, and column types that mean the same on Oracle and SQLite."""
+"""Shared parts of the tables: names for constraints, and column types that mean the same on Oracle and SQLite."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,31 +12,31 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-# Check constraints and indexes bring their whole names: with the table's they would pass Oracle 12.1's 30 characters.
+# Check constraints and indexes have full names: a table's name in front could pass the 30 characters of Oracle 12.1.
 NAMING = {
     "pk": "pk_%(table_name)s",
     "ck": "%(constraint_name)s",
 }
 
-Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column that says INTEGER
-BEFORE_IDS = -(2**63)  # where a walk by id begins: plain SQL may have given ids of zero and below
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column declared INTEGER
+BEFORE_IDS = -(2**63)  # where a walk by id begins: ids set by plain SQL may be zero or negative
 # 0 or 1; Oracle has no BOOLEAN before 23ai.
 Flag = Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 class Base(DeclarativeBase):
-    """Holds the metadata that migrations are compared with."""
+    """Holds the metadata that migrations are compared against."""
 
     metadata = MetaData(naming_convention=NAMING)
 
 
 def is_json(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
-    """The check that a text is JSON, in Oracle's words (12.2 and newer) and in SQLite's; a database gets its own."""
+    """Check constraints that a text is JSON, for Oracle (12.2 and newer) and SQLite; each database gets its own."""
     return _by_dialect(f"{column} IS JSON", f"json_valid({column})", name)
 
 
 def is_json_or_null(column: str, name: str) -> tuple[CheckConstraint, CheckConstraint]:
-    """The same for a text that may be missing: SQLite before 3.45 says 0 of it, and a check then fails."""
+    """The same for a text that may be null, for which json_valid of SQLite before 3.45 returns 0, failing the check."""
     return _by_dialect(f"{column} IS JSON", f"{column} IS NULL OR json_valid({column})", name)
 
 
@@ -47,7 +47,7 @@ def _by_dialect(oracle_rule: str, sqlite_rule: str, name: str) -> tuple[CheckCon
     )
 
 
-UNREADABLE = datetime.min.replace(tzinfo=UTC)  # in place of a text that SQLite has kept and that is no time
+UNREADABLE = datetime.min.replace(tzinfo=UTC)  # replaces a text in SQLite that is not a time
 
 
 def _lenient(
@@ -66,7 +66,7 @@ def _lenient(
 
 
 class LocalTimestamp(TypeDecorator[datetime]):
-    """A datetime without a zone. On SQLite, what plain SQL wrote and is no time: UNREADABLE."""
+    """A datetime without a zone. On SQLite, a text that plain SQL wrote and that is not a time becomes UNREADABLE."""
 
     impl = TIMESTAMP
     cache_ok = True
@@ -77,11 +77,12 @@ class LocalTimestamp(TypeDecorator[datetime]):
 
 
 class UtcTimestamp(TypeDecorator[datetime]):
-    """An aware datetime, kept in UTC with microseconds. On SQLite, what plain SQL wrote and is no time: UNREADABLE.
+    """An aware datetime, in UTC with microseconds. On SQLite, a text of plain SQL that is not a time: UNREADABLE.
 
-    python-oracledb drops the zone both ways: it is converted before a bind and put back after a fetch. Oracle converts
-    what it sends, because rows made by plain SQL carry their session's zone (`CURRENT_TIMESTAMP`), which the driver
-    would drop or, where the zone has a name, refuse (DPY-3022). Our own sessions must be in zone +00:00.
+    python-oracledb drops the zone both ways, so this type converts to UTC before a bind and restores the zone after a
+    fetch. Oracle converts the values it sends to UTC: rows written by plain SQL carry their session's zone
+    (`CURRENT_TIMESTAMP`), which the driver would drop or, if the zone has a name, refuse (DPY-3022). This project's own
+    sessions must be in zone +00:00.
     """
 
     impl = TIMESTAMP
@@ -91,7 +92,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
         super().__init__(timezone=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """ValueError for a naive datetime: nobody can tell which instant it means."""
+        """Convert to UTC. Raises ValueError for a naive datetime, because its instant is unknown."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -99,7 +100,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Put the zone back; SQLite also keeps one that plain SQL wrote."""
+        """Restore the zone; SQLite also keeps a zone that plain SQL wrote."""
         return None if value is None else value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
@@ -107,14 +108,15 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return _lenient(super().result_processor(dialect, coltype), dialect)
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Select the instant, not the zone that it was written in."""
+        """Select the instant in UTC, not in the zone it was written in."""
         return in_utc(column)
 
 
 class in_utc(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function it is)
     """The instant of a column, for sorting and comparing.
 
-    Oracle indexes a TIMESTAMP WITH TIME ZONE by SYS_EXTRACT_UTC of it; saying so lets the index give the order too.
+    Oracle indexes a TIMESTAMP WITH TIME ZONE by its SYS_EXTRACT_UTC; using that expression lets the index give the
+    order too.
     """
 
     type = UtcTimestamp()

@@ -1,4 +1,4 @@
-"""Deliveries that left memory, and the bytes they will send."""
+"""Stored deliveries, their payloads, operational events and replays."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -35,17 +35,17 @@ RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
 
 
 class Status(StrEnum):
-    """Where a stored delivery stands."""
+    """The state of a stored delivery."""
 
-    PARKED = "parked"  # owed; sent when due
-    BLOCKED = "blocked"  # owed; an earlier one of its subscription and key goes first
-    HELD = "held"  # owed; its subscription is disabled
+    PARKED = "parked"  # open; sent when due
+    BLOCKED = "blocked"  # open; an earlier delivery of its subscription and key goes first
+    HELD = "held"  # open; its subscription is disabled
     EXHAUSTED = "exhausted"  # given up
     DELIVERED = "delivered"  # kept until the committed offset has passed its record
 
 
 class Payload(Base):
-    """A record, once for each consumer group that stored deliveries of it. `record_ts` is in milliseconds.
+    """A record, stored once for each consumer group with deliveries of it. `record_ts` is in milliseconds.
 
     Oracle keeps an empty string as NULL: an empty body reads as NULL, and `has_key` tells an empty key from none.
     """
@@ -89,12 +89,13 @@ class Payload(Base):
 
 
 class ParkedDelivery(Base):
-    """An event owed to a subscription, or given up, or delivered from here.
+    """A stored delivery of an event to a subscription: open, given up, or delivered.
 
-    No foreign key to the subscription: the row outlives it and says what became of the event.
-    `attempt` is the number of attempts made; whoever changes the row names the number it has seen. `schedule_start` of
-    them were made before the present retry schedule began: redelivery begins a new one. `order_key` is a digest of the
-    record's key where the subscription is ordered. `replay` is 0, or the replay that read the record again.
+    There is no foreign key to the subscription: the row outlives it and records the outcome.
+    `attempt` is the number of attempts made; each change of the row names the number that its writer has seen.
+    `schedule_start` of them were made before the present retry schedule began: a redelivery begins a new one.
+    `order_key` is a digest of the record's key if the subscription is ordered. `replay` is the id of the replay that
+    read the record again, or 0.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -108,13 +109,13 @@ class ParkedDelivery(Base):
         ),
         CheckConstraint("status <> 'parked' OR next_attempt_at IS NOT NULL", name="ck_webhook_deliveries_due"),
         CheckConstraint("filter_pending IN (0, 1)", name="ck_webhook_deliveries_pending"),
-        # What is due, by partition and subscription: each worker reads its own, and only what it has room for.
+        # Due rows by partition and subscription: each worker reads its own ones, and only as many as it has room for.
         Index(
             "ix_webhook_deliveries_head",
             *("group_id", "status", "topic", "partition_no", "subscription_id", "next_attempt_at", "id"),
         ),
         Index("ix_webhook_deliveries_sub", "subscription_id", "status"),
-        # Where each ordered key stands, and which topics and partitions have rows of a status: found by single seeks.
+        # Single seeks find the first rows of an ordered key, and the topics and partitions with rows of a status.
         Index(
             "ix_webhook_deliveries_order",
             *("group_id", "status", "topic", "partition_no", "order_key", "subscription_id", "record_offset"),
@@ -216,9 +217,9 @@ class StoredOperation(Base):
 
 
 class StoredReplay(Base):
-    """A replay: what it reads, how far it is (`positions`, JSON) and how many deliveries it has stored.
+    """A replay: its query, the spans left to read (`positions`, JSON) and the number of deliveries it has stored.
 
-    Ids are never used again: the rows of a replay name it.
+    Ids are never reused, because the rows of a replay refer to it.
     """
 
     __tablename__ = "webhook_replays"

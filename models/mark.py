@@ -1,4 +1,4 @@
-"""What people, and other workers, ask of the worker that owns a partition."""
+"""Wishes of people and of other workers to the worker that owns a partition."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -14,18 +14,18 @@ ALL_SUBSCRIPTIONS = 0
 
 
 class Wish(StrEnum):
-    """What is asked."""
+    """The kind of a wish."""
 
-    LOOK = "look"  # for stored deliveries that are due: somebody else has made them so
-    DEAD_LETTER = "dead_letter"  # for a delivery that the database does not take: write its record to that topic
-    GIVE_UP = "give_up"  # the same: it is not delivered
+    LOOK = "look"  # look for stored deliveries that another process has made due
+    DEAD_LETTER = "dead_letter"  # write the record of a delivery that the database refuses to the dead-letter topic
+    GIVE_UP = "give_up"  # do not deliver a delivery that the database refuses
 
 
 class Mark(Base):
-    """A wish: of the rows of a partition and a subscription (NO_OFFSET), or of a delivery that cannot be stored.
+    """A wish about the rows of a partition and a subscription (NO_OFFSET), or about a delivery that cannot be stored.
 
-    A repetition is the same row with a higher `asked`. A decision stands until the group's offset has passed its
-    record: a restart before that meets the delivery again.
+    A repeated wish is the same row with a higher `asked`. A decision stands until the group's offset has passed its
+    record, because a restart before that meets the delivery again.
     """
 
     __tablename__ = "webhook_marks"
@@ -34,7 +34,7 @@ class Mark(Base):
             *("group_id", "topic", "partition_no", "record_offset", "subscription_id"), name="pk_webhook_marks"
         ),
         CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
-        # What was asked lately: each worker looks every few seconds.
+        # Each worker looks for recent marks every few seconds.
         Index("ix_webhook_marks_time", "group_id", "marked_at"),
         {"comment": "What is asked of the worker of a partition: to look for rows, or to end a delivery."},
     )

@@ -1,4 +1,4 @@
-"""Who wants which events, and the secrets that sign for them."""
+"""Subscriptions to events, and the secrets that sign for them."""
 
 from datetime import datetime
 
@@ -23,11 +23,11 @@ EVERY_TENANT = "*"
 
 
 class Subscription(Base):
-    """A url that gets the events of a type or a pattern. `url` and `event_type` alone make a working one.
+    """A URL that gets the events of a type or a pattern. `url` and `event_type` alone make a working subscription.
 
-    Ids are never used again (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a
-    later one. Null in `max_in_flight`, `rate_limit` (requests per second), `retry_schedule`, `final_statuses` or
-    `timeout_seconds`: as the deployment has it. `failing_since`: no attempt has succeeded since.
+    Ids are never reused (AUTOINCREMENT on SQLite): deliveries stored for a removed subscription must not go to a later
+    one. Null in `max_in_flight`, `rate_limit` (requests per second), `retry_schedule`, `final_statuses` or
+    `timeout_seconds` means the deployment's setting. No attempt has succeeded since `failing_since`.
     """
 
     __tablename__ = "webhook_subscriptions"
@@ -130,7 +130,7 @@ class Subscription(Base):
 
 
 class SubscriptionSecret(Base):
-    """What one subscription signs or authenticates with: `fernet:` and a token, or as it is. Good until `expires_at`.
+    """A subscription's secret for signing or authentication: `fernet:` and a token, or plain. Valid until `expires_at`.
 
     By `kind`: `signing` (a key), `basic` (user:password), `bearer` (a token), `header` (name: value).
     """

@@ -1,1 +1,1 @@
-"""From Kafka to events: poll, decode, track offsets, commit; what cannot be decoded is dead-lettered."""
+"""From Kafka to events: poll, decode, track offsets, commit. Records that cannot be decoded are dead-lettered."""

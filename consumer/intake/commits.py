@@ -1,4 +1,4 @@
-"""Committing what is settled: round by round, and once more, with a look at what came of it, when partitions leave."""
+"""Commits settled offsets: in rounds, and in a last, verified round when partitions leave."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -13,43 +13,43 @@ from consumer.intake.record import Partition
 log = structlog.get_logger(__name__)
 
 _NO_ANSWER = KafkaError(KafkaError._NO_OFFSET)  # noqa: SLF001 (the binding's public name for it)
-_PATIENCE = 5.0  # seconds for a last round; while the group goes to its next generation, some 100 ms, none is taken
-_LOOK = 0.1  # seconds for one question of what is committed: the loop stands still for so long
+_PATIENCE = 5.0  # seconds for a last round; the group refuses commits while its generation changes, for some 100 ms
+_LOOK = 0.1  # seconds for one request for the committed offsets, which blocks the loop
 _AGAIN_AFTER = 0.05
-# Seconds for a round to arrive, or fail: librdkafka sends one again, on a live connection, within retry.backoff.max.ms.
+# Seconds for a round to arrive or fail: on a live connection, librdkafka resends it within retry.backoff.max.ms.
 _ARRIVAL = 1.5
 
 
 class Commits:
-    """The one place that moves offsets. Only partitions that are owned now: the broker does not fence commits itself.
+    """The only place that commits offsets, and only for owned partitions: the broker does not fence commits itself.
 
-    One round at a time: when the coordinator dies, librdkafka sends what was not answered again, and of two rounds the
+    One round at a time: when the coordinator dies, librdkafka resends unanswered rounds, and of two rounds it sends the
     earlier one last (seen with every second pair), which would set offsets back.
 
-    `total` counts rounds the broker took; `fault` says why the last one failed.
+    `total` counts rounds that the broker accepted; `fault` says why the last round failed.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep) -> None:
-        """`wait(seconds)` is what goes on while a last round is awaited; it may call `start`."""
+        """`wait(seconds)` runs while a last round is awaited; it may call `start`."""
         self._clock = clock
         self._wait = wait
         self.total = 0
         self.fault: str | None = None
         self._outstanding: dict[tuple[str, int], Partition] = {}
-        self._sent: list[KafkaTopicPartition] = []  # for the outstanding ones
+        self._sent: list[KafkaTopicPartition] = []  # the outstanding round's offsets
         self._begun_at = self._taken_until = -inf
         self._with_metadata = True
         self._last = False  # a last round is being sent
-        self._unheard: list[set[tuple[str, int, int]]] = []  # last rounds whose answers nobody waits for any more
+        self._unheard: list[set[tuple[str, int, int]]] = []  # last rounds whose answers will be ignored
 
     def settled(self, partitions: Iterable[Partition]) -> bool:
-        """Whether nothing of these is on its way or waits for the next round."""
+        """Whether no round is outstanding and no offset of these partitions waits for the next one."""
         return not self._outstanding and not any(each.owned and each.tracker.moved for each in partitions)
 
     def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> float | None:
-        """Send what has moved, unless an earlier round is still on its way. Its failures are sent again by the next.
+        """Send the offsets that have moved, unless a round is outstanding. The next round sends failed ones again.
 
-        Returns until when (the clock's seconds) all that was settled then is known to be with the broker; None: now.
+        Returns a time (the clock's seconds): the broker has every offset settled by then. None: by now.
         """
         if self._outstanding or self._last:
             return self._taken_until
@@ -57,7 +57,7 @@ class Commits:
         moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.moved}
         offsets = self._offsets(moved.values())
         if not offsets:
-            self.fault = None  # what failed has left; a failure that matters leaves its partition dirty
+            self.fault = None  # the failed partitions have left; a failed partition still owned would have moved
             self._taken_until = now
             return None
         self._outstanding, self._sent, self._begun_at = moved, offsets, now
@@ -68,7 +68,7 @@ class Commits:
         return self._taken_until
 
     def finish(self, error: KafkaError | None, offsets: list[KafkaTopicPartition]) -> None:
-        """The answer to `start`; librdkafka's `on_commit`, which comes for last rounds too, once they are over."""
+        """Take the answer to `start`: librdkafka's `on_commit`, also called for last rounds after they are over."""
         if (marks := _marks(offsets)) in self._unheard:
             self._unheard.remove(marks)
             return
@@ -77,12 +77,12 @@ class Commits:
             self._taken_until = self._begun_at
 
     def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
-        """Inside a rebalance: send what has moved, for some seconds at most. True if the broker has all of it.
+        """Inside a rebalance: send the offsets that have moved, for some seconds at most. True if the broker has them.
 
-        What a round is answered comes by `poll`, which must not be called here, and `commit` has no time limit where it
-        waits. So the coordinator is asked what is committed: on the connection that the round went by, hence after it.
-        A round that is not shown then was refused, as between two generations of the group, and is sent again: who
-        leaves has no later one.
+        The answer to a round arrives through `poll`, which must not be called here, and a blocking `commit` has no time
+        limit. So the coordinator is asked for the committed offsets, on the connection that carried the round and hence
+        after it. If it does not show the round, it has refused the round, as it does between two generations of the
+        group. The round is then sent again: a leaving member has no later one.
         """
         self._last = True
         try:
@@ -92,10 +92,10 @@ class Commits:
             self._last = False
 
     def _arrived(self, consumer: Consumer, end: float) -> bool:
-        """Wait for the round before the last to reach the broker; of two, the earlier one must not come last.
+        """Wait until the outstanding round has reached the broker: it must not arrive after the last one.
 
-        While the coordinator does not answer, it may still be sent again; one that it does not show `_ARRIVAL` seconds
-        after it began to answer has failed. False: no answer until `end`.
+        While the coordinator does not answer, librdkafka may still resend the round. If the coordinator does not show
+        the round `_ARRIVAL` seconds after it began to answer, the round has failed. False: no answer until `end`.
         """
         arrival: float | None = None
         while self._outstanding:
@@ -123,7 +123,7 @@ class Commits:
             return True
         answered: bool | None = False
         while self._clock() < end:
-            if answered is not None:  # else it is on its way
+            if answered is not None:  # else the round may still arrive
                 try:
                     consumer.commit(offsets=offsets, asynchronous=True)
                 except KafkaException as error:
@@ -143,7 +143,7 @@ class Commits:
         return False
 
     def _shown(self, consumer: Consumer, offsets: list[KafkaTopicPartition]) -> bool | None:
-        """Whether the coordinator shows these as committed; None: it does not answer."""
+        """Whether the coordinator shows these offsets as committed; None: the coordinator does not answer."""
         try:
             answers = consumer.committed([KafkaTopicPartition(each.topic, each.partition) for each in offsets], _LOOK)
         except KafkaException as error:
@@ -192,7 +192,7 @@ class Commits:
     def _note(self, failures: dict[str, KafkaError]) -> None:
         failure = next(iter(failures.values()))
         if failure.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
-            # The broker's offset.metadata.max.bytes was lowered: a restart will send what is settled above the mark.
+            # The broker's offset.metadata.max.bytes was lowered: a restart will resend records settled above the mark.
             self._with_metadata = False
         if self.fault is None:
             log.warning(

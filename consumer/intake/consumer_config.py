@@ -1,4 +1,4 @@
-"""What librdkafka's consumer is told."""
+"""The configuration of librdkafka's consumer."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,20 +16,21 @@ _DEFAULTS: dict[str, Any] = {
     # A new partition must not lose its first events.
     "auto.offset.reset": "earliest",
     "partition.assignment.strategy": "cooperative-sticky",
-    # A topic made later that matches a pattern is consumed within this.
+    # A new topic that matches a pattern is consumed within this time.
     "topic.metadata.refresh.interval.ms": 30_000,
-    # Prefetch. At 40,000 records/s a look every 50 ms finds 2,000 gone: 5,000 last. Events of 450 bytes make it 2 MB;
-    # larger ones stop at 16 MiB for all partitions together. No more than this: pausing throws prefetched records away.
+    # Prefetch. At 40,000 records/s, 2,000 are consumed between two looks 50 ms apart: 5,000 suffice. With events of
+    # 450 bytes that is 2 MB; larger ones stop at 16 MiB for all partitions together. No more: pausing discards
+    # prefetched records.
     "queued.min.messages": 5_000,
     "queued.max.messages.kbytes": 16_384,
     "fetch.queue.backoff.ms": 50,
-    # A batch that cannot be read is passed record by record, each after this.
+    # An unreadable batch is skipped record by record, with this wait before each.
     "fetch.error.backoff.ms": 100,
     "statistics.interval.ms": 1_000,
 }
 _FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
-    # Else lag would count records in flight as done.
+    # Otherwise lag would count records in flight as done.
     "enable.auto.offset.store": False,
     "isolation.level": "read_committed",
 }
@@ -40,14 +41,14 @@ _FIRST = {
 
 
 def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
-    """The consumer's configuration: defaults, users' properties over them, and over all what the guarantee rests on."""
+    """The consumer's configuration: defaults, then users' properties, then the settings that the guarantee needs."""
     properties = usable_properties(kafka.properties)
     defaults = dict(_DEFAULTS)
     if properties.get("group.protocol") == "consumer":
         for name in _NOT_OF_KIP_848:
             defaults.pop(name, None)
             properties.pop(name, None)
-    # To librdkafka these topics do not exist, so that no pattern finds them.
+    # librdkafka treats these topics as absent, so no pattern matches them.
     properties.pop("topic.blacklist", None)
     return {
         **defaults,
@@ -60,10 +61,10 @@ def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, 
 
 
 def first_offset(config: Mapping[str, Any]) -> int:
-    """Where a partition begins for which nothing is committed, as a logical offset, of what `consumer_config` gives.
+    """The logical offset where a partition without a committed one begins; `config` is from `consumer_config`.
 
-    OFFSET_INVALID, which has librdkafka apply auto.offset.reset itself, only where that is an error: where the
-    partition is resumed before its leader has answered, librdkafka would ask twice, and at the second answer go back
-    or skip what has come since the first.
+    OFFSET_INVALID has librdkafka apply auto.offset.reset itself, and is used only where that is `error`: if the
+    partition is resumed before its leader has answered, librdkafka asks twice, and at the second answer it goes back
+    or skips the records that have come since the first.
     """
     return _FIRST.get(config["auto.offset.reset"], OFFSET_INVALID)

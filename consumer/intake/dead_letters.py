@@ -1,7 +1,7 @@
-"""Records that are no events, kept as they are on a topic of their own.
+"""Dead letters: records that cannot become deliveries, written unchanged to a topic of their own.
 
-A record counts as stored only when all in-sync replicas have it. Until then it is held here and sent again with
-back-off: its offset does not move, and nothing is lost while the topic is missing, full or out of reach.
+A record counts as stored only when all in-sync replicas have it. Until then it stays in memory and is sent again with
+back-off. Its offset does not move, so nothing is lost while the topic is missing, full or unreachable.
 """
 
 import heapq
@@ -22,7 +22,7 @@ from consumer.loop.part import Part
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
 _MOST_PENDING = 5000
-_MOST_BYTES = 64 * 2**20  # of their records' values
+_MOST_BYTES = 64 * 2**20  # of the pending records' values
 
 _PURPOSE = Purpose("dead-letter topic", "KAFKA_DEAD_LETTER_TOPIC", "records")
 _DEFAULTS: dict[str, Any] = {
@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class _Letter:
-    """A dead letter on its way. `size` says how much of the record is sent: see `_SIZES`."""
+    """A dead letter that is not stored yet. `size` is an index into `_SIZES`: how much of the record is sent."""
 
     __slots__ = ("attempt", "headers", "on_stored", "record", "size")
 
@@ -50,10 +50,10 @@ _Content = tuple[bytes | None, bytes | None, Headers]
 
 
 class DeadLetters(Part):
-    """Sends dead letters; used by one thread. `fault` says what to do when they do not get through."""
+    """Sends dead letters; used by one thread."""
 
     def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """SettingsError: librdkafka refuses a setting. What it does not know is left out; Source has warned of it."""
+        """Raises SettingsError if librdkafka refuses a setting. Omits unknown properties; Source has warned of them."""
         self._group = kafka.group_id
         self._clock = clock
         self._topic = AcknowledgedTopic(kafka, kafka.dead_letter_topic, _PURPOSE, _DEFAULTS, clock)
@@ -64,22 +64,22 @@ class DeadLetters(Part):
 
     @property
     def pending(self) -> int:
-        """Dead letters that no broker has acknowledged; they are in memory, so whoever sends keeps this bounded."""
+        """How many dead letters are not acknowledged. They are in memory, so callers of `send` keep this bounded."""
         return len(self._sent) + len(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """Some are pending."""
+        """Whether dead letters are pending."""
         return self.pending > 0
 
     def holds(self, places: Collection[TopicPartition]) -> bool:
-        """A record of these partitions is pending."""
+        """Whether a record of these partitions is pending."""
         letters = chain(self._sent.values(), (letter for _, _, letter in self._waiting))
         return any((each.record.partition.topic, each.record.partition.number) in places for each in letters)
 
     @property
     def full(self) -> bool:
-        """Nothing should be taken in that could add to what is pending."""
+        """Whether so many are pending that the caller should take in no more records."""
         return self.pending >= _MOST_PENDING or self._bytes >= _MOST_BYTES
 
     @property
@@ -88,12 +88,12 @@ class DeadLetters(Part):
         return self._topic.fault
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
-        """Keep `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have it."""
+        """Dead-letter `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have the record."""
         self._bytes += len(record.value or b"")
         self._produce(_Letter(record, self._describe(record, reason, detail), on_stored))
 
     def poll(self, now: float) -> None:
-        """Serve acknowledgements and send again what is due. Raises what an `on_stored` raises."""
+        """Serve acknowledgements and send due retries. Errors of an `on_stored` propagate."""
         self._topic.poll()
         answers = self._topic.answers
         while answers:
@@ -110,7 +110,7 @@ class DeadLetters(Part):
             self._produce(letter)
 
     def close(self) -> None:
-        """Let go of what is pending: its offsets were not committed, so its next owner sends it again."""
+        """Drop pending dead letters: their offsets are not committed, so the partitions' next owners send them."""
         self._topic.close()
         self._sent.clear()
         self._waiting.clear()
@@ -139,7 +139,7 @@ class DeadLetters(Part):
             if letter.size:
                 self._produce(letter)
                 return
-            # Not even the least of it: a topic that is mended may take all of it.
+            # Even the smallest form is refused. Retry with the whole record: the topic may have been repaired.
         self._topic.failed(error)
         self._wait(letter)
 
@@ -166,7 +166,7 @@ _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaE
 def _whole(letter: _Letter) -> _Content:
     headers = letter.record.headers
     original = () if headers is None or isinstance(headers, Unreadable) else headers
-    # Ours come last, and the last of a name counts: a letter that is dead a second time says where it died then.
+    # Our headers come last, and the last one of a name counts: a record dead-lettered twice names its latest origin.
     return letter.record.key, letter.record.value, [*original, *letter.headers]
 
 
@@ -184,5 +184,5 @@ def _measures(letter: _Letter) -> Headers:
     return [("dead-letter-size", b"%d" % len(value)), ("dead-letter-sha256", sha256(value).hexdigest().encode())]
 
 
-# The next is taken when the topic, or librdkafka, says that the last is too large.
+# Tried in this order: the next form follows when the topic or librdkafka calls one too large.
 _SIZES: tuple[Callable[[_Letter], _Content], ...] = (_whole, _stub, _bare)

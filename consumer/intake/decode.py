@@ -1,7 +1,7 @@
-"""What a record means: its event type, its id, its content type. Pure.
+"""Decodes a record into an event: its type, id, tenant and content type. Pure.
 
-The rules are those of docs/publishing.md. A header that is repeated counts with its last value, as
-`Headers.lastHeader` of the Java clients: interceptors append. A header or field that is null is not there.
+docs/publishing.md has the rules. The last value of a repeated header counts, as with `Headers.lastHeader` of the Java
+clients, because interceptors append. A null header or field counts as absent.
 """
 
 import re
@@ -16,9 +16,9 @@ from consumer.events.event import Event, RecordId, extra_of
 from consumer.intake.record import Record, Unreadable
 
 MAX_VALUE_BYTES = 1024 * 1024
-# The type travels in a header, and receivers refuse all headers together at 8 KiB.
+# The type is sent in a header, and receivers refuse requests whose headers reach 8 KiB.
 MAX_TYPE_LENGTH = 1000
-MAX_TENANT_LENGTH = 255  # as the column
+MAX_TENANT_LENGTH = 255  # the length of the column
 
 _CLOUDEVENT = "application/cloudevents+json"
 _TYPE_FIELDS = ("type", "event_type", "eventType")
@@ -30,10 +30,10 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 
 
 def decode(record: Record, tenant_name: str = "tenant") -> Event:
-    """The event that a record carries. `tenant_name` is that of the attribute or header with its tenant.
+    """The event that a record carries. `tenant_name` names the attribute or header that holds its tenant.
 
-    Undecodable with reason unreadable, null, empty, too_large, bad_headers, bad_type, not_utf8, not_json, too_deep or
-    not_object; nothing else is raised, whatever the bytes.
+    Raises Undecodable with the reason unreadable, null, empty, too_large, bad_headers, bad_type, not_utf8, not_json,
+    too_deep or not_object, and no other error, whatever the bytes.
     """
     partition, offset, timestamp, key, value, header_list = record
     topic = partition.topic
@@ -110,17 +110,17 @@ def _unparsable(value: bytes, error: orjson.JSONDecodeError) -> Undecodable:
         value.decode()
     except UnicodeDecodeError as unicode_error:
         return Undecodable("not_utf8", f"the value is not UTF-8: {unicode_error.reason} at byte {unicode_error.start}")
-    if "depth" in error.msg or "Recursion" in error.msg:  # orjson 3.13's words, and older ones
+    if "depth" in error.msg or "Recursion" in error.msg:  # wording of orjson 3.13, and of older versions
         return Undecodable("too_deep", "the value is JSON nested too deeply")
     return Undecodable("not_json", f"the value is not JSON: {error.msg} at byte {error.pos}")
 
 
 def _webhook_id(headers: dict[str, bytes | None], structured: dict[str, Any], record: RecordId) -> str:
-    """Digest of source and id, each behind its length so that no two pairs run together alike.
+    """A digest of source and id, each prefixed with its length so that no two pairs concatenate to the same bytes.
 
-    Ids are digested as bytes, so a header needs no valid encoding. One that is empty or, in a body, no string counts as
-    not there: the record's place stands in, and the event is sent. All that goes unseen then is a producer's own
-    duplicate; a dead letter would be an event missed.
+    Ids are digested as bytes, so a header needs no valid encoding. An id that is empty or, in a body, not a string
+    counts as absent: the record's place replaces it, and the event is sent. The only cost is that a producer's own
+    duplicates go unnoticed; a dead letter would lose the event.
     """
     source = headers.get("ce_source") or _text(structured.get("source")) or record.topic.encode()
     event_id = headers.get("ce_id") or _text(structured.get("id")) or headers.get("event-id")
@@ -133,10 +133,10 @@ def _webhook_id(headers: dict[str, bytes | None], structured: dict[str, Any], re
 
 
 def _tenant(name: str, headers: dict[str, bytes | None], structured: dict[str, Any]) -> str | None:
-    """Whose event it is, by the first of the attribute's header, the attribute of a body, and the header that is there.
+    """The event's tenant: from the `ce_` header, else the body's attribute, else the plain header.
 
-    One that can be nobody's (empty, not UTF-8, longer than a subscription's can be) counts as none, and nothing stands
-    in for it: the event goes to subscriptions of any tenant, and to those of no tenant, least of all another's.
+    A value that no subscription can have (empty, not UTF-8, longer than the column) counts as no tenant, and the later
+    sources are not consulted. Such an event goes to the subscriptions for any tenant and never to a tenant's own.
     """
     value: object = headers.get(f"ce_{name}") if headers else None
     if value is None:

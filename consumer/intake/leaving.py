@@ -1,23 +1,23 @@
-"""Leaving the group in an order that librdkafka bears."""
+"""Leaves the consumer group in an order that does not hang librdkafka."""
 
 import threading
 from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaException
 
-_QUIET = 0.05  # seconds without a rebalance, after which none is due
-_DROPPED = 1000  # records in one round: fetched, not taken in, and the next owner's
+_QUIET = 0.05  # after so many seconds without a rebalance, none is due
+_DROPPED = 1000  # records that one call discards; the partitions' next owners read them
 
 
 def leave(consumer: Consumer, rebalances: Callable[[], int], *, static: bool) -> None:
-    """Leave the group and close the consumer; returns when both is done.
+    """Leave the group and close the consumer; returns when both are done.
 
     `rebalances` counts the calls of the consumer's rebalance callbacks. A `static` member (it has a group.instance.id)
     closes without leaving: its partitions wait for it.
 
-    What the group gives a member while it closes makes librdkafka wait for ever, with Python's lock in its hands, so
-    that no watchdog written in Python sees it (librdkafka's issue 4884; measured with an assignment that was due: 2 of
-    220 closings). So the subscription ends first, and what is due is taken and given back before the end begins.
+    If the group assigns partitions to a member while it closes, librdkafka waits for ever, holding the GIL, so that no
+    watchdog written in Python notices (librdkafka's issue 4884; measured with an assignment due: 2 of 220 closings).
+    So the consumer unsubscribes first, and takes and gives back any due assignment before it closes.
     """
     if not static:
         try:
@@ -34,9 +34,9 @@ def leave(consumer: Consumer, rebalances: Callable[[], int], *, static: bool) ->
 
 
 def within(seconds: float, name: str, call: Callable[[], object]) -> bool:
-    """Make a call that has no time limit of its own, in a thread; whoever owns the consumer waits and calls nothing.
+    """Run a call that has no time limit of its own in a thread; the consumer's owner waits and makes no other call.
 
-    False if it has not ended by then: it is left to end by itself.
+    False if the call has not ended after `seconds`: it is left to end by itself.
     """
     thread = threading.Thread(target=call, name=name, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Records from the log by time, beside the consumer group: what a replay reads. Nothing is joined or committed."""
+"""Reads records from the log by time, for replays. A reader joins no consumer group and commits nothing."""
 
 import time
 import uuid
@@ -23,9 +23,9 @@ from consumer.ledger.replays import Span
 
 log = structlog.get_logger(__name__)
 
-_TIMEOUT = 10.0  # seconds for each question before anything is read; afterwards a broker is waited for
-_IDLE = 5.0  # seconds without anything, after which it is asked whether the topics are still there
-# What concerns membership of a group, and what librdkafka refuses in a consumer that has none.
+_TIMEOUT = 10.0  # seconds for each request before reading begins; afterwards the reader waits for a broker
+_IDLE = 5.0  # seconds without a message, after which the reader checks that the topics still exist
+# Properties of group members; librdkafka refuses some of them in a consumer that is no member.
 _OF_A_MEMBER = (
     "group.protocol",
     "group.instance.id",
@@ -38,9 +38,9 @@ _FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "isolation.level": "read_committed",
-    # Where the log has no record at a position, it is for us to say what is missing.
+    # If the log has no record at a position, this module reports the missing ones.
     "auto.offset.reset": "error",
-    # Tells of the end also where it is a transaction's marker, or was compacted away: no record would.
+    # Reports the end of the log even where a transaction's marker or compaction leaves no record to show it.
     "enable.partition.eof": True,
     # Prefetch, for all partitions together: a slow replay needs no more.
     "queued.min.messages": 5_000,
@@ -51,14 +51,14 @@ _FIXED: dict[str, Any] = {
 
 
 class LogReader:
-    """Reads spans of the log to their ends. One thread owns it; a context manager that closes the client.
+    """Reads spans of the log to their ends. One thread owns a LogReader; as a context manager, it closes the client.
 
-    `positions`: for each partition the offset before which all is read. `removed_total` counts the offsets that
-    retention took from a span before they were read.
+    `positions` holds the next offset to read of each partition. `removed_total` counts the offsets that retention
+    removed from a span before they were read.
     """
 
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """SettingsError: librdkafka refuses a setting. Nothing is asked yet."""
+        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet."""
         self.positions: dict[TopicPartition, int] = {}
         self.removed_total = 0
         self._kafka = kafka
@@ -71,7 +71,7 @@ class LogReader:
         self._said: set[tuple[str | None, int]] = set()
         self._failures: list[Exception] = []
         self._reachability = Reachability(kafka, clock)
-        self._reachability.fault = None  # who waits at a terminal is told of an outage, not that there is none
+        self._reachability.fault = None  # at a terminal, only outages are reported, not the first connection
         keep = self._failures.append
         try:
             self._consumer = Consumer(
@@ -95,18 +95,18 @@ class LogReader:
 
     @property
     def done(self) -> bool:
-        """Every span is read to its end."""
+        """Whether every span is read to its end."""
         return not self._left
 
     @property
     def fault(self) -> str | None:
-        """Why nothing comes now, if no broker can be reached."""
+        """Why no records come now, if no broker can be reached."""
         return self._reachability.fault
 
     def partitions(self, names: Sequence[str]) -> list[TopicPartition]:
         """The partitions that the group's workers consume; `names` as in KAFKA_TOPICS.
 
-        A name without a topic is logged. KafkaUnavailable if no broker answers.
+        A name without a topic is logged. Raises KafkaUnavailable if no broker answers.
         """
         try:
             cluster = self._consumer.list_topics(timeout=_TIMEOUT)
@@ -120,10 +120,10 @@ class LogReader:
         return [(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
     def spans(self, places: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:
-        """What the log holds of a time (unix seconds; `until` None: to its end as of now). Empty spans are left out.
+        """The log's spans between two times (unix seconds; `until` None: the current end). Empty spans are left out.
 
-        By the records' own timestamps: from the first stamped `since` or later up to the first stamped `until` or
-        later. KafkaUnavailable if a partition's leader does not answer.
+        The records' own timestamps count: a span runs from the first record stamped `since` or later up to the first
+        one stamped `until` or later. Raises KafkaUnavailable if a partition's leader does not answer.
         """
         if not places:
             return []
@@ -143,7 +143,7 @@ class LogReader:
         return spans
 
     def start(self, spans: Iterable[Span], since: float = 0.0) -> None:
-        """Begin with these spans; once. Records stamped before `since` (unix seconds) are passed over."""
+        """Begin to read these spans; call it once. Records stamped before `since` (unix seconds) are skipped."""
         self._since = since * 1000
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
         self.positions = {place: span.begin for place, span in self._left.items()}
@@ -153,8 +153,8 @@ class LogReader:
     def read(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) records. Waits for the first at most `timeout` seconds, and never above 0.1.
 
-        Empty where nothing came in time, `done` or not. WebhooksError when a partition cannot be read any more, and
-        FatalKafkaError: `positions` then stand behind the last record that was returned.
+        Empty if no record came in time, `done` or not. Raises WebhooksError when a partition cannot be read any more,
+        and FatalKafkaError: `positions` then follow the last record that was returned.
         """
         if self._failures:
             raise self._failures.pop(0)
@@ -199,7 +199,7 @@ class LogReader:
         self._consumer.incremental_unassign([KafkaTopicPartition(*place)])
 
     def _on_message_error(self, place: TopicPartition, offset: int, error: KafkaError) -> None:
-        """What it raises, the next `read` raises: records before it in this batch count as read."""
+        """Keep an error for the next `read` to raise: records before it in this batch count as read."""
         span = self._left.get(place)
         code = error.code()
         if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
@@ -207,12 +207,12 @@ class LogReader:
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             self._failures.append(WebhooksError(f"the topic {place[0]} may not be read: {error.str()}"))
         elif span is None:
-            # Of a partition that is done, or of none: the throw-away group may not be usable, and is not used.
+            # The partition is done, or the error concerns the throw-away group, which need not be usable.
             log.debug("Kafka reports", error=error.str())
         elif code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
             if offset >= span.end:
                 self._finish(place)
-            else:  # a new leader does not show all of its log at once
+            else:  # a new leader does not expose all of its log at once
                 self._say("the log ends earlier than it did; waiting", place, code)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 (the same)
             guarded(self._failures.append, self._skip_removed)(span)
@@ -220,26 +220,26 @@ class LogReader:
             self._say(f"Kafka reports: {error.str()}", place, code)
 
     def _look_for_topics(self) -> None:
-        """Look for what librdkafka 2.16 does not tell: it logs a topic that goes, and its reader waits for ever."""
+        """Check that the topics exist: librdkafka 2.16 only logs a deleted topic, and its reader waits for ever."""
         try:
             there = self._consumer.list_topics(timeout=1).topics
         except KafkaException:
-            return  # a broker that does not answer is waited for
+            return  # no broker answers: wait for one
         for topic in sorted({topic for topic, _ in self._left}):
             if topic not in there:
                 self._failures.append(
                     WebhooksError(
-                        f"the topic {topic} is gone; a new replay, with --topic, reads what is left of the others"
+                        f"the topic {topic} is gone; start a new replay, with --topic, for the rest of the others"
                     )
                 )
 
     def _skip_removed(self, span: Span) -> None:
-        """The log does not hold the position: go on where it begins now."""
+        """The log does not hold the position any more: go on where the log begins now."""
         place = (span.topic, span.number)
         position, begin = self.positions[place], self._ask([place], OFFSET_BEGINNING)[place]
         if begin <= position:
             raise WebhooksError(
-                f"{span.topic}[{span.number}] does not reach offset {position} any more: its topic was made anew"
+                f"{span.topic}[{span.number}] does not reach offset {position} any more: its topic was recreated"
             )
         removed = min(begin, span.end) - position
         self.removed_total += removed
@@ -261,7 +261,7 @@ class LogReader:
             log.warning(text, partition=f"{place[0]}[{place[1]}]")
 
     def _ask(self, places: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
-        """Offsets by time (ms); OFFSET_BEGINNING and OFFSET_END stand for the log's ends. Negative: there is none."""
+        """Offsets at a time (ms); OFFSET_BEGINNING and OFFSET_END mean the ends of the log. Negative: no offset."""
         try:
             answers = self._consumer.offsets_for_times(
                 [KafkaTopicPartition(*place, moment) for place in places], _TIMEOUT
@@ -297,6 +297,6 @@ def _config(kafka: KafkaSettings) -> dict[str, Any]:
         **properties,
         **_FIXED,
         "bootstrap.servers": kafka.bootstrap_servers,
-        # The binding wants one. Nobody else has it, and nothing is ever stored under it.
+        # The binding requires a group id. This one is unique, and nothing is ever stored under it.
         "group.id": f"kafka-webhooks-replay-{uuid.uuid4().hex}",
     }

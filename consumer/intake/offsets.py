@@ -1,8 +1,8 @@
-"""Which offset may be committed, and which records above it are settled. Pure; one tracker for each assignment.
+"""Tracks which offset may be committed and which records above it are settled. Pure; one tracker for each assignment.
 
-A commit is the low-water mark, below which everything is settled, and a text for its metadata that names what is
-settled above, so that a restart does not send those again. An offset that the log does not hold (compacted, or a
-transaction's marker) counts as settled.
+A commit has the low-water mark, below which every record is settled, and metadata that names the settled records above
+it, so that a restart does not send them again. An offset that the log does not hold (compacted, or a transaction's
+marker) counts as settled.
 """
 
 import binascii
@@ -18,7 +18,7 @@ _RUNS, _BITMAP = "w1r:", "w1b:"
 # Four characters of base64 hold three bytes: 3,068 of them, or 24,544 offsets as a bitmap.
 _MAX_BYTES = (MAX_METADATA - len(_RUNS)) * 3 // 4
 _MAX_BITS = _MAX_BYTES * 8
-# A run and the hole before it take a bit each at least: no text tells of more.
+# A run and the hole before it take at least one bit each: no metadata holds more runs.
 _MAX_RUNS = _MAX_BITS // 2
 _MAX_OFFSET = 2**63 - 1
 _MAX_EPOCH = 2**31 - 1
@@ -27,19 +27,19 @@ Run = tuple[int, int]  # settled offsets [start, stop)
 
 
 class OffsetRegression(Exception):
-    """The log gave an offset again: it was truncated or its topic made anew, and this tracker's life is over."""
+    """The log returned an offset again: it was truncated or its topic recreated. The tracker must be replaced."""
 
 
 class OffsetTracker:
     """Follows the records of one assignment from `track` to `settle`.
 
-    `committed`, `metadata` and `epoch` are what the group has stored (None: nothing, or not said). `epoch` is the
-    highest leader epoch of all records seen, in all assignments that the metadata tells of; None: no record told one.
-    `moved` counts the records that were settled since whoever commits set it to 0; until then `committable()` is as it
-    was.
+    `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
+    the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
+    `moved` counts the records settled since the committer set it to 0; while it is 0, `committable()` is unchanged.
 
-    A record of a higher epoch tells that what the metadata names from there on is gone: epochs ascend along a log, and
-    none that was settled had a higher one than was stored. So the log was cut off, and others stand at its offsets.
+    A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
+    gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,
+    and other records have those offsets.
     """
 
     __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "moved")
@@ -49,19 +49,19 @@ class OffsetTracker:
         # Unsettled records. A dict keeps the order of insertion, which is the order of offsets, and deletes anywhere.
         self._open: dict[int, None] = {}
         self._position = -1 if committed is None else committed  # after the last offset seen
-        self._top = self._position  # after the highest offset known as settled among those seen
+        self._top = self._position  # after the highest settled offset seen
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
-        self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest that `_restored` may meet
+        self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest epoch under which `_restored` is valid
         self.epoch = epoch
         self.moved = 0
 
     @property
     def position(self) -> int:
-        """After the last offset seen; -1 before the first without a committed one."""
+        """The offset after the last one seen; -1 before the first record if nothing is committed."""
         return self._position
 
     def track(self, offset: int, epoch: int | None = None) -> bool:
-        """Take note of the next record, and of its leader epoch. False: it was settled before the restart, skip it.
+        """Track the next record and its leader epoch. False: the record was settled before the restart, skip it.
 
         Raises OffsetRegression if `offset` is not above the last one.
         """
@@ -80,7 +80,7 @@ class OffsetTracker:
         return True
 
     def settle(self, offset: int) -> None:
-        """The record is done with. KeyError if it is not open: a caller's mistake must not move a mark."""
+        """Mark a record as settled. KeyError if it is not open: a caller's mistake must not move a mark."""
         del self._open[offset]
         if offset >= self._top:
             self._top = offset + 1
@@ -88,7 +88,7 @@ class OffsetTracker:
 
     @property
     def low_water_mark(self) -> int | None:
-        """The next offset to commit; None before the first record and without a committed one."""
+        """The next offset to commit; None before the first record if nothing is committed."""
         for offset in self._open:
             return offset
         if self._position < 0:
@@ -127,8 +127,8 @@ class OffsetTracker:
 def encode(mark: int, runs: Iterable[Run]) -> str:
     """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
 
-    Either pairs of varints (how many offsets are not settled, how many then are) or a bit for each offset, whichever
-    tells more, then whichever is shorter. Empty if there are no runs.
+    The encoding is either pairs of varints (the number of unsettled offsets, then of settled ones) or a bit for each
+    offset: the one that covers more, or else the shorter one. Empty if there are no runs.
     """
     kept = list(islice(_merged(runs), _MAX_RUNS))
     if not kept:
@@ -141,7 +141,7 @@ def encode(mark: int, runs: Iterable[Run]) -> str:
 
 
 def decode(mark: int, metadata: str) -> list[Run]:
-    """The settled runs above `mark` that `encode` wrote down; none if it did not write this text."""
+    """The settled runs above `mark` that `encode` wrote into `metadata`; empty for any other text."""
     payload = _bytes(metadata[len(_RUNS) :]) if len(metadata) <= MAX_METADATA else b""
     if metadata.startswith(_RUNS):
         return _from_pairs(mark, payload)

@@ -1,8 +1,8 @@
-"""Where partitions stand when they come: what the group has committed, and where their logs begin and end.
+"""Looks up the positions of assigned partitions: committed offsets, and where the logs begin and end.
 
-Both are asked until Kafka says them, by a consumer that joins nothing, on a thread of its own: neither the loop nor the
-group waits for a broker that does not answer. AdminClient's question, which has a future, crashes the process while a
-coordinator still loads (librdkafka 2.16: an answer that is to be asked for again has no request there to repeat).
+A consumer that joins no group asks for both until Kafka answers, on a thread of its own: neither the loop nor the group
+waits for a broker that does not answer. AdminClient's request, which returns a future, crashes the process while a
+coordinator still loads (librdkafka 2.16 has to retry there, and has no request to repeat).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,16 +22,16 @@ from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
 
-COMMITTED_TIMEOUT = 5.0  # seconds for one question; then it is asked again
-ENDS_TIMEOUT = 1.0  # the same; what comes meanwhile waits for it
-_IDLE = 30.0  # seconds between two looks at librdkafka's log where nothing is asked
-# What only a member is told; without its protocol, librdkafka refuses some of it.
+COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
+ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
+_IDLE = 30.0  # seconds between two polls for librdkafka's log lines while nothing is asked
+# Properties of group members; without the group protocol, librdkafka refuses some of them.
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
-BACK_OFF = (0.1, 2.0)  # seconds until an unanswered question is asked again: the first wait, the longest
+BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the first wait, the longest
 
 
 class Committed(NamedTuple):
-    """What the group has stored for a partition. `offset` None: nothing. `epoch` None: nobody said which leader's."""
+    """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown."""
 
     offset: int | None
     metadata: str
@@ -50,9 +50,9 @@ OnEnds = Callable[[list[tuple[Partition, Ends]]], None]
 
 
 class Positions:
-    """Asks; what is answered goes to `on_committed` and to `on_ends`, on the loop. `fault` says what Kafka keeps back.
+    """Asks for positions; `on_committed` and `on_ends` get the answers, on the loop. `fault` names a missing answer.
 
-    A partition that has left is asked for no more, and an answer may still come after it has.
+    Requests for a partition end when it leaves; an answer may still come afterwards.
     """
 
     def __init__(
@@ -67,20 +67,20 @@ class Positions:
         self._post, self._on_committed, self._on_ends = post, on_committed, on_ends
         self._questions: SimpleQueue[tuple[list[Partition], list[Partition]] | None] = SimpleQueue()
         self._consumer = Consumer(_config(kafka), logger=LibrdkafkaLog())
-        # A daemon: a question under way must not keep a stopped process alive.
+        # A daemon: an outstanding request must not keep a stopped process alive.
         self._thread = Thread(target=self._run, name="positions", daemon=True)
         self._thread.start()
 
     def ask(self, partitions: Sequence[Partition]) -> None:
-        """Ask what is committed for these; once that is known, for the ends of their logs too."""
+        """Ask for the committed offsets of these partitions; once known, also for the ends of their logs."""
         self._questions.put((list(partitions), []))
 
     def ask_ends(self, partitions: Sequence[Partition]) -> None:
-        """Ask where these logs begin and end."""
+        """Ask where the logs of these partitions begin and end."""
         self._questions.put(([], list(partitions)))
 
     def close(self, timeout: float = 1.0) -> bool:
-        """Ask no more. False if a question is still under way after `timeout` seconds; it is left to end by itself."""
+        """Stop asking. False if a request is outstanding after `timeout` seconds; it is left to end by itself."""
         self._questions.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -107,7 +107,7 @@ class Positions:
         self._consumer.close()
 
     def _heard(self, unknown: list[Partition], endless: list[Partition], wait: float) -> bool:
-        """Take what is asked; waits for it, if something is unanswered only so long. False: it is over."""
+        """Take new requests; waits for them, `wait` seconds at most if old ones are unanswered. False: closed."""
         try:
             question = self._questions.get(timeout=wait if unknown or endless else _IDLE)
             while question is not None:
@@ -133,7 +133,7 @@ class Positions:
         return failure and f"what the group has committed for {unknown[0]}: {failure}"
 
     def _learn_ends(self, endless: list[Partition]) -> str | None:
-        """All in one question; where one log has no leader that fails for all, so then one by one."""
+        """Ask for all logs in one request. It fails for all if one log has no leader; then ask one by one."""
         failure = self._learn_ends_of(endless, endless)
         if failure is not None:
             failure = self._refresh({each.topic for each in endless}) or failure
@@ -143,7 +143,7 @@ class Positions:
         return f"where the log of {endless[0]} begins and ends: {failure}" if endless else None
 
     def _refresh(self, topics: Collection[str]) -> str | None:
-        """Of a topic that it does not consume, this client believes for a quarter of an hour who led it: ask anew."""
+        """Refresh the leaders: the client caches those of topics it does not consume for a quarter of an hour."""
         try:
             for topic in topics:
                 self._consumer.list_topics(topic, ENDS_TIMEOUT)
@@ -152,7 +152,7 @@ class Positions:
         return None
 
     def _learn_ends_of(self, asked: Sequence[Partition], endless: list[Partition]) -> str | None:
-        # As timestamps these two stand for the log's ends: all partitions in one request, unlike get_watermark_offsets.
+        # As timestamps, these two mean the log's ends: one request for all partitions, unlike get_watermark_offsets.
         begins, failure = _asked(self._consumer.offsets_for_times, asked, ENDS_TIMEOUT, OFFSET_BEGINNING)
         if failure is not None:
             return failure
@@ -169,7 +169,7 @@ class Positions:
         return failure
 
     def _say(self, failure: str | None, waiting: Sequence[Partition]) -> None:
-        self._consumer.poll(0)  # librdkafka's log lines wait for it
+        self._consumer.poll(0)  # delivers librdkafka's log lines
         if failure is not None:
             if self.fault is None:
                 log.warning("Kafka does not say where a partition stands; it waits", detail=failure)
@@ -202,7 +202,7 @@ def _asked(
     timeout: float,
     about: int = 0,
 ) -> tuple[dict[TopicPartition, KafkaTopicPartition], str | None]:
-    """What is answered, and why the rest is not."""
+    """The answers by partition, and the first reason why others are missing."""
     try:
         answers = question([KafkaTopicPartition(*_place(each), about) for each in partitions], timeout)
     except KafkaException as error:

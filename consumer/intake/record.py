@@ -1,4 +1,4 @@
-"""What comes from Kafka: records, the partitions that they come from, and how both are read there."""
+"""Records, the assigned partitions they come from, and the functions that read them from Kafka."""
 
 from operator import methodcaller
 from typing import NamedTuple
@@ -8,20 +8,19 @@ from confluent_kafka import Consumer, Message
 from consumer.events.event import RecordId
 from consumer.intake.offsets import OffsetTracker
 
-MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and signals back, for the whole wait
-GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the answer is in the statistics after that
+MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and delays signals, for the whole wait
+GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the next statistics have the answer
 
 
 class Partition:
     """One assignment of a partition to this process.
 
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
-    settles into a tracker that nobody commits. `owned` turns false when the assignment ends and never true again.
-    `opened` says that its records are read; until then `start` may say where that begins. Where nothing is committed it
-    begins at offset `first`; None: where auto.offset.reset says.
-    `lag` is in records behind the end of the log, None until known. The log held offsets from `begin` to before `end`
-    when Kafka was asked, or retention has removed what was below `begin` since; None: not known yet. `gap` is the
-    longest run of offsets that were lately not there when they should have been read, with the time it was seen.
+    settles into a tracker that is never committed. `owned` turns false when the assignment ends and never true again.
+    `opened`: its records are read; until then `start` may set the position. Without a committed offset, reading begins
+    at offset `first`; None: where auto.offset.reset says. `lag` is in records behind the end of the log, None until
+    known. The log held offsets from `begin` to before `end` when Kafka was asked; retention may have raised `begin`
+    since; None: not known yet. `gap` is the longest run of offsets recently missing from the log, and when it was seen.
     """
 
     __slots__ = ("begin", "end", "first", "gap", "lag", "number", "opened", "owned", "topic", "tracker")
@@ -39,13 +38,13 @@ class Partition:
         self.gap: tuple[int, int, float] | None = None
 
     def start(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
-        """The group has this stored for it; nothing of it has been read yet."""
+        """Set the position that the group has committed. No record may have been read yet."""
         self.tracker = OffsetTracker(committed, metadata, epoch)
 
     def reaches(self, begin: int, end: int, now: float) -> int:
-        """The log holds this. Tells how many offsets retention has removed since the last commit, unread."""
+        """Note the log's ends. Returns how many unread offsets retention has removed since the last commit."""
         at = self.tracker.position
-        # If something was read meanwhile, what it went past is remembered.
+        # If records were read meanwhile, `gap` has the offsets they skipped.
         lost = max(0, begin - at) if at == self.tracker.committed else self.overtaken(begin, now)
         self.begin, self.end = max(begin, self.begin or 0), end
         if self.lag is None:
@@ -53,15 +52,15 @@ class Partition:
         return lost
 
     def skipped(self, offset: int, now: float) -> None:
-        """The next record is that of `offset`, which is not the one after the last."""
+        """Note that the next record is at `offset`, and not directly after the last one."""
         start = max(self.tracker.position, -1 if self.begin is None else self.begin)
         if 0 <= start < offset and (self.gap is None or offset - start >= self.gap[1] - self.gap[0]):
             self.gap = start, offset, now
 
     def overtaken(self, begin: int, now: float) -> int:
-        """How many offsets retention has removed before they were read, now that the log is known to begin there.
+        """How many offsets retention has removed before they were read, given that the log now begins at `begin`.
 
-        Compaction and transactions leave gaps too, but the log does not begin inside of one that was just passed.
+        Compaction and transactions leave gaps too, but a log does not begin inside such a gap right after it was read.
         """
         if self.gap is None:
             return 0
@@ -74,10 +73,10 @@ class Partition:
         return 0
 
     def passed(self, offset: int) -> bool:
-        """Whether no record at or below `offset` is still to come; False while that is not known.
+        """Whether no record at or below `offset` is still to come; False while unknown.
 
-        It was read in this assignment, or settled before it; or retention has removed it; or it is of an earlier life
-        of the topic, which was longer.
+        The record was read in this assignment or settled before it; or retention has removed it; or it belongs to an
+        earlier topic of this name, whose log was longer.
         """
         read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
         return read or (self.end is not None and offset >= self.end)
@@ -90,7 +89,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class Unreadable(NamedTuple):
-    """Stands for the headers of a record that cannot be handed over, in whole or but for its value: see Undecodable."""
+    """Replaces a record's headers if the record or its headers cannot be read; the fields are those of Undecodable."""
 
     reason: str
     detail: str
@@ -99,13 +98,14 @@ class Unreadable(NamedTuple):
 BAD_HEADERS = Unreadable("bad_headers", "the name of a header is not UTF-8")
 
 
-# Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and an exception
-# pending, which specialised bytecode does not look at. A call from C does: SystemError. Never ask the message again.
+# Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and leaves an
+# exception pending, which specialised bytecode does not check. A call from C checks it and raises SystemError. Never
+# ask the message again.
 _headers = methodcaller("headers")
 
 
 def headers_of(message: Message) -> Headers | Unreadable | None:
-    """The headers of a message, as a Record has them; ask once."""
+    """The headers of a message, in the form of `Record.headers`. Call it once for each message."""
     try:
         found: Headers | None = _headers(message)
     except (SystemError, UnicodeDecodeError):
@@ -135,5 +135,5 @@ class Record(NamedTuple):
 
     @property
     def id(self) -> RecordId:
-        """The record's place, for what outlives the assignment."""
+        """The record's place, which stays valid after the assignment."""
         return RecordId(self.partition.topic, self.partition.number, self.offset, self.timestamp)

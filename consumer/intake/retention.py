@@ -1,4 +1,4 @@
-"""Says how much of the log a group gets: what is there at its first start, and what retention has removed unread."""
+"""Logs how many records a group gets at its first start, and how many retention has removed unread."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-SAID_FOR = 60.0  # seconds
+SAID_FOR = 60.0  # seconds that /readyz reports a removal
 
 
 class Retention:
@@ -17,11 +17,11 @@ class Retention:
         self._until = now
 
     def fault(self, now: float) -> str | None:
-        """That it was so lately, for /readyz."""
+        """A recent removal, for /readyz."""
         return f"retention removed {self.total} records before they were read" if now < self._until else None
 
     def removed(self, partitions: Mapping[str, int], now: float) -> None:
-        """So many records of each of these are gone, if any."""
+        """Log and count the records, by partition, that retention removed before they were read; 0 is allowed."""
         lost = {name: records for name, records in partitions.items() if records}
         if not lost:
             return
@@ -36,7 +36,7 @@ class Retention:
 
 
 def say_first_start(partitions: Mapping[str, int]) -> None:
-    """For these partitions, with so many records each, the group has committed nothing yet."""
+    """Log the partitions without a committed offset, each with its number of records."""
     if partitions:
         log.info(
             "nothing committed yet for these partitions: starting with their first record",

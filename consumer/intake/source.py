@@ -33,12 +33,11 @@ _MAX_POLL_INTERVAL = 300_000  # librdkafka's default
 class Source:
     """A member of the consumer group.
 
-    `on_assign`, `on_revoke` and `on_lost` are handed partitions as they come and go, inside `poll`; what they raise is
-    raised by the next `poll`. A partition that leaves is committed after `on_revoke` returns, and never after
-    `on_lost`. `on_position` is handed one once it is known what the group has committed for it; its records are read
-    after `open`.
+    `on_assign`, `on_revoke` and `on_lost` get partitions as they come and go, inside `poll`; the next `poll` raises
+    their errors. A revoked partition is committed after `on_revoke` returns, a lost one never. `on_position` gets a
+    partition once its committed offset is known; its records are read after `open`.
 
-    `partitions` are those owned now. The group waits for `rebalance_timeout` seconds for one who gives partitions up.
+    `partitions` are the owned ones. The group waits `rebalance_timeout` seconds for a member that gives partitions up.
     """
 
     def __init__(
@@ -56,8 +55,8 @@ class Source:
     ) -> None:
         """Join the group. SettingsError: librdkafka refuses a setting, or the dead-letter topic is among the topics.
 
-        `post` takes a callback from any thread and runs it on this one. `meanwhile(seconds)` is what goes on while a
-        rebalance waits for Kafka.
+        `post` takes a callback from any thread and runs it on this one. `meanwhile(seconds)` runs while a rebalance
+        waits for Kafka.
         """
         if kafka.dead_letter_topic in topics:
             raise SettingsError(f"KAFKA_TOPICS names the dead-letter topic {kafka.dead_letter_topic}: leave it out")
@@ -73,8 +72,8 @@ class Source:
         self._reported = Reported()
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
-        self._unopened: dict[Partition, str | None] = {}  # with what keeps it, once it was to be opened
-        self._resting: set[Partition] = set()  # opened, and not read for a while
+        self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did
+        self._resting: set[Partition] = set()  # opened, and then paused by `rest`
         self._retention = Retention(clock())
         self._unreadable = UnreadableBatches()
         config = consumer_config(kafka, topics)
@@ -111,12 +110,12 @@ class Source:
 
     @property
     def moved(self) -> int:
-        """How many records were settled since they were committed last."""
+        """How many records were settled since the last commit."""
         return sum(each.tracker.moved for each in self.partitions.values())
 
     @property
     def commits_total(self) -> int:
-        """How many commits the broker has taken."""
+        """How many commits the broker has accepted."""
         return self._commits.total
 
     @property
@@ -136,12 +135,12 @@ class Source:
         )
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
-        """Up to `limit` (at least 1) new records, tracked; those settled before a restart are left out.
+        """Up to `limit` (at least 1) new records, tracked; records settled before a restart are left out.
 
-        Waits for the first at most `timeout` seconds, and never above 0.1. Raises what a callback raised, and
-        FatalKafkaError when this consumer cannot go on; records are not lost by it.
+        Waits for the first at most `timeout` seconds, and never above 0.1. Raises the errors of callbacks, and
+        FatalKafkaError when this consumer cannot go on; no record is lost.
         """
-        # Before anything is fetched: a record that is fetched and not tracked would pass for one that does not exist.
+        # Raise before fetching: a record fetched but not tracked would count as one that the log does not hold.
         if self._failures:
             raise self._failures.pop(0)
         if self._reported.fatal is not None:
@@ -151,22 +150,22 @@ class Source:
         messages = batch(self._consumer, limit, timeout)
         rebalances = self._rebalances
         records = [record for message in messages if (record := self._read(message)) is not None]
-        if self._rebalances != rebalances:  # a log began again
+        if self._rebalances != rebalances:  # a log was truncated or recreated
             return [record for record in records if record.partition.owned]
         return records
 
     @property
     def rebalancing(self) -> bool:
-        """A callback of a rebalance is under way: nothing may be polled."""
+        """Whether a rebalance callback is running: the consumer must not be polled then."""
         return self._rebalancing
 
     @property
     def opening(self) -> bool:
-        """Partitions are owned whose records are not read yet."""
+        """Whether some owned partitions are not open yet."""
         return bool(self._unopened)
 
     def open(self, partition: Partition) -> None:
-        """Read the records of one that was handed to `on_position`, unless it has left."""
+        """Begin to read a partition that `on_position` got, or that rests, unless it has left."""
         if not partition.owned:
             return
         if partition in self._resting:
@@ -183,22 +182,22 @@ class Source:
         self._resume([partition])
 
     def _position(self, partition: Partition) -> KafkaTopicPartition:
-        """Where reading begins: behind what is committed, else at `first`, else where auto.offset.reset says."""
+        """Where reading begins: at the committed offset, else at `first`, else where auto.offset.reset says."""
         committed, epoch = partition.tracker.committed, partition.tracker.epoch
         if committed is None:
             first = self._first if partition.first is None else partition.first
             return KafkaTopicPartition(partition.topic, partition.number, first)
-        # librdkafka compares the epoch with the leader's: a log that was cut off below is read from there.
+        # librdkafka compares the epoch with the leader's: a log truncated below the offset is read from the cut.
         last = -1 if epoch is None else epoch
         return KafkaTopicPartition(partition.topic, partition.number, committed, leader_epoch=last)
 
     def rest(self, partition: Partition) -> None:
-        """Fetch no more of one that was opened, until it is opened again."""
+        """Stop fetching an opened partition until it is opened again."""
         self._resting.add(partition)
         self._consumer.pause(_places([partition]))
 
     def pause(self) -> None:
-        """Fetch nothing until `resume`, from partitions that come meanwhile neither. Keep polling."""
+        """Fetch nothing until `resume`, not even from partitions assigned meanwhile. Keep polling."""
         self._paused = True
         self._consumer.pause(_places(self.partitions.values()))
 
@@ -212,17 +211,17 @@ class Source:
             self._consumer.resume(_places(partitions))
 
     def commit(self) -> float | None:
-        """Send what is settled to the broker; returns at once. Does nothing while the last round is on its way.
+        """Send the settled offsets to the broker; returns at once. Does nothing while a round is outstanding.
 
-        Tells until when (monotonic seconds) all that was settled then is known to be with the broker; None: now.
+        Returns a time (monotonic seconds): the broker has every offset settled by then. None: by now.
         """
         return self._commits.start(self._consumer, self.partitions.values())
 
     def serve(self, timeout: float = 0.0) -> None:
-        """Let the group go on, and take answers to commits, for one who is paused and resumes no more.
+        """Serve the group protocol and take answers to commits, for a paused source that will not resume.
 
-        Does nothing inside a rebalance, where librdkafka's consumer must not be polled, nor unless paused: what it
-        drops would pass for a record that does not exist.
+        Does nothing inside a rebalance, where librdkafka's consumer must not be polled, nor unless paused: a record
+        dropped here would count as one that the log does not hold.
         """
         if self._rebalancing or not self._paused:
             return
@@ -231,10 +230,10 @@ class Source:
                 self._reported.error(message.topic(), error)
 
     def commit_now(self, partitions: Collection[Partition]) -> bool:
-        """Commit these, as far as they are still owned, and wait. False if the broker has not taken all of it.
+        """Commit these partitions, if still owned, and wait. False if the broker has not accepted all their offsets.
 
-        For one who gives partitions up: inside a rebalance, or before `close`, for which it pauses. Waits for some
-        seconds, and not at all without a coordinator.
+        Call it to give partitions up: inside a rebalance, or before `close`, where it pauses the source. It waits for
+        some seconds, and not at all without a coordinator.
         """
         if not partitions:
             return True
@@ -254,7 +253,7 @@ class Source:
         return False
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Leave the group; commit before. False if librdkafka has not finished within `timeout` seconds."""
+        """Leave the group; call `commit_now` before. False if librdkafka has not finished within `timeout` seconds."""
         self._closing = True
         self._positions.close()
         leaving = partial(leave, self._consumer, lambda: self._rebalances, static=self._static)
@@ -269,7 +268,7 @@ class Source:
         if message.error() is not None:
             return self._given_up(message)
         partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
-        if partition is None or not partition.opened:  # not opened: it went back, and will come here again
+        if partition is None or not partition.opened:  # not opened: the log began again, and the record will come again
             return None
         self._reported.answers(partition.topic)
         return self._tracked(partition, message)
@@ -288,7 +287,7 @@ class Source:
         return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
 
     def _given_up(self, message: Message) -> Record | None:
-        """What Kafka reports in place of a record; of what cannot be read a record that says so, in the end."""
+        """Note an error that Kafka reports in place of a record. The record to give up, if its batch is unreadable."""
         error, offset = message.error(), message.offset()
         partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
         if error is not None:
@@ -303,10 +302,10 @@ class Source:
         return record if partition.tracker.track(record.offset) else None
 
     def _begin_again(self, partition: Partition, offset: int, reason: OffsetRegression) -> None:
-        """A new life for a partition whose log was truncated or made anew: its old records settle nothing any more.
+        """Replace a partition whose log was truncated or recreated: its old records settle nothing any more.
 
-        It is read from this offset on, or from the first below that is not settled yet and may still be there; once it
-        is opened, as one that has just come.
+        Like a new one, the replacement is read once it is opened: from `offset`, or from the first unsettled record
+        below, which may still exist.
         """
         mark = partition.tracker.low_water_mark
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=str(reason))
@@ -316,20 +315,20 @@ class Source:
         _, _, on_lost = self._callbacks
         guarded(keep, self._leave)(on_lost, [partition])
         guarded(keep, self._enter)([again])
-        # After this batch, which is of no more use.
+        # Posted, to run after this batch, whose records of the partition are dropped.
         self._post(partial(self._on_committed, [(again, Committed(None, "", None))]))
         self._positions.ask_ends([again])
 
     def _on_assign(self, _consumer: Consumer, assigned: list[KafkaTopicPartition]) -> None:
         self._rebalances += 1
         if self._closing:
-            return  # what a member is given while it leaves goes on to the others at once
+            return  # partitions assigned to a leaving member go on to the others at once
         self._joined = True
         self._reachability.up()
         self._reachability.coordinator_up = True
-        # Said here and not left to the binding, so that nothing is read yet. It also takes no partitions (`[]`).
-        # Some offset must be given, and `open` gives the right one: without any librdkafka asks what is committed, and
-        # where the coordinator dies with the question it never starts the partition, and says nothing.
+        # Assigned here and not by the binding, so that nothing is read yet. An empty assignment is valid too.
+        # Some offset must be given, and `open` sets the right one: without any, librdkafka asks for the committed
+        # offset, and if the coordinator dies with that request, the partition never starts, without an error.
         starts = [KafkaTopicPartition(each.topic, each.partition, 0) for each in assigned]
         self._consumer.pause(starts)
         self._assign(starts)

@@ -1,7 +1,7 @@
-"""What the cluster's metadata says of topics: who leads the group, a worker's share, and what nobody owns any more.
+"""Derives the group's leader, a worker's share of limits and the partitions that are gone from cluster metadata.
 
-`TopicWatch` asks, on a thread of its own; `Topics` judges, without I/O, on the loop. Both group protocols are served
-alike: what a worker owns is what it was assigned, whoever assigned it.
+`TopicWatch` asks the cluster, on a thread of its own; `Topics` evaluates the answers on the loop, without I/O. Both
+group protocols work alike: a worker owns the partitions it was assigned, whoever assigned them.
 """
 
 import re
@@ -30,38 +30,38 @@ from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
 
-EVERY = 30.0  # seconds between two questions
-AGAIN = 5.0  # seconds after one that failed
+EVERY = 30.0  # seconds between two requests
+AGAIN = 5.0  # seconds after a failed request
 TIMEOUT = 5.0
-GONE_AFTER = 600.0  # seconds: time enough to make a topic anew
-CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; beyond, nobody saw what was there meanwhile
+GONE_AFTER = 600.0  # seconds: time enough to recreate a topic
+CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; a longer gap counts as unobserved time
 QUIET_AFTER = 900.0  # seconds without a new record after which a topic counts as quiet
-FOR_QUIET = 0.1  # of a limit is shared by all partitions; the rest by those of topics that are not quiet
+FOR_QUIET = 0.1  # part of a limit that all partitions share; partitions of topics that are not quiet share the rest
 
-Counts = Mapping[str, int | None]  # topic to how many partitions it has; None: it is there, but cannot be looked into
-Ends = Mapping[TopicPartition, int]  # the next offset of partitions, as far as the brokers say it
+Counts = Mapping[str, int | None]  # topic to its number of partitions; None: the topic exists, its metadata is an error
+Ends = Mapping[TopicPartition, int]  # the next offset of partitions, as far as the brokers report it
 
-# The part of POSIX's classes that can be met in a topic's name; Python's patterns have none.
+# POSIX classes, reduced to the characters that topic names can have; Python's patterns have no classes.
 _CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "punct": "._-"}
 
 
 def hidden(kafka: KafkaSettings, names: Collection[str]) -> list[str]:
-    """Patterns of topics that no pattern of KAFKA_TOPICS finds: dead letters, Kafka's own, and those a user hides."""
+    """Patterns of topics that no pattern of KAFKA_TOPICS matches: dead letters, Kafka's own, and users' blacklists."""
     internal = [] if any(name.startswith("__") for name in names) else ["^__"]
     users = filter(None, kafka.properties.get("topic.blacklist", "").split(","))
     return [f"^{kafka.dead_letter_topic.replace('.', '[.]')}$", *internal, *users]
 
 
 def hides(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]:
-    """Tells by a topic's name whether it is one of the hidden ones, which the broker assigns all the same (KIP-848)."""
+    """A predicate on topic names: whether a topic is hidden. With KIP-848, the broker still assigns hidden topics."""
     patterns = _compiled(hidden(kafka, names))
     return lambda topic: any(pattern.search(topic) for pattern in patterns)
 
 
 def consumes(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]:
-    """Tells by a topic's name whether the group consumes it; `names` as in KAFKA_TOPICS.
+    """A predicate on topic names: whether the group consumes a topic; `names` as in KAFKA_TOPICS.
 
-    Python's patterns stand in for POSIX's and RE2's. One that is none to Python is logged and matches nothing.
+    Python's patterns stand in for POSIX's and RE2's. A pattern that Python refuses is logged and matches nothing.
     """
     # Classic: librdkafka searches (`^a|b` also finds `xb`). KIP-848: the broker wants the whole name to match.
     whole = kafka.properties.get("group.protocol") == "consumer"
@@ -72,26 +72,26 @@ def consumes(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bo
 
 
 class Topics:
-    """Judges by the answers it is told. Seconds are those of the clock that `learn` and `gone` are given."""
+    """Evaluates the cluster's answers. Times are seconds of the caller's clock."""
 
     def __init__(self, kafka: KafkaSettings, names: Collection[str]) -> None:
         """`names` as in KAFKA_TOPICS."""
         self.consumed = consumes(kafka, names)
         self._counts: Mapping[str, int] = {}
-        self._ours: Mapping[str, int] = {}  # of consumed topics that have partitions
+        self._ours: Mapping[str, int] = {}  # the counts of consumed topics that have partitions
         self._ends: Ends = {}
-        self._written_at: dict[str, float] = {}  # when a record of this topic was last seen to have come
-        self._busy: Mapping[str, int] = {}  # those of our topics that are not quiet
-        self.revision = 0  # of what `share` says: it counts changes
+        self._written_at: dict[str, float] = {}  # when a topic's ends were last seen to move
+        self._busy: Mapping[str, int] = {}  # the part of `_ours` that is not quiet
+        self.revision = 0  # counts changes of the results of `share`
         self._answered_at: float | None = None
-        # Time that runs only while answers come, so that no silence makes anything look gone; 0 is the first answer.
+        # A clock that runs only while answers come, so that silence makes no topic look gone; 0 is the first answer.
         self._watched = 0.0
-        # Since when partitions are missing, in that time. Since 0: those not in here, never seen or gone for long.
+        # When partitions went missing, by that clock. Partitions not in here, never seen or long gone, count from 0.
         self._missing: dict[TopicPartition, float] = {}
         self.lowest: TopicPartition | None = None
 
     def learn(self, answer: Counts, now: float, ends: Ends | None = None) -> None:
-        """Take an answer of the cluster, for all its topics, that came at `now`; and where consumed ones end."""
+        """Take the cluster's answer for all its topics, received at `now`, and the `ends` of consumed ones."""
         silence = now - self._answered_at if self._answered_at is not None else 0.0
         self._answered_at = now
         self._watched += silence if silence <= CONTINUOUS else 0.0
@@ -114,22 +114,23 @@ class Topics:
         self._missing = {place: since for place, since in self._missing.items() if not self._long_missing(*place)}
 
     def leads(self, owned: Collection[TopicPartition]) -> bool:
-        """Whether the owner of these has the lowest of all consumed partitions that exist; False while unknown.
+        """Whether `owned` includes the lowest of all consumed partitions that exist; False while unknown.
 
-        For what one worker of a group should do and none must. While partitions move there may be two, or none.
+        The leader does work that one worker of a group should do, and none must. While partitions move there may be two
+        leaders, or none.
         """
         if self._answered_at is None or not owned:
             return False
-        # Lower than the lowest is a topic newer than the answer. Without a lowest, rather two leads than none.
+        # A partition below the lowest is of a topic newer than the answer. Without a lowest, two leaders beat none.
         return self.lowest is None or min(owned) <= self.lowest
 
     def share(self, owned: Collection[TopicPartition], topics: Collection[str] | None = None) -> float:
-        """The part of a subscription's limits that falls to the owner of these partitions: above 0, 1 while unknown.
+        """The share of a subscription's limits for the owner of these partitions: above 0, 1 while unknown.
 
-        `topics`: where its events come from, if it says so; else from any consumed one. What all workers get adds up to
-        the whole, but for those that own none of it, who get as much as for one partition. Topics to which nobody has
-        written for a while count little, whoever owns them; which those are the brokers tell all workers alike, and
-        none of them knows which topics have events for whom.
+        `topics` are the subscription's topics; None: all consumed ones. The shares of all workers add up to 1, except
+        that a worker without any of these partitions gets the share of one. Quiet topics count little, whoever owns
+        them: the brokers tell all workers alike which ones are quiet, and no worker knows which topics have events for
+        which subscription.
         """
         ours = {topic: number for topic, number in self._ours.items() if topics is None or topic in topics}
         if not ours:
@@ -141,17 +142,17 @@ class Topics:
         return min(1.0, part) or 1 / sum(ours.values())
 
     def gone(self, topics: Iterable[TopicPartition], now: float) -> dict[str, range]:
-        """Partitions that no worker can own: for `GONE_AFTER` or longer they were in no answer.
+        """Partitions that no worker can own: for `GONE_AFTER` or longer, no answer has listed them.
 
-        `topics` are named with the highest partition number asked for. A topic made anew with fewer partitions has such
-        partitions too, beside those that are owned. Nothing is gone by an old answer, nor by one that knows no consumed
-        topic: this account may have lost the right to see them.
+        Each of `topics` comes with the highest partition number to check. A topic recreated with fewer partitions has
+        such partitions beside the owned ones. The result is empty if the last answer is old or lists no consumed topic:
+        this account may have lost the right to see them.
         """
         if self._answered_at is None or now - self._answered_at > CONTINUOUS or self.lowest is None:
             return {}
         found = {}
         for topic, highest in topics:
-            # The higher a number, the earlier it went: what has been gone for long is the upper end.
+            # Higher partition numbers went earlier, so the long-gone ones are at the upper end.
             beyond = range(self._counts.get(topic, 0), highest + 1)
             first = next((number for number in beyond if self._long_missing(topic, number)), None)
             if first is not None:
@@ -171,9 +172,9 @@ class Topics:
 
 
 class TopicWatch(Part):
-    """Asks the cluster for its topics, at once and each half a minute; an answer is learned on the loop.
+    """Asks the cluster for its topics, at once and every half a minute; `learn` gets the answers, on the loop.
 
-    A question that fails changes nothing.
+    A failed request changes nothing.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class TopicWatch(Part):
     ) -> None:
         """`post` takes a callback from any thread and runs it on the loop. SettingsError: a setting is refused.
 
-        Where topics end is asked of those that are `consumed`.
+        The ends are requested of `consumed` topics only.
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
@@ -203,12 +204,12 @@ class TopicWatch(Part):
         except KafkaException as error:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         self._closing = Event()
-        # A daemon: a question under way must not keep a stopped process alive.
+        # A daemon: an outstanding request must not keep a stopped process alive.
         self._thread = Thread(target=self._work, name="topics", daemon=True)
         self._thread.start()
 
     def close(self, timeout: float = 1.0) -> bool:
-        """Ask no more. False if a question is still under way after `timeout` seconds; it is left to end by itself."""
+        """Stop asking. False if a request is outstanding after `timeout` seconds; it is left to end by itself."""
         self._closing.set()
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -226,7 +227,7 @@ class TopicWatch(Part):
             self._failing = True
             return False
         finally:
-            self._admin.poll(0)  # librdkafka's log lines wait for it
+            self._admin.poll(0)  # delivers librdkafka's log lines
         if self._failing:
             log.info("Kafka lists its topics again")
         self._failing = False
@@ -235,7 +236,7 @@ class TopicWatch(Part):
         return True
 
     def _ends(self, counts: Counts) -> Ends:
-        """As far as the brokers say it in time: without, a topic is not seen to be written to."""
+        """The ends that the brokers report in time. Without them, new records of a topic go unnoticed."""
         asked = {
             KafkaTopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka's
             for topic, partitions in counts.items()

@@ -1,1 +1,1 @@
-"""Deliveries that left memory: the only writer of their rows, their payloads, operational events and replays."""
+"""Stored deliveries: the only writer of their rows and payloads, and of operational events and replays."""

@@ -1,6 +1,6 @@
-"""What the command line and the API show of stored deliveries, and what of them they set in motion.
+"""Shows stored deliveries to the command line and the API, has them sent again, and moves them between groups.
 
-They only mark rows; the owner of a row's partition sends it. Everything goes in batches, a transaction each.
+These functions only mark rows; the owner of a row's partition sends it. They work in batches, one transaction each.
 """
 
 from collections import Counter
@@ -61,7 +61,7 @@ _REDELIVERED = (Status.EXHAUSTED, Status.PARKED, Status.HELD)
 
 @dataclass(frozen=True, slots=True)
 class StoredDelivery:
-    """A stored delivery; times are unix seconds. Of `attempt` attempts `schedule_start` were on an older schedule."""
+    """A stored delivery; times are unix seconds. Of `attempt` attempts, `schedule_start` were on an older schedule."""
 
     id: int
     group: str
@@ -90,7 +90,7 @@ class StoredDetail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryQuery:
-    """Which deliveries; each part narrows it. `since` (included) and `until`: when they last changed, unix seconds."""
+    """Conditions that deliveries must all meet. `since` (inclusive) and `until`: their last change, in unix seconds."""
 
     ids: Collection[int] | None = None
     group: str | None = None
@@ -102,14 +102,14 @@ class DeliveryQuery:
 
 
 class Marked(NamedTuple):
-    """Rows that are marked, and how many of the batch cannot be: their subscriptions are no more."""
+    """The marked rows, and how many rows of the batch were skipped because their subscriptions are removed."""
 
     ids: tuple[int, ...]
     skipped: int
 
 
 class Adopted(NamedTuple):
-    """How many rows of a batch have moved, and how many stay: the other group has the delivery itself."""
+    """How many rows of a batch have moved, and how many were skipped: the other group has stored the same delivery."""
 
     moved: int
     skipped: int
@@ -136,7 +136,7 @@ _MARK = (
     .where(
         ParkedDelivery.id == bindparam("b_id"),
         ParkedDelivery.attempt == bindparam("b_attempt"),
-        or_(*(ParkedDelivery.status == status for status in _REDELIVERED)),  # IN cannot be bound many times over
+        or_(*(ParkedDelivery.status == status for status in _REDELIVERED)),  # executemany cannot bind IN
     )
     .values(
         status=bind(ParkedDelivery.status),
@@ -177,12 +177,12 @@ def find(
     until: float | None = None,
     after_id: int | None = None,
 ) -> list[StoredDelivery]:
-    """Deliveries by id, at most `limit`, those behind `after_id`; the rest as in Selection."""
+    """At most `limit` deliveries, by id, from above `after_id`; the other parameters are as in DeliveryQuery."""
     selection = DeliveryQuery(None, group, statuses, subscription, event_type, since, until)
     chosen = _ids(selection).where(*_conditions(selection))
     if after_id is not None:
         chosen = chosen.where(ParkedDelivery.id > after_id)
-    # The ids first, from an index alone: whole rows of all that fit would be sorted.
+    # Select the ids first, from an index alone: otherwise the whole rows of all matches would be sorted.
     page = chosen.order_by(ParkedDelivery.id).limit(limit).subquery("page")
     statement = select(*_STORED).join(Payload, OF_PAYLOAD).join(page, page.c.id == ParkedDelivery.id)
     with reading(engine) as connection:
@@ -190,12 +190,12 @@ def find(
 
 
 def count(engine: Engine, selection: DeliveryQuery, most: int) -> int:
-    """How many there are, as `upkeep.counted` counts."""
+    """How many deliveries match, as `upkeep.counted` counts."""
     return counted(_steps(engine, selection), most)
 
 
 def owed(engine: Engine, subscription_id: int, most: int) -> int:
-    """How many deliveries of a subscription have not ended, counted to `most` and not further."""
+    """How many open deliveries a subscription has; counting stops at `most`."""
     first = select(ParkedDelivery.id).where(
         ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status.in_(OPEN)
     )
@@ -204,7 +204,7 @@ def owed(engine: Engine, subscription_id: int, most: int) -> int:
 
 
 def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
-    """One delivery with its event, or None if there is none of that id."""
+    """A delivery with its event; None if no delivery has this id."""
     stored = select(*_STORED).join(Payload, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
     carried = select(*PAYLOAD[1:]).join(ParkedDelivery, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
     with reading(engine) as connection:
@@ -213,7 +213,7 @@ def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
 
 
 def of_record(engine: Engine, group: str, topic: str, partition: int, offset: int) -> dict[int, tuple[int, str]]:
-    """By subscription, what is stored of a record: its row's id, and its state."""
+    """The row id and status of a record's stored deliveries, by subscription; replays' deliveries are left out."""
     statement = select(ParkedDelivery.subscription_id, ParkedDelivery.id, ParkedDelivery.status).where(
         ParkedDelivery.group_id == group,
         ParkedDelivery.topic == topic,
@@ -228,9 +228,9 @@ def of_record(engine: Engine, group: str, topic: str, partition: int, offset: in
 def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[Marked]:
     """Have deliveries sent again: due now, on a new retry schedule. Yields after each step, empty ones too.
 
-    Exhausted, parked and held ones; those of a disabled subscription are held until it is enabled. What is blocked
-    keeps its turn, what is delivered is left alone, and so is what is stored after this was called. A step is a
-    transaction, and each row is in one of them alone.
+    Exhausted, parked and held rows are marked; rows of a disabled subscription are held until it is enabled. Blocked
+    rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a transaction,
+    and each row is in one step only.
     """
     for part in _steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
         redo = partial(_redeliver, ids=part, selection=selection, now=now)
@@ -238,7 +238,7 @@ def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[
 
 
 def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
-    """How many of these rows are in each state; one that is gone was delivered."""
+    """How many of these rows are in each state; a row that is gone was delivered."""
     ordered = sorted(ids)
     states: Counter[str] = Counter()
     with reading(engine) as connection:
@@ -259,9 +259,9 @@ def _redeliver(connection: Connection, *, ids: Sequence[int], selection: Deliver
 def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterator[Adopted]:
     """Give a group's deliveries to another group, whose workers send them. Yields after each step, empty ones too.
 
-    A delivery that the other group has stored itself stays where it is, and is counted. No worker of `from_group` may
-    be running: what it sends meanwhile is sent twice. What was interrupted goes on when it is called again; a step is
-    a transaction.
+    A delivery that the other group has stored itself stays where it is, and is counted as skipped. No worker of
+    `from_group` may be running: deliveries that it sends meanwhile are sent twice. A step is a transaction; after an
+    interruption, another call moves the rest.
     """
     for part in _steps(engine, DeliveryQuery(group=from_group)):
         move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
@@ -300,13 +300,13 @@ def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_gr
 
 
 def _ids(selection: DeliveryQuery) -> Select[int]:
-    """The ids of all, with what the conditions of a selection need."""
+    """Select all ids, with the join that the selection's conditions need."""
     statement = select(ParkedDelivery.id)
     return statement if selection.event_type is None else statement.join(Payload, OF_PAYLOAD)
 
 
 def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
-    """Those beside the ids."""
+    """The selection's conditions other than its ids."""
     if selection.event_type is not None:
         yield Payload.event_type == selection.event_type
     if selection.group is not None:
@@ -322,7 +322,7 @@ def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
 
 
 def _steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:
-    """What of a selection is there now, by id."""
+    """The ids of a selection's current rows, in steps of `by_id`."""
     for rows in by_id(engine, _ids(selection).order_by(ParkedDelivery.id), *_conditions(selection)):
         yield [row.id for row in rows]
 
@@ -333,7 +333,7 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _markable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
-    """Those of a selection that can be sent again, and whether their subscriptions are enabled (null: removed)."""
+    """Select a selection's rows that can be sent again, and whether their subscriptions are enabled (null: removed)."""
     statement = (
         _ids(selection)
         .add_columns(

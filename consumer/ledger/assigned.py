@@ -1,4 +1,4 @@
-"""What an owner of partitions must know of what is stored: what is settled, which keys wait, which topics have rows."""
+"""Tells a partition's owner which deliveries are stored, which ordering keys are open and which topics have rows."""
 
 from bisect import bisect_left
 from collections.abc import Collection
@@ -21,7 +21,7 @@ Key = tuple[int, int, int]  # offset, record timestamp, subscription
 
 
 class Settled(NamedTuple):
-    """What is stored of a partition from an offset on: all of what is below `end`; None: all that there is."""
+    """A partition's stored deliveries from an offset on: all of them below `end`; None: all that there are."""
 
     keys: set[Key]
     end: int | None
@@ -30,7 +30,7 @@ class Settled(NamedTuple):
 def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int, most: int = PAGE) -> Settled:
     """The keys of rows at or above an offset, in any state: `most` rows, or those of one record that has more.
 
-    Given up or delivered, a row says too that its delivery is not to be made again. Rows of replays say nothing.
+    Exhausted and delivered rows count too: their deliveries must not be made again. Rows of replays do not count.
     """
     statement = select(ParkedDelivery.record_offset, ParkedDelivery.record_ts, ParkedDelivery.subscription_id).where(
         ParkedDelivery.group_id == group,
@@ -44,7 +44,7 @@ def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_of
         keys = [(row.record_offset, row.record_ts, row.subscription_id) for row in connection.execute(page)]
         if len(keys) <= most:
             return Settled(set(keys), None)
-        last = keys[-1][0]  # perhaps not all of it
+        last = keys[-1][0]  # this record's rows may be incomplete
         whole = {key for key in keys if key[0] < last}
         if whole:
             return Settled(whole, last)
@@ -62,10 +62,10 @@ def open_keys(engine: Engine, group: str, topic: str, partition: int, most: int)
 
 
 def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
-    """Each topic that has something stored and not given up, and the highest number of its partitions that have.
+    """Each topic that has open or delivered rows, and its highest partition number among these rows.
 
-    What is delivered counts: where the topic is gone, it is to be deleted. Two seeks for each topic and state, however
-    many rows there are.
+    Delivered rows count because they have to be deleted if the topic is gone. Takes two seeks for each topic and state,
+    however many rows there are.
     """
     highest: dict[str, int] = {}
     with reading(engine) as connection:
@@ -82,9 +82,10 @@ def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
 
 
 def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-    """Those of `partitions` that have deliveries stored, in any state, or marks.
+    """The members of `partitions` that have stored deliveries, in any state, or marks.
 
-    A seek for each of them, and one for each topic and table: of a thousand partitions without rows, two.
+    Takes a seek for each member found, and one for each topic and table: two for a thousand partitions of a topic
+    without rows.
     """
     found: set[TopicPartition] = set()
     with reading(engine) as connection:
@@ -98,7 +99,7 @@ def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]
 def _numbers(
     connection: Connection, table: type[ParkedDelivery | Mark], group: str, topic: str, wanted: list[int]
 ) -> list[int]:
-    """Those of the wanted partitions, in order, that have rows."""
+    """The `wanted` partitions (sorted) that have rows."""
     lowest = select(func.min(table.partition_no)).where(table.group_id == group, table.topic == topic)
     found, position = [], 0
     while position < len(wanted):

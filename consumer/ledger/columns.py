@@ -1,6 +1,6 @@
-"""How rows are written and read: the columns of each table, and values on their way in and out.
+"""Writes and reads rows: the columns of each table, and the conversion of their values.
 
-Binds are called `b_…`: a column's own name is taken in INSERT and UPDATE, and some are reserved words as Oracle binds.
+Binds are named `b_…`: INSERT and UPDATE already use a column's own name, and some names are reserved as Oracle binds.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ T = TypeVar("T")
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
 BATCH = 1000  # rows of a transaction: an array bind of this size takes some 30 ms
-RIVALS = 10  # times that another process may write one of our rows in the middle of our transaction
-OPEN = (Status.PARKED, Status.HELD, Status.BLOCKED)  # owed
+RIVALS = 10  # runs of a transaction that may fail because another process wrote one of its rows
+OPEN = (Status.PARKED, Status.HELD, Status.BLOCKED)  # still to be sent
 
 RECORD = (
     ParkedDelivery.group_id,
@@ -47,7 +47,7 @@ PAYLOAD = (
     Payload.body_size,
     Payload.tenant,
     Payload.record_key,
-    # Last: Oracle takes no other value behind one that is bound as LONG (ORA-24816).
+    # Last: Oracle accepts no other value after one that is bound as LONG (ORA-24816).
     Payload.record_headers,
     Payload.body,
 )
@@ -71,12 +71,12 @@ def bind(column: InstrumentedAttribute[T]) -> BindParameter[T]:
 
 
 def is_bound(*columns: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
-    """Each column has the value that is bound for it."""
+    """The condition that each column equals the value bound for it."""
     return and_(*(column == bind(column) for column in columns))
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Commit `work`; begin again when a unique or a foreign key says that another process has come in between."""
+    """Run `work` and commit; begin again if a unique or foreign key shows that another process has interfered."""
     rivals = 0
     while True:
         try:
@@ -89,7 +89,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
 
 
 def record_binds(group: str, record: RecordId) -> dict[str, object]:
-    """The key of a record's rows."""
+    """The binds for the key of a record's rows."""
     return {
         "b_group_id": group,
         "b_topic": record.topic,
@@ -105,7 +105,7 @@ def record_of(row: AnyRow) -> RecordId:
 
 
 def event_of(row: AnyRow) -> Event:
-    """The event of a payload's row. Oracle keeps what is empty as NULL."""
+    """The event of a payload's row. Oracle stores empty values as NULL."""
     headers = _headers(row.record_headers) if row.record_headers else None
     key = (row.record_key or b"") if row.has_key else None
     return Event(
@@ -123,7 +123,7 @@ def event_of(row: AnyRow) -> Event:
 
 
 def _headers(text: str) -> dict[str, bytes | None] | None:
-    """None for what somebody has edited and is none: one row must not keep the others from being read."""
+    """The headers; None if an edit by hand has broken the JSON object: one bad row must not hide the others."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -146,7 +146,7 @@ def first_of(row: AnyRow) -> Failure | None:
 
 
 def last_of(row: AnyRow) -> Failure | None:
-    """What a delivery's row says of its last attempt, if that failed, or of why it was given up without one."""
+    """The last attempt of a delivery's row, if it failed, or the reason why it was given up without an attempt."""
     if row.last_error is None:
         return None
     at = row.last_attempt_at or row.updated_at
@@ -154,25 +154,25 @@ def last_of(row: AnyRow) -> Failure | None:
 
 
 def cut(text: str | None, length: int) -> str | None:
-    """Text that fits its column whatever the database's character set."""
+    """A text that fits its column, escaped to ASCII so that the database's character set does not matter."""
     return None if text is None else text.encode("ascii", "backslashreplace").decode()[:length]
 
 
 def escaped(text: str | None, length: int) -> str | None:
-    """What a stranger sent, cut and without control characters: it will be shown on terminals."""
+    """A receiver's text, cut and with control characters escaped: it will be shown on terminals."""
     return text[:length].encode("unicode_escape").decode()[:length] if text else None
 
 
 def time_of(seconds: float) -> datetime:
-    """A moment as its column takes it."""
+    """Unix seconds as a datetime for a column."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def time_or_none(seconds: float | None) -> datetime | None:
-    """A moment, if there is one."""
+    """The same, where None stays None."""
     return None if seconds is None else time_of(seconds)
 
 
 def unix(moment: datetime | None) -> float | None:
-    """A moment as it is counted here."""
+    """A datetime from a column as unix seconds."""
     return None if moment is None else moment.timestamp()

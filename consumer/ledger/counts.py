@@ -1,4 +1,4 @@
-"""How many stored deliveries are in each state, and when the next of them is due: for people who wait or look on."""
+"""Counts stored deliveries by state, and says when the next one is due: for people who wait or watch."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -11,7 +11,7 @@ from consumer.ledger.upkeep import by_id
 from models import ParkedDelivery, Status
 from models.base import in_utc
 
-# A replay may have stored millions, and no index knows its rows: they are gone through by id.
+# A replay may have millions of rows, and no index finds them: they are read by id.
 _BY_STATE = select(ParkedDelivery.status, func.count().label("number")).group_by(ParkedDelivery.status)
 
 
@@ -23,7 +23,7 @@ def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
 
 
 def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:
-    """A replay's deliveries by state; of its `matched` ones those that are gone were delivered."""
+    """A replay's deliveries by state; of its `matched` deliveries, the ones without a row were delivered."""
     states: Counter[str] = Counter()
     for rows in by_id(engine, _BY_STATE, ParkedDelivery.replay == replay_id):
         states.update({row.status: row.number for row in rows})
@@ -42,7 +42,7 @@ def last_of_replay(engine: Engine, replay_id: int) -> float | None:
 
 
 def next_of(engine: Engine, ids: Collection[int]) -> float | None:
-    """When the first of these rows that is parked is due (unix seconds), or None if none is."""
+    """When the first parked one of these rows is due (unix seconds), or None if none is parked."""
     ordered = sorted(ids)
     parts = (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
     found = (_next(engine, part) for part in parts)

@@ -1,8 +1,9 @@
-"""Which stored deliveries are due: found by their *head*, the partition and the subscription that they belong to.
+"""Finds due stored deliveries by their *due key*: the partition and the subscription that they belong to.
 
-A head is a range of the index ix_webhook_deliveries_head, in the order of due times. `walk` leaps from head to head, a
-seek for each; `take` reads the first rows of some. The cost follows the number of heads and of the rows taken, not that
-of the rows that wait: a million behind an open breaker, or in other workers' partitions, are never read through.
+A due key is a range of the index ix_webhook_deliveries_head, in the order of due times. `scan` leaps from due key to
+due key, with a seek for each; `fetch` reads the first rows of some. The cost depends on the number of due keys and of
+fetched rows, not of waiting rows: a million rows behind an open circuit breaker, or in other workers' partitions, are
+never read.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,25 +43,25 @@ from models.base import BEFORE_IDS, in_utc
 
 log = structlog.get_logger(__name__)
 
-RUNS = 50  # ordering keys of one look whose next ones are looked for: a statement for each
-SEEKS = 200  # in one walk: 5 ms on SQLite, a tenth of a second over a network
-FETCH_BYTES = 16 * 2**20  # of bodies that one look brings into memory
-POSTPONED = 60.0  # seconds that a row waits whose subscription has a fault
-LATER = 30.0  # seconds until a head is asked again whose subscription is disabled: its rows are about to be held
+RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for, with a statement for each
+SEEKS = 200  # in one `scan`: 5 ms on SQLite, a tenth of a second over a network
+FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` brings into memory
+POSTPONED = 60.0  # seconds that a row waits if its subscription has a fault or the row cannot be read
+LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
 
 _Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
 _Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
 
 
 class Scanned(NamedTuple):
-    """Heads, each with when its first row is due (unix seconds); and where to go on, None after the last one."""
+    """Due keys, each with its first row's due time (unix seconds); and where to go on, None after the last one."""
 
     due_keys: dict[DueKey, float]
     end: DueKey | None
 
 
 class FetchRequest(NamedTuple):
-    """At most `room` rows of a head (1 or more), besides those that are `here`, in the process, already."""
+    """A request for at most `room` rows (1 or more) of a due key, besides the ids that the process has `here`."""
 
     due_key: DueKey
     room: int
@@ -68,7 +69,7 @@ class FetchRequest(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """Rows to send, when to ask the heads again (unix seconds) that have more, and why some rows cannot be read."""
+    """Rows to send, when to fetch due keys with more rows again (unix seconds), and why some rows cannot be read."""
 
     rows: list[DueDelivery]
     next_due: dict[DueKey, float]
@@ -86,7 +87,7 @@ _POSTPONE = (
 def scan(
     engine: Engine, group: str, places: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
 ) -> Scanned:
-    """Heads with parked rows in some partitions (sorted), from `after` on: as many as `most` seeks find."""
+    """Due keys with parked rows in some partitions (sorted), after `after`: as many as `most` seeks find."""
     due_keys: dict[DueKey, float] = {}
     with reading(engine) as connection:
         if after is None and connection.scalar(_any_parked(group)) is None:
@@ -119,12 +120,12 @@ def fetch(
     said: dict[int, str] | None = None,
     most_bytes: int = FETCH_BYTES,
 ) -> Fetched:
-    """Rows of some heads that are due at `now`, the earliest due of each first; none of a disabled subscription.
+    """Rows of some due keys that are due at `now`, the earliest of each first; none of a disabled subscription.
 
-    Behind the first row of an ordering key come those that may go right after it, in their order. Fewer rows come where
-    their bodies together pass `most_bytes` (a record's body counts once and is shared). A row whose subscription has a
-    fault, or which cannot be read, is postponed by a minute. Which fault a subscription has is logged unless it was
-    `said`, where that is kept for the next call.
+    The first row of an ordering key is followed by the rows that may go right after it, in their order. Fewer rows come
+    if their bodies together pass `most_bytes` (a record's body is shared and counts once). A row is postponed by a
+    minute if it cannot be read or its subscription has a fault. A fault is logged unless `said` has it already; `said`
+    is updated for the next call.
     """
     with reading(engine) as connection:
         ids, next_due = _due(connection, group, wants, now)
@@ -168,7 +169,7 @@ def fetch(
 
 
 def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:
-    """Those of the faults that are not `said`, which they are from now on; what is sound has none any more."""
+    """The faults that `said` does not have yet. Adds them to it, and removes the `sound` subscriptions."""
     news = {subscription: fault for subscription, fault in faults.items() if said.get(subscription) != fault}
     said.update(news)
     for subscription in sound:
@@ -179,7 +180,7 @@ def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str])
 def _due(
     connection: Connection, group: str, wants: Sequence[FetchRequest], now: float
 ) -> tuple[list[int], dict[DueKey, float]]:
-    """The ids of rows that are due, and when the next one of their heads is."""
+    """The ids of due rows, and when the next row of each due key is due."""
     ids: list[int] = []
     next_due: dict[DueKey, float] = {}
     for want in wants:
@@ -195,7 +196,7 @@ def _due(
 def _read(
     connection: Connection, group: str, now: float, most_bytes: int, ids: Sequence[int], wants: Sequence[FetchRequest]
 ) -> tuple[_Pairs, list[Row[Any]]]:
-    """These rows and what may go behind them, with their events; and the rows that are too much for now."""
+    """These rows and the rows that may follow them, with their events; and the rows beyond `most_bytes`."""
     found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
     runs = _runs(connection, group, wants, found.values(), now) if wants else []
     if runs:
@@ -213,7 +214,7 @@ def _read(
 def _read_all(
     read: _Reader, ids: Sequence[int], wants: Sequence[FetchRequest]
 ) -> tuple[_Pairs, list[Row[Any]], dict[int, str]]:
-    """The same. Where a row cannot be read each is read for itself, with none behind it; and why some cannot."""
+    """The result of `read`, and why some rows cannot be read: if one cannot, each is read alone, without followers."""
     try:
         return *read(ids, wants), {}
     except Exception as error:
@@ -241,7 +242,7 @@ def _any_parked(group: str) -> AnySelect:
 
 
 def _next_due_key(group: str, topic: str, partition: int, after: int) -> AnySelect:
-    """The first row of the next subscription."""
+    """Select the first parked row of the next subscription."""
     return (
         select(ParkedDelivery.subscription_id, ParkedDelivery.next_attempt_at)
         .where(
@@ -257,7 +258,7 @@ def _next_due_key(group: str, topic: str, partition: int, after: int) -> AnySele
 
 
 def _first(group: str, due_key: DueKey, limit: int) -> AnySelect:
-    """The rows of a head that are due first."""
+    """Select the rows of a due key that are due first."""
     topic, partition, subscription_id = due_key
     return (
         select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
@@ -276,10 +277,10 @@ def _first(group: str, due_key: DueKey, limit: int) -> AnySelect:
 def _runs(
     connection: Connection, group: str, wants: Sequence[FetchRequest], due: Iterable[Row[Any]], now: float
 ) -> list[int]:
-    """What may go behind the ordered ones among `due`, as far as there is room, an equal share for each ordering key.
+    """The rows that may follow the ordered rows in `due`, as far as there is room, shared equally by ordering keys.
 
-    A run ends at a row that is here: it is under way since before the first one was made due again, and may have ended
-    when this is told.
+    A run ends at a row that is already here: its attempt began before the first row was made due again, and may have
+    ended by the time this result is used.
     """
     room = {want.due_key: want.room for want in wants}
     here = {want.due_key: want.here for want in wants}
@@ -320,7 +321,7 @@ def _endpoints(
     subscriptions: Sequence[int],
     read: Callable[[list[Row[Any]]], tuple[Endpoint, object]],
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
-    """What those of the subscriptions that are enabled are now, and why to some of them nothing can be sent."""
+    """The endpoints of the enabled subscriptions, and why some of these cannot be sent to."""
     wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
     rows = connection.execute(endpoint_rows().where(*wanted))
     endpoints: dict[int, Endpoint] = {}
@@ -345,7 +346,7 @@ def _events(connection: Connection, deliveries: Mapping[RecordId, int]) -> dict[
 
 
 def _within(rows: Sequence[Row[Any]], most_bytes: int) -> Sequence[Row[Any]]:
-    """As many rows from the front as have bodies of `most_bytes` together; at least one."""
+    """The first rows whose bodies together have at most `most_bytes`; at least one row."""
     total, counted = 0, set()
     for position, row in enumerate(rows):
         if record_of(row) not in counted:

@@ -1,7 +1,7 @@
-"""What is asked of a partition's owner: the command line, the API and other workers only mark, and it acts.
+"""Marks: wishes that the command line, the API and other workers write, and that a partition's owner carries out.
 
-Two kinds of wishes: to look for stored deliveries that somebody has made due, and what becomes of a delivery that the
-database does not take. The times are the database's own, so that clocks of those who mark need not agree.
+A wish either asks to look for stored deliveries that were made due, or decides what becomes of a delivery that the
+database refuses. The times are the database's own, so that the writers' clocks need not agree.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,8 +17,8 @@ from models import Mark, Wish
 from models.base import in_utc
 from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET
 
-KEPT = 7 * 86400.0  # seconds: a decision that nobody could act on by then is forgotten
-OVERLAP = timedelta(minutes=1)  # what was marked is seen when its transaction is committed, perhaps after later ones
+KEPT = 7 * 86400.0  # seconds after which a decision that no worker could carry out is deleted
+OVERLAP = timedelta(minutes=1)  # a mark becomes visible when its transaction commits, perhaps after later marks
 DECISIONS = (Wish.DEAD_LETTER, Wish.GIVE_UP)
 
 _KEY = (Mark.group_id, Mark.topic, Mark.partition_no, Mark.record_offset, Mark.subscription_id)
@@ -35,7 +35,7 @@ _NEW = insert(Mark).from_select(
 
 
 class Subject(NamedTuple):
-    """What a decision is about: a record's delivery to a subscription, or to all of them (ALL_SUBSCRIPTIONS)."""
+    """The subject of a decision: a record's delivery to a subscription, or to all of them (ALL_SUBSCRIPTIONS)."""
 
     topic: str
     partition: int
@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 
 
 class RecentMarks(NamedTuple):
-    """What was asked lately: heads to look at and decisions, each with how often; and until when (the database's)."""
+    """Recent marks: due keys to look at, and decisions, each with its count of wishes; and the database's last time."""
 
     due_keys: dict[DueKey, int]
     decisions: dict[Subject, int]
@@ -52,7 +52,7 @@ class RecentMarks(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """As it stands; times are unix seconds."""
+    """A decision as it stands; times are unix seconds."""
 
     wish: Wish
     marked_at: float
@@ -60,13 +60,13 @@ class Decision(NamedTuple):
 
 
 def look(connection: Connection, group: str, due_keys: Collection[DueKey]) -> None:
-    """Have the owners look for rows of these that are due. The last that a transaction does: others wait for it."""
+    """Have the owners look for due rows of these due keys. Call it last in a transaction: others wait for its locks."""
     if due_keys:
         _mark(connection, group, ((*due_key[:2], NO_OFFSET, due_key[2]) for due_key in sorted(due_keys)), Wish.LOOK)
 
 
 def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
-    """The same for rows that have just become due, of whatever groups."""
+    """The same for rows that have just become due, of any groups."""
     by_group: dict[str, set[DueKey]] = {}
     for row in rows:
         by_group.setdefault(row.group_id, set()).add((row.topic, row.partition_no, row.subscription_id))
@@ -75,12 +75,12 @@ def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
 
 
 def decide(engine: Engine, group: str, subject: Subject, wish: Wish) -> None:
-    """What is to become of a delivery that the database does not take. The last word counts."""
+    """Decide what becomes of a delivery that the database refuses. The last decision counts."""
     in_transaction(engine, lambda connection: _mark(connection, group, [subject], wish))
 
 
 def decision(engine: Engine, group: str, subject: Subject) -> Decision | None:
-    """What was decided on a delivery, alone or with all of its record."""
+    """The decision on a delivery, made for it alone or for all deliveries of its record."""
     statement = select(Mark.subscription_id, Mark.wish, Mark.marked_at, Mark.done_at).where(*_of(group, subject))
     with reading(engine) as connection:
         rows = {row.subscription_id: row for row in connection.execute(statement)}
@@ -89,15 +89,15 @@ def decision(engine: Engine, group: str, subject: Subject) -> Decision | None:
 
 
 def acted(engine: Engine, group: str, subject: Subject) -> None:
-    """A worker has done what was decided."""
+    """Note that a worker has carried out a decision."""
     with engine.begin() as connection:
         connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=func.current_timestamp()))
 
 
 def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
-    """What was asked of a group since then, with an overlap: what is known already may come again.
+    """A group's marks since a time, with an overlap: known marks may come again.
 
-    None: since the last of all, for one who asks for the first time.
+    None, for the first call: since the group's latest mark.
     """
     at, seen = in_utc(Mark.marked_at), RecentMarks({}, {}, since)
     with reading(engine) as connection:
@@ -118,7 +118,7 @@ def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
 
 
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int) -> int:
-    """Forget decisions on records below the committed offset: no restart meets them again. How many there were."""
+    """Delete decisions on records below the committed offset: no restart meets them again. Returns their number."""
     here = (
         Mark.group_id == group,
         Mark.topic == topic,
@@ -130,7 +130,7 @@ def prune(engine: Engine, group: str, topic: str, partition: int, committed: int
 
 
 def expire(engine: Engine, group: str, before: float) -> int:
-    """Forget what was asked before then (unix seconds). How many there were."""
+    """Delete marks from before a time (unix seconds). Returns their number."""
     return _delete(engine, Mark.group_id == group, in_utc(Mark.marked_at) < time_of(before))
 
 
@@ -161,7 +161,7 @@ def _of(group: str, subject: Subject) -> tuple[ColumnElement[bool], ...]:
 
 
 def _delete(engine: Engine, *which: ColumnElement[bool]) -> int:
-    with reading(engine) as connection:  # most times there is nothing to write, which writers must not wait for
+    with reading(engine) as connection:  # usually there is nothing to delete: other writers must not wait for that
         if connection.scalar(select(Mark.topic).where(*which).limit(1)) is None:
             return 0
     with engine.begin() as connection:

@@ -1,7 +1,7 @@
-"""The order of a key: of what is open of a Pair, only the first in the log may be due.
+"""Keeps the order of ordering keys: only the first open row of a key, in the order of the log, may be due.
 
-Whoever stores or ends a row of an ordering key restores that in the same transaction. All of it is single seeks in
-ix_webhook_deliveries_order, however long the chain behind the first one is.
+A transaction that stores or ends a row of an ordering key also restores this order. That takes single seeks in
+ix_webhook_deliveries_order, however many rows wait behind the first one.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -38,7 +38,7 @@ _PAIR = (
 )
 _NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
 FIRST, LAST = "/", "~"  # before and behind every digest of a key
-RUN = 50  # rows that come into memory behind the first of their ordering key: one by one, each would wait for a look
+RUN = 50  # rows fetched behind the first of their ordering key: one by one, each would wait for a fetch of its own
 _other = aliased(ParkedDelivery)
 
 
@@ -70,7 +70,7 @@ _UNBLOCK = (
     )
     .values(
         status=Status.PARKED,
-        # As it is: at once, unless it has been tried and has to wait. None: somebody has made it wait by hand.
+        # Keep the due time, which has passed unless the row was tried and has to wait. Null: blocked by hand.
         next_attempt_at=func.coalesce(ParkedDelivery.next_attempt_at, _NOW),
         updated_at=_NOW,
     )
@@ -87,7 +87,7 @@ _BLOCK = (
 
 
 def normalise(connection: Connection, group: str, ordering_keys: Collection[OrderingKey], now: float) -> None:
-    """Of what is open of each ordering key, the first in the log is not blocked, a later one not parked."""
+    """Unblock the first open row of each ordering key, in the order of the log, and block later parked ones."""
     if not ordering_keys:
         return
     binds = [
@@ -106,7 +106,7 @@ def normalise(connection: Connection, group: str, ordering_keys: Collection[Orde
 
 
 def behind(connection: Connection, group: str, ordering_key: OrderingKey, offset: int, now: float) -> list[int]:
-    """Ids of the rows that may go right after the first of an ordering key, at `offset`: in order, at most RUN."""
+    """Ids of at most RUN rows, in order, that may go right after an ordering key's first row, which is at `offset`."""
     statement = (
         select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
         .where(
@@ -127,7 +127,7 @@ def behind(connection: Connection, group: str, ordering_key: OrderingKey, offset
 
 
 def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:
-    """Normalise the ordering keys of these rows, of whatever groups."""
+    """Normalise the ordering keys of these rows, of any groups."""
     by_group: dict[str, set[OrderingKey]] = {}
     for row in rows:
         ordering_key = pair_of(row)
@@ -138,9 +138,9 @@ def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> 
 
 
 def repair(engine: Engine, group: str, topic: str, partition: int, now: float, after: str = FIRST) -> Mended:
-    """Put in order those ordering keys of a partition that somebody has put out of order by hand.
+    """Restore the order of a partition's ordering keys where edits by hand have broken it.
 
-    A step: keys behind `after` with some thousand rows, or the next one where that has more. Call it again with the
+    A step covers the keys behind `after` with some thousand rows, or one key that has more. Call it again with the
     `end` of the last step until that is None.
     """
     here = (
@@ -158,7 +158,7 @@ def repair(engine: Engine, group: str, topic: str, partition: int, now: float, a
     mended = 0
     for astray in (_stuck(some), _unordered(some)):
         while True:
-            with reading(engine) as connection:  # most steps find nothing to write, which writers must not wait for
+            with reading(engine) as connection:  # most steps write nothing: other writers must not wait for them
                 found = connection.execute(astray.limit(BATCH)).all()
             if found:
                 in_transaction(engine, partial(_mend, rows=found, now=now))
@@ -174,7 +174,7 @@ def _mend(connection: Connection, *, rows: Sequence[AnyRow], now: float) -> None
 
 
 def open_ones(connection: Connection, group: str, ordering_keys: Collection[OrderingKey]) -> frozenset[OrderingKey]:
-    """Those of `ordering_keys`, normalised, that have something open: then the first of it is parked or held."""
+    """The `ordering_keys` that have open rows. They must be normalised: then the first open row is parked or held."""
     found: set[OrderingKey] = set()
     for place, here in groupby(sorted(ordering_keys, key=_place), _place):
         keys = sorted({ordering_key.key for ordering_key in here})
@@ -184,7 +184,7 @@ def open_ones(connection: Connection, group: str, ordering_keys: Collection[Orde
 
 
 def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
-    """Key and subscription of each ordering key of a partition of which something is open."""
+    """Select the key and subscription of each ordering key of a partition that has open rows."""
     return (
         select(ParkedDelivery.order_key, ParkedDelivery.subscription_id)
         .where(
@@ -192,7 +192,7 @@ def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
             ParkedDelivery.status.in_((Status.PARKED, Status.HELD)),
             ParkedDelivery.topic == topic,
             ParkedDelivery.partition_no == partition,
-            ParkedDelivery.order_key >= "0",  # every digest; a range, which an index serves better than IS NOT NULL
+            ParkedDelivery.order_key >= "0",  # true of every digest; an index serves a range better than IS NOT NULL
         )
         .distinct()
     )
@@ -203,14 +203,14 @@ def _place(ordering_key: OrderingKey) -> tuple[str, int]:
 
 
 def _thousandth(connection: Connection, here: Sequence[ColumnElement[bool]], status: Status) -> str | None:
-    """The key of the last of the first BATCH rows of this status; None where there are fewer."""
+    """The order key of row number BATCH of this status, by order key; None if there are fewer rows."""
     keys = select(ParkedDelivery.order_key).where(*here, ParkedDelivery.status == status)
     found = connection.execute(keys.order_by(ParkedDelivery.order_key).limit(BATCH)).scalars().all()
     return found[-1] if len(found) == BATCH else None
 
 
 def _stuck(here: Sequence[ColumnElement[bool]]) -> AnySelect:
-    """Pairs that have something blocked and nothing before it."""
+    """Select ordering keys that have a blocked row and no parked or held row before it."""
     first = (
         select(*_PAIR, func.min(ParkedDelivery.record_offset).label("record_offset"))
         .where(*here, ParkedDelivery.status == Status.BLOCKED)
@@ -229,7 +229,7 @@ def _stuck(here: Sequence[ColumnElement[bool]]) -> AnySelect:
 
 
 def _unordered(here: Sequence[ColumnElement[bool]]) -> AnySelect:
-    """Pairs that have something parked and something open before it."""
+    """Select ordering keys that have a parked row and an open row before it."""
     return (
         select(*_PAIR)
         .where(
@@ -242,7 +242,7 @@ def _unordered(here: Sequence[ColumnElement[bool]]) -> AnySelect:
 
 
 def _any_before(status: Status) -> ColumnElement[bool]:
-    """Another row of the same ordering key, of this status, goes before."""
+    """The condition that an earlier row of the same ordering key has this status."""
     return exists().where(
         *(getattr(_other, column.key) == column for column in _PAIR),
         _other.status == status,

@@ -1,4 +1,4 @@
-"""Operational events on their way to their topic: written with what they tell of, forgotten when published."""
+"""The outbox of operational events: written in the transaction that they report, deleted once published."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _DELETE = delete(StoredOperation).where(StoredOperation.id == bindparam("b_id"))
 
 
 def add(connection: Connection, group: str, operations: Sequence[OperationalEvent]) -> None:
-    """Write events with the transaction of `connection`. One whose id waits to be published already stays as it is."""
+    """Write events in the transaction of `connection`. An unpublished event with the same id stays as it is."""
     by_id = {operation.event_id: operation for operation in operations}
     if not by_id:
         return
@@ -39,7 +39,7 @@ def add(connection: Connection, group: str, operations: Sequence[OperationalEven
 
 
 def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, OperationalEvent, float]]:
-    """Row id, event and when it was written (unix seconds), oldest first."""
+    """Unpublished events, oldest first: row id, event and the time it was written (unix seconds)."""
     statement = (
         select(
             StoredOperation.id,
@@ -60,14 +60,14 @@ def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, Operation
 
 
 def forget(engine: Engine, ids: Sequence[int]) -> None:
-    """They are published."""
+    """Delete events by row id, once they are published."""
     for start in range(0, len(ids), BATCH):
         with engine.begin() as connection:
             connection.execute(_DELETE, [{"b_id": row} for row in sorted(ids)[start : start + BATCH]])
 
 
 def expire(engine: Engine, group: str, before: float) -> int:
-    """Drop events that were written before then (unix seconds) and never published, BATCH at most. Their number."""
+    """Delete unpublished events written before a time (unix seconds), at most BATCH. Returns their number."""
     oldest = (
         select(StoredOperation.id, StoredOperation.created_at)
         .where(StoredOperation.group_id == group)

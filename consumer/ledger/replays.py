@@ -1,4 +1,4 @@
-"""Replays: what one reads of the log and how far it is, moved in one transaction with the rows that it stores."""
+"""Replays: the spans of the log that one has left to read, updated in one transaction with the rows that it stores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from models import StoredReplay, Subscription
 
 
 class Span(NamedTuple):
-    """A part of a partition: the offsets from `begin` up to `end`, which is left out."""
+    """A part of a partition: the offsets from `begin` to before `end`."""
 
     topic: str
     number: int
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
-    `spans` are what is left to read; `matched` deliveries are stored. `event_type`: None is the subscription's own.
+    `spans` are left to read; `matched` deliveries are stored. `event_type` None: the subscription's own.
     """
 
     id: int
@@ -56,7 +56,7 @@ def create(
     rate: float,
     spans: Sequence[Span],
 ) -> int:
-    """Note a replay that has read nothing yet, and return its id."""
+    """Store a replay that has read nothing yet, and return its id."""
     statement = (
         insert(StoredReplay)
         .values(
@@ -75,7 +75,7 @@ def create(
 
 
 def load(engine: Engine, replay_id: int) -> Replay | None:
-    """A replay, or None if there is none of that id."""
+    """A replay; None if no replay has this id."""
     statement = select(StoredReplay.__table__).where(StoredReplay.id == replay_id)
     with reading(engine) as connection:
         row = connection.execute(statement).first()
@@ -105,11 +105,11 @@ def advance(
     matched: int,
     now: float,
 ) -> None:
-    """Store the deliveries of what was read, and how far it was read: all of it, or nothing.
+    """Store the deliveries of the records read, and the new positions, in one transaction.
 
     `positions` are the next offsets to read, by partition, and `matched` is the replay's new total: a repetition after
     a lost answer changes nothing. A position only moves forward. WebhooksError if the replay was deleted, or its
-    subscription disabled or removed: nobody would send what is stored.
+    subscription disabled or removed: no worker would send the stored rows.
     """
 
     def work(connection: Connection) -> None:
@@ -132,7 +132,7 @@ def advance(
 
 
 def finish(engine: Engine, replay_id: int, now: float) -> None:
-    """All of it is read and stored; the time of the first call stands."""
+    """Note that a replay has read and stored everything; the time of the first call stands."""
     statement = update(StoredReplay).where(StoredReplay.id == replay_id, StoredReplay.finished_at.is_(None))
     with engine.begin() as connection:
         connection.execute(statement.values(finished_at=time_of(now)))

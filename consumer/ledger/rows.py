@@ -1,4 +1,4 @@
-"""What goes into the ledger and comes out of it. Times are unix seconds."""
+"""The values that the ledger takes and returns. Times are unix seconds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every p
 
 
 class OrderingKey(NamedTuple):
-    """An ordered subscription and a key of it, in a partition: one delivery of them is under way at a time."""
+    """A key of an ordered subscription in a partition: one delivery of it is under way at a time."""
 
     subscription_id: int
     topic: str
@@ -22,12 +22,12 @@ class OrderingKey(NamedTuple):
 
 
 def order_key(key: bytes) -> str:
-    """The `key` of a Pair: a digest that fits an index however long the record's key is."""
+    """The `key` of an OrderingKey: a digest that fits an index however long the record's key is."""
     return blake2b(key, digest_size=16).hexdigest()
 
 
 class Failure(NamedTuple):
-    """What an attempt came to, at `at`. `response` is the start of the answer's body; it is kept escaped to ASCII."""
+    """An attempt that failed at `at`. `response` is the start of the answer's body, stored escaped to ASCII."""
 
     error: str
     status: int | None
@@ -36,7 +36,7 @@ class Failure(NamedTuple):
 
 
 class OperationalEvent(NamedTuple):
-    """An operational event to publish. `event_id` is the same however often it is written; `data` becomes JSON."""
+    """An operational event to publish. `event_id` is the same for each repeated write; `data` becomes JSON."""
 
     type: str
     event_id: str
@@ -46,9 +46,9 @@ class OperationalEvent(NamedTuple):
 class NewDelivery(NamedTuple):
     """A delivery to store.
 
-    `attempt` counts those made, `schedule_start` of them before its retry schedule began; `next_attempt_at` is for
-    `parked`. With an `ordering_key` it waits behind the open ones of that key; a delivery of a replay has none.
-    `filter_pending`: the subscription's filter has to be asked before it is sent.
+    `attempt` counts the attempts made, `schedule_start` of them before its retry schedule began; `next_attempt_at` is
+    for `parked`. With an `ordering_key`, the delivery waits behind the open rows of that key; a replay's delivery has
+    none. `filter_pending`: the subscription's filter has to be evaluated before sending.
     """
 
     event: Event
@@ -67,10 +67,10 @@ class NewDelivery(NamedTuple):
 
 
 class AttemptResult(NamedTuple):
-    """The result of one more attempt, ended at `at`, of the row `id` after `attempt_before` others.
+    """The result of one more attempt, which ended at `at`, of the row `id` after `attempt_before` earlier ones.
 
-    The attempt was of the schedule that began after `schedule_start` attempts. `unwanted`: there was none, for the
-    subscription's filter was asked and does not want the event.
+    The attempt belongs to the retry schedule that began after `schedule_start` attempts. `unwanted`: no attempt was
+    made, because the subscription's filter does not want the event.
     """
 
     id: int

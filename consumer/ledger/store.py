@@ -1,7 +1,7 @@
-"""Deliveries leave memory, and what came of a stored one is written.
+"""Stores deliveries that leave memory, and records the attempts of stored ones.
 
-Each function may be repeated after any failure, a commit whose answer was lost included: a row is parked under its
-unique key, and a result names the attempt it has seen.
+Each function may be repeated after any failure, even a commit whose answer was lost: a row is stored under its unique
+key, and a result names the number of attempts before it.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -87,9 +87,9 @@ _SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
 _RESCHEDULE = update(ParkedDelivery).where(*_SAME).values(_MADE)
 _GIVE_UP = update(ParkedDelivery).where(*_SAME).values(_MADE | {"status": bind(ParkedDelivery.status)})
 _DELIVERED = update(ParkedDelivery).where(*_SEEN).values(_MADE | {"status": bind(ParkedDelivery.status)})
-_UNWANTED = (  # it counts no attempt, by which a repetition would be known
+_UNWANTED = (  # counts no attempt, so the attempt count does not reveal a repetition
     update(ParkedDelivery)
-    .where(*_SEEN, or_(*(ParkedDelivery.status == state for state in OPEN)))  # IN cannot be bound many times over
+    .where(*_SEEN, or_(*(ParkedDelivery.status == state for state in OPEN)))  # executemany cannot bind IN
     .values(
         status=Status.DELIVERED,
         next_attempt_at=None,
@@ -97,7 +97,7 @@ _UNWANTED = (  # it counts no attempt, by which a repetition would be known
         updated_at=bindparam("b_at", type_=ParkedDelivery.updated_at.type),
     )
 )
-# Somebody had it sent again while this attempt was under way: it counts, and neither ends nor delays what they want.
+# A redelivery was requested during this attempt: the attempt counts, but neither ends nor delays the redelivery.
 _LATE = (
     update(ParkedDelivery)
     .where(*_SEEN, ParkedDelivery.schedule_start != _SCHEDULE)
@@ -107,40 +107,40 @@ _LATE = (
 
 
 def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> None:
-    """Store deliveries. One that is stored already, in whatever state, stays as it is.
+    """Store deliveries. A delivery that is already stored, in any state, stays as it is.
 
-    When this returns, all of `rows` are committed; when it raises, some may be. One that is behind another of its
-    ordering key is blocked. The operation of an exhausted one is written with it, also when it had been stored before
-    as it is here.
+    When this returns, all of `rows` are committed; when it raises, some may be. A delivery behind an open one of its
+    ordering key is blocked. The operational event of an exhausted delivery is written with it, also if the same row was
+    stored before.
     """
     for batch in _batches(in_order(rows)):
         in_transaction(engine, partial(insert_new, group=group, rows=batch, now=now))
 
 
 def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> frozenset[OrderingKey]:
-    """Write what came of attempts. A row whose attempt count a later owner has moved stays as that owner left it.
+    """Write the results of attempts. A row whose attempt count a later owner has changed stays as that owner left it.
 
-    `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. A failure of a
-    schedule that a redelivery has replaced meanwhile only counts. The operation is written only if the row is exhausted
-    after just these attempts. Returned are the ordering keys, of those in `results`, of
-    which nothing is open any more.
+    `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. A failure on a
+    schedule that a redelivery has replaced meanwhile only counts as an attempt. The operational event is written only
+    if the row is exhausted after exactly this many attempts. Returns the ordering keys in `results` that have no open
+    rows any more.
     """
     return in_transaction(engine, partial(_record, group=group, results=results))
 
 
 def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
-    """Each delivery once, in one order everywhere: two processes with the same rows do not deadlock."""
+    """Each delivery once, in an order common to all processes: two of them with the same rows do not deadlock."""
     unique = {(row.event.record, row.subscription_id, row.replay): row for row in reversed(rows)}
     return [unique[key] for key in sorted(unique)]
 
 
 def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], now: float) -> None:
-    """Store what is not stored yet, in the transaction of `connection`.
+    """Store the deliveries that are not stored yet, in the transaction of `connection`.
 
-    1. Which payloads are there? 2. Insert the others. 3. Insert the rows that are not there. 4. Put their ordering keys
-    in order. 5. Write the operations of those that are exhausted. Between 1 and the commit another process may insert
-    the same payload or row (unique key) or delete a payload (foreign key): the database refuses, and `in_transaction`
-    begins again.
+    1. Find the stored payloads. 2. Insert the missing ones. 3. Insert the missing rows. 4. Put their ordering keys in
+    order. 5. Write the operational events of exhausted rows. Between 1 and the commit another process may insert the
+    same payload or row (unique key) or delete a payload (foreign key): the database then refuses a statement, and
+    `in_transaction` begins again.
     """
     events = {row.event.record: row.event for row in rows}
     missing = events.keys() - _stored_records(connection, group, events)
@@ -188,7 +188,7 @@ def _record(connection: Connection, group: str, results: Sequence[AttemptResult]
 
 
 def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[int, int]]:
-    """Id and attempts of those that are exhausted."""
+    """Id and attempt count of the exhausted rows among `ids`."""
     statement = select(ParkedDelivery.id, ParkedDelivery.attempt).where(
         any_of(ParkedDelivery.id.expression, ids), ParkedDelivery.status == Status.EXHAUSTED
     )
@@ -196,7 +196,7 @@ def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[in
 
 
 def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[OperationalEvent]:
-    """The operations of those that are stored just so."""
+    """The operational events of rows that are stored as exhausted with the same number of attempts."""
     stored = set()
     for (topic, partition), here in groupby(rows, lambda row: row.event.record[:2]):
         statement = select(
@@ -248,7 +248,7 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
     return record_binds(group, event.record) | {
         "b_event_type": event.type,
         "b_webhook_id": event.webhook_id,
-        # A header that is longer than its column would hold its partition for ever: the delivery goes without it.
+        # A header longer than its column would hold up its partition for ever: the delivery goes without the header.
         "b_content_type": event.content_type if len(event.content_type) <= CONTENT_TYPE_LENGTH else None,
         "b_traceparent": event.traceparent if len(event.traceparent or "") <= TRACEPARENT_LENGTH else None,
         "b_has_key": int(event.key is not None),

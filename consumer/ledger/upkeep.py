@@ -1,4 +1,4 @@
-"""Subscriptions that fail, are disabled, enabled or removed, and their rows follow; what nobody needs any more goes."""
+"""Notes failing subscriptions, updates rows after subscriptions change, and deletes rows that are no longer needed."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from functools import partial
@@ -61,12 +61,12 @@ _DELETE_DELIVERED = delete(ParkedDelivery).where(
     ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.DELIVERED
 )
 _DELETE_PAYLOAD = delete(Payload).where(is_bound(*PAYLOAD_RECORD), ~exists().where(is_bound(*RECORD)).correlate(None))
-# A bind of its own for the state: a row that is owed again since it was read stays.
+# Binds the state too: a row that was made open again after it was read stays.
 _DELETE_ENDED = delete(ParkedDelivery).where(is_bound(ParkedDelivery.status), ParkedDelivery.id == bindparam("b_id"))
 
 
 class Purged(NamedTuple):
-    """How many rows a step of `purge` has deleted."""
+    """How many deliveries and payloads a step of `purge` has deleted."""
 
     deliveries: int
     payloads: int
@@ -91,12 +91,12 @@ def disable(
     failing_before: float | None = None,
     url: str | None = None,
 ) -> bool:
-    """Disable a subscription and hold what is parked for it. Whether it was enabled until now.
+    """Disable a subscription and hold its parked rows. Returns whether it was enabled until now.
 
-    With `failing_before` (unix seconds) only if it has failed since then or longer, with `url` only if it still points
-    there. The operation is written with the change, so that of many workers one tells. A repetition after a lost answer
-    holds the rows and returns False. Of many rows `reconcile` holds the rest: this is called between two batches of
-    deliveries, which wait for it.
+    With `failing_before` (unix seconds), only if it has been failing since then or longer; with `url`, only if it still
+    points there. The operational event is written with the change, so that only one of many workers reports it. A
+    repetition after a lost answer holds the rows and returns False. If there are many rows, `reconcile` holds the rest,
+    because this runs between two batches of deliveries, which wait for it.
     """
 
     def change(connection: Connection) -> bool:
@@ -121,7 +121,7 @@ def disable(
 
 
 def failing(engine: Engine, subscription_id: int, since: float) -> None:
-    """Nothing but failures since then (unix seconds); an earlier time that is noted stands."""
+    """Note since when (unix seconds) all attempts of a subscription have failed; an earlier noted time stands."""
     statement = update(Subscription).where(
         Subscription.id == subscription_id, Subscription.enabled == 1, Subscription.failing_since.is_(None)
     )
@@ -130,7 +130,7 @@ def failing(engine: Engine, subscription_id: int, since: float) -> None:
 
 
 def recovered(engine: Engine, group: str, subscription_id: int, operation: OperationalEvent | None = None) -> bool:
-    """An attempt has succeeded. Whether the subscription was noted as failing; then the operation is written."""
+    """Note a successful attempt. True if the subscription was noted as failing; only then `operation` is written."""
 
     def change(connection: Connection) -> bool:
         statement = update(Subscription).where(
@@ -153,13 +153,13 @@ def slow(engine: Engine, subscription_id: int, until: float) -> None:
 
 
 def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
-    """Let rows follow their subscriptions, however changed: disabled holds, enabled resumes, removed exhausts.
+    """Update rows after any change of their subscriptions: disabled holds, enabled resumes, removed exhausts.
 
-    A step: the next SEEKS subscriptions that have anything stored, CHANGED_AT_ONCE rows of each kind at most. Call it
-    again with the `end` of the last step until that is None, and begin anew every minute or so. Sending does not depend
-    on it: `due_keys` looks at the subscription itself.
+    A step covers the next SEEKS subscriptions that have rows, and at most CHANGED_AT_ONCE rows of each kind. Call it
+    again with the `end` of the last step until that is None, and start over every minute or so. Sending does not depend
+    on it: `due.fetch` reads the subscription itself.
     """
-    with reading(engine) as connection:  # most steps find nothing to write, which writers must not wait for
+    with reading(engine) as connection:  # most steps write nothing: other writers must not wait for them
         seen = _seen(connection, after)
         enabled = _enabled(connection, seen)
     held = _follow(engine, [each for each in seen if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
@@ -171,10 +171,10 @@ def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
 
 
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int, limit: int = BATCH) -> int:
-    """Delete delivered rows below the committed offset, and the payloads they leave unused. The number of rows.
+    """Delete delivered rows below the committed offset, and payloads left unused. Returns the number of rows.
 
-    They were kept so that a restart finds them settled; below the committed offset nobody asks any more. Nobody asks
-    for those of a replay, wherever they are.
+    Delivered rows tell a restart that their deliveries are settled; no restart asks below the committed offset, nor
+    for rows of replays at any offset.
     """
     statement = (
         select(ParkedDelivery.id, *RECORD[1:])
@@ -195,20 +195,20 @@ def prune(engine: Engine, group: str, topic: str, partition: int, committed: int
             drop_payloads(connection, group, {record_of(row) for row in rows})
         return len(rows)
 
-    return in_transaction(engine, work)  # a rival may just have stored a delivery of a payload that nobody needed
+    return in_transaction(engine, work)  # another process may have just stored a delivery of an unused payload
 
 
 def drop_payloads(connection: Connection, group: str, records: Collection[RecordId]) -> int:
-    """Delete the payloads of these records that no delivery refers to. How many there were."""
+    """Delete the payloads of these records that no delivery refers to. Returns their number."""
     return connection.execute(_DELETE_PAYLOAD, [record_binds(group, record) for record in sorted(records)]).rowcount
 
 
 def by_id(engine: Engine, rows: AnySelect, *which: ColumnElement[bool]) -> Iterator[list[AnyRow]]:
-    """What a statement gives of the rows that are there now and for which all of `which` is true, lower ids first.
+    """Run a statement on the rows that exist now and meet all of `which`, in steps, lower ids first.
 
-    In steps of at most BATCH ids, empty ones too: each finds its rows by the primary key alone, so that no statement
-    takes long however many rows there are and however few of them are meant, and nobody holds them all. Not even the
-    ends are looked for by the conditions: that alone could take longer than a call may.
+    A step covers at most BATCH ids and may be empty. It finds its rows by the primary key alone, so that no statement
+    takes long, however many rows there are and however few match, and no caller holds them all. Even the first and last
+    ids are found without the conditions: with them, that query alone could exceed the time limit of a call.
     """
     with reading(engine) as connection:
         last = connection.scalar(select(func.max(ParkedDelivery.id)))
@@ -226,7 +226,7 @@ def by_id(engine: Engine, rows: AnySelect, *which: ColumnElement[bool]) -> Itera
 
 
 def counted(steps: Iterable[Sized], most: int) -> int:
-    """How many rows steps like those of `by_id` hold together: exactly up to `most`, and not much further."""
+    """How many rows the steps of `by_id` have together: exact up to `most`; counting stops soon after."""
     total = 0
     for rows in steps:
         total += len(rows)
@@ -236,15 +236,15 @@ def counted(steps: Iterable[Sized], most: int) -> int:
 
 
 def by_no_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The same condition, for rows that are named by their ids: no database looks for it in another index.
+    """Wrap a condition on rows selected by id, so that no database uses another index for it.
 
-    There it may be true for a million rows, which would be read for each step.
+    In that index the condition may match a million rows, which each step would read.
     """
     return case((condition, _YES)) == _YES
 
 
 def ended_before(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[list[AnyRow]]:
-    """The rows of all groups in these states that were changed last before then (unix seconds): steps of `by_id`."""
+    """All groups' rows in these states that last changed before a time (unix seconds), in steps of `by_id`."""
     return by_id(
         engine,
         select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).order_by(ParkedDelivery.id),
@@ -254,20 +254,20 @@ def ended_before(engine: Engine, statuses: Collection[Status], before: float) ->
 
 
 def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterator[Purged]:
-    """Delete deliveries that ended before a time (unix seconds), and the payloads that they leave unused.
+    """Delete deliveries that ended before a time (unix seconds), and payloads left unused.
 
-    `statuses` are EXHAUSTED, DELIVERED, or both: what is owed is nobody's to delete (ValueError). Yields after each
-    transaction; what is interrupted has deleted whole steps, and goes on when it is called again. The rows also tell a
-    restarted worker what is settled: `before` must be older than the oldest offset that is not committed.
+    `statuses` are EXHAUSTED, DELIVERED, or both; an open status raises ValueError. Yields after each transaction; an
+    interrupted purge has deleted whole steps, and another call goes on. The rows also tell a restarted worker which
+    deliveries are settled: `before` must be older than the oldest offset that is not committed.
     """
     if owed := set(statuses) & set(OPEN):
-        raise ValueError(f"these are owed: {', '.join(sorted(owed))}")
+        raise ValueError(f"open deliveries cannot be purged: {', '.join(sorted(owed))}")
     for rows in ended_before(engine, statuses, before):
         yield in_transaction(engine, partial(_purge, rows=rows)) if rows else Purged(0, 0)
 
 
 def purge_replays(engine: Engine, before: float) -> int:
-    """Delete replays that have stored all they found before a time (unix seconds). How many there were."""
+    """Delete replays that finished before a time (unix seconds). Returns their number."""
     with engine.begin() as connection:
         return connection.execute(delete(StoredReplay).where(_finished(before))).rowcount
 
@@ -279,7 +279,7 @@ def replays_finished_before(engine: Engine, before: float) -> int:
 
 
 def waiting(engine: Engine, group: str, topic: str, partition: int) -> int:
-    """How many rows of a partition wait for their time or turn."""
+    """How many rows of a partition are parked or blocked."""
     statement = (
         select(func.count())
         .select_from(ParkedDelivery)
@@ -309,8 +309,8 @@ def _finished(before: float) -> ColumnElement[bool]:
 
 
 def _changed(*states: Status, **values: object) -> Update:
-    """The change of one row that is still in one of these states."""
-    still = or_(*(ParkedDelivery.status == state for state in states))  # IN cannot be bound many times over
+    """An update of one row, provided that it is still in one of these states."""
+    still = or_(*(ParkedDelivery.status == state for state in states))  # executemany cannot bind IN
     changed = update(ParkedDelivery).where(ParkedDelivery.id == bindparam("b_id"), still)
     return changed.values(updated_at=func.current_timestamp(), **values)
 
@@ -325,7 +325,7 @@ _EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_att
 
 
 def _seen(connection: Connection, after: int) -> list[int]:
-    """The next subscriptions that have rows, SEEKS at most: by leaps, however many rows each has."""
+    """The next subscriptions that have rows, at most SEEKS: one seek each, however many rows each has."""
     seen: list[int] = []
     while len(seen) < SEEKS:
         leap = select(func.min(ParkedDelivery.subscription_id)).where(ParkedDelivery.subscription_id > after)
@@ -338,7 +338,7 @@ def _seen(connection: Connection, after: int) -> list[int]:
 
 
 def _enabled(connection: Connection, subscriptions: Sequence[int]) -> dict[int, int]:
-    """By subscription, of those that are there."""
+    """The `enabled` flag by subscription, for the ones that exist."""
     if not subscriptions:
         return {}
     mine = any_of(Subscription.id.expression, subscriptions)
@@ -353,9 +353,9 @@ def _follow(
     change: Update,
     now: float | None = None,
 ) -> int:
-    """Apply a change to rows of these subscriptions in these states, CHANGED_AT_ONCE at most; `now` they become due.
+    """Apply a change to rows of these subscriptions in these states, at most CHANGED_AT_ONCE; `now`: they become due.
 
-    How many were found: each is changed, unless somebody else has just done so.
+    Returns how many rows were found: each is changed, unless another process has just done so.
     """
     if not subscriptions:
         return 0

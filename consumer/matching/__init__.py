@@ -1,1 +1,1 @@
-"""Which subscriptions an event goes to."""
+"""Matches events to subscriptions."""

@@ -1,25 +1,24 @@
-"""How much of the processor's time the filters and projections of subscriptions may take. Pure.
+"""Limits the processor time of subscriptions' filters and projections. Pure.
 
-The loop waits for each evaluation. A usual one takes less than the delivery that follows from it, and is free; what is
-beyond that is charged to its subscription, in a bucket that drains. A subscription whose bucket runs over is left out
-for some seconds, each time for twice as long up to a minute, and so is the heaviest one where all together take too
-much.
+The loop waits for each evaluation. An evaluation that takes no longer than a delivery is free; the time beyond that is
+charged to the subscription's bucket, which drains. A subscription whose bucket overflows is left out for some seconds,
+each time for twice as long, up to a minute. If all subscriptions together take too much, the heaviest is left out.
 """
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 FREE = 50e-6  # seconds of an evaluation that are not charged: a delivery costs as much
-OWN = 0.05  # of one processor's time, for one subscription,
-ALL = 0.2  # and for all of them together,
-MOST_OF_ONE = 0.025  # seconds that one evaluation counts at most: five times what it may take. More is not its doing
-BURST = 1.0  # seconds of that at once: 0.05 s for one, 0.2 s for all. Others wait about twice as long
-PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds that a subscription is over its budget: at first, and at most
-MOST = 10_000  # buckets that are kept
+OWN = 0.05  # share of one processor's time for one subscription
+ALL = 0.2  # the same for all subscriptions together
+MOST_OF_ONE = 0.025  # seconds charged for one evaluation at most: five times its limit. More has another cause
+BURST = 1.0  # seconds of these shares at once: 0.05 s for one, 0.2 s for all. Others wait about twice as long
+PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds that a subscription is left out: at first, and at most
+MOST = 10_000  # buckets kept
 
 
 class _Bucket:
-    """What is charged, in seconds; it drains at `rate`."""
+    """Charged seconds, draining at `rate` seconds per second."""
 
     __slots__ = ("_at", "_rate", "_spent")
 
@@ -45,22 +44,22 @@ class _LeftOut(NamedTuple):
     seconds: float
 
     def is_recent(self, now: float) -> bool:
-        """It has not kept within its budget for as long as it was left out."""
+        """Whether the subscription's last pause ended less than the pause's own length ago, or has not ended."""
         return now < self.until + self.seconds
 
 
 class Budget:
-    """`on_over(subscription, seconds)` is called when one is left out for so long. The clock is monotonic."""
+    """Calls `on_over(subscription, seconds)` when it leaves a subscription out so long. The clock is monotonic."""
 
     def __init__(self, clock: Callable[[], float], on_over: Callable[[int, float], None]) -> None:
         self._clock = clock
         self._on_over = on_over
         self._buckets: dict[int, _Bucket] = {}
         self._all = _Bucket(ALL, clock())
-        self._left_out: dict[int, _LeftOut] = {}  # those that are over, and that were lately
+        self._left_out: dict[int, _LeftOut] = {}  # subscriptions over their budget now or recently
 
     def charge(self, subscription: int, seconds: float) -> None:
-        """An expression of this subscription has taken so long, or the garbage collector that came in between."""
+        """Charge a subscription for an evaluation; `seconds` may include a run of the garbage collector."""
         if seconds <= FREE:
             return
         seconds = min(seconds, MOST_OF_ONE)
@@ -77,7 +76,7 @@ class Budget:
             self._leave_out(max(self._buckets, key=lambda each: self._buckets[each].spent(now)), now)
 
     def is_over(self, subscription: int) -> bool:
-        """It is left out: nothing of it may run now."""
+        """Whether the subscription is left out: none of its expressions may run now."""
         left_out = self._left_out.get(subscription)
         return left_out is not None and self._clock() < left_out.until
 

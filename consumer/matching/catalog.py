@@ -1,4 +1,4 @@
-"""Which subscriptions get an event: the look-up, and the cache in front of it."""
+"""Looks up the subscriptions that get an event, with a cache in front of the database."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,22 +27,22 @@ from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT
 
 log = structlog.get_logger(__name__)
 
-MOST_KEPT = 250_000  # keys and endpoints in the cache: 190 MB; what was asked for longest ago leaves first
-MOST_ASKED = 512  # keys of one statement,
-MOST_PATTERNS = 4096  # and what subscriptions can have written to get them: thirteen different statements in all
-GAP = 0.02  # seconds between two statements, where they follow one another: fifty a second, whatever comes
-GATHER = 0.1  # of the time to live: how long answers that are only growing old wait for others of the kind
+MOST_KEPT = 250_000  # keys and endpoints in the cache: 190 MB; the answers looked up longest ago leave first
+MOST_ASKED = 512  # keys of one statement
+MOST_PATTERNS = 4096  # patterns of one statement that can match its keys: thirteen different statements in all
+GAP = 0.02  # seconds between the starts of two statements: at most fifty a second, whatever comes
+GATHER = 0.1  # share of the time to live for which refreshes of ageing answers wait for each other
 
 Key = tuple[str, str | None]  # of events: their type and their tenant
-Pattern = tuple[str, str]  # of subscriptions: `event_type` and `tenant` as they have them
+Pattern = tuple[str, str]  # of subscriptions: `event_type` and `tenant` as stored
 AnyRow = Row[*tuple[Any, ...]]
-Fault = tuple[int, str]  # a subscription, and which of its options it is
+Fault = tuple[int, str]  # a subscription's id, and the option at fault
 Matches = Mapping[Key, tuple[Endpoint, ...]]
 Ask = Callable[[tuple[Key, ...], Callable[[Matches | Exception], None]], None]
 
 
 class SubscriptionProblems:
-    """Subscriptions that are not as they should be, and why. Each is logged when that changes."""
+    """Broken subscriptions and the reasons. Each reason is logged when it is new or has changed."""
 
     def __init__(self) -> None:
         self._reasons: dict[Pattern, dict[Fault, str]] = {}
@@ -51,7 +51,7 @@ class SubscriptionProblems:
         return sum(map(len, self._reasons.values()))
 
     def found(self, patterns: Iterable[Pattern], reasons: Mapping[Pattern, Mapping[Fault, str]]) -> None:
-        """A look-up of `patterns` found `reasons` (why, by fault) and no others."""
+        """Note that a look-up of `patterns` found these `reasons`, by fault, and no others."""
         for pattern in patterns:
             before = self._reasons.pop(pattern, {})
             if now := dict(reasons.get(pattern, {})):
@@ -62,24 +62,24 @@ class SubscriptionProblems:
 
 
 class EndpointCache:
-    """Endpoints that somebody still needs, by subscription: what has not changed is not read again, and is kept once.
+    """Endpoints still in use, by subscription: unchanged rows are not parsed again, and equal endpoints are kept once.
 
-    Rows are compared by their hash. Used by one thread; others may let go of an endpoint at any time.
+    Rows are compared by their hash. Used by one thread; other threads may drop an endpoint at any time.
     """
 
     def __init__(self) -> None:
         self._endpoints: WeakValueDictionary[int, Endpoint] = WeakValueDictionary()
-        self._rows: dict[int, int] = {}  # the hash of the rows that gave it, where nothing but they says how it is
+        self._rows: dict[int, int] = {}  # the hash of an endpoint's rows, if it depends on them alone
 
     def __len__(self) -> int:
         return len(self._endpoints)
 
     def get(self, subscription_id: int, rows: Sequence[AnyRow]) -> Endpoint | None:
-        """What these rows gave before."""
+        """The endpoint that these rows gave before, if any."""
         return self._endpoints.get(subscription_id) if self._rows.get(subscription_id) == hash(tuple(rows)) else None
 
     def keep(self, endpoint: Endpoint, rows: Sequence[AnyRow], *, steady: bool) -> Endpoint:
-        """The one to use: the one before, where it is equal. `steady`: the same rows will give the same again."""
+        """The endpoint to use: the earlier one if it is equal. `steady`: the same rows will give an equal one again."""
         number = endpoint.subscription_id
         kept = self._endpoints.get(number)
         if kept is None or kept != endpoint:
@@ -94,7 +94,7 @@ class EndpointCache:
 
 
 def patterns_of(key: Key) -> tuple[Pattern, ...]:
-    """Of the subscriptions that get events of this type and tenant: of those of any tenant, then of those of theirs."""
+    """The subscription patterns that match an event's type and tenant: any tenant's first, then the tenant's own."""
     event_type, tenant = key
     tenants = (EVERY_TENANT,) if tenant is None or tenant == EVERY_TENANT else (EVERY_TENANT, tenant)
     return tuple((text, each) for each in tenants for text in candidates(event_type))
@@ -113,10 +113,9 @@ def find_endpoints(
 ) -> dict[Key, tuple[Endpoint, ...]]:
     """The enabled subscriptions of each of `keys` (one or more), by id, in one statement; every key is answered.
 
-    `default_secrets` sign for a subscription that has none of its own; `decrypt` opens a stored secret. What is in
-    `known` is used again.
-    What of a subscription cannot be used, under the `rules` too, is noted in `broken`; one that therefore matches
-    nothing is left out.
+    `default_secrets` sign for a subscription without secrets of its own; `decrypt` opens a stored secret. Endpoints in
+    `known` are used again. `broken` notes the unusable values of subscriptions, and those that `rules` refuse; a
+    subscription that therefore matches nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     asked = {key: patterns_of(key) for key in keys}
@@ -153,18 +152,18 @@ def find_endpoints(
 
 
 def lookup(patterns: Sequence[Pattern]) -> Select[*tuple[Any, ...]]:
-    """The statement of `find_endpoints`: a row for each subscription and secret, its secrets newest first."""
+    """The statement of `find_endpoints`: a row for each subscription and secret, newest secrets first."""
     pattern = Subscription.event_type.expression, Subscription.tenant.expression
     return endpoint_rows().where(any_tuple_of(pattern, patterns), Subscription.enabled == 1)
 
 
 class Catalog(Part):
-    """Answers of the look-up, kept for `ttl` seconds. Lives on the loop; at most one look-up is under way.
+    """Caches the look-up's answers for `ttl` seconds. Lives on the loop; at most one look-up is under way.
 
-    An answer's age is the time from when it was asked for to when the record arrived: what was committed `ttl` before a
-    record came is seen, however long the look-up takes, and with a `ttl` of 0 it answers those who wait for it. That
-    nobody subscribed is an answer too. However many events and keys there are, a statement begins `GAP` after the one
-    before at the earliest, and those that nobody waits for yet begin together.
+    An answer's age runs from the start of its look-up to the arrival of the record. So a record sees every change that
+    was committed `ttl` before it arrived, however long the look-up takes, and with a `ttl` of 0 an answer serves the
+    records that wait for it. The absence of subscriptions is an answer too. However many events and keys there are, a
+    statement begins no sooner than `GAP` after the one before, and refreshes that no record waits for begin together.
     """
 
     def __init__(
@@ -176,18 +175,18 @@ class Catalog(Part):
         """`ask(keys, done)` starts a look-up and calls `done` later, on the loop."""
         self._ttl = ttl
         self._clock = clock
-        self._entries: dict[Key, tuple[float, tuple[Endpoint, ...]]] = {}  # by when they were asked for
+        self._entries: dict[Key, tuple[float, tuple[Endpoint, ...]]] = {}  # by start of look-up, oldest first
         self._kept = 0
-        self._missing: dict[Key, None] = {}  # wanted now; sets that keep their order
-        self._ageing: dict[Key, None] = {}  # wanted soon: what is known still serves
+        self._missing: dict[Key, None] = {}  # wanted now; a set that keeps its order
+        self._ageing: dict[Key, None] = {}  # wanted soon: the cached answer still serves
         self._asked: frozenset[Key] = frozenset()
         self._asked_at = -inf
         self._job = DatabaseJob(ask, "could not look up subscriptions; events wait", clock)
 
     def match(self, key: Key, arrived: float | None = None) -> tuple[Endpoint, ...] | None:
-        """The subscriptions for an event that arrived then (the clock's seconds; None: now).
+        """The subscriptions for an event that `arrived` at a time (the clock's seconds; None: now).
 
-        None if nothing recent enough is known: say `want`, and ask again in a later turn.
+        None if no recent enough answer is cached: call `want`, and ask again in a later turn.
         """
         entry = self._entries.get(key)
         if entry is None:
@@ -200,7 +199,7 @@ class Catalog(Part):
         return entry[1]
 
     def want(self, keys: Iterable[Key]) -> None:
-        """Look up those of which nothing recent is known, as soon as a statement may begin: call again until then."""
+        """Look up keys without a recent answer, as soon as a statement may begin: call it again until then."""
         now = self._clock()
         for key in keys:
             entry = self._entries.get(key)
@@ -217,7 +216,7 @@ class Catalog(Part):
                 self._start(now)
 
     def poll(self, _now: float) -> None:
-        """Ask again for keys whose look-up failed, though nobody waits for them any more."""
+        """Repeat a failed look-up, even if no event waits for its keys any more."""
         self.want(())
 
     @property
@@ -236,7 +235,7 @@ class Catalog(Part):
         for key in keys:
             self._missing.pop(key, None)
             self._ageing.pop(key, None)
-        self._asked = frozenset(keys)  # who waits for more than this answer says so when it is there
+        self._asked = frozenset(keys)  # events that need a newer answer call `want` once this one is there
         self._asked_at = now
         self._job.start(tuple(keys), partial(self._found, now), partial(self._failed, keys))
 
@@ -248,7 +247,7 @@ class Catalog(Part):
         self._asked = frozenset()
         for key, endpoints in answer.items():
             known = self._forget(key)
-            # The same objects, so that what was prepared for them is found by identity.
+            # Keep the same objects: data prepared for them is found by identity.
             self._entries[key] = (asked_at, known if known == endpoints else endpoints)
             self._kept += 1 + len(endpoints)
         while self._kept > MOST_KEPT and len(self._entries) > len(answer):
@@ -263,6 +262,6 @@ class Catalog(Part):
 
 
 def _most_patterns(key: Key) -> int:
-    """How many `patterns_of` it can give, without making them."""
+    """The most patterns that `patterns_of` can return for a key, without building them."""
     event_type, tenant = key
     return (min(event_type.count("."), EVENT_TYPE_LENGTH) + 3) * (1 if tenant is None else 2)

@@ -1,7 +1,7 @@
-"""Where subscriptions may be sent to: the egress rule, asked before there is anything to send.
+"""Applies the egress rule to subscriptions' URLs before there are events to send.
 
-Of an address in a URL the rule knows enough. A name has to be resolved, and may have another address when it is sent
-to, or where a worker asks: who can wait for an answer gets it here, and the sender judges each connection again.
+The rule judges an address in a URL directly. A name has to be resolved, and may have another address later, or on a
+worker's host. Callers that can wait get names resolved here; the sender judges each connection again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,24 +20,24 @@ log = structlog.get_logger(__name__)
 
 Resolve = Callable[[Iterable[str], float], Mapping[str, Resolution]]  # names, and seconds for all of them
 
-ANSWER = 2.0  # seconds for the names' servers
-_CACHED = 65_536  # URLs judged: each look-up of subscriptions asks for all that it finds
+ANSWER = 2.0  # seconds for the name servers
+_CACHED = 65_536  # judged URLs: each look-up of subscriptions judges every URL it finds
 
 
 class Named(NamedTuple):
-    """What the name in a URL leads to here: `refused` says why to nowhere, `unresolved` why nobody can tell."""
+    """The verdict on a URL's name: why the rule refuses its addresses, or why it does not resolve; else both None."""
 
     refused: str | None = None
     unresolved: str | None = None
 
 
 def policy_of(settings: RuleSettings) -> EgressPolicy | None:
-    """The egress rule; None where a proxy enforces one of its own."""
+    """The egress rule; None if a proxy enforces its own."""
     return None if settings.proxy else EgressPolicy(settings.allow_networks, settings.allow_http)
 
 
 def rules_of(settings: RuleSettings) -> Rules:
-    """What the settings ask of each subscription, as far as its row alone tells."""
+    """The settings' rules for each subscription that can be checked from its row alone."""
     policy = policy_of(settings)
     if policy is None:
         return Rules(own_secret=settings.require_own_secret)
@@ -45,9 +45,9 @@ def rules_of(settings: RuleSettings) -> Rules:
 
 
 def resolving_rules_of(settings: RuleSettings, resolve: Resolve = resolve_all) -> Rules:
-    """The same, where a URL's name is resolved too: for who runs where workers do, and can wait for two seconds.
+    """The rules of `rules_of` that also resolve URLs' names: for callers on workers' hosts that can wait two seconds.
 
-    A name that does not resolve is taken: its receiver may not be up yet.
+    A name that does not resolve is accepted: its receiver may not be up yet.
     """
     policy, rules = policy_of(settings), rules_of(settings)
     if policy is None:
@@ -66,10 +66,10 @@ def resolving_rules_of(settings: RuleSettings, resolve: Resolve = resolve_all) -
 
 
 def judge_names(policy: EgressPolicy, urls: Iterable[str], resolve: Resolve = resolve_all) -> dict[str, Named]:
-    """What the rule makes of the addresses of each URL's name, as it resolves here and now.
+    """The rule's verdict on the addresses of each URL's name, as it resolves here and now.
 
-    One that may be sent to is enough: the sender takes it. URLs with an address in place of a name have none to judge.
-    ValueError as `parse_target` raises it.
+    One allowed address is enough: the sender uses it. A URL with an address in place of a name is not judged here.
+    Raises ValueError as `parse_target` does.
     """
     targets = {url: parse_target(url) for url in urls}
     answers = resolve({target.host for target in targets.values() if target.address is None}, ANSWER)

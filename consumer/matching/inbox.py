@@ -1,7 +1,7 @@
-"""Decoded events, in the order they came, until it is known who subscribed to them.
+"""Queues decoded events, in the order they came, until their subscriptions are known.
 
-Of a partition none comes before it is known what is stored of it. That is known up to an offset; events beyond it stand
-aside until more is known. So this one queue never waits for one partition.
+A partition's events wait until its stored deliveries are known. These are known up to an offset; events beyond it stand
+aside until more are known. So the queue, shared by all partitions, never waits for one of them.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from consumer.events.event import Event, TopicPartition
 from consumer.matching.catalog import Catalog
 from consumer.subscriptions.endpoint import Endpoint
 
-MOST_EVENTS = 1000  # what one look-up of subscriptions may hold up
+MOST_EVENTS = 1000  # events that one look-up of subscriptions may hold up
 INBOX_BYTES = 32 * 2**20
 
 Settle = Callable[[int], None]  # takes the record's offset
@@ -22,7 +22,7 @@ Entry = tuple[Event, Settle, float]
 
 
 class Matched(NamedTuple):
-    """An event and whom it goes to: nobody, where `endpoints` is empty. `stored`: some of its deliveries are."""
+    """An event and its subscriptions' endpoints, which may be none. `stored`: some of its deliveries are stored."""
 
     event: Event
     endpoints: tuple[Endpoint, ...]
@@ -31,7 +31,7 @@ class Matched(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """What is stored of a partition: keys of offsets below `end`, None: all; `highest` is the last of their offsets."""
+    """A partition's stored deliveries: their keys at offsets below `end` (None: all), and the `highest` such offset."""
 
     keys: set[tuple[int, int, int]]
     highest: int
@@ -39,14 +39,14 @@ class _Stored(NamedTuple):
 
 
 class Inbox:
-    """Gives events out once their subscriptions are known, without those deliveries that are stored already."""
+    """Hands out events once their subscriptions are known, without deliveries that are already stored."""
 
     def __init__(self, catalog: Catalog, ask: Ask) -> None:
-        """`ask` what is stored of a partition from an offset on: `stored` tells."""
+        """`ask(place, offset)` requests a partition's stored deliveries from an offset on; `stored` gets the answer."""
         self._catalog = catalog
         self._ask = ask
         self._events: deque[Entry] = deque()
-        self._beyond: dict[TopicPartition, deque[Entry]] = {}  # what is stored of them is asked for
+        self._beyond: dict[TopicPartition, deque[Entry]] = {}  # events whose stored deliveries are requested
         self._held = self._bytes = 0
         self._stored: dict[TopicPartition, _Stored] = {}
 
@@ -59,32 +59,32 @@ class Inbox:
         return max(0, MOST_EVENTS - self._held) if self._bytes < INBOX_BYTES else 0
 
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
-        """Add an event that arrived then (the catalog's clock), of a partition that `stored` has told of.
+        """Add an event that `arrived` at a time (the catalog's clock), of a partition that `stored` was called for.
 
-        `settle` takes its offset once all of it is settled.
+        `settle` takes the event's offset once all its deliveries are settled.
         """
         self._place((event, settle, arrived))
         self._held += 1
         self._bytes += event.size
 
     def stored(self, place: TopicPartition, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
-        """A partition's stored deliveries (offset, timestamp, subscription) are known: its events may be put in.
+        """Take a partition's stored deliveries (offset, timestamp, subscription): its events may then be put in.
 
-        With an `end` those below that offset; what is stored of later ones is asked for when an event comes to it.
+        With an `end`, these are the ones below that offset; later ones are requested when an event reaches `end`.
         """
         before, first = self._stored.get(place), self.first_offset(place)
-        if before is not None and first is not None:  # those of events that have not gone out yet
+        if before is not None and first is not None:  # keep the keys of events that are still queued
             keys = keys | {key for key in before.keys if key[0] >= first}
         self._stored[place] = _Stored(keys, max(keys)[0] if keys else -1, end)
         for entry in self._beyond.pop(place, ()):
             self._place(entry)
 
     def stands_aside(self, place: TopicPartition) -> bool:
-        """Events of this partition wait until it is known what is stored of them."""
+        """Whether events of this partition wait until their stored deliveries are known."""
         return place in self._beyond
 
     def next(self) -> Matched | None:
-        """Take the oldest event out; None while there is none, or its subscriptions are not known yet."""
+        """Take out the oldest event; None while the queue is empty or the event's subscriptions are not known yet."""
         if not self._events:
             return None
         event, settle, arrived = self._events[0]
@@ -100,14 +100,14 @@ class Inbox:
         stored = self._stored[place]
         if not stored.keys:
             return Matched(event, endpoints, settle)
-        if offset > stored.highest:  # so are those that follow; a log that goes back repeats some
+        if offset > stored.highest:  # true of all later events too; a log that goes back repeats some
             self._stored[place] = _Stored(set(), -1, stored.end)
             return Matched(event, endpoints, settle)
         rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
         return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
 
     def first_offset(self, place: TopicPartition) -> int | None:
-        """The lowest offset of a partition that waits here; None if none does."""
+        """The lowest offset of a partition's waiting events; None if none waits."""
         waiting = chain(self._events, self._beyond.get(place, ()))
         return next((event.record.offset for event, _, _ in waiting if event.record[:2] == place), None)
 
@@ -121,7 +121,7 @@ class Inbox:
         self._held, self._bytes = len(left), sum(event.size for event in left)
 
     def _place(self, entry: Entry) -> None:
-        """Behind the others, or aside."""
+        """Append an entry to the queue, or put it aside."""
         place, offset = entry[0].record[:2], entry[0].record.offset
         end = self._stored[place].end
         if place in self._beyond:

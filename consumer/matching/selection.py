@@ -1,4 +1,4 @@
-"""Which events of its type and tenant a subscription wants: those of its topics for which its filter is true."""
+"""Selects a subscription's events, by its topics and its filter, from those that match its type and tenant."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-TURN = 0.005  # seconds of a turn that filters may take, some 500 evaluations: all others wait for them
-SILENCE = 60.0  # seconds between two lines on one subscription's filter
+TURN = 0.005  # seconds of a turn that filters may take, some 500 evaluations: the rest of the loop waits for them
+SILENCE = 60.0  # seconds between two log lines about one subscription's filter
 FILTER_TOO_LARGE = f"filter: {TOO_LARGE}"
-MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed lately
+MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed recently
 
 
 class FilterResult(Enum):
-    """What a subscription's topics and filter make of an event."""
+    """The verdict of a subscription's topics and filter on an event."""
 
     WANTED = 1
     UNWANTED = 2
@@ -32,11 +32,11 @@ class FilterResult(Enum):
 
 
 class Selector:
-    """Decides for one event after the other. `spent`: the time that `begin` gave, if it did, is over.
+    """Decides for one event after the other. `spent`: the time that `begin` granted, if it was called, is over.
 
-    What a filter makes of an event depends on both alone, and never on time: an event that is read again, after a crash
-    or by the next owner of its partition, goes to the same subscriptions. A filter that has no value for an event, or
-    one that is neither true nor false, does not want it: that is counted, and logged once a minute for each
+    A filter's verdict depends on the filter and the event alone, and never on time: an event that is read again, after
+    a crash or by the next owner of its partition, goes to the same subscriptions. A filter that fails on an event, or
+    whose value is neither true nor false, does not want the event: this is counted, and logged once a minute for each
     subscription.
     """
 
@@ -47,7 +47,7 @@ class Selector:
         clock: Callable[[], float] = time.monotonic,
         processor: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`budget` None: nobody else waits for it. `processor` gives the seconds that this thread has had of it."""
+        """`budget` None: no limit, as nothing else waits. `processor` returns the thread's processor seconds."""
         self.spent = False
         self._metrics = metrics
         self._budget = budget
@@ -59,16 +59,16 @@ class Selector:
         self._said: dict[int, float] = {}  # by subscription, the oldest first
 
     def begin(self, seconds: float) -> None:
-        """Filters may take so long from now on."""
+        """Grant filters `seconds` from now on."""
         self.spent = False
         self._until = self._clock() + seconds
 
     def is_over(self, subscription: int) -> bool:
-        """Its filter and projection are over their budget."""
+        """Whether a subscription's filter and projection are over their budget."""
         return self._budget is not None and self._budget.is_over(subscription)
 
     def ask(self, endpoint: Endpoint, event: Event) -> FilterResult:
-        """Whether the event goes there."""
+        """Whether the endpoint's subscription wants the event."""
         if endpoint.selection is None:
             return FilterResult.WANTED
         topics, chosen = endpoint.selection

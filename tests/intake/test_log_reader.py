@@ -228,7 +228,7 @@ def test_a_topic_made_anew_is_an_error(real_kafka: Kafka, reader_of: Open) -> No
     reader = reader_of(real_kafka.settings())
     (span,) = reader.spans([(topic, 0)], 0, None)
     reader.start([span._replace(begin=5, end=9)])
-    with pytest.raises(WebhooksError, match="made anew"):
+    with pytest.raises(WebhooksError, match="recreated"):
         read_all(reader)
 
 
