@@ -77,7 +77,7 @@ class _Work:
 
 
 class _Loop(_Work):
-    """A loop's operations. `range_`: a field of the event, or a number of elements. `own`: scans of its element only."""
+    """A loop's operations. `range_`: a field of the event, or a length. `own`: scans of the loop's element only."""
 
     def __init__(self, loop: Loop, range_: Path | int) -> None:
         super().__init__(loop.variable)

@@ -1,6 +1,6 @@
-"""`requests` on the outside, non-blocking sockets on the inside: one thread, ten thousand requests in flight.
+"""An adapter of `requests` over non-blocking sockets: one thread handles ten thousand requests in flight.
 
-HTTP/1.1 only: each request in flight has a connection of its own, so a receiver that stalls one holds up no other.
+HTTP/1.1 only: each request in flight has its own connection, so a stalled request holds up no other.
 """
 
 import time

@@ -102,7 +102,7 @@ class Dial:
 
     @property
     def next_at(self) -> float | None:
-        """When (monotonic seconds) the next address is due."""
+        """The time (monotonic seconds) when the next address is due."""
         return self._next_at
 
     def late(self) -> str:

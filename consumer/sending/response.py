@@ -45,7 +45,7 @@ def _lines(response: LazyResponse) -> list[str]:
 
 
 def _headers(response: LazyResponse) -> CaseInsensitiveDict[str]:
-    """Repeated fields are joined with a comma (RFC 9110, 5.3), as urllib3 does."""
+    """The headers; repeated fields are joined with a comma (RFC 9110, 5.3), as urllib3 does."""
     result: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     for line in _lines(response)[1:]:
         name, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""A proxy's answer to CONNECT (RFC 9110, 9.3.6), behind which the tunnel begins. No I/O."""
+"""Parses a proxy's answer to CONNECT (RFC 9110, 9.3.6), after which the tunnel begins. No I/O."""
 
 import re
 
