@@ -1,1 +1,1 @@
-"""Keys that sign, and values that are encrypted at rest."""
+"""Signing keys, and encryption of secrets at rest."""

@@ -1,7 +1,7 @@
-"""Signing secrets as people write them, turned into keys. Pure.
+"""Parses signing secrets into keys. Pure.
 
-Standard Webhooks, "Signature scheme": symmetric secrets are base64 behind `whsec_`, private ed25519 keys base64 behind
-`whsk_`, public ones behind `whpk_`.
+Standard Webhooks, "Signature scheme": secrets are base64 after a prefix, which is `whsec_` for symmetric secrets,
+`whsk_` for private ed25519 keys and `whpk_` for public ones.
 """
 
 import binascii
@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 PREFIX = "whsec_"
 PRIVATE_PREFIX, PUBLIC_PREFIX = "whsk_", "whpk_"
 _RANDOM = 32  # bytes of a new symmetric secret
-_LENGTHS = range(24, 65)  # bytes that the specification wants one to have
-_SEED, _PAIR = 32, 64  # bytes of a private key (RFC 8032, 5.1.5), and of one with its public key behind it
+_LENGTHS = range(24, 65)  # bytes of a symmetric secret that the specification allows
+_SEED, _PAIR = 32, 64  # bytes of a private key (RFC 8032, 5.1.5), and of a private key followed by its public key
 
 
 @dataclass(frozen=True, slots=True)
 class Ed25519Key:
-    """A private key, by its 32 bytes."""
+    """A private key, given by its 32 bytes."""
 
     seed: bytes = field(repr=False)
     _private: Ed25519PrivateKey = field(init=False, repr=False, compare=False)
@@ -35,7 +35,7 @@ class Ed25519Key:
 
     @property
     def public(self) -> str:
-        """What receivers verify with, behind `whpk_`."""
+        """The public key, `whpk_` and base64, with which receivers verify."""
         return PUBLIC_PREFIX + b64encode(self._private.public_key().public_bytes_raw()).decode()
 
 
@@ -45,7 +45,7 @@ VerifyingKey = bytes | Ed25519PublicKey
 
 
 def generate(algorithm: Algorithm) -> str:
-    """A new secret: `whsec_` and 32 random bytes, or `whsk_` and a private key with its public key behind it."""
+    """A new secret: `whsec_` and 32 random bytes, or `whsk_` and a private key followed by its public key."""
     if algorithm == "hmac":
         return PREFIX + b64encode(secrets.token_bytes(_RANDOM)).decode()
     key = Ed25519Key(secrets.token_bytes(_SEED))
@@ -53,18 +53,18 @@ def generate(algorithm: Algorithm) -> str:
 
 
 def algorithm_of(text: str) -> Algorithm:
-    """What a signing secret signs with."""
+    """The algorithm of a signing secret."""
     return "ed25519" if text.startswith(PRIVATE_PREFIX) else "hmac"
 
 
 def receiver_key(text: str) -> str:
-    """What a receiver needs to verify what a secret signs: `whpk_…` of a private key, else the secret itself."""
+    """The key that a receiver needs to verify signatures: `whpk_…` for a private key, else the secret itself."""
     key = parse_signing_key(text)
     return key.public if isinstance(key, Ed25519Key) else text
 
 
 def weakness(text: str) -> str | None:
-    """Why a signing secret is not as Standard Webhooks wants it; None if it is. ValueError as `parse_signing_key`."""
+    """Why a signing secret violates Standard Webhooks, or None. Raises ValueError as `parse_signing_key` does."""
     key = parse_signing_key(text)
     if isinstance(key, Ed25519Key) or len(key) in _LENGTHS:
         return None
@@ -72,9 +72,9 @@ def weakness(text: str) -> str | None:
 
 
 def parse_verifying_key(text: str) -> VerifyingKey:
-    """A key to verify with, as receivers are given it, or of a private key its public one.
+    """Parse a key to verify with: a receiver's key, or a private key, which gives its public key.
 
-    ValueError as `parse_signing_key` raises it, and for a public key that is none.
+    Raises ValueError as `parse_signing_key` does, and for an invalid public key.
     """
     if text.startswith(PRIVATE_PREFIX):
         text = receiver_key(text)
@@ -87,9 +87,9 @@ def parse_verifying_key(text: str) -> VerifyingKey:
 
 
 def parse_signing_key(text: str) -> SigningKey:
-    """A key to sign with: the private key that `whsk_` + base64 says, or that of `parse_secret`.
+    """Parse a key to sign with: the private key in `whsk_` + base64, or the key of `parse_secret`.
 
-    ValueError as `parse_secret` raises it, and for a public key.
+    Raises ValueError as `parse_secret` does, and for a public key.
     """
     if text.startswith(PRIVATE_PREFIX):
         return _private(_decoded(text, PRIVATE_PREFIX))
@@ -99,9 +99,9 @@ def parse_signing_key(text: str) -> SigningKey:
 
 
 def parse_secret(text: str) -> bytes:
-    """A symmetric key: `whsec_` + base64 is decoded, any other string gives its UTF-8 bytes.
+    """Parse a symmetric key: `whsec_` + base64 is decoded, any other string gives its UTF-8 bytes.
 
-    ValueError for an empty key or base64 that is none; its text names neither the secret nor a part of it.
+    Raises ValueError for an empty key or invalid base64; its text quotes no part of the secret.
     """
     if not text:
         raise ValueError("the secret is empty")
@@ -117,7 +117,7 @@ def _decoded(text: str, prefix: str) -> bytes:
     try:
         key = b64decode(text.removeprefix(prefix), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"what follows {prefix} is not base64 (alphabet A-Z a-z 0-9 + /, padded with =)") from None
+        raise ValueError(f"the text after {prefix} is not base64 (alphabet A-Z a-z 0-9 + /, padded with =)") from None
     if not key:
         raise ValueError(f"nothing follows {prefix}")
     return key

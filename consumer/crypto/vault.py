@@ -1,7 +1,7 @@
-"""Secrets at rest: encrypted when there is a key, and what of a subscription's is good now.
+"""Encrypts secrets at rest if there is a key, and selects the valid ones of a subscription.
 
-A token holds whose secret it is. Who can write rows and read others', and has no key, could else copy another
-subscription's token into a row of their own, and have a worker show them what it holds.
+A token names the owner of its secret. Otherwise a person without the key, but with read and write access to the table,
+could copy another subscription's token into a row of their own and have a worker send them the secret.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,7 +18,7 @@ from consumer.crypto.keys import SigningKey, parse_signing_key
 from consumer.http import header_rules
 
 ENCRYPTED = "fernet:"
-CACHED = 65_536  # opened secrets kept: a token takes 60 µs, and each look-up of subscriptions asks for all of them
+CACHED = 65_536  # decrypted secrets: a token takes 60 µs, and each look-up of subscriptions needs all of its secrets
 
 
 class BearerAuth(AuthBase):
@@ -40,7 +40,7 @@ class BearerAuth(AuthBase):
 
 
 class Owner(NamedTuple):
-    """Whose secret it is, and what for: a `kind` of `webhook_secrets`."""
+    """The subscription that a secret belongs to, and its `kind` as in `webhook_secrets`."""
 
     subscription_id: int
     kind: str
@@ -49,12 +49,12 @@ class Owner(NamedTuple):
         return f"{self.subscription_id}:{self.kind}:"
 
 
-Decrypt = Callable[[str, Owner], str]  # ValueError says why there is no text
+Decrypt = Callable[[str, Owner], str]  # raises ValueError if the secret cannot be decrypted
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """A row of `webhook_secrets`: `kind` says what `secret`, encrypted or not, is for."""
+    """A row of `webhook_secrets`: `kind` is the purpose of `secret`, which may be encrypted."""
 
     kind: str
     secret: str = field(repr=False)
@@ -63,7 +63,7 @@ class StoredSecret:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """`keys` sign, newest first. `headers` hold what must not be shown."""
+    """The usable secrets of a subscription: signing `keys`, newest first, `auth`, and confidential `headers`."""
 
     keys: tuple[SigningKey, ...] = field(repr=False)
     auth: AuthBase | None = field(default=None, repr=False)
@@ -71,10 +71,13 @@ class Credentials:
 
 
 class Vault:
-    """`keys`: Fernet keys, newest first, separated by spaces (WEBHOOK_ENCRYPTION_KEY); without, none is encrypted."""
+    """Encrypts and decrypts secrets with `keys`; without keys it leaves them unencrypted.
+
+    `keys`: Fernet keys, newest first, separated by spaces (WEBHOOK_ENCRYPTION_KEY).
+    """
 
     def __init__(self, keys: str = "") -> None:
-        """ValueError for a key that is none; its text does not hold the key."""
+        """Raises ValueError for an invalid key; its text does not quote the key."""
         try:
             fernets = [Fernet(key) for key in keys.split()]
         except ValueError:
@@ -85,15 +88,15 @@ class Vault:
 
     @property
     def encrypts(self) -> bool:
-        """There is a key."""
+        """Whether there is a key."""
         return self._fernet is not None
 
     def encrypt(self, secret: str, owner: Owner) -> str:
-        """The text to store for its owner. `check_secret` has taken it."""
+        """The text to store for the owner's `secret`, which `check_secret` has accepted."""
         return ENCRYPTED + self._fernet.encrypt(f"{owner}{secret}".encode()).decode() if self._fernet else secret
 
     def is_current(self, stored: str, owner: Owner) -> bool:
-        """Whether it is stored as `encrypt` would store it now: with the newest key, or in the clear without one."""
+        """Whether `stored` is up to date: encrypted with the newest key, or unencrypted if there is no key."""
         if not isinstance(stored, str):  # SQLite keeps bytes in any column
             return False
         if self._newest is None or not stored.startswith(ENCRYPTED):
@@ -101,9 +104,9 @@ class Vault:
         return (_open(self._newest, stored) or "").startswith(str(owner))
 
     def _decrypt(self, stored: str, owner: Owner) -> str:
-        """The text of a stored secret, encrypted or not. ValueError says why there is none."""
+        """The text of a stored secret, encrypted or not. Raises ValueError with the reason if that is impossible."""
         if not isinstance(stored, str):
-            raise ValueError("its secret is no text")  # noqa: TRY004 (the caller's one error)
+            raise ValueError("its secret is not text")  # noqa: TRY004 (the caller's one error)
         if not stored.startswith(ENCRYPTED):
             return stored
         if self._fernet is None:
@@ -119,7 +122,7 @@ class Vault:
 def _open(fernet: Fernet | MultiFernet, stored: str) -> str | None:
     try:
         return fernet.decrypt(stored.removeprefix(ENCRYPTED)).decode()
-    except (InvalidToken, ValueError):  # ValueError: a token or a text that is no ASCII, no UTF-8
+    except (InvalidToken, ValueError):  # ValueError: the token is not ASCII, or its text not UTF-8
         return None
 
 
@@ -133,10 +136,11 @@ def credentials_of(
     decrypt: Decrypt,
     now: datetime,
 ) -> Credentials:
-    """What of a subscription's `stored` (newest first) is good at `now`; `default` signs where no signing one is.
+    """The secrets of a subscription that are valid at `now`; `default` signs if it has no signing secrets.
 
-    ValueError if one cannot be used or all of a kind have expired: no other may stand in, the receiver would not know
-    it. The newest of `basic` and `bearer` counts, and of headers the newest of each name.
+    `stored` is newest first. Raises ValueError if a valid secret is unusable or all of a kind have expired: another
+    secret must not stand in, because the receiver does not know it. The newest of `basic` and `bearer` is used, and the
+    newest header of each name.
     """
     keys = tuple(_parse(text) for _, text in _good(subscription_id, stored, {"signing"}, decrypt, now))
     auths = [_AUTHS[kind](text) for kind, text in _good(subscription_id, stored, set(_AUTHS), decrypt, now)[:1]]
@@ -148,23 +152,23 @@ def credentials_of(
 
 
 def parse_basic(text: str) -> HTTPBasicAuth:
-    """`user:password` (RFC 7617: no colon in the user). ValueError; its text holds no part of it."""
+    """Parse `user:password` (RFC 7617: no colon in the user). Raises ValueError; its text quotes no part of it."""
     user, colon, password = text.partition(":")
     if not colon or not text.isprintable():
         raise ValueError("basic authentication is written user:password, without control characters")
-    return HTTPBasicAuth(user.encode(), password.encode())  # as UTF-8; requests would take Latin-1
+    return HTTPBasicAuth(user.encode(), password.encode())  # as UTF-8; requests would encode it as Latin-1
 
 
 def parse_bearer(text: str) -> BearerAuth:
-    """A token. ValueError; its text holds no part of it."""
+    """Parse a bearer token. Raises ValueError; its text quotes no part of it."""
     token = text.strip()
     if not token or " " in token or not header_rules.is_value(token):
-        raise ValueError("a bearer token is visible ASCII without spaces")
+        raise ValueError("a bearer token must be visible ASCII without spaces")
     return BearerAuth(token)
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """`name: value`. ValueError; its text holds no part of it, but for a name that is ours."""
+    """Parse `name: value`. Raises ValueError; its text quotes no part of it, except for a reserved name."""
     name, _, value = map(str.strip, text.partition(":"))
     if not header_rules.is_name(name) or not value or not header_rules.is_value(value):
         raise ValueError("a header is written name: value, in visible ASCII")
@@ -177,7 +181,7 @@ _KINDS: dict[str, Callable[[str], object]] = {"signing": parse_signing_key, "hea
 
 
 def check_secret(kind: str, text: str) -> None:
-    """ValueError for a text that cannot be stored as a secret of its kind; the error holds no part of it."""
+    """Raise ValueError for a text that cannot be stored as a secret of its kind; the error quotes no part of it."""
     if text.startswith(ENCRYPTED):
         raise ValueError(f"a secret cannot begin with {ENCRYPTED}, which says that it is encrypted")
     _KINDS[kind](text)

@@ -1,1 +1,1 @@
-"""Engines, database threads, migrations, and what an error of the database means."""
+"""Engines, database threads, migrations, and the classification of database errors."""

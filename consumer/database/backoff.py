@@ -1,4 +1,4 @@
-"""Why a kind of job fails, and when it is tried again."""
+"""The back-off of a kind of database job, and the reason of its failures."""
 
 from collections.abc import Callable
 
@@ -22,11 +22,11 @@ class Backoff:
 
     @property
     def ready(self) -> bool:
-        """It may be tried again."""
+        """Whether the job may be tried again."""
         return self._monotonic() >= self._retry_at
 
     def failed(self, error: Exception, what: str) -> None:
-        """A job has failed."""
+        """Note a failure; logs `what` if the reason is new."""
         self._retry_at = self._monotonic() + self._wait
         self._wait = min(self._wait * 2, self._longest)
         text = f"database: {error}"
@@ -35,7 +35,7 @@ class Backoff:
         self.fault = text
 
     def succeeded(self) -> None:
-        """A job has succeeded."""
+        """Note a success, which resets the back-off."""
         if self.fault is not None:
             log.info("the database answers again")
         self._wait = BACK_OFF[0]

@@ -1,4 +1,4 @@
-"""The engine, what its errors mean, and the thread that statements run on."""
+"""The engine, and the thread that runs statements."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,11 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from consumer.config.settings import DatabaseSettings
 from consumer.database.errors import is_disconnect, line, translated
-from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (for who runs statements)
+from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
 from consumer.database.sqlite_file import explained, path_of, trouble_with
 from consumer.errors import DatabaseUnavailable, SettingsError
 
-CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one, a lost network never ends
+CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one; a lost network would hang it
 LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
 IN_LIST = 512  # the largest power of two below Oracle's limit of 1,000 elements (ORA-01795)
 
@@ -51,7 +51,7 @@ def create_engine(settings: DatabaseSettings) -> Engine:
 
 
 def ping(engine: Engine) -> None:
-    """Ask for one row. DatabaseUnavailable, with one line that says where and why, if none comes."""
+    """Query one row. Raises DatabaseUnavailable, with the place and the reason on one line, if that fails."""
     try:
         with reading(engine) as connection:
             connection.execute(sa.select(sa.literal(1)))
@@ -61,7 +61,7 @@ def ping(engine: Engine) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection whose transaction only reads: on SQLite it does not wait for writers."""
+    """A connection for a read-only transaction; on SQLite it does not wait for writers."""
     with engine.connect() as connection:
         yield connection.execution_options(sqlite_begin="BEGIN DEFERRED")
 
@@ -69,16 +69,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
     """`column IN (values)`, for one or more values.
 
-    Padded with the last one to a power of two, so that there are few different statements for Oracle to parse and keep,
-    and cut into lists that Oracle takes.
+    The last value is repeated up to a power of two, so that Oracle parses and keeps few different statements. The list
+    is split into lists that Oracle accepts.
     """
     return sa.or_(*map(column.in_, _lists(values)))
 
 
 class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
-    """`(columns) IN (tuples)`, for one or more tuples, padded and cut as `any_of` does.
+    """`(columns) IN (tuples)`, for one or more tuples, padded and split as `any_of` does.
 
-    SQLite seeks an index only for rows of a subquery.
+    On SQLite the tuples become a subquery, because SQLite uses an index only for that.
     """
 
     inherit_cache = True
@@ -104,14 +104,14 @@ def _any(conditions: Sequence[str]) -> str:
 
 
 def _lists(values: Sequence[T]) -> Iterator[list[T]]:
-    """One or more values, padded with the last one to a power of two, in lists of IN_LIST at most."""
+    """Lists of at most IN_LIST values, padded to a power of two in total by repeating the last value."""
     size = padded(len(values))
     elements = [*values, *[values[-1]] * (size - len(values))]
     return (elements[start : start + IN_LIST] for start in range(0, size, IN_LIST))
 
 
 def padded(number: int) -> int:
-    """The next power of two: for what is written into a statement, each different number of it being another one."""
+    """The next power of two: a statement's text differs with the number of its elements, so few numbers are used."""
     return 1 << (number - 1).bit_length()
 
 
@@ -130,15 +130,15 @@ class DatabaseThread:
     def submit(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         """Run `job` on the thread, then `done` on the loop, with the job's result or the exception it raised.
 
-        An error that passes by itself arrives as DatabaseUnavailable, any other of the database as DatabaseRefused,
-        both with the driver's words and without the statement. Trying again is the caller's business.
+        `done` gets a transient error as DatabaseUnavailable and any other database error as DatabaseRefused, both with
+        the driver's text and without the statement. Retries are up to the caller.
         """
         if self._closed:
             raise RuntimeError("the database thread is closed")
         self._jobs.put(partial(self._run, job, done))
 
     def close(self, timeout: float | None = None) -> bool:
-        """Run what was submitted, then end. False if that took more than `timeout` seconds."""
+        """Run the submitted jobs, then end the thread. False if that took more than `timeout` seconds."""
         self._closed = True
         self._jobs.put(None)
         self._thread.join(timeout)
@@ -158,7 +158,7 @@ class DatabaseThread:
 
 
 def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
-    # They load the driver; who uses SQLite starts faster.
+    # These modules load the driver: without the import, SQLite deployments start faster.
     from consumer.database.oracle import connector  # noqa: PLC0415
     from consumer.database.oracle_binds import declare  # noqa: PLC0415
 
@@ -167,7 +167,7 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         url,
         creator=connector(settings, url),
         pool_pre_ping=True,
-        pool_recycle=1800,  # sessions move back to a node that was down; a DBA's limits on a session's age are met
+        pool_recycle=1800,  # so that sessions return to a node that was down, and respect a DBA's limit on their age
         pool_size=4,
         max_overflow=4,
         pool_timeout=10,
@@ -177,13 +177,13 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
     )
     declare(engine)
 
-    # First of the listeners: SQLAlchemy asks a new connection for its schema.
+    # Must be the first listener, because SQLAlchemy's own one asks a new connection for its schema.
     @event.listens_for(engine, "connect", insert=True)
     def prepare(connection: Any, _: object) -> None:
         connection.call_timeout = int(CALL_TIMEOUT * 1000)
         with connection.cursor() as cursor:
-            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022). Where a
-            # server sorts by its language, order is another than Python's, and an index does not give it.
+            # An offset, not the name UTC: timestamps stored with a zone's name cannot be fetched (DPY-3022). A server
+            # that sorts by its language would order rows differently from Python, and could not use an index for it.
             cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY")
             if schema:
                 cursor.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
@@ -197,9 +197,9 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
 
 
 def create_file(engine: Engine) -> None:
-    """Make the file of an SQLite database, empty, where there is none: connecting alone does not.
+    """Create the file of an SQLite database, empty, if it does not exist: connecting does not create it.
 
-    DatabaseUnavailable if that cannot be. Nothing happens on Oracle.
+    Raises DatabaseUnavailable if it cannot be created. Does nothing on Oracle.
     """
     path = path_of(engine.url)
     if path is None:
@@ -207,7 +207,7 @@ def create_file(engine: Engine) -> None:
     try:
         path.touch()
     except OSError as error:
-        raise DatabaseUnavailable(f"{path} cannot be made: {trouble_with(path) or error.strerror}") from None
+        raise DatabaseUnavailable(f"{path} cannot be created: {trouble_with(path) or error.strerror}") from None
 
 
 def _sqlite(url: sa.URL) -> Engine:
@@ -217,13 +217,13 @@ def _sqlite(url: sa.URL) -> Engine:
     def connect(_: object, __: object, arguments: Sequence[Any], options: dict[str, Any]) -> sqlite3.Connection:
         path = path_of(url)
         if path is not None:
-            # A name that is misspelt must not make a new, empty file.
+            # A misspelt name must not create a new, empty file.
             arguments, options = [f"{path.as_uri()}?mode=rw"], {**options, "uri": True}
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(*arguments, **options)
-            connection.isolation_level = None  # the driver begins nothing by itself
-            # A terminal's Latin-1 in one row must not keep the others of a statement from being read.
+            connection.isolation_level = None  # the driver must not begin transactions by itself
+            # Latin-1 from a terminal in one row must not prevent reading the statement's other rows.
             connection.text_factory = methodcaller("decode", "utf-8", "replace")
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 connection.execute(f"PRAGMA {pragma}").close()
@@ -235,7 +235,8 @@ def _sqlite(url: sa.URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that reads and then writes would fail, not wait, if another wrote in between.
+        # IMMEDIATE: otherwise a transaction that reads and then writes fails, instead of waiting, if another one writes
+        # in between.
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
 
     return engine

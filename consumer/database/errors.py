@@ -1,4 +1,4 @@
-"""What a database's errors mean: whether they pass by themselves, and in one line what there is to do."""
+"""Classifies database errors: whether they are transient, and, in one line, what to do about them."""
 
 import re
 import sqlite3
@@ -9,35 +9,35 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from consumer.errors import DatabaseRefused, DatabaseTooSlow, DatabaseUnavailable
 
-# The connection is of no more use. SQLAlchemy knows ORA-00028, 01033, 02396, 03113, 03114, 03135, DPY-1001 and 4011.
+# The connection is unusable. SQLAlchemy itself knows ORA-00028, 01033, 02396, 03113, 03114, 03135, DPY-1001 and 4011.
 _DISCONNECTS = {
     "ORA-01012",  # not logged on
     "ORA-01034",  # the instance is not running
     "ORA-01089",  # immediate shutdown in progress
     "ORA-01092",  # the instance terminated
-    "ORA-02392",  # a profile's limit of a session: processor
-    "ORA-02394",  # the same: reads
-    "ORA-02399",  # the same: its age
+    "ORA-02392",  # a profile's limit per session: CPU time
+    "ORA-02394",  # a profile's limit per session: reads
+    "ORA-02399",  # a profile's limit per session: age
     "ORA-12570",  # the packet reader failed
     "ORA-25408",  # lost in a call that cannot be replayed
-    "DPY-4024",  # call time-out: the answer may still come, to nobody
+    "DPY-4024",  # call time-out: the answer may still arrive, and nobody reads it
 }
-# Parts of the text of an error that ends one call for its length: less of it may pass.
+# Parts of the error's text if a single call took too long or exceeded a limit: a smaller batch may succeed.
 _TOO_SLOW = (
-    "DPY-4024",  # the call's time-out
-    "recovering from previous socket timeout",  # DPY-4011: that of the driver's attempt to break it off
-    "ORA-00040",  # the resource manager's limit of a call: time
-    "ORA-02393",  # a profile's limit of a call: processor
-    "ORA-02395",  # the same: reads
-    "ORA-56720",  # the resource manager's limit of a call: reads and writes
+    "DPY-4024",  # the call timed out
+    "recovering from previous socket timeout",  # DPY-4011: the driver's attempt to cancel the call timed out too
+    "ORA-00040",  # the resource manager's limit per call: time
+    "ORA-02393",  # a profile's limit per call: CPU time
+    "ORA-02395",  # a profile's limit per call: reads
+    "ORA-56720",  # the resource manager's limit per call: reads and writes
 )
-# The statement may succeed later, unchanged. All OperationalErrors of Oracle are of this kind, and these beside them.
+# The same statement may succeed later. So may all OperationalErrors of Oracle; the codes below have other types too.
 _NO_ROOM = {
     "ORA-00257",  # archiver error: connect as administrator only
     "ORA-01536",  # space quota exceeded
-    "ORA-01628",  # an undo segment has all the extents it may have
-    "ORA-01631",  # a table has
-    "ORA-01632",  # an index has
+    "ORA-01628",  # an undo segment has reached its maximum of extents
+    "ORA-01631",  # a table has reached its maximum of extents
+    "ORA-01632",  # an index has reached its maximum of extents
     "ORA-01652",  # no temporary space
     "ORA-01653",  # a table cannot grow
     "ORA-01654",  # an index cannot grow
@@ -47,12 +47,12 @@ _NO_ROOM = {
     "ORA-01691",  # a LOB cannot grow
     "ORA-01692",  # a partition of a LOB cannot grow
     "ORA-01950",  # no quota on the tablespace
-    "ORA-12952",  # the largest database that a free edition takes: 2 GB
-    "ORA-12953",  # 11 GB
-    "ORA-12954",  # 12 GB
+    "ORA-12952",  # a free edition's maximum database size: 2 GB
+    "ORA-12953",  # a free edition's maximum database size: 11 GB
+    "ORA-12954",  # a free edition's maximum database size: 12 GB
     "ORA-15041",  # a disk group is full
     "ORA-25153",  # the temporary tablespace has no file
-    "ORA-30032",  # a resumable statement has waited long enough for room
+    "ORA-30032",  # a resumable statement has timed out waiting for space
     "ORA-30036",  # no undo space
     "ORA-65114",  # a pluggable database may not grow
 }
@@ -67,8 +67,8 @@ _LIMITS = {
     "ORA-04030",  # no memory for the process
     "ORA-04031",  # no shared memory
     "ORA-04036",  # PGA_AGGREGATE_LIMIT
-    "ORA-07454",  # waited in the resource manager's queue for too long
-    "ORA-27102",  # the system has no memory
+    "ORA-07454",  # timed out in the resource manager's queue
+    "ORA-27102",  # the system is out of memory
 }
 _FILES_AND_INDEXES = {
     "ORA-00372",  # a file may not be changed now
@@ -84,15 +84,15 @@ _FILES_AND_INDEXES = {
     "ORA-28365",  # the keystore of encrypted tablespaces is closed
 }
 _OTHER_SESSIONS = {
-    "ORA-00051",  # waited for a resource for too long
+    "ORA-00051",  # timed out waiting for a resource
     "ORA-00054",  # resource busy
     "ORA-00060",  # deadlock
     "ORA-01013",  # cancelled
     "ORA-01410",  # a row was moved while it was read
     "ORA-01555",  # snapshot too old
-    "ORA-02049",  # waited for a distributed lock for too long
+    "ORA-02049",  # timed out waiting for a distributed lock
     "ORA-04020",  # deadlock on a definition
-    "ORA-04021",  # waited for a definition for too long
+    "ORA-04021",  # timed out waiting to lock a definition
     "ORA-04068",  # package state discarded
     "ORA-08103",  # a segment was replaced while it was read
     "ORA-08176",  # no undo for a consistent read
@@ -104,13 +104,13 @@ _ACCOUNTS_AND_MODES = {
     "ORA-01035",  # restricted session
     "ORA-01045",  # no CREATE SESSION yet
     "ORA-01109",  # database not open
-    "ORA-01219",  # the same
+    "ORA-01219",  # database not open
     "ORA-01435",  # the schema's owner is not there yet
     "ORA-16000",  # open for reading only: a switch-over
     "ORA-16456",  # switch-over in progress
     "ORA-28000",  # account locked
     "ORA-28001",  # password expired
-    "ORA-41900",  # no such privilege, as 23ai says it
+    "ORA-41900",  # no such privilege, in 23ai
 }
 _TRANSIENT = _NO_ROOM | _LIMITS | _FILES_AND_INDEXES | _OTHER_SESSIONS | _ACCOUNTS_AND_MODES
 _NOT_MIGRATED = {"ORA-00942", "ORA-00904"}  # no such table, no such column
@@ -126,7 +126,7 @@ _SQLITE_TRANSIENT = (
     "PROTOCOL",
     "READONLY",
 )
-# What to do, by a part of the error's text: errors of connecting hold the one that caused them.
+# Advice, by a part of the error's text: an error of connecting contains the text of its cause.
 _ADVICE = {
     "DPY-2018": "wallet_location in DATABASE_URL names the directory of ewallet.pem",
     "DPY-3001": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
@@ -136,8 +136,8 @@ _ADVICE = {
     "DPY-4027": "an alias needs config_dir in DATABASE_URL, or TNS_ADMIN; a host needs ?service_name=…",
     "DPY-6001": "is service_name in DATABASE_URL right, is the database open?",
     "DPY-6002": "ssl_server_cert_dn is not the certificate's",
-    "DPY-6003": "what follows host and port in DATABASE_URL is a SID; a service goes into ?service_name=…",
-    "DPY-6006": "the certificate names another host: use that name, or say whose it is by ssl_server_cert_dn",
+    "DPY-6003": "the word after host and port in DATABASE_URL is a SID; a service goes into ?service_name=…",
+    "DPY-6006": "the certificate names another host: use that name, or set ssl_server_cert_dn to the certificate's DN",
     "ORA-01000": "raise OPEN_CURSORS, or lower stmtcachesize in DATABASE_URL",
     "ORA-01017": "is the password in DATABASE_URL or DATABASE_PASSWORD_FILE the present one?",
     "ORA-01031": "the account lacks a grant of docs/database.md",
@@ -145,20 +145,20 @@ _ADVICE = {
     "ORA-01502": "rebuild it: ALTER INDEX … REBUILD ONLINE",
     "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
     "ORA-41900": "the account lacks a grant of docs/database.md",
-    "cannot connect to database. DPY-4011": "it hangs up: does it want TLS, a certificate, native network encryption?",
+    "cannot connect to database. DPY-4011": "it hangs up: does it need TLS, a certificate, native network encryption?",
     "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
     "Name or service not known": "is the host in DATABASE_URL right?",
     "timed out": "is the database up, are host and port in DATABASE_URL right, does a firewall drop it?",
-    "database is locked": "another process has been writing to it all the time that it was waited for",
-    "CERTIFICATE_REQUIRED": "the server wants to see a certificate: wallet_location in DATABASE_URL",
-    "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs into ewallet.pem, in wallet_location",
+    "database is locked": "another process has been writing to it for the whole wait",
+    "CERTIFICATE_REQUIRED": "the server requires a client certificate: set wallet_location in DATABASE_URL",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs in ewallet.pem, in wallet_location",
 }
 _CONNECTION_ID = re.compile(r" \(CONNECTION_ID=[^)]*\)")
 MIGRATE = "the tables are missing or old: run kafka-webhooks migrate"
 
 
 def unavailable(error: Exception) -> DatabaseUnavailable | None:
-    """`error` as one that passes (lost, busy, full, not migrated yet), or None if it is a mistake of ours."""
+    """`error` as DatabaseUnavailable if it is transient (lost, busy, full, not migrated yet), else None."""
     if isinstance(error, DatabaseUnavailable):
         return error
     if isinstance(error, PoolTimeoutError):
@@ -184,29 +184,29 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
 
 
 def refused(error: Exception) -> DatabaseRefused | None:
-    """`error` as the database's word against a statement, or None if it is not the database's."""
+    """`error` as DatabaseRefused if the database refused the statement, or None if the error is not the database's."""
     return DatabaseRefused(line(error)) if isinstance(error, DBAPIError) else None
 
 
 def translated(error: Exception) -> Exception:
-    """`error` as DatabaseUnavailable or DatabaseRefused, in the driver's words; itself if it is no database's."""
+    """`error` as DatabaseUnavailable or DatabaseRefused, with the driver's text; unchanged if not the database's."""
     return unavailable(error) or refused(error) or error
 
 
 def is_outage(answer: object) -> TypeGuard[DatabaseUnavailable]:
-    """Whether it tells that the database answers nobody, and not only that one call took too long."""
+    """Whether the database is unavailable to all calls, and not only too slow for one call."""
     return isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow)
 
 
 def is_disconnect(error: BaseException | None) -> bool:
-    """Whether the connection is of no more use, although SQLAlchemy does not know it."""
+    """Whether the error leaves the connection unusable, in a way that SQLAlchemy does not recognise."""
     return _code(error) in _DISCONNECTS
 
 
 def line(error: Exception) -> str:
-    """The driver's own text, without what differs each time and its link, and what to do if that is known.
+    """The driver's text on one line, without the connection id and the help link, and with known advice.
 
-    Not SQLAlchemy's text, which holds the statement.
+    SQLAlchemy's own text is not used, because it contains the statement.
     """
     text = _CONNECTION_ID.sub("", str(getattr(error, "orig", None) or error))
     text = " ".join(line for line in text.splitlines() if not line.startswith("Help: ")) or type(error).__name__

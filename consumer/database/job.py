@@ -1,4 +1,4 @@
-"""Work for a database thread, one at a time: run, backed off where it fails, and its failure said."""
+"""Runs one piece of work at a time on a database thread, with back-off after failures, and logs the failures."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -16,13 +16,13 @@ def _always(_error: Exception) -> bool:
 
 
 def _nothing(_error: Exception) -> None:
-    """The failure is logged and shown; the owner starts the work again once the job is ready."""
+    """Do nothing: the failure is logged and shows in `fault`, and the owner starts again once the job is ready."""
 
 
 class DatabaseJob(Generic[W, T]):
-    """One kind of work, of which one piece is under way at most. Used on the loop's thread.
+    """One kind of work, with at most one piece in progress. Used on the loop's thread.
 
-    `busy` while a piece is under way; `ready` when the next one may start: nothing is under way, and no back-off runs.
+    `busy`: a piece is in progress. `ready`: the next one may start, since none is in progress and no back-off runs.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class DatabaseJob(Generic[W, T]):
     ) -> None:
         """`submit(work, answered)` hands a piece over, as `DatabaseThread.submit` does.
 
-        `failure` is the log line where one fails. Errors for which `backs_off` is false are about one piece alone, and
-        its owner's business: they neither delay the next piece nor show in `fault`.
+        `failure` is the log event of a failed piece. An error for which `backs_off` is false concerns that piece alone
+        and is left to its owner: it neither delays the next piece nor shows in `fault`.
         """
         self._submit = submit
         self._failure = failure
@@ -46,16 +46,16 @@ class DatabaseJob(Generic[W, T]):
 
     @property
     def ready(self) -> bool:
-        """`start` may be called."""
+        """Whether `start` may be called."""
         return not self.busy and self._backoff.ready
 
     @property
     def fault(self) -> str | None:
-        """Why the last piece failed, for /readyz; None after a success."""
+        """The reason why the last piece failed, for /readyz; None after a success."""
         return self._backoff.fault
 
     def start(self, work: W, done: Callable[[T], object], failed: Callable[[Exception], object] = _nothing) -> None:
-        """Hand a piece over. `done` gets its result, or `failed` its error; both run on the loop."""
+        """Hand a piece over. Either `done` gets its result or `failed` its error, on the loop."""
 
         def answered(answer: T | Exception) -> None:
             self.busy = False

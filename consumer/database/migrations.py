@@ -1,4 +1,4 @@
-"""The tables' version: bring it up to date, or say what it is."""
+"""Migrates the tables, and reads their revision."""
 
 import re
 from pathlib import Path
@@ -18,27 +18,27 @@ from consumer.errors import DatabaseUnavailable, WebhooksError
 
 
 class State(NamedTuple):
-    """Revisions: what the database has (None: no tables of ours) and what this program needs."""
+    """The database's revision (None: it has no tables of this program) and the one that this program needs."""
 
     current: str | None
     head: str
-    behind: bool  # a migration of ours is missing; a database that a later version has migrated is not behind
+    behind: bool  # a migration of this version is missing; False if a later version has migrated the database
 
 
 VERSIONS = "webhook_alembic_version"
-# Alembic's default, where releases up to 0007 noted these, beside what any other program in the schema notes there.
+# Alembic's default table, where releases up to 0007 noted their revisions, next to those of other programs.
 FORMER = sa.table("alembic_version", sa.column("version_num", sa.String(32)))
 FORMER_REVISIONS = {f"{number:04}" for number in range(1, 8)}
-AGAIN = "run it again, and it goes on where it stopped"
-_OURS = re.compile(r"\d{4}")  # a revision of this program, be it of a later version
+AGAIN = "run it again, and it continues where it stopped"
+_OURS = re.compile(r"\d{4}")  # a revision of this program, of this or a later version
 
 
 def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output: TextIO | None = None) -> None:
-    """Migrate up to a revision. An SQLite file is made where there is none.
+    """Migrate up to a revision. An SQLite file is created if it does not exist.
 
-    DatabaseUnavailable if the database does not answer.
-    WebhooksError if it cannot be: by what is there already, or because a later version or another program has been.
-    What stopped in the middle goes on there when it is run again.
+    Raises DatabaseUnavailable if the database does not answer, and WebhooksError if the migration is impossible:
+    because of existing objects, or because a later version or another program has migrated the tables.
+    After an interruption, another run continues where the migration stopped.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
@@ -52,13 +52,13 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
             if passes := unavailable(error):
                 raise DatabaseUnavailable(f"{passes}; {AGAIN}") from None
             if not sql and _current(engine) != before:
-                continue  # another process migrates at the same time; or some of it is done, and the rest fails again
+                continue  # another process migrates at the same time; or a part is done, and the next try fails again
             raise (WebhooksError(str(error)) if isinstance(error, CommandError) else error) from None
         return
 
 
 def state(engine: Engine) -> State:
-    """Where the database stands. DatabaseUnavailable if it does not answer."""
+    """The state of the database. Raises DatabaseUnavailable if it does not answer."""
     directory = ScriptDirectory.from_config(_config(engine))
     head = directory.get_current_head()
     assert head is not None  # noqa: S101 (the versions are beside this file)
@@ -68,26 +68,26 @@ def state(engine: Engine) -> State:
 
 
 def revisions() -> list[str]:
-    """All that there are, the first one first."""
+    """All revisions of this program, oldest first."""
     return sorted(_known(ScriptDirectory.from_config(_scripts_config())))
 
 
 def scripts() -> Path:
-    """The migrations: beside the package in a checkout, in it when installed from a wheel."""
+    """The directory of the migrations: beside the package in a checkout, inside it if installed from a wheel."""
     installed = Path(__file__).parent / "alembic"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "alembic"
 
 
 def noted(connection: Connection) -> str | None:
-    """What stands in our table: a revision; several, where somebody has put others beside it; None without any."""
+    """The revision in VERSIONS; several, joined by commas, if others have been added by hand; None without any."""
     heads = MigrationContext.configure(connection, opts={"version_table": VERSIONS}).get_current_heads()
     return ", ".join(sorted(heads)) or None
 
 
 def noted_before(connection: Connection) -> str | None:
-    """What a release up to 0007 has noted in Alembic's default table, whatever else stands there.
+    """The revision that a release up to 0007 noted in Alembic's default table, whatever else that table holds.
 
-    None without the tables that come with our revisions: then a number like ours is another program's.
+    None if this program's tables do not exist: a revision with such a number then belongs to another program.
     """
     ours = FORMER_REVISIONS.intersection(_in_former(connection))
     return ours.pop() if len(ours) == 1 else None
@@ -113,7 +113,7 @@ def _known(directory: ScriptDirectory) -> set[str]:
 
 
 def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
-    """The revision that the tables are at. WebhooksError if it is none that we can go on from."""
+    """The current revision of the tables. Raises WebhooksError if this version cannot migrate from it."""
     current = _current(engine)
     if current in _known(directory):
         return current
@@ -122,16 +122,16 @@ def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
             others = ", ".join(sorted(_in_former(connection)))
         if others:
             raise WebhooksError(
-                f"the tables are there, and nothing says at which revision: {FORMER.name} holds {others}, of another "
-                f"program. If that was put behind one of ours, such as 0007, insert that one into {FORMER.name} too, "
+                f"the tables exist, but not their revision: {FORMER.name} holds {others}, of another program. "
+                f"If that follows one of ours, such as 0007, insert that one into {FORMER.name} too, "
                 "and migrate again; docs/alembic.md says where migrations of your own belong"
             )
         return None
     if _OURS.fullmatch(current):
         raise WebhooksError(f"the tables are at revision {current}, which a later version of this program has made")
     raise WebhooksError(
-        f"{VERSIONS} holds {current}: one revision of this program belongs there, and nothing else. Leave that one; "
-        "docs/alembic.md says where migrations of your own belong"
+        f"{VERSIONS} holds {current}: one revision of this program belongs there, and nothing else. "
+        "Keep only that one; docs/alembic.md says where migrations of your own belong"
     )
 
 

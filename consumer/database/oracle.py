@@ -1,4 +1,4 @@
-"""How Oracle is connected to: what DATABASE_URL may say, passwords in files, and a limit on how long it takes."""
+"""Connects to Oracle: the parameters of DATABASE_URL, passwords in files, and a time limit for the log-in."""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -15,15 +15,15 @@ from consumer.config.settings import DatabaseSettings
 from consumer.database.errors import line
 from consumer.errors import SettingsError
 
-# Release. Before it FETCH FIRST is not optimised (fix control 22174392): a page reads all that it could return.
+# The oldest release. Before it, FETCH FIRST is not optimised (fix control 22174392): a page reads all remaining rows.
 OLDEST = 19
-# Of one address. Firewalls drop what they do not allow, and the next address may answer.
+# Seconds for each address. Firewalls drop packets that they do not allow, and the next address may answer.
 TCP_CONNECT_TIMEOUT = 5.0
-# Of a whole log-in, all addresses included: the driver's own limit ends with TCP, and a listener may hang after that.
+# Seconds for a log-in, with all addresses: the driver's own limit covers TCP only, and a listener may hang after that.
 CONNECT_LIMIT = 60.0
-# Of log-ins that were given up and have not ended: each holds a thread and a socket.
+# Log-ins that may hang beyond that limit: each holds a thread and a socket.
 MAX_HANGING = 16
-# Minutes of silence before the kernel asks whether the server is there: firewalls forget idle connections.
+# Minutes of silence before the kernel probes the connection: firewalls forget idle connections.
 EXPIRE_TIME = 2
 STATEMENT_CACHE = 64
 PROGRAM = "kafka-webhooks"  # in V$SESSION
@@ -49,7 +49,7 @@ _NUMBERS = {
     "tcp_connect_timeout",
 }
 _SWITCHES = {"disable_oob", "ssl_server_dn_match", "use_sni"}
-_ON, _OFF = {"on", "true", "yes"}, {"off", "false", "no"}  # the driver takes any other word for off
+_ON, _OFF = {"on", "true", "yes"}, {"off", "false", "no"}  # the driver takes every unknown word for off
 _ELSEWHERE = {
     "password": "write it before the @, or set DATABASE_PASSWORD_FILE",
     "user": "write it before the @",
@@ -61,9 +61,9 @@ Connect: TypeAlias = Callable[[], oracledb.Connection]
 
 
 def connector(settings: DatabaseSettings, url: sa.URL) -> Connect:
-    """A function that connects; files are read, and names looked up, each time. It raises OperationalError alone.
+    """A function that connects, and reads files and resolves names each time. It raises only OperationalError.
 
-    SettingsError, without a look at files or network, for a URL that can never work.
+    Raises SettingsError for a URL that can never work, without access to files or the network.
     """
     if settings.password_file and url.password:
         raise SettingsError(
@@ -77,7 +77,7 @@ def connector(settings: DatabaseSettings, url: sa.URL) -> Connect:
 
 
 def _arguments(url: sa.URL) -> dict[str, Any]:
-    """What the driver is told, `dsn` among it if the URL has no address of its own."""
+    """The driver's arguments, with `dsn` if the URL has no address of its own."""
     query = _query(url)
     defaults = {
         "program": PROGRAM,
@@ -92,11 +92,11 @@ def _arguments(url: sa.URL) -> dict[str, Any]:
 def _address(url: sa.URL, query: Mapping[str, str]) -> dict[str, Any]:
     service, dsn = query.get("service_name"), query.get("dsn", "")
     if dsn and (url.host or service):
-        raise SettingsError("DATABASE_URL: dsn says where the database is: name no host and no service_name beside it")
+        raise SettingsError("DATABASE_URL: dsn already names the database: remove the host and service_name")
     if "password" in dsn.lower() or "@" in dsn.partition("(")[0].partition("?")[0]:
         raise SettingsError("DATABASE_URL: dsn holds a user or a password: write them before the @ of the URL")
     if "protocol" in query and not service and not url.database:
-        raise SettingsError("DATABASE_URL: protocol belongs to a host and service_name; dsn and tnsnames.ora have one")
+        raise SettingsError("DATABASE_URL: protocol needs a host and service_name; dsn and tnsnames.ora set their own")
     if dsn:
         return {}
     if not url.host:
@@ -113,15 +113,15 @@ def _address(url: sa.URL, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _query(url: sa.URL) -> dict[str, str]:
-    """The URL's parameters. SettingsError for what is unknown, secret, or nothing that the driver understands."""
+    """The URL's parameters. SettingsError for an unknown or secret one, or a value that the driver does not accept."""
     for name, value in url.query.items():
         if name in _ELSEWHERE:
             raise SettingsError(f"DATABASE_URL: {name} does not belong in its parameters: {_ELSEWHERE[name]}")
         if name not in _TEXTS | _NUMBERS | _SWITCHES:
             known = ", ".join(sorted(_TEXTS | _NUMBERS | _SWITCHES))
-            raise SettingsError(f"DATABASE_URL: {name} is no parameter of a connection; these are: {known}")
+            raise SettingsError(f"DATABASE_URL: {name} is not a connection parameter; these are: {known}")
         if not isinstance(value, str):
-            raise SettingsError(f"DATABASE_URL: {name} is there more than once")
+            raise SettingsError(f"DATABASE_URL: {name} is given more than once")
         if name in _SWITCHES and value.lower() not in _ON | _OFF:
             raise SettingsError(f"DATABASE_URL: {name}={value}: write true or false")
         try:
@@ -149,21 +149,21 @@ def _connect(arguments: Mapping[str, Any], password_file: str | None, places: Bo
         version = connection.version
         connection.close()
         raise oracledb.OperationalError(f"this is Oracle {version}; Oracle {OLDEST}c or newer is needed")
-    connection.module = PROGRAM  # goes along with the next call
+    connection.module = PROGRAM  # sent with the next call
     return connection
 
 
 def _limited(params: oracledb.ConnectParams, places: BoundedSemaphore) -> oracledb.Connection:
-    """A connection, if there is one within the limit. One that comes later is closed by the thread that waited."""
+    """Connect within CONNECT_LIMIT, or raise OperationalError. The thread closes a connection that comes too late."""
     if not places.acquire(blocking=False):
-        raise oracledb.OperationalError(f"{MAX_HANGING} log-ins hang: no other is begun until one of them ends")
+        raise oracledb.OperationalError(f"{MAX_HANGING} log-ins hang: no other starts until one of them ends")
     outcome: Future[oracledb.Connection | str] = Future()
     hosts = ", ".join(_each(params.host))
 
     def work() -> None:
         try:
             outcome.set_result(oracledb.connect(params=params))
-        except OSError as error:  # a host that does not resolve: the driver lets the resolver's own error through
+        except OSError as error:  # a host that does not resolve: the driver passes the resolver's error on
             outcome.set_result(f"cannot connect to {hosts}: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (as text: an exception would keep its frames, and a socket, alive)
             outcome.set_result(f"{_addresses(params)}{error}")
@@ -183,7 +183,7 @@ def _limited(params: oracledb.ConnectParams, places: BoundedSemaphore) -> oracle
 
 
 def _addresses(params: oracledb.ConnectParams) -> str:
-    """`db.example:1521: `, several of them separated by commas, to stand before an error; empty where there is none."""
+    """The addresses as an error's prefix, such as `db.example:1521: `, separated by commas; empty if there are none."""
     hosts, ports = (value if isinstance(value, list) else [value] for value in (params.host, params.port))
     found = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False) if host)
     return f"{found}: " if found else ""
@@ -207,20 +207,20 @@ def _read_password(file: str) -> str:
 
 
 def _check_wallet(file: Path, password: str | None) -> None:
-    """OperationalError if the wallet's key cannot be used: the driver would go on without it, or ask a terminal."""
+    """OperationalError if the wallet's key cannot be used: the driver would continue without it, or prompt for it."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise oracledb.OperationalError(f"{file} cannot be read: {error.strerror}: correct wallet_location") from None
     if "PRIVATE KEY-----" not in text:
-        return  # certificates alone: whom to trust
+        return  # the wallet only holds certificates to trust
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password=password or "")
     except (ssl.SSLError, ValueError):
-        what = "does not open its key" if password else "is not set, if its key is encrypted"
+        what = "does not open its key" if password else "is not set, and is needed if the key is encrypted"
         raise oracledb.OperationalError(f"{file}: cannot be used: DATABASE_WALLET_PASSWORD {what}") from None
 
 
 def _each(value: str | list[str | None] | None) -> list[str]:
-    """A parameter of several addresses is a list."""
+    """A parameter's values: a list, if there are several addresses."""
     return [each for each in (value if isinstance(value, list) else [value]) if each]

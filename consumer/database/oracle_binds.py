@@ -1,8 +1,8 @@
-"""How the values of a statement are declared to Oracle: with the sizes of their columns, not with their own.
+"""Declares a statement's binds to Oracle with the sizes of their columns, instead of the sizes of their values.
 
-The driver declares a text with four bytes for each of its characters. Oracle keeps a child cursor of a statement for
-each combination of its binds' sizes, in steps of 32, 128, 2,000 and 4,000 bytes, and looks through them at each
-execution: a look-up of sixteen types and tenants could have thousands. What is declared costs nothing on the wire.
+By default the driver declares four bytes for each character of a text. Oracle keeps a child cursor of a statement for
+each combination of bind sizes, in steps of 32, 128, 2,000 and 4,000 bytes, and searches them at each execution: a
+look-up of sixteen types and tenants could have thousands. A larger declared size costs nothing on the wire.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from sqlalchemy import BindParameter, Engine, String, event
 from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.types import TupleType, TypeEngine
 
-# The largest size that is a VARCHAR2 or a RAW to every server, and the largest that is not bound as LONG to any; in
-# characters, which have up to four bytes, and in bytes.
+# The largest size that every server binds as VARCHAR2 or RAW, and the largest that no server binds as LONG. TEXT is in
+# characters of up to four bytes each, BYTES in bytes.
 TEXT = (1000, 8191)
 BYTES = (2000, 32767)
 
@@ -22,7 +22,7 @@ Sizes = tuple[int, int]
 
 
 def declare(engine: Engine) -> None:
-    """Declare texts and bytes of each statement that knows the types of its binds."""
+    """Declare the sizes of text and byte binds in each statement that knows its bind types."""
     event.listen(engine, "do_setinputsizes", _declare)
 
 
@@ -33,7 +33,7 @@ def _declare(
     rows: Sequence[Mapping[str, Any]],
     context: ExecutionContext,
 ) -> None:
-    names = context.compiled.bind_names  # type: ignore[union-attr]  # it is called for compiled statements alone
+    names = context.compiled.bind_names  # type: ignore[union-attr]  # only compiled statements get here
     for bind, given in sizes.items():
         if bind.isoutparam:
             continue
@@ -42,7 +42,7 @@ def _declare(
             sizes[bind] = [_least(each) if isinstance(each, String) else its for each, its in types]
         elif isinstance(bind.type, String):
             least = _least(bind.type)
-            # A short column's values are as short, or longer than it: then the driver declares more by itself.
+            # If a value is longer than its short column, the driver declares more by itself.
             sizes[bind] = least if least < TEXT[0] or bind.expanding else _room(rows, names[bind], TEXT)
         elif given is oracledb.DB_TYPE_RAW and not bind.expanding:
             size = _room(rows, names[bind], BYTES)
@@ -50,12 +50,12 @@ def _declare(
 
 
 def _least(of: TypeEngine[Any]) -> int:
-    """Characters of a short text's column."""
+    """The characters of a text column, at most TEXT[0]."""
     return min(getattr(of, "length", None) or TEXT[0], TEXT[0])
 
 
 def _room(rows: Sequence[Mapping[str, Any]], name: str, limits: Sizes) -> int:
-    """What the longest value of a bind needs, in few sizes: the short one, powers of two up to the long, and beyond."""
+    """The size for a bind's longest value, rounded up to few sizes: the short limit, powers of two, the long limit."""
     short, long = limits
     longest = max(len(row.get(name) or "") for row in rows)
     if longest <= short:

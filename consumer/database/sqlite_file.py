@@ -1,4 +1,4 @@
-"""The file of an SQLite database: where it is, and why it cannot be opened."""
+"""The file of an SQLite database: its path, and the reason why it cannot be opened."""
 
 import os
 import sqlite3
@@ -15,7 +15,7 @@ def path_of(url: sa.URL) -> Path | None:
 
 
 def trouble_with(path: Path) -> str | None:
-    """Why a file cannot be opened, and what to do; None if it looks as if it could."""
+    """The reason why a file cannot be opened, and what to do; None if no reason is found."""
     folder = path.parent
     if path.is_dir():
         return "it is a directory: name a file in DATABASE_URL"
@@ -31,7 +31,7 @@ def trouble_with(path: Path) -> str | None:
 
 
 def explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
-    """The same error of opening a file, with its path and what to do."""
+    """An error of opening a file, with the path and advice added to its text."""
     trouble = trouble_with(path) if isinstance(path, Path) else None
     told = type(error)(f"{path} cannot be opened: {trouble or _ADVICE.get(error.sqlite_errorname, error)}")
     told.sqlite_errorname, told.sqlite_errorcode = error.sqlite_errorname, error.sqlite_errorcode
@@ -39,5 +39,5 @@ def explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
 
 
 _ADVICE = {
-    "SQLITE_NOTADB": "it is no SQLite database: correct DATABASE_URL",
+    "SQLITE_NOTADB": "it is not an SQLite database: correct DATABASE_URL",
 }

@@ -1,1 +1,1 @@
-"""An event, and what a CloudEvent is."""
+"""Events and their CloudEvents attributes."""

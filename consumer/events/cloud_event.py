@@ -1,7 +1,7 @@
-"""An event with the attributes of CloudEvents 1.0, wherever they came from. Pure.
+"""Gives each event the attributes of CloudEvents 1.0. Pure.
 
-What a CloudEvent carries is taken from it, in either content mode of its Kafka protocol binding; what any other record
-lacks is derived from its place: the topic is the source, its timestamp the time.
+A CloudEvent's own attributes are used, in either content mode of the Kafka protocol binding. Missing attributes are
+derived from the record: its topic is the source, its timestamp the time.
 """
 
 import re
@@ -25,9 +25,10 @@ _INSTEAD = "\ufffd".encode()
 
 
 class CloudEvent(NamedTuple):
-    """`data` is JSON as Python has it, text or bytes; `time` as RFC 3339 writes it.
+    """`data` is a parsed JSON value, text or bytes; `time` is in RFC 3339.
 
-    `structured`: the whole body, of a record in structured content mode. Of any other, the body is the data.
+    `structured`: the whole parsed body of a record in structured content mode. In all other records the body is the
+    data.
     """
 
     id: str
@@ -43,7 +44,7 @@ class CloudEvent(NamedTuple):
 
 
 def cloud_event_of(event: Event) -> CloudEvent:
-    """The event with its attributes. Its type is that it was matched by."""
+    """The event with its attributes. Its type is the one that subscriptions are matched with."""
     data, is_json = _data(event.body)
     headers = event.headers or {}
     given: Mapping[str, Any]
@@ -70,10 +71,10 @@ def cloud_event_of(event: Event) -> CloudEvent:
 
 
 def variables_of(event: Event, cloud: CloudEvent | None = None) -> dict[str, object]:
-    """The variables that filters and projections see. `cloud`: what `cloud_event_of` gave for it, where it is there.
+    """The variables that filters and projections see. `cloud`: the result of `cloud_event_of`, if there is one yet.
 
-    CEL's runtime ends texts and bytes at a NUL: in texts U+FFFD stands in its place, and data that is no text and holds
-    one is not there.
+    CEL's runtime cuts texts and bytes at a NUL. So U+FFFD replaces each NUL in texts, and `event.data` is left out if
+    it is bytes with a NUL.
     """
     parts = (event.body, event.key or b"", *chain.from_iterable((event.headers or {}).items()))
     sizes = [part.encode() if isinstance(part, str) else part or b"" for part in parts]
@@ -109,14 +110,14 @@ def _without_nul(event: Event) -> Event:
         body.decode()
         body = body.replace(b"\0", _INSTEAD)
     except UnicodeDecodeError:
-        pass  # no text: what it holds is not touched
+        pass  # not text: the bytes stay as they are
     headers = event.headers and {name.replace("\0", "\ufffd"): clean(value) for name, value in event.headers.items()}
     tenant = event.tenant and event.tenant.replace("\0", "\ufffd")
     return event._replace(body=body, key=clean(event.key), headers=headers, tenant=tenant)
 
 
 def texts(headers: Mapping[str, bytes | None]) -> dict[str, str]:
-    """Those of the headers that are UTF-8."""
+    """The headers with a UTF-8 value, decoded."""
     found = {}
     for name, value in headers.items():
         if value is not None:
@@ -152,7 +153,7 @@ def _text(value: object) -> str | None:
 
 
 def _rfc3339(value: object) -> str | None:
-    """A time that has a date, a time of day and a zone; another counts as not there."""
+    """The value if it is a time with a date, a time of day and a zone; else None, as for a missing time."""
     if not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
         return None
     try:
@@ -163,7 +164,7 @@ def _rfc3339(value: object) -> str | None:
 
 
 def _written(milliseconds: int) -> str:
-    """Unix milliseconds as RFC 3339 writes them. A record without a timestamp has -1."""
+    """Unix milliseconds in RFC 3339. The epoch for -1, the value of a record without a timestamp."""
     try:
         moment = _EPOCH + timedelta(milliseconds=max(0, milliseconds))
     except OverflowError:
@@ -172,7 +173,7 @@ def _written(milliseconds: int) -> str:
 
 
 def _moment(text: str) -> datetime:
-    """What a time of `_rfc3339` or `_written` says; the epoch, where UTC has none at the ends of the calendar."""
+    """Parse a time of `_rfc3339` or `_written` into UTC. The epoch if UTC would leave the calendar's range."""
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""What every room passes along: where a record stands in Kafka, and the event it carries."""
+"""The place of a record in Kafka, and the event that it carries; all packages use both."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ TopicPartition = tuple[str, int]  # topic and partition number
 
 
 class RecordId(NamedTuple):
-    """A record's place in Kafka. The timestamp (ms) tells a topic made anew, with offsets from 0, from the old."""
+    """A record's place in Kafka. The timestamp (ms) tells a re-created topic, with offsets from 0, from the old one."""
 
     topic: str
     partition: int
@@ -19,8 +19,8 @@ class Event(NamedTuple):
     """A decoded record.
 
     `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value, byte for byte;
-    `content_type` and `traceparent` are safe to put in a header (visible ASCII). `headers` are the record's, by name;
-    of a stored record those that are UTF-8. `extra` is what the key and they take, in bytes.
+    `content_type` and `traceparent` are safe to put in a header (visible ASCII). `headers` are the record's headers by
+    name; a stored record has only its UTF-8 ones. `extra` is the size of the key and the headers, in bytes.
     """
 
     record: RecordId
@@ -36,7 +36,7 @@ class Event(NamedTuple):
 
     @property
     def size(self) -> int:
-        """What it takes in memory, in bytes, about: what all bounds on memory count."""
+        """The approximate bytes in memory, which all memory limits count."""
         return len(self.body) + self.extra
 
 

@@ -1,4 +1,4 @@
-"""Filters and projections of subscriptions, in CEL."""
+"""CEL filters and projections of subscriptions."""
 
 from consumer.expressions.expression import (
     LONGEST,

@@ -1,8 +1,8 @@
-"""Which expressions are permitted, and how long one may take on an event. Pure.
+"""Decides which expressions are permitted, and estimates how long one takes on an event. Pure.
 
-The runtime stops an expression by nothing but the number of turns of its loops. So what runs has a small shape: no loop
-stands in another one, each goes over what the event has or what is written out, and patterns are written out and short.
-How long such an expression takes follows from its shape and from the size of what it reads.
+The runtime limits nothing but the number of loop iterations. So permitted expressions are simple: no nested loops, each
+loop over a field of the event or a literal list, and patterns that are short literals. The time of such an expression
+follows from its shape and from the size of the fields that it reads.
 """
 
 import re
@@ -13,34 +13,34 @@ from typing import NamedTuple
 from consumer.expressions.regex import states_of
 from consumer.expressions.syntax import Call, Collection, Constant, Loop, Name, Node, Select
 
-CONTAINER = "event."  # the name of each variable begins so
-MOST_SEARCHED = 100  # characters that `contains` searches for: it compares them at each place of the text
+CONTAINER = "event."  # the prefix of each variable's name
+MOST_SEARCHED = 100  # characters of the text that `contains` searches for: it compares them at each position
 
-Path = tuple[str, ...]  # a variable, and the names of the fields that lead into it
+Path = tuple[str, ...]  # a variable, followed by the names of nested fields
 
 
 class Size(NamedTuple):
-    """How many values there are, and how many bytes of text they hold."""
+    """A number of values, and the bytes of text that they hold."""
 
     values: int
     text: int
 
     @property
     def weight(self) -> int:
-        """Texts count as a value for each 16 bytes: as long does it take to go through them."""
+        """The size in values, with 16 bytes of text as one value: scanning them takes as long."""
         return self.values + self.text // 16
 
 
-# Nanoseconds, as the slowest of their kind were timed; a value of this size is as many values, and texts by 16 bytes.
-_READ = 250  # to look at a value and hand it to the runtime,
-_READ_TEXT = 1.5  # and for a byte of text
-_CALL = 500  # an operation on next to nothing, or a turn of a loop
-_SCAN = 40  # an operation that goes through this size,
-_SEARCH = 4  # as `contains` does so many times
-_ELEMENT = 14  # `map` and `filter` copy all that they have so far, for each element that they add
-_TAKE_BACK = 500  # to take a value back
-_COMPILE = 500  # a state of a pattern, in each evaluation,
-_MATCH = 6  # and for a byte of the text
+# Costs in nanoseconds, measured on the slowest operation of each kind; sizes are weights (`Size.weight`).
+_READ = 250  # per value, to read it and pass it to the runtime
+_READ_TEXT = 1.5  # per byte of text, the same
+_CALL = 500  # per operation on small values, or per loop iteration
+_SCAN = 40  # per unit of weight that an operation scans
+_SEARCH = 4  # `contains` costs this many scans
+_ELEMENT = 14  # times iterations squared: `map` and `filter` copy their list so far for each element that they add
+_TAKE_BACK = 500  # per value returned from the runtime
+_COMPILE = 500  # per state of a pattern, in each evaluation
+_MATCH = 6  # per state of a pattern and byte of the text
 
 _LOGICAL = frozenset(("_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false"))
 _TIMES = frozenset(
@@ -56,18 +56,19 @@ _FUNCTIONS = _TIMES | frozenset(
         "string", "int", "uint", "double", "bytes", "bool", "timestamp", "duration",
     )
 )  # fmt: skip
-_ZONE = re.compile(r"[+-]?\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*")  # the runtime opens a file of that name
+_ZONE = re.compile(r"[+-]?\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*")  # the runtime opens a file with this name
 
 
 class _Work:
-    """What is done in one place: outside of loops, or in each turn of one.
+    """The operations outside of loops, or in each iteration of a loop.
 
-    `scans` operations go through values. `reads` counts how often a field is read, and `gathered` how often into a list
-    or map that is written out. `matches` are the patterns, by their states, with what the text is read from.
+    `calls`: all operations. `scans`: operations that go through values. `reads` counts how often each field is read,
+    and `gathered` how often into a list or map literal. `matches`: for each pattern its states, and the fields that its
+    text is read from.
     """
 
     def __init__(self, variable: str = "") -> None:
-        """`variable`: the name of the loop's element, in whose turns this is done."""
+        """`variable`: the name of the loop's element; empty outside of loops."""
         self.variable = variable
         self.calls = self.scans = 0
         self.reads: Counter[Path] = Counter()
@@ -76,7 +77,7 @@ class _Work:
 
 
 class _Loop(_Work):
-    """`range_`: a field of the event, or so many elements. `own` scans see nothing but the loop's element."""
+    """A loop's operations. `range_`: a field of the event, or a length. `own`: scans of the loop's element only."""
 
     def __init__(self, loop: Loop, range_: Path | int) -> None:
         super().__init__(loop.variable)
@@ -87,7 +88,7 @@ class _Loop(_Work):
         self.is_filter = added == Name(loop.variable)
 
     def seconds(self, event: Size, literals: int, turns: int, sizes: Mapping[Path, Size]) -> tuple[float, int]:
-        """Nanoseconds of all turns, and how much there is of the list that it builds."""
+        """The nanoseconds of all `turns` (iterations), and the weight of the list that the loop builds."""
         written, elements = turns * literals, _most(self.gathered, self.variable)
         own = written + event.weight * (1 + elements)
         other = written + turns * _sum(self.reads, sizes).weight
@@ -101,14 +102,14 @@ class _Loop(_Work):
 
 
 class Shape:
-    """What an expression does, whatever the event.
+    """The operations of an expression, independent of the event.
 
-    `path`: it is nothing but this field. `paths` are what it reads of the event, none of them within another; `ranges`
-    are those that loops go over. `patterns` are its regular expressions.
+    `path`: the field, if the expression is only a field. `paths`: the fields of the event that it reads, none within
+    another. `ranges`: the fields that its loops iterate over. `patterns`: its regular expressions.
     """
 
     def __init__(self, tree: Node, literals: int) -> None:
-        """`literals`: bytes of what is written out. ValueError: such an expression is not permitted, and why."""
+        """`literals`: upper limit of the literals' bytes. ValueError, with the reason, if the tree is not permitted."""
         self.patterns: list[str] = []
         self._joins = 0
         self._literals = literals // 16 + 1
@@ -123,10 +124,10 @@ class Shape:
         self.paths = tuple(path for path in read if not any(path[:length] in read for length in range(1, len(path))))
 
     def seconds(self, sizes: Mapping[Path, Size], lengths: Mapping[Path, int], *, taken_back: bool) -> float:
-        """How long it takes, at most.
+        """The expression's maximum time, in seconds.
 
-        `sizes` are those of its `paths`, `lengths` those of its `ranges`. `taken_back`: its value is more than true or
-        false.
+        `sizes` are the sizes of its `paths`, `lengths` the lengths of its `ranges`. `taken_back`: its value may be
+        other than true or false.
         """
         work = self._outside
         event = _add([*sizes.values(), _sum(work.gathered, sizes), Size(self._literals, 0)])
@@ -141,10 +142,10 @@ class Shape:
             time += states * (_COMPILE + (_sum(reads, sizes).text + 16 * made) * _MATCH)
         if taken_back:
             time += wide * _SCAN + (event.values + made) * _TAKE_BACK
-        return time * (1 + self._joins) / 1e9  # a value holds all that is joined to it
+        return time * (1 + self._joins) / 1e9  # each `+` may add the size of one more value
 
     def _read(self, node: Node, work: _Work) -> bool:
-        """Note what a part of the tree does. True: it holds more than a loop's element and what is written out."""
+        """Add the operations of a part of the tree. True if it holds more than the loop's element and literals."""
         if (path := _path_of(node, work.variable)) is not None:
             work.reads[path] += 1
             return path[0] != work.variable
@@ -163,7 +164,7 @@ class Shape:
                 return other
             case Loop():
                 if isinstance(work, _Loop):
-                    raise ValueError("a loop in a loop is not permitted; 'x' in list looks through a list")  # noqa: TRY004 (what is wrong is the expression)
+                    raise ValueError("a loop in a loop is not permitted; 'x' in list searches a list")  # noqa: TRY004 (the expression is wrong, not a type)
                 self._loop(node)
                 return True
         return False
@@ -213,7 +214,7 @@ class Shape:
         return work
 
     def _range(self, node: Node) -> Path | int:
-        """What a loop goes over."""
+        """The field or the number of elements that a loop iterates over."""
         if (path := _path_of(node)) is not None:
             return path
         if isinstance(node, Collection):
@@ -221,13 +222,11 @@ class Shape:
             return len(node.parts)
         if isinstance(node, Loop) and (inner := self._loop(node)).is_filter:
             return inner.range_
-        raise ValueError(
-            "a loop goes over a field of the event, a list that is written out, or a filter of one of these"
-        )
+        raise ValueError("a loop goes over a field of the event, a list literal, or a filter of one of these")
 
 
 def _sum(counts: Mapping[Path, int], sizes: Mapping[Path, Size]) -> Size:
-    """The size of what is read of the event, each as often as it is."""
+    """The total size of the fields, each counted as often as it is read."""
     return _add(
         Size(count * size.values, count * size.text)
         for path, count in counts.items()
@@ -244,13 +243,13 @@ def _add(sizes: Iterable[Size]) -> Size:
 
 
 def _most(counts: Mapping[Path, int], variable: str) -> int:
-    """How often the same of a loop's element may be there: two fields of it are no more than the whole."""
+    """How often any part of the loop's element is counted at most: two fields of it are at most the whole element."""
     mine = [path for path in counts if path[0] == variable]
     return max((sum(counts[path[:length]] for length in range(1, len(path) + 1)) for path in mine), default=0)
 
 
 def _path_of(node: Node, variable: str = "") -> Path | None:
-    """The field that a part of the tree is: of the event, or of the loop's element, which has the name `variable`."""
+    """The path of a node that is a field of the event or of the loop's element, called `variable`; else None."""
     match node:
         case Name(name):
             return (name,) if name.startswith(CONTAINER) or name == variable else None
@@ -261,7 +260,7 @@ def _path_of(node: Node, variable: str = "") -> Path | None:
 
 
 def _written(step: Node, accumulator: str) -> Iterator[Node]:
-    """What of a loop's step the expression says itself: the rest is the macro's."""
+    """The parts of a loop's step that the expression's author wrote; the macro's own operations are left out."""
     if isinstance(step, Call) and _holds(step, accumulator):
         for operand in step.operands:
             yield from _written(operand, accumulator)
@@ -270,14 +269,14 @@ def _written(step: Node, accumulator: str) -> Iterator[Node]:
 
 
 def _holds(node: Node, accumulator: str) -> bool:
-    """It is a macro's own operation on what the loop has so far."""
+    """Whether the node is the macro's own operation on the loop's accumulator."""
     return node == Name(accumulator) or (
         isinstance(node, Call) and any(_holds(operand, accumulator) for operand in node.operands)
     )
 
 
 def _added(loop: Loop) -> Node | None:
-    """What a loop adds to its list in a turn; None where it gives no list."""
+    """The element that a loop adds to its list in an iteration; None if it builds no list."""
     if not isinstance(loop.start, Collection):
         return None
     lists = [node for node in _written(loop.step, loop.accumulator) if isinstance(node, Collection)]

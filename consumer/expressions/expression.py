@@ -1,7 +1,7 @@
-"""CEL expressions (https://cel.dev) of subscriptions: checked when they are read, bounded when they run.
+"""CEL expressions (https://cel.dev) of subscriptions: checked when compiled, limited when evaluated.
 
-The runtime is Google's. An evaluation is handed what the expression reads of the event and nothing else, so that it
-costs what it looks at; the runtime's memory for it is gone when it ends.
+The runtime is Google's. An evaluation gets only the fields of the event that the expression reads, so its cost depends
+on these alone. The runtime frees an evaluation's memory when it ends.
 """
 
 import re
@@ -15,8 +15,8 @@ from consumer.expressions.cost import CONTAINER, Path, Shape, Size
 from consumer.expressions.syntax import parse
 
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
-MOST_READ = 20_000  # values that it may read: to hand them over takes as long
-DEEPEST = 254  # levels, as orjson writes: the runtime goes down by recursion, 1.5 KB of stack for each
+MOST_READ = 20_000  # values that an evaluation may read: handing them over takes LONGEST
+DEEPEST = 254  # nesting levels, orjson's limit: the runtime recurses, with 1.5 KB of stack for each level
 MOST_SAID = 300  # characters of an error
 
 TOO_LARGE = "the event is too large for this expression"
@@ -27,7 +27,7 @@ _VARIABLES = {
     "data": _TYPE.DYN,
     "id": _TYPE.STRING,
     "source": _TYPE.STRING,
-    "type": _TYPE.STRING,  # taken in CEL; `event.type` is not, and is found first
+    "type": _TYPE.STRING,  # a built-in name of CEL; `event.type` is not, and is found first
     "subject": _TYPE.STRING,
     "time": _TYPE.TIMESTAMP,
     "extensions": _TYPE.Map(_TYPE.STRING, _TYPE.DYN),
@@ -45,26 +45,26 @@ _ENV = cel.NewEnv(
 
 
 class ExpressionFailed(ValueError):
-    """There is no value for this event; the text says why and holds nothing of the event but names."""
+    """The expression has no value for this event; the text says why and quotes only names from the event."""
 
 
 class EventTooLarge(ExpressionFailed):
-    """Nobody knows what its value would be: it may not run for an event of this size."""
+    """The expression was not evaluated, because it could take too long on an event of this size."""
 
 
 class Expression:
-    """A compiled expression. Two of the same source are equal."""
+    """A compiled expression. Expressions with the same source are equal."""
 
     __slots__ = ("_kind", "_modest", "_program", "_shape", "source")
 
     def __init__(self, source: str) -> None:
-        """ValueError, with the place in the source, for what is no CEL over an event's variables, or not permitted."""
+        """Raises ValueError, with the position, for a source that is not CEL over NAMES, or that is not permitted."""
         self.source = source
         try:
             self._program = _ENV.compile(source)
-            self._kind = self._program.return_type()  # raises for a map that no value can be
-        except TypeError:  # pybind's word for a lone surrogate
-            raise ValueError("is no text: it has half of a character") from None
+            self._kind = self._program.return_type()  # raises for a map type that no value can have
+        except TypeError:  # pybind's error for a lone surrogate
+            raise ValueError("is not valid text: it has half of a character") from None
         except RuntimeError as error:
             raise ValueError(_readable(str(error)) + _hint(source)) from None
         self._shape = Shape(parse(self._program.serialize()), len(source.encode()))
@@ -72,7 +72,7 @@ class Expression:
             _check_pattern(pattern)
         if not self._fits(0):
             raise ValueError("takes too long, whatever the event")
-        # What an event has of it is nearly always so small that nothing needs to be told of its time.
+        # Below this weight an event needs no time estimate; nearly all events are that small.
         self._modest = next((size for size in (1024, 256, 64, 16) if self._fits(size)), 0)
 
     def __eq__(self, other: object) -> bool:
@@ -86,18 +86,18 @@ class Expression:
 
     @property
     def may_be_true(self) -> bool:
-        """Its value can be true or false, as far as can be told without an event."""
+        """Whether its value can be true or false, judged by its static type."""
         return self._kind in (_TYPE.BOOL, _TYPE.DYN)
 
     @property
     def is_field(self) -> bool:
-        """Its value is a field of the event, as it came."""
+        """Whether the expression is only a field of the event, so that its value is the field, unchanged."""
         return self._shape.path is not None
 
     def value(self, variables: Mapping[str, object]) -> object:
-        """Its value for an event, as Python has it. ExpressionFailed where there is none.
+        """The value for an event, as a Python object. Raises ExpressionFailed if there is none.
 
-        `variables`: values of NAMES, which `variables_of` gives.
+        `variables`: the values of NAMES, from `variables_of`.
         """
         shape = self._shape
         if shape.path is not None and (field := _field(variables, shape.path)) is not _MISSING:
@@ -112,7 +112,7 @@ class Expression:
         except (RuntimeError, TypeError) as error:
             raise ExpressionFailed(self._reason(str(error))) from None
         except UnicodeError:
-            raise ExpressionFailed("its value is no text") from None
+            raise ExpressionFailed("its value is not text") from None
         if failed:
             raise ExpressionFailed(self._reason(str(value)))
         return value
@@ -122,16 +122,16 @@ class Expression:
         return self._shape.seconds(read.sizes, lengths, taken_back=self._kind != _TYPE.BOOL)
 
     def _fits(self, size: int) -> bool:
-        """It may run where nothing that it reads is larger than this."""
+        """Whether it may run if each field that it reads has at most `size` values and 16 times as many bytes."""
         shape = self._shape
         sizes, lengths = dict.fromkeys(shape.paths, Size(size, 16 * size)), dict.fromkeys(shape.ranges, size)
         return shape.seconds(sizes, lengths, taken_back=self._kind != _TYPE.BOOL) <= LONGEST
 
     def _reason(self, text: str) -> str:
-        """The runtime's words. Behind a colon it says what the event holds, unless that stands in the expression."""
+        """The runtime's message. Text after a colon may quote the event, and is cut unless the source has it too."""
         text = _readable(text)
         if text.startswith("No value with name"):
-            return "the event's data is no text, and holds a zero byte"
+            return "the event's data is not text, and holds a zero byte"
         what, _, which = text.partition(":")
         name = which.strip().strip('"')
         if what.startswith("No matching overloads found") or (name and name in self.source):
@@ -140,10 +140,10 @@ class Expression:
 
 
 class _Read:
-    """What an expression reads of an event.
+    """The fields of an event that an expression reads.
 
-    `values` are the variables with that and nothing else in them, `sizes` those that `Shape.seconds` takes, and
-    `weight` is that of all together.
+    `values`: the variables, with only these fields in them. `sizes`: the size of each path, for `Shape.seconds`.
+    `weight`: the total weight of all sizes.
     """
 
     __slots__ = ("sizes", "values", "weight")
@@ -157,14 +157,14 @@ class _Read:
             self.weight += size.values + size.text // 16
 
     def _keep(self, variables: Mapping[str, Any], path: Path) -> Size:
-        """Copy what the path leads to, and give its size."""
+        """Add the value at the path to `values`, and return its size."""
         name = path[0]
         if name not in variables:
             return _NOTHING
         place, value = self.values, variables[name]
         for deeper in path[1:]:
             if not isinstance(value, dict):
-                break  # there is no such field: the runtime says so
+                break  # there is no such field, which the runtime reports
             place = place.setdefault(name, {})
             if deeper not in value:
                 return _NOTHING
@@ -188,7 +188,7 @@ def _length(values: Mapping[str, object], path: Path) -> int:
 
 
 def _size(value: object, most: int) -> Size:
-    """Its size. EventTooLarge beyond so many values."""
+    """The size of `value`. Raises EventTooLarge if it has more than `most` values."""
     if isinstance(value, str):
         return Size(1, _bytes(value))
     if not isinstance(value, dict | list | bytes):
@@ -212,11 +212,11 @@ def _size(value: object, most: int) -> Size:
 
 
 def _bytes(text: str | bytes) -> int:
-    """In UTF-8, at most."""
+    """The maximum length of `text` in UTF-8."""
     return len(text) if text.isascii() else 4 * len(text)
 
 
-# Words and signs of other languages that CEL does not know; `==` and its like are none of them.
+# Operators and words of other languages that CEL does not have. The patterns must not match `==` and the like.
 _SLIPS = (
     (r"(?<![=!<>])=(?![=~])", "=", "=="),
     (r"<>", "<>", "!="),
@@ -227,11 +227,11 @@ _SLIPS = (
     (r"\bFalse\b", "False", "false"),
     (r"\bNone\b", "None", "null"),
 )
-_LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)""")  # also one that does not end
+_LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)""")  # also an unterminated one
 
 
 def _hint(source: str) -> str:
-    """Names CEL's own signs for words and signs of other languages, if an expression has any."""
+    """A hint with CEL's operators if the source uses those of other languages; else empty."""
     bare = _LITERAL.sub("''", source)
     found = [f"{right} for {wrong}" for pattern, wrong, right in _SLIPS if re.search(pattern, bare)]
     return f" (CEL writes {', '.join(found)})" if found else ""
@@ -239,7 +239,7 @@ def _hint(source: str) -> str:
 
 @lru_cache(4096)
 def compile_filter(source: str) -> Expression:
-    """An expression that says which events. ValueError if it cannot be one."""
+    """Compile a filter. Raises ValueError if it is invalid or cannot be true or false."""
     expression = Expression(source)
     if not expression.may_be_true:
         raise ValueError("its value is neither true nor false")
@@ -248,7 +248,7 @@ def compile_filter(source: str) -> Expression:
 
 @lru_cache(4096)
 def compile_projection(source: str) -> Expression:
-    """An expression whose value is sent. ValueError if it is none."""
+    """Compile a projection. Raises ValueError if it is invalid."""
     return Expression(source)
 
 
@@ -256,15 +256,15 @@ _MATCHES = _ENV.compile("topic.matches(key)")
 
 
 def _check_pattern(pattern: str) -> None:
-    """ValueError for one that the runtime would refuse at each event."""
+    """Raise ValueError for a pattern that the runtime would refuse on each event."""
     result = _MATCHES.eval(_ENV.Activation({CONTAINER + "topic": "", CONTAINER + "key": pattern}))
     if result.type() == _TYPE.ERROR:
         why = _readable(str(result.plain_value())).removeprefix("invalid regular expression: ")
-        raise ValueError(f"a pattern is no regular expression: {why}")
+        raise ValueError(f"a pattern is not a regular expression: {why}")
 
 
 def _readable(text: str) -> str:
-    """The runtime's words on one line, without its status codes and the drawing of the place."""
+    """The runtime's message on one line, without its status codes and its drawing of the position."""
     text = re.sub(r"\s*\[[A-Z_]+\]$", "", text.strip()).split("\n |")[0]
     text = re.sub(r"^[A-Z_]+: ", "", text).replace(f" (in container '{CONTAINER.removesuffix('.')}')", "")
     found = re.match(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)", text, re.DOTALL)

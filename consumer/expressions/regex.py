@@ -1,15 +1,15 @@
-"""What a regular expression of RE2 (https://github.com/google/re2/wiki/Syntax) takes, told from its text. Pure."""
+"""Estimates the cost of an RE2 regular expression (https://github.com/google/re2/wiki/Syntax) from its text. Pure."""
 
 import re
 
 MOST_CHARACTERS = 100
-MOST_STATES = 400  # 0.1 ms to compile, which the runtime does in each evaluation
+MOST_STATES = 400  # these compile in 0.1 ms, in each evaluation
 
-# States of the automaton that a part of a pattern becomes, as compiling it was timed (0.25 µs each): a character that
-# is not ASCII has several bytes, and so have all that a negated class or a dot stands for.
+# States of the automaton for a part of a pattern, derived from compile times (0.25 µs per state): a character that is
+# not ASCII has several bytes, and negated classes and dots include such characters.
 _WIDE = 10
 _CLASS = 5
-_FOLDED = 4  # times as many without regard to case: each letter stands for all that fold to it
+_FOLDED = 4  # factor without regard to case: a letter then stands for all letters that fold to it
 
 _PART = re.compile(
     r"""(?P<group>\((?:\?:)?) | (?P<end>\)) | (?P<count>\{(?P<least>\d+)(?:,(?P<most>\d*))?\}) | (?P<more>[*+?|^$])
@@ -22,7 +22,7 @@ _WIDE_MEMBERS = re.compile(r"\\[DSWx]|\[:\^|[^\x00-\x7f]")
 
 
 def states_of(pattern: str) -> int:
-    """How many states its automaton has, at most. ValueError for a pattern that takes too much, and says what does."""
+    """The maximum number of states of the pattern's automaton. Raises ValueError, with advice, if that is too many."""
     if len(pattern) > MOST_CHARACTERS:
         raise ValueError(f"a pattern has at most {MOST_CHARACTERS} characters, this one has {len(pattern)}")
     folded = pattern.startswith("(?i)")
@@ -30,9 +30,9 @@ def states_of(pattern: str) -> int:
     if found := _NOT_PERMITTED.search(pattern):
         raise ValueError(
             f"a pattern may not hold {found[0]}: write a class such as [a-z] or \\w, (?:…) for a group,"
-            " and (?i) only in front of all"
+            " and (?i) only at the start"
         )
-    groups, last = [0], 0  # the states of each open group, and of the part that a count would repeat
+    groups, last = [0], 0  # the states of each open group, and of the last part, which a count would repeat
     for part in _PART.finditer(pattern):
         match part.lastgroup:
             case "group":
@@ -43,7 +43,7 @@ def states_of(pattern: str) -> int:
                 groups[-1] += last
             case "count":
                 groups[-1] += last * (max(1, int(part["least"]), int(part["most"] or 0)) - 1)
-                last = 0  # RE2 takes no repetition of a repetition
+                last = 0  # RE2 does not accept a repetition of a repetition
             case "more":
                 groups[-1] += 1
             case _:
@@ -51,7 +51,7 @@ def states_of(pattern: str) -> int:
                 groups[-1] += last
     states = sum(groups) * (_FOLDED if folded else 1)
     if states > MOST_STATES:
-        raise ValueError("a pattern takes too much: repeat fewer times, and prefer letters to dots and negated classes")
+        raise ValueError("a pattern is too complex: repeat fewer times, and prefer letters to dots and negated classes")
     return states
 
 

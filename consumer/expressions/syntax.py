@@ -1,7 +1,7 @@
-"""The syntax tree of a checked CEL expression, as far as its cost depends on it.
+"""Parses a checked CEL expression into a syntax tree, with only the nodes and fields that affect its cost.
 
-The runtime gives it as a `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, proto/cel/expr), in the wire
-format of Protocol Buffers. The numbers below are those of its fields.
+The runtime serializes an expression as a `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, proto/cel/expr),
+in the wire format of Protocol Buffers. The numbers below are field numbers of these messages.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Constant(NamedTuple):
-    """A literal. `value`: of a text; None for any other."""
+    """A literal. `value`: the text of a string literal; None for any other."""
 
     value: str | None
 
@@ -28,14 +28,14 @@ class Select(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A function or an operator (`_+_`, `_[_]`, …); the operand that stands before the dot comes first."""
+    """A function or an operator (`_+_`, `_[_]`, …); the operand before the dot is the first one."""
 
     function: str
     operands: "tuple[Node, ...]"
 
 
 class Collection(NamedTuple):
-    """A list or a map that is written out. `message`: the name of a message's type; else empty."""
+    """A list, map or message literal. `message`: the message's type name; empty for a list or a map."""
 
     parts: "tuple[Node, ...]"
     message: str
@@ -55,12 +55,12 @@ Node = Constant | Name | Select | Call | Collection | Loop
 
 
 def parse(checked: bytes) -> Node:
-    """The tree of an expression in the form that `cel.Expression.serialize` gives: a CheckedExpr in an Any."""
+    """Parse the result of `cel.Expression.serialize`, a CheckedExpr in an Any, into a tree."""
     return _node(_first(_first(checked, 2), 4))
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Its fields with a length, by number. The others are numbers that nothing here depends on."""
+    """The numbers and values of the message's length-delimited fields; its numeric fields are not needed here."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -101,7 +101,7 @@ def _text(message: bytes, number: int) -> str:
 
 
 def _node(message: bytes) -> Node:
-    """Of an Expr, which has one field that says what kind it is."""
+    """The node of an Expr, whose kind is the number of its one relevant field."""
     return next((_KINDS[number](value) for number, value in _fields(message) if number in _KINDS), Constant(None))
 
 

@@ -1,1 +1,1 @@
-"""The rules of HTTP that several rooms need: headers, urls, proxies; and a small server."""
+"""HTTP rules that several packages share (headers, URLs, proxies), and a small server."""

@@ -1,4 +1,4 @@
-"""The proxy that requests go through: plain http by the absolute form (RFC 9112, 3.2.2), https by CONNECT. Pure."""
+"""A proxy for requests: plain http uses the absolute form (RFC 9112, 3.2.2), https uses CONNECT. Pure."""
 
 import re
 from base64 import b64encode
@@ -13,7 +13,7 @@ _LAST_PORT = 65_535
 
 
 class Proxy(NamedTuple):
-    """`authorization` is a header line, or empty."""
+    """The address of a proxy. `authorization` is a header line, or empty."""
 
     host: str
     port: int
@@ -28,20 +28,20 @@ class Proxy(NamedTuple):
 
 
 def parse_proxy(url: str) -> Proxy:
-    """ValueError; its text holds nothing of the URL, in which a password may stand."""
+    """Parse a proxy's URL. Raises ValueError, whose text does not quote the URL: it may hold a password."""
     scheme, _, rest = url.partition("://")
     if scheme not in _PORTS:
         raise ValueError("starts with neither http:// nor https://")
     found = _URL.fullmatch(rest)
     port = int(found["port"] or _PORTS[scheme]) if found is not None else 0
     if found is None or not 0 < port <= _LAST_PORT or "%00" in rest:
-        raise ValueError("is malformed: behind an optional user:password@ stand a host and, behind a colon, a port")
+        raise ValueError("is malformed: after the scheme, write [user:password@]host[:port]")
     user = found["user"]
     return Proxy(found["host"].strip("[]"), port, scheme == "https", b"" if user is None else _authorization(user))
 
 
 def _authorization(user: str) -> bytes:
-    """Basic (RFC 7617), in UTF-8."""
+    """The header line for Basic authentication (RFC 7617), in UTF-8."""
     name, _, password = user.partition(":")
     pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
     return b"Proxy-Authorization: Basic " + b64encode(pair) + b"\r\n"

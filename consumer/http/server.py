@@ -1,4 +1,4 @@
-"""An ASGI application on a port: in this thread until a signal, or in a thread of its own."""
+"""Serves an ASGI application on a port, in the calling thread until a signal or in a background thread."""
 
 import logging
 import socket
@@ -15,15 +15,15 @@ from consumer.errors import WebhooksError
 
 log = logging.getLogger(__name__)
 
-_GRACE = 5  # seconds that requests get to end before they are cut
-_HEAD_SECONDS = 10.0  # for a request's head to come, from the connection or the last answer on
-_MOST_CONNECTIONS = 200  # on one port: each takes a descriptor that a receiver may need
-_BACKLOG = 64  # connections that asyncio accepts in one turn; without a descriptor it logs a line for each
-_SILENCE = 60.0  # seconds between two of these lines
+_GRACE = 5  # seconds that open requests get at shutdown before they are cut
+_HEAD_SECONDS = 10.0  # seconds for a request's head to arrive, after the connection or the last answer
+_MOST_CONNECTIONS = 200  # per port: each takes a file descriptor that a receiver's connection may need
+_BACKLOG = 64  # connections that asyncio accepts in one turn; out of descriptors, it logs a line for each
+_SILENCE = 60.0  # seconds between two such log lines
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. WebhooksError where the address is taken, or is none."""
+    """A listening socket; port 0 takes any free port. Raises WebhooksError if the address is in use or invalid."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -32,12 +32,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C, let requests end, then raise the signal again for the handler that was there."""
+    """Serve until SIGTERM or Ctrl-C, let requests end, then raise the signal again for the previous handler."""
     _server(app).run(sockets=[listener])
 
 
 class BackgroundServer:
-    """Serves in a daemon thread. What goes wrong there is logged and reaches nobody else."""
+    """Serves in a daemon thread. Errors there are logged and not raised elsewhere."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket, name: str) -> None:
         self.port: int = listener.getsockname()[1]
@@ -46,7 +46,7 @@ class BackgroundServer:
         self._thread.start()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Stop; waits at most `timeout` seconds for requests that are being answered."""
+        """Stop; waits at most `timeout` seconds for open requests."""
         self._server.should_exit = True
         self._thread.join(timeout)
 
@@ -76,7 +76,7 @@ def _server(app: ASGIApp) -> uvicorn.Server:
 
 
 class _Protocol(H11Protocol):
-    """Uvicorn's, which waits for a head for ever, with a time limit for it and a bound on connections."""
+    """Uvicorn's protocol, which waits for a head for ever, with a time limit for it and a limit of connections."""
 
     _timer: TimerHandle | None = None
 
@@ -111,7 +111,7 @@ class _Protocol(H11Protocol):
 
 
 class _Seldom(logging.Filter):
-    """Lets one line in a minute through of those that say the process has no descriptor left to accept with."""
+    """Passes at most one line a minute about a failed accept for lack of file descriptors."""
 
     _said_at = float("-inf")
 

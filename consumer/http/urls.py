@@ -1,4 +1,4 @@
-"""Where a URL points. Pure."""
+"""Parses and redacts URLs. Pure."""
 
 import socket
 from functools import lru_cache
@@ -10,7 +10,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Target(NamedTuple):
-    """Where a URL points. `address` is the host where the host is an address in any of its spellings."""
+    """The target of a URL. `address`: the host's address if it is a literal one, in any spelling; else None."""
 
     scheme: str
     host: str
@@ -18,11 +18,12 @@ class Target(NamedTuple):
     address: str | None
 
 
-@lru_cache(1024)  # a row of a list is judged, read and shown, some hundreds of others in between
+@lru_cache(1024)  # a listing checks, parses and shows each row, with some hundreds of other rows in between
 def parse_target(url: str) -> Target:
-    """Split a URL. ValueError if it is no http(s) URL with a host and a right port.
+    """Split a URL. Raises ValueError unless it is an http(s) URL with a host and a valid port.
 
-    The text is for people, goes to logs and to Kafka, and holds nothing of the URL: it may be a password.
+    The error's text is shown to people, logged and written to Kafka. It quotes no part of the URL, which may hold a
+    password.
     """
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise ValueError("the URL must be visible ASCII without spaces or backslashes")
@@ -30,7 +31,7 @@ def parse_target(url: str) -> Target:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError:
-        raise ValueError("the URL is malformed: what stands in brackets must be an IPv6 address") from None
+        raise ValueError("the URL is malformed: brackets must contain an IPv6 address") from None
     try:
         port = parts.port
     except ValueError:
@@ -45,9 +46,9 @@ def parse_target(url: str) -> Target:
 
 
 def check_target(url: str) -> None:
-    """ValueError for what can be no subscription's URL: what `parse_target` refuses, and one with a password.
+    """Raise ValueError for a URL that no subscription may have: `parse_target` refuses it, or it holds a password.
 
-    Its text holds nothing of the URL either.
+    The error's text quotes no part of the URL.
     """
     parse_target(url)
     if "@" in url and "@" in urlsplit(url).netloc:
@@ -55,7 +56,7 @@ def check_target(url: str) -> None:
 
 
 def redact_url(url: str) -> str:
-    """The URL as it may be published: of one that `check_target` refuses, what stands behind the last @, or `%40`."""
+    """The URL in a form that may be shown: if `check_target` refuses it, only the part after the last @ or `%40`."""
     try:
         check_target(url)
     except ValueError:
@@ -65,12 +66,12 @@ def redact_url(url: str) -> str:
 
 
 def place_of(host: str, port: int) -> str:
-    """Host and port as a URL has them: an IPv6 address in brackets."""
+    """Host and port as written in a URL, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _literal(host: str) -> str | None:
-    """The address that `host` spells, read as the C library does: decimal, hex and short forms too."""
+    """The address that `host` spells, parsed as the C library does, with decimal, hex and short forms; else None."""
     try:
         return str(ip_address(host.partition("%")[0]))
     except ValueError:

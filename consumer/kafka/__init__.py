@@ -1,1 +1,1 @@
-"""What librdkafka's clients have in common, and producers whose records count when all replicas have them."""
+"""Code that all librdkafka clients share, and producers that wait for all in-sync replicas."""

@@ -1,4 +1,4 @@
-"""What librdkafka's clients have in common: users' properties, its log, and whether a broker answers."""
+"""Code that all librdkafka clients share: users' properties, its log, and whether a broker answers."""
 
 import logging
 import time
@@ -15,21 +15,21 @@ from consumer.errors import FatalKafkaError, SettingsError
 
 log = structlog.get_logger(__name__)
 
-# What faults tell once, librdkafka repeats for every broker and every attempt.
+# librdkafka logs these for every broker and every attempt; `Reachability` reports each fault once.
 _QUIET_FACILITIES = frozenset({"FAIL", "ERROR", "CONFWARN", "GETPID"})
 _UP = "UP"  # a broker's state: connected, and its versions known
-# Seconds without an answer: four heartbeats, two dozen fetches. A broker that collects garbage takes less.
+# Seconds without an answer: four heartbeats, two dozen fetches. A broker's garbage collection takes less.
 SILENT = 12.0
-# `logger` is no property but an argument of the binding.
+# `logger` is an argument of the binding, not a property.
 _NOT_PROPERTIES = frozenset({"logger"})
-# Sorts behind nothing and is no property: librdkafka refuses it only after it has taken what stands before.
+# Not a property, and passed last: librdkafka refuses it only after it has accepted the property before it.
 _PROBE = "?"
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Split users' properties into those that librdkafka knows and the names of those that it does not.
+    """Split users' properties into the ones that librdkafka knows and the names of unknown ones.
 
-    SettingsError names a value that it refuses. No client is made.
+    Raises SettingsError with the property whose value librdkafka refuses. No client is created.
     """
     known: dict[str, str] = {}
     unknown: list[str] = []
@@ -49,7 +49,7 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
 
 
 def usable_properties(properties: Mapping[str, str]) -> dict[str, str]:
-    """Those of users' properties that librdkafka knows; each of the others is a warning. SettingsError as above."""
+    """The users' properties that librdkafka knows; warns of the others. SettingsError as `known_properties`."""
     known, unknown = known_properties(properties)
     slips.warn(slips.of_properties(unknown))
     return known
@@ -64,18 +64,18 @@ def _refusal(config: dict[str, str]) -> str:
 
 
 class LibrdkafkaLog:
-    """Takes librdkafka's log lines, which the binding hands over inside `poll`, as it would a `logging.Logger`."""
+    """Logs librdkafka's lines; the binding calls it inside `poll`, in place of a `logging.Logger`."""
 
     def log(self, level: int, _format: str, facility: str, client: str, message: str) -> None:
-        """One line; `level` is the standard library's."""
+        """Log one line; `level` is one of the standard library's."""
         level = logging.DEBUG if facility in _QUIET_FACILITIES else level
         log.log(level, "librdkafka", facility=facility, client=client, text=message)
 
 
 class Reachability:
-    """Whether brokers answer, and the group's coordinator: from errors at once, from statistics each second.
+    """Tracks whether brokers and the group's coordinator answer, from errors at once, and from statistics each second.
 
-    A broker that hangs keeps its connections: librdkafka counts it as up for a minute, until a request has timed out.
+    A hanging broker keeps its connections, so librdkafka counts it as up for a minute, until a request times out.
     """
 
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -86,7 +86,7 @@ class Reachability:
         self._silence = Silence(kafka.properties.get("fetch.wait.max.ms", ""), clock)
 
     def error(self, error: KafkaError) -> None:
-        """Take note of what librdkafka's `error_cb` says."""
+        """Take note of an error from librdkafka's `error_cb`."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (the binding's public name for it)
             self._down()
         else:
@@ -106,7 +106,7 @@ class Reachability:
             self._down()
 
     def up(self) -> None:
-        """A broker answered. Not yet the coordinator: the group's callbacks and statistics tell of it."""
+        """Note that a broker answered. The coordinator's state comes from the group's callbacks and statistics."""
         if self.fault is not None:
             log.info("connected to Kafka", servers=self._servers)
         self.fault, self._detail = None, ""
@@ -119,20 +119,20 @@ class Reachability:
 
 
 class Silence:
-    """Since when brokers on which this client depends owe it an answer: leaders of its partitions, its coordinator.
+    """Finds brokers that owe this client an answer for too long: its partitions' leaders and its coordinator.
 
-    Each of them is asked all the time, however quiet the topics are: a fetch is answered when its wait is over, a
-    heartbeat at once. A coordinator lets a member that joins wait for the others, which is no silence.
+    The client always has a request open at each of them, however quiet the topics are: a broker answers a fetch when
+    its wait is over, a heartbeat at once. A coordinator that lets a joining member wait for the others is not silent.
     """
 
     def __init__(self, longest_fetch: str, clock: Callable[[], float]) -> None:
-        """`longest_fetch`: `fetch.wait.max.ms`, if it is set."""
+        """`longest_fetch`: the property `fetch.wait.max.ms`, or an empty text if it is not set."""
         self._limit = SILENT + (int(longest_fetch) / 1000 if longest_fetch.isdecimal() else 0.0)
         self._clock = clock
-        self._owing: dict[str, tuple[int, float]] = {}  # by broker: answers so far, and when that was first seen
+        self._owing: dict[str, tuple[int, float]] = {}  # by broker: its number of answers, and when it last changed
 
     def note(self, statistics: Mapping[str, Any]) -> str | None:
-        """Take note of one statistics document: which broker has been silent for too long, if any has."""
+        """Take note of one statistics document. Returns the fault of the broker silent for longest, if too long."""
         now = self._clock()
         steady = statistics.get("cgrp", {}).get("join_state") == "steady"
         before, self._owing = self._owing, {}
@@ -150,7 +150,7 @@ class Silence:
 
 
 class Reported:
-    """What Kafka reports in place of records. `fatal`: this client can do nothing any more."""
+    """Errors that Kafka reports in place of records. `fatal`: the error that makes this client unusable."""
 
     def __init__(self) -> None:
         self.fatal: FatalKafkaError | None = None
@@ -158,11 +158,11 @@ class Reported:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with topics, or with the client (None), since they last answered."""
+        """The errors of topics and of the client since they last answered; None if there are none."""
         return "; ".join(self._faults.values()) or None
 
     def error(self, topic: str | None, error: KafkaError) -> None:
-        """Take note of an error, of a topic if one is named."""
+        """Take note of an error of `topic`, or of the client if None."""
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
             self.fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
             return
@@ -172,18 +172,18 @@ class Reported:
         self._faults[topic] = fault
 
     def answers(self, topic: str | None) -> None:
-        """A record of it has come, or it was assigned."""
+        """Clear the fault of `topic`: a record of it arrived, or it was assigned."""
         if self._faults:
             self._faults.pop(topic, None)
 
 
 def guarded(keep: Callable[[Exception], None], handler: Callable[..., None]) -> Callable[..., None]:
-    """`handler` as a callback that never raises: an exception inside librdkafka's poll loses fetched records."""
+    """Wrap `handler` so that it never raises: an exception inside librdkafka's poll loses fetched records."""
 
     def callback(*arguments: Any) -> None:
         try:
             handler(*arguments)
-        except Exception as error:  # noqa: BLE001 (kept, and raised by the next poll)
+        except Exception as error:  # noqa: BLE001 (`keep` stores it, and the next poll raises it)
             keep(error)
 
     return callback

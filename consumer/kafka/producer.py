@@ -1,4 +1,4 @@
-"""A topic that is written to, where a record counts when all in-sync replicas have it."""
+"""Writes to a topic with acknowledgement by all in-sync replicas."""
 
 import time
 from collections import deque
@@ -15,20 +15,20 @@ from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before what failed is sent again
-SLOW = 10.0  # seconds; an acknowledgement takes milliseconds. librdkafka still tries, perhaps for ever, in silence
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a failed record is sent again
+SLOW = 10.0  # seconds; an acknowledgement takes milliseconds. librdkafka keeps trying silently, perhaps for ever
 
 Headers = list[tuple[str, str | bytes | None]]
 _DEFAULTS: dict[str, Any] = {
     "client.id": "kafka-webhooks",
-    # How long a topic may be unknown before its records fail, and `fault` says so.
+    # How long a topic may be unknown before its records fail, which shows in `fault`.
     "topic.metadata.propagation.max.ms": 5_000,
 }
 _FIXED: dict[str, Any] = {"acks": "all", "enable.idempotence": True}
 
 
 class Purpose(NamedTuple):
-    """In people's words: `kind` of topic ("dead-letter topic"), its `setting`, and what waits for it ("records")."""
+    """Words for messages: the `kind` of topic ("dead-letter topic"), its `setting`, its `content` ("records")."""
 
     kind: str
     setting: str
@@ -36,9 +36,9 @@ class Purpose(NamedTuple):
 
 
 class AcknowledgedTopic:
-    """Writes to one topic; used by one thread, but for `fault`. Nothing of the caller's runs inside librdkafka.
+    """Writes to one topic. Used by one thread, except for `fault`. No code of the caller runs inside librdkafka.
 
-    `answers` holds a number and None, or why that record did not get through; whoever polls takes them out.
+    `answers` holds, for each answered record, its number and None or the error; the caller of `poll` removes them.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AcknowledgedTopic:
         defaults: dict[str, Any],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`defaults` yield to users' properties. SettingsError: librdkafka refuses one."""
+        """Users' properties override `defaults`. Raises SettingsError if librdkafka refuses a property."""
         self.answers: deque[tuple[int, KafkaError | None]] = deque()
         self._topic, self._purpose, self._clock = topic, purpose, clock
         properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
@@ -64,7 +64,7 @@ class AcknowledgedTopic:
         self._failure: KafkaError | None = None
         self._fatal: KafkaError | None = None
         self._slow = False
-        self._said = False  # in the log that it is slow, or fails
+        self._said = False  # whether the log says that the topic is slow or fails
         self._again_at = 0.0
         try:
             self._producer = self._new_producer()
@@ -73,7 +73,7 @@ class AcknowledgedTopic:
 
     @property
     def fault(self) -> str | None:
-        """Why records do not get through, and what to do; None while they do."""
+        """Why records do not get through, with advice; None while they do."""
         kind, _, content = self._purpose
         failure = self._failure
         if failure is not None:
@@ -85,17 +85,18 @@ class AcknowledgedTopic:
     def write(self, number: int, value: bytes | None, key: bytes | None, headers: Headers) -> None:
         """Send a record; its number comes back in `answers`.
 
-        KafkaException: refused at once. BufferError: too many are on their way. No answer comes then.
+        Raises KafkaException if it is refused at once and BufferError if too many records are unacknowledged; no answer
+        follows then.
         """
         answered = partial(self._answered, number)
         self._producer.produce(self._topic, value, key, headers=headers, on_delivery=answered)
         self._sent_at[number] = self._clock()
 
     def poll(self) -> None:
-        """Take what answers there are."""
+        """Collect the answers that have arrived, without waiting."""
         try:
             self._producer.poll(0)
-        except KafkaException as failure:  # the binding raises what is fatal to this producer
+        except KafkaException as failure:  # the binding raises errors that are fatal to this producer
             self._fatal = failure.args[0]
         if self._fatal is not None:
             self._begin_again(self._fatal)
@@ -106,7 +107,7 @@ class AcknowledgedTopic:
             log.warning("no acknowledgement; it is waited for", **self._whose(), seconds=SLOW)
 
     def failed(self, error: KafkaError) -> None:
-        """Take note that a record has to be sent again: said once in the log, and by `fault`."""
+        """Take note that a record has to be sent again. Logs it once, and sets `fault`."""
         if self._failure is None:
             self._said = True
             advice = _advice(self._purpose, error)
@@ -114,7 +115,7 @@ class AcknowledgedTopic:
         self._failure = error
 
     def got_through(self) -> None:
-        """Take note that a record is stored. All is well again when none waits for long, which the log says once."""
+        """Take note that a record is stored. Clears `fault`, and logs recovery once if no record waits for too long."""
         self._failure = None
         if self._said and not self._slow:
             self._said = False
@@ -124,7 +125,7 @@ class AcknowledgedTopic:
         return {"to": self._purpose.kind, "topic": self._topic}
 
     def close(self) -> None:
-        """Let go of what is on its way; no answer comes any more."""
+        """Drop unacknowledged records; no further answer follows."""
         self._producer.purge()
         self._producer.poll(0)
         self._sent_at.clear()
@@ -136,7 +137,7 @@ class AcknowledgedTopic:
         self.answers.append((number, error))
 
     def _begin_again(self, error: KafkaError) -> None:
-        """This producer is of no more use: what it has not got through has failed, and goes with the next."""
+        """Replace the producer after a fatal error. Its unacknowledged records fail, for the caller to send again."""
         self.answers.extend((number, error) for number in self._sent_at)
         self._sent_at.clear()
         if self._clock() >= self._again_at:

@@ -1,4 +1,4 @@
-"""Records into Kafka, each acknowledged by all in-sync replicas."""
+"""Publishes records to Kafka, each acknowledged by all in-sync replicas."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,12 @@ from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.kafka.client import LibrdkafkaLog, usable_properties
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
-_MOST_WAITING = 10_000  # records handed over and not yet acknowledged
+_MOST_WAITING = 10_000  # unacknowledged records
 _NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
 
 
 class Published(NamedTuple):
-    """Where an acknowledged record is."""
+    """The place of an acknowledged record."""
 
     partition: int
     offset: int
@@ -30,9 +30,9 @@ def publish(
     key: bytes | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
 ) -> Iterator[Published]:
-    """Publish `values`; yields a place for each as its acknowledgement comes.
+    """Publish `values`; yields the place of each record when it is acknowledged.
 
-    KafkaUnavailable if one is not acknowledged within 15 s, WebhooksError if Kafka refuses one.
+    Raises KafkaUnavailable if a record is not acknowledged within 15 s, and WebhooksError if Kafka refuses one.
     """
     answers: deque[Published | WebhooksError] = deque()
     detail: list[str] = []
@@ -79,7 +79,7 @@ def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
     try:
         return Producer(
             {
-                "message.max.bytes": 10_000_000,  # the broker's limit is the one that counts
+                "message.max.bytes": 10_000_000,  # high enough that the broker's own limit applies
                 **properties,
                 "bootstrap.servers": kafka.bootstrap_servers,
                 "acks": "all",

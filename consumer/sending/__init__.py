@@ -1,1 +1,1 @@
-"""From a delivery to bytes on the wire: request, signature, egress policy, sockets."""
+"""Sends deliveries over HTTP: request, signature, egress policy, sockets."""

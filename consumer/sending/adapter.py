@@ -1,6 +1,6 @@
-"""`requests` on the outside, non-blocking sockets on the inside: one thread, ten thousand requests in flight.
+"""An adapter of `requests` over non-blocking sockets: one thread handles ten thousand requests in flight.
 
-HTTP/1.1 only: each request in flight has a connection of its own, so a receiver that stalls one holds up no other.
+HTTP/1.1 only: each request in flight has its own connection, so a stalled request holds up no other.
 """
 
 import time
@@ -35,12 +35,12 @@ __all__ = ["LoopAdapter", "Result", "Transfer"]
 
 _MAX_URLS = 10_000
 _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
-_HANDING_OVER = 0.01  # seconds of a turn in which what has ended is handed over; a batch that failed takes long
-_TICK = 0.05  # seconds between two looks for what is late
+_HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
+_TICK = 0.05  # seconds between two checks for late transfers
 
 
 class _Place(NamedTuple):
-    """Where a URL leads. `line` is the request's first line behind its method, and the Host header's."""
+    """The parsed target of a URL. `line`: the request line after the method, and the Host header line."""
 
     route: Route
     address: str | None
@@ -48,29 +48,29 @@ class _Place(NamedTuple):
 
 
 class _LookUp:
-    """A name is being resolved."""
+    """The stage of a transfer whose host name is being resolved."""
 
     def __init__(self, host: str) -> None:
         self._host = host
 
     def late(self) -> str:
-        """As that of a Dial."""
-        return f"no address of {self._host}"
+        """The text of the connect time-out."""
+        return f"no address for {self._host}"
 
     def cancel(self) -> None:
-        """Who asked has gone; others may have asked too."""
+        """Do nothing: other transfers may share the look-up, and `_on_resolved` ignores a stage that has changed."""
 
 
 class LoopAdapter(BaseAdapter):
-    """Sends prepared requests over connections that are kept. Belongs to the thread that turns the poller.
+    """Sends prepared requests over kept-alive connections. Belongs to the thread that turns the poller.
 
-    A response whose final status line came in is a `Response`, whatever its body then does: it is cut at 64 KiB, at a
-    time-out, at a reset. Redirects are returned, never followed. Else the result is an exception of `requests`:
-    ConnectTimeout, ReadTimeout, SSLError, ProxyError, ConnectionError (a name that does not resolve, too), InvalidURL,
+    Once the final status line has arrived, the result is a `Response`; its body is cut at 64 KiB, a time-out or a
+    reset. Redirects are returned, never followed. Any other result is an exception of `requests`: ConnectTimeout,
+    ReadTimeout, SSLError, ProxyError, ConnectionError (also for a name that does not resolve), InvalidURL,
     InvalidHeader, or `EgressRefused`. Times are in seconds; `timeout` bounds the whole exchange, body included.
-    With a `proxy` no name but its own is resolved here and the egress rule is the proxy's. The environment's proxies
-    are ignored. There are at most `max_connections`, those that carry nothing and are kept among them; more only while
-    more requests than that are open.
+    With a `proxy`, only the proxy's own name is resolved here, and the proxy enforces its own egress rule. Proxy
+    settings of the environment are ignored. `max_connections` limits open connections, idle ones included; it is
+    exceeded only while more requests than that are open.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LoopAdapter(BaseAdapter):
         clock: Callable[[], float] = time.monotonic,
         nameservers: Sequence[str] = (),
     ) -> None:
-        """ValueError for a `proxy` that is none."""
+        """Raises ValueError for an invalid `proxy` URL."""
         super().__init__()
         self.connections_opened = 0
         self.watcher: Watcher | None = None
@@ -118,8 +118,8 @@ class LoopAdapter(BaseAdapter):
     ) -> Transfer:
         """Start sending; `callback(result)` runs in a later callback of the poller, never inside this call.
 
-        `timeout` replaces the adapter's for this request. What `callback` raises is a bug that `Poller.turn` raises
-        once every other transfer of that turn has been handled.
+        `timeout` replaces the adapter's for this request. An exception from `callback` is a bug; `Poller.turn` raises
+        it after the other callbacks of that turn have run.
         """
         now = self._clock()
         transfer = Transfer(request, callback, now, self._timeout if timeout is None else timeout)
@@ -156,9 +156,9 @@ class LoopAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Send and wait, turning the poller; not from inside one of its callbacks.
+        """Send and wait, turning the poller; must not be called from a callback of the poller.
 
-        Certificates are always verified; proxies and client certificates given here are ignored, as is `stream`.
+        Certificates are always verified; `stream`, `proxies` and `cert` are ignored.
         """
         del stream, verify, cert, proxies
         limit = timeout[1] if isinstance(timeout, tuple) else timeout
@@ -187,7 +187,7 @@ class LoopAdapter(BaseAdapter):
         self._poller.remove_timer(self._judge)
         self._poller.remove_timer(self._sweep)
 
-    # What is written.
+    # Rendering.
 
     def _place(self, url: str | None) -> _Place:
         place = self._places.get(url or "")
@@ -205,7 +205,7 @@ class LoopAdapter(BaseAdapter):
         scheme, host, port, address = parse_target(url)
         parts = urlsplit(url)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        host = host.partition("%")[0]  # an IPv6 zone is of this machine only
+        host = host.partition("%")[0]  # an IPv6 zone means something on this machine only
         name = place_of(host, port)
         if port == DEFAULT_PORTS[scheme]:
             name = name.removesuffix(f":{port}")
@@ -214,7 +214,7 @@ class LoopAdapter(BaseAdapter):
         if proxy is None or tls:
             route = Route(address or host, port, tls, proxy)
             return _Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
-        # One route for all: any connection to the proxy may carry it.
+        # All plain http targets share one route: any connection to the proxy may carry their requests.
         line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
         return _Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
 
@@ -234,7 +234,7 @@ class LoopAdapter(BaseAdapter):
             own, lines = b"", header_lines(request.headers)
         transfer.head = b"%b %b%b%bContent-Length: %d\r\n\r\n" % (_METHODS[method], place.line, own, lines, len(body))
 
-    # A connection of its own.
+    # Opening a connection.
 
     def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
@@ -250,7 +250,7 @@ class LoopAdapter(BaseAdapter):
             self._on_resolved(transfer, route, look_up, answer)
 
     def _on_resolved(self, transfer: Transfer, route: Route, look_up: _LookUp, answer: Addresses) -> None:
-        if transfer.stage is not look_up:  # it has been cancelled, or is late
+        if transfer.stage is not look_up:  # the transfer was cancelled or timed out
             return
         if isinstance(answer, Unresolved):
             kind = errors.ConnectionError if route.proxy is None else errors.ProxyError
@@ -258,7 +258,7 @@ class LoopAdapter(BaseAdapter):
             return
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         dial = self._connector.dial(route, answer, partial(self._on_connected, transfer, route), self.watcher)
-        if transfer.stage is look_up:  # else it has failed already
+        if transfer.stage is look_up:  # else the dial has failed already
             transfer.stage = dial
 
     def _on_connected(self, transfer: Transfer, route: Route, result: Stream | RequestException) -> None:
@@ -269,10 +269,10 @@ class LoopAdapter(BaseAdapter):
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
 
-    # What connections tell.
+    # Called by connections.
 
     def answered(self, connection: Connection, transfer: Transfer, answer: Answer) -> None:
-        """Keep the connection, if it may be; hand over the response."""
+        """Return the connection to the pool if the answer allows it, and hand over the response."""
         if transfer.connected:
             self._tls.remember(connection.stream, connection.route.host, connection.route.port)
         if answer.keep:
@@ -288,16 +288,16 @@ class LoopAdapter(BaseAdapter):
         self._end(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
-        """Send it over a new connection."""
+        """Send the transfer over a new connection."""
         transfer.stage = None
         place = self._place(transfer.request.url)
         self._connect(transfer, place.route, place.address)
 
     def left(self, connection: Connection) -> None:
-        """Keep it no more."""
+        """Drop the connection from the pool."""
         self._pool.drop(connection)
 
-    # The end.
+    # Handing over results.
 
     def _respond(self, transfer: Transfer, answer: Answer) -> None:
         seconds = self._clock() - transfer.began
@@ -311,7 +311,7 @@ class LoopAdapter(BaseAdapter):
         self._ended.append((transfer, result))
 
     def _hand_over(self) -> None:
-        """Run callbacks, for a part of the turn: those of batches that failed take long."""
+        """Run callbacks for at most `_HANDING_OVER` seconds of the turn: those of failed batches are slow."""
         until = self._clock() + _HANDING_OVER
         faults: list[Exception] = []
         for _ in range(len(self._ended)):
@@ -338,14 +338,14 @@ class LoopAdapter(BaseAdapter):
             self._judge.deadline = due
 
     def _on_judgement(self) -> None:
-        """End what is late. Runs after what has come in this turn was read."""
+        """Time out late transfers. Runs after this turn's input has been read."""
         now = self._clock()
         following = now + self._timeout
         for transfer in tuple(self._open):
             due = transfer.connect_by if not isinstance(transfer.stage, Connection) else transfer.deadline
             if due > now:
                 following = min(following, due)
-            elif transfer.stage is not None:  # else it has ended, and waits to be handed over
+            elif transfer.stage is not None:  # else the transfer has ended and waits for its callback
                 self._late(transfer, transfer.stage)
         self._judge.deadline = max(following, now + _TICK) if self._open else None
 
@@ -362,7 +362,7 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, errors.ConnectTimeout(f"{text} within {limit:.3g} s"))
 
     def _on_gap(self) -> None:
-        """Nothing was read for a while, and may not be in this turn: what is open has its time once more."""
+        """Restart the time limit of each open transfer, once: the loop stood still and has read nothing meanwhile."""
         now = self._clock()
         for transfer in self._open:
             if not transfer.again:

@@ -1,4 +1,4 @@
-"""Reads answers of HTTP/1.1 (RFC 9112) with llhttp, strictly, and bounds what a receiver can make us do. No I/O."""
+"""Parses HTTP/1.1 answers (RFC 9112) strictly with llhttp, and limits their size and parsing cost. No I/O."""
 
 import re
 from typing import NamedTuple
@@ -8,30 +8,30 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 BODY_LIMIT = 65_536  # bytes kept of a body; the rest is not read
 HEAD_LIMIT = 65_536  # bytes of an answer's head, interim answers included
 LINE_LIMIT = 8_192  # bytes of a header line
-LINES = 200  # of a head: each costs whoever reads the headers a microsecond
+LINES = 200  # lines of a head; reading the headers takes a microsecond per line
 INTERIM = 20  # 1xx answers before the final one
-READS = 256  # pieces that an answer comes in
-PIECES = 4_096  # of a body, half a millisecond: as many chunks of one byte as there is room for would take 8 ms
-BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # of all: chunk sizes, extensions and trailers too
+READS = 256  # reads per answer
+PIECES = 4_096  # pieces of a body, parsed in half a millisecond; BODY_LIMIT chunks of one byte would take 8 ms
+BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # bytes of a whole answer, with chunk sizes, extensions and trailers
 
-_FINAL = 200  # the first status that is no interim one
-_INTERIM = frozenset((100, *range(102, _FINAL)))  # 101 is none: what follows it is no HTTP
-_OTHER = "it answered with something else than HTTP/1.1"
+_FINAL = 200  # the lowest final status
+_INTERIM = frozenset((100, *range(102, _FINAL)))  # without 101: the bytes after it are not HTTP
+_OTHER = "it answered with something other than HTTP/1.1"
 _LINE_END = b"\r\n"
 _HEAD_END = b"\r\n\r\n"
-_FEW = 800  # bytes, below which a head cannot have LINES lines
-# A line that ends without CR (RFC 9112, 2.2) breaks the protocol for the parser, and yet says what became of a request.
+_FEW = 800  # bytes; a shorter head has fewer than LINES lines
+# The parser rejects a line that ends without CR (RFC 9112, 2.2), yet its status still tells the request's outcome.
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01] ([2-9]\d\d)(?: [^\r\n]*+)?+)(\r?\n)")
 
 
 class BadAnswer(Exception):
-    """The answer has no status to go by; the text says why."""
+    """The answer has no usable status; the text says why."""
 
 
 class Answer(NamedTuple):
-    """`head` is the status line and the header lines as they came, `body` at most BODY_LIMIT bytes.
+    """`head` holds the status line and the header lines as received, `body` at most BODY_LIMIT bytes.
 
-    `keep`: the connection is at the end of the answer, and may carry another request.
+    `keep`: the answer was read to its end and the connection may carry another request.
     """
 
     status: int
@@ -41,14 +41,14 @@ class Answer(NamedTuple):
 
 
 class _Enough(Exception):
-    """What comes next is not wanted."""
+    """Stops the parser: the rest of the answer is not wanted."""
 
 
 class AnswerReader:
-    """Reads one answer after another of one connection.
+    """Reads the answers of one connection, one after another.
 
-    Once a status line is in, the answer counts: what breaks off, breaks the protocol or goes beyond a limit behind it
-    only ends the answer. `begun`: bytes of an answer have come.
+    The answer counts once its status line is complete: a closed connection, a protocol error or an exceeded limit after
+    that line only ends the answer. `begun`: bytes of an answer have arrived.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)
-        # An interim answer that says `Connection: close`, or HTTP/1.0, has the final one behind it all the same.
+        # The final answer follows an interim one even if that says `Connection: close` or HTTP/1.0.
         self._parser.set_dangerous_leniencies(lenient_keep_alive=True)
         self._reset()
 
@@ -83,11 +83,11 @@ class AnswerReader:
 
     @property
     def begun(self) -> bool:
-        """Bytes of an answer have come."""
+        """Whether bytes of an answer have arrived."""
         return self._reads > 0
 
     def feed(self, data: bytes) -> Answer | None:
-        """Read on. None: the answer is not complete. BadAnswer."""
+        """Parse `data`. Returns None while the answer is incomplete. Raises BadAnswer."""
         self._reads += 1
         self._seen += len(data)
         if not self._status:
@@ -106,7 +106,7 @@ class AnswerReader:
         return None
 
     def end(self) -> Answer:
-        """The answer, where the connection has ended, or its time. BadAnswer: it has no status line."""
+        """The answer so far, once the connection has ended or timed out. Raises BadAnswer if it has no status line."""
         return self._stopped("it ended the connection before the end of a status line")
 
     def _complete(self) -> Answer:
@@ -135,25 +135,25 @@ class AnswerReader:
         return Answer(int(status), text, b"".join(self._body), keep=False)
 
     def _final(self) -> bytes:
-        """What is there of the final answer's head, and what came in one piece with it.
+        """The received part of the final answer's head, and any body bytes read together with it.
 
-        Empty lines before a status line are passed over, as the parser does: such a line may belong to the answer
-        before, whose body was longer than it said. Interim answers have no body.
+        Empty lines before a status line are skipped, as the parser does: they may belong to the previous answer, whose
+        body was longer than declared. Interim answers have no body.
         """
         head = self._head
         for _ in range(self._interim):
             head = head.lstrip(_LINE_END).partition(_HEAD_END)[2]
         return head.lstrip(_LINE_END)
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """More than was asked for."""
+        """Note an answer that no request asked for."""
         if self._done:
             self._extra = True
 
     def on_headers_complete(self) -> None:
-        """An interim answer, or the final one."""
+        """Take the status of an interim or final answer."""
         if self._done:
             raise _Enough
         status = self._parser.get_status_code()
@@ -169,7 +169,7 @@ class AnswerReader:
             raise _Enough
 
     def on_body(self, piece: bytes) -> None:
-        """Keep what fits."""
+        """Keep the part of the body within the limits."""
         if not self._status:
             self._why = f"{_OTHER}: an interim answer with a body"
             raise _Enough
@@ -181,7 +181,7 @@ class AnswerReader:
         self._body.append(piece)
 
     def on_message_complete(self) -> None:
-        """Of the final answer, or of an interim one."""
+        """Complete the final answer; an interim one needs nothing."""
         if self._status:
             self._done = True
             self._keep = self._parser.should_keep_alive()

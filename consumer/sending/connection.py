@@ -12,28 +12,28 @@ from consumer.sending.connector import Route
 from consumer.sending.tls import PIECE, Stream, reason_of
 from consumer.sending.transfer import Transfer
 
-_LARGE = 65_536  # bytes of a body, which is not copied to stand behind its head
+_LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Owner(Protocol):
-    """Is told how an exchange ended. The connection does not carry it any more."""
+    """Receives the outcome of each exchange; the connection has let go of the transfer by then."""
 
     def answered(self, connection: "Connection", transfer: Transfer, answer: Answer) -> None:
-        """With an answer. The connection is kept if the answer says so, else it is closed after this."""
+        """The exchange ended with an answer. Unless `answer.keep`, the connection closes after this call."""
 
     def failed(self, transfer: Transfer, error: RequestException) -> None:
-        """Without one; the connection is closed."""
+        """The exchange ended without an answer; the connection is closed."""
 
     def unused(self, transfer: Transfer) -> None:
-        """A kept connection was closed before a byte of an answer: it may go out on a new one (RFC 9112, 9.3.1)."""
+        """A reused connection closed before any answer: the request may go out on a new one (RFC 9112, 9.3.1)."""
 
     def left(self, connection: "Connection") -> None:
-        """It carried nothing, and is closed: the receiver ended it, or spoke unasked."""
+        """An idle connection is closed: the receiver ended it, or sent bytes unasked."""
 
 
 class Connection:
-    """Open, and registered with the poller, until it is closed. `born` and `used_at` are monotonic seconds."""
+    """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds."""
 
     __slots__ = (
         "_fd",
@@ -60,15 +60,15 @@ class Connection:
         self._poller = poller
         self._reader = AnswerReader()
         self._recv, self._send = stream.recv, stream.send
-        self._held = getattr(stream, "held", None)  # a TLS socket holds nothing back: a read takes a whole record
+        self._held = getattr(stream, "held", None)  # a TLS socket buffers nothing: a read takes a whole record
         self._todo: list[memoryview] = []
         self._transfer: Transfer | None = None
-        self._used = False  # it has carried an exchange
+        self._used = False  # whether it has carried an exchange
         self._fd = stream.fileno()
         poller.register(self._fd, READ, self._ready)
 
     def carry(self, transfer: Transfer) -> None:
-        """Send its request. Its end is told to the owner, perhaps before this returns."""
+        """Send the transfer's request. The owner gets the outcome, perhaps before this call returns."""
         self._transfer = transfer
         first, rest = transfer.head, transfer.body
         if len(rest) <= _LARGE:
@@ -85,23 +85,23 @@ class Connection:
             self._poller.modify(self._fd, READ | WRITE)
 
     def late(self) -> str:
-        """What has not come in time."""
+        """The text of the read time-out."""
         return "no answer"
 
     def cut(self) -> Answer | None:
-        """What there is of the answer, if its status is known."""
+        """The answer received so far, if its status is known."""
         try:
             return self._reader.end()
         except BadAnswer:
             return None
 
     def is_quiet(self) -> bool:
-        """Nothing has come unasked, of which the poller may not have told yet; else it is closed now."""
+        """Whether the connection is still open and silent; unread bytes, which the poller may yet report, close it."""
         self._read()
         return self._fd >= 0
 
     def cancel(self) -> None:
-        """Close it; nobody is told."""
+        """Close the connection without telling the owner."""
         self._transfer = None
         if self._fd >= 0:
             self._poller.unregister(self._fd)
@@ -133,7 +133,7 @@ class Connection:
         self._poller.modify(self._fd, READ)
 
     def _broken(self, error: OSError) -> None:
-        """Nothing can be written any more. An answer may have come before."""
+        """Handle a failed write: read first, since an answer may have arrived before."""
         transfer = self._transfer
         self._read()
         if transfer is not None and self._transfer is transfer:
@@ -159,7 +159,7 @@ class Connection:
                 self._fail(errors.ConnectionError(str(bad)))
                 return
             if answer is not None:
-                self._answered(transfer, answer)  # what is held behind it was not asked for
+                self._answered(transfer, answer)  # any bytes buffered after the answer were not asked for
             more = self._held and self._held()
 
     def _answered(self, transfer: Transfer, answer: Answer) -> None:
@@ -172,7 +172,7 @@ class Connection:
             self.cancel()
 
     def _ended(self, error: OSError | None) -> None:
-        """The receiver has closed it, or it broke."""
+        """Handle a connection that the receiver closed or that broke."""
         transfer = self._transfer
         if transfer is None:
             self.cancel()

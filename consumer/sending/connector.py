@@ -1,6 +1,6 @@
-"""Opens connections: the addresses that the egress rule allows, one after another and soon at once, a tunnel, TLS.
+"""Opens connections: tries the addresses that the egress rule allows, then sets up a proxy tunnel and TLS.
 
-Nothing else opens a socket to a receiver, and it is connected to the very address that was judged.
+Only this module opens sockets to receivers, and it connects to the very address that the egress rule judged.
 """
 
 import errno
@@ -24,7 +24,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.tls import PIECE, Stream, Tls, TlsStream, reason_of
 from consumer.sending.tunnel import NoTunnel, TunnelReader
 
-_ATTEMPT_DELAY = 0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305, 5 and 8)
+_ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
 _KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
 _OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 _OPTIONS += [
@@ -45,22 +45,22 @@ class Route(NamedTuple):
 
     @property
     def first(self) -> tuple[str, int]:
-        """Host and port that is connected to."""
+        """Host and port of the TCP connection: the proxy's, or the host's own."""
         return (self.host, self.port) if self.proxy is None else (self.proxy.host, self.proxy.port)
 
 
 class Watcher(Protocol):
-    """Is told how a connection is made; `peer` is the address."""
+    """Receives the steps of a connection being opened."""
 
     def connected(self, peer: str, port: int) -> None:
-        """By TCP."""
+        """TCP is connected to the address `peer`."""
 
     def secured(self, stream: TlsStream) -> None:
-        """By TLS with the receiver."""
+        """The TLS handshake with the receiver is complete."""
 
 
 class Dial:
-    """One connection that is being opened. `done` gets it, or why there is none; then `cancel` does nothing."""
+    """A connection being opened. `done` gets the stream, or the error; after that `cancel` does nothing."""
 
     __slots__ = (
         "_addresses",
@@ -91,27 +91,27 @@ class Dial:
         self._addresses = deque(addresses)
         self._done: Callable[[Stream | RequestException], None] | None = done
         self._watcher = watcher
-        self._attempts: dict[socket.socket, str] = {}  # with the address
+        self._attempts: dict[socket.socket, str] = {}  # socket → address
         self._error: RequestException | None = None
         self._next_at: float | None = None
         self._peer = ""
-        self._stream: Any = None  # what is connected, and watched in a later stage
+        self._stream: Any = None  # the connected socket or TLS stream, registered in the later stages
         self._stage = "no connection to" if route.proxy is None else "no connection to the proxy"
         self._todo = b""
         self._tunnel = TunnelReader()
 
     @property
     def next_at(self) -> float | None:
-        """When (monotonic seconds) the next address is due."""
+        """The time (monotonic seconds) when the next address is due."""
         return self._next_at
 
     def late(self) -> str:
-        """What has not come in time, as a text."""
+        """The text of the connect time-out: the stage and its peers."""
         peers = ", ".join(self._attempts.values()) or self._peer
         return f"{self._stage} {peers}" if peers else "nothing to connect to"
 
     def cancel(self) -> None:
-        """Close what is open; `done` is not called."""
+        """Close all sockets; `done` is not called."""
         self._done = None
         self._next_at = None
         poller = self._connector.poller
@@ -125,10 +125,10 @@ class Dial:
             self._stream = None
         self._connector.forget(self)
 
-    # By TCP.
+    # TCP.
 
     def start(self) -> None:
-        """Try the next address, and those behind it where that fails at once."""
+        """Try the next address; if it fails at once, go on to the one after."""
         self._next_at = None
         while self._addresses:
             address = self._addresses.popleft()
@@ -143,10 +143,10 @@ class Dial:
             self._end(self._error or errors.ConnectionError("the name has no address"))
 
     def _try(self, address: str) -> int | None:
-        """Begin to connect; else the number of the error."""
+        """Begin to connect. Returns None, or the errno if that failed at once."""
         try:
             attempt = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        except OSError as error:  # no descriptor, or no such family here
+        except OSError as error:  # no free descriptor, or the address family is not supported
             return error.errno or errno.EMFILE
         attempt.setblocking(False)
         for option in _OPTIONS:
@@ -191,7 +191,7 @@ class Dial:
         else:
             self._to_receiver()
 
-    # A tunnel.
+    # The proxy's tunnel.
 
     def _to_proxy(self) -> None:
         proxy = self._route.proxy
@@ -233,7 +233,7 @@ class Dial:
             self._succeed()
 
     def _start_tls(self, proxy: Proxy | None) -> None:
-        """With the proxy, or with the receiver."""
+        """Start TLS with `proxy`, or with the receiver if None."""
         self._stage = "no TLS handshake with" if proxy is None else "no TLS handshake with the proxy"
         place = self._route if proxy is None else proxy
         try:
@@ -290,15 +290,15 @@ class Dial:
 
 
 class Connector:
-    """Opens connections, and judges each address before. Belongs to the poller's thread."""
+    """Opens connections, after checking each address against the egress rule. Belongs to the poller's thread."""
 
     def __init__(
         self, poller: Poller, *, egress: EgressPolicy | None, tls: Tls, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Without an `egress` rule all is allowed: a proxy enforces its own."""
+        """Without an `egress` rule every address is allowed: a proxy enforces its own rule."""
         self.poller, self.tls, self.clock = poller, tls, clock
         self._egress = egress
-        self._waiting: dict[Dial, None] = {}  # those with another address to try
+        self._waiting: dict[Dial, None] = {}  # dials with another address to try
         self._timer = poller.timer(self._try_next)
 
     def dial(
@@ -310,7 +310,8 @@ class Connector:
     ) -> Dial:
         """Open a connection to one of `addresses`. `done` may be called before this returns.
 
-        It gets EgressRefused if none of them is allowed, else ConnectionError, ProxyError or SSLError.
+        `done` gets the stream or an error: EgressRefused if the rule allows no address, ConnectionError, ProxyError or
+        SSLError.
         """
         scheme = "https" if route.tls else "http"
         allowed: list[str] = []
@@ -326,14 +327,14 @@ class Connector:
         return dial
 
     def expect(self, dial: Dial) -> None:
-        """It has another address to try at its `next_at`."""
-        self._waiting.pop(dial, None)  # it may wait already, for an address that was tried at once
+        """Start the dial's next address at its `next_at`."""
+        self._waiting.pop(dial, None)  # it may wait already, for an address that has been tried meanwhile
         self._waiting[dial] = None
         if self._timer.deadline is None:
             self._timer.deadline = dial.next_at
 
     def forget(self, dial: Dial) -> None:
-        """It has not."""
+        """Schedule no further address for the dial."""
         self._waiting.pop(dial, None)
 
     def close(self) -> None:
@@ -348,12 +349,12 @@ class Connector:
             elif dial.next_at <= now:
                 del self._waiting[dial]
                 dial.start()
-        # They wait equally long, so that the first is due first.
+        # All dials wait equally long, so the first in the dictionary is due first.
         self._timer.deadline = next((dial.next_at for dial in self._waiting if dial.next_at is not None), None)
 
 
 def alternated(addresses: Sequence[str]) -> list[str]:
-    """IPv6 and IPv4 addresses by turns, the family of the first one first (RFC 8305, 4)."""
+    """IPv6 and IPv4 addresses alternated, starting with the family of the first address (RFC 8305, 4)."""
     families: dict[bool, deque[str]] = {}
     for address in addresses:
         families.setdefault(":" in address, deque()).append(address)

@@ -1,6 +1,6 @@
-"""Names to addresses without blocking: c-ares asks, the loop gets the answer, a name that hangs hurts only itself.
+"""Non-blocking name resolution: c-ares queries, the loop gets the answer, and a hanging name delays only itself.
 
-A resolver with threads has some for all names: ten that hang make every other one wait.
+A resolver with threads would share a few of them among all names: ten hanging names could block every other look-up.
 """
 
 import time
@@ -13,14 +13,14 @@ import pycares
 
 from consumer.loop.poller import Poller
 
-_POSITIVE_TTL = 30.0  # seconds; a record's own TTL may be shorter, but not below the next
+_POSITIVE_TTL = 30.0  # seconds at most; a record's own TTL may be shorter, but not below _NEGATIVE_TTL
 _NEGATIVE_TTL = 1.0
 _MAX_NAMES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why a name has no address now."""
+    """The reason why a name has no address now."""
 
     text: str
     timed_out: bool = False
@@ -40,7 +40,7 @@ class _Pending(NamedTuple):
 
 
 def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Resolution]:
-    """The addresses of each of `names`, all asked at once, within `timeout` seconds. Waits; not for the loop."""
+    """Resolve all `names` in parallel, within `timeout` seconds. Blocks: do not call it from the loop."""
     poller = Poller()
     resolver = Resolver(poller, timeout=timeout)
     answers: dict[str, Resolution] = {}
@@ -57,9 +57,9 @@ def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Resolution]:
 
 
 class Resolver:
-    """Looks names up as the system is configured (/etc/hosts, search domains, resolv.conf), or at `servers` (ip:port).
+    """Resolves names as the system is configured (/etc/hosts, search domains, resolv.conf), or at `servers` (ip:port).
 
-    A name that does not answer within `timeout` seconds is unresolved; equal names asked at once share one look-up.
+    A name without an answer within `timeout` seconds is unresolved. Concurrent requests for a name share one look-up.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Resolver:
         self._poller = poller
         self._timeout = timeout
         self._clock = clock
-        # Two tries of one and two thirds: the first lost packet is repeated within the time limit.
+        # Two tries, of one third and two thirds of the time limit, so that one lost packet is repeated within it.
         self._channel = pycares.Channel(timeout=max(timeout / 3, 0.05), tries=2, servers=list(servers) or None)
         self._cache: dict[str, _Entry] = {}
         self._pending: dict[str, _Pending] = {}  # in the order of their deadlines
         self._timer = poller.timer(self._time_out)
 
     def cached(self, name: str) -> Resolution | None:
-        """The answer if it is known and fresh."""
+        """The cached answer, or None if there is none or it has expired."""
         entry = self._cache.get(name)
         return entry.answer if entry is not None and entry.expires > self._clock() else None
 
     def resolve(self, name: str, callback: Callable[[Resolution], None]) -> None:
-        """Ask; `callback` runs in a later callback of the poller, never inside this call."""
+        """Look up `name`; `callback` runs in a later callback of the poller, never inside this call."""
         pending = self._pending.get(name)
         if pending is not None:
             pending.waiters.append(callback)
@@ -102,13 +102,13 @@ class Resolver:
             )
 
     def close(self) -> None:
-        """Ask nothing more; callbacks of open look-ups do not run."""
+        """Stop; callbacks of open look-ups do not run."""
         self._pending.clear()
         self._poller.remove_timer(self._timer)
         self._channel.close()
 
     def _on_answer(self, name: str, result: pycares.AddrInfoResult | None, error: int | None) -> None:
-        """Runs on c-ares' thread: does nothing but post."""
+        """Post the answer to the poller; runs on the thread of c-ares."""
         nodes = [] if result is None else result.nodes
         addresses = tuple(dict.fromkeys(node.addr[0].decode() for node in nodes))
         if addresses:

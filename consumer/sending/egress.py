@@ -1,6 +1,6 @@
-"""Which addresses may be sent to: a pure decision, taken where the socket is opened and, for literals, before.
+"""Decides which addresses may be sent to. Pure; applied when a socket is opened and, for literal addresses, earlier.
 
-Judged is the resolved address, so that no spelling of a host and no change of a DNS answer gets around it.
+The rule judges the resolved address, so no spelling of a host and no changed DNS answer can get around it.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from consumer.http.urls import parse_target
 
 Network = IPv4Network | IPv6Network
 
-# RFC 4291, RFC 6052: IPv6 addresses whose last four bytes are the IPv4 address that is meant.
+# RFC 4291, RFC 6052: IPv6 addresses whose last four bytes are the IPv4 address of the destination.
 _EMBEDDING = tuple(IPv6Network(text) for text in ("::/96", "::ffff:0:0/96", "64:ff9b::/96"))
 _NO_IPV4 = (0, 1)  # `::` and the loopback address `::1` embed none
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
-# What `is_global` of Python 3.11 lets through and no receiver on the internet has.
+# Networks that `is_global` of Python 3.11 accepts, although no receiver on the internet has such an address.
 _NOT_PUBLIC = tuple(
     ip_network(text)
     for text in (
@@ -27,7 +27,7 @@ _NOT_PUBLIC = tuple(
 
 
 def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The address a packet ends at: that inside of a mapped, NAT64, 6to4 or Teredo address."""
+    """The address that packets reach: the one embedded in a mapped, NAT64, 6to4 or Teredo address, if there is one."""
     if isinstance(address, IPv4Address):
         return address
     if any(address in network for network in _EMBEDDING) and int(address) not in _NO_IPV4:
@@ -45,13 +45,13 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """Public unicast addresses by https; by plain http with `allow_http`; `allow_networks` by both."""
+    """Allows https to public unicast addresses, plain http too with `allow_http`, and both to `allow_networks`."""
 
     allow_networks: tuple[Network, ...] = ()
     allow_http: bool = False
 
     def refusal(self, scheme: str, address: str) -> str | None:
-        """Why this address may not be connected to, naming the setting that would change it; None if it may."""
+        """The reason to refuse a connection to this address, with the setting that would allow it; None if allowed."""
         try:
             meant = _meant(ip_address(address.partition("%")[0]))
         except ValueError:
@@ -64,9 +64,9 @@ class EgressPolicy:
         return None if scheme == "https" or self.allow_http else _PLAIN_HTTP
 
     def refusal_of(self, url: str) -> str | None:
-        """Why nothing may be sent to a URL, whatever a name in it resolves to; None: something may, or that depends.
+        """The reason to refuse a URL whatever its name resolves to; None if allowed, or if it depends on the address.
 
-        ValueError as `parse_target` raises it.
+        Raises ValueError as `parse_target` does.
         """
         target = parse_target(url)
         if target.address is not None:

@@ -1,4 +1,4 @@
-"""The header lines of a request, checked: nothing in a name or a value may end a line, or frame the message."""
+"""Renders and checks a request's header lines: no name or value may end a line or change the message framing."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,17 +9,19 @@ from consumer.http.header_rules import is_name, is_value
 
 _MAX_NAMES = 10_000
 _REFUSED = frozenset(("host", "transfer-encoding"))
-# The body is counted here, and answers are handed over as they come: nobody would decode what was asked for.
+# The adapter counts the body itself, and hands over answers undecoded, so it must not ask for an encoding.
 _DROPPED = frozenset(("content-length", "accept-encoding"))
 
-_prefixes: dict[str, str] = {}  # header name as given → "name: ", or "" for one that is dropped
+_prefixes: dict[str, str] = {}  # header name as given → "name: ", or "" if the header is dropped
 
 
 def header_lines(headers: Mapping[str, str | bytes]) -> bytes:
-    """The lines to send, each with its end. InvalidHeader for a name that is no token, a value with a byte outside 0x20
-    to 0x7E, and for Host, Transfer-Encoding and any Connection but the default keep-alive, which frame the message.
-    """  # noqa: D205 (one sentence)
-    # The private store is ten times faster than items(), which asks for each value by its lower-cased name.
+    """The header lines as bytes, each with its line end.
+
+    Raises InvalidHeader for a name that is not a token, a value with a byte outside 0x20 to 0x7E, and for headers that
+    frame the message: Host, Transfer-Encoding and any Connection other than the default keep-alive.
+    """
+    # The private store is ten times faster than items(), which looks up each value by its lower-cased name.
     stored: Any = getattr(headers, "_store", None)
     items: Iterable[tuple[str, str | bytes]] = headers.items() if stored is None else stored.values()
     lines: list[str] = []
@@ -34,7 +36,7 @@ def header_lines(headers: Mapping[str, str | bytes]) -> bytes:
 
 
 def encoded(lines: list[str]) -> bytes:
-    """The same lines as bytes, each with its end. InvalidHeader."""
+    """The lines as bytes, each with its line end. Raises InvalidHeader."""
     if not is_value("".join(lines)):
         raise InvalidHeader("a header's value may hold visible ASCII and spaces only")
     lines.append("")
@@ -43,14 +45,14 @@ def encoded(lines: list[str]) -> bytes:
 
 def _prefix(name: str | bytes, value: str | bytes) -> str:
     if not isinstance(name, str) or not is_name(name):
-        raise InvalidHeader(f"{name!r} is no header name")
+        raise InvalidHeader(f"{name!r} is not a valid header name")
     lower = name.lower()
-    if lower == "connection":  # not remembered: it depends on the value
+    if lower == "connection":  # not cached: the result depends on the value
         if value in ("keep-alive", b"keep-alive"):
             return ""
-        raise InvalidHeader("Connection is the sender's to set")
+        raise InvalidHeader("Connection is set by the sender")
     if lower in _REFUSED:
-        raise InvalidHeader(f"{name} is the sender's to set")
+        raise InvalidHeader(f"{name} is set by the sender")
     if len(_prefixes) >= _MAX_NAMES:
         _prefixes.clear()
     prefix = _prefixes[name] = "" if lower in _DROPPED else f"{name}: "

@@ -1,4 +1,4 @@
-"""Masks secrets in an answer: a receiver may send back the request that it got. Pure."""
+"""Masks secrets in an answer, since a receiver may echo the request. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from requests.auth import HTTPBasicAuth
 from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"
-SHORTEST = 6  # characters; what is shorter is no secret, and stands in many a text
+SHORTEST = 6  # characters; a shorter value is not a secret and occurs in many texts by chance
 
 
 def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
-    """The values of its headers that may be secret, as they are and as JSON and URLs write them, the longest first."""
+    """The request's possibly secret header values, plain and as JSON and URLs write them, longest first."""
     values = [value for _, value in endpoint.headers]
     if endpoint.auth is not None:
         authorization = request.headers.get("authorization", "")
@@ -27,7 +27,7 @@ def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
 
 
 def masked(text: str, secrets: Sequence[str]) -> str:
-    """The text without them."""
+    """The text with each secret replaced by MASK."""
     for secret in secrets:
         text = text.replace(secret, MASK)
     return text

@@ -1,7 +1,7 @@
-"""What stands in a request's body: the record as it came, a Standard Webhooks envelope, a CloudEvent, or a projection.
+"""Renders a request's body: the record as received, a Standard Webhooks envelope, a CloudEvent, or a projection.
 
-Pure, and the same bytes for the same event each time: a signature and a receiver's log of bodies can be compared over
-attempts, processes and a stay in the database.
+Pure and deterministic: an event gives the same bytes in each attempt and process, and after storage in the database,
+so that signatures and a receiver's logged bodies can be compared.
 """
 
 from base64 import b64encode
@@ -22,17 +22,17 @@ from consumer.subscriptions.endpoint import Endpoint, PayloadFormat
 JSON = "application/json"
 CLOUD_EVENT = "application/cloudevents+json"  # CloudEvents 1.0, HTTP protocol binding, section 3.2
 CLOUD_EVENTS = "application/cloudevents-batch+json"  # the same, section 3.3
-PROJECTION_BYTES = 2 * 2**20  # of a projection's JSON; the largest record that is an event has half of it
-MOST_FORMS = 8  # of one event that are kept: subscriptions with projections of their own share none
+PROJECTION_BYTES = 2 * 2**20  # limit of a projection's JSON; twice the size of the largest accepted record
+MOST_FORMS = 8  # rendered forms kept per event: subscriptions with different projections share none
 _TEXT, _OCTETS = "text/plain; charset=utf-8", "application/octet-stream"
 
 
 class Unrenderable(ValueError):
-    """The event has no form such as the subscription asks for; the text says why and holds nothing of the event."""
+    """The event cannot be rendered as the subscription asks; the text says why and holds no content of the event."""
 
 
 class Payload(NamedTuple):
-    """An event in the form that a subscription asks for."""
+    """An event rendered as a subscription asks."""
 
     event: Event
     body: bytes
@@ -40,7 +40,7 @@ class Payload(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What of an endpoint decides on the form. `in_array`: it becomes a member of a batch."""
+    """The options of an endpoint that determine the form. `in_array`: the event becomes a member of a batch."""
 
     kind: PayloadFormat
     projection: Expression | None
@@ -48,7 +48,7 @@ class _Asked(NamedTuple):
 
 
 class _Parsed:
-    """An event, and what has been made of it so far, for all subscriptions that it goes to."""
+    """An event and its forms rendered so far, shared by all subscriptions that receive it."""
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -71,13 +71,13 @@ class _Parsed:
         return form
 
 
-_last: _Parsed | None = None  # of a fan-out, which hands over one event again and again
+_last: _Parsed | None = None  # a fan-out renders the same event again and again
 
 
 def render(endpoint: Endpoint, event: Event) -> Payload:
-    """The event as the subscription asks for it; for a batch, as a member of it. Unrenderable where it cannot be.
+    """Render the event as the subscription asks, or as a member if that sends batches. Raises Unrenderable.
 
-    A member whose id or type no header can hold (a stored row that somebody has edited) would spoil its batch.
+    An id or type that no header can hold (from a stored row edited by hand) is refused: it would spoil its whole batch.
     """
     if not (is_value(event.webhook_id) and is_value(event.type)):
         raise Unrenderable("its webhook-id and its type must be visible ASCII")
@@ -97,7 +97,7 @@ def body_of(endpoint: Endpoint, event: Event) -> tuple[bytes, str]:
 
 
 def parse(event: Event) -> None:
-    """Read the event as projections see it, once for all subscriptions that it goes to."""
+    """Parse the event into the variables of projections, once for all subscriptions that receive it."""
     _ = _parsed(event).variables
 
 
@@ -109,7 +109,7 @@ def _parsed(event: Event) -> _Parsed:
 
 
 def render_batch(endpoint: Endpoint, payloads: Sequence[Payload]) -> tuple[bytes, str]:
-    """The body and content type of a batch of what `render` gave for this endpoint: a JSON array, in this order."""
+    """The body and content type of a batch: a JSON array of `payloads` (from `render` for this endpoint), in order."""
     body = b"[" + b",".join([payload.body for payload in payloads]) + b"]"
     return body, CLOUD_EVENTS if endpoint.payload_format == "cloudevents" else JSON
 
@@ -119,7 +119,7 @@ def _record(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
     if asked.projection is not None:
         return _projected(parsed, asked.projection), JSON
     if asked.in_array and not _is_json(event.body):
-        raise Unrenderable("it is no JSON, and has no place in an array")
+        raise Unrenderable("it is not JSON, and a batch is a JSON array")
     return event.body, event.content_type
 
 
@@ -127,13 +127,13 @@ def _standard(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
     """The envelope of Standard Webhooks, "Payload structure": `type`, `timestamp` in ISO 8601, `data`."""
     data = _data(parsed)[0] if asked.projection is None else _projected(parsed, asked.projection)
     if data is None:
-        raise Unrenderable("its data is bytes, which the standard format has no form for")
+        raise Unrenderable("its data is bytes, which the standard format cannot hold")
     cloud = parsed.cloud
     return _dumps({"type": cloud.type, "timestamp": cloud.time, "data": orjson.Fragment(data)}), JSON
 
 
 def _cloud_event(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
-    """CloudEvents 1.0 in the JSON format; what is one already goes as it came."""
+    """CloudEvents 1.0 in the JSON format; a record that is a CloudEvent already is sent unchanged."""
     cloud = parsed.cloud
     if asked.projection is None and _is_cloud_event(cloud):
         return parsed.event.body, CLOUD_EVENT
@@ -155,7 +155,7 @@ _FORMS: Mapping[PayloadFormat, Callable[[_Parsed, _Asked], tuple[bytes, str]]] =
 
 
 def _is_cloud_event(cloud: CloudEvent) -> bool:
-    """It needs nothing added. Its numbers and the order of its members stay as they are then."""
+    """Whether the body is complete and can be sent unchanged, which preserves its numbers and the order of members."""
     given = cloud.structured
     if given is None or given.get("specversion") != "1.0":
         return False
@@ -163,10 +163,10 @@ def _is_cloud_event(cloud: CloudEvent) -> bool:
 
 
 def _data(parsed: _Parsed) -> tuple[bytes | None, str | None]:
-    """The event's data as JSON, None where it is bytes; and its media type.
+    """The event's data as JSON, or None for bytes; and its media type.
 
-    What is declared as something else than JSON is text, as CloudEvents has it (JSON format, section 3.1). What is
-    declared as JSON, or not at all, and is none is text or bytes, and is called that.
+    Data with a declared type other than JSON is text (CloudEvents JSON format, section 3.1). Data that is declared as
+    JSON, or has no declared type, but is not JSON is sent as text or bytes with that media type.
     """
     cloud, body = parsed.cloud, parsed.event.body
     kind = cloud.datacontenttype
@@ -195,9 +195,9 @@ def _is_json(body: bytes) -> bool:
 
 
 def _projected(parsed: _Parsed, projection: Expression) -> bytes:
-    """The value of a projection as JSON. CEL's maps have no order, so the keys are sorted."""
+    """The value of a projection as JSON. The keys are sorted, because CEL's maps have no order."""
     value = projection.value(parsed.variables)
-    is_json = projection.is_field and isinstance(value, dict | list)  # a part of the event's
+    is_json = projection.is_field and isinstance(value, dict | list)  # a part of the event's JSON
     body = _dumps(value if is_json else _plain(value), orjson.OPT_SORT_KEYS)
     if len(body) > PROJECTION_BYTES:
         raise Unrenderable(f"projection: its value has {len(body)} bytes of JSON; at most {PROJECTION_BYTES} are sent")
@@ -205,25 +205,25 @@ def _projected(parsed: _Parsed, projection: Expression) -> bytes:
 
 
 def _plain(value: object) -> Any:
-    """A value of CEL as JSON has it, by the rules of Protocol Buffers: bytes in base64, times and durations as text.
+    """A CEL value in JSON types, by the rules of Protocol Buffers: bytes in base64, times and durations as text.
 
-    Whole numbers stay numbers. Unrenderable for what JSON has no form for.
+    Whole numbers stay numbers. Raises Unrenderable for a value that JSON cannot represent.
     """
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
         if not isfinite(value):
-            raise Unrenderable(f"projection: JSON has no number {value}")
+            raise Unrenderable(f"projection: JSON cannot represent the number {value}")
         return value
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise Unrenderable("projection: the keys of a JSON object are texts; string(...) makes them so")
+            raise Unrenderable("projection: the keys of a JSON object must be texts; convert them with string(...)")
         return {key: _plain(each) for key, each in value.items()}
     if (as_text := _TEXTS.get(type(value))) is not None:
         return as_text(value)
-    raise Unrenderable(f"projection: JSON has no form for {type(value).__name__.lower()}")
+    raise Unrenderable(f"projection: JSON cannot represent {type(value).__name__.lower()}")
 
 
 def _seconds(duration: timedelta) -> str:
@@ -246,4 +246,4 @@ def _dumps(value: object, option: int = 0) -> bytes:
     try:
         return orjson.dumps(value, option=option)
     except orjson.JSONEncodeError as error:
-        raise Unrenderable(f"it has no form in JSON: {error}") from None
+        raise Unrenderable(f"JSON cannot represent it: {error}") from None

@@ -1,41 +1,41 @@
-"""Connections that carry nothing now and are kept for the next request to the same place."""
+"""Keeps idle connections for the next request over the same route."""
 
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Route
 
-_MAX_IDLE = 110.0  # seconds; a connection idle for longer was closed by most servers
-_MAX_AGE = 600.0  # seconds; after that a receiver's new DNS answer is followed
-_QUIET = 1.0  # seconds of idling; one idle for longer may have been closed, or told 408, in this moment
-SWEEP = 10.0  # seconds between two looks for those that are too old
-KEPT = 2000  # connections beyond the open requests; of TLS, one holds 46 KiB, so these hold 90 MiB
-OTHER_DESCRIPTORS = 500  # of brokers, the database, the ports, files
+_MAX_IDLE = 110.0  # seconds; most servers close a connection that is idle for longer
+_MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored
+_QUIET = 1.0  # seconds; a connection idle for longer may just have been closed, or sent a 408
+SWEEP = 10.0  # seconds between two sweeps for expired connections
+KEPT = 2000  # connections beyond the open requests; a TLS connection holds 46 KiB, so these hold 90 MiB
+OTHER_DESCRIPTORS = 500  # descriptors for brokers, the database, ports and files
 
 
 def connections(slots: int, descriptors: int) -> int:
-    """How many to have, open and kept: more than `slots`, so that receivers in turn each keep theirs.
+    """The limit of connections, idle ones included: above `slots`, so that receivers used in turn keep their own.
 
-    Where the process may have few `descriptors`, fewer are kept; requests come first.
+    A process with few `descriptors` keeps fewer idle connections, but always allows `slots` of them in use.
     """
     return max(slots, min(slots + KEPT, descriptors - OTHER_DESCRIPTORS))
 
 
 class Pool:
-    """Keeps at most `most` connections; of a route the one that was used last is taken first.
+    """Keeps at most `most` idle connections; `take` prefers the most recently used one of a route.
 
-    What is too much closes the connections that were not used for the longest time, whatever their route: many
-    subscriptions may lead to one host, which then needs nearly all.
+    Beyond that, the least recently used connection is closed, whatever its route: there is no limit per route, because
+    many subscriptions may share one host, which then needs nearly all connections.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: dict[Connection, None] = {}  # the one used last is the last
-        self._places: dict[Route, dict[Connection, None]] = {}  # the same
+        self._idle: dict[Connection, None] = {}  # least recently used first
+        self._places: dict[Route, dict[Connection, None]] = {}  # the same connections and order, by route
 
     def __len__(self) -> int:
         return len(self._idle)
 
     def take(self, route: Route, now: float) -> Connection | None:
-        """One that may carry a request, if there is one."""
+        """Take a usable connection of this route out of the pool; None if there is none."""
         kept = self._places.get(route)
         while kept:
             connection, _ = kept.popitem()
@@ -49,7 +49,7 @@ class Pool:
         return None
 
     def put(self, connection: Connection, now: float) -> None:
-        """Keep it, used until `now`."""
+        """Keep a connection that was in use until `now`."""
         connection.used_at = now
         kept = self._places.get(connection.route)
         if kept is None:
@@ -59,12 +59,12 @@ class Pool:
             self.make_room()
 
     def make_room(self) -> None:
-        """Close the one that was not used for the longest time, if there is one: another is to be opened."""
+        """Close the least recently used connection, if any, to make room for another."""
         if self._idle:
             self._close(next(iter(self._idle)))
 
     def drop(self, connection: Connection) -> None:
-        """It was closed; nothing if it is not kept."""
+        """Forget a closed connection; does nothing if the pool does not hold it."""
         if connection in self._idle:
             del self._idle[connection]
             kept = self._places[connection.route]
@@ -73,14 +73,14 @@ class Pool:
                 del self._places[connection.route]
 
     def expire(self, now: float) -> None:
-        """Close those that are idle for too long, and those that are too old."""
+        """Close connections that have been idle for too long or are too old."""
         for connection in [
             each for each in self._idle if now - each.used_at >= _MAX_IDLE or now - each.born >= _MAX_AGE
         ]:
             self._close(connection)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all idle connections."""
         for connection in tuple(self._idle):
             self._close(connection)
 

@@ -1,4 +1,4 @@
-"""An adapter that notes how an exchange went: where it connected, by which TLS, how long each step took."""
+"""An adapter that records the steps of an exchange: the peer, the TLS version and cipher, the duration of each step."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from consumer.sending.tls import Stream, Tls, TlsStream
 
 
 class Certificate(NamedTuple):
-    """What the receiver showed; names as RFC 4514 writes them. It is shown where it was refused, too."""
+    """The receiver's certificate, also if verification refused it; names as RFC 4514 writes them."""
 
     subject: str
     issuer: str
@@ -24,11 +24,11 @@ class Certificate(NamedTuple):
 
 @dataclass(slots=True)
 class ExchangeTrace:
-    """What was seen of an exchange. Steps that were not reached are not in `seconds`, whose last is the total.
+    """The record of an exchange. `seconds` holds the steps that were reached, and the total as its last entry.
 
     `started`: there was an address to connect to, or a proxy to ask.
-    `addresses`: what the host's name resolved to, or the address that it is. `connected`: address and port at the other
-    end, a proxy's where there is one. `tls`: version and cipher.
+    `addresses`: the host's resolved addresses, or the host itself if it is an address. `connected`: address and port of
+    the peer, which is the proxy if there is one. `tls`: version and cipher.
     """
 
     started: bool = False
@@ -40,10 +40,10 @@ class ExchangeTrace:
 
 
 class RecordingAdapter(LoopAdapter):
-    """One exchange at a time."""
+    """Sends and records one exchange at a time."""
 
     def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:
-        """Send and wait, as `send` does; an exception of requests is the result."""
+        """Send and wait, as `send` does, but return an exception of requests as the result."""
         self.watcher = self
         self._seen = seen = ExchangeTrace()
         self._began = self._reached = self._clock()
@@ -57,18 +57,18 @@ class RecordingAdapter(LoopAdapter):
         return result, seen
 
     def connected(self, peer: str, port: int) -> None:
-        """Note it."""
+        """Record the TCP connection."""
         self._seen.connected = place_of(peer, port)
         self._step("connect")
 
     def secured(self, stream: TlsStream) -> None:
-        """Note it."""
+        """Record TLS and the certificate."""
         self._seen.tls = _tls_of(stream)
         self._seen.certificate = _certificate_of(stream)
         self._step("tls")
 
     def answered(self, *exchange: Any) -> None:
-        """Note when."""
+        """Record the time of the answer."""
         self._step("answer")
         super().answered(*exchange)
 
@@ -86,7 +86,7 @@ class RecordingAdapter(LoopAdapter):
         self._reached = now
 
     def _look(self, request: PreparedRequest) -> None:
-        """At the certificate that was refused, over a connection of its own that nothing is sent on."""
+        """Read the refused certificate, over a separate connection that sends no request."""
         look = _Look(self._seen)
         connector = Connector(self._poller, egress=self._egress, tls=Tls(verified=False), clock=self._clock)
         dial = connector.dial(self._place(request.url).route, self._seen.addresses, look.end, look)
@@ -98,22 +98,22 @@ class RecordingAdapter(LoopAdapter):
 
 
 class _Look:
-    """Sees by which TLS, and whose certificate, and hangs up."""
+    """Records TLS and the certificate of a connection, and closes it."""
 
     def __init__(self, seen: ExchangeTrace) -> None:
         self.ended = False
         self._seen = seen
 
     def connected(self, _peer: str, _port: int) -> None:
-        """No news."""
+        """Do nothing: the exchange has recorded its TCP connection."""
 
     def secured(self, stream: TlsStream) -> None:
-        """Here it is."""
+        """Record TLS and the certificate."""
         self._seen.tls = _tls_of(stream)
         self._seen.certificate = _certificate_of(stream)
 
     def end(self, result: Stream | RequestException) -> None:
-        """It is all that was wanted."""
+        """Close the connection, if there is one."""
         self.ended = True
         if not isinstance(result, RequestException):
             result.close()

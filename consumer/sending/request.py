@@ -1,4 +1,4 @@
-"""The HTTP request of a delivery, or of a batch: bytes, signed."""
+"""Builds the signed HTTP request of a delivery or of a batch."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -15,7 +15,7 @@ from consumer.subscriptions.endpoint import Endpoint
 def build(template: Template, endpoint: Endpoint, event: Event, timestamp: int) -> SignedRequest:
     """The signed request of one attempt, made at `timestamp` (unix seconds).
 
-    Unrenderable, as `body_of` raises it; InvalidHeader: the event's id, type or content type can be in no header.
+    Raises Unrenderable as `body_of` does, and InvalidHeader if no header can hold the event's id, type or content type.
     """
     body, content_type = body_of(endpoint, event)
     stamp = _stamped
@@ -25,7 +25,7 @@ def build(template: Template, endpoint: Endpoint, event: Event, timestamp: int) 
 
 
 def build_batch(template: Template, endpoint: Endpoint, payloads: Sequence[Payload], timestamp: int) -> SignedRequest:
-    """The signed request of one attempt at all `payloads`, which `render` gave for this endpoint."""
+    """The signed request of one attempt to send all `payloads`, which `render` gave for this endpoint."""
     body, content_type = render_batch(endpoint, payloads)
     types = {payload.event.type for payload in payloads}
     only = types.pop() if len(types) == 1 else None
@@ -42,7 +42,7 @@ def batch_id(payloads: Sequence[Payload]) -> str:
 
 
 class _Stamp:
-    """An event at a time: the lines and the start of the signed text that its requests have in common."""
+    """The header lines and the start of the signed text that all requests of an event at one timestamp share."""
 
     __slots__ = ("content_type", "event", "lines", "start", "timestamp")
 
@@ -53,7 +53,7 @@ class _Stamp:
         self.lines = self.start = b""
 
 
-_stamped = _Stamp()  # of a fan-out, which hands over one event again and again
+_stamped = _Stamp()  # a fan-out builds requests for the same event again and again
 
 
 def _stamp(event: Event, timestamp: int, content_type: str) -> _Stamp:

@@ -1,4 +1,4 @@
-"""A `requests.Response` that costs little until somebody reads it."""
+"""A `requests.Response` that parses its headers only when they are read."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,17 +11,17 @@ from requests.utils import get_encoding_from_headers
 
 
 class LazyResponse(requests.Response):
-    """Status and body at once; headers, reason, cookies and elapsed when they are first asked for.
+    """Sets status and body at once, and headers, reason, cookies and elapsed on first access.
 
     `requests.Response.__init__` makes a cookie jar and a dictionary (6 µs), which a 2xx answer never needs, so it is
-    not called. `seconds` is what `elapsed` says: the whole exchange, body included.
+    not called. `seconds` is the value of `elapsed`: the whole exchange, body included.
     """
 
     _content_consumed = True
     _next = None
     raw = None
 
-    def __init__(  # deliberately without the parent's
+    def __init__(  # deliberately does not call the parent's
         self, request: requests.PreparedRequest, status: int, head: bytes, body: bytes, seconds: float
     ) -> None:
         self.request = request
@@ -45,7 +45,7 @@ def _lines(response: LazyResponse) -> list[str]:
 
 
 def _headers(response: LazyResponse) -> CaseInsensitiveDict[str]:
-    """Repeated fields are joined with a comma (RFC 9110, 5.3), as urllib3 does."""
+    """The headers; repeated fields are joined with a comma (RFC 9110, 5.3), as urllib3 does."""
     result: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     for line in _lines(response)[1:]:
         name, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""A `requests.PreparedRequest` that costs little until somebody looks at it."""
+"""A `requests.PreparedRequest` that builds its headers only when they are read."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from consumer.sending.template import Template
 
 
 class SignedRequest(PreparedRequest):
-    """A request whose header lines are there as they are sent, `lines`. All else is made when somebody asks for it."""
+    """A request with its header lines ready to send, in `lines`. Other attributes are built on first access."""
 
-    def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # without the parent's
+    def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # does not call the parent's
         self.template = template
         self.method = "POST"
         self.url = template.request.url
@@ -21,7 +21,7 @@ class SignedRequest(PreparedRequest):
     def __getattr__(self, name: str) -> Any:
         if name == "headers":
             value: Any = self._headers()
-            self.lines = None  # from now on somebody may change them
+            self.lines = None  # the caller may change the headers from now on
         elif name in ("hooks", "_cookies", "_body_position"):
             value = getattr(self.template.request, name)
         else:

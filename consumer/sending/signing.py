@@ -1,8 +1,8 @@
 """Signatures over the exact bytes that are sent. Pure.
 
-Standard Webhooks (https://www.standardwebhooks.com, "Signature scheme"): of `id.timestamp.body`, in base64, `v1,` and
-its HMAC-SHA256 for each valid secret, `v1a,` and its ed25519 signature for each private key, separated by spaces.
-Beside it the plain hex HMAC-SHA256 of the body.
+Standard Webhooks (https://www.standardwebhooks.com, "Signature scheme") signs `id.timestamp.body`: `v1,` and the
+HMAC-SHA256 for each valid secret, `v1a,` and the ed25519 signature for each private key, in base64, separated by
+spaces. A second header holds the plain hex HMAC-SHA256 of the body.
 """
 
 from base64 import b64encode
@@ -13,12 +13,12 @@ from hashlib import sha256
 
 from consumer.crypto.keys import Ed25519Key
 
-_BLOCK = 64  # bytes of SHA-256 (RFC 2104, section 2)
+_BLOCK = 64  # bytes of a SHA-256 block (RFC 2104, section 2)
 _INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
 
 
 class HmacKey:
-    """HMAC-SHA256 (RFC 2104) whose first block, the key, is hashed once: 0.8 µs for 450 bytes, `hmac.digest` 1.6."""
+    """HMAC-SHA256 (RFC 2104) that hashes the key block once: 0.8 µs for 450 bytes, against 1.6 with `hmac.digest`."""
 
     __slots__ = ("_inner", "_outer")
 
@@ -27,7 +27,7 @@ class HmacKey:
         self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
     def digest(self, start: bytes, body: bytes) -> bytes:
-        """The code of these bytes, one behind the other."""
+        """The HMAC of `start` followed by `body`."""
         inner, outer = self._inner.copy(), self._outer.copy()
         if start:
             inner.update(start)
@@ -40,9 +40,10 @@ hmac_key = lru_cache(10_000)(HmacKey)  # most subscriptions share the deployment
 
 
 def standard_signature(keys: Sequence[HmacKey], private_keys: Sequence[Ed25519Key], start: bytes, body: bytes) -> bytes:
-    """The `webhook-signature` header. `start` is `id.timestamp.`: the event's id, without a dot, the attempt's unix
-    seconds.
-    """  # noqa: D205 (one sentence)
+    """The value of the `webhook-signature` header.
+
+    `start` is `id.timestamp.`: the event's id, which has no dot, and the attempt's unix seconds.
+    """
     if len(keys) == 1 and not private_keys:
         return b"v1," + b2a_base64(keys[0].digest(start, body), newline=False)
     words = [b"v1," + b64encode(key.digest(start, body)) for key in keys]
@@ -52,5 +53,5 @@ def standard_signature(keys: Sequence[HmacKey], private_keys: Sequence[Ed25519Ke
 
 
 def hex_signature(key: HmacKey, body: bytes) -> bytes:
-    """The hex header's digits: what `hmac.new(secret, body, sha256).hexdigest()` gives the receiver."""
+    """The digits of the hex header; a receiver computes them with `hmac.new(secret, body, sha256).hexdigest()`."""
     return key.digest(b"", body).hex().encode("ascii")

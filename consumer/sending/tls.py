@@ -1,4 +1,4 @@
-"""TLS to receivers and proxies: what is verified and offered, sessions that are resumed, TLS inside of TLS."""
+"""TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
 import os
 import ssl
@@ -9,14 +9,14 @@ import certifi
 
 from consumer.errors import SettingsError
 
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 all have forward secrecy
-_SESSIONS = 2_000  # receivers whose session is kept, of 3 to 8 KB each
-PIECE = 16_384  # bytes of a read: those of one TLS record, so that nothing of it is left inside
-_MEANINGS = {  # of what OpenSSL tells
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
+_SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
+PIECE = 16_384  # bytes of a read: a whole TLS record, so that OpenSSL buffers no rest of it
+_MEANINGS = {  # explanations of OpenSSL's error reasons
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no TLS 1.2 or newer",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it does not support TLS 1.2 or newer",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate",
-    "UNSUPPORTED_PROTOCOL": "it speaks no TLS 1.2 or newer",
+    "UNSUPPORTED_PROTOCOL": "it does not support TLS 1.2 or newer",
     "WRONG_VERSION_NUMBER": "it does not speak TLS at this port",
 }
 
@@ -27,63 +27,65 @@ def ca_file(environment: Mapping[str, str] = os.environ) -> str:
 
 
 class Stream(Protocol):
-    """A connected, non-blocking socket, or what stands on one. Where it cannot go on now it raises BlockingIOError,
-    ssl.SSLWantReadError or ssl.SSLWantWriteError; all are OSError, as what ends it is.
-    """  # noqa: D205 (one sentence)
+    """A connected, non-blocking socket, or a TLS layer over one.
+
+    An operation that would block raises BlockingIOError, ssl.SSLWantReadError or ssl.SSLWantWriteError. These are
+    OSErrors, as are the errors that end the stream.
+    """
 
     def fileno(self) -> int:
         """The socket's descriptor."""
 
     def send(self, data: Any, /) -> int:
-        """How many bytes of `data` went out."""
+        """Send `data`; returns the number of bytes sent."""
 
     def recv(self, size: int, /) -> bytes:
-        """What has come, at most so much; empty at the end."""
+        """Received bytes, at most `size`; empty at the end of the stream."""
 
     def close(self) -> None:
         """Close the socket."""
 
 
 class TlsStream(Stream, Protocol):
-    """A stream whose handshake is to be made."""
+    """A TLS stream whose handshake is still to be done."""
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """What a later connection can resume."""
+        """The session, which a later connection can resume."""
 
     def do_handshake(self) -> None:
-        """Go on with it. ssl.SSLError, OSError."""
+        """Continue the handshake. Raises ssl.SSLError or OSError."""
 
     def getpeercert(self, binary_form: Literal[True]) -> bytes | None:
-        """The other end's certificate, in DER."""
+        """The peer's certificate, in DER."""
 
     def version(self) -> str | None:
-        """The protocol's version."""
+        """The protocol version."""
 
     def cipher(self) -> tuple[str, str, int] | None:
-        """Name, protocol and bits."""
+        """The cipher's name, protocol and bits."""
 
 
 class _Socket(ssl.SSLSocket):
-    """A socket that was connected: what became of it since shows in the handshake."""
+    """A socket known to have connected; if the peer has reset it since, the handshake fails."""
 
     def getpeername(self) -> Any:
-        """Nobody's. Only `wrap_socket` asks, which would leave the socket open where the other end has reset it."""
+        """Returns None. Only `wrap_socket` calls this; the real call fails after a reset and leaves the socket open."""
 
 
 class Tls:
-    """Starts TLS as a client: TLS 1.2 or newer, ECDHE, the certificate and the host's name verified."""
+    """Starts TLS as a client: TLS 1.2 or newer, ECDHE, with the certificate and the host name verified."""
 
     def __init__(self, authorities: str | None = None, *, verified: bool = True) -> None:
-        """`authorities` is a file of certificates, by default `ca_file()`. SettingsError: it cannot be read.
+        """`authorities` is a file of certificates, by default `ca_file()`. SettingsError if it cannot be read.
 
-        Not `verified` is for looking at a certificate that was refused.
+        `verified=False` serves to read a refused certificate.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
-        context.options |= ssl.OP_NO_RENEGOTIATION  # the receiver could have us handshake again and again
+        context.options |= ssl.OP_NO_RENEGOTIATION  # a receiver could request handshake after handshake
         context.sslsocket_class = _Socket
         if verified:
             authorities = authorities or ca_file()
@@ -95,14 +97,14 @@ class Tls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         self._context = context
-        self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}  # the one used last is the last
+        self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}  # least recently used first
 
     def start(self, stream: Any, host: str, port: int) -> TlsStream:
-        """TLS over a socket, or over a TLS stream to a proxy. ValueError: the name can be no certificate's."""
+        """TLS over a socket, or over a TLS stream to a proxy. ValueError if no certificate can hold the host's name."""
         session = self._sessions.get((host, port))
         name = host.removesuffix(".")
         try:
-            name.encode("idna")  # as wrap_socket does when it has taken the socket, which it then leaves open
+            name.encode("idna")  # wrap_socket does this too late: it would fail and leave the socket open
         except UnicodeError:
             raise ValueError("a label of the host's name is empty or longer than 63 characters") from None
         if isinstance(stream, ssl.SSLSocket):
@@ -110,7 +112,7 @@ class Tls:
         return self._context.wrap_socket(stream, server_hostname=name, session=session, do_handshake_on_connect=False)
 
     def remember(self, stream: Any, host: str, port: int) -> None:
-        """Keep its session for the next connection; TLS 1.3 has one once something was read."""
+        """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read."""
         if (session := stream.session) is None or not session.has_ticket:
             return
         self._sessions.pop((host, port), None)
@@ -119,14 +121,15 @@ class Tls:
         self._sessions[host, port] = session
 
     def forget(self, host: str, port: int) -> None:
-        """Resume no session there: a handshake failed."""
+        """Drop the session of a host whose handshake failed."""
         self._sessions.pop((host, port), None)
 
 
 class TlsInTls:
     """TLS to a receiver, over TLS to a proxy.
 
-    Where `send` cannot go on, it has taken the start of the data, and must be called with the same again: as OpenSSL's.
+    As with OpenSSL, a `send` that would block has already taken the start of the data and must be called again with the
+    same data.
     """
 
     def __init__(self, outer: Any, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> None:
@@ -134,17 +137,17 @@ class TlsInTls:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
         self._unsent = b""
-        self._taken = 0  # bytes of the data of `send`, which are encrypted and not all sent
+        self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
         self.fileno, self.close = outer.fileno, outer.close
         self.getpeercert, self.version, self.cipher = self._inner.getpeercert, self._inner.version, self._inner.cipher
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """The receiver's."""
+        """The session with the receiver."""
         return self._inner.session
 
     def do_handshake(self) -> None:
-        """As that of a socket."""
+        """As `Stream` and `TlsStream` define it."""
         while True:
             try:
                 self._inner.do_handshake()
@@ -156,7 +159,7 @@ class TlsInTls:
                 return
 
     def send(self, data: Any) -> int:
-        """As that of a socket."""
+        """As `Stream` and `TlsStream` define it."""
         if not self._taken:
             self._taken = self._inner.write(data[:PIECE])
         self._flush()
@@ -164,7 +167,7 @@ class TlsInTls:
         return taken
 
     def recv(self, size: int) -> bytes:
-        """As that of a socket."""
+        """As `Stream` and `TlsStream` define it."""
         while True:
             try:
                 return self._inner.read(size)
@@ -172,7 +175,7 @@ class TlsInTls:
                 self._fill()
 
     def held(self) -> int:
-        """Bytes that have been read from the socket, and not from here."""
+        """The number of bytes buffered: read from the socket, but not yet from this stream."""
         return self._inner.pending() or self._incoming.pending
 
     def _fill(self) -> None:
@@ -188,7 +191,7 @@ class TlsInTls:
 
 
 def reason_of(error: Exception) -> str:
-    """Of OpenSSL's errors the reason without its file and line."""
+    """The reason of an error as text; for OpenSSL's errors, without file and line."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is refused: {error.verify_message}"
     if isinstance(error, ssl.SSLEOFError):

@@ -1,4 +1,4 @@
-"""One request under way."""
+"""A submitted request and its stages."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,20 +9,20 @@ Result = Response | RequestException
 
 
 class Stage(Protocol):
-    """What a transfer is at: its name is looked up, its connection is being opened, or carries it."""
+    """A stage of a transfer: resolving the name, opening a connection, or exchanging over one."""
 
     def cancel(self) -> None:
-        """Drop it, and close what it has open."""
+        """End the stage and close its sockets."""
 
     def late(self) -> str:
-        """What has not come, as a text for people."""
+        """The missing result, as the start of a time-out's text."""
 
 
 class Transfer:
-    """One submitted request, good for `cancel`. `connected`, once it has ended: it began a TLS connection.
+    """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own.
 
-    `head` and `body` are what is written. Times are monotonic seconds: it `began`, its connection is due by
-    `connect_by`, all of it by `deadline`. `again`: its time was given to it once more, after the loop had stood still.
+    `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
+    by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
     """
 
     __slots__ = (

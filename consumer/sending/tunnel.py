@@ -1,26 +1,26 @@
-"""A proxy's answer to CONNECT (RFC 9110, 9.3.6), behind which the tunnel begins. No I/O."""
+"""Parses a proxy's answer to CONNECT (RFC 9110, 9.3.6), after which the tunnel begins. No I/O."""
 
 import re
 
-_MOST = 16_384  # bytes of a proxy's answer, interim ones included
+_MOST = 16_384  # bytes of a proxy's answer, interim answers included
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?(?:\r\n|\Z)")
-_INTERIM = frozenset((100, *range(102, 200)))  # 101 is none: what follows it is no HTTP
+_INTERIM = frozenset((100, *range(102, 200)))  # without 101: the bytes after it are not HTTP
 _OPEN = range(200, 300)
 
 
 class NoTunnel(Exception):
-    """The text says why."""
+    """The proxy opened no tunnel; the text says why."""
 
 
 class TunnelReader:
-    """Reads what a proxy sends until the tunnel is open."""
+    """Parses a proxy's answers until the tunnel is open."""
 
     def __init__(self) -> None:
         self._head = b""
         self._seen = 0
 
     def feed(self, data: bytes) -> bool:
-        """Read on; empty at the end of the connection. True: the tunnel is open. NoTunnel."""
+        """Parse `data`, which is empty at the end of the connection. True once the tunnel is open. Raises NoTunnel."""
         self._seen += len(data)
         self._head += data
         while True:

@@ -1,1 +1,1 @@
-"""What a subscription is: its row, its options and the rules for them, its secrets."""
+"""Subscriptions: their rows, their options and the rules for these, their secrets."""

@@ -1,4 +1,4 @@
-"""Where deliveries go: what matching and sending need to know of a subscription."""
+"""The endpoint of a subscription: the values that matching and sending need."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -13,18 +13,18 @@ PayloadFormat = Literal["record", "standard", "cloudevents"]
 
 
 class BrokenFilter:
-    """In place of a filter that cannot be used as it is written: nobody knows which events it wants."""
+    """Stands in for a filter that cannot be used, so that it is unknown which events the subscription wants."""
 
 
 class Selection(NamedTuple):
-    """Which events of its type and tenant a subscription wants; None: whatever the topic, or the event."""
+    """Which events of its type and tenant a subscription wants. None: all topics, or no filter."""
 
     topics: frozenset[str] | None = None
     filter: Expression | BrokenFilter | None = None
 
 
 class Batch(NamedTuple):
-    """A request carries up to `size` events, and goes `wait` seconds after the first of them at the latest."""
+    """A request carries up to `size` events and is sent at most `wait` seconds after the first of them."""
 
     size: int
     wait: float
@@ -32,13 +32,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Endpoint:
-    """A subscription, ready to be sent to. `secrets` are HMAC keys, newest first; beside them `private_keys` sign.
+    """A subscription in the form that sending uses. `secrets` are HMAC keys, newest first; `private_keys` sign too.
 
-    `ordered`: the events of one key go one at a time. `max_in_flight` requests open at once and `rate_limit` requests a
-    second are those of all workers together; None: no limit. `retry_schedule` (seconds) replaces the deployment's.
+    `ordered`: the events of one key are sent one at a time. `max_in_flight` (open requests) and `rate_limit` (requests
+    a second) apply to all workers together; None: no limit. `retry_schedule` (seconds) replaces the deployment's.
     A status in `final_statuses` ends a delivery. `failing_since` (unix seconds): every attempt since has failed.
-    `fault`: why nothing can be sent now; what matches is stored. `selection` None: all that its type and tenant give.
-    `projection` gives what stands in place of the data. `hex_header` None: the hex signature is not sent.
+    `fault`: why nothing can be sent now; matching events are stored. `selection` None: all events of its type and
+    tenant. `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent.
     `timeout` (seconds) replaces the deployment's.
     """
 

@@ -1,4 +1,4 @@
-"""From a subscription's rows to an Endpoint: the one reading of it, for new events, for stored ones, and for people."""
+"""Reads a subscription's rows into an Endpoint, in the same way for new events, stored deliveries and listings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -24,15 +24,15 @@ ENDPOINT_COLUMNS = (
     SubscriptionSecret.expires_at,
 )
 _OPTIONS_END = 2 + len(OPTIONS)
-_BROKEN = BrokenFilter()  # one, so that an endpoint that is read again is equal
-NEEDS_ITS_OWN = "it has none of its own, and WEBHOOK_REQUIRE_OWN_SECRET asks for one"
+_BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
+NEEDS_ITS_OWN = "it has no secret of its own, and WEBHOOK_REQUIRE_OWN_SECRET requires one"
 
 
 class Rules(NamedTuple):
-    """What the deployment asks of each subscription.
+    """The deployment's requirements for each subscription.
 
-    `refusal` says why nothing may be sent to a URL, as far as the URL alone tells; None: something may. With
-    `own_secret` the deployment's secret signs for none.
+    `refusal` gives the reason why nothing may be sent to a URL, judged by the URL alone; None if it may be used. With
+    `own_secret`, each subscription needs its own signing secret.
     """
 
     refusal: Callable[[str], str | None] = lambda _: None
@@ -40,9 +40,9 @@ class Rules(NamedTuple):
 
 
 def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
-    """Select what `endpoint_of` reads, and `more` columns: a row for each subscription and secret.
+    """Select the columns that `endpoint_of` reads, and `more`: one row for each secret of each subscription.
 
-    By subscription, its secrets newest first, which is the order of those that sign.
+    Rows are ordered by subscription, then newest secret first, which is the order of the signing keys.
     """
     secret = SubscriptionSecret
     return (
@@ -54,7 +54,7 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
 
 def written(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
     """The values of the columns of OPTIONS in a row of `endpoint_rows`."""
-    return dict(zip(OPTIONS, row[2:_OPTIONS_END], strict=True))  # by place: a name takes four times as long
+    return dict(zip(OPTIONS, row[2:_OPTIONS_END], strict=True))  # access by name takes four times as long
 
 
 def endpoint_of(
@@ -64,10 +64,11 @@ def endpoint_of(
     now: datetime,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
 ) -> tuple[Endpoint, tuple[Problem, ...]]:
-    """The Endpoint of a subscription as it stands at `now`, and what of it cannot be used under the `rules`.
+    """The Endpoint of a subscription at `now`, and the problems that it has under the `rules`.
 
-    `rows` are those of `endpoint_rows`: one for each of its secrets, or one without. `default` signs where it has none.
-    Where a problem says so, the endpoint has a fault; who matches events leaves out what matches none.
+    `rows` come from `endpoint_rows`: one for each of the subscription's secrets, or one without a secret. `default`
+    signs for a subscription without signing secrets. Problems with the effect STORED become the endpoint's fault; for
+    UNMATCHED ones the caller must leave the endpoint out of matching.
     """
     subscription_id, failing_since = rows[0][:2]
     stored = written(rows[0])
@@ -99,7 +100,7 @@ def endpoint_of(
     secrets, private_keys = _by_kind(credentials.keys)
     endpoint = Endpoint(
         subscription_id,
-        str(stored["url"]),  # bytes, which SQLite keeps in any column, are then no URL
+        str(stored["url"]),  # SQLite keeps bytes in any column; as text they are not a valid URL
         secrets,
         ordered=meant["ordering"] == "key",
         max_in_flight=meant["max_in_flight"],
@@ -128,7 +129,7 @@ def _fault(problems: Sequence[Problem]) -> str | None:
 
 @lru_cache(1000)
 def _by_kind(keys: tuple[SigningKey, ...]) -> tuple[tuple[bytes, ...], tuple[Ed25519Key, ...]]:
-    """Of HMAC, and of ed25519."""
+    """Split keys into those for HMAC and those for ed25519."""
     return (
         tuple(key for key in keys if isinstance(key, bytes)),
         tuple(key for key in keys if isinstance(key, Ed25519Key)),
@@ -136,10 +137,10 @@ def _by_kind(keys: tuple[SigningKey, ...]) -> tuple[tuple[bytes, ...], tuple[Ed2
 
 
 def _stored(rows: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[StoredSecret]:
-    """Those of a left join. ValueError for bytes, which SQLite keeps in any column."""
+    """The secrets in rows of the left join. ValueError for bytes, which SQLite keeps in any column."""
     for row in rows:
         kind, secret, expires_at = row[_OPTIONS_END : _OPTIONS_END + 3]
         if secret is not None:
             if not isinstance(secret, str):
-                raise ValueError("its secret is no text")
+                raise ValueError("its secret is not text")
             yield StoredSecret(kind, secret, expires_at)

@@ -1,7 +1,7 @@
-"""What a subscription may ask for, as it is written and as it is meant: what is valid, and what follows if not. Pure.
+"""The options of a subscription: how their stored values are parsed, and the effect of an invalid value. Pure.
 
-Subscriptions come from plain SQL, the command line and the API. The latter two are refused what cannot be used; of
-the first, `endpoint_row` says what is wrong and what follows from it. All three are read by `read`.
+Subscriptions come from plain SQL, the command line and the API. The command line and the API refuse invalid values;
+for rows written by SQL, `endpoint_row` reports the problems and their effects. `read` parses all three.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,28 +17,28 @@ from consumer.http import header_rules
 from consumer.http.urls import check_target
 from consumer.subscriptions.patterns import check_pattern
 
-BATCH_WAIT = 1.0  # seconds, of a batch that names none
+BATCH_WAIT = 1.0  # seconds; the default of batch_wait_ms
 LONGEST_BATCH_WAIT = 60_000  # milliseconds
 LARGEST_BATCH = 1000  # events
-LONGEST_TIMEOUT = 300.0  # seconds, as WEBHOOK_TIMEOUT
-LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # what the columns keep: NUMBER(9, 3)
+LONGEST_TIMEOUT = 300.0  # seconds; the same limit as WEBHOOK_TIMEOUT
+LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # the range of the columns: NUMBER(9, 3)
 MOST_IN_FLIGHT = 1_000_000
-OFF = "none"  # in place of the hex signature's header
+OFF = "none"  # as the name of the hex signature's header, turns that signature off
 _CREDENTIALS = frozenset(("authorization", "cookie"))
 
 
 class Effect(Enum):
-    """What follows from a value that cannot be used."""
+    """The effect of a problem on the subscription."""
 
     UNMATCHED = "it matches no event"
-    STORED = "what it gets is stored, not sent"
+    STORED = "its events are stored, not sent"
     DEFAULT = "the default is used"
     UNUSED = "it has no effect"
     SENT = "it is sent all the same"
 
 
 class Problem(NamedTuple):
-    """An option that cannot be used, or (SENT) should not be as it is, and why. The text holds no secret."""
+    """An option with an unusable value, or (SENT) with an inadvisable one, and why. The text holds no secret."""
 
     option: str
     why: str
@@ -49,10 +49,11 @@ class Problem(NamedTuple):
 
 
 class Option(NamedTuple):
-    """A column that says what a subscription asks for.
+    """A column that holds an option of a subscription.
 
-    `parse` gives what its value means; ValueError goes on from the column's name. `effect` follows where it raises.
-    `default` is what the database sets; None: null, or, where the column is `required`, nothing.
+    `parse` turns the stored value into the option's; the text of its ValueError continues a sentence that begins with
+    the column's name, and `effect` is the effect of that error. `default` is the database's default; None: null, or no
+    default if the column is `required`.
     """
 
     parse: Callable[[Any], Any]
@@ -63,18 +64,18 @@ class Option(NamedTuple):
 
     @property
     def nullable(self) -> bool:
-        """The column may be null, which is the default."""
+        """Whether the column may be null; null is then its default."""
         return self.default is None and not self.required
 
 
 def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
-    """A JSON object of texts, as the request's headers. ValueError; its text holds no value."""
+    """Parse a JSON object of texts into request headers. Raises ValueError; its text quotes no value."""
     try:
         headers = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-        raise ValueError("is no JSON object of texts")
+        raise ValueError("is not a JSON object of texts")
     if len({name.lower() for name in headers}) != len(headers):
         raise ValueError("names a header twice")
     for name, value in headers.items():
@@ -86,28 +87,28 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def parse_hex_header(text: str) -> str | None:
-    """The name of the hex signature's header; None for `none`. ValueError."""
+    """The name of the hex signature's header; None for `none`. Raises ValueError."""
     if text.lower() == OFF:
         return None
     if text.lower() in _CREDENTIALS | {"user-agent"}:
-        raise ValueError(f"{text} carries something else already")
+        raise ValueError(f"{text} already has another purpose")
     header_rules.check_name(text)
     return text
 
 
 def parse_prefix(text: str) -> str:
-    """What stands before the hex digits. ValueError."""
+    """The prefix of the hex digits. Raises ValueError."""
     if not header_rules.is_value(text) or text != text.lstrip():
-        raise ValueError("may hold visible ASCII and spaces only, and no space in front")
+        raise ValueError("may contain only visible ASCII and spaces, and must not start with a space")
     return text
 
 
 def parse_tenant(text: str) -> str:
-    """A tenant's name, or `*` for all. ValueError."""
+    """A tenant's name, or `*` for all tenants. Raises ValueError."""
     if not text:
         raise ValueError("is empty; write the tenant's name, or * for all")
     if not text.isprintable() or text != text.strip():
-        raise ValueError("may hold no control character, and no space at its ends")
+        raise ValueError("must not contain control characters, or spaces at either end")
     return text
 
 
@@ -154,11 +155,11 @@ def _is_utf_8(text: str) -> bool:
 
 
 def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """For text that says something; SQLite keeps bytes in any column."""
+    """Let `parse` see only valid text that is not blank; SQLite keeps bytes in any column."""
 
     def parse_text(value: Any) -> Any:
         if not isinstance(value, str) or not _is_utf_8(value):
-            raise ValueError("is no text")
+            raise ValueError("is not text")
         if value.isspace():
             raise ValueError("is blank")
         return parse(value)
@@ -166,7 +167,7 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     return parse_text
 
 
-# Each look-up of subscriptions reads all that it finds: what most of them have, and what takes long, is kept.
+# Each look-up parses all subscriptions that it finds, so the results of common and slow options are cached.
 _check_url, _check_type = lru_cache(65_536)(check_target), lru_cache(65_536)(check_pattern)
 _topics, _headers, _hex_header = (lru_cache(1000)(parse) for parse in (topic_names, parse_headers, parse_hex_header))
 _waits, _statuses = lru_cache(1000)(waits), lru_cache(1000)(final_statuses)
@@ -197,9 +198,9 @@ _BY_DEFAULT = {
 
 
 def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """What the values of all columns of OPTIONS mean, and those that cannot be used, whose default is then given.
+    """The parsed values of all columns of OPTIONS, and the problems. An unusable value is replaced by its default.
 
-    An empty text is as null where the column may be null, as Oracle has it.
+    An empty text counts as null if the column may be null, as in Oracle.
     """
     meant = dict(_BY_DEFAULT)
     problems: list[Problem] = []
@@ -216,7 +217,7 @@ def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 
 
 def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[Problem]:
-    """What cannot be together, each being right by itself."""
+    """Problems of options that are valid by themselves, but not together."""
     if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
         yield Problem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
     if meant["custom_headers"] and meant["signature_header"]:

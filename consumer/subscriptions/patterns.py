@@ -1,14 +1,15 @@
-"""Which event types a subscription's `event_type` stands for: a type, `a.*`, `a.**`, or `*`. Pure.
+"""Matches event types against a subscription's `event_type`: a type, `a.*`, `a.**`, or `*`. Pure.
 
-A dot begins a segment, an empty one too. `a.b.*` stands for the types with exactly one segment behind `a.b`, `a.b.**`
-for those with one or more, `*` alone for every type. Only at the end is `*` anything but itself, and what stands before
-the last dot is never empty: all patterns of a type can be counted up, so that an index finds them.
+Each dot begins a segment, which may be empty. `a.b.*` matches types with exactly one segment after `a.b`, `a.b.**`
+types with one or more, and `*` alone every type. `*` is a wildcard only at the end, and the text before the last dot is
+never empty. So all patterns that match a type can be enumerated, and an index finds them.
 
-A comma, a `%` that is no percent-encoding and a dot at the end are taken for a mistake, a list or a wildcard of another
-language, though events may have such types: `*` with a filter gets these.
+A comma, a `%` outside percent-encoding and a final dot are refused as mistakes: as a list, or as a wildcard of another
+language. Events may still have such types: `*` with a filter matches them.
 
-No type is mistaken for a pattern: a type that reads `order.*` has one segment behind `order`, so that whoever wrote
-`order.*` gets it either way, and nobody gets it who would not get `order.created`, but for those of `*` or `order.**`.
+A type that looks like a pattern does no harm: the type `order.*` has one segment after `order`, so a subscription to
+`order.*` matches it either way. Besides that one, only subscriptions to `*` or `order.**` match it, as they match
+`order.created`.
 """
 
 import re
@@ -23,9 +24,9 @@ _WILDCARDS = "order.* (one segment below order), order.** (any depth below order
 
 
 def candidates(event_type: str) -> tuple[str, ...]:
-    """Everything that a subscription can have written to get this type, each once: no more than 256, as all fit.
+    """Each `event_type` of a subscription that matches this type, once. At most 256, since all must fit the column.
 
-    Those longer than the column are left out: nobody can have written them.
+    Patterns longer than the column are left out, since no row can hold them.
     """
     dots = [index for index, character in enumerate(event_type[:EVENT_TYPE_LENGTH]) if character == "." and index]
     found = [event_type, EVERY]
@@ -41,11 +42,11 @@ def matches(pattern: str, event_type: str) -> bool:
 
 
 def check_pattern(text: str) -> None:
-    """ValueError, with what would work, for what can be no `event_type` of a subscription."""
+    """Raise ValueError if `text` cannot be the `event_type` of a subscription; its text says what to write instead."""
     if not text:
         raise ValueError(f"is empty; write a type such as order.created, {_WILDCARDS}")
     if text != text.strip() and _VISIBLE.fullmatch(text.strip()):
-        raise ValueError(f"has a blank at an end; write {text.strip()}")
+        raise ValueError(f"has a blank at its start or end; write {text.strip()}")
     if not _VISIBLE.fullmatch(text):
         raise ValueError("must be visible ASCII without spaces, such as order.created")
     if len(text) > EVENT_TYPE_LENGTH:
@@ -53,7 +54,7 @@ def check_pattern(text: str) -> None:
     if "," in text:
         raise ValueError("holds a comma; write one type or pattern, and add a subscription for each of several")
     if _PERCENT.search(text):
-        raise ValueError(f"holds a %, which is no wildcard here; write {_WILDCARDS}")
+        raise ValueError(f"holds a %, which is not a wildcard here; write {_WILDCARDS}")
     if text.endswith("."):
         raise ValueError(f"ends with a dot; write {_WILDCARDS}")
     if text != EVERY and "*" in (text.removesuffix(_ANY) if text.endswith(_ANY) else text.removesuffix(_ONE)):

@@ -1,4 +1,4 @@
-"""Adding, changing, listing, disabling and removing subscriptions: what the command line and the API share."""
+"""Adds, changes, lists, disables and removes subscriptions, for the command line and the API."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +25,15 @@ from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 _PAGE = 500  # subscriptions read in one statement
-_LARGEST_ID = 2**63 - 1  # its secrets take the most room
+_LARGEST_ID = 2**63 - 1  # encrypted secrets of this id are the longest
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """A subscription as people see it: without its secrets.
+    """A subscription as shown to people: without its secrets.
 
-    `options`: the value of each column of OPTIONS, as it is stored. `secrets`: how many of its own it signs with.
-    `credentials`: the kinds of the others it has. `problems`: what of it cannot be used, or should not be as it is.
+    `options`: the stored value of each column of OPTIONS. `secrets`: the number of its own signing secrets.
+    `credentials`: the kinds of its other secrets. `problems`: its unusable or inadvisable values.
     """
 
     id: int
@@ -48,22 +48,22 @@ class Subscribed:
 
     @property
     def url(self) -> str:
-        """Where its events go, as it may be shown."""
+        """The URL, without a password."""
         return redact_url(str(self.options["url"]))
 
     @property
     def event_type(self) -> str:
-        """A type or a pattern."""
+        """An event type or a pattern."""
         return str(self.options["event_type"])
 
     @property
     def tenant(self) -> str:
-        """Whose events, `*` for all."""
+        """The tenant whose events it gets, or `*` for all."""
         return str(self.options["tenant"])
 
     @property
     def state(self) -> str:
-        """How it is, in a word, and why."""
+        """Its state in a word (enabled, disabled, broken, warning, failing), with the reason."""
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         kind = "broken" if self.broken else "warning"
         problem = f"{kind}: {self.problems[0]}{more}" if self.problems else ""
@@ -75,7 +75,7 @@ class Subscribed:
 
     @property
     def broken(self) -> bool:
-        """Something of it cannot be used."""
+        """Whether a value of it is unusable."""
         return any(problem.effect is not Effect.SENT for problem in self.problems)
 
 
@@ -90,10 +90,10 @@ def add(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     **options: Unpack[Options],
 ) -> int:
-    """Add a subscription, with a signing secret of its own if one is given, and return its id.
+    """Add a subscription, with its own signing `secret` if one is given, and return its id.
 
-    `secrets` are further ones, kind and text. They are stored as `vault` encrypts them. InvalidSubscription, before the
-    database is asked, if it cannot work, under the `rules` neither.
+    `secrets` holds the kind and text of further secrets. All are stored as `vault` encrypts them. Raises
+    InvalidSubscription, before any access to the database, if the subscription cannot work or the `rules` forbid it.
     """
     values = completed({"url": url, "event_type": event_type, **options})
     if secret is not None:
@@ -118,10 +118,10 @@ def edit(
     changes: Mapping[str, Any],
     rules: Rules = Rules(),  # noqa: B008 (immutable)
 ) -> bool:
-    """Change what `changes` (by column of OPTIONS) names; None sets the column's default. False if there is none.
+    """Apply `changes` (by column of OPTIONS); None sets the column's default. False if there is no such subscription.
 
-    Nothing is changed where the result could not work (InvalidSubscription), be it by what was there before, or under
-    the `rules`.
+    Raises InvalidSubscription and changes nothing if the result cannot work, even if a value stored before is the
+    cause, or if the `rules` forbid it.
     """
     columns = [getattr(Subscription, column) for column in OPTIONS]
     mine = Subscription.id == subscription_id
@@ -140,7 +140,7 @@ def edit(
 
 
 def find(engine: Engine, url: str, event_type: str, tenant: str = EVERY_TENANT) -> int | None:
-    """The first subscription of this url to these events of this tenant, or None."""
+    """The id of the first subscription with this url, event type and tenant, or None."""
     same = (Subscription.event_type == event_type, Subscription.tenant == tenant, Subscription.url == url)
     with reading(engine) as connection:
         return connection.execute(select(Subscription.id).where(*same).order_by(Subscription.id)).scalars().first()
@@ -156,10 +156,10 @@ def walk(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Subscribed]:
-    """Subscriptions by id, those of this type, tenant and state alone where they are given: as they are written.
+    """Iterate over subscriptions by id, filtered by `event_type` and `tenant` (as written) and state if given.
 
-    Secrets are read with `vault`, to say which cannot be, and problems are those under the `rules`. A page at a time:
-    there may be a million, 40 µs each.
+    Problems are those under the `rules`, and include secrets that `vault` cannot decrypt. Reads a page at a time: there
+    may be a million subscriptions, at 40 µs each.
     """
     wanted = [
         column == value
@@ -185,7 +185,7 @@ def walk(
 
 
 def count_enabled(engine: Engine) -> int:
-    """How many there are that may match something."""
+    """The number of enabled subscriptions."""
     with reading(engine) as connection:
         enabled = select(func.count()).select_from(Subscription).where(Subscription.enabled == 1)
         return connection.execute(enabled).scalar_one()
@@ -198,7 +198,7 @@ def get(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Subscribed | None:
-    """One subscription, or None if there is none of that id."""
+    """The subscription of this id, or None."""
     with reading(engine) as connection:
         rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
     return next(iter(_subscribed(rows, vault, rules, clock)), None)
@@ -212,7 +212,7 @@ def get_endpoint(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> tuple[Subscribed, Endpoint] | None:
-    """One subscription, or None, and how it is sent to; `default` signs where it has no secret of its own."""
+    """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
         rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
     if not rows:
@@ -222,11 +222,11 @@ def get_endpoint(
 
 
 def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
-    """Enable or disable a subscription, `reason` saying why it is disabled. False if there is none of that id.
+    """Enable or disable a subscription, with the `reason` why it is disabled. False if there is none of that id.
 
-    One that is disabled already keeps its reason, unless another is given: people and workers disable, and whoever came
-    first knew why. Enabling forgets the reason and since when it was failing. The workers hold or resume what is stored
-    for it, within a minute. InvalidSubscription for a reason that is too long.
+    A subscription that is already disabled keeps its reason unless a new one is given: people and workers disable
+    subscriptions, and the first to do so knew why. Enabling clears the reason and `failing_since`. Workers hold or
+    resume its stored deliveries within a minute. Raises InvalidSubscription for a reason that is too long.
     """
     if reason is not None and len(reason) > REASON_LENGTH:
         raise InvalidSubscription(f"the reason has {len(reason)} characters; at most {REASON_LENGTH} are kept")
@@ -242,9 +242,9 @@ def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str
 
 
 def remove(engine: Engine, subscription_id: int) -> bool:
-    """Remove a subscription and its secrets. False if there is none.
+    """Remove a subscription and its secrets. False if there is none of that id.
 
-    What is stored for it is given up by the workers, within a minute.
+    Workers give up its stored deliveries within a minute.
     """
     with engine.begin() as connection:
         return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
@@ -267,16 +267,16 @@ def _signing_secrets(subscription_id: int) -> Select[int]:
 
 
 def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None:
-    """What is wrong with its signing as others do, with the deployment's secret; None: nothing."""
+    """The problem with signing by the deployment's secret, which other subscriptions share; None if there is none."""
     if "signing" in kinds:
         return None
     if row.projection:
-        why = "its projection can make any body, which they would trust"
+        why = "its projection can produce any body, which the others' receivers would trust"
     elif row.tenant != EVERY_TENANT:
-        why = "its receiver, which holds that secret, can sign what they would trust"
+        why = "its receiver, which holds that secret, can sign requests to the others' receivers"
     else:
         return None
-    return Problem("secret", f"WEBHOOK_SECRET signs for it as for others, and {why}", Effect.SENT)
+    return Problem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
 
 
 def _subscribed(
@@ -310,5 +310,5 @@ def _subscribed(
 
 
 def _too_slow(until: datetime, projection: str | None) -> Problem:
-    why = f"takes more of the processor than a worker gives it; left out until {until:%Y-%m-%dT%H:%M:%SZ}"
+    why = f"takes more CPU time than a worker allows; left out until {until:%Y-%m-%dT%H:%M:%SZ}"
     return Problem("event_filter" if projection is None else "projection", why, Effect.STORED)

@@ -1,4 +1,4 @@
-"""Rows of `webhook_secrets`: what subscriptions sign with and show. They are written as the vault encrypts them."""
+"""Reads and writes `webhook_secrets`: signing secrets and credentials, stored as the vault encrypts them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from models.subscription import SECRET_LENGTH
 
 Credential = Literal["basic", "bearer", "header"]
 CREDENTIALS = ("basic", "bearer", "header")
-_BATCH = 200  # rows looked at in one statement, and changed in one transaction
-_FORGOTTEN = timedelta(days=1)  # after its end a secret is deleted: no worker's clock is that far behind
-_TICK = timedelta(microseconds=1)  # what the column tells apart
+_BATCH = 200  # rows read in one statement and changed in one transaction
+_FORGOTTEN = timedelta(days=1)  # a secret is deleted this long after it expires: no worker's clock is that far behind
+_TICK = timedelta(microseconds=1)  # the resolution of the column
 
 _ENCRYPT = (
     update(SubscriptionSecret)
@@ -30,14 +30,14 @@ _ENCRYPT = (
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """`secret` signs from now on. The last of those before it signs until `previous_until`; None: none does."""
+    """`secret` signs from now on. The previous secrets sign until `previous_until` at the latest; None: no longer."""
 
     secret: str = field(repr=False)
     previous_until: datetime | None
 
 
 class Unopened(NamedTuple):
-    """A secret that could not be encrypted anew, and why."""
+    """A secret that could not be re-encrypted, and why."""
 
     id: int
     subscription_id: int
@@ -45,7 +45,7 @@ class Unopened(NamedTuple):
 
 
 class Reencrypted(NamedTuple):
-    """A batch: so many were looked at, so many of them written anew."""
+    """The result of a batch: secrets looked at, secrets encrypted, and secrets that could not be."""
 
     looked_at: int
     encrypted: int
@@ -53,9 +53,9 @@ class Reencrypted(NamedTuple):
 
 
 class SecretsReport(NamedTuple):
-    """Of the first `looked_at` secrets that are good now, the subscriptions whose are in the clear, unreadable or weak.
+    """Subscriptions with unencrypted, unreadable or weak secrets among the first `looked_at` valid ones.
 
-    Weak are signing secrets that are not as Standard Webhooks wants them.
+    A signing secret is weak if it does not meet the length that Standard Webhooks requires.
     """
 
     looked_at: int
@@ -65,7 +65,7 @@ class SecretsReport(NamedTuple):
 
 
 def stored_of(text: str, owner: Owner, vault: Vault) -> str:
-    """A secret as it is stored for its owner. InvalidSubscription, without it: it is none of its kind, or too long."""
+    """The stored form of a secret. InvalidSubscription, which does not quote it, if it is too long or invalid."""
     try:
         check_secret(owner.kind, text)
     except ValueError as error:
@@ -81,7 +81,7 @@ def stored_of(text: str, owner: Owner, vault: Vault) -> str:
 def insert_secrets(
     connection: Connection, subscription_id: int, secrets: Sequence[tuple[str, str]], vault: Vault
 ) -> None:
-    """Give a new subscription secrets: kind and text of one or more. InvalidSubscription as `stored_of` raises it."""
+    """Give a new subscription one or more secrets (kind and text). Raises InvalidSubscription as `stored_of` does."""
     rows = [
         {
             "subscription_id": subscription_id,
@@ -104,11 +104,12 @@ def rotate(
     secret: str | None = None,
     algorithm: Algorithm | None = None,
 ) -> Rotation | None:
-    """Sign with `secret`, or a new random one, from now on; those before it sign on for `overlap`, and then no more.
+    """Sign with `secret`, or a new random one, from now on. Previous secrets keep signing for `overlap`.
 
-    None if there is no such subscription. `default`, the deployment's, newest first, signs on where the subscription
-    has none of its own: it becomes its own until then. SettingsError where that is wanted and there is none.
-    `algorithm` of a random one; None: as the newest has. InvalidSubscription for a secret that is none.
+    Returns None if there is no such subscription. A subscription without signing secrets of its own gets copies of
+    `default`, the deployment's secrets (newest first), which keep signing for `overlap`; SettingsError if that overlap
+    is wanted and `default` is empty. `algorithm` is that of a random secret; None: that of the newest secret.
+    InvalidSubscription for an invalid `secret`.
     """
     until = now + overlap
     with engine.begin() as connection:
@@ -153,10 +154,10 @@ def rotate(
 def set_credential(
     engine: Engine, subscription_id: int, kind: Credential, text: str, vault: Vault, now: datetime
 ) -> bool:
-    """Show `text` to the receiver from now on. False if there is no such subscription.
+    """Send the credential `text` to the receiver from now on. False if there is no such subscription.
 
-    It takes the place of what was there: `basic` and `bearer` of each other, a header of one of its name.
-    InvalidSubscription for a text that is none of its kind.
+    It replaces previous credentials: `basic` and `bearer` replace each other, a header replaces one of its name.
+    InvalidSubscription for a text that is not valid for its kind.
     """
     stored = stored_of(text, Owner(subscription_id, kind), vault)
     name = parse_header(text)[0].lower() if kind == "header" else None
@@ -176,7 +177,7 @@ def set_credential(
 
 
 def remove_credentials(engine: Engine, subscription_id: int) -> int | None:
-    """Show the receiver none from now on; how many there were, or None if there is no such subscription."""
+    """Remove all credentials. Returns their number, or None if there is no such subscription."""
     with engine.begin() as connection:
         if not _lock(connection, subscription_id):
             return None
@@ -186,15 +187,15 @@ def remove_credentials(engine: Engine, subscription_id: int) -> int | None:
 
 
 def count(engine: Engine) -> int:
-    """How many secrets are stored."""
+    """The number of stored secrets."""
     with reading(engine) as connection:
         return connection.execute(select(func.count()).select_from(SubscriptionSecret)).scalar_one()
 
 
 def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
-    """Encrypt anew what is not stored as `vault` would store it now, batch by batch; each may be the last.
+    """Re-encrypt secrets that `vault` would store differently now, batch by batch; the caller may stop after any.
 
-    What somebody changes meanwhile stays as they have it. It may be repeated.
+    Concurrent changes of a secret are kept. The run may be repeated.
     """
     for page in _pages(engine):
         changes: list[dict[str, Any]] = []
@@ -213,7 +214,7 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
 
 
 def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> SecretsReport:
-    """Look at the secrets that are good at `now`, at `most` of them or a page more: each takes 60 µs."""
+    """Check the secrets valid at `now`, up to `most` of them and at most a page more, at 60 µs each."""
     looked_at = 0
     in_the_clear: dict[int, None] = {}
     unopened: dict[int, None] = {}
@@ -240,28 +241,28 @@ def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> SecretsRep
 def _is_weak(text: str) -> bool:
     try:
         return weakness(text) is not None
-    except ValueError:  # it cannot sign at all, which is a problem of its subscription
+    except ValueError:  # the secret cannot sign at all, which is reported as a problem of its subscription
         return False
 
 
 def _lock(connection: Connection, subscription_id: int) -> bool:
-    """Whether there is such a subscription; nobody else changes its secrets until the transaction ends."""
+    """Lock the subscription's secrets until the transaction ends. False if there is no such subscription."""
     found = select(Subscription.id).where(Subscription.id == subscription_id).with_for_update()
     return connection.execute(found).first() is not None
 
 
 def _algorithm(newest_first: Sequence[str], owner: Owner, vault: Vault) -> Algorithm:
-    """That of the newest, as stored or as it is."""
+    """The algorithm of the newest secret, encrypted or not."""
     try:
         return algorithm_of(vault.decrypt(newest_first[0], owner)) if newest_first else "hmac"
     except ValueError as error:
-        raise InvalidSubscription(f"{error}: say --algorithm for that of the new one") from None
+        raise InvalidSubscription(f"{error}: choose the new secret's algorithm with --algorithm") from None
 
 
 def _needs_default(subscription_id: int) -> str:
     return (
         f"WEBHOOK_SECRET is not set, and signs for subscription {subscription_id}, which has no secret of its own. "
-        "Set it as the workers have it, so that it signs on until the overlap ends, or say --overlap 0"
+        "Set it to the workers' value, so that it keeps signing until the overlap ends, or use --overlap 0"
     )
 
 
@@ -276,7 +277,7 @@ def _credentials(connection: Connection, subscription_id: int) -> Sequence[Row[*
 def _is_of(name: str, subscription_id: int, row: Row[*tuple[Any, ...]], vault: Vault) -> bool:
     try:
         return parse_header(vault.decrypt(row.secret, Owner(subscription_id, row.kind)))[0].lower() == name
-    except ValueError:  # nobody can tell: it stays, and is told of where it cannot be used
+    except ValueError:  # its name is unknown: the row stays, and is reported as unusable
         return False
 
 

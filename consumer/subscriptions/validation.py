@@ -1,6 +1,6 @@
-"""What people may write into a subscription: refused here is what its reading would find wrong, and what does not fit.
+"""Validates new values of a subscription: refuses values that `read` could not use, or that do not fit their columns.
 
-Pure. The rules themselves are those of `consumer.subscriptions.options`.
+Pure. The rules themselves are in `consumer.subscriptions.options`.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from consumer.errors import InvalidSubscription
 from consumer.subscriptions.options import OPTIONS, Effect, read
 from models import Subscription
 
-COLUMN_BYTES = 4000  # of a VARCHAR2, however many characters it is declared with
+COLUMN_BYTES = 4000  # the limit of a VARCHAR2, whatever its declared number of characters
 _COLUMNS = Subscription.__table__.columns
 
 
 class Options(TypedDict, total=False):
-    """What a subscription may ask for besides url and event type, by column; None: the column's default."""
+    """The options of a subscription besides url and event type, by column; None: the column's default."""
 
     tenant: str | None
     topics: str | None
@@ -38,9 +38,9 @@ class Options(TypedDict, total=False):
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each column of OPTIONS, the default where none is `given`.
+    """A value for each column of OPTIONS, with the default for each that is not `given`.
 
-    InvalidSubscription, with a text that says what would work, for what cannot be used or kept.
+    Raises InvalidSubscription, whose text names a value that would work, if a value is unusable or does not fit.
     """
     if unknown := given.keys() - OPTIONS.keys():
         raise InvalidSubscription(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")

@@ -1,4 +1,4 @@
-"""Logs: one event a line, of this program and of the libraries that it uses."""
+"""Logs of this program and of the libraries that it uses, one event per line."""
 
 import logging
 import os
@@ -8,9 +8,9 @@ import structlog
 
 
 def configure_logging(level: str) -> None:
-    """One event a line on stderr: readable on a terminal, JSON elsewhere. Standard-library loggers are folded in.
+    """Log one event per line to stderr, readable on a terminal, as JSON elsewhere. Includes standard-library loggers.
 
-    On a terminal it has colours, unless NO_COLOR is set and not empty (https://no-color.org).
+    A terminal gets colours, unless NO_COLOR is set and not empty (https://no-color.org).
     """
     terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
@@ -43,7 +43,7 @@ def configure_logging(level: str) -> None:
 
 
 def _without_traces_of_lost_sessions(record: logging.LogRecord) -> bool:
-    """SQLAlchemy's pool tells of a session that broke as it was given back, which is no bug: a line is enough."""
+    """Shorten SQLAlchemy's report of a session that broke while it was returned to the pool: that is not a bug."""
     if record.name.startswith("sqlalchemy.pool") and record.exc_info:
         reason = str(record.exc_info[1]).partition("\n")[0]
         record.msg, record.args, record.exc_info = f"{record.getMessage()}: {reason}", (), None

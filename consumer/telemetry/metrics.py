@@ -1,6 +1,6 @@
-"""Metrics: every name is declared here.
+"""Declares all metrics.
 
-The loop counts in plain attributes (0.05 µs; a prometheus_client counter takes 1 µs); a scrape turns them into samples.
+The loop counts in plain attributes (0.05 µs; a prometheus_client counter takes 1 µs). A scrape turns them into samples.
 """
 
 from bisect import bisect_left
@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-# Seconds. From a receiver beside us to one at its time limit, and on to deliveries that waited out the whole schedule.
+# Seconds: from the fastest receivers over those at the time limit to deliveries that used the whole retry schedule.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0, 86400.0, 345600.0)
 
 
 class Histogram:
-    """Counts by upper bound; `observe` is one bisect and two additions."""
+    """A histogram; `observe` costs one bisect and two additions."""
 
     __slots__ = ("counts", "total")
 
@@ -33,7 +33,7 @@ class Histogram:
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus has them."""
+        """Cumulative counts by upper bound, in the form of Prometheus."""
         running, result = 0, []
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
             running += count
@@ -43,7 +43,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class Metrics:
-    """What the loop has counted since it started."""
+    """The loop's counters since its start."""
 
     events: Counter[str] = field(default_factory=Counter)  # matched, unmatched, dead_lettered
     deliveries: Counter[str] = field(default_factory=Counter)  # delivered, retried, parked, exhausted, dead_lettered
@@ -54,7 +54,7 @@ class Metrics:
 
 
 class Readings(NamedTuple):
-    """How things stand at the moment of a scrape, and counts that parts of the loop keep themselves."""
+    """Values at the moment of a scrape, and counters that parts of the loop keep themselves."""
 
     in_flight: int = 0
     parked: int = 0
@@ -63,7 +63,7 @@ class Readings(NamedTuple):
     expressions_left_out: int = 0
     commits: int = 0
     connections_opened: int = 0
-    retention_overtaken: int = 0  # records that the log dropped before they were consumed
+    retention_overtaken: int = 0  # records dropped by retention before they were consumed
     lag: Mapping[tuple[str, int], int] = MappingProxyType({})  # by topic and partition
 
 
@@ -75,10 +75,10 @@ class WorkerCollector(Collector):
         self._readings = readings
 
     def collect(self) -> Iterable[Metric]:
-        """All families, in the order of the data's path."""
+        """All metric families, in the order of an event's path."""
         metrics, now = self._metrics, self._readings()
-        yield _counts("webhooks_events", "Records by what became of them.", "outcome", metrics.events)
-        yield _counts("webhooks_deliveries", "Deliveries by what became of them.", "outcome", metrics.deliveries)
+        yield _counts("webhooks_events", "Records by outcome.", "outcome", metrics.events)
+        yield _counts("webhooks_deliveries", "Deliveries by outcome.", "outcome", metrics.deliveries)
         yield _counts("webhooks_attempts", "Requests by the class of the answer.", "status_class", metrics.attempts)
         for name, text, histogram in (
             ("webhooks_attempt_seconds", "Time of one exchange.", metrics.attempt_seconds),
@@ -93,7 +93,7 @@ class WorkerCollector(Collector):
             ("webhooks_in_flight", "Requests open now.", now.in_flight),
             ("webhooks_parked", "Deliveries of the group that wait in the database.", now.parked),
             ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", now.breaker_open),
-            ("webhooks_set_aside", "Deliveries that the database does not take.", now.set_aside),
+            ("webhooks_set_aside", "Deliveries that the database refuses.", now.set_aside),
             (
                 "webhooks_expressions_left_out",
                 "Subscriptions whose filter or projection is left out as too slow.",
@@ -111,7 +111,7 @@ class WorkerCollector(Collector):
             ),
             (
                 "webhooks_filter_errors",
-                "Times that a subscription's filter had no answer for an event.",
+                "Events on which a subscription's filter failed.",
                 metrics.filter_errors,
             ),
         ):
@@ -123,7 +123,7 @@ class WorkerCollector(Collector):
 
 
 def registry(metrics: Metrics, readings: Callable[[], Readings]) -> CollectorRegistry:
-    """A registry of its own for one worker."""
+    """A separate registry for one worker."""
     result = CollectorRegistry()
     result.register(WorkerCollector(metrics, readings))
     return result

@@ -144,7 +144,7 @@ def test_credentials(deployment: Deployment) -> None:
         _, told = deployment("set-credential", "1", *words, status=2)
         assert "say one of --basic, --bearer, --header and --remove" in told
     _, told = deployment("set-credential", "1", "--header", "host: hidden", status=2)
-    assert "host is not a subscription's to set" in told
+    assert "a subscription may not set host" in told
     deployment("set-credential", "7", "--bearer", "a", status=1)
     deployment("set-credential", "7", "--remove", status=1)
     shown, _ = deployment("set-credential", "1", "--remove")

@@ -113,7 +113,7 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
         ),
         (["--event-type", "a.*.b"], "--event-type: "),
         (["--event-type", "a,b"], "--event-type: holds a comma; write one type or pattern"),
-        (["--event-type", " a"], "--event-type: has a blank at an end; write a"),
+        (["--event-type", " a"], "--event-type: has a blank at its start or end; write a"),
         (["--url", "https://10.0.0.1:99999"], "--url: the URL is malformed"),
     ],
 )
@@ -207,7 +207,7 @@ def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str
         ("http://[::1]:8000/", {"WEBHOOK_ALLOW_HTTP": "true"}, "WEBHOOK_ALLOW_NETWORKS"),
         ("http://1.1.1.1/", {}, "plain http to a public address is refused; use https, or set WEBHOOK_ALLOW_HTTP"),
         ("http://example.com/", {}, "WEBHOOK_ALLOW_HTTP"),
-        (URL, {"WEBHOOK_REQUIRE_OWN_SECRET": "true"}, "WEBHOOK_REQUIRE_OWN_SECRET asks for one: "),
+        (URL, {"WEBHOOK_REQUIRE_OWN_SECRET": "true"}, "WEBHOOK_REQUIRE_OWN_SECRET requires one: "),
     ],
 )
 def test_what_the_deployment_does_not_allow_is_refused(
@@ -281,7 +281,7 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
         "disabled: moving; broken: topics: a pattern of topics cannot be used here; it matches no event (and 1 more)"
     )
     assert states[2].startswith("broken: event_filter: Syntax error")
-    assert states[2].endswith("; what it gets is stored, not sent")
+    assert states[2].endswith("; its events are stored, not sent")
     assert states[3] == "failing since 2026-01-01T00:00:00Z"
     assert len(called("subscriptions", "list", "--broken", **database).stdout.splitlines()) == 3
     required = called("subscriptions", "list", "--broken", "--json", **database, WEBHOOK_REQUIRE_OWN_SECRET="true")
@@ -298,7 +298,10 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
         connection.execute(update(Subscription).where(Subscription.id == 3).values(event_filter=None, event_type="a."))
     assert "broken: event_type: ends with a dot" in called("subscriptions", "list", "--broken", **database).stdout
     shown = called("subscriptions", "show", "2", **database).stdout
-    assert "problem 2         signature_header: 'no no' is no header name; what it gets is stored, not sent\n" in shown
+    assert (
+        "problem 2         signature_header: 'no no' is not a valid header name; its events are stored, not sent\n"
+        in shown
+    )
 
 
 def test_ids_that_plain_sql_has_made_up_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:

@@ -228,7 +228,7 @@ def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> 
     [
         ("missing/x.db", "there is no directory {folder}/missing: make it, or correct DATABASE_URL"),
         ("folder.db", "it is a directory: name a file in DATABASE_URL"),
-        ("text.db", "it is no SQLite database: correct DATABASE_URL"),
+        ("text.db", "it is not an SQLite database: correct DATABASE_URL"),
         ("misspelt.db", "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate"),
     ],
 )
@@ -254,7 +254,7 @@ def test_a_file_is_made_only_where_that_is_asked_for(tmp_path: Path, monkeypatch
     ping(engine)
     engine.dispose()
     assert len(list(tmp_path.glob("*.db"))) == 1
-    with pytest.raises(DatabaseUnavailable, match=r"cannot be made: there is no directory .*/missing: make it"):
+    with pytest.raises(DatabaseUnavailable, match=r"cannot be created: there is no directory .*/missing: make it"):
         create_file(connect_to("sqlite:///missing/x.db"))
 
 

@@ -147,7 +147,7 @@ def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
     assert desk.disabled() is None
     (said,) = logs
     assert (said["event"], said["subscription"]) == ("a subscription is not as it should be", desk.subscription)
-    assert said["reason"] == f"url: {result}; what it gets is stored, not sent"
+    assert said["reason"] == f"url: {result}; its events are stored, not sent"
 
 
 def test_what_stands_behind_it_in_order_is_stored_behind_it(desk: Desk) -> None:

@@ -102,7 +102,7 @@ def test_a_url_that_cannot_be_sent_to_costs_no_event(deployment: Deployment) -> 
     assert said.keys() == ids.keys()
     for subscription, reason in ids.items():
         assert reason in said[subscription]
-        assert said[subscription].endswith("what it gets is stored, not sent")
+        assert said[subscription].endswith("its events are stored, not sent")
         assert worker.log.count(f'"subscription": {subscription}, "reason"') == 1
     assert worker.metric("webhooks_connections_opened_total") <= 4
 
@@ -137,7 +137,7 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     assert forgetful.metric("webhooks_connections_opened_total") == 0
     assert forgetful.metric('webhooks_attempts_total{status_class="error"}') == 0
     assert forgetful.log.count("a subscription is not as it should be") == 2
-    assert "add its network to WEBHOOK_ALLOW_NETWORKS; what it gets is stored, not sent" in forgetful.log
+    assert "add its network to WEBHOOK_ALLOW_NETWORKS; its events are stored, not sent" in forgetful.log
     assert len(broken(deployment, "10.9.0.0/16")) == (2 if host == "127.0.0.1" else 1)  # no name is resolved there
     forgetful.stop()
     worker = deployment.start()

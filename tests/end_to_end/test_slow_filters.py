@@ -54,7 +54,7 @@ def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Dep
     eventually(lambda: metric(worker) == len(slow), every=0.2)
     found = broken(deployment)
     assert found.keys() == set(slow.values())
-    assert all("event_filter: takes more of the processor than a worker gives it" in each for each in found.values())
+    assert all("event_filter: takes more CPU time than a worker allows" in each for each in found.values())
     eventually(lambda: len(deployment.receiver.at("/calm")) == 200 + EVENTS)
     before, company = (percentile(deployment.latencies("/calm", since), 0.95) for since in (alone, beside))
     assert company < max(3 * before, FLOOR), f"p95 {before * 1e3:.0f} ms alone, {company * 1e3:.0f} ms beside"

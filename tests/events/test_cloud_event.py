@@ -175,7 +175,7 @@ def test_a_nul_ends_nothing() -> None:
     assert seen("data", of) == {"a\ufffdb": "c\ufffdd", "e": "\\u0000"}
     assert (seen("headers.h", of), seen("key", of), seen("tenant", of)) == ("i\ufffdj", "k\ufffdl", "m\ufffdn")
     assert seen("data", event(b"text\0text")) == "text\ufffdtext"
-    with pytest.raises(ExpressionFailed, match="is no text, and holds a zero byte"):
+    with pytest.raises(ExpressionFailed, match="is not text, and holds a zero byte"):
         seen("data", event(b"\xff\0\xff"))
     assert seen("type", event(b"\xff\0\xff")) == "matched.type"
 

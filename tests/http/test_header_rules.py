@@ -48,14 +48,14 @@ def in_any_case(name: str) -> st.SearchStrategy[str]:
 @given(st.sampled_from(FRAMING + PROXIES + OURS + DECODED_BY_NOBODY).flatmap(in_any_case))
 def test_names_that_are_not_a_subscriptions(name: str) -> None:
     """What frames the message, belongs to the connection or is ours is refused, in any case; the error names it."""
-    with pytest.raises(ValueError, match=f"^{name} is not a subscription's to set$"):
+    with pytest.raises(ValueError, match=f"^a subscription may not set {name}$"):
         header_rules.check(name, "x")
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", ":path", "a\r\nb", "a\tb", "\x00", "é", "a\n", "a(b)", "a,b"])
 def test_what_is_no_name(name: str) -> None:
     """A name is a token of RFC 9110."""
-    with pytest.raises(ValueError, match="is no header name"):
+    with pytest.raises(ValueError, match="is not a valid header name"):
         header_rules.check(name, "x")
 
 

@@ -189,7 +189,7 @@ def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
             wants, now = [FetchRequest(("t", 0, number), 5, frozenset())], NOW + minute * POSTPONED
             fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt, rules=rules, said=said)
     assert [entry["reasons"] for entry in logs] == [
-        {number: f"url: {why}; what it gets is stored, not sent"} for why in ("no", "never", "never")
+        {number: f"url: {why}; its events are stored, not sent"} for why in ("no", "never", "never")
     ]
 
 

@@ -228,7 +228,7 @@ def test_what_cannot_be_told(engine: Engine, column: str, value: str, *, matches
                 assert isinstance(each.selection.filter, BrokenFilter)
                 assert each.fault is not None
     ((logged, reason),) = [(entry["subscription"], entry["reason"]) for entry in logs]
-    effect = "what it gets is stored, not sent" if matches else "it matches no event"
+    effect = "its events are stored, not sent" if matches else "it matches no event"
     assert (logged, reason.startswith(f"{column}: "), reason.endswith(effect)) == (bad, True, True)
     assert len(broken) == 1
 
@@ -317,8 +317,8 @@ def test_two_faults_are_told_apart(engine: Engine) -> None:
     with capture_logs() as logs:
         find(engine, "t", broken=SubscriptionProblems())
     assert sorted(entry["reason"].rpartition("; ")[2] for entry in logs) == [
+        "its events are stored, not sent",
         "the default is used",
-        "what it gets is stored, not sent",
     ]
 
 

@@ -79,7 +79,8 @@ def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
     faults = found(engine, rules, SubscriptionProblems())
     assert faults[own] is None
     assert faults[shared] == (
-        "secret: it has none of its own, and WEBHOOK_REQUIRE_OWN_SECRET asks for one; what it gets is stored, not sent"
+        "secret: it has no secret of its own, and WEBHOOK_REQUIRE_OWN_SECRET requires one; "
+        "its events are stored, not sent"
     )
     assert set(found(engine, Rules(), SubscriptionProblems()).values()) == {None}
     first, second = repository.walk(engine, rules=rules)
@@ -90,8 +91,8 @@ def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"projection": "data"}, "its projection can make any body, which they would trust"),
-        ({"tenant": "acme"}, "its receiver, which holds that secret, can sign what they would trust"),
+        ({"projection": "data"}, "its projection can produce any body, which the others' receivers would trust"),
+        ({"tenant": "acme"}, "its receiver, which holds that secret, can sign requests to the others' receivers"),
         ({"projection": "data", "tenant": "acme"}, "its projection"),
         ({}, None),
         ({"tenant": "*"}, None),
@@ -111,7 +112,7 @@ def test_who_signs_as_others_do_and_should_not_is_told(
     else:
         ((option, said, effect),) = item.problems
         assert (option, effect, item.broken) == ("secret", Effect.SENT, False)
-        assert said.startswith("WEBHOOK_SECRET signs for it as for others, and ")
+        assert said.startswith("this subscription shares WEBHOOK_SECRET with others, and ")
         assert why in said
         assert item.state == f"warning: {item.problems[0]}"
     with capture_logs() as logs:

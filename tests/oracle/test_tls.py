@@ -105,7 +105,7 @@ def test_a_certificate_of_a_stranger_is_refused(start_oracle: Start, wallets: Wa
     """With the way to trust its issuer."""
     text = refusal(make(url(start_oracle(tls=server(wallets)).port)))
     assert "CERTIFICATE_VERIFY_FAILED" in text
-    assert "belongs into ewallet.pem, in wallet_location" in text
+    assert "belongs in ewallet.pem, in wallet_location" in text
 
 
 def test_a_certificate_of_another_host_is_refused(start_oracle: Start, wallets: Wallets) -> None:
@@ -179,4 +179,4 @@ def test_only_one_side_speaks_tls(start_oracle: Start, wallets: Wallets, monkeyp
     assert "only one side speaks TLS" in refusal(make(url(plain.port, wallet_location=wallets.trust)))
     plain.kill_sessions()
     await_log_ins()
-    assert "does it want TLS" in refusal(make(f"{USER}localhost:{encrypted}/?service_name=FREEPDB1"))
+    assert "does it need TLS" in refusal(make(f"{USER}localhost:{encrypted}/?service_name=FREEPDB1"))

@@ -9,7 +9,7 @@ from tests.sending.answer_grammar import cut, kept, mutated, right
 from tests.sending.answers_kit import CHUNKED, CONTINUE, EMPTY, HINTS, OK, cuts, read, reason
 
 LENGTH = OK + b"Content-Length: 2\r\n"
-OTHER = "it answered with something else than HTTP/1.1"
+OTHER = "it answered with something other than HTTP/1.1"
 
 
 def in_any_pieces(text: bytes) -> Answer:

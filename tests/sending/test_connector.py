@@ -245,8 +245,8 @@ def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
         hole, silent = f"127.0.0.1:{port}", f"127.0.0.1:{listener.getsockname()[1]}"
         there = "https://x.test/"
         cases: dict[str, Stuck] = {
-            "name": ({}, "http://hung.test/", "no address of hung.test"),
-            "proxy name": ({"proxy": "http://hung.test:1"}, there, "no address of hung.test"),
+            "name": ({}, "http://hung.test/", "no address for hung.test"),
+            "proxy name": ({"proxy": "http://hung.test:1"}, there, "no address for hung.test"),
             "connect": ({}, f"http://{hole}/", "no connection to 127.0.0.1"),
             "connect to proxy": ({"proxy": f"http://{hole}"}, there, "no connection to the proxy 127.0.0.1"),
             "TLS": ({}, f"https://{silent}/", "no TLS handshake with 127.0.0.1"),

@@ -136,7 +136,7 @@ def test_http_1_1_is_what_alpn_offers(sender: Sender, receive: Receive, certific
 @pytest.mark.parametrize(
     ("newest", "ciphers", "text"),
     [
-        (ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0", "it speaks no TLS 1.2 or newer"),
+        (ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0", "it does not support TLS 1.2 or newer"),
         (ssl.TLSVersion.TLSv1_2, "AES128-GCM-SHA256", "it has no cipher with forward secrecy (ECDHE)"),
         (ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-SHA256", "it has no cipher with forward secrecy (ECDHE)"),
     ],

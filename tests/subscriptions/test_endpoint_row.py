@@ -154,7 +154,7 @@ def test_what_cannot_be_together_is_told(engine: Engine) -> None:
     assert endpoint.batch is None
     assert [str(problem) for problem in problems] == [
         "batch_wait_ms: needs batch_size, which is not set; it has no effect",
-        "secret: X-A is the signature's header; what it gets is stored, not sent",
+        "secret: X-A is the signature's header; its events are stored, not sent",
     ]
     assert endpoint.fault == str(problems[1])
 
@@ -166,7 +166,7 @@ def test_a_secret_that_cannot_be_read_is_told_without_it(engine: Engine) -> None
         connection.execute(update(SubscriptionSecret).values(secret="fernet:c2VjcmV0"))
     endpoint, problems = read(engine)[added]
     assert endpoint.fault == (
-        "secret: its secret is encrypted and WEBHOOK_ENCRYPTION_KEY is not set; what it gets is stored, not sent"
+        "secret: its secret is encrypted and WEBHOOK_ENCRYPTION_KEY is not set; its events are stored, not sent"
     )
     row = repository.get(engine, added)
     assert row is not None

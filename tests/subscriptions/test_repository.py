@@ -181,7 +181,7 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
         (URL, "", "event_type: is empty"),
         (URL, "user created", "visible ASCII"),
         (URL, "user.créated", "visible ASCII"),
-        (URL, "user.created\n", "has a blank at an end; write user.created"),
+        (URL, "user.created\n", "has a blank at its start or end; write user.created"),
         (URL, "t" * 256, "256 characters; at most 255"),
     ],
 )

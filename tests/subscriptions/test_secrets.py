@@ -154,7 +154,7 @@ def test_a_rotation_goes_by_the_newest(engine: Engine) -> None:
 def test_a_newest_one_that_cannot_be_read(engine: Engine) -> None:
     """Whose algorithm is not known has to be told one; then a rotation puts it right."""
     subscription = add(engine, Vault(OTHER_KEY).encrypt("lost", FIRST))
-    with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY decrypts its secret: say --algorithm"):
+    with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY decrypts its secret: choose the"):
         turn(engine, subscription)
     assert endpoint(engine, NOW).fault is not None
     turn(engine, subscription, "new", timedelta(0))
