@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from consumer.events.event import TopicPartition
     from consumer.intake.log_reader import LogReader
     from consumer.ledger.replays import Replay, Span
-    from consumer.ops.replay import Choice, Survey
+    from consumer.ops.replay import Choice
     from consumer.subscriptions.repository import Subscribed
 
 _LINE = 10.0  # seconds between two lines where there is no terminal
@@ -44,13 +44,15 @@ def replay(
             help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; store and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be read; store and send nothing.")
+    ] = False,
     resume: Annotated[
         int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Go on with a replay that stopped.")
     ] = None,
     yes: YesOption = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all is sent.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the counts as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the result as JSON.")] = False,
 ) -> None:
     """Send a subscription again what the topics hold of a time.
 
@@ -103,7 +105,7 @@ def replay(
             with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
                 spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
             if dry_run:
-                _survey(reader, spans, first, choice, as_json=as_json)
+                _show(spans, first, last or time.time(), as_json=as_json)
                 return
             replay_id = _begin(engine, kafka, receiver, spans, first, last or time.time(), event_type, pace, yes=yes)
             begun = _begun(engine, kafka, replay_id)
@@ -199,6 +201,33 @@ def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | Non
     return [place for place in places if not topics or place[0] in topics]
 
 
+def _show(spans: "list[Span]", since: float, until: float, *, as_json: bool) -> None:
+    """Print the offsets that a replay would read, by partition."""
+    from consumer.cli.console import number, print_json, print_rows, time_text
+
+    rows: list[dict[str, object]] = [
+        {
+            "topic": span.topic,
+            "partition": span.number,
+            "first_offset": span.begin,
+            "last_offset": span.end - 1,
+            "records": span.end - span.begin,
+        }
+        for span in spans
+    ]
+    records = sum(span.end - span.begin for span in spans)
+    if as_json:
+        times = {"since": time_text(since), "until": time_text(until)}
+        print_json({**times, "records": records, "partitions": rows, "stored": 0})
+        return
+    if rows:
+        print_rows(("topic", "partition", "first_offset", "last_offset", "records"), rows)
+    typer.echo(
+        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} would be read; nothing was stored",
+        err=True,
+    )
+
+
 def _begin(
     engine: "Engine",
     kafka: "KafkaSettings",
@@ -254,10 +283,11 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
                 line_at = time.monotonic()
     typer.echo(f"replay {replay.id}: {number(done.matched, 'matching record')} stored")
     if done.finished and not done.matched:
-        typer.echo("--dry-run shows which event types there are; upper and lower case differ", err=True)
+        typer.echo("no event matched; event types differ by upper and lower case", err=True)
     if done.undecodable:
         typer.echo(f"{number(done.undecodable, 'record')} passed over: not an event", err=True)
-    _say_filter_errors(choice)
+    if choice.filter_errors:
+        typer.echo(f"{number(choice.filter_errors, 'record')} passed over: the filter has no answer for it", err=True)
     if reader.removed_total:
         typer.echo(f"{number(reader.removed_total, 'record')} are gone: retention was faster", err=True)
     if not done.finished:
@@ -275,47 +305,3 @@ def _wait(engine: "Engine", replay_id: int) -> None:
             lambda: counts.of_replay(engine, replay_id, found.matched),
             lambda: counts.next_of_replay(engine, replay_id),
         )
-
-
-def _survey(reader: "LogReader", spans: "Sequence[Span]", since: float, choice: "Choice", *, as_json: bool) -> None:
-    from consumer.cli.console import number, print_json, print_rows, progress_bar
-    from consumer.ops.replay import Survey, survey
-
-    found = Survey()
-    with progress_bar(sum(span.end - span.begin for span in spans)) as draw:
-        for read in survey(reader, spans, since, choice, found):
-            draw(read, "")
-    rows = _counted(found)
-    if as_json:
-        print_json({"event_types": rows, "undecodable": found.undecodable})
-        return
-    if rows:
-        print_rows(("event_type", "records", "first", "last", "matches"), rows)
-    chosen = sum(tally.chosen for tally in found.types.values())
-    whose = choice.subscription.id
-    typer.echo(f"{number(chosen, 'record')} would go to subscription {whose}; nothing was stored", err=True)
-    if found.undecodable:
-        typer.echo(f"{number(found.undecodable, 'record')} would be passed over: not an event", err=True)
-    _say_filter_errors(choice)
-
-
-def _say_filter_errors(choice: "Choice") -> None:
-    from consumer.cli.console import number
-
-    if choice.filter_errors:
-        typer.echo(f"{number(choice.filter_errors, 'record')} passed over: the filter has no answer for it", err=True)
-
-
-def _counted(found: "Survey") -> list[dict[str, object]]:
-    from consumer.cli.console import time_text
-
-    return [
-        {
-            "event_type": name,
-            "records": tally.records,
-            "first": time_text(tally.first),
-            "last": time_text(tally.last),
-            "matches": tally.chosen,
-        }
-        for name, tally in sorted(found.types.items(), key=lambda item: -item[1].records)
-    ]

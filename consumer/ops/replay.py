@@ -5,8 +5,7 @@ way, goes on where it stopped: each matching record is stored once. What the gro
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger import replays
 from consumer.ledger.counts import last_of_replay
-from consumer.ledger.replays import Replay, Span
+from consumer.ledger.replays import Replay
 from consumer.ledger.rows import NewDelivery
 from consumer.matching.selection import FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
@@ -115,48 +114,6 @@ class Choice:
             and self.subscription.tenant in {EVERY_TENANT, event.tenant}
             and self._selector.ask(self._endpoint, event) is FilterResult.WANTED
         )
-
-
-@dataclass(slots=True)
-class Tally:
-    """Records of one event type: how many, and when the first and the last were stamped (unix seconds).
-
-    `chosen` of them are for the subscription.
-    """
-
-    records: int = 0
-    chosen: int = 0
-    first: float = float("inf")
-    last: float = float("-inf")
-
-    def add(self, at: float, *, chosen: bool) -> None:
-        """One more."""
-        self.records += 1
-        self.chosen += chosen
-        self.first, self.last = min(self.first, at), max(self.last, at)
-
-
-@dataclass(slots=True)
-class Survey:
-    """What the log holds of a time: by event type, and how many records are no event."""
-
-    types: dict[str, Tally] = field(default_factory=dict)
-    undecodable: int = 0
-
-
-def survey(reader: LogReader, spans: Sequence[Span], since: float, choice: Choice, result: Survey) -> Iterator[int]:
-    """Read it all into `result` and store nothing. Yields how many offsets have been read."""
-    reader.start(spans, since)
-    begin = sum(reader.positions.values())
-    while not reader.done:
-        for record in reader.read(ROWS_AT_ONCE, _WAIT):
-            event = choice.event_of(record)
-            if event is None:
-                result.undecodable += 1
-            else:
-                tally = result.types.setdefault(event.type, Tally())
-                tally.add(record.timestamp / 1000, chosen=choice.has(event))
-        yield sum(reader.positions.values()) - begin
 
 
 def run(
