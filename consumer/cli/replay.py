@@ -19,49 +19,51 @@ if TYPE_CHECKING:
     from consumer.ops.replay import Choice
     from consumer.subscriptions.repository import Subscribed
 
-_LINE = 10.0  # seconds between two lines where there is no terminal
+_LINE = 10.0  # seconds between two lines without a terminal
 
 
 def replay(
     *,
     subscription: Annotated[
         int | None,
-        typer.Option(metavar="ID", parser=row_id, help="Whom it is for; it gets what matches it now."),
+        typer.Option(
+            metavar="ID", parser=row_id, help="Subscription to send to; it gets the events that match it now."
+        ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="From then on: 2026-07-28T14:00 (UTC without a zone), or an age: 2h, 3d."),
+        typer.Option(metavar="TIME", help="Begin: 2026-07-28T14:00 (UTC without a zone), or an age: 2h, 3d."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then; without it, up to now.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="End, in the same notation. Default: now.")] = None,
     event_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Only events of this type or pattern.")] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(metavar="TOPIC", help="Only from this one of KAFKA_TOPICS; may be repeated.")
+        list[str] | None, typer.Option(metavar="TOPIC", help="Only this one of KAFKA_TOPICS; may be repeated.")
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
             metavar="NUMBER",
-            help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100.",
+            help="Deliveries per second, at most the subscription's limit. Default: a tenth of that, or 100.",
         ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; store and send nothing.")
     ] = False,
     resume: Annotated[
-        int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Go on with a replay that stopped.")
+        int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Continue a replay that stopped.")
     ] = None,
     yes: YesOption = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all is sent.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all events are sent.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the result as JSON.")] = False,
 ) -> None:
-    """Send a subscription again what the topics hold of a time.
+    """Send a subscription the events of a time window from Kafka's log.
 
-    The log is read beside the consumer group, whose offsets stay as they are. What matches is stored and sent by the
-    workers, with the ids and bodies of the first time; events that happen meanwhile go on. Times are those of the
-    records. Order is not kept, also where the subscription is ordered.
+    The log is read outside the consumer group, whose offsets stay as they are. Matching events are stored, and the
+    workers send them with their original ids and bodies, besides new events. Times are the records' timestamps. A
+    replay keeps no order, even if the subscription is ordered by key.
 
-    After an interruption of any kind, --resume goes on where it stopped and sends nothing twice. Ctrl-C and SIGTERM
-    stop it in order.
+    After an interruption of any kind, --resume continues where the replay stopped, and stores nothing twice. Ctrl-C and
+    SIGTERM stop it between transactions.
 
     Exit status 1 if any delivery is given up or held.
 
@@ -79,13 +81,13 @@ def replay(
     from consumer.ops.replay import Choice
 
     if as_json and not dry_run:
-        raise typer.BadParameter("it goes with --dry-run", param_hint="--json")
+        raise typer.BadParameter("it needs --dry-run", param_hint="--json")
     if resume is not None:
         if any(each is not None for each in (subscription, since, until, event_type, topic, rate)) or dry_run:
-            raise typer.BadParameter("a replay goes on as it began: no other options", param_hint="--resume")
+            raise typer.BadParameter("a replay keeps its options; give no others", param_hint="--resume")
     elif subscription is None or since is None:
         missing = "--subscription" if subscription is None else "--since"
-        raise typer.BadParameter("it is needed, or --resume REPLAY", param_hint=missing)
+        raise typer.BadParameter("give it, or --resume REPLAY", param_hint=missing)
     values = environment()
     check((KafkaSettings, TopicSettings, DatabaseSettings), values)
     kafka = load(KafkaSettings, values)
@@ -135,7 +137,7 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
         raise WebhooksError(f"there is no replay {replay_id}")
     if found.group != kafka.group_id:
         raise WebhooksError(
-            f"replay {replay_id} is of the group {found.group}: set KAFKA_GROUP_ID to it, it is {kafka.group_id}"
+            f"replay {replay_id} belongs to the group {found.group}, not {kafka.group_id}: set KAFKA_GROUP_ID to it"
         )
     return found
 
@@ -149,7 +151,7 @@ def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
         check_pattern(event_type)
     except ValueError as error:
         raise typer.BadParameter(f"it {error}", param_hint="--event-type") from None
-    # Of two patterns that have a type in common one stands for all that the other does.
+    # If two patterns have a type in common, one of them matches every type that the other does.
     if not matches(receiver.event_type, event_type) and not matches(event_type, receiver.event_type):
         raise typer.BadParameter(
             f"subscription {receiver.id} gets {receiver.event_type}: nothing would match", param_hint="--event-type"
@@ -167,7 +169,7 @@ def _rate(receiver: "Subscribed", rate: float | None) -> float:
     if not LEAST_NUMBER <= rate <= most:
         whose = f", the limit of subscription {receiver.id}" if limit else ""
         raise typer.BadParameter(
-            f"{rate:g} is not from {LEAST_NUMBER:g} to {most:g} a second{whose}", param_hint="--rate"
+            f"{rate:g} is not from {LEAST_NUMBER:g} to {most:g} per second{whose}", param_hint="--rate"
         )
     return rate
 
@@ -190,12 +192,12 @@ def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | Non
 
     places = reader.partitions(names)
     if not places:
-        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} is there")
+        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} exists")
     there = {topic for topic, _ in places}
     for topic in topics or ():
         if topic not in there:
             raise typer.BadParameter(
-                f"no worker would send from {topic}: it is none of KAFKA_TOPICS, or does not exist",
+                f"no worker would send from {topic}: it is not one of KAFKA_TOPICS, or does not exist",
                 param_hint="--topic",
             )
     return [place for place in places if not topics or place[0] in topics]
@@ -248,10 +250,10 @@ def _begin(
         typer.echo(f"the topics hold no record from {time_text(since)} to {time_text(until)}", err=True)
         raise typer.Exit
     allowed = receiver.options["rate_limit"]
-    limit = "" if allowed is None else f" of the {allowed:g} that it allows"
+    limit = "" if allowed is None else f" (its limit is {allowed:g})"
     typer.echo(
-        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} are read; what is "
-        f"{event_type or receiver.event_type} goes to {printable(receiver.url)}, up to {rate:g} a second{limit}",
+        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} will be read; events of type "
+        f"{event_type or receiver.event_type} go to {printable(receiver.url)}, up to {rate:g} per second{limit}",
         err=True,
     )
     if receiver.options["ordering"] == "key":
@@ -261,14 +263,14 @@ def _begin(
 
 
 def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogReader") -> None:
-    """Read and store what is left, with progress; a signal ends it, in order, with status 0."""
+    """Read and store the rest of a replay, showing progress; a signal stops it with status 0, between transactions."""
     import sys
 
     from consumer.cli.console import number, progress_bar, signals_noted
     from consumer.ops.replay import Progress, run
 
     if replay.finished_at is not None:
-        typer.echo(f"replay {replay.id} has stored all that it found", err=True)
+        typer.echo(f"replay {replay.id} has already stored all matching events", err=True)
         return
     advice = f"kafka-webhooks replay --resume {replay.id}"
     typer.echo(f"replay {replay.id}; if it is interrupted: {advice}", err=True)
@@ -285,11 +287,13 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
     if done.finished and not done.matched:
         typer.echo("no event matched; event types differ by upper and lower case", err=True)
     if done.undecodable:
-        typer.echo(f"{number(done.undecodable, 'record')} passed over: not an event", err=True)
+        typer.echo(f"{number(done.undecodable, 'record')} skipped: not an event", err=True)
     if choice.filter_errors:
-        typer.echo(f"{number(choice.filter_errors, 'record')} passed over: the filter has no answer for it", err=True)
+        typer.echo(f"{number(choice.filter_errors, 'record')} skipped: the filter failed", err=True)
     if reader.removed_total:
-        typer.echo(f"{number(reader.removed_total, 'record')} are gone: retention was faster", err=True)
+        typer.echo(
+            f"{number(reader.removed_total, 'record')} removed by retention before the replay read them", err=True
+        )
     if not done.finished:
         typer.echo(f"stopped; {advice} goes on with the rest", err=True)
         raise typer.Exit(0)
