@@ -37,28 +37,28 @@ class Registration(BaseModel):
     url: Annotated[str, Field(description="Where to POST the events.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(alias="eventType", description="The events' type.", examples=["user.created"])]
     own_secret: Annotated[
-        bool, Field(alias="ownSecret", description="Sign with a new secret of its own, which the answer holds.")
+        bool, Field(alias="ownSecret", description="Sign with a new secret of its own, which is in the response.")
     ] = False
 
 
 class Done(BaseModel):
-    """It is done."""
+    """The answer to a registration."""
 
     message: str
     secret: Annotated[
-        str | None, Field(description="What its receiver verifies with, where that was asked for. Shown this once.")
+        str | None, Field(description="The secret to verify with, if ownSecret is true. It is shown only once.")
     ] = None
 
 
 class Registered(BaseModel):
-    """A subscription as it is stored, without its secrets; of a url with a password that part is left out."""
+    """A subscription as it is stored, without its secrets; a password in its url is left out."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 
     id: int
     url: str
     event_type: Annotated[str, Field(description="A type, or a pattern.")]
-    tenant: Annotated[str, Field(description="Whose events; * for all.")]
+    tenant: Annotated[str, Field(description="The tenant whose events it gets; * for all.")]
     enabled: bool
     disabled_reason: str | None
     failing_since: datetime | None
@@ -66,7 +66,7 @@ class Registered(BaseModel):
 
 
 class Failure(BaseModel):
-    """What was wrong, for a person to read."""
+    """An error message for a person to read."""
 
     error: str
 
@@ -84,12 +84,12 @@ _NEEDS_ITS_OWN = "ownSecret must be true: each subscription needs a secret of it
 _FAILURES = {
     400: "The request is malformed, or the url or event type cannot work.",
     401: "The bearer token is missing or wrong.",
-    403: "There is no token, and the request is not to localhost.",
+    403: "No API_TOKEN is set, and the request is not to localhost.",
     413: "The body is too large.",
     500: "The database failed.",
 }
 _FAILURES_OF_A_LOOK = {status: _FAILURES[status] for status in (401, 403, 500)} | {404: f"{_ABSENT}."}
-_LOCATION = {"description": "Where it can be looked at.", "schema": {"type": "string"}}
+_LOCATION = {"description": "The path that shows the subscription.", "schema": {"type": "string"}}
 
 
 def create_app(
@@ -98,16 +98,16 @@ def create_app(
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
 ) -> FastAPI:
-    """With a `token`, requests must carry it; without one, they must name this machine by a loopback name.
+    """The API. With a `token`, requests must carry it; without one, their Host must be a loopback name.
 
-    Secrets are stored as `vault` encrypts them; what the `rules` do not allow is refused.
+    `vault` encrypts the secrets to store; a subscription that breaks the `rules` is refused.
     """
     app = FastAPI(title="kafka-webhooks", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, token=token)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
-    token_sent = Depends(HTTPBearer(auto_error=False))  # for the documentation; the guard has judged before
+    token_sent = Depends(HTTPBearer(auto_error=False))  # for /openapi.json; the guard has checked the token before
 
     @app.post(
         "/register-webhook",
@@ -152,7 +152,7 @@ def create_app(
 
 @contextmanager
 def _or_500(what: str, told: str) -> Iterator[None]:
-    """Where the database fails, log `what` with the reason, and answer 500 with what may be `told`."""
+    """If the database fails, log the event `what` with the reason, and answer 500 with the text `told`."""
     try:
         yield
     except (DatabaseUnavailable, SQLAlchemyError) as error:
@@ -183,11 +183,11 @@ async def _broken(_: Request, _error: Exception) -> JSONResponse:
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    """One problem in words, without a word of the request's."""
+    """One problem in words, without quoting the request."""
     place = ".".join(str(part) for part in problem["loc"][1:])
     match problem["type"]:
         case "json_invalid":
-            return "the body is no JSON"
+            return "the body is not JSON"
         case "missing" if place:
             return f"{place} is missing"
         case "string_type":

@@ -1,4 +1,4 @@
-"""What a request must pass before the application sees it: the token, or a loopback name; a bounded body."""
+"""Checks each request before the application sees it: the token or a loopback name, and the size of the body."""
 
 import asyncio
 import hmac
@@ -10,13 +10,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUEST_BYTES = 64 * 1024  # of a request's body; a registration has at most 2.5 kB
-_BODY_TIMEOUT = 10.0  # seconds for all of it
+REQUEST_BYTES = 64 * 1024  # the largest request body; a registration has at most 2.5 kB
+_BODY_TIMEOUT = 10.0  # seconds for the whole body
 WANTED = (
     'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
-_OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they tell nothing that is not public
+_OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they reveal only public information
 
 
 class _TooLarge(Exception):
@@ -24,11 +24,12 @@ class _TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware. Answers 400, 401, 403, 408 and 413 itself, before anything of the body is looked at.
+    """ASGI middleware. Answers 400, 401, 403, 408 and 413 itself, before the body is parsed.
 
-    Without a token the Host must be a loopback name: else a web page could have a browser on this machine register
-    webhooks through a name of its own that resolves to 127.0.0.1 (DNS rebinding). Nor may another site's page have it
-    post: a browser says whose page it is (`Origin`), and asks before it sends JSON, so that other content is refused.
+    Without a token the Host must be a loopback name: else a web page could make a browser on this machine register
+    webhooks through a host name of its own that resolves to 127.0.0.1 (DNS rebinding). Posts from other sites' pages
+    are refused: the browser names the page's site (`Origin`), and asks before it sends JSON, so that any other content
+    type is refused.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -36,7 +37,7 @@ class Guard:
         self._expected = f"Bearer {token}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with its whole body read, or refuse it."""
+        """Refuse the request, or read its whole body and pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -70,7 +71,7 @@ def _cross_site(method: str, headers: Headers) -> JSONResponse | None:
         return None
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-        return _error(403, "requests of other sites' pages are not served")
+        return _error(403, "requests from other sites' pages are refused")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return None if kind == "application/json" else _error(400, WANTED)
 

@@ -2,9 +2,9 @@
 
 
 def api() -> None:
-    """Serve the admin HTTP API, until SIGTERM. It describes itself at /openapi.json.
+    """Serve the admin HTTP API until SIGTERM; /openapi.json describes it.
 
-    Without API_TOKEN it can be reached from this machine only.
+    Without API_TOKEN it serves requests from this machine only.
 
     \b
     Example:

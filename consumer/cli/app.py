@@ -1,6 +1,6 @@
-"""The command `kafka-webhooks`: its commands, and what becomes of an error.
+"""The command `kafka-webhooks`: registers its commands, and turns errors into messages and exit statuses.
 
-A command imports what it needs when it runs, so that `--help` is there at once.
+Each command imports its dependencies when it runs, so that `--help` responds at once.
 """
 
 import os
@@ -30,7 +30,7 @@ from consumer.cli.subscriptions import subscriptions
 from consumer.cli.waiting import quietly
 
 PROGRAM = "kafka-webhooks"
-ROOT = Path(__file__).parents[2]  # of our packages
+ROOT = Path(__file__).parents[2]  # the folder that holds this program's packages
 USAGE = 2  # exit status: wrong usage or settings
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 (Typer passes the option's value so)
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (Typer passes the option's value like this)
     if wanted:
         typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
@@ -57,13 +57,13 @@ def options(
 ) -> None:
     """Deliver Kafka events to webhook subscribers: signed, retried, committed only after success.
 
-    Settings come from the environment or a .env file; `kafka-webhooks check` says what is missing.
+    Settings come from the environment or a .env file; `kafka-webhooks check` reports missing ones.
     """
 
 
 @app.command()
 def run() -> None:
-    """Consume, deliver, retry, commit, until SIGTERM.
+    """Consume, deliver, retry and commit until SIGTERM.
 
     Example: KAFKA_TOPICS=orders,users kafka-webhooks run
     """
@@ -74,9 +74,9 @@ def run() -> None:
 
 @app.command()
 def demo() -> None:
-    """Show the whole path at work.
+    """Show the whole path at work, from Kafka to receivers.
 
-    On embedded parts: a Kafka in this process, SQLite, and receivers of which some fail.
+    It uses a Kafka inside this process, SQLite, and receivers, some of which fail.
 
     Example: kafka-webhooks demo
     """
@@ -97,15 +97,15 @@ for secrets_command in (rotate_secret, set_credential, encrypt_secrets):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit status. An error is a line on stderr, never a traceback."""
+    """Run one command and return its exit status. Errors go to stderr; LOG_LEVEL=DEBUG adds a bug's traceback."""
     try:
         open_streams()
         _check_text(arguments)
         with quietly(quiet="--json" in arguments):
             status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except Exception as error:  # noqa: BLE001 (all of them: told in one line)
-        with suppress(OSError):  # of stderr: there is nobody to tell
+    except Exception as error:  # noqa: BLE001 (every error is reported in one line)
+        with suppress(OSError):  # stderr cannot be written either
             return _report(error)
         return 1
     if not arguments:
@@ -118,11 +118,11 @@ def _check_text(arguments: Sequence[str]) -> None:
         try:
             word.encode()
         except UnicodeEncodeError:
-            raise typer.BadParameter("it is no text in the terminal's encoding", param_hint=repr(word)) from None
+            raise typer.BadParameter("not valid text in the terminal's encoding", param_hint=repr(word)) from None
 
 
 def _report(error: Exception) -> int:
-    """Tell what went wrong, and give the exit status."""
+    """Print an error's message on stderr, and return the exit status."""
     text, status = _told(error)
     for line in text.splitlines():
         typer.echo(f"{PROGRAM}: {line}", err=True)
@@ -130,21 +130,21 @@ def _report(error: Exception) -> int:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """The lines that tell of an error, and the exit status."""
+    """An error's message, which may have several lines, and the exit status."""
     from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
 
     match error:
         case WebhooksError():
             return str(error), USAGE if isinstance(error, SettingsError | InvalidSubscription) else 1
-        case typer.Abort():  # the end of input, where a question was asked
+        case typer.Abort():  # stdin ended at a question
             return "no answer: nothing was changed", 1
         case typer.TyperException():
             return _of_typer(error)
         case OSError() if unwritten(error):
             discard_output()
-            if isinstance(error, BrokenPipeError):  # who read our output has seen enough
+            if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
                 return "", 1
-            return f"the output cannot be written: {error.strerror}; let it lead to where there is room", 1
+            return f"the output cannot be written: {error.strerror}; redirect it to a place with free space", 1
     known = _of_import(error) if isinstance(error, ImportError) else _of_database(error)
     if known is None and os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
         traceback.print_exception(error)
@@ -152,7 +152,7 @@ def _told(error: Exception) -> tuple[str, int]:
 
 
 def _of_typer(error: typer.TyperException) -> tuple[str, int]:
-    """Wrong usage. A group of commands without a command shows its help."""
+    """The message and exit status of a usage error. A group called without a command prints its help instead."""
     context = getattr(error, "ctx", None)
     if context is not None and error.message == context.get_help():
         typer.echo(error.message, err=True)
@@ -163,7 +163,7 @@ def _of_typer(error: typer.TyperException) -> tuple[str, int]:
 
 
 def _put_in_words(error: typer.TyperException) -> None:
-    """Replace Pydantic's words, in which Typer tells of a value that is none."""
+    """Reword Pydantic's message for an invalid value, which Typer has taken over."""
     from pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):
@@ -174,15 +174,15 @@ def _put_in_words(error: typer.TyperException) -> None:
 
 
 def _of_import(error: ImportError) -> str | None:
-    """Which file is taken for our package `models`, if that is why something cannot be imported."""
+    """The message for an import that failed because another file shadows our package `models`; None for any other."""
     file = getattr(sys.modules.get("models"), "__file__", None)
     if not (error.name or "").startswith("models") or file is None or Path(file).parents[1] == ROOT:
         return None
-    return f"{file} stands in the place of this program's package `models`: rename it, or take it out of PYTHONPATH"
+    return f"{file} shadows this program's package `models`: rename it, or remove it from PYTHONPATH"
 
 
 def _of_database(error: Exception) -> str | None:
-    """What a database's error means, if it is one; no command that uses no database waits for these imports."""
+    """The message for a database error; None for any other. A command without a database does not wait for imports."""
     if "sqlalchemy" not in sys.modules:
         return None
     from consumer.database.engine import unavailable

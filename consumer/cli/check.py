@@ -6,11 +6,12 @@ import typer
 
 
 def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Look at all that a worker needs.
+    """Check everything that a worker needs.
 
-    Settings, Kafka, topics, the group, database, tables, subscriptions: a line each, and what to do where one fails.
+    Checks settings, Kafka, topics, the group, database, tables, subscriptions and secrets. Each prints a line; a line
+    that fails says what to do.
 
-    Exit status 1 if anything is missing.
+    Exit status 1 if any check fails.
 
     Example: kafka-webhooks check --json
     """
@@ -25,10 +26,10 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     from consumer.telemetry.logs import configure_logging
 
     values = environment()
-    with suppress(SettingsError):  # a finding says so
+    with suppress(SettingsError):  # check_all reports it
         configure_logging(load(LogSettings, values).log_level)
     findings = []
-    looks, waiting = check_all(values), Waiting("an answer; each part is given ten seconds")
+    looks, waiting = check_all(values), Waiting("an answer, at most ten seconds for each part")
     while True:
         with waiting:
             finding = next(looks, None)

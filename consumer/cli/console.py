@@ -1,4 +1,4 @@
-"""What commands share: settings into logging, lists and progress on the screen, times, and signals."""
+"""Shared by all commands: logging, lists and progress on the screen, times, and signals."""
 
 import errno
 import json
@@ -23,16 +23,16 @@ T = TypeVar("T")
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
-MOST_COUNTED = 10_000  # deliveries; above it a question says no more than that there are more
+MOST_COUNTED = 10_000  # deliveries; a question about more of them only says "more than"
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
-PAGE = 1000  # rows of a list that are printed together
+PAGE = 1000  # rows of a list that are aligned and printed together
 _HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
-_ROW_ID = re.compile(r"-?[0-9]{1,18}")  # within 2^63, which no database passes
+_ROW_ID = re.compile(r"-?[0-9]{1,18}")  # below 2^63, the limit of every database
 _UNWRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def configure() -> None:
-    """Set the log up as LOG_LEVEL says; to stderr, so that stdout is a command's result alone. It tells of slips."""
+    """Set up logging at LOG_LEVEL, to stderr: stdout holds only a command's result. Warns of misspelt settings."""
     from consumer.config import slips
     from consumer.config.environment import environment, load
     from consumer.config.settings import LogSettings
@@ -44,7 +44,7 @@ def configure() -> None:
 
 
 def open_database() -> "Engine":
-    """The database of DATABASE_URL, with logging set up. Nothing is connected yet; what takes long then is told."""
+    """An engine for DATABASE_URL, with logging set up. It connects at its first use, and reports slow steps."""
     from consumer.cli.waiting import told_of
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings
@@ -55,12 +55,12 @@ def open_database() -> "Engine":
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     typer.echo(_json(value))
 
 
 def print_json_rows(values: Iterable[object]) -> None:
-    """The same for an array, whose members are printed as they come."""
+    """Print a JSON array on stdout, each member as soon as it is there."""
     before = "["
     for value in values:
         typer.echo(f"{before}\n{indent(_json(value), '  ')}", nl=False)
@@ -69,9 +69,9 @@ def print_json_rows(values: Iterable[object]) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> int:
-    """Rows under their columns' names, aligned; unprintable characters are escaped. How many there were.
+    """Print rows under their columns' names, aligned and with unprintable characters escaped. Returns their number.
 
-    They are printed a thousand at a time; what is wider further down widens the columns from there on.
+    Rows are printed a thousand at a time; a wider cell widens its column from its page on.
     """
     widths = [0] * len(columns)
     shown, lines = 0, [list(columns)]
@@ -86,12 +86,12 @@ def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> 
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """The same as `print_lines`, with names as people write them."""
+    """Print names and values as `print_lines` does, with spaces for the underscores in names."""
     print_lines({name.replace("_", " "): value for name, value in fields.items()})
 
 
 def print_lines(named: Mapping[str, object]) -> None:
-    """Names and values, a line each, aligned; unprintable characters are escaped, and what is None is left out."""
+    """Print names and values, a line each, aligned. Escapes unprintable characters and leaves out None values."""
     width = max(map(len, named))
     for name, value in named.items():
         if value is not None:
@@ -99,14 +99,14 @@ def print_lines(named: Mapping[str, object]) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped: what others sent must not drive the terminal."""
+    """`text` with unprintable characters escaped: text from outside must not control the terminal."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def shortened(text: str, length: int) -> str:
-    """At most so many characters."""
+    """`text`, cut to at most `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -117,7 +117,7 @@ def number(count: int, noun: str) -> str:
 
 
 def bounded(count: int, noun: str) -> str:
-    """`number` of what is counted to MOST_COUNTED and one further: `more than 10,000 deliveries`."""
+    """`number` for a count that stops above MOST_COUNTED: `more than 10,000 deliveries`."""
     return number(count, noun) if count <= MOST_COUNTED else f"more than {number(MOST_COUNTED, noun)}"
 
 
@@ -127,7 +127,7 @@ def time_text(seconds: float | None) -> str | None:
 
 
 def moment(text: str, now: float, option: str) -> float:
-    """Unix seconds of a time in ISO 8601 (UTC without a zone) or of an age such as `2h`; a usage error for another."""
+    """Unix seconds of a time in ISO 8601 (UTC without a zone) or of an age such as `2h`; else a usage error."""
     from consumer.config.types import seconds
 
     try:
@@ -142,16 +142,16 @@ def moment(text: str, now: float, option: str) -> float:
 
 
 def row_id(text: str) -> int:
-    """A row's id as it is written in an argument; a usage error for what no row can have."""
+    """Parse a row's id from an argument; a usage error if no row can have it."""
     if not _ROW_ID.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no id; an id is a whole number such as 7")
+        raise typer.BadParameter(f"{text!r} is not an id; an id is a whole number such as 7")
     return int(text)
 
 
 def header(text: str, option: str) -> tuple[str, str]:
-    """Name and value of `NAME: VALUE`, or of `NAME=VALUE`, whose value is kept as it is; a usage error for another.
+    """Name and value of `NAME: VALUE` (the value is stripped) or `NAME=VALUE` (the value is kept as it is).
 
-    Its text does not hold `text`, which may be a secret.
+    A usage error for anything else; its message does not repeat `text`, which may be a secret.
     """
     parts = _HEADER.fullmatch(text)
     if parts is None:
@@ -161,17 +161,17 @@ def header(text: str, option: str) -> tuple[str, str]:
 
 
 class Unasked(typer.BadParameter):
-    """A question that nobody can answer, and `--yes` is not given."""
+    """A question without a terminal to answer on, and without `--yes`."""
 
     def format_message(self) -> str:
-        """The question, and what to say."""
-        return f"{self.message} There is no terminal to answer on, and nothing was changed: say --yes"
+        """The question, and the advice to give `--yes`."""
+        return f"{self.message} There is no terminal to answer on, and nothing was changed: give --yes"
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on only if a person says so; where none can be asked, `--yes` must have been given (Unasked).
+    """Return if `yes` or a person confirms; exit with status 1 at a no. Unasked if there is no terminal to ask on.
 
-    Each command that gives something up for good, or sets many deliveries in motion, asks so.
+    Each command that gives something up for good, or sets many deliveries in motion, asks this way.
     """
     if yes:
         return
@@ -183,15 +183,15 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def bounded_length(count: int) -> int | None:
-    """The length of a bar for what `bounded` tells of."""
+    """The progress bar's length for a count as in `bounded`; None if it is above MOST_COUNTED."""
     return count if count <= MOST_COUNTED else None
 
 
 @contextmanager
 def progress_bar(length: int | None) -> Iterator[Callable[[int, str], None]]:
-    """A bar on stderr, where that is a terminal; `length` None: nobody knows.
+    """A progress bar on stderr, if that is a terminal; `length` is None if unknown.
 
-    Yields what draws it anew: how much is done, and a text beside the bar.
+    Yields a function that redraws the bar, given how much is done and a text to show beside the bar.
     """
     text = ""
     nothing: Iterator[None] = (None for _ in ())  # a tuple would have a length of its own
@@ -211,7 +211,7 @@ def progress_bar(length: int | None) -> Iterator[Callable[[int, str], None]]:
 
 @contextmanager
 def signals_noted() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM end nothing by themselves; yields what says whether one has come. A second one ends it."""
+    """Note the first SIGINT or SIGTERM; yields a function that says whether one came. A second one acts as before."""
     noted: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -231,7 +231,7 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
 
 
 def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
-    """The batches. A signal ends the command behind the one under way, with status 0; `left` tells of the others."""
+    """Yield the batches. A signal ends the command after the current one, with status 0; `left` describes the rest."""
     with signals_noted() as stopped:
         for batch in batches:
             yield batch
@@ -241,7 +241,7 @@ def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
 
 
 def open_streams() -> None:
-    """Let stdin and stderr lead nowhere where they are closed: else a database's file would take their number.
+    """Open the null device in place of a closed stdin or stderr: else a database's file would take their number.
 
     WebhooksError if stdout is closed.
     """
@@ -252,16 +252,16 @@ def open_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the same)
     if sys.stdout is None:
-        raise WebhooksError("the standard output is closed; let it lead to a file, or to /dev/null")
+        raise WebhooksError("the standard output is closed; redirect it to a file, or to /dev/null")
 
 
 def unwritten(error: OSError) -> bool:
-    """Whether it says that stdout does not take what is printed: nothing else that has no name is written to."""
+    """Whether the error means that stdout cannot be written: no other file without a name is written to."""
     return error.filename is None and error.errno in _UNWRITTEN
 
 
 def discard_output() -> None:
-    """Let stdout lead nowhere, once it takes no more: else Python complains of it at the very end."""
+    """Redirect stdout to the null device after a failed write: else Python reports another error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

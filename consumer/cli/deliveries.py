@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 
 deliveries = typer.Typer(
-    name="deliveries", help="What is stored: waiting for an attempt, held, or given up.", no_args_is_help=True
+    name="deliveries", help="Stored deliveries: waiting to be sent, held, or given up.", no_args_is_help=True
 )
 
 _BODY_SHOWN = 100_000  # characters
 
 
 class State(StrEnum):
-    """`models.Status`, here without the imports that `--help` would wait for."""
+    """The values of `models.Status`, without the imports that would slow `--help` down."""
 
     PARKED = "parked"
     BLOCKED = "blocked"
@@ -32,23 +32,23 @@ class State(StrEnum):
 
 
 StatusOption = Annotated[
-    list[State] | None, typer.Option("--status", metavar="STATUS", help="Only these; may be repeated.")
+    list[State] | None, typer.Option("--status", metavar="STATUS", help="Only this status; may be repeated.")
 ]
 SubscriptionOption = Annotated[
     int | None,
-    typer.Option("--subscription", metavar="ID", parser=row_id, help="Only those to this subscription."),
+    typer.Option("--subscription", metavar="ID", parser=row_id, help="Only deliveries to this subscription."),
 ]
 TypeOption = Annotated[
-    str | None, typer.Option("--event-type", metavar="TYPE", help="Only those of events of this type.")
+    str | None, typer.Option("--event-type", metavar="TYPE", help="Only deliveries of events of this type.")
 ]
 SinceOption = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="Only those stored, tried or given up since: 2026-07-28T14:00 (UTC without a zone), or 2h."
+        metavar="TIME", help="Only rows stored, tried or given up since: 2026-07-28T14:00 (UTC without a zone), or 2h."
     ),
 ]
-UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only those that have not changed since.")]
-NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until they are sent.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only rows that have not changed since.")]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the deliveries are sent.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -60,14 +60,14 @@ def list_some(
     event_type: TypeOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="At most so many.")] = 100,
-    after: Annotated[int | None, typer.Option(metavar="ID", parser=row_id, help="Only those behind this one.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="List at most this many.")] = 100,
+    after: Annotated[int | None, typer.Option(metavar="ID", parser=row_id, help="Only ids after this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List stored deliveries, by id.
 
-    parked: waits for its next attempt. blocked: waits behind an earlier one of its key. held: its subscription is
-    disabled. exhausted: given up. delivered: kept until Kafka's offset has passed it.
+    parked: waits for its next attempt. blocked: waits behind an earlier delivery of its key. held: its subscription is
+    disabled. exhausted: given up. delivered: kept until the group's offset has passed its record.
 
     \b
     Examples:
@@ -88,10 +88,10 @@ def list_some(
         until=chosen.until,
         after_id=after,
     )
-    redact_url = found[:limit]
+    page = found[:limit]
     if as_json:
-        print_json([_as_json(item) for item in redact_url])
-    elif redact_url:
+        print_json([_as_json(item) for item in page])
+    elif page:
         columns = ("id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error")
         rows = [
             {
@@ -104,25 +104,25 @@ def list_some(
                 "next_attempt": time_text(_next_attempt(item)),
                 "last_error": shortened(item.last.error, 60) if item.last else None,
             }
-            for item in redact_url
+            for item in page
         ]
         print_rows(columns, rows)
     else:
         typer.echo("no such deliveries are stored", err=True)
     if len(found) > limit:
-        typer.echo(f"there are more: --after {redact_url[-1].id} shows them, --limit takes more at once", err=True)
+        typer.echo(f"there are more: --after {page[-1].id} shows them, --limit shows more at once", err=True)
 
 
 @deliveries.command()
 def show(
     delivery_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
     *,
-    body: Annotated[bool, typer.Option("--body", help="The event's body too.")] = False,
+    body: Annotated[bool, typer.Option("--body", help="Show the event's body too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that is known of a delivery.
+    """Show one delivery in full.
 
-    Its record, its attempts, its errors, the start of the last response.
+    Prints its record, its attempts, its errors, and the start of the last response.
 
     \b
     Examples:
@@ -153,7 +153,7 @@ def show(
 @deliveries.command()
 def redeliver(
     delivery_ids: Annotated[
-        list[int] | None, typer.Argument(metavar="ID", parser=row_id, help="Which; several.")
+        list[int] | None, typer.Argument(metavar="ID", parser=row_id, help="Deliveries to send again.")
     ] = None,
     *,
     status: StatusOption = None,
@@ -166,11 +166,11 @@ def redeliver(
 ) -> None:
     """Have deliveries sent again, now and on a new retry schedule.
 
-    By their ids, or all that the options choose; without --status those are the exhausted ones. The workers send them,
-    with the ids and bodies that they had; this command waits and tells how it goes, and Ctrl-C ends only that;
-    while it marks them, it ends after the ones under way.
+    Name them by id, or choose them by options; without --status, options choose exhausted ones. The command marks them,
+    and the workers send them with their original ids and bodies, while the command shows the progress. Ctrl-C ends the
+    marking after the current batch, or else only the display.
 
-    Exit status 1 if any of them is given up again or is held, or if none could be marked.
+    Exit status 1 if any delivery is given up again or is held, or if none could be marked.
 
     \b
     Examples:
@@ -190,7 +190,7 @@ def redeliver(
         raise typer.BadParameter("name ids, or choose by options, such as --status exhausted", param_hint="ID")
     if any(each in {State.BLOCKED, State.DELIVERED} for each in status or ()):
         raise typer.BadParameter(
-            "what is blocked is sent in its turn, and what is delivered not again; choose exhausted, parked or held",
+            "blocked deliveries are sent in their turn, delivered ones not again; choose exhausted, parked or held",
             param_hint="--status",
         )
     engine = open_database()
@@ -226,8 +226,8 @@ def adopt(
 ) -> None:
     """Take over another group's deliveries.
 
-    They are given to the group of KAFKA_GROUP_ID, whose workers send them: for a group that was renamed. The old one
-    must have no workers any more: what they send meanwhile is sent twice.
+    For a group that was renamed: its deliveries move to the group of KAFKA_GROUP_ID, whose workers send them. The old
+    group must have no running workers: deliveries that they send meanwhile are sent twice.
 
     \b
     Example:
@@ -248,17 +248,17 @@ def adopt(
     if not total:
         typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return
-    typer.echo(f"the group {from_group} must have no running workers: what they send meanwhile is sent twice", err=True)
+    typer.echo(f"the group {from_group} must have no running workers: they would send deliveries twice", err=True)
     confirm(f"Move {bounded(total, 'delivery')} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
     batches = store.adopt(engine, from_group, group, time.time())
     with progress_bar(bounded_length(total)) as draw:
-        for batch in until_signal(batches, f"what has not moved is {from_group}'s; the same command goes on with it"):
+        for batch in until_signal(batches, f"the rest is still {from_group}'s; the same command moves it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
     typer.echo(f"{number(moved, 'delivery')} moved to {group}")
     if skipped:
-        typer.echo(f"{number(skipped, 'delivery')} left with {from_group}: {group} has stored the same itself")
+        typer.echo(f"{number(skipped, 'delivery')} left with {from_group}: {group} has stored the same ones")
 
 
 def _selection(
@@ -285,11 +285,11 @@ def _mark(engine: "Engine", selection: "DeliveryQuery", total: int) -> "array[in
     from consumer.cli.console import bounded_length, number, progress_bar, until_signal
     from consumer.ledger.admin import redeliver as mark
 
-    marked = array("q")  # millions of them are eight bytes each
+    marked = array("q")  # eight bytes per id: there may be millions
     skipped = 0
     batches = mark(engine, selection, time.time())
     with progress_bar(bounded_length(total)) as draw:
-        for batch in until_signal(batches, "what is marked is sent, the rest is as it was"):
+        for batch in until_signal(batches, "marked deliveries are sent, the rest is unchanged"):
             marked.extend(batch.ids)
             skipped += batch.skipped
             draw(len(marked) + skipped, f"{len(marked):,} marked")

@@ -23,13 +23,13 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="SECRET",
-            help="Signing secret or public key (whpk_…), may be repeated; else those of WEBHOOK_SECRET.",
+            help="Signing secret or public key (whpk_…); may be repeated. Default: those of WEBHOOK_SECRET.",
         ),
     ] = None,
     hex_header: Annotated[
-        str, typer.Option(metavar="NAME", help="Header of the hex signature, verified where it comes.")
+        str, typer.Option(metavar="NAME", help="Header of the hex signature, verified if present.")
     ] = "x-webhook-signature",
-    hex_prefix: Annotated[str, typer.Option(metavar="TEXT", help="What is before its digits, such as sha256=.")] = "",
+    hex_prefix: Annotated[str, typer.Option(metavar="TEXT", help="Prefix of its hex digits, such as sha256=.")] = "",
     status: Annotated[int, typer.Option(min=200, max=599, metavar="STATUS", help="Status to answer with.")] = 200,
     delay: Annotated[
         float, typer.Option(min=0, max=3600, metavar="SECONDS", help="Seconds to wait before the answer.")

@@ -14,16 +14,18 @@ def ping(
     subscription_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
     *,
     event_type: Annotated[
-        str, typer.Option(metavar="TYPE", help="The test event's type, which x-webhook-event says.")
+        str, typer.Option(metavar="TYPE", help="The test event's type, sent in x-webhook-event.")
     ] = "webhooks.ping",
     data: Annotated[str | None, typer.Option(metavar="JSON", help="The test event's body.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Send a subscription a test event, show the exchange.
+    """Send a subscription a test event and show the exchange.
 
-    One signed request, from here and not from a worker: to its url, in its format, with its headers and credentials,
-    by the egress rule of the settings here. Nothing is stored and Kafka is not asked; its filter and its topics are
-    not, either. The exit status is 0 if the receiver takes it with a 2xx, else 1.
+    This command, not a worker, sends one signed request to the subscription's URL, in its format, with its headers and
+    credentials, under the egress rule of this command's settings. It stores nothing, does not contact Kafka, and
+    ignores the subscription's filter and topics.
+
+    Exit status 0 if the receiver answers with a 2xx, else 1.
 
     \b
     Examples:
@@ -78,7 +80,7 @@ def ping(
 
 
 def _blocks(told: "Mapping[str, Any]") -> "Iterator[dict[str, object]]":
-    """Where it went; what was sent; what came of it."""
+    """The fields to print, in blocks: the destination, the request if one was sent, the result."""
     certificate = told["certificate"] or {}
     steps = ", ".join(f"{step.replace('_', ' ')} {1000 * took:.1f} ms" for step, took in told["seconds"].items())
     yield {

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-_EACH = 10  # up to so many records are reported one by one, more by partition
+_EACH = 10  # up to this many records are reported one by one, more by partition
 
 
 def publish(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Where to.")],
-    value: Annotated[str, typer.Argument(metavar="JSON|-", help="The event; - reads stdin, one event or one a line.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Topic to publish to.")],
+    value: Annotated[str, typer.Argument(metavar="JSON|-", help="The event; - reads stdin: one, or one per line.")],
     *,
     key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The record's key: one key's events stay in order.")
+        str | None, typer.Option(metavar="KEY", help="The record's key; events with one key stay in order.")
     ] = None,
     event_type: Annotated[
         str | None, typer.Option("--type", metavar="TYPE", help="Event type, as the header event-type.")
@@ -26,7 +26,7 @@ def publish(
     header: Annotated[
         list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="A header; may be repeated.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=10_000_000, metavar="TIMES", help="Publish it so many times.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=10_000_000, metavar="TIMES", help="Publish this many times.")] = 1,
 ) -> None:
     """Publish events and wait until Kafka has stored them.
 
@@ -44,7 +44,7 @@ def publish(
     events = _events(sys.stdin.buffer.read() if value == "-" else value.encode(errors="surrogateescape"))
     total = len(events) * count
     if event_id is not None and total > 1:
-        raise typer.BadParameter("events with one id are one event to a receiver; use it for one", param_hint="--id")
+        raise typer.BadParameter("publish one event with it: a second would be a duplicate", param_hint="--id")
     pairs = [console.header(text, "--header") for text in header or ()]
     named = {"event-type": event_type, "event-id": event_id}
     pairs += [(name, text) for name, text in named.items() if text is not None]
@@ -76,14 +76,14 @@ def publish(
 
 
 def _events(text: bytes) -> list[bytes]:
-    """One JSON document, or one a line."""
+    """The events in `text`: one JSON document, or one per line. A usage error for anything else."""
     if _is_json(text):
         return [text.strip()]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         if not _is_json(line):
             where = f"line {number} " if len(lines) > 1 else "it "
-            raise typer.BadParameter(f"{where}is no JSON", param_hint="JSON|-")
+            raise typer.BadParameter(f"{where}is not JSON", param_hint="JSON|-")
     if not lines:
         raise typer.BadParameter("it is empty", param_hint="JSON|-")
     return lines

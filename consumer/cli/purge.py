@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from models import Status
 
-_LEAST_AGE = 86_400.0  # seconds: a younger row may still be the only one to know that its delivery is settled
+_LEAST_AGE = 86_400.0  # seconds: a younger row may still be the only record that its delivery is settled
 
 
 class Ended(StrEnum):
-    """The states in which nobody is owed anything."""
+    """The states of deliveries that are no longer owed."""
 
     EXHAUSTED = "exhausted"
     DELIVERED = "delivered"
@@ -28,27 +28,28 @@ class Ended(StrEnum):
 def purge(
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="What ended before: an age such as 30d, or a time: 2026-07-28.")
+        str,
+        typer.Option(metavar="TIME", help="Delete what ended before this: an age such as 30d, or a time: 2026-07-28."),
     ],
     status: Annotated[
         list[Ended] | None,
-        typer.Option("--status", metavar="STATUS", help="exhausted (without this option) or delivered; or both."),
+        typer.Option("--status", metavar="STATUS", help="exhausted (the default) or delivered; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the rows; delete nothing.")] = False,
     yes: YesOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Delete old deliveries that were given up.
 
-    With the events that no other delivery needs, and the replays that ended before that time. Of all consumer groups.
-    What is parked, blocked or held is owed to somebody, and never deleted. Workers delete what they have delivered
-    themselves; --status delivered is for what a group without workers has left.
+    Also deletes the events that no other delivery needs, and the replays that ended before that time; of all consumer
+    groups. Parked, blocked and held deliveries are still owed, and never deleted. Workers delete delivered rows
+    themselves; --status delivered is for the rows of a group that has no workers any more.
 
-    A thousand rows at most in each transaction, beside running workers. Ctrl-C and SIGTERM end it behind the ones under
-    way.
+    Each transaction deletes a thousand rows at most; workers may run meanwhile. Ctrl-C and SIGTERM end the command
+    after the current transaction.
 
-    A row that is deleted cannot be sent again. It also tells a restarted worker that the delivery is settled: keep a
-    month, and no less than the longest time that a partition's offset was held.
+    A deleted delivery cannot be sent again. Its row also tells a restarted worker that the delivery is settled: keep
+    rows for a month, and no less than the longest time that a partition's offset was held.
 
     \b
     Examples:
@@ -63,7 +64,7 @@ def purge(
     before = moment(older_than, now, "--older-than")
     if before > now - _LEAST_AGE:
         raise typer.BadParameter(
-            "a day at least: a younger row may be all that tells a restarted worker what is settled",
+            "at least a day: a younger row may be the only record that its delivery is settled",
             param_hint="--older-than",
         )
     statuses = [Status(each.value) for each in status or [Ended.EXHAUSTED]]
@@ -97,7 +98,7 @@ def _delete(engine: "Engine", statuses: "Collection[Status]", before: float, tot
     deliveries = payloads = 0
     batches = upkeep.purge(engine, statuses, before)
     with progress_bar(bounded_length(total)) as draw:
-        for batch in until_signal(batches, "what is left is as it was; the same command goes on with it"):
+        for batch in until_signal(batches, "the rest is unchanged; the same command deletes it"):
             deliveries, payloads = deliveries + batch.deliveries, payloads + batch.payloads
             draw(deliveries, f"{deliveries:,} deleted")
     return {"deliveries": deliveries, "payloads": payloads, "replays": upkeep.purge_replays(engine, before)}

@@ -16,50 +16,54 @@ if TYPE_CHECKING:
     from consumer.events.event import TopicPartition
     from consumer.intake.log_reader import LogReader
     from consumer.ledger.replays import Replay, Span
-    from consumer.ops.replay import Choice, Survey
+    from consumer.ops.replay import Choice
     from consumer.subscriptions.repository import Subscribed
 
-_LINE = 10.0  # seconds between two lines where there is no terminal
+_LINE = 10.0  # seconds between two lines without a terminal
 
 
 def replay(
     *,
     subscription: Annotated[
         int | None,
-        typer.Option(metavar="ID", parser=row_id, help="Whom it is for; it gets what matches it now."),
+        typer.Option(
+            metavar="ID", parser=row_id, help="Subscription to send to; it gets the events that match it now."
+        ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="From then on: 2026-07-28T14:00 (UTC without a zone), or an age: 2h, 3d."),
+        typer.Option(metavar="TIME", help="Begin: 2026-07-28T14:00 (UTC without a zone), or an age: 2h, 3d."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then; without it, up to now.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="End, in the same notation. Default: now.")] = None,
     event_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Only events of this type or pattern.")] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(metavar="TOPIC", help="Only from this one of KAFKA_TOPICS; may be repeated.")
+        list[str] | None, typer.Option(metavar="TOPIC", help="Only this one of KAFKA_TOPICS; may be repeated.")
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
             metavar="NUMBER",
-            help="Deliveries a second, up to the subscription's limit; without it a tenth of that, or 100.",
+            help="Deliveries per second, at most the subscription's limit. Default: a tenth of that, or 100.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; store and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be read; store and send nothing.")
+    ] = False,
     resume: Annotated[
-        int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Go on with a replay that stopped.")
+        int | None, typer.Option(metavar="REPLAY", parser=row_id, help="Continue a replay that stopped.")
     ] = None,
     yes: YesOption = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all is sent.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the counts as JSON.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all events are sent.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the result as JSON.")] = False,
 ) -> None:
-    """Send a subscription again what the topics hold of a time.
+    """Send a subscription the events of a time window from Kafka's log.
 
-    The log is read beside the consumer group, whose offsets stay as they are. What matches is stored and sent by the
-    workers, with the ids and bodies of the first time; events that happen meanwhile go on. Times are those of the
-    records. Order is not kept, also where the subscription is ordered.
+    The log is read outside the consumer group, whose offsets stay as they are. Matching events are stored, and the
+    workers send them with their original ids and bodies, besides new events. Times are the records' timestamps. A
+    replay keeps no order, even if the subscription is ordered by key.
 
-    After an interruption of any kind, --resume goes on where it stopped and sends nothing twice. Ctrl-C and SIGTERM
-    stop it in order.
+    After an interruption of any kind, --resume continues where the replay stopped, and stores nothing twice. Ctrl-C and
+    SIGTERM stop it between transactions.
 
     Exit status 1 if any delivery is given up or held.
 
@@ -77,13 +81,13 @@ def replay(
     from consumer.ops.replay import Choice
 
     if as_json and not dry_run:
-        raise typer.BadParameter("it goes with --dry-run", param_hint="--json")
+        raise typer.BadParameter("it needs --dry-run", param_hint="--json")
     if resume is not None:
         if any(each is not None for each in (subscription, since, until, event_type, topic, rate)) or dry_run:
-            raise typer.BadParameter("a replay goes on as it began: no other options", param_hint="--resume")
+            raise typer.BadParameter("a replay keeps its options; give no others", param_hint="--resume")
     elif subscription is None or since is None:
         missing = "--subscription" if subscription is None else "--since"
-        raise typer.BadParameter("it is needed, or --resume REPLAY", param_hint=missing)
+        raise typer.BadParameter("give it, or --resume REPLAY", param_hint=missing)
     values = environment()
     check((KafkaSettings, TopicSettings, DatabaseSettings), values)
     kafka = load(KafkaSettings, values)
@@ -103,7 +107,7 @@ def replay(
             with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
                 spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
             if dry_run:
-                _survey(reader, spans, first, choice, as_json=as_json)
+                _show(spans, first, last or time.time(), as_json=as_json)
                 return
             replay_id = _begin(engine, kafka, receiver, spans, first, last or time.time(), event_type, pace, yes=yes)
             begun = _begun(engine, kafka, replay_id)
@@ -133,7 +137,7 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
         raise WebhooksError(f"there is no replay {replay_id}")
     if found.group != kafka.group_id:
         raise WebhooksError(
-            f"replay {replay_id} is of the group {found.group}: set KAFKA_GROUP_ID to it, it is {kafka.group_id}"
+            f"replay {replay_id} belongs to the group {found.group}, not {kafka.group_id}: set KAFKA_GROUP_ID to it"
         )
     return found
 
@@ -147,7 +151,7 @@ def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
         check_pattern(event_type)
     except ValueError as error:
         raise typer.BadParameter(f"it {error}", param_hint="--event-type") from None
-    # Of two patterns that have a type in common one stands for all that the other does.
+    # If two patterns have a type in common, one of them matches every type that the other does.
     if not matches(receiver.event_type, event_type) and not matches(event_type, receiver.event_type):
         raise typer.BadParameter(
             f"subscription {receiver.id} gets {receiver.event_type}: nothing would match", param_hint="--event-type"
@@ -165,7 +169,7 @@ def _rate(receiver: "Subscribed", rate: float | None) -> float:
     if not LEAST_NUMBER <= rate <= most:
         whose = f", the limit of subscription {receiver.id}" if limit else ""
         raise typer.BadParameter(
-            f"{rate:g} is not from {LEAST_NUMBER:g} to {most:g} a second{whose}", param_hint="--rate"
+            f"{rate:g} is not from {LEAST_NUMBER:g} to {most:g} per second{whose}", param_hint="--rate"
         )
     return rate
 
@@ -188,15 +192,42 @@ def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | Non
 
     places = reader.partitions(names)
     if not places:
-        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} is there")
+        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} exists")
     there = {topic for topic, _ in places}
     for topic in topics or ():
         if topic not in there:
             raise typer.BadParameter(
-                f"no worker would send from {topic}: it is none of KAFKA_TOPICS, or does not exist",
+                f"no worker would send from {topic}: it is not one of KAFKA_TOPICS, or does not exist",
                 param_hint="--topic",
             )
     return [place for place in places if not topics or place[0] in topics]
+
+
+def _show(spans: "list[Span]", since: float, until: float, *, as_json: bool) -> None:
+    """Print the offsets that a replay would read, by partition."""
+    from consumer.cli.console import number, print_json, print_rows, time_text
+
+    rows: list[dict[str, object]] = [
+        {
+            "topic": span.topic,
+            "partition": span.number,
+            "first_offset": span.begin,
+            "last_offset": span.end - 1,
+            "records": span.end - span.begin,
+        }
+        for span in spans
+    ]
+    records = sum(span.end - span.begin for span in spans)
+    if as_json:
+        times = {"since": time_text(since), "until": time_text(until)}
+        print_json({**times, "records": records, "partitions": rows, "stored": 0})
+        return
+    if rows:
+        print_rows(("topic", "partition", "first_offset", "last_offset", "records"), rows)
+    typer.echo(
+        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} would be read; nothing was stored",
+        err=True,
+    )
 
 
 def _begin(
@@ -219,10 +250,10 @@ def _begin(
         typer.echo(f"the topics hold no record from {time_text(since)} to {time_text(until)}", err=True)
         raise typer.Exit
     allowed = receiver.options["rate_limit"]
-    limit = "" if allowed is None else f" of the {allowed:g} that it allows"
+    limit = "" if allowed is None else f" (its limit is {allowed:g})"
     typer.echo(
-        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} are read; what is "
-        f"{event_type or receiver.event_type} goes to {printable(receiver.url)}, up to {rate:g} a second{limit}",
+        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} will be read; events of type "
+        f"{event_type or receiver.event_type} go to {printable(receiver.url)}, up to {rate:g} per second{limit}",
         err=True,
     )
     if receiver.options["ordering"] == "key":
@@ -232,14 +263,14 @@ def _begin(
 
 
 def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogReader") -> None:
-    """Read and store what is left, with progress; a signal ends it, in order, with status 0."""
+    """Read and store the rest of a replay, showing progress; a signal stops it with status 0, between transactions."""
     import sys
 
     from consumer.cli.console import number, progress_bar, signals_noted
     from consumer.ops.replay import Progress, run
 
     if replay.finished_at is not None:
-        typer.echo(f"replay {replay.id} has stored all that it found", err=True)
+        typer.echo(f"replay {replay.id} has already stored all matching events", err=True)
         return
     advice = f"kafka-webhooks replay --resume {replay.id}"
     typer.echo(f"replay {replay.id}; if it is interrupted: {advice}", err=True)
@@ -254,12 +285,15 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
                 line_at = time.monotonic()
     typer.echo(f"replay {replay.id}: {number(done.matched, 'matching record')} stored")
     if done.finished and not done.matched:
-        typer.echo("--dry-run shows which event types there are; upper and lower case differ", err=True)
+        typer.echo("no event matched; event types differ by upper and lower case", err=True)
     if done.undecodable:
-        typer.echo(f"{number(done.undecodable, 'record')} passed over: not an event", err=True)
-    _say_filter_errors(choice)
+        typer.echo(f"{number(done.undecodable, 'record')} skipped: not an event", err=True)
+    if choice.filter_errors:
+        typer.echo(f"{number(choice.filter_errors, 'record')} skipped: the filter failed", err=True)
     if reader.removed_total:
-        typer.echo(f"{number(reader.removed_total, 'record')} are gone: retention was faster", err=True)
+        typer.echo(
+            f"{number(reader.removed_total, 'record')} removed by retention before the replay read them", err=True
+        )
     if not done.finished:
         typer.echo(f"stopped; {advice} goes on with the rest", err=True)
         raise typer.Exit(0)
@@ -275,47 +309,3 @@ def _wait(engine: "Engine", replay_id: int) -> None:
             lambda: counts.of_replay(engine, replay_id, found.matched),
             lambda: counts.next_of_replay(engine, replay_id),
         )
-
-
-def _survey(reader: "LogReader", spans: "Sequence[Span]", since: float, choice: "Choice", *, as_json: bool) -> None:
-    from consumer.cli.console import number, print_json, print_rows, progress_bar
-    from consumer.ops.replay import Survey, survey
-
-    found = Survey()
-    with progress_bar(sum(span.end - span.begin for span in spans)) as draw:
-        for read in survey(reader, spans, since, choice, found):
-            draw(read, "")
-    rows = _counted(found)
-    if as_json:
-        print_json({"event_types": rows, "undecodable": found.undecodable})
-        return
-    if rows:
-        print_rows(("event_type", "records", "first", "last", "matches"), rows)
-    chosen = sum(tally.chosen for tally in found.types.values())
-    whose = choice.subscription.id
-    typer.echo(f"{number(chosen, 'record')} would go to subscription {whose}; nothing was stored", err=True)
-    if found.undecodable:
-        typer.echo(f"{number(found.undecodable, 'record')} would be passed over: not an event", err=True)
-    _say_filter_errors(choice)
-
-
-def _say_filter_errors(choice: "Choice") -> None:
-    from consumer.cli.console import number
-
-    if choice.filter_errors:
-        typer.echo(f"{number(choice.filter_errors, 'record')} passed over: the filter has no answer for it", err=True)
-
-
-def _counted(found: "Survey") -> list[dict[str, object]]:
-    from consumer.cli.console import time_text
-
-    return [
-        {
-            "event_type": name,
-            "records": tally.records,
-            "first": time_text(tally.first),
-            "last": time_text(tally.last),
-            "matches": tally.chosen,
-        }
-        for name, tally in sorted(found.types.items(), key=lambda item: -item[1].records)
-    ]

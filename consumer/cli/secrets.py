@@ -17,7 +17,7 @@ _LONGEST_OVERLAP = 366 * 86400.0  # seconds
 
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 UnencryptedOption = Annotated[
-    bool, typer.Option("--unencrypted", help="Without WEBHOOK_ENCRYPTION_KEY: store it in the clear.")
+    bool, typer.Option("--unencrypted", help="Store it in the clear if WEBHOOK_ENCRYPTION_KEY is not set.")
 ]
 
 
@@ -25,21 +25,21 @@ def rotate_secret(
     subscription_id: IdArgument,
     *,
     overlap: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long the secrets before it sign too; 0: no more.")
+        str, typer.Option(metavar="DURATION", help="How long the previous secrets also sign; 0: not at all.")
     ] = "24h",
     secret: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The new secret, - reads it from stdin; else a random one.")
+        str | None, typer.Option(metavar="TEXT", help="The new secret; - reads it from stdin. Default: a random one.")
     ] = None,
     algorithm: Annotated[
-        Literal["hmac", "ed25519"] | None, typer.Option(help="Of a random one; else as the newest has.")
+        Literal["hmac", "ed25519"] | None, typer.Option(help="Of a random secret. Default: that of the newest.")
     ] = None,
     unencrypted: UnencryptedOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Sign a subscription with a new secret.
+    """Give a subscription a new signing secret.
 
-    The secrets before it sign too until the overlap ends. Where they were those of WEBHOOK_SECRET, these do.
-    On stdout, once, is what the receiver verifies with: whsec_…, or whpk_… of an ed25519 key.
+    The previous secrets also sign until the overlap ends: the subscription's own, or else those of WEBHOOK_SECRET.
+    The key that the receiver verifies with is printed on stdout, only this once: whsec_…, or for ed25519 whpk_….
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def rotate_secret(
     from consumer.subscriptions import secrets
 
     if secret is not None and algorithm is not None:
-        raise typer.BadParameter("a secret that is given has its algorithm", param_hint="--algorithm")
+        raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
     values = environment()
     default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
     vault = vault_to_write(unencrypted=unencrypted)
@@ -84,13 +84,13 @@ def rotate_secret(
     else:
         typer.echo(key)
     what = "it" if key == rotation.secret else "this public key"
-    typer.echo(f"subscription {subscription_id} signs with a new secret now; {what} is shown this once", err=True)
-    before = f"by {until}; until then those before it sign too" if until else "now; nothing else signs any more"
-    typer.echo(f"the receiver has to accept it {before}", err=True)
+    typer.echo(f"subscription {subscription_id} signs with a new secret now; {what} is shown only once", err=True)
+    before = f"by {until}; until then the previous secrets also sign" if until else "now; no previous secret signs"
+    typer.echo(f"the receiver must accept it {before}", err=True)
     if (why := weakness(rotation.secret)) is not None:
-        typer.echo(f"the secret {why}; without --secret a good one is made", err=True)
+        typer.echo(f"the secret {why}; without --secret a strong one is generated", err=True)
     if rotation.previous_until:
-        typer.echo("the hex signature is of the secret before it until then, and of the new one from then on", err=True)
+        typer.echo("until then the hex signature uses the previous secret, afterwards the new one", err=True)
 
 
 def set_credential(
@@ -98,13 +98,13 @@ def set_credential(
     *,
     basic: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Basic authentication.")] = None,
     bearer: Annotated[str | None, typer.Option(metavar="TOKEN", help="A bearer token.")] = None,
-    header: Annotated[str | None, typer.Option(metavar="'NAME: VALUE'", help="A header that is confidential.")] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Send none any more.")] = False,
+    header: Annotated[str | None, typer.Option(metavar="'NAME: VALUE'", help="A confidential header.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove all credentials.")] = False,
     unencrypted: UnencryptedOption = False,
 ) -> None:
-    """Set what a subscription shows to its receiver.
+    """Set a credential that a subscription sends.
 
-    It takes the place of what was there; headers of other names stay. With - it is read from stdin.
+    --basic and --bearer replace each other; --header replaces a header of the same name. - reads the value from stdin.
 
     \b
     Examples:
@@ -118,7 +118,7 @@ def set_credential(
     options: dict[secrets.Credential, str | None] = {"basic": basic, "bearer": bearer, "header": header}
     chosen = [(kind, text) for kind, text in options.items() if text is not None]
     if len(chosen) + remove != 1:
-        raise typer.BadParameter("say one of --basic, --bearer, --header and --remove")
+        raise typer.BadParameter("give exactly one of --basic, --bearer, --header and --remove")
     if remove:
         removed = secrets.remove_credentials(open_database(), subscription_id)
         if removed is None:
@@ -131,15 +131,16 @@ def set_credential(
     secret = given_header(text, "--header") if kind == "header" else given(text)
     if not secrets.set_credential(open_database(), subscription_id, kind, secret, vault, now):
         raise _absent(subscription_id)
-    typer.echo(f"subscription {subscription_id} shows it from now on ({kind})")
+    typer.echo(f"subscription {subscription_id} sends the credential from now on ({kind})")
 
 
 def encrypt_secrets() -> None:
     """Encrypt all stored secrets with the newest key.
 
-    With the first one of WEBHOOK_ENCRYPTION_KEY, those in the clear too. It may be run again at any time.
+    The newest key is the first in WEBHOOK_ENCRYPTION_KEY. Secrets stored in the clear are encrypted too. The command
+    may be run again at any time.
 
-    Exit status 1 if there is one that no key decrypts.
+    Exit status 1 if there is a secret that no key decrypts.
 
     Example: kafka-webhooks subscriptions encrypt-secrets
     """
@@ -157,13 +158,13 @@ def encrypt_secrets() -> None:
             draw(looked_at, f"{encrypted:,} encrypted")
             for each in batch.unopened:
                 typer.echo(f"secret {each.id} of subscription {each.subscription_id}: {each.why}", err=True)
-    typer.echo(f"{number(looked_at, 'secret')} looked at, {encrypted:,} encrypted anew, {failed:,} could not be")
+    typer.echo(f"{number(looked_at, 'secret')} checked, {encrypted:,} encrypted, {failed:,} failed")
     if failed:
         raise typer.Exit(1)
 
 
 def vault_to_write(*, unencrypted: bool | None) -> "Vault":
-    """What secrets are encrypted with. SettingsError without a key, unless `unencrypted`; None: that cannot be said."""
+    """The vault that encrypts secrets. SettingsError without a key, unless `unencrypted`; None: no such option."""
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings
     from consumer.crypto.vault import Vault
@@ -171,9 +172,9 @@ def vault_to_write(*, unencrypted: bool | None) -> "Vault":
 
     vault = Vault(load(DatabaseSettings).encryption_keys)
     if not (vault.encrypts or unencrypted):
-        otherwise = "" if unencrypted is None else ". Or say --unencrypted"
+        otherwise = "" if unencrypted is None else ". Or give --unencrypted"
         raise SettingsError(
-            "WEBHOOK_ENCRYPTION_KEY is not set, so that secrets would be stored in the clear. Set it for this command "
+            "WEBHOOK_ENCRYPTION_KEY is not set: secrets would be stored in the clear. Set it for this command "
             'and for all workers, for example: WEBHOOK_ENCRYPTION_KEY="$(openssl rand -base64 32 | tr +/ -_)"'
             f"{otherwise}"
         )
@@ -181,7 +182,7 @@ def vault_to_write(*, unencrypted: bool | None) -> "Vault":
 
 
 def given(text: str) -> str:
-    """A secret from the command line; `-` stands for a line of stdin, which is not in the shell's history."""
+    """A secret from the command line; `-` reads a line from stdin, to keep it out of the shell's history."""
     if text != STDIN:
         return text
     if sys.stdin.isatty():
@@ -190,11 +191,11 @@ def given(text: str) -> str:
 
 
 def given_header(text: str, option: str) -> str:
-    """A secret header, as it is stored: a usage error, without it, for what is none, such as a key without a name."""
+    """A secret header as `name: value`. A usage error, which does not repeat it, for other text, such as a bare key."""
     from consumer.cli.console import header
 
     name, value = header(given(text), option)
-    if not value.strip("="):  # the end of a key in base64
+    if not value.strip("="):  # only the padding of a base64 key
         raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
     return f"{name}: {value}"
 

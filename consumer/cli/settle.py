@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from consumer.ledger.marks import Subject
 
-_LOOK = 0.5  # seconds between two looks
-_PATIENCE = 150.0  # seconds; a worker tries what is set aside once a minute at least, and each try may take half of one
-_FIRST_WORD = 10.0  # seconds after which it is said what is waited for
+_LOOK = 0.5  # seconds between two queries
+_PATIENCE = 150.0  # seconds; a worker retries a set-aside delivery at least once a minute, and a try may take 30 s
+_FIRST_WORD = 10.0  # seconds until the command says that it is waiting
 _NOT_DONE = (
-    "no worker has done it in {:.0f} s: none owns {} in the group {}, or the one that does has no such delivery set "
-    "aside (its /readyz names what it has). The decision stands until the group's offset has passed the record"
+    "no worker has acted in {:.0f} s: none owns {} in the group {}, or its owner has set no such delivery aside "
+    "(its /readyz names those that it has). The decision stands until the group's offset has passed the record"
 )
 
 
@@ -29,29 +29,30 @@ def settle(
     subscription: Annotated[
         int | None,
         typer.Option(
-            "--subscription", metavar="ID", parser=row_id, help="Only the delivery to this one; else to all of them."
+            "--subscription", metavar="ID", parser=row_id, help="Only the delivery to this subscription; default: all."
         ),
     ] = None,
     dead_letter: Annotated[
-        bool, typer.Option("--dead-letter", help="Write its record to the dead-letter topic; then it is settled.")
+        bool, typer.Option("--dead-letter", help="Settle it by writing its record to the dead-letter topic.")
     ] = False,
     give_up: Annotated[
-        bool, typer.Option("--give-up", help="Settle it without more; the log has the details.")
+        bool, typer.Option("--give-up", help="Settle it without a dead letter; the log has the details.")
     ] = False,
     yes: YesOption = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until a worker has done it.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until a worker has acted.")] = False,
 ) -> None:
-    """Decide on a delivery that the database never takes.
+    """Decide on a delivery that the database always refuses.
 
-    /readyz of a worker names it: its row is refused again and again, and the offset of its record is held. This only
-    notes the decision, for the group of KAFKA_GROUP_ID. The worker that owns the partition acts on it once the database
-    has refused the row again, within a minute. What is stored or delivered meanwhile stays so. The decision stands
-    until the group's offset has passed the record, whatever crashes or moves; the last one given counts.
+    A worker's /readyz names such a delivery: the database keeps refusing its row, and its record's offset is held. This
+    command only notes the decision, for the group of KAFKA_GROUP_ID. The worker that owns the partition acts on it once
+    the database has refused the row again, within a minute. A delivery that is stored or delivered meanwhile stays so.
+    The decision stands until the group's offset has passed the record, over crashes and rebalances; a later decision
+    replaces it.
 
     The receiver does not get the event, unless somebody publishes or replays it.
 
-    Waits until a worker has acted; Ctrl-C ends only that. Exit status 1 if none has in two and a half minutes, or if
-    the delivery is stored: see `deliveries list`.
+    The command waits until a worker has acted; Ctrl-C ends only the waiting. Exit status 1 if no worker acts within two
+    and a half minutes, or if the delivery is stored: see `deliveries list`.
 
     \b
     Examples:
@@ -68,11 +69,11 @@ def settle(
 
     if subscription == ALL_SUBSCRIPTIONS:
         raise typer.BadParameter(
-            f"{ALL_SUBSCRIPTIONS} would decide for all subscriptions; leave it out if that is meant",
+            f"{ALL_SUBSCRIPTIONS} would decide for all subscriptions; to do that, leave the option out",
             param_hint="--subscription",
         )
     if dead_letter == give_up:
-        raise typer.BadParameter("say one of --dead-letter and --give-up", param_hint="--dead-letter")
+        raise typer.BadParameter("give one of --dead-letter and --give-up", param_hint="--dead-letter")
     kafka = load(KafkaSettings)
     engine = open_database()
     record = f"record {offset} of {topic}[{partition}]"
@@ -85,7 +86,7 @@ def settle(
         typer.echo(f"left alone: the delivery to subscription {each}, which is stored: row {row}, {status}", err=True)
     whose = "all subscriptions" if subscription is None else f"subscription {subscription}"
     end = f"write it to {kafka.dead_letter_topic}" if dead_letter else "give it up"
-    confirm(f"Not deliver {record} to {whose}, where it cannot be stored, and {end}?", yes=yes)
+    confirm(f"If {record} cannot be stored for {whose}, do not deliver it and {end}?", yes=yes)
     subject = marks.Subject(topic, partition, offset, ALL_SUBSCRIPTIONS if subscription is None else subscription)
     marks.decide(engine, kafka.group_id, subject, Wish.DEAD_LETTER if dead_letter else Wish.GIVE_UP)
     typer.echo(f"noted for the worker that owns {topic}[{partition}] in the group {kafka.group_id}")
@@ -107,7 +108,7 @@ def _wait(engine: "Engine", group: str, subject: "Subject") -> None:
                 typer.echo(_NOT_DONE.format(waited, f"{subject.topic}[{subject.partition}]", group), err=True)
                 raise typer.Exit(1)
             if not told and waited >= _FIRST_WORD:
-                typer.echo("waiting for the worker's next try, which it makes once a minute", err=True)
+                typer.echo("waiting for the worker's next try, once a minute", err=True)
                 told = True
             time.sleep(_LOOK)
     typer.echo("no longer watching; the decision stands", err=True)

@@ -1,4 +1,4 @@
-"""A flag for each option of a subscription, as `subscriptions add` and `subscriptions edit` have them."""
+"""A flag for each option of a subscription, shared by `subscriptions add` and `subscriptions edit`."""
 
 import inspect
 import json
@@ -39,7 +39,7 @@ def _flag(name: str, panel: str, metavar: str, text: str, **more: Any) -> Any:
 # By column, in the order of the help.
 FLAGS: Mapping[str, Any] = {
     "tenant": Annotated[
-        str | None, _flag("--tenant", MATCHING, "NAME", "Only events of this tenant; * is any, and none.")
+        str | None, _flag("--tenant", MATCHING, "NAME", "Only events of this tenant; * means any tenant, or none.")
     ],
     "topics": Annotated[str | None, _flag("--topics", MATCHING, "NAMES", "Only from these topics: orders,users.")],
     "event_filter": Annotated[
@@ -51,48 +51,48 @@ FLAGS: Mapping[str, Any] = {
         _flag("--format", PAYLOAD, "FORMAT", "record (as it came), standard (type, timestamp, data) or cloudevents."),
     ],
     "projection": Annotated[
-        str | None, _flag("--projection", PAYLOAD, "CEL", """Send its value in place of the data: '{"id": data.id}'.""")
+        str | None, _flag("--projection", PAYLOAD, "CEL", """Send its value instead of the data: '{"id": data.id}'.""")
     ],
     "batch_size": Annotated[
-        int | None, _flag("--batch-size", PAYLOAD, "EVENTS", "Up to so many events in one request, as an array.")
+        int | None, _flag("--batch-size", PAYLOAD, "EVENTS", "Up to this many events in one request, as an array.")
     ],
     "batch_wait_ms": Annotated[
         int | None,
-        _flag("--batch-wait", PAYLOAD, "DURATION", "How long a batch waits to be full: 500ms.", parser=_milliseconds),
+        _flag("--batch-wait", PAYLOAD, "DURATION", "How long a batch waits to fill up: 500ms.", parser=_milliseconds),
     ],
     "custom_headers": Annotated[
         list[str] | None,
-        _flag("--header", REQUEST, "'NAME: VALUE'", "A further header, which everybody may see. Can be repeated."),
+        _flag("--header", REQUEST, "'NAME: VALUE'", "Another header, not confidential. May be repeated."),
     ],
     "signature_header": Annotated[
         str | None,
-        _flag("--signature-header", REQUEST, "NAME", "Header of the hex signature; none: it is not sent."),
+        _flag("--signature-header", REQUEST, "NAME", "Header of the hex signature; none: do not send it."),
     ],
     "signature_prefix": Annotated[
-        str | None, _flag("--signature-prefix", REQUEST, "TEXT", "What stands before the hex digits: sha256=.")
+        str | None, _flag("--signature-prefix", REQUEST, "TEXT", "Prefix of the hex digits: sha256=.")
     ],
     "timeout_seconds": Annotated[
         float | None,
         _flag(
-            "--timeout", REQUEST, "DURATION", "Limit of a whole exchange, not WEBHOOK_TIMEOUT: 5s.", parser=_duration
+            "--timeout", REQUEST, "DURATION", "Limit of an exchange, overrides WEBHOOK_TIMEOUT: 5s.", parser=_duration
         ),
     ],
     "ordering": Annotated[
         Literal["none", "key"] | None,
-        _flag("--ordering", LIMITS, "ORDER", "key: the events of a record's key go one at a time, in order. Or none."),
+        _flag("--ordering", LIMITS, "ORDER", "key: events with the same key go one at a time, in order; or none."),
     ],
     "max_in_flight": Annotated[
-        int | None, _flag("--max-in-flight", LIMITS, "REQUESTS", "Open at once, of all workers together.")
+        int | None, _flag("--max-in-flight", LIMITS, "REQUESTS", "Requests open at once, of all workers together.")
     ],
     "rate_limit": Annotated[
-        float | None, _flag("--rate-limit", LIMITS, "REQUESTS", "A second, of all workers together.")
+        float | None, _flag("--rate-limit", LIMITS, "REQUESTS", "Requests per second, of all workers together.")
     ],
     "retry_schedule": Annotated[
-        str | None, _flag("--retry-schedule", LIMITS, "WAITS", "Not WEBHOOK_RETRY_SCHEDULE: 5s,5m,1h.")
+        str | None, _flag("--retry-schedule", LIMITS, "WAITS", "Waits, override WEBHOOK_RETRY_SCHEDULE: 5s,5m,1h.")
     ],
     "final_statuses": Annotated[
         str | None,
-        _flag("--final-statuses", LIMITS, "STATUSES", "Answers after which it is not tried again: 400,422 or 4xx."),
+        _flag("--final-statuses", LIMITS, "STATUSES", "Statuses after which no retry follows: 400,422 or 4xx."),
     ],
 }
 
@@ -100,14 +100,14 @@ FLAGS: Mapping[str, Any] = {
 def flag_of(column: str) -> str:
     """The flag that sets a column of a subscription, `--filter` for `event_filter`."""
     (_, option) = get_args(FLAGS[column])
-    return str(option.default)  # where Typer keeps the first name until the command is made
+    return str(option.default)  # Typer keeps the first name there until it builds the command
 
 
 class PanelledCommand(TyperCommand):
-    """Its help lists the options in groups, under the names of their panels."""
+    """A command whose help lists its options in groups, under the names of their panels."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write them."""
+        """Write the options, grouped by panel."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
@@ -120,7 +120,7 @@ class PanelledCommand(TyperCommand):
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all FLAGS. It gets, as `given`, those that are used: by column, as the column keeps them."""
+    """Decorate a command with all FLAGS. Its argument `given` gets the flags used: column names and values to store."""
     own = inspect.signature(command)
     parameters = list(own.parameters.values())
     place = list(own.parameters).index("given")
@@ -147,22 +147,25 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def unset_columns(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, None]:
-    """The columns whose flags are named, without dashes. A usage error for what is none, or is `given` as well."""
+    """Map each column whose flag `names` lists, without dashes, to None.
+
+    A usage error for an unknown flag, or for one that is also `given`.
+    """
     columns = {flag_of(column).removeprefix("--"): column for column in FLAGS}
     for name in names:
         if name not in columns:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(columns)}", param_hint="--unset")
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(columns)}", param_hint="--unset")
         if columns[name] in given:
             raise typer.BadParameter(f"{name} is both set and unset", param_hint="--unset")
     return {columns[name]: None for name in names}
 
 
-# As the flag takes them, where the column keeps something else.
+# Examples in the flag's notation, if the column stores another one.
 _EXAMPLES = {"batch_wait_ms": "500ms", "custom_headers": "'X-Origin: shop'", "timeout_seconds": "5s"}
 
 
 def _in_flags(error: "InvalidSubscription", command: inspect.Signature) -> "InvalidSubscription":
-    """The same error in the words of the command line, where the columns have other names."""
+    """The same error, with flags and arguments named instead of columns."""
     from consumer.errors import InvalidSubscription
 
     column = error.option or ""

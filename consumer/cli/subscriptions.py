@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from consumer.subscriptions.endpoint_row import Rules
     from consumer.subscriptions.repository import Subscribed
 
-subscriptions = typer.Typer(name="subscriptions", help="Who gets which events.", no_args_is_help=True)
+subscriptions = typer.Typer(
+    name="subscriptions", help="Subscriptions: which URL gets which events.", no_args_is_help=True
+)
 
 SECRETS = "Secrets (- reads the standard input)"
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
@@ -34,17 +36,17 @@ def add(
     ],
     *,
     if_not_exists: Annotated[
-        bool, typer.Option("--if-not-exists", help="Do nothing if this URL has this type and tenant already.")
+        bool, typer.Option("--if-not-exists", help="Do nothing if this URL, type and tenant are subscribed.")
     ] = False,
     as_json: JsonOption = False,
     given: dict[str, Any],
     secret: Annotated[
         str | None,
-        typer.Option(help="Signs for it in place of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=SECRETS),
+        typer.Option(help="Signing secret, instead of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=SECRETS),
     ] = None,
     generate_secret: Annotated[
         Literal["hmac", "ed25519"] | None,
-        typer.Option(help="A random one, which is printed once.", metavar="ALGORITHM", rich_help_panel=SECRETS),
+        typer.Option(help="A random secret; its key is printed once.", metavar="ALGORITHM", rich_help_panel=SECRETS),
     ] = None,
     basic: Annotated[
         str | None,
@@ -55,13 +57,13 @@ def add(
     ] = None,
     secret_header: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A header that nobody may see. Can be repeated.", metavar="'NAME: VALUE'", rich_help_panel=SECRETS
-        ),
+        typer.Option(help="A confidential header. May be repeated.", metavar="'NAME: VALUE'", rich_help_panel=SECRETS),
     ] = None,
     unencrypted: Annotated[
         bool,
-        typer.Option("--unencrypted", help="Store them without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=SECRETS),
+        typer.Option(
+            "--unencrypted", help="Store in the clear, without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=SECRETS
+        ),
     ] = False,
 ) -> None:
     """Subscribe a URL to events.
@@ -98,9 +100,9 @@ def add(
         shown = _as_json(_existing(engine, added))
         print_json({"added": not found} | shown | ({"receiver_key": key} if key else {}))
         return
-    typer.echo(f"subscription {added} {'is there already, and is left as it is' if found else 'added'}")
+    typer.echo(f"subscription {added} {'exists already, and is unchanged' if found else 'added'}")
     if key:
-        typer.echo(f"its receiver verifies with (shown this once): {key}")
+        typer.echo(f"its receiver verifies with (shown only once): {key}")
 
 
 @subscriptions.command(cls=PanelledCommand)
@@ -114,14 +116,14 @@ def edit(
     ] = None,
     unset: Annotated[
         list[str] | None,
-        typer.Option(help="Back to its default: filter, batch-size, … Can be repeated.", metavar="OPTION"),
+        typer.Option(help="Reset to its default: filter, batch-size, … May be repeated.", metavar="OPTION"),
     ] = None,
     as_json: JsonOption = False,
     given: dict[str, Any],
 ) -> None:
-    """Change a subscription: what is named, and nothing else.
+    """Change the named options of a subscription.
 
-    A header takes the place of all that were there. Secrets have commands of their own. Workers follow within
+    --header replaces all headers. Secrets have commands of their own. Workers apply changes within
     WEBHOOK_SUBSCRIPTION_CACHE.
 
     \b
@@ -151,18 +153,18 @@ def edit(
 def list_all(
     *,
     event_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Only those of this type, as it is written.")
+        str | None, typer.Option(metavar="TYPE", help="Only subscriptions to exactly this type or pattern.")
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only those of this tenant, as it is written.")
+        str | None, typer.Option(metavar="NAME", help="Only subscriptions of exactly this tenant.")
     ] = None,
     broken: Annotated[
-        bool, typer.Option("--broken", help="Only those with something that cannot be used, or a warning.")
+        bool, typer.Option("--broken", help="Only subscriptions with an unusable value, or a warning.")
     ] = False,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Only those that are disabled.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Only disabled subscriptions.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the subscriptions, with the state each is in.
+    """List the subscriptions and their states.
 
     \b
     Examples:
@@ -189,7 +191,7 @@ def list_all(
 def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     """Show a subscription.
 
-    Its options, what of it cannot be used, and how much is stored for it.
+    Prints its options, its unusable values, and how many deliveries are stored for it.
 
     Example: kafka-webhooks subscriptions show 7
     """
@@ -213,7 +215,7 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
 def enable(subscription_id: IdArgument) -> None:
     """Enable a subscription.
 
-    It gets events again, and what was held for it is sent.
+    It gets events again, and its held deliveries are sent.
 
     Example: kafka-webhooks subscriptions enable 7
     """
@@ -233,12 +235,13 @@ def enable(subscription_id: IdArgument) -> None:
 def disable(
     subscription_id: IdArgument,
     *,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for those who look at it later.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; `subscriptions show` prints it.")] = None,
 ) -> None:
     """Disable a subscription.
 
-    It matches no event, and what is stored for it is held. Events that happen meanwhile are not kept for it;
-    `kafka-webhooks replay` sends them later. One that is disabled already keeps its reason, unless another is given.
+    It matches no event, and its stored deliveries are held. Events that happen meanwhile are not stored for it;
+    `kafka-webhooks replay` sends them later. A subscription that is already disabled keeps its reason, unless you give
+    another.
 
     \b
     Example:
@@ -263,8 +266,8 @@ def disable(
 def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """Remove a subscription.
 
-    What is stored for it and still owed is given up within a minute: it stays in the table as exhausted, and cannot be
-    sent again. It is counted first; where there is any, the command asks.
+    Its stored deliveries that are still owed are given up within a minute: they stay in the table as exhausted, and
+    cannot be sent again. The command counts them first, and asks if there are any.
 
     \b
     Examples:
@@ -289,13 +292,13 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
 
 
 def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
-    """Those with problems: of a million, all are looked at before the last of them is known."""
+    """Yield the subscriptions with problems, showing progress: it has to check all of them, perhaps a million."""
     from consumer.cli.console import progress_bar
 
     with progress_bar(None) as draw:
         for number, item in enumerate(found):
             if number % 1000 == 0:
-                draw(number, f"{number:,} looked at")
+                draw(number, f"{number:,} checked")
             if item.problems:
                 yield item
 
@@ -332,7 +335,7 @@ def _rules() -> "Rules":
 
 
 def _warn_of_name(url: str) -> None:
-    """Say where a URL's name leads to nowhere from here: workers may ask another DNS, so that nothing is refused."""
+    """Warn if workers could not send to a URL's host as it resolves here; they may use another DNS, so only warn."""
     from consumer.config.environment import load
     from consumer.config.settings import RuleSettings
     from consumer.matching.destinations import judge_names, policy_of
@@ -343,14 +346,14 @@ def _warn_of_name(url: str) -> None:
     named = judge_names(policy, [url])[url]
     if named.refused is not None:
         typer.echo(
-            f"warning: url: {named.refused}. Where workers find it so, what it gets is stored, not sent", err=True
+            f"warning: url: {named.refused}. If it does for workers too, deliveries are stored, not sent", err=True
         )
     if named.unresolved is not None:
-        typer.echo(f"warning: url: {named.unresolved}. Workers try again, and fail, until it does", err=True)
+        typer.echo(f"warning: url: {named.unresolved}. Until it does, attempts fail and are retried", err=True)
 
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
-    """Those that are given, with what stdin holds in place of a `-`."""
+    """The given secrets, by kind; a line of stdin replaces a `-`."""
     from consumer.cli.secrets import STDIN, given, given_header
 
     there = [(kind, text) for kind, text in secrets if text is not None]

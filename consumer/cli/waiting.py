@@ -1,4 +1,4 @@
-"""Tells on stderr what a command waits for, once that takes longer than a second."""
+"""Reports on stderr what a command waits for, if the wait takes longer than a second."""
 
 import sys
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-PATIENCE = 1.0  # seconds that pass without a word
+PATIENCE = 1.0  # seconds of waiting before it is reported
 _quiet = ContextVar("quiet", default=False)
 
 
 @contextmanager
 def quietly(*, quiet: bool) -> Iterator[None]:
-    """Tell nobody of what is waited for inside, if `quiet`: a program reads what the command prints."""
+    """Within the context, report no waiting if `quiet`: a program reads the command's output."""
     before = _quiet.set(quiet)
     try:
         yield
@@ -27,7 +27,7 @@ def quietly(*, quiet: bool) -> Iterator[None]:
 
 
 class Waiting:
-    """Says `waiting for ...` if what is inside takes long: once, however often it is entered."""
+    """A context that prints `waiting for ...` if its body takes longer than PATIENCE; at most once per object."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -48,12 +48,12 @@ class Waiting:
 
     def _say(self) -> None:
         self._said = True
-        over = "\r\x1b[K" if sys.stderr.isatty() else ""  # a bar that stands there is drawn again below
+        over = "\r\x1b[K" if sys.stderr.isatty() else ""  # overwrites a progress bar, which is drawn again below
         typer.echo(f"{over}waiting for {self._what}", err=True)
 
 
 def told_of(engine: "Engine") -> "Engine":
-    """The engine, that tells where it takes long to connect, or a statement does."""
+    """Make the engine report when a connect or a statement takes longer than PATIENCE; returns the engine."""
     from sqlalchemy import event
 
     waiting = Waiting(f"the database at {engine.url.render_as_string(hide_password=True)}")

@@ -1,4 +1,4 @@
-"""Waiting until stored deliveries are sent: what `deliveries redeliver` and `replay` end with."""
+"""Waits until stored deliveries are sent: the last step of `deliveries redeliver` and `replay`."""
 
 import sys
 import time
@@ -10,10 +10,10 @@ import typer
 from consumer.cli.console import progress_bar, signals_noted, time_text
 from consumer.database.engine import unavailable
 
-LOOK = 0.5  # seconds between two looks at least; and looking takes at most a sixth of the time
-STALLED = 30.0  # seconds; workers look for rows that were marked every 5 s
-LINE = 10.0  # seconds between two lines where there is no terminal
-BLOCK = 500  # rows of one look
+LOOK = 0.5  # seconds between two queries at least; queries take at most a sixth of the time
+STALLED = 30.0  # seconds; workers look for marked rows every 5 s
+LINE = 10.0  # seconds between two lines without a terminal
+BLOCK = 500  # rows per query
 _ENDED = frozenset(("delivered", "exhausted"))
 _OWED = ("parked", "blocked")
 
@@ -21,7 +21,7 @@ States = Callable[[], Counter[str]]
 
 
 def states_of(ids: Sequence[int], ask: Callable[[Sequence[int]], Counter[str]]) -> States:
-    """States of these rows, counted with `ask`, which is not asked again for what has ended."""
+    """A function that counts the states of these rows with `ask`, which is not called again for ended blocks."""
     ended = Counter[str]()
     blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
 
@@ -48,10 +48,10 @@ def watch(
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show how deliveries get on until none is owed any more; ends with status 1 if one was given up or is held.
+    """Show the deliveries' progress until none is owed; exit with status 1 if one was given up or is held.
 
-    `next_at` says when the first of those that wait is due (unix seconds). A signal ends the watching alone. A database
-    that goes is waited for.
+    `next_at` returns when the next waiting delivery is due (unix seconds). A signal ends only the watching. While the
+    database does not answer, `watch` waits for it.
     """
     ask, states = _patient(look), look()
     before, moved_at, line_at, told = Counter[str](), clock(), clock(), False
@@ -74,11 +74,11 @@ def watch(
             _wait(max(LOOK, 5 * (clock() - began)), stopped, clock, sleep)
     typer.echo(summary(states))
     if _owed(states):
-        typer.echo("no longer watching; the workers go on with what is left", err=True)
+        typer.echo("no longer watching; the workers go on with the rest", err=True)
         return
     if states["held"]:
         typer.echo(
-            "held ones go out within a minute after their subscription is enabled: kafka-webhooks subscriptions enable",
+            "held deliveries are sent within a minute after `kafka-webhooks subscriptions enable`",
             err=True,
         )
     if states["exhausted"] or states["held"]:
@@ -97,7 +97,7 @@ def _owed(states: Counter[str]) -> int:
 
 
 def _patient(look: States) -> Callable[[], Counter[str] | None]:
-    """`look`, or None while the database does not answer, which is said once."""
+    """Wrap `look` to return None while the database does not answer; each outage is reported once."""
     away = False
 
     def ask() -> Counter[str] | None:
@@ -108,7 +108,7 @@ def _patient(look: States) -> Callable[[], Counter[str] | None]:
             if (reason := unavailable(error)) is None:
                 raise
             if not away:
-                _say(f"the database does not answer, it is waited for: {reason}")
+                _say(f"the database does not answer, waiting for it: {reason}")
             away = True
             return None
         away = False
@@ -118,7 +118,7 @@ def _patient(look: States) -> Callable[[], Counter[str] | None]:
 
 
 def _say(text: str) -> None:
-    """A line of its own, below the bar."""
+    """Print a line of its own, below the bar."""
     typer.echo(f"\n{text}" if sys.stderr.isatty() else text, err=True)
 
 

@@ -1,1 +1,1 @@
-"""Settings: their types, where they are read, and what to do where one is wrong."""
+"""Settings: their types, how they are read, and what to do about a wrong one."""

@@ -1,4 +1,4 @@
-"""Settings from the environment or a `.env` file, read in `__main__` and `cli` only: others are handed values."""
+"""Settings from the environment or a `.env` file. Only `__main__` and `cli` read them; other modules get values."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -31,7 +31,7 @@ _T = TypeVar("_T", bound=Group)
 
 
 def environment(file: str = ".env") -> dict[str, str]:
-    """What `file` and the process's environment set, the latter first. An empty value counts as not set."""
+    """The variables of `file` and of the process's environment, which wins. An empty value counts as not set."""
     try:
         values = {**dotenv_values(file), **os.environ}
     except (OSError, UnicodeDecodeError) as error:
@@ -40,7 +40,7 @@ def environment(file: str = ".env") -> dict[str, str]:
 
 
 def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
-    """Read one group, and the files it names. SettingsError has a line for each wrong setting: why, what is right."""
+    """Read one group, and the files it names. SettingsError has a line for each wrong setting: why, and an example."""
     values = environment() if values is None else values
     named: dict[str, object] = {name: values[name] for name, _ in variables(group) if name in values}
     if group is KafkaSettings:
@@ -65,13 +65,13 @@ def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
 
 
 def _content(name: str, values: Mapping[str, str]) -> str:
-    """What a file holds in a setting's place, without the line's end. ValueError says why it cannot be taken."""
+    """A setting's value from its file, without a final newline. ValueError says why it cannot be used."""
     if name in values:
         raise ValueError(f"{name} is set too. Unset one of them")
     path = values[name + FILE]
     try:
         content = Path(path).read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ValueError(f"{path} cannot be read: {why}") from None
     if not content.strip():
@@ -80,7 +80,7 @@ def _content(name: str, values: Mapping[str, str]) -> str:
 
 
 def check(groups: Iterable[type[Group]], values: Mapping[str, str]) -> None:
-    """SettingsError with a line for each setting of all `groups` that is missing or wrong, and for each slip."""
+    """Raise SettingsError with a line for each missing or wrong setting of `groups`, and for each misspelt one."""
     lines: list[str] = []
     for group in groups:
         try:
@@ -92,7 +92,7 @@ def check(groups: Iterable[type[Group]], values: Mapping[str, str]) -> None:
 
 
 def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
-    """Read all groups of a worker. SettingsError names what is wrong in any of them."""
+    """Read all groups of a worker. SettingsError names every wrong setting in them."""
     values = environment() if values is None else values
     check(WorkerSettings.__annotations__.values(), values)
     return WorkerSettings(

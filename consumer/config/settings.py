@@ -1,6 +1,6 @@
-"""What can be set, in groups. `environment.py` reads them; a command loads the groups it needs.
+"""All settings, in groups. `environment.py` reads them; a command loads the groups it needs.
 
-A field's validation alias is its variable's name, its description the table of docs/settings.md, which
+A field's validation alias is its variable's name, and its description is in the table of docs/settings.md, which
 `python -m consumer.config.settings` prints.
 """
 
@@ -31,11 +31,11 @@ from consumer.config.types import (
     is_loopback,
 )
 from consumer.config.types import (
-    Network as Network,  # noqa: PLC0414 (the type of allow_networks, for those who read it)
+    Network as Network,  # noqa: PLC0414 (the type of allow_networks, re-exported)
 )
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (probes, and requests that carry the token, come from outside)
-FILE = "_FILE"  # behind a setting's name: the file that holds it
+FILE = "_FILE"  # suffix of a setting's name: the file that holds its value
 FROM_FILES = ("API_TOKEN", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
 
 
@@ -49,13 +49,13 @@ def _file_of(name: str) -> Any:
     return Field(
         default=None,
         validation_alias=f"{name}{FILE}",
-        description=f"File that holds `{name}`, in its place; read at the start.",
+        description=f"File that holds `{name}`, instead of that variable; read at the start.",
         examples=[f"/run/secrets/{name.lower().replace('_', '-')}"],
     )
 
 
 class KafkaSettings(Group):
-    """Where events come from."""
+    """The Kafka cluster, the consumer group, and the topics that the service writes."""
 
     bootstrap_servers: str = Field(
         validation_alias="KAFKA_BOOTSTRAP_SERVERS",
@@ -73,13 +73,13 @@ class KafkaSettings(Group):
     dead_letter_topic: TopicName = Field(
         default="webhooks.dead-letters",
         validation_alias="KAFKA_DEAD_LETTER_TOPIC",
-        description="Where records go that cannot be decoded.",
+        description="Topic for records that cannot be decoded.",
         examples=["webhooks.dead-letters"],
     )
     operations_topic: TopicName = Field(
         default="webhooks.operations",
         validation_alias="KAFKA_OPERATIONS_TOPIC",
-        description="Where operational events go: a subscription disabled or recovered, a delivery exhausted.",
+        description="Topic for operational events: a subscription disabled or recovered, a delivery exhausted.",
         examples=["webhooks.operations"],
     )
     tenant: TenantName = Field(
@@ -107,7 +107,7 @@ class KafkaSettings(Group):
 
 
 class TopicSettings(Group):
-    """What a worker consumes."""
+    """The topics that a worker consumes."""
 
     topics: Topics = Field(
         validation_alias="KAFKA_TOPICS",
@@ -117,7 +117,7 @@ class TopicSettings(Group):
 
 
 class DatabaseSettings(Group):
-    """Where subscriptions and parked deliveries are kept."""
+    """The database of subscriptions and stored deliveries."""
 
     url: DatabaseUrl = Field(
         validation_alias="DATABASE_URL",
@@ -127,13 +127,13 @@ class DatabaseSettings(Group):
     db_schema: SchemaName | None = Field(
         default=None,
         validation_alias="DATABASE_SCHEMA",
-        description="Owner of the tables, where the service's account is not.",
+        description="Owner of the tables, if it is not the service's account.",
         examples=["WEBHOOKS"],
     )
     password_file: str | None = Field(
         default=None,
         validation_alias="DATABASE_PASSWORD_FILE",
-        description="File that holds the password, in place of one in the URL; read at each connect (Oracle).",
+        description="File that holds the password, instead of the URL; read at each connect (Oracle).",
         examples=["/run/secrets/database-password"],
     )
     wallet_password: SecretStr | None = Field(
@@ -145,7 +145,7 @@ class DatabaseSettings(Group):
     encryption_key: FernetKeys | None = Field(
         default=None,
         validation_alias="WEBHOOK_ENCRYPTION_KEY",
-        description="Fernet keys, newest first, space-separated; encrypt the secrets in `webhook_secrets`.",
+        description="Fernet keys, newest first, space-separated; they encrypt the secrets in `webhook_secrets`.",
         examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
     )
 
@@ -153,17 +153,17 @@ class DatabaseSettings(Group):
 
     @property
     def encryption_keys(self) -> str:
-        """The Fernet keys, newest first, separated by spaces; empty where secrets are stored as they are."""
+        """The Fernet keys, newest first, separated by spaces; empty if secrets are stored in the clear."""
         return self.encryption_key.get_secret_value() if self.encryption_key else ""
 
 
 class SigningSettings(Group):
-    """What deliveries are signed with; a receiver needs this group alone."""
+    """The secrets that sign deliveries; a receiver needs only this group."""
 
     secret: SigningSecrets = Field(
         validation_alias="WEBHOOK_SECRET",
-        description="Signing secret of subscriptions that have none of their own; several, newest first, "
-        "space-separated. `whsec_` + base64, or any string.",
+        description="Signing secret of subscriptions without one of their own; several are space-separated, newest "
+        "first. `whsec_` + base64, or any string.",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     )
 
@@ -171,12 +171,12 @@ class SigningSettings(Group):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The texts, newest first; `parse_signing_key` takes each of them."""
+        """The secrets as text, newest first; `parse_signing_key` parses each."""
         return tuple(self.secret.get_secret_value().split())
 
 
 class RuleSettings(Group):
-    """What every subscription has to keep to. Who writes or lists subscriptions needs this group; it has defaults."""
+    """The rules for every subscription. Commands that write or list subscriptions need them; all have defaults."""
 
     require_own_secret: bool = Field(
         default=False,
@@ -187,7 +187,7 @@ class RuleSettings(Group):
     allow_networks: Networks = Field(
         default=(),
         validation_alias="WEBHOOK_ALLOW_NETWORKS",
-        description="Networks that may be sent to besides public addresses, also by plain http.",
+        description="Networks to allow besides public addresses, also over plain http.",
         examples=["10.0.0.0/8,127.0.0.0/8"],
     )
     allow_http: bool = Field(
@@ -243,7 +243,7 @@ class DeliverySettings(RuleSettings, SigningSettings):
         validation_alias="WEBHOOK_RETRY_JITTER",
         ge=0,
         le=1,
-        description="Each wait is stretched by a random part of up to this.",
+        description="Each wait is lengthened by a random fraction of up to this.",
         examples=["0.2"],
     )
     retry_in_memory: Duration = Field(
@@ -259,7 +259,7 @@ class DeliverySettings(RuleSettings, SigningSettings):
         validation_alias="WEBHOOK_DISABLE_AFTER",
         ge=0,
         le=31_536_000,
-        description="A subscription whose attempts have all failed for this long is disabled; 0 is never.",
+        description="A subscription whose attempts have all failed for this long is disabled; 0: never.",
         examples=["5d"],
     )
     subscription_cache: Duration = Field(
@@ -267,7 +267,7 @@ class DeliverySettings(RuleSettings, SigningSettings):
         validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",
         ge=0,
         le=3600,
-        description="How long a look-up of subscriptions is reused; a new subscription counts after this.",
+        description="How long a look-up of subscriptions is reused; a new subscription takes effect after this.",
         examples=["1s"],
     )
     drain: Duration = Field(
@@ -281,7 +281,7 @@ class DeliverySettings(RuleSettings, SigningSettings):
 
 
 class OpsSettings(Group):
-    """The worker's own port, and its log."""
+    """The worker's own port, for metrics and probes."""
 
     ops_host: str = Field(
         default=ANY_ADDRESS,
@@ -290,15 +290,21 @@ class OpsSettings(Group):
         examples=["127.0.0.1"],
     )
     ops_port: Port = Field(
-        default=9464, validation_alias="OPS_PORT", description="Their port; 0 is off.", examples=["9464"]
+        default=9464,
+        validation_alias="OPS_PORT",
+        description="Port of /metrics, /healthz and /readyz; 0: off.",
+        examples=["9464"],
     )
 
 
 class LogSettings(Group):
-    """What is logged."""
+    """How much is logged."""
 
     log_level: LogLevel = Field(
-        default="INFO", validation_alias="LOG_LEVEL", description="DEBUG logs each success too.", examples=["INFO"]
+        default="INFO",
+        validation_alias="LOG_LEVEL",
+        description="Lowest level to log; DEBUG logs each success too.",
+        examples=["INFO"],
     )
 
 
@@ -308,7 +314,7 @@ class ApiSettings(Group):
     api_host: str | None = Field(
         default=None,
         validation_alias="API_HOST",
-        description="Address to bind; without one 127.0.0.1, or 0.0.0.0 where there is a token.",
+        description="Address to bind; by default 127.0.0.1, or 0.0.0.0 if there is a token.",
         examples=["127.0.0.1"],
     )
     api_port: Port = Field(default=8080, validation_alias="API_PORT", description="Port to bind.", examples=["8080"])
@@ -331,12 +337,12 @@ class ApiSettings(Group):
 
     @property
     def bind_host(self) -> str:
-        """Where to listen."""
+        """The address to listen on."""
         return self.api_host or (ANY_ADDRESS if self.api_token else "127.0.0.1")
 
 
 class WorkerSettings(NamedTuple):
-    """All that a worker needs."""
+    """All settings of a worker."""
 
     kafka: KafkaSettings
     topics: TopicSettings
@@ -358,14 +364,14 @@ GROUPS: tuple[type[Group], ...] = (
 
 
 def variables(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
-    """The names of a group's environment variables, and what is said of each."""
+    """A group's environment variables, each with its field."""
     for field in group.model_fields.values():
         yield str(field.validation_alias), field
 
 
 @cache
 def known_names() -> frozenset[str]:
-    """The environment variables that are settings by name."""
+    """The names of all settings."""
     return frozenset(name for group in GROUPS for name, _ in variables(group))
 
 

@@ -1,6 +1,6 @@
-"""Environment variables that look like settings and are none, with the setting that was probably meant.
+"""Finds environment variables that look like misspelt settings, and the settings that were probably meant.
 
-A value is never shown: a misspelt name may hold a secret.
+A value is never shown: a misspelt variable may hold a secret.
 """
 
 import re
@@ -14,12 +14,12 @@ from consumer.config.settings import known_names
 
 log = structlog.get_logger(__name__)
 
-_OURS = "WEBHOOK_"  # nobody else's names begin so
-_KAFKA = "KAFKA_"  # those that are no setting are librdkafka's, which says itself what it does not know
-_LIKE, _ALMOST = 0.7, 0.9  # of 1: near enough to be suggested, behind the same prefix; to be meant, as a whole
-# Kubernetes plants these for each service: a service named `kafka` sets KAFKA_PORT_9092_TCP.
+_OURS = "WEBHOOK_"  # no other program's variables begin like this
+_KAFKA = "KAFKA_"  # any other variable sets a property of librdkafka, which reports unknown ones itself
+_LIKE, _ALMOST = 0.7, 0.9  # similarity, up to 1: to suggest a name with the same prefix; to take a whole name for meant
+# Kubernetes sets these for each service: a service named `kafka` sets KAFKA_PORT_9092_TCP.
 _PLANTED = re.compile(r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
-# The properties of librdkafka that are set most. It has no list to ask for.
+# The properties of librdkafka that are set most often: librdkafka offers no list.
 PROPERTIES = (
     "auto.offset.reset",
     "broker.address.family",
@@ -64,7 +64,7 @@ PROPERTIES = (
 
 
 class Slip(NamedTuple):
-    """A variable that is no setting, and the nearest name that is one, if there is a near one."""
+    """A variable that is not a setting, and the most similar setting, if there is a similar one."""
 
     variable: str
     nearest: str | None
@@ -75,7 +75,7 @@ class Slip(NamedTuple):
 
 
 def of_settings(variables: Iterable[str]) -> list[Slip]:
-    """The slips among the names of environment variables, by name; those of librdkafka's properties are not told."""
+    """The slips among the names of environment variables, sorted; without those meant for librdkafka's properties."""
     found = []
     for name in sorted(set(variables) - known_names()):
         nearest = _meant(name) or (_behind(_OURS, name, known_names()) if name.startswith(_OURS) else None)
@@ -85,9 +85,9 @@ def of_settings(variables: Iterable[str]) -> list[Slip]:
 
 
 def of_properties(unknown: Iterable[str]) -> list[Slip]:
-    """The slips among KAFKA_ variables, by the names of the properties that librdkafka does not know.
+    """The slips among KAFKA_ variables. `unknown`: the names of properties that librdkafka does not know.
 
-    Those that `of_settings` tells are left out.
+    Slips that `of_settings` finds are left out.
     """
     names = sorted(map(variable_of, unknown))
     candidates = {*map(variable_of, PROPERTIES), *known_names()}
@@ -104,17 +104,17 @@ def variable_of(name: str) -> str:
 
 
 def warn(slips: Iterable[Slip]) -> None:
-    """A line of the log for each."""
+    """Log a warning for each slip."""
     for variable, nearest in slips:
         log.warning("an environment variable is no setting, and is ignored", variable=variable, nearest=nearest)
 
 
 def _meant(name: str) -> str | None:
-    """The setting that a name is nearly, whatever it begins with."""
+    """The setting whose whole name is almost `name`, whatever its prefix."""
     return next(iter(get_close_matches(name, sorted(known_names()), 1, _ALMOST)), None)
 
 
 def _behind(prefix: str, name: str, candidates: Iterable[str]) -> str | None:
-    """The one of the candidates with this prefix that is like a name: by what follows, as the prefix is the same."""
+    """The candidate with this prefix that is most similar to `name`; only the parts after the prefix are compared."""
     rests = sorted(each.removeprefix(prefix) for each in candidates if each.startswith(prefix))
     return next((prefix + each for each in get_close_matches(name.removeprefix(prefix), rests, 1, _LIKE)), None)

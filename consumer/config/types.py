@@ -1,4 +1,4 @@
-"""How settings are written: each kind of value, parsed and checked. Errors never repeat a secret's text."""
+"""The types of settings: each parses and checks its values. Errors never repeat a secret's text."""
 
 import binascii
 import math
@@ -21,18 +21,18 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
-_ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # try again, when it is later, settled, or quieter
+_ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # retry: later, after a conflict is settled, or more slowly
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_LONGEST_WAIT = 30 * 86400.0  # seconds; a delivery that waits longer than a month is a slip of the pen
+_LONGEST_WAIT = 30 * 86400.0  # seconds; a wait longer than a month is a typing error
 
-# A property that would let an offset move before its deliveries are settled, or that this service sets itself.
+# Properties that would let an offset move before its deliveries are settled, or that this service sets itself.
 REFUSED_KAFKA_PROPERTIES = {
     "enable.auto.commit": "offsets are committed only after success",
     "enable.auto.offset.store": "offsets are committed only after success",
     "auto.commit.interval.ms": "offsets are committed only after success",
-    "enable.partition.eof": "the worker does not read it",
+    "enable.partition.eof": "the worker does not handle the end of a partition",
     "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
-    "isolation.level": "records of aborted transactions would be delivered; it is read_committed",
+    "isolation.level": "it is read_committed; else records of aborted transactions would be delivered",
     "acks": "a dead letter must be acknowledged by all replicas before its record's offset moves",
     "enable.idempotence": "a dead letter must be acknowledged before its record's offset moves",
     "queuing.strategy": "the consumer must drop no record",
@@ -40,12 +40,12 @@ REFUSED_KAFKA_PROPERTIES = {
 
 
 def seconds(value: str | float) -> float:
-    """`10s`, `5m`, `250ms`, `1d`, or a bare number of seconds. ValueError if it is none of these."""
+    """`10s`, `5m`, `250ms`, `1d`, or a bare number of seconds. ValueError for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
         return float(value)
     match = _DURATION.fullmatch(str(value).strip())
     if not match:
-        raise ValueError(f"{str(value)!r:.40} is no duration; write 10s, 5m, 250ms or a number of seconds")
+        raise ValueError(f"{str(value)!r:.40} is not a duration; write 10s, 5m, 250ms or a number of seconds")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
@@ -58,21 +58,21 @@ def _words(value: object) -> object:
 
 
 def waits(text: str | Iterable[str | float]) -> tuple[float, ...]:
-    """`5s,5m,1h`: seconds before the second, third, … attempt; nothing between the commas: one attempt. ValueError."""
+    """`5s,5m,1h`: seconds before the second, third, … attempt; empty for one attempt. ValueError for a wrong wait."""
     return tuple(_wait(word) for word in (_split(text) if isinstance(text, str) else text))
 
 
 def _wait(word: str | float) -> float:
     result = seconds(word)
     if not 0 < result <= _LONGEST_WAIT:
-        raise ValueError(f"{word} is no wait between attempts; each is more than 0 and at most 30d")
+        raise ValueError(f"{word} is not a wait between attempts; each is more than 0 and at most 30d")
     return result
 
 
 def final_statuses(text: str) -> frozenset[int]:
-    """`400,422,4xx`: statuses, or whole classes, from 3xx to 5xx. ValueError if there is anything else.
+    """`400,422,4xx`: statuses, or whole classes, from 3xx to 5xx. ValueError for anything else.
 
-    A class leaves out those of it that ask for another attempt (408, 409, 425, 429); they count where they are named.
+    A class leaves out the statuses that ask for another attempt (408, 409, 425, 429), unless they are named as well.
     """
     return frozenset(status for word in _split(text) for status in _statuses(word))
 
@@ -80,7 +80,7 @@ def final_statuses(text: str) -> frozenset[int]:
 def _statuses(word: str) -> Iterable[int]:
     match = _STATUS.fullmatch(word)
     if not match:
-        raise ValueError(f"{word!r} is no status from 300 to 599 and no class (3xx, 4xx, 5xx)")
+        raise ValueError(f"{word!r} is neither a status from 300 to 599 nor a class (3xx, 4xx, 5xx)")
     if match[2].isdigit():
         return (int(word),)
     first = 100 * int(match[1])
@@ -97,12 +97,12 @@ def _topics(words: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("names no topic")
     for word in words:
         if not _TOPIC.fullmatch(word):
-            raise ValueError(f"{word!r} is no topic name (letters, digits, . _ -) and no pattern (starts with ^)")
+            raise ValueError(f"{word!r} is neither a topic name (letters, digits, . _ -) nor a pattern (starts with ^)")
     return words
 
 
 def topic_names(text: str) -> frozenset[str]:
-    """`orders,users`: names of topics. ValueError for a pattern, and where there is none."""
+    """`orders,users`: names of topics. ValueError for a pattern, or for no name at all."""
     words = _topics(_split(text))
     if any(word.startswith("^") for word in words):
         raise ValueError("a pattern of topics cannot be used here")
@@ -110,11 +110,11 @@ def topic_names(text: str) -> frozenset[str]:
 
 
 def _named(pattern: str, what: str) -> AfterValidator:
-    """Refuses a name that the pattern does not match as a whole; `what` says what it should be."""
+    """A validator that refuses a name unless `pattern` matches all of it; `what` describes a valid name."""
 
     def check(name: str) -> str:
         if not re.fullmatch(pattern, name):
-            raise ValueError(f"{name!r:.80} is no {what}")
+            raise ValueError(f"{name!r:.80} is not a {what}")
         return name
 
     return AfterValidator(check)
@@ -122,11 +122,12 @@ def _named(pattern: str, what: str) -> AfterValidator:
 
 def _log_level(name: str) -> str:
     if name.upper() not in LOG_LEVELS:
-        raise ValueError(f"{name!r:.40} is none of {', '.join(LOG_LEVELS)}")
+        raise ValueError(f"{name!r:.40} is not one of {', '.join(LOG_LEVELS)}")
     return name.upper()
 
 
-# What cannot work says so at the start, not at each delivery. A user or password may hold any other visible character.
+# A proxy that cannot work is refused at the start, not at each delivery. Its user and password may hold any
+# visible ASCII character.
 def _proxy(url: str) -> str:
     if url:
         parse_proxy(url)
@@ -141,13 +142,13 @@ def _kafka_properties(properties: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _database_url(url: SecretStr) -> SecretStr:
-    from sqlalchemy.engine import make_url  # noqa: PLC0415 (who loads this group needs it; others start faster)
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 (only this group needs it; commands without it start faster)
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 (the same)
 
     try:
         driver = make_url(url.get_secret_value()).drivername
     except (ArgumentError, ValueError):
-        raise ValueError("is no database URL") from None
+        raise ValueError("is not a database URL") from None
     if driver not in {"oracle+oracledb", "sqlite"}:
         raise ValueError("starts with neither oracle+oracledb:// nor sqlite:///")
     return url
@@ -180,7 +181,7 @@ def _token(token: SecretStr) -> SecretStr:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine alone."""
+    """Whether `host` can be reached only from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -207,19 +208,19 @@ Proxy = Annotated[str, AfterValidator(_proxy)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 
 
-# What Pydantic finds wrong, by its name for it; its own words are those of a programmer.
+# Messages by Pydantic's error type: Pydantic's own are written for programmers.
 _WRONG = {
     "bool_parsing": "is neither true nor false",
     "bool_type": "is neither true nor false",
-    "finite_number": "is no number",
-    "float_parsing": "is no number",
-    "float_type": "is no number",
+    "finite_number": "is not a number",
+    "float_parsing": "is not a number",
+    "float_type": "is not a number",
     "greater_than": "is too small; it must be more than {gt:g}",
     "greater_than_equal": "is too small; the least is {ge:g}",
-    "int_from_float": "is no whole number",
-    "int_parsing": "is no whole number",
-    "int_parsing_size": "is no whole number of that size",
-    "int_type": "is no whole number",
+    "int_from_float": "is not a whole number",
+    "int_parsing": "is not a whole number",
+    "int_parsing_size": "has too many digits",
+    "int_type": "is not a whole number",
     "less_than": "is too large; it must be less than {lt:g}",
     "less_than_equal": "is too large; the most is {le:g}",
     "string_too_long": "is too long; at most {max_length} characters are taken",
@@ -227,7 +228,7 @@ _WRONG = {
 
 
 def in_words(error: ErrorDetails, value: object) -> str:
-    """What is wrong with a value, which is quoted, or with none where it is secret (None)."""
+    """The error in words. `value` is quoted; None leaves out a value that is secret."""
     wrong = _WRONG.get(error["type"])
     if wrong is None:
         return error["msg"].removeprefix("Value error, ").removesuffix(".")
@@ -236,7 +237,7 @@ def in_words(error: ErrorDetails, value: object) -> str:
 
 
 def librdkafka_properties(values: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """What `KAFKA_A_B` sets, as `a.b`: all but the settings `known` by name and those of the tests."""
+    """The properties that KAFKA_ variables set (`KAFKA_A_B`: `a.b`), without `known` settings and KAFKA_TEST_ ones."""
     return {
         name.removeprefix("KAFKA_").lower().replace("_", "."): value
         for name, value in values.items()
@@ -245,7 +246,7 @@ def librdkafka_properties(values: Mapping[str, str], known: Collection[str]) -> 
 
 
 def default_text(field: FieldInfo) -> str:
-    """How a field's default is written, as Markdown."""
+    """A field's default as Markdown."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})

@@ -1,4 +1,4 @@
-"""What became of each receiver's events: its own counts of what it was sent, joined with what the database holds."""
+"""The results of each receiver: its own counts of requests, joined with the rows in the database."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from models import ParkedDelivery, Subscription
 
 
 class RowCounts(NamedTuple):
-    """The rows of one subscription."""
+    """Counts of the rows of one subscription."""
 
     parked_ever: int = 0  # rows that wait, or waited, for an attempt
     owed: int = 0  # parked or held now
@@ -45,7 +45,7 @@ class Figures(NamedTuple):
 
 
 def stored(engine: Engine) -> dict[int, RowCounts]:
-    """What `webhook_deliveries` holds, by subscription id."""
+    """Counts of the rows in `webhook_deliveries`, by subscription id."""
     row = ParkedDelivery
     # An exhausted row with one attempt never waited: its first answer was final.
     waited = func.count(case(((row.status != "exhausted") | (row.attempt > 1), row.id)))
@@ -71,14 +71,14 @@ def stored(engine: Engine) -> dict[int, RowCounts]:
 
 
 def figures(receivers: Iterable[Receiver], rows: Mapping[int, RowCounts]) -> list[Figures]:
-    """Join both sides. What is owed is what was published and neither delivered nor given up."""
+    """Join both sides. An event is owed if it was published and is neither delivered nor given up."""
     return [_figures(receiver, rows.get(receiver.subscription_id, RowCounts())) for receiver in receivers]
 
 
 def _figures(receiver: Receiver, row: RowCounts) -> Figures:
     delivered = len(receiver.answered)
     latencies = sorted(each.latency for each in list(receiver.deliveries))
-    # A subscription that is off matches nothing more: only what is stored for it is owed.
+    # A disabled subscription matches no new events: only its stored deliveries are owed.
     owed = max(0, receiver.published - delivered - row.exhausted) if row.enabled else row.owed
     return Figures(
         name=receiver.name,
@@ -87,7 +87,7 @@ def _figures(receiver: Receiver, row: RowCounts) -> Figures:
         published=receiver.published,
         delivered=delivered,
         duplicates=receiver.answered.total() - delivered,
-        # One that refuses connections sees none of its retries; the database does.
+        # A receiver that refuses connections sees no retries; the database counts them.
         retried=receiver.requests - len(receiver.asked) if receiver.behaviour else row.retries,
         parked=row.parked_ever,
         owed=owed,
@@ -103,12 +103,12 @@ def _figures(receiver: Receiver, row: RowCounts) -> Figures:
 
 
 def percentile(values: Sequence[float], part: float) -> float | None:
-    """Of sorted `values`, the one that `part` of them do not exceed; None of nothing."""
+    """The value that a `part` (0 to 1) of the sorted `values` does not exceed; None if there are none."""
     return values[min(len(values) - 1, int(len(values) * part))] if values else None
 
 
 def beside(receivers: Iterable[Receiver], moment: float) -> tuple[float | None, float | None]:
-    """The 95th percentile of latency before and after a `moment` (monotonic) of receivers that were there all along."""
+    """The receivers' p95 latency (seconds) for events published before, and after, `moment` (monotonic)."""
     before: list[float] = []
     after: list[float] = []
     for receiver in receivers:

@@ -1,6 +1,6 @@
-"""An embedded Kafka: librdkafka's mock cluster, in this process, for as long as its owner lives.
+"""An embedded Kafka: librdkafka's mock cluster, in this process, for as long as its owner exists.
 
-It keeps some 5 MB a partition in memory and has four partitions for every topic: enough for a demo, for nothing else.
+It keeps some 5 MB per partition in memory, and each topic has four partitions: enough for a demo only.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ _PARTITIONS = 4
 
 
 class DeadLetter(NamedTuple):
-    """A record on the dead-letter topic: why it is there, and what it was."""
+    """A record on the dead-letter topic: the reason, and the original record's value."""
 
     reason: str
     value: bytes
 
 
 class EmbeddedKafka:
-    """A broker on a free port of 127.0.0.1, its `servers` usable by other processes too."""
+    """A broker on a free port of 127.0.0.1; other processes can reach it at `servers`."""
 
     def __init__(self) -> None:
         self._refused: KafkaError | None = None
@@ -33,11 +33,11 @@ class EmbeddedKafka:
         self.servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
     def create(self, topic: str) -> None:
-        """Make a topic; the mock cluster does when it is asked about one."""
+        """Create a topic: the mock cluster does so when asked for a topic's metadata."""
         self._producer.list_topics(topic, timeout=_TIMEOUT)
 
     def publish(self, topic: str, value: bytes, *, key: bytes, event_type: str | None = None) -> None:
-        """Hand one record over; `poll` or `flush` says if it was refused."""
+        """Hand one record to the producer; `poll` or `flush` raises if it was refused."""
         headers: list[tuple[str, str | bytes | None]] = [("event-type", event_type)] if event_type else []
         self._producer.produce(topic, value, key, headers=headers, on_delivery=self._acknowledged)
 
@@ -48,7 +48,7 @@ class EmbeddedKafka:
             raise KafkaUnavailable(f"the embedded Kafka refused a record: {self._refused.str()}")
 
     def flush(self) -> None:
-        """Wait until all that was published is acknowledged. KafkaUnavailable if it is not."""
+        """Wait until all records are acknowledged. KafkaUnavailable if they are not."""
         if self._producer.flush(_TIMEOUT):
             raise KafkaUnavailable("the embedded Kafka does not acknowledge")
         self.poll()
@@ -78,7 +78,7 @@ class EmbeddedKafka:
         return [_dead_letter(message) for message in messages]
 
     def close(self) -> None:
-        """Drop what was not acknowledged; the broker ends with this object."""
+        """Drop unacknowledged records; the broker ends with this object."""
         self._producer.purge()
         self._producer.flush(1)
 
@@ -86,7 +86,7 @@ class EmbeddedKafka:
         self._refused = error or self._refused
 
     def _reader(self, group: str) -> Consumer:
-        """A consumer that joins no group: it only asks."""
+        """A consumer that joins no group and only reads."""
         return Consumer(
             {"bootstrap.servers": self.servers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
         )

@@ -1,4 +1,4 @@
-"""The worker: `kafka-webhooks run` in a process of its own, which ends no later than the demo, however that ends."""
+"""The worker: `kafka-webhooks run` in a process of its own. It ends no later than the demo, however the demo ends."""
 
 import os
 import runpy
@@ -12,12 +12,12 @@ import consumer
 from consumer.errors import WebhooksError
 
 _SETTINGS = ("KAFKA_", "WEBHOOK_", "DATABASE_", "OPS_", "API_", "LOG_LEVEL")
-_GRACE = 10.0  # seconds to stop in, its drain of the demo's settings included
-_LINES = 8  # of its log that tell why it ended
+_GRACE = 10.0  # seconds until the worker must have stopped, drain included
+_LINES = 8  # last lines of its log, which say why it ended
 
 
 class WorkerProcess:
-    """A running worker. Its log is in `folder`, and so is its working directory: no .env of the user's is read."""
+    """A running worker. `folder` holds its log and is its working directory, so that it reads no .env of the user."""
 
     def __init__(self, settings: Mapping[str, str], folder: Path) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
@@ -36,19 +36,19 @@ class WorkerProcess:
         self.pid = self._process.pid
 
     def check(self) -> None:
-        """WebhooksError, with the end of its log, once it has ended."""
+        """Raise WebhooksError, with the end of its log, if the worker has ended."""
         if self._process.poll() is not None:
             raise WebhooksError(f"the worker has ended with status {self._process.returncode}:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        """The last lines of its log, without those on attempts: here they fail by the thousand."""
+        """The last lines of its log, without attempts, which fail by the thousand in the demo."""
         lines = [
             line for line in self._log.read_text(errors="replace").splitlines() if '"event": "attempt"' not in line
         ]
         return "\n".join(lines[-_LINES:]) or "(it has logged nothing)"
 
     def stop(self) -> int:
-        """SIGTERM, and its exit status; it is killed if it does not end in time."""
+        """Send SIGTERM and return the exit status. Kills the worker if it does not end in time."""
         self._process.terminate()
         try:
             return self._process.wait(_GRACE)
@@ -61,12 +61,12 @@ class WorkerProcess:
 
 
 def run() -> None:
-    """What the process runs: the command, beside a thread that ends it when the demo is gone, even if it was killed."""
+    """Run the command, and a thread that ends this process when the demo is gone, even if the demo was killed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.argv = ["kafka-webhooks", "run"]
     runpy.run_module("consumer", run_name="__main__")
 
 
 def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it ends when the other end closes
-    os._exit(1)  # its Kafka is gone too: there is nothing to drain to
+    os.read(sys.stdin.fileno(), 1)  # the demo writes nothing: this returns when its end of the pipe closes
+    os._exit(1)  # without a drain: Kafka is gone with the demo

@@ -1,6 +1,6 @@
-"""Those who are sent to, each on a port of its own: every one verifies what it gets, some behave badly.
+"""The webhook receivers, each on a port of its own. All verify their requests, and some behave badly.
 
-One asyncio loop in a thread serves them all. Its HTTP is what the worker speaks and no more.
+One asyncio loop in a thread serves them all. It supports only as much HTTP as the worker speaks.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ OUTAGE = 6.0  # seconds
 SLOW = 0.3  # seconds
 _OK = 200
 
-Behaviour = Callable[[float], Reply | None]  # seconds since the first request -> what it says; None: nothing, ever
+Behaviour = Callable[[float], Reply | None]  # seconds since the first request -> answer; None: never answers
 
 
 class Request(NamedTuple):
-    """What arrived: the request line, headers by lower-case name, the body."""
+    """A request as it arrived: the request line, headers by lower-case name, the body."""
 
     line: str
     headers: Mapping[str, str]
@@ -42,7 +42,7 @@ class Delivered(NamedTuple):
 
 @dataclass(slots=True)
 class Receiver:
-    """One receiver and what it has seen. The loop's thread writes, others read."""
+    """One receiver and its counts. Only the loop's thread writes them; others read."""
 
     name: str
     event_type: str
@@ -56,16 +56,16 @@ class Receiver:
     answered: Counter[str] = field(default_factory=Counter)  # webhook ids, times answered with 2xx
     deliveries: list[Delivered] = field(default_factory=list)
     unverified: int = 0
-    problem: str = ""  # why the last of those is not to be trusted
+    problem: str = ""  # why the last unverified request cannot be trusted
     first: Request | None = None
     first_at: float = 0.0
 
     def received(self, request: Request, problem: str | None, now: float) -> Reply | None:
-        """Take one request and decide the answer."""
+        """Count one request and decide the answer."""
         self.requests += 1
         if problem is not None or self.behaviour is None:
             self.unverified += 1
-            self.problem = problem or "nobody was to come here"
+            self.problem = problem or "no request was expected here"
             return Reply(HTTPStatus.UNAUTHORIZED)
         self.asked.add(request.headers["webhook-id"])
         if self.first is None:
@@ -74,7 +74,7 @@ class Receiver:
 
 
 def make_receivers() -> list[Receiver]:
-    """The receivers of the demo. All but two want the same events, so that each could hold up the others."""
+    """The receivers of the demo. All but two get the same events, so that each could hold up the others."""
     return [
         Receiver("crm", "user.created", "answers at once", lambda _: Reply()),
         Receiver("search", "order.placed", "answers at once", lambda _: Reply()),
@@ -97,7 +97,7 @@ class ReceiverServer:
     def __init__(self, receivers: Sequence[Receiver], secret: bytes, published_at: Mapping[int, float]) -> None:
         self._loop = asyncio.new_event_loop()
         self._sockets = [socket.create_server(("127.0.0.1", 0)) for each in receivers if each.behaviour is not None]
-        # Bound and not listening: connections are refused, and nobody else gets the port.
+        # Bound but not listening: connections are refused, and no other process gets the port.
         self._closed = [socket.socket() for each in receivers if each.behaviour is None]
         for each in self._closed:
             each.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The demo on a screen: live on a terminal, plain lines now and then elsewhere."""
+"""The demo's output: live on a terminal, a plain line every few seconds elsewhere."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ from consumer.demo.figures import Figures
 from consumer.demo.receivers import Request
 
 _REDRAW = 0.25  # seconds
-_PLAIN = 4.0  # seconds between lines where nothing can be redrawn
+_PLAIN = 4.0  # seconds between lines if nothing can be redrawn
 _WIDE = 100  # columns
 _SECOND = 1.0
 _HEADERS = ("content-type", "user-agent", "traceparent")
@@ -30,7 +30,7 @@ LEGEND = (
 
 
 class Screen:
-    """Where the demo is told. Use as a context: the live picture goes when it ends, what was said stays."""
+    """The demo's output. Use as a context: the live picture disappears when it ends, printed text stays."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
@@ -48,24 +48,24 @@ class Screen:
             self._live.stop()
 
     def say(self, text: str = "", style: str = "") -> None:
-        """A paragraph that stays."""
+        """Print a paragraph."""
         self._console.print(Text(text, style=style))
 
     def done(self, text: str, *, good: bool | None = True) -> None:
-        """Something that was done or shown, or was not; None: nobody can tell."""
+        """Print a result: `good` says whether it was achieved or shown, None that this is unknown."""
         mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}[good]
         lines = wrap(text, self._console.width - 2)
         self._console.print(Text.assemble((mark, style), " ", "\n  ".join(lines)))
 
     def waiting(self, text: str) -> None:
-        """What is waited for."""
+        """Show what the demo waits for."""
         if self._live is not None:
             self._live.update(Text(f"… {text}", style="dim"), refresh=True)
         else:
             self._console.print(Text(f"… {text}"))
 
     def request(self, request: Request, title: str, verdict: str) -> None:
-        """One request as it arrived."""
+        """Print one request as it arrived."""
         head = Text(overflow="ellipsis", no_wrap=True)
         head.append(f"{request.line}\n", style="bold")
         for name, value in request.headers.items():
@@ -76,11 +76,11 @@ class Screen:
         self._console.print(Panel(head, title=title, title_align="left", border_style="dim", padding=(0, 1)))
 
     def due(self) -> bool:
-        """It is time for another picture."""
+        """Whether it is time to draw the picture again."""
         return time.monotonic() >= self._next
 
     def show(self, rows: Sequence[Figures], phase: str, published: int, total: int, seconds: float) -> None:
-        """The picture as it is now."""
+        """Draw the picture of the current figures."""
         delivered, dead, owed = (sum(getattr(row, name) for row in rows) for name in ("delivered", "dead", "owed"))
         if self._live is None:
             self._next = time.monotonic() + _PLAIN
@@ -110,17 +110,17 @@ class Screen:
         )
 
     def final(self, rows: Sequence[Figures]) -> None:
-        """The table that stays."""
+        """Print the final table."""
         if self._live is not None:
             self._live.update(Text(), refresh=True)
         self._console.print(Group(Text(), self.table(rows), Text(), Text(LEGEND, style="dim"), Text()))
 
     def commands(self, text: str) -> None:
-        """Lines to copy: never wrapped."""
+        """Print lines to copy, never wrapped."""
         self._console.print(Text(text, style="cyan"), soft_wrap=True)
 
     def table(self, rows: Sequence[Figures]) -> Table:
-        """A line for each receiver; 80 columns are enough."""
+        """A table with a row for each receiver; it fits into 80 columns."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
         table.add_column("receiver", no_wrap=True)
         wide = self._console.width >= _WIDE
@@ -148,7 +148,7 @@ class Screen:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people read them."""
+    """Seconds as text: `300 ms` or `1.5 s`; `-` for None."""
     if seconds is None:
         return "-"
     return f"{seconds:.1f} s" if seconds >= _SECOND else f"{seconds * 1000:.0f} ms"

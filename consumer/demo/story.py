@@ -1,4 +1,4 @@
-"""What happens in the demo, in order. Ctrl-C and SIGTERM end it anywhere, and nothing is left behind."""
+"""The steps of the demo, in order. Ctrl-C and SIGTERM end it at any point, and nothing is left behind."""
 
 import io
 import json
@@ -42,15 +42,15 @@ TICK = 0.01  # seconds
 SWITCH = 0.0005  # seconds that a thread may hold the interpreter: receivers must not wait for a picture to be drawn
 LOOK = 0.5  # seconds between looks at the database
 LONGEST_START = 25.0  # seconds until the first event arrives; Kafka's wait for other members of the group takes 3
-LONGEST = 45.0  # seconds from the start; what is owed then is told, not waited for
+LONGEST = 45.0  # seconds from the start; the demo then stops waiting and reports the deliveries still owed
 
 
 class Stopped(Exception):
-    """A signal came."""
+    """A signal has arrived."""
 
 
 class Database(NamedTuple):
-    """An empty one to play on: its URL, and what to call it."""
+    """An empty database for the demo: its URL, and its name in the output."""
 
     url: str
     name: str
@@ -65,14 +65,14 @@ class Planned(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """All parts, running."""
+    """The running parts of the demo."""
 
     screen: Screen
     kafka: EmbeddedKafka
     engine: Engine
     worker: WorkerProcess
     receivers: Sequence[Receiver]
-    published_at: dict[int, float]  # monotonic, by an event's number; not of the first, which waited for the worker
+    published_at: dict[int, float]  # monotonic, by an event's number; without the first, which waited for the worker
     started: float
     breathe: Callable[[], None]  # a short sleep; raises Stopped, or WebhooksError if the worker has ended
 
@@ -80,7 +80,7 @@ class Parts(NamedTuple):
 def main(database: Database | None = None) -> None:
     """Run the demo, on SQLite if no database is given.
 
-    WebhooksError if the worker ended, or if the figures do not bear out what is claimed.
+    WebhooksError if the worker ended, or if the figures contradict a claim.
     """
     sys.setswitchinterval(SWITCH)
     stopped: list[int] = []
@@ -91,7 +91,7 @@ def main(database: Database | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no ✓
+        sys.stdout.reconfigure(errors="replace")  # for a terminal that cannot show ✓
     with Screen() as screen:
         try:
             with ExitStack() as parts:
@@ -100,7 +100,7 @@ def main(database: Database | None = None) -> None:
             screen.say("Stopped; no process and no file is left.")
             return
     if not held:
-        raise WebhooksError("the figures do not bear out what is marked with ✗")
+        raise WebhooksError("the figures do not support the claims marked with ✗")
 
 
 def _play(screen: Screen, parts: ExitStack, stopped: list[int], database: Database | None) -> bool:
@@ -109,7 +109,7 @@ def _play(screen: Screen, parts: ExitStack, stopped: list[int], database: Databa
     stage = _set_up(screen, parts, stopped, started, database)
     _first_event(stage)
     calm_ended = _stream(stage, "calm: crm alone", list(plan(CALM, ["user.created"], 1000)))
-    screen.done(f"{CALM:,} events for crm alone, to compare with; now those that behave badly get theirs, too")
+    screen.done(f"{CALM:,} events for crm alone, to compare with; now the badly behaved receivers get theirs, too")
     _stream(stage, "storm: all receivers", list(plan(STORM, MIX, 1000 + CALM)))
     _last_deliveries(stage)
     return _tell(stage, calm_ended)
@@ -201,7 +201,7 @@ def _first_event(stage: Parts) -> None:
 
 
 def _stream(stage: Parts, phase: str, planned: Sequence[Planned]) -> float:
-    """Publish a part of the stream, in the storm with a record that is no event; the moment (monotonic) it ended."""
+    """Publish a part of the stream; the storm includes an undecodable record. Returns when it ended (monotonic)."""
     begin, done = time.monotonic(), 0
     before = 1 + len(stage.published_at)
     rows, next_look = stored(stage.engine), 0.0
@@ -227,7 +227,7 @@ def _stream(stage: Parts, phase: str, planned: Sequence[Planned]) -> float:
 
 
 def _last_deliveries(stage: Parts) -> None:
-    """Wait until nothing is owed, but to who is left alone, and all offsets are committed; or time is up."""
+    """Wait until all offsets are committed and nothing is owed, except to receivers left alone; or until time is up."""
     total, next_look = 1 + len(stage.published_at), 0.0
     while (now := time.monotonic()) - stage.started < LONGEST:
         stage.breathe()

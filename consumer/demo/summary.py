@@ -1,4 +1,4 @@
-"""What the figures prove, in sentences. Pure."""
+"""The claims that the figures prove, as sentences. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,12 +18,12 @@ kafka-webhooks check
 kafka-webhooks run"""
 
 
-# Storm brings several times the requests of calm to two shared cores: that much is traffic, more is not explained.
+# The storm brings several times the calm's requests to two shared cores: traffic explains a factor up to this.
 _UNDISTURBED = 5
 
 
 class Evidence(NamedTuple):
-    """All that is known at the end."""
+    """All results of the demo."""
 
     rows: Sequence[Figures]
     events: int  # decodable records published
@@ -31,21 +31,21 @@ class Evidence(NamedTuple):
     end: int  # records in the log
     dead_letters: Sequence[DeadLetter]
     undecodable: bytes  # the one record that is no event
-    calm: float | None  # p95 of a receiver that was there all along, alone
-    beside: float | None  # the same, among the others
-    attempts: int  # that a delivery gets
+    calm: float | None  # p95 of the receiver that gets events throughout, while alone
+    beside: float | None  # the same, beside the other receivers
+    attempts: int  # per delivery
     exit_status: int  # of the worker, after SIGTERM
 
 
 class Claim(NamedTuple):
-    """A sentence, and whether the figures bear it out; None: they cannot tell, for want of time or a busy machine."""
+    """A sentence, and whether the figures support it; None: unknown, as time was up or the machine was busy."""
 
     text: str
     holds: bool | None
 
 
 def claims(evidence: Evidence) -> list[Claim]:
-    """What was promised, held against the figures."""
+    """The demo's promises, compared with the figures."""
     rows = evidence.rows
     served = [row for row in rows if row.delivered]
     failed = [row for row in rows if not row.delivered and row.enabled]
@@ -88,7 +88,7 @@ def _latency(evidence: Evidence, rows: Sequence[Figures]) -> Claim:
     apart = (search is not None and stock is not None and search < stock) and (
         calm is not None and storm is not None and storm <= calm * _UNDISTURBED
     )
-    # No cause is named: neither a busy machine nor the bad receivers can be told from these figures.
+    # No cause is named: the figures cannot tell a busy machine from the effect of bad receivers.
     what = (
         "Bad receivers slow only themselves."
         if apart
@@ -105,8 +105,8 @@ def _latency(evidence: Evidence, rows: Sequence[Figures]) -> Claim:
 def _given_up(row: Figures, attempts: int) -> Claim:
     if left_alone(row):
         return Claim(
-            f"{row.name} ({row.character}): its circuit breaker leaves it alone. All {row.owed:,} deliveries that "
-            f"it is owed are stored; {row.retried:,} were tried again so far.",
+            f"{row.name} ({row.character}): its circuit breaker leaves it alone. All {row.owed:,} owed deliveries "
+            f"are stored; {row.retried:,} were tried again so far.",
             holds=True,
         )
     if row.owed:
@@ -123,12 +123,12 @@ def _given_up(row: Figures, attempts: int) -> Claim:
 
 
 def left_alone(row: Figures) -> bool:
-    """A receiver that has taken nothing: all that it is owed is stored, and hardly any of it is tried."""
+    """Whether a receiver has taken nothing, all its owed deliveries are stored, and under a tenth were retried."""
     return not row.delivered and row.owed == row.waiting and row.retried * 10 < row.owed
 
 
 def _switched_off(row: Figures) -> Claim:
-    held = f", {row.held:,} more are held should it be enabled again" if row.held else ""
+    held = f", {row.held:,} more are held in case it is enabled again" if row.held else ""
     return Claim(
         f"{row.name} answered 410: its subscription was switched off at once ({row.dead:,} given up{held}), "
         "later events do not match it.",

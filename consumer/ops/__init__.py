@@ -1,1 +1,1 @@
-"""What commands do beside subscriptions and deliveries: check, ping, replay, a receiver to look at."""
+"""The work of the commands `check`, `subscriptions ping`, `replay` and `listen`."""

@@ -1,6 +1,6 @@
-"""What a worker needs, looked at part by part: behind `kafka-webhooks check`.
+"""The checks of `kafka-webhooks check`: everything that a worker needs, part by part.
 
-Every look is bounded in time and none depends on another's success more than it must, so that one run tells all.
+Every check is limited in time, and depends on others as little as possible, so that one run finds all problems.
 """
 
 import re
@@ -44,16 +44,16 @@ from consumer.kafka.client import LibrdkafkaLog, known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.subscriptions import repository, secrets
 
-_TIMEOUT = 10.0  # seconds for each look
-_AGAIN = 0.2  # seconds
-_MOST_SUBSCRIPTIONS = 50_000  # looked at: 3 s
+_TIMEOUT = 10.0  # seconds for each check
+_AGAIN = 0.2  # seconds between two tries
+_MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
 _MOST_SECRETS = 50_000  # the same
-_MOST_URLS = 1000  # of which the names are resolved, all at once
+_MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
-_MOST_NEAR = 3  # topics that are named where one does not exist
-_MOST_IDS = 20  # of subscriptions, in one line
-# The first group of a fresh cluster: its coordinator is being made, which takes a second or three.
+_MOST_NEAR = 3  # existing topics suggested for one that does not exist
+_MOST_IDS = 20  # subscription ids in one line
+# A fresh cluster creates the coordinator for its first group, which takes one to three seconds.
 _COORDINATOR_COMES = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -63,7 +63,7 @@ _T = TypeVar("_T")
 
 
 class Finding(NamedTuple):
-    """What one look found; where it is not `ok`, the text says what to do."""
+    """The result of one check; if it is not `ok`, the text says what to do."""
 
     part: str
     ok: bool
@@ -71,7 +71,7 @@ class Finding(NamedTuple):
 
 
 def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
-    """All findings, each as soon as it is known. `values` is the environment; what is wrong in it is a finding too."""
+    """Yield each finding as soon as it is known. `values` is the environment; errors in it are findings too."""
     try:
         check(WorkerSettings.__annotations__.values(), values)
         ignored = [*slips.of_settings(values), *_ignored_properties(values)]
@@ -93,7 +93,7 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         )
         return
     yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
-    consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (where nothing is known to be consumed)
+    consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (if the consumed topics are unknown)
     try:
         topics = load(TopicSettings, values).topics
     except SettingsError as error:
@@ -117,7 +117,7 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
         return
     try:
         engine = create_engine(settings)
-    except SettingsError as error:  # settings that are right one by one
+    except SettingsError as error:  # settings that are valid one by one, but not together
         yield Finding("database", False, str(error))
         return
     reachable = _look("database", lambda: _reachable(engine))
@@ -133,7 +133,7 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _not_looked_at(part: str, error: SettingsError) -> Finding:
-    return Finding(part, False, f"not looked at: {'; '.join(str(error).splitlines())}")
+    return Finding(part, False, f"not checked: {'; '.join(str(error).splitlines())}")
 
 
 def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
@@ -141,7 +141,7 @@ def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[
         try:
             re.compile(topic)
         except re.error as error:
-            return Finding("topic", False, f"{topic}: no regular expression: {error}"), []
+            return Finding("topic", False, f"{topic}: not a regular expression: {error}"), []
         names = list(filter(consumes(kafka, [topic]), cluster.topics))
         if not names:
             text = f"{topic} matches no topic now: create one, or correct KAFKA_TOPICS{_there(topic, cluster)}"
@@ -158,14 +158,14 @@ def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[
 
 
 def _there(wanted: str, cluster: ClusterMetadata) -> str:
-    """The topics whose names are nearest to a name or pattern that finds none, if there are near ones."""
+    """A hint that names the existing topics most similar to a name or pattern that finds none; empty without any."""
     names = [name for name in sorted(cluster.topics) if not name.startswith("__")]
     near = get_close_matches(re.sub(r"[^A-Za-z0-9_-]", "", wanted), names, _MOST_NEAR)
     return f" (there is {', '.join(near)})" if near else ""
 
 
 def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
-    """Where the group stands, and how many records a start now would send."""
+    """The group's commits, and how many records a worker would send if it started now."""
     places = [KafkaTopicPartition(*partition) for partition in partitions]
     committed = {
         (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
@@ -186,7 +186,7 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
 
 
 def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
-    """A consumer asks, and joins nothing: AdminClient's question crashes while a coordinator still loads."""
+    """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads."""
     consumer = Consumer(
         {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
     )
@@ -218,11 +218,11 @@ def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> s
 
 def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, consumed: Callable[[str], bool]) -> str:
     text = _written_topic(name, admin, cluster)
-    return text if consumed(name) else f"{text}; to have webhooks of its events, add it to KAFKA_TOPICS"
+    return text if consumed(name) else f"{text}; to get its events as webhooks, add it to KAFKA_TOPICS"
 
 
 def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
-    """What the brokers' `auto.create.topics.enable` says; None where that may not be read."""
+    """The brokers' `auto.create.topics.enable`; None if it may not be read."""
     broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
     try:
         config = admin.describe_configs([broker], request_timeout=_TIMEOUT)[broker].result()
@@ -251,7 +251,7 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     if not enabled:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
     looked_at = broken = warned = 0
-    named: dict[str, list[int]] = {}  # URLs whose names are to be resolved, and whose they are
+    named: dict[str, list[int]] = {}  # URLs whose host names are to be resolved, with the ids of their subscriptions
     policy, rules = policy_of(settings), rules_of(settings)
     for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST_SUBSCRIPTIONS):
         looked_at += 1
@@ -264,40 +264,40 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     if broken:
         text += f"; {broken:,} {of_them} broken: {_LIST}"
     if warned:
-        text += f"; {warned:,} {of_them} sign as others do and should not: {_LIST}, then {_ROTATE}"
+        text += f"; {warned:,} {of_them} sign with WEBHOOK_SECRET and should not: {_LIST}, then {_ROTATE}"
     judged = judge_names(policy, named) if policy is not None else {}
     refused = {url: name.refused for url, name in judged.items() if name.refused is not None}
     if refused:
         ids = sorted(number for url in refused for number in named[url])
-        text += f"; nothing can be sent to {_ids(ids)}, and what they get is stored: {next(iter(refused.values()))}"
+        text += f"; nothing can be sent to {_ids(ids)}; their deliveries are stored: {next(iter(refused.values()))}"
     return text
 
 
 def _weak_default(values: Mapping[str, str]) -> list[str]:
-    """A warning of a weak secret in WEBHOOK_SECRET, which can be parsed."""
+    """A warning of a weak secret in WEBHOOK_SECRET, whose value is known to be valid."""
     whys = [why for text in load(SigningSettings, values).secrets if (why := weakness(text)) is not None]
     return [f"WEBHOOK_SECRET: a secret {why}" for why in whys[:1]]
 
 
 def _ignored_properties(values: Mapping[str, str]) -> list[slips.Slip]:
-    """KAFKA_ variables that librdkafka does not know. SettingsError for one whose value it refuses."""
+    """KAFKA_ variables that librdkafka does not know. SettingsError if it refuses the value of another one."""
     _, unknown = known_properties(load(KafkaSettings, values).properties)
     return slips.of_properties(unknown)
 
 
 def _secrets(engine: Engine, vault: Vault) -> str:
-    """How those of subscriptions' own are stored; an error tells of those that cannot be read here."""
+    """How subscriptions' own secrets are stored. WebhooksError if some cannot be decrypted with the keys here."""
     found = secrets.survey(engine, vault, datetime.now(UTC), _MOST_SECRETS)
-    text = f"{_number(found.looked_at, 'secret')} of subscriptions' own"
+    text = f"{_number(found.looked_at, 'secret')} owned by subscriptions"
     if found.in_the_clear:
         how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"
-        text += f"; in the clear are those of {_ids(found.in_the_clear)}: {how}"
+        text += f"; stored in the clear for {_ids(found.in_the_clear)}: {how}"
     if found.weak:
-        text += f"; shorter or longer than Standard Webhooks wants are those of {_ids(found.weak)}: {_ROTATE}"
+        text += f"; shorter or longer than Standard Webhooks wants for {_ids(found.weak)}: {_ROTATE}"
     if found.unopened:
         raise WebhooksError(
-            f"{text}; those of {_ids(found.unopened)} cannot be decrypted, and what they get is stored, not sent: "
-            "put the key that they are encrypted with into WEBHOOK_ENCRYPTION_KEY"
+            f"{text}; cannot be decrypted for {_ids(found.unopened)}, whose deliveries are stored, not sent: "
+            "add the key that encrypted them to WEBHOOK_ENCRYPTION_KEY"
         )
     return text
 
@@ -346,7 +346,7 @@ def _look(part: str, job: Callable[[], str]) -> Finding:
 
 
 def _within(job: Callable[[], _T]) -> _T:
-    """What `job` returns or raises; Unavailable if that takes too long. It runs in a thread that may be left behind."""
+    """Run `job` in a thread and return or raise its result. Unavailable after _TIMEOUT; the thread is left behind."""
     answers: SimpleQueue[tuple[_T | None, Exception | None]] = SimpleQueue()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""`subscriptions ping`: a test event, made and sent as a worker would, and what came of it. Pure but for `send`."""
+"""`subscriptions ping`: makes and sends a test event as a worker would, and judges the answer. Pure but for `send`."""
 
 import re
 import time
@@ -26,14 +26,14 @@ from consumer.sending.template import prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
 
-EVENT_TYPE = "webhooks.ping"  # also the topic: no real one needs to be there
-SHOWN = 1000  # characters of a body
+EVENT_TYPE = "webhooks.ping"  # also the topic, which need not exist
+SHOWN = 1000  # characters of a body that are shown
 _TYPE = re.compile(rf"[!-~]{{1,{MAX_TYPE_LENGTH}}}")
 _SECRET = frozenset(("authorization", "cookie"))
 
 
 class Verdict(NamedTuple):
-    """`ok`: a 2xx. `text` says what a worker would make of the answer, `advice` what to look at."""
+    """`ok`: the answer is a 2xx. `text` says what a worker would do after it, `advice` what to check."""
 
     ok: bool
     text: str
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """An exchange. `request` None: none could be made; `result` is why."""
+    """An exchange. If no request could be made, `request` is None and `result` is the reason."""
 
     event: Event
     request: PreparedRequest | None
@@ -51,9 +51,9 @@ class Ping(NamedTuple):
 
 
 def ping_event(subscription_id: int, now: float, event_type: str = EVENT_TYPE, data: str | None = None) -> Event:
-    """The event to send at `now` (unix seconds), with an id of its own. `data`: JSON, in place of a word of ours.
+    """The event to send at `now` (unix seconds), with a new id. `data`: its JSON body; None makes a default one.
 
-    ValueError for a type or data that no event has.
+    ValueError for a type or data that no event can have.
     """
     if not _TYPE.fullmatch(event_type):
         raise ValueError(f"an event type is 1 to {MAX_TYPE_LENGTH} visible ASCII characters without spaces")
@@ -66,7 +66,7 @@ def ping_event(subscription_id: int, now: float, event_type: str = EVENT_TYPE, d
         try:
             orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise ValueError(f"it is no JSON: {error.msg} at character {error.pos}") from None
+            raise ValueError(f"it is not JSON: {error.msg} at character {error.pos}") from None
     record = RecordId(EVENT_TYPE, 0, 0, int(now * 1000))
     return Event(record, event_type, f"msg_{token_hex(16)}", body, JSON, None, None)
 
@@ -77,7 +77,7 @@ def ping(
     send: Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]],
     clock: Callable[[], float] = time.time,
 ) -> Ping:
-    """Make the request that a worker would, `send` it, and judge the answer. A fault keeps it from being sent."""
+    """Make the request that a worker would make, `send` it and judge the answer. Sends nothing if there is a fault."""
     if endpoint.fault is not None:
         verdict = Verdict(ok=False, text="not sent: the subscription is broken", advice=endpoint.fault)
         return Ping(event, None, ValueError(endpoint.fault), ExchangeTrace(), verdict)
@@ -88,7 +88,7 @@ def ping(
         else:
             request = build_batch(prepared, endpoint, [render(endpoint, event)], timestamp)
     except ValueError as error:
-        advice = "--event-type and --data make an event as it expects" if isinstance(error, Unrenderable) else None
+        advice = "set --event-type and --data to an event that it expects" if isinstance(error, Unrenderable) else None
         return Ping(event, None, error, ExchangeTrace(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
     result, seen = send(request, endpoint.timeout)
     return Ping(event, request, result, seen, verdict_on(endpoint, result, seen, clock()))
@@ -103,7 +103,7 @@ def send(
     connect_timeout: float,
     proxy: str = "",
 ) -> tuple[Result, ExchangeTrace]:
-    """Send on a connection of its own, by the rules that deliveries have. Times are in seconds."""
+    """Send the request on a connection of its own, by the rules of deliveries. Times are in seconds."""
     poller = Poller()
     adapter = RecordingAdapter(
         poller,
@@ -121,13 +121,13 @@ def send(
 
 
 def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: float) -> Verdict:
-    """What a worker would make of the answer, and what to look at where it is no 2xx."""
+    """What a worker would do after the answer, and what to check if it is not a 2xx."""
     advice = _of_status(result) if isinstance(result, Response) else _of_error(result, seen)
     match judge(result, now, endpoint.final_statuses):
         case Delivered(status):
             return Verdict(ok=True, text=f"delivered: the receiver took it with status {status}")
         case Gone():
-            return Verdict(ok=False, text="refused: at a 410 a worker disables the subscription", advice=advice)
+            return Verdict(ok=False, text="refused: after a 410 a worker disables the subscription", advice=advice)
         case Rejected(error):
             return Verdict(
                 ok=False, text=f"refused: {error} is final for this subscription, a worker gives up", advice=advice
@@ -139,7 +139,7 @@ def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: flo
 
 
 def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
-    """The exchange as it may be shown: without secrets, and bodies with their start."""
+    """The exchange for display: secrets are masked, and bodies cut to their start."""
     request, seen = done.request, done.seen
     answer = done.result if isinstance(done.result, Response) else None
     secrets = secrets_in(endpoint, request) if request else []
@@ -161,13 +161,13 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
 
 
 def _headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
-    """By name; of those that may be secret, that they are there."""
+    """Values by name; those that may be secret are masked."""
     hidden = _SECRET | {name.lower() for name, _ in endpoint.headers}
     return {name: MASK if name.lower() in hidden else str(value) for name, value in request.headers.items()}
 
 
 def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | None:
-    """As text, without `secrets`: a receiver may send back what it got."""
+    """The body's start as text, with `secrets` masked: a receiver may echo the request."""
     if not isinstance(body, bytes):
         return None
     text = body.decode("utf-8", "replace")
@@ -184,20 +184,22 @@ def _of_status(response: Response) -> str | None:
     if 300 <= status < 400:  # noqa: PLR2004 (RFC 9110, section 15.4)
         to = response.headers.get("location")
         return f"redirects are never followed: the url should be {to}" if to else "redirects are never followed"
-    return _ADVICE.get(status, "what the receiver logs says why") if not response.ok else None
+    return _ADVICE.get(status, "the receiver's log says why") if not response.ok else None
 
 
 _ADVICE: Mapping[int, str] = {
     **dict.fromkeys(
         (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
-        "compare the receiver's secret with the signature (docs/receiving.md), and the credentials that it wants",
+        "check the receiver's signing secret (docs/receiving.md), and the credentials that it expects",
     ),
-    **dict.fromkeys((HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED), "does a POST to this path arrive there?"),
+    **dict.fromkeys(
+        (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED), "does the receiver take a POST on this path?"
+    ),
     **dict.fromkeys(
         (HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY),
-        "perhaps it does not know such an event: --event-type and --data make one as it expects",
+        "perhaps it does not know such an event: set --event-type and --data to one that it expects",
     ),
-    HTTPStatus.GONE: "the receiver wants no more; is the url right?",
+    HTTPStatus.GONE: "the receiver wants no more events; is the url right?",
 }
 
 
@@ -206,14 +208,17 @@ def _of_error(error: RequestException, seen: ExchangeTrace) -> str | None:
         if isinstance(error, kinds):
             return advice
     if not seen.started:
-        return "does the host's name resolve here? Workers may ask another DNS"
+        return "does the host name resolve here? Workers may use another DNS"
     if isinstance(error, errors.ConnectTimeout):
-        return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT is how long is waited"
+        return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT limits the wait"
     return "does anything listen there, and is the way to it open?"
 
 
 _OF_ERRORS: tuple[tuple[type | tuple[type, ...], str | None], ...] = (
-    ((EgressRefused, errors.InvalidURL, errors.InvalidHeader), None),  # the text says it, and names the setting
+    (
+        (EgressRefused, errors.InvalidURL, errors.InvalidHeader),
+        None,
+    ),  # the error itself says what to do, and names the setting
     (
         errors.SSLError,
         "the certificate must be for this host, in date, and of a trusted authority; SSL_CERT_FILE names others",

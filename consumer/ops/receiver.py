@@ -1,7 +1,7 @@
-"""A receiver that verifies what it is sent, as a subscriber would: behind `listen` and in the demo.
+"""A receiver that verifies its requests as a subscriber would; `listen` and the demo use it.
 
 Verification is written from the specification (https://www.standardwebhooks.com, "Verifying webhook authenticity"),
-apart from the signing side, so that one checks the other.
+independently of the signing side, so that each checks the other.
 """
 
 import asyncio
@@ -20,14 +20,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from consumer.crypto.keys import VerifyingKey
 from consumer.subscriptions.endpoint import HEX_HEADER
 
-TOLERANCE = 300.0  # seconds between a delivery's timestamp and the receiver's clock, either way; the specification's
-BODY_BYTES = 2 * 1024 * 1024  # of a body; the largest record that is an event has 1 MiB
-_MOST_SIGNATURES = 16  # a rotation has two; each costs 100 µs under each public key
+TOLERANCE = (
+    300.0  # seconds between a delivery's timestamp and the receiver's clock, either way; as in the specification
+)
+BODY_BYTES = 2 * 1024 * 1024  # the largest body; the largest event has 1 MiB
+_MOST_SIGNATURES = 16  # verified per request; a rotation has two, and each costs 100 µs for each public key
 _UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 class Received(NamedTuple):
-    """One request. `problem` says why it is not to be trusted; None once its signatures are verified."""
+    """One request. `problem` says why it cannot be trusted; None if its signatures are verified."""
 
     path: str
     webhook_id: str
@@ -37,7 +39,7 @@ class Received(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What the receiver says, `delay` seconds after it has the whole request."""
+    """The receiver's answer, sent `delay` seconds after the whole request has arrived."""
 
     status: int = 200
     delay: float = 0.0
@@ -45,7 +47,7 @@ class Reply(NamedTuple):
 
 
 class HexHeader(NamedTuple):
-    """Where the hex HMAC-SHA256 of the body is: in which header, behind which prefix."""
+    """The header that holds the hex HMAC-SHA256 of the body, and the prefix of its digits."""
 
     name: str = HEX_HEADER
     prefix: str = ""
@@ -59,17 +61,17 @@ def verify(
     tolerance: float = TOLERANCE,
     hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
 ) -> str | None:
-    """Why a request is not to be trusted; None if it is. `headers` by lower-case name, `now` in unix seconds.
+    """Why a request cannot be trusted; None if it can. `headers` by lower-case name, `now` in unix seconds.
 
-    One of the `v1` signatures must be of a symmetric one of `keys`, or one of the `v1a` signatures of a public one; so
-    must the hex signature be of a symmetric one, where it is there and there is such a key.
+    A `v1` signature must verify with a symmetric key of `keys`, or a `v1a` signature with a public one. A hex
+    signature, if present, must verify with a symmetric key, if there is one.
     """
     webhook_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     signatures = headers.get("webhook-signature", "").split()
     if not (webhook_id and timestamp and signatures):
         return "webhook-id, webhook-timestamp or webhook-signature is missing"
     if not _UNIX_SECONDS.fullmatch(timestamp):
-        return "webhook-timestamp is no number of seconds"
+        return "webhook-timestamp is not a number of seconds"
     if abs(now - int(timestamp)) > tolerance:
         return f"webhook-timestamp is more than {tolerance:g} s from this machine's clock"
     message = b"%s.%s.%s" % (webhook_id.encode("latin-1"), timestamp.encode(), body)
@@ -77,13 +79,13 @@ def verify(
     expected = [b"v1," + b64encode(hmac.digest(secret, message, "sha256")) for secret in secrets]
     given = [text.encode("latin-1") for text in signatures[:_MOST_SIGNATURES]]
     if not (_any_equal(expected, given) or _any_verified(keys, message, given)):
-        return "no v1 or v1a signature in webhook-signature is of a known secret"
+        return "no v1 or v1a signature in webhook-signature matches a known secret"
     plain = headers.get(hex_header.name.lower())
     if plain is not None and secrets:
         prefix = hex_header.prefix.encode()
         hexes = [prefix + hmac.digest(secret, body, "sha256").hex().encode() for secret in secrets]
         if not _any_equal(hexes, [plain.encode("latin-1")]):
-            return f"{hex_header.name} is not of a known secret"
+            return f"{hex_header.name} matches no known secret"
     return None
 
 
@@ -95,9 +97,9 @@ def create_app(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     hex_header: HexHeader = HexHeader(),  # noqa: B008 (immutable)
 ) -> ASGIApp:
-    """Receive POSTs on any path. What cannot be verified is answered 401, what is too large 413.
+    """An app that receives POSTs on any path. It answers 401 if verification fails, 413 if the body is too large.
 
-    `on_received` is told of each request and its answer, before the answer's delay; neither callable may block.
+    `on_received` gets each request with its answer, before the answer's delay. Neither callable may block.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -150,7 +152,7 @@ def _is_of(key: VerifyingKey, signature: bytes, message: bytes) -> bool:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None once it is larger than MOST_BYTES. ClientDisconnect if the sender leaves meanwhile."""
+    """The whole body; None if it is larger than BODY_BYTES. ClientDisconnect if the sender disconnects meanwhile."""
     parts: list[bytes] = []
     size = 0
     while True:

@@ -1,12 +1,11 @@
-"""A replay: the log is read again for one subscription, and what matches is stored for the workers to send.
+"""A replay reads the log again for one subscription, and stores the matching events for the workers to send.
 
-Rows and the positions behind them are written in one transaction, so that a replay that is interrupted, in whatever
-way, goes on where it stopped: each matching record is stored once. What the group reads and commits is not touched.
+Rows and the positions after them are written in one transaction. A replay that is interrupted, in whatever way,
+therefore continues where it stopped, and stores each matching record once. It does not touch the group's offsets.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger import replays
 from consumer.ledger.counts import last_of_replay
-from consumer.ledger.replays import Replay, Span
+from consumer.ledger.replays import Replay
 from consumer.ledger.rows import NewDelivery
 from consumer.matching.selection import FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
@@ -34,16 +33,16 @@ from models.subscription import EVERY_TENANT
 
 log = structlog.get_logger(__name__)
 
-PART_OF_LIMIT = 10  # a replay takes a tenth of what the receiver allows: the rest is for what happens now
-RATE_WITHOUT_LIMIT = 100.0  # deliveries per second,
-MOST_RATE = 100_000.0  # and the most that one can be told to make
-SOONEST = 7.0  # seconds until a row is due: workers, who look every 5 s, know it by then, and send none in a burst
-AHEAD = 10.0  # seconds until then at most: a table of far-off rows helps nobody
-ROWS_AT_ONCE = 500  # rows of a transaction,
-BYTES_AT_ONCE = 4 * 2**20  # their bodies together, about,
-FLUSH = 1.0  # and seconds between two
+PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
+RATE_WITHOUT_LIMIT = 100.0  # deliveries per second, if the subscription has no rate limit
+MOST_RATE = 100_000.0  # deliveries per second, the highest rate that can be set
+SOONEST = 7.0  # seconds from storing a row until it is due: workers look every 5 s, so that none are sent in a burst
+AHEAD = 10.0  # seconds from storing a row until it is due, at most: no table fills with far-off rows
+ROWS_AT_ONCE = 500  # rows per transaction
+BYTES_AT_ONCE = 4 * 2**20  # of bodies per transaction, about
+FLUSH = 1.0  # seconds between two transactions
 _WAIT = 0.1  # seconds for which a signal may go unnoticed
-_RETRY = 2.0  # seconds between two tries while the database is away
+_RETRY = 2.0  # seconds between two tries while the database does not answer
 
 
 def default_rate(limit: float | None) -> float:
@@ -71,7 +70,7 @@ class DueSchedule:
 
 
 class Progress(NamedTuple):
-    """How far a replay is: offsets read in this run, records matched in all, records in this run that are no event."""
+    """A replay's progress: offsets read in this run, records matched in all runs, undecodable records in this run."""
 
     read: int
     matched: int
@@ -80,10 +79,10 @@ class Progress(NamedTuple):
 
 
 class Choice:
-    """Which events of the log are for a subscription: those that a worker would send it now."""
+    """Chooses the events of the log for a subscription: those that a worker would send it now."""
 
     def __init__(self, subscription: Subscribed, tenant_name: str, event_type: str | None = None) -> None:
-        """`event_type` narrows it: a type or a pattern. WebhooksError for a subscription that matches nothing."""
+        """`event_type`, a type or a pattern, narrows the choice. WebhooksError if the subscription matches nothing."""
         for problem in subscription.problems:
             if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
                 raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
@@ -98,7 +97,7 @@ class Choice:
 
     @property
     def filter_errors(self) -> int:
-        """For how many events the filter had no answer: they are not chosen."""
+        """The number of events on which the filter failed; they are not chosen."""
         return self._metrics.filter_errors
 
     def event_of(self, record: Record) -> Event | None:
@@ -109,54 +108,12 @@ class Choice:
             return None
 
     def has(self, event: Event) -> bool:
-        """Whether it is for the subscription, as far as its filter can tell."""
+        """Whether the event is for the subscription; False if the filter fails on it."""
         return (
             all(matches(each, event.type) for each in self._types)
             and self.subscription.tenant in {EVERY_TENANT, event.tenant}
             and self._selector.ask(self._endpoint, event) is FilterResult.WANTED
         )
-
-
-@dataclass(slots=True)
-class Tally:
-    """Records of one event type: how many, and when the first and the last were stamped (unix seconds).
-
-    `chosen` of them are for the subscription.
-    """
-
-    records: int = 0
-    chosen: int = 0
-    first: float = float("inf")
-    last: float = float("-inf")
-
-    def add(self, at: float, *, chosen: bool) -> None:
-        """One more."""
-        self.records += 1
-        self.chosen += chosen
-        self.first, self.last = min(self.first, at), max(self.last, at)
-
-
-@dataclass(slots=True)
-class Survey:
-    """What the log holds of a time: by event type, and how many records are no event."""
-
-    types: dict[str, Tally] = field(default_factory=dict)
-    undecodable: int = 0
-
-
-def survey(reader: LogReader, spans: Sequence[Span], since: float, choice: Choice, result: Survey) -> Iterator[int]:
-    """Read it all into `result` and store nothing. Yields how many offsets have been read."""
-    reader.start(spans, since)
-    begin = sum(reader.positions.values())
-    while not reader.done:
-        for record in reader.read(ROWS_AT_ONCE, _WAIT):
-            event = choice.event_of(record)
-            if event is None:
-                result.undecodable += 1
-            else:
-                tally = result.types.setdefault(event.type, Tally())
-                tally.add(record.timestamp / 1000, chosen=choice.has(event))
-        yield sum(reader.positions.values()) - begin
 
 
 def run(
@@ -169,10 +126,10 @@ def run(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
-    """Store what is left of a replay, at its rate and at most `AHEAD` seconds before it is due.
+    """Store the rest of a replay at its rate, each row at most `AHEAD` seconds before it is due.
 
-    Yields after each transaction. Ends when all is stored, or soon after `stopped()`: it can then be taken up again.
-    Kafka and the database are waited for. Raises what `LogReader.read` and `replays.advance` raise.
+    Yields after each transaction. Ends when all is stored, or soon after `stopped()`: the replay can then be resumed.
+    Waits for Kafka and the database if they do not answer. Raises the errors of `LogReader.read` and `replays.advance`.
     """
     last_due = last_of_replay(engine, replay.id) if replay.matched else None
     pace = DueSchedule(replay.rate, _next_due(last_due, replay.rate, clock()))
@@ -208,12 +165,15 @@ def run(
 
 
 def _next_due(last_due: float | None, rate: float, now: float) -> float:
-    """Behind what an earlier run has stored, which was no further ahead: the workers or a clock may have moved it."""
+    """The first due time after the rows of an earlier run.
+
+    Those were stored at most AHEAD seconds before they were due; workers or a clock may have moved them further since.
+    """
     return 0.0 if last_due is None else min(last_due, now + AHEAD) + 1 / rate
 
 
 def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
-    """Write, however long the database is away. False if `stopped()` came first: then nothing is written."""
+    """Retry `write` until the database answers. False, with nothing written, if `stopped()` comes first."""
     said = False
     while True:
         try:

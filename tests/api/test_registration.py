@@ -250,7 +250,7 @@ def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
     answer = requests.post(
         f"{serve(engine)}/register-webhook", b"{", headers={"content-type": "application/json"}, timeout=5
     )
-    assert (answer.status_code, answer.json()) == (400, {"error": "the body is no JSON"})
+    assert (answer.status_code, answer.json()) == (400, {"error": "the body is not JSON"})
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -229,9 +229,9 @@ def test_output_that_cannot_be_written_is_1(tmp_path: Path, words: list[str], da
         )
         return ended.returncode, ended.stderr
 
-    full = "the output cannot be written: No space left on device; let it lead to where there is room"
+    full = "the output cannot be written: No space left on device; redirect it to a place with free space"
     assert run("> /dev/full") == (1, f"kafka-webhooks: {full}\n")
-    closed = "the standard output is closed; let it lead to a file, or to /dev/null"
+    closed = "the standard output is closed; redirect it to a file, or to /dev/null"
     assert run(">&-") == (1, f"kafka-webhooks: {closed}\n")
     assert run("| true") == (1, "")
     assert run("<&- 2>&-") == (0, "")
@@ -245,8 +245,8 @@ def test_a_models_module_of_somebody_else(command: Command, tmp_path: Path, data
     shadowed = command("subscriptions", "list", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}", **database)
     assert shadowed.returncode == 1
     assert shadowed.stderr == (
-        f"kafka-webhooks: {tmp_path}/models.py stands in the place of this program's package `models`: rename it, or "
-        "take it out of PYTHONPATH\n"
+        f"kafka-webhooks: {tmp_path}/models.py shadows this program's package `models`: rename it, or "
+        "remove it from PYTHONPATH\n"
     )
 
 

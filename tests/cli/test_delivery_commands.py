@@ -173,7 +173,7 @@ def test_removing_asks_before_deliveries_are_given_up(
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
         "kafka-webhooks: Remove subscription 1 and give up 3 deliveries stored for it? There is no terminal "
-        "to answer on, and nothing was changed: say --yes (`kafka-webhooks subscriptions remove --help` shows how)\n"
+        "to answer on, and nothing was changed: give --yes (`kafka-webhooks subscriptions remove --help` shows how)\n"
     )
     assert repository.get(engine, sub)
     monkeypatch.setattr(console, "MOST_COUNTED", 2)
@@ -203,7 +203,7 @@ def test_adoption_moves_rows_and_tells_of_the_rest(
     again = command("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
     assert again.stdout.splitlines() == [
         "1 delivery moved to new",
-        f"3 deliveries left with {GROUP}: new has stored the same itself",
+        f"3 deliveries left with {GROUP}: new has stored the same ones",
     ]
     own = command("deliveries", "adopt", "--from-group", "new", "--yes", **database)
     assert (own.returncode, len(own.stderr.splitlines())) == (2, 1)
@@ -256,7 +256,7 @@ def test_what_is_stored_for_a_subscription_is_counted(
         (["--since", "2999-01-01"], "not in the past"),
         (["--since", "1h", "--until", "2h"], "not after --since"),
         (["--since", "1h", "--event-type", "b"], "gets a"),
-        (["--since", "1h", "--rate", "21"], "to 20 a second, the limit of subscription 1"),
+        (["--since", "1h", "--rate", "21"], "to 20 per second, the limit of subscription 1"),
         (["--since", "1h", "--rate", "0"], "--rate"),
         (["--since", "1h", "--rate", "nan"], "--rate"),
     ],
@@ -314,7 +314,7 @@ def test_a_decision_is_noted_for_the_owner(called: Command, database: dict[str, 
     assert (of_none.returncode, "0 would decide for all subscriptions" in of_none.stderr) == (2, True)
     asked = called(*words, "--give-up", **database)
     assert (asked.returncode, marks_of(engine)) == (2, [])
-    assert "say --yes" in asked.stderr
+    assert "give --yes" in asked.stderr
     done = called(*words, "--give-up", "--yes", "--no-wait", **database)
     assert (done.returncode, done.stdout) == (0, "noted for the worker that owns t[2] in the group webhooks\n")
     called(*words, "--dead-letter", "--yes", "--no-wait", **database)

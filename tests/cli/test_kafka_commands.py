@@ -114,7 +114,7 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
     ]
     assert all(finding["ok"] for finding in findings.values())
     assert findings["group"]["text"] == f"{settings['KAFKA_GROUP_ID']} is new; a start now sends 7 records"
-    assert "to have webhooks of its events, add it to KAFKA_TOPICS" in findings["operations topic"]["text"]
+    assert "to get its events as webhooks, add it to KAFKA_TOPICS" in findings["operations topic"]["text"]
     assert findings["subscriptions"]["text"] == "1 enabled"
     weak = "complete; WEBHOOK_SECRET: a secret has 6 bytes; Standard Webhooks wants 24 to 64"
     assert findings["settings"]["text"] == weak
@@ -187,7 +187,7 @@ def test_check_says_why_it_does_not_look(called: Command, settings: dict[str, st
     least = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t", "DATABASE_URL": "sqlite:///w.db"}
     ended = called("check", "--json", **{**least, "WEBHOOK_SECRET": "hidden", **settings})
     found = [(finding["part"], finding["text"]) for finding in json.loads(ended.stdout) if not finding["ok"]]
-    assert any(name == part and text.startswith(f"not looked at: {says}") for name, text in found)
+    assert any(name == part and text.startswith(f"not checked: {says}") for name, text in found)
     assert any(name == "settings" and text.startswith(says) for name, text in found)
     assert "hidden" not in ended.stdout
 

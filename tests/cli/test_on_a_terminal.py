@@ -140,7 +140,7 @@ def test_a_bar_shows_how_it_goes_until_ctrl_c(engine: Engine, terminal: Open) ->
     assert re.search(r"\[#+-+\] +33% .* 1 delivered, 2 still owed", command.shown)
     command.type("^C")
     assert command.end() == 0
-    assert "the workers go on with what is left" in command.shown
+    assert "the workers go on with the rest" in command.shown
     assert "Traceback" not in command.shown
 
 
@@ -166,5 +166,5 @@ def test_a_search_among_all_shows_that_it_goes_on(terminal: Open) -> None:
     """A bar for what may take a minute; what it finds stands below it."""
     command = terminal("subscriptions", "list", "--broken")
     assert command.end() == 0
-    assert "0 looked at" in command.shown
+    assert "0 checked" in command.shown
     assert command.shown.rstrip().endswith("no subscriptions")

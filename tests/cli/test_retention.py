@@ -84,7 +84,7 @@ def test_it_counts_deletes_and_tells(command: Command, database: dict[str, str],
     ("options", "said"),
     [
         (("--older-than", "30d"), "Delete 5 deliveries and 1 replay that ended before"),
-        (("--older-than", "1h", "--yes"), "a day at least"),
+        (("--older-than", "1h", "--yes"), "at least a day"),
         (("--older-than", "soon", "--yes"), "neither a time"),
         (("--older-than", "30d", "--status", "parked", "--yes"), "'parked' is not one of"),
         (("--older-than", "30d", "--status", "held", "--yes"), "'held' is not one of"),
@@ -129,7 +129,7 @@ def test_a_signal_ends_it_behind_the_step_under_way(
     with pytest.raises(typer.Exit) as ended:
         purge(older_than="30d", yes=True)
     assert ended.value.exit_code == 0
-    assert "stopped; what is left is as it was; the same command goes on with it" in capsys.readouterr().err
+    assert "stopped; the rest is unchanged; the same command deletes it" in capsys.readouterr().err
     assert left(engine) == (5, 5, 1)
     monkeypatch.setattr(upkeep, "purge", whole)
     purge(older_than="30d", yes=True)

@@ -74,7 +74,7 @@ def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
     before = datetime.now(UTC)
     shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET="deployed older")
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", shown)
-    until = re.search(r"has to accept it by (\S+Z); until then those before it sign too", told)
+    until = re.search(r"must accept it by (\S+Z); until then the previous secrets also sign", told)
     assert until
     assert timedelta(hours=2) <= datetime.fromisoformat(until[1]) - before + timedelta(seconds=1) < timedelta(hours=2.1)
     assert shown.strip() not in told
@@ -87,7 +87,7 @@ def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
     assert Vault(KEY).decrypt(deployment.rows()[0][1], FIRST) == document["receiver_key"]
     alone, told = deployment("rotate-secret", "1", "--overlap", "0", "--json")
     assert json.loads(alone)["previous_until"] is None
-    assert "nothing else signs any more" in told
+    assert "no previous secret signs" in told
 
 
 def test_the_private_key_is_never_shown(deployment: Deployment) -> None:
@@ -127,7 +127,10 @@ def test_in_the_clear_only_when_it_is_said(deployment: Deployment) -> None:
     words = ["rotate-secret", "1", "--overlap", "0", "--unencrypted", "--secret", "in the clear"]
     _, told = deployment(*words, WEBHOOK_ENCRYPTION_KEY="")
     assert deployment.rows()[0][1] == "in the clear"
-    assert "the secret has 12 bytes; Standard Webhooks wants 24 to 64; without --secret a good one is made\n" in told
+    assert (
+        "the secret has 12 bytes; Standard Webhooks wants 24 to 64; without --secret a strong one is generated\n"
+        in told
+    )
     deployment(*words)
     assert deployment.rows()[0][1].startswith("fernet:")
 
@@ -142,7 +145,7 @@ def test_credentials(deployment: Deployment) -> None:
     assert found == [("bearer", "token"), ("header", "x-key: hidden")]
     for words in ([], ["--bearer", "a", "--remove"], ["--bearer", "a", "--basic", "a:b"]):
         _, told = deployment("set-credential", "1", *words, status=2)
-        assert "say one of --basic, --bearer, --header and --remove" in told
+        assert "give exactly one of --basic, --bearer, --header and --remove" in told
     _, told = deployment("set-credential", "1", "--header", "host: hidden", status=2)
     assert "a subscription may not set host" in told
     deployment("set-credential", "7", "--bearer", "a", status=1)
@@ -158,10 +161,10 @@ def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
     deployment.insert("plain", Vault(OLD_KEY).encrypt("older", FIRST), Vault(OTHER_KEY).encrypt("lost", FIRST))
     keys = f"{KEY} {OLD_KEY}"
     shown, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=keys, status=1)
-    assert shown == "3 secrets looked at, 2 encrypted anew, 1 could not be\n"
+    assert shown == "3 secrets checked, 2 encrypted, 1 failed\n"
     assert told.splitlines() == ["secret 3 of subscription 1: no key in WEBHOOK_ENCRYPTION_KEY decrypts its secret"]
     shown, _ = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=f"{keys} {OTHER_KEY}")
-    assert shown == "3 secrets looked at, 1 encrypted anew, 0 could not be\n"
+    assert shown == "3 secrets checked, 1 encrypted, 0 failed\n"
     assert sorted(Vault(KEY).decrypt(text, FIRST) for _, text, _ in deployment.rows()) == ["lost", "older", "plain"]
     _, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY="", status=2)
     assert "WEBHOOK_ENCRYPTION_KEY is not set" in told
@@ -187,11 +190,11 @@ def test_check_tells_how_secrets_are_stored(deployment: Deployment) -> None:
         (found,) = [each for each in check_all({n: v for n, v in values.items() if v}) if each.part == "secrets"]
         return found.ok, found.text
 
-    assert secrets(KEY) == (True, "0 secrets of subscriptions' own")
+    assert secrets(KEY) == (True, "0 secrets owned by subscriptions")
     deployment.insert("hidden")
-    clear = "1 secret of subscriptions' own; in the clear are those of 1 subscription (1): "
+    clear = "1 secret owned by subscriptions; stored in the clear for 1 subscription (1): "
     short = (
-        "; shorter or longer than Standard Webhooks wants are those of 1 subscription (1): "
+        "; shorter or longer than Standard Webhooks wants for 1 subscription (1): "
         "kafka-webhooks subscriptions rotate-secret"
     )
     assert secrets(KEY) == (True, f"{clear}kafka-webhooks subscriptions encrypt-secrets{short}")
@@ -202,7 +205,7 @@ def test_check_tells_how_secrets_are_stored(deployment: Deployment) -> None:
     for key in ("", OTHER_KEY):
         ok, text = secrets(key)
         assert not ok
-        assert "; those of 1 subscription (2) cannot be decrypted, and what they get is stored, not sent: " in text
+        assert "; cannot be decrypted for 1 subscription (2), whose deliveries are stored, not sent: " in text
         assert "hidden" not in text
 
 

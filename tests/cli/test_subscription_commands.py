@@ -87,19 +87,19 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
     ("words", "said"),
     [
         ([], "name at least one option to change"),
-        (["--unset", "colour"], "'colour' is none of tenant, topics, filter"),
+        (["--unset", "colour"], "'colour' is not one of tenant, topics, filter"),
         (["--unset", "filter", "--filter", "true"], "filter is both set and unset"),
         (["--unset", "batch-size"], "kafka-webhooks: --batch-wait: needs --batch-size, which is not set\n"),
         (["--filter", "data.amount >"], "--filter: Syntax error"),
         (["--filter", ""], "--filter: is empty; for example --filter 'data.amount > 100'"),
-        (["--timeout", "soon"], "'--timeout': 'soon' is no duration; write 10s"),
+        (["--timeout", "soon"], "'--timeout': 'soon' is not a duration; write 10s"),
         (
             ["--timeout", "10m"],
             "--timeout: is 600.0 seconds; it must be from 0.001 to 300 seconds; for example --timeout 5s",
         ),
         (["--batch-wait", "2m"], "--batch-wait: is 120000 milliseconds; it must be from 0 to 60000 milliseconds"),
-        (["--batch-size", "many"], "'--batch-size': 'many' is no whole number"),
-        (["--rate-limit", "x"], "'--rate-limit': 'x' is no number"),
+        (["--batch-size", "many"], "'--batch-size': 'many' is not a whole number"),
+        (["--rate-limit", "x"], "'--rate-limit': 'x' is not a number"),
         (["--format", "xml"], "Invalid value for '--format': 'xml' is not one of 'record', 'standard', 'cloudevents'"),
         (["--header", "X-A"], "--header: write 'NAME: VALUE'"),
         (["--header", "X-A: 1", "--header", "X-A: 2"], "X-A is given twice"),
@@ -145,7 +145,7 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     add = [*ADD, "--if-not-exists"]
     assert called(*add, "--timeout", "5s", **database).stdout == "subscription 1 added\n"
     again = called(*add, "--timeout", "9s", **database)
-    assert again.stdout == "subscription 1 is there already, and is left as it is\n"
+    assert again.stdout == "subscription 1 exists already, and is unchanged\n"
     assert options(engine)["timeout_seconds"] == 5
     assert json.loads(called(*add, "--tenant", "acme", "--json", **database).stdout)["added"] is True
     assert json.loads(called(*add, "--tenant", "*", "--json", **database).stdout)["added"] is False
@@ -185,10 +185,10 @@ def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str
     begin, end = said().split("; nothing can be sent to ")
     listed = "kafka-webhooks subscriptions list --broken"
     assert begin == (
-        f"6 enabled; 1 of them broken: {listed}; 1 of them sign as others do and should not: {listed}, "
+        f"6 enabled; 1 of them broken: {listed}; 1 of them sign with WEBHOOK_SECRET and should not: {listed}, "
         "then kafka-webhooks subscriptions rotate-secret"
     )
-    assert end.startswith("2 subscriptions (3, 4), and what they get is stored: its host resolves to ")
+    assert end.startswith("2 subscriptions (3, 4); their deliveries are stored: its host resolves to ")
     assert "WEBHOOK_ALLOW_NETWORKS" in end
     assert "; 2 of them broken" not in said(WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
     assert "nothing can be sent" not in said(WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")

@@ -81,7 +81,7 @@ def test_a_database_that_goes_is_waited_for(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr()
     assert shown.out == "2 delivered\n"
     assert [line for line in shown.err.splitlines() if "owed" not in line] == [
-        "the database does not answer, it is waited for: gone"
+        "the database does not answer, waiting for it: gone"
     ] * 2
 
 
@@ -107,7 +107,7 @@ def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], nu
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == (
         "0 delivered, 1 still owed\n",
-        "no longer watching; the workers go on with what is left\n",
+        "no longer watching; the workers go on with the rest\n",
     )
     assert signal.getsignal(number) is before
 

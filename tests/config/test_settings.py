@@ -54,22 +54,22 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
 @pytest.mark.parametrize(
     ("group", "name", "value", "says"),
     [
-        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "soon", "'soon' is no duration; write 10s, 5m, 250ms or"),
+        (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "soon", "'soon' is not a duration; write 10s, 5m, 250ms or"),
         (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "1h", "'1h' is too large; the most is 300"),
         (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "0", "'0' is too small; it must be more than 0"),
-        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,5x", "'5x' is no duration"),
-        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,31d", "31d is no wait between attempts"),
-        (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "many", "'many' is no whole number"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,5x", "'5x' is not a duration"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,31d", "31d is not a wait between attempts"),
+        (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "many", "'many' is not a whole number"),
         (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "0", "'0' is too small; the least is 1"),
-        (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "x", "'x' is no number"),
+        (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "x", "'x' is not a number"),
         (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "nan", "'nan' is"),
         (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps", "'perhaps' is neither true nor false"),
-        (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters", "'dead letters' is no topic name"),
+        (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters", "'dead letters' is not a topic name"),
         (settings.KafkaSettings, "KAFKA_GROUP_ID", "g" * 256, "is too long; at most 255 characters"),
-        (settings.KafkaSettings, "WEBHOOK_TENANT", "ä", "'ä' is no name of an attribute"),
-        (settings.DatabaseSettings, "DATABASE_SCHEMA", "1;", "'1;' is no schema"),
+        (settings.KafkaSettings, "WEBHOOK_TENANT", "ä", "'ä' is not a name of an attribute"),
+        (settings.DatabaseSettings, "DATABASE_SCHEMA", "1;", "'1;' is not a schema"),
         (settings.OpsSettings, "OPS_PORT", "65536", "'65536' is too large; the most is 65535"),
-        (settings.LogSettings, "LOG_LEVEL", "loud", "'loud' is none of DEBUG, INFO, WARNING, ERROR"),
+        (settings.LogSettings, "LOG_LEVEL", "loud", "'loud' is not one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
 def test_what_is_wrong_is_quoted(group: type[Any], name: str, value: str, says: str) -> None:
@@ -409,7 +409,7 @@ def test_waits_are_durations(parts: list[tuple[int, str]]) -> None:
 @pytest.mark.parametrize("text", ["0s", "5s,0", "31d", "5s;5m", "5s 5m", "-1", "nan", "inf"])
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     """A wait is a duration of more than nothing and at most a month."""
-    with pytest.raises(ValueError, match=r"is no duration; write 10s|is no wait between attempts; each is"):
+    with pytest.raises(ValueError, match=r"is not a duration; write 10s|is not a wait between attempts; each is"):
         waits(text)
 
 
@@ -432,7 +432,7 @@ def test_a_class_is_all_of_it_that_does_not_ask_for_another_attempt(name: str) -
 )
 def test_what_cannot_be_final_is_refused(text: str) -> None:
     """A 2xx is a delivery, and what is no status is a slip of the pen."""
-    with pytest.raises(ValueError, match="is no status from 300 to 599 and no class"):
+    with pytest.raises(ValueError, match="is neither a status from 300 to 599 nor a class"):
         final_statuses(text)
 
 

@@ -303,8 +303,8 @@ def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> Non
         ("a subscription is not as it should be", added)
     }
     first, second = sorted(entry["reason"] for entry in logs)
-    assert "final_statuses: 'bad' is no status" in first
-    assert "retry_schedule: 'soon' is no duration" in second
+    assert "final_statuses: 'bad' is neither a status" in first
+    assert "retry_schedule: 'soon' is not a duration" in second
     assert all(reason.endswith("; the default is used") for reason in (first, second))
 
 

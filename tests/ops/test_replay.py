@@ -27,10 +27,8 @@ from consumer.ops.replay import (
     Choice,
     DueSchedule,
     Progress,
-    Survey,
     default_rate,
     run,
-    survey,
 )
 from consumer.subscriptions import repository
 from consumer.subscriptions.repository import Subscribed
@@ -371,20 +369,6 @@ def test_a_mistake_of_ours_is_not_waited_for(
     never = "INSERT INTO webhook_deliveries"
     with refusing(engine, emulator, never, error=2290), pytest.raises(IntegrityError):
         list(run(engine, replay, choice(receiver), reader, lambda: False, clock=Clock(), sleep=Clock().sleep))
-
-
-def test_a_survey_counts_and_stores_nothing(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
-    """By event type, how many of them are for the subscription, with the times of the first and the last."""
-    topic = kafka.topic()
-    write(kafka, topic, "aba!")
-    replay, reader = begin(topic)
-    found = Survey()
-    *_, read = survey(reader, replay.spans, 0, choice(receiver), found)
-    assert (read, found.undecodable) == (4, 1)
-    counted = {name: (tally.records, tally.chosen) for name, tally in found.types.items()}
-    assert counted == {"a": (2, 2), "b": (1, 0)}
-    assert found.types["a"].first <= found.types["b"].first <= found.types["a"].last
-    assert stored(engine) == []
 
 
 def test_an_event_is_stored_as_a_worker_would_have_sent_it(

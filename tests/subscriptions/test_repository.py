@@ -103,10 +103,10 @@ def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
         ({"rate_limit": float("nan")}, "rate_limit: is nan a second; it must be from 0.001"),
         ({"rate_limit": 1e9}, "to 999999.999 a second"),
         ({"retry_schedule": " "}, "retry_schedule: is empty; for example 5s,5m,1h"),
-        ({"retry_schedule": "soon"}, "retry_schedule: 'soon' is no duration; write 10s"),
+        ({"retry_schedule": "soon"}, "retry_schedule: 'soon' is not a duration; write 10s"),
         ({"retry_schedule": "1s," * 200}, "retry_schedule: has 600 characters; at most 500"),
         ({"retry_schedule": "31d"}, "at most 30d; for example 5s,5m,1h"),
-        ({"final_statuses": "200"}, "'200' is no status from 300 to 599"),
+        ({"final_statuses": "200"}, "'200' is neither a status from 300 to 599"),
         ({"final_statuses": "400," * 64}, "final_statuses: has 256 characters; at most 255"),
     ],
 )
