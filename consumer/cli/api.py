@@ -2,9 +2,9 @@
 
 
 def api() -> None:
-    """Serve the admin HTTP API until SIGTERM; /openapi.json describes it.
+    """Serve the admin HTTP API until SIGTERM.
 
-    Without API_TOKEN it serves requests from this machine only.
+    /openapi.json describes it. Without API_TOKEN it serves requests from this machine only.
 
     \b
     Example:

@@ -56,7 +56,7 @@ def replay(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until all events are sent.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the result as JSON.")] = False,
 ) -> None:
-    """Send a subscription the events of a time window from Kafka's log.
+    """Send a subscription the log's events of a time window.
 
     The log is read outside the consumer group, whose offsets stay as they are. Matching events are stored, and the
     workers send them with their original ids and bodies, besides new events. Times are the records' timestamps. A

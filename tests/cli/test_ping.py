@@ -146,7 +146,7 @@ def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive
         (b"404 X", "failed: status 404", "path"),
         (b"422 X", "refused: status 422 is final", "--data"),
         (b"410 X", "refused: after a 410 a worker disables the subscription", "url"),
-        (b"503 X", "failed: status 503", "logs"),
+        (b"503 X", "failed: status 503", "log says why"),
     ],
 )
 def test_other_answers(engine: Engine, ping: Ping, receive: Receive, line: bytes, verdict: str, advice: str) -> None:
