@@ -24,11 +24,12 @@ class Store(NamedTuple):
 
 
 NextStep = Done | RetryIn | Store
+_DONE, _DELIVERED = Done(), Store("delivered")  # made once: each delivery takes one
 
 
 def after_success(*, is_row: bool) -> Done | Store:
     """`is_row`: it came from the database, which has to know."""
-    return Store("delivered") if is_row else Done()
+    return _DELIVERED if is_row else _DONE
 
 
 def after_failure(verdict: Retry | GiveUp, now: float, *, in_memory: float) -> RetryIn | Store:

@@ -293,13 +293,13 @@ class Settling:
         self, delivery: Delivery, step: NextStep, now: float, failure: Failure | None, status: int | None = None
     ) -> None:
         """Carry out a next step. Nothing else settles, retries or stores after an attempt."""
-        if isinstance(step, RetryIn):
+        if isinstance(step, Store):
+            self._write(delivery, step, now, failure, status)
+        elif isinstance(step, RetryIn):
             delivery.last = failure
             delivery.due_at = now + step.seconds
             self._lanes.wait(delivery, self._monotonic() + step.seconds)
             return
-        if isinstance(step, Store):
-            self._write(delivery, step, now, failure, status)
         elif isinstance(delivery.origin, OpenRecord):
             delivery.origin.settle_one()
         if delivery.ordering_key is None:
