@@ -105,7 +105,7 @@ def replay(
         pace = _rate(receiver, rate)
         with LogReader(kafka) as reader:
             with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
-                spans = reader.spans(_places(reader, load(TopicSettings, values).topics, topic), first, last)
+                spans = reader.spans(_partitions(reader, load(TopicSettings, values).topics, topic), first, last)
             if dry_run:
                 _show(spans, first, last or time.time(), as_json=as_json)
                 return
@@ -187,20 +187,20 @@ def _times(since: str, until: str | None) -> tuple[float, float | None]:
     return first, None if last is None or last >= now else last
 
 
-def _places(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[TopicPartition]":
+def _partitions(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[TopicPartition]":
     from consumer.errors import WebhooksError
 
-    places = reader.partitions(names)
-    if not places:
+    partitions = reader.partitions(names)
+    if not partitions:
         raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} exists")
-    there = {topic for topic, _ in places}
+    there = {topic for topic, _ in partitions}
     for topic in topics or ():
         if topic not in there:
             raise typer.BadParameter(
                 f"no worker would send from {topic}: it is not one of KAFKA_TOPICS, or does not exist",
                 param_hint="--topic",
             )
-    return [place for place in places if not topics or place[0] in topics]
+    return [partition for partition in partitions if not topics or partition[0] in topics]
 
 
 def _show(spans: "list[Span]", since: float, until: float, *, as_json: bool) -> None:

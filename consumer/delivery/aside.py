@@ -77,9 +77,9 @@ class SetAside:
         if not self._all:
             return None
         first = self._all[0]
-        place = ", ".join(f"{name} {value}" for name, value in _place(first.entry).items())
+        where = ", ".join(f"{name} {value}" for name, value in _fields(first.entry).items())
         more = f" and {len(self._all) - 1} more" if len(self._all) > 1 else ""
-        fault = f"database: {first.error}; not stored, and tried again: the delivery of {place}{more}"
+        fault = f"database: {first.error}; not stored, and tried again: the delivery of {where}{more}"
         if (subject := first.entry.subject) is None:
             return fault
         topic, partition, offset, subscription = subject
@@ -92,12 +92,12 @@ class SetAside:
         self._all.append(Aside(entry, str(error), now, now + WAITS[0]))
         if len(self._all) <= MOST_SAID:
             what = "could not store a delivery; it is set aside, and its offset is held"
-            log.error(what, **_place(entry), error=str(error))
+            log.error(what, **_fields(entry), error=str(error))
 
-    def has_lately(self, places: Collection[TopicPartition]) -> bool:
+    def has_lately(self, partitions: Collection[TopicPartition]) -> bool:
         """An entry of these partitions was set aside a moment ago, so the database may soon accept it."""
         begin = self._monotonic() - LATELY
-        return any(each.since > begin and each.entry.due_key[:2] in places for each in self._all)
+        return any(each.since > begin and each.entry.due_key[:2] in partitions for each in self._all)
 
     def next(self) -> Aside | None:
         """An entry that is due for another try; None if there is none."""
@@ -132,7 +132,7 @@ class SetAside:
         self._all = [each for each in self._all if stays(each)]
 
 
-def _place(entry: Entry) -> dict[str, object]:
+def _fields(entry: Entry) -> dict[str, object]:
     """Fields that identify the delivery in a log line."""
     topic, partition, subscription = entry.due_key
     item = entry.item

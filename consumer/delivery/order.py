@@ -66,20 +66,22 @@ class StoredKeys:
     @property
     def unknown(self) -> dict[TopicPartition, int]:
         """Partitions with keys that are not kept, and how many ordering keys of each there is room for."""
-        given_up = {place: known for place, known in self._known.items() if known is None or None in known.values()}
+        given_up = {
+            partition: known for partition, known in self._known.items() if known is None or None in known.values()
+        }
         part = (self.most - self._count) // max(1, len(given_up))
-        return {place: _size(known) + part for place, known in given_up.items()}
+        return {partition: _size(known) + part for partition, known in given_up.items()}
 
-    def loaded(self, place: TopicPartition, ordering_keys: Iterable[OrderingKey] | None) -> None:
+    def loaded(self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None) -> None:
         """The ordering keys that the database has for a partition; None if there are too many."""
-        self._forget(place)
+        self._forget(partition)
         if ordering_keys is None:
-            self._known[place] = None
+            self._known[partition] = None
             return
         known: defaultdict[int, set[str]] = defaultdict(set)
         for ordering_key in ordering_keys:
             known[ordering_key.subscription_id].add(ordering_key.key)
-        self._known[place] = dict(known)
+        self._known[partition] = dict(known)
         self._count += _size(known)
         self._make_room()
 
@@ -125,31 +127,33 @@ class StoredKeys:
                 if not keys:
                     del known[ordering_key.subscription_id]
 
-    def leave(self, places: Collection[TopicPartition]) -> None:
+    def leave(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions."""
-        for place in places:
-            self._forget(place)
+        for partition in partitions:
+            self._forget(partition)
         self._writing = {
-            ordering_key: offsets for ordering_key, offsets in self._writing.items() if ordering_key[1:3] not in places
+            ordering_key: offsets
+            for ordering_key, offsets in self._writing.items()
+            if ordering_key[1:3] not in partitions
         }
 
-    def _forget(self, place: TopicPartition) -> None:
-        self._count -= _size(self._known.pop(place, None))
+    def _forget(self, partition: TopicPartition) -> None:
+        self._count -= _size(self._known.pop(partition, None))
 
     def _make_room(self) -> None:
         """If there are too many ordering keys, stop to keep half of them, so that this is rare."""
         if self._count <= self.most:
             return
         found = [
-            (len(keys), place, subscription)
-            for place, known in self._known.items()
+            (len(keys), partition, subscription)
+            for partition, known in self._known.items()
             for subscription, keys in (known or {}).items()
             if keys is not None
         ]
-        for size, place, subscription in sorted(found, reverse=True):
+        for size, partition, subscription in sorted(found, reverse=True):
             if self._count <= self.most // 2:
                 return
-            if known := self._known[place]:
+            if known := self._known[partition]:
                 known[subscription] = None
                 self._count -= size - 1
         if self._count > self.most // 2:  # too many subscriptions, even with one key each

@@ -54,7 +54,7 @@ _Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
 class _Load(NamedTuple):
     """A question about a partition: its ordering keys (at most `most`), its settled deliveries, or both."""
 
-    place: TopicPartition
+    partition: TopicPartition
     most: int | None
     from_offset: int
     loaded: Loaded | None
@@ -131,16 +131,16 @@ class Parking(Part):
         """Entries are to be written, or partitions to be read."""
         return bool(self.backlog or self._to_load)
 
-    def holds(self, places: Collection[TopicPartition]) -> bool:
+    def holds(self, partitions: Collection[TopicPartition]) -> bool:
         """Entries of these partitions are unwritten and may soon be written; without those refused for long.
 
         Such an entry may settle one of their records, or be the result of a row, whose attempt others would repeat.
         """
-        return self.writes(places) or self._aside.has_lately(places)
+        return self.writes(partitions) or self._aside.has_lately(partitions)
 
-    def writes(self, places: Collection[TopicPartition]) -> bool:
+    def writes(self, partitions: Collection[TopicPartition]) -> bool:
         """Entries of these partitions are being written or queued for it; without those that are set aside."""
-        return any(entry.due_key[:2] in places for entry in chain(self._writing, self._to_write))
+        return any(entry.due_key[:2] in partitions for entry in chain(self._writing, self._to_write))
 
     def park(self, delivery: NewDelivery, on_stored: OnStored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
@@ -154,15 +154,15 @@ class Parking(Part):
         """Write the result of an attempt at a stored delivery."""
         self._to_write.append(Entry(result, on_stored, due_key))
 
-    def forget(self, places: Collection[TopicPartition]) -> None:
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Drop entries and questions of revoked partitions, except those under way: the next owner repeats them."""
-        self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, places))
-        self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, places))
+        self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, partitions))
+        self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, partitions))
         if self._writing:
-            self._forgotten |= set(places)
-        self._to_load = deque(load for load in self._to_load if load.place not in places)
-        self.ordering_keys.leave(places)
-        self.due_keys.forget(places)
+            self._forgotten |= set(partitions)
+        self._to_load = deque(load for load in self._to_load if load.partition not in partitions)
+        self.ordering_keys.leave(partitions)
+        self.due_keys.forget(partitions)
 
     def poll(self, _now: float) -> None:
         """Start the next read and the next batch, unless one is under way or backing off."""
@@ -189,30 +189,30 @@ class Parking(Part):
 
     def ask_again(self) -> None:
         """Load the ordering keys of partitions that had too many: there may be fewer now."""
-        asked = {load.place for load in self._to_load if load.most is not None}
-        for place, most in self.ordering_keys.unknown.items():
-            if place not in asked:
-                self._to_load.append(_Load(place, most, 0, None))
+        asked = {load.partition for load in self._to_load if load.most is not None}
+        for partition, most in self.ordering_keys.unknown.items():
+            if partition not in asked:
+                self._to_load.append(_Load(partition, most, 0, None))
 
-    def load_stored(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
+    def load_stored(self, partition: TopicPartition, from_offset: int, loaded: Loaded) -> None:
         """Ask, until answered, which deliveries of an assigned partition are stored, from an offset on.
 
         The answer includes the partition's ordering keys. It may cover the first offsets only.
         """
-        self._to_load.append(_Load(place, self.ordering_keys.most, from_offset, loaded))
+        self._to_load.append(_Load(partition, self.ordering_keys.most, from_offset, loaded))
 
-    def load_more(self, place: TopicPartition, from_offset: int, loaded: Loaded) -> None:
+    def load_more(self, partition: TopicPartition, from_offset: int, loaded: Loaded) -> None:
         """Ask for the stored deliveries from a higher offset on."""
-        self._to_load.append(_Load(place, None, from_offset, loaded))
+        self._to_load.append(_Load(partition, None, from_offset, loaded))
 
     def _load(self) -> None:
-        load = place, most, from_offset, loaded = self._to_load[0]
+        load = partition, most, from_offset, loaded = self._to_load[0]
 
         def job() -> _Known:
-            ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *place, most)
+            ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *partition, most)
             if loaded is None:
                 return None, ordering_keys
-            return assigned.settled_keys(self._engine, self._group, *place, from_offset), ordering_keys
+            return assigned.settled_keys(self._engine, self._group, *partition, from_offset), ordering_keys
 
         def done(answer: _Known) -> None:
             if not self._to_load or self._to_load[0] is not load:
@@ -220,7 +220,7 @@ class Parking(Part):
             self._to_load.popleft()
             settled, ordering_keys = answer
             if most is not None and (settled is not None or ordering_keys is not None):  # else they stay unknown
-                self.ordering_keys.loaded(place, ordering_keys)
+                self.ordering_keys.loaded(partition, ordering_keys)
             if loaded is not None and settled is not None:
                 loaded(settled)
 
@@ -303,9 +303,9 @@ class Parking(Part):
             self._note_due(tried.entry._replace(item=item._replace(status="exhausted")), ())
             tried.entry.on_stored()
 
-    def _dropped(self, entry: Entry, places: Collection[TopicPartition]) -> bool:
+    def _dropped(self, entry: Entry, partitions: Collection[TopicPartition]) -> bool:
         item = entry.item
-        if not isinstance(item, NewDelivery) or item.event.record[:2] not in places:
+        if not isinstance(item, NewDelivery) or item.event.record[:2] not in partitions:
             return False
         self._bytes -= _size(entry)
         return True

@@ -50,10 +50,10 @@ class _Answer(NamedTuple):
 
 
 class Recall(Part):
-    """Looks for rows of this worker's partitions, which `places` gives.
+    """Looks for rows of this worker's partitions, which `partitions` gives.
 
-    `given_out(place)` tells of an offset whether all records up to it were fanned out. An ordered row waits for that:
-    before, an earlier delivery of its key may still come that was not settled before a crash.
+    `given_out(partition)` tells of an offset whether all records up to it were fanned out. An ordered row waits for
+    that: before, an earlier delivery of its key may still come that was not settled before a crash.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Recall(Part):
         rows: TakenUp,
         selector: Selector,
         memory: Memory,
-        places: Callable[[], Collection[TopicPartition]],
+        partitions: Callable[[], Collection[TopicPartition]],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -81,7 +81,7 @@ class Recall(Part):
         self._rows = rows
         self._selector = selector
         self._memory = memory
-        self._places = places
+        self._partitions = partitions
         self._given_out = given_out
         self._clock = clock
         self._monotonic = monotonic
@@ -122,7 +122,7 @@ class Recall(Part):
         if now < self._next or self._parking.full or not self._looks.ready:
             return
         self._next = now + SOON
-        owned = self._places()
+        owned = self._partitions()
         wants = self._wants(now, owned) if self._memory.room else []
         # If many due keys are due, ask for the next ones at once, unless looking through them would block the loop.
         self._next = (now if len(wants) == DUE_KEYS else self._next) + LOOKING * (self._monotonic() - now)
@@ -156,9 +156,9 @@ class Recall(Part):
         self._next_scan = self._next_marks = 0.0
 
     def _answered(self, answer: _Answer) -> None:
-        places = self._places()  # they may have changed since they were looked at
+        partitions = self._partitions()  # they may have changed since they were looked at
         if answer.marks is not None:
-            self._marked(answer.marks, places)
+            self._marked(answer.marks, partitions)
         if answer.scanned is not None:
             self._note(answer.scanned.due_keys)
             if not self._begun_anew:
@@ -171,23 +171,23 @@ class Recall(Part):
                 self._unreadable = answer.fetched.unreadable
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.fetched.next_due)
-            self._found(answer.fetched.rows, places)
+            self._found(answer.fetched.rows, partitions)
         self._parking.ordering_keys.look_ends()
 
-    def _marked(self, seen: RecentMarks, places: Collection[TopicPartition]) -> None:
+    def _marked(self, seen: RecentMarks, partitions: Collection[TopicPartition]) -> None:
         """Act on the marks that are new among the recent ones."""
         before, self._seen = self._seen, seen
         due_keys = [
             due_key
             for due_key, asked in seen.due_keys.items()
-            if before.due_keys.get(due_key) != asked and due_key[:2] in places
+            if before.due_keys.get(due_key) != asked and due_key[:2] in partitions
         ]
         self._note(dict.fromkeys(due_keys, 0.0))
         for subject, asked in seen.decisions.items():
             if before.decisions.get(subject) != asked:
                 self._parking.hurry(subject)
 
-    def _wants(self, now: float, places: Collection[TopicPartition]) -> list[FetchRequest]:
+    def _wants(self, now: float, partitions: Collection[TopicPartition]) -> list[FetchRequest]:
         """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""
         clock, due_keys = self._clock(), self._parking.due_keys
         rooms: dict[int, int] = {}  # by subscription, which may have due keys in all partitions
@@ -203,7 +203,7 @@ class Recall(Part):
             if room <= 0:
                 continue
             out.append(due_key)
-            if due_key[:2] in places and due_key[:2] not in self._settling.revoking:
+            if due_key[:2] in partitions and due_key[:2] not in self._settling.revoking:
                 chosen[due_key] = room
             if len(chosen) == DUE_KEYS:
                 break
@@ -224,16 +224,16 @@ class Recall(Part):
         for due_key, due_at in due.items():
             self._parking.due_keys.note(due_key, due_at)
 
-    def _found(self, rows: Sequence[DueDelivery], places: Collection[TopicPartition]) -> None:
+    def _found(self, rows: Sequence[DueDelivery], partitions: Collection[TopicPartition]) -> None:
         now = self._monotonic()
         self._selector.begin(TURN)
         given_out: dict[TopicPartition, Callable[[int], bool]] = {}
         ends: dict[OrderingKey, float] = {}  # the offset from which on an ordering key's rows may not come yet
         later: set[DueKey] = set()
         for row in rows:
-            place, offset = row.event.record[:2], row.event.record.offset
-            due_key = (*place, row.endpoint.subscription_id)
-            if row.id in self._rows or place in self._settling.revoking or place not in places:
+            partition, offset = row.event.record[:2], row.event.record.offset
+            due_key = (*partition, row.endpoint.subscription_id)
+            if row.id in self._rows or partition in self._settling.revoking or partition not in partitions:
                 continue
             early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, given_out, ends)
             if not early and row.filter_pending and not self._is_wanted(row, due_key):
@@ -264,13 +264,13 @@ class Recall(Part):
         ends: dict[OrderingKey, float],
     ) -> bool:
         """An earlier delivery of the key may still come. `given_out` and `ends` are caches for this look."""
-        place = (ordering_key.topic, ordering_key.partition)
-        if place not in given_out:
-            given_out[place] = self._given_out(place)
+        partition = (ordering_key.topic, ordering_key.partition)
+        if partition not in given_out:
+            given_out[partition] = self._given_out(partition)
         if ordering_key not in ends:
             self._parking.ordering_keys.seen(ordering_key)  # an adopted one was not known
             ends[ordering_key] = self._parking.ordering_keys.first_unseen(ordering_key)
-        return offset >= ends[ordering_key] or not given_out[place](offset)
+        return offset >= ends[ordering_key] or not given_out[partition](offset)
 
     def _is_wanted(self, row: DueDelivery, due_key: DueKey) -> bool:
         """Ask the filter that was not asked when the row was stored. If False, the row has ended, or waits."""

@@ -54,7 +54,7 @@ class Commits:
         if self._outstanding or self._last:
             return self._taken_until
         now = self._clock()
-        moved = {(each.topic, each.number): each for each in partitions if each.owned and each.tracker.moved}
+        moved = {each.topic_partition: each for each in partitions if each.owned and each.tracker.moved}
         offsets = self._offsets(moved.values())
         if not offsets:
             self.fault = None  # the failed partitions have left; a failed partition still owned would have moved
@@ -114,9 +114,9 @@ class Commits:
 
     def _sent_last(self, consumer: Consumer, partitions: Iterable[Partition], end: float) -> bool:
         moved = {
-            (each.topic, each.number): each
+            each.topic_partition: each
             for each in partitions
-            if each.owned and (each.tracker.moved or (each.topic, each.number) in self._outstanding)
+            if each.owned and (each.tracker.moved or each.topic_partition in self._outstanding)
         }
         offsets = self._offsets(moved.values())
         if not offsets:
@@ -174,8 +174,8 @@ class Commits:
     ) -> bool:
         answered = {(answer.topic, answer.partition): answer for answer in answers}
         failures = {}
-        for place, partition in sent.items():
-            answer = answered.get(place)
+        for topic_partition, partition in sent.items():
+            answer = answered.get(topic_partition)
             failure = error or (answer.error if answer is not None else _NO_ANSWER)
             if failure is not None:
                 partition.tracker.moved = max(1, partition.tracker.moved)

@@ -72,10 +72,10 @@ class DeadLetters(Part):
         """Whether dead letters are pending."""
         return self.pending > 0
 
-    def holds(self, places: Collection[TopicPartition]) -> bool:
+    def holds(self, topic_partitions: Collection[TopicPartition]) -> bool:
         """Whether a record of these partitions is pending."""
         letters = chain(self._sent.values(), (letter for _, _, letter in self._waiting))
-        return any((each.record.partition.topic, each.record.partition.number) in places for each in letters)
+        return any(each.record.partition.topic_partition in topic_partitions for each in letters)
 
     @property
     def full(self) -> bool:

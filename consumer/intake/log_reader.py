@@ -119,36 +119,36 @@ class LogReader:
                 log.warning("a topic of KAFKA_TOPICS does not exist, or may not be read", topic=name)
         return [(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
-    def spans(self, places: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:
+    def spans(self, partitions: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:
         """The log's spans between two times (unix seconds; `until` None: the current end). Empty spans are left out.
 
         The records' own timestamps count: a span runs from the first record stamped `since` or later up to the first
         one stamped `until` or later. Raises KafkaUnavailable if a partition's leader does not answer.
         """
-        if not places:
+        if not partitions:
             return []
-        oldest = self._ask(places, OFFSET_BEGINNING)
-        newest = self._ask(places, OFFSET_END)
-        begin = self._ask(places, max(0, int(since * 1000)))
-        end = self._ask(places, max(0, int(until * 1000))) if until is not None else {}
+        oldest = self._ask(partitions, OFFSET_BEGINNING)
+        newest = self._ask(partitions, OFFSET_END)
+        begin = self._ask(partitions, max(0, int(since * 1000)))
+        end = self._ask(partitions, max(0, int(until * 1000))) if until is not None else {}
         spans = []
-        for place in places:
-            first = begin[place]
-            last = end.get(place, -1)
-            last = newest[place] if last < 0 else last
+        for partition in partitions:
+            first = begin[partition]
+            last = end.get(partition, -1)
+            last = newest[partition] if last < 0 else last
             if 0 <= first < last:
-                spans.append(Span(*place, first, last))
-                if 0 < first == oldest[place]:
-                    self._cut[place] = first
+                spans.append(Span(*partition, first, last))
+                if 0 < first == oldest[partition]:
+                    self._cut[partition] = first
         return spans
 
     def start(self, spans: Iterable[Span], since: float = 0.0) -> None:
         """Begin to read these spans; call it once. Records stamped before `since` (unix seconds) are skipped."""
         self._since = since * 1000
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
-        self.positions = {place: span.begin for place, span in self._left.items()}
-        self._partitions = {place: Partition(*place, OffsetTracker(None)) for place in self._left}
-        self._consumer.assign([KafkaTopicPartition(*place, span.begin) for place, span in self._left.items()])
+        self.positions = {partition: span.begin for partition, span in self._left.items()}
+        self._partitions = {partition: Partition(*partition, OffsetTracker(None)) for partition in self._left}
+        self._consumer.assign([KafkaTopicPartition(*partition, span.begin) for partition, span in self._left.items()])
 
     def read(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) records. Waits for the first at most `timeout` seconds, and never above 0.1.
@@ -167,57 +167,59 @@ class LogReader:
             self._look_for_topics()
         records = []
         for message in messages:
-            place: TopicPartition = (message.topic(), message.partition())  # type: ignore[assignment]
+            partition: TopicPartition = (message.topic(), message.partition())  # type: ignore[assignment]
             if (error := message.error()) is not None:
-                self._on_message_error(place, message.offset() or 0, error)
-            elif (span := self._left.get(place)) is not None and (record := self._taken(span, message)) is not None:
+                self._on_message_error(partition, message.offset() or 0, error)
+            elif (span := self._left.get(partition)) is not None and (record := self._taken(span, message)) is not None:
                 records.append(record)
         return records
 
     def _taken(self, span: Span, message: Message) -> Record | None:
-        place, offset = (span.topic, span.number), message.offset() or 0
+        partition, offset = (span.topic, span.number), message.offset() or 0
         if offset >= span.end:
-            self._finish(place)
+            self._finish(partition)
             return None
-        self.positions[place] = offset + 1
+        self.positions[partition] = offset + 1
         if offset + 1 == span.end:
-            self._finish(place)
+            self._finish(partition)
         timestamp = message.timestamp()[1]
-        if (cut := self._cut.pop(place, 0)) > 0:
+        if (cut := self._cut.pop(partition, 0)) > 0:
             log.warning(
                 "retention has removed the beginning of a partition, perhaps records of the time asked for",
-                partition=str(self._partitions[place]),
+                partition=str(self._partitions[partition]),
                 records_removed=cut,
                 oldest_left=datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(),
             )
         if timestamp < self._since:
             return None
-        return Record(self._partitions[place], offset, timestamp, message.key(), message.value(), headers_of(message))
+        return Record(
+            self._partitions[partition], offset, timestamp, message.key(), message.value(), headers_of(message)
+        )
 
-    def _finish(self, place: TopicPartition) -> None:
-        self.positions[place] = self._left.pop(place).end
-        self._consumer.incremental_unassign([KafkaTopicPartition(*place)])
+    def _finish(self, partition: TopicPartition) -> None:
+        self.positions[partition] = self._left.pop(partition).end
+        self._consumer.incremental_unassign([KafkaTopicPartition(*partition)])
 
-    def _on_message_error(self, place: TopicPartition, offset: int, error: KafkaError) -> None:
+    def _on_message_error(self, partition: TopicPartition, offset: int, error: KafkaError) -> None:
         """Keep an error for the next `read` to raise: records before it in this batch count as read."""
-        span = self._left.get(place)
+        span = self._left.get(partition)
         code = error.code()
         if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
             self._failures.append(FatalKafkaError(f"Kafka's client cannot go on: {error.str()}"))
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            self._failures.append(WebhooksError(f"the topic {place[0]} may not be read: {error.str()}"))
+            self._failures.append(WebhooksError(f"the topic {partition[0]} may not be read: {error.str()}"))
         elif span is None:
             # The partition is done, or the error concerns the throw-away group, which need not be usable.
             log.debug("Kafka reports", error=error.str())
         elif code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
             if offset >= span.end:
-                self._finish(place)
+                self._finish(partition)
             else:  # a new leader does not expose all of its log at once
-                self._say("the log ends earlier than it did; waiting", place, code)
+                self._say("the log ends earlier than it did; waiting", partition, code)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 (the same)
             guarded(self._failures.append, self._skip_removed)(span)
         else:
-            self._say(f"Kafka reports: {error.str()}", place, code)
+            self._say(f"Kafka reports: {error.str()}", partition, code)
 
     def _look_for_topics(self) -> None:
         """Check that the topics exist: librdkafka 2.16 only logs a deleted topic, and its reader waits for ever."""
@@ -235,8 +237,8 @@ class LogReader:
 
     def _skip_removed(self, span: Span) -> None:
         """The log does not hold the position any more: go on where the log begins now."""
-        place = (span.topic, span.number)
-        position, begin = self.positions[place], self._ask([place], OFFSET_BEGINNING)[place]
+        partition = (span.topic, span.number)
+        position, begin = self.positions[partition], self._ask([partition], OFFSET_BEGINNING)[partition]
         if begin <= position:
             raise WebhooksError(
                 f"{span.topic}[{span.number}] does not reach offset {position} any more: its topic was recreated"
@@ -249,22 +251,22 @@ class LogReader:
             records=removed,
         )
         if begin >= span.end:
-            self._finish(place)
+            self._finish(partition)
             return
-        self.positions[place] = begin
-        self._consumer.incremental_unassign([KafkaTopicPartition(*place)])
-        self._consumer.incremental_assign([KafkaTopicPartition(*place, begin)])
+        self.positions[partition] = begin
+        self._consumer.incremental_unassign([KafkaTopicPartition(*partition)])
+        self._consumer.incremental_assign([KafkaTopicPartition(*partition, begin)])
 
-    def _say(self, text: str, place: TopicPartition, code: int) -> None:
-        if (place[0], code) not in self._said:
-            self._said.add((place[0], code))
-            log.warning(text, partition=f"{place[0]}[{place[1]}]")
+    def _say(self, text: str, partition: TopicPartition, code: int) -> None:
+        if (partition[0], code) not in self._said:
+            self._said.add((partition[0], code))
+            log.warning(text, partition=f"{partition[0]}[{partition[1]}]")
 
-    def _ask(self, places: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
+    def _ask(self, partitions: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
         """Offsets at a time (ms); OFFSET_BEGINNING and OFFSET_END mean the ends of the log. Negative: no offset."""
         try:
             answers = self._consumer.offsets_for_times(
-                [KafkaTopicPartition(*place, moment) for place in places], _TIMEOUT
+                [KafkaTopicPartition(*partition, moment) for partition in partitions], _TIMEOUT
             )
         except KafkaException as error:
             raise self._unavailable(error) from None

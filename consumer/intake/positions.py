@@ -123,7 +123,7 @@ class Positions:
         found = [
             (each, Committed(answer.offset if answer.offset >= 0 else None, answer.metadata or "", answer.leader_epoch))
             for each in unknown
-            if (answer := answers.get(_place(each))) is not None
+            if (answer := answers.get(each.topic_partition)) is not None
         ]
         if found:
             self._post(partial(self._on_committed, found))
@@ -158,9 +158,11 @@ class Positions:
             return failure
         ends, failure = _asked(self._consumer.offsets_for_times, asked, ENDS_TIMEOUT, OFFSET_END)
         found = [
-            (each, Ends(begins[place].offset, ends[place].offset))
+            (each, Ends(begins[topic_partition].offset, ends[topic_partition].offset))
             for each in asked
-            if (place := _place(each)) in begins and place in ends and begins[place].offset >= 0
+            if (topic_partition := each.topic_partition) in begins
+            and topic_partition in ends
+            and begins[topic_partition].offset >= 0
         ]
         if found:
             self._post(partial(self._on_ends, found))
@@ -204,13 +206,9 @@ def _asked(
 ) -> tuple[dict[TopicPartition, KafkaTopicPartition], str | None]:
     """The answers by partition, and the first reason why others are missing."""
     try:
-        answers = question([KafkaTopicPartition(*_place(each), about) for each in partitions], timeout)
+        answers = question([KafkaTopicPartition(*each.topic_partition, about) for each in partitions], timeout)
     except KafkaException as error:
         return {}, error.args[0].str()
     failures = [each.error.str() for each in answers if each.error is not None]
     known = {(each.topic, each.partition): each for each in answers if each.error is None}
     return known, failures[0] if failures else None
-
-
-def _place(partition: Partition) -> TopicPartition:
-    return partition.topic, partition.number

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message
 
-from consumer.events.event import RecordId
+from consumer.events.event import RecordId, TopicPartition
 from consumer.intake.offsets import OffsetTracker
 
 MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and delays signals, for the whole wait
@@ -23,11 +23,24 @@ class Partition:
     since; None: not known yet. `gap` is the longest run of offsets recently missing from the log, and when it was seen.
     """
 
-    __slots__ = ("begin", "end", "first", "gap", "lag", "number", "opened", "owned", "topic", "tracker")
+    __slots__ = (
+        "begin",
+        "end",
+        "first",
+        "gap",
+        "lag",
+        "number",
+        "opened",
+        "owned",
+        "topic",
+        "topic_partition",
+        "tracker",
+    )
 
     def __init__(self, topic: str, number: int, tracker: OffsetTracker | None = None) -> None:
         self.topic = topic
         self.number = number
+        self.topic_partition: TopicPartition = (topic, number)
         self.tracker = OffsetTracker(None) if tracker is None else tracker
         self.first: int | None = None
         self.begin: int | None = None

@@ -194,12 +194,12 @@ class Source:
     def rest(self, partition: Partition) -> None:
         """Stop fetching an opened partition until it is opened again."""
         self._resting.add(partition)
-        self._consumer.pause(_places([partition]))
+        self._consumer.pause(_topic_partitions([partition]))
 
     def pause(self) -> None:
         """Fetch nothing until `resume`, not even from partitions assigned meanwhile. Keep polling."""
         self._paused = True
-        self._consumer.pause(_places(self.partitions.values()))
+        self._consumer.pause(_topic_partitions(self.partitions.values()))
 
     def resume(self) -> None:
         """Undo `pause`."""
@@ -208,7 +208,7 @@ class Source:
 
     def _resume(self, partitions: Iterable[Partition]) -> None:
         if not self._paused:
-            self._consumer.resume(_places(partitions))
+            self._consumer.resume(_topic_partitions(partitions))
 
     def commit(self) -> float | None:
         """Send the settled offsets to the broker; returns at once. Does nothing while a round is outstanding.
@@ -309,7 +309,7 @@ class Source:
         """
         mark = partition.tracker.low_water_mark
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=str(reason))
-        again = Partition(partition.topic, partition.number)
+        again = Partition(*partition.topic_partition)
         again.first = offset if mark is None else min(offset, mark)
         keep = self._failures.append
         _, _, on_lost = self._callbacks
@@ -366,10 +366,10 @@ class Source:
 
     def _enter(self, partitions: list[Partition]) -> None:
         on_assign, _, _ = self._callbacks
-        self.partitions |= {(each.topic, each.number): each for each in partitions}
+        self.partitions |= {each.topic_partition: each for each in partitions}
         self._unopened |= dict.fromkeys(partitions)
         if partitions:
-            self._consumer.pause(_places(partitions))
+            self._consumer.pause(_topic_partitions(partitions))
         on_assign(partitions)
 
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
@@ -387,10 +387,10 @@ class Source:
                 self._unopened.pop(partition, None)
                 self._resting.discard(partition)
                 self._unreadable.forget(partition)
-                self.partitions.pop((partition.topic, partition.number), None)
+                self.partitions.pop(partition.topic_partition, None)
 
-    def _owned(self, places: list[KafkaTopicPartition]) -> list[Partition]:
-        found = (self.partitions.get((place.topic, place.partition)) for place in places)
+    def _owned(self, listed: list[KafkaTopicPartition]) -> list[Partition]:
+        found = (self.partitions.get((each.topic, each.partition)) for each in listed)
         return [partition for partition in found if partition is not None]
 
     def _on_error(self, error: KafkaError) -> None:
@@ -414,5 +414,5 @@ class Source:
         self._retention.removed(overtaken, now)
 
 
-def _places(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
-    return [KafkaTopicPartition(each.topic, each.number) for each in partitions]
+def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
+    return [KafkaTopicPartition(*each.topic_partition) for each in partitions]

@@ -98,11 +98,13 @@ class Topics:
         counts = {topic: self._counts.get(topic, 0) if number is None else number for topic, number in answer.items()}
         if counts != self._counts:
             self._change_to(counts)
-        for place, end in (ends or {}).items():
-            if self._ends.get(place, end) != end:
-                self._written_at[place[0]] = now
+        for topic_partition, end in (ends or {}).items():
+            if self._ends.get(topic_partition, end) != end:
+                self._written_at[topic_partition[0]] = now
         self._ends = {
-            place: end for place, end in {**self._ends, **(ends or {})}.items() if place[1] < counts.get(place[0], 0)
+            topic_partition: end
+            for topic_partition, end in {**self._ends, **(ends or {})}.items()
+            if topic_partition[1] < counts.get(topic_partition[0], 0)
         }
         self._written_at = {
             topic: at for topic, at in self._written_at.items() if topic in counts and now - at < QUIET_AFTER
@@ -111,7 +113,11 @@ class Topics:
         if busy != self._busy:
             self._busy = busy
             self.revision += 1
-        self._missing = {place: since for place, since in self._missing.items() if not self._long_missing(*place)}
+        self._missing = {
+            topic_partition: since
+            for topic_partition, since in self._missing.items()
+            if not self._long_missing(*topic_partition)
+        }
 
     def leads(self, owned: Collection[TopicPartition]) -> bool:
         """Whether `owned` includes the lowest of all consumed partitions that exist; False while unknown.
@@ -248,9 +254,9 @@ class TopicWatch(Part):
             answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
         except KafkaException:
             return ends
-        for place, answer in answers.items():
+        for topic_partition, answer in answers.items():
             with suppress(KafkaException):
-                ends[place.topic, place.partition] = answer.result(TIMEOUT).offset
+                ends[topic_partition.topic, topic_partition.partition] = answer.result(TIMEOUT).offset
         return ends
 
 

@@ -85,26 +85,26 @@ _POSTPONE = (
 
 
 def scan(
-    engine: Engine, group: str, places: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
+    engine: Engine, group: str, partitions: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
 ) -> Scanned:
     """Due keys with parked rows in some partitions (sorted), after `after`: as many as `most` seeks find."""
     due_keys: dict[DueKey, float] = {}
     with reading(engine) as connection:
         if after is None and connection.scalar(_any_parked(group)) is None:
             return Scanned(due_keys, None)
-        for place in places:
-            if after is not None and place < after[:2]:
+        for partition in partitions:
+            if after is not None and partition < after[:2]:
                 continue
-            last = after[2] if after is not None and place == after[:2] else BEFORE_IDS
+            last = after[2] if after is not None and partition == after[:2] else BEFORE_IDS
             while True:
                 if not most:
-                    return Scanned(due_keys, (*place, last))
+                    return Scanned(due_keys, (*partition, last))
                 most -= 1
-                found = connection.execute(_next_due_key(group, *place, last)).first()
+                found = connection.execute(_next_due_key(group, *partition, last)).first()
                 if found is None:
                     break
                 last = found.subscription_id
-                due_keys[*place, last] = found.next_attempt_at.timestamp()
+                due_keys[*partition, last] = found.next_attempt_at.timestamp()
     return Scanned(due_keys, None)
 
 

@@ -176,10 +176,10 @@ def _mend(connection: Connection, *, rows: Sequence[AnyRow], now: float) -> None
 def open_ones(connection: Connection, group: str, ordering_keys: Collection[OrderingKey]) -> frozenset[OrderingKey]:
     """The `ordering_keys` that have open rows. They must be normalised: then the first open row is parked or held."""
     found: set[OrderingKey] = set()
-    for place, here in groupby(sorted(ordering_keys, key=_place), _place):
+    for partition, here in groupby(sorted(ordering_keys, key=_partition_of), _partition_of):
         keys = sorted({ordering_key.key for ordering_key in here})
-        rows = connection.execute(standing(group, *place).where(any_of(ParkedDelivery.order_key.expression, keys)))
-        found.update(OrderingKey(row.subscription_id, *place, row.order_key) for row in rows)
+        rows = connection.execute(standing(group, *partition).where(any_of(ParkedDelivery.order_key.expression, keys)))
+        found.update(OrderingKey(row.subscription_id, *partition, row.order_key) for row in rows)
     return frozenset(found.intersection(ordering_keys))
 
 
@@ -198,7 +198,7 @@ def standing(group: str, topic: str, partition: int) -> Select[str | None, int]:
     )
 
 
-def _place(ordering_key: OrderingKey) -> tuple[str, int]:
+def _partition_of(ordering_key: OrderingKey) -> tuple[str, int]:
     return ordering_key.topic, ordering_key.partition
 
 

@@ -42,7 +42,7 @@ class Inbox:
     """Hands out events once their subscriptions are known, without deliveries that are already stored."""
 
     def __init__(self, catalog: Catalog, ask: Ask) -> None:
-        """`ask(place, offset)` requests a partition's stored deliveries from an offset on; `stored` gets the answer."""
+        """`ask(partition, offset)` requests the stored deliveries from an offset on; `stored` gets the answer."""
         self._catalog = catalog
         self._ask = ask
         self._events: deque[Entry] = deque()
@@ -63,32 +63,32 @@ class Inbox:
 
         `settle` takes the event's offset once all its deliveries are settled.
         """
-        self._place((event, settle, arrived))
+        self._add((event, settle, arrived))
         self._held += 1
         self._bytes += event.size
 
-    def stored(self, place: TopicPartition, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
+    def stored(self, partition: TopicPartition, keys: set[tuple[int, int, int]], end: int | None = None) -> None:
         """Take a partition's stored deliveries (offset, timestamp, subscription): its events may then be put in.
 
         With an `end`, these are the ones below that offset; later ones are requested when an event reaches `end`.
         """
-        before, first = self._stored.get(place), self.first_offset(place)
+        before, first = self._stored.get(partition), self.first_offset(partition)
         if before is not None and first is not None:  # keep the keys of events that are still queued
             keys = keys | {key for key in before.keys if key[0] >= first}
-        self._stored[place] = _Stored(keys, max(keys)[0] if keys else -1, end)
-        for entry in self._beyond.pop(place, ()):
-            self._place(entry)
+        self._stored[partition] = _Stored(keys, max(keys)[0] if keys else -1, end)
+        for entry in self._beyond.pop(partition, ()):
+            self._add(entry)
 
-    def stands_aside(self, place: TopicPartition) -> bool:
+    def stands_aside(self, partition: TopicPartition) -> bool:
         """Whether events of this partition wait until their stored deliveries are known."""
-        return place in self._beyond
+        return partition in self._beyond
 
     def next(self) -> Matched | None:
         """Take out the oldest event; None while the queue is empty or the event's subscriptions are not known yet."""
         if not self._events:
             return None
         event, settle, arrived = self._events[0]
-        place, offset, timestamp = event.record[:2], event.record.offset, event.record.timestamp
+        partition, offset, timestamp = event.record[:2], event.record.offset, event.record.timestamp
         key = event.type, event.tenant
         endpoints = self._catalog.match(key, arrived)
         if endpoints is None:
@@ -97,37 +97,37 @@ class Inbox:
         self._events.popleft()
         self._held -= 1
         self._bytes -= event.size
-        stored = self._stored[place]
+        stored = self._stored[partition]
         if not stored.keys:
             return Matched(event, endpoints, settle)
         if offset > stored.highest:  # true of all later events too; a log that goes back repeats some
-            self._stored[place] = _Stored(set(), -1, stored.end)
+            self._stored[partition] = _Stored(set(), -1, stored.end)
             return Matched(event, endpoints, settle)
         rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
         return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
 
-    def first_offset(self, place: TopicPartition) -> int | None:
+    def first_offset(self, partition: TopicPartition) -> int | None:
         """The lowest offset of a partition's waiting events; None if none waits."""
-        waiting = chain(self._events, self._beyond.get(place, ()))
-        return next((event.record.offset for event, _, _ in waiting if event.record[:2] == place), None)
+        waiting = chain(self._events, self._beyond.get(partition, ()))
+        return next((event.record.offset for event, _, _ in waiting if event.record[:2] == partition), None)
 
-    def discard(self, places: set[TopicPartition]) -> None:
+    def discard(self, partitions: set[TopicPartition]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
-        for place in places:
-            self._stored.pop(place, None)
-            self._beyond.pop(place, None)
-        self._events = deque(entry for entry in self._events if entry[0].record[:2] not in places)
+        for partition in partitions:
+            self._stored.pop(partition, None)
+            self._beyond.pop(partition, None)
+        self._events = deque(entry for entry in self._events if entry[0].record[:2] not in partitions)
         left = [event for event, _, _ in chain(self._events, *self._beyond.values())]
         self._held, self._bytes = len(left), sum(event.size for event in left)
 
-    def _place(self, entry: Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         """Append an entry to the queue, or put it aside."""
-        place, offset = entry[0].record[:2], entry[0].record.offset
-        end = self._stored[place].end
-        if place in self._beyond:
-            self._beyond[place].append(entry)
+        partition, offset = entry[0].record[:2], entry[0].record.offset
+        end = self._stored[partition].end
+        if partition in self._beyond:
+            self._beyond[partition].append(entry)
         elif end is None or offset < end:
             self._events.append(entry)
         else:
-            self._beyond[place] = deque((entry,))
-            self._ask(place, offset)
+            self._beyond[partition] = deque((entry,))
+            self._ask(partition, offset)

@@ -78,17 +78,17 @@ class Dispatch(Part):
                 return
             self._fanout = None
 
-    def first_offset(self, place: TopicPartition) -> int | None:
+    def first_offset(self, topic_partition: TopicPartition) -> int | None:
         """The lowest offset of a partition that is not yet fanned out; None if none of its events waits here."""
-        if self._fanout is not None and self._fanout.event.record[:2] == place:
+        if self._fanout is not None and self._fanout.event.record[:2] == topic_partition:
             return self._fanout.event.record.offset
-        return self._inbox.first_offset(place)
+        return self._inbox.first_offset(topic_partition)
 
-    def discard(self, places: set[TopicPartition]) -> Fanout | None:
+    def discard(self, topic_partitions: set[TopicPartition]) -> Fanout | None:
         """Forget revoked partitions and their events. Returns the one that is fanned out in part, if it is theirs."""
-        self._inbox.discard(places)
+        self._inbox.discard(topic_partitions)
         fanout = self._fanout
-        if fanout is None or fanout.event.record[:2] not in places:
+        if fanout is None or fanout.event.record[:2] not in topic_partitions:
             return None
         self._fanout = None
         return fanout

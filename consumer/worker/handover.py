@@ -54,28 +54,30 @@ class Handover:
         """
         # 1. Start no more requests. Store the rest of records that receivers have seen in part; the next owner reads
         # the others again.
-        places = _places(partitions) | set(adopted)
-        self._settling.revoke(places)
-        fanout = self._dispatch.discard(places)
+        topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
+        self._settling.revoke(topic_partitions)
+        fanout = self._dispatch.discard(topic_partitions)
         if fanout is not None:
             fanout.abandon(self._lanes, self._settling)
-        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
+        for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
             self._settling.on_revoked(delivery)
         # 2. Wait for requests in flight; failures are stored, not retried here.
         end = min(self._monotonic() + seconds, until)
-        while self._monotonic() < end and self._open(places):
+        while self._monotonic() < end and self._open(topic_partitions):
             self._turn(0.01)
         # 3. Cancel the rest: their outcome is unknown, so they are stored as attempted.
-        for request in self._open(places):
+        for request in self._open(topic_partitions):
             took = self._monotonic() - request.started_at
-            self._settling.on_cancelled(self._take_out(request, places), took)
+            self._settling.on_cancelled(self._take_out(request, topic_partitions), took)
         # 4. Wait until all of it is stored; unstored deliveries stay unsettled, and the next owner repeats them. Do not
         # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
         # would wait.
         end = min(self._monotonic() + STORE_DRAIN, until)
-        while self._monotonic() < end and (self._parking.holds(places) or self._dead_letters.holds(places)):
+        while self._monotonic() < end and (
+            self._parking.holds(topic_partitions) or self._dead_letters.holds(topic_partitions)
+        ):
             self._turn(0.01)
-        self._forget(partitions, places)
+        self._forget(partitions, topic_partitions)
 
     def await_writes(self, partitions: Sequence[Partition], until: float) -> None:
         """Wait until no entry of drained partitions is being written.
@@ -85,46 +87,46 @@ class Handover:
         locked for hours, and the group would wait in each rebalance. They are written later, unless another worker has
         made an attempt meanwhile.
         """
-        places = _places(partitions)
+        topic_partitions = {each.topic_partition for each in partitions}
         end = min(self._monotonic() + WRITE_LIMIT, until)
-        while self._monotonic() < end and self._parking.writes(places):
+        while self._monotonic() < end and self._parking.writes(topic_partitions):
             self._turn(0.01)
 
     def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
         """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
-        places = _places(partitions) | set(adopted)
-        self._settling.revoke(places)
-        self._dispatch.discard(places)
-        for delivery in self._lanes.withdraw(lambda delivery: _place(delivery) in places):
+        topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
+        self._settling.revoke(topic_partitions)
+        self._dispatch.discard(topic_partitions)
+        for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
             self._settling.on_lost(delivery)
-        for request in self._open(places):
-            for delivery in self._take_out(request, places):
+        for request in self._open(topic_partitions):
+            for delivery in self._take_out(request, topic_partitions):
                 self._settling.on_lost(delivery)
-        self._forget(partitions, places)
+        self._forget(partitions, topic_partitions)
 
-    def _forget(self, partitions: Sequence[Partition], places: Collection[TopicPartition]) -> None:
-        self._parking.forget(places)
+    def _forget(self, partitions: Sequence[Partition], topic_partitions: Collection[TopicPartition]) -> None:
+        self._parking.forget(topic_partitions)
         for partition in partitions:
             self._memory.leave(partition)
 
-    def _take_out(self, request: Delivery, places: Collection[TopicPartition]) -> list[Delivery]:
+    def _take_out(self, request: Delivery, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
         """Release and return a request's deliveries of these partitions. A batch with others goes on with those."""
         carried = request.batch()
-        leaving = [each for each in carried if _place(each) in places]
+        leaving = [each for each in carried if _topic_partition(each) in topic_partitions]
         if len(leaving) == len(carried):
             self._sender.cancel(request)
         for each in leaving:
             each.released = True
         return leaving
 
-    def _open(self, places: Collection[TopicPartition]) -> list[Delivery]:
+    def _open(self, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
         """The delivery that stands for each open request that carries deliveries of these partitions."""
-        return [each for each in self._sender.open if any(_place(carried) in places for carried in each.batch())]
+        return [
+            each
+            for each in self._sender.open
+            if any(_topic_partition(carried) in topic_partitions for carried in each.batch())
+        ]
 
 
-def _places(partitions: Sequence[Partition]) -> set[TopicPartition]:
-    return {(partition.topic, partition.number) for partition in partitions}
-
-
-def _place(delivery: Delivery) -> TopicPartition:
+def _topic_partition(delivery: Delivery) -> TopicPartition:
     return delivery.event.record[:2]

@@ -83,7 +83,7 @@ class Housekeeping(Part):
 
     def begin(
         self,
-        places: Collection[TopicPartition],
+        partitions: Collection[TopicPartition],
         marks: Mapping[TopicPartition, int],
         counted: Counted,
         *,
@@ -91,14 +91,16 @@ class Housekeeping(Part):
     ) -> None:
         """Begin all jobs. Jobs that are still unfinished continue, and are not begun a second time.
 
-        `places` are the partitions whose stored deliveries are this worker's; `marks` are the offsets below which a
+        `partitions` are the partitions whose stored deliveries are this worker's; `marks` are the offsets below which a
         restart reads no rows. Partitions without rows get no jobs. Only a worker that `leads` does the jobs of the
         whole group, and calls `counted`, on the loop.
         """
         if self._slices.busy:
             return
         self._counted = counted if leads else _nobody
-        self._of_partitions = {place: self._steps(place, places, marks) for place in {*places, *marks}}
+        self._of_partitions = {
+            partition: self._steps(partition, partitions, marks) for partition in {*partitions, *marks}
+        }
         steps: dict[str, Step] = {}
         if leads:
             steps = {
@@ -114,13 +116,13 @@ class Housekeeping(Part):
         self._add(steps | {job.name: going_on[job.name] for job in self._jobs if job.name in going_on})
 
     def _steps(
-        self, place: TopicPartition, places: Collection[TopicPartition], marks: Mapping[TopicPartition, int]
+        self, partition: TopicPartition, partitions: Collection[TopicPartition], marks: Mapping[TopicPartition, int]
     ) -> dict[str, Step]:
         steps: dict[str, Step] = {}
-        if place in places:
-            steps[f"order of keys in {_shown(place)}"] = partial(self._mend, place)
-        if place in marks:
-            steps[f"delivered rows of {_shown(place)}"] = partial(self._prune, place, marks[place])
+        if partition in partitions:
+            steps[f"order of keys in {_shown(partition)}"] = partial(self._mend, partition)
+        if partition in marks:
+            steps[f"delivered rows of {_shown(partition)}"] = partial(self._prune, partition, marks[partition])
         return steps
 
     def _add(self, steps: Mapping[str, Step]) -> None:
@@ -162,14 +164,14 @@ class Housekeeping(Part):
                 if job.name == COUNT:
                     self._counted(self._waiting, self._topics)
                 elif job.name == FIND:
-                    for place in sorted(self._with_rows):
-                        self._add(self._of_partitions[place])
+                    for partition in sorted(self._with_rows):
+                        self._add(self._of_partitions[partition])
             elif error is not None:  # so that the others do not wait for it
                 self._jobs.remove(job)
                 self._jobs.append(job)
 
-    def _find(self, places: Collection[TopicPartition], _after: object) -> None:
-        self._with_rows = assigned.with_rows(self._engine, self._group, places)
+    def _find(self, partitions: Collection[TopicPartition], _after: object) -> None:
+        self._with_rows = assigned.with_rows(self._engine, self._group, partitions)
 
     def _reconcile(self, after: int | None) -> int | None:
         return upkeep.reconcile(self._engine, self._clock(), upkeep.FIRST if after is None else after).end
@@ -183,12 +185,12 @@ class Housekeeping(Part):
     def _forget_marks(self, _after: object) -> None:
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
 
-    def _mend(self, place: TopicPartition, after: str | None) -> str | None:
-        return ordering.repair(self._engine, self._group, *place, self._clock(), after or ordering.FIRST).end
+    def _mend(self, partition: TopicPartition, after: str | None) -> str | None:
+        return ordering.repair(self._engine, self._group, *partition, self._clock(), after or ordering.FIRST).end
 
-    def _prune(self, place: TopicPartition, mark: int, _after: object) -> int | None:
-        marks.prune(self._engine, self._group, *place, mark)
-        pruned = upkeep.prune(self._engine, self._group, *place, mark, PRUNED)
+    def _prune(self, partition: TopicPartition, mark: int, _after: object) -> int | None:
+        marks.prune(self._engine, self._group, *partition, mark)
+        pruned = upkeep.prune(self._engine, self._group, *partition, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 
     def _count(self, rest: tuple[int, list[TopicPartition]] | None) -> tuple[int, list[TopicPartition]] | None:
@@ -196,11 +198,11 @@ class Housekeeping(Part):
         if rest is None:
             self._topics = assigned.open_topics(self._engine, self._group)
             rest = 0, [(topic, number) for topic, highest in self._topics for number in range(highest + 1)]
-        waiting, places = rest
-        if not places:
+        waiting, partitions = rest
+        if not partitions:
             self._waiting = waiting
             return None
-        return waiting + upkeep.waiting(self._engine, self._group, *places[0]), places[1:]
+        return waiting + upkeep.waiting(self._engine, self._group, *partitions[0]), partitions[1:]
 
 
 def _slice(jobs: Sequence[_Job], worked: list[_Job]) -> None:
@@ -226,8 +228,8 @@ def _slice(jobs: Sequence[_Job], worked: list[_Job]) -> None:
             return
 
 
-def _shown(place: TopicPartition) -> str:
-    return f"{place[0]}[{place[1]}]"
+def _shown(partition: TopicPartition) -> str:
+    return f"{partition[0]}[{partition[1]}]"
 
 
 def _nobody(_waiting: int, _topics: Collection[TopicPartition]) -> None:

@@ -41,7 +41,11 @@ class Unasked:
         """
         last = self._marks if committed_until is None or committed_until >= self._found_at else {}
         self._marks, self._found_at = marks, now
-        return {place: min(mark, last[place]) for place, mark in marks.items() if place in last}
+        return {
+            topic_partition: min(mark, last[topic_partition])
+            for topic_partition, mark in marks.items()
+            if topic_partition in last
+        }
 
 
 class Maintenance:
@@ -93,7 +97,9 @@ class Maintenance:
             self.parked = 0  # only the leader shows the group's number, so that the sum over workers is right
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
-            self._housekeeping.begin(self._ownership.places(), self._unasked_below(now), self._counted, leads=leads)
+            self._housekeeping.begin(
+                self._ownership.topic_partitions(), self._unasked_below(now), self._counted, leads=leads
+            )
             self._parking.ask_again()
             if not leads and self._ownership.adopted:  # a new, lower topic has another leader
                 self._handover.drain((), self._ownership.released(), REVOKE_DRAIN)
@@ -106,8 +112,11 @@ class Maintenance:
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
         """Offsets below which no restart reads stored deliveries."""
-        found = {place: partition.tracker.low_water_mark for place, partition in self._source.partitions.items()}
-        marks = {place: mark for place, mark in found.items() if mark is not None}
+        found = {
+            topic_partition: partition.tracker.low_water_mark
+            for topic_partition, partition in self._source.partitions.items()
+        }
+        marks = {topic_partition: mark for topic_partition, mark in found.items() if mark is not None}
         return self._ownership.unasked() | self._unasked.below(marks, self._committer.until, now)
 
     def _counted(self, waiting: int, topics: Collection[TopicPartition]) -> None:

@@ -46,7 +46,7 @@ class Ownership:
         """The group is being left."""
         self._closed = True
 
-    def places(self) -> Collection[TopicPartition]:
+    def topic_partitions(self) -> Collection[TopicPartition]:
         """The partitions whose stored deliveries this worker sends."""
         if self._closed:
             return ()
@@ -66,15 +66,15 @@ class Ownership:
 
     def released(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:
         """Give up adopted partitions if this worker no longer leads without the `leaving` ones; returns them."""
-        rest = self._partitions().keys() - {(partition.topic, partition.number) for partition in leaving}
+        rest = self._partitions().keys() - {partition.topic_partition for partition in leaving}
         if self._topics.leads(rest):
             return ()
         released, self.adopted = self.adopted, {}
         return released
 
-    def given_out(self, place: TopicPartition) -> Callable[[int], bool]:
+    def given_out(self, topic_partition: TopicPartition) -> Callable[[int], bool]:
         """A function that tells of an offset whether all records of this partition up to it were fanned out."""
-        partition, first = self._partitions().get(place), self._dispatch.first_offset(place)
+        partition, first = self._partitions().get(topic_partition), self._dispatch.first_offset(topic_partition)
         if partition is None:
             return lambda _: True  # no log is left to read
         return partition.passed if first is None else lambda offset: offset < first

@@ -120,8 +120,8 @@ class Polling(Part):
 
     def _bury(self, record: Record, error: Undecodable) -> None:
         self._metrics.events["dead_lettered"] += 1
-        place = record.partition.topic, record.partition.number, record.offset
-        log.warning("undecodable", record=place, reason=error.reason, error=str(error))
+        record_id = *record.partition.topic_partition, record.offset
+        log.warning("undecodable", record=record_id, reason=error.reason, error=str(error))
         settle = self._hold(record, len(record.value or b""))
         self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
 

@@ -53,31 +53,31 @@ class Takeover(Part):
         Stored deliveries that fail, sent alone, would make their receiver look dead. But they wait for Kafka only
         STORED_ALONE seconds.
         """
-        self._settling.own((partition.topic, partition.number) for partition in partitions)
+        self._settling.own(partition.topic_partition for partition in partitions)
         self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
         """Kafka has said where to begin reading: ask which deliveries from there on are stored."""
         self._loading[partition] = self._monotonic()
-        place = partition.topic, partition.number
+        topic_partition = partition.topic_partition
         mark = partition.tracker.low_water_mark or 0
-        self._parking.load_stored(place, mark, partial(self._loaded, partition, place))
+        self._parking.load_stored(topic_partition, mark, partial(self._loaded, partition, topic_partition))
 
-    def more(self, place: TopicPartition, offset: int) -> None:
+    def more(self, topic_partition: TopicPartition, offset: int) -> None:
         """Pause the partition at this offset, and ask which deliveries from here on are stored."""
-        partition = self._source().partitions[place]
+        partition = self._source().partitions[topic_partition]
         self._loading[partition] = self._monotonic()
         self._source().rest(partition)
-        self._parking.load_more(place, offset, partial(self._known, partition, place))
+        self._parking.load_more(topic_partition, offset, partial(self._known, partition, topic_partition))
 
-    def _loaded(self, partition: Partition, place: TopicPartition, settled: Settled) -> None:
-        self._known(partition, place, settled)
+    def _loaded(self, partition: Partition, topic_partition: TopicPartition, settled: Settled) -> None:
+        self._known(partition, topic_partition, settled)
         if not self._loading:
             self._recall.within(RECORDS_FIRST)
 
-    def _known(self, partition: Partition, place: TopicPartition, settled: Settled) -> None:
+    def _known(self, partition: Partition, topic_partition: TopicPartition, settled: Settled) -> None:
         self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
-        if partition.owned and place not in self._settling.revoking:
-            self._inbox.stored(place, settled.keys, settled.end)
-            if not self._inbox.stands_aside(place):
+        if partition.owned and topic_partition not in self._settling.revoking:
+            self._inbox.stored(topic_partition, settled.keys, settled.end)
+            if not self._inbox.stands_aside(topic_partition):
                 self._source().open(partition)

@@ -93,7 +93,7 @@ def build_worker(
     catalog = Catalog(
         lambda keys, done: lookups.submit(partial(find, keys), done), delivery.subscription_cache, monotonic
     )
-    inbox = Inbox(catalog, lambda place, offset: takeover.more(place, offset))  # noqa: PLW0108 (made below)
+    inbox = Inbox(catalog, lambda topic_partition, offset: takeover.more(topic_partition, offset))  # noqa: PLW0108 (made below)
     lanes, memory = Lanes(delivery.max_in_flight), Memory()
     rows = TakenUp(memory)
     dead_letters = DeadLetters(kafka)
@@ -141,7 +141,7 @@ def build_worker(
         rows,
         selector,
         memory,
-        ownership.places,
+        ownership.topic_partitions,
         ownership.given_out,
         clock,
         monotonic,

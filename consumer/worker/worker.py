@@ -109,7 +109,7 @@ class Worker:
     def readings(self) -> Readings:
         """The values of gauges. Safe to call from another thread."""
         parts = self.parts
-        owned = list(parts.source.partitions.items())
+        owned = list(parts.source.partitions.values())
         return Readings(
             in_flight=parts.lanes.slots.in_flight,
             parked=parts.maintenance.parked,
@@ -119,7 +119,7 @@ class Worker:
             commits=parts.source.commits_total,
             connections_opened=parts.transport.connections_opened,
             retention_overtaken=parts.source.overtaken_total,
-            lag={place: partition.lag for place, partition in owned if partition.lag is not None},
+            lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
         )
 
     def run(self) -> None:
