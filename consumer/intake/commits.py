@@ -134,7 +134,7 @@ class Commits:
                 return self._judge(moved, None, offsets)
             self._wait(_AGAIN_AFTER)
         for partition in moved.values():
-            partition.tracker.moved = max(1, partition.tracker.moved)
+            partition.tracker.commit_again()
         return self._given_up("the coordinator does not answer" if answered is None else "the group does not take them")
 
     def _given_up(self, reason: str) -> bool:
@@ -155,7 +155,7 @@ class Commits:
         offsets = []
         for partition in partitions:
             committable = partition.tracker.committable()
-            partition.tracker.moved = 0
+            partition.tracker.committing()
             if committable is not None:
                 mark, metadata = committable
                 offsets.append(
@@ -178,7 +178,7 @@ class Commits:
             answer = answered.get(topic_partition)
             failure = error or (answer.error if answer is not None else _NO_ANSWER)
             if failure is not None:
-                partition.tracker.moved = max(1, partition.tracker.moved)
+                partition.tracker.commit_again()
                 failures[str(partition)] = failure
         if not failures:
             if self.fault is not None:

@@ -70,8 +70,7 @@ class LogReader:
         self._cut: dict[TopicPartition, int] = {}
         self._said: set[tuple[str | None, int]] = set()
         self._failures: list[Exception] = []
-        self._reachability = Reachability(kafka, clock)
-        self._reachability.fault = None  # at a terminal, only outages are reported, not the first connection
+        self._reachability = Reachability(kafka, clock, expected=False)
         keep = self._failures.append
         try:
             self._consumer = Consumer(

@@ -35,7 +35,7 @@ class OffsetTracker:
 
     `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
     the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
-    `moved` counts the records settled since the committer set it to 0; while it is 0, `committable()` is unchanged.
+    `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged.
 
     A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
     gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,
@@ -96,6 +96,14 @@ class OffsetTracker:
         if self._restored and self._restored[0][0] <= self._position:
             return self._restored[0][1]
         return self._position
+
+    def committing(self) -> None:
+        """`committable()` is on its way to the broker."""
+        self.moved = 0
+
+    def commit_again(self) -> None:
+        """The broker may not have it: the next round sends it again."""
+        self.moved = max(1, self.moved)
 
     def committable(self) -> tuple[int, str] | None:
         """Offset and metadata to commit; None while there is no mark. O(open) at most."""

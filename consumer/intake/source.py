@@ -324,8 +324,7 @@ class Source:
         if self._closing:
             return  # partitions assigned to a leaving member go on to the others at once
         self._joined = True
-        self._reachability.up()
-        self._reachability.coordinator_up = True
+        self._reachability.coordinated()
         # Assigned here and not by the binding, so that nothing is read yet. An empty assignment is valid too.
         # Some offset must be given, and `open` sets the right one: without any, librdkafka asks for the committed
         # offset, and if the coordinator dies with that request, the partition never starts, without an error.

@@ -78,8 +78,11 @@ class Reachability:
     A hanging broker keeps its connections, so librdkafka counts it as up for a minute, until a request times out.
     """
 
-    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.fault: str | None = f"not yet connected to Kafka at {kafka.bootstrap_servers}"
+    def __init__(
+        self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, expected: bool = True
+    ) -> None:
+        """`expected`: until the first connection there is a fault, as for a service; at a terminal, outages alone are."""
+        self.fault: str | None = f"not yet connected to Kafka at {kafka.bootstrap_servers}" if expected else None
         self.coordinator_up = True
         self._servers = kafka.bootstrap_servers
         self._detail = ""
@@ -110,6 +113,11 @@ class Reachability:
         if self.fault is not None:
             log.info("connected to Kafka", servers=self._servers)
         self.fault, self._detail = None, ""
+
+    def coordinated(self) -> None:
+        """Note that the group's coordinator answered, and with it a broker."""
+        self.up()
+        self.coordinator_up = True
 
     def _down(self) -> None:
         fault = f"no Kafka broker reachable at {self._servers}{self._detail}"

@@ -415,7 +415,7 @@ class _Source:
         for partition in partitions:
             image = partition.tracker.committable()
             if partition.owned and partition.tracker.moved and image is not None:
-                partition.tracker.moved = 0
+                partition.tracker.committing()
                 place = partition.topic, partition.number
                 self._world.on_commit(place, *image)
                 self._world.committed[place] = image
