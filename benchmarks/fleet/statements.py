@@ -10,7 +10,7 @@ from benchmarks.fleet.world import World
 from consumer.delivery.recall import LOOK_EVERY
 from consumer.ledger.due import SEEKS
 from consumer.worker.maintenance import TIDY_EVERY
-from consumer.worker.relay import SELDOM
+from consumer.worker.outbox_relay import SELDOM
 
 MINUTE = 60.0
 KINDS = ("look-ups", "storing", "results", "taking up", "polling", "upkeep")

@@ -11,13 +11,13 @@ class Done(NamedTuple):
 
 
 class RetryIn(NamedTuple):
-    """It waits in memory, so many seconds, for its next attempt."""
+    """The delivery waits in memory for its next attempt, so many seconds."""
 
     seconds: float
 
 
 class Store(NamedTuple):
-    """The database is told: it is delivered, given up (`exhausted`), or waits there until `due` (unix seconds)."""
+    """The database gets its status: delivered, given up (`exhausted`), or waiting there until `due` (unix seconds)."""
 
     status: Literal["delivered", "parked", "exhausted"]
     due: float | None = None
@@ -28,15 +28,15 @@ _DONE, _DELIVERED = Done(), Store("delivered")  # made once: each delivery takes
 
 
 def after_success(*, is_row: bool) -> Done | Store:
-    """`is_row`: it came from the database, which has to know."""
+    """`is_row`: the delivery came from the database, which must learn of the success."""
     return _DELIVERED if is_row else _DONE
 
 
-def after_failure(verdict: Retry | GiveUp, now: float, *, in_memory: float) -> RetryIn | Store:
-    """At `now` (unix seconds) the `verdict` is known; the delivery may wait `in_memory` seconds here, or not at all."""
+def after_failure(verdict: Retry | GiveUp, now: float, *, in_memory: float | None) -> RetryIn | Store:
+    """The delivery may wait `in_memory` seconds for a retry in memory; None: not at all. `now` is in unix seconds."""
     if isinstance(verdict, GiveUp):
         return Store("exhausted")
-    if verdict.wait <= in_memory:
+    if in_memory is not None and verdict.wait <= in_memory:
         return RetryIn(verdict.wait)
     return Store("parked", now + verdict.wait)
 
@@ -44,8 +44,8 @@ def after_failure(verdict: Retry | GiveUp, now: float, *, in_memory: float) -> R
 def verdict_on(outcome: Outcome, attempts: int, policy: RetryPolicy, *, shared: bool) -> Retry | GiveUp:
     """Whether a delivery whose attempt has failed is tried again; `attempts` were made on its schedule.
 
-    `shared`: the failure may be about another event of the same batch. It ends none of them; each goes alone, and then
-    it shows.
+    `shared`: the failure may concern another event of the same batch. No delivery is given up for a failure that it may
+    not have caused; each is retried alone.
     """
     verdict = policy.decide(attempts, outcome) if isinstance(outcome, Failed) else GiveUp()
     return Retry(asked_for(outcome)) if shared and isinstance(verdict, GiveUp) else verdict

@@ -1,7 +1,7 @@
 """Writes changes of subscriptions to the database: that one is failing, has recovered, or is disabled.
 
-Notes are written one at a time, on a thread of their own. A note that the database refuses, or whose row is locked, has
-its own back-off, and the others go on.
+Notes are written one at a time, on a thread for which storing does not wait. A note that the database refuses, or whose
+row is locked, has its own back-off, and the others go on.
 """
 
 from collections import deque
@@ -52,12 +52,17 @@ class Notes(Part):
     @property
     def fault(self) -> str | None:
         """Why a note is not written, for /readyz."""
-        own = (note.backoff.fault for note in self._notes if note.backoff.fault is not None)
+        own = (note.backoff.fault for note in list(self._notes) if note.backoff.fault is not None)
         return self._writes.fault or next(own, None)
 
     def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
         self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
+
+    @property
+    def writable(self) -> bool:
+        """A note is being written, or may be at once: a stop waits for it."""
+        return self._writes.busy or any(note.backoff.ready for note in self._notes)
 
     @property
     def busy(self) -> bool:

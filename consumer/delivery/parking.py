@@ -21,9 +21,9 @@ from sqlalchemy import Engine
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import DatabaseJob
-from consumer.delivery.aside import Aside, Decided, Entry, OnStored, SetAside
 from consumer.delivery.due_keys import DueKeys
 from consumer.delivery.order import StoredKeys
+from consumer.delivery.set_aside import Aside, Decided, Entry, OnStored, SetAside
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, store
 from consumer.ledger.marks import Subject

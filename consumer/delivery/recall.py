@@ -285,7 +285,12 @@ class Recall(Part):
             case FilterResult.UNWANTED:
                 self._settling.on_unwanted(row)
             case FilterResult.TOO_LARGE:
+                lane = self._lanes.lane(row.endpoint)
+                if row.ordering_key in lane.chains:  # an earlier delivery of its key is under way here
+                    self._note({due_key: 0.0})
+                    return False
                 self._rows.add(row.id, due_key, row.event)
-                delivery = Delivery(row.event, self._lanes.lane(row.endpoint), StoredRow(row.id, row.schedule_start))
+                delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
+                delivery.attempts, delivery.first, delivery.last = row.attempt, row.first, row.last
                 self._settling.on_undeliverable(delivery, FILTER_TOO_LARGE)
         return False

@@ -29,7 +29,7 @@ class Retry(NamedTuple):
 
 
 class GiveUp(NamedTuple):
-    """The schedule is used up."""
+    """No further attempt."""
 
 
 def asked_for(outcome: object) -> float:

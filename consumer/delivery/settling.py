@@ -9,7 +9,6 @@ import structlog
 from requests import RequestException, Response, Timeout
 
 from consumer.delivery.delivery import Delivery, Lane, OpenRecord, StoredRow
-from consumer.delivery.entries import attempt_result, due_key_of, new_delivery
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import TakenUp
@@ -28,6 +27,7 @@ from consumer.delivery.outcome import (
 from consumer.delivery.parking import Parking
 from consumer.delivery.reporting import exhausted, fields, secrets_of
 from consumer.delivery.retry import GiveUp, Retry, RetryPolicy, policy_for
+from consumer.delivery.to_rows import attempt_result, due_key_of, new_delivery
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
@@ -94,38 +94,63 @@ class Settling:
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
+        if isinstance(outcome, Undeliverable):
+            self._failed(delivery.split(), outcome, now, took)
+            return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
-        self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
         deliveries = delivery.split()
+        if _is_of_lane(delivery):  # else the result says nothing about the lane's present receiver
+            self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
+            is_open = self._tell_receiver(lane, outcome, deliveries, now, moment, delivery.started_at)
+        else:
+            is_open = False
         if isinstance(outcome, Delivered):
-            lane.succeeded(moment, delivery.started_at, self._lanes.slots.total)
-            if self._failing.remembers(endpoint):
-                self._failing.succeeded(endpoint, now, quietly=self._are_operational(deliveries))
             for each in deliveries:
                 self._delivered(each, outcome, now, took, len(deliveries))
             return
-        opened = False
-        if isinstance(outcome, Failed) and outcome.unavailable:
-            opened = lane.breaker.failed(moment, delivery.started_at, outcome.retry_after)
-        elif outcome.status is not None:
-            opened = lane.refused(moment, delivery.started_at, self._lanes.slots.total)
-        ids = [each.event.webhook_id for each in deliveries]
-        self._failing.failed(endpoint, now, ids, quietly=self._are_operational(deliveries))
         self._failed(deliveries, outcome, now, took)
-        if isinstance(outcome, Gone):
-            quietly = self._are_operational(deliveries)
-            self._failing.disable(delivery.sent_to or endpoint, outcome.error, now, quietly=quietly)
+        if is_open:
             self.leave_alone(lane)
+
+    def _tell_receiver(
+        self,
+        lane: Lane,
+        outcome: Delivered | Failed | Rejected | Gone,
+        deliveries: Sequence[Delivery],
+        now: float,
+        moment: float,
+        started: float,
+    ) -> bool:
+        """Count a result for the lane's receiver. True if nothing more is sent to it for now."""
+        endpoint = lane.endpoint
+        if isinstance(outcome, Delivered):
+            lane.succeeded(moment, started, self._lanes.slots.total)
+            if self._failing.remembers(endpoint):
+                self._failing.succeeded(endpoint, now, quietly=self._are_operational(deliveries))
+            return False
+        quietly = self._are_operational(deliveries)
+        self._failing.failed(endpoint, now, [each.event.webhook_id for each in deliveries], quietly=quietly)
+        opened = self._counts_against(lane, outcome, moment, started)
+        if isinstance(outcome, Gone):
+            self._failing.disable(endpoint, outcome.error, now, quietly=quietly)
+        return opened or isinstance(outcome, Gone)
+
+    def _counts_against(self, lane: Lane, outcome: Failed | Rejected | Gone, moment: float, started: float) -> bool:
+        """Tell the lane's circuit breaker of a failure. True if that opened it."""
+        if isinstance(outcome, Failed) and outcome.unavailable:
+            opened = lane.breaker.failed(moment, started, outcome.retry_after)
+        else:
+            opened = lane.refused(moment, started, self._lanes.slots.total)
         if opened:
             log.warning(
                 "circuit breaker opened; the subscription's deliveries are stored",
-                subscription=endpoint.subscription_id,
+                subscription=lane.endpoint.subscription_id,
                 error=outcome.error,
                 seconds=round((lane.breaker.open_until or moment) - moment, 1),
             )
-            self.leave_alone(lane)
+        return opened
 
     def _not_sent(self, delivery: Delivery, outcome: Unsendable, now: float) -> None:
         """No request can be sent, so this is no attempt for the deliveries that it would have carried.
@@ -134,7 +159,7 @@ class Settling:
         A delivery now and then tries again: only that shows whether a name has another address.
         """
         lane = delivery.lane
-        stays = delivery.sent_to is None or delivery.sent_to.url == lane.endpoint.url
+        stays = _is_of_lane(delivery)
         if stays and lane.could_not_send(self._monotonic(), delivery.started_at, outcome.error):
             problem = Problem("url", outcome.error, Effect.STORED)
             number = lane.endpoint.subscription_id
@@ -234,6 +259,7 @@ class Settling:
             if (due_key := self._rows.remove(origin.id)) is not None:
                 self._parking.due_keys.note(due_key, 0.0)
         elif delivery.last is not None:
+            self._metrics.deliveries["parked"] += 1
             self._write(delivery, Store("parked", delivery.due_at), self._clock(), delivery.last)
         else:
             lane = delivery.lane
@@ -276,7 +302,7 @@ class Settling:
             if made not in verdicts:
                 verdicts[made] = verdict_on(outcome, made, self._policy(delivery.lane.endpoint), shared=shared)
             verdict = verdicts[made]
-            step = after_failure(verdict, now, in_memory=self._in_memory if self._may_stay(delivery) else -1.0)
+            step = after_failure(verdict, now, in_memory=self._in_memory if self._may_stay(delivery) else None)
             self._apply(delivery, step, now, failure)
             what = "retried" if isinstance(step, RetryIn) else step.status
             self._metrics.deliveries[what] += 1
@@ -310,7 +336,7 @@ class Settling:
             self._put_all_back(self._lanes.cut(delivery.lane, delivery.ordering_key))
 
     def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
-        return all(self._is_operational(delivery) for delivery in deliveries)
+        return all(map(self._is_operational, deliveries))
 
     def _is_operational(self, delivery: Delivery) -> bool:
         """The delivery carries an operational event; its fate is not published as another one."""
@@ -333,10 +359,16 @@ class Settling:
     ) -> None:
         """Store a delivery, or the result of an attempt at a stored one."""
         origin = delivery.origin
-        told = step.status == "exhausted" and failure is not None and not self._is_operational(delivery)
-        operation = exhausted(delivery, failure) if told and failure is not None else None
+        operation = None
+        if step.status == "exhausted" and failure is not None and not self._is_operational(delivery):
+            operation = exhausted(delivery, failure)
         if isinstance(origin, StoredRow):
             result = attempt_result(delivery, origin, step, now, failure, status, operation)
             self._parking.resolve(result, due_key_of(delivery), partial(self._rows.remove, origin.id))
         else:
             self._parking.park(new_delivery(delivery, step, failure, operation), origin.settle_one)
+
+
+def _is_of_lane(delivery: Delivery) -> bool:
+    """Its request went to the url that its lane has now."""
+    return delivery.sent_to is None or delivery.sent_to.url == delivery.lane.endpoint.url

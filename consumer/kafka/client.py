@@ -81,7 +81,7 @@ class Reachability:
     def __init__(
         self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, expected: bool = True
     ) -> None:
-        """`expected`: until the first connection there is a fault, as for a service; at a terminal, outages alone are."""
+        """`expected`: that there is no connection yet is a fault, as for a service; else only outages are."""
         self.fault: str | None = f"not yet connected to Kafka at {kafka.bootstrap_servers}" if expected else None
         self.coordinator_up = True
         self._servers = kafka.bootstrap_servers

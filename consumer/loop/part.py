@@ -1,6 +1,8 @@
 """What each part of the worker's loop answers."""
 
-RECORDS_WAIT = 0.1  # seconds that the loop waits for records at most; a part with anything else to wait for is `busy`
+RECORDS_WAIT = (
+    0.1  # seconds that the loop waits for records at most: answers for parts that are not `busy` come so late
+)
 
 
 class Part:
@@ -8,8 +10,6 @@ class Part:
 
     A part overrides what it has a use for; the rest says that there is nothing to do.
     """
-
-    __slots__ = ()
 
     @property
     def ready(self) -> bool:
@@ -27,7 +27,7 @@ class Part:
         return None
 
     def poll(self, now: float) -> None:
-        """Make progress, and return at once. `now` is when the turn began (monotonic seconds)."""
+        """Make progress, and return at once; `polling` alone waits, for records. `now` is in monotonic seconds."""
 
     def close(self) -> object:
-        """The worker ends: wait for nothing more, and release what it holds."""
+        """The worker ends: start nothing more, and release resources within seconds."""

@@ -20,15 +20,13 @@ class Committer(Part):
     Offsets settled before `until` (monotonic seconds) are known to be committed; None means all settled offsets.
     """
 
-    def __init__(self, source: Callable[[], Source]) -> None:
-        """`source` gives the source whose partitions are committed."""
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._at = -COMMIT_EVERY
         self.until: float | None = None
 
     def poll(self, now: float) -> None:
         """Commit if it is time."""
-        source = self._source()
-        if is_commit_due(now - self._at, lambda: source.moved):
+        if is_commit_due(now - self._at, lambda: self._source.moved):
             self._at = now
-            self.until = source.commit()
+            self.until = self._source.commit()

@@ -11,8 +11,8 @@ from functools import partial
 import structlog
 from sqlalchemy import Engine
 
-from consumer.delivery.aside import Decided
 from consumer.delivery.notes import Notes
+from consumer.delivery.set_aside import Decided
 from consumer.events.event import TopicPartition
 from consumer.http.urls import redact_url
 from consumer.intake.dead_letters import DeadLetters

@@ -37,7 +37,7 @@ Step = Callable[[Any], Any]
 
 @dataclass(slots=True)
 class _Job:
-    """A job with its progress. While a slice runs, `reached` belongs to the database thread."""
+    """A job with its progress. While a slice runs, `reached`, `done` and `error` belong to the database thread."""
 
     name: str
     step: Step
@@ -61,6 +61,7 @@ class Housekeeping(Part):
         self._engine, self._group = engine, group
         self._clock, self._monotonic = clock, monotonic
         self._jobs: list[_Job] = []  # unfinished jobs, the next one first
+        self._asked: Callable[[], None] | None = None  # `begin` was called while a slice ran
         self._waiting = 0  # like the next two, set by the database thread and read when the job is done
         self._topics: Collection[TopicPartition] = ()
         self._with_rows: set[TopicPartition] = set()
@@ -73,12 +74,12 @@ class Housekeeping(Part):
     @property
     def pending(self) -> bool:
         """Jobs that were begun are not done."""
-        return bool(self._jobs)
+        return bool(self._jobs or self._asked)
 
     @property
     def fault(self) -> str | None:
         """Why jobs are not done, for /readyz: an outage, else the error of the first job that failed."""
-        own = (f"{job.backoff.fault} ({job.name})" for job in self._jobs if job.backoff.fault is not None)
+        own = (f"{job.backoff.fault} ({job.name})" for job in list(self._jobs) if job.backoff.fault is not None)
         return self._slices.fault or next(own, None)
 
     def begin(
@@ -89,14 +90,16 @@ class Housekeeping(Part):
         *,
         leads: bool,
     ) -> None:
-        """Begin all jobs. Jobs that are still unfinished continue, and are not begun a second time.
+        """Begin all jobs, once the slice that runs has ended. Unfinished jobs continue, and are not begun again.
 
         `partitions` are the partitions whose stored deliveries are this worker's; `marks` are the offsets below which a
         restart reads no rows. Partitions without rows get no jobs. Only a worker that `leads` does the jobs of the
         whole group, and calls `counted`, on the loop.
         """
-        if self._slices.busy:
+        if self._slices.busy:  # its jobs are the database thread's
+            self._asked = partial(self.begin, partitions, marks, counted, leads=leads)
             return
+        self._asked = None
         self._counted = counted if leads else _nobody
         self._of_partitions = {
             partition: self._steps(partition, partitions, marks) for partition in {*partitions, *marks}
@@ -135,6 +138,8 @@ class Housekeeping(Part):
 
     def poll(self, _now: float) -> None:
         """Start the next slice, if there are jobs and the last slice has ended."""
+        if self._asked is not None and not self._slices.busy:
+            self._asked()
         if not self._jobs or not self._slices.ready:
             return
         ready = [job for job in self._jobs if job.backoff.ready]
@@ -143,17 +148,24 @@ class Housekeeping(Part):
             self._slices.start(
                 partial(_slice, ready, worked),
                 lambda _: self._worked(worked),
-                lambda _error: self._interrupted(worked, ready[len(worked)]),
+                lambda _error: self._interrupted(worked, ready[len(worked)]),  # the job after those that worked
             )
+
+    def close(self) -> None:
+        """Begin no more slices."""
+        self._jobs, self._asked = [], None
 
     def _interrupted(self, worked: Sequence[_Job], job: _Job) -> None:
         """An outage has interrupted this job: the next slice begins with another one."""
         self._worked(worked)
-        self._jobs.remove(job)
-        self._jobs.append(job)
+        if job in self._jobs:
+            self._jobs.remove(job)
+            self._jobs.append(job)
 
     def _worked(self, worked: Sequence[_Job]) -> None:
         for job in worked:
+            if job not in self._jobs:
+                continue  # closed meanwhile
             error, job.error = job.error, None
             if error is None:
                 job.backoff.succeeded()
@@ -166,7 +178,7 @@ class Housekeeping(Part):
                 elif job.name == FIND:
                     for partition in sorted(self._with_rows):
                         self._add(self._of_partitions[partition])
-            elif error is not None:  # so that the others do not wait for it
+            else:  # so that the others do not wait for it
                 self._jobs.remove(job)
                 self._jobs.append(job)
 

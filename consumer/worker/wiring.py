@@ -19,7 +19,7 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
-from consumer.delivery.slow import SlowExpressions
+from consumer.delivery.slow_expressions import SlowExpressions
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
@@ -43,9 +43,9 @@ from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.handover import Handover
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
+from consumer.worker.outbox_relay import OutboxRelay
 from consumer.worker.ownership import Ownership
 from consumer.worker.polling import Polling
-from consumer.worker.relay import OutboxRelay
 from consumer.worker.takeover import Takeover
 from consumer.worker.worker import Parts, Worker
 
@@ -60,7 +60,7 @@ def build_worker(
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Worker:
-    """A member of the consumer group, which does nothing before it runs. SettingsError: Kafka refuses a setting.
+    """A member of the consumer group; it joins now, and works when it runs. SettingsError: Kafka refuses a setting.
 
     `names` as in KAFKA_TOPICS. `clock` gives unix seconds, `monotonic` seconds that only go forward.
     """
@@ -181,7 +181,7 @@ def build_worker(
         monotonic,
     )
     housekeeping = Housekeeping(engine, upkeep, group, clock, monotonic)
-    clocks, committer = ClockWatch(clock, monotonic), Committer(lambda: source)
+    clocks, committer = ClockWatch(clock, monotonic), Committer(source)
     parts = Parts(
         poller=poller,
         threads=threads,

@@ -1,11 +1,13 @@
 """The loop: from records to committed offsets, in one thread that owns all state.
 
-    source.poll -> decode -> catalog -> lanes -> transport -> outcome -> settled -> source.commit
-                     |                                          |
-                dead letters                          retry in memory, or parking (database)
+    polling ──▶ inbox ──▶ dispatch ──▶ lanes ──▶ sender ──▶ settling ──▶ committer
+       │          ▲                      ▲                     │
+       ▼       catalog                 recall ◀── database ◀── parking
+    dead letters
 
-An offset is settled when each of its deliveries has been delivered or stored, when its record is in the dead-letter
-topic, or when nobody subscribed. Nothing else moves it; `source.commit` commits what is settled.
+An offset is settled when each of its deliveries has been delivered or stored, when a filter has refused them or nobody
+has subscribed, when its record is in the dead-letter topic, or by an operator's decision. Only settled offsets are
+committed.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,9 +41,9 @@ from consumer.worker.dispatch import Dispatch
 from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, Handover
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
+from consumer.worker.outbox_relay import OutboxRelay
 from consumer.worker.ownership import Ownership
 from consumer.worker.polling import Polling
-from consumer.worker.relay import OutboxRelay
 from consumer.worker.takeover import Takeover
 
 log = structlog.get_logger(__name__)
@@ -54,7 +56,7 @@ SOON, LATER, RECENT = 0.001, 0.005, 1.0
 
 
 class Parts(NamedTuple):
-    """All that a worker is made of; `wiring` makes them. Those of type Part are polled, and closed, in this order."""
+    """All that a worker is made of; `wiring` constructs it."""
 
     poller: Poller
     threads: Sequence[DatabaseThread]
@@ -69,7 +71,6 @@ class Parts(NamedTuple):
     ownership: Ownership
     handover: Handover
     maintenance: Maintenance
-
     polling: Polling
     takeover: Takeover
     catalog: Catalog
@@ -93,7 +94,22 @@ class Worker:
         """`drain`: seconds that requests in flight get to end when the worker stops."""
         self.parts = parts
         self.turned_at = monotonic()
-        self._in_turn: Sequence[Part] = [each for each in parts if isinstance(each, Part)]
+        self._in_turn: Sequence[Part] = (
+            parts.polling,
+            parts.takeover,
+            parts.catalog,
+            parts.dispatch,
+            parts.sender,
+            parts.parking,
+            parts.notes,
+            parts.dead_letters,
+            parts.committer,
+            parts.recall,
+            parts.relay,
+            parts.housekeeping,
+            parts.clocks,
+            parts.topic_watch,
+        )
         self._drain_seconds = drain
         self._monotonic = monotonic
         self._stopping = self._closing = False
@@ -164,7 +180,7 @@ class Worker:
         if longest is not None:
             return longest
         if not any(part.busy for part in self._in_turn):
-            return 0.0  # the wait is Kafka's
+            return 0.0  # `polling` waits for records instead
         return SOON if self._monotonic() - self.parts.polling.received_at < RECENT else LATER
 
     # Partitions come and go. A stopping worker takes no more: it would only cancel their requests.
@@ -175,11 +191,10 @@ class Worker:
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         parts = self.parts
-        if not self._closing:
-            longest = REVOKE_PART * parts.source.rebalance_timeout
-            seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
-            parts.handover.drain(partitions, parts.ownership.released(partitions), seconds, until)
-            parts.handover.await_writes(partitions, until)
+        longest = REVOKE_PART * parts.source.rebalance_timeout
+        seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
+        parts.handover.drain(partitions, parts.ownership.released(partitions), seconds, until)
+        parts.handover.await_writes(partitions, until)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         self.parts.handover.lose(partitions, self.parts.ownership.released(partitions))
@@ -191,9 +206,10 @@ class Worker:
         partitions = list(parts.source.partitions.values())
         released = parts.ownership.released(partitions)
         parts.ownership.close()
+        parts.housekeeping.close()
         parts.handover.drain(partitions, released, self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
-        while parts.notes.pending and self._monotonic() < end:
+        while parts.notes.writable and self._monotonic() < end:
             self.turn(0.01)
         parts.source.commit_now(partitions)
         self._closing = True

@@ -17,11 +17,11 @@ from sqlalchemy.engine.default import DefaultDialect
 from consumer.__main__ import main
 from consumer.database import engine
 from consumer.delivery import settling
-from consumer.delivery.aside import SetAside
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
+from consumer.delivery.set_aside import SetAside
 from consumer.delivery.settling import Settling
 from consumer.intake import unreadable
 from consumer.intake.dead_letters import DeadLetters

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Engine, select, text
 
 from consumer.database.engine import DatabaseThread
-from consumer.delivery.aside import Decided
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
+from consumer.delivery.set_aside import Decided
 from consumer.events.event import Event, RecordId
 from models import ParkedDelivery
 

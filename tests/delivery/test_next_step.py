@@ -27,7 +27,7 @@ def test_a_short_wait_is_in_memory_and_a_long_one_in_the_database(wait: float, i
 
 def test_a_delivery_that_may_not_wait_here_is_stored() -> None:
     """Even one that is due at once."""
-    assert after_failure(Retry(0.0), NOW, in_memory=-1.0) == Store("parked", NOW)
+    assert after_failure(Retry(0.0), NOW, in_memory=None) == Store("parked", NOW)
 
 
 def test_a_used_up_schedule_ends_in_the_database() -> None:

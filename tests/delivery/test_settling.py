@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.auth import HTTPBasicAuth
-from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema
+from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema, ReadTimeout
 from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
+from consumer.delivery.breaker import REFUSED_IN_A_ROW
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import BACKLOG
@@ -187,6 +188,37 @@ def test_another_url_is_another_receiver(desk: Desk) -> None:
     desk.endpoint = replace(desk.endpoint, url="https://elsewhere.example")
     desk.end(desk.start(offset=1), response(200))
     assert desk.settled == [1]
+
+
+@pytest.mark.parametrize("outcome", [response(503, Retry_After="300"), response(401), response(410), ReadTimeout("t")])
+def test_a_result_of_the_former_url_says_nothing_of_the_new_receiver(
+    desk: Desk, outcome: Response | RequestException
+) -> None:
+    """Its requests were open when somebody moved the subscription: they are retried, and the new one is not blamed."""
+    old, desk.endpoint = desk.endpoint, replace(desk.endpoint, url="https://elsewhere.example")
+    lane = desk.lanes.lane(desk.endpoint)
+    for offset in range(REFUSED_IN_A_ROW):
+        each = desk.start(offset=offset)
+        each.sent_to = old
+        desk.end(each, outcome)
+    assert (lane.breaker.open_until, lane.breaker.restrains, lane.timed_out) == (None, False, False)
+    desk.store.write_all()
+    assert desk.disabled() is None
+
+
+def test_a_request_that_cannot_be_made_is_no_attempt_at_its_receiver(desk: Desk) -> None:
+    """`requests` refuses a header of the event: the delivery is given up; neither metrics nor breaker count it."""
+    for offset in range(REFUSED_IN_A_ROW):
+        desk.end(desk.start(offset=offset), InvalidHeader("bad"))
+    assert (dict(desk.metrics.attempts), desk.metrics.deliveries["exhausted"]) == ({}, REFUSED_IN_A_ROW)
+    assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
+
+
+def test_a_retry_that_goes_from_memory_to_the_database_is_counted(desk: Desk) -> None:
+    """Once as retried and once as parked, as each of these happens."""
+    desk.end(desk.start(), response(500))
+    desk.settling.leave_alone(desk.lanes.lane(desk.endpoint))
+    assert dict(desk.metrics.deliveries) == {"retried": 1, "parked": 1}
 
 
 def test_a_row_never_waits_in_memory(desk: Desk) -> None:

@@ -12,7 +12,7 @@ from tests.end_to_end.test_bad_records import headers_of, read_all
 from tests.end_to_end.webhook_receiver import Answer, Request, always
 from tests.kafka_kit import Kafka, unique
 
-LOOKS_OFTEN = "import consumer.worker.relay as relay; relay.SELDOM = 0.3"
+LOOKS_OFTEN = "import consumer.worker.outbox_relay as relay; relay.SELDOM = 0.3"
 
 
 def days_ago(days: float) -> str:

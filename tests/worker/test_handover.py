@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from consumer.delivery.aside import LATELY
 from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
+from consumer.delivery.set_aside import LATELY
 from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, WRITE_LIMIT
 from consumer.worker.worker import REVOKE_PART
 from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result

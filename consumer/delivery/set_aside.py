@@ -74,9 +74,9 @@ class SetAside:
     @property
     def fault(self) -> str | None:
         """The first entry, the number of others, and what to do, for /readyz."""
-        if not self._all:
+        first = next(iter(self._all), None)
+        if first is None:
             return None
-        first = self._all[0]
         where = ", ".join(f"{name} {value}" for name, value in _fields(first.entry).items())
         more = f" and {len(self._all) - 1} more" if len(self._all) > 1 else ""
         fault = f"database: {first.error}; not stored, and tried again: the delivery of {where}{more}"

@@ -16,7 +16,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
 from consumer.worker.event_publisher import EventPublisher
-from consumer.worker.relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay
+from consumer.worker.outbox_relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay
 from models import StoredOperation
 from tests.kafka_kit import QUIET, Kafka, unique
 
