@@ -135,7 +135,7 @@ def test_a_replay_that_finds_nothing_says_so(deployment: Deployment, command_lin
     assert "the topics hold no record from" in errors
     status, output, errors = command_line.run(*words, "--since", "1h")
     assert (status, output) == (0, "replay 1: 0 matching records stored\n")
-    assert "upper and lower case differ" in errors
+    assert "event types differ by upper and lower case" in errors
     assert not deployment.receiver.requests
 
 

@@ -151,7 +151,7 @@ def test_a_server_that_wants_to_know_the_client(start_oracle: Start, wallets: Wa
         ping(engine)
         engine.dispose()
     text = refusal(make(url(port, wallet_location=wallets.trust)))
-    assert "a certificate" in text, "its alert, or its hanging up, whichever is seen first"
+    assert "client certificate" in text, "its alert, or its hanging up, whichever is seen first"
 
 
 @pytest.mark.parametrize(
