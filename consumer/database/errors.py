@@ -145,7 +145,7 @@ _ADVICE = {
     "ORA-01502": "rebuild it: ALTER INDEX … REBUILD ONLINE",
     "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
     "ORA-41900": "the account lacks a grant of docs/database.md",
-    "cannot connect to database. DPY-4011": "it hangs up: does it need TLS, a client certificate, native network encryption?",
+    "cannot connect to database. DPY-4011": "it hangs up: does it need TLS, a client certificate, network encryption?",
     "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
     "Name or service not known": "is the host in DATABASE_URL right?",
     "timed out": "is the database up, are host and port in DATABASE_URL right, does a firewall drop it?",
