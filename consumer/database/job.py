@@ -71,3 +71,6 @@ class DatabaseJob(Generic[W, T]):
 
         self.busy = True
         self._submit(work, answered)
+
+
+ThreadJob = DatabaseJob[Callable[[], T], T]  # whose pieces are functions that a DatabaseThread runs

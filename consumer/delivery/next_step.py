@@ -1,4 +1,4 @@
-"""What follows from an attempt, as a value: decided here, and carried out by `settling`. Pure."""
+"""The next step after an attempt, as a value that `settling` carries out. Pure."""
 
 from typing import Literal, NamedTuple
 

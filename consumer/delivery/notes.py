@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage
-from consumer.database.job import DatabaseJob
+from consumer.database.job import ThreadJob
 from consumer.loop.part import Part
 
 LONGEST_BACK_OFF = 60.0  # seconds
@@ -42,7 +42,7 @@ class Notes(Part):
         self._engine, self._monotonic = engine, monotonic
         self._on_operation = on_operation
         self._notes: deque[_Note] = deque()  # without the one that is being written
-        self._writes = DatabaseJob[Callable[[], object], object](thread.submit, FAILED, monotonic, backs_off=is_outage)
+        self._writes = ThreadJob[object](thread.submit, FAILED, monotonic, backs_off=is_outage)
 
     @property
     def pending(self) -> int:

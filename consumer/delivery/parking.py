@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
-from consumer.database.job import DatabaseJob
+from consumer.database.job import ThreadJob
 from consumer.delivery.due_keys import DueKeys
 from consumer.delivery.order import StoredKeys
 from consumer.delivery.set_aside import Aside, Decided, Entry, OnStored, SetAside
@@ -97,10 +97,10 @@ class Parking(Part):
         self._aside_next = False  # entries that were set aside take turns with batches
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
-        self._writes = DatabaseJob[Callable[[], _Written], _Written](
+        self._writes = ThreadJob[_Written](
             writer.submit, "could not store deliveries; their offsets are held", monotonic, backs_off=is_outage
         )
-        self._reads = DatabaseJob[Callable[[], _Known], _Known](
+        self._reads = ThreadJob[_Known](
             reader.submit, "could not load the stored deliveries of a partition; it is held", monotonic
         )
         self.due_keys = DueKeys()

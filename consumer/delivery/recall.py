@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from consumer.database.engine import DatabaseThread
-from consumer.database.job import DatabaseJob
+from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.memory import Memory, TakenUp
@@ -72,9 +72,7 @@ class Recall(Part):
         monotonic: Callable[[], float],
     ) -> None:
         self._ledger = ledger
-        self._looks = DatabaseJob[Callable[[], _Answer], _Answer](
-            thread.submit, "could not look for due deliveries", monotonic
-        )
+        self._looks = ThreadJob[_Answer](thread.submit, "could not look for due deliveries", monotonic)
         self._parking = parking
         self._lanes = lanes
         self._settling = settling

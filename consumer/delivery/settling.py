@@ -167,8 +167,7 @@ class Settling:
         failure = Failure(outcome.error, None, None, now)
         for each in delivery.split():
             if isinstance(each.origin, OpenRecord):
-                self._metrics.deliveries["parked"] += 1
-                self._write(each, Store("parked", self._opens_at(lane)), now, each.last or failure)
+                self._park(each, self._opens_at(lane), now, each.last or failure)
             else:
                 self._put_back(each)
             if each.ordering_key is not None:
@@ -259,11 +258,15 @@ class Settling:
             if (due_key := self._rows.remove(origin.id)) is not None:
                 self._parking.due_keys.note(due_key, 0.0)
         elif delivery.last is not None:
-            self._metrics.deliveries["parked"] += 1
-            self._write(delivery, Store("parked", delivery.due_at), self._clock(), delivery.last)
+            self._park(delivery, delivery.due_at, self._clock(), delivery.last)
         else:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.ordering_key, lane)
+
+    def _park(self, delivery: Delivery, due: float, now: float, failure: Failure) -> None:
+        """Store a delivery until `due` (unix seconds) without another attempt."""
+        self._metrics.deliveries["parked"] += 1
+        self._write(delivery, Store("parked", due), now, failure)
 
     def _opens_at(self, lane: Lane) -> float:
         """When the lane's circuit breaker allows a request (unix seconds): now, or later."""

@@ -1,4 +1,4 @@
-"""What is written of a delivery: a new row, or the result of a row's attempt. Pure."""
+"""Turns a delivery into the row, or the result of an attempt, that is written to the database. Pure."""
 
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.next_step import Store

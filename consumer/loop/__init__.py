@@ -1,1 +1,1 @@
-"""What the worker's loop stands on: its one wait, and what each of its parts answers."""
+"""The base of the worker's loop: its one wait, and the protocol of its parts."""

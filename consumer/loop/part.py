@@ -1,4 +1,4 @@
-"""What each part of the worker's loop answers."""
+"""The protocol of the parts of the worker's loop."""
 
 RECORDS_WAIT = (
     0.1  # seconds that the loop waits for records at most: answers for parts that are not `busy` come so late

@@ -121,7 +121,7 @@ def send(
 
 
 def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: float) -> Verdict:
-    """What a worker would do after the answer, and what to check if it is not a 2xx."""
+    """The step that a worker would take after the answer, and advice if the answer is not a 2xx."""
     advice = _of_status(result) if isinstance(result, Response) else _of_error(result, seen)
     match judge(result, now, endpoint.final_statuses):
         case Delivered(status):

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
-from consumer.database.job import DatabaseJob
+from consumer.database.job import ThreadJob
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, ordering, outbox, upkeep
 from consumer.loop.part import Part
@@ -35,7 +35,7 @@ Counted = Callable[[int, Collection[TopicPartition]], None]
 Step = Callable[[Any], Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     """A job with its progress. While a slice runs, `reached`, `done` and `error` belong to the database thread."""
 
@@ -67,9 +67,7 @@ class Housekeeping(Part):
         self._with_rows: set[TopicPartition] = set()
         self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
         self._counted: Counted = _nobody
-        self._slices = DatabaseJob[Callable[[], None], None](
-            thread.submit, "could not tidy the stored deliveries", monotonic
-        )
+        self._slices = ThreadJob[None](thread.submit, "could not tidy the stored deliveries", monotonic)
 
     @property
     def pending(self) -> bool:
@@ -200,8 +198,9 @@ class Housekeeping(Part):
     def _mend(self, partition: TopicPartition, after: str | None) -> str | None:
         return ordering.repair(self._engine, self._group, *partition, self._clock(), after or ordering.FIRST).end
 
-    def _prune(self, partition: TopicPartition, mark: int, _after: object) -> int | None:
-        marks.prune(self._engine, self._group, *partition, mark)
+    def _prune(self, partition: TopicPartition, mark: int, after: object) -> int | None:
+        if after is None:
+            marks.prune(self._engine, self._group, *partition, mark)
         pruned = upkeep.prune(self._engine, self._group, *partition, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 

@@ -1,4 +1,4 @@
-"""What a worker does now and then: it looks at the clock, shares limits anew, and has the database tidied."""
+"""Maintenance, each second and each minute: look at the clock, share limits anew, have the database tidied."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -112,11 +112,11 @@ class Maintenance:
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
         """Offsets below which no restart reads stored deliveries."""
-        found = {
-            topic_partition: partition.tracker.low_water_mark
+        marks = {
+            topic_partition: mark
             for topic_partition, partition in self._source.partitions.items()
+            if (mark := partition.tracker.low_water_mark) is not None
         }
-        marks = {topic_partition: mark for topic_partition, mark in found.items() if mark is not None}
         return self._ownership.unasked() | self._unasked.below(marks, self._committer.until, now)
 
     def _counted(self, waiting: int, topics: Collection[TopicPartition]) -> None:

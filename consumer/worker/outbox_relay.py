@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
-from consumer.database.job import DatabaseJob
+from consumer.database.job import ThreadJob
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT
 from consumer.ledger import outbox
 from consumer.loop.part import Part
@@ -37,12 +37,8 @@ class OutboxRelay(Part):
         """`leads` tells whether this worker leads the group."""
         self._engine, self._group = engine, group
         self._announcer, self._leads = announcer, leads
-        self._reads = DatabaseJob[Callable[[], Sequence[Announcement]], Sequence[Announcement]](
-            thread.submit, "could not read operational events", clock
-        )
-        self._removals = DatabaseJob[Callable[[], None], None](
-            thread.submit, "could not remove published operational events", clock
-        )
+        self._reads = ThreadJob[Sequence[Announcement]](thread.submit, "could not read operational events", clock)
+        self._removals = ThreadJob[None](thread.submit, "could not remove published operational events", clock)
         self._unanswered = 0  # of the last batch
         self._acknowledged: list[int] = []  # published, and still in the database
         self._woken = False

@@ -1,4 +1,4 @@
-"""What follows from an attempt, as a value."""
+"""The next step after an attempt."""
 
 import pytest
 from hypothesis import given

@@ -30,7 +30,7 @@ class House:
         self.topics: list[tuple[str, int]] = []
 
     def tell(self, waiting: int, topics: Collection[tuple[str, int]]) -> None:
-        """What housekeeping has counted."""
+        """Housekeeping tells its count."""
         self.counted.append(waiting)
         self.topics = list(topics)
 
