@@ -79,6 +79,12 @@ def test_any_other_string_is_its_utf8_bytes(text: str) -> None:
     assert parse_secret(text) == text.encode()
 
 
+def refusal(text: str) -> str:
+    with pytest.raises(ValueError, match=".") as raised:
+        parse_secret(text)
+    return str(raised.value)
+
+
 @given(st.text().map(lambda text: PREFIX + text))
 @example("whsec_")
 @example("whsec_Zm9v=")
@@ -86,13 +92,12 @@ def test_any_other_string_is_its_utf8_bytes(text: str) -> None:
 @example("whsec_Zm9v\nZm9v")
 @example("whsec_-_-_")
 def test_what_is_wrong_is_said_without_the_secret(text: str) -> None:
-    """A key comes out, or a ValueError of one line that repeats nothing of the secret."""
+    """A key comes out, or one of two messages of one line, which are the same for every secret."""
     try:
         assert parse_secret(text)
     except ValueError as error:
-        message = str(error)
-        assert "\n" not in message
-        assert len(text) < len(PREFIX) + 3 or text.removeprefix(PREFIX) not in message
+        assert str(error) in {refusal(f"{PREFIX}*"), refusal(PREFIX)}
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_Zm9vYg", "whsec_a b", "whsec_Zm9v*Zm9v", "whsec_-_-_", "\udcff"])
