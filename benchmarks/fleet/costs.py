@@ -42,6 +42,8 @@ class Costs:
     marks_statements: int = 1  # a poll for marks
     scan_statements: int = 1  # a walk's first question, whether anything waits at all
     seek_statements: int = 1  # each head, and each partition's end, that a walk comes to
+    find_statements: int = 2  # the partitions of a topic asked for rows and marks, where none has any,
+    find_partition_statements: int = 1  # and for each that has
     repair_statements: int = 4  # a partition's keys put in order, where nothing is astray
     prune_statements: int = 2  # a partition's delivered rows and marks looked for,
     prune_found_statements: int = 2  # and a transaction that deletes a thousand of them

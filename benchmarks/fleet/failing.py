@@ -343,8 +343,9 @@ class _Pod:
 
     def _maintain(self, now: float) -> None:
         ended = self._tally.before(now, DELIVERED)
+        with_rows = max(len({place for place, _ in self._rows}), min(self._places, ended))  # delivered rows too
         self._tally.add(now, "polling", statements.polling(self._costs, len(self._rows), self._places))
-        self._tally.add(now, "upkeep", statements.tidying(self._costs, self._places, ended))
+        self._tally.add(now, "upkeep", statements.tidying(self._costs, with_rows, ended))
         self._at(now + MINUTE, self._maintain)
 
     def _over(self, _now: float) -> None:

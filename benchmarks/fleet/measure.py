@@ -91,6 +91,8 @@ def statements(engine: Engine) -> dict[str, int]:
     count("marks_poll", lambda: marks.recent(engine, GROUP, None))
     count("scan_empty", lambda: due.scan(engine, GROUP, [("t", 0)], None))
     count("relay_look", lambda: outbox.pending(engine, GROUP, 100))
+    both = [("t", 0), ("t", 1)]
+    count("find_idle", lambda: assigned.with_rows(engine, GROUP, both))
     count("repair", lambda: ordering.repair(engine, GROUP, "t", 0, 1.0))
     count("prune_idle", lambda: _prune(engine, 0))
     count("topics_idle", lambda: assigned.open_topics(engine, GROUP))
@@ -103,6 +105,7 @@ def statements(engine: Engine) -> dict[str, int]:
     )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
     count("scan_two_keys", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("find", lambda: assigned.with_rows(engine, GROUP, both))
     count("topics", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_two", lambda: upkeep.reconcile(engine, 1.0))
     wants = [FetchRequest(("t", 0, each), 10, frozenset()) for each in (0, 1)]

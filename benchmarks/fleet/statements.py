@@ -57,10 +57,11 @@ def polling(costs: Costs, heads: int, partitions: int) -> int:
     return round(each * MINUTE / LOOK_EVERY)
 
 
-def tidying(costs: Costs, partitions: int, ended: int) -> int:
-    """Those of a minute of upkeep of so many partitions, of which so many rows were delivered."""
-    found = costs.prune_found_statements * min(partitions, ended)
-    return round((partitions * (costs.repair_statements + costs.prune_statements) + found) * MINUTE / TIDY_EVERY)
+def tidying(costs: Costs, with_rows: int, ended: int) -> int:
+    """Those of a minute of upkeep: of all partitions, those with rows are found, of which so many were delivered."""
+    found = costs.prune_found_statements * min(with_rows, ended)
+    each = costs.find_partition_statements + costs.repair_statements + costs.prune_statements
+    return round((costs.find_statements + with_rows * each + found) * MINUTE / TIDY_EVERY)
 
 
 def leading(costs: Costs, world: World, subscriptions: int) -> float:

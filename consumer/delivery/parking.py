@@ -43,7 +43,7 @@ OnDecision = Callable[[Decided, Callable[[], None]], None]
 class _Refused(NamedTuple):
     """The database has refused an entry alone, and an operator has decided on it."""
 
-    error: Exception
+    error: str
     wish: Wish
 
 
@@ -244,7 +244,7 @@ class Parking(Part):
             decision = marks.decision(self._engine, self._group, entry.subject)
             if decision is None:
                 raise
-            return _Refused(cause, decision.wish)
+            return _Refused(str(cause), decision.wish)
 
     def _ended(self) -> tuple[Aside | None, Collection[TopicPartition]]:
         """The batch has ended. Returns the entry that was tried alone, and the partitions revoked meanwhile."""
@@ -294,7 +294,7 @@ class Parking(Part):
             self._aside.remove(tried)
         elif isinstance(item, NewDelivery):
             self._aside.hold(tried)
-            self._on_decision(Decided(item, refused.wish, str(refused.error)), partial(self._settled, tried, item))
+            self._on_decision(Decided(item, refused.wish, refused.error), partial(self._settled, tried, item))
 
     def _settled(self, tried: Aside, item: NewDelivery) -> None:
         """A decision is carried out: settle the entry as if it were stored as exhausted, if it is still here."""

@@ -211,14 +211,14 @@ class TopicWatch(Part):
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         self._closing = Event()
         # A daemon: an outstanding request must not keep a stopped process alive.
-        self._thread = Thread(target=self._work, name="topics", daemon=True)
-        self._thread.start()
+        self._asking = Thread(target=self._work, name="topics", daemon=True)
+        self._asking.start()
 
     def close(self, timeout: float = 1.0) -> bool:
         """Stop asking. False if a request is outstanding after `timeout` seconds; it is left to end by itself."""
         self._closing.set()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        self._asking.join(timeout)
+        return not self._asking.is_alive()
 
     def _work(self) -> None:
         while not self._closing.is_set():

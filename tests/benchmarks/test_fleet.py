@@ -80,6 +80,8 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "marks_poll": costs.marks_statements,
         "scan_empty": costs.scan_statements,
         "relay_look": costs.relay_statements,
+        "find_idle": costs.find_statements,
+        "find": costs.find_statements + costs.find_partition_statements,
         "repair": costs.repair_statements,
         "prune_idle": costs.prune_statements,
         "topics_idle": costs.topics_statements,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tests.chaos.tempers import Temper
 from tests.end_to_end.webhook_receiver import Request
 
-REBALANCES = "storm"
+REBALANCES, NO_BROKER = "storm", "broker"
 GONE_STATUS = 410
 KEPT = 20  # violations of one rule that are kept word for word
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
@@ -376,6 +376,9 @@ class Book:
             self.violated(Rule.ANNOUNCED, f"{what}: {announcements} announcements")
 
     def _judge_storm(self, storm: Disruption) -> None:
+        brokers = [each for each in self.disruptions if each.what == NO_BROKER]
+        if any(each.at <= storm.until and storm.at <= each.until for each in brokers):
+            return  # nobody could commit
         moments = [at for story in self.stories.values() for at in story.accepted]
         delivered = sum(storm.since <= at <= storm.until for at in moments)
         if storm.repeated >= max(1, 0.05 * delivered):

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
     ResourceType,
 )
 
-from tests.chaos.book import GONE_STATUS, REBALANCES, Event
+from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Event
 from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import BOMB, write_bomb
@@ -128,7 +128,7 @@ def _without_a_broker(
     brokers = world.brokers
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
-    disruption = world.disrupt("broker")
+    disruption = world.disrupt(NO_BROKER)
     with world.outage(Part.KAFKA):
         take(brokers, node)
         try:

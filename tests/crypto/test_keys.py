@@ -79,10 +79,15 @@ def test_any_other_string_is_its_utf8_bytes(text: str) -> None:
     assert parse_secret(text) == text.encode()
 
 
-def refusal(text: str) -> str:
-    with pytest.raises(ValueError, match=".") as raised:
-        parse_secret(text)
-    return str(raised.value)
+def parsed(text: str) -> bytes | str:
+    """The key, or why there is none."""
+    try:
+        return parse_secret(text)
+    except ValueError as error:
+        return str(error)
+
+
+REFUSALS = {parsed(PREFIX), parsed(f"{PREFIX}*")}
 
 
 @given(st.text().map(lambda text: PREFIX + text))
@@ -93,11 +98,12 @@ def refusal(text: str) -> str:
 @example("whsec_-_-_")
 def test_what_is_wrong_is_said_without_the_secret(text: str) -> None:
     """A key comes out, or one of two messages of one line, which are the same for every secret."""
-    try:
-        assert parse_secret(text)
-    except ValueError as error:
-        assert str(error) in {refusal(f"{PREFIX}*"), refusal(PREFIX)}
-        assert "\n" not in str(error)
+    result = parsed(text)
+    if isinstance(result, str):
+        assert result in REFUSALS
+        assert "\n" not in result
+    else:
+        assert result
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_Zm9vYg", "whsec_a b", "whsec_Zm9v*Zm9v", "whsec_-_-_", "\udcff"])
