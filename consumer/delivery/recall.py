@@ -201,7 +201,7 @@ class Recall(Part):
             if room <= 0:
                 continue
             out.append(due_key)
-            if due_key[:2] in partitions and due_key[:2] not in self._settling.revoking:
+            if due_key[:2] in partitions:
                 chosen[due_key] = room
             if len(chosen) == DUE_KEYS:
                 break
@@ -231,7 +231,7 @@ class Recall(Part):
         for row in rows:
             partition, offset = row.event.record[:2], row.event.record.offset
             due_key = (*partition, row.endpoint.subscription_id)
-            if row.id in self._rows or partition in self._settling.revoking or partition not in partitions:
+            if row.id in self._rows or partition not in partitions:
                 continue
             early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, given_out, ends)
             if not early and row.filter_pending and not self._is_wanted(row, due_key):

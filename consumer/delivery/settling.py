@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -41,7 +41,7 @@ Clock = Callable[[], float]
 
 
 class Settling:
-    """Takes each result of an attempt. Deliveries of `revoking` partitions do not wait in memory."""
+    """Takes each result of an attempt. Deliveries of partitions that are given up do not wait in memory."""
 
     def __init__(
         self,
@@ -55,9 +55,11 @@ class Settling:
         jitter: float,
         in_memory: float,
         operations_topic: str,
+        owns: Callable[[TopicPartition], bool],
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> None:
+        """`owns` tells of a partition whether this worker sends its deliveries, and is not giving it up."""
         self._lanes = lanes
         self._parking = parking
         self._failing = failing
@@ -66,19 +68,11 @@ class Settling:
         self._jitter = jitter
         self._in_memory = in_memory
         self._operations_topic = operations_topic
+        self._owns = owns
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
         self._rows = rows
-        self.revoking: set[TopicPartition] = set()
-
-    def revoke(self, partitions: Collection[TopicPartition]) -> None:
-        """These partitions are being given up: their deliveries no longer wait in memory."""
-        self.revoking.update(partitions)
-
-    def own(self, partitions: Iterable[TopicPartition]) -> None:
-        """These partitions are assigned to this worker."""
-        self.revoking.difference_update(partitions)
 
     def on_result(self, delivery: Delivery, result: Response | RequestException) -> None:
         """A request has ended with `result`, which is an attempt of each delivery that it carried.
@@ -354,7 +348,7 @@ class Settling:
         return (
             isinstance(delivery.origin, OpenRecord)
             and delivery.lane.breaker.open_until is None
-            and delivery.event.record[:2] not in self.revoking
+            and self._owns(delivery.event.record[:2])
         )
 
     def _write(

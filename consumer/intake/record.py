@@ -16,7 +16,8 @@ class Partition:
     """One assignment of a partition to this process.
 
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
-    settles into a tracker that is never committed. `owned` turns false when the assignment ends and never true again.
+    settles into a tracker that is never committed. `revoking`: it is being given up, and no work on it should begin.
+    `owned` turns false when the assignment has ended and never true again.
     `opened`: its records are read; until then `start` may set the position. Without a committed offset, reading begins
     at offset `first`; None: where auto.offset.reset says. `lag` is in records behind the end of the log, None until
     known. The log held offsets from `begin` to before `end` when Kafka was asked; retention may have raised `begin`
@@ -32,6 +33,7 @@ class Partition:
         "number",
         "opened",
         "owned",
+        "revoking",
         "topic",
         "topic_partition",
         "tracker",
@@ -46,6 +48,7 @@ class Partition:
         self.begin: int | None = None
         self.end: int | None = None
         self.owned = True
+        self.revoking = False
         self.opened = False
         self.lag: int | None = None
         self.gap: tuple[int, int, float] | None = None

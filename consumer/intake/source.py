@@ -374,6 +374,8 @@ class Source:
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
         self._rebalances += 1
         self._rebalancing = True
+        for partition in partitions:
+            partition.revoking = True
         try:
             if not self._closing:
                 callback(partitions)

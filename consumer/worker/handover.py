@@ -55,7 +55,6 @@ class Handover:
         # 1. Start no more requests. Store the rest of records that receivers have seen in part; the next owner reads
         # the others again.
         topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
-        self._settling.revoke(topic_partitions)
         fanout = self._dispatch.discard(topic_partitions)
         if fanout is not None:
             fanout.abandon(self._lanes, self._settling)
@@ -95,7 +94,6 @@ class Handover:
     def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
         """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
         topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
-        self._settling.revoke(topic_partitions)
         self._dispatch.discard(topic_partitions)
         for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
             self._settling.on_lost(delivery)

@@ -1,14 +1,12 @@
 """Which stored deliveries this worker sends: those of its partitions and, if it leads, of partitions that are gone."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
-from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.topics import Topics
-from consumer.worker.dispatch import Dispatch
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +14,7 @@ NO_LOG = 2**63 - 1  # stands for an offset where no log is left: the largest tha
 
 
 class Ownership:
-    """`partitions` gives the partitions that Kafka has assigned now.
+    """`partitions` gives the partitions that Kafka has assigned, until their assignment has ended.
 
     `adopted` partitions have rows but no longer exist in Kafka. The worker that leads the group sends these rows.
     """
@@ -25,14 +23,10 @@ class Ownership:
         self,
         partitions: Callable[[], Mapping[TopicPartition, Partition]],
         topics: Topics,
-        dispatch: Dispatch,
-        settling: Settling,
         monotonic: Callable[[], float],
     ) -> None:
         self._partitions = partitions
         self._topics = topics
-        self._dispatch = dispatch
-        self._settling = settling
         self._monotonic = monotonic
         self._closed = False
         self.adopted: dict[TopicPartition, None] = {}
@@ -40,7 +34,7 @@ class Ownership:
     @property
     def leads(self) -> bool:
         """This worker does the work that one worker of the group should do."""
-        return not self._closed and self._topics.leads(self._partitions())
+        return not self._closed and self._topics.leads(self._kept())
 
     def close(self) -> None:
         """The group is being left."""
@@ -48,9 +42,16 @@ class Ownership:
 
     def topic_partitions(self) -> Collection[TopicPartition]:
         """The partitions whose stored deliveries this worker sends."""
-        if self._closed:
-            return ()
-        return {**self._partitions(), **self.adopted} if self.adopted else self._partitions()
+        return () if self._closed else {*self._kept(), *self.adopted}
+
+    def owns(self, topic_partition: TopicPartition) -> bool:
+        """Whether the partition is one of `topic_partitions`."""
+        partition = self._partitions().get(topic_partition)
+        kept = topic_partition in self.adopted if partition is None else not partition.revoking
+        return kept and not self._closed
+
+    def _kept(self) -> list[TopicPartition]:
+        return [each.topic_partition for each in self._partitions().values() if not each.revoking]
 
     def adopt(self, topics: Collection[TopicPartition]) -> None:
         """Adopt the rows of partitions that are long gone, if this worker leads.
@@ -61,23 +62,24 @@ class Ownership:
         adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
             log.warning("a topic is gone; sending what is stored of it", topic=topic)
-        self._settling.own(adopted)
         self.adopted = adopted
 
-    def released(self, leaving: Sequence[Partition] = ()) -> Collection[TopicPartition]:
-        """Give up adopted partitions if this worker no longer leads without the `leaving` ones; returns them."""
-        rest = self._partitions().keys() - {partition.topic_partition for partition in leaving}
-        if self._topics.leads(rest):
+    def released(self) -> Collection[TopicPartition]:
+        """Give up adopted partitions if this worker no longer leads; returns them."""
+        if self.leads:
             return ()
         released, self.adopted = self.adopted, {}
         return released
 
-    def given_out(self, topic_partition: TopicPartition) -> Callable[[int], bool]:
-        """A function that tells of an offset whether all records of this partition up to it were fanned out."""
-        partition, first = self._partitions().get(topic_partition), self._dispatch.first_offset(topic_partition)
+    def given_out(self, topic_partition: TopicPartition, waiting: int | None) -> Callable[[int], bool]:
+        """A function that tells of an offset whether all records of this partition up to it were fanned out.
+
+        `waiting` is the lowest offset that was read and is not yet fanned out; None if there is none.
+        """
+        partition = self._partitions().get(topic_partition)
         if partition is None:
             return lambda _: True  # no log is left to read
-        return partition.passed if first is None else lambda offset: offset < first
+        return partition.passed if waiting is None else lambda offset: offset < waiting
 
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except those of a topic that was just created anew."""

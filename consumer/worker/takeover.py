@@ -1,11 +1,10 @@
 """Takes assigned partitions over: asks for their stored deliveries, and reads records as far as these are known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Recall
-from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
@@ -25,17 +24,17 @@ class Takeover(Part):
         self,
         parking: Parking,
         recall: Recall,
-        settling: Settling,
         inbox: Inbox,
         source: Callable[[], Source],
+        owns: Callable[[TopicPartition], bool],
         monotonic: Callable[[], float],
     ) -> None:
-        """`source` gives the source that calls `assigned` and `positioned`."""
+        """`source` gives the source that calls `assigned` and `positioned`; `owns` as for Settling."""
         self._parking = parking
         self._recall = recall
-        self._settling = settling
         self._inbox = inbox
         self._source = source
+        self._owns = owns
         self._monotonic = monotonic
         self._loading: dict[Partition, float] = {}  # since when
 
@@ -47,13 +46,12 @@ class Takeover(Part):
             return None
         return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for what is stored of them"
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
-        """Own these partitions. Their stored deliveries are sent when their records are.
+    def assigned(self) -> None:
+        """Partitions were assigned. Their stored deliveries are sent when their records are.
 
         Stored deliveries that fail, sent alone, would make their receiver look dead. But they wait for Kafka only
         STORED_ALONE seconds.
         """
-        self._settling.own(partition.topic_partition for partition in partitions)
         self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
@@ -77,7 +75,7 @@ class Takeover(Part):
 
     def _known(self, partition: Partition, topic_partition: TopicPartition, settled: Settled) -> None:
         self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
-        if partition.owned and topic_partition not in self._settling.revoking:
+        if partition.owned and self._owns(topic_partition):
             self._inbox.stored(topic_partition, settled.keys, settled.end)
             if not self._inbox.stands_aside(topic_partition):
                 self._source().open(partition)

@@ -98,6 +98,11 @@ def build_worker(
     rows = TakenUp(memory)
     dead_letters = DeadLetters(kafka)
 
+    # Which partitions are this worker's.
+    topics = Topics(kafka, names)
+    topic_watch = TopicWatch(kafka, poller.post, topics.learn, topics.consumed, clock=monotonic)
+    ownership = Ownership(lambda: source.partitions, topics, monotonic)
+
     # What is stored, and what is told.
     relay = OutboxRelay(engine, upkeep, group, EventPublisher(kafka), lambda: ownership.leads, clock=monotonic)
     notes = Notes(engine, upkeep, monotonic, relay.wake)
@@ -115,6 +120,7 @@ def build_worker(
         jitter=delivery.retry_jitter,
         in_memory=delivery.retry_in_memory,
         operations_topic=kafka.operations_topic,
+        owns=ownership.owns,
         clock=clock,
         monotonic=monotonic,
     )
@@ -123,10 +129,7 @@ def build_worker(
     sender = Sender(lanes, settling, transport, memory, budget, clock, monotonic)
     dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic)
 
-    # Partitions, and the rows that come with them.
-    topics = Topics(kafka, names)
-    topic_watch = TopicWatch(kafka, poller.post, topics.learn, topics.consumed, clock=monotonic)
-    ownership = Ownership(lambda: source.partitions, topics, dispatch, settling, monotonic)
+    # The rows that come with partitions.
     ledger = Ledger(
         partial(scan, engine, group),
         partial(recent, engine, group),
@@ -142,11 +145,11 @@ def build_worker(
         selector,
         memory,
         ownership.topic_partitions,
-        ownership.given_out,
+        lambda topic_partition: ownership.given_out(topic_partition, dispatch.first_offset(topic_partition)),
         clock,
         monotonic,
     )
-    takeover = Takeover(parking, recall, settling, inbox, lambda: source, monotonic)
+    takeover = Takeover(parking, recall, inbox, lambda: source, ownership.owns, monotonic)
     source = Source(
         kafka,
         names,

@@ -185,29 +185,28 @@ class Worker:
 
     # Partitions come and go. A stopping worker takes no more: it would only cancel their requests.
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
+    def assigned(self, _partitions: Sequence[Partition]) -> None:
         if not self._stopping:
-            self.parts.takeover.assigned(partitions)
+            self.parts.takeover.assigned()
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         parts = self.parts
         longest = REVOKE_PART * parts.source.rebalance_timeout
         seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
-        parts.handover.drain(partitions, parts.ownership.released(partitions), seconds, until)
+        parts.handover.drain(partitions, parts.ownership.released(), seconds, until)
         parts.handover.await_writes(partitions, until)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
-        self.parts.handover.lose(partitions, self.parts.ownership.released(partitions))
+        self.parts.handover.lose(partitions, self.parts.ownership.released())
 
     def _close(self) -> None:
         parts = self.parts
         log.info("stopping", in_flight=len(parts.sender.open), seconds=self._drain_seconds)
         parts.polling.stop()
         partitions = list(parts.source.partitions.values())
-        released = parts.ownership.released(partitions)
         parts.ownership.close()
         parts.housekeeping.close()
-        parts.handover.drain(partitions, released, self._drain_seconds)
+        parts.handover.drain(partitions, parts.ownership.released(), self._drain_seconds)
         end = self._monotonic() + STORE_DRAIN
         while parts.notes.writable and self._monotonic() < end:
             self.turn(0.01)

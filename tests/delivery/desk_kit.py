@@ -8,6 +8,7 @@ from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory, TakenUp
 from consumer.delivery.settling import Settling
+from consumer.events.event import TopicPartition
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import Failure, NewDelivery, OrderingKey
 from consumer.subscriptions import repository
@@ -32,6 +33,7 @@ class Desk:
         self.memory = Memory()
         self.clock = self.store.clock
         self.taken_up = TakenUp(self.memory)
+        self.revoked: set[TopicPartition] = set()  # its partitions are all others
         self.settling = Settling(
             self.lanes,
             self.store.parking,
@@ -42,6 +44,7 @@ class Desk:
             jitter=0.0,
             in_memory=10.0,
             operations_topic="operations",
+            owns=lambda topic_partition: topic_partition not in self.revoked,
             clock=self.clock,
             monotonic=self.store.monotonic,
         )

@@ -56,6 +56,7 @@ class Bench:
             jitter=0.0,
             in_memory=0.0,
             operations_topic="operations",
+            owns=lambda topic_partition: topic_partition in self.places,
             clock=self.store.clock,
             monotonic=self.store.monotonic,
         )
@@ -288,20 +289,15 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     assert bench.lanes.held == 0
 
 
-@pytest.mark.parametrize("how", ["left", "leaving"])
-def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench, how: str) -> None:
+def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench) -> None:
     """They are another's by now; and nothing of a head that is not ours is asked for."""
     bench.look()
     bench.store_here(bench.row(1))
     bench.store.monotonic.now += 1
     bench.recall.poll(0.0)
-    if how == "left":
-        bench.places = []
-    else:
-        bench.settling.revoke({HERE})
+    bench.places = []
     bench.store.answer()
     assert (len(bench.taken_up), bench.lanes.held, bench.memory.held) == (0, 0, 0)
-    bench.places = []
     bench.store.parking.due_keys[bench.due_key] = 0.0
     bench.recall.poll(0.0)
     assert not bench.recall.busy

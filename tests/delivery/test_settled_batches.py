@@ -179,7 +179,7 @@ def test_what_leaves_an_open_batch_is_stored_and_the_rest_goes_on(desk: Desk, le
     members = [desk.delivery(offset=0), desk.delivery(offset=1, partition=1), desk.delivery(offset=2)]
     members[2].attempts = 1
     request = desk.open(*members)
-    desk.settling.revoke({("t", leaving)})
+    desk.revoked.add(("t", leaving))
     left = [each for each in members if each.event.record.partition == leaving]
     for each in left:
         each.released = True
@@ -240,7 +240,7 @@ def test_each_record_is_settled_once_and_only_when_it_may_be(
     base = next(UNUSED)
     desk.lanes.withdraw(lambda _: True)
     desk.settled.clear()
-    desk.settling.revoke({("t", number) for number in leaves})
+    desk.revoked = {("t", number) for number in leaves}
     # The failures of another example are not this one's.
     desk.endpoint = Endpoint(base, URL, DEFAULT, batch=Batch(size, 0.0))
     offsets = {base + number: number % 3 for number in range(7)}

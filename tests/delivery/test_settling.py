@@ -324,10 +324,10 @@ def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
 
 def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
     """Its next owner sends: even a short wait is stored. Other partitions are not touched."""
-    desk.settling.revoke({("t", 1)})
+    desk.revoked.add(("t", 1))
     desk.end(desk.start(), response(500))
     assert desk.waiting() == [SHORT]
-    desk.settling.revoke({("t", 0)})
+    desk.revoked.add(("t", 0))
     desk.end(desk.start(offset=1), response(500))
     assert desk.waiting() == [SHORT]
     desk.store.write()
@@ -378,7 +378,7 @@ def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
 def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) -> None:
     """Its outcome is unknown: the row says so, and the next owner makes the next attempt."""
     delivery = desk.due_row(attempts=0) if stored else desk.start()
-    desk.settling.revoke({("t", 0)})
+    desk.revoked.add(("t", 0))
     desk.lanes.finished(delivery.lane)
     desk.settling.on_cancelled([delivery], TOOK)
     assert desk.settled == []

@@ -147,6 +147,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
         jitter=0.0,
         in_memory=0.0,
         operations_topic="operations",
+        owns=lambda _: True,
     )
     event = Event(RecordId("t", 0, 1, 1), "t", "msg_1", b"{}", "application/json", None, None)
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))

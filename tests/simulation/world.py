@@ -356,6 +356,7 @@ class _Source:
     def revoke(self, number: int) -> None:
         """Asked to give it up."""
         partition = self.partitions[TOPIC, number]
+        partition.revoking = True
         self._rebalance(lambda: self._on_revoke([partition]))
         self.commit_now([partition])
         self._leave(partition)
@@ -363,6 +364,7 @@ class _Source:
     def lose(self, number: int) -> None:
         """Another has it already."""
         partition = self.partitions[TOPIC, number]
+        partition.revoking = True
         self._rebalance(lambda: self._on_lost([partition]))
         self._leave(partition)
 
