@@ -21,9 +21,6 @@ KEPT = 20  # violations of one rule that are kept word for word
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
 # are shared by brokers, workers and this: what was done longer ago than this must not be repeated after a kill.
 COMMIT_INTERVAL = 0.25 + 0.75
-# A request is sent again at once when a connection that was in use before is reset without an answer. That is
-# one attempt; the shortest wait between two is longer than this.
-RESENT_WITHIN = 0.15
 
 
 class Rule(StrEnum):
@@ -120,9 +117,8 @@ class Story:
     """All requests of one event at one path."""
 
     first: float
-    last: float
     tries: int = 0  # up to the first 2xx
-    unanswered: bool = False  # the last one
+    unanswered: str = ""  # the timestamp of the last one, if it got no answer
     gone: bool = False  # one was answered 410
     accepted: list[float] = field(default_factory=list)
     explained: Counter[int] = field(default_factory=Counter)  # by the index of their disruption
@@ -271,11 +267,14 @@ class Book:
         story = self.stories.get((request.path, number))
         if story is None:
             self._judge_order(request, number)
-            story = self.stories[request.path, number] = Story(request.at, request.at)
-        if not story.accepted and not (story.unanswered and request.at - story.last < RESENT_WITHIN):
+            story = self.stories[request.path, number] = Story(request.at)
+        # A request is sent again as it is when a connection that was in use before is reset without an answer: that is
+        # one attempt. The next one has another timestamp, unless both are of one second.
+        signed_at = request.headers["webhook-timestamp"]
+        if not story.accepted and signed_at != story.unanswered:
             story.tries += 1
             self._judge_attempts(request, number, story)
-        story.last, story.unanswered = request.at, request.status is None
+        story.unanswered = signed_at if request.status is None else ""
         story.gone = story.gone or request.status == GONE_STATUS
         if request.accepted:
             if story.accepted:
