@@ -3,8 +3,6 @@
 A turn of the loop advances it by some subscriptions. Deliveries that wait for room are not yet objects.
 """
 
-from collections.abc import Callable
-
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.order import ordering_key_of
@@ -34,15 +32,15 @@ class Fanout:
         self._answer = (-1, FilterResult.WANTED)  # the last position asked, and its answer: turns do not ask again
         self._selector = selector
 
-    def advance(self, lanes: Lanes, settling: Settling, now: float, is_over: Callable[[], bool]) -> bool:
+    def advance(self, lanes: Lanes, settling: Settling, now: float) -> bool:
         """Queue deliveries, or store them if their lane is full; False if the rest has to wait.
 
-        `is_over` tells that this turn's time is up; it is called every LOOK_EVERY subscriptions.
+        It waits for room, or for the next turn if the selector's time is spent.
         """
         event, endpoints = self.event, self.endpoints
         size = event.size
         while self.position < len(endpoints):
-            if not self.position % LOOK_EVERY and is_over():
+            if not self.position % LOOK_EVERY and self._selector.is_spent():
                 return False
             endpoint = endpoints[self.position]
             if endpoint.selection is not None and self._answer[0] != self.position:

@@ -16,7 +16,7 @@ from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-TURN = 0.005  # seconds of a turn that filters may take, some 500 evaluations: the rest of the loop waits for them
+TURN = 0.005  # seconds of a turn that fanning out may take, some 500 filters: the rest of the loop waits for it
 SILENCE = 60.0  # seconds between two log lines about one subscription's filter
 FILTER_TOO_LARGE = f"filter: {TOO_LARGE}"
 MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed recently
@@ -32,7 +32,7 @@ class FilterResult(Enum):
 
 
 class Selector:
-    """Decides for one event after the other. `spent`: the time that `begin` granted, if it was called, is over.
+    """Decides for one event after the other. `spent`: at the last look, the time that `begin` granted was over.
 
     A filter's verdict depends on the filter and the event alone, and never on time: an event that is read again, after
     a crash or by the next owner of its partition, goes to the same subscriptions. A filter that fails on an event, or
@@ -59,9 +59,14 @@ class Selector:
         self._said: dict[int, float] = {}  # by subscription, the oldest first
 
     def begin(self, seconds: float) -> None:
-        """Grant filters `seconds` from now on."""
+        """Grant `seconds` from now on."""
         self.spent = False
         self._until = self._clock() + seconds
+
+    def is_spent(self) -> bool:
+        """Look at the clock: whether the granted time is over. Each evaluation looks too."""
+        self.spent = self._clock() >= self._until
+        return self.spent
 
     def is_over(self, subscription: int) -> bool:
         """Whether a subscription's filter and projection are over their budget."""
@@ -73,7 +78,7 @@ class Selector:
             return FilterResult.WANTED
         topics, chosen = endpoint.selection
         if topics is not None and event.record.topic not in topics:
-            self.spent = self._clock() >= self._until
+            self.is_spent()
             return FilterResult.UNWANTED
         return FilterResult.WANTED if chosen is None else self._chooses(chosen, event, endpoint.subscription_id)
 
@@ -86,7 +91,7 @@ class Selector:
         answer = self._evaluate(chosen, subscription)
         if self._budget is not None:
             self._budget.charge(subscription, self._processor() - began)
-        self.spent = self._clock() >= self._until
+        self.is_spent()
         return answer
 
     def _evaluate(self, expression: Expression, subscription: int) -> FilterResult:

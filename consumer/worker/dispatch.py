@@ -35,7 +35,6 @@ class Dispatch(Part):
         self._selector = selector
         self._fanout: Fanout | None = None
         self._counted = False
-        self._until = 0.0
         self._pressed = False
         self._waiting_since: float | None = None  # for an answer of the database
 
@@ -59,7 +58,6 @@ class Dispatch(Part):
 
     def poll(self, now: float) -> None:
         """Fan events out until one has to wait, or this turn's time is over."""
-        self._until = now + TURN
         self._selector.begin(TURN)
         self._pressed = False
         while True:
@@ -71,10 +69,10 @@ class Dispatch(Part):
                 self._waiting_since = None
                 self._fanout = self._opened(matched)
                 continue
-            over = self._fanout.advance(self._lanes, self._settling, now, self._is_over)
+            over = self._fanout.advance(self._lanes, self._settling, now)
             self._count(self._fanout, over=over)
             if not over:
-                self._pressed = self._pressed or self._selector.spent
+                self._pressed = self._selector.spent
                 return
             self._fanout = None
 
@@ -92,10 +90,6 @@ class Dispatch(Part):
             return None
         self._fanout = None
         return fanout
-
-    def _is_over(self) -> bool:
-        self._pressed = self._monotonic() >= self._until
-        return self._pressed
 
     def _opened(self, matched: Matched) -> Fanout | None:
         event, endpoints, settle, stored = matched

@@ -15,7 +15,7 @@ from consumer.matching.selection import Selector
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
 from tests.delivery.store_kit import URL, make_event
-from tests.delivery.test_fanout import Postponed, never
+from tests.delivery.test_fanout import Postponed
 
 HUNG = 30  # turns until a request is given up
 TICK = 0.1  # seconds of a turn
@@ -71,7 +71,7 @@ def test_a_full_process_always_goes_on(lots: list[Lot], slots: int, behind: int)
         patch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 4)
         for turn in count():
             held = lanes.held
-            while coming and coming[0].advance(lanes, settling, now, never):
+            while coming and coming[0].advance(lanes, settling, now):
                 coming.pop(0)
             if not coming:
                 break
