@@ -27,7 +27,7 @@ from consumer.delivery.set_aside import Aside, Decided, Entry, OnStored, SetAsid
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, store
 from consumer.ledger.marks import Subject
-from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey
+from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
 from consumer.loop.part import Part
 from models import Wish
 
@@ -147,7 +147,7 @@ class Parking(Part):
         if delivery.ordering_key is not None:
             self.ordering_keys.began(delivery.ordering_key, delivery.event.record.offset)
         self._bytes += delivery.event.size
-        due_key = (*delivery.event.record[:2], delivery.subscription_id)
+        due_key = due_key_of(delivery.event, delivery.subscription_id)
         self._to_write.append(Entry(delivery, on_stored, due_key))
 
     def resolve(self, result: AttemptResult, due_key: DueKey, on_stored: OnStored) -> None:
@@ -305,7 +305,7 @@ class Parking(Part):
 
     def _dropped(self, entry: Entry, partitions: Collection[TopicPartition]) -> bool:
         item = entry.item
-        if not isinstance(item, NewDelivery) or item.event.record[:2] not in partitions:
+        if not isinstance(item, NewDelivery) or item.event.record.topic_partition not in partitions:
             return False
         self._bytes -= _size(entry)
         return True

@@ -23,7 +23,7 @@ from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, Scanned
 from consumer.ledger.marks import RecentMarks
-from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
+from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
 from consumer.loop.part import Part
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
 
@@ -229,8 +229,8 @@ class Recall(Part):
         ends: dict[OrderingKey, float] = {}  # the offset from which on an ordering key's rows may not come yet
         later: set[DueKey] = set()
         for row in rows:
-            partition, offset = row.event.record[:2], row.event.record.offset
-            due_key = (*partition, row.endpoint.subscription_id)
+            partition, offset = row.event.record.topic_partition, row.event.record.offset
+            due_key = due_key_of(row.event, row.endpoint.subscription_id)
             if row.id in self._rows or partition not in partitions:
                 continue
             early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, given_out, ends)

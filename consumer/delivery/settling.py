@@ -27,9 +27,9 @@ from consumer.delivery.outcome import (
 from consumer.delivery.parking import Parking
 from consumer.delivery.reporting import exhausted, fields, secrets_of
 from consumer.delivery.retry import GiveUp, Retry, RetryPolicy, policy_for
-from consumer.delivery.to_rows import attempt_result, due_key_of, new_delivery
+from consumer.delivery.to_rows import attempt_result, new_delivery
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey
+from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, Problem
 from consumer.telemetry.metrics import Metrics
@@ -228,7 +228,7 @@ class Settling:
 
     def on_unwanted(self, row: DueDelivery) -> None:
         """The filter refuses a stored delivery that it had not yet seen: end it without an attempt."""
-        due_key = (*row.event.record[:2], row.endpoint.subscription_id)
+        due_key = due_key_of(row.event, row.endpoint.subscription_id)
         self._rows.add(row.id, due_key, row.event)
         result = AttemptResult(
             row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.ordering_key, None, row.schedule_start
@@ -348,7 +348,7 @@ class Settling:
         return (
             isinstance(delivery.origin, OpenRecord)
             and delivery.lane.breaker.open_until is None
-            and self._owns(delivery.event.record[:2])
+            and self._owns(delivery.event.record.topic_partition)
         )
 
     def _write(
@@ -361,7 +361,8 @@ class Settling:
             operation = exhausted(delivery, failure)
         if isinstance(origin, StoredRow):
             result = attempt_result(delivery, origin, step, now, failure, status, operation)
-            self._parking.resolve(result, due_key_of(delivery), partial(self._rows.remove, origin.id))
+            due_key = due_key_of(delivery.event, delivery.lane.endpoint.subscription_id)
+            self._parking.resolve(result, due_key, partial(self._rows.remove, origin.id))
         else:
             self._parking.park(new_delivery(delivery, step, failure, operation), origin.settle_one)
 

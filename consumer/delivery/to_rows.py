@@ -2,12 +2,7 @@
 
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.next_step import Store
-from consumer.ledger.rows import AttemptResult, DueKey, Failure, NewDelivery, OperationalEvent
-
-
-def due_key_of(delivery: Delivery) -> DueKey:
-    """Partition and subscription, by which its row is found."""
-    return (*delivery.event.record[:2], delivery.lane.endpoint.subscription_id)
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OperationalEvent
 
 
 def new_delivery(

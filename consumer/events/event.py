@@ -14,6 +14,11 @@ class RecordId(NamedTuple):
     offset: int
     timestamp: int
 
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """Topic and partition number."""
+        return self[:2]
+
 
 class Event(NamedTuple):
     """A decoded record.

@@ -12,7 +12,7 @@ from consumer.errors import WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.ledger import marks
 from consumer.ledger.columns import in_transaction, time_of, unix
-from consumer.ledger.rows import NewDelivery
+from consumer.ledger.rows import NewDelivery, due_key_of
 from consumer.ledger.store import in_order, insert_new
 from models import StoredReplay, Subscription
 
@@ -126,7 +126,7 @@ def advance(
         connection.execute(
             update(StoredReplay).where(StoredReplay.id == replay_id).values(matched=matched, positions=_text(spans))
         )
-        marks.look(connection, group, {(*row.event.record[:2], row.subscription_id) for row in rows})
+        marks.look(connection, group, {due_key_of(row.event, row.subscription_id) for row in rows})
 
     in_transaction(engine, work)
 

@@ -12,6 +12,11 @@ DueKey = tuple[str, int, int]  # topic, partition, subscription: a range of stor
 Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every partition of it, as of an adopted topic
 
 
+def due_key_of(event: Event, subscription_id: int) -> DueKey:
+    """The due key of a subscription's stored delivery of this event."""
+    return (*event.record.topic_partition, subscription_id)
+
+
 class OrderingKey(NamedTuple):
     """A key of an ordered subscription in a partition: one delivery of it is under way at a time."""
 

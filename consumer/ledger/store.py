@@ -198,7 +198,7 @@ def _exhausted_after(connection: Connection, ids: Sequence[int]) -> set[tuple[in
 def _announced(connection: Connection, group: str, rows: Sequence[NewDelivery]) -> list[OperationalEvent]:
     """The operational events of rows that are stored as exhausted with the same number of attempts."""
     stored = set()
-    for (topic, partition), here in groupby(rows, lambda row: row.event.record[:2]):
+    for (topic, partition), here in groupby(rows, lambda row: row.event.record.topic_partition):
         statement = select(
             *RECORD, ParkedDelivery.subscription_id, ParkedDelivery.replay, ParkedDelivery.attempt
         ).where(
@@ -231,7 +231,7 @@ def _batches(rows: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
 
 def _stored_records(connection: Connection, group: str, records: Collection[RecordId]) -> set[RecordId]:
     stored = set()
-    for (topic, partition), ids in groupby(sorted(records), lambda record: record[:2]):
+    for (topic, partition), ids in groupby(sorted(records), lambda record: record.topic_partition):
         offsets = sorted({record.offset for record in ids})
         statement = select(Payload.record_offset, Payload.record_ts).where(
             Payload.group_id == group,

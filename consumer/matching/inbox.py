@@ -88,7 +88,7 @@ class Inbox:
         if not self._events:
             return None
         event, settle, arrived = self._events[0]
-        partition, offset, timestamp = event.record[:2], event.record.offset, event.record.timestamp
+        partition, offset, timestamp = event.record.topic_partition, event.record.offset, event.record.timestamp
         key = event.type, event.tenant
         endpoints = self._catalog.match(key, arrived)
         if endpoints is None:
@@ -109,20 +109,20 @@ class Inbox:
     def first_offset(self, partition: TopicPartition) -> int | None:
         """The lowest offset of a partition's waiting events; None if none waits."""
         waiting = chain(self._events, self._beyond.get(partition, ()))
-        return next((event.record.offset for event, _, _ in waiting if event.record[:2] == partition), None)
+        return next((event.record.offset for event, _, _ in waiting if event.record.topic_partition == partition), None)
 
     def discard(self, partitions: set[TopicPartition]) -> None:
         """Forget partitions and their events; their next owner reads them again."""
         for partition in partitions:
             self._stored.pop(partition, None)
             self._beyond.pop(partition, None)
-        self._events = deque(entry for entry in self._events if entry[0].record[:2] not in partitions)
+        self._events = deque(entry for entry in self._events if entry[0].record.topic_partition not in partitions)
         left = [event for event, _, _ in chain(self._events, *self._beyond.values())]
         self._held, self._bytes = len(left), sum(event.size for event in left)
 
     def _add(self, entry: Entry) -> None:
         """Append an entry to the queue, or put it aside."""
-        partition, offset = entry[0].record[:2], entry[0].record.offset
+        partition, offset = entry[0].record.topic_partition, entry[0].record.offset
         end = self._stored[partition].end
         if partition in self._beyond:
             self._beyond[partition].append(entry)

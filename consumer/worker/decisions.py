@@ -47,7 +47,7 @@ class Decisions:
     def act(self, decided: Decided, settle: Callable[[], None]) -> None:
         """Carry a decision out, then `settle` the delivery. The next owner acts if the partition was revoked."""
         event = decided.item.event
-        partition = self._partitions().get(event.record[:2])
+        partition = self._partitions().get(event.record.topic_partition)
         if partition is None:
             return
         done = partial(self._done, decided, settle)

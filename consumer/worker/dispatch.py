@@ -78,7 +78,7 @@ class Dispatch(Part):
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:
         """The lowest offset of a partition that is not yet fanned out; None if none of its events waits here."""
-        if self._fanout is not None and self._fanout.event.record[:2] == topic_partition:
+        if self._fanout is not None and self._fanout.event.record.topic_partition == topic_partition:
             return self._fanout.event.record.offset
         return self._inbox.first_offset(topic_partition)
 
@@ -86,7 +86,7 @@ class Dispatch(Part):
         """Forget revoked partitions and their events. Returns the one that is fanned out in part, if it is theirs."""
         self._inbox.discard(topic_partitions)
         fanout = self._fanout
-        if fanout is None or fanout.event.record[:2] not in topic_partitions:
+        if fanout is None or fanout.event.record.topic_partition not in topic_partitions:
             return None
         self._fanout = None
         return fanout

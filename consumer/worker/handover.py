@@ -127,4 +127,4 @@ class Handover:
 
 
 def _topic_partition(delivery: Delivery) -> TopicPartition:
-    return delivery.event.record[:2]
+    return delivery.event.record.topic_partition

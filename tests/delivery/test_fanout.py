@@ -163,7 +163,7 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
     """Only it, and only for the subscription that asked for order: it is stored with its key, to be sent after them."""
     ordered, plain = (Endpoint(number, URL, (b"key",), ordered=number == 1) for number in (1, 2))
     event = make_event(key=b"k")
-    ordering_key = OrderingKey(1, *event.record[:2], order_key(b"k"))
+    ordering_key = OrderingKey(1, *event.record.topic_partition, order_key(b"k"))
     lanes, settling = Lanes(10), Postponed(behind=frozenset({ordering_key}))
     each = Fanout(event, (ordered, plain), OpenRecord(lambda _: None, 0, 2), Selector(Metrics()))
     assert each.advance(lanes, settling, 0.0)

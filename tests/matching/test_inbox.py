@@ -297,10 +297,10 @@ class InboxMachine(RuleBasedStateMachine):
     def take_out(self) -> None:
         for matched in iter(self.desk.inbox.next, None):
             record = matched.event.record
-            expected = next(each for each in self.waiting if each[1] == record[:2])
+            expected = next(each for each in self.waiting if each[1] == record.topic_partition)
             self.waiting.remove(expected)
             assert (record.offset, matched.event.type) == (expected[0], expected[2])
-            assert record.offset < self.known[record[:2]]
+            assert record.offset < self.known[record.topic_partition]
             assert len(matched.endpoints) == (0 if matched.event.type == "nobody" else 2)
 
     @invariant()
