@@ -55,7 +55,10 @@ class DatabaseJob(Generic[W, T]):
         return self._backoff.fault
 
     def start(self, work: W, done: Callable[[T], object], failed: Callable[[Exception], object] = _nothing) -> None:
-        """Hand a piece over. Either `done` gets its result or `failed` its error, on the loop."""
+        """Hand a piece over. Either `done` gets its result or `failed` its error, on the loop.
+
+        RuntimeError: a piece is in progress.
+        """
 
         def answered(answer: T | Exception) -> None:
             self.busy = False
@@ -69,6 +72,8 @@ class DatabaseJob(Generic[W, T]):
                 self._backoff.succeeded()
             failed(answer)
 
+        if self.busy:
+            raise RuntimeError("a piece of this job is in progress: ask `ready` before")
         self.busy = True
         self._submit(work, answered)
 

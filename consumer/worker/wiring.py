@@ -107,7 +107,16 @@ def build_worker(
     relay = OutboxRelay(engine, upkeep, group, EventPublisher(kafka), lambda: ownership.leads, clock=monotonic)
     notes = Notes(engine, upkeep, monotonic, relay.wake)
     decisions = Decisions(group, dead_letters, notes, metrics, lambda: source.partitions)
-    parking = Parking(engine, storing, taking_up, group, clock, monotonic, relay.wake, decisions.act)
+    parking = Parking(
+        engine,
+        writer=storing,
+        reader=taking_up,
+        group=group,
+        clock=clock,
+        monotonic=monotonic,
+        on_operation=relay.wake,
+        on_decision=decisions.act,
+    )
 
     # From lanes to results, and what follows from them.
     settling = Settling(
@@ -124,9 +133,9 @@ def build_worker(
         clock=clock,
         monotonic=monotonic,
     )
-    budget = Budget(monotonic, SlowExpressions(lanes, settling, notes, clock, monotonic))
+    budget = Budget(monotonic, SlowExpressions(lanes, settling, notes, clock=clock, monotonic=monotonic))
     selector = Selector(metrics, budget, monotonic)
-    sender = Sender(lanes, settling, transport, memory, budget, clock, monotonic)
+    sender = Sender(lanes, settling, transport, memory, budget, clock=clock, monotonic=monotonic)
     dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic)
 
     # The rows that come with partitions.
@@ -144,12 +153,12 @@ def build_worker(
         rows,
         selector,
         memory,
-        ownership.topic_partitions,
-        lambda topic_partition: ownership.given_out(topic_partition, dispatch.first_offset(topic_partition)),
-        clock,
-        monotonic,
+        partitions=ownership.topic_partitions,
+        given_out=lambda topic_partition: ownership.given_out(topic_partition, dispatch.first_offset(topic_partition)),
+        clock=clock,
+        monotonic=monotonic,
     )
-    takeover = Takeover(parking, recall, inbox, lambda: source, ownership.owns, monotonic)
+    takeover = Takeover(parking, recall, inbox, source=lambda: source, owns=ownership.owns, monotonic=monotonic)
     source = Source(
         kafka,
         names,
@@ -168,9 +177,9 @@ def build_worker(
         dead_letters,
         memory,
         metrics,
-        kafka.tenant,
-        lambda: worker.is_idle(),  # noqa: PLW0108
-        monotonic,
+        tenant_name=kafka.tenant,
+        is_idle=lambda: worker.is_idle(),  # noqa: PLW0108
+        monotonic=monotonic,
     )
     handover = Handover(
         dispatch,
@@ -180,10 +189,10 @@ def build_worker(
         dead_letters,
         sender,
         memory,
-        lambda seconds: worker.turn(seconds),  # noqa: PLW0108
-        monotonic,
+        turn=lambda seconds: worker.turn(seconds),  # noqa: PLW0108
+        monotonic=monotonic,
     )
-    housekeeping = Housekeeping(engine, upkeep, group, clock, monotonic)
+    housekeeping = Housekeeping(engine, upkeep, group, clock=clock, monotonic=monotonic)
     clocks, committer = ClockWatch(clock, monotonic), Committer(source)
     parts = Parts(
         poller=poller,

@@ -40,6 +40,8 @@ def test_one_piece_is_under_way_at_most(bench: Bench) -> None:
     assert bench.job.ready
     bench.job.start("work", bench.done.append)
     assert (bench.job.busy, bench.job.ready) == (True, False)
+    with pytest.raises(RuntimeError, match="in progress"):
+        bench.job.start("another", bench.done.append)
     (work, answered) = bench.submitted.pop()
     answered("result")
     assert (work, bench.done) == ("work", ["result"])
