@@ -1,0 +1,94 @@
+"""Renders pages: the templates, and how numbers, shares and times are written."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+class State(NamedTuple):
+    """A state in a word; `kind` (good, warn, bad, or empty) picks the colour."""
+
+    word: str
+    kind: str = ""
+
+
+def number(value: float) -> str:
+    """An integer with thousands separated."""
+    return f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1. It reads 100 % only if nothing is missing, and 0 % only if there is nothing."""
+    if share in {0, 1}:
+        return f"{share:.0%}".replace("%", " %")
+    return f"{min(max(share * 100, 0.01), 99.99):.{1 if 1 <= share * 100 < 99 else 2}f} %"
+
+
+def seconds(value: float) -> str:
+    """A length of time, to two figures or more."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < MINUTE:
+        return f"{value:.1f} s"
+    return span(value)
+
+
+def span(value: float) -> str:
+    """A length of time in its largest unit."""
+    for unit, length in (("d", DAY), ("h", HOUR), ("min", MINUTE)):
+        if value >= length:
+            return f"{value / length:.0f} {unit}"
+    return f"{value:.0f} s"
+
+
+def ago(at: float, now: float) -> str:
+    """A moment (unix seconds) from here: "5 min ago", "in 2 h", or "now" within a second."""
+    if abs(now - at) < 1:
+        return "now"
+    return f"{span(now - at)} ago" if at < now else f"in {span(at - now)}"
+
+
+def iso(at: float) -> str:
+    """A moment (unix seconds) as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def static_names() -> dict[str, str]:
+    """The static files, each with its name in a page: a digest in it lets browsers keep it for good."""
+    return {
+        path.name: f"{path.stem}-{sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+        for path in sorted(STATIC.iterdir())
+        if path.suffix in {".css", ".js", ".svg"}
+    }
+
+
+def environment(base: str, clock: Callable[[], float] = time.time, **names: object) -> Environment:
+    """The templates. `base` is the path under which the console is served, without a slash at its end."""
+    files = static_names()
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: Mapping[str, Callable[..., str]] = {
+        "number": number,
+        "percent": percent,
+        "seconds": seconds,
+        "span": span,
+        "iso": iso,
+        "ago": lambda at: ago(at, clock()),
+    }
+    found.filters.update(filters)
+    found.globals.update(names, base=base, static=lambda name: f"{base}/static/{files[name]}")
+    return found

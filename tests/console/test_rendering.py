@@ -1,0 +1,52 @@
+"""Numbers, shares and times read as people write them."""
+
+import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
+
+from consumer.console.rendering import STATIC, ago, environment, number, percent, seconds, span, static_names
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0 %"), (1, "100 %"), (0.5, "50.0 %"), (0.98765, "98.8 %"), (0.999999, "99.99 %"), (1e-9, "0.01 %")],
+)
+def test_a_share_is_never_rounded_to_all_or_nothing(share: float, text: str) -> None:
+    """100 % means that nothing failed, and 0 % that nothing succeeded."""
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0431, "43 ms"), (1.25, "1.2 s"), (59.96, "60.0 s"), (90, "2 min"), (7200, "2 h"), (90000, "1 d")],
+)
+def test_a_length_of_time_is_in_its_unit(value: float, text: str) -> None:
+    """Milliseconds below a second, then seconds, then the largest unit."""
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(("at", "text"), [(100.4, "now"), (40, "1 min ago"), (7300, "in 2 h"), (58, "42 s ago")])
+def test_a_moment_is_told_from_here(at: float, text: str) -> None:
+    """Past and future."""
+    assert ago(at, 100.0) == text
+
+
+def test_numbers_have_their_thousands_separated() -> None:
+    """And no fraction."""
+    assert (number(1234567), span(86400 * 3)) == ("1,234,567", "3 d")
+
+
+def test_a_page_links_each_file_by_its_content() -> None:
+    """A changed file has another name, so that browsers may keep it for good."""
+    page = environment("/console").from_string("{{ static('console.css') }}").render()
+    assert page == f"/console/static/{static_names()['console.css']}"
+    assert {"console.css", "htmx.min.js", "sse.min.js", "icon.svg"} == set(static_names())
+    assert (STATIC / "README.md").exists()
+
+
+def test_values_are_escaped_and_a_missing_one_is_an_error() -> None:
+    """What a tenant writes is never markup; a template that asks for an unknown value fails in tests, not silently."""
+    templates = environment("")
+    assert templates.from_string("{{ it }}").render(it="<b>") == Markup("&lt;b&gt;")
+    with pytest.raises(UndefinedError):
+        templates.from_string("{{ it }}").render()
