@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 MINUTE, HOUR, DAY = 60, 3600, 86400
+_FEW = 0.01  # a share so near to none or all is told to a hundredth of a percent
 
 
 class State(NamedTuple):
@@ -30,7 +31,8 @@ def percent(share: float) -> str:
     """A share of 0 to 1. It reads 100 % only if nothing is missing, and 0 % only if there is nothing."""
     if share in {0, 1}:
         return f"{share:.0%}".replace("%", " %")
-    return f"{min(max(share * 100, 0.01), 99.99):.{1 if 1 <= share * 100 < 99 else 2}f} %"
+    digits = 1 if min(share, 1 - share) >= _FEW else 2
+    return f"{min(max(share * 100, 0.01), 99.99):.{digits}f} %"
 
 
 def seconds(value: float) -> str:
