@@ -1,0 +1,328 @@
+"""The console's frame: who may see a page, which forms are taken, and what every answer carries.
+
+Each page is a function from a `Visit` to an answer. It runs in a thread, since it asks the database or Kafka.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from hashlib import sha256
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import structlog
+from jinja2 import Environment
+from markupsafe import Markup
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import ImmutableMultiDict, MutableHeaders, QueryParams
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from consumer.api.tokens import ANYONE, Caller, Scope
+from consumer.console.rendering import STATIC, environment, static_names
+from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
+from consumer.errors import WebhooksError
+
+log = structlog.get_logger(__name__)
+
+BASE = "/console"
+FORM_BYTES, FORM_FIELDS = 64 * 1024, 500  # of one form: a page of deliveries, and some
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+PAGES = (
+    ("/", "Overview"),
+    ("/subscriptions", "Subscriptions"),
+    ("/deliveries", "Deliveries"),
+    ("/types", "Event types"),
+    ("/dead-letters", "Dead letters"),
+    ("/replays", "Replays"),
+    ("/audit", "Audit"),
+)
+
+
+Form = ImmutableMultiDict[str, str]
+
+
+class Said(NamedTuple):
+    """What a form has done, for the page that is shown next; `kind` is good, warn or bad."""
+
+    text: str
+    kind: str = "good"
+    more: str = ""
+
+
+class Visit(NamedTuple):
+    """One request to a page, by somebody who may make it."""
+
+    caller: Caller
+    path: Mapping[str, str]
+    query: QueryParams
+    form: Form
+    render: Callable[..., Response]  # of a template's name, and its values
+
+
+Page = Callable[[Visit], Response]
+
+
+class Refusal(WebhooksError):
+    """The page cannot be shown or the form not be taken; the text says why, to the visitor."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Entry(NamedTuple):
+    """A page at `path` below the console, and the scope that it takes. Forms are `post`."""
+
+    path: str
+    page: Page
+    scope: Scope = "read"
+    post: bool = False
+
+
+def to(path: str, said: str = "", **query: str) -> Response:
+    """Send the visitor to a page; `said` names one of SAID."""
+    asked = {**query, **({"said": said} if said else {})}
+    return RedirectResponse(f"{BASE}{path}{'?' + urlencode(asked) if asked else ''}", HTTPStatus.SEE_OTHER)
+
+
+class Frame:
+    """Lets visitors in and shows them pages.
+
+    `tokens` gives the callers by the SHA-256 of their token. If there are none, every visitor may do everything.
+    """
+
+    def __init__(
+        self,
+        tokens: Callable[[], Mapping[bytes, Caller]],
+        said: Mapping[str, Said],
+        clock: Callable[[], float] = time.time,
+        **names: object,
+    ) -> None:
+        self._tokens = tokens
+        self._said = said
+        self._clock = clock
+        self._local = secrets.token_bytes(32)  # signs the sessions of visitors who need no token
+        self._templates: Environment = environment(BASE, clock, pages=PAGES, **names)
+
+    def app(self, entries: Iterable[Entry]) -> Starlette:
+        """All pages, with signing in and out and the static files."""
+        return Starlette(
+            routes=[
+                Route("/sign-in", self._sign_in_page, methods=["GET"]),
+                Route("/sign-in", self._sign_in, methods=["POST"]),
+                Route("/sign-out", self._sign_out, methods=["POST"]),
+                Mount("/static", _Static()),
+                *(
+                    Route(each.path, partial(self._show, each), methods=["POST" if each.post else "GET"])
+                    for each in entries
+                ),
+            ],
+            exception_handlers={HTTPStatus.NOT_FOUND: self._not_found, HTTPStatus.METHOD_NOT_ALLOWED: self._not_found},
+            middleware=[Middleware(Headers)],
+        )
+
+    def session(self, request: Request) -> Session | None:
+        """The visitor's session."""
+        return session_of(request.cookies.get(COOKIE, ""), self._callers(), self._clock())
+
+    def _callers(self) -> Mapping[bytes, Caller]:
+        return self._tokens() or {self._local: ANYONE}
+
+    async def _show(self, entry: Entry, request: Request) -> Response:
+        session = self.session(request)
+        if session is None:
+            return self._without_session(request)
+        try:
+            _check(session.caller, entry.scope)
+            form = await self._form(request, session) if entry.post else Form()
+            visit = Visit(
+                session.caller, request.path_params, request.query_params, form, partial(self._render, request, session)
+            )
+            return await run_in_threadpool(entry.page, visit)
+        except Refusal as refusal:
+            return self._error(request, session, refusal.status, str(refusal))
+        except (WebhooksError, SQLAlchemyError) as error:
+            log.exception("a page cannot be shown", path=request.url.path)
+            text = str(error) if isinstance(error, WebhooksError) else "The database has refused the statement."
+            return self._error(request, session, HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+    async def _form(self, request: Request, session: Session) -> Form:
+        """The form of a request from one of our own pages. Raises Refusal for any other."""
+        if _is_foreign(request):
+            raise Refusal(HTTPStatus.FORBIDDEN, "The form comes from another site.")
+        form = await _form_of(request)
+        if not secrets.compare_digest(str(form.get("form_token", "")).encode(), session.form_token.encode()):
+            raise Refusal(
+                HTTPStatus.FORBIDDEN, "The form is of an earlier session: go back, reload the page, try again."
+            )
+        return form
+
+    def _without_session(self, request: Request) -> Response:
+        if self._tokens():
+            wanted = request.url.path.removeprefix(BASE) if request.method == "GET" else "/"
+            return to("/sign-in", next=wanted)
+        answer = RedirectResponse(request.url.path, HTTPStatus.SEE_OTHER)
+        self._begin(request, answer, self._local)
+        return answer
+
+    async def _sign_in_page(self, request: Request) -> Response:
+        if not self._tokens():
+            return to("/")
+        return self._sign_in_form(request.query_params.get("next", "/"))
+
+    async def _sign_in(self, request: Request) -> Response:
+        if _is_foreign(request):  # else a visitor could be signed in as somebody else
+            return self._sign_in_form("/")
+        try:
+            form = await _form_of(request)
+        except Refusal:
+            return self._sign_in_form("/", wrong=True)
+        wanted = str(form.get("next", "/"))
+        digest = _digest(str(form.get("token", "")).strip())
+        if digest not in self._tokens():
+            log.warning("a sign-in was refused", client=request.client.host if request.client else None)
+            return self._sign_in_form(wanted, wrong=True)
+        answer = to(wanted if wanted.startswith("/") and not wanted.startswith("//") else "/")
+        self._begin(request, answer, digest)
+        return answer
+
+    async def _sign_out(self, request: Request) -> Response:
+        session = self.session(request)
+        if session is not None:
+            try:
+                await self._form(request, session)
+            except Refusal as refusal:
+                return self._error(request, session, refusal.status, str(refusal))
+        answer = to("/sign-in")
+        answer.delete_cookie(COOKIE, path=BASE)
+        return answer
+
+    def _begin(self, request: Request, answer: Response, digest: bytes) -> None:
+        cookie = cookie_of(digest, self._clock(), secrets.token_bytes(NONCE))
+        secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+        answer.set_cookie(COOKIE, cookie, max_age=LIFETIME, path=BASE, secure=secure, httponly=True, samesite="strict")
+
+    def _sign_in_form(self, wanted: str, *, wrong: bool = False) -> Response:
+        status = HTTPStatus.UNAUTHORIZED if wrong else HTTPStatus.OK
+        return _page(self._templates.get_template("sign_in.html").render(next=wanted, wrong=wrong), status)
+
+    def _render(
+        self, request: Request, session: Session, name: str, status: HTTPStatus = HTTPStatus.OK, **values: object
+    ) -> Response:
+        return _page(self.fragment(request, session, name, **values), status)
+
+    def fragment(self, request: Request, session: Session, name: str, **values: object) -> str:
+        """A template's text, for this visitor."""
+        caller = session.caller
+        here = request.url.path.removeprefix(BASE)
+        return self._templates.get_template(name).render(
+            {
+                "here": next((path for path, _ in reversed(PAGES) if here == path or here.startswith(f"{path}/")), "/"),
+                "session": caller,
+                "signed_in": bool(self._tokens()),
+                "may": {scope: scope in caller.scopes for scope in ("read", "write", "secrets")},
+                "said": self._said.get(request.query_params.get("said", "")),
+                "csrf": partial(_form_token, session.form_token),
+                **values,
+            }
+        )
+
+    def _error(self, request: Request, session: Session, status: HTTPStatus, text: str) -> Response:
+        kind = "bad" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "warn"
+        return self._render(request, session, "error.html", status, title=status.phrase, text=text, kind=kind)
+
+    async def _not_found(self, request: Request, _error: Exception) -> Response:
+        session = self.session(request)
+        if session is None:
+            return self._without_session(request)
+        return self._error(request, session, HTTPStatus.NOT_FOUND, "There is no such page.")
+
+
+class _Static(StaticFiles):
+    """The static files by the names that pages use, which change with their content."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=STATIC)
+        self._files = {name: file for file, name in static_names().items()}
+
+    async def get_response(self, path: str, scope: AsgiScope) -> Response:
+        answer = await super().get_response(self._files.get(path, "absent"), scope)
+        answer.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return answer
+
+
+class Headers:
+    """ASGI middleware: every answer carries HEADERS, unless it has its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+async def _form_of(request: Request) -> Form:
+    """The fields of a form, which has no files. Raises Refusal if it is too large, or no form."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_BYTES:
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The form has more than {FORM_BYTES} bytes.")
+    try:
+        return Form(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+
+
+def _check(caller: Caller, scope: Scope) -> None:
+    if scope not in caller.scopes:
+        raise Refusal(HTTPStatus.FORBIDDEN, f"Your token has no scope {scope}.")
+
+
+def _page(text: str, status: HTTPStatus) -> Response:
+    return HTMLResponse(text, status)
+
+
+def _form_token(token: str) -> Markup:
+    return Markup('<input type="hidden" name="form_token" value="{}">').format(token)
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode(errors="replace")).digest()
+
+
+def _is_foreign(request: Request) -> bool:
+    """The browser says that a page of another site has sent this."""
+    site, origin = request.headers.get("sec-fetch-site", "same-origin"), request.headers.get("origin")
+    return site not in {"same-origin", "none"} or (
+        origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    )

@@ -1,0 +1,218 @@
+"""Pages are for visitors who have signed in, forms for those who were shown them."""
+
+import re
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount
+
+from consumer.api.tokens import Caller
+from consumer.console.app import BASE, HEADERS, Entry, Frame, Refusal, Said, Visit, to
+from consumer.console.rendering import static_names
+from consumer.console.session import COOKIE
+from consumer.errors import DatabaseUnavailable
+from consumer.http.server import BackgroundServer, listen
+
+TOKENS = {
+    sha256(b"all").digest(): Caller("all", frozenset({"read", "write", "secrets"})),
+    sha256(b"reader").digest(): Caller("reader", frozenset({"read"}), "acme"),
+}
+SAID = {"done": Said("It is done.")}
+
+
+def shown(visit: Visit) -> Response:
+    """A page with a title."""
+    return visit.render("error.html", title="A page", text=visit.path.get("id", "none"), kind="good")
+
+
+def done(visit: Visit) -> Response:
+    """A form that does something."""
+    return to("/page", "done", word=str(visit.form.get("word")))
+
+
+def refuses(_visit: Visit) -> Response:
+    """A page that cannot be shown."""
+    raise Refusal(HTTPStatus.NOT_FOUND, "There is no subscription 7.")
+
+
+def fails(_visit: Visit) -> Response:
+    """A page whose database is away."""
+    raise DatabaseUnavailable("no answer")
+
+
+ENTRIES = [
+    Entry("/", shown),
+    Entry("/page", shown),
+    Entry("/page/{id:int}", shown),
+    Entry("/do", done, "write", post=True),
+    Entry("/refuses", refuses),
+    Entry("/fails", fails),
+]
+
+
+class Browser(requests.Session):
+    """A browser before a console: `path` is below it. It keeps cookies, and follows redirects."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.base = f"http://127.0.0.1:{port}{BASE}"
+
+    def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override]
+        """Go there."""
+        return super().request(method, f"{self.base}{url}", timeout=5, **options)
+
+
+Open = Callable[[dict[bytes, Caller]], Browser]
+
+
+@pytest.fixture
+def browse() -> Iterator[Open]:
+    """Opens browsers, each before a console with these tokens."""
+    servers = []
+
+    def browser_of(tokens: dict[bytes, Caller]) -> Browser:
+        app = Starlette(routes=[Mount(BASE, Frame(lambda: tokens, SAID).app(ENTRIES))])
+        servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
+        return Browser(servers[-1].port)
+
+    yield browser_of
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def browser(browse: Open) -> Browser:
+    """Of a console with tokens."""
+    return browse(TOKENS)
+
+
+@pytest.fixture
+def local(browse: Open) -> Browser:
+    """Of a console without tokens."""
+    return browse({})
+
+
+def sign_in(browser: Browser, token: str, **form: str) -> str:
+    """Sign in; returns the page that follows."""
+    return browser.post("/sign-in", data={"token": token, **form}).text
+
+
+def form_token(page: str) -> str:
+    """The token of the forms of a page."""
+    found = re.search(r'name="form_token" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def test_a_visitor_signs_in_and_gets_where_they_wanted(browser: Browser) -> None:
+    """By a token of the API; the cookie is for this console, for no script, and for no other site."""
+    assert "Sign in" in browser.get("/page/5").text
+    form = {"token": " all ", "next": "/page/5"}
+    answer = browser.post("/sign-in", data=form, allow_redirects=False, headers={"x-forwarded-proto": "https"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{BASE}/page/5")
+    flags = answer.headers["set-cookie"].lower()
+    assert all(flag in flags for flag in ("httponly", "samesite=strict", "secure", f"path={BASE}"))
+    assert "A page" in browser.post("/sign-in", data=form).text
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "all reader", "\udcff"])
+def test_a_wrong_token_is_refused(browser: Browser, token: str) -> None:
+    """With a reason, and without a session."""
+    answer = browser.post("/sign-in", data={"token": token.encode(errors="surrogateescape")})
+    assert answer.status_code == HTTPStatus.UNAUTHORIZED
+    assert "No token matches" in answer.text
+    assert COOKIE not in browser.cookies
+
+
+@pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil.example", ""])
+def test_nobody_is_sent_to_another_site(browser: Browser, wanted: str) -> None:
+    """After signing in."""
+    answer = browser.post("/sign-in", data={"token": "all", "next": wanted}, allow_redirects=False)
+    assert answer.headers["location"].startswith(f"{BASE}/")
+
+
+def test_a_form_of_a_page_is_taken(browser: Browser) -> None:
+    """And says what it has done on the page that follows."""
+    token = form_token(sign_in(browser, "all"))
+    page = browser.post("/do", data={"form_token": token, "word": "x"})
+    assert urlsplit(page.url).path == f"{BASE}/page"
+    assert parse_qs(urlsplit(page.url).query)["word"] == ["x"]
+    assert "It is done." in page.text
+
+
+def test_a_form_without_its_token_is_refused(browser: Browser) -> None:
+    """None, another's, or that of an earlier session."""
+    earlier = form_token(sign_in(browser, "all"))
+    sign_in(browser, "all")
+    for token in ({}, {"form_token": ""}, {"form_token": "x"}, {"form_token": earlier}):
+        answer = browser.post("/do", data=token)
+        assert answer.status_code == HTTPStatus.FORBIDDEN
+        assert "earlier session" in answer.text
+
+
+@pytest.mark.parametrize("header", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
+def test_a_form_of_another_site_is_refused(browser: Browser, header: dict[str, str]) -> None:
+    """Whatever it holds; signing in, too, so that nobody is signed in as somebody else."""
+    token = form_token(sign_in(browser, "all"))
+    assert browser.post("/do", data={"form_token": token}, headers=header).status_code == HTTPStatus.FORBIDDEN
+    browser.cookies.clear()
+    browser.post("/sign-in", data={"token": "all"}, headers=header)
+    assert COOKIE not in browser.cookies
+
+
+def test_a_token_does_what_its_scopes_say(browser: Browser) -> None:
+    """A reader reads."""
+    token = form_token(sign_in(browser, "reader"))
+    answer = browser.post("/do", data={"form_token": token})
+    assert answer.status_code == HTTPStatus.FORBIDDEN
+    assert "no scope write" in answer.text
+    assert "tenant acme" in browser.get("/page").text
+
+
+def test_signing_out_ends_the_session(browser: Browser) -> None:
+    """In this browser."""
+    token = form_token(sign_in(browser, "all"))
+    browser.post("/sign-out", data={"form_token": token})
+    assert "Sign in" in browser.get("/page").text
+
+
+def test_without_tokens_nobody_signs_in_and_forms_are_still_their_page_s(local: Browser) -> None:
+    """The first visit begins a session of its own; another site's form has no token of it."""
+    assert "Sign out" not in local.get("/page").text
+    assert local.get("/sign-in").url == f"{local.base}/"
+    assert local.post("/do", data={"word": "x"}).status_code == HTTPStatus.FORBIDDEN
+
+
+def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
+    """Pages, errors, redirects, and files, which alone are kept by browsers."""
+    sign_in(browser, "all")
+    file = f"/static/{static_names()['console.css']}"
+    for path in ("/page", "/refuses", "/absent", file, "/static/console.css"):
+        answer = browser.get(path)
+        for name in HEADERS.keys() - {"cache-control"}:
+            assert answer.headers[name] == HEADERS[name]
+        assert ("immutable" in answer.headers["cache-control"]) == (path == file)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/refuses", 404, "There is no subscription 7."),
+        ("/fails", 503, "no answer"),
+        ("/absent", 404, "There is no such page."),
+        ("/page/x", 404, "There is no such page."),
+        ("/do", 404, "There is no such page."),
+    ],
+)
+def test_what_cannot_be_shown_is_said_on_a_page(browser: Browser, path: str, status: int, text: str) -> None:
+    """With the reason, inside the console."""
+    sign_in(browser, "all")
+    answer = browser.get(path)
+    assert (answer.status_code, text in answer.text, "Subscriptions" in answer.text) == (status, True, True)
