@@ -7,6 +7,7 @@ A field's validation alias is its variable's name, and its description is in the
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
@@ -82,6 +83,12 @@ class KafkaSettings(Group):
         description="Topic for operational events: a subscription disabled or recovered, a delivery exhausted.",
         examples=["webhooks.operations"],
     )
+    attempts_topic: TopicName | None = Field(
+        default=None,
+        validation_alias="KAFKA_ATTEMPTS_TOPIC",
+        description="Topic for the attempt history, a record for each attempt; none: no history.",
+        examples=["webhooks.attempts"],
+    )
     tenant: TenantName = Field(
         default="tenant",
         validation_alias="WEBHOOK_TENANT",
@@ -97,13 +104,31 @@ class KafkaSettings(Group):
     )
 
     @model_validator(mode="after")
-    def _two_topics(self) -> Self:
+    def _topics_differ(self) -> Self:
         if self.operations_topic == self.dead_letter_topic:
             raise ValueError(
                 f"KAFKA_OPERATIONS_TOPIC and KAFKA_DEAD_LETTER_TOPIC are both {self.operations_topic}. "
                 "Name two topics: operational events can be subscribed to, dead letters are never read"
             )
+        others = {"KAFKA_DEAD_LETTER_TOPIC": self.dead_letter_topic, "KAFKA_OPERATIONS_TOPIC": self.operations_topic}
+        for name, topic in others.items():
+            if self.attempts_topic == topic:
+                raise ValueError(
+                    f"KAFKA_ATTEMPTS_TOPIC and {name} are both {topic}. "
+                    "Name two topics: the attempt history may be lost and is never consumed"
+                )
         return self
+
+    @property
+    def event_source(self) -> str:
+        """The CloudEvents source of what the service itself publishes."""
+        return f"kafka-webhooks/{quote(self.group_id, safe='')}"
+
+    @property
+    def never_consumed(self) -> dict[str, str]:
+        """The topics that are written and that no worker consumes, each with its kind."""
+        history = {self.attempts_topic: "attempts topic"} if self.attempts_topic else {}
+        return {self.dead_letter_topic: "dead-letter topic", **history}
 
 
 class TopicSettings(Group):

@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 UNKNOWN = Failed("stopped while the request was open: its outcome is unknown")
 Clock = Callable[[], float]
+# Takes an attempt's delivery, the word of the metrics for what became of it, the outcome, its end and its seconds.
+AttemptReport = Callable[[Delivery, str, Outcome, float, float], None]
 
 
 class Settling:
@@ -56,10 +58,14 @@ class Settling:
         in_memory: float,
         operations_topic: str,
         owns: Callable[[TopicPartition], bool],
+        report: AttemptReport | None = None,
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> None:
-        """`owns` tells of a partition whether this worker sends its deliveries, and is not giving it up."""
+        """`owns` tells of a partition whether this worker sends its deliveries, and is not giving it up.
+
+        `report`, if given, gets each attempt of each delivery; it must not raise.
+        """
         self._lanes = lanes
         self._parking = parking
         self._failing = failing
@@ -69,6 +75,7 @@ class Settling:
         self._in_memory = in_memory
         self._operations_topic = operations_topic
         self._owns = owns
+        self._report = report
         self._log_delivered = log.is_enabled_for(logging.DEBUG)
         self._clock = clock
         self._monotonic = monotonic
@@ -281,6 +288,8 @@ class Settling:
         metrics = self._metrics
         metrics.deliveries["delivered"] += 1
         metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
+        if self._report is not None:
+            self._report(delivery, "delivered", outcome, now, took)
         if self._log_delivered:
             log.debug("attempt", **fields(delivery, took, size), status=outcome.status, outcome="delivered")
         self._apply(delivery, after_success(is_row=isinstance(delivery.origin, StoredRow)), now, None, outcome.status)
@@ -303,6 +312,8 @@ class Settling:
             self._apply(delivery, step, now, failure)
             what = "retried" if isinstance(step, RetryIn) else step.status
             self._metrics.deliveries[what] += 1
+            if self._report is not None and not isinstance(outcome, Undeliverable):
+                self._report(delivery, what, outcome, now, took)
             log.warning(
                 "attempt",
                 **fields(delivery, took, len(deliveries)),

@@ -1,4 +1,4 @@
-"""Reads records from the log by time, for replays. A reader joins no consumer group and commits nothing."""
+"""Reads records from the log by time. A reader joins no consumer group and commits nothing."""
 
 import time
 import uuid
@@ -57,8 +57,10 @@ class LogReader:
     removed from a span before they were read.
     """
 
-    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet."""
+    def __init__(
+        self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, name: str = "replay"
+    ) -> None:
+        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet. `name` as in `groupless`."""
         self.positions: dict[TopicPartition, int] = {}
         self.removed_total = 0
         self._kafka = kafka
@@ -75,7 +77,7 @@ class LogReader:
         try:
             self._consumer = Consumer(
                 {
-                    **_config(kafka),
+                    **groupless(kafka, name),
                     "error_cb": guarded(keep, self._on_error),
                     "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
                 },
@@ -118,11 +120,25 @@ class LogReader:
                 log.warning("a topic of KAFKA_TOPICS does not exist, or may not be read", topic=name)
         return [(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
-    def spans(self, partitions: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:
+    def partitions_of(self, topic: str) -> list[TopicPartition]:
+        """The partitions of one topic, whether workers consume it or not; empty if it does not exist.
+
+        Raises KafkaUnavailable if no broker answers.
+        """
+        try:
+            found = self._consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
+        except KafkaException as error:
+            raise self._unavailable(error) from None
+        return [(topic, number) for number in sorted(found.partitions)]
+
+    def spans(
+        self, partitions: Sequence[TopicPartition], since: float, until: float | None, *, quietly: bool = False
+    ) -> list[Span]:
         """The log's spans between two times (unix seconds; `until` None: the current end). Empty spans are left out.
 
         The records' own timestamps count: a span runs from the first record stamped `since` or later up to the first
-        one stamped `until` or later. Raises KafkaUnavailable if a partition's leader does not answer.
+        one stamped `until` or later. Unless `quietly`, `read` logs that retention has removed the beginning of a span.
+        Raises KafkaUnavailable if a partition's leader does not answer.
         """
         if not partitions:
             return []
@@ -137,12 +153,15 @@ class LogReader:
             last = newest[partition] if last < 0 else last
             if 0 <= first < last:
                 spans.append(Span(*partition, first, last))
-                if 0 < first == oldest[partition]:
+                if 0 < first == oldest[partition] and not quietly:
                     self._cut[partition] = first
         return spans
 
     def start(self, spans: Iterable[Span], since: float = 0.0) -> None:
-        """Begin to read these spans; call it once. Records stamped before `since` (unix seconds) are skipped."""
+        """Begin to read these spans; call it again only when it is `done`.
+
+        Records stamped before `since` (unix seconds) are skipped.
+        """
         self._since = since * 1000
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
         self.positions = {partition: span.begin for partition, span in self._left.items()}
@@ -289,15 +308,16 @@ class LogReader:
             self._reachability.error(error)
 
 
-def _config(kafka: KafkaSettings) -> dict[str, Any]:
+def groupless(kafka: KafkaSettings, name: str) -> dict[str, Any]:
+    """The configuration of a consumer that is no member of a group. `name` is for the brokers' logs."""
     properties = usable_properties(kafka.properties)
-    for name in _OF_A_MEMBER:
-        properties.pop(name, None)
+    for of_a_member in _OF_A_MEMBER:
+        properties.pop(of_a_member, None)
     return {
-        "client.id": "kafka-webhooks-replay",
+        "client.id": f"kafka-webhooks-{name}",
         **properties,
         **_FIXED,
         "bootstrap.servers": kafka.bootstrap_servers,
         # The binding requires a group id. This one is unique, and nothing is ever stored under it.
-        "group.id": f"kafka-webhooks-replay-{uuid.uuid4().hex}",
+        "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
     }

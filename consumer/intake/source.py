@@ -53,13 +53,14 @@ class Source:
         meanwhile: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the group. SettingsError: librdkafka refuses a setting, or the dead-letter topic is among the topics.
+        """Join the group. SettingsError: librdkafka refuses a setting, or `topics` has one that is never consumed.
 
         `post` takes a callback from any thread and runs it on this one. `meanwhile(seconds)` runs while a rebalance
         waits for Kafka.
         """
-        if kafka.dead_letter_topic in topics:
-            raise SettingsError(f"KAFKA_TOPICS names the dead-letter topic {kafka.dead_letter_topic}: leave it out")
+        for topic, kind in kafka.never_consumed.items():
+            if topic in topics:
+                raise SettingsError(f"KAFKA_TOPICS names the {kind} {topic}: leave it out")
         self.partitions: dict[tuple[str, int], Partition] = {}
         self._callbacks = on_assign, on_revoke, on_lost
         self._on_position = on_position

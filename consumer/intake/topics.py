@@ -46,10 +46,11 @@ _CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a
 
 
 def hidden(kafka: KafkaSettings, names: Collection[str]) -> list[str]:
-    """Patterns of topics that no pattern of KAFKA_TOPICS matches: dead letters, Kafka's own, and users' blacklists."""
+    """Patterns of topics that no pattern of KAFKA_TOPICS matches: written ones, Kafka's own, and users' blacklists."""
     internal = [] if any(name.startswith("__") for name in names) else ["^__"]
     users = filter(None, kafka.properties.get("topic.blacklist", "").split(","))
-    return [f"^{kafka.dead_letter_topic.replace('.', '[.]')}$", *internal, *users]
+    written = [f"^{topic.replace('.', '[.]')}$" for topic in kafka.never_consumed]
+    return [*written, *internal, *users]
 
 
 def hides(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bool]:

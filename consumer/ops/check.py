@@ -107,6 +107,8 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
             yield _look("group", lambda: _group(kafka, admin, sorted(set(partitions))))
     yield _look("dead-letter topic", lambda: _written_topic(kafka.dead_letter_topic, admin, cluster))
     yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
+    if (history := kafka.attempts_topic) is not None:
+        yield _look("attempts topic", lambda: _written_topic(history, admin, cluster))
 
 
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -148,8 +150,8 @@ def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[
             return Finding("topic", False, text), []
         partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
         return Finding("topic", True, f"{topic}: {_number(len(names), 'topic')} match now"), partitions
-    if topic == kafka.dead_letter_topic:
-        return Finding("topic", False, f"{topic} is the dead-letter topic: take it out of KAFKA_TOPICS"), []
+    if (kind := kafka.never_consumed.get(topic)) is not None:
+        return Finding("topic", False, f"{topic} is the {kind}: take it out of KAFKA_TOPICS"), []
     if topic not in cluster.topics or cluster.topics[topic].error is not None:
         text = f"{topic} does not exist or may not be read: create it, or correct KAFKA_TOPICS{_there(topic, cluster)}"
         return Finding("topic", False, text), []

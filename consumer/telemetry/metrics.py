@@ -65,6 +65,7 @@ class Readings(NamedTuple):
     connections_opened: int = 0
     retention_overtaken: int = 0  # records dropped by retention before they were consumed
     lag: Mapping[tuple[str, int], int] = MappingProxyType({})  # by topic and partition
+    attempts_dropped: int = 0
 
 
 class WorkerCollector(Collector):
@@ -104,6 +105,7 @@ class WorkerCollector(Collector):
         for name, text, value in (
             ("webhooks_commits", "Offset commits acknowledged.", now.commits),
             ("webhooks_connections_opened", "Connections opened to receivers.", now.connections_opened),
+            ("webhooks_attempts_dropped", "Attempts missing from the attempt history.", now.attempts_dropped),
             (
                 "webhooks_retention_overtaken",
                 "Records dropped by retention before they were read.",

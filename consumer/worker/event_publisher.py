@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from confluent_kafka import KafkaException
@@ -30,7 +29,7 @@ class EventPublisher:
 
     def __init__(self, kafka: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         """SettingsError: librdkafka refuses a setting."""
-        self._source = f"kafka-webhooks/{quote(kafka.group_id, safe='')}"
+        self._source = kafka.event_source
         self._topic = AcknowledgedTopic(kafka, kafka.operations_topic, _PURPOSE, _DEFAULTS, clock)
         self._sent: set[int] = set()
         self._on_acknowledged: Callable[[list[int]], None] = _nobody

@@ -35,6 +35,7 @@ from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
+from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
 from consumer.worker.decisions import Decisions
@@ -119,6 +120,7 @@ def build_worker(
     )
 
     # From lanes to results, and what follows from them.
+    attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
     settling = Settling(
         lanes,
         parking,
@@ -130,6 +132,7 @@ def build_worker(
         in_memory=delivery.retry_in_memory,
         operations_topic=kafka.operations_topic,
         owns=ownership.owns,
+        report=None if attempt_log is None else attempt_log.report,
         clock=clock,
         monotonic=monotonic,
     )
@@ -224,6 +227,7 @@ def build_worker(
         housekeeping=housekeeping,
         clocks=clocks,
         topic_watch=topic_watch,
+        attempt_log=attempt_log,
     )
     worker = Worker(parts, drain=delivery.drain, monotonic=monotonic)
     return worker

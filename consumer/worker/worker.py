@@ -35,6 +35,7 @@ from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
 from consumer.sending.adapter import LoopAdapter
 from consumer.telemetry.metrics import Readings
+from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
 from consumer.worker.dispatch import Dispatch
@@ -85,6 +86,7 @@ class Parts(NamedTuple):
     housekeeping: Housekeeping
     clocks: ClockWatch
     topic_watch: TopicWatch
+    attempt_log: AttemptLog | None
 
 
 class Worker:
@@ -109,6 +111,7 @@ class Worker:
             parts.housekeeping,
             parts.clocks,
             parts.topic_watch,
+            *(() if parts.attempt_log is None else (parts.attempt_log,)),
         )
         self._drain_seconds = drain
         self._monotonic = monotonic
@@ -136,6 +139,7 @@ class Worker:
             connections_opened=parts.transport.connections_opened,
             retention_overtaken=parts.source.overtaken_total,
             lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
+            attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
         )
 
     def run(self) -> None:

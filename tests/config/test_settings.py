@@ -254,6 +254,20 @@ def test_operational_events_have_a_topic_of_their_own() -> None:
     assert load(settings.KafkaSettings, LEAST).operations_topic == "webhooks.operations"
 
 
+def test_the_attempt_history_has_a_topic_of_its_own_or_none() -> None:
+    """It is off unless named; the dead-letter topic and the operations topic are refused for it."""
+    assert load(settings.KafkaSettings, LEAST).attempts_topic is None
+    named = load(settings.KafkaSettings, {**LEAST, "KAFKA_ATTEMPTS_TOPIC": "webhooks.attempts"})
+    assert named.attempts_topic == "webhooks.attempts"
+    assert named.properties == {}
+    for name, topic in (
+        ("KAFKA_DEAD_LETTER_TOPIC", "webhooks.dead-letters"),
+        ("KAFKA_OPERATIONS_TOPIC", "webhooks.operations"),
+    ):
+        line = refusal(settings.KafkaSettings, KAFKA_ATTEMPTS_TOPIC=topic)
+        assert line.startswith(f"KAFKA_ATTEMPTS_TOPIC and {name} are both {topic}.")
+
+
 def test_when_a_subscription_is_disabled() -> None:
     """After five days of failures; a deployment may say another time, or never."""
     assert load(settings.DeliverySettings, LEAST).disable_after == 5 * 86400

@@ -7,6 +7,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.outcome import Outcome
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.ledger import store as ledger
@@ -45,12 +46,19 @@ class Desk:
             in_memory=10.0,
             operations_topic="operations",
             owns=lambda topic_partition: topic_partition not in self.revoked,
+            report=self._report,
             clock=self.clock,
             monotonic=self.store.monotonic,
         )
         self.subscription = repository.add(engine, URL, "user.created")
         self.endpoint = Endpoint(self.subscription, URL, DEFAULT, batch=batch)
         self.settled: list[int] = []
+        # Offset, attempts and status of each attempt, what became of its delivery, when it ended and its seconds.
+        self.reported: list[tuple[int, int, int | None, str, float, float]] = []
+
+    def _report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:
+        offset = delivery.event.record.offset
+        self.reported.append((offset, delivery.attempts, outcome.status, what, at, seconds))
 
     def record(self, offset: int = 0, deliveries: int = 1) -> OpenRecord:
         """A record that has so many deliveries."""

@@ -136,11 +136,13 @@ def test_what_a_callback_raises_comes_out_of_the_next_poll(kafka: Kafka, join: J
     until(lambda: len(member.records) == 100, member)
 
 
-def test_the_dead_letter_topic_is_not_consumed_by_name(mock_kafka: str) -> None:
-    """It would feed itself."""
+def test_topics_that_a_worker_writes_are_not_consumed_by_name(mock_kafka: str) -> None:
+    """Dead letters and the attempt history would feed themselves."""
     kafka = Kafka(mock_kafka, real=False)
     with pytest.raises(SettingsError, match="dead-letter topic"):
         Member(kafka.settings(dead_letters="dead"), ["orders", "dead"])
+    with pytest.raises(SettingsError, match="attempts topic"):
+        Member(kafka.settings().model_copy(update={"attempts_topic": "history"}), ["orders", "history"])
 
 
 @pytest.mark.parametrize(("name", "value"), [("session_timeout_ms", "soon"), ("partition_assignment_strategy", "best")])

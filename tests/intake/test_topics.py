@@ -30,7 +30,9 @@ from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 def settings(**properties: str) -> KafkaSettings:
     """Of a cluster that nobody asks."""
     named = {name.replace("_", "."): value for name, value in properties.items()}
-    return KafkaSettings(bootstrap_servers="nowhere:9092", dead_letter_topic="dead", properties=named)
+    return KafkaSettings(
+        bootstrap_servers="nowhere:9092", dead_letter_topic="dead", attempts_topic="attempts", properties=named
+    )
 
 
 def topics(*names: str) -> Topics:
@@ -57,6 +59,9 @@ def topics(*names: str) -> Topics:
         (["^t[[:digit:]]+$"], "tx", "classic", False),
         (["^.*"], "dead", "classic", False),
         (["dead"], "dead", "classic", False),
+        (["^.*"], "attempts", "classic", False),
+        (["^attempts"], "attempts", "consumer", False),
+        (["attempts"], "attempts", "classic", False),
         (["^.*"], "dead2", "classic", True),
         (["x", "^y"], "yes", "classic", True),
     ],

@@ -1,0 +1,243 @@
+"""The attempt history: what the attempts topic holds, as workers write it with KAFKA_ATTEMPTS_TOPIC.
+
+A thread reads the topic outside any group, and keeps the last hour in memory. What is older is read on demand.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from threading import Event, Lock, Thread
+from typing import Any
+
+import orjson
+import structlog
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import SettingsError, WebhooksError
+from consumer.events.attempt import (
+    Attempt as Attempt,  # noqa: PLC0414 (what this module answers with, re-exported)
+)
+from consumer.events.attempt import key_of, parse
+from consumer.events.event import TopicPartition
+from consumer.intake.log_reader import LogReader, groupless
+from consumer.intake.record import batch
+from consumer.kafka.client import LibrdkafkaLog, Reachability, guarded
+from consumer.ledger.replays import Span
+from consumer.ops.recent_attempts import HOUR, RecentAttempts
+from consumer.ops.recent_attempts import (
+    Minute as Minute,  # noqa: PLC0414 (the same)
+)
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
+AGAIN = 2.0  # seconds after a failure
+READ_BACK = 10.0  # seconds of one `read_back`
+RECORDS_READ = 100_000  # records of one `read_back`
+STEP = 5_000  # records that `read_back` reads at once, of all partitions together
+_TIMEOUT = 5.0  # seconds of a request
+_AT_ONCE = 1_000  # records
+_CONFIG: dict[str, Any] = {
+    "isolation.level": "read_uncommitted",
+    "auto.offset.reset": "earliest",  # retention may overtake a slow reader
+    "enable.partition.eof": False,
+}
+
+
+class AttemptHistory:
+    """Answers which attempts there were. Its thread runs from `start` to `close`; every method is safe in any thread.
+
+    `fault` says why attempts are missing now, else it is None. `skipped` counts records that hold no attempt of this
+    deployment's workers (KAFKA_GROUP_ID).
+    """
+
+    def __init__(self, kafka: KafkaSettings, topic: str, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives unix seconds. Sends no request yet."""
+        self.skipped = 0
+        self._kafka, self._topic, self._clock = kafka, topic, clock
+        self._reachability = Reachability(kafka)
+        self._problem: str | None = None
+        self._failures: list[Exception] = []
+        self._positions: dict[int, int] = {}  # by partition: the next offset
+        self._recent = RecentAttempts()
+        self._lock = Lock()  # of `_recent`
+        self._closing = Event()
+        self._thread = Thread(target=self._run, name="attempt-history", daemon=True)
+
+    @property
+    def fault(self) -> str | None:
+        """Why attempts are missing now, with advice."""
+        return self._problem or self._reachability.fault
+
+    def start(self) -> None:
+        """Begin to read. The last hour is complete a few seconds later."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * _TIMEOUT)
+
+    def recent(self, subscription_id: int | None, limit: int) -> list[Attempt]:
+        """Attempts of the last hour that are in memory, of a subscription or of all, newest first."""
+        with self._lock:
+            return self._recent.recent(subscription_id, limit, self._clock())
+
+    def summary(self, subscription_id: int | None) -> list[Minute]:
+        """How many attempts have succeeded and failed in each of the last sixty minutes, oldest first."""
+        with self._lock:
+            return self._recent.summary(subscription_id, self._clock())
+
+    def read_back(self, subscription_id: int | None, since: float, until: float, limit: int) -> list[Attempt]:
+        """The newest attempts at or after `since` and before `until` (unix seconds), from the topic, newest first.
+
+        Reads for 10 s and 100,000 records at most: there may be older ones than it returns. Those of one subscription
+        are found only in the partition that its records go to now. Raises KafkaUnavailable, WebhooksError if the
+        topic may not be read, and SettingsError if librdkafka refuses a setting.
+        """
+        end = time.monotonic() + READ_BACK
+        with LogReader(self._kafka, name="attempts") as reader:
+            partitions = reader.partitions_of(self._topic)
+            if subscription_id is not None and partitions:
+                partitions = [partitions[zlib.crc32(key_of(subscription_id)) % len(partitions)]]
+            found: list[Attempt] = []
+            left = {(span.topic, span.number): span for span in reader.spans(partitions, since, until, quietly=True)}
+            records = 0
+            while left and records < RECORDS_READ and time.monotonic() < end:
+                steps = _last_steps(list(left.values()))
+                oldest: dict[TopicPartition, float] = {}
+                reader.start(steps)
+                while not reader.done and time.monotonic() < end:
+                    for record in reader.read(_AT_ONCE, 0.1):
+                        records += 1
+                        attempt = parse(record.value, self._kafka.event_source)
+                        if attempt is None:
+                            continue
+                        place = (record.partition.topic, record.partition.number)
+                        oldest[place] = min(attempt.at, oldest.get(place, attempt.at))
+                        if subscription_id in {None, attempt.subscription_id} and since <= attempt.at < until:
+                            found.append(attempt)
+                left = _before(left, steps)
+                # What is not yet read of a partition is older than what is.
+                horizon = max((oldest.get(place, until) for place in left), default=since)
+                if sum(attempt.at >= horizon for attempt in found) >= limit:
+                    break
+        return sorted(found, key=lambda attempt: attempt.at, reverse=True)[:limit]
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                with closing(self._consumer()) as consumer:
+                    self._follow(consumer)
+            except (KafkaException, WebhooksError) as error:
+                self._has_problem(str(error))
+            except Exception as error:  # the thread must go on
+                log.exception("the attempt history cannot be read; it begins again")
+                self._has_problem(f"{type(error).__name__}: {error}")
+            self._closing.wait(AGAIN)
+
+    def _consumer(self) -> Consumer:
+        keep = self._failures.append
+        try:
+            return Consumer(
+                {
+                    **groupless(self._kafka, "attempts"),
+                    **_CONFIG,
+                    "error_cb": guarded(keep, self._reachability.error),
+                    "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
+                },
+                logger=LibrdkafkaLog(),
+            )
+        except KafkaException as error:
+            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+
+    def _follow(self, consumer: Consumer) -> None:
+        """Read until `close`; raises what only a new consumer may mend."""
+        look_at = 0.0
+        assigned: set[int] = set()
+        while not self._closing.is_set():
+            if self._failures:
+                raise self._failures.pop(0)
+            if (now := time.monotonic()) >= look_at:
+                try:
+                    self._look(consumer, assigned)
+                    look_at = now + (LOOK_EVERY if assigned else AGAIN)
+                except KafkaException as error:
+                    self._has_problem(f"no answer from Kafka ({error.args[0].str()})")
+                    look_at = now + AGAIN
+            messages = batch(consumer, _AT_ONCE, 0.1)
+            with self._lock:
+                for message in messages:
+                    self._take(message)
+
+    def _look(self, consumer: Consumer, assigned: set[int]) -> None:
+        """Assign the partitions that are new, each from an hour ago. Raises KafkaException."""
+        cluster = consumer.list_topics(timeout=_TIMEOUT)
+        topic = cluster.topics.get(self._topic)
+        if topic is None or not topic.partitions:
+            if assigned:  # it has been deleted; a topic of this name begins anew
+                consumer.unassign()
+                assigned.clear()
+                self._positions.clear()
+            self._has_problem(f"the topic {self._topic} does not exist: create it, or correct KAFKA_ATTEMPTS_TOPIC")
+            return
+        new = [number for number in topic.partitions if number not in assigned]
+        first = [number for number in new if number not in self._positions]
+        ends = self._offsets(consumer, first, OFFSET_END)  # where a partition without records of this hour begins
+        begins = self._offsets(consumer, first, int((self._clock() - HOUR) * 1000))
+        self._positions |= {number: begins[number] if begins[number] >= 0 else ends[number] for number in first}
+        if new:
+            consumer.incremental_assign(
+                [KafkaTopicPartition(self._topic, number, self._positions[number]) for number in new]
+            )
+            assigned.update(new)
+        self._problem = None
+
+    def _offsets(self, consumer: Consumer, partitions: Sequence[int], moment: int) -> dict[int, int]:
+        """Offsets at a time (ms, or OFFSET_END); negative if there is none. Raises KafkaException."""
+        if not partitions:
+            return {}
+        asked = [KafkaTopicPartition(self._topic, number, moment) for number in partitions]
+        answers = consumer.offsets_for_times(asked, _TIMEOUT)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {answer.partition: answer.offset for answer in answers}
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                self._has_problem(f"the topic {self._topic} may not be read: allow this service's user to read it")
+            return
+        self._positions[message.partition() or 0] = (message.offset() or 0) + 1
+        value = message.value()
+        attempt = parse(value, self._kafka.event_source)
+        if attempt is None:
+            self.skipped += 1
+        else:
+            self._recent.add(attempt, len(value or b""), self._clock())
+
+    def _has_problem(self, text: str) -> None:
+        problem = f"attempt history: {text}"
+        if self._problem != problem:
+            log.warning("attempts are missing from the attempt history", reason=text)
+        self._problem = problem
+
+
+def _last_steps(spans: Sequence[Span]) -> list[Span]:
+    """The last records of each span, so many that a step has `STEP` records."""
+    each = max(1, STEP // len(spans))
+    return [span._replace(begin=max(span.begin, span.end - each)) for span in spans]
+
+
+def _before(spans: dict[TopicPartition, Span], steps: Sequence[Span]) -> dict[TopicPartition, Span]:
+    """What is left of the spans before these steps."""
+    cut = {(step.topic, step.number): spans[step.topic, step.number]._replace(end=step.begin) for step in steps}
+    return {place: span for place, span in cut.items() if span.begin < span.end}

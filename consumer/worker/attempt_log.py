@@ -1,0 +1,151 @@
+"""Writes a record for each attempt at a delivery to the attempts topic.
+
+Nothing waits for these records: they are acknowledged by one broker at most, and dropped if Kafka does not take them.
+"""
+
+import os
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from consumer.config.settings import KafkaSettings
+from consumer.delivery.delivery import Delivery
+from consumer.delivery.outcome import Delivered, Outcome
+from consumer.errors import SettingsError
+from consumer.events.attempt import key_of, render
+from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.ledger.columns import escaped
+from consumer.loop.part import Part
+
+log = structlog.get_logger(__name__)
+
+RESPONSE = 256  # characters of an answer, escaped to ASCII
+FLUSH = 1.0  # seconds that unacknowledged records get at the end
+POLL_EVERY = 0.05  # seconds: librdkafka counts a record as queued until its answer is served
+SAY_EVERY = 60.0  # seconds between two lines in the log
+_CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
+_DEFAULTS: dict[str, str | int] = {
+    "client.id": "kafka-webhooks-attempts",
+    # One request carries the attempts of a tenth of a second. They are alike: lz4 leaves a fifth of their bytes.
+    "linger.ms": 100,
+    "batch.num.messages": 10_000,
+    "compression.type": "lz4",
+    "topic.metadata.propagation.max.ms": 5_000,
+}
+_FIXED: dict[str, str | int | bool] = {
+    "acks": 1,
+    "enable.idempotence": False,
+    # All that this may take of memory, and for how long; beyond that, attempts are dropped.
+    "queue.buffering.max.messages": 50_000,
+    "queue.buffering.max.kbytes": 16_384,
+    "delivery.timeout.ms": 30_000,
+    # A reader computes the partition of a subscription.
+    "partitioner": "consistent",
+    "delivery.report.only.error": True,
+}
+
+
+class AttemptLog(Part):
+    """Writes the attempts of one worker. It never raises and never waits, but for `close`.
+
+    `dropped` counts attempts that Kafka has not taken. Its failures are no `fault`: the worker does its work.
+    """
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        """SettingsError: librdkafka refuses a setting. Sends no request yet."""
+        self.dropped = 0
+        self._topic = topic
+        self._source = kafka.event_source
+        self._prefix = os.urandom(8).hex()  # makes the ids of this process's records unique
+        self._number = 0
+        self._poll_at = self._say_at = 0.0
+        self._said = 0  # of `dropped`
+        self._reason = ""
+        properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
+        try:
+            self._producer = Producer(
+                {
+                    **_DEFAULTS,
+                    **properties,
+                    **_FIXED,
+                    "bootstrap.servers": kafka.bootstrap_servers,
+                    "on_delivery": self._answered,
+                },
+                logger=LibrdkafkaLog(),
+            )
+        except KafkaException as error:
+            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+        self._produce: Callable[..., None] = self._producer.produce
+
+    def report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:
+        """An attempt has ended `at` (unix seconds), with this outcome; `what` became of it, in a word of the metrics.
+
+        Call it after the attempt is counted. Drops the attempt if Kafka cannot take it at once.
+        """
+        subscription_id = delivery.lane.endpoint.subscription_id
+        self._number = number = self._number + 1
+        try:
+            if isinstance(outcome, Delivered):
+                error = response = None
+            else:
+                error, response = outcome.error, escaped(outcome.response, RESPONSE)
+            value = render(
+                self._source,
+                f"{self._prefix}-{number}",
+                delivery.event,
+                subscription_id,
+                delivery.attempts,
+                what,
+                at,
+                seconds,
+                outcome.status,
+                error,
+                response,
+            )
+            self._produce(self._topic, value, key_of(subscription_id), headers=_CONTENT_TYPE)
+        except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
+            self._drop(failure)
+
+    def poll(self, now: float) -> None:
+        """Serve answers, now and then. Says in the log, once a minute, what was dropped."""
+        if now < self._poll_at:
+            return
+        self._poll_at = now + POLL_EVERY
+        try:
+            self._producer.poll(0)
+        except KafkaException as failure:  # the binding raises errors of the client as a whole
+            self._reason = str(failure.args[0].str())
+        if self.dropped != self._said and now >= self._say_at:
+            self._say_at = now + SAY_EVERY
+            self._say()
+
+    def close(self) -> None:
+        """Wait a second at most for records under way, and drop the rest."""
+        try:
+            self._producer.flush(FLUSH)
+            self._producer.purge()
+            self._producer.poll(0)
+        except KafkaException as failure:
+            self._reason = str(failure.args[0].str())
+        if self.dropped != self._said:
+            self._say()
+
+    def _answered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self.dropped += 1
+            self._reason = error.str()
+
+    def _drop(self, failure: Exception) -> None:
+        self.dropped += 1
+        cause = failure.args[0] if failure.args else ""
+        self._reason = cause.str() if isinstance(cause, KafkaError) else f"{type(failure).__name__}: {cause}"
+
+    def _say(self) -> None:
+        log.warning(
+            "attempts are missing from the attempt history; deliveries go on",
+            topic=self._topic,
+            attempts=self.dropped - self._said,
+            error=self._reason,
+        )
+        self._said = self.dropped

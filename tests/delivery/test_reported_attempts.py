@@ -1,0 +1,89 @@
+"""Which attempts are reported to the attempt history: one for each delivery and attempt, and nothing else."""
+
+from collections.abc import Iterator
+
+import pytest
+from requests import RequestException, Response
+from requests.exceptions import ConnectTimeout, InvalidHeader
+from sqlalchemy import Engine
+
+from consumer.errors import EgressRefused
+from consumer.subscriptions.endpoint import Batch
+from tests.delivery.desk_kit import SHORT, TOOK, Desk, response
+from tests.delivery.store_kit import NOW
+
+
+@pytest.fixture
+def desk(engine: Engine) -> Iterator[Desk]:
+    """A Settling whose subscription asks for batches, which never wait."""
+    result = Desk(engine, Batch(100, 0.0))
+    yield result
+    assert result.store.thread.close(20)
+
+
+def test_each_attempt_of_a_delivery_is_reported_once(desk: Desk) -> None:
+    """A failure with what became of the delivery, then its success: each counted, with its end and its seconds."""
+    delivery = desk.start()
+    desk.end(delivery, response(503))
+    assert desk.reported == [(0, 1, 503, "retried", NOW, pytest.approx(TOOK))]
+    desk.store.monotonic.now += SHORT
+    desk.end(desk.go_on(delivery), response(204))
+    assert desk.reported[1:] == [(0, 2, 204, "delivered", NOW, pytest.approx(TOOK))]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "result", "status", "what"),
+    [
+        (0, ConnectTimeout("slow"), None, "retried"),
+        (1, response(404), 404, "parked"),
+        (2, response(503), 503, "exhausted"),
+        (0, response(410), 410, "exhausted"),
+    ],
+    ids=repr,
+)
+def test_what_became_of_it_is_a_word_of_the_metrics(
+    desk: Desk, attempts: int, result: Response | RequestException, status: int | None, what: str
+) -> None:
+    """The same as in `webhooks_deliveries_total`; a 410 and the last attempt are reported like any other."""
+    desk.end(desk.start(attempts=attempts), result)
+    assert [each[:4] for each in desk.reported] == [(0, attempts + 1, status, what)]
+    assert desk.metrics.deliveries == {what: 1}
+
+
+def test_the_request_of_a_batch_is_an_attempt_of_each_delivery(desk: Desk) -> None:
+    """Of records and of a stored row, each with its own number of attempts and what became of it."""
+    members = [desk.delivery(offset=0), desk.delivery(offset=1, attempts=1), desk.row(2, offset=2)]
+    desk.end(desk.open(*members), response(503))
+    assert [each[:4] for each in desk.reported] == [
+        (0, 1, 503, "retried"),
+        (1, 2, 503, "parked"),
+        (2, 3, 503, "exhausted"),
+    ]
+    desk.reported.clear()
+    desk.end(desk.open(*[desk.delivery(offset=offset) for offset in range(3, 6)]), response(200))
+    assert [each[:4] for each in desk.reported] == [(offset, 1, 200, "delivered") for offset in range(3, 6)]
+
+
+def test_what_was_not_sent_is_no_attempt(desk: Desk) -> None:
+    """The egress rule, a request that cannot be built: a receiver has seen nothing."""
+    desk.end(desk.start(offset=0), InvalidHeader("a line break"))
+    desk.settling.on_undeliverable(desk.delivery(offset=1), "the template fails")
+    desk.end(desk.start(offset=2), EgressRefused("10.0.0.1 is a private address"))
+    assert desk.reported == []
+
+
+def test_a_request_that_is_cut_off_is_an_attempt(desk: Desk) -> None:
+    """Its receiver may have seen it, and the delivery counts it."""
+    delivery = desk.start()
+    desk.settling.on_cancelled([delivery], 1.5)
+    assert desk.reported == [(0, 1, None, "retried", NOW, 1.5)]
+
+
+def test_without_a_history_nothing_else_changes(engine: Engine) -> None:
+    """A Settling that reports to nobody settles, retries and counts alike."""
+    desk = Desk(engine)
+    desk.settling._report = None
+    desk.end(desk.start(), response(204))
+    desk.end(desk.start(offset=1), response(503))
+    assert (desk.settled, desk.metrics.deliveries) == ([0], {"delivered": 1, "retried": 1})
+    assert desk.store.thread.close(20)

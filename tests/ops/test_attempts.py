@@ -1,0 +1,176 @@
+"""The attempt history on a real Kafka: the last hour in memory, and what is older on demand."""
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import KafkaUnavailable
+from consumer.events.attempt import Attempt, key_of, render
+from consumer.events.event import Event, RecordId
+from consumer.ops import attempts
+from consumer.ops.attempts import AttemptHistory
+from tests.kafka_broker import KafkaBroker
+from tests.kafka_kit import Kafka, unique, until
+
+Open = Callable[[KafkaSettings, str], AttemptHistory]
+PARTITIONS = 3
+
+
+class Written:
+    """A topic to which attempts are written with a time of their own."""
+
+    def __init__(self, kafka: Kafka, topic: str = "") -> None:
+        self.kafka = kafka
+        self.settings = kafka.settings()
+        self.topic = topic or kafka.topic(partitions=PARTITIONS)
+        self.now = time.time()
+
+    def add(self, subscription: int, *ages: float, outcome: str = "delivered", source: str = "") -> None:
+        """An attempt for each age (seconds), in this order, acknowledged; its record's offset is the age."""
+        key = key_of(subscription)
+        for age in ages:
+            place = RecordId("t", 0, int(age), 0)
+            event = Event(place, "a", "msg_1", b"", "", None, None)
+            at = self.now - age
+            value = render(
+                source or self.settings.event_source, "id", event, subscription, 1, outcome, at, 0.1, 200, None, None
+            )
+            number = zlib.crc32(key) % PARTITIONS
+            self.kafka._producer.produce(self.topic, value, key, number, timestamp=int(at * 1000))
+        assert self.kafka._producer.flush(20) == 0
+
+
+def ages(written: Written, found: list[Attempt]) -> list[int]:
+    """How many seconds ago these were."""
+    return [round(written.now - each.at) for each in found]
+
+
+@pytest.fixture
+def open_history() -> Iterator[Open]:
+    """Starts histories, and closes them in the end."""
+    made: list[AttemptHistory] = []
+
+    def make(kafka: KafkaSettings, topic: str) -> AttemptHistory:
+        made.append(AttemptHistory(kafka, topic))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_the_last_hour_is_in_memory_and_goes_on(real_kafka: Kafka, open_history: Open) -> None:
+    """What is older stays on the topic; new attempts come by themselves; foreign and broken records are counted."""
+    written = Written(real_kafka)
+    written.add(1, 5000, 3000, 60)
+    written.add(2, 4000, 50, outcome="parked")
+    history = open_history(written.settings, written.topic)
+    until(lambda: len(history.recent(None, 9)) == 3)
+    assert history.fault is None
+    assert ages(written, history.recent(None, 9)) == [50, 60, 3000]
+    assert ages(written, history.recent(1, 1)) == [60]
+    real_kafka.write(written.topic, [b"broken", None, b"{}"])
+    written.add(1, 2, source="kafka-webhooks/another-group")
+    written.add(1, 1)
+    until(lambda: len(history.recent(1, 9)) == 3)
+    until(lambda: history.skipped == 4)
+    assert sum(each.ok for each in history.summary(1)) == 3
+    assert sum(each.failed for each in history.summary(None)) == 1
+
+
+def test_partitions_that_are_added_are_found(
+    real_kafka: Kafka, open_history: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a topic that is created after the start; until then `fault` says what to do."""
+    monkeypatch.setattr(attempts, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(attempts, "AGAIN", 0.3)
+    written = Written(real_kafka, unique("later"))
+    history = open_history(written.settings, written.topic)
+    until(
+        lambda: (
+            history.fault == f"attempt history: the topic {written.topic} does not exist: create it, or correct "
+            "KAFKA_ATTEMPTS_TOPIC"
+        )
+    )
+    real_kafka.topic(written.topic, partitions=PARTITIONS)
+    until(lambda: history.fault is None)
+    written.add(1, 3)
+    until(lambda: history.recent(1, 9))
+
+
+def test_it_goes_on_after_an_outage(one_node: KafkaBroker, open_history: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fault` says that no broker answers; what was read stays, once, and new attempts come by themselves."""
+    monkeypatch.setattr(attempts, "AGAIN", 0.3)
+    written = Written(Kafka(one_node.bootstrap, real=True))
+    written.add(1, 3)
+    history = open_history(written.settings, written.topic)
+    until(lambda: history.recent(1, 9))
+    one_node.kill()
+    until(lambda: "no Kafka broker reachable" in (history.fault or ""))
+    assert len(history.recent(1, 9)) == 1
+    one_node.restart()
+    written.add(1, 2)
+    until(lambda: len(history.recent(1, 9)) == 2, timeout=40)
+    until(lambda: history.fault is None)
+
+
+def test_a_new_client_goes_on_where_the_last_one_was(
+    real_kafka: Kafka, open_history: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error that only another client mends, nothing is counted twice."""
+    monkeypatch.setattr(attempts, "AGAIN", 0.1)
+    written = Written(real_kafka)
+    written.add(1, 3, 2)
+    history = open_history(written.settings, written.topic)
+    until(lambda: len(history.recent(1, 9)) == 2)
+    history._failures.append(RuntimeError("a bug in a callback"))
+    until(lambda: history.fault == "attempt history: RuntimeError: a bug in a callback")
+    written.add(1, 1)
+    until(lambda: len(history.recent(1, 9)) == 3)
+    assert sum(each.ok for each in history.summary(1)) == 3
+    until(lambda: history.fault is None)
+
+
+def test_what_is_older_is_read_back_newest_first(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one subscription or of all, between two times, in steps from the end; no thread need run."""
+    monkeypatch.setattr(attempts, "STEP", 6)
+    written = Written(real_kafka)
+    for number in range(1, 4):
+        written.add(number, *(9000 - 100 * each - number for each in range(30)))
+    history = AttemptHistory(written.settings, written.topic)
+    since, until_ = written.now - 8500.5, written.now - 7000.5
+    whole = history.read_back(None, since, until_, 1000)
+    expected = sorted(
+        9000 - 100 * each - number
+        for number in range(1, 4)
+        for each in range(30)
+        if 7000.5 < 9000 - 100 * each - number <= 8500.5
+    )
+    assert ages(written, whole) == expected
+    assert whole[:7] == history.read_back(None, since, until_, 7)
+    assert history.read_back(2, since, until_, 1000) == [each for each in whole if each.subscription_id == 2]
+    assert history.read_back(2, since, until_, 4) == [each for each in whole if each.subscription_id == 2][:4]
+    assert history.read_back(99, since, until_, 4) == []
+    assert history.read_back(None, written.now + 5, written.now + 9, 4) == []
+
+
+def test_reading_back_ends_in_time(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records beyond the bound stay unread: what comes back is the newest part."""
+    monkeypatch.setattr(attempts, "STEP", 5)
+    monkeypatch.setattr(attempts, "RECORDS_READ", 10)
+    written = Written(real_kafka)
+    written.add(1, *range(100, 0, -1))
+    history = AttemptHistory(written.settings, written.topic)
+    assert ages(written, history.read_back(1, written.now - 200, written.now, 100)) == list(range(1, 11))
+
+
+def test_reading_back_says_what_is_wrong(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No broker is an error of this project; a topic that does not exist has no attempts."""
+    assert AttemptHistory(real_kafka.settings(), unique("missing")).read_back(1, 0, time.time(), 5) == []
+    monkeypatch.setattr("consumer.intake.log_reader._TIMEOUT", 0.5)
+    with pytest.raises(KafkaUnavailable):
+        AttemptHistory(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "t").read_back(1, 0, time.time(), 5)

@@ -1,0 +1,108 @@
+"""The attempts of the last hour in memory: which are kept, and how they are counted."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.events.attempt import Attempt
+from consumer.ops import recent_attempts
+from consumer.ops.recent_attempts import HOUR, MINUTES, OVERHEAD, Minute, RecentAttempts
+
+NOW = 1_700_000_040.0  # a minute begins
+
+
+def attempt(subscription: int = 7, at: float = NOW, outcome: str = "delivered", number: int = 0) -> Attempt:
+    """An attempt at the record with this offset."""
+    return Attempt(at, subscription, "msg_1", "a", None, "t", 0, number, 1, outcome, 200, None, 0.1, None)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 500), st.integers(0, 3000)), max_size=60))
+def test_the_newest_are_kept_within_every_bound(steps: list[tuple[int, int, int]]) -> None:
+    """In the order of their times: the newest of each subscription, and of those the newest in number and in bytes."""
+    of_one, of_all, most = 5, 12, 12 * OVERHEAD + 4000
+    recent = RecentAttempts(of_one, of_all, most)
+    model: list[tuple[Attempt, int]] = []
+    now = NOW
+    for number, (subscription, seconds, size) in enumerate(steps):
+        now += seconds
+        recent.add(attempt(subscription, now, number=number), size, now)
+        model.append((attempt(subscription, now, number=number), size + OVERHEAD))
+        of_this = [each for each in model if each[0].subscription_id == subscription]
+        if len(of_this) > of_one:
+            model.remove(of_this[0])
+        while len(model) > of_all or sum(each for _, each in model) > most or model[0][0].at <= now - HOUR:
+            del model[0]
+    kept = [each for each, _ in model][::-1]
+    found = recent.recent(None, 100, now)
+    assert Counter(found) == Counter(kept)
+    assert [each.at for each in found] == [each.at for each in kept]
+    assert recent.bytes == sum(size for _, size in model)
+    for subscription in range(1, 5):
+        assert Counter(recent.recent(subscription, 100, now)) == Counter(
+            each for each in kept if each.subscription_id == subscription
+        )
+
+
+def test_the_first_partitions_read_do_not_displace_newer_attempts() -> None:
+    """At the start a whole hour of one partition comes after that of another: times decide, not the order."""
+    recent = RecentAttempts(of_all=10)
+    for number in range(10):
+        recent.add(attempt(number, NOW - number), 1, NOW)
+    for number in range(10, 20):
+        recent.add(attempt(number, NOW - 1000 - number), 1, NOW)
+    assert [each.subscription_id for each in recent.recent(None, 20, NOW)] == list(range(10))
+
+
+def test_a_limit_takes_the_newest() -> None:
+    """Newest first; a subscription that nobody attempted has none."""
+    recent = RecentAttempts()
+    for number in range(5):
+        recent.add(attempt(at=NOW + number), 1, NOW + 5)
+    assert [each.at - NOW for each in recent.recent(7, 2, NOW + 5)] == [4, 3]
+    assert recent.recent(8, 2, NOW + 5) == []
+
+
+def test_what_is_an_hour_old_is_forgotten() -> None:
+    """Also where nothing new comes, and where it was that old when it came."""
+    recent = RecentAttempts()
+    recent.add(attempt(at=NOW - HOUR), 1, NOW)
+    assert (len(recent), recent.summary(7, NOW)[0].ok) == (0, 0)
+    recent.add(attempt(at=NOW), 1, NOW)
+    assert recent.recent(7, 9, NOW + HOUR) == []
+    assert (len(recent), recent.bytes) == (0, 0)
+
+
+def test_the_summary_counts_the_last_sixty_minutes() -> None:
+    """By subscription and for all, oldest first, empty minutes too; more than is kept, and nothing older."""
+    recent = RecentAttempts(of_one=2)
+    for _ in range(5):
+        recent.add(attempt(at=NOW - 61), 1, NOW)
+    recent.add(attempt(at=NOW, outcome="parked"), 1, NOW)
+    recent.add(attempt(8, at=NOW, outcome="exhausted"), 1, NOW)
+    found = recent.summary(7, NOW)
+    assert [each.at for each in found] == [int(NOW) - 60 * back for back in reversed(range(MINUTES))]
+    assert found[-3:] == [Minute(int(NOW) - 120, 5, 0), Minute(int(NOW) - 60, 0, 0), Minute(int(NOW), 0, 1)]
+    assert recent.summary(None, NOW)[-1] == Minute(int(NOW), 0, 2)
+    assert recent.summary(9, NOW)[-1] == Minute(int(NOW), 0, 0)
+    later = NOW + 60 * MINUTES
+    recent.add(attempt(at=later), 1, later)
+    assert [each[1:] for each in recent.summary(7, later)] == [(0, 0)] * 59 + [(1, 0)]
+
+
+def test_counts_are_bounded_too() -> None:
+    """The subscription that was attempted longest ago is counted no more."""
+    recent = RecentAttempts()
+    for subscription in (1, *range(2, recent_attempts.COUNTED + 1), 1, -1):
+        recent.add(attempt(subscription), 1, NOW)
+    assert recent.summary(1, NOW)[-1].ok == 2
+    assert recent.summary(2, NOW)[-1].ok == 0
+    assert recent.summary(3, NOW)[-1].ok == 1
+
+
+def test_the_heap_of_times_does_not_outgrow_what_is_kept() -> None:
+    """One busy subscription forgets its own attempts, which the heap must not collect."""
+    recent = RecentAttempts(of_one=5)
+    for number in range(10_000):
+        recent.add(attempt(at=NOW + number / 1000), 1, NOW + 10)
+    assert len(recent._oldest) <= 2 * len(recent) + 1001

@@ -1,0 +1,177 @@
+"""The attempt history's writer: what is on the topic, and that no trouble with it reaches the worker."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, Message, TopicPartition
+from structlog.testing import capture_logs
+
+from consumer.config.settings import KafkaSettings
+from consumer.delivery.delivery import Delivery, Lane, OpenRecord
+from consumer.delivery.outcome import Delivered, Failed, Outcome, judge
+from consumer.errors import SettingsError
+from consumer.events.attempt import parse
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.worker import attempt_log
+from consumer.worker.attempt_log import RESPONSE, AttemptLog
+from tests.delivery.desk_kit import response
+from tests.delivery.store_kit import DEFAULT, NOW, URL, make_event
+from tests.kafka_kit import QUIET, Kafka, unique
+
+Open = Callable[[KafkaSettings, str], AttemptLog]
+SERVED = 15.0  # seconds
+
+
+def delivery(subscription: int = 7, attempts: int = 1, offset: int = 0) -> Delivery:
+    """After so many attempts."""
+    made = Delivery(
+        make_event(offset),
+        Lane(Endpoint(subscription, URL, DEFAULT), 1.0, 0.0),
+        OpenRecord(lambda _offset: None, offset, 1),
+    )
+    made.attempts = attempts
+    return made
+
+
+def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
+    """The first records of a topic of four partitions."""
+    consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": unique("reader"), **QUIET})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
+    found: list[Message] = []
+    end = time.monotonic() + SERVED
+    while len(found) < number and time.monotonic() < end:
+        found += [message for message in consumer.consume(100, 0.1) if message.error() is None]
+    consumer.close()
+    return found
+
+
+def polled(log: AttemptLog, condition: Callable[[], object]) -> None:
+    """Poll until `condition` holds."""
+    end = time.monotonic() + SERVED
+    while not condition():
+        assert time.monotonic() < end, log.dropped
+        log.poll(time.monotonic())
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def open_log() -> Iterator[Open]:
+    """Makes logs, and closes them in the end."""
+    made: list[AttemptLog] = []
+
+    def make(kafka: KafkaSettings, topic: str) -> AttemptLog:
+        made.append(AttemptLog(kafka, topic))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_an_attempt_is_a_record_with_the_subscription_as_key(kafka: Kafka, open_log: Open) -> None:
+    """Successes and failures, each with an id of its own and the header that tells what the bytes are."""
+    settings = kafka.settings(group="a group")
+    topic = kafka.topic(partitions=4)
+    log = open_log(settings, topic)
+    log.report(delivery(attempts=2), "delivered", Delivered(204), NOW, 0.25)
+    log.report(delivery(8), "parked", Failed("status 500", 500, None, "sorry\x1b\u00e9"), NOW, 0.5)
+    messages = {message.key(): message for message in read(kafka, topic, 2)}
+    assert {message.headers()[0] for message in messages.values()} == {  # type: ignore[index]  # it has headers
+        ("content-type", b"application/cloudevents+json")
+    }
+    found = {key: parse(message.value(), "kafka-webhooks/a%20group") for key, message in messages.items()}
+    event = make_event(0)
+    success = found[b"7"]
+    assert success is not None
+    assert (success.at, success.subscription_id, success.webhook_id, success.event_type) == (
+        NOW,
+        7,
+        event.webhook_id,
+        event.type,
+    )
+    assert (success.attempt, success.outcome, success.status, success.seconds) == (2, "delivered", 204, 0.25)
+    assert (success.topic, success.partition, success.offset) == event.record[:3]
+    failure = found[b"8"]
+    assert failure is not None
+    assert (failure.outcome, failure.status, failure.error) == ("parked", 500, "status 500")
+    assert failure.response == r"sorry\x1b\xe9"
+    assert len({orjson.loads(message.value() or b"")["id"] for message in messages.values()}) == 2
+
+
+def test_a_failed_answer_is_kept_short_and_without_secrets(kafka: Kafka, open_log: Open) -> None:
+    """What `judge` has masked stays masked, and 256 characters of ASCII are written at most."""
+    settings, topic = kafka.settings(), kafka.topic(partitions=4)
+    answer = response(500)
+    answer._content = b"echo: s3cret-token " + "\u00e9".encode() * 2000
+    outcome: Outcome = judge(answer, NOW, secrets=lambda: ["s3cret-token"])
+    open_log(settings, topic).report(delivery(), "retried", outcome, NOW, 0.5)
+    (message,) = read(kafka, topic, 1)
+    found = parse(message.value(), settings.event_source)
+    assert found is not None
+    assert found.response is not None
+    assert found.response.startswith("echo: (not shown) \\xe9")
+    assert found.response.isascii()
+    assert len(found.response) == RESPONSE
+    assert b"s3cret" not in (message.value() or b"")
+
+
+def test_attempts_of_a_topic_that_is_missing_are_counted(real_kafka: Kafka, open_log: Open) -> None:
+    """Nothing waits or raises; the log says so once a minute; when the topic is made, attempts get through again."""
+    settings = real_kafka.settings(allow_auto_create_topics="false")
+    topic = unique("missing")
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
+        patch.setitem(attempt_log._DEFAULTS, "topic.metadata.propagation.max.ms", 300)
+        log = open_log(settings, topic)
+        for number in range(5):
+            log.report(delivery(offset=number), "delivered", Delivered(200), NOW, 0.1)
+        polled(log, lambda: log.dropped == 5)
+        log.report(delivery(), "delivered", Delivered(200), NOW, 0.1)
+        polled(log, lambda: log.dropped == 6)
+    lines = [each for each in logs if each["event"].startswith("attempts are missing")]
+    assert [each["topic"] for each in lines] == [topic]
+    assert log.fault is None
+    real_kafka.topic(topic, partitions=4)
+
+    def reported() -> bool:
+        before = log.dropped
+        log.report(delivery(9), "delivered", Delivered(200), NOW, 0.1)
+        log.close()  # which waits for the answer
+        return log.dropped == before
+
+    polled(log, reported)
+    assert {message.key() for message in read(real_kafka, topic, 1)} == {b"9"}
+
+
+def test_a_full_queue_drops_at_once(open_log: Open) -> None:
+    """No broker answers: what exceeds the queue is dropped without waiting, and the rest when the worker stops."""
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", properties={"log.level": "0"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(attempt_log._FIXED, "queue.buffering.max.messages", 10)
+        log = open_log(settings, "attempts")
+    begin = time.monotonic()
+    for number in range(30):
+        log.report(delivery(offset=number), "delivered", Delivered(200), NOW, 0.1)
+        log.poll(time.monotonic())
+    assert log.dropped == 20
+    assert time.monotonic() - begin < 0.5
+    log.close()
+    assert log.dropped == 30
+    assert time.monotonic() - begin < attempt_log.FLUSH + 1.0
+
+
+def test_what_cannot_be_written_is_dropped(mock_kafka: str, open_log: Open) -> None:
+    """A text that JSON does not have, a time that no calendar has, a record that is too large: never an exception."""
+    kafka = Kafka(mock_kafka, real=False)
+    log = open_log(kafka.settings(), kafka.topic())
+    log.report(delivery(), "retried", Failed("\ud800"), NOW, 0.1)
+    log.report(delivery(), "retried", Failed("reset"), 1e18, 0.1)
+    log.report(delivery(), "retried", Failed("x" * 2_000_000), NOW, 0.1)
+    assert log.dropped == 3
+
+
+def test_a_setting_that_librdkafka_refuses_is_named(mock_kafka: str) -> None:
+    """Before any connection."""
+    with pytest.raises(SettingsError, match="KAFKA_LINGER_MS"):
+        AttemptLog(Kafka(mock_kafka, real=False).settings(linger_ms="soon"), "attempts")
