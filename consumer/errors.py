@@ -9,6 +9,7 @@ WebhooksError
 ├── DatabaseRefused          the database refuses a statement
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
+├── InvalidPosition          a position in a search is none that an earlier page gave
 └── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
 """
 
@@ -65,6 +66,10 @@ class InvalidSubscription(WebhooksError):
         self.why, self.option, self.example = why, option, example
         name = f"{option}: " if option else ""
         super().__init__(f"{name}{why}{f'; for example {example}' if example else ''}")
+
+
+class InvalidPosition(WebhooksError):
+    """A position in a search is none that an earlier page gave."""
 
 
 class EgressRefused(WebhooksError, RequestsConnectionError):

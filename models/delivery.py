@@ -114,7 +114,9 @@ class ParkedDelivery(Base):
             "ix_webhook_deliveries_head",
             *("group_id", "status", "topic", "partition_no", "subscription_id", "next_attempt_at", "id"),
         ),
-        Index("ix_webhook_deliveries_sub", "subscription_id", "status"),
+        # Searches, newest first: of a subscription, and of a status.
+        Index("ix_webhook_deliveries_receiver", "subscription_id", "status", "id"),
+        Index("ix_webhook_deliveries_state", "status", "id", "subscription_id"),
         # Single seeks find the first rows of an ordered key, and the topics and partitions with rows of a status.
         Index(
             "ix_webhook_deliveries_order",
@@ -250,4 +252,10 @@ class StoredReplay(Base):
     )
     positions: Mapped[str] = mapped_column(
         Text, comment="What is left to read, as JSON: topic, partition, next offset and end."
+    )
+    record_count: Mapped[int | None] = mapped_column(
+        BigInteger, comment="Records to read when it began. Null: begun by a release before 0009."
+    )
+    cancelled_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, comment="When it was cancelled, and reading ended. Null: it was not."
     )

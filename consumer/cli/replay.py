@@ -139,6 +139,8 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
         raise WebhooksError(
             f"replay {replay_id} belongs to the group {found.group}, not {kafka.group_id}: set KAFKA_GROUP_ID to it"
         )
+    if found.cancelled_at is not None:
+        raise WebhooksError(f"replay {replay_id} was cancelled; begin another with --subscription and --since")
     return found
 
 

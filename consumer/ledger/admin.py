@@ -90,7 +90,10 @@ class StoredDetail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryQuery:
-    """Conditions that deliveries must all meet. `since` (inclusive) and `until`: their last change, in unix seconds."""
+    """Conditions that deliveries must all meet. `since` (inclusive) and `until`: their last change, in unix seconds.
+
+    `tenant` is the subscription's own, as written: a removed subscription has none.
+    """
 
     ids: Collection[int] | None = None
     group: str | None = None
@@ -99,6 +102,8 @@ class DeliveryQuery:
     event_type: str | None = None
     since: float | None = None
     until: float | None = None
+    tenant: str | None = None
+    topic: str | None = None
 
 
 class Marked(NamedTuple):
@@ -115,7 +120,7 @@ class Adopted(NamedTuple):
     skipped: int
 
 
-_STORED = (
+STORED = (
     ParkedDelivery.id,
     *RECORD,
     ParkedDelivery.subscription_id,
@@ -145,7 +150,7 @@ _MARK = (
         updated_at=_NOW,
     )
 )
-_theirs, _copy = aliased(ParkedDelivery), aliased(Payload)
+_theirs, _copy, _owner = aliased(ParkedDelivery), aliased(Payload), aliased(Subscription)
 _TO = bindparam("b_to", type_=Payload.group_id.type)
 _COPY_PAYLOAD = insert(Payload).from_select(
     [column.key for column in PAYLOAD],
@@ -184,9 +189,9 @@ def find(
         chosen = chosen.where(ParkedDelivery.id > after_id)
     # Select the ids first, from an index alone: otherwise the whole rows of all matches would be sorted.
     page = chosen.order_by(ParkedDelivery.id).limit(limit).subquery("page")
-    statement = select(*_STORED).join(Payload, OF_PAYLOAD).join(page, page.c.id == ParkedDelivery.id)
+    statement = select(*STORED).join(Payload, OF_PAYLOAD).join(page, page.c.id == ParkedDelivery.id)
     with reading(engine) as connection:
-        return [_delivery(row) for row in connection.execute(statement.order_by(ParkedDelivery.id))]
+        return [delivery_of(row) for row in connection.execute(statement.order_by(ParkedDelivery.id))]
 
 
 def count(engine: Engine, selection: DeliveryQuery, most: int) -> int:
@@ -205,11 +210,11 @@ def owed(engine: Engine, subscription_id: int, most: int) -> int:
 
 def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
     """A delivery with its event; None if no delivery has this id."""
-    stored = select(*_STORED).join(Payload, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
+    stored = select(*STORED).join(Payload, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
     carried = select(*PAYLOAD[1:]).join(ParkedDelivery, OF_PAYLOAD).where(ParkedDelivery.id == delivery_id)
     with reading(engine) as connection:
         row, event = connection.execute(stored).first(), connection.execute(carried).first()
-    return StoredDetail(_delivery(row), event_of(event)) if row and event else None
+    return StoredDetail(delivery_of(row), event_of(event)) if row and event else None
 
 
 def of_record(engine: Engine, group: str, topic: str, partition: int, offset: int) -> dict[int, tuple[int, str]]:
@@ -223,6 +228,11 @@ def of_record(engine: Engine, group: str, topic: str, partition: int, offset: in
     )
     with reading(engine) as connection:
         return {row.subscription_id: (row.id, row.status) for row in connection.execute(statement)}
+
+
+def of_tenant(tenant: str) -> ColumnElement[bool]:
+    """The condition that the subscription of a delivery has this tenant."""
+    return exists().where(_owner.id == ParkedDelivery.subscription_id, _owner.tenant == tenant)
 
 
 def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[Marked]:
@@ -315,6 +325,10 @@ def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
         yield ParkedDelivery.status.in_(sorted(selection.statuses))
     if selection.subscription is not None:
         yield ParkedDelivery.subscription_id == selection.subscription
+    if selection.topic is not None:
+        yield ParkedDelivery.topic == selection.topic
+    if selection.tenant is not None:
+        yield of_tenant(selection.tenant)
     if selection.since is not None:
         yield in_utc(ParkedDelivery.updated_at) >= time_of(selection.since)
     if selection.until is not None:
@@ -368,7 +382,8 @@ def _mark(connection: Connection, rows: Sequence[AnyRow], now: float) -> None:
     marks.look_for(connection, rows)
 
 
-def _delivery(row: AnyRow) -> StoredDelivery:
+def delivery_of(row: AnyRow) -> StoredDelivery:
+    """The delivery of a row of STORED."""
     return StoredDelivery(
         row.id,
         row.group_id,

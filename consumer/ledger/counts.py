@@ -1,18 +1,71 @@
 """Counts stored deliveries by state, and says when the next one is due: for people who wait or watch."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, func, select
 
 from consumer.database.engine import any_of, reading
-from consumer.ledger.columns import BATCH, unix
+from consumer.ledger.admin import owed
+from consumer.ledger.columns import ATTEMPTS, BATCH, OPEN, last_of, unix
+from consumer.ledger.rows import Failure
 from consumer.ledger.upkeep import by_id
 from models import ParkedDelivery, Status
 from models.base import in_utc
 
+SAMPLE = 1000  # rows at each end of an open state, read from an index alone
+_NEWEST = 10  # rows of a subscription that are asked for their failure
 # A replay may have millions of rows, and no index finds them: they are read by id.
 _BY_STATE = select(ParkedDelivery.status, func.count().label("number")).group_by(ParkedDelivery.status)
+
+
+class Load(NamedTuple):
+    """How many open deliveries a subscription has."""
+
+    subscription_id: int
+    number: int
+
+
+def by_state(engine: Engine, most: int) -> Mapping[str, int]:
+    """All rows by state, of all groups: exact up to `most`; `most` + 1 means more."""
+    found: dict[str, int] = {}
+    with reading(engine) as connection:
+        for state in Status:
+            first = select(ParkedDelivery.id).where(ParkedDelivery.status == state).limit(most + 1).subquery("counted")
+            found[state.value] = connection.execute(select(func.count()).select_from(first)).scalar_one()
+    return found
+
+
+def most_loaded(engine: Engine, number: int, most: int) -> list[Load]:
+    """The subscriptions with the most open rows, at most `number` of them; each count stops at `most`.
+
+    Only those are found that have one of the SAMPLE rows stored first, or of the SAMPLE rows stored last, of an open
+    state; the ones with most of these are counted. No index could tell without reading every open row.
+    """
+    sample: Counter[int] = Counter()
+    with reading(engine) as connection:
+        for state in OPEN:
+            rows = select(ParkedDelivery.subscription_id).where(ParkedDelivery.status == state).limit(SAMPLE)
+            for order in (ParkedDelivery.id.asc(), ParkedDelivery.id.desc()):
+                sample.update(connection.execute(rows.order_by(order)).scalars())
+    loads = [Load(each, owed(engine, each, most)) for each, _ in sample.most_common(number)]
+    return sorted(loads, key=lambda load: (-load.number, load.subscription_id))
+
+
+def last_failure(engine: Engine, subscription_id: int) -> Failure | None:
+    """The latest failed attempt among a subscription's rows stored last; None if none of these has failed."""
+    found: list[Failure] = []
+    with reading(engine) as connection:
+        for state in (Status.PARKED, Status.EXHAUSTED):
+            newest = (
+                select(ParkedDelivery.updated_at, *ATTEMPTS)
+                .where(ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status == state)
+                .order_by(ParkedDelivery.id.desc())
+                .limit(_NEWEST)
+            )
+            found += [failure for row in connection.execute(newest) if (failure := last_of(row)) is not None]
+    return max(found, key=lambda failure: failure.at, default=None)
 
 
 def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:

@@ -99,7 +99,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
         ),
         (
             lambda engine: admin.owed(engine, 1, 10),
-            "COVERING INDEX ix_webhook_deliveries_sub (subscription_id=? AND status=?",
+            "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?",
         ),
     ],
 )
@@ -121,10 +121,10 @@ def test_writing(full: Engine) -> None:
 def test_rows_that_follow_their_subscription(full: Engine) -> None:
     """By subscription and state; subscriptions by leaps through the index."""
     held = used(full, lambda: upkeep.disable(full, GROUP, 2, "410"))
-    assert all("ix_webhook_deliveries_sub (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
+    assert all("ix_webhook_deliveries_receiver (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
     repository.remove(full, 3)
     followed = used(full, lambda: upkeep.reconcile(full, 1000.0))
-    leaps = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_sub (subscription_id>?)"
+    leaps = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_receiver (subscription_id>?)"
     assert followed[:4] == [leaps] * 4
     assert all("(subscription_id=? AND status=?)" in plan or "PRIMARY KEY" in plan for plan in followed[4:]), followed
 

@@ -1,0 +1,86 @@
+"""Which subscriptions need somebody's attention: failing, disabled, or with a value that does not work."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
+
+from sqlalchemy import Engine, select
+
+from consumer.crypto.vault import Vault
+from consumer.database.engine import reading
+from consumer.http.urls import redact_url
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.repository import Subscribed, walk
+from models import Subscription
+from models.base import UNREADABLE, in_utc
+
+
+class Failing(NamedTuple):
+    """A subscription of which no attempt has succeeded since then; the URL is without a password."""
+
+    subscription_id: int
+    url: str
+    event_type: str
+    tenant: str
+    since: datetime
+
+
+class Disabled(NamedTuple):
+    """A disabled subscription and the reason; the URL is without a password."""
+
+    subscription_id: int
+    url: str
+    event_type: str
+    tenant: str
+    reason: str | None
+
+
+class Problematic(NamedTuple):
+    """Enabled subscriptions with problems, among the `looked_at` ones with the lowest ids."""
+
+    subscriptions: tuple[Subscribed, ...]
+    looked_at: int
+
+
+_SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscription.tenant)
+
+
+def failing(engine: Engine, most: int) -> list[Failing]:
+    """At most `most` failing subscriptions, the ones that fail longest first."""
+    since = in_utc(Subscription.failing_since)
+    statement = select(*_SHOWN, Subscription.failing_since).where(since.is_not(None)).order_by(since).limit(most)
+    with reading(engine) as connection:
+        return [
+            Failing(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
+            for row in connection.execute(statement)
+            if row.failing_since != UNREADABLE
+        ]
+
+
+def disabled(engine: Engine, most: int) -> list[Disabled]:
+    """At most `most` disabled subscriptions, the newest first."""
+    statement = (
+        select(*_SHOWN, Subscription.disabled_reason)
+        .where(Subscription.enabled == 0)
+        .order_by(Subscription.id.desc())
+        .limit(most)
+    )
+    with reading(engine) as connection:
+        return [
+            Disabled(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.disabled_reason)
+            for row in connection.execute(statement)
+        ]
+
+
+def problematic(
+    engine: Engine,
+    most: int,
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
+) -> Problematic:
+    """Those with problems among the first `most` enabled subscriptions, at 40 µs for each that is looked at."""
+    found = list(islice(walk(engine, vault, enabled=True, rules=rules, clock=clock), most))
+    return Problematic(tuple(each for each in found if each.problems), len(found))
