@@ -25,10 +25,10 @@ class Published(NamedTuple):
 def publish(
     kafka: KafkaSettings,
     topic: str,
-    values: Iterable[bytes],
+    values: Iterable[bytes | None],
     *,
     key: bytes | None = None,
-    headers: Iterable[tuple[str, bytes]] = (),
+    headers: Iterable[tuple[str, bytes | None]] = (),
 ) -> Iterator[Published]:
     """Publish `values`; yields the place of each record when it is acknowledged.
 

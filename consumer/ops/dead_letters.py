@@ -1,0 +1,83 @@
+"""Dead letters as people see them, and publishing one again once its cause is mended."""
+
+from typing import NamedTuple
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import WebhooksError
+from consumer.intake.record import Record, Unreadable
+from consumer.kafka.publishing import Published, publish
+from consumer.ops.tail import newest, record_at
+
+OURS = "dead-letter-"  # the headers that a worker adds begin so
+SHOWN = 2000  # bytes of a value
+
+
+class DeadLetter(NamedTuple):
+    """A dead letter at `partition` and `offset` of the dead-letter topic; `at` (unix seconds) is when it was written.
+
+    `origin` is the place of the record in its own `topic`, `reason` and `detail` why it is no event. `value` is its
+    beginning; its whole `size` is in bytes. `whole`: the topic has all of it, so that it can be published again.
+    """
+
+    partition: int
+    offset: int
+    at: float
+    topic: str
+    origin: str
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes
+    size: int
+    whole: bool
+
+
+def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
+    """The newest dead letters. Raises as `tail.newest` does."""
+    found = (_letter_of(record) for record in newest(kafka, kafka.dead_letter_topic, limit))
+    return [letter for letter in found if letter is not None]
+
+
+def publish_again(kafka: KafkaSettings, partition: int, offset: int) -> tuple[str, Published]:
+    """Publish the record of a dead letter to its own topic, as it was; returns that topic, and the new record's place.
+
+    Raises WebhooksError if the topic does not have it any more or not all of it, and KafkaUnavailable.
+    """
+    record = record_at(kafka, kafka.dead_letter_topic, partition, offset)
+    letter = None if record is None else _letter_of(record)
+    if record is None or letter is None:
+        raise WebhooksError(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
+    if not letter.whole:
+        raise WebhooksError(
+            f"only a part of this record is in {kafka.dead_letter_topic}, because it was too large; "
+            f"its producer has to publish it again"
+        )
+    headers = [] if record.headers is None or isinstance(record.headers, Unreadable) else record.headers
+    own = [(name, value) for name, value in headers if not name.startswith(OURS)]
+    (published,) = publish(kafka, letter.topic, [record.value], key=record.key, headers=own)
+    return letter.topic, published
+
+
+def _letter_of(record: Record) -> DeadLetter | None:
+    """None for a record that no worker has written."""
+    if record.headers is None or isinstance(record.headers, Unreadable):
+        return None
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers if name.startswith(OURS)}
+    try:
+        topic, number, offset, reason = (headers[OURS + name] for name in ("topic", "partition", "offset", "reason"))
+    except KeyError:
+        return None
+    value, cut = record.value or b"", headers.get(f"{OURS}size", "")
+    return DeadLetter(
+        record.partition.number,
+        record.offset,
+        record.timestamp / 1000,
+        topic,
+        f"{topic}[{number}] @ {offset}",
+        reason,
+        headers.get(f"{OURS}detail", ""),
+        record.key,
+        value[:SHOWN],
+        int(cut) if cut.isdecimal() else len(value),
+        not cut,
+    )

@@ -1,0 +1,51 @@
+"""Reads the newest records of a topic, for people who look at it. Joins no group and commits nothing."""
+
+import time
+
+from consumer.config.settings import KafkaSettings
+from consumer.intake.log_reader import LogReader
+from consumer.intake.record import Record
+from consumer.ledger.replays import Span
+
+SECONDS = 5.0  # of one reading
+MOST_BYTES = 16 * 2**20  # of the records' values
+
+
+def newest(kafka: KafkaSettings, topic: str, limit: int) -> list[Record]:
+    """At most `limit` records, newest first; fewer if the topic does not deliver them within 5 s.
+
+    Raises KafkaUnavailable, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a
+    setting. A topic that does not exist has no records.
+    """
+    with LogReader(kafka, name="tail") as reader:
+        spans = reader.spans(reader.partitions_of(topic), 0.0, None, quietly=True)
+        reader.start([span._replace(begin=max(span.begin, span.end - limit)) for span in spans])
+        records = _read(reader, limit)
+    return sorted(records, key=lambda record: (record.timestamp, record.offset), reverse=True)[:limit]
+
+
+def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> Record | None:
+    """The record at an offset, or None if the log does not have it. Raises as `newest` does."""
+    with LogReader(kafka, name="tail") as reader:
+        whole = next(
+            (
+                span
+                for span in reader.spans(reader.partitions_of(topic), 0.0, None, quietly=True)
+                if span.number == partition
+            ),
+            None,
+        )
+        if whole is None or not whole.begin <= offset < whole.end:
+            return None
+        reader.start([Span(topic, partition, offset, offset + 1)])
+        return next((record for record in _read(reader, 1) if record.offset == offset), None)
+
+
+def _read(reader: LogReader, at_once: int) -> list[Record]:
+    records: list[Record] = []
+    end, size = time.monotonic() + SECONDS, 0
+    while not reader.done and time.monotonic() < end and size < MOST_BYTES:
+        found = reader.read(max(1, at_once), 0.1)
+        size += sum(len(record.value or b"") for record in found)
+        records += found
+    return records
