@@ -18,7 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from consumer import __version__
+from consumer.api import v1
 from consumer.api.guard import WANTED, Guard
+from consumer.api.problems import concerns, document, of_status, of_validation
+from consumer.api.tokens import TokenFile
+from consumer.api.v1.context import Backing
 from consumer.crypto.keys import generate
 from consumer.crypto.vault import Vault
 from consumer.database.engine import unavailable
@@ -94,16 +98,18 @@ _LOCATION = {"description": "The path that shows the subscription.", "schema": {
 
 def create_app(
     engine: Engine,
-    token: str | None,
+    token: str | TokenFile | None,
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
+    backing: Backing | None = None,
 ) -> FastAPI:
-    """The API. With a `token`, requests must carry it; without one, their Host must be a loopback name.
+    """The API. With a token, or a file of them, requests must carry one; else their Host must be a loopback name.
 
-    `vault` encrypts the secrets to store; a subscription that breaks the `rules` is refused.
+    `vault` encrypts the secrets to store; a subscription that breaks the `rules` is refused. `backing` is for /v1;
+    None: there is no /v1.
     """
     app = FastAPI(title="kafka-webhooks", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, tokens=token if isinstance(token, TokenFile) else TokenFile(None, token))
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
@@ -147,6 +153,8 @@ def create_app(
         """Say that the process answers; no token is needed."""
         return Alive(alive=True)
 
+    if backing is not None:
+        v1.install(app, backing)
     return app
 
 
@@ -164,21 +172,27 @@ def _described(failures: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure, "description": text} for status, text in failures.items()}
 
 
-async def _malformed(_: Request, error: Exception) -> JSONResponse:
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError) and concerns(request.url.path):
+        return document(of_validation(error.errors()))
     problems = error.errors() if isinstance(error, RequestValidationError) else ()
     if any(problem["loc"][0] == "path" for problem in problems):
         return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
     return JSONResponse({"error": "; ".join(map(_explain, problems))}, HTTPStatus.BAD_REQUEST)
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException) and concerns(request.url.path):
+        return document(of_status(error.status_code, error.headers))
     status, detail, headers = (
         (error.status_code, error.detail, error.headers) if isinstance(error, HTTPException) else (500, "", None)
     )
     return JSONResponse({"error": detail}, status, headers)
 
 
-async def _broken(_: Request, _error: Exception) -> JSONResponse:
+async def _broken(request: Request, _error: Exception) -> JSONResponse:
+    if concerns(request.url.path):
+        return document(of_status(HTTPStatus.INTERNAL_SERVER_ERROR))
     return JSONResponse({"error": "Internal Server Error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

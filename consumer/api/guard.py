@@ -1,7 +1,8 @@
 """Checks each request before the application sees it: the token or a loopback name, and the size of the body."""
 
 import asyncio
-import hmac
+from collections.abc import Mapping
+from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -10,6 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from consumer.api import problems
+from consumer.api.problems import Code, Refused
+from consumer.api.tokens import ANYONE, Caller, TokenFile
+
 REQUEST_BYTES = 64 * 1024  # the largest request body; a registration has at most 2.5 kB
 _BODY_TIMEOUT = 10.0  # seconds for the whole body
 WANTED = (
@@ -17,6 +22,10 @@ WANTED = (
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
 _OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they reveal only public information
+_JSON = frozenset({"application/json"})
+_PATCHES = _JSON | {"application/merge-patch+json"}
+_BEARER = "Bearer "
+_UNAUTHENTICATED = {"www-authenticate": "Bearer"}
 
 
 class _TooLarge(Exception):
@@ -24,7 +33,9 @@ class _TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware. Answers 400, 401, 403, 408 and 413 itself, before the body is parsed.
+    """ASGI middleware. Answers 400, 401, 403, 408, 413 and 415 itself, before the body is parsed.
+
+    The application finds the `Caller` in the request's state. Paths besides /v1 take a token of all tenants only.
 
     Without a token the Host must be a loopback name: else a web page could make a browser on this machine register
     webhooks through a host name of its own that resolves to 127.0.0.1 (DNS rebinding). Posts from other sites' pages
@@ -32,48 +43,84 @@ class Guard:
     type is refused.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, tokens: TokenFile) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode() if token else None
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or read its whole body and pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        app: ASGIApp | None = self._refusal(scope["path"], headers) or _cross_site(scope["method"], headers)
-        if app is None:
-            try:
-                async with asyncio.timeout(_BODY_TIMEOUT):
-                    receive = _replay(await _read(receive), receive)
-                app = self._app
-            except ClientDisconnect:
-                return
-            except TimeoutError:
-                app = _error(408, "the body did not arrive in time")
-            except _TooLarge:
-                app = _error(413, f"the body has more than {REQUEST_BYTES} bytes")
+        path, method, headers = scope["path"], scope["method"], Headers(scope=scope)
+        app: ASGIApp = self._app
+        try:
+            caller = None if path in _OPEN_PATHS else self._caller(path, method, headers)
+            _check_site(path, method, headers)
+            async with asyncio.timeout(_BODY_TIMEOUT):
+                receive = _replay(await _read(receive), receive)
+            scope["state"] = {**scope.get("state", {}), "caller": caller}
+        except ClientDisconnect:
+            return
+        except TimeoutError:
+            app = _answer(path, Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "the body did not arrive in time"))
+        except _TooLarge:
+            why = f"the body has more than {REQUEST_BYTES} bytes"
+            app = _answer(path, Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", why))
+        except Refused as refused:
+            app = _answer(path, refused)
         await app(scope, receive, send)
 
-    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
-        if path not in _OPEN_PATHS:
-            if self._expected is None:
-                if not _is_loopback_name(headers.get("host", "")):
-                    return _error(403, "without API_TOKEN, only requests to localhost are served")
-            elif not hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), self._expected):
-                return _error(401, "send the header authorization: Bearer <API_TOKEN>", {"www-authenticate": "Bearer"})
-        return None
+    def _caller(self, path: str, method: str, headers: Headers) -> Caller:
+        if not self._tokens.required:
+            if not _is_loopback_name(headers.get("host", "")):
+                raise _forbidden("unauthorized", "without API_TOKEN, only requests to localhost are served")
+            return ANYONE
+        sent = headers.get("authorization", "")
+        caller = None
+        if sent.startswith(_BEARER):
+            caller = self._tokens.find(sent.removeprefix(_BEARER).encode("latin-1"))
+        if caller is None:
+            why = "send the header authorization: Bearer <API_TOKEN>"
+            raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", why, headers=_UNAUTHENTICATED)
+        if not problems.concerns(path):
+            needed = "read" if method in _SAFE else "write"
+            if caller.tenant is not None or needed not in caller.scopes:
+                raise _forbidden("scope", f"this path needs a token of all tenants with the scope {needed}; see /v1")
+        return caller
 
 
-def _cross_site(method: str, headers: Headers) -> JSONResponse | None:
+def _check_site(path: str, method: str, headers: Headers) -> None:
+    """Raise Refused for a request that a page of another site could have made."""
     if method in _SAFE:
-        return None
+        return
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-        return _error(403, "requests from other sites' pages are refused")
+    if origin is not None and _site(origin) != headers.get("host"):
+        raise _forbidden("untrusted-origin", "requests from other sites' pages are refused")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return None if kind == "application/json" else _error(400, WANTED)
+    if not problems.concerns(path):
+        if kind not in _JSON:
+            raise Refused(HTTPStatus.BAD_REQUEST, "bad-request", WANTED)
+    elif kind not in _PATCHES if method == "PATCH" else method == "POST" and kind not in _JSON:
+        why = "send content-type: application/json, and {} if there is nothing to say"
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why)
+
+
+def _site(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _forbidden(code: Code, why: str) -> Refused:
+    return Refused(HTTPStatus.FORBIDDEN, code, why)
+
+
+def _answer(path: str, refused: Refused) -> JSONResponse:
+    if problems.concerns(path):
+        return problems.document(refused)
+    return _error(refused.status, str(refused), refused.headers)
 
 
 def _is_loopback_name(host: str) -> bool:
@@ -106,5 +153,5 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": text}, status, headers)

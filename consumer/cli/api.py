@@ -1,10 +1,22 @@
-"""`kafka-webhooks api`."""
+"""`kafka-webhooks api` and `kafka-webhooks api-token`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from consumer.config.settings import DeliverySettings
+    from consumer.events.event import Event
+    from consumer.ops.ping import Ping
+    from consumer.subscriptions.endpoint import Endpoint
 
 
 def api() -> None:
     """Serve the admin HTTP API until SIGTERM.
 
-    /openapi.json describes it. Without API_TOKEN it serves requests from this machine only.
+    /openapi.json describes it. Without API_TOKEN or API_TOKENS_FILE it serves requests from this machine only.
 
     \b
     Example:
@@ -15,22 +27,84 @@ def api() -> None:
     import structlog
 
     from consumer.api.app import create_app
+    from consumer.api.tokens import TokenFile
+    from consumer.api.v1.context import Backing
     from consumer.cli.console import configure
     from consumer.config.environment import check, environment, load
-    from consumer.config.settings import ApiSettings, DatabaseSettings, RuleSettings
+    from consumer.config.settings import ApiSettings, DatabaseSettings, GroupSettings, RuleSettings
     from consumer.crypto.vault import Vault
     from consumer.database.engine import create_engine
     from consumer.http.server import listen, serve
-    from consumer.matching.destinations import resolving_rules_of
+    from consumer.matching.destinations import resolving_rules_of, rules_of
+    from consumer.ops.changes import Registry
 
     values = environment()
-    check((ApiSettings, DatabaseSettings, RuleSettings), values)
+    delivery = _delivery(values)
+    check((ApiSettings, DatabaseSettings, GroupSettings, RuleSettings), values)
     configure()
     settings = load(ApiSettings, values)
-    token = settings.api_token.get_secret_value() if settings.api_token else None
-    database, rules = load(DatabaseSettings, values), resolving_rules_of(load(RuleSettings, values))
-    app = create_app(create_engine(database), token, Vault(database.encryption_keys), rules)
+    tokens = TokenFile(settings.api_tokens_file, settings.api_token.get_secret_value() if settings.api_token else None)
+    database, limits = load(DatabaseSettings, values), load(RuleSettings, values)
+    engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
+    default = () if delivery is None else delivery.secrets
+    registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
+    backing = Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery))
+    app = create_app(engine, tokens, vault, rules, backing)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
-    structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=token is not None)
+    structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
     serve(app, listener)
+
+
+def api_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which operational events show.")],
+    *,
+    scope: Annotated[
+        list[str],
+        typer.Option(help="read, write or secrets. May be repeated.", metavar="SCOPE"),
+    ],
+    tenant: Annotated[str | None, typer.Option(help="Only the subscriptions of this tenant.", metavar="NAME")] = None,
+) -> None:
+    """Make a token for the HTTP API.
+
+    Prints the token on stdout, only this once, and on stderr the line for the file of API_TOKENS_FILE, which has only
+    its hash. Scopes: read (see subscriptions), write (change them), secrets (change the secrets of existing ones).
+
+    \b
+    Examples:
+      kafka-webhooks api-token grafana --scope read
+      kafka-webhooks api-token acme --scope read --scope write --tenant acme 2>> api-tokens.toml
+    """
+    from consumer.api.tokens import generate, line_of
+
+    token = generate()
+    try:
+        line = line_of(name, token, dict.fromkeys(scope), tenant)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(token)
+    typer.echo(line, err=True)
+
+
+def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":
+    """How to sign and send a test event. None without WEBHOOK_SECRET, which the rest of the API does not need."""
+    from consumer.config.environment import load
+    from consumer.config.settings import FILE, DeliverySettings
+
+    return load(DeliverySettings, values) if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else None
+
+
+def _pinging(delivery: "DeliverySettings") -> "Callable[[Endpoint, Event], Ping]":
+    from functools import partial
+
+    from consumer.ops.ping import ping, send
+    from consumer.sending.egress import EgressPolicy
+
+    sending = partial(
+        send,
+        egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
+        default_timeout=delivery.timeout,
+        connect_timeout=delivery.connect_timeout,
+        proxy=delivery.proxy,
+    )
+    return partial(ping, send=sending)

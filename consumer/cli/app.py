@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from consumer import __version__
-from consumer.cli.api import api
+from consumer.cli.api import api, api_token
 from consumer.cli.check import check
 from consumer.cli.console import discard_output, open_streams, printable, unwritten
 from consumer.cli.deliveries import deliveries
@@ -85,7 +85,7 @@ def demo() -> None:
     run_demo()
 
 
-for command in (check, migrate, publish, listen, replay, api):
+for command in (check, migrate, publish, listen, replay, api, api_token):
     app.command()(command)
 for group in (subscriptions, deliveries):
     app.add_typer(group)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from consumer.cli.console import row_id
+from consumer.cli.subscriptions import registry
 
 if TYPE_CHECKING:
     from consumer.crypto.vault import Vault
@@ -51,18 +52,17 @@ def rotate_secret(
     from consumer.config.environment import environment, load
     from consumer.config.settings import FILE, SigningSettings
     from consumer.crypto.keys import algorithm_of, receiver_key, weakness
-    from consumer.subscriptions import secrets
+    from consumer.ops.changes import command_line_actor, rotate
 
     if secret is not None and algorithm is not None:
         raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
     values = environment()
     default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
     vault = vault_to_write(unencrypted=unencrypted)
-    rotation = secrets.rotate(
-        open_database(),
+    rotation = rotate(
+        registry(open_database(), vault, default),
+        command_line_actor(),
         subscription_id,
-        vault=vault,
-        default=default,
         overlap=_overlap(overlap),
         now=datetime.fromtimestamp(time.time(), UTC),
         secret=None if secret is None else given(secret),
@@ -113,6 +113,7 @@ def set_credential(
       kafka-webhooks subscriptions set-credential 7 --remove
     """
     from consumer.cli.console import number, open_database
+    from consumer.ops import changes
     from consumer.subscriptions import secrets
 
     options: dict[secrets.Credential, str | None] = {"basic": basic, "bearer": bearer, "header": header}
@@ -120,7 +121,7 @@ def set_credential(
     if len(chosen) + remove != 1:
         raise typer.BadParameter("give exactly one of --basic, --bearer, --header and --remove")
     if remove:
-        removed = secrets.remove_credentials(open_database(), subscription_id)
+        removed = changes.remove_credentials(registry(open_database()), changes.command_line_actor(), subscription_id)
         if removed is None:
             raise _absent(subscription_id)
         typer.echo(f"{number(removed, 'credential')} of subscription {subscription_id} removed")
@@ -129,7 +130,8 @@ def set_credential(
     vault = vault_to_write(unencrypted=unencrypted)
     now = datetime.fromtimestamp(time.time(), UTC)
     secret = given_header(text, "--header") if kind == "header" else given(text)
-    if not secrets.set_credential(open_database(), subscription_id, kind, secret, vault, now):
+    held = registry(open_database(), vault)
+    if not changes.set_credential(held, changes.command_line_actor(), subscription_id, kind, secret, now):
         raise _absent(subscription_id)
     typer.echo(f"subscription {subscription_id} sends the credential from now on ({kind})")
 

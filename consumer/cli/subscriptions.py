@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from consumer.crypto.vault import Vault
     from consumer.errors import WebhooksError
+    from consumer.ops.changes import Registry
     from consumer.subscriptions.endpoint_row import Rules
     from consumer.subscriptions.repository import Subscribed
 
@@ -80,6 +81,7 @@ def add(
     from consumer.cli.console import open_database, print_json
     from consumer.cli.secrets import vault_to_write
     from consumer.crypto.keys import generate, receiver_key
+    from consumer.ops import changes
     from consumer.subscriptions import repository as store
     from consumer.subscriptions.validation import completed
 
@@ -92,7 +94,9 @@ def add(
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
     engine = open_database()
     found = store.find(engine, url, event_type, values["tenant"]) if if_not_exists else None
-    added = found or store.add(engine, secrets=secrets, vault=vault, rules=_rules(), **values)
+    added = (
+        found or changes.add(registry(engine, vault), changes.command_line_actor(), new_secrets=secrets, **values).id
+    )
     if not found:
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
@@ -132,14 +136,14 @@ def edit(
       kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
     """
     from consumer.cli.console import open_database, print_json
-    from consumer.subscriptions import repository as store
+    from consumer.ops.changes import command_line_actor, edit
 
     changes = given | unset_columns(unset or (), given)
     changes |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
     if not changes:
         raise typer.BadParameter("name at least one option to change")
     engine = open_database()
-    if not store.edit(engine, subscription_id, changes, _rules()):
+    if edit(registry(engine), command_line_actor(), subscription_id, lambda _: changes) is None:
         raise _absent(subscription_id)
     if url is not None:
         _warn_of_name(url)
@@ -221,10 +225,10 @@ def enable(subscription_id: IdArgument) -> None:
     """
     from consumer.cli.console import number, open_database
     from consumer.ledger import counts
-    from consumer.subscriptions import repository as store
+    from consumer.ops.changes import command_line_actor, set_enabled
 
     engine = open_database()
-    if not store.set_enabled(engine, subscription_id, True):
+    if set_enabled(registry(engine), command_line_actor(), subscription_id, True) is None:
         raise _absent(subscription_id)
     held = counts.of_subscription(engine, subscription_id)["held"]
     waiting = f"; {number(held, 'delivery')} held for it go out within a minute" if held else ""
@@ -248,12 +252,12 @@ def disable(
       kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
     from consumer.cli.console import open_database, printable
-    from consumer.subscriptions import repository as store
+    from consumer.ops.changes import command_line_actor, set_enabled
 
-    engine = open_database()
-    before = store.get(engine, subscription_id)
-    if before is None or not store.set_enabled(engine, subscription_id, False, reason):
+    done = set_enabled(registry(open_database()), command_line_actor(), subscription_id, False, reason)
+    if done is None:
         raise _absent(subscription_id)
+    before, _ = done
     if before.enabled:
         typer.echo(f"subscription {subscription_id} is disabled")
         return
@@ -276,6 +280,7 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """
     from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
     from consumer.ledger import admin
+    from consumer.ops import changes
     from consumer.subscriptions import repository as store
 
     engine = open_database()
@@ -285,7 +290,7 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
-    if not store.remove(engine, subscription_id):
+    if changes.remove(registry(engine), changes.command_line_actor(), subscription_id) is None:
         raise _absent(subscription_id)
     after = f"; given up within a minute: {given_up}" if owed else ""
     typer.echo(f"subscription {subscription_id} removed{after}")
@@ -324,6 +329,15 @@ def _vault() -> "Vault":
     from consumer.crypto.vault import Vault
 
     return Vault(load(DatabaseSettings).encryption_keys)
+
+
+def registry(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Registry":
+    """The registry of the settings, for a change. `vault`: what new secrets are stored with."""
+    from consumer.config.environment import load
+    from consumer.config.settings import GroupSettings
+    from consumer.ops.changes import Registry
+
+    return Registry(engine, load(GroupSettings).group_id, vault or _vault(), _rules(), default)
 
 
 def _rules() -> "Rules":

@@ -55,14 +55,9 @@ def _file_of(name: str) -> Any:
     )
 
 
-class KafkaSettings(Group):
-    """The Kafka cluster, the consumer group, and the topics that the service writes."""
+class GroupSettings(Group):
+    """The consumer group; what does not contact Kafka needs only this."""
 
-    bootstrap_servers: str = Field(
-        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
-        description="Brokers, comma-separated.",
-        examples=["kafka-1:9092,kafka-2:9092"],
-    )
     group_id: str = Field(
         default="webhooks",
         validation_alias="KAFKA_GROUP_ID",
@@ -70,6 +65,16 @@ class KafkaSettings(Group):
         max_length=255,
         description="Consumer group; all workers of a deployment share it.",
         examples=["webhooks"],
+    )
+
+
+class KafkaSettings(GroupSettings):
+    """The Kafka cluster, the consumer group, and the topics that the service writes."""
+
+    bootstrap_servers: str = Field(
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        description="Brokers, comma-separated.",
+        examples=["kafka-1:9092,kafka-2:9092"],
     )
     dead_letter_topic: TopicName = Field(
         default="webhooks.dead-letters",
@@ -350,10 +355,16 @@ class ApiSettings(Group):
         examples=["a-long-random-string"],
     )
     api_token_file: str | None = _file_of("API_TOKEN")
+    api_tokens_file: str | None = Field(
+        default=None,
+        validation_alias="API_TOKENS_FILE",
+        description="File of hashed tokens, each with its scopes; read again when it changes.",
+        examples=["/run/secrets/api-tokens.toml"],
+    )
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.api_token is None and self.api_host and not is_loopback(self.api_host):
+        if not self.needs_token and self.api_host and not is_loopback(self.api_host):
             raise ValueError(
                 f"API_TOKEN is not set, and API_HOST={self.api_host} can be reached from outside. "
                 "Set API_TOKEN to a long random string, or API_HOST=127.0.0.1"
@@ -363,7 +374,12 @@ class ApiSettings(Group):
     @property
     def bind_host(self) -> str:
         """The address to listen on."""
-        return self.api_host or (ANY_ADDRESS if self.api_token else "127.0.0.1")
+        return self.api_host or (ANY_ADDRESS if self.needs_token else "127.0.0.1")
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether requests must carry a token."""
+        return self.api_token is not None or self.api_tokens_file is not None
 
 
 class WorkerSettings(NamedTuple):

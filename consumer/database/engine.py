@@ -60,10 +60,23 @@ def ping(engine: Engine) -> None:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection for a read-only transaction; on SQLite it does not wait for writers."""
-    with engine.connect() as connection:
+def reading(bind: Engine | Connection) -> Iterator[Connection]:
+    """A connection for a read-only transaction; on SQLite it does not wait for writers. Or the caller's transaction."""
+    if isinstance(bind, Connection):
+        yield bind
+        return
+    with bind.connect() as connection:
         yield connection.execution_options(sqlite_begin="BEGIN DEFERRED")
+
+
+@contextmanager
+def writing(bind: Engine | Connection) -> Iterator[Connection]:
+    """A transaction of its own, committed at the end; on a connection, the caller's transaction."""
+    if isinstance(bind, Connection):
+        yield bind
+        return
+    with bind.begin() as connection:
+        yield connection
 
 
 def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:

@@ -1,4 +1,8 @@
-"""Adds, changes, lists, disables and removes subscriptions, for the command line and the API."""
+"""Adds, changes, lists, disables and removes subscriptions, for the command line and the API.
+
+A function that takes an engine or a connection has a transaction of its own on an engine, and takes part in the
+caller's on a connection.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
-from sqlalchemy import Engine, Row, Select, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, delete, func, insert, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
-from consumer.database.engine import reading
+from consumer.database.engine import any_of, reading, writing
 from consumer.errors import InvalidSubscription
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint
@@ -23,6 +27,8 @@ from consumer.subscriptions.validation import Options, completed
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
+
+State = Literal["enabled", "disabled", "failing"]
 
 _PAGE = 500  # subscriptions read in one statement
 _LARGEST_ID = 2**63 - 1  # encrypted secrets of this id are the longest
@@ -80,7 +86,7 @@ class Subscribed:
 
 
 def add(
-    engine: Engine,
+    bind: Engine | Connection,
     url: str,
     event_type: str,
     secret: str | None = None,
@@ -104,7 +110,7 @@ def add(
     vault = vault or Vault()
     for kind, text in secrets:
         stored_of(text, Owner(_LARGEST_ID, kind), vault)
-    with engine.begin() as connection:
+    with writing(bind) as connection:
         added = insert(Subscription).values(**values).returning(Subscription.id)
         subscription_id = connection.execute(added).scalar_one()
         if secrets:
@@ -113,7 +119,7 @@ def add(
 
 
 def edit(
-    engine: Engine,
+    bind: Engine | Connection,
     subscription_id: int,
     changes: Mapping[str, Any],
     rules: Rules = Rules(),  # noqa: B008 (immutable)
@@ -125,7 +131,7 @@ def edit(
     """
     columns = [getattr(Subscription, column) for column in OPTIONS]
     mine = Subscription.id == subscription_id
-    with engine.begin() as connection:
+    with writing(bind) as connection:
         before = connection.execute(select(*columns).where(mine).with_for_update()).first()
         if before is None:
             return False
@@ -184,6 +190,44 @@ def walk(
         last = ids[-1]
 
 
+def page(
+    engine: Engine,
+    vault: Vault | None = None,
+    *,
+    after: int | None,
+    limit: int,
+    event_type: str | None = None,
+    tenant: str | None = None,
+    state: State | None = None,
+    url: str | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
+) -> tuple[Subscribed, ...]:
+    """Up to `limit` subscriptions with ids above `after` (None: from the first), by id.
+
+    Filtered by `event_type` and `tenant` (as written), by state, and by a part of the `url` in any case, if given. The
+    statement reads all subscriptions, or all of the tenant, if few have that url.
+    """
+    wanted = [
+        condition
+        for value, condition in (
+            (event_type, Subscription.event_type == event_type),
+            (tenant, Subscription.tenant == tenant),
+            (url, func.lower(Subscription.url).contains((url or "").lower(), autoescape=True)),
+        )
+        if value is not None
+    ]
+    wanted += _in_state(state)
+    first = BEFORE_IDS if after is None else after
+    ids = select(Subscription.id).where(Subscription.id > first, *wanted).order_by(Subscription.id).limit(limit)
+    with reading(engine) as connection:
+        found = connection.execute(ids).scalars().all()
+        if not found:
+            return ()
+        rows = connection.execute(_listing().where(any_of(Subscription.id.expression, found))).all()
+    return _subscribed(rows, vault, rules, clock)
+
+
 def count_enabled(engine: Engine) -> int:
     """The number of enabled subscriptions."""
     with reading(engine) as connection:
@@ -192,14 +236,14 @@ def count_enabled(engine: Engine) -> int:
 
 
 def get(
-    engine: Engine,
+    bind: Engine | Connection,
     subscription_id: int,
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Subscribed | None:
     """The subscription of this id, or None."""
-    with reading(engine) as connection:
+    with reading(bind) as connection:
         rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
     return next(iter(_subscribed(rows, vault, rules, clock)), None)
 
@@ -221,7 +265,7 @@ def get_endpoint(
     return _subscribed(rows, vault, rules, clock)[0], endpoint
 
 
-def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
+def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
     """Enable or disable a subscription, with the `reason` why it is disabled. False if there is none of that id.
 
     A subscription that is already disabled keeps its reason unless a new one is given: people and workers disable
@@ -236,18 +280,30 @@ def set_enabled(engine: Engine, subscription_id: int, enabled: bool, reason: str
     else:
         before = case((Subscription.enabled == 0, Subscription.disabled_reason))  # else null
         changes = {"enabled": 0, "disabled_reason": reason or before}
-    with engine.begin() as connection:
+    with writing(bind) as connection:
         changed = connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
         return changed.rowcount == 1
 
 
-def remove(engine: Engine, subscription_id: int) -> bool:
+def remove(bind: Engine | Connection, subscription_id: int) -> bool:
     """Remove a subscription and its secrets. False if there is none of that id.
 
     Workers give up its stored deliveries within a minute.
     """
-    with engine.begin() as connection:
+    with writing(bind) as connection:
         return connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount == 1
+
+
+def _in_state(state: State | None) -> list[ColumnElement[bool]]:
+    match state:
+        case None:
+            return []
+        case "enabled":
+            return [Subscription.enabled == 1]
+        case "disabled":
+            return [Subscription.enabled == 0]
+        case "failing":
+            return [Subscription.enabled == 1, Subscription.failing_since.is_not(None)]
 
 
 def _listing() -> Select[*tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert,
 
 from consumer.crypto.keys import Algorithm, algorithm_of, generate, weakness
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault, check_secret, parse_header
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import any_of, reading, writing
 from consumer.errors import InvalidSubscription, SettingsError
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS
@@ -34,6 +34,16 @@ class Rotation:
 
     secret: str = field(repr=False)
     previous_until: datetime | None
+
+
+class SecretEntry(NamedTuple):
+    """A stored secret without its text. `signs`: it is a signing secret that is valid now."""
+
+    id: int
+    kind: str
+    created_at: datetime
+    expires_at: datetime | None
+    signs: bool
 
 
 class Unopened(NamedTuple):
@@ -94,7 +104,7 @@ def insert_secrets(
 
 
 def rotate(
-    engine: Engine,
+    bind: Engine | Connection,
     subscription_id: int,
     *,
     vault: Vault,
@@ -112,8 +122,8 @@ def rotate(
     InvalidSubscription for an invalid `secret`.
     """
     until = now + overlap
-    with engine.begin() as connection:
-        if not _lock(connection, subscription_id):
+    with writing(bind) as connection:
+        if not lock(connection, subscription_id):
             return None
         mine = (SubscriptionSecret.subscription_id == subscription_id, SubscriptionSecret.kind == "signing")
         before = connection.execute(
@@ -152,7 +162,7 @@ def rotate(
 
 
 def set_credential(
-    engine: Engine, subscription_id: int, kind: Credential, text: str, vault: Vault, now: datetime
+    bind: Engine | Connection, subscription_id: int, kind: Credential, text: str, vault: Vault, now: datetime
 ) -> bool:
     """Send the credential `text` to the receiver from now on. False if there is no such subscription.
 
@@ -161,8 +171,8 @@ def set_credential(
     """
     stored = stored_of(text, Owner(subscription_id, kind), vault)
     name = parse_header(text)[0].lower() if kind == "header" else None
-    with engine.begin() as connection:
-        if not _lock(connection, subscription_id):
+    with writing(bind) as connection:
+        if not lock(connection, subscription_id):
             return False
         replaced = [
             row.id
@@ -176,14 +186,42 @@ def set_credential(
     return True
 
 
-def remove_credentials(engine: Engine, subscription_id: int) -> int | None:
+def remove_credentials(bind: Engine | Connection, subscription_id: int) -> int | None:
     """Remove all credentials. Returns their number, or None if there is no such subscription."""
-    with engine.begin() as connection:
-        if not _lock(connection, subscription_id):
+    with writing(bind) as connection:
+        if not lock(connection, subscription_id):
             return None
         found = [row.id for row in _credentials(connection, subscription_id)]
         _delete(connection, found)
     return len(found)
+
+
+def entries(bind: Engine | Connection, subscription_id: int, now: datetime) -> tuple[SecretEntry, ...]:
+    """A subscription's secrets without their texts, newest first."""
+    secret = SubscriptionSecret
+    statement = (
+        select(secret.id, secret.kind, secret.created_at, secret.expires_at)
+        .where(secret.subscription_id == subscription_id)
+        .order_by(secret.created_at.desc(), secret.id.desc())
+    )
+    with reading(bind) as connection:
+        return tuple(
+            SecretEntry(
+                row.id,
+                row.kind,
+                row.created_at,
+                row.expires_at,
+                row.kind == "signing" and (row.expires_at is None or row.expires_at > now),
+            )
+            for row in connection.execute(statement)
+        )
+
+
+def remove_secret(connection: Connection, subscription_id: int, secret_id: int) -> bool:
+    """Remove one secret of a subscription. False if it has none of that id."""
+    secret = SubscriptionSecret
+    mine = (secret.id == secret_id, secret.subscription_id == subscription_id)
+    return connection.execute(delete(secret).where(*mine)).rowcount == 1
 
 
 def count(engine: Engine) -> int:
@@ -245,7 +283,7 @@ def _is_weak(text: str) -> bool:
         return False
 
 
-def _lock(connection: Connection, subscription_id: int) -> bool:
+def lock(connection: Connection, subscription_id: int) -> bool:
     """Lock the subscription's secrets until the transaction ends. False if there is no such subscription."""
     found = select(Subscription.id).where(Subscription.id == subscription_id).with_for_update()
     return connection.execute(found).first() is not None

@@ -93,7 +93,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.repository.remove": ("Remove it; its secrets go with it.",),
         "subscriptions.secrets.insert_secrets": ("Secrets of a new one, an array.",),
-        "subscriptions.secrets._lock": ("The subscription, locked: its secrets are about to be changed.",),
+        "subscriptions.secrets.lock": ("The subscription, locked: its secrets are about to be changed.",),
         "subscriptions.secrets.rotate": (
             "What signs for it, newest first.",
             "Delete what ended long ago.",

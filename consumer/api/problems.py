@@ -1,0 +1,178 @@
+"""Problem documents (RFC 9457): the form of every error under /v1. None quotes the request, which may hold a secret."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+PREFIX = "/v1"
+CONTENT_TYPE = "application/problem+json"
+_URN = "urn:kafka-webhooks:problem:"
+_MOST_ERRORS = 20  # described in one problem document
+
+Code = Literal[
+    "bad-request",
+    "conflict",
+    "failed",
+    "invalid",
+    "method-not-allowed",
+    "not-found",
+    "scope",
+    "stale",
+    "tenant",
+    "too-large",
+    "too-slow",
+    "unauthorized",
+    "unavailable",
+    "unsupported-media-type",
+    "untrusted-origin",
+]
+TITLES: Mapping[Code, str] = {
+    "bad-request": "The request is malformed",
+    "conflict": "The state of the resource does not allow this",
+    "failed": "The service failed",
+    "invalid": "The request has values that cannot work",
+    "method-not-allowed": "The resource has no such method",
+    "not-found": "There is no such resource",
+    "scope": "The token lacks a scope",
+    "stale": "The resource has changed",
+    "tenant": "The token is of another tenant",
+    "too-large": "The request is too large",
+    "too-slow": "The request did not arrive in time",
+    "unauthorized": "A token is required",
+    "unavailable": "The database does not answer",
+    "unsupported-media-type": "The body must be JSON",
+    "untrusted-origin": "The request comes from another site",
+}
+
+
+class Mistake(BaseModel):
+    """A value that cannot work. One of `pointer`, `parameter` and `header` names its place."""
+
+    detail: Annotated[str, Field(description="The mistake, in words.", examples=["is empty"])]
+    pointer: Annotated[
+        str | None, Field(description="JSON Pointer into the body (RFC 6901).", examples=["/event_type"])
+    ] = None
+    parameter: Annotated[str | None, Field(description="Name of a query parameter.", examples=["limit"])] = None
+    header: Annotated[str | None, Field(description="Name of a header.", examples=["if-match"])] = None
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: Annotated[str, Field(description="Identifies the kind of problem.", examples=[f"{_URN}invalid"])]
+    title: Annotated[str, Field(examples=[TITLES["invalid"]])]
+    status: Annotated[int, Field(examples=[422])]
+    detail: Annotated[str | None, Field(description="This problem, in words.")] = None
+    errors: Annotated[list[Mistake] | None, Field(description="The values that cannot work.")] = None
+    owed: Annotated[int | None, Field(description="Deliveries still owed, counted up to 10,001.")] = None
+
+
+class Refused(Exception):
+    """Ends a request with a problem document."""
+
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        detail: str | None = None,
+        *,
+        errors: Sequence[Mistake] = (),
+        headers: Mapping[str, str] | None = None,
+        owed: int | None = None,
+    ) -> None:
+        super().__init__(detail or TITLES[code])
+        self.status, self.code, self.detail = status, code, detail
+        self.errors, self.headers, self.owed = tuple(errors), headers, owed
+
+
+def concerns(path: str) -> bool:
+    """Whether errors of this path are problem documents."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def document(refused: Refused) -> JSONResponse:
+    """The response that describes the problem."""
+    content = Problem(
+        type=_URN + refused.code,
+        title=TITLES[refused.code],
+        status=refused.status,
+        detail=refused.detail,
+        errors=list(refused.errors) or None,
+        owed=refused.owed,
+    )
+    headers = {"cache-control": "no-store", **(refused.headers or {})}
+    return JSONResponse(content.model_dump(exclude_none=True), refused.status, headers, CONTENT_TYPE)
+
+
+def of_status(status: int, headers: Mapping[str, str] | None = None) -> Refused:
+    """The problem of a response that the framework refuses by itself: no such path, no such method, not JSON."""
+    code: Code = _CODES.get(status, "bad-request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed")
+    return Refused(status, code, headers=headers)
+
+
+def of_validation(errors: Sequence[Mapping[str, Any]]) -> Refused:
+    """The problem of a request that does not fit its models, from Pydantic's errors."""
+    if any(error["type"] == "json_invalid" for error in errors):
+        return Refused(HTTPStatus.BAD_REQUEST, "bad-request", "the body is not JSON")
+    if any(error["loc"][0] == "path" for error in errors):
+        return Refused(HTTPStatus.NOT_FOUND, "not-found")
+    return invalid(*_mistakes(errors[:_MOST_ERRORS]))
+
+
+def invalid(*mistakes: Mistake) -> Refused:
+    """The problem of values that cannot work."""
+    return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", errors=mistakes)
+
+
+def pointer(*parts: object) -> str:
+    """The JSON Pointer of a place in the body."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+_CODES: Mapping[int, Code] = {
+    HTTPStatus.NOT_FOUND: "not-found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-large",
+}
+
+
+def _mistakes(errors: Sequence[Mapping[str, Any]]) -> Iterator[Mistake]:
+    for error in errors:
+        kind, *place = error["loc"]
+        detail = _in_words(error)
+        if kind == "body":
+            yield Mistake(pointer=_bounded(pointer(*place)), detail=detail)
+        elif kind == "header":
+            yield Mistake(header=_bounded(str(place[0])), detail=detail)
+        else:
+            yield Mistake(parameter=_bounded(str(place[0] if place else kind)), detail=detail)
+
+
+def _bounded(text: str) -> str:
+    return text[:200].encode("ascii", "backslashreplace").decode()
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    """Pydantic's error in words that do not quote the value."""
+    return _WORDS.get(error["type"], "has a value of another kind").format(**error.get("ctx", {}))
+
+
+_WORDS: Mapping[str, str] = {
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "string_type": "must be a text",
+    "string_too_long": "is too long; at most {max_length} characters are kept",
+    "string_too_short": "is too short",
+    "too_long": "has too many members; at most {max_length} are taken",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be an array",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "finite_number"), "must be a number"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be an object"),
+}

@@ -1,0 +1,203 @@
+"""The tokens of the HTTP API, from a file of their hashes (API_TOKENS_FILE).
+
+The file is TOML, because Python reads it without a further package, a line holds a whole token, a line can be commented
+out, and an error names its line:
+
+    grafana = { sha256 = "9f86d0…", scopes = ["read"] }
+    acme = { sha256 = "60303a…", scopes = ["read", "write", "secrets"], tenant = "acme" }
+
+A token has 256 random bits, which no one can guess, so its hash needs neither a salt nor the slowness of bcrypt: these
+protect passwords, which can be guessed. A request costs microseconds, where bcrypt would take a tenth of a second of
+CPU, for each wrong token too.
+"""
+
+import hmac
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args
+
+import structlog
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from consumer.errors import SettingsError
+from consumer.subscriptions.options import parse_tenant
+from models.subscription import EVERY_TENANT, TENANT_LENGTH
+
+log = structlog.get_logger(__name__)
+
+Scope = Literal["read", "write", "secrets"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+SINGLE = "API_TOKEN"  # the name of the token of that setting
+LOCAL = "local"  # the name of requests without a token, from this machine
+_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
+_BYTES = 1024 * 1024  # the largest file; a token takes 130 bytes
+_PREFIX = "kwt_"  # so that people and scanners recognise a token
+
+
+class Caller(NamedTuple):
+    """The sender of a request: the token's name, its scopes, and its tenant; None: all tenants."""
+
+    name: str
+    scopes: frozenset[Scope]
+    tenant: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """The caller in operational events."""
+        return f"api:{self.name}"
+
+
+ANYONE = Caller(LOCAL, frozenset(SCOPES))  # where no token is set, and only this machine is served
+
+
+def _tenant(name: str) -> str:
+    if name == EVERY_TENANT:
+        raise ValueError("leave it out for a token of all tenants")
+    return str(parse_tenant(name))
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    scopes: Annotated[list[Scope], Field(min_length=1)]
+    tenant: Annotated[str, Field(max_length=TENANT_LENGTH), AfterValidator(_tenant)] | None = None
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
+Tokens = Mapping[bytes, Caller]  # by the SHA-256 of the token
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that no token may have: operational events show it."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("a token's name is 1 to 64 letters, digits, _ or -")
+    if name in {SINGLE, LOCAL}:
+        raise ValueError(f"{name} is the name of requests without a token of the file")
+
+
+def parse(text: str) -> Tokens:
+    """The tokens of a file's text. Raises ValueError, with the line or the name of the token at fault."""
+    entries = _ENTRIES.validate_python(_table(text))
+    for name in entries:
+        check_name(name)
+    tokens = {
+        bytes.fromhex(entry.sha256): Caller(name, frozenset(entry.scopes), entry.tenant)
+        for name, entry in entries.items()
+    }
+    if len(tokens) != len(entries):
+        raise ValueError("two names have the same token")
+    return tokens
+
+
+def _table(text: str) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def find(tokens: Tokens, token: bytes) -> Caller | None:
+    """The caller with this token. The time does not depend on which token it is, nor on how much of one is right."""
+    digest = sha256(token).digest()
+    found = None
+    for known, caller in tokens.items():
+        if hmac.compare_digest(known, digest):
+            found = caller
+    return found
+
+
+def generate() -> str:
+    """A new token: `kwt_` and 256 random bits."""
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def line_of(name: str, token: str, scopes: Iterable[str], tenant: str | None) -> str:
+    """The file's line for a token. Raises ValueError for a name, scope or tenant that it cannot have."""
+    check_name(name)
+    if unknown := [scope for scope in scopes if scope not in SCOPES]:
+        raise ValueError(f"there is no scope {unknown[0]}; there are {', '.join(SCOPES)}")
+    of = "" if tenant is None else f", tenant = {_quoted(_tenant(tenant))}"
+    listed = ", ".join(_quoted(scope) for scope in scopes)
+    return f"{name} = {{ sha256 = {_quoted(sha256(token.encode()).hexdigest())}, scopes = [{listed}]{of} }}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+class TokenFile:
+    """The tokens of a file, and API_TOKEN. Read again when the file changes; an unusable file leaves the last ones."""
+
+    def __init__(self, path: str | None, single: str | None = None) -> None:
+        """SettingsError if the file cannot be read or is wrong. `single`: API_TOKEN, which has all scopes."""
+        self._path = path
+        self._single: Tokens = {} if single is None else {sha256(single.encode()).digest(): _SINGLE}
+        self._tokens: Tokens = self._single
+        self._seen: object = None
+        if path is not None:
+            try:
+                self._seen = _version(path)
+                self._tokens = self._read(path)
+            except ValueError as error:
+                raise SettingsError(f"API_TOKENS_FILE: {path}: {error}") from None
+
+    @property
+    def required(self) -> bool:
+        """Whether requests must carry a token."""
+        return self._path is not None or bool(self._single)
+
+    def find(self, token: bytes) -> Caller | None:
+        """The caller with this token, or None."""
+        if self._path is not None:
+            self._refresh(self._path)
+        return find(self._tokens, token)
+
+    def _refresh(self, path: str) -> None:
+        try:
+            version: object = _version(path)
+        except ValueError as error:
+            version = str(error)
+        if version == self._seen:
+            return
+        self._seen = version
+        try:
+            self._tokens = self._read(path)
+        except ValueError as error:
+            log.error("the file of tokens cannot be used; the last tokens stay", file=path, reason=str(error))  # noqa: TRY400 (a traceback says no more)
+        else:
+            log.info("the file of tokens is read again", file=path, tokens=len(self._tokens))
+
+    def _read(self, path: str) -> Tokens:
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from None
+        if len(content) > _BYTES:
+            raise ValueError(f"has more than {_BYTES} bytes")
+        try:
+            return {**parse(content.decode()), **self._single}
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
+
+
+_SINGLE = Caller(SINGLE, frozenset(SCOPES))
+
+
+def _version(path: str) -> tuple[int, int, int]:
+    """What differs if the file has changed. Raises ValueError if it cannot be looked at."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (on every request)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return found.st_ino, found.st_mtime_ns, found.st_size

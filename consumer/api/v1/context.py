@@ -1,0 +1,167 @@
+"""Shared by the resources of /v1: the caller and its scopes, conditions of changes, cursors, and errors."""
+
+import binascii
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple
+
+import structlog
+from fastapi import Depends, Header, Path, Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumer.api.problems import CONTENT_TYPE, Mistake, Refused, invalid, pointer
+from consumer.api.tokens import Caller, Scope
+from consumer.database.engine import unavailable
+from consumer.errors import DatabaseUnavailable, InvalidSubscription, SettingsError
+from consumer.events.event import Event
+from consumer.ops.changes import Registry
+from consumer.ops.ping import Ping
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.repository import Subscribed
+
+log = structlog.get_logger(__name__)
+
+TRANSLATED = (InvalidSubscription, SettingsError, DatabaseUnavailable, SQLAlchemyError)
+_RETRY_AFTER = {"retry-after": "5"}  # seconds
+
+
+class Backing(NamedTuple):
+    """What the resources work on.
+
+    The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
+    before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
+    """
+
+    registry: Registry
+    refusal: Callable[[str], str | None] = lambda _: None
+    ping: Callable[[Endpoint, Event], Ping] | None = None
+
+
+def backing_of(request: Request) -> Backing:
+    """The application's Backing."""
+    backing: Backing = request.app.state.backing
+    return backing
+
+
+def _needs(scope: Scope) -> Callable[[Request], Caller]:
+    def caller_of(request: Request) -> Caller:
+        caller: Caller = request.state.caller
+        if scope not in caller.scopes:
+            raise Refused(HTTPStatus.FORBIDDEN, "scope", f"the token needs the scope {scope}")
+        return caller
+
+    return caller_of
+
+
+Backed = Annotated[Backing, Depends(backing_of)]
+Reader = Annotated[Caller, Depends(_needs("read"))]
+Writer = Annotated[Caller, Depends(_needs("write"))]
+Keeper = Annotated[Caller, Depends(_needs("secrets"))]
+SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
+IfMatch = Annotated[
+    str | None,
+    Header(description="Change only a subscription with this ETag.", examples=['"2f1c5f0e8a7d4b36"'], max_length=1000),
+]
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The responses of a route, for OpenAPI: these problems, and those that each route may give."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({*statuses, 401, 403, 422, 500, 503})
+    }
+
+
+def absent() -> Refused:
+    """The problem of an id that the caller's tenant does not have, whether or not another one does."""
+    return Refused(HTTPStatus.NOT_FOUND, "not-found", "there is no such subscription")
+
+
+def may_see(caller: Caller, item: Subscribed) -> bool:
+    """Whether a subscription is the caller's tenant's."""
+    return caller.tenant is None or item.tenant == caller.tenant
+
+
+def condition(caller: Caller, if_match: str | None = None) -> Callable[[Subscribed], None]:
+    """Raises Refused for a subscription of another tenant, or one whose ETag is not among those of `if_match`."""
+
+    def check(item: Subscribed) -> None:
+        if not may_see(caller, item):
+            raise absent()
+        if if_match is not None and if_match.strip() != "*":
+            tag = etag(item)
+            if tag not in {each.strip() for each in if_match.split(",")}:
+                why = "it has changed since it was read; read it again"
+                raise Refused(HTTPStatus.PRECONDITION_FAILED, "stale", why, headers={"etag": tag})
+
+    return check
+
+
+def etag(item: Subscribed) -> str:
+    """Differs if people have changed a subscription; what workers write into its row leaves it as it is."""
+    parts = (item.id, item.options, item.enabled, item.disabled_reason, item.secrets, item.credentials)
+    return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
+
+
+def check_tenant(caller: Caller, tenant: str | None) -> None:
+    """Raise Refused if the caller may not give a subscription this tenant."""
+    if caller.tenant is not None and tenant != caller.tenant:
+        why = "the token may only subscribe to the events of its own tenant"
+        raise Refused(HTTPStatus.FORBIDDEN, "tenant", why, errors=[Mistake(pointer="/tenant", detail=why)])
+
+
+def check_url(backing: Backing, url: object) -> None:
+    """Raise InvalidSubscription if the egress rule refuses the URL's name. An invalid URL is refused elsewhere."""
+    if isinstance(url, str):
+        try:
+            refusal = backing.refusal(url)
+        except ValueError:
+            return
+        if refusal is not None:
+            raise InvalidSubscription(refusal, "url")
+
+
+def cursor_after(last: int) -> str:
+    """The cursor of the page after the row of this id."""
+    return urlsafe_b64encode(f"after:{last}".encode()).decode().rstrip("=")
+
+
+def parse_cursor(cursor: str | None) -> int | None:
+    """The id that a page begins after; None for the first page. Raises Refused for a cursor that is none of ours."""
+    if cursor is None:
+        return None
+    try:
+        word, _, number = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition(":")
+        last = int(number)
+    except (ValueError, binascii.Error):
+        word, last = "", 0
+    if word != "after" or not -(2**63) <= last < 2**63:
+        raise invalid(Mistake(parameter="cursor", detail="is not a cursor of this resource; leave it out to begin"))
+    return last
+
+
+def translated(error: Exception) -> Refused:
+    """The problem of an error of the rooms below."""
+    match error:
+        case InvalidSubscription():
+            example = f"; for example {error.example}" if error.example else ""
+            place = pointer(error.option) if error.option else ""
+            return invalid(Mistake(pointer=place, detail=f"{error.why}{example}"))
+        case SettingsError():
+            return Refused(HTTPStatus.CONFLICT, "conflict", str(error))
+    reason = unavailable(error)
+    log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
+    if reason is None:
+        return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=_RETRY_AFTER)
+
+
+def no_store(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The headers of a response that no cache may keep."""
+    return {"cache-control": "no-store", **(more or {})}

@@ -1,0 +1,218 @@
+"""The bodies of /v1/subscriptions.
+
+Names, comments and lengths of options are those of the columns, their types those of `validation.Options`; a test
+compares them. `validation.completed` checks the values.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import String
+
+from consumer.crypto.keys import Algorithm
+from consumer.subscriptions.options import OPTIONS
+from consumer.subscriptions.repository import Subscribed
+from models import Subscription
+from models.subscription import REASON_LENGTH, SECRET_LENGTH
+
+_COLUMNS = Subscription.__table__.columns
+_SECRETS_AT_ONCE = 20
+Headers = dict[str, str]
+Kind = Literal["signing", "basic", "bearer", "header"]
+
+
+def _option(name: str, **more: Any) -> Any:
+    """The field of an option."""
+    column, option = _COLUMNS[name], OPTIONS[name]
+    example = orjson.loads(option.example) if name == "custom_headers" else column.type.python_type(option.example)
+    limit = {"max_length": column.type.length} if isinstance(column.type, String) and "headers" not in name else {}
+    return Field(**{"default": None, "description": column.comment, "examples": [example], **limit, **more})
+
+
+class Options(BaseModel):
+    """The options of a subscription besides url and event type. Null: the default."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    tenant: str | None = _option("tenant")
+    topics: str | None = _option("topics")
+    event_filter: str | None = _option("event_filter")
+    payload_format: Literal["record", "standard", "cloudevents"] | None = _option("payload_format", max_length=None)
+    projection: str | None = _option("projection")
+    batch_size: int | None = _option("batch_size")
+    batch_wait_ms: int | None = _option("batch_wait_ms")
+    custom_headers: Headers | None = _option("custom_headers")
+    signature_header: str | None = _option("signature_header")
+    signature_prefix: str | None = _option("signature_prefix")
+    timeout_seconds: float | None = _option("timeout_seconds")
+    ordering: Literal["none", "key"] | None = _option("ordering", max_length=None)
+    max_in_flight: int | None = _option("max_in_flight")
+    rate_limit: float | None = _option("rate_limit")
+    retry_schedule: str | None = _option("retry_schedule")
+    final_statuses: str | None = _option("final_statuses")
+
+
+class Secret(BaseModel):
+    """A secret to store. It is never shown again."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    kind: Annotated[
+        Kind,
+        Field(description="signing: a key. basic: user:password. bearer: a token. header: name: value."),
+    ]
+    secret: Annotated[
+        str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
+    ]
+
+
+class NewSubscription(Options):
+    """A subscription to create."""
+
+    url: str = _option("url", default=...)
+    event_type: str = _option("event_type", default=...)
+    secrets: Annotated[
+        list[Secret], Field(max_length=_SECRETS_AT_ONCE, description="Its own secrets, write-only.", examples=[[]])
+    ] = []
+    generate_secret: Annotated[
+        Algorithm | None,
+        Field(description="Sign with a random secret; the answer shows its key once.", examples=["hmac"]),
+    ] = None
+
+
+class Patch(Options):
+    """A JSON merge patch (RFC 7396) of a subscription's url, event type and options. Null: the default."""
+
+    url: str | None = _option("url")
+    event_type: str | None = _option("event_type")
+    custom_headers: dict[str, str | None] | None = _option("custom_headers")  # type: ignore[assignment]  # null removes
+
+
+class Reason(BaseModel):
+    """Why a subscription is disabled."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    reason: Annotated[
+        str | None,
+        Field(
+            max_length=REASON_LENGTH, description="Null: one that is there stays.", examples=["moves to another host"]
+        ),
+    ] = None
+
+
+class Nothing(BaseModel):
+    """An empty object."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Fault(BaseModel):
+    """An option with a value that cannot be used, or that is not advisable."""
+
+    option: Annotated[str, Field(examples=["url"])]
+    why: Annotated[str, Field(examples=["the URL has no host"])]
+    effect: Annotated[str, Field(examples=["its events are stored, not sent"])]
+
+
+class Shown(BaseModel):
+    """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
+
+    id: Annotated[int, Field(examples=[7])]
+    url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
+    event_type: Annotated[str, Field(examples=["order.created"])]
+    tenant: Annotated[str, Field(examples=["acme"])]
+    topics: str | None = _option("topics")
+    event_filter: str | None = _option("event_filter")
+    payload_format: str | None = _option("payload_format")
+    projection: str | None = _option("projection")
+    batch_size: int | None = _option("batch_size")
+    batch_wait_ms: int | None = _option("batch_wait_ms")
+    custom_headers: Headers | str | None = _option("custom_headers")
+    signature_header: str | None = _option("signature_header")
+    signature_prefix: str | None = _option("signature_prefix")
+    timeout_seconds: float | None = _option("timeout_seconds")
+    ordering: str | None = _option("ordering")
+    max_in_flight: int | None = _option("max_in_flight")
+    rate_limit: float | None = _option("rate_limit")
+    retry_schedule: str | None = _option("retry_schedule")
+    final_statuses: str | None = _option("final_statuses")
+    enabled: Annotated[bool, Field(examples=[True])]
+    disabled_reason: Annotated[str | None, Field(examples=[None])]
+    failing_since: Annotated[
+        datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00+00:00"])
+    ]
+    created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00+00:00"])]
+    signing_secrets: Annotated[int, Field(description="How many sign for it alone.", examples=[1])]
+    credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
+    problems: Annotated[list[Fault], Field(examples=[[]])]
+
+
+class Created(Shown):
+    """A new subscription."""
+
+    receiver_key: Annotated[
+        str | None,
+        Field(description="The key that its receiver verifies with, if one was generated. Shown once."),
+    ] = None
+
+
+class Page(BaseModel):
+    """A page of subscriptions."""
+
+    items: list[Shown]
+    next: Annotated[
+        str | None, Field(description="The `cursor` of the next page. Null: this is the last.", examples=["YWZ0ZXI6Nw"])
+    ]
+
+
+def shown(item: Subscribed) -> dict[str, Any]:
+    """A subscription as JSON: the members of `Shown`."""
+    return {
+        "id": item.id,
+        **item.options,
+        "url": item.url,
+        "event_type": item.event_type,
+        "tenant": item.tenant,
+        "custom_headers": _headers_or_text(item.options["custom_headers"]),
+        "enabled": item.enabled,
+        "disabled_reason": item.disabled_reason,
+        "failing_since": item.failing_since and item.failing_since.isoformat(),
+        "created_at": item.created_at and item.created_at.isoformat(),
+        "signing_secrets": item.secrets,
+        "credentials": list(item.credentials),
+        "problems": [
+            {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
+        ],
+    }
+
+
+def stored_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a body in the form of their columns."""
+    values = dict(given)
+    headers = values.get("custom_headers")
+    if headers is not None:
+        values["custom_headers"] = orjson.dumps(headers).decode() if headers else None
+    return values
+
+
+def merged(patch: Mapping[str, Any], item: Subscribed) -> dict[str, Any]:
+    """The changes of a merge patch in the form of the columns: its headers are merged with the subscription's."""
+    values = dict(patch)
+    headers = values.get("custom_headers")
+    if headers is not None:
+        before = _headers_or_text(item.options["custom_headers"])
+        together = {**(before if isinstance(before, dict) else {}), **headers}
+        values["custom_headers"] = {name: value for name, value in together.items() if value is not None}
+    return stored_options(values)
+
+
+def _headers_or_text(text: Any) -> Headers | str | None:
+    try:
+        found = orjson.loads(text) if text else None
+    except (orjson.JSONDecodeError, TypeError):
+        return str(text)
+    return found if found is None or isinstance(found, dict) else str(text)

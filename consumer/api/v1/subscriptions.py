@@ -1,0 +1,272 @@
+"""/v1/subscriptions."""
+
+import json
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from threading import BoundedSemaphore
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from consumer.api.problems import Mistake, Refused, invalid
+from consumer.api.v1.context import (
+    Backed,
+    IfMatch,
+    Reader,
+    SubscriptionId,
+    Writer,
+    absent,
+    check_tenant,
+    check_url,
+    condition,
+    cursor_after,
+    described,
+    etag,
+    may_see,
+    no_store,
+    parse_cursor,
+)
+from consumer.api.v1.models import (
+    Created,
+    NewSubscription,
+    Nothing,
+    Page,
+    Patch,
+    Reason,
+    Shown,
+    merged,
+    shown,
+    stored_options,
+)
+from consumer.crypto.keys import generate, parse_signing_key, receiver_key
+from consumer.ledger import admin
+from consumer.ops import changes
+from consumer.ops.ping import EVENT_TYPE, describe, ping_event
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
+from consumer.subscriptions.repository import State, Subscribed
+
+router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
+
+MOST_COUNTED = 10_000  # deliveries owed; a problem says at most one more
+_PINGS = BoundedSemaphore(8)  # test events under way in this process: each may hold a thread for minutes
+_TAGGED = {"headers": {"ETag": {"description": "Its version, for If-Match.", "schema": {"type": "string"}}}}
+_OK: dict[int | str, dict[str, Any]] = {200: _TAGGED}
+
+
+class TestEvent(BaseModel):
+    """A test event."""
+
+    __test__ = False  # no test of pytest's
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    event_type: Annotated[str, Field(max_length=255, examples=["order.paid"])] = EVENT_TYPE
+    data: Annotated[Any, Field(description="Its body, any JSON. Null: a default one.", examples=[{"amount": 5}])] = None
+
+
+class Exchange(BaseModel):
+    """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
+
+    subscription_id: Annotated[int, Field(examples=[7])]
+    event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
+    addresses: list[str]
+    connected: str | None
+    tls: str | None
+    certificate: dict[str, Any] | None
+    headers: Annotated[dict[str, str], Field(description="Of the request.")]
+    body: str | None
+    status: Annotated[int | None, Field(examples=[204])]
+    answer: str | None
+    seconds: Annotated[dict[str, float], Field(description="Seconds of each step.")]
+    ok: Annotated[bool, Field(description="The receiver took it.")]
+    verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
+    advice: str | None
+
+
+@router.get("", response_model=Page, responses=described())
+def list_subscriptions(
+    caller: Reader,
+    backing: Backed,
+    event_type: Annotated[
+        str | None, Query(description="Only of exactly this type or pattern.", examples=["order.**"], max_length=255)
+    ] = None,
+    tenant: Annotated[
+        str | None, Query(description="Only of exactly this tenant.", examples=["acme"], max_length=255)
+    ] = None,
+    state: Annotated[State | None, Query(description="failing: enabled, and no attempt succeeds.")] = None,
+    url: Annotated[
+        str | None,
+        Query(description="Only with this text in their URL.", examples=["example.com"], min_length=1, max_length=200),
+    ] = None,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
+) -> Response:
+    """List subscriptions by id, a page at a time."""
+    if caller.tenant is not None and tenant not in {None, caller.tenant}:
+        found: tuple[Subscribed, ...] = ()
+    else:
+        found = repository.page(
+            backing.registry.engine,
+            backing.registry.vault,
+            after=parse_cursor(cursor),
+            limit=limit + 1,
+            event_type=event_type,
+            tenant=caller.tenant or tenant,
+            state=state,
+            url=url,
+            rules=backing.registry.rules,
+        )
+    page = found[:limit]
+    following = cursor_after(page[-1].id) if len(found) > limit else None
+    return _json({"items": [shown(item) for item in page], "next": following})
+
+
+@router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=described())
+def create_subscription(caller: Writer, backing: Backed, new: NewSubscription) -> Response:
+    """Subscribe a URL to events. The answer shows a generated secret's key, only this once."""
+    options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret"}))
+    if caller.tenant is not None:
+        options.setdefault("tenant", caller.tenant)
+    check_tenant(caller, options.get("tenant"))
+    generated = None if new.generate_secret is None else generate(new.generate_secret)
+    secrets = [(each.kind, each.secret) for each in new.secrets] + ([("signing", generated)] if generated else [])
+    if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in secrets):
+        why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
+        raise invalid(Mistake(pointer="/generate_secret", detail=why))
+    check_url(backing, new.url)
+    added = changes.add(backing.registry, caller.actor, new_secrets=secrets, **options)
+    more = {"receiver_key": receiver_key(generated)} if generated else {}
+    location = {"location": f"/v1/subscriptions/{added.id}"}
+    return _json(shown(added) | more, HTTPStatus.CREATED, {"etag": etag(added), **location})
+
+
+@router.get("/{subscription_id}", response_model=Shown, responses=described(404) | _OK)
+def show_subscription(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
+    """Show a subscription, without its secrets."""
+    registry = backing.registry
+    found = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
+    if found is None or not may_see(caller, found):
+        raise absent()
+    return _one(found)
+
+
+@router.patch(
+    "/{subscription_id}",
+    response_model=Shown,
+    responses=described(404, 412) | _OK,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/Patch"}}},
+        }
+    },
+)
+def patch_subscription(
+    caller: Writer, backing: Backed, subscription_id: SubscriptionId, patch: Patch, if_match: IfMatch = None
+) -> Response:
+    """Change the options that the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE."""
+    given = patch.model_dump(exclude_unset=True)
+    if "tenant" in given:
+        check_tenant(caller, given["tenant"])
+    check_url(backing, given.get("url"))
+    changed = changes.edit(
+        backing.registry,
+        caller.actor,
+        subscription_id,
+        lambda before: merged(given, before),
+        condition(caller, if_match),
+    )
+    return _one(changed)
+
+
+@router.post("/{subscription_id}/enable", response_model=Shown, responses=described(404, 412) | _OK)
+def enable_subscription(
+    caller: Writer, backing: Backed, subscription_id: SubscriptionId, _: Nothing, if_match: IfMatch = None
+) -> Response:
+    """Enable a subscription: it gets events again, and its held deliveries are sent."""
+    return _switched(
+        changes.set_enabled(
+            backing.registry, caller.actor, subscription_id, True, condition=condition(caller, if_match)
+        )
+    )
+
+
+@router.post("/{subscription_id}/disable", response_model=Shown, responses=described(404, 412) | _OK)
+def disable_subscription(
+    caller: Writer, backing: Backed, subscription_id: SubscriptionId, why: Reason, if_match: IfMatch = None
+) -> Response:
+    """Disable a subscription: it matches no event, and its stored deliveries are held."""
+    return _switched(
+        changes.set_enabled(
+            backing.registry, caller.actor, subscription_id, False, why.reason, condition(caller, if_match)
+        )
+    )
+
+
+@router.delete("/{subscription_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
+def remove_subscription(
+    caller: Writer,
+    backing: Backed,
+    subscription_id: SubscriptionId,
+    owed: Annotated[
+        Literal["refuse", "exhaust"],
+        Query(description="If deliveries are owed: refuse to remove it (409), or give them up within a minute."),
+    ] = "refuse",
+    if_match: IfMatch = None,
+) -> Response:
+    """Remove a subscription and its secrets."""
+    registry, allowed = backing.registry, condition(caller, if_match)
+
+    def check(item: Subscribed) -> None:
+        allowed(item)
+        if owed == "refuse" and (count := admin.owed(registry.engine, subscription_id, MOST_COUNTED + 1)):
+            why = "deliveries are stored for it; owed=exhaust gives them up"
+            raise Refused(HTTPStatus.CONFLICT, "conflict", why, owed=count)
+
+    if changes.remove(registry, caller.actor, subscription_id, check) is None:
+        raise absent()
+    return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
+
+
+@router.post("/{subscription_id}/ping", response_model=Exchange, responses=described(404, 409))
+def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
+    """Send a subscription a signed test event, and show the exchange. It stores nothing and does not contact Kafka."""
+    registry = backing.registry
+    if backing.ping is None:
+        raise Refused(HTTPStatus.CONFLICT, "conflict", "the API needs WEBHOOK_SECRET, as workers have it")
+    try:
+        data = None if sent.data is None else json.dumps(sent.data, ensure_ascii=False)
+        event = ping_event(subscription_id, time.time(), sent.event_type, data)
+    except ValueError as error:
+        text = "holds text that is not Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise invalid(Mistake(pointer="", detail=text)) from None
+    default = tuple(map(parse_signing_key, registry.default))
+    found = repository.get_endpoint(registry.engine, subscription_id, default, registry.vault, registry.rules)
+    if found is None or not may_see(caller, found[0]):
+        raise absent()
+    item, endpoint = found
+    if not _PINGS.acquire(blocking=False):
+        why = "too many test events are under way; try again"
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers={"retry-after": "5"})
+    try:
+        done = backing.ping(endpoint, event)
+    finally:
+        _PINGS.release()
+    return _json({"subscription_id": item.id, **describe(endpoint, done)})
+
+
+def _switched(done: tuple[Subscribed, Subscribed] | None) -> Response:
+    return _one(None if done is None else done[1])
+
+
+def _one(item: Subscribed | None) -> Response:
+    if item is None:
+        raise absent()
+    return _json(shown(item), headers={"etag": etag(item)})
+
+
+def _json(content: object, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(json.loads(json.dumps(content, default=str)), status, no_store(headers))

@@ -1,0 +1,305 @@
+"""Changes of subscriptions by people: each writes, in its own transaction, the operational event that reports it.
+
+The command line and the HTTP API change subscriptions here, so that the operations topic is the audit log of both. An
+event names its actor, and the subscription before and after, without secrets. A change that changes nothing writes no
+event.
+"""
+
+import getpass
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Unpack
+from uuid import uuid4
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from consumer.crypto.keys import Algorithm
+from consumer.crypto.vault import Vault
+from consumer.http.urls import redact_url
+from consumer.ledger import outbox
+from consumer.ledger.rows import OperationalEvent
+from consumer.sending.masking import MASK
+from consumer.subscriptions import repository, secrets
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.secrets import Credential, Rotation, SecretEntry
+from consumer.subscriptions.validation import Options
+
+CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
+ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
+
+Condition = Callable[[Subscribed], object]  # raises to prevent a change of the subscription, as it is before
+
+
+class Registry(NamedTuple):
+    """Where subscriptions are kept. `group` (KAFKA_GROUP_ID): its workers publish the operational events.
+
+    `vault` encrypts new secrets, and `rules` refuse subscriptions. `default`: the deployment's signing secrets, newest
+    first, for a rotation.
+    """
+
+    engine: Engine
+    group: str
+    vault: Vault
+    rules: Rules = Rules()
+    default: tuple[str, ...] = ()
+
+
+def _always(_: Subscribed) -> None:
+    return None
+
+
+def command_line_actor() -> str:
+    """`cli:` and the name of the user who runs this process."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user id without a name
+        return "cli:unknown"
+
+
+def add(
+    registry: Registry,
+    actor: str,
+    url: str,
+    event_type: str,
+    *,
+    new_secrets: Sequence[tuple[str, str]] = (),
+    **options: Unpack[Options],
+) -> Subscribed:
+    """Add a subscription as `repository.add` does, with secrets (kind and text)."""
+    with registry.engine.begin() as connection:
+        added = repository.add(
+            connection,
+            url,
+            event_type,
+            secrets=new_secrets,
+            vault=registry.vault,
+            rules=registry.rules,
+            **options,
+        )
+        after = _get(connection, registry, added)
+        _record(connection, registry, actor, CREATED, None, after)
+        return after
+
+
+def edit(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    changes: Callable[[Subscribed], Mapping[str, Any]],
+    condition: Condition = _always,
+) -> Subscribed | None:
+    """Apply `changes`, computed from the subscription as it is, as `repository.edit` does. None: there is none."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        repository.edit(connection, subscription_id, changes(before), registry.rules)
+        after = _get(connection, registry, subscription_id)
+        _record(connection, registry, actor, CHANGED, before, after)
+        return after
+
+
+def set_enabled(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    enabled: bool,  # noqa: FBT001 (reads as in the repository)
+    reason: str | None = None,
+    condition: Condition = _always,
+) -> tuple[Subscribed, Subscribed] | None:
+    """Enable or disable a subscription as `repository.set_enabled` does; it before and after. None: there is none."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        repository.set_enabled(connection, subscription_id, enabled, reason)
+        after = _get(connection, registry, subscription_id)
+        _record(connection, registry, actor, ENABLED if enabled else DISABLED, before, after)
+        return before, after
+
+
+def remove(registry: Registry, actor: str, subscription_id: int, condition: Condition = _always) -> Subscribed | None:
+    """Remove a subscription and its secrets. Returns it as it was, or None if there is none of that id."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        repository.remove(connection, subscription_id)
+        _record(connection, registry, actor, REMOVED, before, None)
+        return before
+
+
+def rotate(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    *,
+    overlap: timedelta,
+    now: datetime,
+    secret: str | None = None,
+    algorithm: Algorithm | None = None,
+    condition: Condition = _always,
+) -> Rotation | None:
+    """Give a subscription a new signing secret, as `secrets.rotate` does."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        rotation = secrets.rotate(
+            connection,
+            subscription_id,
+            vault=registry.vault,
+            default=registry.default,
+            overlap=overlap,
+            now=now,
+            secret=secret,
+            algorithm=algorithm,
+        )
+        until = None if rotation is None else rotation.previous_until
+        told = {"kind": "signing", "previous_until": until and until.isoformat()}
+        _record_secret(connection, registry, actor, before, told)
+        return rotation
+
+
+def set_credential(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    kind: Credential,
+    text: str,
+    now: datetime,
+    condition: Condition = _always,
+) -> bool:
+    """Set a credential, as `secrets.set_credential` does."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return False
+        secrets.set_credential(connection, subscription_id, kind, text, registry.vault, now)
+        _record_secret(connection, registry, actor, before, {"kind": kind})
+        return True
+
+
+def remove_credentials(
+    registry: Registry, actor: str, subscription_id: int, condition: Condition = _always
+) -> int | None:
+    """Remove all credentials, as `secrets.remove_credentials` does."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        removed = secrets.remove_credentials(connection, subscription_id)
+        if removed:
+            _record_secret(connection, registry, actor, before, {"removed": removed})
+        return removed
+
+
+def remove_secret(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    secret_id: int,
+    allow: Callable[[SecretEntry], object],
+    condition: Condition = _always,
+) -> bool | None:
+    """Remove one secret, unless `allow` raises. None: there is no such subscription; False: no such secret of it."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        now = datetime.now(UTC)
+        found = next((each for each in secrets.entries(connection, subscription_id, now) if each.id == secret_id), None)
+        if found is None:
+            return False
+        allow(found)
+        secrets.remove_secret(connection, subscription_id, secret_id)
+        _record_secret(connection, registry, actor, before, {"kind": found.kind, "removed": 1})
+        return True
+
+
+def _locked(
+    connection: Connection, registry: Registry, subscription_id: int, condition: Condition
+) -> Subscribed | None:
+    """The subscription, locked until the transaction ends, if `condition` does not raise."""
+    if not secrets.lock(connection, subscription_id):
+        return None
+    found = _get(connection, registry, subscription_id)
+    condition(found)
+    return found
+
+
+def _get(connection: Connection, registry: Registry, subscription_id: int) -> Subscribed:
+    found = repository.get(connection, subscription_id, registry.vault, registry.rules)
+    assert found is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
+    return found
+
+
+def _record(
+    connection: Connection,
+    registry: Registry,
+    actor: str,
+    kind: str,
+    before: Subscribed | None,
+    after: Subscribed | None,
+) -> None:
+    """Write the event of a change, unless nothing changed."""
+    was, is_now = _shown(before), _shown(after)
+    if was != is_now:
+        subject = after or before
+        assert subject is not None  # noqa: S101 (for mypy)
+        data: dict[str, object] = {"subscription_id": subject.id, "url": subject.url, "actor": actor}
+        if kind == DISABLED:
+            data["reason"] = subject.disabled_reason
+        if was is not None and is_now is not None:
+            data["changed"] = [name for name in was if was[name] != is_now[name]]
+        _write(connection, registry, kind, data | {"before": _masked(was), "after": _masked(is_now)})
+
+
+def _record_secret(
+    connection: Connection, registry: Registry, actor: str, before: Subscribed, told: Mapping[str, object]
+) -> None:
+    after = _get(connection, registry, before.id)
+    data = {"subscription_id": before.id, "url": before.url, "actor": actor, **told}
+    _write(
+        connection,
+        registry,
+        ROTATED,
+        data | {"before": _masked(_shown(before)), "after": _masked(_shown(after))},
+    )
+
+
+def _write(connection: Connection, registry: Registry, kind: str, data: Mapping[str, object]) -> None:
+    identity = f"{kind.partition('.')[2]}-{uuid4().hex}"
+    outbox.add(connection, registry.group, [OperationalEvent(kind, identity, data)])
+
+
+def _shown(item: Subscribed | None) -> dict[str, Any] | None:
+    """The parts of a subscription that people change. The number and kinds of its secrets are among them."""
+    if item is None:
+        return None
+    return {
+        **item.options,
+        "enabled": item.enabled,
+        "disabled_reason": item.disabled_reason,
+        "secrets": item.secrets,
+        "credentials": list(item.credentials),
+    }
+
+
+def _masked(shown: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Without what may be confidential: a password in the URL, and the values of headers."""
+    if shown is None:
+        return None
+    return {**shown, "url": redact_url(str(shown["url"])), "custom_headers": _names_only(shown["custom_headers"])}
+
+
+def _names_only(headers: str | None) -> str | None:
+    if headers is None:
+        return None
+    try:
+        found = orjson.loads(headers)
+    except orjson.JSONDecodeError:
+        return MASK
+    return orjson.dumps(dict.fromkeys(found, MASK)).decode() if isinstance(found, dict) else MASK
