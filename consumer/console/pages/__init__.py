@@ -1,0 +1,1 @@
+"""The pages: each module gives its entries, from the same sources."""

@@ -1,0 +1,143 @@
+"""The search of stored deliveries, and the page of each."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from consumer.console.app import BASE, Entry, Refusal, Visit, to
+from consumer.console.pages.subscriptions import Pager
+from consumer.console.sources import Sources, row_of, visible
+from consumer.errors import InvalidPosition
+from consumer.http.urls import redact_url
+from consumer.ledger import admin
+from consumer.ledger.admin import DeliveryQuery, StoredDetail
+from consumer.ledger.search import Query, search
+from models import Status
+
+PAGE = 50
+SHOWN = 64 * 1024  # bytes of a payload
+_STATES = (("", "any"), *((status.value, status.value) for status in Status))
+_REDELIVERABLE = {"parked", "held", "exhausted"}
+
+
+def entries(sources: Sources) -> list[Entry]:
+    """Their pages and forms."""
+    return [
+        Entry("/deliveries", partial(_search, sources)),
+        Entry("/deliveries/{id:int}", partial(_show, sources)),
+        Entry("/deliveries/redeliver", partial(_redeliver, sources), "write", post=True),
+    ]
+
+
+def _search(sources: Sources, visit: Visit) -> Response:
+    asked = {
+        name: visit.query.get(name, "").strip() for name in ("state", "subscription", "event_type", "since", "until")
+    }
+    position = visit.query.get("position") or None
+    wrong, rows, following = None, [], None
+    try:
+        found = search(sources.registry.engine, _query(asked, visit), PAGE, position)
+    except (ValueError, InvalidPosition) as error:
+        wrong = str(error)
+    else:
+        rows, following = [row_of(each) for each in found.deliveries], found.position
+    filters = {name: value for name, value in asked.items() if value}
+    here = f"{BASE}/deliveries?"
+    return visit.render(
+        "deliveries.html",
+        HTTPStatus.OK if wrong is None else HTTPStatus.BAD_REQUEST,
+        asked=asked,
+        states=_STATES,
+        rows=rows,
+        wrong=wrong,
+        page=Pager(
+            here + urlencode(filters) if position else None,
+            here + urlencode(filters | {"position": following}) if following else None,
+            PAGE,
+        ),
+    )
+
+
+def _query(asked: dict[str, str], visit: Visit) -> Query:
+    """Raises ValueError for a field that cannot be read."""
+    if asked["subscription"] and not asked["subscription"].isdecimal():
+        raise ValueError("A subscription is named by its number.")
+    if asked["state"] and asked["state"] not in set(Status):
+        raise ValueError(f"There is no state {asked['state']}.")
+    return Query(
+        [Status(asked["state"])] if asked["state"] else (),
+        int(asked["subscription"]) if asked["subscription"] else None,
+        visit.caller.tenant,
+        asked["event_type"] or None,
+        None,
+        _moment(asked["since"]),
+        _moment(asked["until"]),
+    )
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds of a form's local time, which is taken as UTC: the page shows times in UTC."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text} is no time; write it as 2026-01-31T13:00.") from None
+
+
+def _show(sources: Sources, visit: Visit) -> Response:
+    found = _of(sources, visit, int(visit.path["id"]))
+    item, event = found
+    body = event.body
+    return visit.render(
+        "delivery.html",
+        it={
+            **row_of(item)._asdict(),
+            "url": redact_url(item.url),
+            "redeliverable": item.status in _REDELIVERABLE,
+            "size": f"{len(body):,}",
+            "cut": f"{SHOWN:,}" if len(body) > SHOWN else None,
+            "body": body[:SHOWN].decode(errors="replace"),
+            "facts": list(_facts(found)),
+            "failures": [
+                (title, failure)
+                for title, failure in (("First failure", item.first), ("Last failure", item.last))
+                if failure is not None and (title == "Last failure" or item.first != item.last)
+            ],
+        },
+    )
+
+
+def _facts(found: StoredDetail) -> Iterator[tuple[str, object]]:
+    item, event = found
+    yield "webhook-id", item.webhook_id
+    yield "record", f"{item.record.topic}[{item.record.partition}] @ {item.record.offset}"
+    yield "key", "none" if event.key is None else event.key.decode(errors="backslashreplace")
+    yield "content-type", event.content_type
+    yield "tenant", event.tenant or "none"
+    yield "attempts", item.attempt
+    if item.replay:
+        yield "replay", item.replay
+    yield "group", item.group
+
+
+def _redeliver(sources: Sources, visit: Visit) -> Response:
+    ids = {int(text) for text in visit.form.getlist("id") if text.isdecimal()}
+    if not ids:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
+    selection = DeliveryQuery(ids=ids, tenant=visit.caller.tenant)
+    marked = sum(len(each.ids) for each in admin.redeliver(sources.registry.engine, selection, sources.clock()))
+    return to("/deliveries", "redelivered" if marked == len(ids) else "redelivered_partly")
+
+
+def _of(sources: Sources, visit: Visit, delivery_id: int) -> StoredDetail:
+    found = admin.detail(sources.registry.engine, delivery_id)
+    if found is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"Delivery {delivery_id} is not stored: it may have been delivered.")
+    if visit.caller.tenant is not None:
+        visible(sources, visit.caller, found.delivery.subscription_id)
+    return found

@@ -1,0 +1,148 @@
+"""Where the pages get what they show, and what several of them make of it."""
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+from consumer.api.tokens import Caller
+from consumer.config.settings import KafkaSettings
+from consumer.console.app import Refusal
+from consumer.console.charts import Bar
+from consumer.console.rendering import State, iso
+from consumer.events.attempt import DELIVERED, Attempt
+from consumer.events.event import Event
+from consumer.ledger.admin import StoredDelivery
+from consumer.ops.attempts import AttemptHistory, Minute
+from consumer.ops.changes import Registry
+from consumer.ops.ping import Ping
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.options import Effect
+from consumer.subscriptions.repository import Subscribed
+
+_OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
+
+
+class Sources(NamedTuple):
+    """What the pages read and change.
+
+    `history` None: there is no attempts topic. `refusal` judges a new URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it
+    with. `clock` gives unix seconds.
+    """
+
+    registry: Registry
+    kafka: KafkaSettings
+    history: AttemptHistory | None
+    refusal: Callable[[str], str | None]
+    ping: Callable[[Endpoint, Event], Ping] | None
+    clock: Callable[[], float]
+
+
+class DeliveryRow(NamedTuple):
+    """A stored delivery in a table."""
+
+    id: int
+    event_type: str
+    place: str
+    subscription_id: int
+    url: str
+    state: State
+    attempts: int
+    next_at: float | None
+    error: str | None
+
+
+class AttemptRow(NamedTuple):
+    """An attempt in a table."""
+
+    at: float
+    state: State
+    event_type: str
+    webhook_id: str
+    attempt: int
+    took: float
+    status: str
+    error: str | None
+    response: str | None
+
+
+def visible(sources: Sources, caller: Caller, subscription_id: int) -> Subscribed:
+    """The subscription, if the caller may see it. Raises Refusal, alike if there is none and if it is another's."""
+    registry = sources.registry
+    found = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
+    if found is None or caller.tenant not in {None, found.tenant}:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {subscription_id}.")
+    return found
+
+
+def for_all_tenants(caller: Caller) -> None:
+    """Refuse a caller who may see one tenant alone."""
+    if caller.tenant is not None:
+        raise Refusal(HTTPStatus.FORBIDDEN, "This page is about all tenants; your token is for one.")
+
+
+def state_of(item: Subscribed) -> State:
+    """A subscription's state in a word."""
+    if not item.enabled:
+        return State("disabled", "warn")
+    if item.broken:
+        return State("broken", "bad")
+    if item.failing_since is not None:
+        return State("failing", "bad")
+    return State("warning", "warn") if item.problems else State("well", "good")
+
+
+def reason_of(item: Subscribed) -> str | None:
+    """Why a subscription is not well, in a sentence; its problems have lines of their own."""
+    if not item.enabled:
+        return item.disabled_reason or "It was disabled. Its stored deliveries are held until it is enabled."
+    if item.failing_since is not None:
+        return f"No attempt has succeeded since {iso(item.failing_since.timestamp())}."
+    return None
+
+
+def effect_of(effect: Effect) -> str:
+    """What a problem means for the subscription's events."""
+    return {
+        Effect.UNMATCHED: "It gets no event.",
+        Effect.STORED: "Its events are stored, and sent once this is mended.",
+        Effect.SENT: "Its events are sent nevertheless.",
+    }[effect]
+
+
+def row_of(item: StoredDelivery) -> DeliveryRow:
+    """A stored delivery for a table."""
+    topic, partition, offset, _ = item.record
+    return DeliveryRow(
+        item.id,
+        item.event_type,
+        f"{topic}[{partition}] @ {offset}",
+        item.subscription_id,
+        item.url,
+        State(item.status, _OF_STATUS.get(item.status, "")),
+        item.attempt,
+        item.next_attempt_at if item.status == "parked" else None,
+        item.last.error if item.last else None,
+    )
+
+
+def attempt_row(item: Attempt) -> AttemptRow:
+    """An attempt for a table."""
+    kind = "good" if item.outcome == DELIVERED else "bad" if item.outcome == "exhausted" else "warn"
+    status = "no answer" if item.status is None else f"status {item.status}"
+    return AttemptRow(
+        item.at,
+        State(item.outcome, kind),
+        item.event_type,
+        item.webhook_id,
+        item.attempt,
+        item.seconds,
+        status,
+        item.error,
+        item.response,
+    )
+
+
+def by_minute(minutes: Sequence[Minute]) -> list[Bar]:
+    """The columns of a chart of an hour."""
+    return [Bar(each.ok, each.failed, iso(each.at)) for each in minutes]
