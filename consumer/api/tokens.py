@@ -155,9 +155,13 @@ class TokenFile:
 
     def find(self, token: bytes) -> Caller | None:
         """The caller with this token, or None."""
+        return find(self.all(), token)
+
+    def all(self) -> Tokens:
+        """The present tokens."""
         if self._path is not None:
             self._refresh(self._path)
-        return find(self._tokens, token)
+        return self._tokens
 
     def _refresh(self, path: str) -> None:
         try:

@@ -7,6 +7,10 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from starlette.types import ASGIApp
+
+    from consumer.api.tokens import TokenFile
+    from consumer.api.v1.context import Backing
     from consumer.config.settings import DeliverySettings
     from consumer.events.event import Event
     from consumer.ops.ping import Ping
@@ -49,7 +53,7 @@ def api() -> None:
     default = () if delivery is None else delivery.secrets
     registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
     backing = Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery))
-    app = create_app(engine, tokens, vault, rules, backing)
+    app = _with_console(create_app(engine, tokens, vault, rules, backing), backing, tokens, values)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
@@ -84,6 +88,30 @@ def api_token(
         raise typer.BadParameter(str(error)) from None
     typer.echo(token)
     typer.echo(line, err=True)
+
+
+def _with_console(app: "ASGIApp", backing: "Backing", tokens: "TokenFile", values: "Mapping[str, str]") -> "ASGIApp":
+    """The API and the console. Without KAFKA_BOOTSTRAP_SERVERS, pages about what is in Kafka say so."""
+    import time
+    from functools import partial
+
+    from consumer.config.environment import load
+    from consumer.config.settings import KafkaSettings, TopicSettings
+    from consumer.console.assembly import with_console
+    from consumer.console.sources import Sources
+    from consumer.ops.attempts import AttemptHistory
+    from consumer.ops.overview import overview
+
+    kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None
+    topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
+    history = None
+    if kafka is not None and kafka.attempts_topic is not None:
+        history = AttemptHistory(kafka, kafka.attempts_topic)
+        history.start()
+    registry = backing.registry
+    look = partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules)
+    sources = Sources(registry, kafka, history, backing.refusal, backing.ping, time.time)
+    return with_console(app, sources, tokens, look)
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

@@ -124,14 +124,15 @@ class Frame:
         self._local = secrets.token_bytes(32)  # signs the sessions of visitors who need no token
         self._templates: Environment = environment(BASE, clock, pages=PAGES, **names)
 
-    def app(self, entries: Iterable[Entry]) -> Starlette:
-        """All pages, with signing in and out and the static files."""
+    def app(self, entries: Iterable[Entry], more: Iterable[Route] = ()) -> Starlette:
+        """All pages, with signing in and out and the static files, and `more` that look after their visitors alone."""
         return Starlette(
             routes=[
                 Route("/sign-in", self._sign_in_page, methods=["GET"]),
                 Route("/sign-in", self._sign_in, methods=["POST"]),
                 Route("/sign-out", self._sign_out, methods=["POST"]),
                 Mount("/static", _Static()),
+                *more,
                 *(
                     Route(each.path, partial(self._show, each), methods=["POST" if each.post else "GET"])
                     for each in entries

@@ -17,7 +17,6 @@ from consumer.ops.changes import Registry
 from consumer.ops.ping import Ping
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.options import Effect
 from consumer.subscriptions.repository import Subscribed
 
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
@@ -26,12 +25,13 @@ _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered":
 class Sources(NamedTuple):
     """What the pages read and change.
 
-    `history` None: there is no attempts topic. `refusal` judges a new URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it
-    with. `clock` gives unix seconds.
+    `kafka` None: this process does not know Kafka. `history` None: there is no attempts topic. `refusal` judges a new
+    URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
+    `clock` gives unix seconds.
     """
 
     registry: Registry
-    kafka: KafkaSettings
+    kafka: KafkaSettings | None
     history: AttemptHistory | None
     refusal: Callable[[str], str | None]
     ping: Callable[[Endpoint, Event], Ping] | None
@@ -64,6 +64,13 @@ class AttemptRow(NamedTuple):
     status: str
     error: str | None
     response: str | None
+
+
+def kafka_of(sources: Sources) -> KafkaSettings:
+    """Where Kafka is. Raises Refusal if this process does not know."""
+    if sources.kafka is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
+    return sources.kafka
 
 
 def visible(sources: Sources, caller: Caller, subscription_id: int) -> Subscribed:
@@ -99,15 +106,6 @@ def reason_of(item: Subscribed) -> str | None:
     if item.failing_since is not None:
         return f"No attempt has succeeded since {iso(item.failing_since.timestamp())}."
     return None
-
-
-def effect_of(effect: Effect) -> str:
-    """What a problem means for the subscription's events."""
-    return {
-        Effect.UNMATCHED: "It gets no event.",
-        Effect.STORED: "Its events are stored, and sent once this is mended.",
-        Effect.SENT: "Its events are sent nevertheless.",
-    }[effect]
 
 
 def row_of(item: StoredDelivery) -> DeliveryRow:

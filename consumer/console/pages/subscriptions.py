@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
-from consumer.console.sources import Sources, attempt_row, by_minute, effect_of, reason_of, row_of, state_of, visible
+from consumer.console.sources import Sources, attempt_row, by_minute, reason_of, row_of, state_of, visible
 from consumer.crypto.keys import parse_signing_key, receiver_key
 from consumer.errors import InvalidSubscription
 from consumer.ledger.search import Query, search
@@ -145,9 +145,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "enabled": item.enabled,
             "state": state_of(item),
             "reason": reason_of(item),
-            "problems": [
-                {"option": each.column, "text": f"{each.text}. {effect_of(each.effect)}"} for each in item.problems
-            ],
+            "problems": [{"option": each.option, "text": f"{each.why}; {each.effect.value}"} for each in item.problems],
             "options": _options(item),
             "secrets": item.secrets,
             "credentials": item.credentials,

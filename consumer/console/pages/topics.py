@@ -8,7 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from consumer.console.app import Entry, Refusal, Visit, to
-from consumer.console.sources import Sources, for_all_tenants
+from consumer.console.sources import Sources, for_all_tenants, kafka_of
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.ops import audit, dead_letters
@@ -30,22 +30,23 @@ def entries(sources: Sources) -> list[Entry]:
 
 def _dead_letters(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
+    kafka = kafka_of(sources)
     rows, fault = [], None
     try:
-        found = dead_letters.recent(sources.kafka, LETTERS)
+        found = dead_letters.recent(kafka, LETTERS)
     except WebhooksError as error:
         fault = str(error)
     else:
         rows = [
             {
                 **letter._asdict(),
-                "place": f"{sources.kafka.dead_letter_topic}[{letter.partition}] @ {letter.offset}",
+                "place": f"{kafka.dead_letter_topic}[{letter.partition}] @ {letter.offset}",
                 "key": letter.key.decode(errors="backslashreplace") if letter.key else None,
                 "value": letter.value.decode(errors="backslashreplace"),
             }
             for letter in found
         ]
-    return visit.render("dead_letters.html", topic=sources.kafka.dead_letter_topic, rows=rows, fault=fault)
+    return visit.render("dead_letters.html", topic=kafka.dead_letter_topic, rows=rows, fault=fault)
 
 
 def _publish(sources: Sources, visit: Visit) -> Response:
@@ -53,15 +54,16 @@ def _publish(sources: Sources, visit: Visit) -> Response:
     place = visit.form.get("partition", ""), visit.form.get("offset", "")
     if not all(each.isdecimal() for each in place):
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form does not name a dead letter.")
-    dead_letters.publish_again(sources.kafka, *map(int, place))
+    dead_letters.publish_again(kafka_of(sources), *map(int, place))
     return to("/dead-letters", "published")
 
 
 def _audit(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
+    kafka = kafka_of(sources)
     rows, fault = [], None
     try:
-        found = audit.recent(sources.kafka, OPERATIONS)
+        found = audit.recent(kafka, OPERATIONS)
     except WebhooksError as error:
         fault = str(error)
     else:
@@ -73,7 +75,7 @@ def _audit(sources: Sources, visit: Visit) -> Response:
             }
             for entry in found
         ]
-    return visit.render("audit.html", topic=sources.kafka.operations_topic, rows=rows, fault=fault)
+    return visit.render("audit.html", topic=kafka.operations_topic, rows=rows, fault=fault)
 
 
 def _summary(entry: audit.AuditEntry) -> str:

@@ -1,0 +1,54 @@
+"""Puts the console together, and in front of the API."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from consumer.api.tokens import TokenFile
+from consumer.console.app import BASE, Frame, Said
+from consumer.console.pages import deliveries, overview, replays, subscriptions, topics
+from consumer.console.sources import Sources
+from consumer.ops.overview import Overview
+
+SAID = {
+    "created": Said("Subscribed.", more="Workers send it events within WEBHOOK_SUBSCRIPTION_CACHE."),
+    "enabled": Said("Enabled.", more="Its held deliveries are sent within a minute."),
+    "disabled": Said("Disabled.", "warn", "Its stored deliveries are held until it is enabled again."),
+    "redelivered": Said("Marked.", more="The workers send them within seconds."),
+    "redelivered_partly": Said(
+        "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
+    ),
+    "published": Said("Published again.", more="The workers read it as a new record."),
+    "cancelled": Said("Cancelled.", more="What it had stored is sent."),
+}
+
+
+def with_console(api: ASGIApp, sources: Sources, tokens: TokenFile, look: Callable[[], Overview]) -> ASGIApp:
+    """The API with the console at /console, to which / leads. `look` takes the overview, in some seconds at most."""
+    live = overview.Live(sources, look)
+    frame = Frame(tokens.all, SAID, sources.clock)
+    console = frame.app(
+        [
+            *overview.entries(live, sources.registry.group),
+            *subscriptions.entries(sources),
+            *deliveries.entries(sources),
+            *replays.entries(sources),
+            *topics.entries(sources),
+        ],
+        [overview.stream(live, frame)],
+    )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] != "http":
+            await api(scope, receive, send)
+        elif path in {"/", BASE}:
+            await RedirectResponse(f"{BASE}/", HTTPStatus.SEE_OTHER)(scope, receive, send)
+        elif path.startswith(f"{BASE}/"):
+            await console({**scope, "root_path": BASE}, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return app

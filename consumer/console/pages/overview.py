@@ -1,0 +1,207 @@
+"""The first page: what is delivered, what is owed, and which receivers are in trouble, live."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from http import HTTPStatus
+from statistics import quantiles
+from threading import Lock
+from typing import NamedTuple
+
+from sse_starlette import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from consumer.console import charts
+from consumer.console.app import Entry, Frame, Visit, to
+from consumer.console.charts import Bar
+from consumer.console.rendering import State, number
+from consumer.console.sources import Sources, by_minute
+from consumer.events.attempt import Attempt
+from consumer.ops.attempts import Minute
+from consumer.ops.lag import Lag
+from consumer.ops.overview import MOST_COUNTED, Overview
+
+REFRESH = 2.0  # seconds between two looks, whoever watches
+STREAMS = 50  # watchers at once, of 200 connections
+STREAM_SECONDS = 600.0  # then the browser connects again, and shows its session again
+RECENT = 5_000  # attempts from which times are taken
+_FAILING, _BROKEN = State("failing", "bad"), State("broken", "bad")
+_DISABLED, _WAITING, _REMOVED = State("disabled", "warn"), State("waiting", "warn"), State("removed", "warn")
+_COLUMNS = 30  # of a receiver's chart: two minutes each
+
+
+class Receiver(NamedTuple):
+    """A row of the table."""
+
+    id: int
+    url: str
+    event_type: str
+    tenant: str
+    state: State
+    since: float | None
+    error: str | None
+    waiting: str
+    chart: str
+
+
+class Live:
+    """The overview as values for its template, computed at most every REFRESH seconds. Used by any thread."""
+
+    def __init__(
+        self, sources: Sources, look: Callable[[], Overview], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`look` takes some seconds at most."""
+        self._sources = sources
+        self._look = look
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._values: dict[str, object] = {}
+        self._at = float("-inf")
+
+    def values(self) -> dict[str, object]:
+        """The values; visitors who come at once share one look."""
+        with self._lock:
+            if self._monotonic() - self._at >= REFRESH:
+                self._values = _values(self._sources, self._look())
+                self._at = self._monotonic()
+            return self._values
+
+
+def entries(live: Live, group: str) -> list[Entry]:
+    """The page."""
+    return [Entry("/", partial(_show, live, group))]
+
+
+def stream(live: Live, frame: Frame) -> Route:
+    """The page's events: its live part, rendered anew every REFRESH seconds."""
+    watchers = asyncio.Semaphore(STREAMS)
+
+    async def events(request: Request) -> Response:
+        session = frame.session(request)
+        if session is None or session.caller.tenant is not None:
+            return Response(status_code=HTTPStatus.UNAUTHORIZED)
+        if watchers.locked():
+            return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"retry-after": "30"})
+        return EventSourceResponse(parts(request), ping=15)
+
+    async def parts(request: Request) -> AsyncIterator[dict[str, str]]:
+        async with watchers:
+            end = time.monotonic() + STREAM_SECONDS
+            while time.monotonic() < end:
+                await asyncio.sleep(REFRESH)
+                session = frame.session(request)
+                if session is None:
+                    return
+                values = await run_in_threadpool(live.values)
+                yield {"event": "overview", "data": frame.fragment(request, session, "overview_live.html", **values)}
+
+    return Route("/live", events)
+
+
+def _show(live: Live, group: str, visit: Visit) -> Response:
+    if visit.caller.tenant is not None:
+        return to("/subscriptions")
+    return visit.render("overview.html", group=group, **live.values())
+
+
+def _values(sources: Sources, seen: Overview) -> dict[str, object]:
+    history = sources.history
+    faults = [{"part": each.part, "reason": each.reason} for each in seen.missing]
+    if history is not None and history.fault is not None:
+        faults.append({"part": "attempts", "reason": history.fault})
+    return {
+        "faults": faults,
+        "hour": None if history is None else _hour(history.summary(None), history.recent(None, RECENT)),
+        "lag": None if seen.lag is None else _lag(seen.lag),
+        "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
+        "receivers": list(_receivers(sources, seen)),
+    }
+
+
+def _hour(minutes: Sequence[Minute], attempts: Sequence[Attempt]) -> dict[str, object]:
+    columns = by_minute(minutes)
+    delivered, failed = sum(each.succeeded for each in columns), sum(each.failed for each in columns)
+    tried = delivered + failed
+    last = columns[-2] if len(columns) > 1 else Bar(0, 0, "")
+    took = sorted(each.seconds for each in attempts)
+    twentieths = quantiles(took, n=20) if len(took) > 1 else took * 19
+    return {
+        "delivered": delivered,
+        "failed": failed,
+        "rate": number((last.succeeded + last.failed) / 60),
+        "chart": charts.bars(columns, "Attempts in each of the last sixty minutes"),
+        "share": delivered / tried if tried else None,
+        "share_chart": charts.bars(
+            [Bar(0, each.failed, each.label) for each in columns], "Failed attempts in each of the last sixty minutes"
+        ),
+        "median": twentieths[9] if twentieths else None,
+        "slow": twentieths[18] if twentieths else None,
+        "latency_chart": charts.line(list(_medians(attempts)), "Time of attempts, from earlier to now"),
+    }
+
+
+def _medians(attempts: Sequence[Attempt], columns: int = 60) -> Iterator[float]:
+    """The median time of as many groups of attempts, the oldest first; `attempts` are the newest first."""
+    size = max(1, len(attempts) // columns)
+    for begin in range(0, len(attempts) - size + 1, size):
+        part = sorted(each.seconds for each in attempts[::-1][begin : begin + size])
+        yield part[len(part) // 2]
+
+
+def _lag(partitions: Sequence[Lag]) -> dict[str, object]:
+    worst = max(partitions, key=lambda each: each.records, default=None)
+    return {
+        "total": sum(each.records for each in partitions),
+        "partitions": len(partitions),
+        "worst": f"{worst.topic}[{worst.partition}]" if worst is not None and worst.records else None,
+    }
+
+
+def _receivers(sources: Sources, seen: Overview) -> Iterator[Receiver]:
+    """Failing ones, then those with unusable options, disabled ones, and others with deliveries that wait."""
+    owed = {each.subscription_id: each.waiting for each in seen.loaded or ()}
+    rows: dict[int, Receiver] = {}
+
+    def add(
+        key: int, url: str, kind: str, tenant: str, state: State, since: float | None = None, error: str | None = None
+    ) -> None:
+        if key not in rows:
+            chart, waiting = _chart(sources, key), bounded(owed.get(key, 0))
+            rows[key] = Receiver(key, url, kind, tenant, state, since, error, waiting, chart)
+
+    for failing in seen.failing or ():
+        it, error = failing.subscription, failing.last.error if failing.last else None
+        owed[it.subscription_id] = failing.waiting
+        add(it.subscription_id, it.url, it.event_type, it.tenant, _FAILING, it.since.timestamp(), error)
+    for item in seen.problematic.subscriptions if seen.problematic else ():
+        if item.broken:
+            add(item.id, item.url, item.event_type, item.tenant, _BROKEN, error=str(item.problems[0]))
+    for each in seen.disabled or ():
+        add(each.subscription_id, each.url, each.event_type, each.tenant, _DISABLED, error=each.reason)
+    for loaded in seen.loaded or ():
+        state = _WAITING if loaded.url else _REMOVED
+        add(loaded.subscription_id, loaded.url or "a removed subscription", "", "*", state)
+    return iter(rows.values())
+
+
+def _chart(sources: Sources, subscription_id: int) -> str:
+    if sources.history is None:
+        return ""
+    columns = by_minute(sources.history.summary(subscription_id))
+    return charts.bars(list(_in_twos(columns)), "Attempts in the last hour")
+
+
+def _in_twos(columns: Sequence[Bar]) -> Iterable[Bar]:
+    size = max(1, len(columns) // _COLUMNS)
+    for begin in range(0, len(columns), size):
+        part = columns[begin : begin + size]
+        yield Bar(sum(each.succeeded for each in part), sum(each.failed for each in part), part[0].label)
+
+
+def bounded(count: int) -> str:
+    """A count that stops at MOST_COUNTED."""
+    return f"more than {MOST_COUNTED:,}" if count > MOST_COUNTED else number(count)
