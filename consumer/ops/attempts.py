@@ -37,6 +37,7 @@ LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
 AGAIN = 2.0  # seconds after a failure
 READ_BACK = 10.0  # seconds of one `read_back`
 RECORDS_READ = 100_000  # records of one `read_back`
+LATE = 30.0  # seconds after its attempt in which a record is written: workers give it up then
 STEP = 5_000  # records that `read_back` reads at once, of all partitions together
 _TIMEOUT = 5.0  # seconds of a request
 _AT_ONCE = 1_000  # records
@@ -105,7 +106,10 @@ class AttemptHistory:
             if subscription_id is not None and partitions:
                 partitions = [partitions[zlib.crc32(key_of(subscription_id)) % len(partitions)]]
             found: list[Attempt] = []
-            left = {(span.topic, span.number): span for span in reader.spans(partitions, since, until, quietly=True)}
+            # Records are not quite in the order of their times: those that were written late belong to it too.
+            left = {
+                (span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE, quietly=True)
+            }
             records = 0
             while left and records < RECORDS_READ and time.monotonic() < end:
                 steps = _last_steps(list(left.values()))
@@ -177,6 +181,7 @@ class AttemptHistory:
     def _look(self, consumer: Consumer, assigned: set[int]) -> None:
         """Assign the partitions that are new, each from an hour ago. Raises KafkaException."""
         cluster = consumer.list_topics(timeout=_TIMEOUT)
+        self._reachability.up()
         topic = cluster.topics.get(self._topic)
         if topic is None or not topic.partitions:
             if assigned:  # it has been deleted; a topic of this name begins anew

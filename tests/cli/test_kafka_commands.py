@@ -97,7 +97,7 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
     assert empty.returncode == 0
     assert "subscriptions: none yet: kafka-webhooks subscriptions add" in empty.stdout
     command("subscriptions", "add", "https://example.com/", "a", **settings)
-    after = command("check", "--json", **settings)
+    after = command("check", "--json", **settings, KAFKA_ATTEMPTS_TOPIC="webhooks.attempts")
     assert (after.returncode, after.stderr) == (0, "")
     findings = {finding["part"]: finding for finding in json.loads(after.stdout)}
     assert list(findings) == [
@@ -107,6 +107,7 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
         "group",
         "dead-letter topic",
         "operations topic",
+        "attempts topic",
         "database",
         "tables",
         "subscriptions",

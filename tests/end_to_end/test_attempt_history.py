@@ -29,7 +29,7 @@ def test_every_attempt_is_on_the_topic_and_in_the_history(deployment: Deployment
     good = deployment.subscribe("a", "/good")
     second = deployment.subscribe("b", "/second", retry_schedule="0.2s")
     never = deployment.subscribe("c", "/never", retry_schedule="0.2s,0.2s")
-    batched = deployment.subscribe("d", "/batched", batch_size=3, batch_wait=30)
+    batched = deployment.subscribe("d", "/batched", batch_size=3, batch_wait_ms=30_000)
     del deployment.subscriptions["/batched"]
     deployment.receiver.rules |= {"/second": in_turn(503, 200), "/never": always(Answer(404))}
     settings = KafkaSettings(bootstrap_servers=kafka_bootstrap, group_id=deployment.group)

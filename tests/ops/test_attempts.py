@@ -139,8 +139,9 @@ def test_what_is_older_is_read_back_newest_first(real_kafka: Kafka, monkeypatch:
     """Of one subscription or of all, between two times, in steps from the end; no thread need run."""
     monkeypatch.setattr(attempts, "STEP", 6)
     written = Written(real_kafka)
-    for number in range(1, 4):
-        written.add(number, *(9000 - 100 * each - number for each in range(30)))
+    for each in range(30):
+        for number in range(3, 0, -1):
+            written.add(number, 9000 - 100 * each - number)
     history = AttemptHistory(written.settings, written.topic)
     since, until_ = written.now - 8500.5, written.now - 7000.5
     whole = history.read_back(None, since, until_, 1000)
