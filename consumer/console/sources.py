@@ -8,17 +8,19 @@ from consumer.api.tokens import Caller
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import Refusal
 from consumer.console.charts import Bar
-from consumer.console.rendering import State, iso
+from consumer.console.rendering import State, iso, percent
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import Event
 from consumer.ledger.admin import StoredDelivery
-from consumer.ops.attempts import AttemptHistory, Minute
+from consumer.ops.attempts import AttemptHistory, Minute, Tried
 from consumer.ops.changes import Registry
 from consumer.ops.ping import Ping
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
+LATELY = 10  # minutes from which a subscription's state is told
+HALF = 0.5  # of the attempts fail: the subscription is in trouble
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 
 
@@ -88,15 +90,29 @@ def for_all_tenants(caller: Caller) -> None:
         raise Refusal(HTTPStatus.FORBIDDEN, "This page is about all tenants; your token is for one.")
 
 
-def state_of(item: Subscribed) -> State:
-    """A subscription's state in a word."""
+def state_of(item: Subscribed, tried: Tried | None = None) -> State:
+    """A subscription's state in a word; `tried` are its attempts of the last minutes."""
     if not item.enabled:
         return State("disabled", "warn")
     if item.broken:
         return State("broken", "bad")
     if item.failing_since is not None:
         return State("failing", "bad")
+    if tried is not None and tried.failed:
+        return degraded(tried)
     return State("warning", "warn") if item.problems else State("well", "good")
+
+
+def degraded(tried: Tried) -> State:
+    """The state of a subscription some of whose attempts fail."""
+    failed = tried.failed / (tried.ok + tried.failed)
+    return State(f"{percent(failed)} fail", "bad" if failed >= HALF else "warn")
+
+
+def tried_lately(minutes: Sequence[Minute], subscription_id: int) -> Tried:
+    """A subscription's attempts of the last minutes, from its summary."""
+    last = minutes[-LATELY:]
+    return Tried(subscription_id, sum(each.ok for each in last), sum(each.failed for each in last))
 
 
 def reason_of(item: Subscribed) -> str | None:

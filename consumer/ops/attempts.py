@@ -30,6 +30,9 @@ from consumer.ops.recent_attempts import HOUR, RecentAttempts
 from consumer.ops.recent_attempts import (
     Minute as Minute,  # noqa: PLC0414 (the same)
 )
+from consumer.ops.recent_attempts import (
+    Tried as Tried,  # noqa: PLC0414 (the same)
+)
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +95,11 @@ class AttemptHistory:
         """How many attempts have succeeded and failed in each of the last sixty minutes, oldest first."""
         with self._lock:
             return self._recent.summary(subscription_id, self._clock())
+
+    def most_failed(self, minutes: int, limit: int) -> list[Tried]:
+        """The subscriptions with the most failed attempts in the last `minutes` (at most 60)."""
+        with self._lock:
+            return self._recent.most_failed(minutes, limit, self._clock())
 
     def read_back(self, subscription_id: int | None, since: float, until: float, limit: int) -> list[Attempt]:
         """The newest attempts at or after `since` and before `until` (unix seconds), from the topic, newest first.

@@ -18,6 +18,7 @@ from consumer.ops.lag import Lag, group_lag
 from consumer.subscriptions import health, repository
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.health import Disabled, Failing, Problematic
+from consumer.subscriptions.repository import Subscribed
 
 T = TypeVar("T")
 
@@ -36,11 +37,15 @@ class FailingReceiver(NamedTuple):
 
 
 class LoadedReceiver(NamedTuple):
-    """A subscription with open deliveries, how many, and its URL without a password; None if it is removed."""
+    """A subscription with open deliveries, how many, and the latest failure that is stored for it.
+
+    `subscription` None: it was removed.
+    """
 
     subscription_id: int
     waiting: int
-    url: str | None
+    subscription: Subscribed | None
+    last: Failure | None
 
 
 class Missing(NamedTuple):
@@ -123,8 +128,8 @@ def _lag(kafka: KafkaSettings | None, topics: Sequence[str]) -> list[Lag]:
 def _loaded(engine: Engine) -> list[LoadedReceiver]:
     found = []
     for each in counts.most_loaded(engine, LISTED, MOST_COUNTED + 1):
-        subscription = repository.get(engine, each.subscription_id)
-        found.append(LoadedReceiver(*each, subscription.url if subscription else None))
+        last = counts.last_failure(engine, each.subscription_id)
+        found.append(LoadedReceiver(*each, repository.get(engine, each.subscription_id), last))
     return found
 
 

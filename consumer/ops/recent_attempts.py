@@ -24,6 +24,14 @@ class Minute(NamedTuple):
     failed: int
 
 
+class Tried(NamedTuple):
+    """How many attempts of a subscription have succeeded and failed in some minutes."""
+
+    subscription_id: int
+    ok: int
+    failed: int
+
+
 class RecentAttempts:
     """Keeps the newest attempts. What does not fit is forgotten, the oldest first. Times are unix seconds.
 
@@ -40,6 +48,7 @@ class RecentAttempts:
         self._number = 0
         self._counts: OrderedDict[int | None, _Counts] = OrderedDict()
         self._all_counts = _Counts()
+        self._failed_in: dict[int, int] = {}  # the last minute in which an attempt failed, by subscription
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -55,9 +64,12 @@ class RecentAttempts:
         if counts is None:
             counts = self._counts[subscription] = _Counts()
             if len(self._counts) > COUNTED:
-                self._counts.popitem(last=False)
+                forgotten, _ = self._counts.popitem(last=False)
+                self._failed_in.pop(forgotten, None)  # type: ignore[arg-type]  # None is not among its keys
         self._counts.move_to_end(subscription)
         counts.count(minute, ok=ok)
+        if not ok:
+            self._failed_in[subscription] = max(minute, self._failed_in.get(subscription, 0))
         self._number = number = self._number + 1
         self._kept[number] = attempt, size + OVERHEAD
         self.bytes += size + OVERHEAD
@@ -80,6 +92,16 @@ class RecentAttempts:
         last = int(now // 60)
         minutes = range(last - MINUTES + 1, last + 1)
         return [Minute(minute * 60, *(counts.of(minute) if counts is not None else (0, 0))) for minute in minutes]
+
+    def most_failed(self, minutes: int, limit: int, now: float) -> list[Tried]:
+        """The subscriptions with the most failed attempts in the last `minutes`, the current one included."""
+        last = int(now // 60)
+        recent = [each for each, minute in self._failed_in.items() if minute > last - minutes]
+        tried = []
+        for each in recent:
+            counted = [self._counts[each].of(minute) for minute in range(last - minutes + 1, last + 1)]
+            tried.append(Tried(each, sum(ok for ok, _ in counted), sum(failed for _, failed in counted)))
+        return nlargest(limit, tried, key=attrgetter("failed"))
 
     def _fit(self, now: float) -> None:
         """Forget what is an hour old, or too much."""

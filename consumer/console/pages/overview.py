@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from statistics import quantiles
 from threading import Lock
-from typing import NamedTuple
 
 from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
@@ -18,34 +17,18 @@ from starlette.routing import Route
 from consumer.console import charts
 from consumer.console.app import Entry, Frame, Visit, to
 from consumer.console.charts import Bar
-from consumer.console.rendering import State, number
+from consumer.console.rendering import number
 from consumer.console.sources import Sources, by_minute
+from consumer.console.trouble import bounded, receivers
 from consumer.events.attempt import Attempt
 from consumer.ops.attempts import Minute
 from consumer.ops.lag import Lag
-from consumer.ops.overview import MOST_COUNTED, Overview
+from consumer.ops.overview import Overview
 
 REFRESH = 2.0  # seconds between two looks, whoever watches
 STREAMS = 50  # watchers at once, of 200 connections
 STREAM_SECONDS = 600.0  # then the browser connects again, and shows its session again
 RECENT = 5_000  # attempts from which times are taken
-_FAILING, _BROKEN = State("failing", "bad"), State("broken", "bad")
-_DISABLED, _WAITING, _REMOVED = State("disabled", "warn"), State("waiting", "warn"), State("removed", "warn")
-_COLUMNS = 30  # of a receiver's chart: two minutes each
-
-
-class Receiver(NamedTuple):
-    """A row of the table."""
-
-    id: int
-    url: str
-    event_type: str
-    tenant: str
-    state: State
-    since: float | None
-    error: str | None
-    waiting: str
-    chart: str
 
 
 class Live:
@@ -118,7 +101,7 @@ def _values(sources: Sources, seen: Overview) -> dict[str, object]:
         "hour": None if history is None else _hour(history.summary(None), history.recent(None, RECENT)),
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
-        "receivers": list(_receivers(sources, seen)),
+        "receivers": list(receivers(sources, seen)),
     }
 
 
@@ -159,49 +142,3 @@ def _lag(partitions: Sequence[Lag]) -> dict[str, object]:
         "partitions": len(partitions),
         "worst": f"{worst.topic}[{worst.partition}]" if worst is not None and worst.records else None,
     }
-
-
-def _receivers(sources: Sources, seen: Overview) -> Iterator[Receiver]:
-    """Failing ones, then those with unusable options, disabled ones, and others with deliveries that wait."""
-    owed = {each.subscription_id: each.waiting for each in seen.loaded or ()}
-    rows: dict[int, Receiver] = {}
-
-    def add(
-        key: int, url: str, kind: str, tenant: str, state: State, since: float | None = None, error: str | None = None
-    ) -> None:
-        if key not in rows:
-            chart, waiting = _chart(sources, key), bounded(owed.get(key, 0))
-            rows[key] = Receiver(key, url, kind, tenant, state, since, error, waiting, chart)
-
-    for failing in seen.failing or ():
-        it, error = failing.subscription, failing.last.error if failing.last else None
-        owed[it.subscription_id] = failing.waiting
-        add(it.subscription_id, it.url, it.event_type, it.tenant, _FAILING, it.since.timestamp(), error)
-    for item in seen.problematic.subscriptions if seen.problematic else ():
-        if item.broken:
-            add(item.id, item.url, item.event_type, item.tenant, _BROKEN, error=str(item.problems[0]))
-    for each in seen.disabled or ():
-        add(each.subscription_id, each.url, each.event_type, each.tenant, _DISABLED, error=each.reason)
-    for loaded in seen.loaded or ():
-        state = _WAITING if loaded.url else _REMOVED
-        add(loaded.subscription_id, loaded.url or "a removed subscription", "", "*", state)
-    return iter(rows.values())
-
-
-def _chart(sources: Sources, subscription_id: int) -> str:
-    if sources.history is None:
-        return ""
-    columns = by_minute(sources.history.summary(subscription_id))
-    return charts.bars(list(_in_twos(columns)), "Attempts in the last hour")
-
-
-def _in_twos(columns: Sequence[Bar]) -> Iterable[Bar]:
-    size = max(1, len(columns) // _COLUMNS)
-    for begin in range(0, len(columns), size):
-        part = columns[begin : begin + size]
-        yield Bar(sum(each.succeeded for each in part), sum(each.failed for each in part), part[0].label)
-
-
-def bounded(count: int) -> str:
-    """A count that stops at MOST_COUNTED."""
-    return f"more than {MOST_COUNTED:,}" if count > MOST_COUNTED else number(count)

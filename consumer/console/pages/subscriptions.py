@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
-from consumer.console.sources import Sources, attempt_row, by_minute, reason_of, row_of, state_of, visible
+from consumer.console.sources import Sources, attempt_row, by_minute, reason_of, row_of, state_of, tried_lately, visible
 from consumer.crypto.keys import parse_signing_key, receiver_key
 from consumer.errors import InvalidSubscription
 from consumer.ledger.search import Query, search
@@ -143,7 +143,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "event_type": item.event_type,
             "tenant": item.tenant,
             "enabled": item.enabled,
-            "state": state_of(item),
+            "state": state_of(item, None if minutes is None else tried_lately(minutes, item.id)),
             "reason": reason_of(item),
             "problems": [{"option": each.option, "text": f"{each.why}; {each.effect.value}"} for each in item.problems],
             "options": _options(item),
