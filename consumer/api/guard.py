@@ -73,7 +73,7 @@ class Guard:
 
     def _caller(self, path: str, method: str, headers: Headers) -> Caller:
         if not self._tokens.required:
-            if not _is_loopback_name(headers.get("host", "")):
+            if not is_loopback_name(headers.get("host", "")):
                 raise _forbidden("unauthorized", "without API_TOKEN, only requests to localhost are served")
             return ANYONE
         sent = headers.get("authorization", "")
@@ -123,7 +123,8 @@ def _answer(path: str, refused: Refused) -> JSONResponse:
     return _error(refused.status, str(refused), refused.headers)
 
 
-def _is_loopback_name(host: str) -> bool:
+def is_loopback_name(host: str) -> bool:
+    """Whether the header `Host` names this machine."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ip_address(name).is_loopback

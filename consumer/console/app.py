@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from consumer.api.guard import is_loopback_name
 from consumer.api.tokens import ANYONE, Caller, Scope
 from consumer.console.rendering import STATIC, environment, static_names
 from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
@@ -150,6 +151,8 @@ class Frame:
         return self._tokens() or {self._local: ANYONE}
 
     async def _show(self, entry: Entry, request: Request) -> Response:
+        if not self._tokens() and not is_loopback_name(request.headers.get("host", "")):
+            return _page("Without API_TOKEN, only requests to localhost are served.", HTTPStatus.FORBIDDEN)
         session = self.session(request)
         if session is None:
             return self._without_session(request)
@@ -179,10 +182,12 @@ class Frame:
         return form
 
     def _without_session(self, request: Request) -> Response:
+        wanted = "/"
+        if request.method == "GET":
+            wanted = request.url.path.removeprefix(BASE) + (f"?{request.url.query}" if request.url.query else "")
         if self._tokens():
-            wanted = request.url.path.removeprefix(BASE) if request.method == "GET" else "/"
             return to("/sign-in", next=wanted)
-        answer = RedirectResponse(request.url.path, HTTPStatus.SEE_OTHER)
+        answer = to(wanted)
         self._begin(request, answer, self._local)
         return answer
 

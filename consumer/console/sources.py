@@ -20,7 +20,7 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
 LATELY = 10  # minutes from which a subscription's state is told
-HALF = 0.5  # of the attempts fail: the subscription is in trouble
+SOME, HALF = 0.05, 0.5  # shares of attempts that fail, from which a subscription is in some trouble, and in much
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 
 
@@ -98,15 +98,14 @@ def state_of(item: Subscribed, tried: Tried | None = None) -> State:
         return State("broken", "bad")
     if item.failing_since is not None:
         return State("failing", "bad")
-    if tried is not None and tried.failed:
-        return degraded(tried)
+    if tried is not None and share_failed(tried) >= SOME:
+        return State(f"{percent(share_failed(tried))} fail", "bad" if share_failed(tried) >= HALF else "warn")
     return State("warning", "warn") if item.problems else State("well", "good")
 
 
-def degraded(tried: Tried) -> State:
-    """The state of a subscription some of whose attempts fail."""
-    failed = tried.failed / (tried.ok + tried.failed)
-    return State(f"{percent(failed)} fail", "bad" if failed >= HALF else "warn")
+def share_failed(tried: Tried) -> float:
+    """The share of these attempts that failed; 0 if there were none."""
+    return tried.failed / max(1, tried.ok + tried.failed)
 
 
 def tried_lately(minutes: Sequence[Minute], subscription_id: int) -> Tried:

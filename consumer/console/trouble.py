@@ -7,7 +7,7 @@ from typing import NamedTuple
 from consumer.console import charts
 from consumer.console.charts import Bar
 from consumer.console.rendering import State, number
-from consumer.console.sources import LATELY, Sources, by_minute, state_of
+from consumer.console.sources import LATELY, SOME, Sources, by_minute, share_failed, state_of
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.overview import LISTED, MOST_COUNTED, Overview
 from consumer.subscriptions import repository
@@ -45,7 +45,8 @@ def receivers(sources: Sources, seen: Overview) -> Iterator[Receiver]:
     for each in chain(_failing(seen), _broken(seen), _disabled(seen), lately, _loaded(seen)):
         if each.id not in shown:
             shown.add(each.id)
-            yield Receiver(each, bounded(owed.get(each.id, 0)), "" if history is None else _chart(history, each.id))
+            told = each if history is None or each.error else each._replace(error=_last_error(history, each.id))
+            yield Receiver(told, bounded(owed.get(each.id, 0)), "" if history is None else _chart(history, each.id))
 
 
 def bounded(count: int) -> str:
@@ -78,9 +79,8 @@ def _degraded(sources: Sources, history: AttemptHistory) -> Iterator[Trouble]:
     """Some attempts of the last minutes have failed."""
     for tried in history.most_failed(LATELY, LISTED):
         found = repository.get(sources.registry.engine, tried.subscription_id)
-        if found is not None:
-            error = next((each.error for each in history.recent(found.id, LISTED) if each.error), None)
-            yield Trouble(found.id, found.url, found.event_type, found.tenant, state_of(found, tried), error=error)
+        if found is not None and share_failed(tried) >= SOME:
+            yield Trouble(found.id, found.url, found.event_type, found.tenant, state_of(found, tried))
 
 
 def _loaded(seen: Overview) -> Iterator[Trouble]:
@@ -91,6 +91,10 @@ def _loaded(seen: Overview) -> Iterator[Trouble]:
             yield Trouble(each.subscription_id, "a removed subscription", "", "*", state, error=error)
         else:
             yield Trouble(found.id, found.url, found.event_type, found.tenant, State("waiting", "warn"), error=error)
+
+
+def _last_error(history: AttemptHistory, subscription_id: int) -> str | None:
+    return next((each.error for each in history.recent(subscription_id, LISTED) if each.error), None)
 
 
 def _chart(history: AttemptHistory, subscription_id: int) -> str:

@@ -1,14 +1,11 @@
 """Pages are for visitors who have signed in, forms for those who were shown them."""
 
-import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
@@ -19,6 +16,7 @@ from consumer.console.rendering import static_names
 from consumer.console.session import COOKIE
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer, listen
+from tests.console.browser import Browser, form_token
 
 TOKENS = {
     sha256(b"all").digest(): Caller("all", frozenset({"read", "write", "secrets"})),
@@ -57,18 +55,6 @@ ENTRIES = [
 ]
 
 
-class Browser(requests.Session):
-    """A browser before a console: `path` is below it. It keeps cookies, and follows redirects."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self.base = f"http://127.0.0.1:{port}{BASE}"
-
-    def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Go there."""
-        return super().request(method, f"{self.base}{url}", timeout=5, **options)
-
-
 Open = Callable[[dict[bytes, Caller]], Browser]
 
 
@@ -102,13 +88,6 @@ def local(browse: Open) -> Browser:
 def sign_in(browser: Browser, token: str, **form: str) -> str:
     """Sign in; returns the page that follows."""
     return browser.post("/sign-in", data={"token": token, **form}).text
-
-
-def form_token(page: str) -> str:
-    """The token of the forms of a page."""
-    found = re.search(r'name="form_token" value="([^"]+)"', page)
-    assert found is not None
-    return found[1]
 
 
 def test_a_visitor_signs_in_and_gets_where_they_wanted(browser: Browser) -> None:

@@ -1,0 +1,230 @@
+"""The pages, on a real database: what they show, what their forms do, and what a token of one tenant sees of it."""
+
+import html
+import re
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from http import HTTPStatus
+
+import pytest
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from consumer.api.app import create_app
+from consumer.api.tokens import Caller, TokenFile
+from consumer.console.assembly import SAID, with_console
+from consumer.console.sources import Sources
+from consumer.crypto.vault import Vault
+from consumer.http.server import BackgroundServer, listen
+from consumer.ledger import outbox, store
+from consumer.ops.changes import Registry
+from consumer.ops.overview import overview
+from consumer.subscriptions import repository
+from tests.console.browser import Browser, form_token
+from tests.ledger.rows_kit import GROUP, make_event, parked
+
+SECRET = "the-secret-of-the-deployment"
+
+
+class Tokens(TokenFile):
+    """These tokens, without a file."""
+
+    def __init__(self, callers: dict[str, Caller]) -> None:
+        super().__init__(None)
+        self._tokens = {sha256(name.encode()).digest(): caller for name, caller in callers.items()}
+
+
+ALL = {
+    "all": Caller("all", frozenset({"read", "write", "secrets"})),
+    "acme": Caller("acme", frozenset({"read", "write", "secrets"}), "acme"),
+}
+
+
+@pytest.fixture
+def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
+    """Opens a browser for a token, before a console on this database; None: of a console without tokens."""
+    servers = []
+
+    def browser_of(token: str | None) -> Browser:
+        registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
+        tokens = Tokens({} if token is None else ALL)
+        sources = Sources(registry, None, None, lambda _: None, None, time.time)
+        app = with_console(create_app(engine, tokens), sources, tokens, lambda: overview(engine, None, ()))
+        servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
+        browser = Browser(servers[-1].port)
+        if token is not None:
+            browser.post("/sign-in", data={"token": token})
+        return browser
+
+    yield browser_of
+    for server in servers:
+        server.close()
+
+
+def send(browser: Browser, page: str, path: str, **fields: str) -> str:
+    """Send a form of a page; returns the page that follows."""
+    return browser.post(path, data={**fields, "form_token": form_token(browser.get(page).text)}).text
+
+
+def add(engine: Engine, path: str, **options: str) -> int:
+    """A subscription."""
+    return repository.add(engine, f"https://example.com/{path}", "order.paid", **options)  # type: ignore[arg-type]
+
+
+def stored(engine: Engine, subscription: int, offset: int, status: str = "parked") -> int:
+    """A stored delivery that has failed; returns its id."""
+    event = make_event(offset, body=b'{"offset": %d}' % offset)
+    store.park(engine, GROUP, [parked(event, subscription, status=status)], 1.0)
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT max(id) FROM webhook_deliveries").scalar_one())
+
+
+def test_the_overview_lists_receivers_by_trouble(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """With how much waits; what cannot be told, as without Kafka, is named, with the setting to change."""
+    well, disabled, waiting = add(engine, "well"), add(engine, "disabled"), add(engine, "waiting")
+    repository.set_enabled(engine, disabled, False, "the receiver answered 410 Gone")
+    stored(engine, waiting, 1)
+    page = console(None).get("/").text
+    assert page.index("https://example.com/disabled") < page.index("https://example.com/waiting")
+    assert f"/subscriptions/{well}" not in page
+    assert all(text in page for text in ("410 Gone", "boom", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_ATTEMPTS_TOPIC"))
+
+
+def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Browser]) -> None:
+    """Each page teaches what it will show."""
+    browser = console(None)
+    for path, text in (
+        ("/", "Every receiver is well"),
+        ("/subscriptions", "kafka-webhooks subscriptions add"),
+        ("/deliveries", "No stored delivery matches"),
+        ("/replays", "kafka-webhooks replay"),
+        ("/types", "No event type yet"),
+        ("/dead-letters", "Set KAFKA_BOOTSTRAP_SERVERS"),
+        ("/audit", "Set KAFKA_BOOTSTRAP_SERVERS"),
+    ):
+        assert text in browser.get(path).text
+
+
+def test_a_subscription_is_added_changed_and_tells_who_did_it(
+    engine: Engine, console: Callable[[str | None], Browser]
+) -> None:
+    """By forms; each change is an operational event with the token's name."""
+    browser = console("all")
+    new = {"url": "https://example.com/new", "event_type": "order.*"}
+    page = send(browser, "/subscriptions/new", "/subscriptions/new", **new)
+    assert all(text in page for text in (SAID["created"].text, "https://example.com/new", "order.*"))
+    (item,) = repository.walk(engine)
+    here = f"/subscriptions/{item.id}"
+    assert SAID["disabled"].text in send(browser, here, f"{here}/disable")
+    assert SAID["enabled"].text in send(browser, here, f"{here}/enable")
+    rotated = send(browser, here, f"{here}/rotate-secret")
+    assert "whsec_" in rotated
+    assert "shown only once" in rotated
+    assert "whsec_" not in browser.get(here).text
+    told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
+    kinds = ("created", "disabled", "enabled", "secret_rotated")
+    assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+
+
+@pytest.mark.parametrize(("url", "event_type"), [("not a url", "a"), ("https://example.com/h", "two words")])
+def test_a_subscription_that_cannot_work_is_not_added(
+    engine: Engine, console: Callable[[str | None], Browser], url: str, event_type: str
+) -> None:
+    """The form comes back with what was typed, and the reason."""
+    page = send(console(None), "/subscriptions/new", "/subscriptions/new", url=url, event_type=event_type)
+    assert "cannot work" in page
+    assert f'value="{url}"' in page
+    assert list(repository.walk(engine)) == []
+
+
+def test_lists_go_on_from_page_to_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """Each subscription and each delivery is on one page, also with a filter."""
+    browser = console(None)
+    ids = [add(engine, f"n{number}") for number in range(120)]
+    assert seen(browser, "/subscriptions?event_type=order.paid", "subscriptions") == ids
+    rows = [stored(engine, ids[0], offset) for offset in range(1, 121)]
+    assert seen(browser, f"/deliveries?state=parked&subscription={ids[0]}", "deliveries") == rows[::-1]
+
+
+def seen(browser: Browser, path: str, kind: str) -> list[int]:
+    """The ids on this page and all that follow."""
+    found: list[int] = []
+    following: str | None = path
+    while following is not None:
+        page = browser.get(following).text
+        ids = [int(each) for each in re.findall(rf'<td><a[^>]* href="/console/{kind}/(\d+)"', page)]
+        assert 0 < len(ids) <= 50
+        found += ids
+        link = re.search(r'href="/console([^"]+)" rel="next"', page)
+        following = None if link is None else html.unescape(link[1])
+    return found
+
+
+def test_a_delivery_shows_its_payload_and_is_sent_again(
+    engine: Engine, console: Callable[[str | None], Browser]
+) -> None:
+    """What a receiver or producer wrote is text, never markup."""
+    browser = console(None)
+    delivery = stored(engine, add(engine, "down"), 7, "exhausted")
+    page = browser.get(f"/deliveries/{delivery}").text
+    assert "{&#34;offset&#34;: 7}" in page
+    assert "&lt;h1&gt;no&lt;/h1&gt;" in page
+    assert "<h1>no" not in page
+    after = send(browser, f"/deliveries/{delivery}", "/deliveries/redeliver", id=str(delivery))
+    assert SAID["redelivered"].text in after
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT status FROM webhook_deliveries").scalars().all() == ["parked"]
+
+
+@pytest.mark.parametrize(
+    "query", ["state=lost", "subscription=x", "since=yesterday", "until=9", "position=x", "position=1"]
+)
+def test_a_search_that_cannot_be_read_says_so(console: Callable[[str | None], Browser], query: str) -> None:
+    """And is no error of the server."""
+    answer = console(None).get(f"/deliveries?{query}")
+    assert (answer.status_code, "cannot be made" in answer.text) == (HTTPStatus.BAD_REQUEST, True)
+
+
+def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """Subscriptions and deliveries of others are not there for it, on any page and for any form."""
+    mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
+    own, foreign = stored(engine, mine, 1), stored(engine, other, 2)
+    browser = console("acme")
+    for path in (
+        "/",
+        "/subscriptions",
+        "/subscriptions?tenant=other",
+        "/deliveries",
+        f"/deliveries?subscription={other}",
+    ):
+        assert "https://example.com/other" not in browser.get(path).text
+    assert browser.get(f"/subscriptions/{mine}").status_code == browser.get(f"/deliveries/{own}").status_code == 200
+    for path in (f"/subscriptions/{other}", f"/deliveries/{foreign}"):
+        assert browser.get(path).status_code == HTTPStatus.NOT_FOUND
+    for path in ("/replays", "/types", "/dead-letters", "/audit"):
+        assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
+    page = f"/subscriptions/{mine}"
+    for path in ("enable", "disable", "ping", "rotate-secret"):
+        assert "There is no subscription" in send(browser, page, f"/subscriptions/{other}/{path}")
+    send(browser, page, "/deliveries/redeliver", id=str(foreign))
+    new = {"url": "https://example.com/another", "event_type": "a", "tenant": "other"}
+    send(browser, page, "/subscriptions/new", **new)
+    assert {item.url: item.tenant for item in repository.walk(engine)}["https://example.com/another"] == "acme"
+    assert [operation.data["url"] for _, operation, _ in outbox.pending(engine, GROUP, 10)] == [new["url"]]
+
+
+def test_a_host_name_of_another_site_is_refused_without_tokens(console: Callable[[str | None], Browser]) -> None:
+    """Its pages could otherwise use this console by a name that leads here (DNS rebinding)."""
+    browser = console(None)
+    assert browser.get("/", headers={"host": "evil.example"}).status_code == HTTPStatus.FORBIDDEN
+
+
+def test_a_database_that_is_away_is_named_on_the_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """The overview stands, with what it could not tell."""
+    browser = console(None)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE webhook_deliveries")
+    assert "states could not be read" in browser.get("/").text
+    with capture_logs():
+        assert browser.get("/deliveries").status_code == HTTPStatus.SERVICE_UNAVAILABLE
