@@ -66,7 +66,7 @@ class Deployment:
 
     def start(self, **variables: str) -> "Worker":
         """One more worker."""
-        port = _free_port()
+        port = free_port()
         settings = {
             "KAFKA_BOOTSTRAP_SERVERS": self.servers,
             "KAFKA_GROUP_ID": self.group,
@@ -368,7 +368,7 @@ def _assert_acknowledged(error: object, _message: Message) -> None:
     assert error is None, error
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Below the ephemeral range: no outgoing connection takes it meanwhile."""
     random = Random()
     while True:

@@ -33,11 +33,12 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A status line, `delay` seconds later, and one more header line if `header` is one."""
+    """A status line, `delay` seconds later, one more header line if `header` is one, and a body."""
 
     status: int = 200
     delay: float = 0.0
     header: str = ""
+    body: str = ""
 
 
 class Drip(NamedTuple):
@@ -212,7 +213,9 @@ class _Connection(Exchanges):
         self._requests.append(Request(path, headers["webhook-id"], body, headers, status, time.time()))
         if isinstance(answer, Answer):
             extra = f"{answer.header}\r\n" if answer.header else ""
-            line = f"HTTP/1.1 {answer.status} x\r\ncontent-length: 0\r\n{extra}\r\n".encode()
+            line = (
+                f"HTTP/1.1 {answer.status} x\r\ncontent-length: {len(answer.body)}\r\n{extra}\r\n{answer.body}".encode()
+            )
             if answer.delay:
                 asyncio.get_running_loop().call_later(answer.delay, self.transport.write, line)
             else:
