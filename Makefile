@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos lint format sql bench compare run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos lint format sql bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +37,10 @@ test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACL
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
-test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
+test-screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium)
+	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console.py $(PYTEST)
+
+compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
 	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \
 		$(patsubst %,tests/end_to_end/test_%.py,calm_delivery crash_and_restart stopping ordering batches) $(PYTEST)
 
@@ -72,6 +75,9 @@ compare: $(VENV)/development ## this service beside its peers, in about 20 minut
 
 run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run
+
+screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium)
+	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console.py $(PYTEST)
 
 compiled: $(COMPILED)/venv ## a wheel whose hot modules mypyc has compiled (gcc), for this Python, in .cache/compiled; and it installed
 

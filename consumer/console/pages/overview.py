@@ -98,24 +98,24 @@ def _values(sources: Sources, seen: Overview) -> dict[str, object]:
         faults.append({"part": "attempts", "reason": history.fault})
     return {
         "faults": faults,
-        "hour": None if history is None else _hour(history.summary(None), history.recent(None, RECENT)),
+        "hour": None if history is None else _hour(history.summary(None), history.recent(None, RECENT), sources.clock()),
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
         "receivers": list(receivers(sources, seen)),
     }
 
 
-def _hour(minutes: Sequence[Minute], attempts: Sequence[Attempt]) -> dict[str, object]:
+def _hour(minutes: Sequence[Minute], attempts: Sequence[Attempt], now: float) -> dict[str, object]:
     columns = by_minute(minutes)
     delivered, failed = sum(each.succeeded for each in columns), sum(each.failed for each in columns)
     tried = delivered + failed
-    last = columns[-2] if len(columns) > 1 else Bar(0, 0, "")
+    recent = sum(each.succeeded + each.failed for each in columns[-2:])  # of the last full minute, and of this one
     took = sorted(each.seconds for each in attempts)
     twentieths = quantiles(took, n=20) if len(took) > 1 else took * 19
     return {
         "delivered": delivered,
         "failed": failed,
-        "rate": number((last.succeeded + last.failed) / 60),
+        "rate": number(recent / (60 + now % 60)),
         "chart": charts.bars(columns, "Attempts in each of the last sixty minutes"),
         "share": delivered / tried if tried else None,
         "share_chart": charts.bars(
