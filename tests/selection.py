@@ -19,6 +19,7 @@ FOLDERS = {
     "cli/test_command.py::test_output_that_cannot_be_written_is_1": "slow",
     "matching/test_lookup_scale.py": "slow",
     "worker/test_worker_states.py": "slow",
+    "api/test_v1_fuzz.py": "slow",
     "ledger/test_due.py": "smoke",
     "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_everyone_who_subscribed_once[sqlite]": "smoke",
 }

@@ -84,6 +84,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The ids of the next page of all of them, or of some.",
             "These, with what would be found wrong, for people.",
         ),
+        "subscriptions.repository.page": (
+            "The API: the ids of a page, of all of them or of some.",
+            "These, with what would be found wrong, for people.",
+        ),
         "subscriptions.repository.count_enabled": ("`check`: how many are there?",),
         "subscriptions.repository.get": ("One of them.",),
         "subscriptions.repository.set_enabled": (
@@ -103,6 +107,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.secrets._credentials": ("What it shows to its receiver.",),
         "subscriptions.secrets.set_credential": ("The new one.",),
         "subscriptions.secrets._delete": ("Those whose place it takes.",),
+        "subscriptions.secrets.entries": ("Its secrets, without their texts.",),
+        "subscriptions.secrets.remove_secret": ("One of them is removed.",),
         "subscriptions.secrets.count": ("How many there are to be encrypted anew.",),
         "subscriptions.secrets._pages": ("All secrets, page by page.",),
         "subscriptions.secrets._write": ("Encrypt them anew, if nobody has changed them meanwhile; an array.",),
@@ -237,6 +243,7 @@ LOOSE = {
     "ledger.admin.owed",
     "ledger.admin._redeliver",
     "subscriptions.repository.walk",
+    "subscriptions.repository.page",
 }
 
 
@@ -344,6 +351,7 @@ def _subscribe(engine: Engine) -> None:
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
     list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
+    repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="enabled", url="example")
     repository.count_enabled(engine)
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
@@ -357,6 +365,9 @@ def _change_secrets(engine: Engine) -> None:
         secrets.insert_secrets(connection, 2, [("bearer", "token")], vault)
     secrets.rotate(engine, 2, vault=vault, default=(), overlap=timedelta(1), now=now)
     secrets.set_credential(engine, 2, "bearer", "another", vault, now)
+    secrets.entries(engine, 2, now)
+    with engine.begin() as connection:
+        secrets.remove_secret(connection, 2, 99)
     secrets.count(engine)
     list(secrets.reencrypt(engine, vault))
 

@@ -24,6 +24,7 @@ from consumer.subscriptions.repository import Subscribed
 
 log = structlog.get_logger(__name__)
 
+_EVERYWHERE = (400, 401, 403, 408, 413, 415, 422, 500, 503)  # statuses that any route may answer with
 TRANSLATED = (InvalidSubscription, SettingsError, DatabaseUnavailable, SQLAlchemyError)
 _RETRY_AFTER = {"retry-after": "5"}  # seconds
 
@@ -74,7 +75,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": HTTPStatus(status).phrase,
             "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({*statuses, 401, 403, 422, 500, 503})
+        for status in sorted({*statuses, *_EVERYWHERE})
     }
 
 

@@ -1,0 +1,119 @@
+"""Who may do what: each route, with no token, a wrong one, one without the scope, and another tenant's id."""
+
+from typing import Any
+
+import pytest
+import requests
+from sqlalchemy import Engine
+
+from consumer.api.tokens import TokenFile
+from tests.api.v1_kit import NEW, Api, make_api
+
+S = "/subscriptions"
+# Each route of /v1: method, path, a body that works, and the scope that it needs.
+ROUTES: list[tuple[str, str, Any, str]] = [
+    ("GET", S, None, "read"),
+    ("POST", S, NEW, "write"),
+    ("GET", f"{S}/{{subscription_id}}", None, "read"),
+    ("PATCH", f"{S}/{{subscription_id}}", {"rate_limit": 1}, "write"),
+    ("DELETE", f"{S}/{{subscription_id}}", None, "write"),
+    ("POST", f"{S}/{{subscription_id}}/enable", {}, "write"),
+    ("POST", f"{S}/{{subscription_id}}/disable", {}, "write"),
+    ("POST", f"{S}/{{subscription_id}}/ping", {}, "write"),
+    ("GET", f"{S}/{{subscription_id}}/secrets", None, "read"),
+    ("POST", f"{S}/{{subscription_id}}/secrets", {"kind": "bearer", "secret": "t"}, "secrets"),
+    ("POST", f"{S}/{{subscription_id}}/secrets/rotate", {}, "secrets"),
+    ("DELETE", f"{S}/{{subscription_id}}/secrets/{{secret_id}}", None, "secrets"),
+]
+OF_ONE = [route for route in ROUTES if "{" in route[1]]
+names = [f"{method} {path}" for method, path, _, _ in ROUTES]
+
+
+@pytest.fixture
+def theirs(api: Api) -> str:
+    """The path of a subscription of the tenant acme, with a secret."""
+    created = api.create(tenant="acme", secrets=[{"kind": "bearer", "secret": "t"}])
+    api.app.state.backing = api.app.state.backing._replace(ping=lambda *_: pytest.fail("a test event was sent"))
+    return str(created["id"])
+
+
+def filled(path: str, theirs: str, api: Api) -> str:
+    """The path with the ids of their subscription and its secret."""
+    listed = api.call("GET", f"/subscriptions/{theirs}/secrets").json()["items"]
+    return path.format(subscription_id=theirs, secret_id=listed[0]["id"])
+
+
+def test_the_table_has_every_route(api: Api) -> None:
+    """A route that is added to /v1 is added to this table."""
+    there = requests.get(f"{api.url}/openapi.json", timeout=5).json()["paths"]
+    described = {
+        (method.upper(), path.removeprefix("/v1"))
+        for path, methods in there.items()
+        for method in methods
+        if path.startswith("/v1/")
+    }
+    assert described == {(method, path) for method, path, _, _ in ROUTES}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scope"), ROUTES, ids=names)
+def test_who_may_not_is_refused(api: Api, theirs: str, method: str, path: str, body: Any, scope: str) -> None:
+    """401 without a right token, 403 without the scope; each a problem, and nothing is changed."""
+    before, events = api.call("GET", S).json(), len(api.events())
+    place = filled(path, theirs, api)
+    refusals = [(None, 401), ("wrong", 401), ("allx", 401), ("al", 401), ("", 401)]
+    if scope != "read":
+        refusals.append(("reader", 403))
+    if scope == "secrets":
+        refusals.append(("writer", 403))
+    for token, status in refusals:
+        answer = api.call(method, place, body, token=token)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert ("www-authenticate" in answer.headers) == (status == 401)
+    assert api.call("GET", S).json() == before
+    assert len(api.events()) == events
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scope"), OF_ONE, ids=[f"{r[0]} {r[1]}" for r in OF_ONE])
+def test_another_tenants_id_is_no_id(api: Api, theirs: str, method: str, path: str, body: Any, scope: str) -> None:
+    """The answer is the one to an id of nothing, to the byte, and nothing is changed, nor sent."""
+    del scope
+    before, events = api.call("GET", S).json(), len(api.events())
+    place = filled(path, theirs, api)
+    foreign = api.call(method, place, body, token="other")
+    nothing = api.call(method, place.replace(f"{S}/{theirs}", f"{S}/99999"), body, token="other")
+    assert (foreign.status_code, nothing.status_code) == (404, 404)
+    assert foreign.content == nothing.content
+    assert {**foreign.headers} == {**nothing.headers}
+    stale = api.call(method, place, body, token="other", headers={"if-match": '"x"'})
+    assert stale.status_code == 404
+    assert api.call("GET", S).json() == before
+    assert len(api.events()) == events
+
+
+def test_a_tenant_creates_and_lists_its_own_alone(api: Api, theirs: str) -> None:
+    """Its tenant is the default; another, or all, is a 403 at creation, in a patch, and an empty list in a filter."""
+    mine = api.create(token="other")
+    assert mine["tenant"] == "other"
+    api.create()  # of all tenants: theirs alone who have a token of all
+    for tenant in ("acme", "*", None):
+        refused = api.call("POST", S, NEW | {"tenant": tenant}, token="other")
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (403, "/tenant")
+        patched = api.call("PATCH", f"{S}/{mine['id']}", {"tenant": tenant}, token="other")
+        assert patched.status_code == 403
+    assert [item["id"] for item in api.call("GET", S, token="other").json()["items"]] == [mine["id"]]
+    assert api.call("GET", f"{S}?tenant=acme", token="other").json() == {"items": [], "next": None}
+    assert [str(item["id"]) for item in api.call("GET", S, token="acme").json()["items"]] == [theirs]
+    assert len(api.call("GET", S).json()["items"]) == 3
+    assert (
+        api.call("PATCH", f"{S}/{mine['id']}", {"tenant": "other", "rate_limit": 2}, token="other").status_code == 200
+    )
+
+
+def test_the_old_token_may_do_everything(engine: Engine) -> None:
+    """API_TOKEN alone has all scopes and all tenants."""
+    api = make_api(engine, TokenFile(None, "single"))
+    created = api.create(token="single", tenant="acme")
+    path = f"{S}/{created['id']}"
+    assert api.call("POST", f"{path}/secrets/rotate", {}, token="single").status_code == 200
+    assert api.call("DELETE", path, token="single").status_code == 204
+    assert [event.data["actor"] for event in api.events()] == ["api:API_TOKEN"] * 3

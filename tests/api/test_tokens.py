@@ -1,0 +1,138 @@
+"""The file of tokens."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import requests
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from consumer.api import tokens
+from consumer.api.tokens import Caller, TokenFile, generate, line_of, parse
+from consumer.errors import SettingsError
+from tests.api.v1_kit import NEW, SCOPES, make_api, token_file
+
+
+def test_a_printed_line_is_a_token_of_the_file() -> None:
+    """The line that the command prints is read back, whatever the tenant's name."""
+    for tenant in (None, "acme", 'a"b\\c', "naïve ☃"):
+        token = generate()
+        found = tokens.find(parse(line_of("t-1", token, ("read", "write"), tenant)), token.encode())
+        assert found == Caller("t-1", frozenset({"read", "write"}), tenant)
+
+
+def test_a_token_is_not_in_the_file() -> None:
+    """The file holds a hash; tokens have 256 random bits and are never the same."""
+    token = generate()
+    assert token not in line_of("t", token, ("read",), None)
+    assert len(token) > 43
+    assert generate() != token
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\na = {}}", "line 2"),
+        ("a = 1", "a: "),
+        ('a = { sha256 = "x", scopes = ["read"] }', "a.sha256"),
+        ('a = { sha256 = "HASH", scopes = [] }', "a.scopes"),
+        ('a = { sha256 = "HASH", scopes = ["admin"] }', "a.scopes.0"),
+        ('a = { sha256 = "HASH", scopes = ["read"], tenant = "*" }', "a.tenant"),
+        ('a = { sha256 = "HASH", scopes = ["read"], tenant = "" }', "a.tenant"),
+        ('a = { sha256 = "HASH", scopes = ["read"], tenants = "x" }', "a.tenants"),
+        ('"a b" = { sha256 = "HASH", scopes = ["read"] }', "letters"),
+        ('API_TOKEN = { sha256 = "HASH", scopes = ["read"] }', "API_TOKEN"),
+        ('a = { sha256 = "HASH", scopes = ["read"] }\nb = { sha256 = "HASH", scopes = ["read"] }', "two names"),
+    ],
+)
+def test_a_wrong_file_is_refused_at_the_start(tmp_path: Path, text: str, said: str) -> None:
+    """The error names the setting, the file and the place, and no hash."""
+    digest = sha256(b"t").hexdigest()
+    file = tmp_path / "tokens.toml"
+    file.write_text(text.replace("HASH", digest))
+    with pytest.raises(SettingsError, match="API_TOKENS_FILE") as caught:
+        TokenFile(str(file))
+    assert said in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert digest not in str(caught.value)
+
+
+def test_an_absent_file_is_refused_at_the_start(tmp_path: Path) -> None:
+    """The error says why it cannot be read."""
+    with pytest.raises(SettingsError, match="No such file"):
+        TokenFile(str(tmp_path / "none"))
+
+
+def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    """A new token works and a removed one does not, without a restart; an unusable file leaves the last tokens."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(line_of("old", "first", ("read",), None))
+    known = TokenFile(str(file), "single")
+    assert known.find(b"first") == Caller("old", frozenset({"read"}))
+    replaced(file, line_of("new", "second", ("read",), None))
+    with capture_logs() as logs:
+        assert known.find(b"first") is None
+        assert known.find(b"second") == Caller("new", frozenset({"read"}))
+        replaced(file, "new = [")
+        assert known.find(b"second") is not None
+        file.unlink()
+        assert known.find(b"second") is not None
+        assert known.find(b"single") == Caller("API_TOKEN", frozenset(SCOPES))
+    assert [each["log_level"] for each in logs] == ["info", "error", "error"]
+
+
+def replaced(file: Path, text: str) -> None:
+    """Replace a file as Kubernetes does: another file takes its name."""
+    other = file.with_suffix(".new")
+    other.write_text(text)
+    other.replace(file)
+
+
+def test_every_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search compares with each known token, also after the right one, and by a function of constant time."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(first: bytes, second: bytes) -> bool:
+        compared.append((first, second))
+        return first == second
+
+    monkeypatch.setattr("consumer.api.tokens.hmac.compare_digest", compare)
+    known = {sha256(name).digest(): Caller(name.decode(), frozenset()) for name in (b"a", b"b", b"c")}
+    found = tokens.find(known, b"a")
+    assert found is not None
+    assert found.name == "a"
+    assert len(compared) == 3
+
+
+def test_the_old_paths_need_a_token_of_all_tenants(engine: Engine, tmp_path: Path) -> None:
+    """With a file of tokens they keep their form of errors, and a token of a tenant is refused there."""
+    api = make_api(engine, TokenFile(token_file(tmp_path / "t"), "single"))
+    body = {"url": NEW["url"], "eventType": "a"}
+    statuses = {}
+    for token in ("single", "all", "writer", "reader", "acme", "wrong"):
+        answer = requests.post(f"{api.url}/register-webhook", json=body, headers=bearer(token), timeout=5)
+        statuses[token] = answer.status_code
+        assert set(answer.json()) == ({"message"} if answer.status_code == 201 else {"error"})
+    assert statuses == {"single": 201, "all": 201, "writer": 201, "reader": 403, "acme": 403, "wrong": 401}
+    shown = requests.get(f"{api.url}/subscriptions/1", headers=bearer("reader"), timeout=5)
+    assert shown.status_code == 200
+    assert requests.get(f"{api.url}/subscriptions/1", headers=bearer("acme"), timeout=5).status_code == 403
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header of a token."""
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_without_any_token_only_localhost_is_served(engine: Engine) -> None:
+    """As for the old paths: a page of another site cannot reach /v1 through a name of its own."""
+    api = make_api(engine, TokenFile(None))
+    assert api.call("GET", "/subscriptions", token=None).status_code == 200
+    for path in ("/subscriptions", "/nothing"):
+        refused = api.call("GET", path, token=None, headers={"host": "evil.example"})
+        assert refused.status_code == 403
+        assert refused.headers["content-type"] == "application/problem+json"
+    foreign = api.call("POST", "/subscriptions", NEW, token=None, headers={"origin": "http://evil.example"})
+    assert foreign.status_code == 403
+    assert api.call("POST", "/subscriptions", NEW, token=None, headers={"origin": "http://["}).status_code == 403

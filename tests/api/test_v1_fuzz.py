@@ -1,0 +1,54 @@
+"""Schemathesis over the whole of /v1: the description is true, and no request breaks the service."""
+
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from sqlalchemy import Engine
+
+from consumer.api.tokens import TokenFile
+from tests.api.v1_kit import make_api, token_file
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = 25  # of each operation and mode
+
+
+def test_no_request_breaks_it(engine: Engine, tmp_path: Path) -> None:
+    """Each answer has a status, a media type and a body that the description names; none is a server error."""
+    api = make_api(engine, TokenFile(token_file(tmp_path / "tokens.toml")))
+    for _ in range(2):
+        api.create(secrets=[{"kind": "bearer", "secret": "t"}, {"kind": "signing", "secret": "s"}])
+    schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json").include(path_regex="^/v1/")
+    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    statuses = set()
+    for operation in operations:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+            def call(case: Any) -> None:
+                if "subscription_id" in case.path_parameters and case.path_parameters["subscription_id"] == 0:
+                    case.path_parameters["subscription_id"] = 1
+                answer = case.call(headers={"authorization": "Bearer all"}, timeout=10)
+                statuses.add(answer.status_code)
+                case.validate_response(answer, checks=CHECKS)
+
+            strategy: st.SearchStrategy[Any] = operation.as_strategy(generation_mode=mode)
+            run = settings(
+                max_examples=EXAMPLES,
+                deadline=None,
+                database=None,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )(given(case=strategy)(call))
+            run()
+    assert len(operations) == 12
+    assert {200, 204, 404, 409, 422} <= statuses

@@ -1,0 +1,90 @@
+"""/v1/subscriptions/{id}/secrets on the real application."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.api.tokens import TokenFile
+from consumer.crypto.vault import Vault
+from consumer.matching.catalog import find_endpoints
+from consumer.subscriptions.endpoint import Endpoint
+from tests.api.v1_kit import DEFAULT, Api, make_api
+
+
+def endpoint(engine: Engine) -> Endpoint:
+    """The subscription to order.created, as workers see it."""
+    found = find_endpoints(engine, [("order.created", None)], (b"shared",), Vault().decrypt)
+    (one,) = found["order.created", None]
+    return one
+
+
+def test_a_rotation_shows_the_key_once_and_keeps_the_previous(api: Api) -> None:
+    """The new key and the deployment's sign for the overlap; the list has kinds and ends, and no text."""
+    path = f"/subscriptions/{api.create()['id']}/secrets"
+    answer = api.call("POST", f"{path}/rotate", {"overlap": "1h"})
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    key = answer.json()["receiver_key"]
+    assert key.startswith("whsec_")
+    assert answer.json()["previous_until"] is not None
+    assert len(endpoint(api.engine).secrets) == 2
+    listed = api.call("GET", path)
+    assert [(each["kind"], each["signs"], each["expires_at"] is None) for each in listed.json()["items"]] == [
+        ("signing", True, True),
+        ("signing", True, False),
+    ]
+    assert key not in listed.text
+    assert DEFAULT[0] not in listed.text
+    newest, previous = listed.json()["items"]
+    assert api.call("DELETE", f"{path}/{newest['id']}").status_code == 409
+    assert api.call("DELETE", f"{path}/{previous['id']}").status_code == 204
+    assert api.call("DELETE", f"{path}/{previous['id']}").status_code == 404
+    assert len(endpoint(api.engine).secrets) == 1
+
+
+def test_a_given_secret_is_not_shown(api: Api) -> None:
+    """Whoever gave it has it: no answer and no event repeats it."""
+    path = f"/subscriptions/{api.create()['id']}/secrets"
+    secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+    rotated = api.call("POST", f"{path}/rotate", {"secret": secret, "overlap": 0})
+    assert rotated.json() == {"algorithm": "hmac", "receiver_key": None, "previous_until": None}
+    assert api.call("POST", path, {"kind": "basic", "secret": "user:pass-word"}).status_code == 204
+    assert api.call("POST", path, {"kind": "bearer", "secret": "to-ken"}).status_code == 204
+    assert [each["kind"] for each in api.call("GET", path).json()["items"]] == ["bearer", "signing"]
+    assert [each.type for each in api.events()] == ["subscription.created", *["subscription.secret_rotated"] * 3]
+    for text in (secret, "pass-word", "to-ken"):
+        assert text not in str(api.events())
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "place"),
+    [
+        ("/rotate", {"overlap": "soon"}, "/overlap"),
+        ("/rotate", {"overlap": "367d"}, "/overlap"),
+        ("/rotate", {"overlap": -1}, "/overlap"),
+        ("/rotate", {"secret": "whsec_s3cret!"}, ""),
+        ("/rotate", {"secret": "s3cret", "algorithm": "hmac"}, "/algorithm"),
+        ("", {"kind": "signing", "secret": "s3cret"}, "/kind"),
+        ("", {"kind": "basic", "secret": "s3cret"}, ""),
+        ("", {"kind": "header", "secret": "s3cret"}, ""),
+    ],
+)
+def test_a_wrong_secret_is_not_quoted(api: Api, action: str, body: Any, place: str) -> None:
+    """A 422 that points at the mistake and repeats no secret; nothing is stored."""
+    path = f"/subscriptions/{api.create()['id']}/secrets"
+    answer = api.call("POST", path + action, body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == place
+    assert "s3cret" not in answer.text
+    assert api.call("GET", path).json()["items"] == []
+
+
+def test_a_rotation_without_a_previous_secret_says_what_is_missing(engine: Engine) -> None:
+    """Without WEBHOOK_SECRET the API cannot let it sign for the overlap: a 409 that names the setting."""
+    api = make_api(engine, TokenFile(None))
+    registry = api.app.state.backing.registry._replace(default=())
+    api.app.state.backing = api.app.state.backing._replace(registry=registry)
+    path = f"/subscriptions/{api.create()['id']}/secrets/rotate"
+    answer = api.call("POST", path, {}, token=None)
+    assert answer.status_code == 409
+    assert "WEBHOOK_SECRET" in answer.json()["detail"]

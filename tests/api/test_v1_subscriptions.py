@@ -1,0 +1,289 @@
+"""/v1/subscriptions on the real application."""
+
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from requests import PreparedRequest, Response
+from sqlalchemy import Engine, update
+from structlog.testing import capture_logs
+
+from consumer.api.tokens import TokenFile
+from consumer.api.v1.models import NewSubscription, Options, Patch, Shown
+from consumer.ledger import store
+from consumer.ops.ping import Ping, ping
+from consumer.sending.recording import ExchangeTrace
+from consumer.subscriptions import repository, validation
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.options import OPTIONS
+from models import Subscription
+from tests.api.v1_kit import NEW, Api, make_api
+from tests.delivery.store_kit import rename
+from tests.ledger.rows_kit import make_event, parked
+
+EVERY_OPTION: dict[str, Any] = {
+    "tenant": "acme",
+    "topics": "orders,users",
+    "event_filter": "data.amount > 100",
+    "payload_format": "standard",
+    "projection": '{"id": data.id}',
+    "batch_size": 100,
+    "batch_wait_ms": 500,
+    "custom_headers": {"X-Origin": "shop"},
+    "signature_header": "X-Hub-Signature-256",
+    "signature_prefix": "sha256=",
+    "timeout_seconds": 5.5,
+    "ordering": "key",
+    "max_in_flight": 20,
+    "rate_limit": 50.0,
+    "retry_schedule": "5s,5m,1h",
+    "final_statuses": "400,422,4xx",
+}
+
+
+def test_the_models_have_the_options() -> None:
+    """Each option is in each model, with the type that `validation.Options` has; there is no other."""
+    types = get_type_hints(validation.Options)
+    assert list(types) == list(Options.model_fields) == [name for name in OPTIONS if name not in {"url", "event_type"}]
+    for name, kind in types.items():
+        if name != "custom_headers":  # an object here, its JSON there
+            assert Options.model_fields[name].annotation == kind
+    for model in (NewSubscription, Patch, Shown):
+        assert set(OPTIONS) <= set(model.model_fields)
+
+
+def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -> None:
+    """The answer to the creation, and what its Location shows, are the same; options left out have their defaults."""
+    answer = api.call("POST", "/subscriptions", NEW | EVERY_OPTION)
+    assert answer.status_code == 201
+    shown = api.call("GET", answer.headers["location"].removeprefix("/v1"))
+    assert shown.json() == answer.json()
+    assert shown.headers["etag"] == answer.headers["etag"]
+    assert {name: shown.json()[name] for name in EVERY_OPTION} == EVERY_OPTION
+    plain = api.create()
+    assert (plain["tenant"], plain["payload_format"], plain["topics"]) == ("*", "record", None)
+    assert set(plain) == set(Shown.model_fields)
+
+
+def test_a_generated_secret_is_shown_once(api: Api) -> None:
+    """The key is in the answer to the creation alone, which no cache may keep."""
+    answer = api.call("POST", "/subscriptions", NEW | {"generate_secret": "hmac"})
+    created = answer.json()
+    assert created["receiver_key"].startswith("whsec_")
+    assert answer.headers["cache-control"] == "no-store"
+    again = api.call("GET", f"/subscriptions/{created['id']}")
+    assert again.json()["signing_secrets"] == 1
+    assert created["receiver_key"] not in again.text
+    assert created["receiver_key"] not in str(api.events())
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "said"),
+    [
+        ({}, "/url", "is missing"),
+        ({**NEW, "url": 1}, "/url", "must be a text"),
+        ({**NEW, "url": "ftp://example.com"}, "/url", "https://"),
+        ({**NEW, "url": "https://u:s3cret@example.com"}, "/url", "user name"),
+        ({**NEW, "event_type": "a b"}, "/event_type", "visible ASCII"),
+        ({**NEW, "evnt": "x"}, "/evnt", "is unknown"),
+        ({**NEW, "event_filter": "data.amount >"}, "/event_filter", ""),
+        ({**NEW, "batch_size": 0}, "/batch_size", "1 to 1000"),
+        ({**NEW, "batch_size": True}, "/batch_size", "whole number"),
+        ({**NEW, "payload_format": "xml"}, "/payload_format", "'standard'"),
+        ({**NEW, "custom_headers": {"authorization": "s3cret"}}, "/custom_headers", "credential"),
+        ({**NEW, "custom_headers": {"x": 1}}, "/custom_headers/x", "must be a text"),
+        ({**NEW, "secrets": [{"kind": "basic", "secret": "s3cret"}]}, "", "user:password"),
+        ({**NEW, "secrets": [{"kind": "other", "secret": "s3cret"}]}, "/secrets/0/kind", "must be"),
+        ([], "", "must be an object"),
+    ],
+)
+def test_a_value_that_cannot_work_is_pointed_at(api: Api, body: Any, place: str, said: str) -> None:
+    """A 422 whose errors hold a JSON Pointer and the mistake, but nothing secret; nothing is stored."""
+    answer = api.call("POST", "/subscriptions", body)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    problem = answer.json()
+    assert (problem["type"], problem["status"]) == ("urn:kafka-webhooks:problem:invalid", 422)
+    assert problem["errors"][0]["pointer"] == place
+    assert said in problem["errors"][0]["detail"]
+    assert "s3cret" not in answer.text
+    assert tuple(repository.walk(api.engine)) == ()
+    assert api.events() == []
+
+
+def test_refused_urls_and_missing_secrets_are_pointed_at(engine: Engine) -> None:
+    """The rules of the deployment refuse, as everywhere, before anything is stored."""
+    rules = Rules(own_secret=True)
+    api = make_api(engine, TokenFile(None), rules, refusal=lambda _: "its address is not allowed")
+    own = api.call("POST", "/subscriptions", NEW, token=None).json()
+    assert own["errors"][0]["pointer"] == "/generate_secret"
+    url = api.call("POST", "/subscriptions", NEW | {"generate_secret": "hmac"}, token=None).json()
+    assert url["errors"] == [{"pointer": "/url", "detail": "its address is not allowed"}]
+    assert tuple(repository.walk(engine)) == ()
+
+
+def test_a_merge_patch_changes_what_it_has(api: Api) -> None:
+    """Null is the default, an absent member stays, and members of the headers are merged (RFC 7396)."""
+    created = api.create(**EVERY_OPTION)
+    path = f"/subscriptions/{created['id']}"
+    patch = {"rate_limit": None, "event_type": "order.*", "custom_headers": {"X-Origin": None, "X-New": "1"}}
+    answer = api.call("PATCH", path, patch, headers={"content-type": "application/merge-patch+json"})
+    assert answer.status_code == 200
+    expected = {**created, "rate_limit": None, "event_type": "order.*", "custom_headers": {"X-New": "1"}}
+    assert answer.json() == expected
+    assert api.call("GET", path).json() == expected
+    removed = api.call("PATCH", path, {"custom_headers": {"X-New": None}, "ordering": None})
+    assert (removed.json()["custom_headers"], removed.json()["ordering"]) == (None, "none")
+    refused = api.call("PATCH", path, {"url": None})
+    assert refused.json()["errors"][0]["pointer"] == "/url"
+
+
+@pytest.mark.parametrize(
+    ("method", "action", "body"),
+    [
+        ("PATCH", "", {"rate_limit": 1.0}),
+        ("POST", "/disable", {"reason": "x"}),
+        ("POST", "/enable", {}),
+        ("DELETE", "", None),
+        ("POST", "/secrets", {"kind": "bearer", "secret": "t"}),
+        ("POST", "/secrets/rotate", {}),
+        ("DELETE", "/secrets/1", None),
+    ],
+)
+def test_a_change_of_a_stale_version_is_refused(api: Api, method: str, action: str, body: Any) -> None:
+    """If-Match with an older ETag is a 412 that changes nothing; with the present one, or *, the change is made."""
+    created = api.create(secrets=[{"kind": "header", "secret": "x-key: 1"}])
+    path = f"/subscriptions/{created['id']}"
+    old = api.call("GET", path).headers["etag"]
+    tag = api.call("PATCH", path, {"timeout_seconds": 3.0}, headers={"if-match": old}).headers["etag"]
+    assert tag != old
+    before, events = api.call("GET", path).json(), len(api.events())
+    stale = api.call(method, path + action, body, headers={"if-match": f'{old}, W/{tag}, "x"'})
+    assert (stale.status_code, stale.headers["etag"]) == (412, tag)
+    assert api.call("GET", path).json() == before
+    assert len(api.events()) == events
+    assert api.call(method, path + action, body, headers={"if-match": f"{old}, {tag}"}).status_code in {200, 204}
+
+
+def test_what_workers_write_leaves_the_version(api: Api) -> None:
+    """A subscription that begins to fail can still be changed by who read it before."""
+    created = api.create()
+    path = f"/subscriptions/{created['id']}"
+    tag = api.call("GET", path).headers["etag"]
+    with api.engine.begin() as connection:
+        connection.execute(update(Subscription).values(failing_since=None, slow_until=None))
+    assert api.call("PATCH", path, {"rate_limit": 1}, headers={"if-match": tag}).status_code == 200
+
+
+def test_enable_and_disable(api: Api) -> None:
+    """The reason is kept until another one is given, or it is enabled."""
+    path = f"/subscriptions/{api.create()['id']}"
+    first = api.call("POST", f"{path}/disable", {"reason": "moving"}).json()
+    assert (first["enabled"], first["disabled_reason"]) == (False, "moving")
+    assert api.call("POST", f"{path}/disable", {}).json()["disabled_reason"] == "moving"
+    again = api.call("POST", f"{path}/enable", {}).json()
+    assert (again["enabled"], again["disabled_reason"]) == (True, None)
+
+
+def test_a_removal_says_what_is_owed(api: Api) -> None:
+    """With deliveries stored it is a 409 with their number, unless they are to be given up."""
+    created = api.create()
+    path = f"/subscriptions/{created['id']}"
+    with api.engine.begin() as connection:
+        store.insert_new(connection, "webhooks", [parked(make_event(1), created["id"])], 0.0)
+    refused = api.call("DELETE", path)
+    assert (refused.status_code, refused.json()["owed"]) == (409, 1)
+    assert api.call("GET", path).status_code == 200
+    removed = api.call("DELETE", f"{path}?owed=exhaust")
+    assert (removed.status_code, removed.content) == (204, b"")
+    assert api.call("GET", path).status_code == 404
+    assert api.call("DELETE", path).status_code == 404
+
+
+def test_pages_are_walked_by_their_cursors(api: Api) -> None:
+    """Each subscription is on one page, in order, also if one before the cursor is removed meanwhile."""
+    ids = [api.create()["id"] for _ in range(5)]
+    page = api.call("GET", "/subscriptions?limit=2").json()
+    found = [item["id"] for item in page["items"]]
+    api.call("DELETE", f"/subscriptions/{ids[1]}")
+    while page["next"]:
+        page = api.call("GET", "/subscriptions", params={"limit": 2, "cursor": page["next"]}).json()
+        assert len(page["items"]) <= 2
+        found += [item["id"] for item in page["items"]]
+    assert found == ids
+    assert api.call("GET", "/subscriptions?limit=4").json()["next"] is None
+
+
+@pytest.mark.parametrize(
+    "query", ["cursor=x", "cursor=YWZ0ZXI6", "cursor=%C3%A9", "limit=0", "limit=201", "state=x", "url="]
+)
+def test_a_query_that_cannot_work_is_named(api: Api, query: str) -> None:
+    """A 422 whose error names the parameter."""
+    answer = api.call("GET", f"/subscriptions?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
+
+
+def test_a_test_event_is_sent(engine: Engine) -> None:
+    """The exchange is shown; without WEBHOOK_SECRET the answer says what the API lacks."""
+    sent: list[PreparedRequest] = []
+
+    def send(request: PreparedRequest, _: float | None) -> tuple[Response, ExchangeTrace]:
+        sent.append(request)
+        answer = Response()
+        answer.status_code, answer._content = 204, b""
+        return answer, ExchangeTrace()
+
+    def pinging(endpoint: Any, event: Any) -> Ping:
+        return ping(endpoint, event, send)
+
+    api = make_api(engine, TokenFile(None), ping=pinging)
+    path = f"/subscriptions/{api.create(token='x')['id']}/ping"
+    answer = api.call("POST", path, {"event_type": "order.paid", "data": {"a": 1}}, token=None)
+    assert (answer.status_code, answer.json()["ok"], answer.json()["status"]) == (200, True, 204)
+    assert sent[0].body == b'{"a": 1}'
+    assert answer.json()["headers"]["x-webhook-event"] == "order.paid"
+    assert api.call("POST", path, {"event_type": "a b"}, token=None).status_code == 422
+    assert api.call("POST", "/subscriptions/99/ping", {}, token=None).status_code == 404
+    without = make_api(engine, TokenFile(None)).call("POST", path, {}, token=None)
+    assert without.status_code == 409
+    assert "WEBHOOK_SECRET" in without.json()["detail"]
+
+
+def test_every_error_is_a_problem(api: Api) -> None:
+    """Of paths, methods, media types, sizes, JSON and the database: each with its status and media type."""
+    json_type = {"content-type": "application/json"}
+    answers = {
+        404: api.call("GET", "/nothing"),
+        405: api.call("DELETE", "/subscriptions"),
+        415: api.call("POST", "/subscriptions", headers={"content-type": "text/plain"}, data=b"{}"),
+        413: api.call("POST", "/subscriptions", headers=json_type, data=b" " * 70_000),
+        400: api.call("POST", "/subscriptions", headers=json_type, data=b"{"),
+    }
+    path = f"/subscriptions/{api.create()['id']}"
+    rename(api.engine, "webhook_subscriptions", "away")
+    with capture_logs():
+        answers[503] = api.call("GET", path)
+    for status, answer in answers.items():
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert answer.json()["status"] == status
+        assert answer.json()["type"].startswith("urn:kafka-webhooks:problem:")
+    assert "allow" in answers[405].headers
+    assert "retry-after" in answers[503].headers
+
+
+@pytest.mark.parametrize("place", ["x", "0", "9223372036854775808", "1.5", "%00"])
+def test_an_id_of_nothing_is_a_404(api: Api, place: str) -> None:
+    """Whatever stands in its place."""
+    assert api.call("GET", f"/subscriptions/{place}").status_code == 404
+
+
+def test_what_plain_sql_wrote_is_shown(api: Api) -> None:
+    """A row that no option allows is listed with its problems, and without a password in its URL."""
+    created = api.create()
+    with api.engine.begin() as connection:
+        connection.execute(update(Subscription).values(url="https://u:s3cret@example.com", custom_headers="[]"))
+    answer = api.call("GET", "/subscriptions")
+    (item,) = answer.json()["items"]
+    assert item["id"] == created["id"]
+    assert {problem["option"] for problem in item["problems"]} == {"url", "custom_headers"}
+    assert "s3cret" not in answer.text
+    assert get_args(Shown.model_fields["custom_headers"].annotation)

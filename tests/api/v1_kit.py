@@ -1,0 +1,92 @@
+"""The API with /v1 on a database, and tokens of every kind, for tests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import requests
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from consumer.api.app import create_app
+from consumer.api.tokens import Scope, TokenFile
+from consumer.api.v1.context import Backing
+from consumer.crypto.vault import Vault
+from consumer.http.server import BackgroundServer, listen
+from consumer.ledger import outbox
+from consumer.ledger.rows import OperationalEvent
+from consumer.ops.changes import Registry
+from consumer.subscriptions.endpoint_row import Rules
+
+GROUP = "webhooks"
+EVERYTHING = "all"  # the token of all scopes and tenants
+URL = "https://example.com/hooks"
+NEW = {"url": URL, "event_type": "order.created"}
+DEFAULT = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",)
+running: list[BackgroundServer] = []  # closed after each test
+SCOPES: tuple[Scope, ...] = ("read", "write", "secrets")
+# By the token's text, which is also its name: scopes and tenant.
+TOKENS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
+    "all": (SCOPES, None),
+    "reader": (("read",), None),
+    "writer": (("read", "write"), None),
+    "acme": (SCOPES, "acme"),
+    "other": (SCOPES, "other"),
+}
+
+
+@dataclass
+class Api:
+    """A client of the application. `call` sends a token and JSON."""
+
+    app: FastAPI
+    engine: Engine
+    url: str
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = EVERYTHING, **more: Any
+    ) -> requests.Response:
+        """Send a request to a path below /v1."""
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        headers |= more.pop("headers", {})
+        content = {} if body is None else {"json": body}
+        return requests.request(method, f"{self.url}/v1{path}", headers=headers, timeout=10, **content, **more)
+
+    def create(self, *, token: str = EVERYTHING, **options: Any) -> dict[str, Any]:
+        """Create a subscription."""
+        answer = self.call("POST", "/subscriptions", NEW | options, token=token)
+        assert answer.status_code == 201, answer.text
+        created: dict[str, Any] = answer.json()
+        return created
+
+    def events(self) -> list[OperationalEvent]:
+        """The operational events that wait to be published."""
+        return [event for _, event, _ in outbox.pending(self.engine, GROUP, 1000)]
+
+
+def token_file(path: Path) -> str:
+    """Write the file of TOKENS."""
+    lines = []
+    for name, (scopes, tenant) in TOKENS.items():
+        of = "" if tenant is None else f', tenant = "{tenant}"'
+        listed = ", ".join(f'"{scope}"' for scope in scopes)
+        lines.append(f'{name} = {{ sha256 = "{sha256(name.encode()).hexdigest()}", scopes = [{listed}]{of} }}\n')
+    path.write_text("".join(lines))
+    return str(path)
+
+
+def make_api(
+    engine: Engine,
+    tokens: TokenFile,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    **backing: Any,
+) -> Api:
+    """The application on a database."""
+    vault = Vault()
+    registry = Registry(engine, GROUP, vault, rules, DEFAULT)
+    app = create_app(engine, tokens, vault, rules, Backing(registry, **backing))
+    server = BackgroundServer(app, listen("127.0.0.1", 0), "api")
+    running.append(server)
+    return Api(app, engine, f"http://127.0.0.1:{server.port}")

@@ -1,0 +1,92 @@
+"""Changes by commands are in the audit log, and `api-token` makes tokens that the API takes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import requests
+from sqlalchemy import Engine
+
+from consumer.api.tokens import Caller, TokenFile
+from consumer.ledger import outbox
+from tests.databases import url_of
+from tests.processes import Command, Start
+
+
+def test_each_command_that_changes_is_told(called: Command, engine: Engine) -> None:
+    """Each writes an event for the group of KAFKA_GROUP_ID, with the user as its actor, and none of a secret."""
+    settings = {"DATABASE_URL": url_of(engine), "KAFKA_GROUP_ID": "g", "WEBHOOK_SECRET": "whsec_" + "A" * 32}
+    commands = (
+        ("add", "https://example.com/hooks", "a", "--bearer", "s3cret", "--unencrypted"),
+        ("edit", "1", "--rate-limit", "5"),
+        ("disable", "1", "--reason", "moving"),
+        ("enable", "1"),
+        ("rotate-secret", "1", "--unencrypted"),
+        ("set-credential", "1", "--bearer", "s3cret2", "--unencrypted"),
+        ("set-credential", "1", "--remove"),
+        ("remove", "1"),
+    )
+    for words in commands:
+        done = called("subscriptions", *words, **settings)
+        assert done.returncode == 0, done.stderr
+    events = [event for _, event, _ in outbox.pending(engine, "g", 100)]
+    assert [event.type.removeprefix("subscription.") for event in events] == [
+        "created",
+        "changed",
+        "disabled",
+        "enabled",
+        *["secret_rotated"] * 3,
+        "removed",
+    ]
+    assert all(str(event.data["actor"]).startswith("cli:") for event in events)
+    assert "s3cret" not in str(events)
+
+
+def test_a_made_token_is_taken(called: Command, tmp_path: Path) -> None:
+    """The token is on stdout alone, and its line, without it, on stderr alone."""
+    done = called("api-token", "acme", "--scope", "read", "--scope", "write", "--tenant", "acme")
+    assert done.returncode == 0
+    token = done.stdout.strip()
+    assert token not in done.stderr
+    file = tmp_path / "tokens.toml"
+    file.write_text(done.stderr)
+    assert TokenFile(str(file)).find(token.encode()) == Caller("acme", frozenset({"read", "write"}), "acme")
+
+
+@pytest.mark.parametrize(
+    "words", [("local", "--scope", "read"), ("a b", "--scope", "read"), ("a", "--scope", "all"), ("a",)]
+)
+def test_a_token_that_cannot_be_is_a_usage_error(called: Command, words: tuple[str, ...]) -> None:
+    """Nothing is printed on stdout then."""
+    done = called("api-token", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_the_api_serves_v1_with_the_file(start: Start, engine: Engine, called: Command, tmp_path: Path) -> None:
+    """The process takes the file's token, writes events with its name, and pings with WEBHOOK_SECRET."""
+    made = called("api-token", "robot", "--scope", "read", "--scope", "write")
+    (tmp_path / "tokens.toml").write_text(made.stderr)
+    process = start(
+        "api",
+        DATABASE_URL=url_of(engine),
+        API_TOKENS_FILE=str(tmp_path / "tokens.toml"),
+        API_HOST="127.0.0.1",
+        API_PORT="0",
+        KAFKA_GROUP_ID="g",
+        WEBHOOK_SECRET="whsec_" + "A" * 32,
+        WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8",
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    url = json.loads(line)["url"] if line.startswith("{") else "http://" + line.partition("http://")[2].split()[0]
+    url = f"{url}/v1/subscriptions"
+    headers = {"authorization": f"Bearer {made.stdout.strip()}"}
+    assert requests.get(url, timeout=5).status_code == 401
+    body = {"url": "http://127.0.0.1:1/hooks", "event_type": "a"}
+    created = requests.post(url, json=body, headers=headers, timeout=5)
+    assert created.status_code == 201
+    pinged = requests.post(f"{url}/{created.json()['id']}/ping", json={}, headers=headers, timeout=30)
+    assert (pinged.status_code, pinged.json()["ok"]) == (200, False)
+    assert "refused" in pinged.json()["verdict"].lower()
+    ((_, event, _),) = outbox.pending(engine, "g", 10)
+    assert event.data["actor"] == "api:robot"
