@@ -1,0 +1,57 @@
+"""Runs a question in a thread of its own, so that an answer that does not come costs a known time."""
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from confluent_kafka import KafkaException
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumer.database.engine import unavailable
+from consumer.errors import Unavailable, WebhooksError
+
+T = TypeVar("T")
+
+
+def begin(job: Callable[[], T]) -> Callable[[float], T]:
+    """Start `job` in a thread. The function returned waits so many seconds for its result, and returns or raises it.
+
+    It raises Unavailable if the job takes longer; the thread is left behind, and ends with the job.
+    """
+    answers: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((job(), None))
+        except Exception as error:  # noqa: BLE001 (raised again below, in the caller's thread)
+            answers.put((None, error))
+
+    def wait(seconds: float) -> T:
+        try:
+            value, error = answers.get(timeout=seconds)
+        except Empty:
+            raise Unavailable(f"no answer within {round(seconds, 1):g} s") from None
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]  # there is one where there is no error
+
+    threading.Thread(target=work, daemon=True).start()
+    return wait
+
+
+def within(job: Callable[[], T], seconds: float) -> T:
+    """The result of `job`, as `begin` gives it."""
+    return begin(job)(seconds)
+
+
+def reason_of(error: Exception) -> str | None:
+    """Why Kafka, the database or the settings did not give an answer, in a line; None for a bug."""
+    match error:
+        case WebhooksError():
+            return str(error)
+        case KafkaException():
+            return str(error.args[0].str())
+        case SQLAlchemyError():
+            return str(unavailable(error) or type(error).__name__)
+    return None

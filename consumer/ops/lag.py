@@ -1,0 +1,138 @@
+"""How far a consumer group is behind the end of each partition's log, asked without joining the group."""
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
+    AdminClient,
+    ClusterMetadata,
+    OffsetSpec,
+)
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import KafkaUnavailable, SettingsError
+from consumer.events.event import TopicPartition
+from consumer.intake.topics import consumes
+from consumer.kafka.client import LibrdkafkaLog, known_properties
+
+TIMEOUT = 10.0  # seconds for each question
+_SOON = 3.0  # seconds for a broker to answer: an overview waits five for everything
+_AGAIN = 0.2  # seconds between two tries
+# A fresh cluster creates the coordinator for its first group, which takes one to three seconds.
+_COORDINATOR_COMES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+
+
+class Lag(NamedTuple):
+    """Where a group stands in a partition.
+
+    `committed` is the offset that it has committed, None without one; the log has the offsets from `first` to before
+    `end`. A start now begins at `start`.
+    """
+
+    topic: str
+    partition: int
+    committed: int | None
+    first: int
+    end: int
+    start: int
+
+    @property
+    def records(self) -> int:
+        """Records that a start now would read."""
+        return self.end - max(self.start, self.first)
+
+    @property
+    def overtaken(self) -> int:
+        """Records that retention has dropped before they were settled."""
+        return max(0, self.first - self.start)
+
+
+def lags(kafka: KafkaSettings, admin: AdminClient, partitions: Collection[TopicPartition]) -> list[Lag]:
+    """The lag of the group in each partition, in their order. Raises KafkaException if Kafka does not answer."""
+    ordered = sorted(set(partitions))
+    places = [KafkaTopicPartition(*partition) for partition in ordered]
+    committed = {
+        (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
+    }
+    first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
+    end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
+    reset = (
+        first if kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"} else end
+    )
+    return [
+        Lag(*place, committed.get(place), first[place], end[place], committed.get(place, reset[place]))
+        for place in ordered
+    ]
+
+
+def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
+    """The lag in each partition that the group consumes now: of `topics`, names or patterns, the ones that exist.
+
+    Raises SettingsError, KafkaUnavailable or KafkaException.
+    """
+    admin, detail = admin_of(kafka)
+    cluster = metadata(admin, kafka, detail, _SOON)
+    consumed = consumes(kafka, topics)
+    partitions = [
+        (name, number) for name, topic in cluster.topics.items() if consumed(name) for number in topic.partitions
+    ]
+    return lags(kafka, admin, partitions) if partitions else []
+
+
+def admin_of(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
+    """A client, and a list that gets the texts of its errors. SettingsError for a property that librdkafka refuses."""
+    detail: list[str] = []
+    config = {**_config(kafka), "error_cb": lambda error: detail.append(error.str())}
+    try:
+        return AdminClient(config, logger=LibrdkafkaLog()), detail
+    except KafkaException as error:
+        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
+
+
+def metadata(
+    admin: AdminClient, kafka: KafkaSettings, detail: Sequence[str], seconds: float = TIMEOUT / 2
+) -> ClusterMetadata:
+    """The cluster's brokers and topics. KafkaUnavailable, with what `detail` holds first, if none answers."""
+    try:
+        return admin.list_topics(timeout=seconds)
+    except KafkaException:
+        admin.poll(0)
+        reason = f" ({detail[0]})" if detail else ""
+        raise KafkaUnavailable(
+            f"no broker reachable at {kafka.bootstrap_servers}{reason}: is Kafka up, is KAFKA_BOOTSTRAP_SERVERS right?"
+        ) from None
+
+
+def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
+    """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads."""
+    consumer = Consumer(
+        {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
+    )
+    end = time.monotonic() + TIMEOUT * 0.9
+    try:
+        while True:
+            try:
+                return consumer.committed(places, timeout=max(_AGAIN, end - time.monotonic()))
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_COMES or time.monotonic() + _AGAIN >= end:
+                    raise
+            time.sleep(_AGAIN)
+    finally:
+        consumer.close()
+
+
+def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT)
+    return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
+
+
+def _config(kafka: KafkaSettings) -> dict[str, Any]:
+    properties, _ = known_properties(kafka.properties)
+    return {**properties, "bootstrap.servers": kafka.bootstrap_servers}

@@ -1,0 +1,137 @@
+"""What somebody who is woken by an alert looks at first: what is owed, who fails, and how far the group is behind."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from sqlalchemy import Engine
+
+from consumer.config.settings import KafkaSettings
+from consumer.crypto.vault import Vault
+from consumer.ledger import admin, counts
+from consumer.ledger.rows import Failure
+from consumer.ops.bounded import begin, reason_of
+from consumer.ops.lag import Lag, group_lag
+from consumer.subscriptions import health, repository
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.health import Disabled, Failing, Problematic
+
+T = TypeVar("T")
+
+MOST_COUNTED = 10_000  # deliveries of a state or of a subscription; beyond, a count only says that there are more
+LISTED = 20  # subscriptions of each kind
+LOOKED_AT = 2_000  # subscriptions that are examined for problems: 80 ms
+SECONDS = 5.0  # for all parts together, which run at once
+
+
+class FailingReceiver(NamedTuple):
+    """A failing subscription, the latest failure that is stored for it, and how many open deliveries it has."""
+
+    subscription: Failing
+    last: Failure | None
+    waiting: int
+
+
+class LoadedReceiver(NamedTuple):
+    """A subscription with open deliveries, how many, and its URL without a password; None if it is removed."""
+
+    subscription_id: int
+    waiting: int
+    url: str | None
+
+
+class Missing(NamedTuple):
+    """A part of the overview that could not be had, and why."""
+
+    part: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What could be had at `at` (unix seconds); a part that is None is named in `missing`.
+
+    A count above `most_counted` means that there are more. Lists have at most LISTED members.
+    """
+
+    at: float
+    most_counted: int
+    states: Mapping[str, int] | None
+    loaded: Sequence[LoadedReceiver] | None
+    failing: Sequence[FailingReceiver] | None
+    disabled: Sequence[Disabled] | None
+    problematic: Problematic | None
+    lag: Sequence[Lag] | None
+    missing: tuple[Missing, ...]
+
+
+def overview(
+    engine: Engine,
+    kafka: KafkaSettings,
+    topics: Sequence[str],
+    vault: Vault | None = None,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    *,
+    seconds: float = SECONDS,
+    clock: Callable[[], float] = time.time,
+) -> Overview:
+    """Gather all parts at once, in at most `seconds`. A part that fails or takes longer is missing; the others stand.
+
+    A part that takes longer keeps its thread and connection until its own time limit; begin no new overview before
+    this one has returned.
+    """
+    states = begin(partial(counts.by_state, engine, MOST_COUNTED))
+    loaded = begin(partial(_loaded, engine))
+    failing = begin(partial(_failing, engine))
+    disabled = begin(partial(health.disabled, engine, LISTED))
+    problematic = begin(partial(_problematic, engine, vault, rules, clock))
+    lag = begin(partial(group_lag, kafka, topics))
+    end = time.monotonic() + seconds
+    missing: list[Missing] = []
+
+    def part(name: str, answer: Callable[[float], T]) -> T | None:
+        try:
+            return answer(max(0.0, end - time.monotonic()))
+        except Exception as error:
+            if (reason := reason_of(error)) is None:
+                raise
+            missing.append(Missing(name, reason))
+            return None
+
+    return Overview(
+        clock(),
+        MOST_COUNTED,
+        part("states", states),
+        part("loaded", loaded),
+        part("failing", failing),
+        part("disabled", disabled),
+        part("problematic", problematic),
+        part("lag", lag),
+        tuple(missing),
+    )
+
+
+def _loaded(engine: Engine) -> list[LoadedReceiver]:
+    found = []
+    for each in counts.most_loaded(engine, LISTED, MOST_COUNTED + 1):
+        subscription = repository.get(engine, each.subscription_id)
+        found.append(LoadedReceiver(*each, subscription.url if subscription else None))
+    return found
+
+
+def _failing(engine: Engine) -> list[FailingReceiver]:
+    return [
+        FailingReceiver(
+            each,
+            counts.last_failure(engine, each.subscription_id),
+            admin.owed(engine, each.subscription_id, MOST_COUNTED + 1),
+        )
+        for each in health.failing(engine, LISTED)
+    ]
+
+
+def _problematic(engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float]) -> Problematic:
+    found = health.problematic(engine, LOOKED_AT, vault, rules, clock)
+    return found._replace(subscriptions=found.subscriptions[:LISTED])
