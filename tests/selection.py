@@ -18,6 +18,7 @@ FOLDERS = {
     "end_to_end/": "slow",
     "cli/test_command.py::test_output_that_cannot_be_written_is_1": "slow",
     "matching/test_lookup_scale.py": "slow",
+    "ops/test_overview_scale.py": "slow",
     "worker/test_worker_states.py": "slow",
     "api/test_v1_fuzz.py": "slow",
     "ledger/test_due.py": "smoke",

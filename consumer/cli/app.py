@@ -27,6 +27,7 @@ from consumer.cli.replay import replay
 from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
 from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
+from consumer.cli.top import top
 from consumer.cli.waiting import quietly
 
 PROGRAM = "kafka-webhooks"
@@ -85,7 +86,7 @@ def demo() -> None:
     run_demo()
 
 
-for command in (check, migrate, publish, listen, replay, api, api_token):
+for command in (check, top, migrate, publish, listen, replay, api, api_token):
     app.command()(command)
 for group in (subscriptions, deliveries):
     app.add_typer(group)

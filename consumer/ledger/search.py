@@ -6,24 +6,24 @@ the table's size; the page says where the search goes on.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import IN_LIST, any_of, reading
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import STORED, StoredDelivery, delivery_of, of_tenant
-from consumer.ledger.columns import BATCH, OF_PAYLOAD, RECORD, time_of
+from consumer.ledger.columns import OF_PAYLOAD, time_of
 from consumer.ledger.upkeep import by_no_index
 from models import ParkedDelivery, Payload, Status
 from models.base import BEFORE_IDS, in_utc
 
 MOST = 200  # deliveries of a page
-EXAMINED = BATCH  # rows of a page that conditions without an index are asked of: some 10 ms
-RECENT = 1000  # deliveries whose event types are counted
+EXAMINED = IN_LIST  # rows of a page that conditions without an index are asked of: one list of ids, some 5 ms
+RECENT = IN_LIST  # deliveries whose event types are counted
 _SLACK = 600.0  # seconds by which ids may be out of the order of time: clocks differ, and sequences are cached
 _LARGEST_ID = 2**63 - 1
 
@@ -92,10 +92,12 @@ def search(engine: Engine, query: Query, limit: int = 50, position: str | None =
 
 def recent_types(engine: Engine) -> list[TypeCount]:
     """The event types of the RECENT deliveries stored last, the most frequent first."""
-    newest = select(*RECORD).order_by(ParkedDelivery.id.desc()).limit(RECENT).subquery("newest")
-    same = (getattr(newest.c, column.key) == getattr(Payload, column.key) for column in RECORD)
     with reading(engine) as connection:
-        rows = connection.execute(select(Payload.event_type).select_from(newest).join(Payload, and_(*same)))
+        ids = _ids(connection, None, Query(), BEFORE_IDS, _LARGEST_ID, RECENT)
+        if not ids:
+            return []
+        theirs = any_of(ParkedDelivery.id.expression, ids)
+        rows = connection.execute(select(Payload.event_type).join(ParkedDelivery, OF_PAYLOAD).where(theirs))
         counted = Counter(rows.scalars())
     return [TypeCount(*pair) for pair in counted.most_common()]
 
@@ -109,7 +111,7 @@ def _states(query: Query) -> Collection[Status | None]:
 
 def _ids(
     connection: Connection, state: Status | None, query: Query, lowest: int, below: int, most: int
-) -> Collection[int]:
+) -> Sequence[int]:
     """Ids from `lowest` to before `below`, in falling order."""
     statement = select(ParkedDelivery.id).where(ParkedDelivery.id >= lowest, ParkedDelivery.id < below)
     if query.subscription is not None:

@@ -4,25 +4,19 @@ Every check is limited in time, and depends on others as little as possible, so 
 """
 
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     ClusterMetadata,
     ConfigResource,
-    OffsetSpec,
 )
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.config import slips
 from consumer.config.environment import check, load
@@ -36,16 +30,16 @@ from consumer.config.settings import (
 )
 from consumer.crypto.keys import weakness
 from consumer.crypto.vault import Vault
-from consumer.database.engine import create_engine, ping, unavailable
+from consumer.database.engine import create_engine, ping
 from consumer.database.migrations import state
-from consumer.errors import KafkaUnavailable, SettingsError, Unavailable, WebhooksError
+from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
+from consumer.ops.bounded import reason_of, within
+from consumer.ops.lag import TIMEOUT, admin_of, lags, metadata
 from consumer.subscriptions import repository, secrets
 
-_TIMEOUT = 10.0  # seconds for each check
-_AGAIN = 0.2  # seconds between two tries
 _MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
 _MOST_SECRETS = 50_000  # the same
 _MOST_URLS = 1000  # whose host names are resolved, all at once
@@ -53,13 +47,6 @@ _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
 _MOST_IDS = 20  # subscription ids in one line
-# A fresh cluster creates the coordinator for its first group, which takes one to three seconds.
-_COORDINATOR_COMES = {
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
-_T = TypeVar("_T")
 
 
 class Finding(NamedTuple):
@@ -85,8 +72,8 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
 def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
     try:
         kafka = load(KafkaSettings, values)
-        admin, detail = _admin(kafka)
-        cluster = _within(lambda: _metadata(admin, kafka, detail))
+        admin, detail = admin_of(kafka)
+        cluster = within(lambda: metadata(admin, kafka, detail), TIMEOUT)
     except WebhooksError as error:
         yield (
             _not_looked_at("kafka", error) if isinstance(error, SettingsError) else Finding("kafka", False, str(error))
@@ -168,46 +155,14 @@ def _there(wanted: str, cluster: ClusterMetadata) -> str:
 
 def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> str:
     """The group's commits, and how many records a worker would send if it started now."""
-    places = [KafkaTopicPartition(*partition) for partition in partitions]
-    committed = {
-        (place.topic, place.partition): place.offset for place in _committed(kafka, places) if place.offset >= 0
-    }
-    first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the binding's
-    end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the binding's
-    from_start = kafka.properties.get("auto.offset.reset", "earliest") in {"earliest", "smallest", "beginning"}
-    waiting = overtaken = 0
-    for place in partitions:
-        start = committed.get(place, first[place] if from_start else end[place])
-        overtaken += max(0, first[place] - start)
-        waiting += end[place] - max(start, first[place])
-    known = f"has committed on {len(committed)} of {_number(len(partitions), 'partition')}"
+    found = lags(kafka, admin, partitions)
+    committed = sum(each.committed is not None for each in found)
+    waiting, overtaken = sum(each.records for each in found), sum(each.overtaken for each in found)
+    known = f"has committed on {committed} of {_number(len(partitions), 'partition')}"
     text = f"{kafka.group_id} {known if committed else 'is new'}; a start now sends {_number(waiting, 'record')}"
     if overtaken:
         raise WebhooksError(f"{text}; retention has dropped {_number(overtaken, 'record')} that were not sent yet")
     return text
-
-
-def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
-    """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads."""
-    consumer = Consumer(
-        {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
-    )
-    end = time.monotonic() + _TIMEOUT * 0.9
-    try:
-        while True:
-            try:
-                return consumer.committed(places, timeout=max(_AGAIN, end - time.monotonic()))
-            except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_COMES or time.monotonic() + _AGAIN >= end:
-                    raise
-            time.sleep(_AGAIN)
-    finally:
-        consumer.close()
-
-
-def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_TIMEOUT)
-    return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
 
 
 def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
@@ -227,7 +182,7 @@ def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
     """The brokers' `auto.create.topics.enable`; None if it may not be read."""
     broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
     try:
-        config = admin.describe_configs([broker], request_timeout=_TIMEOUT)[broker].result()
+        config = admin.describe_configs([broker], request_timeout=TIMEOUT)[broker].result()
     except KafkaException:
         return None
     entry = config.get("auto.create.topics.enable")
@@ -311,60 +266,13 @@ def _ids(subscription_ids: Sequence[int]) -> str:
     return f"{_number(len(subscription_ids), 'subscription')} ({shown}{more})"
 
 
-def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, _ = known_properties(kafka.properties)
-    return {**properties, "bootstrap.servers": kafka.bootstrap_servers}
-
-
-def _admin(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
-    detail: list[str] = []
-    config = {**_config(kafka), "error_cb": lambda error: detail.append(error.str())}
-    try:
-        return AdminClient(config, logger=LibrdkafkaLog()), detail
-    except KafkaException as error:
-        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
-
-
-def _metadata(admin: AdminClient, kafka: KafkaSettings, detail: Sequence[str]) -> ClusterMetadata:
-    try:
-        return admin.list_topics(timeout=_TIMEOUT / 2)
-    except KafkaException:
-        admin.poll(0)
-        reason = f" ({detail[0]})" if detail else ""
-        raise KafkaUnavailable(
-            f"no broker reachable at {kafka.bootstrap_servers}{reason}: is Kafka up, is KAFKA_BOOTSTRAP_SERVERS right?"
-        ) from None
-
-
 def _look(part: str, job: Callable[[], str]) -> Finding:
     try:
-        return Finding(part, True, _within(job))
-    except WebhooksError as error:
-        return Finding(part, False, str(error))
-    except KafkaException as error:
-        return Finding(part, False, str(error.args[0].str()))
-    except SQLAlchemyError as error:
-        return Finding(part, False, str(unavailable(error) or type(error).__name__))
-
-
-def _within(job: Callable[[], _T]) -> _T:
-    """Run `job` in a thread and return or raise its result. Unavailable after _TIMEOUT; the thread is left behind."""
-    answers: SimpleQueue[tuple[_T | None, Exception | None]] = SimpleQueue()
-
-    def work() -> None:
-        try:
-            answers.put((job(), None))
-        except Exception as error:  # noqa: BLE001 (raised again below, in the caller's thread)
-            answers.put((None, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        value, error = answers.get(timeout=_TIMEOUT)
-    except Empty:
-        raise Unavailable(f"no answer within {_TIMEOUT:g} s") from None
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # there is one where there is no error
+        return Finding(part, True, within(job, TIMEOUT))
+    except Exception as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        return Finding(part, False, reason)
 
 
 def _number(count: int, noun: str) -> str:

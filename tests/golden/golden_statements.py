@@ -16,13 +16,13 @@ from sqlalchemy import Connection, Engine, event
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
-from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, store, upkeep
+from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, search, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
-from consumer.subscriptions import repository, secrets
+from consumer.subscriptions import event_types, health, repository, secrets
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -87,6 +87,13 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.repository.page": (
             "The API: the ids of a page, of all of them or of some.",
             "These, with what would be found wrong, for people.",
+        ),
+        "subscriptions.health.failing": ("Failing ones, longest first.",),
+        "subscriptions.health.disabled": ("Disabled ones, newest first.",),
+        "subscriptions.event_types.named_types": (
+            "The first event type that a subscription names.",
+            "How many name it, up to a bound.",
+            "The next event type.",
         ),
         "subscriptions.repository.count_enabled": ("`check`: how many are there?",),
         "subscriptions.repository.get": ("One of them.",),
@@ -232,6 +239,22 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.replays.load": ("A replay, to go on with it or to show it.",),
         "ledger.replays.advance": ("How far a replay is.", "It is further now."),
         "ledger.replays.finish": ("It has ended.",),
+        "ledger.replays.find": ("A page of replays, the newest first.",),
+        "ledger.replays.cancel": ("Nothing more is to be read.",),
+        "ledger.counts.by_state": ("How many rows of a state are there, up to a bound?",),
+        "ledger.counts.most_loaded": (
+            "Whose are the open rows that were stored first?",
+            "Whose are those that were stored last?",
+        ),
+        "ledger.counts.last_failure": ("Why a subscription's newest rows of a state have failed.",),
+        "ledger.search._range": ("Searches by time: the first row.", "And the last one."),
+        "ledger.search._first_since": ("When was the row of an id, or the next one, stored?",),
+        "ledger.search._ids": ("The ids of a page of a search, newest first; of a state, of a subscription.",),
+        "ledger.search.search": (
+            "The deliveries of these ids.",
+            "Those of these ids that meet conditions which no index has.",
+        ),
+        "ledger.search.recent_types": ("The event types of rows.",),
         "ledger.counts.of_subscription": ("A subscription's rows by state.",),
         "ledger.counts._next": ("The first of these rows that is due.",),
     },
@@ -242,6 +265,9 @@ LOOSE = {
     "ledger.admin.find",
     "ledger.admin.owed",
     "ledger.admin._redeliver",
+    "ledger.replays.find",
+    "ledger.search._ids",
+    "ledger.search.search",
     "subscriptions.repository.walk",
     "subscriptions.repository.page",
 }
@@ -352,6 +378,9 @@ def _subscribe(engine: Engine) -> None:
     repository.edit(engine, 1, {"event_filter": None})
     list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
     repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="enabled", url="example")
+    health.failing(engine, 20)
+    health.disabled(engine, 20)
+    event_types.named_types(engine, 10, 10_000)
     repository.count_enabled(engine)
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
@@ -426,6 +455,16 @@ def _command(engine: Engine) -> None:
     row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
     replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
     replays.finish(engine, replay, T)
+    replays.find(engine, limit=10)
+    replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)
+    replays.cancel(engine, replay, T)
+    counts.by_state(engine, 10_000)
+    counts.most_loaded(engine, 1, 10_001)
+    counts.last_failure(engine, 1)
+    search.search(engine, search.Query())
+    search.search(engine, search.Query(TWO))
+    search.search(engine, search.Query(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
+    search.recent_types(engine)
     counts.of_subscription(engine, 1)
     counts.of_replay(engine, replay, 1)
     counts.last_of_replay(engine, replay)

@@ -1,5 +1,7 @@
 """A replay's place in the log moves with the rows that it stores."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Connection, Engine, event
 
@@ -122,3 +124,50 @@ def test_a_replayed_event_does_not_wait_for_its_key(engine: Engine, sub: int, re
     store.park(engine, GROUP, [parked(make_event(11), sub)], 96.0)
     replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
     assert [(row.replay, row.ordering_key) for row in find(engine)] == [(0, None), (replay, None)]
+
+
+def test_replays_are_listed_newest_first(engine: Engine, sub: int, replay: int) -> None:
+    """Page by page, of a group or a subscription."""
+    other = repository.add(engine, URL, "user.created")
+    second = replays.create(engine, "another", other, 1000.5, 2000.25, "t", 2.5, SPANS)
+    third = replays.create(engine, GROUP, other, 1000.5, 2000.25, None, 2.5, [])
+
+    def ids(**which: Any) -> list[int]:
+        return [each.id for each in replays.find(engine, **which)]
+
+    assert ids(limit=10) == [third, second, replay]
+    assert (ids(limit=2), ids(limit=2, before=second)) == ([third, second], [replay])
+    assert ids(limit=10, group=GROUP) == [third, replay]
+    assert ids(limit=10, group=GROUP, subscription=other) == [third]
+    assert replays.find(engine, limit=10, subscription=sub) == [load(engine, replay)]
+
+
+def test_a_replay_says_how_far_it_is(engine: Engine, replay: int) -> None:
+    """In records, of those that there were when it began."""
+    assert (load(engine, replay).record_count, load(engine, replay).left) == (85, 85)
+    replays.advance(engine, replay, GROUP, [], {("t", 0): 40}, 0, 96.0)
+    found = load(engine, replay)
+    assert (found.record_count, found.left, found.state) == (85, 55, "unfinished")
+    replays.finish(engine, replay, 97.0)
+    assert load(engine, replay).state == "finished"
+
+
+def test_a_cancelled_replay_stores_no_more(engine: Engine, sub: int, replay: int) -> None:
+    """What it has stored stays; it is cancelled once, and does not finish."""
+    replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 1, 96.0)
+    losing_the_answer(engine, lambda: replays.cancel(engine, replay, 97.0))
+    assert not replays.cancel(engine, replay, 98.0)
+    with pytest.raises(WebhooksError, match=f"replay {replay} was cancelled"):
+        replays.advance(engine, replay, GROUP, [parked(make_event(12), sub, replay=replay)], {("t", 0): 13}, 2, 98.0)
+    replays.finish(engine, replay, 99.0)
+    found = load(engine, replay)
+    assert (found.state, found.cancelled_at, found.finished_at, found.matched) == ("cancelled", 97.0, None, 1)
+    assert len(find(engine)) == 1
+
+
+def test_a_finished_replay_cannot_be_cancelled(engine: Engine, replay: int) -> None:
+    """Nor one that is not there."""
+    replays.finish(engine, replay, 97.0)
+    assert not replays.cancel(engine, replay, 98.0)
+    assert not replays.cancel(engine, replay + 1, 98.0)
+    assert load(engine, replay).state == "finished"

@@ -490,7 +490,8 @@ INSERT INTO webhook_replays (
   until_at,
   event_type,
   rate,
-  positions
+  positions,
+  record_count
 )
 VALUES
   (
@@ -500,7 +501,8 @@ VALUES
     :until_at,
     :event_type,
     :rate,
-    :positions
+    :positions,
+    :record_count
   )
 RETURNING webhook_replays.id INTO :ret_0
 ;
@@ -518,7 +520,9 @@ SELECT
   webhook_replays.matched,
   SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
   SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
-  webhook_replays.positions
+  webhook_replays.positions,
+  webhook_replays.record_count,
+  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at
 FROM webhook_replays
 WHERE
   webhook_replays.id = :id_1
@@ -529,6 +533,7 @@ WHERE
 SELECT
   webhook_replays.positions,
   webhook_replays.subscription_id,
+  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
   webhook_subscriptions.enabled
 FROM webhook_replays
 LEFT OUTER JOIN webhook_subscriptions
@@ -548,7 +553,273 @@ WHERE
 -- It has ended.
 UPDATE webhook_replays SET finished_at = :finished_at
 WHERE
-  webhook_replays.id = :id_1 AND webhook_replays.finished_at IS NULL
+  webhook_replays.id = :id_1
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+;
+
+-- ledger.replays.find
+-- A page of replays, the newest first.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_replays.id,
+  webhook_replays.group_id,
+  webhook_replays.subscription_id,
+  SYS_EXTRACT_UTC(webhook_replays.since_at) AS since_at,
+  SYS_EXTRACT_UTC(webhook_replays.until_at) AS until_at,
+  webhook_replays.event_type,
+  webhook_replays.rate,
+  webhook_replays.matched,
+  SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.positions,
+  webhook_replays.record_count,
+  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at
+FROM webhook_replays
+ORDER BY
+  webhook_replays.id DESC
+FETCH FIRST 10 ROWS ONLY
+;
+
+-- ledger.replays.cancel
+-- Nothing more is to be read.
+UPDATE webhook_replays SET cancelled_at = :cancelled_at
+WHERE
+  webhook_replays.id = :id_1
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+;
+
+-- ledger.counts.by_state
+-- How many rows of a state are there, up to a bound?
+SELECT
+  COUNT(*) AS count_1
+FROM (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_1
+  FETCH FIRST 10001 ROWS ONLY
+) counted
+;
+
+-- ledger.counts.most_loaded
+-- Whose are the open rows that were stored first?
+SELECT
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.status = :status_1
+ORDER BY
+  webhook_deliveries.id ASC
+FETCH FIRST 1000 ROWS ONLY
+;
+
+-- ledger.counts.most_loaded
+-- Whose are those that were stored last?
+SELECT
+  webhook_deliveries.subscription_id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.status = :status_1
+ORDER BY
+  webhook_deliveries.id DESC
+FETCH FIRST 1000 ROWS ONLY
+;
+
+-- ledger.counts.last_failure
+-- Why a subscription's newest rows of a state have failed.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.status = :status_1
+ORDER BY
+  webhook_deliveries.id DESC
+FETCH FIRST 10 ROWS ONLY
+;
+
+-- ledger.search._range
+-- Searches by time: the first row.
+SELECT
+  MIN(webhook_deliveries.id) AS min_1
+FROM webhook_deliveries
+;
+
+-- ledger.search._range
+-- And the last one.
+SELECT
+  MAX(webhook_deliveries.id) AS max_1
+FROM webhook_deliveries
+;
+
+-- ledger.search._first_since
+-- When was the row of an id, or the next one, stored?
+SELECT
+  webhook_deliveries.id,
+  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id >= :id_1 AND webhook_deliveries.id < :id_2
+ORDER BY
+  webhook_deliveries.id
+FETCH FIRST 1 ROWS ONLY
+;
+
+-- ledger.search._ids
+-- The ids of a page of a search, newest first; of a state, of a subscription.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id >= :id_1 AND webhook_deliveries.id < :id_2
+ORDER BY
+  webhook_deliveries.id DESC
+FETCH FIRST 51 ROWS ONLY
+;
+
+-- ledger.search.search
+-- The deliveries of these ids.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.url,
+  webhook_deliveries.status,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.order_key,
+  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
+ORDER BY
+  webhook_deliveries.id DESC
+FETCH FIRST 50 ROWS ONLY
+;
+
+-- ledger.search.search
+-- Those of these ids that meet conditions which no index has.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id,
+  webhook_deliveries.group_id,
+  webhook_deliveries.topic,
+  webhook_deliveries.partition_no,
+  webhook_deliveries.record_offset,
+  webhook_deliveries.record_ts,
+  webhook_deliveries.subscription_id,
+  webhook_deliveries.replay,
+  webhook_deliveries.url,
+  webhook_deliveries.status,
+  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.order_key,
+  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response,
+  webhook_payloads.event_type,
+  webhook_payloads.webhook_id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
+  AND CASE WHEN (
+    webhook_payloads.event_type = :event_type_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
+    )
+    THEN 1
+  END = 1
+ORDER BY
+  webhook_deliveries.id DESC
+FETCH FIRST 50 ROWS ONLY
+;
+
+-- ledger.search.recent_types
+-- The event types of rows.
+SELECT
+  webhook_payloads.event_type
+FROM webhook_payloads
+JOIN webhook_deliveries
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
 ;
 
 -- ledger.counts.of_subscription

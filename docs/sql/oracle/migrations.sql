@@ -851,6 +851,48 @@ UPDATE webhook_alembic_version SET version_num='0008' WHERE webhook_alembic_vers
 
 /
 
+-- Running upgrade 0008 -> 0009
+
+CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id)
+
+/
+
+DROP INDEX ix_webhook_deliveries_sub
+
+/
+
+CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id)
+
+/
+
+CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
+
+/
+
+CREATE INDEX ix_webhook_subs_state ON webhook_subscriptions (enabled, id)
+
+/
+
+ALTER TABLE webhook_replays ADD record_count NUMBER(19)
+
+/
+
+ALTER TABLE webhook_replays ADD cancelled_at TIMESTAMP WITH TIME ZONE
+
+/
+
+COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began. Null: begun by a release before 0009.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not.'
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0009' WHERE webhook_alembic_version.version_num = '0008'
+
+/
+
 COMMIT
 
 /

@@ -1,0 +1,203 @@
+"""`kafka-webhooks top`."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from consumer.ops.overview import LoadedReceiver, Overview
+
+_REFRESH = 2.0  # seconds
+_MOST_PARTITIONS = 20  # of the table of lags: the ones furthest behind
+
+
+def top(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Print the overview once, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, once.")] = False,
+) -> None:
+    """Show what is owed, which receivers fail, and how far the group is behind.
+
+    Refreshes every two seconds until Ctrl-C; without a terminal it prints the overview once. A part that gives no
+    answer within five seconds is named, and the others are shown.
+
+    Exit status 1 if, with --once or --json, a part is missing.
+
+    \b
+    Examples:
+      kafka-webhooks top
+      kafka-webhooks top --once
+      kafka-webhooks top --json
+    """
+    import sys
+    from functools import partial
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from consumer.cli.console import configure, print_json, signals_noted
+    from consumer.config.environment import check, environment, load
+    from consumer.config.settings import DatabaseSettings, KafkaSettings, RuleSettings, TopicSettings
+    from consumer.crypto.vault import Vault
+    from consumer.database.engine import create_engine
+    from consumer.matching.destinations import rules_of
+    from consumer.ops.overview import overview
+
+    values = environment()
+    check((KafkaSettings, TopicSettings, DatabaseSettings, RuleSettings), values)
+    configure()
+    database, kafka = load(DatabaseSettings, values), load(KafkaSettings, values)
+    look = partial(
+        overview,
+        create_engine(database),
+        kafka,
+        load(TopicSettings, values).topics,
+        Vault(database.encryption_keys),
+        rules_of(load(RuleSettings, values)),
+    )
+    if as_json or once or not sys.stdout.isatty():
+        found = look()
+        if as_json:
+            print_json(_as_json(found))
+        else:
+            Console().print(_drawn(found, kafka.group_id))
+        if found.missing:
+            raise typer.Exit(1)
+        return
+    with signals_noted() as stopped, Live(screen=True, auto_refresh=False) as live:
+        while not stopped():
+            live.update(_drawn(look(), kafka.group_id), refresh=True)
+            until = time.monotonic() + _REFRESH
+            while time.monotonic() < until and not stopped():
+                time.sleep(0.1)
+
+
+def _drawn(found: "Overview", group: str) -> "Group":
+    from rich.console import Group
+    from rich.text import Text
+
+    from consumer.cli.console import time_text
+
+    parts: list[Table | Text] = [Text(f"group {group} at {time_text(found.at)}", "bold")]
+    parts += [Text(f"{each.part}: {each.reason}", "red") for each in found.missing]
+    if found.states is not None:
+        named = {state: _count(number, found.most_counted) for state, number in found.states.items()}
+        parts.append(_table("Stored deliveries", tuple(named), [tuple(named.values())]))
+    parts += _receivers(found)
+    if found.lag is not None:
+        behind = sorted(found.lag, key=lambda each: -each.records)[:_MOST_PARTITIONS]
+        title = f"Lag: {sum(each.records for each in found.lag):,} records on {len(found.lag):,} partitions"
+        columns = ("topic", "partition", "committed", "end", "records")
+        parts.append(
+            _table(title, columns, [(e.topic, e.partition, e.committed, e.end, f"{e.records:,}") for e in behind])
+        )
+    return Group(*parts)
+
+
+def _receivers(found: "Overview") -> "Iterable[Table]":
+    from consumer.cli.console import shortened, time_text
+
+    most = found.most_counted
+    if found.failing:
+        yield _table(
+            "Failing subscriptions",
+            ("id", "since", "waiting", "url", "last error"),
+            [
+                (
+                    each.subscription.subscription_id,
+                    time_text(each.subscription.since.timestamp()),
+                    _count(each.waiting, most),
+                    each.subscription.url,
+                    shortened(each.last.error, 60) if each.last else None,
+                )
+                for each in found.failing
+            ],
+        )
+    if found.loaded:
+        yield _table(
+            "Most deliveries waiting",
+            ("id", "waiting", "url"),
+            [(each.subscription_id, _count(each.waiting, most), _url(each)) for each in found.loaded],
+        )
+    if found.disabled:
+        yield _table(
+            "Disabled subscriptions",
+            ("id", "url", "reason"),
+            [(each.subscription_id, each.url, each.reason) for each in found.disabled],
+        )
+    if found.problematic is not None and found.problematic.subscriptions:
+        yield _table(
+            f"Subscriptions with problems, of {found.problematic.looked_at:,} looked at",
+            ("id", "url", "state"),
+            [(each.id, each.url, each.state) for each in found.problematic.subscriptions],
+        )
+
+
+def _table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[object]]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from consumer.cli.console import printable
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("-" if value is None else printable(str(value))) for value in row))
+    return table
+
+
+def _count(number: int, most: int) -> str:
+    return f"{number:,}" if number <= most else f"more than {most:,}"
+
+
+def _as_json(found: "Overview") -> dict[str, object]:
+    """The overview; a part that is missing is null."""
+    from consumer.cli.console import time_text
+
+    return {
+        "at": time_text(found.at),
+        "counted_up_to": found.most_counted,
+        "states": found.states,
+        "loaded": None
+        if found.loaded is None
+        else [
+            {"subscription_id": each.subscription_id, "waiting": each.waiting, "url": each.subscription and _url(each)}
+            for each in found.loaded
+        ],
+        "failing": None
+        if found.failing is None
+        else [
+            {
+                **each.subscription._asdict(),
+                "since": time_text(each.subscription.since.timestamp()),
+                "waiting": each.waiting,
+                "last_error": each.last.error if each.last else None,
+                "last_status": each.last.status if each.last else None,
+                "last_attempt": time_text(each.last.at) if each.last else None,
+            }
+            for each in found.failing
+        ],
+        "disabled": None if found.disabled is None else [each._asdict() for each in found.disabled],
+        "problematic": None
+        if found.problematic is None
+        else {
+            "looked_at": found.problematic.looked_at,
+            "subscriptions": [
+                {"id": each.id, "url": each.url, "state": each.state} for each in found.problematic.subscriptions
+            ],
+        },
+        "lag": None
+        if found.lag is None
+        else [{**each._asdict(), "records": each.records, "overtaken": each.overtaken} for each in found.lag],
+        "missing": [each._asdict() for each in found.missing],
+    }
+
+
+def _url(receiver: "LoadedReceiver") -> str:
+    return receiver.subscription.url if receiver.subscription else "removed"

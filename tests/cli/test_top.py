@@ -1,0 +1,60 @@
+"""`top` as people run it."""
+
+import json
+import uuid
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import store, upkeep
+from consumer.subscriptions import repository
+from tests.databases import url_of
+from tests.ledger.rows_kit import GROUP, URL, make_event, parked
+from tests.processes import Command
+
+
+@pytest.fixture
+def settings(engine: Engine, mock_kafka: str) -> dict[str, str]:
+    """A failing subscription with a delivery, and one that was disabled with a reason that looks like markup."""
+    failing, disabled = (repository.add(engine, URL, "user.created") for _ in range(2))
+    store.park(engine, GROUP, [parked(make_event(0), failing)], 96.0)
+    upkeep.failing(engine, failing, 1_700_000_000.0)
+    repository.set_enabled(engine, disabled, False, "[bold]moved\x1b[31m")
+    return {
+        "DATABASE_URL": url_of(engine),
+        "KAFKA_BOOTSTRAP_SERVERS": mock_kafka,
+        "KAFKA_TOPICS": f"t-{uuid.uuid4().hex[:8]}",
+        "COLUMNS": "200",
+    }
+
+
+def test_the_overview_is_printed_once(called: Command, settings: dict[str, str]) -> None:
+    """Without a terminal, or where it is asked for; texts of strangers control nothing."""
+    for arguments in (["top"], ["top", "--once"]):
+        done = called(*arguments, **settings)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "2023-11-14T22:13:20Z" in done.stdout
+        assert "boom" in done.stdout
+        assert r"[bold]moved\x1b[31m" in done.stdout
+        assert "Lag: 0 records" in done.stdout
+
+
+def test_the_overview_is_there_for_programs(called: Command, settings: dict[str, str]) -> None:
+    """Each part under its name."""
+    done = called("top", "--json", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["states"]["parked"] == 1
+    (failing,) = found["failing"]
+    assert (failing["since"], failing["last_error"], failing["waiting"]) == ("2023-11-14T22:13:20Z", "boom", 1)
+    assert [each["reason"] for each in found["disabled"]] == ["[bold]moved\x1b[31m"]
+    assert found["missing"] == []
+    assert all(each["records"] == 0 for each in found["lag"])
+
+
+def test_a_part_that_is_missing_is_exit_status_1(called: Command, settings: dict[str, str]) -> None:
+    """The others are shown."""
+    done = called("top", "--once", **settings | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    assert done.returncode == 1
+    assert "lag: no broker reachable at 127.0.0.1:1" in done.stdout
+    assert "boom" in done.stdout

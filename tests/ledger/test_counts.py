@@ -1,0 +1,49 @@
+"""Counts for people who watch: exact up to a bound, whatever the table's size."""
+
+from sqlalchemy import Engine
+
+from consumer.ledger import counts, store
+from consumer.ledger.rows import Failure
+from consumer.subscriptions import repository
+from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, parked, run
+
+
+def fill(engine: Engine, sub: int, number: int, first: int = 0) -> None:
+    store.park(engine, GROUP, [parked(make_event(first + each), sub) for each in range(number)], 96.0)
+
+
+def test_states_are_counted_up_to_a_bound(engine: Engine) -> None:
+    """One above the bound means more; a state without rows is zero."""
+    sub = repository.add(engine, URL, "user.created")
+    fill(engine, sub, 8)
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE record_offset < 3")
+    assert counts.by_state(engine, 4) == {"parked": 5, "blocked": 0, "held": 3, "exhausted": 0, "delivered": 0}
+
+
+def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
+    """By their open rows alone, and no more of them than asked for; a count stops at its bound."""
+    few, many, ended, some = (repository.add(engine, URL, "user.created") for _ in range(4))
+    fill(engine, ended, 9)
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
+    for sub, number in ((few, 1), (many, 7), (some, 3)):
+        fill(engine, sub, number)
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = :s", s=some)
+    assert counts.most_loaded(engine, 10, 100) == [(many, 7), (some, 3), (few, 1)]
+    assert counts.most_loaded(engine, 2, 5) == [(many, 5), (some, 3)]
+
+
+def test_the_latest_failure_is_told(engine: Engine) -> None:
+    """Of the rows stored last, whether they wait or are given up; of nothing else's."""
+    sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
+    assert counts.last_failure(engine, sub) is None
+    late = Failure("status 500", 500, None, 99.0)
+    rows = [
+        parked(make_event(1), sub),
+        parked(make_event(2), sub)._replace(last=late, first=BOOM),
+        parked(make_event(3), sub, attempt=0),
+        parked(make_event(4), other)._replace(last=late._replace(error="another's", at=500.0)),
+    ]
+    store.park(engine, GROUP, rows, 96.0)
+    assert counts.last_failure(engine, sub) == late
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 2")
+    assert counts.last_failure(engine, sub) == late

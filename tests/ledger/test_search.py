@@ -1,0 +1,171 @@
+"""Searching stored deliveries page by page."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine, bindparam, update
+
+from consumer.errors import InvalidPosition
+from consumer.ledger import admin, search, store
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.columns import time_of
+from consumer.ledger.search import Query
+from consumer.subscriptions import repository
+from models import ParkedDelivery, Status
+from tests.ledger.rows_kit import GROUP, URL, make_event, parked, plans, query, run
+
+HOUR = 3600.0
+T = 1_700_000_000.0
+
+
+def found(engine: Engine, asked: Query, limit: int = 200) -> list[int]:
+    """The offsets of all pages, which never overlap."""
+    offsets: list[int] = []
+    position = None
+    while True:
+        page = search.search(engine, asked, limit, position)
+        assert len(page.deliveries) <= limit
+        offsets += [each.record.offset for each in page.deliveries]
+        position = page.position
+        if position is None:
+            return offsets
+
+
+@pytest.fixture
+def two(engine: Engine) -> tuple[int, int]:
+    """Forty deliveries for each of two subscriptions, one every ten minutes: odd offsets are the second one's."""
+    subs = (
+        repository.add(engine, URL, "user.created"),
+        repository.add(engine, URL, "user.*", tenant="acme"),
+    )
+    events = [
+        make_event(offset, topic="tu"[offset >= 40], type="user.deleted" if offset % 5 == 0 else "x")
+        for offset in range(80)
+    ]
+    store.park(engine, GROUP, [parked(event, subs[event.record.offset % 2]) for event in events], T)
+    stored_at = update(ParkedDelivery).where(ParkedDelivery.record_offset == bindparam("b_offset"))
+    with engine.begin() as connection:
+        connection.execute(
+            stored_at.values(created_at=bindparam("b_at", type_=ParkedDelivery.created_at.type)),
+            [{"b_offset": offset, "b_at": time_of(T + offset * 600)} for offset in range(80)],
+        )
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset >= 60")
+    return subs
+
+
+@pytest.mark.parametrize("limit", [1, 7, 200])
+def test_pages_have_each_delivery_once_newest_first(engine: Engine, two: tuple[int, int], limit: int) -> None:
+    """Whatever the length of a page, and whatever is stored meanwhile."""
+    first = search.search(engine, Query(), limit)
+    store.park(engine, GROUP, [parked(make_event(99), two[0])], T)
+    offsets = [each.record.offset for each in first.deliveries]
+    position = first.position
+    while position is not None:
+        page = search.search(engine, Query(), limit, position)
+        offsets += [each.record.offset for each in page.deliveries]
+        position = page.position
+    assert offsets == list(range(79, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (Query(statuses=[Status.EXHAUSTED]), lambda offset: offset >= 60),
+        (Query(statuses=[Status.EXHAUSTED, Status.PARKED]), lambda _: True),
+        (Query(statuses=[Status.HELD]), lambda _: False),
+        (Query(subscription=2), lambda offset: offset % 2),
+        (Query(subscription=2, statuses=[Status.PARKED]), lambda offset: offset % 2 and offset < 60),
+        (Query(tenant="acme"), lambda offset: offset % 2),
+        (Query(tenant="acme", subscription=1), lambda _: False),
+        (Query(event_type="user.deleted"), lambda offset: offset % 5 == 0),
+        (Query(topic="u"), lambda offset: offset >= 40),
+        (Query(since=T + 4 * HOUR), lambda offset: offset >= 24),
+        (Query(until=T + 4 * HOUR), lambda offset: offset < 24),
+        (
+            Query([Status.PARKED], 2, "acme", "user.deleted", "t", T + HOUR, T + 9 * HOUR),
+            lambda offset: offset % 10 == 5 and 6 <= offset < 40,
+        ),
+    ],
+)
+@pytest.mark.parametrize("examined", [3, 1000])
+def test_a_search_finds_what_meets_all_conditions(
+    engine: Engine,
+    two: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Query,
+    expected: Callable[[int], bool],
+    examined: int,
+) -> None:
+    """Also if a page ends because it has examined enough rows, before it has found enough."""
+    monkeypatch.setattr(search, "EXAMINED", examined)
+    real = None if asked.subscription is None else two[asked.subscription - 1]  # Oracle's ids may begin anywhere
+    wanted = [offset for offset in range(79, -1, -1) if expected(offset)]
+    assert found(engine, asked._replace(subscription=real)) == wanted
+
+
+def test_a_limit_outside_the_bounds_is_refused(engine: Engine) -> None:
+    """A page has 1 to 200 deliveries."""
+    for limit in (0, 201):
+        with pytest.raises(ValueError, match="1 to 200"):
+            search.search(engine, Query(), limit)
+
+
+@pytest.mark.parametrize("position", ["", "7", "7.", "a.b", "7.7.7", f"{2**63}.0", "9" * 5000 + ".1"])
+def test_a_text_that_is_no_position_is_refused(engine: Engine, position: str) -> None:
+    """A position comes back from a stranger."""
+    with pytest.raises(InvalidPosition, match="begin without one"):
+        search.search(engine, Query(), 10, position)
+
+
+def test_an_empty_table_has_an_empty_page(engine: Engine) -> None:
+    """With every condition that there is."""
+    assert search.search(engine, Query()) == ((), None)
+    assert search.search(engine, Query(since=T, until=T + 1)) == ((), None)
+
+
+def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, int]) -> None:
+    """By some minutes, as clocks of workers and cached sequences make them."""
+    store.park(engine, GROUP, [parked(make_event(80), two[0])], T + 79 * 600 - 300)
+    assert found(engine, Query(since=T + 79 * 600)) == [79]
+    assert found(engine, Query(since=T + 79 * 600 - 300)) == [80, 79]
+
+
+def test_recent_types_are_counted(engine: Engine, two: tuple[int, int]) -> None:
+    """The most frequent first; two deliveries of one record count as two."""
+    store.park(engine, GROUP, [parked(make_event(0, type="user.deleted"), two[1])], T)
+    assert search.recent_types(engine) == [("x", 64), ("user.deleted", 17)]
+
+
+def test_what_was_found_by_tenant_or_topic_can_be_redelivered(engine: Engine, two: tuple[int, int]) -> None:
+    """A tenant's own deliveries alone are marked."""
+    chosen = DeliveryQuery(statuses=[Status.EXHAUSTED], tenant="acme", topic="u")
+    marked = {each for step in admin.redeliver(engine, chosen, T) for each in step.ids}
+    ids = {row.id for row in query(engine, f"SELECT id FROM webhook_deliveries WHERE subscription_id = {two[1]}")}  # noqa: S608 (a number)
+    assert len(marked) == 10
+    assert marked < ids
+    assert admin.count(engine, chosen, 100) == 0
+    assert admin.count(engine, DeliveryQuery(tenant="acme", topic="t"), 100) == 20
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        (Query(), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (Query(statuses=[Status.HELD]), "COVERING INDEX ix_webhook_deliveries_state (status=? AND id>? AND id<?)"),
+        (
+            Query(subscription=1, since=T),
+            "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?)",
+        ),
+        (
+            Query([Status.PARKED], 1, "acme", "x", "t", T, T),
+            "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?)",
+        ),
+    ],
+)
+def test_an_index_has_the_ids_in_order(sqlite_engine: Engine, asked: Query, index: str) -> None:
+    """The rows themselves are found by their ids, whatever the conditions."""
+    sub = repository.add(sqlite_engine, URL, "user.created")
+    store.park(sqlite_engine, GROUP, [parked(make_event(offset), sub) for offset in range(10)], T)
+    told = plans(sqlite_engine, lambda: search.search(sqlite_engine, asked))
+    assert all("SCAN" not in plan for _, plan in told), told
+    assert any(index in plan and "ORDER BY" not in plan for _, plan in told), told

@@ -1,0 +1,44 @@
+"""How far a group is behind, on the mock cluster and on a real Kafka."""
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from consumer.errors import KafkaUnavailable
+from consumer.ops.lag import group_lag
+from tests.kafka_kit import Kafka
+
+
+def test_a_group_is_behind_by_what_it_has_not_committed(kafka: Kafka) -> None:
+    """By partition, in the topics that it consumes; without a commit by all that the log has."""
+    topic, other = kafka.topic(partitions=2), kafka.topic()
+    settings = kafka.settings()
+    kafka.write(topic, [b"{}"] * 5)
+    kafka.write(topic, [b"{}"] * 3, partition=1)
+    kafka.write(other, [b"{}"])
+    consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": settings.group_id, "log_level": 0})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
+    consumer.close()
+    found = {each.partition: each for each in group_lag(settings, [topic]) if each.partition < 2}
+    assert {each.topic for each in found.values()} == {topic}
+    assert (found[0].committed, found[0].first, found[0].end, found[0].records) == (2, 0, 5, 3)
+    assert (found[1].committed, found[1].first, found[1].end, found[1].records) == (None, 0, 3, 3)
+    assert [each.overtaken for each in found.values()] == [0, 0]
+
+
+def test_a_group_that_begins_at_the_end_is_not_behind(kafka: Kafka) -> None:
+    """Without a commit, auto.offset.reset says where it begins."""
+    topic = kafka.topic()
+    kafka.write(topic, [b"{}"] * 5)
+    (first, *_) = group_lag(kafka.settings(auto_offset_reset="latest"), [topic])
+    assert (first.committed, first.end, first.records) == (None, 5, 0)
+
+
+def test_topics_that_do_not_exist_have_no_lag(kafka: Kafka) -> None:
+    """A pattern may match nothing yet."""
+    assert group_lag(kafka.settings(), ["^nobody-has-this-.*"]) == []
+
+
+def test_a_kafka_that_is_away_is_named() -> None:
+    """With the setting that may be wrong."""
+    with pytest.raises(KafkaUnavailable, match="is KAFKA_BOOTSTRAP_SERVERS right"):
+        group_lag(Kafka("127.0.0.1:1", real=False).settings(), ["t"])

@@ -1,0 +1,91 @@
+"""The overview: each part of it, and what stands when a part does not answer."""
+
+import time
+from threading import Event
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.config.settings import KafkaSettings
+from consumer.ledger import store, upkeep
+from consumer.ops import overview as module
+from consumer.ops.overview import overview
+from consumer.subscriptions import repository
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.kafka_kit import Kafka
+from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, parked
+
+T = 1_700_000_000.0
+
+
+@pytest.fixture
+def settings(mock_kafka: str) -> tuple[KafkaSettings, str]:
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"{}"] * 4)
+    return kafka.settings(), topic
+
+
+def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
+    """Counts, who fails and why, who is loaded, disabled or broken, and the lag."""
+    kafka, topic = settings
+    failing, disabled, loaded = (repository.add(engine, URL, "user.created") for _ in range(3))
+    store.park(engine, GROUP, [parked(make_event(0), failing), parked(make_event(1), loaded)], T)
+    store.park(engine, GROUP, [parked(make_event(2), loaded), parked(make_event(2), loaded + 100)], T)
+    upkeep.failing(engine, failing, T)
+    repository.set_enabled(engine, disabled, False, "moved")
+    found = overview(engine, kafka, [topic], seconds=60, clock=lambda: T)
+    assert (found.missing, found.at) == ((), T)
+    assert found.states == {"parked": 4, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
+    assert found.loaded == [(loaded, 2, URL), (failing, 1, URL), (loaded + 100, 1, None)]
+    assert found.failing is not None
+    assert [(each.subscription.subscription_id, each.last, each.waiting) for each in found.failing] == [
+        (failing, BOOM, 1)
+    ]
+    assert found.disabled is not None
+    assert [(each.subscription_id, each.reason) for each in found.disabled] == [(disabled, "moved")]
+    assert found.problematic == ((), 2)
+    assert found.lag is not None
+    assert sum(each.records for each in found.lag) == 4
+
+
+def test_a_part_that_hangs_is_named(
+    engine: Engine, settings: tuple[KafkaSettings, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit; the others stand."""
+    kafka, topic = settings
+    released = Event()
+    monkeypatch.setattr(module, "group_lag", lambda *_: released.wait(60))
+    began = time.monotonic()
+    found = overview(engine, kafka, [topic], seconds=5)
+    released.set()
+    assert time.monotonic() - began < 10
+    assert (found.lag, found.states is None) == (None, False)
+    assert [each.part for each in found.missing] == ["lag"]
+    assert "no answer within" in found.missing[0].reason
+
+
+def test_a_kafka_that_is_away_leaves_the_database_s_parts(engine: Engine) -> None:
+    """It is named, with what may be wrong."""
+    found = overview(engine, Kafka("127.0.0.1:1", real=False).settings(), ["t"], seconds=60)
+    ((part, reason),) = found.missing
+    assert (part, "KAFKA_BOOTSTRAP_SERVERS" in reason) == ("lag", True)
+    assert found.disabled == []
+
+
+def test_a_statement_that_is_refused_takes_one_part(sqlite_engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
+    """The other parts of the same database stand."""
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE webhook_subscriptions RENAME COLUMN disabled_reason TO other")
+    found = overview(sqlite_engine, settings[0], [settings[1]], seconds=60)
+    ((part, reason),) = found.missing
+    assert (part, "disabled_reason" in reason) == ("disabled", True)
+    assert found.states is not None
+    assert found.failing == []
+
+
+def test_a_bug_is_not_hidden(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what Kafka, the database or the settings cause makes a part missing."""
+    monkeypatch.setattr(module, "group_lag", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        overview(sqlite_engine, Kafka("127.0.0.1:1", real=False).settings(), ["t"], seconds=60)

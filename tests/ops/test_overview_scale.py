@@ -1,0 +1,99 @@
+"""The cost of looking at 100,000 subscriptions and a million stored deliveries: a few seeks, and no table read through.
+
+pytest -s prints the time of each function.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import admin, counts, replays, search
+from consumer.ledger.search import MOST, Query
+from consumer.ops import overview
+from consumer.subscriptions import event_types, health
+from models import Status
+from tests.ledger.rows_kit import plans, run
+
+SUBSCRIPTIONS = 100_000
+DELIVERIES = 1_000_000
+T = 1_700_000_000
+NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
+RECORD = "group_id, topic, partition_no, record_offset, record_ts"
+
+
+@pytest.fixture(scope="module")
+def full(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
+    """A delivery each second, half of them to subscription 1; one of ten is exhausted, one of a thousand held."""
+    engine = new_sqlite_engine()
+    _insert(
+        engine,
+        "webhook_subscriptions (id, url, event_type, enabled, failing_since)",
+        "n, 'https://example.com/' || n, 'type.' || (n % 500), n % 1000 <> 0, CASE WHEN n % 100 = 1 THEN {at} END",
+        SUBSCRIPTIONS,
+    )
+    _insert(
+        engine,
+        f"webhook_payloads ({RECORD}, event_type, webhook_id, body)",
+        "'webhooks', 't', n % 12, n, n, 'type.' || (n % 500), 'msg_' || n, CAST('1' AS BLOB)",
+        DELIVERIES,
+    )
+    _insert(
+        engine,
+        f"webhook_deliveries ({RECORD}, subscription_id, url, attempt, last_error,"
+        " next_attempt_at, created_at, status)",
+        "'webhooks', 't', n % 12, n, n, CASE WHEN n % 2 THEN 1 ELSE n % 100000 + 1 END, 'https://example.com', 1,"
+        " 'status 503', {at}, {at},"
+        " CASE WHEN n % 1000 = 0 THEN 'held' WHEN n % 10 = 0 THEN 'exhausted' ELSE 'parked' END",
+        DELIVERIES,
+    )
+    yield engine
+    engine.dispose()
+
+
+def _insert(engine: Engine, columns: str, values: str, rows: int) -> None:
+    filled = values.format(at=f"strftime('%Y-%m-%d %H:%M:%f000', {T} + n, 'unixepoch')")
+    run(engine, f"{NUMBERS} INSERT INTO {columns} SELECT {filled} FROM numbers", most=rows)  # noqa: S608 (our own text)
+
+
+OF_ALL = 10 * overview.LISTED  # statements of a part of the overview, about
+
+
+@pytest.mark.timeout(600)  # the rows take a minute
+@pytest.mark.parametrize(
+    ("name", "work", "statements"),
+    [
+        ("newest", lambda e: search.search(e, Query(), MOST), 2),
+        ("a state", lambda e: search.search(e, Query([Status.HELD]), MOST), 2),
+        ("a subscription", lambda e: search.search(e, Query(subscription=1), MOST), 6),
+        ("a subscription's state", lambda e: search.search(e, Query([Status.PARKED], 1), MOST), 2),
+        ("a time", lambda e: search.search(e, Query(since=T + 5e5, until=T + 5.1e5), MOST), 4 + 2 * 21),
+        ("a type", lambda e: search.search(e, Query(event_type="type.7"), MOST), 2),
+        ("a tenant that has nothing", lambda e: search.search(e, Query(tenant="acme"), MOST), 2),
+        ("recent types", search.recent_types, 2),
+        ("detail", lambda e: admin.detail(e, DELIVERIES // 2), 2),
+        ("states", lambda e: counts.by_state(e, overview.MOST_COUNTED), 5),
+        ("most loaded", lambda e: counts.most_loaded(e, 20, overview.MOST_COUNTED), 6 + 20),
+        ("overview: loaded", overview._loaded, OF_ALL),
+        ("overview: failing", overview._failing, OF_ALL),
+        ("failing", lambda e: health.failing(e, 20), 1),
+        ("disabled", lambda e: health.disabled(e, 20), 1),
+        ("problems", lambda e: health.problematic(e, overview.LOOKED_AT), 10),
+        ("named types", lambda e: event_types.named_types(e, 50, 10_000), 100),
+        ("replays", lambda e: replays.find(e, limit=MOST), 1),
+    ],
+)
+def test_nothing_is_read_through(full: Engine, name: str, work: Callable[[Engine], object], statements: int) -> None:
+    """Each statement has an index for its condition and its order, and there are a bounded number of them."""
+    began = time.perf_counter()
+    work(full)
+    took = time.perf_counter() - began
+    told = plans(full, lambda: work(full))
+    print(f"\n{name}: {took * 1000:.1f} ms, {len(told)} statements")  # noqa: T201 (for -s)
+    assert 0 < len(told) <= statements
+    for sql, plan in told:
+        for part in plan.split(" | "):
+            assert not part.startswith("SCAN webhook_") or part == "SCAN webhook_replays", (sql, plan)
+        assert "FOR ORDER BY" not in plan or "webhook_secrets" in sql, (sql, plan)
+    assert took < 2.0  # twenty times what it takes: the machine may be loaded

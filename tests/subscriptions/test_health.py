@@ -1,0 +1,74 @@
+"""Subscriptions that need attention, and the types that subscriptions name."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import upkeep
+from consumer.subscriptions import event_types, health, repository
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.ledger.rows_kit import plans, run
+
+URL = "https://example.com/hook"
+T = 1_700_000_000.0
+
+
+@pytest.fixture
+def subs(engine: Engine) -> list[int]:
+    """Of three types; plain SQL has put a password into their URLs."""
+    added = [repository.add(engine, URL, name) for name in ("b", "a.*", "b", "c")]
+    run(engine, "UPDATE webhook_subscriptions SET url = 'https://user:password@example.com/hook'")
+    return added
+
+
+def test_failing_ones_come_in_the_order_of_since_when(engine: Engine, subs: list[int]) -> None:
+    """The longest first; those that work are left out; no password is shown."""
+    for sub, at in ((subs[0], T), (subs[2], T - 60), (subs[3], T + 60)):
+        upkeep.failing(engine, sub, at)
+    found = health.failing(engine, 2)
+    since = datetime.fromtimestamp(T, UTC)
+    assert [(each.subscription_id, each.since) for each in found] == [
+        (subs[2], since - timedelta(minutes=1)),
+        (subs[0], since),
+    ]
+    assert "password" not in found[0].url
+
+
+def test_disabled_ones_come_with_their_reason(engine: Engine, subs: list[int]) -> None:
+    """The newest first."""
+    for sub, reason in ((subs[0], "moved"), (subs[1], None), (subs[2], "410")):
+        repository.set_enabled(engine, sub, False, reason)
+    found = health.disabled(engine, 2)
+    assert [(each.subscription_id, each.reason) for each in found] == [(subs[2], "410"), (subs[1], None)]
+    assert "password" not in found[0].url
+
+
+def test_problems_are_looked_for_among_the_first(engine: Engine, subs: list[int]) -> None:
+    """And how many were looked at is said; a disabled one is not."""
+    run(engine, "UPDATE webhook_subscriptions SET url = 'https://example.com' WHERE id = :s", s=subs[1])
+    repository.set_enabled(engine, subs[0], False)
+    found = health.problematic(engine, 2)
+    assert ([each.id for each in found.subscriptions], found.looked_at) == ([subs[2]], 2)
+
+
+@pytest.mark.usefixtures("subs")
+def test_named_types_are_counted_up_to_a_bound(engine: Engine) -> None:
+    """Patterns too, page by page in the order of their bytes."""
+    assert event_types.named_types(engine, 10, 5) == [("a.*", 1), ("b", 2), ("c", 1)]
+    assert event_types.named_types(engine, 1, 1, after="a.*") == [("b", 2)]
+    run(engine, "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com', 'b')")
+    assert event_types.named_types(engine, 1, 1, after="a.*") == [("b", 2)]
+    assert event_types.named_types(engine, 10, 5, after="c") == []
+
+
+def test_an_index_finds_them(sqlite_engine: Engine) -> None:
+    """In their order: nothing is sorted, and no table is read through."""
+    for work, index in (
+        (lambda: health.failing(sqlite_engine, 9), "ix_webhook_subs_failing"),
+        (lambda: health.disabled(sqlite_engine, 9), "ix_webhook_subs_state"),
+        (lambda: event_types.named_types(sqlite_engine, 9, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),
+    ):
+        for sql, plan in plans(sqlite_engine, work):
+            assert index in plan, (sql, plan)
+            assert "ORDER BY" not in plan, (sql, plan)
