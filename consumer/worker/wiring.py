@@ -110,10 +110,11 @@ def build_worker(
     parking = Parking(engine, storing, taking_up, group, clock, monotonic, relay.wake, decisions.act)
 
     # From lanes to results, and what follows from them.
+    failing = Failing(notes, group, delivery.disable_after)
     settling = Settling(
         lanes,
         parking,
-        Failing(notes, group, delivery.disable_after),
+        failing,
         metrics,
         rows,
         schedule=delivery.retry_schedule,
@@ -201,6 +202,7 @@ def build_worker(
         maintenance=Maintenance(
             source, topics, lanes, parking, committer, ownership, handover, housekeeping, clocks, monotonic
         ),
+        failing=failing,
         polling=polling,
         takeover=takeover,
         catalog=catalog,
@@ -216,5 +218,5 @@ def build_worker(
         clocks=clocks,
         topic_watch=topic_watch,
     )
-    worker = Worker(parts, drain=delivery.drain, monotonic=monotonic)
+    worker = Worker(parts, drain=delivery.drain, clock=clock, monotonic=monotonic)
     return worker
