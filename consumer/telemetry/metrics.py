@@ -105,7 +105,7 @@ class Readings(NamedTuple):
     queue_ages: Mapping[str, float] = MappingProxyType({})  # seconds, by queue
     database_seconds: Mapping[str, Histogram] = MappingProxyType({})  # by thread
     database_errors: Mapping[str, Mapping[str, int]] = MappingProxyType({})  # by thread and kind
-    database_backoff: Mapping[str, float] = MappingProxyType({})  # seconds, by job
+    database_backoff: Mapping[str, float] = MappingProxyType({})  # seconds, by kind of work
     loop_lag: LoopLag | None = None
     turn_age: float = 0.0
     ready: bool = False
@@ -208,8 +208,8 @@ def _database(now: Readings) -> Iterable[Metric]:
     yield _gauge(
         "webhooks_database_backoff_seconds",
         "Pause between the tries of database work that fails.",
-        ("job",),
-        {(job,): wait for job, wait in now.database_backoff.items()},
+        ("work",),
+        {(work,): wait for work, wait in now.database_backoff.items()},
     )
 
 

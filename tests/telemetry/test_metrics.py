@@ -41,7 +41,7 @@ LABELS = {
     "webhooks_queue_age_seconds": {"queue"},
     "webhooks_database_seconds": {"thread"},
     "webhooks_database_errors_total": {"thread", "kind"},
-    "webhooks_database_backoff_seconds": {"job"},
+    "webhooks_database_backoff_seconds": {"work"},
     "webhooks_loop_lag_seconds": set(),
     "webhooks_loop_lag_longest_seconds": set(),
     "webhooks_loop_turn_age_seconds": set(),
@@ -216,7 +216,7 @@ def test_an_empty_histogram_is_all_zeros() -> None:
 
 
 def test_the_parts_of_the_loop_are_read_with_their_labels() -> None:
-    """Ages, waits and errors stand under the name of their partition, subscription, queue, thread, kind or job."""
+    """Ages, waits and errors stand under the name of their partition, subscription, queue, thread, kind or work."""
     found = scrape(Metrics(), FULL)
     assert found[sample("webhooks_oldest_unsettled_age_seconds", topic="t", partition="0")] == 2
     assert found[sample("webhooks_next_stored_attempt_seconds")] == 3
@@ -224,7 +224,7 @@ def test_the_parts_of_the_loop_are_read_with_their_labels() -> None:
     assert found[sample("webhooks_queue_age_seconds", queue="lanes")] == 5
     assert found[sample("webhooks_database_errors_total", thread="lookups", kind="refused")] == 6
     assert found[sample("webhooks_database_errors_total", thread="lookups", kind="unavailable")] == 0
-    assert found[sample("webhooks_database_backoff_seconds", job="lookups")] == 0.1
+    assert found[sample("webhooks_database_backoff_seconds", work="lookups")] == 0.1
 
 
 def test_without_stored_deliveries_no_attempt_is_announced() -> None:
