@@ -8,12 +8,12 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.delivery.failing import MARK_AFTER, SHOWN
-from consumer.intake.record import Partition
+from consumer.intake.record import Partition, Record
 from consumer.loop.poller import Poller
 from consumer.telemetry.metrics import Readings
 from consumer.worker.worker import MOST_SHOWN
 from tests.simulation.deployment import Deployment, result
-from tests.simulation.world import TOPIC
+from tests.simulation.world import BORN, TOPIC
 
 
 @pytest.fixture
@@ -32,11 +32,15 @@ def readings(deployment: Deployment) -> Readings:
 def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployment: Deployment) -> None:
     """It grows until that record is settled, whatever is settled above it; a partition that owes nothing shows 0."""
     world = deployment.world
-    for kind in ("b", "nobody", "nobody"):
+    for kind in ("b", "b", "nobody"):
         deployment.write(0, kind)
     world.settle_down()
     world.now = 40.0
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): pytest.approx(40.0), (TOPIC, 1): 0.0}
+    world.transport.answer(0, result("taken"))
+    world.settle_down(1)
+    second = BORN + 0.001  # the timestamp of offset 1
+    assert readings(deployment).oldest_unsettled[TOPIC, 0] == pytest.approx(BORN + world.now - second)
     world.transport.answer(0, result("taken"))
     world.settle_down()
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): 0.0, (TOPIC, 1): 0.0}
@@ -119,9 +123,9 @@ def test_a_mark_that_another_worker_takes_off_begins_anew(deployment: Deployment
     endpoint = next(iter(world.worker.parts.lanes)).endpoint
     failing.failed(replace(endpoint, failing_since=1000.0), 1100.0, ("msg_1",))
     assert failing.failing_since(1101.0) == {endpoint.subscription_id: 1000.0}
+    assert failing.remembers(replace(endpoint, failing_since=None)), "so that its success takes it off"
     failing.failed(replace(endpoint, failing_since=None), 1102.0, ("msg_1",))
     assert failing.failing_since(1103.0) == {endpoint.subscription_id: 1102.0}
-    assert failing.remembers(replace(endpoint, failing_since=None))
 
 
 def test_queues_show_how_long_their_first_entry_waits(engine: Engine) -> None:
@@ -211,6 +215,29 @@ def test_a_turn_that_takes_long_is_the_loops_lag(deployment: Deployment) -> None
     world.turn()
     assert lag.longest == pytest.approx(3, abs=0.01)
     assert readings(deployment).turn_age < 0.01
+
+
+def test_the_wait_for_records_of_an_idle_loop_is_no_lag(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is late by it: an idle loop owes nobody anything."""
+    world = deployment.world
+    world.settle_down()
+    lag, poll = readings(deployment).loop_lag, world.source.poll
+    assert lag is not None
+    before = lag.histogram.total
+    asked: list[float] = []
+
+    def patient(limit: int, timeout: float) -> list[Record]:
+        asked.append(timeout)
+        world.now += timeout
+        return poll(limit, timeout)
+
+    monkeypatch.setattr(world.source, "poll", patient)
+    for _ in range(10):
+        world.turn()
+    assert sum(asked) > 0.5
+    assert lag.histogram.total - before < 0.2  # the last step of `settle_down`
 
 
 def test_the_poller_says_when_its_wait_has_ended() -> None:
