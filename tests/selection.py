@@ -30,6 +30,7 @@ FIXTURES = {
     "start": "slow",
     "terminal": "slow",
     "demo_folder": "slow",
+    "checker": "slow",
     "kafka_cluster": "kafka",
     "one_node": "kafka",
     "emulated_oracles": "oracle",

@@ -18,6 +18,7 @@ class Backoff:
         self._longest = longest
         self._wait = BACK_OFF[0]
         self._retry_at = 0.0
+        self.seconds = 0.0  # the present wait; 0: the last try succeeded
         self.fault: str | None = None
 
     @property
@@ -27,6 +28,7 @@ class Backoff:
 
     def failed(self, error: Exception, what: str) -> None:
         """Note a failure; logs `what` if the reason is new."""
+        self.seconds = self._wait
         self._retry_at = self._monotonic() + self._wait
         self._wait = min(self._wait * 2, self._longest)
         text = f"database: {error}"
@@ -39,4 +41,5 @@ class Backoff:
         if self.fault is not None:
             log.info("the database answers again")
         self._wait = BACK_OFF[0]
+        self.seconds = 0.0
         self.fault = None

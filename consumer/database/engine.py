@@ -1,6 +1,8 @@
 """The engine, and the thread that runs statements."""
 
 import sqlite3
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,10 +20,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 from consumer.config.settings import DatabaseSettings
-from consumer.database.errors import is_disconnect, line, translated
+from consumer.database.errors import is_disconnect, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
 from consumer.database.sqlite_file import explained, path_of, trouble_with
 from consumer.errors import DatabaseUnavailable, SettingsError
+from consumer.telemetry.metrics import Histogram
 
 CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one; a lost network would hang it
 LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
@@ -129,10 +132,17 @@ def padded(number: int) -> int:
 
 
 class DatabaseThread:
-    """Runs jobs one after another on a thread of its own and hands each outcome back to the loop."""
+    """Runs jobs one after another on a thread of its own and hands each outcome back to the loop.
+
+    `name` is the thread's, `seconds` the time of its jobs, and `errors` counts the failed ones by kind. Another thread
+    may read them.
+    """
 
     def __init__(self, name: str, post: Callable[[Callable[[], None]], None]) -> None:
         """`post` takes a callback from any thread and runs it on the loop."""
+        self.name = name
+        self.seconds = Histogram()
+        self.errors: Counter[str] = Counter()
         self._post = post
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closed = False
@@ -163,10 +173,13 @@ class DatabaseThread:
 
     def _run(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         outcome: T | Exception
+        began = time.monotonic()
         try:
             outcome = job()
         except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which owns the decision)
             outcome = translated(error)
+            self.errors[kind(outcome)] += 1
+        self.seconds.observe(time.monotonic() - began)
         self._post(partial(done, outcome))
 
 

@@ -198,6 +198,15 @@ def is_outage(answer: object) -> TypeGuard[DatabaseUnavailable]:
     return isinstance(answer, DatabaseUnavailable) and not isinstance(answer, DatabaseTooSlow)
 
 
+def kind(error: Exception) -> str:
+    """The kind of a `translated` error, for metrics: `unavailable`, `too_slow`, `refused` or `other`."""
+    if isinstance(error, DatabaseTooSlow):
+        return "too_slow"
+    if isinstance(error, DatabaseUnavailable):
+        return "unavailable"
+    return "refused" if isinstance(error, DatabaseRefused) else "other"
+
+
 def is_disconnect(error: BaseException | None) -> bool:
     """Whether the error leaves the connection unusable, in a way that SQLAlchemy does not recognise."""
     return _code(error) in _DISCONNECTS

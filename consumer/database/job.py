@@ -54,6 +54,11 @@ class DatabaseJob(Generic[W, T]):
         """The reason why the last piece failed, for /readyz; None after a success."""
         return self._backoff.fault
 
+    @property
+    def backoff(self) -> float:
+        """Seconds between the last try, which failed, and the next one; 0 after a success."""
+        return self._backoff.seconds
+
     def start(self, work: W, done: Callable[[T], object], failed: Callable[[Exception], object] = _nothing) -> None:
         """Hand a piece over. Either `done` gets its result or `failed` its error, on the loop.
 

@@ -9,6 +9,11 @@ from consumer.ledger.rows import DueKey
 class DueKeys(dict[DueKey, float]):
     """By key, when its first row is due: unix seconds, or earlier than it is."""
 
+    @property
+    def next_at(self) -> float | None:
+        """When the first of all rows is due; None if none waits. Safe to call from another thread."""
+        return min(list(self.values()), default=None)
+
     def note(self, due_key: DueKey, due_at: float) -> None:
         """A row of this key is due then."""
         self[due_key] = min(due_at, self.get(due_key, due_at))

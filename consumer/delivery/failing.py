@@ -31,6 +31,7 @@ MOST = 100_000  # subscriptions remembered between first failure and mark, and a
 # Seconds without a mark after which a subscription makes room for another one, if there are MOST. A receiver that is
 # down is tried about once a minute, so it is marked, and forgotten here, within four minutes.
 STALE = 600.0
+SHOWN = 900.0  # seconds without a failure until a subscription is not shown; a Retry-After keeps a breaker open for 600
 
 
 class _Evidence(NamedTuple):
@@ -41,6 +42,14 @@ class _Evidence(NamedTuple):
     events: set[str]
 
 
+class _Failure(NamedTuple):
+    """Nothing but failures since `since`; `mark` is the endpoint's mark at the last of them."""
+
+    since: float
+    last: float
+    mark: float | None
+
+
 class Failing:
     """The failures that this worker has seen. Times are unix seconds; a `disable_after` of 0 never disables."""
 
@@ -49,6 +58,7 @@ class Failing:
         self._group = group
         self._disable_after = disable_after
         self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
+        self._failures = OrderedDict[int, _Failure]()  # for metrics; the one that failed longest ago first
         self._evidence = OrderedDict[int, _Evidence]()  # of marked ones; the one that failed longest ago first
         self._disabling: set[int] = set()  # for a 410, being written: each request that was open may answer so
         self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
@@ -60,6 +70,7 @@ class Failing:
         """
         key = endpoint.subscription_id
         marked = endpoint.failing_since
+        self._remember(key, now, marked)
         if marked is not None:
             self._since.pop(key, None)  # when the mark is taken off, by whomever, counting begins anew
             if (
@@ -86,6 +97,16 @@ class Failing:
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
             self._notes.add(lambda engine: upkeep.failing(engine, key, at), _nothing)
 
+    def _remember(self, key: int, now: float, marked: float | None) -> None:
+        before = self._failures.get(key)
+        # A mark that was taken off stands for a success on another worker.
+        unmarked_since = now if before is None or before.mark is not None else before.since
+        since = unmarked_since if marked is None else marked
+        self._failures[key] = _Failure(since, now, marked)
+        self._failures.move_to_end(key)
+        if len(self._failures) > 2 * MOST:
+            self._failures.popitem(last=False)
+
     def _is_spread(self, key: int, marked: float, now: float, events: Iterable[str]) -> bool:
         evidence = self._evidence.get(key)
         if evidence is None or evidence.mark != marked:
@@ -102,6 +123,7 @@ class Failing:
         """An attempt has succeeded. Call it only if `remembers` is true."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
+        self._failures.pop(key, None)
         self._evidence.pop(key, None)
         marked = endpoint.failing_since
         if marked is None or self._noted.get(key) == -marked:
@@ -115,7 +137,16 @@ class Failing:
 
     def remembers(self, endpoint: Endpoint) -> bool:
         """The endpoint has failed before, so a success must be reported."""
-        return endpoint.failing_since is not None or endpoint.subscription_id in self._since
+        key = endpoint.subscription_id
+        return endpoint.failing_since is not None or key in self._since or key in self._failures
+
+    def failing_since(self, now: float) -> dict[int, float]:
+        """Subscriptions of which this worker sees nothing but failures, and since when; the longest first.
+
+        Without those whose last failure is SHOWN seconds old. Safe to call from another thread.
+        """
+        failures = [(each.since, key) for key, each in list(self._failures.items()) if now - each.last < SHOWN]
+        return {key: since for since, key in sorted(failures)}
 
     def disable(
         self,
@@ -129,6 +160,7 @@ class Failing:
         """Disable a subscription, as its receiver asked for (410) or for failing since before then."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
+        self._failures.pop(key, None)
         if failing_before is None:
             if key in self._disabling:
                 return

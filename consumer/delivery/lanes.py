@@ -71,6 +71,15 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
 
+    @property
+    def oldest(self) -> float | None:
+        """Since when the first queued delivery waits for a slot; None if none does. Safe to call from another thread.
+
+        A delivery that is queued again after a failure counts from its first time.
+        """
+        heads = [delivery for lane in list(self) for delivery in list(lane.queue)[:1]]
+        return min([delivery.queued_at for delivery in heads], default=None)
+
     def wakes_before(self, moment: float) -> bool:
         """A lane goes on by itself before this moment, and no socket wakes the process for it."""
         return bool(self._changed) or any(

@@ -55,6 +55,11 @@ class Notes(Part):
         own = (note.backoff.fault for note in list(self._notes) if note.backoff.fault is not None)
         return self._writes.fault or next(own, None)
 
+    @property
+    def backoff(self) -> float:
+        """Seconds that writing pauses after an error; 0 after a success."""
+        return self._writes.backoff
+
     def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
         self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))

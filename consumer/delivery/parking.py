@@ -122,6 +122,25 @@ class Parking(Part):
         return len(self._to_write) + len(self._writing) + len(self._aside)
 
     @property
+    def oldest(self) -> float | None:
+        """Since when the first entry waits to be stored, without those set aside; None if none does.
+
+        Safe to call from another thread.
+        """
+        writing = () if self._trying is not None else self._writing
+        return min([entry.queued_at for entry in (*writing[:1], *list(self._to_write)[:1])], default=None)
+
+    @property
+    def write_backoff(self) -> float:
+        """Seconds that storing pauses after an error; 0 after a success."""
+        return self._writes.backoff
+
+    @property
+    def read_backoff(self) -> float:
+        """Seconds that loading stored deliveries pauses after an error; 0 after a success."""
+        return self._reads.backoff
+
+    @property
     def full(self) -> bool:
         """The backlog is too large to take in more events."""
         return self.backlog >= BACKLOG or self._bytes >= BACKLOG_BYTES
@@ -148,11 +167,11 @@ class Parking(Part):
             self.ordering_keys.began(delivery.ordering_key, delivery.event.record.offset)
         self._bytes += delivery.event.size
         due_key = due_key_of(delivery.event, delivery.subscription_id)
-        self._to_write.append(Entry(delivery, on_stored, due_key))
+        self._to_write.append(Entry(delivery, on_stored, due_key, self._monotonic()))
 
     def resolve(self, result: AttemptResult, due_key: DueKey, on_stored: OnStored) -> None:
         """Write the result of an attempt at a stored delivery."""
-        self._to_write.append(Entry(result, on_stored, due_key))
+        self._to_write.append(Entry(result, on_stored, due_key, self._monotonic()))
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Drop entries and questions of revoked partitions, except those under way: the next owner repeats them."""

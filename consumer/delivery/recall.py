@@ -105,6 +105,11 @@ class Recall(Part):
             return f"database: {error}; a stored delivery cannot be read: row {row}{more}"
         return self._looks.fault
 
+    @property
+    def backoff(self) -> float:
+        """Seconds that taking up pauses after an error; 0 after a success."""
+        return self._looks.backoff
+
     def within(self, seconds: float) -> None:
         """Partitions were assigned: begin a scan within so many seconds."""
         now = self._monotonic()

@@ -25,11 +25,12 @@ OnStored = Callable[[], object]
 
 
 class Entry(NamedTuple):
-    """Something to write, and a callback for when it is written."""
+    """Something to write since `queued_at`, and a callback for when it is written."""
 
     item: NewDelivery | AttemptResult
     on_stored: OnStored
     due_key: DueKey
+    queued_at: float
 
     @property
     def subject(self) -> Subject | None:

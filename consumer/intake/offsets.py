@@ -46,8 +46,9 @@ class OffsetTracker:
 
     def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         self.committed = committed
-        # Unsettled records. A dict keeps the order of insertion, which is the order of offsets, and deletes anywhere.
-        self._open: dict[int, None] = {}
+        # The timestamps of unsettled records, by offset. A dict keeps the order of insertion, which is that of offsets,
+        # and deletes anywhere.
+        self._open: dict[int, int] = {}
         self._position = -1 if committed is None else committed  # after the last offset seen
         self._top = self._position  # after the highest settled offset seen
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
@@ -60,8 +61,10 @@ class OffsetTracker:
         """The offset after the last one seen; -1 before the first record if nothing is committed."""
         return self._position
 
-    def track(self, offset: int, epoch: int | None = None) -> bool:
-        """Track the next record and its leader epoch. False: the record was settled before the restart, skip it.
+    def track(self, offset: int, epoch: int | None = None, timestamp: int = -1) -> bool:
+        """Track the next record, its leader epoch and its timestamp (milliseconds; negative: none).
+
+        False: the record was settled before the restart, skip it.
 
         Raises OffsetRegression if `offset` is not above the last one.
         """
@@ -76,7 +79,7 @@ class OffsetTracker:
             self._top = offset + 1
             self.moved += 1
             return False
-        self._open[offset] = None
+        self._open[offset] = timestamp
         return True
 
     def settle(self, offset: int) -> None:
@@ -85,6 +88,15 @@ class OffsetTracker:
         if offset >= self._top:
             self._top = offset + 1
         self.moved += 1
+
+    @property
+    def oldest_timestamp(self) -> int | None:
+        """The timestamp of the first unsettled record; None if all are settled. Safe to call from another thread."""
+        while True:
+            try:
+                return next(iter(self._open.values()), None)
+            except RuntimeError:  # the loop's thread changed the dict between the two calls
+                continue
 
     @property
     def low_water_mark(self) -> int | None:

@@ -276,16 +276,17 @@ class Source:
 
     def _tracked(self, partition: Partition, message: Message) -> Record | None:
         offset: int = message.offset()  # type: ignore[assignment]
+        timestamp = message.timestamp()[1]
         if offset > partition.tracker.position:
             partition.skipped(offset, self._clock())
         try:
-            fresh = partition.tracker.track(offset, message.leader_epoch())
+            fresh = partition.tracker.track(offset, message.leader_epoch(), timestamp)
         except OffsetRegression as went_back:
             self._begin_again(partition, offset, went_back)
             return None
         if not fresh:
             return None
-        return Record(partition, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
+        return Record(partition, offset, timestamp, message.key(), message.value(), headers_of(message))
 
     def _given_up(self, message: Message) -> Record | None:
         """Note an error that Kafka reports in place of a record. The record to give up, if its batch is unreadable."""
@@ -300,7 +301,7 @@ class Source:
             return None
         self._reported.answers(partition.topic)
         self._consumer.seek(KafkaTopicPartition(partition.topic, partition.number, record.offset + 1))
-        return record if partition.tracker.track(record.offset) else None
+        return record if partition.tracker.track(record.offset, timestamp=record.timestamp) else None
 
     def _begin_again(self, partition: Partition, offset: int, reason: OffsetRegression) -> None:
         """Replace a partition whose log was truncated or recreated: its old records settle nothing any more.

@@ -87,6 +87,7 @@ class Poller:
         self._posted: deque[Callback] = deque()
         self._gap_callbacks: list[Callback] = []
         self._turned_at: float | None = None
+        self.woke_at = clock()  # the end of the last wait
         self._owner: int | None = None  # the one that calls turn
         self._wake_lock = threading.Lock()
         self._closed = False
@@ -151,7 +152,8 @@ class Poller:
         patience = self._patience(timeout)
         found = self._epoll.poll(patience, _MAX_EVENTS)
         self._registered.clear()
-        if self._turned_at is not None and self._clock() - self._turned_at - patience > GAP:
+        self.woke_at = self._clock()
+        if self._turned_at is not None and self.woke_at - self._turned_at - patience > GAP:
             self._run(self._gap_callbacks, errors)
         registered = self._registered
         for fd, events in found:

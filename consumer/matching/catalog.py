@@ -224,6 +224,11 @@ class Catalog(Part):
         """Why the last look-up failed, for /readyz."""
         return self._job.fault
 
+    @property
+    def backoff(self) -> float:
+        """Seconds that the look-up pauses after an error; 0 after a success."""
+        return self._job.backoff
+
     def _start(self, now: float) -> None:
         keys: list[Key] = []
         patterns = 0

@@ -58,6 +58,12 @@ class Inbox:
         """How many more events may be put in."""
         return max(0, MOST_EVENTS - self._held) if self._bytes < INBOX_BYTES else 0
 
+    @property
+    def oldest(self) -> float | None:
+        """When the first waiting event arrived; None if none waits. Safe to call from another thread."""
+        queues = [self._events, *list(self._beyond.values())]
+        return min([entry[2] for queue in queues for entry in list(queue)[:1]], default=None)
+
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
         """Add an event that `arrived` at a time (the catalog's clock), of a partition that `stored` was called for.
 

@@ -80,6 +80,11 @@ class Housekeeping(Part):
         own = (f"{job.backoff.fault} ({job.name})" for job in list(self._jobs) if job.backoff.fault is not None)
         return self._slices.fault or next(own, None)
 
+    @property
+    def backoff(self) -> float:
+        """Seconds that the housekeeping pauses after an error; 0 after a success."""
+        return self._slices.backoff
+
     def begin(
         self,
         partitions: Collection[TopicPartition],

@@ -24,7 +24,10 @@ PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause
 
 
 class Polling(Part):
-    """Takes records in. `received_at`: when the last ones came (monotonic seconds)."""
+    """Takes records in.
+
+    `received_at`: when the last ones came (monotonic seconds). `waited`: seconds that the last poll waited for records.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Polling(Part):
         self._is_idle = is_idle
         self._paused = self._stopped = False
         self._full_since: float | None = None
-        self.received_at = 0.0
+        self.received_at = self.waited = 0.0
 
     @property
     def busy(self) -> bool:
@@ -75,12 +78,18 @@ class Polling(Part):
 
     def poll(self, _now: float) -> None:
         """Take in records; waits for them a little if the worker is idle. Does nothing inside a rebalance."""
+        self.waited = 0.0
         if self._source.rebalancing:
             return
         if self._stopped:  # others may come and go while this one drains
             self._source.serve()
             return
-        records = self._records(idle=self._is_idle())
+        if idle := self._is_idle():
+            began = self._monotonic()
+            records = self._records(idle=idle)
+            self.waited = self._monotonic() - began
+        else:
+            records = self._records(idle=idle)
         if not records:
             return
         self.received_at = now = self._monotonic()

@@ -121,10 +121,11 @@ def build_worker(
 
     # From lanes to results, and what follows from them.
     attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
+    failing = Failing(notes, group, delivery.disable_after)
     settling = Settling(
         lanes,
         parking,
-        Failing(notes, group, delivery.disable_after),
+        failing,
         metrics,
         rows,
         schedule=delivery.retry_schedule,
@@ -213,6 +214,7 @@ def build_worker(
         maintenance=Maintenance(
             source, topics, lanes, parking, committer, ownership, handover, housekeeping, clocks, monotonic
         ),
+        failing=failing,
         polling=polling,
         takeover=takeover,
         catalog=catalog,
@@ -229,5 +231,5 @@ def build_worker(
         topic_watch=topic_watch,
         attempt_log=attempt_log,
     )
-    worker = Worker(parts, drain=delivery.drain, monotonic=monotonic)
+    worker = Worker(parts, drain=delivery.drain, clock=clock, monotonic=monotonic)
     return worker

@@ -10,12 +10,14 @@ has subscribed, when its record is in the dead-letter topic, or by an operator's
 committed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import structlog
 
 from consumer.database.engine import DatabaseThread
+from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.notes import Notes
@@ -24,6 +26,7 @@ from consumer.delivery.recall import Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.errors import FatalKafkaError
+from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
@@ -34,7 +37,7 @@ from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
 from consumer.sending.adapter import LoopAdapter
-from consumer.telemetry.metrics import Readings
+from consumer.telemetry.metrics import LoopLag, Readings
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
@@ -54,6 +57,7 @@ LEAVE_DATABASE = 1.0  # seconds for a statement that still runs at the end; its 
 # Seconds that the poller waits at most while a part is busy, because records do not wake it: SOON within RECENT seconds
 # of the last record, LATER after that.
 SOON, LATER, RECENT = 0.001, 0.005, 1.0
+MOST_SHOWN = 20  # failing subscriptions that have a metric each
 
 
 class Parts(NamedTuple):
@@ -72,6 +76,7 @@ class Parts(NamedTuple):
     ownership: Ownership
     handover: Handover
     maintenance: Maintenance
+    failing: Failing
     polling: Polling
     takeover: Takeover
     catalog: Catalog
@@ -92,8 +97,10 @@ class Parts(NamedTuple):
 class Worker:
     """One member of the consumer group. All of it happens in the thread that calls `run`, until `stop`."""
 
-    def __init__(self, parts: Parts, *, drain: float, monotonic: Callable[[], float]) -> None:
-        """`drain`: seconds that requests in flight get to end when the worker stops."""
+    def __init__(
+        self, parts: Parts, *, drain: float, clock: Callable[[], float], monotonic: Callable[[], float]
+    ) -> None:
+        """`drain`: seconds that requests in flight get to end when the worker stops. `clock` gives unix seconds."""
         self.parts = parts
         self.turned_at = monotonic()
         self._in_turn: Sequence[Part] = (
@@ -114,7 +121,8 @@ class Worker:
             *(() if parts.attempt_log is None else (parts.attempt_log,)),
         )
         self._drain_seconds = drain
-        self._monotonic = monotonic
+        self._clock, self._monotonic = clock, monotonic
+        self._lag = LoopLag()
         self._stopping = self._closing = False
 
     def stop(self) -> None:
@@ -129,6 +137,8 @@ class Worker:
         """The values of gauges. Safe to call from another thread."""
         parts = self.parts
         owned = list(parts.source.partitions.values())
+        clock, now = self._clock(), self._monotonic()
+        next_at, failing = parts.parking.due_keys.next_at, parts.failing.failing_since(clock)
         return Readings(
             in_flight=parts.lanes.slots.in_flight,
             parked=parts.maintenance.parked,
@@ -140,6 +150,31 @@ class Worker:
             retention_overtaken=parts.source.overtaken_total,
             lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
             attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
+            oldest_unsettled=_ages(owned, clock),
+            next_attempt=None if next_at is None else max(0.0, next_at - clock),
+            failing=len(failing),
+            failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
+            queue_ages={
+                queue: 0.0 if since is None else max(0.0, now - since)
+                for queue, since in (
+                    ("inbox", parts.inbox.oldest),
+                    ("lanes", parts.lanes.oldest),
+                    ("storing", parts.parking.oldest),
+                )
+            },
+            database_seconds={thread.name: thread.seconds for thread in parts.threads},
+            database_errors={thread.name: thread.errors for thread in parts.threads},
+            database_backoff={
+                "lookups": parts.catalog.backoff,
+                "storing": parts.parking.write_backoff,
+                "loading": parts.parking.read_backoff,
+                "taking-up": parts.recall.backoff,
+                "notes": parts.notes.backoff,
+                "housekeeping": parts.housekeeping.backoff,
+            },
+            loop_lag=self._lag,
+            turn_age=max(0.0, now - self.turned_at),
+            ready=not self.reasons(),
         )
 
     def run(self) -> None:
@@ -169,7 +204,9 @@ class Worker:
 
         While partitions leave, which may take seconds, this goes on for the others.
         """
-        self.parts.poller.turn(self._wait(longest))
+        began, parts = self._monotonic(), self.parts
+        self._lag.observe(began, began - parts.poller.woke_at - parts.polling.waited)
+        parts.poller.turn(self._wait(longest))
         self.turned_at = now = self._monotonic()
         for part in self._in_turn:
             part.poll(now)
@@ -222,3 +259,15 @@ class Worker:
             thread.close(LEAVE_DATABASE)
         parts.transport.close()
         parts.poller.close()
+
+
+def _ages(partitions: Iterable[Partition], clock: float) -> dict[TopicPartition, float]:
+    """Seconds since the timestamp of each partition's first unsettled record; 0 if all are settled."""
+    ages: dict[TopicPartition, float] = {}
+    for partition in partitions:
+        timestamp = partition.tracker.oldest_timestamp
+        if timestamp is None:
+            ages[partition.topic_partition] = 0.0
+        elif timestamp >= 0:
+            ages[partition.topic_partition] = max(0.0, clock - timestamp / 1000)
+    return ages

@@ -6,7 +6,7 @@ outlives its workers, as a deployment does: `start` without a stop before it is 
 its work a process is killed, `World.dies_after` says.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from consumer.intake.record import Partition, Record
 from consumer.ledger.rows import OperationalEvent
 from consumer.loop.part import Part
 from consumer.matching.selection import Selector
-from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.metrics import Histogram, Metrics
 from consumer.worker.event_publisher import Announcement
 from consumer.worker.wiring import build_worker
 from consumer.worker.worker import Worker
@@ -173,9 +173,11 @@ class _Poller:
     def __init__(self, world: World) -> None:
         self._world = world
         self.post = world.posted.append
+        self.woke_at = world.now
 
     def turn(self, timeout: float) -> None:
         self._world.now += max(timeout, 0.001)
+        self.woke_at = self._world.now
         self._world.on_wait()
         if self._world.posted:
             self._world.step()
@@ -191,6 +193,7 @@ class _SteppedThread(DatabaseThread):
 
     def __init__(self, world: World, name: str, post: Callable[[Callable[[], None]], None]) -> None:
         self._post = post
+        self.name, self.seconds, self.errors = name, Histogram(), Counter()
         self._queue = world.jobs[name] = deque()
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
@@ -385,9 +388,10 @@ class _Source:
             while is_read and len(records) < limit and self._positions[place] < len(log):
                 offset = self._positions[place]
                 self._positions[place] += 1
-                if partition.tracker.track(offset):
+                timestamp = int(BORN * 1000) + offset
+                if partition.tracker.track(offset, timestamp=timestamp):
                     key, value = log[offset]
-                    records.append(Record(partition, offset, int(BORN * 1000) + offset, key, value, None))
+                    records.append(Record(partition, offset, timestamp, key, value, None))
         return records
 
     def pause(self) -> None:

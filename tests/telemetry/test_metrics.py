@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import pty
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.telemetry.metrics import BUCKETS, Histogram, Metrics, Readings, registry
+from consumer import __version__
+from consumer.telemetry.metrics import BUCKETS, Histogram, LoopLag, Metrics, Readings, registry
 from tests.processes import ROOT, environment
 
 LABELS = {
@@ -33,8 +35,42 @@ LABELS = {
     "webhooks_retention_overtaken_total": set(),
     "webhooks_filter_errors_total": set(),
     "webhooks_consumer_lag": {"topic", "partition"},
+    "webhooks_oldest_unsettled_age_seconds": {"topic", "partition"},
+    "webhooks_next_stored_attempt_seconds": set(),
+    "webhooks_subscriptions_failing": set(),
+    "webhooks_subscription_failing_seconds": {"subscription"},
+    "webhooks_queue_age_seconds": {"queue"},
+    "webhooks_database_seconds": {"thread"},
+    "webhooks_database_errors_total": {"thread", "kind"},
+    "webhooks_database_backoff_seconds": {"work"},
+    "webhooks_loop_lag_seconds": set(),
+    "webhooks_loop_lag_longest_seconds": set(),
+    "webhooks_loop_turn_age_seconds": set(),
+    "webhooks_ready": set(),
+    "webhooks_build_info": {"version", "python", "compiled"},
+    "process_cpu_seconds_total": set(),
+    "process_max_fds": set(),
+    "process_open_fds": set(),
+    "process_resident_memory_bytes": set(),
+    "process_start_time_seconds": set(),
+    "process_virtual_memory_bytes": set(),
 }
-TYPES = {"_total": "counter", "_seconds": "histogram"}
+HISTOGRAMS = {
+    "webhooks_attempt_seconds",
+    "webhooks_delivery_latency_seconds",
+    "webhooks_database_seconds",
+    "webhooks_loop_lag_seconds",
+}
+FULL = Readings(
+    lag={("t", 0): 1},
+    oldest_unsettled={("t", 0): 2.0},
+    next_attempt=3.0,
+    failing_longest={7: 4.0},
+    queue_ages={"lanes": 5.0},
+    database_seconds={"lookups": Histogram()},
+    database_errors={"lookups": {"refused": 6}},
+    database_backoff={"lookups": 0.1},
+)
 LOG = """
 import logging, structlog
 from consumer.telemetry.logs import configure_logging
@@ -56,9 +92,9 @@ FAULTS = ["broken", "Exception during reset: division by zero", "unknown"]  # a 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
-def scrape(metrics: Metrics, lag: dict[tuple[str, int], int] | None = None) -> dict[Sample, float]:
+def scrape(metrics: Metrics, now: Readings = Readings()) -> dict[Sample, float]:  # noqa: B008 (it cannot change)
     """What Prometheus reads: name and labels to value."""
-    text = generate_latest(registry(metrics, lambda: Readings(lag=lag or {}))).decode()
+    text = generate_latest(registry(metrics, lambda: now)).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -78,14 +114,14 @@ def test_the_names_are_those_that_dashboards_use() -> None:
     names = {name.removesuffix("_total") for name in LABELS}
     assert families.keys() == names
     metrics.events["matched"] = metrics.deliveries["delivered"] = metrics.attempts["2xx"] = 1
-    text = generate_latest(registry(metrics, lambda: Readings(lag={("t", 0): 1}))).decode()
+    text = generate_latest(registry(metrics, lambda: FULL)).decode()
     for name, labels in LABELS.items():
-        kind = next((kind for ending, kind in TYPES.items() if name.endswith(ending)), "gauge")
+        kind = "counter" if name.endswith("_total") else "histogram" if name in HISTOGRAMS else "gauge"
         assert f"# TYPE {name} {kind}\n" in text
-        assert families[name.removesuffix("_total")].documentation.endswith(".")
+        assert name.startswith("process_") or families[name.removesuffix("_total")].documentation.endswith(".")
         suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
         for suffix in suffixes:
-            found = [set(each[1]) for each in scrape(metrics, {("t", 0): 1}) if each[0] == name + suffix]
+            found = [set(each[1]) for each in scrape(metrics, FULL) if each[0] == name + suffix]
             assert found
             assert all(
                 {key for key, _ in each} == labels | ({"le"} if suffix == "_bucket" else set()) for each in found
@@ -107,7 +143,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
         (each.name, *sorted(each.labels.values())): each.value
         for family in families
         for each in family.samples
-        if "seconds" not in each.name
+        if "seconds" not in each.name and not each.name.startswith(("process_", "webhooks_build_info"))
     }
     assert found == {
         ("webhooks_events_total", "matched"): 1,
@@ -131,12 +167,14 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
         ("webhooks_filter_errors_total",): 16,
         ("webhooks_consumer_lag", "0", "orders"): 5,
         ("webhooks_consumer_lag", "1", "orders"): 0,
+        ("webhooks_subscriptions_failing",): 0,
+        ("webhooks_ready",): 0,
     }
 
 
 def test_lag_is_said_for_each_partition_with_its_labels() -> None:
     """Topic and partition are labels, odd names included; without partitions there is none."""
-    found = scrape(Metrics(), {('a"b\\c', 3): 7})
+    found = scrape(Metrics(), Readings(lag={('a"b\\c', 3): 7}))
     assert found[sample("webhooks_consumer_lag", topic='a"b\\c', partition="3")] == 7
     assert not [name for name, _ in scrape(Metrics()) if name == "webhooks_consumer_lag"]
 
@@ -177,6 +215,52 @@ def test_a_histogram_is_scraped_with_its_sum_and_count() -> None:
 def test_an_empty_histogram_is_all_zeros() -> None:
     """It is there from the first scrape on: a rate needs a beginning."""
     assert {number for _, number in Histogram().buckets()} == {0.0}
+
+
+def test_the_parts_of_the_loop_are_read_with_their_labels() -> None:
+    """Ages, waits and errors stand under the name of their partition, subscription, queue, thread, kind or work."""
+    found = scrape(Metrics(), FULL)
+    assert found[sample("webhooks_oldest_unsettled_age_seconds", topic="t", partition="0")] == 2
+    assert found[sample("webhooks_next_stored_attempt_seconds")] == 3
+    assert found[sample("webhooks_subscription_failing_seconds", subscription="7")] == 4
+    assert found[sample("webhooks_queue_age_seconds", queue="lanes")] == 5
+    assert found[sample("webhooks_database_errors_total", thread="lookups", kind="refused")] == 6
+    assert found[sample("webhooks_database_errors_total", thread="lookups", kind="unavailable")] == 0
+    assert found[sample("webhooks_database_backoff_seconds", work="lookups")] == 0.1
+
+
+def test_without_stored_deliveries_no_attempt_is_announced() -> None:
+    """A zero would say that one is due now."""
+    assert not [name for name, _ in scrape(Metrics()) if name == "webhooks_next_stored_attempt_seconds"]
+
+
+def test_the_build_is_named() -> None:
+    """The version, Python's, and whether the hot modules are compiled: they are not in a checkout."""
+    labels = {"version": __version__, "python": platform.python_version(), "compiled": "no"}
+    assert scrape(Metrics())[sample("webhooks_build_info", **labels)] == 1
+
+
+def test_the_longest_turn_is_remembered_for_a_minute_and_not_for_three() -> None:
+    """Whoever scrapes, and however often: reading changes nothing."""
+    lag = LoopLag()
+    lag.observe(100.0, 0.01)
+    lag.observe(101.0, 2.0)
+    for now in (102.0, 161.0):
+        lag.observe(now, 0.02)
+        assert (lag.longest, lag.longest) == (2.0, 2.0)
+    lag.observe(222.0, 0.03)
+    assert lag.longest == 0.03
+    lag.observe(223.0, 5.0)
+    lag.observe(1000.0, 0.04)
+    assert lag.longest == 0.04
+    assert sum(lag.histogram.counts) == 7
+
+
+def test_a_turn_that_waited_longer_than_it_took_counts_as_none() -> None:
+    """Clocks are read one after the other: a difference below zero is no time."""
+    lag = LoopLag()
+    lag.observe(1.0, -0.5)
+    assert (lag.longest, lag.histogram.total) == (0.0, 0.0)
 
 
 def run_logging(level: str) -> list[str]:

@@ -5,10 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from prometheus_client import generate_latest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text, update
 from standardwebhooks import Webhook
@@ -17,7 +19,7 @@ from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.intake.record import Partition, Record
 from consumer.subscriptions import repository
-from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker import worker as worker_module
 from consumer.worker.wiring import build_worker
 from consumer.worker.worker import Worker
@@ -178,6 +180,34 @@ def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pyte
     assert rig.metrics.events == {"matched": 20}
     assert rig.metrics.deliveries == {"delivered": 40}
     assert rig.rows() == []
+
+
+def test_scrapes_go_on_beside_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred times a second another thread gets an answer, and the loop goes on."""
+    rig.subscribe("/one")
+    rig.subscribe("/two")
+    rig.start(monkeypatch)
+    exposed = registry(rig.metrics, rig.worker.readings)
+    ages: list[float] = []
+
+    def delivered(number: int) -> bool:
+        generate_latest(exposed)
+        ages.extend(rig.worker.readings().oldest_unsettled.values())
+        return len(rig.receiver.requests) >= number
+
+    for batch in range(1, 6):
+        rig.write(*events(30))
+        until(partial(delivered, 60 * batch))
+    until(lambda: set(rig.worker.readings().oldest_unsettled.values()) == {0.0})
+    now = rig.worker.readings()
+    rig.stop()
+    assert 0 < max(ages) < 60
+    assert now.ready
+    assert sum(now.database_seconds["lookups"].counts) > 0
+    assert now.database_errors["lookups"] == {}
+    assert now.loop_lag is not None
+    assert sum(now.loop_lag.histogram.counts) > 10
+    assert len(rig.receiver.requests) == 300
 
 
 def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,9 @@ def _values(sources: Sources, seen: Overview) -> dict[str, object]:
         faults.append({"part": "attempts", "reason": history.fault})
     return {
         "faults": faults,
-        "hour": None if history is None else _hour(history.summary(None), history.recent(None, RECENT), sources.clock()),
+        "hour": None
+        if history is None
+        else _hour(history.summary(None), history.recent(None, RECENT), sources.clock()),
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
         "receivers": list(receivers(sources, seen)),

@@ -1,0 +1,126 @@
+"""The alerts and the dashboard of deploy/: they name metrics that exist, fire, resolve, and lead to a runbook."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from consumer.telemetry.metrics import Metrics, Readings, registry
+from tests.deploy.promtool_kit import PromtoolUnavailable, promtool
+from tests.processes import ROOT
+
+RULES = ROOT / "deploy/prometheus/rules.yaml"
+OBJECT = ROOT / "deploy/prometheus/prometheusrule.yaml"
+UNIT_TESTS = ROOT / "tests/deploy/rules_test.yaml"
+DASHBOARD = json.loads((ROOT / "deploy/grafana/kafka-webhooks.json").read_text())
+ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+PANELS = {"row", "stat", "table", "timeseries"}  # none that Grafana has deprecated
+
+
+@pytest.fixture(scope="session")
+def checker() -> Path:
+    """Promtool; built the first time, which takes minutes."""
+    try:
+        return promtool()
+    except PromtoolUnavailable as error:
+        if os.environ.get("PROMTOOL_TEST_REQUIRED"):
+            pytest.fail(f"promtool is required and not available: {error}", pytrace=False)
+        pytest.skip(f"PROMTOOL NOT AVAILABLE: {error}")
+
+
+def test_each_alert_fires_and_resolves(checker: Path) -> None:
+    """As tests/deploy/rules_test.yaml tells, evaluated by Prometheus' own engine."""
+    for words in (["check", "rules", str(RULES)], ["test", "rules", str(UNIT_TESTS)]):
+        done = subprocess.run([checker, *words], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_alert_is_left_untested() -> None:
+    """For each there is a moment at which it fires, and earlier and later ones at which it does not."""
+    seen: dict[str, list[bool]] = {}
+    for group in yaml.safe_load(UNIT_TESTS.read_text())["tests"]:
+        for each in group["alert_rule_test"]:
+            seen.setdefault(each["alertname"], []).append(bool(each["exp_alerts"]))
+    assert seen.keys() == {each["alert"] for each in ALERTS}
+    assert all(moments[:3] == [False, True, False] for moments in seen.values())
+
+
+def test_the_object_has_the_same_rules() -> None:
+    """It is written by the script, and is what Prometheus' operator reads."""
+    script = ROOT / "deploy/prometheus/prometheusrule.py"
+    namespace: dict[str, Any] = {"__name__": "prometheusrule", "__file__": str(script)}
+    exec(compile(script.read_text(), str(script), "exec"), namespace)  # noqa: S102 (our own file, which is no module)
+    assert OBJECT.read_text() == namespace["prometheus_rule"](), "run python deploy/prometheus/prometheusrule.py"
+    written = yaml.safe_load(OBJECT.read_text())
+    assert written["kind"] == "PrometheusRule"
+    assert written["spec"] == yaml.safe_load(RULES.read_text())
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda each: each["alert"])
+def test_an_alert_says_what_is_wrong_and_where_to_read_on(alert: dict[str, Any]) -> None:
+    """It has a summary, a description, a severity, and a link to a heading of the runbooks."""
+    assert alert["labels"]["severity"] in {"warning", "critical"}
+    texts = alert["annotations"]
+    assert texts.keys() == {"summary", "description", "runbook_url"}
+    page, _, anchor = texts["runbook_url"].partition("#")
+    headings = re.findall(r"^## (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+    assert f"`{alert['alert']}`" in (ROOT / page).read_text(), "its runbook names it"
+
+
+def queries() -> Iterator[str]:
+    """Each expression of the rules and the dashboard."""
+    yield from (each["expr"] for each in ALERTS)
+    for panel in DASHBOARD["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", ()))
+    for variable in DASHBOARD["templating"]["list"]:
+        yield variable.get("definition", "")
+
+
+def test_what_alerts_and_dashboard_name_is_exposed() -> None:
+    """Each metric exists in a worker's registry, under the name that its samples have, and each label with it."""
+    families = list(registry(Metrics(), Readings).collect())
+    exposed = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
+    named = {name for query in queries() for name in re.findall(r"\b(?:webhooks|process)_\w+", query)}
+    assert len(named) > 25
+    assert named <= exposed
+
+
+def test_the_dashboard_shows_all_that_a_worker_counts() -> None:
+    """But for what the process shows of itself."""
+    families = {family.name for family in registry(Metrics(), Readings).collect()}
+    shown = "\n".join(queries())
+    assert {name for name in families if name.startswith("webhooks_") and name not in shown} == set()
+
+
+def test_the_dashboard_has_panels_that_grafana_keeps() -> None:
+    """Each is of a present kind, described, in place, and asks the data source that was chosen."""
+    places: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        assert panel["type"] in PANELS
+        grid = panel["gridPos"]
+        cells = {(grid["x"] + x, grid["y"] + y) for x in range(grid["w"]) for y in range(grid["h"])}
+        assert not cells & places
+        assert grid["x"] + grid["w"] <= 24
+        places |= cells
+        if panel["type"] != "row":
+            assert panel["description"].endswith(".")
+            assert panel["targets"]
+            assert panel["datasource"]["uid"] == "${datasource}"
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_the_dashboard_filters_by_its_variables() -> None:
+    """Each query is of the namespaces and jobs that were chosen."""
+    assert [each["name"] for each in DASHBOARD["templating"]["list"]] == ["datasource", "namespace", "job", "topic"]
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            selectors = re.findall(r"(?:webhooks|process)_\w+(\{[^}]*\})?", target["expr"])
+            assert all('namespace=~"$namespace", job=~"$job"' in each for each in selectors)

@@ -1,0 +1,252 @@
+"""What a scrape reads from the parts of a worker: ages, waits, failures, the database and the loop itself."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from consumer.delivery.failing import MARK_AFTER, SHOWN
+from consumer.intake.record import Partition, Record
+from consumer.loop.poller import Poller
+from consumer.telemetry.metrics import Readings
+from consumer.worker.worker import MOST_SHOWN
+from tests.simulation.deployment import Deployment, result
+from tests.simulation.world import BORN, TOPIC
+
+
+@pytest.fixture
+def deployment(engine: Engine) -> Deployment:
+    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
+    result = Deployment(engine)
+    result.world.start(0, 1)
+    return result
+
+
+def readings(deployment: Deployment) -> Readings:
+    """What a scrape finds now."""
+    return deployment.world.worker.readings()
+
+
+def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployment: Deployment) -> None:
+    """It grows until that record is settled, whatever is settled above it; a partition that owes nothing shows 0."""
+    world = deployment.world
+    for kind in ("b", "b", "nobody"):
+        deployment.write(0, kind)
+    world.settle_down()
+    world.now = 40.0
+    assert readings(deployment).oldest_unsettled == {(TOPIC, 0): pytest.approx(40.0), (TOPIC, 1): 0.0}
+    world.transport.answer(0, result("taken"))
+    world.settle_down(1)
+    second = BORN + 0.001  # the timestamp of offset 1
+    assert readings(deployment).oldest_unsettled[TOPIC, 0] == pytest.approx(BORN + world.now - second)
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert readings(deployment).oldest_unsettled == {(TOPIC, 0): 0.0, (TOPIC, 1): 0.0}
+
+
+def test_of_a_record_without_a_timestamp_no_age_is_shown(deployment: Deployment) -> None:
+    """It would be half a century."""
+    world = deployment.world
+    partition: Partition = world.source.partitions[TOPIC, 0]
+    partition.tracker.track(0)
+    assert readings(deployment).oldest_unsettled == {(TOPIC, 1): 0.0}
+
+
+def test_the_next_stored_attempt_is_announced(deployment: Deployment) -> None:
+    """Its seconds go down to 0 and not below, and nothing is shown once nothing is stored."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    assert readings(deployment).next_attempt is None
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        world.settle_down(20)
+    first = readings(deployment).next_attempt
+    assert first is not None
+    assert 25 < first < 30
+    world.now += 10
+    assert readings(deployment).next_attempt == pytest.approx(first - 10)
+    world.now += 100
+    assert readings(deployment).next_attempt == 0
+    world.settle_down()
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert readings(deployment).next_attempt is None
+
+
+def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deployment) -> None:
+    """By its id, with the time since its first failure, also once the database has a mark of it."""
+    world = deployment.world
+    number = next(key for key, url in deployment.subscriptions.items() if url == "https://one.example/b")
+    begin = world.now
+    while world.now < begin + 2 * MARK_AFTER:
+        deployment.write(0, "b")
+        world.settle_down(50)
+        if world.transport.open:
+            world.transport.answer(0, result("fails"))
+    world.settle_down()
+    now = readings(deployment)
+    assert now.failing == 1
+    assert now.failing_longest == {number: pytest.approx(world.now - begin, abs=7.0)}
+    for _ in range(30):
+        if not world.transport.open:
+            world.now += 5
+            world.settle_down()
+    world.transport.answer(0, result("taken"))
+    world.settle_down()
+    assert (readings(deployment).failing, readings(deployment).failing_longest) == (0, {})
+
+
+def test_of_many_failing_subscriptions_the_longest_are_shown(deployment: Deployment) -> None:
+    """Twenty have a value each, the others are counted."""
+    world, failing = deployment.world, deployment.world.worker.parts.failing
+    world.settle_down()
+    deployment.write(0, "b")
+    world.settle_down()
+    endpoint = next(iter(world.worker.parts.lanes)).endpoint
+    for number in range(MOST_SHOWN + 5):
+        failing.failed(replace(endpoint, subscription_id=number), world.worker._clock() - 30 - number, ("msg_1",))
+    now = readings(deployment)
+    assert now.failing == MOST_SHOWN + 5
+    assert list(now.failing_longest) == list(range(MOST_SHOWN + 4, 4, -1))
+    world.now += SHOWN
+    assert readings(deployment).failing == 0
+
+
+def test_a_mark_that_another_worker_takes_off_begins_anew(deployment: Deployment) -> None:
+    """The receiver has answered there: it does not fail since the first mark."""
+    world, failing = deployment.world, deployment.world.worker.parts.failing
+    deployment.write(0, "b")
+    world.settle_down()
+    endpoint = next(iter(world.worker.parts.lanes)).endpoint
+    failing.failed(replace(endpoint, failing_since=1000.0), 1100.0, ("msg_1",))
+    assert failing.failing_since(1101.0) == {endpoint.subscription_id: 1000.0}
+    assert failing.remembers(replace(endpoint, failing_since=None)), "so that its success takes it off"
+    failing.failed(replace(endpoint, failing_since=None), 1102.0, ("msg_1",))
+    assert failing.failing_since(1103.0) == {endpoint.subscription_id: 1102.0}
+
+
+def test_queues_show_how_long_their_first_entry_waits(engine: Engine) -> None:
+    """Events for their subscriptions, deliveries for a slot, deliveries for the database; 0 when the queue is empty."""
+    deployment = Deployment(engine, max_in_flight=1)
+    world = deployment.world
+    world.start(0)
+    world.settle_down()
+    assert readings(deployment).queue_ages == {"inbox": 0.0, "lanes": 0.0, "storing": 0.0}
+    deployment.write(0, "b")
+    deployment.write(0, "b")
+    world.turn()
+    world.now += 3
+    assert readings(deployment).queue_ages["inbox"] == pytest.approx(3, abs=0.1)
+    world.settle_down()
+    world.now += 5
+    ages = readings(deployment).queue_ages
+    assert ages["inbox"] == 0
+    assert ages["lanes"] > 5
+    for _ in range(4):
+        world.transport.answer(0, result("fails"))
+        for _ in range(20):  # the database does not answer
+            world.turn()
+            world.now += 0.1
+    assert readings(deployment).queue_ages["storing"] > 1
+    world.settle_down()
+    assert readings(deployment).queue_ages["storing"] == 0
+
+
+def test_what_is_set_aside_does_not_count_as_waiting_to_be_stored(deployment: Deployment) -> None:
+    """It is `webhooks_set_aside` that shows it: else one locked row would hide how the others fare."""
+    world = deployment.world
+    deployment.database_fails("takes no rows")
+    deployment.write(0, "b")
+    world.settle_down()
+    for _ in range(2):
+        world.transport.answer(0, result("fails"))
+        with capture_logs():
+            world.settle_down(20)
+    assert readings(deployment).set_aside == 1
+    for _ in range(100):
+        world.turn()
+        world.now += 1
+        assert readings(deployment).queue_ages["storing"] == 0
+
+
+def test_the_database_shows_its_time_its_errors_and_its_back_off(deployment: Deployment) -> None:
+    """Each thread counts its jobs, and its failures by kind; the back-off grows, and a success ends it."""
+    world = deployment.world
+    world.settle_down()
+    before = readings(deployment)
+    assert set(before.database_backoff.values()) == {0.0}
+    assert before.database_errors["storing"] == {}
+    deployment.database_fails("no deliveries")
+    deployment.write(0, "b")
+    with capture_logs():
+        world.settle_down()
+        for _ in range(2):
+            world.transport.answer(0, result("fails"))
+            world.settle_down(20)
+        world.settle_down(30)
+    during = readings(deployment)
+    assert during.database_errors["storing"]["unavailable"] > 1
+    assert during.database_backoff["storing"] > 0.1
+    assert during.database_backoff["lookups"] == 0
+    assert not during.ready
+    deployment.database_fails(None)
+    with capture_logs():
+        world.settle_down(60)
+    after = readings(deployment)
+    assert after.database_backoff["storing"] == 0
+    assert after.database_errors["storing"] == during.database_errors["storing"]
+    assert sum(after.database_seconds["storing"].counts) > after.database_errors["storing"]["unavailable"]
+    assert after.ready
+
+
+def test_a_turn_that_takes_long_is_the_loops_lag(deployment: Deployment) -> None:
+    """What the loop does between two waits counts, and the wait itself does not."""
+    world = deployment.world
+    for _ in range(10):
+        world.turn()
+    lag = readings(deployment).loop_lag
+    assert lag is not None
+    assert lag.longest < 0.01
+    world.now += 3  # as if a part took so long
+    assert readings(deployment).turn_age == pytest.approx(3, abs=0.01)
+    world.turn()
+    assert lag.longest == pytest.approx(3, abs=0.01)
+    assert readings(deployment).turn_age < 0.01
+
+
+def test_the_wait_for_records_of_an_idle_loop_is_no_lag(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is late by it: an idle loop owes nobody anything."""
+    world = deployment.world
+    world.settle_down()
+    lag, poll = readings(deployment).loop_lag, world.source.poll
+    assert lag is not None
+    before = lag.histogram.total
+    asked: list[float] = []
+
+    def patient(limit: int, timeout: float) -> list[Record]:
+        asked.append(timeout)
+        world.now += timeout
+        return poll(limit, timeout)
+
+    monkeypatch.setattr(world.source, "poll", patient)
+    for _ in range(10):
+        world.turn()
+    assert sum(asked) > 0.5
+    assert lag.histogram.total - before < 0.2  # the last step of `settle_down`
+
+
+def test_the_poller_says_when_its_wait_has_ended() -> None:
+    """After the wait, and before the handlers."""
+    poller = Poller()
+    seen: list[float] = []
+    timer = poller.timer(lambda: seen.append(poller.woke_at))
+    began = time.monotonic()
+    timer.deadline = began + 0.05
+    poller.turn(1.0)
+    poller.close()
+    assert began + 0.04 < seen[0] <= time.monotonic()
