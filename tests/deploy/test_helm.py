@@ -1,7 +1,9 @@
 """The Helm chart, rendered by helm without a cluster: held against Kubernetes' schemas and against our code."""
 
 import inspect
+import json
 import re
+from collections.abc import Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -25,6 +27,7 @@ from consumer.worker import handover, wiring, worker
 from tests.deploy import schemas
 from tests.deploy.go_tools import module_folder
 from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, Object, PodOf, one, pod, pods, set_to
+from tests.processes import ROOT
 
 NAMES = [path.name.removesuffix("-values.yaml") for path in VALUES]
 WORKER: tuple[type[Any], ...] = tuple(settings.WorkerSettings.__annotations__.values())
@@ -60,6 +63,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"secret.name": ""}, "/secret/name"),
     ({"secret.keys.webhookSecret": ""}, "/secret/keys/webhookSecret"),
     ({"egress.allowNetworks": ["10.0.0.0"]}, "/egress/allowNetworks"),
+    ({"egress.proxy": "http://user:password@proxy:3128"}, "/egress/proxy"),
     ({"settings": {"WEBHOOK_DRAIN": "60s"}}, "set worker.drainSeconds"),
     ({"settings": {"DATABASE_WALLET_PASSWORD": "written-down"}}, "name that in extraEnv"),
     ({"settings": {"PATH": "/bin"}}, "'PATH' does not match"),
@@ -151,7 +155,7 @@ def test_pods_have_no_privileges(helm: Helm, name: str) -> None:
 
 def image_user() -> int:
     """The user of the Dockerfile."""
-    (user,) = re.findall(r"^USER (\d+)$", (CHART.parents[2] / "Dockerfile").read_text(), re.MULTILINE)
+    (user,) = re.findall(r"^USER (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     return int(user)
 
 
@@ -384,6 +388,9 @@ def test_a_proxy_takes_the_place_of_receivers(helm: Helm) -> None:
     things = helm.render("keda-api")
     assert egress(things, "worker", 443) == []
     assert egress(things, "worker", 3128) == [{"podSelector": {"matchLabels": {"app": "egress-proxy"}}}]
+    hidden = helm.render("keda-api", *set_to({"egress.proxy": "", "secret.keys.proxyUrl": "proxy-url"}))
+    assert egress(hidden, "worker", 443) == []
+    assert pod(hidden, "worker").environment["WEBHOOK_PROXY"]["valueFrom"]["secretKeyRef"]["key"] == "proxy-url"
 
 
 # Values.
@@ -395,6 +402,27 @@ def test_wrong_values_are_refused(helm: Helm, changes: dict[str, Any], message: 
     with pytest.raises(HelmError) as refused:
         helm.render("minimal", *set_to(changes))
     assert message in str(refused.value)
+
+
+def paths(values: dict[str, Any], properties: dict[str, Any], before: str = "") -> Iterator[str]:
+    """Each value by its path, down to where the schema names no more."""
+    for name, value in values.items():
+        yield before + name
+        inner = properties[name].get("properties")
+        if inner:
+            assert set(value) == set(inner), before + name
+            yield from paths(value, inner, f"{before}{name}.")
+
+
+def test_documented_values() -> None:
+    """The schema and values.yaml have the same values, and those that docs/kubernetes.md names are among them."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    there = set(paths(yaml.safe_load((CHART / "values.yaml").read_text()), schema["properties"]))
+    assert set(schema["properties"]) - {"global"} <= there
+    tops = "|".join(name for name in schema["properties"])
+    named = re.findall(rf"`((?:{tops})[.][\w.]+)", (ROOT / "docs/kubernetes.md").read_text())
+    assert len(named) > 20
+    assert set(named) - {"values.yaml"} <= there
 
 
 def test_whatever_the_chart_sets_has_one_place(helm: Helm) -> None:

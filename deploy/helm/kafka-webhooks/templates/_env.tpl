@@ -63,9 +63,15 @@ is needed. Each argument is the root.
 - name: WEBHOOK_ALLOW_HTTP
   value: "true"
 {{- end }}
-{{- with .Values.egress.proxy }}
+{{- if .Values.secret.keys.proxyUrl }}
 - name: WEBHOOK_PROXY
-  value: {{ . | quote }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.secret.name }}
+      key: {{ .Values.secret.keys.proxyUrl }}
+{{- else if .Values.egress.proxy }}
+- name: WEBHOOK_PROXY
+  value: {{ .Values.egress.proxy | quote }}
 {{- end }}
 {{- end }}
 

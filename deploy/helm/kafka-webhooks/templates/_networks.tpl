@@ -46,7 +46,7 @@
 
 {{- define "kafka-webhooks.receiverRule" -}}
 {{- with .Values.networkPolicy }}
-{{- if $.Values.egress.proxy }}
+{{- if or $.Values.egress.proxy $.Values.secret.keys.proxyUrl }}
 {{- include "kafka-webhooks.rule" (list "to" .proxy.to .proxy.ports) }}
 {{- else }}
 {{- $peers := include "kafka-webhooks.publicNetworks" $ | fromYamlArray }}
