@@ -39,7 +39,8 @@ class Helm(NamedTuple):
     def render(self, name: str, *options: str, chart: Path = CHART) -> list[Object]:
         """The objects of an installation with the values of ci/`name`-values.yaml and further options."""
         values = str(CHART / f"ci/{name}-values.yaml")
-        text = self("template", "r", str(chart), "--namespace", "n", "--values", values, *options)
+        place = ("--namespace", "n", "--kube-version", "1.30.0")
+        text = self("template", "r", str(chart), *place, "--values", values, *options)
         return [thing for thing in yaml.load_all(text, yaml.CSafeLoader) if thing]
 
 

@@ -22,6 +22,7 @@ from consumer.config.environment import check, load
 from consumer.database.engine import create_engine
 from consumer.intake import source
 from consumer.kafka.client import known_properties
+from consumer.sending import egress as egress_rule
 from consumer.sending.egress import EgressPolicy
 from consumer.worker import handover, wiring, worker
 from tests.deploy import schemas
@@ -319,6 +320,33 @@ def receivers(helm: Helm) -> list[Object]:
     return egress(helm.render("minimal"), "worker", 443)
 
 
+# Networks that embed an IPv4 address, and Teredo's with its neighbours.
+TUNNELS = [ip_network(text) for text in ("::/96", "::ffff:0:0/96", "2001::/23", "2002::/16")]
+# Of the registries of special-purpose addresses.
+SPECIAL = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "100::/64",
+    "2001:db8::/32",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+    "2000::/3",
+    "2001::/23",
+    "2002::/16",
+]
 IPV4 = st.one_of(
     st.ip_addresses(v=4), st.ip_addresses(v=4, network="192.0.0.0/8"), st.ip_addresses(v=4, network="168.63.129.0/24")
 )
@@ -343,24 +371,22 @@ def test_ipv4_receivers(receivers: list[Object], address: IPv4Address) -> None:
 def test_ipv6_receivers(receivers: list[Object], address: IPv6Address) -> None:
     """Of IPv6 it lets no address through that the service refuses, and all others that embed no IPv4 address."""
     public = EgressPolicy().refusal("https", str(address)) is None
-    embeds = address in IPV4_INSIDE_6 or any(address in network for network in TUNNELS)
+    embeds = any(address in network for network in TUNNELS)
     assert lets(receivers, address) <= public
     assert lets(receivers, address) == public or embeds
 
 
-IPV4_INSIDE_6 = ip_network("::/96")
-TUNNELS = [ip_network("2001::/23"), ip_network("2002::/16"), ip_network("::ffff:0:0/96")]
-
-
-def test_edges_of_private_networks(receivers: list[Object]) -> None:
-    """The first and the last address of each exception, and their neighbours, are judged as the service judges them."""
-    for peer in receivers:
-        for text in peer["ipBlock"]["except"]:
-            network = ip_network(text)
-            for number in (int(network[0]) - 1, int(network[0]), int(network[-1]), int(network[-1]) + 1):
-                if network.version == 4 and 0 <= number < 2**32:
-                    address = IPv4Address(number)
-                    assert lets(receivers, address) == (EgressPolicy().refusal("https", str(address)) is None), address
+@pytest.mark.parametrize("text", [*SPECIAL, *(str(network) for network in egress_rule._NOT_PUBLIC)])
+def test_edges_of_special_networks(receivers: list[Object], text: str) -> None:
+    """The first and the last address of each network that is not public, and their neighbours, are judged alike."""
+    network = ip_network(text)
+    kind = type(network[0])
+    for number in (int(network[0]) - 1, int(network[0]), int(network[-1]), int(network[-1]) + 1):
+        if 0 <= number < 2**network.max_prefixlen:
+            address = kind(number)
+            public = EgressPolicy().refusal("https", str(address)) is None
+            embeds = any(address in tunnel for tunnel in TUNNELS)
+            assert lets(receivers, address) == (public and not embeds), address
 
 
 def test_policy_of_the_values(helm: Helm) -> None:

@@ -190,13 +190,15 @@ def test_the_image_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(("alive", "status"), [(True, 0), (False, 1)])
 def test_the_image_asks_for_a_workers_health(alive: bool, status: int) -> None:  # noqa: FBT001 (a parameter of pytest)
-    """Its health check is a program that ends with 0 if /healthz of OPS_PORT answers 200, and with 1 if it does not."""
+    """Its health check ends with 0 if the loop of the worker on OPS_PORT turns, ready or not, and else with 1."""
     options, command = dict(instructions())["HEALTHCHECK"].split(" CMD ")
     assert "--timeout=5s" in options
     _, *arguments = json.loads(command)
     turned = time.monotonic() - (0 if alive else 2 * STALLED)
     listener = listen("127.0.0.1", 0)
-    with closing(BackgroundServer(create_app(lambda: Status(turned, []), CollectorRegistry()), listener, "health")):
+    with closing(
+        BackgroundServer(create_app(lambda: Status(turned, ["waits"]), CollectorRegistry()), listener, "health")
+    ):
         ran = subprocess.run(
             [sys.executable, *arguments],
             env=processes.environment({"OPS_PORT": str(listener.getsockname()[1])}),

@@ -57,7 +57,7 @@
 {{- range . }}
 {{- $allowed = append $allowed (dict "ipBlock" (dict "cidr" .)) }}
 {{- end }}
-{{/* Also over plain http, and on any port: services in a cluster have theirs. */}}
+{{- /* Also over plain http, and on any port: services in a cluster have theirs. */}}
 - to:
     {{- toYaml $allowed | nindent 4 }}
 {{- end }}
