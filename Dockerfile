@@ -1,24 +1,39 @@
 # syntax=docker/dockerfile:1
 
-FROM python:3.12-slim AS packages
+# Each build takes the newest patch of this tag. To build the same image again, name the base by its digest, which
+# `docker buildx imagetools inspect python:3.12-slim` prints:
+# docker build --build-arg PYTHON=python:3.12-slim@sha256:... .
+ARG PYTHON=python:3.12-slim
+
+FROM ${PYTHON} AS packages
 RUN python -m venv /venv
 COPY requirements.txt .
 RUN /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
 
-FROM python:3.12-slim
-RUN useradd --system --uid 10001 --no-create-home webhooks
-LABEL org.opencontainers.image.title="kafka-webhooks" org.opencontainers.image.licenses="Apache-2.0"
+FROM ${PYTHON}
+ARG PYTHON
+ARG REVISION
+LABEL org.opencontainers.image.title="kafka-webhooks"
+LABEL org.opencontainers.image.description="Sends events from Kafka as signed webhooks"
+LABEL org.opencontainers.image.version="0.1.0"
+LABEL org.opencontainers.image.revision="${REVISION}"
+LABEL org.opencontainers.image.licenses="Apache-2.0"
+LABEL org.opencontainers.image.base.name="docker.io/library/${PYTHON}"
+RUN groupadd --system --gid 10001 webhooks && useradd --system --uid 10001 --gid 10001 --no-create-home webhooks
 WORKDIR /app
 COPY LICENSE .
 COPY --from=packages /venv /venv
 COPY alembic alembic
 COPY models models
 COPY consumer consumer
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
-RUN python -m compileall -q consumer models
+# Nothing is written at run time: the root file system may be read-only.
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+RUN python -m compileall -q consumer models alembic
 USER 10001
 # 9464: metrics and probes of a worker; 8080: the admin API
 EXPOSE 9464 8080
+# Of a worker. For another command, or with OPS_PORT=0, set another one, as docker-compose.yml does, or --no-healthcheck.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + (os.environ.get('OPS_PORT') or '9464') + '/healthz', timeout=3)"]
 # Exec form: SIGTERM reaches Python, which stops in order
 ENTRYPOINT ["python", "-m", "consumer"]
 CMD ["run"]

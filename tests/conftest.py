@@ -25,6 +25,7 @@ from tests.databases import (  # noqa: F401 (fixtures)
     real_oracle,
     sqlite_engine,
 )
+from tests.deploy import go_tools
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 from tests.kafka_kit import Kafka, Member
 from tests.oracle import oracle_databases
@@ -170,7 +171,11 @@ def join() -> Iterator[Callable[..., Member]]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it loudly when tests against the real Kafka, or against Oracle, did not run."""
-    for what, reasons in (("a real Kafka", _missing), ("an emulated Oracle", oracle_databases.missing)):
+    """Say it loudly when tests against the real Kafka, against Oracle, or of the Helm chart did not run."""
+    for what, reasons in (
+        ("a real Kafka", _missing),
+        ("an emulated Oracle", oracle_databases.missing),
+        ("helm", go_tools.missing),
+    ):
         for reason in dict.fromkeys(reasons):
             terminalreporter.write_line(f"!!! every test that needs {what} was SKIPPED: {reason}", red=True, bold=True)

@@ -24,13 +24,14 @@ FOLDERS = {
     "ledger/test_due.py": "smoke",
     "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_everyone_who_subscribed_once[sqlite]": "smoke",
 }
-# Fixtures that start a server, or a program in a process of its own.
+# Fixtures that start a server, or a program in a process of its own; helm is built, the first time.
 FIXTURES = {
     "command": "slow",
     "start": "slow",
     "terminal": "slow",
     "demo_folder": "slow",
     "checker": "slow",
+    "helm": "slow",
     "kafka_cluster": "kafka",
     "one_node": "kafka",
     "emulated_oracles": "oracle",

@@ -25,8 +25,6 @@ PAGES = ("/", "/subscriptions", "/subscriptions/new", "/deliveries", "/types", "
 WIDE, NARROW = (1280, 860), (400, 800)
 SOON = 15_000  # milliseconds for what is shown live
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:

@@ -4,18 +4,26 @@ import json
 import re
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
+from consumer import __version__
 from consumer.cli.app import app
 from consumer.config import settings
 from consumer.config.environment import check, load
+from consumer.http.server import BackgroundServer, listen
 from consumer.kafka.client import known_properties
+from consumer.worker.health import STALLED, Status, create_app
+from tests import processes
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
@@ -137,7 +145,7 @@ def test_there_are_two_workers_that_may_drain() -> None:
     assert "container_name" not in service
     assert "ports" not in service
     drain = load(settings.DeliverySettings, environment(service)).drain
-    assert int(service["stop_grace_period"].removesuffix("s")) > drain + 15
+    assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 30
 
 
 def test_nothing_is_open_to_the_network() -> None:
@@ -148,7 +156,7 @@ def test_nothing_is_open_to_the_network() -> None:
 
 
 def instructions() -> list[tuple[str, str]]:
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    lines = DOCKERFILE.splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     return [(word, rest) for word, rest in pairs]
 
@@ -170,6 +178,35 @@ def test_the_image_runs_a_real_command_unprivileged() -> None:
     assert int(found["USER"]) > 0
     ports = found["EXPOSE"].split()
     assert ports == [str(settings.OpsSettings().ops_port), str(settings.ApiSettings().api_port)]
+
+
+def test_the_image_says_what_it_is() -> None:
+    """Its version is the program's, its licence the project's; no digest of a base image is made up."""
+    labels = dict(re.findall(r'^LABEL org[.]opencontainers[.]image[.](\S+)="(.*)"$', DOCKERFILE, re.MULTILINE))
+    assert (labels["version"], labels["licenses"]) == (__version__, "Apache-2.0")
+    bases = [rest.split()[0] for word, rest in instructions() if word == "FROM"]
+    assert bases == ["${PYTHON}", "${PYTHON}"]
+
+
+@pytest.mark.parametrize(("alive", "status"), [(True, 0), (False, 1)])
+def test_the_image_asks_for_a_workers_health(alive: bool, status: int) -> None:  # noqa: FBT001 (a parameter of pytest)
+    """Its health check ends with 0 if the loop of the worker on OPS_PORT turns, ready or not, and else with 1."""
+    options, command = dict(instructions())["HEALTHCHECK"].split(" CMD ")
+    assert "--timeout=5s" in options
+    _, *arguments = json.loads(command)
+    turned = time.monotonic() - (0 if alive else 2 * STALLED)
+    listener = listen("127.0.0.1", 0)
+    with closing(
+        BackgroundServer(create_app(lambda: Status(turned, ["waits"]), CollectorRegistry()), listener, "health")
+    ):
+        ran = subprocess.run(
+            [sys.executable, *arguments],
+            env=processes.environment({"OPS_PORT": str(listener.getsockname()[1])}),
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    assert ran.returncode == status
 
 
 def test_the_image_installs_hashed_requirements() -> None:

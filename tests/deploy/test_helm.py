@@ -1,0 +1,486 @@
+"""The Helm chart, rendered by helm without a cluster: held against Kubernetes' schemas and against our code."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from consumer import __version__
+from consumer.config import settings
+from consumer.config.environment import check, load
+from consumer.database.engine import create_engine
+from consumer.intake import source
+from consumer.kafka.client import known_properties
+from consumer.sending import egress as egress_rule
+from consumer.sending.egress import EgressPolicy
+from consumer.worker import handover, wiring, worker
+from tests.deploy import schemas
+from tests.deploy.go_tools import module_folder
+from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, Object, PodOf, one, pod, pods, set_to
+from tests.processes import ROOT
+
+NAMES = [path.name.removesuffix("-values.yaml") for path in VALUES]
+WORKER: tuple[type[Any], ...] = tuple(settings.WorkerSettings.__annotations__.values())
+GROUPS: dict[str, tuple[type[Any], ...]] = {
+    "run": WORKER,
+    "check": WORKER,
+    "migrate": (settings.DatabaseSettings,),
+    "api": (settings.ApiSettings, settings.DatabaseSettings, settings.RuleSettings),
+}
+# What a key of the Secret holds, for the programs that read it.
+SECRETS = {
+    "webhook-secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "database-password": "password",
+    "owner-password": "password",
+    "database-url": "oracle+oracledb://webhooks:password@db.example.com:1521/?service_name=FREEPDB1",
+    "encryption-key": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+    "api-token": "a-long-random-string",
+    "kafka-password": "password",
+    "password": "password",
+}
+FOLDER = "/run/secrets/kafka-webhooks"
+# Wrong values, and what the message says of them.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"image.repository": ""}, "/image/repository"),
+    ({"image.digest": "latest"}, "/image/digest"),
+    ({"kafka.bootstrapServers": "kafka"}, "/kafka/bootstrapServers"),
+    ({"kafka.topics": []}, "/kafka/topics"),
+    ({"kafka.properties": {"sasl.password": "written-down"}}, "name its key in kafka.secretProperties"),
+    ({"kafka.properties": {"bootstrap.servers": "b:1"}}, "set kafka.bootstrapServers"),
+    ({"kafka.secretProperties": {"group.id": "key"}}, "set kafka.groupId"),
+    ({"database.url": "oracle+oracledb://webhooks:password@db:1521/?service_name=S"}, "/database/url"),
+    ({"database.url": ""}, "database.url is empty"),
+    ({"secret.name": ""}, "/secret/name"),
+    ({"secret.keys.webhookSecret": ""}, "/secret/keys/webhookSecret"),
+    ({"egress.allowNetworks": ["10.0.0.0"]}, "/egress/allowNetworks"),
+    ({"egress.proxy": "http://user:password@proxy:3128"}, "/egress/proxy"),
+    ({"settings": {"WEBHOOK_DRAIN": "60s"}}, "set worker.drainSeconds"),
+    ({"settings": {"DATABASE_WALLET_PASSWORD": "written-down"}}, "name that in extraEnv"),
+    ({"settings": {"PATH": "/bin"}}, "'PATH' does not match"),
+    ({"extraEnv": [{"name": "OPS_PORT", "value": "1"}]}, "extraEnv OPS_PORT: probes"),
+    ({"worker.drainSeconds": 601}, "/worker/drainSeconds"),
+    ({"worker.replicas": "two"}, "/worker/replicas"),
+    ({"worker.replica": 2}, "'replica' not allowed"),
+    ({"api.enabled": True, "secret.keys.apiToken": ""}, "set secret.keys.apiToken"),
+    ({"api.service.type": "ExternalName"}, "/api/service/type"),
+    ({"keda.minReplicas": 0}, "/keda/minReplicas"),
+    ({"keda.maxReplicas": 1}, "keda.minReplicas is more"),
+    ({"networkPolicy.receivers.ports": []}, "/networkPolicy/receivers/ports"),
+    ({"podMonitor.interval": "often"}, "/podMonitor/interval"),
+]
+
+
+def variables(found: PodOf, folder: Path) -> dict[str, str]:
+    """A pod's environment as its program sees it, with the mounted keys as files in `folder`."""
+    for key in found.files:
+        (folder / key).write_text(SECRETS[key])
+    values = {}
+    for name, variable in found.environment.items():
+        if "valueFrom" in variable:
+            values[name] = SECRETS[variable["valueFrom"]["secretKeyRef"]["key"]]
+        else:
+            values[name] = variable["value"].replace(FOLDER, str(folder))
+    return values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lint(helm: Helm, name: str) -> None:
+    """Helm finds nothing to warn about."""
+    assert "0 chart(s) failed" in helm(
+        "lint", "--strict", str(CHART), "--values", str(CHART / f"ci/{name}-values.yaml")
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kubernetes_takes_every_object(helm: Helm, name: str) -> None:
+    """Each object follows the schema of its kind, without unknown fields, and no two have the same name."""
+    things = helm.render(name)
+    found = [
+        f"{thing['kind']} {thing['metadata']['name']} {fault}" for thing in things for fault in schemas.faults(thing)
+    ]
+    assert found == []
+    names = [(thing["kind"], thing["metadata"]["name"]) for thing in things]
+    assert len(set(names)) == len(names)
+
+
+def test_a_misspelt_field_is_found(helm: Helm) -> None:
+    """The schemas are strict: a field that Kubernetes does not know is a fault, in its own kinds and in others."""
+    things = helm.render("keda-api")
+    for kind, end in (("Deployment", "worker"), ("ScaledObject", ""), ("PodMonitor", "")):
+        thing = one(things, kind, end)
+        thing["spec"]["replicaz"] = 3
+        assert "replicaz" in " ".join(schemas.faults(thing))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_selectors_find_their_pods(helm: Helm, name: str) -> None:
+    """Whatever selects pods by label selects those of one component."""
+    things = helm.render(name)
+    for thing in things:
+        specification = thing.get("spec", {})
+        selector = specification.get("podSelector") or specification.get("selector") or {}
+        labels = selector.get("matchLabels", selector)
+        if labels:
+            chosen = {each.component for each in pods(things) if labels.items() <= each.labels.items()}
+            assert chosen == {thing["metadata"]["labels"]["app.kubernetes.io/component"]}, thing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pods_have_no_privileges(helm: Helm, name: str) -> None:
+    """Not root, a read-only root file system, no capability, seccomp, no token of the API server, no service links."""
+    for each in pods(helm.render(name)):
+        assert each.spec["automountServiceAccountToken"] is False
+        assert each.spec["enableServiceLinks"] is False
+        assert each.spec["securityContext"]["runAsNonRoot"] is True
+        assert each.spec["securityContext"]["runAsUser"] == image_user()
+        assert each.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert each.container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"cpu", "memory"} <= set(each.container["resources"]["requests"])
+        assert "memory" in each.container["resources"]["limits"]
+
+
+def image_user() -> int:
+    """The user of the Dockerfile."""
+    (user,) = re.findall(r"^USER (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    return int(user)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_programs_get_what_they_read(helm: Helm, name: str, tmp_path: Path) -> None:
+    """Each variable is a setting or a property of librdkafka, once, and each command's own loader takes them all."""
+    for each in pods(helm.render(name)):
+        listed = [variable["name"] for variable in each.container["env"]]
+        assert len(set(listed)) == len(listed)
+        unknown = set(listed) - settings.known_names()
+        assert all(variable.startswith("KAFKA_") for variable in unknown), unknown
+        values = variables(each, tmp_path)
+        (command,) = each.container["args"]
+        check(GROUPS[command], values)
+        create_engine(load(settings.DatabaseSettings, values))  # it reads the URL's parameters
+        if command == "run":
+            assert known_properties(load(settings.KafkaSettings, values).properties)[1] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pods_mount_the_secrets_that_they_read(helm: Helm, name: str) -> None:
+    """Each mounted key of the Secret is named by a variable, and the other way round; no value is written down."""
+    for each in pods(helm.render(name)):
+        named = {
+            variable["value"].removeprefix(f"{FOLDER}/")
+            for variable in each.environment.values()
+            if variable.get("value", "").startswith(FOLDER)
+        }
+        assert named == each.files
+        assert not {"WEBHOOK_SECRET", "API_TOKEN", "WEBHOOK_ENCRYPTION_KEY"} & set(each.environment)
+
+
+def seconds_to_stop() -> float:
+    """The longest time that a stop takes after the drain: see `Worker._close`."""
+    leave = inspect.signature(source.Source.close).parameters["timeout"].default
+    threads = re.search(r"([\w, ]+) = threads = \[", inspect.getsource(wiring))
+    assert threads
+    databases = len(threads[1].split(",")) * worker.LEAVE_DATABASE
+    return float(2 * handover.STORE_DRAIN + source._COMMIT_SECONDS + leave + databases)
+
+
+@pytest.mark.parametrize("drain", [0, 1, 20, 299, 600])
+def test_kubernetes_waits_longer_than_a_stop_takes(helm: Helm, drain: int, tmp_path: Path) -> None:
+    """The grace period is longer than the drain and everything that follows it, whatever the drain is."""
+    found = pod(helm.render("minimal", *set_to({"worker.drainSeconds": drain})), "worker")
+    assert load(settings.DeliverySettings, variables(found, tmp_path)).drain == drain
+    assert found.spec["terminationGracePeriodSeconds"] > drain + seconds_to_stop()
+
+
+def test_probes_and_monitors_ask_the_port_that_is_served(helm: Helm, tmp_path: Path) -> None:
+    """Liveness is /healthz; a worker's readiness is /readyz; their port is the setting's, whatever else is set."""
+    things = helm.render("keda-api")
+    for component, group, field, ready in (
+        ("worker", settings.OpsSettings, "ops_port", "/readyz"),
+        ("api", settings.ApiSettings, "api_port", "/healthz"),
+    ):
+        found = pod(things, component)
+        (port,) = found.container["ports"]
+        assert port["containerPort"] == getattr(load(group, variables(found, tmp_path)), field)
+        live, readiness = found.container["livenessProbe"], found.container["readinessProbe"]
+        assert live["httpGet"] == {"path": "/healthz", "port": port["name"]}
+        assert readiness["httpGet"] == {"path": ready, "port": port["name"]}
+    (endpoint,) = one(things, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("ops", "/metrics")
+    (port,) = one(things, "Service")["spec"]["ports"]
+    assert port["targetPort"] == "http"
+
+
+def test_the_migration_runs_before_everything_else(helm: Helm) -> None:
+    """It is a hook, and so is its network policy, and it needs nothing that an installation makes later."""
+    things = helm.render("minimal")
+    before = [
+        thing
+        for thing in things
+        if thing["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-install,pre-upgrade"
+    ]
+    assert {(thing["kind"], thing["metadata"]["name"]) for thing in before} == {
+        ("Job", "r-kafka-webhooks-migrate"),
+        ("NetworkPolicy", "r-kafka-webhooks-migrate"),
+    }
+    weights = {thing["kind"]: int(thing["metadata"]["annotations"]["helm.sh/hook-weight"]) for thing in before}
+    assert weights["NetworkPolicy"] < weights["Job"]
+    job = pod(before, "migrate")
+    assert job.spec["serviceAccountName"] == "default"
+    assert job.files == {"database-password"}
+
+
+def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
+    """The owner of the tables has a URL and a password of its own; workers do not get them."""
+    things = helm.render("full")
+    migrate, run = pod(things, "migrate"), pod(things, "worker")
+    assert "//webhooks@" in variables(migrate, tmp_path)["DATABASE_URL"]
+    assert migrate.files == {"owner-password"}
+    assert "//webhooks_rw@" in variables(run, tmp_path)["DATABASE_URL"]
+    assert "owner-password" not in run.files
+
+
+def test_a_url_of_the_owner_does_without_the_workers_url(helm: Helm) -> None:
+    """If workers have their whole URL in the Secret, the owner's plain URL is used with the owner's password."""
+    url = "oracle+oracledb://owner@db:1521/?service_name=S"
+    changes = {"migration.database": {"url": url, "passwordKey": "owner-password"}}
+    migrate = pod(helm.render("keda-api", *set_to(changes)), "migrate")
+    assert migrate.environment["DATABASE_URL"]["value"] == url
+    assert migrate.files == {"owner-password"}
+
+
+def test_scaling(helm: Helm) -> None:
+    """KEDA's object scales the worker's Deployment, which then has no number of replicas, by the workers' own group."""
+    things = helm.render("keda-api")
+    scaled, deployment = one(things, "ScaledObject")["spec"], one(things, "Deployment", "worker")
+    assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+    (trigger,) = scaled["triggers"]
+    metadata, environment = trigger["metadata"], pod(things, "worker").environment
+    assert metadata["consumerGroup"] == environment["KAFKA_GROUP_ID"]["value"]
+    assert metadata["bootstrapServers"] == environment["KAFKA_BOOTSTRAP_SERVERS"]["value"]
+    assert metadata["excludePersistentLag"] == "true"
+    scaler = (module_folder(schemas.KEDA) / "pkg/scalers/kafka_scaler.go").read_text()
+    assert set(metadata) <= set(re.findall(r'`keda:"name=(\w+),order=triggerMetadata', scaler))
+
+
+def test_a_large_number_stays_a_number(helm: Helm) -> None:
+    """Helm reads numbers as floating point: a threshold of a hundred million is not written as 1e+08."""
+    (trigger,) = one(helm.render("full"), "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"]["lagThreshold"] == "100000000"
+
+
+def test_a_rolling_update_never_has_fewer_workers(helm: Helm) -> None:
+    """One more worker at a time, none fewer, and a pause; nodes can be drained although no worker is ready."""
+    things = helm.render("minimal")
+    specification = one(things, "Deployment", "worker")["spec"]
+    assert specification["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert specification["minReadySeconds"] > 0
+    budget = one(things, "PodDisruptionBudget")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+# The network policy.
+
+
+def egress(things: list[Object], component: str, port: int) -> list[Object]:
+    """The peers that a component may connect to on a port; `{}` stands for any."""
+    rules = one(things, "NetworkPolicy", f"-{component}")["spec"]["egress"]
+    chosen = [rule for rule in rules if port in {each["port"] for each in rule.get("ports", [{"port": port}])}]
+    return [peer for rule in chosen for peer in rule.get("to", [{}])]
+
+
+def lets(peers: list[Object], address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is in a block of the peers and in none of its exceptions."""
+    return any(
+        address in ip_network(peer["ipBlock"]["cidr"])
+        and not any(address in ip_network(each) for each in peer["ipBlock"].get("except", ()))
+        for peer in peers
+        if "ipBlock" in peer
+    )
+
+
+@pytest.fixture(scope="module")
+def receivers(helm: Helm) -> list[Object]:
+    """Where a worker may send to by https."""
+    return egress(helm.render("minimal"), "worker", 443)
+
+
+# Networks that embed an IPv4 address, and Teredo's with its neighbours.
+TUNNELS = [ip_network(text) for text in ("::/96", "::ffff:0:0/96", "2001::/23", "2002::/16")]
+# Of the registries of special-purpose addresses.
+SPECIAL = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "100::/64",
+    "2001:db8::/32",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+    "2000::/3",
+    "2001::/23",
+    "2002::/16",
+]
+IPV4 = st.one_of(
+    st.ip_addresses(v=4), st.ip_addresses(v=4, network="192.0.0.0/8"), st.ip_addresses(v=4, network="168.63.129.0/24")
+)
+module_fixture = partial(examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(address=IPV4)
+@module_fixture()
+def test_ipv4_receivers(receivers: list[Object], address: IPv4Address) -> None:
+    """The policy lets exactly the addresses through that the service takes for public, also behind NAT64."""
+    public = EgressPolicy().refusal("https", str(address)) is None
+    assert lets(receivers, address) == public
+    assert lets(receivers, ip_address(int(IPv6Address("64:ff9b::")) | int(address))) == public
+
+
+@given(
+    address=st.one_of(
+        st.ip_addresses(v=6), st.ip_addresses(v=6, network="2000::/3"), st.ip_addresses(v=6, network="2001::/16")
+    )
+)
+@module_fixture()
+def test_ipv6_receivers(receivers: list[Object], address: IPv6Address) -> None:
+    """Of IPv6 it lets no address through that the service refuses, and all others that embed no IPv4 address."""
+    public = EgressPolicy().refusal("https", str(address)) is None
+    embeds = any(address in network for network in TUNNELS)
+    assert lets(receivers, address) <= public
+    assert lets(receivers, address) == public or embeds
+
+
+@pytest.mark.parametrize("text", [*SPECIAL, *(str(network) for network in egress_rule._NOT_PUBLIC)])
+def test_edges_of_special_networks(receivers: list[Object], text: str) -> None:
+    """The first and the last address of each network that is not public, and their neighbours, are judged alike."""
+    network = ip_network(text)
+    kind = type(network[0])
+    for number in (int(network[0]) - 1, int(network[0]), int(network[-1]), int(network[-1]) + 1):
+        if 0 <= number < 2**network.max_prefixlen:
+            address = kind(number)
+            public = EgressPolicy().refusal("https", str(address)) is None
+            embeds = any(address in tunnel for tunnel in TUNNELS)
+            assert lets(receivers, address) == (public and not embeds), address
+
+
+def test_policy_of_the_values(helm: Helm) -> None:
+    """Networks and plain http that the settings allow are allowed here; Kafka and the database on their ports alone."""
+    things = helm.render("full")
+    assert {"ipBlock": {"cidr": "10.1.0.0/16"}} in egress(things, "worker", 8080)
+    assert lets(egress(things, "worker", 80), ip_address("1.1.1.1"))
+    assert lets(egress(things, "worker", 8443), ip_address("1.1.1.1"))
+    assert not lets(egress(things, "worker", 8080), ip_address("1.1.1.1"))
+    assert {"ipBlock": {"cidr": "10.2.0.0/16"}} in egress(things, "worker", 9094)
+    assert {"ipBlock": {"cidr": "10.3.0.10/32"}} in egress(things, "worker", 2484)
+    assert egress(things, "migrate", 443) == egress(things, "api", 443) == []
+    assert not lets(egress(helm.render("minimal"), "worker", 80), ip_address("1.1.1.1"))
+
+
+def test_kafkas_ports_are_those_of_its_servers(helm: Helm) -> None:
+    """They need not be said twice."""
+    things = helm.render("keda-api")
+    assert egress(things, "worker", 9093) == egress(things, "worker", 9094) == egress(things, "check", 9094) == [{}]
+    assert egress(things, "worker", 9092) == []
+
+
+def test_a_proxy_takes_the_place_of_receivers(helm: Helm) -> None:
+    """Then a worker reaches no receiver by itself."""
+    things = helm.render("keda-api")
+    assert egress(things, "worker", 443) == []
+    assert egress(things, "worker", 3128) == [{"podSelector": {"matchLabels": {"app": "egress-proxy"}}}]
+    hidden = helm.render("keda-api", *set_to({"egress.proxy": "", "secret.keys.proxyUrl": "proxy-url"}))
+    assert egress(hidden, "worker", 443) == []
+    assert pod(hidden, "worker").environment["WEBHOOK_PROXY"]["valueFrom"]["secretKeyRef"]["key"] == "proxy-url"
+
+
+# Values.
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_wrong_values_are_refused(helm: Helm, changes: dict[str, Any], message: str) -> None:
+    """A value that cannot work, is of another type, unknown, secret or set elsewhere is refused; the message helps."""
+    with pytest.raises(HelmError) as refused:
+        helm.render("minimal", *set_to(changes))
+    assert message in str(refused.value)
+
+
+def paths(values: dict[str, Any], properties: dict[str, Any], before: str = "") -> Iterator[str]:
+    """Each value by its path, down to where the schema names no more."""
+    for name, value in values.items():
+        yield before + name
+        inner = properties[name].get("properties")
+        if inner:
+            assert set(value) == set(inner), before + name
+            yield from paths(value, inner, f"{before}{name}.")
+
+
+def test_documented_values() -> None:
+    """The schema and values.yaml have the same values, and those that docs/kubernetes.md names are among them."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    there = set(paths(yaml.safe_load((CHART / "values.yaml").read_text()), schema["properties"]))
+    assert set(schema["properties"]) - {"global"} <= there
+    tops = "|".join(name for name in schema["properties"])
+    named = re.findall(rf"`((?:{tops})[.][\w.]+)", (ROOT / "docs/kubernetes.md").read_text())
+    assert len(named) > 20
+    assert set(named) - {"values.yaml"} <= there
+
+
+def test_whatever_the_chart_sets_has_one_place(helm: Helm) -> None:
+    """`settings` refuses each variable that another value sets."""
+    set_by_values = {name for each in NAMES for found in pods(helm.render(each)) for name in found.environment}
+    extra = {
+        "WEBHOOK_TIMEOUT",
+        "WEBHOOK_MAX_IN_FLIGHT",
+        "WEBHOOK_REQUIRE_OWN_SECRET",
+        "LOG_LEVEL",
+    }  # of ci/full-values.yaml
+    for name in (set_by_values & settings.known_names()) - extra:
+        with pytest.raises(HelmError, match=name):
+            helm.render("minimal", *set_to({"settings": {name: "1"}}))
+
+
+def test_the_rules_are_included(helm: Helm, tmp_path: Path) -> None:
+    """files/rules.yaml becomes a PrometheusRule, word for word; without that file the value is refused."""
+    chart = copytree(CHART, tmp_path / "chart", ignore=lambda *_: {"files"})
+    on = set_to({"prometheusRule.enabled": True})
+    with pytest.raises(HelmError, match=r"files/rules\.yaml"):
+        helm.render("minimal", *on, chart=chart)
+    (chart / "files").mkdir()
+    rules = [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.pod }}"}}]
+    text = yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]})
+    (chart / "files/rules.yaml").write_text(text)
+    rule = one(helm.render("minimal", *on, chart=chart), "PrometheusRule")
+    assert list(schemas.faults(rule)) == []
+    assert rule["spec"]["groups"][0]["rules"] == rules
+
+
+def test_the_version_is_the_programs(helm: Helm) -> None:
+    """The image's default tag is the version of the program that this chart belongs to."""
+    assert pod(helm.render("minimal"), "worker").container["image"].endswith(f":{__version__}")
+    assert "@sha256:" in pod(helm.render("full"), "worker").container["image"]
