@@ -35,6 +35,7 @@ from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.tracer import Tracer
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
 from consumer.worker.decisions import Decisions
@@ -57,12 +58,14 @@ def build_worker(
     delivery: DeliverySettings,
     metrics: Metrics,
     *,
+    tracer: Tracer | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Worker:
     """A member of the consumer group; it joins now, and works when it runs. SettingsError: Kafka refuses a setting.
 
-    `names` as in KAFKA_TOPICS. `clock` gives unix seconds, `monotonic` seconds that only go forward.
+    `names` as in KAFKA_TOPICS. Without a `tracer`, nothing is traced. `clock` gives unix
+    seconds, `monotonic` seconds that only go forward.
     """
     engine, group = create_engine(database), kafka.group_id
     decrypt = Vault(database.encryption_keys).decrypt
@@ -126,8 +129,8 @@ def build_worker(
     )
     budget = Budget(monotonic, SlowExpressions(lanes, settling, notes, clock, monotonic))
     selector = Selector(metrics, budget, monotonic)
-    sender = Sender(lanes, settling, transport, memory, budget, clock, monotonic)
-    dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic)
+    sender = Sender(lanes, settling, transport, memory, budget, clock, monotonic, tracer)
+    dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic, tracer)
 
     # The rows that come with partitions.
     ledger = Ledger(
@@ -171,6 +174,8 @@ def build_worker(
         kafka.tenant,
         lambda: worker.is_idle(),  # noqa: PLW0108
         monotonic,
+        group,
+        tracer,
     )
     handover = Handover(
         dispatch,
