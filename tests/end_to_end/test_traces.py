@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,8 +32,14 @@ def write(deployment: Deployment, body: bytes, flags: str = "01", producer: str 
     deployment.flush()
 
 
-def test_a_record_its_match_and_its_attempts_are_one_trace(deployment: Deployment, collector: Collector) -> None:
-    """Children of the producer's span; the receiver gets each attempt's own span as its parent; failures are errors."""
+def test_a_record_its_match_and_its_attempts_are_one_trace(
+    deployment: Deployment, collector: Collector, tmp_path: Path
+) -> None:
+    """Children of the producer's span; the receiver gets each attempt's own span as its parent; failures are errors.
+
+    OpenTelemetry's own variables may be in a .env file too.
+    """
+    (tmp_path / ".env").write_text("OTEL_SERVICE_NAME=hooks\n")
     good = deployment.subscribe("a", "/good", deployment.receiver.url("/good?token=hush"))
     bad = deployment.subscribe("a", "/bad")
     deployment.receiver.rules["/bad"] = in_turn(503, 200)
@@ -43,7 +50,7 @@ def test_a_record_its_match_and_its_attempts_are_one_trace(deployment: Deploymen
 
     (process,), (match,), attempts = collector.named("process"), collector.named("match"), collector.named("POST")
     assert {span.trace for span in collector.spans} == {TRACE}
-    assert {span.service for span in collector.spans} == {"kafka-webhooks"}
+    assert {span.service for span in collector.spans} == {"hooks"}
     assert (process.name, process.kind, process.parent) == (f"process {deployment.topic}", "CONSUMER", PRODUCER)
     assert process.attributes == {
         "messaging.system": "kafka",

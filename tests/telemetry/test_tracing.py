@@ -54,7 +54,7 @@ def test_a_span_without_a_valid_parent_is_a_root(monkeypatch: pytest.MonkeyPatch
         tracer.start("root", "consumer", parent, {}).end({})
         tracer.close()
     (span,) = collector.spans
-    assert (span.parent, span.error, span.kind) == ("", False, "CONSUMER")
+    assert (span.parent, span.error, span.kind, span.service) == ("", False, "CONSUMER", "kafka-webhooks")
 
 
 def test_the_standard_variables_name_the_service_and_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
