@@ -105,9 +105,6 @@ def _context(traceparent: str) -> SpanContext | None:
     """The span that a `traceparent` names. None: it has another form, as a row edited by hand may have."""
     try:
         _, trace_id, span_id, flags = traceparent.split("-")
-        context = SpanContext(
-            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
-        )
+        return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
     except ValueError:
         return None
-    return context if context.is_valid else None
