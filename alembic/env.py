@@ -190,6 +190,12 @@ def have_patience(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER SESSION SET DDL_LOCK_TIMEOUT = {LOCK_WAIT}")
 
 
+def tell(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:  # noqa: ARG001 (as Alembic calls it)
+    """Pass on that a revision is done."""
+    if (applied := context.config.attributes.get("applied")) is not None:
+        applied(step.up_revision_id)
+
+
 def online(engine: Engine) -> None:
     """Migrate. On SQLite all of it is one transaction, and a second process waits for the first."""
     create_file(engine)
@@ -206,6 +212,7 @@ def online(engine: Engine) -> None:
             include_name=is_of_ours,
             transactional_ddl=sqlite,
             compare_type=True,
+            on_version_apply=tell,
         )
         try:
             if not context.get_context().opts.get("dont_mutate"):  # `alembic current` only looks

@@ -14,7 +14,15 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-SETTINGS = ("KAFKA_", "WEBHOOK_", "DATABASE_", "API_", "OPS_", "LOG_LEVEL")  # how the names of all settings begin
+SETTINGS = (
+    "KAFKA_",
+    "WEBHOOK_",
+    "DATABASE_",
+    "API_",
+    "OPS_",
+    "OTEL_",
+    "LOG_LEVEL",
+)  # how the names of all settings begin
 
 
 def is_setting(name: str) -> bool:

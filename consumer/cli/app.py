@@ -16,6 +16,7 @@ import typer
 from consumer import __version__
 from consumer.cli.api import api, api_token
 from consumer.cli.check import check
+from consumer.cli.completion import answer_shell, completion
 from consumer.cli.console import discard_output, open_streams, printable, unwritten
 from consumer.cli.deliveries import deliveries
 from consumer.cli.listen import listen
@@ -86,7 +87,7 @@ def demo() -> None:
     run_demo()
 
 
-for command in (check, top, migrate, publish, listen, replay, api, api_token):
+for command in (check, top, migrate, publish, listen, replay, api, api_token, completion):
     app.command()(command)
 for group in (subscriptions, deliveries):
     app.add_typer(group)
@@ -102,6 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         open_streams()
         _check_text(arguments)
+        answer_shell()
         with quietly(quiet="--json" in arguments):
             status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()

@@ -23,7 +23,7 @@ def migrate(
       kafka-webhooks migrate --sql > for-the-dba.sql
       kafka-webhooks migrate --sql --revision 0001:head
     """
-    from consumer.cli.console import open_database
+    from consumer.cli.console import open_database, progress_bar
     from consumer.database.engine import create_file
     from consumer.database.migrations import revisions, state, upgrade
 
@@ -40,6 +40,15 @@ def migrate(
         return
     create_file(engine)
     before = state(engine).current
-    upgrade(engine, revision=revision)
+    to_do = [each for each in revisions() if (before or "") < each <= revision]  # "head" is above all of them
+    done = 0
+
+    def applied(latest: str) -> None:
+        nonlocal done
+        done += 1
+        draw(done, f"at {latest}")
+
+    with progress_bar(len(to_do)) as draw:
+        upgrade(engine, revision=revision, applied=applied)
     after = state(engine).current
     typer.echo(f"up to date at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")

@@ -9,7 +9,7 @@ import typer
 from consumer.cli.console import MOST_COUNTED, YesOption
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sized
 
     from sqlalchemy import Engine
 
@@ -71,7 +71,7 @@ def purge(
     engine, when = open_database(), time_text(before)
     if dry_run:
         counts = {
-            "deliveries": sum(len(rows) for rows in upkeep.ended_before(engine, statuses, before)),
+            "deliveries": _count(upkeep.ended_before(engine, statuses, before)),
             "replays": upkeep.replays_finished_before(engine, before),
         }
     else:
@@ -89,6 +89,18 @@ def purge(
     nouns = {"deliveries": "delivery", "payloads": "payload", "replays": "replay"}
     *others, last = (number(count, nouns[name]) for name, count in counts.items())
     typer.echo(f"{', '.join(others)} and {last} {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _count(steps: "Iterable[Sized]") -> int:
+    """The rows of all steps; there may be a million, so it shows progress."""
+    from consumer.cli.console import progress_bar
+
+    rows = 0
+    with progress_bar(None) as draw:
+        for step in steps:
+            rows += len(step)
+            draw(rows, f"{rows:,} counted")
+    return rows
 
 
 def _delete(engine: "Engine", statuses: "Collection[Status]", before: float, total: int) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """`kafka-webhooks run`."""
 
+import os
+
 from consumer.config import slips
 from consumer.config.environment import environment, load_worker
 from consumer.telemetry.logs import configure_logging
@@ -12,4 +14,6 @@ def run() -> None:
     settings = load_worker(values)
     configure_logging(settings.log.log_level)
     slips.warn(slips.of_settings(values))
+    # OpenTelemetry reads the environment itself, and knows nothing of a .env file.
+    os.environ.update({name: value for name, value in values.items() if name.startswith("OTEL_")})
     Service().run(settings)

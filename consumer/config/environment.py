@@ -20,6 +20,7 @@ from consumer.config.settings import (
     LogSettings,
     OpsSettings,
     TopicSettings,
+    TraceSettings,
     WorkerSettings,
     known_names,
     variables,
@@ -101,6 +102,7 @@ def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
         load(DatabaseSettings, values),
         load(DeliverySettings, values),
         load(OpsSettings, values),
+        load(TraceSettings, values),
         load(LogSettings, values),
     )
 

@@ -6,6 +6,7 @@ A field's validation alias is its variable's name, and its description is in the
 
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -16,9 +17,11 @@ from consumer.config.types import (
     DatabaseUrl,
     Duration,
     FernetKeys,
+    HttpUrl,
     KafkaProperties,
     LogLevel,
     Networks,
+    OtlpProtocol,
     Port,
     Proxy,
     SchemaName,
@@ -27,6 +30,7 @@ from consumer.config.types import (
     Token,
     TopicName,
     Topics,
+    TracesExporter,
     Waits,
     default_text,
     is_loopback,
@@ -37,6 +41,7 @@ from consumer.config.types import (
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (probes, and requests that carry the token, come from outside)
 FILE = "_FILE"  # suffix of a setting's name: the file that holds its value
+OTLP_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 FROM_FILES = ("API_TOKEN", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
 
 
@@ -338,6 +343,58 @@ class LogSettings(Group):
     )
 
 
+class TraceSettings(Group):
+    """Whether and where traces are sent. OpenTelemetry reads its other variables itself."""
+
+    endpoint: HttpUrl | None = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        repr=False,
+        description="OpenTelemetry collector; if set, workers send traces there by OTLP over HTTP. Needs the extra "
+        "`otel`.",
+        examples=["http://collector:4318"],
+    )
+    protocol: OtlpProtocol = Field(
+        default="http/protobuf",
+        validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL",
+        description="Protocol of the collector; no other one is supported.",
+        examples=["http/protobuf"],
+    )
+    exporter: TracesExporter = Field(
+        default="otlp",
+        validation_alias="OTEL_TRACES_EXPORTER",
+        description="`none`: no traces, even if there is a collector.",
+        examples=["none"],
+    )
+    disabled: bool = Field(
+        default=False,
+        validation_alias="OTEL_SDK_DISABLED",
+        description="No traces, even if there is a collector.",
+        examples=["true"],
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Traces are sent."""
+        return self.endpoint is not None and self.exporter == "otlp" and not self.disabled
+
+    @model_validator(mode="after")
+    def _installed(self) -> Self:
+        if self.enabled and not _has_opentelemetry():
+            raise ValueError(
+                "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed. "
+                'Install it (pip install "kafka-webhooks[otel]"), or set OTEL_TRACES_EXPORTER=none'
+            )
+        return self
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return find_spec("opentelemetry.sdk.trace") is not None and find_spec(OTLP_EXPORTER) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
+
+
 class ApiSettings(Group):
     """The admin HTTP API."""
 
@@ -390,6 +447,7 @@ class WorkerSettings(NamedTuple):
     database: DatabaseSettings
     delivery: DeliverySettings
     ops: OpsSettings
+    traces: TraceSettings
     log: LogSettings
 
 
@@ -399,6 +457,7 @@ GROUPS: tuple[type[Group], ...] = (
     DatabaseSettings,
     DeliverySettings,
     OpsSettings,
+    TraceSettings,
     ApiSettings,
     LogSettings,
 )

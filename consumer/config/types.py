@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import parse_signing_key
 from consumer.http.proxy import parse_proxy
+from consumer.http.urls import parse_target
 
 Network = IPv4Network | IPv6Network
 
@@ -128,6 +129,23 @@ def _log_level(name: str) -> str:
 
 # A proxy that cannot work is refused at the start, not at each delivery. Its user and password may hold any
 # visible ASCII character.
+def _http_url(text: str) -> str:
+    parse_target(text)
+    return text
+
+
+def _traces_exporter(name: str) -> str:
+    if name not in {"otlp", "none"}:
+        raise ValueError(f"{name!r:.40} is not supported; otlp sends traces, none turns them off")
+    return name
+
+
+def _otlp_protocol(name: str) -> str:
+    if name != "http/protobuf":
+        raise ValueError(f"{name!r:.40} is not supported; use http/protobuf, which collectors expect on port 4318")
+    return name
+
+
 def _proxy(url: str) -> str:
     if url:
         parse_proxy(url)
@@ -205,6 +223,9 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+TracesExporter = Annotated[str, AfterValidator(_traces_exporter)]
+OtlpProtocol = Annotated[str, AfterValidator(_otlp_protocol)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 
 

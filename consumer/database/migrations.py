@@ -1,6 +1,7 @@
 """Migrates the tables, and reads their revision."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -33,15 +34,24 @@ AGAIN = "run it again, and it continues where it stopped"
 _OURS = re.compile(r"\d{4}")  # a revision of this program, of this or a later version
 
 
-def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output: TextIO | None = None) -> None:
+def upgrade(
+    engine: Engine,
+    *,
+    revision: str = "head",
+    sql: bool = False,
+    output: TextIO | None = None,
+    applied: Callable[[str], None] | None = None,
+) -> None:
     """Migrate up to a revision. An SQLite file is created if it does not exist.
 
     Raises DatabaseUnavailable if the database does not answer, and WebhooksError if the migration is impossible:
     because of existing objects, or because a later version or another program has migrated the tables.
     After an interruption, another run continues where the migration stopped.
+    `applied` takes each revision as soon as it is done.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
+    config.attributes["applied"] = applied
     if not sql:
         create_file(engine)
     while True:

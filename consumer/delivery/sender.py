@@ -7,6 +7,7 @@ from functools import partial
 
 from requests import RequestException, Response
 
+from consumer.delivery.attempt_spans import attempt_begins, attempt_ends
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
@@ -19,6 +20,7 @@ from consumer.sending.payloads import Payload, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.telemetry.tracer import Span, Tracer
 
 RENDERING = 0.02  # seconds of a turn after which it renders no more batches and projections
 BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
@@ -26,7 +28,10 @@ GROWTH = 64  # a turn starts as many deliveries as ended in the last one, and so
 
 
 class Sender(Part):
-    """Starts and ends requests. `open` has the delivery that stands for each open request, the oldest first."""
+    """Starts and ends requests.
+
+    `open` has the delivery that stands for each open request, the oldest first, with its span if attempts are traced.
+    """
 
     def __init__(
         self,
@@ -37,8 +42,9 @@ class Sender(Part):
         budget: Budget,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        tracer: Tracer | None = None,
     ) -> None:
-        self.open: dict[Delivery, None] = {}
+        self.open: dict[Delivery, Span | None] = {}
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
@@ -46,6 +52,7 @@ class Sender(Part):
         self._memory = memory
         self._clock = clock
         self._monotonic = monotonic
+        self._tracer = tracer
         self._ended = 0  # deliveries whose request ended in the last turn
 
     @property
@@ -77,26 +84,12 @@ class Sender(Part):
                 self._begin(delivery, now)
                 self._completed(delivery, prepared)
                 continue
-            if endpoint.batch is not None:
+            if endpoint.batch is None:
+                self._send(delivery, prepared, now, timestamp)
+            else:
                 self._send_batch(delivery, prepared, now, timestamp)
-                if self._monotonic() - now >= RENDERING:
-                    return
-                continue
-            try:
-                if endpoint.projection is None:
-                    request = build(prepared, endpoint, delivery.event, timestamp)
-                else:
-                    with self._charged(endpoint, delivery.event):
-                        request = build(prepared, endpoint, delivery.event, timestamp)
-            except ValueError as error:  # a projection without a value; a stored row with an edited header
-                self._lanes.finished(lane, delivery.slots)
-                self._settling.on_undeliverable(delivery, str(error))
-                continue
-            self._begin(delivery, now, request.body)
-            delivery.transfer = self._transport.submit(
-                request, partial(self._completed, delivery), timeout=endpoint.timeout
-            )
-            if endpoint.projection is not None and self._monotonic() - now >= RENDERING:
+            renders = endpoint.batch is not None or endpoint.projection is not None
+            if renders and self._monotonic() - now >= RENDERING:
                 return
 
     def cancel(self, delivery: Delivery) -> None:
@@ -118,16 +111,38 @@ class Sender(Part):
         finally:
             self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
 
-    def _begin(self, delivery: Delivery, now: float, body: object = None) -> None:
+    def _begin(self, delivery: Delivery, now: float, body: object = None, span: Span | None = None) -> None:
         if isinstance(body, bytes) and body is not delivery.event.body:
             delivery.rendered = body
             self._memory.keep(body, len(body))
         delivery.started_at = now
         delivery.sent_to = delivery.lane.endpoint
-        self.open[delivery] = None
+        self.open[delivery] = span
         for each in delivery.batch():
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
+
+    def _send(self, delivery: Delivery, template: Template, now: float, timestamp: int) -> None:
+        """Send one delivery, or give it up without a request if none can be built."""
+        endpoint, event = delivery.lane.endpoint, delivery.event
+        span = None if self._tracer is None else attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
+        traceparent = None if span is None else span.traceparent
+        try:
+            if endpoint.projection is None:
+                request = build(template, endpoint, event, timestamp, traceparent)
+            else:
+                with self._charged(endpoint, event):
+                    request = build(template, endpoint, event, timestamp, traceparent)
+        except ValueError as error:  # a projection without a value; a stored row with an edited header
+            if span is not None:
+                span.end({}, type(error).__name__)
+            self._lanes.finished(delivery.lane, delivery.slots)
+            self._settling.on_undeliverable(delivery, str(error))
+            return
+        self._begin(delivery, now, request.body, span)
+        delivery.transfer = self._transport.submit(
+            request, partial(self._completed, delivery), timeout=endpoint.timeout
+        )
 
     def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:
         """Send the deliveries of a batch that can be rendered; the others are given up without a request."""
@@ -151,10 +166,15 @@ class Sender(Part):
             else:
                 sent.append(each)
         if sent:
-            request = build_batch(template, endpoint, payloads, timestamp)
             first, *first.batch_members = sent
             first.slots = slots
-            self._begin(first, now, request.body)
+            span = traceparent = None
+            if self._tracer is not None:
+                events = [payload.event for payload in payloads]
+                span = attempt_begins(self._tracer, endpoint, events, first.attempts)
+                traceparent = span.traceparent
+            request = build_batch(template, endpoint, payloads, timestamp, traceparent)
+            self._begin(first, now, request.body, span)
             first.transfer = self._transport.submit(request, partial(self._completed, first), timeout=endpoint.timeout)
         else:
             self._lanes.finished(lane, slots)
@@ -165,12 +185,14 @@ class Sender(Part):
         self._ended += 1 + len(delivery.batch_members)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
-        self._end(delivery)
+        self._end(delivery, result)
         self._settling.on_result(delivery, result)
 
-    def _end(self, delivery: Delivery) -> None:
-        """The request is no longer open."""
-        self.open.pop(delivery, None)
+    def _end(self, delivery: Delivery, result: Response | RequestException | None = None) -> None:
+        """The request is no longer open; without a result, it was cancelled."""
+        span = self.open.pop(delivery, None)
+        if span is not None:
+            attempt_ends(span, result)
         self._lanes.finished(delivery.lane, delivery.slots)
         if delivery.rendered is not None:
             self._memory.drop(delivery.rendered)

@@ -22,11 +22,15 @@ Entry = tuple[Event, Settle, float]
 
 
 class Matched(NamedTuple):
-    """An event and its subscriptions' endpoints, which may be none. `stored`: some of its deliveries are stored."""
+    """An event and its subscriptions' endpoints, which may be none. `stored`: some of its deliveries are stored.
+
+    `arrived`: when the event was put in (the catalog's clock).
+    """
 
     event: Event
     endpoints: tuple[Endpoint, ...]
     settle: Settle
+    arrived: float
     stored: bool = False
 
 
@@ -105,12 +109,12 @@ class Inbox:
         self._bytes -= event.size
         stored = self._stored[partition]
         if not stored.keys:
-            return Matched(event, endpoints, settle)
+            return Matched(event, endpoints, settle, arrived)
         if offset > stored.highest:  # true of all later events too; a log that goes back repeats some
             self._stored[partition] = _Stored(set(), -1, stored.end)
-            return Matched(event, endpoints, settle)
+            return Matched(event, endpoints, settle, arrived)
         rest = tuple(e for e in endpoints if (offset, timestamp, e.subscription_id) not in stored.keys)
-        return Matched(event, rest, settle, stored=len(rest) < len(endpoints))
+        return Matched(event, rest, settle, arrived, stored=len(rest) < len(endpoints))
 
     def first_offset(self, partition: TopicPartition) -> int | None:
         """The lowest offset of a partition's waiting events; None if none waits."""

@@ -12,8 +12,12 @@ from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
 
 
-def build(template: Template, endpoint: Endpoint, event: Event, timestamp: int) -> SignedRequest:
+def build(
+    template: Template, endpoint: Endpoint, event: Event, timestamp: int, traceparent: str | None = None
+) -> SignedRequest:
     """The signed request of one attempt, made at `timestamp` (unix seconds).
+
+    `traceparent`: of the attempt's span; without one, the event's own is passed on.
 
     Raises Unrenderable as `body_of` does, and InvalidHeader if no header can hold the event's id, type or content type.
     """
@@ -21,16 +25,30 @@ def build(template: Template, endpoint: Endpoint, event: Event, timestamp: int) 
     stamp = _stamped
     if stamp.event is not event or stamp.timestamp != timestamp or stamp.content_type != content_type:
         stamp = _stamp(event, timestamp, content_type)
-    return _signed(template, stamp.start, stamp.lines, body)
+    if traceparent is None:
+        return _signed(template, stamp.start, stamp.lines, body)
+    return _signed(template, stamp.start, stamp.untraced + _traced(traceparent), body)
 
 
-def build_batch(template: Template, endpoint: Endpoint, payloads: Sequence[Payload], timestamp: int) -> SignedRequest:
-    """The signed request of one attempt to send all `payloads`, which `render` gave for this endpoint."""
+def build_batch(
+    template: Template,
+    endpoint: Endpoint,
+    payloads: Sequence[Payload],
+    timestamp: int,
+    traceparent: str | None = None,
+) -> SignedRequest:
+    """The signed request of one attempt to send all `payloads`, which `render` gave for this endpoint.
+
+    `traceparent`: of the attempt's span; without one, none is sent, because each event has its own.
+    """
     body, content_type = render_batch(endpoint, payloads)
     types = {payload.event.type for payload in payloads}
     only = types.pop() if len(types) == 1 else None
     webhook_id = batch_id(payloads)
-    return _signed(template, _start(webhook_id, timestamp), _lines(content_type, webhook_id, timestamp, only), body)
+    lines = _lines(content_type, webhook_id, timestamp, only)
+    if traceparent is not None:
+        lines += _traced(traceparent)
+    return _signed(template, _start(webhook_id, timestamp), lines, body)
 
 
 def batch_id(payloads: Sequence[Payload]) -> str:
@@ -42,15 +60,18 @@ def batch_id(payloads: Sequence[Payload]) -> str:
 
 
 class _Stamp:
-    """The header lines and the start of the signed text that all requests of an event at one timestamp share."""
+    """The header lines and the start of the signed text that all requests of an event at one timestamp share.
 
-    __slots__ = ("content_type", "event", "lines", "start", "timestamp")
+    `untraced`: the lines without the event's `traceparent`.
+    """
+
+    __slots__ = ("content_type", "event", "lines", "start", "timestamp", "untraced")
 
     def __init__(self) -> None:
         self.event: Event | None = None
         self.timestamp = 0
         self.content_type = ""
-        self.lines = self.start = b""
+        self.lines = self.untraced = self.start = b""
 
 
 _stamped = _Stamp()  # a fan-out builds requests for the same event again and again
@@ -59,7 +80,9 @@ _stamped = _Stamp()  # a fan-out builds requests for the same event again and ag
 def _stamp(event: Event, timestamp: int, content_type: str) -> _Stamp:
     stamp = _stamped
     stamp.event = None
-    stamp.lines = _lines(content_type, event.webhook_id, timestamp, event.type, event.traceparent)
+    stamp.lines = stamp.untraced = _lines(content_type, event.webhook_id, timestamp, event.type)
+    if event.traceparent is not None:
+        stamp.lines += _traced(event.traceparent)
     stamp.start = _start(event.webhook_id, timestamp)
     stamp.event, stamp.timestamp, stamp.content_type = event, timestamp, content_type
     return stamp
@@ -69,14 +92,14 @@ def _start(webhook_id: str, timestamp: int) -> bytes:
     return f"{webhook_id}.{timestamp}.".encode("ascii")
 
 
-def _lines(
-    content_type: str, webhook_id: str, timestamp: int, event_type: str | None, traceparent: str | None = None
-) -> bytes:
+def _traced(traceparent: str) -> bytes:
+    return encoded([f"traceparent: {traceparent}"])
+
+
+def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str | None) -> bytes:
     lines = [f"content-type: {content_type}", f"webhook-id: {webhook_id}", f"webhook-timestamp: {timestamp}"]
     if event_type is not None:
         lines.append(f"x-webhook-event: {event_type}")
-    if traceparent is not None:
-        lines.append(f"traceparent: {traceparent}")
     return encoded(lines)
 
 

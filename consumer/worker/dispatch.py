@@ -11,6 +11,8 @@ from consumer.loop.part import Part
 from consumer.matching.inbox import Inbox, Matched
 from consumer.matching.selection import TURN, Selector
 from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.tracer import Tracer
+from consumer.worker.record_spans import trace_match
 
 SLOW_DATABASE = 5.0  # seconds without an answer until /readyz says so; a call times out after 30
 
@@ -26,6 +28,7 @@ class Dispatch(Part):
         selector: Selector,
         metrics: Metrics,
         monotonic: Callable[[], float],
+        tracer: Tracer | None = None,
     ) -> None:
         self._inbox = inbox
         self._lanes = lanes
@@ -33,6 +36,8 @@ class Dispatch(Part):
         self._metrics = metrics
         self._monotonic = monotonic
         self._selector = selector
+        self._tracer = tracer
+        self._arrived = 0.0  # when the event came that is fanned out
         self._fanout: Fanout | None = None
         self._counted = False
         self._pressed = False
@@ -74,6 +79,9 @@ class Dispatch(Part):
             if not over:
                 self._pressed = self._selector.spent
                 return
+            if self._tracer is not None:
+                seconds, refused = self._monotonic() - self._arrived, self._fanout.refused
+                trace_match(self._tracer, self._fanout.event, seconds, self._fanout.position - refused, refused)
             self._fanout = None
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:
@@ -92,10 +100,12 @@ class Dispatch(Part):
         return fanout
 
     def _opened(self, matched: Matched) -> Fanout | None:
-        event, endpoints, settle, stored = matched
+        event, endpoints, settle, self._arrived, stored = matched
         if stored or not endpoints:
             self._metrics.events["matched" if stored else "unmatched"] += 1
         if not endpoints:
+            if self._tracer is not None:
+                trace_match(self._tracer, event, self._monotonic() - self._arrived, 0)
             settle(event.record.offset)
             return None
         self._counted = stored

@@ -16,6 +16,8 @@ from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
 from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.tracer import Tracer
+from consumer.worker.record_spans import trace_record
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +43,10 @@ class Polling(Part):
         tenant_name: str,
         is_idle: Callable[[], bool],
         monotonic: Callable[[], float],
+        group: str = "",
+        tracer: Tracer | None = None,
     ) -> None:
-        """`is_idle` tells that only a record can make work, so that a poll may wait for one."""
+        """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`."""
         self._source = source
         self._catalog = catalog
         self._inbox = inbox
@@ -53,6 +57,8 @@ class Polling(Part):
         self._tenant_name = tenant_name
         self._monotonic = monotonic
         self._is_idle = is_idle
+        self._group = group
+        self._tracer = tracer
         self._paused = self._stopped = False
         self._full_since: float | None = None
         self.received_at = self.waited = 0.0
@@ -101,7 +107,10 @@ class Polling(Part):
                 self._bury(record, error)
                 continue
             keys.add((event.type, event.tenant))
-            self._inbox.put(event, self._hold(record, event.size), now)
+            settle = self._hold(record, event.size)
+            if self._tracer is not None:
+                event, settle = trace_record(self._tracer, self._group, event, settle, self._monotonic() - now)
+            self._inbox.put(event, settle, now)
         self._catalog.want(keys)
 
     def _records(self, *, idle: bool) -> Sequence[Record]:

@@ -11,11 +11,12 @@ import structlog
 from sqlalchemy import Engine
 
 from consumer import __version__
-from consumer.config.settings import WorkerSettings
+from consumer.config.settings import TraceSettings, WorkerSettings
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
 from consumer.telemetry.metrics import Metrics, Readings, registry
+from consumer.telemetry.tracer import Tracer
 from consumer.worker.health import Status, serve
 from consumer.worker.wiring import build_worker
 from consumer.worker.worker import Worker
@@ -36,19 +37,22 @@ class Service:
 
     def run(self, settings: WorkerSettings) -> None:
         """Consume until SIGTERM or SIGINT, at any time. Raises FatalKafkaError, and SettingsError of Kafka's client."""
-        kafka, topics, database, delivery, ops, _ = settings
+        kafka, topics, database, delivery, ops, traces, _ = settings
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
         server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._readings))
+        tracer = _tracer(traces)
         try:
             self._await_database(create_engine(database))
-            self._worker = build_worker(kafka, topics.topics, database, delivery, self._metrics)
+            self._worker = build_worker(kafka, topics.topics, database, delivery, self._metrics, tracer=tracer)
             # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
             gc.freeze()
             gc.set_threshold(*COLLECT_EVERY)
             self._worker.run()
         finally:
+            if tracer is not None:
+                tracer.close()
             if server is not None:
                 server.close()
         log.info("stopped")
@@ -81,3 +85,11 @@ class Service:
 
     def _readings(self) -> Readings:
         return self._worker.readings() if self._worker is not None else Readings()
+
+
+def _tracer(settings: TraceSettings) -> Tracer | None:
+    if not settings.enabled:
+        return None
+    from consumer.telemetry.tracing import OpenTelemetryTracer  # noqa: PLC0415 (an extra, which takes 0.2 s to import)
+
+    return OpenTelemetryTracer()

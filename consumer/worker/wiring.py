@@ -35,6 +35,7 @@ from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
@@ -58,12 +59,14 @@ def build_worker(
     delivery: DeliverySettings,
     metrics: Metrics,
     *,
+    tracer: Tracer | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Worker:
     """A member of the consumer group; it joins now, and works when it runs. SettingsError: Kafka refuses a setting.
 
-    `names` as in KAFKA_TOPICS. `clock` gives unix seconds, `monotonic` seconds that only go forward.
+    `names` as in KAFKA_TOPICS. Without a `tracer`, nothing is traced. `clock` gives unix
+    seconds, `monotonic` seconds that only go forward.
     """
     engine, group = create_engine(database), kafka.group_id
     decrypt = Vault(database.encryption_keys).decrypt
@@ -139,8 +142,8 @@ def build_worker(
     )
     budget = Budget(monotonic, SlowExpressions(lanes, settling, notes, clock=clock, monotonic=monotonic))
     selector = Selector(metrics, budget, monotonic)
-    sender = Sender(lanes, settling, transport, memory, budget, clock=clock, monotonic=monotonic)
-    dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic)
+    sender = Sender(lanes, settling, transport, memory, budget, clock=clock, monotonic=monotonic, tracer=tracer)
+    dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic, tracer)
 
     # The rows that come with partitions.
     ledger = Ledger(
@@ -184,6 +187,8 @@ def build_worker(
         tenant_name=kafka.tenant,
         is_idle=lambda: worker.is_idle(),  # noqa: PLW0108
         monotonic=monotonic,
+        group=group,
+        tracer=tracer,
     )
     handover = Handover(
         dispatch,

@@ -19,7 +19,7 @@ from tests.databases import url_of
 from tests.processes import PROGRAM, ROOT, Command, Start, environment
 from tests.signatures import hexed, standard
 
-COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api"]
+COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api", "completion"]
 GROUPS = {
     "subscriptions": [
         *("add", "edit", "list", "show", "enable", "disable", "remove", "ping"),

@@ -47,7 +47,7 @@ def examples() -> Iterator[tuple[list[str], str]]:
 
 def typed(line: str) -> list[str]:
     """What the program gets of a line: no variables in front of it, no redirection behind it."""
-    words = takewhile(lambda word: word not in {"<", ">", "&"}, shlex.split(line))
+    words = takewhile(lambda word: word not in {"<", ">", ">>", "&"}, shlex.split(line))
     return [word for word in words if not re.match(r"[A-Z_]+=", word)]
 
 

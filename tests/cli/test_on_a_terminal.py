@@ -168,3 +168,20 @@ def test_a_search_among_all_shows_that_it_goes_on(terminal: Open) -> None:
     assert command.end() == 0
     assert "0 checked" in command.shown
     assert command.shown.rstrip().endswith("no subscriptions")
+
+
+def test_a_migration_shows_the_revisions_that_are_done(terminal: Open, tmp_path: Path) -> None:
+    """An index of a large table takes minutes."""
+    command = terminal("migrate", DATABASE_URL=f"sqlite:///{tmp_path}/new.db")
+    assert command.end() == 0
+    assert re.search(r"\[#+-+\] +25% .* at 0002", command.shown)
+    assert re.search(r"\[#+\] +100%  at 0008", command.shown)
+    assert command.shown.rstrip().endswith("migrated from nothing to 0008")
+
+
+def test_counting_what_a_purge_would_delete_shows_that_it_goes_on(terminal: Open) -> None:
+    """It reads each row of the table."""
+    command = terminal("deliveries", "purge", "--older-than", "30d", "--dry-run")
+    assert command.end() == 0
+    assert "3 counted" in command.shown
+    assert command.shown.rstrip().endswith("3 deliveries and 0 replays would be deleted")

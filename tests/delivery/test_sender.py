@@ -20,6 +20,7 @@ from consumer.sending.payloads import Payload, render
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
 from tests.delivery.store_kit import DEFAULT, URL
+from tests.span_recorder import SpanRecorder
 
 
 class Wire:
@@ -57,6 +58,7 @@ class Counter:
     """A Sender at a Desk, whose subscription is told what it asks for."""
 
     def __init__(self, engine: Engine) -> None:
+        self.tracer = SpanRecorder()
         self.desk = Desk(engine)
         self.wire = Wire()
         store = self.desk.store
@@ -70,6 +72,7 @@ class Counter:
             Budget(store.monotonic, lambda subscription, _seconds: self.over.append(subscription)),
             store.clock,
             store.monotonic,
+            self.tracer,
         )
 
     def ask(self, url: str = URL, **options: object) -> None:
@@ -127,7 +130,7 @@ def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int)
     (body,) = counter.wire.bodies()
     assert orjson.loads(body or b"") == [{"n": each} for each in range(number)]
     assert all(each.origin.started for each in deliveries)  # type: ignore[union-attr]  # records
-    assert (counter.sender.open, counter.desk.lanes.slots.in_flight) == ({deliveries[0]: None}, 1)
+    assert (list(counter.sender.open), counter.desk.lanes.slots.in_flight) == ([deliveries[0]], 1)
     counter.wire.end(response(200))
     assert counter.desk.settled == list(range(number))
     assert (counter.sender.open, counter.desk.lanes.slots.in_flight) == ({}, 0)
@@ -304,3 +307,39 @@ def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) ->
     counter.desk.memory.leave("t[0]")
     counter.start()
     assert len(counter.wire.requests) == 3
+
+
+def test_a_request_carries_the_span_of_its_attempt(counter: Counter) -> None:
+    """The span ends with the request: answered, failed, or cancelled."""
+    spans = counter.tracer.spans
+    for number, status in enumerate((200, 503)):
+        counter.queue(b"{}")
+        counter.start()
+        assert counter.wire.requests[-1].headers["traceparent"] == spans[number].traceparent
+        assert not spans[number].ended
+        counter.wire.end(response(status))
+    (delivery,) = counter.queue(b"{}")
+    counter.start()
+    counter.sender.cancel(delivery)
+    assert [(span.error, span.ended) for span in spans] == [(None, 1), ("503", 1), ("cancelled", 1)]
+
+
+def test_a_batch_carries_the_span_of_its_request(counter: Counter) -> None:
+    """One for all of its events. Those that are left out, because they have no form, are not counted."""
+    counter.ask(batch=Batch(3, 1.0), projection=compile_projection("{'a': data.a}"))
+    counter.queue(b'{"a": 1}', b"{}", b'{"a": 2}')
+    counter.start()
+    (request,), (span,) = counter.wire.requests, counter.tracer.spans
+    assert request.headers["traceparent"] == span.traceparent
+    assert span.attributes["messaging.batch.message_count"] == 2
+    counter.wire.end(response(200))
+    assert span.ended == 1
+
+
+def test_the_span_of_what_cannot_be_built_ends_at_once(counter: Counter) -> None:
+    """As an error of its kind: no request carries it."""
+    counter.ask(projection=compile_projection("{'a': data.a}"))
+    counter.queue(b"{}")
+    counter.start()
+    assert counter.wire.requests == []
+    assert [(span.error, span.ended) for span in counter.tracer.spans] == [("Unrenderable", 1)]

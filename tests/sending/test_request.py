@@ -66,6 +66,21 @@ def test_one_delivery_leaves_no_trace_in_the_next() -> None:
     assert prepared.request.body is None
 
 
+@pytest.mark.parametrize("own", [None, TRACEPARENT])
+def test_the_traceparent_of_an_attempt_takes_the_place_of_the_events(own: str | None) -> None:
+    """Each request of a fan-out has its own, and the signature is the same: it does not cover headers."""
+    prepared, event = prepare(ENDPOINT), EVENT._replace(traceparent=own)
+    attempts = [f"{TRACEPARENT[:-4]}{number}-01" for number in range(2)]
+    requests = [build(prepared, ENDPOINT, event, 1, attempt) for attempt in attempts]
+    requests.append(build_batch(prepared, ENDPOINT, [render(ENDPOINT, event)], 1, attempts[0]))
+    for request, expected in zip(requests, [*attempts, attempts[0]], strict=True):
+        assert request.lines is not None
+        assert request.lines.count(b"traceparent: ") == 1
+        assert request.headers["traceparent"] == expected
+    assert build(prepared, ENDPOINT, event, 1).headers.get("traceparent") == own
+    assert len({request.headers["webhook-signature"] for request in requests[:2]}) == 1
+
+
 def test_a_request_is_whole() -> None:
     """What `requests` and its plug-ins may ask of a prepared request is there: a copy, hooks, cookies."""
     request = request_of(ENDPOINT)

@@ -16,6 +16,7 @@ from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import Dispatch
+from tests.span_recorder import SpanRecorder
 
 URL = "https://example.com/hook"
 WANTED, REFUSED = "data.n == 1", "data.n > 1"
@@ -34,7 +35,7 @@ class Desk:
         catalog = Catalog(lambda _, done: done(answer) if known else None, 1000.0, lambda: 100.0)
         self.inbox = Inbox(catalog, lambda _place, _offset: None)
         self.inbox.stored(("t", 0), set())
-        self.metrics, self.settled = Metrics(), list[int]()
+        self.metrics, self.settled, self.tracer = Metrics(), list[int](), SpanRecorder()
         self.lanes = Lanes(1000)
         self.dispatch = Dispatch(
             self.inbox,
@@ -43,6 +44,7 @@ class Desk:
             Selector(self.metrics, None, self.clock),
             self.metrics,
             self.clock,
+            self.tracer,
         )
 
     def clock(self) -> float:
@@ -76,6 +78,12 @@ def test_an_event_is_matched_if_anybody_wants_it(
     assert dict(desk.metrics.events) == {outcome: 1}
     assert desk.settled == ([0] if settled else [])
     assert not desk.dispatch.busy
+    (span,) = desk.tracer.spans
+    refused = sum(each is not None and each != WANTED for each in filters)
+    counts = span.attributes["webhooks.subscriptions.matched"], span.attributes["webhooks.subscriptions.refused"]
+    assert counts == (len(filters) - refused, refused)
+    assert span.ended == 1
+    assert span.ago == desk.now - 100.0  # since the event came
 
 
 def turns_of(desk: Desk) -> int:

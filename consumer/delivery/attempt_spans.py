@@ -1,0 +1,53 @@
+"""The span of an attempt, by the semantic conventions for HTTP clients. It has no payload, header or secret."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from requests import RequestException, Response
+
+from consumer.events.event import Event
+from consumer.http.urls import parse_target, redact_url
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.telemetry.tracer import Attributes, Span, Tracer
+
+_SAMPLED = "13579bdf"  # the last digit of a traceparent whose sampled bit is set
+
+
+def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], attempts: int) -> Span:
+    """The span of a request that carries these events, after so many attempts.
+
+    A batch belongs to the trace of its first sampled event and is linked to the others.
+    """
+    attributes = {**_receiver(endpoint.url), "webhooks.subscription.id": endpoint.subscription_id}
+    if attempts:
+        attributes["http.request.resend_count"] = attempts
+    if len(events) == 1:
+        event = events[0]
+        attributes |= {"webhooks.id": event.webhook_id, "webhooks.event.type": event.type}
+        return tracer.start("POST", "client", event.traceparent, attributes)
+    attributes["messaging.batch.message_count"] = len(events)
+    parents = [event.traceparent for event in events if event.traceparent is not None]
+    parent = next((each for each in parents if each[-1] in _SAMPLED), parents[0] if parents else None)
+    links = [each for each in dict.fromkeys(parents) if each != parent]
+    return tracer.start("POST", "client", parent, attributes, links=links)
+
+
+def attempt_ends(span: Span, result: Response | RequestException | None) -> None:
+    """End the span with the request's result; None: it was cancelled. Whatever is no 2xx is an error."""
+    if isinstance(result, Response):
+        status = result.status_code
+        span.end({"http.response.status_code": status}, None if 200 <= status < 300 else str(status))  # noqa: PLR2004 (2xx)
+    else:
+        span.end({}, "cancelled" if result is None else type(result).__name__)
+
+
+@lru_cache(1024)
+def _receiver(url: str) -> Attributes:
+    """A valid URL's attributes. Its query is left out: receivers put tokens there."""
+    target = parse_target(url)
+    return {
+        "http.request.method": "POST",
+        "url.full": redact_url(url).partition("?")[0].partition("#")[0],
+        "server.address": target.host,
+        "server.port": target.port,
+    }

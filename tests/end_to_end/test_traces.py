@@ -1,0 +1,155 @@
+"""Traces of a real worker, as a collector gets them."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.service_rig import SECRET, Deployment, eventually
+from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+from tests.otlp_collector import Collector
+
+TRACE, PRODUCER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Listening until the test ends."""
+    with Collector() as listening:
+        yield listening
+
+
+def write(deployment: Deployment, body: bytes, flags: str = "01", producer: str = PRODUCER) -> None:
+    """A record of type `a` in the producer's trace."""
+    deployment.write(
+        body,
+        headers=[("event-type", b"a"), ("traceparent", f"00-{TRACE}-{producer}-{flags}".encode())],
+        key=b"k-secret",
+    )
+    deployment.flush()
+
+
+def test_a_record_its_match_and_its_attempts_are_one_trace(
+    deployment: Deployment, collector: Collector, tmp_path: Path
+) -> None:
+    """Children of the producer's span; the receiver gets each attempt's own span as its parent; failures are errors.
+
+    OpenTelemetry's own variables may be in a .env file too.
+    """
+    (tmp_path / ".env").write_text("OTEL_SERVICE_NAME=hooks\n")
+    good = deployment.subscribe("a", "/good", deployment.receiver.url("/good?token=hush"))
+    bad = deployment.subscribe("a", "/bad")
+    deployment.receiver.rules["/bad"] = in_turn(503, 200)
+    worker = deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, WEBHOOK_RETRY_SCHEDULE="0.2,0.2", **SOON)
+    write(deployment, b'{"payload": "hush"}')
+    eventually(lambda: len(collector.spans) == 5)
+    worker.stop()
+
+    (process,), (match,), attempts = collector.named("process"), collector.named("match"), collector.named("POST")
+    assert {span.trace for span in collector.spans} == {TRACE}
+    assert {span.service for span in collector.spans} == {"hooks"}
+    assert (process.name, process.kind, process.parent) == (f"process {deployment.topic}", "CONSUMER", PRODUCER)
+    assert process.attributes == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": deployment.topic,
+        "messaging.destination.partition.id": "0",
+        "messaging.kafka.offset": 0,
+        "messaging.consumer.group.name": deployment.group,
+        "messaging.message.id": deployment.receiver.requests[0].webhook_id,
+        "messaging.message.body.size": 19,
+    }
+    assert (match.kind, match.parent, match.attributes["webhooks.subscriptions.matched"]) == ("INTERNAL", process.id, 2)
+    assert {(span.kind, span.parent) for span in attempts} == {("CLIENT", process.id)}
+    assert abs(process.begin - match.begin) < 1e6  # both as of the record's arrival; nanoseconds
+    assert match.begin < match.end < max(span.end for span in attempts) < process.end
+
+    by_traceparent = {span.traceparent: span for span in attempts}
+    seen = [(request.path, by_traceparent[request.headers["traceparent"]]) for request in deployment.receiver.requests]
+    told = {
+        (path, span.attributes["webhooks.subscription.id"], span.attributes["http.response.status_code"], span.error)
+        for path, span in seen
+    }
+    assert told == {("/good?token=hush", good, 200, False), ("/bad", bad, 503, True), ("/bad", bad, 200, False)}
+    failed = next(span for _, span in seen if span.error)
+    assert failed.attributes["error.type"] == "503"
+    again = next(span for _, span in seen if span.attributes.get("http.request.resend_count"))
+    assert again.attributes["url.full"] == deployment.receiver.url("/bad")
+    for secret in (b"hush", SECRET.encode(), SECRET.removeprefix("whsec_").encode(), b"k-secret"):
+        assert secret not in collector.bodies
+
+
+def test_a_stored_delivery_stays_in_its_trace(deployment: Deployment, collector: Collector) -> None:
+    """Its retries from the database, by another worker, are children of the record's span."""
+    deployment.subscribe("a", "/bad")
+    deployment.receiver.rules["/bad"] = in_turn(503, 200)
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+        "WEBHOOK_RETRY_SCHEDULE": "2,1h",
+        "WEBHOOK_RETRY_IN_MEMORY": "0",
+        **SOON,
+    }
+    first = deployment.start(**variables)
+    write(deployment, b"{}")
+    eventually(lambda: deployment.rows("parked"))
+    first.stop()
+    deployment.start(**variables)
+    eventually(lambda: len(collector.named("POST")) == 2)
+    (process,), attempts = collector.named("process"), collector.named("POST")
+    assert [(span.trace, span.parent, span.error) for span in attempts] == [
+        (TRACE, process.id, True),
+        (TRACE, process.id, False),
+    ]
+    assert [request.headers["traceparent"] for request in deployment.receiver.requests] == [
+        span.traceparent for span in attempts
+    ]
+
+
+def test_a_batch_is_one_attempt_linked_to_each_event(deployment: Deployment, collector: Collector) -> None:
+    """It is in the trace of its first sampled event. An event that the producer has not sampled leaves no span."""
+    deployment.subscribe("a", "/batch", batch_size=3, batch_wait_ms=5000)
+    deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **SOON)
+    write(deployment, b'{"n": 1}', flags="00")
+    write(deployment, b'{"n": 2}')
+    write(deployment, b'{"n": 3}', producer="00f067aa0ba902b8")
+    eventually(lambda: len(collector.spans) == 5)
+    (attempt,), (second, third) = collector.named("POST"), collector.named("process")
+    assert attempt.parent == second.id
+    assert attempt.attributes["messaging.batch.message_count"] == 3
+    assert third.traceparent in attempt.links
+    assert len(attempt.links) == 2  # the first one too, though it is not sampled
+    (request,) = deployment.receiver.requests
+    assert request.headers["traceparent"] == attempt.traceparent
+
+
+@pytest.mark.parametrize("collects", ["hangs", "refuses"])
+def test_a_collector_that_is_down_costs_no_delivery(deployment: Deployment, collects: str) -> None:
+    """More spans than the queue holds are dropped; all events come once, in time, and a stop waits a second at most."""
+    deployment.subscribe("a", "/all")
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        port = hangs.getsockname()[1] if collects == "hangs" else 1
+        worker = deployment.start(
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_BSP_MAX_QUEUE_SIZE="600", **SOON
+        )
+        deployment.publish(["a"] * 1000)
+        began = time.monotonic()
+        eventually(lambda: not deployment.missing())
+        eventually(lambda: not deployment.lag())
+        assert time.monotonic() - began < 20
+        assert worker.stop() < 5
+    assert deployment.duplicates() == 0
+    assert "Queue full, dropping" in worker.log
+
+
+def test_the_records_own_traceparent_is_passed_on_without_a_collector(deployment: Deployment) -> None:
+    """As it came: there is no span in between."""
+    deployment.subscribe("a", "/a")
+    deployment.receiver.rules["/a"] = always(Answer(204))
+    deployment.start()
+    write(deployment, b"{}", flags="00")
+    eventually(lambda: deployment.receiver.requests)
+    assert deployment.receiver.requests[0].headers["traceparent"] == f"00-{TRACE}-{PRODUCER}-00"

@@ -1,0 +1,50 @@
+"""A tracer for tests that keeps its spans."""
+
+from collections.abc import Sequence
+
+from consumer.telemetry.tracer import Attributes, Kind
+
+
+class RecordedSpan:
+    """A span; `ended` counts how often it has."""
+
+    def __init__(
+        self, number: int, name: str, kind: Kind, parent: str | None, links: Sequence[str], ago: float
+    ) -> None:
+        self.traceparent = f"00-{'a' * 32}-{number:016x}-01"
+        self.name, self.kind, self.parent, self.links, self.ago = name, kind, parent, list(links), ago
+        self.attributes: dict[str, str | int] = {}
+        self.error: str | None = None
+        self.ended = 0
+
+    def end(self, attributes: Attributes, error: str | None = None) -> None:
+        """Keep how it has ended."""
+        self.attributes |= attributes
+        self.error = error
+        self.ended += 1
+
+
+class SpanRecorder:
+    """`spans` are in the order of their beginning."""
+
+    def __init__(self) -> None:
+        self.spans: list[RecordedSpan] = []
+
+    def start(
+        self,
+        name: str,
+        kind: Kind,
+        parent: str | None,
+        attributes: Attributes,
+        *,
+        links: Sequence[str] = (),
+        ago: float = 0.0,
+    ) -> RecordedSpan:
+        """One more."""
+        span = RecordedSpan(len(self.spans) + 1, name, kind, parent, links, ago)
+        span.attributes |= attributes
+        self.spans.append(span)
+        return span
+
+    def close(self) -> None:
+        """There is nothing to export."""

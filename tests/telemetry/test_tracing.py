@@ -1,0 +1,119 @@
+"""The tracer of OpenTelemetry: parents, sampling, the resource, and what it does while the collector is away."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from consumer.telemetry.tracing import OpenTelemetryTracer
+from tests.otlp_collector import Collector
+from tests.processes import ROOT, environment
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_sampled_parent_is_followed_and_an_unsampled_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are continued with an id of their own; only the sampled one is exported."""
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        tracer = OpenTelemetryTracer()
+        seen = tracer.start("seen", "client", SAMPLED, {"a": 1}, links=[UNSAMPLED, "x"], ago=2.0)
+        unseen = tracer.start("unseen", "client", UNSAMPLED, {})
+        for each in (seen, unseen):
+            each.end({"b": "c"}, "ReadTimeout")
+        tracer.close()
+    (span,) = collector.spans
+    assert span.traceparent == seen.traceparent
+    assert (span.trace, span.parent, span.attributes) == (
+        TRACE,
+        PARENT,
+        {"a": 1, "b": "c", "error.type": "ReadTimeout"},
+    )
+    assert span.error
+    assert len(span.links) == 1
+    assert 2e9 < span.end - span.begin < 4e9
+    _, trace, own, flags = unseen.traceparent.split("-")
+    assert (trace, flags) == (TRACE, "00")
+    assert own != PARENT
+
+
+@pytest.mark.parametrize("parent", [None, "", "x", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01", "\r\n", "1-2-3-4-5"])
+def test_a_span_without_a_valid_parent_is_a_root(monkeypatch: pytest.MonkeyPatch, parent: str | None) -> None:
+    """Stored rows may have been edited by hand."""
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        tracer = OpenTelemetryTracer()
+        tracer.start("root", "consumer", parent, {}).end({})
+        tracer.close()
+    (span,) = collector.spans
+    assert (span.parent, span.error, span.kind, span.service) == ("", False, "CONSUMER", "kafka-webhooks")
+
+
+def test_the_standard_variables_name_the_service_and_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in every program that uses OpenTelemetry. The sampler decides on roots; a sampled parent is followed."""
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "hooks")
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+        tracer = OpenTelemetryTracer()
+        tracer.start("root", "consumer", None, {}).end({})
+        tracer.start("child", "consumer", SAMPLED, {}).end({})
+        tracer.close()
+    assert [(span.name, span.service) for span in collector.spans] == [("child", "hooks")]
+
+
+def test_a_collector_that_hangs_blocks_nobody() -> None:
+    """Spans beyond the queue are dropped at once, and closing takes a second, whatever is under way."""
+    code = (
+        "import time\n"
+        "from consumer.telemetry.tracing import OpenTelemetryTracer\n"
+        "tracer, began = OpenTelemetryTracer(), time.monotonic()\n"
+        "for _ in range(5000): tracer.start('span', 'client', None, {}).end({})\n"
+        "closing = time.monotonic()\n"
+        "tracer.close()\n"
+        "print(closing - began, time.monotonic() - closing)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        endpoint = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+        command, variables = [sys.executable, "-c", code], environment({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+        done = subprocess.run(command, check=True, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=30)
+    spans, closing = map(float, done.stdout.split())
+    assert spans < 3
+    assert closing < 1.5
+
+
+def test_nothing_of_opentelemetry_is_imported_while_it_is_off() -> None:
+    """A worker's modules import none of it."""
+    code = "import sys, consumer.cli.run; assert not [name for name in sys.modules if 'opentelemetry' in name]"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment({}))
+
+
+def test_a_collector_without_the_extra_is_a_wrong_setting(tmp_path: object) -> None:
+    """The message says what to install, or how to turn traces off; while they are off, nothing is asked for."""
+    code = "import sys; sys.modules['opentelemetry'] = None\nfrom consumer.cli.app import main; sys.exit(main(['run']))"
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            check=False,
+            cwd=str(tmp_path),
+            env=environment(variables),
+            capture_output=True,
+            text=True,
+        )
+
+    collector = "http://127.0.0.1:4318"
+    missing = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector)
+    assert missing.returncode == 2
+    assert 'pip install "kafka-webhooks[otel]"' in missing.stderr
+    for off in ({}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}):
+        found = run(**({"OTEL_EXPORTER_OTLP_ENDPOINT": collector, **off} if off else {}))
+        assert "otel" not in found.stderr
