@@ -37,7 +37,11 @@ def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings
     found = overview(engine, kafka, [topic], seconds=60, clock=lambda: T)
     assert (found.missing, found.at) == ((), T)
     assert found.states == {"parked": 4, "blocked": 0, "held": 0, "exhausted": 0, "delivered": 0}
-    assert found.loaded == [(loaded, 2, URL), (failing, 1, URL), (loaded + 100, 1, None)]
+    assert found.loaded is not None
+    assert [
+        (each.subscription_id, each.waiting, each.subscription and each.subscription.url, each.last)
+        for each in found.loaded
+    ] == [(loaded, 2, URL, BOOM), (failing, 1, URL, BOOM), (loaded + 100, 1, None, BOOM)]
     assert found.failing is not None
     assert [(each.subscription.subscription_id, each.last, each.waiting) for each in found.failing] == [
         (failing, BOOM, 1)
