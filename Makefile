@@ -68,6 +68,7 @@ bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad r
 	$(BIN)/python -m benchmarks.isolation
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.lookups
+	$(BIN)/python -m benchmarks.attempts
 	$(BIN)/python -m benchmarks.parking
 
 compare: $(VENV)/development ## this service beside its peers, in about 20 minutes; writes docs/performance.md (needs Go, java 17 and maven)
