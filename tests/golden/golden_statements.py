@@ -351,7 +351,8 @@ def _subscribe(engine: Engine) -> None:
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
     list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
-    repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="enabled", url="example")
+    repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="failing", url="example")
+    repository.page(engine, after=None, limit=10)
     repository.count_enabled(engine)
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
