@@ -77,7 +77,7 @@ def api_token(
     \b
     Examples:
       kafka-webhooks api-token grafana --scope read
-      kafka-webhooks api-token acme --scope read --scope write --tenant acme 2>> api-tokens.toml
+      kafka-webhooks api-token acme --scope read --scope write --tenant acme
     """
     from consumer.api.tokens import generate, line_of
 

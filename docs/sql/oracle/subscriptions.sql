@@ -221,6 +221,7 @@ WHERE
     LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
   )
   AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.failing_since IS NOT NULL
 ORDER BY
   webhook_subscriptions.id
 FETCH FIRST 10 ROWS ONLY
