@@ -100,7 +100,8 @@ def test_a_search_finds_what_meets_all_conditions(
     monkeypatch.setattr(search, "EXAMINED", examined)
     real = None if asked.subscription is None else two[asked.subscription - 1]  # Oracle's ids may begin anywhere
     wanted = [offset for offset in range(79, -1, -1) if expected(offset)]
-    assert found(engine, asked._replace(subscription=real)) == wanted
+    for limit in (2, 200):
+        assert found(engine, asked._replace(subscription=real), limit) == wanted
 
 
 def test_a_limit_outside_the_bounds_is_refused(engine: Engine) -> None:
@@ -127,6 +128,7 @@ def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, 
     """By some minutes, as clocks of workers and cached sequences make them."""
     store.park(engine, GROUP, [parked(make_event(80), two[0])], T + 79 * 600 - 300)
     assert found(engine, Query(since=T + 79 * 600)) == [79]
+    assert found(engine, Query(until=T + 79 * 600))[:2] == [80, 78]
     assert found(engine, Query(since=T + 79 * 600 - 300)) == [80, 79]
 
 
