@@ -4,17 +4,12 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 
 from consumer import __version__
 from consumer.config import settings
@@ -22,12 +17,10 @@ from consumer.config.environment import check, load
 from consumer.database.engine import create_engine
 from consumer.intake import source
 from consumer.kafka.client import known_properties
-from consumer.sending import egress as egress_rule
-from consumer.sending.egress import EgressPolicy
 from consumer.worker import handover, wiring, worker
 from tests.deploy import schemas
 from tests.deploy.go_tools import module_folder
-from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, Object, PodOf, one, pod, pods, set_to
+from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, PodOf, one, pod, pods, set_to
 from tests.processes import ROOT
 
 NAMES = [path.name.removesuffix("-values.yaml") for path in VALUES]
@@ -292,131 +285,6 @@ def test_a_rolling_update_never_has_fewer_workers(helm: Helm) -> None:
     assert specification["minReadySeconds"] > 0
     budget = one(things, "PodDisruptionBudget")["spec"]
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
-
-
-# The network policy.
-
-
-def egress(things: list[Object], component: str, port: int) -> list[Object]:
-    """The peers that a component may connect to on a port; `{}` stands for any."""
-    rules = one(things, "NetworkPolicy", f"-{component}")["spec"]["egress"]
-    chosen = [rule for rule in rules if port in {each["port"] for each in rule.get("ports", [{"port": port}])}]
-    return [peer for rule in chosen for peer in rule.get("to", [{}])]
-
-
-def lets(peers: list[Object], address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is in a block of the peers and in none of its exceptions."""
-    return any(
-        address in ip_network(peer["ipBlock"]["cidr"])
-        and not any(address in ip_network(each) for each in peer["ipBlock"].get("except", ()))
-        for peer in peers
-        if "ipBlock" in peer
-    )
-
-
-@pytest.fixture(scope="module")
-def receivers(helm: Helm) -> list[Object]:
-    """Where a worker may send to by https."""
-    return egress(helm.render("minimal"), "worker", 443)
-
-
-# Networks that embed an IPv4 address, and Teredo's with its neighbours.
-TUNNELS = [ip_network(text) for text in ("::/96", "::ffff:0:0/96", "2001::/23", "2002::/16")]
-# Of the registries of special-purpose addresses.
-SPECIAL = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.2.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "100::/64",
-    "2001:db8::/32",
-    "5f00::/16",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
-    "2000::/3",
-    "2001::/23",
-    "2002::/16",
-]
-IPV4 = st.one_of(
-    st.ip_addresses(v=4), st.ip_addresses(v=4, network="192.0.0.0/8"), st.ip_addresses(v=4, network="168.63.129.0/24")
-)
-module_fixture = partial(examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@given(address=IPV4)
-@module_fixture()
-def test_ipv4_receivers(receivers: list[Object], address: IPv4Address) -> None:
-    """The policy lets exactly the addresses through that the service takes for public, also behind NAT64."""
-    public = EgressPolicy().refusal("https", str(address)) is None
-    assert lets(receivers, address) == public
-    assert lets(receivers, ip_address(int(IPv6Address("64:ff9b::")) | int(address))) == public
-
-
-@given(
-    address=st.one_of(
-        st.ip_addresses(v=6), st.ip_addresses(v=6, network="2000::/3"), st.ip_addresses(v=6, network="2001::/16")
-    )
-)
-@module_fixture()
-def test_ipv6_receivers(receivers: list[Object], address: IPv6Address) -> None:
-    """Of IPv6 it lets no address through that the service refuses, and all others that embed no IPv4 address."""
-    public = EgressPolicy().refusal("https", str(address)) is None
-    embeds = any(address in network for network in TUNNELS)
-    assert lets(receivers, address) <= public
-    assert lets(receivers, address) == public or embeds
-
-
-@pytest.mark.parametrize("text", [*SPECIAL, *(str(network) for network in egress_rule._NOT_PUBLIC)])
-def test_edges_of_special_networks(receivers: list[Object], text: str) -> None:
-    """The first and the last address of each network that is not public, and their neighbours, are judged alike."""
-    network = ip_network(text)
-    kind = type(network[0])
-    for number in (int(network[0]) - 1, int(network[0]), int(network[-1]), int(network[-1]) + 1):
-        if 0 <= number < 2**network.max_prefixlen:
-            address = kind(number)
-            public = EgressPolicy().refusal("https", str(address)) is None
-            embeds = any(address in tunnel for tunnel in TUNNELS)
-            assert lets(receivers, address) == (public and not embeds), address
-
-
-def test_policy_of_the_values(helm: Helm) -> None:
-    """Networks and plain http that the settings allow are allowed here; Kafka and the database on their ports alone."""
-    things = helm.render("full")
-    assert {"ipBlock": {"cidr": "10.1.0.0/16"}} in egress(things, "worker", 8080)
-    assert lets(egress(things, "worker", 80), ip_address("1.1.1.1"))
-    assert lets(egress(things, "worker", 8443), ip_address("1.1.1.1"))
-    assert not lets(egress(things, "worker", 8080), ip_address("1.1.1.1"))
-    assert {"ipBlock": {"cidr": "10.2.0.0/16"}} in egress(things, "worker", 9094)
-    assert {"ipBlock": {"cidr": "10.3.0.10/32"}} in egress(things, "worker", 2484)
-    assert egress(things, "migrate", 443) == egress(things, "api", 443) == []
-    assert not lets(egress(helm.render("minimal"), "worker", 80), ip_address("1.1.1.1"))
-
-
-def test_kafkas_ports_are_those_of_its_servers(helm: Helm) -> None:
-    """They need not be said twice."""
-    things = helm.render("keda-api")
-    assert egress(things, "worker", 9093) == egress(things, "worker", 9094) == egress(things, "check", 9094) == [{}]
-    assert egress(things, "worker", 9092) == []
-
-
-def test_a_proxy_takes_the_place_of_receivers(helm: Helm) -> None:
-    """Then a worker reaches no receiver by itself."""
-    things = helm.render("keda-api")
-    assert egress(things, "worker", 443) == []
-    assert egress(things, "worker", 3128) == [{"podSelector": {"matchLabels": {"app": "egress-proxy"}}}]
-    hidden = helm.render("keda-api", *set_to({"egress.proxy": "", "secret.keys.proxyUrl": "proxy-url"}))
-    assert egress(hidden, "worker", 443) == []
-    assert pod(hidden, "worker").environment["WEBHOOK_PROXY"]["valueFrom"]["secretKeyRef"]["key"] == "proxy-url"
 
 
 # Values.
