@@ -29,7 +29,13 @@ GROUPS: dict[str, tuple[type[Any], ...]] = {
     "run": WORKER,
     "check": WORKER,
     "migrate": (settings.DatabaseSettings,),
-    "api": (settings.ApiSettings, settings.DatabaseSettings, settings.RuleSettings),
+    "api": (
+        settings.ApiSettings,
+        settings.DatabaseSettings,
+        settings.DeliverySettings,
+        settings.KafkaSettings,
+        settings.TopicSettings,
+    ),
 }
 # What a key of the Secret holds, for the programs that read it.
 SECRETS = {
@@ -188,7 +194,8 @@ def seconds_to_stop() -> float:
     threads = re.search(r"([\w, ]+) = threads = \[", inspect.getsource(wiring))
     assert threads
     databases = len(threads[1].split(",")) * worker.LEAVE_DATABASE
-    return float(2 * handover.STORE_DRAIN + source._COMMIT_SECONDS + leave + databases)
+    observers = attempt_log.FLUSH + tracing.FLUSH
+    return float(2 * handover.STORE_DRAIN + source._COMMIT_SECONDS + leave + databases + observers)
 
 
 @pytest.mark.parametrize("drain", [0, 1, 20, 299, 600])

@@ -145,7 +145,7 @@ def test_there_are_two_workers_that_may_drain() -> None:
     assert "container_name" not in service
     assert "ports" not in service
     drain = load(settings.DeliverySettings, environment(service)).drain
-    assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 30
+    assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 35
 
 
 def test_nothing_is_open_to_the_network() -> None:
