@@ -201,6 +201,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The next id.",
             "`redeliver`, `adopt`: those of a step.",
             "Of an event type.",
+            "Of a topic and a tenant.",
+            "Of an event type, a topic and a tenant.",
             "A replay: when those of a step are due.",
             "The same: how many of a step are in which state.",
             "`purge`: those of a step that have ended long ago.",
@@ -429,11 +431,13 @@ def _command(engine: Engine) -> None:
     admin.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
     for event_type in (None, "user.created"):
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
+    admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
     admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):
-        list(admin.redeliver(engine, DeliveryQuery(event_type=event_type, **choice), T))
+        of_all = DeliveryQuery(event_type=event_type, tenant="*", topic="t", **choice)
+        list(admin.redeliver(engine, of_all, T))
     admin.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])

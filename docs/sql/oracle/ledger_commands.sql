@@ -226,6 +226,22 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
@@ -283,6 +299,22 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
