@@ -207,6 +207,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The next id.",
             "`redeliver`, `adopt`: those of a step.",
             "Of an event type.",
+            "Of a topic and a tenant.",
+            "Of an event type, a topic and a tenant.",
             "A replay: when those of a step are due.",
             "The same: how many of a step are in which state.",
             "`purge`: those of a step that have ended long ago.",
@@ -250,10 +252,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.search._range": ("Searches by time: the first row.", "And the last one."),
         "ledger.search._first_since": ("When was the row of an id, or the next one, stored?",),
         "ledger.search._ids": ("The ids of a page of a search, newest first; of a state, of a subscription.",),
-        "ledger.search.search": (
-            "The deliveries of these ids.",
-            "Those of these ids that meet conditions which no index has.",
-        ),
+        "ledger.search.search": ("Those of these ids that meet conditions which no index has.",),
         "ledger.search.recent_types": ("The event types of rows.",),
         "ledger.counts.of_subscription": ("A subscription's rows by state.",),
         "ledger.counts._next": ("The first of these rows that is due.",),
@@ -444,11 +443,13 @@ def _command(engine: Engine) -> None:
     admin.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
     for event_type in (None, "user.created"):
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
+    admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
     admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
     for event_type in (None, "user.created"):
-        list(admin.redeliver(engine, DeliveryQuery(event_type=event_type, **choice), T))
+        of_all = DeliveryQuery(event_type=event_type, tenant="*", topic="t", **choice)
+        list(admin.redeliver(engine, of_all, T))
     admin.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
@@ -456,14 +457,11 @@ def _command(engine: Engine) -> None:
     row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
     replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
     replays.finish(engine, replay, T)
-    replays.find(engine, limit=10)
     replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)
     replays.cancel(engine, replay, T)
     counts.by_state(engine, 10_000)
     counts.most_loaded(engine, 1, 10_001)
     counts.last_failure(engine, 1)
-    search.search(engine, search.Query())
-    search.search(engine, search.Query(TWO))
     search.search(engine, search.Query(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
     search.recent_types(engine)
     counts.of_subscription(engine, 1)

@@ -226,6 +226,22 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
@@ -283,6 +299,22 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
@@ -576,6 +608,10 @@ SELECT
   webhook_replays.record_count,
   SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at
 FROM webhook_replays
+WHERE
+  webhook_replays.group_id = :group_id_1
+  AND webhook_replays.subscription_id = :subscription_id_1
+  AND webhook_replays.id < :id_1
 ORDER BY
   webhook_replays.id DESC
 FETCH FIRST 10 ROWS ONLY
@@ -684,53 +720,13 @@ SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
 WHERE
-  webhook_deliveries.id >= :id_1 AND webhook_deliveries.id < :id_2
+  webhook_deliveries.id >= :id_1
+  AND webhook_deliveries.id < :id_2
+  AND webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.status = :status_1
 ORDER BY
   webhook_deliveries.id DESC
-FETCH FIRST 51 ROWS ONLY
-;
-
--- ledger.search.search
--- The deliveries of these ids.
--- Of the conditions, those that were asked for.
-SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.group_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.record_offset,
-  webhook_deliveries.record_ts,
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.replay,
-  webhook_deliveries.url,
-  webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
-  webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
-  webhook_deliveries.attempt,
-  webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
-  webhook_deliveries.first_error,
-  webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
-  webhook_deliveries.last_error,
-  webhook_deliveries.last_status,
-  webhook_deliveries.last_response,
-  webhook_payloads.event_type,
-  webhook_payloads.webhook_id
-FROM webhook_deliveries
-JOIN webhook_payloads
-  ON webhook_payloads.group_id = webhook_deliveries.group_id
-  AND webhook_payloads.topic = webhook_deliveries.topic
-  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
-ORDER BY
-  webhook_deliveries.id DESC
-FETCH FIRST 50 ROWS ONLY
+FETCH FIRST 513 ROWS ONLY
 ;
 
 -- ledger.search.search

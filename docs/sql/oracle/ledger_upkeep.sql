@@ -296,6 +296,113 @@ ORDER BY
 ;
 
 -- ledger.upkeep.by_id
+-- Of a topic and a tenant.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    )
+    THEN 1
+  END = 1
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.upkeep.by_id
+-- Of an event type, a topic and a tenant.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+JOIN webhook_payloads
+  ON webhook_payloads.group_id = webhook_deliveries.group_id
+  AND webhook_payloads.topic = webhook_deliveries.topic
+  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+WHERE
+  CASE WHEN (
+    webhook_payloads.event_type = :event_type_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.group_id = :group_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.status IN (:status_1_1, :status_1_2)
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
+  ) THEN 1 END = 1
+  AND CASE
+    WHEN (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_subscriptions webhook_subscriptions_1
+        WHERE
+          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+          AND webhook_subscriptions_1.tenant = :tenant_1
+      )
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
+    )
+    THEN 1
+  END = 1
+  AND CASE
+    WHEN (
+      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    )
+    THEN 1
+  END = 1
+  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
+ORDER BY
+  webhook_deliveries.id
+;
+
+-- ledger.upkeep.by_id
 -- A replay: when those of a step are due.
 -- Of the conditions, those that were asked for.
 SELECT
