@@ -38,7 +38,7 @@ test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACL
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
 test-screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium)
-	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console.py $(PYTEST)
+	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console_incident.py $(PYTEST)
 
 compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
 	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \
@@ -78,7 +78,7 @@ run: $(VENV)/runtime ## one worker, with the settings of the environment or .env
 	@exec $(BIN)/kafka-webhooks run
 
 screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium)
-	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console.py $(PYTEST)
+	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console_incident.py $(PYTEST)
 
 compiled: $(COMPILED)/venv ## a wheel whose hot modules mypyc has compiled (gcc), for this Python, in .cache/compiled; and it installed
 

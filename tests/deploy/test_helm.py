@@ -17,7 +17,8 @@ from consumer.config.environment import check, load
 from consumer.database.engine import create_engine
 from consumer.intake import source
 from consumer.kafka.client import known_properties
-from consumer.worker import handover, wiring, worker
+from consumer.telemetry import tracing
+from consumer.worker import attempt_log, handover, wiring, worker
 from tests.deploy import schemas
 from tests.deploy.go_tools import module_folder
 from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, PodOf, one, pod, pods, set_to

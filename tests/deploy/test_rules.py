@@ -85,7 +85,7 @@ def queries() -> Iterator[str]:
 
 
 def test_what_alerts_and_dashboard_name_is_exposed() -> None:
-    """Each metric exists in a worker's registry, under the name that its samples have, and each label with it."""
+    """Each metric exists in a worker's registry, under the name that its samples have."""
     families = list(registry(Metrics(), Readings).collect())
     exposed = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
     named = {name for query in queries() for name in re.findall(r"\b(?:webhooks|process)_\w+", query)}
