@@ -37,10 +37,7 @@ test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACL
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
-test-screenshots: $(VENV)/development ## write docs/console/*.png: the console before a real deployment (java 17, maven, chromium)
-	KAFKA_TEST_REQUIRED=1 CONSOLE_SCREENSHOTS=docs/console $(BIN)/python -m pytest -m "" tests/end_to_end/test_console_incident.py $(PYTEST)
-
-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
+test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
 	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \
 		$(patsubst %,tests/end_to_end/test_%.py,calm_delivery crash_and_restart stopping ordering batches) $(PYTEST)
 

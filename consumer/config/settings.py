@@ -6,58 +6,38 @@ A field's validation alias is its variable's name, and its description is in the
 
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
+from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
+from consumer.config.group import Group, file_of
+from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
+from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
+from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
+from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
 from consumer.config.types import (
     DatabaseUrl,
     Duration,
     FernetKeys,
-    HttpUrl,
     KafkaProperties,
-    LogLevel,
     Networks,
-    OtlpProtocol,
-    Port,
     Proxy,
     SchemaName,
     SigningSecrets,
     TenantName,
-    Token,
     TopicName,
     Topics,
-    TracesExporter,
     Waits,
     default_text,
-    is_loopback,
 )
 from consumer.config.types import (
     Network as Network,  # noqa: PLC0414 (the type of allow_networks, re-exported)
 )
 
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (probes, and requests that carry the token, come from outside)
-FILE = "_FILE"  # suffix of a setting's name: the file that holds its value
-OTLP_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 FROM_FILES = ("API_TOKEN", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
-
-
-class Group(BaseModel):
-    """Settings that are read together."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True, extra="forbid")
-
-
-def _file_of(name: str) -> Any:
-    return Field(
-        default=None,
-        validation_alias=f"{name}{FILE}",
-        description=f"File that holds `{name}`, instead of that variable; read at the start.",
-        examples=[f"/run/secrets/{name.lower().replace('_', '-')}"],
-    )
 
 
 class GroupSettings(Group):
@@ -184,7 +164,7 @@ class DatabaseSettings(Group):
         examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
     )
 
-    encryption_key_file: str | None = _file_of("WEBHOOK_ENCRYPTION_KEY")
+    encryption_key_file: str | None = file_of("WEBHOOK_ENCRYPTION_KEY")
 
     @property
     def encryption_keys(self) -> str:
@@ -202,7 +182,7 @@ class SigningSettings(Group):
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     )
 
-    secret_file: str | None = _file_of("WEBHOOK_SECRET")
+    secret_file: str | None = file_of("WEBHOOK_SECRET")
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -313,130 +293,6 @@ class DeliverySettings(RuleSettings, SigningSettings):
         description="At SIGTERM, how long to wait for requests in flight.",
         examples=["20s"],
     )
-
-
-class OpsSettings(Group):
-    """The worker's own port, for metrics and probes."""
-
-    ops_host: str = Field(
-        default=ANY_ADDRESS,
-        validation_alias="OPS_HOST",
-        description="Address of /metrics, /healthz and /readyz.",
-        examples=["127.0.0.1"],
-    )
-    ops_port: Port = Field(
-        default=9464,
-        validation_alias="OPS_PORT",
-        description="Port of /metrics, /healthz and /readyz; 0: off.",
-        examples=["9464"],
-    )
-
-
-class LogSettings(Group):
-    """How much is logged."""
-
-    log_level: LogLevel = Field(
-        default="INFO",
-        validation_alias="LOG_LEVEL",
-        description="Lowest level to log; DEBUG logs each success too.",
-        examples=["INFO"],
-    )
-
-
-class TraceSettings(Group):
-    """Whether and where traces are sent. OpenTelemetry reads its other variables itself."""
-
-    endpoint: HttpUrl | None = Field(
-        default=None,
-        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        repr=False,
-        description="OpenTelemetry collector; if set, workers send traces there by OTLP over HTTP. Needs the extra "
-        "`otel`.",
-        examples=["http://collector:4318"],
-    )
-    protocol: OtlpProtocol = Field(
-        default="http/protobuf",
-        validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL",
-        description="Protocol of the collector; no other one is supported.",
-        examples=["http/protobuf"],
-    )
-    exporter: TracesExporter = Field(
-        default="otlp",
-        validation_alias="OTEL_TRACES_EXPORTER",
-        description="`none`: no traces, even if there is a collector.",
-        examples=["none"],
-    )
-    disabled: bool = Field(
-        default=False,
-        validation_alias="OTEL_SDK_DISABLED",
-        description="No traces, even if there is a collector.",
-        examples=["true"],
-    )
-
-    @property
-    def enabled(self) -> bool:
-        """Traces are sent."""
-        return self.endpoint is not None and self.exporter == "otlp" and not self.disabled
-
-    @model_validator(mode="after")
-    def _installed(self) -> Self:
-        if self.enabled and not _has_opentelemetry():
-            raise ValueError(
-                "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed. "
-                'Install it (pip install "kafka-webhooks[otel]"), or set OTEL_TRACES_EXPORTER=none'
-            )
-        return self
-
-
-def _has_opentelemetry() -> bool:
-    try:
-        return find_spec("opentelemetry.sdk.trace") is not None and find_spec(OTLP_EXPORTER) is not None
-    except ModuleNotFoundError:  # not even the package around it
-        return False
-
-
-class ApiSettings(Group):
-    """The admin HTTP API."""
-
-    api_host: str | None = Field(
-        default=None,
-        validation_alias="API_HOST",
-        description="Address to bind; by default 127.0.0.1, or 0.0.0.0 if there is a token.",
-        examples=["127.0.0.1"],
-    )
-    api_port: Port = Field(default=8080, validation_alias="API_PORT", description="Port to bind.", examples=["8080"])
-    api_token: Token | None = Field(
-        default=None,
-        validation_alias="API_TOKEN",
-        description="Bearer token that requests must carry. Without one the API binds loopback only.",
-        examples=["a-long-random-string"],
-    )
-    api_token_file: str | None = _file_of("API_TOKEN")
-    api_tokens_file: str | None = Field(
-        default=None,
-        validation_alias="API_TOKENS_FILE",
-        description="File of hashed tokens, each with its scopes; read again when it changes.",
-        examples=["/run/secrets/api-tokens.toml"],
-    )
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        if not self.needs_token and self.api_host and not is_loopback(self.api_host):
-            raise ValueError(
-                f"API_TOKEN is not set, and API_HOST={self.api_host} can be reached from outside. "
-                "Set API_TOKEN to a long random string, or API_HOST=127.0.0.1"
-            )
-        return self
-
-    @property
-    def bind_host(self) -> str:
-        """The address to listen on."""
-        return self.api_host or (ANY_ADDRESS if self.needs_token else "127.0.0.1")
-
-    @property
-    def needs_token(self) -> bool:
-        """Whether requests must carry a token."""
-        return self.api_token is not None or self.api_tokens_file is not None
 
 
 class WorkerSettings(NamedTuple):

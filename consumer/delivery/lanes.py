@@ -27,6 +27,7 @@ from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, LARGEST, Del
 from consumer.delivery.shares import Share, Shares
 from consumer.delivery.slots import Slots
 from consumer.ledger.rows import OrderingKey
+from consumer.loop.part import first
 from consumer.subscriptions.endpoint import Endpoint
 
 ALL_DELIVERIES = 20_000  # twenty full lanes: 20 MB at 0.5 KB a delivery and 0.5 KB of body; empty lanes may double it
@@ -77,8 +78,8 @@ class Lanes:
 
         A delivery that is queued again after a failure counts from its first time.
         """
-        heads = [delivery for lane in list(self) for delivery in list(lane.queue)[:1]]
-        return min([delivery.queued_at for delivery in heads], default=None)
+        heads = (first(lane.queue) for lane in list(self))
+        return min((head.queued_at for head in heads if head is not None), default=None)
 
     def wakes_before(self, moment: float) -> bool:
         """A lane goes on by itself before this moment, and no socket wakes the process for it."""

@@ -28,7 +28,7 @@ from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, store
 from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
-from consumer.loop.part import Part
+from consumer.loop.part import Part, first
 from models import Wish
 
 log = structlog.get_logger(__name__)
@@ -128,7 +128,8 @@ class Parking(Part):
         Safe to call from another thread.
         """
         writing = () if self._trying is not None else self._writing
-        return min([entry.queued_at for entry in (*writing[:1], *list(self._to_write)[:1])], default=None)
+        heads = (next(iter(writing), None), first(self._to_write))
+        return min((head.queued_at for head in heads if head is not None), default=None)
 
     @property
     def write_backoff(self) -> float:

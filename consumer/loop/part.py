@@ -1,5 +1,10 @@
 """The protocol of the parts of the worker's loop."""
 
+from collections import deque
+from typing import TypeVar
+
+T = TypeVar("T")
+
 RECORDS_WAIT = (
     0.1  # seconds that the loop waits for records at most: answers for parts that are not `busy` come so late
 )
@@ -31,3 +36,11 @@ class Part:
 
     def close(self) -> object:
         """The worker ends: start nothing more, and release resources within seconds."""
+
+
+def first(queue: deque[T]) -> T | None:
+    """The first entry of a queue, or None. Safe to call from another thread than the loop's."""
+    try:
+        return queue[0]
+    except IndexError:
+        return None

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from consumer.events.event import Event, TopicPartition
+from consumer.loop.part import first
 from consumer.matching.catalog import Catalog
 from consumer.subscriptions.endpoint import Endpoint
 
@@ -65,8 +66,8 @@ class Inbox:
     @property
     def oldest(self) -> float | None:
         """When the first waiting event arrived; None if none waits. Safe to call from another thread."""
-        queues = [self._events, *list(self._beyond.values())]
-        return min([entry[2] for queue in queues for entry in list(queue)[:1]], default=None)
+        heads = (first(queue) for queue in [self._events, *list(self._beyond.values())])
+        return min((head[2] for head in heads if head is not None), default=None)
 
     def put(self, event: Event, settle: Settle, arrived: float) -> None:
         """Add an event that `arrived` at a time (the catalog's clock), of a partition that `stored` was called for.

@@ -47,9 +47,10 @@ from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay
 from consumer.worker.ownership import Ownership
+from consumer.worker.parts import Parts
 from consumer.worker.polling import Polling
 from consumer.worker.takeover import Takeover
-from consumer.worker.worker import Parts, Worker
+from consumer.worker.worker import Worker
 
 
 def build_worker(

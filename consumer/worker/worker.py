@@ -10,45 +10,17 @@ has subscribed, when its record is in the dead-letter topic, or by an operator's
 committed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from consumer.database.engine import DatabaseThread
-from consumer.delivery.failing import Failing
-from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
-from consumer.delivery.notes import Notes
-from consumer.delivery.parking import Parking
-from consumer.delivery.recall import Recall
-from consumer.delivery.sender import Sender
-from consumer.delivery.settling import Settling
 from consumer.errors import FatalKafkaError
-from consumer.events.event import TopicPartition
-from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
-from consumer.intake.source import Source
-from consumer.intake.topics import Topics, TopicWatch
 from consumer.loop.part import Part
-from consumer.loop.poller import Poller
-from consumer.matching.budget import Budget
-from consumer.matching.catalog import Catalog
-from consumer.matching.inbox import Inbox
-from consumer.sending.adapter import LoopAdapter
 from consumer.telemetry.metrics import LoopLag, Readings
-from consumer.worker.attempt_log import AttemptLog
-from consumer.worker.clock import ClockWatch
-from consumer.worker.committer import Committer
-from consumer.worker.dispatch import Dispatch
-from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, Handover
-from consumer.worker.housekeeping import Housekeeping
-from consumer.worker.maintenance import Maintenance
-from consumer.worker.outbox_relay import OutboxRelay
-from consumer.worker.ownership import Ownership
-from consumer.worker.polling import Polling
-from consumer.worker.takeover import Takeover
+from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN
+from consumer.worker.parts import Parts
+from consumer.worker.readings import readings
 
 log = structlog.get_logger(__name__)
 
@@ -57,41 +29,6 @@ LEAVE_DATABASE = 1.0  # seconds for a statement that still runs at the end; its 
 # Seconds that the poller waits at most while a part is busy, because records do not wake it: SOON within RECENT seconds
 # of the last record, LATER after that.
 SOON, LATER, RECENT = 0.001, 0.005, 1.0
-MOST_SHOWN = 20  # failing subscriptions that have a metric each
-
-
-class Parts(NamedTuple):
-    """All that a worker is made of; `wiring` constructs it."""
-
-    poller: Poller
-    threads: Sequence[DatabaseThread]
-    transport: LoopAdapter
-    memory: Memory
-    lanes: Lanes
-    settling: Settling
-    inbox: Inbox
-    budget: Budget
-    topics: Topics
-    source: Source
-    ownership: Ownership
-    handover: Handover
-    maintenance: Maintenance
-    failing: Failing
-    polling: Polling
-    takeover: Takeover
-    catalog: Catalog
-    dispatch: Dispatch
-    sender: Sender
-    parking: Parking
-    notes: Notes
-    dead_letters: DeadLetters
-    committer: Committer
-    recall: Recall
-    relay: OutboxRelay
-    housekeeping: Housekeeping
-    clocks: ClockWatch
-    topic_watch: TopicWatch
-    attempt_log: AttemptLog | None
 
 
 class Worker:
@@ -135,46 +72,9 @@ class Worker:
 
     def readings(self) -> Readings:
         """The values of gauges. Safe to call from another thread."""
-        parts = self.parts
-        owned = list(parts.source.partitions.values())
-        clock, now = self._clock(), self._monotonic()
-        next_at, failing = parts.parking.due_keys.next_at, parts.failing.failing_since(clock)
-        return Readings(
-            in_flight=parts.lanes.slots.in_flight,
-            parked=parts.maintenance.parked,
-            breaker_open=parts.maintenance.breakers_open,
-            set_aside=parts.parking.set_aside,
-            expressions_left_out=len(list(parts.budget)),
-            commits=parts.source.commits_total,
-            connections_opened=parts.transport.connections_opened,
-            retention_overtaken=parts.source.overtaken_total,
-            lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
-            attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
-            oldest_unsettled=_ages(owned, clock),
-            next_attempt=None if next_at is None else max(0.0, next_at - clock),
-            failing=len(failing),
-            failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
-            queue_ages={
-                queue: 0.0 if since is None else max(0.0, now - since)
-                for queue, since in (
-                    ("inbox", parts.inbox.oldest),
-                    ("lanes", parts.lanes.oldest),
-                    ("storing", parts.parking.oldest),
-                )
-            },
-            database_seconds={thread.name: thread.seconds for thread in parts.threads},
-            database_errors={thread.name: thread.errors for thread in parts.threads},
-            database_backoff={
-                "lookups": parts.catalog.backoff,
-                "storing": parts.parking.write_backoff,
-                "loading": parts.parking.read_backoff,
-                "taking-up": parts.recall.backoff,
-                "notes": parts.notes.backoff,
-                "housekeeping": parts.housekeeping.backoff,
-            },
-            loop_lag=self._lag,
-            turn_age=max(0.0, now - self.turned_at),
-            ready=not self.reasons(),
+        turn_age = max(0.0, self._monotonic() - self.turned_at)
+        return readings(
+            self.parts, self._lag, turn_age, ready=not self.reasons(), clock=self._clock(), monotonic=self._monotonic()
         )
 
     def run(self) -> None:
@@ -259,15 +159,3 @@ class Worker:
             thread.close(LEAVE_DATABASE)
         parts.transport.close()
         parts.poller.close()
-
-
-def _ages(partitions: Iterable[Partition], clock: float) -> dict[TopicPartition, float]:
-    """Seconds since the timestamp of each partition's first unsettled record; 0 if all are settled."""
-    ages: dict[TopicPartition, float] = {}
-    for partition in partitions:
-        timestamp = partition.tracker.oldest_timestamp
-        if timestamp is None:
-            ages[partition.topic_partition] = 0.0
-        elif timestamp >= 0:
-            ages[partition.topic_partition] = max(0.0, clock - timestamp / 1000)
-    return ages
