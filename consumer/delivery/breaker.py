@@ -7,11 +7,12 @@
                                                    ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
-A hundred answers in a row without a 2xx open it too, until a 2xx comes. One request that cannot be sent at all opens
-it at once. Times are monotonic seconds and come with the call. The caller decides which results are failures
-(`Failed.unavailable`) and keeps at most `window` requests open. A result names the time at which its request started;
-results of requests from before the last probe, or from before the window was last halved, are ignored. A cancelled
-request therefore needs no report: the next request is the probe.
+A hundred answers in a row without a 2xx open it too, until a 2xx comes. Such a receiver works, so that several probes
+go at once: deliveries that it never takes must not stand in front of those that it would. One request that cannot be
+sent at all opens it at once. Times are monotonic seconds and come with the call. The caller decides which results are
+failures (`Failed.unavailable`) and keeps at most `window` requests open. A result names the time at which its request
+started; results of requests from before the last probe, or from before the window was last halved, are ignored. A
+cancelled request therefore needs no report: the next request is the probe.
 
 A healthy breaker has no state. It starts to count at a failure, so that successes from before an outage do not delay
 its detection.
@@ -21,6 +22,7 @@ from collections.abc import Callable
 
 IN_A_ROW = 10  # failures in a row that open the breaker
 REFUSED_IN_A_ROW = 100  # answers in a row other than 2xx that open it: each costs an attempt and the update of a row
+REFUSED_PROBES = 10  # requests that are the probe of a receiver that works and refuses
 RATE_ATTEMPTS = 50  # attempts of which half failed that open it
 BUCKET = 10.0  # seconds; attempts are counted in the current bucket and the one before
 FIRST_OPEN = 1.0  # seconds; doubled up to LONGEST_OPEN as long as the receiver does not recover
@@ -113,7 +115,17 @@ class Breaker:
     `restrains` says that there is a window; it is an attribute because every delivery reads it.
     """
 
-    __slots__ = ("_failed_at", "_open_for", "_random", "_recent", "_refused", "_slow_start", "open_until", "restrains")
+    __slots__ = (
+        "_failed_at",
+        "_open_for",
+        "_probes",
+        "_random",
+        "_recent",
+        "_refused",
+        "_slow_start",
+        "open_until",
+        "restrains",
+    )
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
@@ -127,11 +139,12 @@ class Breaker:
         self._slow_start: _SlowStart | None = None
         self._open_for = FIRST_OPEN
         self._failed_at = 0.0
+        self._probes = 1  # requests at once while half-open
 
     def window(self, now: float) -> int | None:
-        """How many requests may be open at once: 0 while open, 1 for the probe, more in slow start; None: no bound."""
+        """How many requests may be open at once: 0 while open, a few for the probe, then slow start; None: no bound."""
         if self.open_until is not None:
-            return 0 if now < self.open_until else 1
+            return 0 if now < self.open_until else self._probes
         return None if self._slow_start is None else self._slow_start.window
 
     def idle(self, now: float) -> bool:
@@ -142,7 +155,9 @@ class Breaker:
 
     def succeeded(self, now: float, started: float, most: int) -> None:
         """The receiver accepted a request that started at `started`. The lane has at most `most` open at once."""
-        self._refused = 0
+        if self._probes > 1 and self.open_until is not None:  # one of several probes, perhaps after others were refused
+            self._slow_start, self.open_until = _SlowStart(now, now), None
+        self._refused, self._probes = 0, 1
         if self._recent is not None:  # a healthy breaker counts nothing
             self._succeeded(self._recent, now, started, most)
 
@@ -159,6 +174,7 @@ class Breaker:
         if self.open_until is not None and started < self.open_until:
             return False
         self._open(now, None)
+        self._probes = REFUSED_PROBES
         return True
 
     def _succeeded(self, recent: _Recent, now: float, started: float, most: int) -> None:
@@ -220,3 +236,4 @@ class Breaker:
         self._recent = _Recent(now)
         self._slow_start = None
         self._failed_at = now
+        self._probes = 1

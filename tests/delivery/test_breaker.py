@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.delivery.breaker import REFUSED_IN_A_ROW, Breaker
+from consumer.delivery.breaker import REFUSED_IN_A_ROW, REFUSED_PROBES, Breaker
 
 MOST = 100  # what the lane would have open at once
 
@@ -83,7 +83,7 @@ def test_open_periods_are_stretched_at_random() -> None:
 
 
 def test_nothing_but_refusals_open_too() -> None:
-    """A hundred 404s in a row; one 2xx among them begins the count anew, and then the probe's 404 keeps it open."""
+    """A hundred 404s in a row; one 2xx among them begins the count anew, and then the probes' 404s keep it open."""
     made = breaker()
     for _ in range(REFUSED_IN_A_ROW - 1):
         assert not made.refused(0.0, 0.0, MOST)
@@ -91,11 +91,15 @@ def test_nothing_but_refusals_open_too() -> None:
     assert [made.refused(0.0, 0.0, MOST) for _ in range(REFUSED_IN_A_ROW)] == [False] * 99 + [True]
     assert (made.window(0.5), made.open_until) == (0, 1.0)
     assert not made.refused(0.5, 0.0, MOST), "it was started before"
-    assert made.refused(1.0, 1.0, MOST)
-    assert made.open_until == 3.0
-    made.succeeded(3.0, 3.0, MOST)
-    assert made.window(3.0) == 1
-    assert not made.refused(3.1, 3.1, MOST)
+    assert made.window(1.0) == REFUSED_PROBES
+    assert [made.refused(1.0, 1.0, MOST) for _ in range(REFUSED_PROBES)] == [True] + [False] * (REFUSED_PROBES - 1)
+    assert made.open_until == 3.0, "longer once for all probes"
+    assert made.refused(3.0, 3.0, MOST)
+    made.succeeded(3.1, 3.0, MOST)
+    assert made.window(3.1) == 1, "another probe was accepted"
+    assert not made.refused(3.2, 3.2, MOST)
+    made.failed(3.2, 3.2)
+    assert made.window(3.2) == 1
 
 
 def test_one_that_could_not_be_sent_opens_it() -> None:
