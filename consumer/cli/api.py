@@ -7,11 +7,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from starlette.types import ASGIApp
-
-    from consumer.api.tokens import TokenFile
     from consumer.api.v1.context import Backing
-    from consumer.config.settings import DeliverySettings
+    from consumer.config.settings import DeliverySettings, KafkaSettings
     from consumer.events.event import Event
     from consumer.ops.ping import Ping
     from consumer.subscriptions.endpoint import Endpoint
@@ -36,6 +33,7 @@ def api() -> None:
     from consumer.cli.console import configure
     from consumer.config.environment import check, environment, load
     from consumer.config.settings import ApiSettings, DatabaseSettings, GroupSettings, RuleSettings
+    from consumer.console.assembly import with_console
     from consumer.crypto.vault import Vault
     from consumer.database.engine import create_engine
     from consumer.http.server import listen, serve
@@ -52,8 +50,10 @@ def api() -> None:
     engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
     default = () if delivery is None else delivery.secrets
     registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
-    backing = Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery))
-    app = _with_console(create_app(engine, tokens, vault, rules, backing), backing, tokens, values)
+    backing, kafka = _observing(
+        Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery)), values
+    )
+    app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
@@ -90,17 +90,14 @@ def api_token(
     typer.echo(line, err=True)
 
 
-def _with_console(app: "ASGIApp", backing: "Backing", tokens: "TokenFile", values: "Mapping[str, str]") -> "ASGIApp":
-    """The API and the console. Without KAFKA_BOOTSTRAP_SERVERS, pages about what is in Kafka say so."""
-    import time
+def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
+    """What the API knows of Kafka: lag and attempts. Without KAFKA_BOOTSTRAP_SERVERS, it says that it is missing."""
     from functools import partial
 
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings, TopicSettings
-    from consumer.console.assembly import with_console
-    from consumer.console.sources import Sources
     from consumer.ops.attempts import AttemptHistory
-    from consumer.ops.overview import overview
+    from consumer.ops.overview import overview, shared
 
     kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None
     topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
@@ -109,9 +106,8 @@ def _with_console(app: "ASGIApp", backing: "Backing", tokens: "TokenFile", value
         history = AttemptHistory(kafka, kafka.attempts_topic)
         history.start()
     registry = backing.registry
-    look = partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules)
-    sources = Sources(registry, kafka, history, backing.refusal, backing.ping, time.time)
-    return with_console(app, sources, tokens, look)
+    look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
+    return backing._replace(history=history, look=look), kafka
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

@@ -1,5 +1,6 @@
 """Puts the console together, and in front of the API."""
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -7,10 +8,11 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api.tokens import TokenFile
+from consumer.api.v1.context import Backing
+from consumer.config.settings import KafkaSettings
 from consumer.console.app import BASE, Frame, Said
 from consumer.console.pages import deliveries, overview, replays, subscriptions, topics
 from consumer.console.sources import Sources
-from consumer.ops.overview import Overview
 
 SAID = {
     "created": Said("Subscribed.", more="Workers send it events within WEBHOOK_SUBSCRIPTION_CACHE."),
@@ -25,9 +27,17 @@ SAID = {
 }
 
 
-def with_console(api: ASGIApp, sources: Sources, tokens: TokenFile, look: Callable[[], Overview]) -> ASGIApp:
-    """The API with the console at /console, to which / leads. `look` takes the overview, in some seconds at most."""
-    live = overview.Live(sources, look)
+def with_console(
+    api: ASGIApp,
+    backing: Backing,
+    kafka: KafkaSettings | None,
+    tokens: TokenFile,
+    clock: Callable[[], float] = time.time,
+) -> ASGIApp:
+    """The API with the console at /console, to which / leads. `kafka` None: this process does not know Kafka."""
+    assert backing.look is not None  # noqa: S101 (the command gives one)
+    sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock)
+    live = overview.Live(sources, backing.look)
     frame = Frame(tokens.all, SAID, sources.clock)
     console = frame.app(
         [

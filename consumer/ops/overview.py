@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Engine
@@ -25,6 +26,7 @@ T = TypeVar("T")
 MOST_COUNTED = 10_000  # deliveries of a state or of a subscription; beyond, a count only says that there are more
 LISTED = 20  # subscriptions of each kind
 LOOKED_AT = 2_000  # subscriptions that are examined for problems: 80 ms
+FRESH = 2.0  # seconds for which an overview is shared
 SECONDS = 5.0  # for all parts together, which run at once
 
 
@@ -117,6 +119,27 @@ def overview(
         part("lag", lag),
         tuple(missing),
     )
+
+
+def shared(
+    look: Callable[[], Overview], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
+) -> Callable[[], Overview]:
+    """A `look` that takes the overview anew if the last one is older than `fresh` seconds. Callers may be threads.
+
+    Those who come while it is taken share it, so that the database is asked as often for many as for one.
+    """
+    lock = Lock()
+    last: tuple[float, Overview] | None = None
+
+    def shared_look() -> Overview:
+        nonlocal last
+        with lock:
+            if last is None or monotonic() - last[0] >= fresh:
+                taken = look()
+                last = monotonic(), taken
+            return last[1]
+
+    return shared_look
 
 
 def _lag(kafka: KafkaSettings | None, topics: Sequence[str]) -> list[Lag]:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from consumer.api.tokens import TokenFile
 from tests.api.v1_kit import NEW, Api, make_api
 
-S = "/subscriptions"
+S, D = "/subscriptions", "/deliveries"
 # Each route of /v1: method, path, a body that works, and the scope that it needs.
 ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", S, None, "read"),
@@ -24,8 +24,21 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", f"{S}/{{subscription_id}}/secrets", {"kind": "bearer", "secret": "t"}, "secrets"),
     ("POST", f"{S}/{{subscription_id}}/secrets/rotate", {}, "secrets"),
     ("DELETE", f"{S}/{{subscription_id}}/secrets/{{secret_id}}", None, "secrets"),
+    ("GET", D, None, "read"),
+    ("GET", f"{D}/{{delivery_id}}", None, "read"),
+    ("POST", f"{D}/{{delivery_id}}/redeliver", {}, "write"),
+    ("POST", f"{D}/redeliver", {"ids": [1]}, "write"),
+    ("GET", "/attempts", None, "read"),
+    ("GET", "/statistics", None, "read"),
+    ("GET", "/event-types", None, "read"),
+    ("GET", "/replays", None, "read"),
+    ("GET", "/replays/{replay_id}", None, "read"),
+    ("POST", "/replays/{replay_id}/cancel", {}, "write"),
 ]
-OF_ONE = [route for route in ROUTES if "{" in route[1]]
+OF_ONE = [route for route in ROUTES if "{subscription_id}" in route[1]]
+ABOUT_ALL = [
+    route for route in ROUTES if route[1].partition("/{")[0] in {"/attempts", "/statistics", "/event-types", "/replays"}
+]
 names = [f"{method} {path}" for method, path, _, _ in ROUTES]
 
 
@@ -40,7 +53,7 @@ def theirs(api: Api) -> str:
 def filled(path: str, theirs: str, api: Api) -> str:
     """The path with the ids of their subscription and its secret."""
     listed = api.call("GET", f"/subscriptions/{theirs}/secrets").json()["items"]
-    return path.format(subscription_id=theirs, secret_id=listed[0]["id"])
+    return path.format(subscription_id=theirs, secret_id=listed[0]["id"], delivery_id=1, replay_id=1)
 
 
 def test_the_table_has_every_route(api: Api) -> None:
@@ -88,6 +101,15 @@ def test_another_tenants_id_is_no_id(api: Api, theirs: str, method: str, path: s
     assert stale.status_code == 404
     assert api.call("GET", S).json() == before
     assert len(api.events()) == events
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scope"), ABOUT_ALL, ids=[f"{r[0]} {r[1]}" for r in ABOUT_ALL])
+def test_a_tenant_learns_nothing_of_all(api: Api, method: str, path: str, body: Any, scope: str) -> None:
+    """What is about all tenants is a 403 for a token of one, whatever it holds."""
+    del scope
+    api.app.state.backing = api.app.state.backing._replace(history=object(), look=lambda: pytest.fail("it looked"))
+    refused = api.call(method, path.format(replay_id=1), body, token="other")
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:kafka-webhooks:problem:tenant")
 
 
 def test_a_tenant_creates_and_lists_its_own_alone(api: Api, theirs: str) -> None:

@@ -2,7 +2,6 @@
 
 import html
 import re
-import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http import HTTPStatus
@@ -13,8 +12,8 @@ from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.tokens import Caller, TokenFile
+from consumer.api.v1.context import Backing
 from consumer.console.assembly import SAID, with_console
-from consumer.console.sources import Sources
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox, store
@@ -49,8 +48,8 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
     def browser_of(token: str | None) -> Browser:
         registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
         tokens = Tokens({} if token is None else ALL)
-        sources = Sources(registry, None, None, lambda _: None, None, time.time)
-        app = with_console(create_app(engine, tokens), sources, tokens, lambda: overview(engine, None, ()))
+        backing = Backing(registry, look=lambda: overview(engine, None, ()))
+        app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
         if token is not None:

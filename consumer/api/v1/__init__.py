@@ -8,11 +8,11 @@ from fastapi.security import HTTPBearer
 from pydantic.json_schema import models_json_schema
 
 from consumer.api.problems import PREFIX, Problem, Refused, document
-from consumer.api.v1 import secrets, subscriptions
+from consumer.api.v1 import deliveries, observed, replays, secrets, subscriptions
 from consumer.api.v1.context import TRANSLATED, Backing, translated
 
 # A new resource: its module here, its router in this tuple.
-_ROUTERS = (subscriptions.router, secrets.router)
+_ROUTERS = (subscriptions.router, secrets.router, deliveries.router, observed.router, replays.router)
 
 
 def install(app: FastAPI, backing: Backing) -> None:

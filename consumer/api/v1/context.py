@@ -5,8 +5,9 @@ import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, overload
 
 import structlog
 from fastapi import Depends, Header, Path, Request
@@ -17,7 +18,9 @@ from consumer.api.tokens import Caller, Scope
 from consumer.database.engine import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidSubscription, SettingsError
 from consumer.events.event import Event
+from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
+from consumer.ops.overview import Overview
 from consumer.ops.ping import Ping
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
@@ -33,12 +36,15 @@ class Backing(NamedTuple):
     """What the resources work on.
 
     The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
-    before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
+    before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `history` None: there is no
+    attempts topic. `look` takes the overview.
     """
 
     registry: Registry
     refusal: Callable[[str], str | None] = lambda _: None
     ping: Callable[[Endpoint, Event], Ping] | None = None
+    history: AttemptHistory | None = None
+    look: Callable[[], Overview] | None = None
 
 
 def backing_of(request: Request) -> Backing:
@@ -126,6 +132,38 @@ def check_url(backing: Backing, url: object) -> None:
             return
         if refusal is not None:
             raise InvalidSubscription(refusal, "url")
+
+
+def of_all_tenants(caller: Caller) -> None:
+    """Raise Refused for a token of one tenant, at a resource about all of them."""
+    if caller.tenant is not None:
+        raise Refused(HTTPStatus.FORBIDDEN, "tenant", "this is about all tenants; the token is for one")
+
+
+def moment(text: str | None, parameter: str) -> float | None:
+    """Unix seconds of a query's RFC 3339 time. Raises Refused for a text that is none, or has no offset."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise invalid(Mistake(parameter=parameter, detail="is no RFC 3339 time, such as 2026-07-28T14:00:00Z"))
+
+
+@overload
+def iso(at: float) -> str: ...
+@overload
+def iso(at: None) -> None: ...
+def iso(at: float | None) -> str | None:
+    """Unix seconds as RFC 3339 in UTC."""
+    return (
+        None
+        if at is None
+        else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 def cursor_after(last: int) -> str:

@@ -32,26 +32,22 @@ RECENT = 5_000  # attempts from which times are taken
 
 
 class Live:
-    """The overview as values for its template, computed at most every REFRESH seconds. Used by any thread."""
+    """The overview as values for its template, made once for all who watch. Used by any thread."""
 
-    def __init__(
-        self, sources: Sources, look: Callable[[], Overview], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`look` takes some seconds at most."""
+    def __init__(self, sources: Sources, look: Callable[[], Overview]) -> None:
+        """`look` gives the same overview for some seconds."""
         self._sources = sources
         self._look = look
-        self._monotonic = monotonic
         self._lock = Lock()
-        self._values: dict[str, object] = {}
-        self._at = float("-inf")
+        self._made: tuple[Overview, dict[str, object]] | None = None
 
     def values(self) -> dict[str, object]:
-        """The values; visitors who come at once share one look."""
+        """The values of the present overview."""
+        seen = self._look()
         with self._lock:
-            if self._monotonic() - self._at >= REFRESH:
-                self._values = _values(self._sources, self._look())
-                self._at = self._monotonic()
-            return self._values
+            if self._made is None or self._made[0] is not seen:
+                self._made = seen, _values(self._sources, seen)
+            return self._made[1]
 
 
 def entries(live: Live, group: str) -> list[Entry]:

@@ -1,0 +1,88 @@
+"""/v1/deliveries, on each database: searched, shown, sent again, each tenant its own."""
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumer.ledger import store
+from tests.api.v1_kit import Api
+from tests.ledger.rows_kit import GROUP, make_event, parked
+
+
+def stored(engine: Engine, subscription: int, offset: int, status: str = "parked", body: bytes = b"{}") -> None:
+    """A stored delivery that has failed once."""
+    store.park(engine, GROUP, [parked(make_event(offset, body=body), subscription, status=status)], 1.0)
+
+
+def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
+    """Newest first, by state, subscription, type and topic; each is on one page."""
+    first, second = api.create()["id"], api.create()["id"]
+    for offset in range(5):
+        stored(engine, first, offset)
+    stored(engine, second, 9, "exhausted")
+    found, cursor = [], None
+    while True:
+        page = api.call("GET", f"/deliveries?subscription={first}&limit=2" + (f"&cursor={cursor}" if cursor else ""))
+        found += [item["offset"] for item in page.json()["items"]]
+        cursor = page.json()["next"]
+        if cursor is None:
+            break
+    assert found == [4, 3, 2, 1, 0]
+    (item,) = api.call("GET", "/deliveries?status=exhausted&event_type=user.created&topic=t").json()["items"]
+    assert (item["subscription_id"], item["status"], item["attempts"]) == (second, "exhausted", 1)
+    assert (item["next_attempt_at"], item["last_failure"]["status"]) == (None, 503)
+    assert api.call("GET", "/deliveries?topic=another").json() == {"items": [], "next": None}
+    assert api.call("GET", "/deliveries?until=2001-01-01T00:00:00Z").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "query", ["cursor=x", "since=yesterday", "until=2026-01-01T00:00:00", "limit=0", "status=lost"]
+)
+def test_what_cannot_be_searched_is_a_problem(api: Api, query: str) -> None:
+    """It names the parameter."""
+    answer = api.call("GET", f"/deliveries?{query}")
+    assert answer.status_code == 422
+    assert query.partition("=")[0] in answer.text
+
+
+def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
+    """Its body as it is, as text or as base64."""
+    subscription = api.create()["id"]
+    stored(engine, subscription, 1, body=b'{"amount": 5}')
+    stored(engine, subscription, 2, body=b"\xff")
+    second, first = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
+    shown = api.call("GET", f"/deliveries/{first}").json()
+    assert (shown["event"]["body"], shown["event"]["body_base64"]) == ('{"amount": 5}', None)
+    shown = api.call("GET", f"/deliveries/{second}").json()
+    assert (shown["event"]["body"], shown["event"]["body_base64"]) == (None, "/w==")
+    assert api.call("GET", "/deliveries/999").status_code == 404
+
+
+def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
+    """One, or many; a delivered one is a conflict, and left out of many."""
+    subscription = api.create()["id"]
+    for offset, status in enumerate(("exhausted", "exhausted", "parked")):
+        stored(engine, subscription, offset, status)
+    third, second, first = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
+    assert api.call("POST", f"/deliveries/{first}/redeliver", {}).json() == {"ids": [first]}
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE id = :id"), {"id": third})
+    assert api.call("POST", f"/deliveries/{third}/redeliver", {}).status_code == 409
+    assert api.call("POST", "/deliveries/redeliver", {"ids": [first, second, third, 999]}).json() == {
+        "ids": [first, second]
+    }
+    states = {item["id"]: item["status"] for item in api.call("GET", "/deliveries").json()["items"]}
+    assert states == {first: "parked", second: "parked", third: "delivered"}
+
+
+def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:
+    """Another's delivery is like none: in a search, by its id, and among those to send again."""
+    stored(engine, api.create(tenant="acme")["id"], 1, "exhausted")
+    (item,) = api.call("GET", "/deliveries").json()["items"]
+    for query in ("", "?tenant=acme", f"?subscription={item['subscription_id']}"):
+        assert api.call("GET", f"/deliveries{query}", token="other").json() == {"items": [], "next": None}
+    for method, path, body in (("GET", "", None), ("POST", "/redeliver", {})):
+        foreign = api.call(method, f"/deliveries/{item['id']}{path}", body, token="other")
+        nothing = api.call(method, f"/deliveries/999{path}", body, token="other")
+        assert (foreign.status_code, foreign.content) == (404, nothing.content)
+    assert api.call("POST", "/deliveries/redeliver", {"ids": [item["id"]]}, token="other").json() == {"ids": []}
+    assert api.call("GET", f"/deliveries/{item['id']}", token="acme").json()["status"] == "exhausted"

@@ -1,0 +1,91 @@
+"""/v1/attempts, statistics, event-types and replays: what the service has done and owes."""
+
+import time
+
+from sqlalchemy import Engine
+
+from consumer.events.attempt import Attempt
+from consumer.ledger import replays, store
+from consumer.ledger.replays import Span
+from consumer.ops.overview import overview
+from tests.api.v1_kit import GROUP, Api
+from tests.ledger.rows_kit import make_event, parked
+
+
+class History:
+    """An attempt history that holds these attempts, as AttemptHistory answers."""
+
+    fault = None
+
+    def __init__(self, attempts: list[Attempt]) -> None:
+        self.attempts = attempts
+        self.asked: list[tuple[float, float]] = []
+
+    def recent(self, subscription: int | None, limit: int) -> list[Attempt]:
+        """Those of the last hour."""
+        return [each for each in self.attempts if subscription in {None, each.subscription_id}][:limit]
+
+    def read_back(self, subscription: int | None, since: float, until: float, limit: int) -> list[Attempt]:
+        """Those of a time."""
+        self.asked.append((since, until))
+        return self.recent(subscription, limit)
+
+
+def attempt(subscription: int) -> Attempt:
+    """A failed one."""
+    at = 1_800_000_000.0
+    return Attempt(at, subscription, "msg_1", "a", None, "t", 0, 7, 1, "parked", 503, "status 503", 0.042, "try later")
+
+
+def test_attempts_are_listed(api: Api) -> None:
+    """All of them, a subscription's, or those of a time; a tenant sees those of its own subscriptions."""
+    mine, theirs = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
+    assert api.call("GET", "/attempts").status_code == 404
+    history = History([attempt(mine), attempt(theirs)])
+    api.app.state.backing = api.app.state.backing._replace(history=history)
+    items = api.call("GET", "/attempts").json()["items"]
+    assert [item["subscription_id"] for item in items] == [mine, theirs]
+    assert items[0]["at"] == "2027-01-15T08:00:00.000Z"
+    (item,) = api.call("GET", f"/attempts?subscription={mine}", token="acme").json()["items"]
+    assert (item["status"], item["error"], item["response"]) == (503, "status 503", "try later")
+    assert api.call("GET", f"/attempts?subscription={theirs}", token="acme").status_code == 404
+    told = api.call("GET", "/attempts?since=2027-01-15T07:00:00Z&until=2027-01-15T09:00:00Z").json()
+    assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600)]
+    assert told["missing"] is not None
+
+
+def test_statistics_say_what_is_owed_and_what_is_missing(api: Api, engine: Engine) -> None:
+    """Counts by state and failing subscriptions; without Kafka's settings the lag is missing, with the reason."""
+    subscription = api.create()["id"]
+    store.park(engine, GROUP, [parked(make_event(1), subscription)], 1.0)
+    api.app.state.backing = api.app.state.backing._replace(look=lambda: overview(engine, None, ()))
+    seen = api.call("GET", "/statistics").json()
+    assert seen["states"]["parked"] == {"number": 1, "more": False}
+    assert (seen["failing"], seen["lag"]) == ([], None)
+    assert "KAFKA_BOOTSTRAP_SERVERS" in seen["missing"]["lag"]
+
+
+def test_event_types_are_listed_page_by_page(api: Api) -> None:
+    """Each with the number of its subscriptions."""
+    for event_type in ("a", "b", "b", "c"):
+        api.create(event_type=event_type)
+    first = api.call("GET", "/event-types?limit=2").json()
+    assert [(item["event_type"], item["subscriptions"]) for item in first["items"]] == [("a", 1), ("b", 2)]
+    second = api.call("GET", f"/event-types?limit=2&after={first['next']}").json()
+    assert ([item["event_type"] for item in second["items"]], second["next"]) == (["c"], None)
+
+
+def test_replays_are_listed_and_cancelled(api: Api, engine: Engine) -> None:
+    """With their progress; one that has ended is a conflict, and another group's is not there."""
+    subscription = api.create()["id"]
+    for group in (GROUP, "another"):
+        replays.create(engine, group, subscription, 1000.0, 2000.0, None, 10.0, [Span("t", 0, 5, 15)])
+    (item,) = api.call("GET", "/replays").json()["items"]
+    assert (item["state"], item["records"], item["records_left"], item["stored"]) == ("unfinished", 10, 10, 0)
+    path = f"/replays/{item['id']}"
+    assert api.call("POST", f"{path}/cancel", {}).json()["state"] == "cancelled"
+    assert api.call("POST", f"{path}/cancel", {}).status_code == 409
+    assert api.call("GET", path).json()["state"] == "cancelled"
+    assert api.call("GET", f"/replays/{item['id'] + 1}").status_code == 404
+    replays.finish(engine, item["id"] + 1, time.time())
+    assert api.call("GET", f"/replays?before={item['id']}").json()["items"] == []
