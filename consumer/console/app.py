@@ -31,7 +31,7 @@ from consumer.api.guard import is_loopback_name
 from consumer.api.tokens import ANYONE, Caller, Scope
 from consumer.console.rendering import STATIC, environment, static_names
 from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
-from consumer.errors import WebhooksError
+from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
 
 log = structlog.get_logger(__name__)
 
@@ -165,6 +165,8 @@ class Frame:
             return await run_in_threadpool(entry.page, visit)
         except Refusal as refusal:
             return self._error(request, session, refusal.status, str(refusal))
+        except (InvalidSubscription, SettingsError) as error:
+            return self._error(request, session, HTTPStatus.CONFLICT, str(error))
         except (WebhooksError, SQLAlchemyError) as error:
             log.exception("a page cannot be shown", path=request.url.path)
             text = str(error) if isinstance(error, WebhooksError) else "The database has refused the statement."

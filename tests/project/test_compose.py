@@ -129,11 +129,11 @@ def test_health_checks_are_programs(name: str) -> None:
 
 
 def test_the_topics_are_created() -> None:
-    """Those that the consumer reads, and the two that it writes: this Kafka creates none by itself."""
+    """Those that the consumer reads, and the three that it writes: this Kafka creates none by itself."""
     (script,) = SERVICES["topics"]["command"]
     created = re.findall(r"for topic in (.*); do", script)[0].split()
     values = environment(SERVICES["consumer"])
-    ours = {values["KAFKA_DEAD_LETTER_TOPIC"], values["KAFKA_OPERATIONS_TOPIC"]}
+    ours = {values[f"KAFKA_{name}_TOPIC"] for name in ("DEAD_LETTER", "OPERATIONS", "ATTEMPTS")}
     assert set(created) == {*load(settings.TopicSettings, values).topics, *ours}
     assert environment(SERVICES["kafka"])["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
 
