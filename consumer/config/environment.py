@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.config import slips
+from consumer.config.group import Group
 from consumer.config.settings import (
     FILE,
     FROM_FILES,
     DatabaseSettings,
     DeliverySettings,
-    Group,
     KafkaSettings,
     LogSettings,
     OpsSettings,

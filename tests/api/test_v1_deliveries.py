@@ -31,7 +31,7 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
     assert (item["subscription_id"], item["status"], item["attempts"]) == (second, "exhausted", 1)
     assert (item["next_attempt_at"], item["last_failure"]["status"]) == (None, 503)
     assert api.call("GET", "/deliveries?topic=another").json() == {"items": [], "next": None}
-    assert api.call("GET", "/deliveries?until=2001-01-01T00:00:00Z").json()["items"] == []
+    assert api.call("GET", "/deliveries?since=2001-01-01T00:00:00Z").json()["items"] == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumer.config import settings, slips
+from consumer.config import process_settings, settings, slips
 from consumer.config.environment import environment, load, load_worker
 from consumer.config.slips import Slip
 from consumer.config.types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
@@ -305,7 +305,7 @@ def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
     assert load(settings.ApiSettings, {}).bind_host == "127.0.0.1"
     assert load(settings.ApiSettings, {"API_HOST": "::1"}).bind_host == "::1"
     assert load(settings.ApiSettings, {"API_HOST": "localhost"}).bind_host == "localhost"
-    assert load(settings.ApiSettings, {"API_TOKEN": "t"}).bind_host == settings.ANY_ADDRESS
+    assert load(settings.ApiSettings, {"API_TOKEN": "t"}).bind_host == process_settings.ANY_ADDRESS
 
 
 def test_the_environment_is_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

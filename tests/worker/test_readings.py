@@ -11,7 +11,7 @@ from consumer.delivery.failing import MARK_AFTER, SHOWN
 from consumer.intake.record import Partition, Record
 from consumer.loop.poller import Poller
 from consumer.telemetry.metrics import Readings
-from consumer.worker.worker import MOST_SHOWN
+from consumer.worker.readings import MOST_SHOWN
 from tests.simulation.deployment import Deployment, result
 from tests.simulation.world import BORN, TOPIC
 

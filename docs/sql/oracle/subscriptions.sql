@@ -269,6 +269,68 @@ ORDER BY
   webhook_secrets.id DESC
 ;
 
+-- subscriptions.health.failing
+-- Failing ones, longest first.
+SELECT
+  webhook_subscriptions.id,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since
+FROM webhook_subscriptions
+WHERE
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) IS NOT NULL
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since)
+FETCH FIRST 20 ROWS ONLY
+;
+
+-- subscriptions.health.disabled
+-- Disabled ones, newest first.
+SELECT
+  webhook_subscriptions.id,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.disabled_reason
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id DESC
+FETCH FIRST 20 ROWS ONLY
+;
+
+-- subscriptions.event_types.named_types
+-- The first event type that a subscription names.
+SELECT
+  MIN(webhook_subscriptions.event_type) AS min_1
+FROM webhook_subscriptions
+;
+
+-- subscriptions.event_types.named_types
+-- How many name it, up to a bound.
+SELECT
+  COUNT(*) AS count_1
+FROM (
+  SELECT
+    webhook_subscriptions.event_type AS event_type
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.event_type = :event_type_1
+  FETCH FIRST 10001 ROWS ONLY
+) counted
+;
+
+-- subscriptions.event_types.named_types
+-- The next event type.
+SELECT
+  MIN(webhook_subscriptions.event_type) AS min_1
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.event_type > :event_type_1
+;
+
 -- subscriptions.repository.count_enabled
 -- `check`: how many are there?
 SELECT
