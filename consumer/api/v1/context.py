@@ -10,7 +10,8 @@ from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, overload
 
 import structlog
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.api.problems import CONTENT_TYPE, Mistake, Refused, invalid, pointer
@@ -68,6 +69,7 @@ Reader = Annotated[Caller, Depends(_needs("read"))]
 Writer = Annotated[Caller, Depends(_needs("write"))]
 Keeper = Annotated[Caller, Depends(_needs("secrets"))]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
+At = Annotated[str | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"], max_length=40)]
 IfMatch = Annotated[
     str | None,
     Header(description="Change only a subscription with this ETag.", examples=['"2f1c5f0e8a7d4b36"'], max_length=1000),
@@ -199,6 +201,11 @@ def translated(error: Exception) -> Refused:
     if reason is None:
         return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=_RETRY_AFTER)
+
+
+def answer(content: object) -> JSONResponse:
+    """A response that no cache may keep."""
+    return JSONResponse(content, headers=no_store())
 
 
 def no_store(more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -6,12 +6,12 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.api.problems import Mistake, Refused, invalid
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import Backed, Backing, Reader, Writer, described, iso, moment, no_store
+from consumer.api.v1.context import At, Backed, Backing, Reader, Writer, answer, described, iso, moment
 from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
@@ -27,7 +27,6 @@ router = APIRouter(prefix="/deliveries", tags=["deliveries"])
 
 MOST_REDELIVERED = 1_000  # ids in one request
 DeliveryId = Annotated[int, Path(ge=1, lt=2**63, description="Id of a stored delivery.", examples=[42])]
-At = Annotated[str | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"], max_length=40)]
 
 
 class FailedAttempt(BaseModel):
@@ -113,7 +112,7 @@ def list_deliveries(
 ) -> Response:
     """Search stored deliveries, newest first. `since` and `until` are about when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
-        return _json({"items": [], "next": None})
+        return answer({"items": [], "next": None})
     query = SearchQuery(
         status or (),
         subscription,
@@ -129,7 +128,7 @@ def list_deliveries(
         raise invalid(
             Mistake(parameter="cursor", detail="is not a cursor of this search; leave it out to begin")
         ) from None
-    return _json({"items": [_shown(item) for item in found.deliveries], "next": found.position})
+    return answer({"items": [_shown(item) for item in found.deliveries], "next": found.position})
 
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail, responses=described(404))
@@ -142,7 +141,7 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
         body, encoded = None, b64encode(event.body).decode()
     key = None if event.key is None else b64encode(event.key).decode()
     carried = {"content_type": event.content_type, "key": key, "tenant": event.tenant}
-    return _json({**_shown(item), "event": {**carried, "body": body, "body_base64": encoded}})
+    return answer({**_shown(item), "event": {**carried, "body": body, "body_base64": encoded}})
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Marked, responses=described(404, 409))
@@ -153,13 +152,13 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
     if not marked:
         why = "it is delivered, waits for its turn in an order, or has no subscription any more"
         raise Refused(HTTPStatus.CONFLICT, "conflict", why)
-    return _json({"ids": marked})
+    return answer({"ids": marked})
 
 
 @router.post("/redeliver", response_model=Marked, responses=described())
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Have deliveries sent again. Those that cannot be are left out of the answer."""
-    return _json({"ids": _redeliver(caller, backing, these.ids)})
+    return answer({"ids": _redeliver(caller, backing, these.ids)})
 
 
 def _redeliver(caller: Caller, backing: Backing, ids: list[int]) -> list[int]:
@@ -207,7 +206,3 @@ def _failure(failure: Failure | None) -> dict[str, Any] | None:
     if failure is None:
         return None
     return {"at": iso(failure.at), "error": failure.error, "status": failure.status, "response": failure.response}
-
-
-def _json(content: object) -> JSONResponse:
-    return JSONResponse(content, headers=no_store())

@@ -5,11 +5,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import Backed, Reader, absent, described, iso, may_see, moment, no_store, of_all_tenants
+from consumer.api.v1.context import At, Backed, Reader, absent, answer, described, iso, may_see, moment, of_all_tenants
 from consumer.events.attempt import Attempt as Attempted
 from consumer.ops.attempts import READ_BACK
 from consumer.ops.overview import MOST_COUNTED, Overview
@@ -20,7 +20,6 @@ router = APIRouter()
 
 MOST = 1_000  # attempts or types in one answer
 TYPES_COUNTED = 10_000  # subscriptions of a type; beyond, the count only says that there are more
-At = Annotated[str | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"], max_length=40)]
 
 
 class Attempt(BaseModel):
@@ -127,7 +126,7 @@ def list_attempts(
     else:
         found = backing.history.read_back(subscription, begin or 0.0, end or _FAR, limit)
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
-    return _json({"items": [_attempt(each) for each in found], "missing": missing})
+    return answer({"items": [_attempt(each) for each in found], "missing": missing})
 
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described())
@@ -136,7 +135,7 @@ def show_statistics(caller: Reader, backing: Backed) -> Response:
     of_all_tenants(caller)
     if backing.look is None:
         raise Refused(HTTPStatus.NOT_FOUND, "not-found", "this process has no statistics")
-    return _json(_statistics(backing.look()))
+    return answer(_statistics(backing.look()))
 
 
 @router.get("/event-types", tags=["event types"], response_model=EventTypes, responses=described())
@@ -157,7 +156,7 @@ def list_event_types(
         }
         for each in found
     ]
-    return _json({"items": items, "next": found[-1].event_type if len(found) == limit else None})
+    return answer({"items": items, "next": found[-1].event_type if len(found) == limit else None})
 
 
 _FAR = 4102444800.0  # unix seconds: the year 2100
@@ -193,7 +192,3 @@ def _statistics(seen: Overview) -> dict[str, Any]:
 
 def _count(number: int) -> dict[str, Any]:
     return {"number": min(number, MOST_COUNTED), "more": number > MOST_COUNTED}
-
-
-def _json(content: object) -> JSONResponse:
-    return JSONResponse(content, headers=no_store())

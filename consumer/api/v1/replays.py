@@ -5,11 +5,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import Backed, Backing, Reader, Writer, described, iso, no_store, of_all_tenants
+from consumer.api.v1.context import Backed, Backing, Reader, Writer, answer, described, iso, of_all_tenants
 from consumer.api.v1.models import Nothing
 from consumer.ledger import replays
 
@@ -52,14 +52,14 @@ def list_replays(
     of_all_tenants(caller)
     registry = backing.registry
     found = replays.find(registry.engine, limit=limit, group=registry.group, subscription=subscription, before=before)
-    return _json({"items": [_shown(each) for each in found], "next": found[-1].id if len(found) == limit else None})
+    return answer({"items": [_shown(each) for each in found], "next": found[-1].id if len(found) == limit else None})
 
 
 @router.get("/{replay_id}", response_model=Replay, responses=described(404))
 def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Response:
     """Show a replay and its progress."""
     of_all_tenants(caller)
-    return _json(_shown(_of(backing, replay_id)))
+    return answer(_shown(_of(backing, replay_id)))
 
 
 @router.post("/{replay_id}/cancel", response_model=Replay, responses=described(404, 409))
@@ -69,7 +69,7 @@ def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothi
     _of(backing, replay_id)
     if not replays.cancel(backing.registry.engine, replay_id, time.time()):
         raise Refused(HTTPStatus.CONFLICT, "conflict", "the replay has ended")
-    return _json(_shown(_of(backing, replay_id)))
+    return answer(_shown(_of(backing, replay_id)))
 
 
 def _of(backing: Backing, replay_id: int) -> replays.Replay:
@@ -92,7 +92,3 @@ def _shown(item: replays.Replay) -> dict[str, Any]:
         "created_at": iso(item.created_at),
         "finished_at": iso(item.finished_at),
     }
-
-
-def _json(content: object) -> JSONResponse:
-    return JSONResponse(content, headers=no_store())
