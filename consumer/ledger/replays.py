@@ -16,6 +16,8 @@ from consumer.ledger.rows import NewDelivery, due_key_of
 from consumer.ledger.store import in_order, insert_new
 from models import StoredReplay, Subscription
 
+_LARGEST = 2**63 - 1  # that a column holds
+
 
 class Span(NamedTuple):
     """A part of a partition: the offsets from `begin` to before `end`."""
@@ -82,7 +84,7 @@ def create(
             event_type=event_type,
             rate=rate,
             positions=_text(spans),
-            record_count=sum(span.end - span.begin for span in spans),
+            record_count=min(sum(span.end - span.begin for span in spans), _LARGEST),
         )
         .returning(StoredReplay.id)
     )

@@ -11,13 +11,14 @@ from sqlalchemy import Engine
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
-from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, store, upkeep
+from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, search, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
-from consumer.subscriptions import repository, secrets
+from consumer.ops import changes
+from consumer.subscriptions import event_types, health, repository, secrets
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -91,12 +92,17 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert secrets.remove_credentials(engine, 1) == 1
     counts.of_subscription(engine, 1)
     assert admin.owed(engine, 1, 2) == 0
-    repository.set_enabled(engine, 1, enabled=False)
-    repository.remove(engine, 1)
+    health.failing(engine, 2)
+    health.disabled(engine, 2)
+    event_types.named_types(engine, 2, 2)
+    repository.page(engine, after=None, limit=2, tenant="*")
+    registry = changes.Registry(engine, "g", Vault())
+    changes.set_enabled(registry, "cli:somebody", 1, False)
+    changes.remove(registry, "cli:somebody", 1)
 
 
 def as_operator(engine: Engine, begin: Begin) -> None:
-    """All that `deliveries` and `replay` ask."""
+    """All that `deliveries`, `replay` and `top` ask."""
     repository.add(engine, URL, "t")
     begin()
     repository.get(engine, 1)
@@ -109,7 +115,14 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert counts.of_replay(engine, number, 1)
     assert counts.next_of_replay(engine, number)
     assert counts.last_of_replay(engine, number)
+    assert [each.id for each in replays.find(engine, limit=2)] == [number]
+    assert not replays.cancel(engine, number, now)
     (found,) = admin.find(engine, limit=2)
+    assert len(search.search(engine, search.Query(tenant="*", since=now - 1000), 2).deliveries) == 1
+    assert search.recent_types(engine)
+    assert counts.by_state(engine, 2)["parked"] == 1
+    assert counts.most_loaded(engine, 2, 2)
+    counts.last_failure(engine, 1)
     assert admin.count(engine, DeliveryQuery(event_type="t"), 2) == 1
     assert admin.detail(engine, found.id)
     admin.of_record(engine, "g", "t", 0, 1)
