@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def api() -> None:
-    """Serve the admin HTTP API until SIGTERM.
+    """Serve the HTTP API and the web console until SIGTERM.
 
-    /openapi.json describes it. Without API_TOKEN or API_TOKENS_FILE it serves requests from this machine only.
+    The console is at /, and /openapi.json describes the API. With KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and
+    KAFKA_ATTEMPTS_TOPIC they show what is in Kafka too. Without API_TOKEN or API_TOKENS_FILE only requests from this
+    machine are served.
 
     \b
     Example:
