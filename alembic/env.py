@@ -57,7 +57,12 @@ class RepeatableOracle(OracleImpl):
         if not self.as_sql and self._is_done(construct):
             return None
         self._there = None
-        return super()._exec(construct, *arguments, **more)
+        try:
+            return super()._exec(construct, *arguments, **more)
+        except DBAPIError:
+            if self.as_sql or not self._is_done(construct):
+                raise
+            return None  # another process has done it meanwhile
 
     def _is_done(self, construct: Any) -> bool:
         """Whether an earlier attempt has defined or dropped it. WebhooksError for another thing of that name."""

@@ -31,7 +31,9 @@ class Kafka:
 
     def __post_init__(self) -> None:
         # Records in one batch each: offsets and order are as written.
-        self._producer = Producer({"bootstrap.servers": self.servers, **QUIET, "linger.ms": 0})
+        self._producer = Producer(
+            {"bootstrap.servers": self.servers, **QUIET, "linger.ms": 0, "enable.idempotence": True}  # keeps the order
+        )
 
     def settings(self, *, group: str = "", dead_letters: str = "", **properties: str) -> KafkaSettings:
         """Settings of a fresh group; `a_b` becomes the property `a.b`."""

@@ -22,7 +22,6 @@ def upgrade() -> None:
     op.drop_index("ix_webhook_deliveries_sub", DELIVERIES)
     op.create_index("ix_webhook_deliveries_state", DELIVERIES, ["status", "id", "subscription_id"])
     op.create_index("ix_webhook_subs_failing", SUBSCRIPTIONS, ["failing_since"])
-    op.create_index("ix_webhook_subs_state", SUBSCRIPTIONS, ["enabled", "id"])
     op.add_column(REPLAYS, sa.Column("record_count", sa.BigInteger()))
     op.add_column(REPLAYS, sa.Column("cancelled_at", INSTANT))
     if op.get_context().dialect.name != "sqlite":  # which has no comments
@@ -34,7 +33,6 @@ def downgrade() -> None:
     """A cancelled replay can then be resumed."""
     op.drop_column(REPLAYS, "cancelled_at")
     op.drop_column(REPLAYS, "record_count")
-    op.drop_index("ix_webhook_subs_state", SUBSCRIPTIONS)
     op.drop_index("ix_webhook_subs_failing", SUBSCRIPTIONS)
     op.drop_index("ix_webhook_deliveries_state", DELIVERIES)
     op.create_index("ix_webhook_deliveries_sub", DELIVERIES, ["subscription_id", "status"])

@@ -21,7 +21,7 @@ class Shell(StrEnum):
 
 
 def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> None:
-    """Print a script that lets your shell complete commands and options.
+    """Print a script by which a shell completes commands.
 
     The script asks the installed program, so that it need not be renewed after an upgrade. For zsh it belongs behind
     compinit.

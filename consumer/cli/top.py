@@ -21,7 +21,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print the overview once, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, once.")] = False,
 ) -> None:
-    """Show what is owed, which receivers fail, and how far the group is behind.
+    """Show open deliveries, failing receivers, and the lag.
 
     Refreshes every two seconds until Ctrl-C; without a terminal it prints the overview once. A part that gives no
     answer within five seconds is named, and the others are shown.

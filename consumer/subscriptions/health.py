@@ -60,7 +60,11 @@ def failing(engine: Engine, most: int) -> list[Failing]:
 
 
 def disabled(engine: Engine, most: int) -> list[Disabled]:
-    """At most `most` disabled subscriptions, the newest first."""
+    """At most `most` disabled subscriptions, the newest first.
+
+    Reads the table from its end until it has found as many: an index of (enabled, id) would serve this alone, and
+    SQLite would take it for the look-ups of events.
+    """
     statement = (
         select(*_SHOWN, Subscription.disabled_reason)
         .where(Subscription.enabled == 0)

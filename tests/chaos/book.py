@@ -118,6 +118,7 @@ class Story:
 
     first: float
     tries: int = 0  # up to the first 2xx
+    requests: int = 0  # so far, with those that were sent again as they were
     unanswered: str = ""  # the timestamp of the last one, if it got no answer
     gone: bool = False  # one was answered 410
     accepted: list[float] = field(default_factory=list)
@@ -271,6 +272,7 @@ class Book:
         # A request is sent again as it is when a connection that was in use before is reset without an answer: that is
         # one attempt. The next one has another timestamp, unless both are of one second.
         signed_at = request.headers["webhook-timestamp"]
+        story.requests += 1
         if not story.accepted and signed_at != story.unanswered:
             story.tries += 1
             self._judge_attempts(request, number, story)
@@ -297,7 +299,7 @@ class Book:
         earlier = self.stories.get((request.path, before))
         if subscription.temper.doomed(before) and earlier is not None:
             forgiven = sum(each.attempts for each in self._during(earlier.first, request.at, before))
-            if earlier.tries >= self.attempts - forgiven:
+            if earlier.requests >= self.attempts - forgiven:
                 return
         self.violated(
             Rule.ORDER, f"{request.path} got event {number} before {before} of the same key {self.events[number].key!r}"

@@ -59,7 +59,13 @@ class Deployment:
         self.program: Sequence[str] = PROGRAM
         self._directory = directory
         self._producer = Producer(
-            {"bootstrap.servers": servers, **QUIET, "linger.ms": 2, "message.max.bytes": 4_000_000}
+            {
+                "bootstrap.servers": servers,
+                **QUIET,
+                "linger.ms": 2,
+                "message.max.bytes": 4_000_000,
+                "enable.idempotence": True,  # keeps the order
+            }
         )
 
     # Workers.

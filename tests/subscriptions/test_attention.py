@@ -66,7 +66,6 @@ def test_an_index_finds_them(sqlite_engine: Engine) -> None:
     """In their order: nothing is sorted, and no table is read through."""
     for work, index in (
         (lambda: health.failing(sqlite_engine, 9), "ix_webhook_subs_failing"),
-        (lambda: health.disabled(sqlite_engine, 9), "ix_webhook_subs_state"),
         (lambda: event_types.named_types(sqlite_engine, 9, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),
     ):
         for sql, plan in plans(sqlite_engine, work):

@@ -87,7 +87,10 @@ class Redelivery(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    ids: Annotated[list[int], Field(min_length=1, max_length=MOST_REDELIVERED, examples=[[42, 43]])]
+    ids: Annotated[
+        list[Annotated[int, Field(ge=1, lt=2**63)]],
+        Field(min_length=1, max_length=MOST_REDELIVERED, examples=[[42, 43]]),
+    ]
 
 
 class Marked(BaseModel):

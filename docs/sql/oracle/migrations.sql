@@ -869,10 +869,6 @@ CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
 
 /
 
-CREATE INDEX ix_webhook_subs_state ON webhook_subscriptions (enabled, id)
-
-/
-
 ALTER TABLE webhook_replays ADD record_count NUMBER(19)
 
 /
