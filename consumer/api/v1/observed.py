@@ -129,7 +129,7 @@ def list_attempts(
     return answer({"items": [_attempt(each) for each in found], "missing": missing})
 
 
-@router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described())
+@router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described(404))
 def show_statistics(caller: Reader, backing: Backed) -> Response:
     """Show what is owed, which subscriptions fail, and the lag; at most two seconds old."""
     of_all_tenants(caller)
