@@ -83,7 +83,7 @@ class EmulatedOracles:
             server.drop_user(user)
         failures = list(server.failures)
         server.forget()
-        assert failures == []
+        assert failures == [], failures
 
     def _migrated(self, profile: str) -> _Server:
         if profile not in self._servers:

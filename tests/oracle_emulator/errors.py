@@ -54,6 +54,12 @@ _BY_H2_CODE = {
     90154: (32795, "cannot insert into a generated always identity column"),
 }
 _UNIQUE, _VALUE_TOO_LONG = 23505, 22001
+_GENERAL = 50000
+# H2 checks names before it locks: of two sessions that make or drop the same object, one meets these.
+_RACES = {
+    "object already exists": (955, "name is already used by an existing object"),
+    "not found: IX_": (1418, "specified index does not exist"),
+}
 _CONSTRAINTS = {
     23503: (2292, "integrity constraint ({schema}.{constraint}) violated - child record found"),
     23506: (2291, "integrity constraint ({schema}.{constraint}) violated - parent key not found"),
@@ -73,6 +79,8 @@ def from_h2(code: int, message: str, schema: str, release: int) -> OracleError:
     if code == _VALUE_TOO_LONG:
         return _too_long(message, schema)
     number, text = (_CONSTRAINTS | _BY_H2_CODE).get(code, (0, ""))
+    if code == _GENERAL:
+        number, text = next((answer for said, answer in _RACES.items() if said in message), (0, ""))
     if number == 0:
         return Unsupported(900, f"invalid SQL statement (H2 said {code}: {message})")
     if number == 942 and release >= 23:
