@@ -1,5 +1,6 @@
 """Where the pages get what they show, and what several of them make of it."""
 
+import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from consumer.subscriptions.repository import Subscribed
 
 LATELY = 10  # minutes from which a subscription's state is told
 SOME, HALF = 0.05, 0.5  # shares of attempts that fail, from which a subscription is in some trouble, and in much
+_WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 
 
@@ -121,6 +123,11 @@ def reason_of(item: Subscribed) -> str | None:
     if item.failing_since is not None:
         return f"No attempt has succeeded since {iso(item.failing_since.timestamp())}."
     return None
+
+
+def whole(text: str) -> int | None:
+    """The whole number that a field or a query holds; None for anything else, and for one that no row or offset has."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def row_of(item: StoredDelivery) -> DeliveryRow:

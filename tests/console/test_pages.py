@@ -177,7 +177,16 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
 
 
 @pytest.mark.parametrize(
-    "query", ["state=lost", "subscription=x", "since=yesterday", "until=9", "position=x", "position=1"]
+    "query",
+    [
+        "state=lost",
+        "subscription=x",
+        "subscription=99999999999999999999",
+        "since=yesterday",
+        "until=9",
+        "position=x",
+        "position=1",
+    ],
 )
 def test_a_search_that_cannot_be_read_says_so(console: Callable[[str | None], Browser], query: str) -> None:
     """And is no error of the server."""

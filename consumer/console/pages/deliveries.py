@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.subscriptions import Pager
-from consumer.console.sources import Sources, row_of, visible
+from consumer.console.sources import Sources, row_of, visible, whole
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
 from consumer.ledger import admin
@@ -64,13 +64,14 @@ def _search(sources: Sources, visit: Visit) -> Response:
 
 def _query(asked: dict[str, str], visit: Visit) -> Query:
     """Raises ValueError for a field that cannot be read."""
-    if asked["subscription"] and not asked["subscription"].isdecimal():
+    subscription = whole(asked["subscription"])
+    if asked["subscription"] and subscription is None:
         raise ValueError("A subscription is named by its number.")
     if asked["state"] and asked["state"] not in set(Status):
         raise ValueError(f"There is no state {asked['state']}.")
     return Query(
         [Status(asked["state"])] if asked["state"] else (),
-        int(asked["subscription"]) if asked["subscription"] else None,
+        subscription,
         visit.caller.tenant,
         asked["event_type"] or None,
         None,
@@ -126,7 +127,7 @@ def _facts(found: StoredDetail) -> Iterator[tuple[str, object]]:
 
 
 def _redeliver(sources: Sources, visit: Visit) -> Response:
-    ids = {int(text) for text in visit.form.getlist("id") if text.isdecimal()}
+    ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
     if not ids:
         raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
     selection = DeliveryQuery(ids=ids, tenant=visit.caller.tenant)

@@ -11,7 +11,17 @@ from starlette.responses import Response
 
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
-from consumer.console.sources import Sources, attempt_row, by_minute, reason_of, row_of, state_of, tried_lately, visible
+from consumer.console.sources import (
+    Sources,
+    attempt_row,
+    by_minute,
+    reason_of,
+    row_of,
+    state_of,
+    tried_lately,
+    visible,
+    whole,
+)
 from consumer.crypto.keys import parse_signing_key, receiver_key
 from consumer.errors import InvalidSubscription
 from consumer.ledger.search import Query, search
@@ -63,7 +73,7 @@ def _list(sources: Sources, visit: Visit) -> Response:
     found = repository.page(
         sources.registry.engine,
         sources.registry.vault,
-        after=int(after) if after.isdecimal() else None,
+        after=whole(after),
         limit=PAGE + 1,
         event_type=asked["event_type"] or None,
         tenant=visit.caller.tenant or asked["tenant"] or None,

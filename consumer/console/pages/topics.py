@@ -8,7 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from consumer.console.app import Entry, Refusal, Visit, to
-from consumer.console.sources import Sources, for_all_tenants, kafka_of
+from consumer.console.sources import Sources, for_all_tenants, kafka_of, whole
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.ops import audit, dead_letters
@@ -51,10 +51,10 @@ def _dead_letters(sources: Sources, visit: Visit) -> Response:
 
 def _publish(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
-    place = visit.form.get("partition", ""), visit.form.get("offset", "")
-    if not all(each.isdecimal() for each in place):
+    partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
+    if partition is None or offset is None:
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form does not name a dead letter.")
-    dead_letters.publish_again(kafka_of(sources), *map(int, place))
+    dead_letters.publish_again(kafka_of(sources), partition, offset)
     return to("/dead-letters", "published")
 
 
