@@ -158,6 +158,7 @@ class Frame:
             return self._without_session(request)
         try:
             _check(session.caller, entry.scope)
+            _check_numbers(request.path_params)
             form = await self._form(request, session) if entry.post else Form()
             visit = Visit(
                 session.caller, request.path_params, request.query_params, form, partial(self._render, request, session)
@@ -309,6 +310,12 @@ async def _form_of(request: Request) -> Form:
         return Form(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
     except ValueError:
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+
+
+def _check_numbers(path: Mapping[str, object]) -> None:
+    """Raises Refusal for a number in a path that no row can have."""
+    if any(number >= 2**63 for number in path.values() if isinstance(number, int)):
+        raise Refusal(HTTPStatus.NOT_FOUND, "No row has this number.")
 
 
 def _check(caller: Caller, scope: Scope) -> None:

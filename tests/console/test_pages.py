@@ -208,7 +208,12 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
     ):
         assert "https://example.com/other" not in browser.get(path).text
     assert browser.get(f"/subscriptions/{mine}").status_code == browser.get(f"/deliveries/{own}").status_code == 200
-    for path in (f"/subscriptions/{other}", f"/deliveries/{foreign}"):
+    for path in (
+        f"/subscriptions/{other}",
+        f"/deliveries/{foreign}",
+        f"/subscriptions/{2**63}",
+        f"/deliveries/{2**63}",
+    ):
         assert browser.get(path).status_code == HTTPStatus.NOT_FOUND
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
