@@ -1,7 +1,8 @@
 """The tables, as SQLAlchemy models. Imports nothing of ours; model objects stay in the module that reads their rows."""
 
 from models.base import Base
-from models.delivery import ParkedDelivery, Payload, Status, StoredOperation, StoredReplay
+from models.delivery import ParkedDelivery, Payload, Status, StoredOperation
+from models.job import RequestKey, StoredReplay
 from models.mark import Mark, Wish
 from models.subscription import Subscription, SubscriptionSecret
 
@@ -10,6 +11,7 @@ __all__ = [
     "Mark",
     "ParkedDelivery",
     "Payload",
+    "RequestKey",
     "Status",
     "StoredOperation",
     "StoredReplay",

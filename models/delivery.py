@@ -1,4 +1,4 @@
-"""Stored deliveries, their payloads, operational events and replays."""
+"""Stored deliveries, their payloads, and operational events."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    Numeric,
     PrimaryKeyConstraint,
     String,
     Text,
@@ -216,46 +215,3 @@ class StoredOperation(Base):
         UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was written down."
     )
     data: Mapped[str] = mapped_column(Text, comment="Its data, as JSON.")
-
-
-class StoredReplay(Base):
-    """A replay: its query, the spans left to read (`positions`, JSON) and the number of deliveries it has stored.
-
-    Ids are never reused, because the rows of a replay refer to it.
-    """
-
-    __tablename__ = "webhook_replays"
-    __table_args__ = (
-        *is_json("positions", "ck_webhook_replays_positions"),
-        {"sqlite_autoincrement": True, "comment": "What the replay command was asked for, and how far it is."},
-    )
-
-    id: Mapped[int] = mapped_column(
-        Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again: deliveries name it."
-    )
-    group_id: Mapped[str] = mapped_column(
-        String(GROUP_LENGTH), comment="Kafka consumer group whose workers send what is stored."
-    )
-    subscription_id: Mapped[int] = mapped_column(Id, comment="Whom it is for.")
-    since_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records from then on, by their own timestamps.")
-    until_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records before then.")
-    event_type: Mapped[str | None] = mapped_column(
-        String(1000), comment="Only events of this type. Null: that of the subscription."
-    )
-    rate: Mapped[float] = mapped_column(Numeric(9, 3, asdecimal=False), comment="Deliveries a second.")
-    matched: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="Deliveries stored so far.")
-    created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it began."
-    )
-    finished_at: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, comment="When all was read and stored. Null: it can be resumed."
-    )
-    positions: Mapped[str] = mapped_column(
-        Text, comment="What is left to read, as JSON: topic, partition, next offset and end."
-    )
-    record_count: Mapped[int | None] = mapped_column(
-        BigInteger, comment="Records to read when it began. Null: begun by a release before 0009."
-    )
-    cancelled_at: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, comment="When it was cancelled, and reading ended. Null: it was not."
-    )

@@ -106,10 +106,10 @@ def test_migrations_make_the_models(engine: Engine) -> None:
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
     create_file(empty)
-    assert migrations.state(empty)[:2] == (None, "0009")
+    assert migrations.state(empty)[:2] == (None, "0010")
     migrations.upgrade(empty)
     migrations.upgrade(empty)
-    assert migrations.state(empty)[:2] == ("0009", "0009")
+    assert migrations.state(empty)[:2] == ("0010", "0010")
 
 
 def test_a_later_version_is_worked_with(empty: Engine) -> None:
@@ -117,7 +117,7 @@ def test_a_later_version_is_worked_with(empty: Engine) -> None:
     migrations.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_alembic_version SET version_num = '0099'")
-    assert migrations.state(empty) == ("0099", "0009", False)
+    assert migrations.state(empty) == ("0099", "0010", False)
     with pytest.raises(WebhooksError, match="revision 0099, which a later version of this program has made"):
         migrations.upgrade(empty)
 

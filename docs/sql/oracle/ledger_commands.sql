@@ -554,7 +554,11 @@ SELECT
   SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
   webhook_replays.positions,
   webhook_replays.record_count,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at
+  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
+  webhook_replays.background,
+  SYS_EXTRACT_UTC(webhook_replays.lease_until) AS lease_until,
+  webhook_replays.last_error,
+  webhook_replays.created_by
 FROM webhook_replays
 WHERE
   webhook_replays.id = :id_1
@@ -606,7 +610,11 @@ SELECT
   SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
   webhook_replays.positions,
   webhook_replays.record_count,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at
+  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
+  webhook_replays.background,
+  SYS_EXTRACT_UTC(webhook_replays.lease_until) AS lease_until,
+  webhook_replays.last_error,
+  webhook_replays.created_by
 FROM webhook_replays
 WHERE
   webhook_replays.group_id = :group_id_1

@@ -889,6 +889,82 @@ UPDATE webhook_alembic_version SET version_num='0009' WHERE webhook_alembic_vers
 
 /
 
+-- Running upgrade 0009 -> 0010
+
+ALTER TABLE webhook_replays ADD background NUMBER(1) DEFAULT 0 NOT NULL
+
+/
+
+ALTER TABLE webhook_replays ADD lease_until TIMESTAMP WITH TIME ZONE
+
+/
+
+ALTER TABLE webhook_replays ADD last_error VARCHAR2(1000 CHAR)
+
+/
+
+ALTER TABLE webhook_replays ADD created_by VARCHAR2(100 CHAR)
+
+/
+
+CREATE TABLE webhook_request_keys (
+    key_digest VARCHAR2(64 CHAR) NOT NULL, 
+    request_digest VARCHAR2(64 CHAR) NOT NULL, 
+    resource_id NUMBER(19) NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP NOT NULL, 
+    CONSTRAINT pk_webhook_request_keys PRIMARY KEY (key_digest)
+)
+
+/
+
+COMMENT ON TABLE webhook_request_keys IS 'Idempotency keys of the last day, so that a repeated request creates nothing twice.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.key_digest IS 'SHA-256 of the caller, the path and the key, in hex.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.request_digest IS 'SHA-256 of the request''s body, in hex.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.resource_id IS 'Id of the resource that it created.'
+
+/
+
+COMMENT ON COLUMN webhook_request_keys.created_at IS 'When the row was made.'
+
+/
+
+CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
+
+/
+
+COMMENT ON COLUMN webhook_replays.background IS '1: the API''s processes run it. 0: the command that began it does.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.lease_until IS 'Until then one API process runs it, and the others leave it alone. Null: none does.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.last_error IS 'Why it stands still. Null: it does not.'
+
+/
+
+COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
+
+/
+
+COMMENT ON TABLE webhook_replays IS 'Replays: what was asked for, and how far each is.'
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0010' WHERE webhook_alembic_version.version_num = '0009'
+
+/
+
 COMMIT
 
 /
