@@ -65,7 +65,7 @@ def decode(record: Record, tenant_name: str = "tenant") -> Event:
         value,
         content_type or (_CLOUDEVENT if structured else "application/json"),
         key,
-        _traceparent(headers.get("traceparent")) if headers else None,
+        _traceparent(headers) if headers else None,
         headers or None,
         _tenant(tenant_name, headers, structured),
         extra_of(key, headers),
@@ -164,5 +164,12 @@ def _media_type(header: bytes | None) -> str | None:
     return header.decode("ascii")
 
 
-def _traceparent(header: bytes | None) -> str | None:
+def traceparent_of(record: Record) -> str | None:
+    """The `traceparent` of a record, whether or not it carries an event; None if it has no valid one."""
+    headers = record.headers
+    return None if headers is None or isinstance(headers, Unreadable) else _traceparent(dict(headers))
+
+
+def _traceparent(headers: dict[str, bytes | None]) -> str | None:
+    header = headers.get("traceparent")
     return header.decode("ascii") if header is not None and _TRACEPARENT.fullmatch(header) else None

@@ -17,7 +17,7 @@ from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
-from consumer.worker.record_spans import trace_record
+from consumer.worker.record_spans import trace_dead_letter, trace_record
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +104,7 @@ class Polling(Part):
             try:
                 event = decode(record, self._tenant_name)
             except Undecodable as error:
-                self._bury(record, error)
+                self._bury(record, error, now)
                 continue
             keys.add((event.type, event.tenant))
             settle = self._hold(record, event.size)
@@ -136,11 +136,14 @@ class Polling(Part):
             return 0
         return min(self._inbox.room, self._memory.room)
 
-    def _bury(self, record: Record, error: Undecodable) -> None:
+    def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1
         record_id = *record.partition.topic_partition, record.offset
         log.warning("undecodable", record=record_id, reason=error.reason, error=str(error))
         settle = self._hold(record, len(record.value or b""))
+        if self._tracer is not None:
+            seconds = self._monotonic() - arrived
+            settle = trace_dead_letter(self._tracer, self._group, record, error.reason, settle, seconds)
         self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
 
     def _hold(self, record: Record, size: int) -> Callable[[int], None]:

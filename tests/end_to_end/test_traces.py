@@ -127,6 +127,18 @@ def test_a_batch_is_one_attempt_linked_to_each_event(deployment: Deployment, col
     assert request.headers["traceparent"] == attempt.traceparent
 
 
+def test_a_dead_letter_is_a_failed_span_in_its_producers_trace(deployment: Deployment, collector: Collector) -> None:
+    """It ends when the dead-letter topic has the record, and its error is the reason."""
+    deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **SOON)
+    write(deployment, b"")
+    eventually(lambda: collector.spans)
+    (process,) = collector.spans
+    assert (process.name, process.kind, process.parent) == (f"process {deployment.topic}", "CONSUMER", PRODUCER)
+    assert (process.error, process.attributes["error.type"]) == (True, "empty")
+    assert (process.trace, process.attributes["messaging.kafka.offset"]) == (TRACE, 0)
+    eventually(lambda: not deployment.lag())
+
+
 @pytest.mark.parametrize("collects", ["hangs", "refuses"])
 def test_a_collector_that_is_down_costs_no_delivery(deployment: Deployment, collects: str) -> None:
     """More spans than the queue holds are dropped; all events come once, in time, and a stop waits a second at most."""
