@@ -13,9 +13,10 @@ from consumer.console.rendering import State, iso, percent
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import Event
 from consumer.ledger.admin import StoredDelivery
-from consumer.ops.attempts import AttemptHistory, Minute, Tried
+from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.ping import Ping
+from consumer.ops.recent_attempts import Minute, Tried
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed

@@ -17,22 +17,13 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError, WebhooksError
-from consumer.events.attempt import (
-    Attempt as Attempt,  # noqa: PLC0414 (what this module answers with, re-exported)
-)
-from consumer.events.attempt import key_of, parse
+from consumer.events.attempt import Attempt, key_of, parse
 from consumer.events.event import TopicPartition
 from consumer.intake.log_reader import LogReader, groupless
 from consumer.intake.record import batch
 from consumer.kafka.client import LibrdkafkaLog, Reachability, guarded
 from consumer.ledger.replays import Span
-from consumer.ops.recent_attempts import HOUR, RecentAttempts
-from consumer.ops.recent_attempts import (
-    Minute as Minute,  # noqa: PLC0414 (the same)
-)
-from consumer.ops.recent_attempts import (
-    Tried as Tried,  # noqa: PLC0414 (the same)
-)
+from consumer.ops.recent_attempts import HOUR, Minute, RecentAttempts, Tried
 
 log = structlog.get_logger(__name__)
 

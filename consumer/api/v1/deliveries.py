@@ -15,12 +15,11 @@ from consumer.api.v1.context import At, Backed, Backing, Reader, Writer, answer,
 from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
-from consumer.ledger import admin
-from consumer.ledger.admin import DeliveryQuery, StoredDelivery, StoredDetail
+from consumer.ledger.admin import StoredDelivery, StoredDetail
 from consumer.ledger.rows import Failure
 from consumer.ledger.search import MOST, search
 from consumer.ledger.search import Query as SearchQuery
-from consumer.subscriptions import repository
+from consumer.ops import stored_deliveries
 from models import Status
 
 router = APIRouter(prefix="/deliveries", tags=["deliveries"])
@@ -151,7 +150,7 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
     """Have a delivery sent again: due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
     _of(caller, backing, delivery_id)
-    marked = _redeliver(caller, backing, [delivery_id])
+    marked = stored_deliveries.redeliver(backing.registry.engine, [delivery_id], caller.tenant, time.time())
     if not marked:
         why = "it is delivered, waits for its turn in an order, or has no subscription any more"
         raise Refused(HTTPStatus.CONFLICT, "conflict", why)
@@ -161,23 +160,12 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
 @router.post("/redeliver", response_model=Marked, responses=described())
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Have deliveries sent again. Those that cannot be are left out of the answer."""
-    return answer({"ids": _redeliver(caller, backing, these.ids)})
-
-
-def _redeliver(caller: Caller, backing: Backing, ids: list[int]) -> list[int]:
-    selection = DeliveryQuery(ids=ids, tenant=caller.tenant)
-    return sorted(
-        each for step in admin.redeliver(backing.registry.engine, selection, time.time()) for each in step.ids
-    )
+    marked = stored_deliveries.redeliver(backing.registry.engine, these.ids, caller.tenant, time.time())
+    return answer({"ids": marked})
 
 
 def _of(caller: Caller, backing: Backing, delivery_id: int) -> StoredDetail:
-    engine = backing.registry.engine
-    found = admin.detail(engine, delivery_id)
-    if found is not None and caller.tenant is not None:
-        subscription = repository.get(engine, found.delivery.subscription_id)
-        if subscription is None or subscription.tenant != caller.tenant:
-            found = None
+    found = stored_deliveries.find(backing.registry.engine, delivery_id, caller.tenant)
     if found is None:
         raise Refused(HTTPStatus.NOT_FOUND, "not-found", "there is no such stored delivery: it may have been delivered")
     return found

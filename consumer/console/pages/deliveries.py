@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.subscriptions import Pager
-from consumer.console.sources import Sources, row_of, visible, whole
+from consumer.console.sources import Sources, row_of, whole
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
-from consumer.ledger import admin
-from consumer.ledger.admin import DeliveryQuery, StoredDetail
+from consumer.ledger.admin import StoredDetail
 from consumer.ledger.search import Query, search
+from consumer.ops import stored_deliveries
 from models import Status
 
 PAGE = 50
@@ -130,15 +130,12 @@ def _redeliver(sources: Sources, visit: Visit) -> Response:
     ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
     if not ids:
         raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
-    selection = DeliveryQuery(ids=ids, tenant=visit.caller.tenant)
-    marked = sum(len(each.ids) for each in admin.redeliver(sources.registry.engine, selection, sources.clock()))
-    return to("/deliveries", "redelivered" if marked == len(ids) else "redelivered_partly")
+    marked = stored_deliveries.redeliver(sources.registry.engine, ids, visit.caller.tenant, sources.clock())
+    return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
 
 
 def _of(sources: Sources, visit: Visit, delivery_id: int) -> StoredDetail:
-    found = admin.detail(sources.registry.engine, delivery_id)
+    found = stored_deliveries.find(sources.registry.engine, delivery_id, visit.caller.tenant)
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"Delivery {delivery_id} is not stored: it may have been delivered.")
-    if visit.caller.tenant is not None:
-        visible(sources, visit.caller, found.delivery.subscription_id)
     return found

@@ -21,9 +21,9 @@ from consumer.console.rendering import number
 from consumer.console.sources import Sources, by_minute
 from consumer.console.trouble import bounded, receivers
 from consumer.events.attempt import Attempt
-from consumer.ops.attempts import Minute
 from consumer.ops.lag import Lag
 from consumer.ops.overview import Overview
+from consumer.ops.recent_attempts import Minute
 
 REFRESH = 2.0  # seconds between two looks, whoever watches
 STREAMS = 50  # watchers at once, of 200 connections
