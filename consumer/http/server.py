@@ -26,9 +26,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes any free port. Raises WebhooksError if the address is in use or invalid."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
         raise WebhooksError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from None
+    # Connections inherit it. asyncio sets it only on sockets that were made with IPPROTO_TCP. Without it each answer
+    # takes 40 ms longer: Nagle's algorithm keeps the body back until the peer has acknowledged the head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:

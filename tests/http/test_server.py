@@ -99,3 +99,11 @@ def test_a_flood_of_one_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFi
         "socket.accept() out of system resource",
         "something else",
     ]
+
+
+def test_an_answer_is_sent_without_delay() -> None:
+    """The connections of a listener do not wait for the peer's acknowledgement before they send the body."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

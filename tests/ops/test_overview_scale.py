@@ -14,47 +14,17 @@ from consumer.ledger.search import MOST, Query
 from consumer.ops import overview
 from consumer.subscriptions import event_types, health
 from models import Status
-from tests.ledger.rows_kit import plans, run
-
-SUBSCRIPTIONS = 100_000
-DELIVERIES = 1_000_000
-T = 1_700_000_000
-NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
-RECORD = "group_id, topic, partition_no, record_offset, record_ts"
+from tests.large_estate import BORN, DELIVERIES, fill
+from tests.ledger.rows_kit import plans
 
 
 @pytest.fixture(scope="module")
 def full(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
-    """A delivery each second, half of them to subscription 1; one of ten is exhausted, one of a thousand held."""
+    """The large estate."""
     engine = new_sqlite_engine()
-    _insert(
-        engine,
-        "webhook_subscriptions (id, url, event_type, enabled, failing_since)",
-        "n, 'https://example.com/' || n, 'type.' || (n % 500), n % 1000 <> 0, CASE WHEN n % 100 = 1 THEN {at} END",
-        SUBSCRIPTIONS,
-    )
-    _insert(
-        engine,
-        f"webhook_payloads ({RECORD}, event_type, webhook_id, body)",
-        "'webhooks', 't', n % 12, n, n, 'type.' || (n % 500), 'msg_' || n, CAST('1' AS BLOB)",
-        DELIVERIES,
-    )
-    _insert(
-        engine,
-        f"webhook_deliveries ({RECORD}, subscription_id, url, attempt, last_error,"
-        " next_attempt_at, created_at, status)",
-        "'webhooks', 't', n % 12, n, n, CASE WHEN n % 2 THEN 1 ELSE n % 100000 + 1 END, 'https://example.com', 1,"
-        " 'status 503', {at}, {at},"
-        " CASE WHEN n % 1000 = 0 THEN 'held' WHEN n % 10 = 0 THEN 'exhausted' ELSE 'parked' END",
-        DELIVERIES,
-    )
+    fill(engine)
     yield engine
     engine.dispose()
-
-
-def _insert(engine: Engine, columns: str, values: str, rows: int) -> None:
-    filled = values.format(at=f"strftime('%Y-%m-%d %H:%M:%f000', {T} + n, 'unixepoch')")
-    run(engine, f"{NUMBERS} INSERT INTO {columns} SELECT {filled} FROM numbers", most=rows)  # noqa: S608 (our own text)
 
 
 OF_ALL = 10 * overview.LISTED  # statements of a part of the overview, about
@@ -68,7 +38,7 @@ OF_ALL = 10 * overview.LISTED  # statements of a part of the overview, about
         ("a state", lambda e: search.search(e, Query([Status.HELD]), MOST), 2),
         ("a subscription", lambda e: search.search(e, Query(subscription=1), MOST), 6),
         ("a subscription's state", lambda e: search.search(e, Query([Status.PARKED], 1), MOST), 2),
-        ("a time", lambda e: search.search(e, Query(since=T + 5e5, until=T + 5.1e5), MOST), 4 + 2 * 21),
+        ("a time", lambda e: search.search(e, Query(since=BORN + 5e5, until=BORN + 5.1e5), MOST), 4 + 2 * 21),
         ("a type", lambda e: search.search(e, Query(event_type="type.7"), MOST), 2),
         ("a tenant that has nothing", lambda e: search.search(e, Query(tenant="acme"), MOST), 2),
         ("recent types", search.recent_types, 2),

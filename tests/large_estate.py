@@ -1,0 +1,41 @@
+"""A large estate: 100,000 subscriptions and a million stored deliveries, in SQLite. Rows are made by SQL alone."""
+
+from sqlalchemy import Engine
+
+from tests.ledger.rows_kit import run
+
+SUBSCRIPTIONS = 100_000
+DELIVERIES = 1_000_000
+BORN = 1_700_000_000  # unix seconds: the first delivery is stored a second later
+_NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
+_RECORD = "group_id, topic, partition_no, record_offset, record_ts"
+
+
+def fill(engine: Engine) -> None:
+    """A delivery each second, half of them to subscription 1; one of ten is exhausted, one of a thousand held."""
+    _insert(
+        engine,
+        "webhook_subscriptions (id, url, event_type, enabled, failing_since)",
+        "n, 'https://example.com/' || n, 'type.' || (n % 500), n % 1000 <> 0, CASE WHEN n % 100 = 1 THEN {at} END",
+        SUBSCRIPTIONS,
+    )
+    _insert(
+        engine,
+        f"webhook_payloads ({_RECORD}, event_type, webhook_id, body)",
+        "'webhooks', 't', n % 12, n, n, 'type.' || (n % 500), 'msg_' || n, CAST('1' AS BLOB)",
+        DELIVERIES,
+    )
+    _insert(
+        engine,
+        f"webhook_deliveries ({_RECORD}, subscription_id, url, attempt, last_error,"
+        " next_attempt_at, created_at, status)",
+        "'webhooks', 't', n % 12, n, n, CASE WHEN n % 2 THEN 1 ELSE n % 100000 + 1 END, 'https://example.com', 1,"
+        " 'status 503', {at}, {at},"
+        " CASE WHEN n % 1000 = 0 THEN 'held' WHEN n % 10 = 0 THEN 'exhausted' ELSE 'parked' END",
+        DELIVERIES,
+    )
+
+
+def _insert(engine: Engine, columns: str, values: str, rows: int) -> None:
+    filled = values.format(at=f"strftime('%Y-%m-%d %H:%M:%f000', {BORN} + n, 'unixepoch')")
+    run(engine, f"{_NUMBERS} INSERT INTO {columns} SELECT {filled} FROM numbers", most=rows)  # noqa: S608 (our own text)
