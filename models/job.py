@@ -1,4 +1,4 @@
-"""What the API keeps of its work: replays, and the idempotency keys of requests."""
+"""Replays, and the idempotency keys of requests."""
 
 from datetime import datetime
 

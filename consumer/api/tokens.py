@@ -199,7 +199,7 @@ _SINGLE = Caller(SINGLE, frozenset(SCOPES))
 
 
 def _version(path: str) -> tuple[int, int, int]:
-    """What differs if the file has changed. Raises ValueError if it cannot be looked at."""
+    """Changes with the file. Raises ValueError if it cannot be looked at."""
     try:
         found = os.stat(path)  # noqa: PTH116 (on every request)
     except (OSError, ValueError) as error:

@@ -93,7 +93,7 @@ def api_token(
 
 
 def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
-    """What the API knows of Kafka: lag and attempts. Without KAFKA_BOOTSTRAP_SERVERS, it says that it is missing."""
+    """Add lag and attempts, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS, the API says that it is missing."""
     from functools import partial
 
     from consumer.config.environment import load
@@ -113,7 +113,7 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":
-    """How to sign and send a test event. None without WEBHOOK_SECRET, which the rest of the API does not need."""
+    """The settings for test events. None without WEBHOOK_SECRET, which the rest of the API does not need."""
     from consumer.config.environment import load
     from consumer.config.settings import FILE, DeliverySettings
 

@@ -30,7 +30,7 @@ class OpsSettings(Group):
 
 
 class LogSettings(Group):
-    """How much is logged."""
+    """The level of the log."""
 
     log_level: LogLevel = Field(
         default="INFO",

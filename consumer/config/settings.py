@@ -221,7 +221,7 @@ class RuleSettings(Group):
 
 
 class DeliverySettings(RuleSettings, SigningSettings):
-    """How deliveries are signed, sent and retried."""
+    """Settings of signing, sending and retries."""
 
     timeout: Duration = Field(
         default=15.0,

@@ -63,7 +63,7 @@ Form = ImmutableMultiDict[str, str]
 
 
 class Said(NamedTuple):
-    """What a form has done, for the page that is shown next; `kind` is good, warn or bad."""
+    """The message about a form's effect, for the page that is shown next; `kind` is good, warn or bad."""
 
     text: str
     kind: str = "good"

@@ -1,4 +1,4 @@
-"""Where the pages get what they show, and what several of them make of it."""
+"""The data of the pages, and the forms in which several of them show it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered":
 
 
 class Sources(NamedTuple):
-    """What the pages read and change.
+    """The parts that the pages read and change.
 
     `kafka` None: this process does not know Kafka. `history` None: there is no attempts topic. `refusal` judges a new
     URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
@@ -72,7 +72,7 @@ class AttemptRow(NamedTuple):
 
 
 def kafka_of(sources: Sources) -> KafkaSettings:
-    """Where Kafka is. Raises Refusal if this process does not know."""
+    """The settings of Kafka. Raises Refusal if this process has none."""
     if sources.kafka is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
     return sources.kafka

@@ -1,1 +1,1 @@
-"""What may start now, what comes of an attempt, and where a delivery is kept until it is settled."""
+"""Deliveries in memory: when each may start, what its outcome leads to, and where it is kept until it is settled."""

@@ -191,4 +191,4 @@ def _days(seconds: float) -> str:
 
 
 def _nothing() -> None:
-    """What is noted settles no record."""
+    """Notes settle no record."""

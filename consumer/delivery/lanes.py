@@ -1,4 +1,4 @@
-"""Which deliveries may start now. Each subscription has a lane, so that a bad receiver fills its own lane and no other.
+"""Decides which deliveries may start now. Each subscription has a lane, so that a bad receiver fills only its own.
 
 Four bounds keep lanes apart:
 
@@ -40,7 +40,7 @@ IDLE_LANES = 10_000  # lanes kept for their prepared request (about 3 KB each)
 
 
 class Admission(Enum):
-    """What to do with the next delivery of a lane."""
+    """The decision on the next delivery of a lane."""
 
     QUEUE = auto()
     BACKPRESSURE = auto()  # the receivers are fast, and Kafka is faster: ask again soon

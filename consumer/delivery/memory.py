@@ -1,4 +1,4 @@
-"""How many bytes of events this process holds, and whether it may take in more: one account for all of its parts.
+"""Counts the bytes of events that this process holds, and says whether it may take in more: for all of its parts.
 
 It counts the bodies, keys and headers of
 

@@ -1,4 +1,4 @@
-"""How attempts are reported, in the log and as operational events, and which secrets must stay out of it."""
+"""Reports attempts, in the log and as operational events, without the secrets of their subscriptions."""
 
 from collections.abc import Sequence
 

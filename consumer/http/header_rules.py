@@ -1,4 +1,4 @@
-"""Which request headers are valid, and which of them a subscription may set. Pure."""
+"""The rules for request headers: valid ones, and those that a subscription may set. Pure."""
 
 import re
 

@@ -183,7 +183,7 @@ class Source:
         self._resume([partition])
 
     def _position(self, partition: Partition) -> KafkaTopicPartition:
-        """Where reading begins: at the committed offset, else at `first`, else where auto.offset.reset says."""
+        """The offset at which reading begins: the committed one, else `first`, else where auto.offset.reset says."""
         committed, epoch = partition.tracker.committed, partition.tracker.epoch
         if committed is None:
             first = self._first if partition.first is None else partition.first

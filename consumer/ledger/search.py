@@ -122,7 +122,7 @@ def _ids(
 
 
 def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
-    """What no index has."""
+    """The conditions that no index serves."""
     if query.tenant is not None:
         yield of_tenant(query.tenant)
     if query.event_type is not None:

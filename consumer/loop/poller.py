@@ -34,7 +34,7 @@ class Timer:
 
 
 class _Selector:
-    """What Poller needs of `select.epoll`, on systems without it."""
+    """The part of `select.epoll` that Poller needs, for systems without it."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

@@ -60,7 +60,7 @@ class Inbox:
 
     @property
     def room(self) -> int:
-        """How many more events may be put in."""
+        """The number of events that may still be put in."""
         return max(0, MOST_EVENTS - self._held) if self._bytes < INBOX_BYTES else 0
 
     @property

@@ -242,6 +242,6 @@ def _last_steps(spans: Sequence[Span]) -> list[Span]:
 
 
 def _before(spans: dict[TopicPartition, Span], steps: Sequence[Span]) -> dict[TopicPartition, Span]:
-    """What is left of the spans before these steps."""
+    """The parts of the spans before these steps."""
     cut = {(step.topic, step.number): spans[step.topic, step.number]._replace(end=step.begin) for step in steps}
     return {place: span for place, span in cut.items() if span.begin < span.end}

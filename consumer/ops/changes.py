@@ -33,7 +33,7 @@ Condition = Callable[[Subscribed], object]  # raises to prevent a change of the 
 
 
 class Registry(NamedTuple):
-    """Where subscriptions are kept. `group` (KAFKA_GROUP_ID): its workers publish the operational events.
+    """The database of subscriptions. `group` (KAFKA_GROUP_ID): its workers publish the operational events.
 
     `vault` encrypts new secrets, and `rules` refuse subscriptions. `default`: the deployment's signing secrets, newest
     first, for a rotation.

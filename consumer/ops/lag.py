@@ -1,4 +1,4 @@
-"""How far a consumer group is behind the end of each partition's log, asked without joining the group."""
+"""The lag of a consumer group in each partition, asked without joining the group."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ _COORDINATOR_COMES = {
 
 
 class Lag(NamedTuple):
-    """Where a group stands in a partition.
+    """A group's position in a partition.
 
     `committed` is the offset that it has committed, None without one; the log has the offsets from `first` to before
     `end`. A start now begins at `start`.

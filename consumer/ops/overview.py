@@ -1,4 +1,4 @@
-"""What somebody who is woken by an alert looks at first: what is owed, who fails, and how far the group is behind."""
+"""The overview for whoever is woken by an alert: deliveries owed, failing subscriptions, and the group's lag."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What could be had at `at` (unix seconds); a part that is None is named in `missing`.
+    """The overview at `at` (unix seconds). A part that could not be had is None, and named in `missing`.
 
     A count above `most_counted` means that there are more. Lists have at most LISTED members.
     """

@@ -17,7 +17,7 @@ COUNTED = 20_000  # subscriptions that are counted by the minute, some 1.5 kB ea
 
 
 class Minute(NamedTuple):
-    """What was attempted in the minute that begins `at` (unix seconds)."""
+    """The attempts of the minute that begins `at` (unix seconds)."""
 
     at: int
     ok: int

@@ -64,7 +64,7 @@ class DueSchedule:
         return due
 
     def room(self, now: float) -> int:
-        """How many of the next due times are within `AHEAD` of now."""
+        """The number of the next due times that are within `AHEAD` of now."""
         left = now + AHEAD - max(now + SOONEST, self._next)
         return int(left / self._step) + 1 if left >= 0 else 0
 

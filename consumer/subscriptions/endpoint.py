@@ -17,7 +17,7 @@ class BrokenFilter:
 
 
 class Selection(NamedTuple):
-    """Which events of its type and tenant a subscription wants. None: all topics, or no filter."""
+    """Narrows the events of its type and tenant that a subscription gets. None: all topics, or no filter."""
 
     topics: frozenset[str] | None = None
     filter: Expression | BrokenFilter | None = None

@@ -1,4 +1,4 @@
-"""Which subscriptions need somebody's attention: failing, disabled, or with a value that does not work."""
+"""Finds subscriptions that need attention: failing, disabled, or with a value that does not work."""
 
 import time
 from collections.abc import Callable

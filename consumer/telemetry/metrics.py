@@ -51,7 +51,7 @@ class Histogram:
 
 
 class LoopLag:
-    """How long the loop's turns take, without their waits: so long does a socket wait that has just missed its turn."""
+    """Seconds of the loop's turns, without their waits: a socket that has just missed its turn waits as long."""
 
     __slots__ = ("_before", "_ends", "_now", "histogram")
 

@@ -1,4 +1,4 @@
-"""Which stored deliveries this worker sends: those of its partitions and, if it leads, of partitions that are gone."""
+"""The stored deliveries that this worker sends: of its partitions and, if it leads, of partitions that are gone."""
 
 from collections.abc import Callable, Collection, Mapping
 

@@ -1,4 +1,4 @@
-"""What a worker is made of: each part is constructed here, and given the parts that it uses.
+"""Builds a worker: each part is constructed here, and given the parts that it uses.
 
 Parts that need one another get a function that gives the other one, which is made later.
 """

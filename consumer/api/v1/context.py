@@ -34,7 +34,7 @@ _RETRY_AFTER = {"retry-after": "5"}  # seconds
 
 
 class Backing(NamedTuple):
-    """What the resources work on.
+    """The parts that the resources work with.
 
     The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
     before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `history` None: there is no

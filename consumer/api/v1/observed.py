@@ -66,7 +66,7 @@ class FailingSubscription(BaseModel):
 
 
 class PartitionLag(BaseModel):
-    """How far the group is behind in a partition, in records."""
+    """The group's lag in a partition, in records."""
 
     topic: Annotated[str, Field(examples=["orders"])]
     partition: Annotated[int, Field(examples=[3])]
@@ -74,7 +74,7 @@ class PartitionLag(BaseModel):
 
 
 class Statistics(BaseModel):
-    """What is owed, who fails, and how far the group is behind. A part that is null is named in `missing`."""
+    """Deliveries owed, failing subscriptions and the group's lag. A part that is null is named in `missing`."""
 
     at: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
     states: Annotated[dict[str, Count] | None, Field(description="Stored deliveries by state.")]
