@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from consumer.api.v1.context import Backing
     from consumer.config.settings import DeliverySettings, KafkaSettings
@@ -52,10 +52,10 @@ def api() -> None:
     engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
     default = () if delivery is None else delivery.secrets
     registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
-    backing, kafka = _observing(
+    backing, kafka, topics = _observing(
         Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery)), values
     )
-    app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)
+    app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens, topics)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
@@ -92,7 +92,9 @@ def api_token(
     typer.echo(line, err=True)
 
 
-def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
+def _observing(
+    backing: "Backing", values: "Mapping[str, str]"
+) -> "tuple[Backing, KafkaSettings | None, Sequence[str]]":
     """Add lag and attempts, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS, the API says that it is missing."""
     from functools import partial
 
@@ -109,7 +111,7 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
         history.start()
     registry = backing.registry
     look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
-    return backing._replace(history=history, look=look), kafka
+    return backing._replace(history=history, look=look), kafka, topics
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

@@ -51,6 +51,7 @@ HEADERS = {
 PAGES = (
     ("/", "Overview"),
     ("/subscriptions", "Subscriptions"),
+    ("/events", "Events"),
     ("/deliveries", "Deliveries"),
     ("/types", "Event types"),
     ("/dead-letters", "Dead letters"),

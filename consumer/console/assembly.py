@@ -1,7 +1,7 @@
 """Puts the console together, and in front of the API."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from starlette.responses import RedirectResponse
@@ -11,7 +11,7 @@ from consumer.api.tokens import TokenFile
 from consumer.api.v1.context import Backing
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import BASE, Frame, Said
-from consumer.console.pages import deliveries, overview, replays, subscriptions, topics
+from consumer.console.pages import deliveries, events, overview, replays, subscriptions, topics
 from consumer.console.sources import Sources
 
 SAID = {
@@ -32,9 +32,13 @@ def with_console(
     backing: Backing,
     kafka: KafkaSettings | None,
     tokens: TokenFile,
+    consumed: Sequence[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """The API with the console at /console, to which / leads. `kafka` None: this process does not know Kafka."""
+    """The API with the console at /console, to which / leads. `kafka` None: this process does not know Kafka.
+
+    `consumed` as KAFKA_TOPICS: the records of other topics are not shown.
+    """
     assert backing.look is not None  # noqa: S101 (the command gives one)
     sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock)
     live = overview.Live(sources, backing.look)
@@ -43,6 +47,7 @@ def with_console(
         [
             *overview.entries(live, sources.registry.group),
             *subscriptions.entries(sources),
+            *events.entries(sources, consumed),
             *deliveries.entries(sources),
             *replays.entries(sources),
             *topics.entries(sources),

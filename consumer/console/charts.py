@@ -39,7 +39,7 @@ def bars(values: Sequence[Bar], title: str) -> Markup:
                 _column("chart-failed", x, HEIGHT - failed, wide, failed),
             )
         )
-    return _drawing("chart chart-bars", title, Markup("").join(columns))
+    return _drawing("chart chart-bars", title, _base() + Markup("").join(columns))
 
 
 def line(values: Sequence[float], title: str) -> Markup:
@@ -50,9 +50,11 @@ def line(values: Sequence[float], title: str) -> Markup:
         f"{place * step:.1f},{HEIGHT - 1 - value / highest * (HEIGHT - 2):.1f}" for place, value in enumerate(values)
     ]
     if not points:
-        return _drawing("chart chart-line", title, Markup(""))
+        return _drawing("chart chart-line", title, _base())
     area = Markup('<polygon class="chart-area" points="0,{0} {1} {2},{0}"/>').format(HEIGHT, " ".join(points), WIDTH)
-    return _drawing("chart chart-line", title, area + Markup('<polyline points="{}"/>').format(" ".join(points)))
+    return _drawing(
+        "chart chart-line", title, _base() + area + Markup('<polyline points="{}"/>').format(" ".join(points))
+    )
 
 
 def share(part: float, title: str) -> Markup:
@@ -74,6 +76,11 @@ def _column(name: str, x: float, y: float, width: float, height: float) -> Marku
         if height > 0
         else Markup("")
     )
+
+
+def _base() -> Markup:
+    """The line at the foot, so that an hour with little in it is seen to be an hour."""
+    return _column("chart-base", 0, HEIGHT - 0.5, WIDTH, 0.5)
 
 
 def _drawing(name: str, title: str, content: Markup) -> Markup:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import quote
 
 from consumer.api.tokens import Caller
 from consumer.config.settings import KafkaSettings
@@ -24,7 +25,7 @@ from consumer.subscriptions.repository import Subscribed
 LATELY = 10  # minutes from which a subscription's state is told
 SOME, HALF = 0.05, 0.5  # shares of attempts that fail, from which a subscription is in some trouble, and in much
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
-_OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
+OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 
 
 class Sources(NamedTuple):
@@ -62,7 +63,9 @@ class AttemptRow(NamedTuple):
 
     at: float
     state: State
+    subscription_id: int
     event_type: str
+    event_path: str
     webhook_id: str
     attempt: int
     took: float
@@ -140,11 +143,16 @@ def row_of(item: StoredDelivery) -> DeliveryRow:
         f"{topic}[{partition}] @ {offset}",
         item.subscription_id,
         item.url,
-        State(item.status, _OF_STATUS.get(item.status, "")),
+        State(item.status, OF_STATUS.get(item.status, "")),
         item.attempt,
         item.next_attempt_at if item.status == "parked" else None,
         item.last.error if item.last else None,
     )
+
+
+def event_path(topic: str, partition: int, offset: int) -> str:
+    """The path of an event's page below the console."""
+    return f"/events/{quote(topic, safe='')}/{partition}/{offset}"
 
 
 def attempt_row(item: Attempt) -> AttemptRow:
@@ -154,7 +162,9 @@ def attempt_row(item: Attempt) -> AttemptRow:
     return AttemptRow(
         item.at,
         State(item.outcome, kind),
+        item.subscription_id,
         item.event_type,
+        event_path(item.topic, item.partition, item.offset),
         item.webhook_id,
         item.attempt,
         item.seconds,

@@ -99,6 +99,7 @@ def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Brow
         ("/deliveries", "No stored delivery matches"),
         ("/replays", "kafka-webhooks replay"),
         ("/types", "No event type yet"),
+        ("/events", "Attempt history is off"),
         ("/dead-letters", "Set KAFKA_BOOTSTRAP_SERVERS"),
         ("/audit", "Set KAFKA_BOOTSTRAP_SERVERS"),
     ):

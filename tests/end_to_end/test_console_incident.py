@@ -6,22 +6,30 @@ CONSOLE_SCREENSHOTS=docs/console keeps what the browser shows, for the documents
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from confluent_kafka import Producer
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from consumer.events.attempt import key_of, render
+from consumer.events.event import Event, RecordId
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import Deployment, eventually, free_port
 from tests.end_to_end.webhook_receiver import Answer, always
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import QUIET, Kafka
 
 SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
-PAGES = ("/", "/subscriptions", "/subscriptions/new", "/deliveries", "/types", "/dead-letters", "/replays", "/audit")
+PAGES = (
+    "/",
+    *("/subscriptions", "/subscriptions/new", "/events", "/deliveries"),
+    *("/types", "/dead-letters", "/replays", "/audit"),
+)
 WIDE, NARROW = (1280, 860), (400, 800)
 SOON = 30_000  # milliseconds for anything to show, on a machine that runs other tests too
 
@@ -83,11 +91,12 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     deployment: Deployment, kafka_bootstrap: str, chromium: Browser, command_line: CommandLine
 ) -> None:
     """One of twelve receivers fails: the open page shows it by itself, with its answers; mended, its backlog drains."""
-    topic, port = Kafka(kafka_bootstrap, real=True).topic(), free_port()
+    kafka, port = Kafka(kafka_bootstrap, real=True), free_port()
+    topic = kafka.topic()
     settings = {"KAFKA_ATTEMPTS_TOPIC": topic, "KAFKA_OPERATIONS_TOPIC": f"{deployment.group}.operations"}
-    for number in range(11):
-        deployment.subscribe("order.paid", f"/service-{number}")
+    services = [deployment.subscribe("order.paid", f"/service-{number}") for number in range(11)]
     billing = deployment.subscribe("order.paid", "/billing", retry_schedule="20m,1h")
+    before = write_history(deployment, kafka, topic, [*services, billing])
     worker = deployment.start(**settings)
     command_line.start("api", API_PORT=str(port), WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8", **settings)
     eventually(worker.ready)
@@ -98,7 +107,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     deployment.publish(["order.paid"] * 40)
     page = visitor.go("/")
     expect(page.get_by_text("Every receiver is well")).to_be_visible()
-    expect(page.locator(".figure .value").first).to_have_text("480")
+    expect(page.locator(".figure .value").first).to_have_text(f"{before + 480:,}")
     visitor.keep("well")
 
     # One fails: shown on the page that is open.
@@ -110,10 +119,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     visitor.keep("failing")
     row.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("/billing")
-    page.get_by_text("status 503").first.click()
-    expect(page.get_by_text("upstream is away").first).to_be_visible()
-    visitor.keep("subscription")
-    visitor.assert_accessible()
+    look_at_attempts(visitor, billing)
 
     # It is mended, and what waits is sent again.
     del deployment.receiver.rules["/billing"]
@@ -144,6 +150,42 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
         visitor.assert_accessible()
     assert visitor.errors == []
     worker.stop()
+
+
+def look_at_attempts(visitor: Visitor, billing: int) -> None:
+    """On a subscription's page: to the answer of one, to its event with all of its attempts, and back."""
+    page = visitor.page
+    page.get_by_text("status 503").first.click()
+    expect(page.get_by_text("upstream is away").first).to_be_visible()
+    visitor.keep("subscription")
+    visitor.assert_accessible()
+    page.get_by_role("link", name="order.paid").first.click()
+    expect(page.get_by_role("heading", name="Value")).to_be_visible()
+    expect(page.locator(f"a[href$='/subscriptions/{billing}']").first).to_be_visible()
+    visitor.keep("event")
+    visitor.assert_accessible()
+    page.go_back()
+
+
+def write_history(deployment: Deployment, kafka: Kafka, topic: str, subscriptions: Sequence[int]) -> int:
+    """Attempts of the hour before, as workers write them; some fail. Returns how many succeeded."""
+    producer = Producer({"bootstrap.servers": kafka.servers, **QUIET})
+    source = kafka.settings(group=deployment.group).event_source
+    now, succeeded = time.time(), 0
+    for minute in range(2, 58):
+        for place, subscription in enumerate(subscriptions):
+            for number in range(24 + (minute * 7 + place * 5) % 17 + minute // 6):
+                fails = (minute * 31 + place * 17 + number) % 397 == 0
+                at, took = now - minute * 60 + number, 0.012 + (minute * number + place) % 23 / 1000
+                record = RecordId(deployment.topic, 0, 0, int(at * 1000))
+                event = Event(record, "order.paid", f"msg_{minute}_{number}", b"{}", "application/json", None, None)
+                outcome, status = ("retried", 502) if fails else ("delivered", 204)
+                error = "status 502" if fails else None
+                value = render(source, "1", event, subscription, 1, outcome, at, took, status, error)
+                producer.produce(topic, value, key_of(subscription), timestamp=int(at * 1000))
+                succeeded += not fails
+    assert producer.flush(20) == 0
+    return succeeded
 
 
 def is_up(visitor: Visitor) -> bool:

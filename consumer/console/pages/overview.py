@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
+from itertools import islice
 from statistics import quantiles
 from threading import Lock
 
@@ -18,9 +19,9 @@ from consumer.console import charts
 from consumer.console.app import Entry, Frame, Visit, to
 from consumer.console.charts import Bar
 from consumer.console.rendering import number
-from consumer.console.sources import Sources, by_minute
+from consumer.console.sources import Sources, attempt_row, by_minute
 from consumer.console.trouble import bounded, receivers
-from consumer.events.attempt import Attempt
+from consumer.events.attempt import DELIVERED, Attempt
 from consumer.ops.lag import Lag
 from consumer.ops.overview import Overview
 from consumer.ops.recent_attempts import Minute
@@ -28,7 +29,8 @@ from consumer.ops.recent_attempts import Minute
 REFRESH = 2.0  # seconds between two looks, whoever watches
 STREAMS = 50  # watchers at once, of 200 connections
 STREAM_SECONDS = 600.0  # then the browser connects again, and shows its session again
-RECENT = 5_000  # attempts from which times are taken
+RECENT = 5_000  # attempts from which times are taken, and the latest failures
+FAILURES = 10  # shown
 
 
 class Live:
@@ -92,11 +94,12 @@ def _values(sources: Sources, seen: Overview) -> dict[str, object]:
     faults = [{"part": each.part, "reason": each.reason} for each in seen.missing]
     if history is not None and history.fault is not None:
         faults.append({"part": "attempts", "reason": history.fault})
+    attempts = [] if history is None else history.recent(None, RECENT)
+    failures = islice((each for each in attempts if each.outcome != DELIVERED), FAILURES)
     return {
         "faults": faults,
-        "hour": None
-        if history is None
-        else _hour(history.summary(None), history.recent(None, RECENT), sources.clock()),
+        "hour": None if history is None else _hour(history.summary(None), attempts, sources.clock()),
+        "failures": [attempt_row(each) for each in failures],
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
         "receivers": list(receivers(sources, seen)),

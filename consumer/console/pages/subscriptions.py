@@ -167,6 +167,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "chart": charts.bars(by_minute(minutes), "Attempts in each of the last sixty minutes"),
             "delivered": sum(each.ok for each in minutes),
             "failed": sum(each.failed for each in minutes),
+            "most": max(each.ok + each.failed for each in minutes),
         },
         attempts=[] if history is None else [attempt_row(each) for each in history.recent(item.id, ATTEMPTS)],
         stored=[row_of(each) for each in stored.deliveries],

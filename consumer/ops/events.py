@@ -1,0 +1,29 @@
+"""Events as people look them up: the record at an offset, and the event that it carries."""
+
+from typing import NamedTuple
+
+from consumer.config.settings import KafkaSettings
+from consumer.errors import Undecodable
+from consumer.events.event import Event
+from consumer.intake.decode import decode
+from consumer.intake.record import Record
+from consumer.ops.tail import record_at
+
+
+class Found(NamedTuple):
+    """A record of the log, and its event. `event` None: it carries none, for this `reason`."""
+
+    record: Record
+    event: Event | None
+    reason: str | None
+
+
+def find(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> Found | None:
+    """The record at an offset; None if the log does not have it any more. Raises as `tail.record_at` does."""
+    record = record_at(kafka, topic, partition, offset)
+    if record is None:
+        return None
+    try:
+        return Found(record, decode(record, kafka.tenant), None)
+    except Undecodable as error:
+        return Found(record, None, str(error))

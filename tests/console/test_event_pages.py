@@ -1,0 +1,85 @@
+"""The page of an event: the record in Kafka, as workers read it, and its stored deliveries."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.api.app import create_app
+from consumer.api.tokens import TokenFile
+from consumer.api.v1.context import Backing
+from consumer.console.assembly import with_console
+from consumer.crypto.vault import Vault
+from consumer.http.server import BackgroundServer, listen
+from consumer.ledger import store
+from consumer.ops.changes import Registry
+from consumer.ops.overview import overview
+from tests.console.browser import Browser
+from tests.kafka_kit import Kafka
+from tests.ledger.rows_kit import GROUP, make_event, parked
+
+pytestmark = pytest.mark.kafka  # the mock cluster finds no offsets by time
+
+
+@pytest.fixture
+def log(real_kafka: Kafka) -> Kafka:
+    """The cluster."""
+    return real_kafka
+
+
+@pytest.fixture
+def topic(log: Kafka) -> str:
+    """A topic that workers consume."""
+    return log.topic()
+
+
+@pytest.fixture
+def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
+    """Before a console of this cluster and database."""
+    kafka, registry = log.settings(), Registry(sqlite_engine, GROUP, Vault())
+    backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()))
+    app = with_console(create_app(sqlite_engine, None, backing=backing), backing, kafka, TokenFile(None), [topic])
+    server = BackgroundServer(app, listen("127.0.0.1", 0), "console")
+    yield Browser(server.port)
+    server.close()
+
+
+def test_an_event_is_shown_with_its_stored_deliveries(
+    browser: Browser, log: Kafka, topic: str, sqlite_engine: Engine
+) -> None:
+    """The form leads to it; its value is text and never markup."""
+    log.write(topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)])
+    store.park(sqlite_engine, GROUP, [parked(make_event(0, topic=topic), 7)], 1.0)
+    found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
+    assert found.url.endswith(f"/events/{topic}/0/0")
+    shown = ("order.paid", "msg_", "acme", "header none", "&lt;b&gt;", "parked", "#7")
+    assert [text for text in shown if text not in found.text] == []
+    assert "<b>" not in found.text
+
+
+def test_a_record_that_carries_no_event_is_shown_with_the_reason(browser: Browser, log: Kafka, topic: str) -> None:
+    """It is in the dead-letter topic too; here it is whole."""
+    log.write(topic, [b"\xffnot JSON"])
+    page = browser.get(f"/events/{topic}/0/0").text
+    assert "This record carries no event" in page
+    assert "not UTF-8" in page
+    assert "\\xffnot JSON" in page
+
+
+@pytest.mark.parametrize(
+    ("of", "offset", "status", "text"),
+    [
+        ("", 5, HTTPStatus.NOT_FOUND, "has no record at offset 5"),
+        ("another", 0, HTTPStatus.NOT_FOUND, "not one of KAFKA_TOPICS"),
+        ("", 2**63, HTTPStatus.NOT_FOUND, "No row has this number"),
+    ],
+)
+def test_nothing_else_is_read(
+    browser: Browser, log: Kafka, topic: str, of: str, offset: int, status: HTTPStatus, text: str
+) -> None:
+    """Neither an offset that the log does not have, nor a topic that no worker consumes."""
+    log.write(topic, [b"{}"])
+    found = browser.get(f"/events/{of or topic}/0/{offset}")
+    assert found.status_code == status
+    assert text in found.text
