@@ -14,9 +14,12 @@ from cryptography.fernet import Fernet
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
+from consumer.api.problems import Refused
 from consumer.api.tokens import TokenFile
+from consumer.api.v1.idempotency import once
 from consumer.crypto.vault import Vault
-from consumer.ledger.request_keys import KEPT
+from consumer.errors import KeyTaken
+from consumer.ledger.request_keys import KEPT, request_key
 from consumer.subscriptions import repository
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -260,3 +263,14 @@ def test_the_description_has_the_header(api: Api) -> None:
     assert (header["in"], header["required"], len(header["schema"]["examples"])) == ("header", False, 1)
     assert {"Idempotency-Replayed", "Location", "ETag"} <= described["responses"]["201"]["headers"].keys()
     assert "409" in described["responses"]
+
+
+def test_a_key_that_is_taken_and_gone_is_tried_again_later(engine: Engine) -> None:
+    """A process whose clock is ahead has removed the winner's row: a 503, which is sent again as any other."""
+
+    def lose() -> Any:
+        raise KeyTaken
+
+    with pytest.raises(Refused) as refused:
+        once(engine, request_key(KEY, (), b"", 1_790_000_000.0), lose, lambda _: pytest.fail("nothing is there"))
+    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "5"})
