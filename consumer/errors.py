@@ -10,6 +10,8 @@ WebhooksError
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
 ├── InvalidPosition          a position in a search is none that an earlier page gave
+├── KeyTaken                 another request with the same idempotency key was quicker
+├── KeyReused                an idempotency key came with another body before
 └── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
 """
 
@@ -70,6 +72,14 @@ class InvalidSubscription(WebhooksError):
 
 class InvalidPosition(WebhooksError):
     """A position in a search is none that an earlier page gave."""
+
+
+class KeyTaken(WebhooksError):
+    """Another request with this idempotency key was quicker: roll back, and find what it has created."""
+
+
+class KeyReused(WebhooksError):
+    """The idempotency key came with another body before."""
 
 
 class EgressRefused(WebhooksError, RequestsConnectionError):

@@ -78,7 +78,9 @@ class RequestKey(Base):
     key_digest: Mapped[str] = mapped_column(
         String(DIGEST_LENGTH), comment="SHA-256 of the caller, the path and the key, in hex."
     )
-    request_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), comment="SHA-256 of the request's body, in hex.")
+    request_digest: Mapped[str] = mapped_column(
+        String(DIGEST_LENGTH), comment="HMAC-SHA256 of the body, keyed by the key, in hex."
+    )
     resource_id: Mapped[int] = mapped_column(BigInteger, comment="Id of the resource that it created.")
     created_at: Mapped[datetime] = mapped_column(
         UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."

@@ -34,7 +34,12 @@ def upgrade() -> None:
     op.create_table(
         KEYS,
         sa.Column("key_digest", sa.String(64), comment="SHA-256 of the caller, the path and the key, in hex."),
-        sa.Column("request_digest", sa.String(64), nullable=False, comment="SHA-256 of the request's body, in hex."),
+        sa.Column(
+            "request_digest",
+            sa.String(64),
+            nullable=False,
+            comment="HMAC-SHA256 of the body, keyed by the key, in hex.",
+        ),
         sa.Column("resource_id", sa.BigInteger(), nullable=False, comment="Id of the resource that it created."),
         sa.Column("created_at", INSTANT, server_default=NOW, nullable=False, comment="When the row was made."),
         sa.PrimaryKeyConstraint("key_digest", name="pk_webhook_request_keys"),

@@ -6,6 +6,7 @@ event.
 """
 
 import getpass
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Unpack
@@ -17,7 +18,8 @@ from sqlalchemy import Connection, Engine
 from consumer.crypto.keys import Algorithm
 from consumer.crypto.vault import Vault
 from consumer.http.urls import redact_url
-from consumer.ledger import outbox
+from consumer.ledger import outbox, request_keys
+from consumer.ledger.request_keys import RequestKey
 from consumer.ledger.rows import OperationalEvent
 from consumer.sending.masking import MASK
 from consumer.subscriptions import repository, secrets
@@ -65,9 +67,13 @@ def add(
     event_type: str,
     *,
     new_secrets: Sequence[tuple[str, str]] = (),
+    key: RequestKey | None = None,
     **options: Unpack[Options],
 ) -> Subscribed:
-    """Add a subscription as `repository.add` does, with secrets (kind and text)."""
+    """Add a subscription as `repository.add` does, with secrets (kind and text).
+
+    With the `key` of the request its secrets are made `key.at`. KeyTaken, and nothing is added: see `request_keys`.
+    """
     with registry.engine.begin() as connection:
         added = repository.add(
             connection,
@@ -76,10 +82,13 @@ def add(
             secrets=new_secrets,
             vault=registry.vault,
             rules=registry.rules,
+            clock=time.time if key is None else lambda: key.at,
             **options,
         )
         after = _get(connection, registry, added)
         _record(connection, registry, actor, CREATED, None, after)
+        if key is not None:
+            request_keys.note(connection, key, added)
         return after
 
 

@@ -94,6 +94,7 @@ def add(
     secrets: Sequence[tuple[str, str]] = (),
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
     **options: Unpack[Options],
 ) -> int:
     """Add a subscription, with its own signing `secret` if one is given, and return its id.
@@ -114,7 +115,7 @@ def add(
         added = insert(Subscription).values(**values).returning(Subscription.id)
         subscription_id = connection.execute(added).scalar_one()
         if secrets:
-            insert_secrets(connection, subscription_id, secrets, vault)
+            insert_secrets(connection, subscription_id, secrets, vault, datetime.fromtimestamp(clock(), UTC))
     return subscription_id
 
 

@@ -1,6 +1,7 @@
 """Reads and writes `webhook_secrets`: signing secrets and credentials, stored as the vault encrypts them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -89,7 +90,7 @@ def stored_of(text: str, owner: Owner, vault: Vault) -> str:
 
 
 def insert_secrets(
-    connection: Connection, subscription_id: int, secrets: Sequence[tuple[str, str]], vault: Vault
+    connection: Connection, subscription_id: int, secrets: Sequence[tuple[str, str]], vault: Vault, now: datetime
 ) -> None:
     """Give a new subscription one or more secrets (kind and text). Raises InvalidSubscription as `stored_of` does."""
     rows = [
@@ -97,6 +98,7 @@ def insert_secrets(
             "subscription_id": subscription_id,
             "kind": kind,
             "secret": stored_of(text, Owner(subscription_id, kind), vault),
+            "created_at": now,
         }
         for kind, text in secrets
     ]
@@ -215,6 +217,23 @@ def entries(bind: Engine | Connection, subscription_id: int, now: datetime) -> t
             )
             for row in connection.execute(statement)
         )
+
+
+def made_at(bind: Engine | Connection, subscription_id: int, at: datetime, vault: Vault) -> tuple[str, ...]:
+    """The texts of a subscription's signing secrets made at exactly `at` that sign without an end.
+
+    A rotation ends them, and makes later ones. Those that `vault` cannot decrypt are left out.
+    """
+    secret, owner = SubscriptionSecret, Owner(subscription_id, "signing")
+    mine = (secret.subscription_id == subscription_id, secret.kind == "signing", secret.expires_at.is_(None))
+    with reading(bind) as connection:
+        rows = connection.execute(select(secret.secret, secret.created_at).where(*mine)).all()
+    found = []
+    for row in rows:
+        if row.created_at == at:
+            with suppress(ValueError):
+                found.append(vault.decrypt(row.secret, owner))
+    return tuple(found)
 
 
 def remove_secret(connection: Connection, subscription_id: int, secret_id: int) -> bool:

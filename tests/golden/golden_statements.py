@@ -16,7 +16,20 @@ from sqlalchemy import Connection, Engine, event
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
-from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, search, store, upkeep
+from consumer.ledger import (
+    admin,
+    assigned,
+    counts,
+    due,
+    marks,
+    ordering,
+    outbox,
+    replays,
+    request_keys,
+    search,
+    store,
+    upkeep,
+)
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
@@ -115,6 +128,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.secrets.set_credential": ("The new one.",),
         "subscriptions.secrets._delete": ("Those whose place it takes.",),
         "subscriptions.secrets.entries": ("Its secrets, without their texts.",),
+        "subscriptions.secrets.made_at": ("Its signing secrets without an end: which was made by the request?",),
         "subscriptions.secrets.remove_secret": ("One of them is removed.",),
         "subscriptions.secrets.count": ("How many there are to be encrypted anew.",),
         "subscriptions.secrets._pages": ("All secrets, page by page.",),
@@ -243,6 +257,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.replays.finish": ("It has ended.",),
         "ledger.replays.find": ("A page of replays, the newest first.",),
         "ledger.replays.cancel": ("Nothing more is to be read.",),
+        "ledger.request_keys.find": ("What has a request with this idempotency key created?",),
+        "ledger.request_keys.note": (
+            "Idempotency keys older than a day, some of them.",
+            "They are removed, and this one if it is that old, an array.",
+            "What a request has created. It fails if another one with this key was quicker.",
+        ),
         "ledger.counts.by_state": ("How many rows of a state are there, up to a bound?",),
         "ledger.counts.most_loaded": (
             "Whose are the open rows that were stored first?",
@@ -391,10 +411,11 @@ def _subscribe(engine: Engine) -> None:
 def _change_secrets(engine: Engine) -> None:
     vault, now = Vault(Fernet.generate_key().decode()), datetime.now(UTC)
     with engine.begin() as connection:
-        secrets.insert_secrets(connection, 2, [("bearer", "token")], vault)
+        secrets.insert_secrets(connection, 2, [("bearer", "token")], vault, now)
     secrets.rotate(engine, 2, vault=vault, default=(), overlap=timedelta(1), now=now)
     secrets.set_credential(engine, 2, "bearer", "another", vault, now)
     secrets.entries(engine, 2, now)
+    secrets.made_at(engine, 2, now, vault)
     with engine.begin() as connection:
         secrets.remove_secret(connection, 2, 99)
     secrets.count(engine)
@@ -459,6 +480,10 @@ def _command(engine: Engine) -> None:
     replays.finish(engine, replay, T)
     replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)
     replays.cancel(engine, replay, T)
+    key = request_keys.request_key("8e03978e", ("acme", "/v1/replays"), b"{}", T)
+    request_keys.find(engine, key)
+    with engine.begin() as connection:
+        request_keys.note(connection, key, replay)
     counts.by_state(engine, 10_000)
     counts.most_loaded(engine, 1, 10_001)
     counts.last_failure(engine, 1)

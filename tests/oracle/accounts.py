@@ -11,7 +11,20 @@ from sqlalchemy import Engine
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
-from consumer.ledger import admin, assigned, counts, due, marks, ordering, outbox, replays, search, store, upkeep
+from consumer.ledger import (
+    admin,
+    assigned,
+    counts,
+    due,
+    marks,
+    ordering,
+    outbox,
+    replays,
+    request_keys,
+    search,
+    store,
+    upkeep,
+)
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
@@ -97,6 +110,11 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     event_types.named_types(engine, 2, 2)
     repository.page(engine, after=None, limit=2, tenant="*")
     registry = changes.Registry(engine, "g", Vault())
+    key = request_keys.request_key("8e03978e", ("acme", "/v1/subscriptions"), b"{}", now.timestamp())
+    added = changes.add(registry, "api:acme", URL, "t", new_secrets=[("signing", "secret")], key=key).id
+    creation = request_keys.find(engine, key)
+    assert creation == (added, now)
+    assert secrets.made_at(engine, added, creation.at, Vault()) == ("secret",)
     changes.set_enabled(registry, "cli:somebody", 1, False)
     changes.remove(registry, "cli:somebody", 1)
 

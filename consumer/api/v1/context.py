@@ -3,6 +3,7 @@
 import binascii
 import hashlib
 import json
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 _EVERYWHERE = (400, 401, 403, 408, 413, 415, 422, 500, 503)  # statuses that any route may answer with
 TRANSLATED = (InvalidSubscription, SettingsError, DatabaseUnavailable, SQLAlchemyError)
-_RETRY_AFTER = {"retry-after": "5"}  # seconds
+RETRY_AFTER = {"retry-after": "5"}  # seconds
 
 
 class Backing(NamedTuple):
@@ -38,7 +39,7 @@ class Backing(NamedTuple):
 
     The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
     before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `history` None: there is no
-    attempts topic. `look` takes the overview.
+    attempts topic. `look` takes the overview. `clock` gives unix seconds, for the age of idempotency keys.
     """
 
     registry: Registry
@@ -46,6 +47,7 @@ class Backing(NamedTuple):
     ping: Callable[[Endpoint, Event], Ping] | None = None
     history: AttemptHistory | None = None
     look: Callable[[], Overview] | None = None
+    clock: Callable[[], float] = time.time
 
 
 def backing_of(request: Request) -> Backing:
@@ -200,7 +202,7 @@ def translated(error: Exception) -> Refused:
     log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
     if reason is None:
         return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
-    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=_RETRY_AFTER)
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
 
 
 def answer(content: object) -> JSONResponse:

@@ -156,7 +156,7 @@ class Created(Shown):
 
     receiver_key: Annotated[
         str | None,
-        Field(description="The key that its receiver verifies with, if one was generated. Shown once."),
+        Field(description="The key that its receiver verifies with, if one was generated. No other answer has it."),
     ] = None
 
 

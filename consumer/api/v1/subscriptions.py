@@ -12,8 +12,10 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.api.problems import Mistake, Refused, invalid
+from consumer.api.tokens import Caller
 from consumer.api.v1.context import (
     Backed,
+    Backing,
     IfMatch,
     Reader,
     SubscriptionId,
@@ -29,6 +31,7 @@ from consumer.api.v1.context import (
     no_store,
     parse_cursor,
 )
+from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
 from consumer.api.v1.models import (
     Created,
     NewSubscription,
@@ -43,9 +46,10 @@ from consumer.api.v1.models import (
 )
 from consumer.crypto.keys import generate, parse_signing_key, receiver_key
 from consumer.ledger import admin
+from consumer.ledger.request_keys import Creation, RequestKey
 from consumer.ops import changes
 from consumer.ops.ping import EVENT_TYPE, describe, ping_event
-from consumer.subscriptions import repository
+from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
 from consumer.subscriptions.repository import State, Subscribed
 
@@ -54,6 +58,7 @@ router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
 MOST_COUNTED = 10_000  # deliveries owed; a problem says at most one more
 _PINGS = BoundedSemaphore(8)  # test events under way in this process: each may hold a thread for minutes
 _TAGGED = {"headers": {"ETag": {"description": "Its version, for If-Match.", "schema": {"type": "string"}}}}
+_CREATED: dict[int | str, dict[str, Any]] = {201: {"headers": _TAGGED["headers"] | CREATED_HEADERS}}
 _OK: dict[int | str, dict[str, Any]] = {200: _TAGGED}
 
 
@@ -124,23 +129,51 @@ def list_subscriptions(
     return _json({"items": [shown(item) for item in page], "next": following})
 
 
-@router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=described())
-def create_subscription(caller: Writer, backing: Backed, new: NewSubscription) -> Response:
-    """Subscribe a URL to events. The answer shows a generated secret's key, only this once."""
+@router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=described(409) | _CREATED)
+def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, key: IdempotencyKey = None) -> Response:
+    """Subscribe a URL to events. Only this answer, and its repetitions, show a generated secret's key."""
+    return once(
+        backing.registry.engine,
+        key,
+        lambda: _create(caller, backing, new, key),
+        lambda creation: _created_before(caller, backing, new, creation),
+    )
+
+
+def _create(caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None) -> Response:
     options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret"}))
     if caller.tenant is not None:
         options.setdefault("tenant", caller.tenant)
     check_tenant(caller, options.get("tenant"))
     generated = None if new.generate_secret is None else generate(new.generate_secret)
-    secrets = [(each.kind, each.secret) for each in new.secrets] + ([("signing", generated)] if generated else [])
-    if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in secrets):
+    own = [(each.kind, each.secret) for each in new.secrets] + ([("signing", generated)] if generated else [])
+    if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in own):
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(Mistake(pointer="/generate_secret", detail=why))
     check_url(backing, new.url)
-    added = changes.add(backing.registry, caller.actor, new_secrets=secrets, **options)
+    added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, **options)
+    return _created(added, generated)
+
+
+def _created_before(caller: Caller, backing: Backing, new: NewSubscription, creation: Creation) -> Response:
+    """The same answer for the subscription as it is now."""
+    registry = backing.registry
+    found = repository.get(registry.engine, creation.resource_id, registry.vault, registry.rules)
+    if found is None or not may_see(caller, found):
+        raise gone("subscription")
+    generated = None
+    if new.generate_secret is not None:
+        given = {each.secret for each in new.secrets}
+        # Only what this request has made: a later secret is for tokens with the scope of secrets.
+        made = secrets.made_at(registry.engine, found.id, creation.at, registry.vault)
+        generated = next((text for text in made if text not in given), None)
+    return _created(found, generated)
+
+
+def _created(item: Subscribed, generated: str | None) -> Response:
     more = {"receiver_key": receiver_key(generated)} if generated else {}
-    location = {"location": f"/v1/subscriptions/{added.id}"}
-    return _json(shown(added) | more, HTTPStatus.CREATED, {"etag": etag(added), **location})
+    location = {"location": f"/v1/subscriptions/{item.id}"}
+    return _json(shown(item) | more, HTTPStatus.CREATED, {"etag": etag(item), **location})
 
 
 @router.get("/{subscription_id}", response_model=Shown, responses=described(404) | _OK)

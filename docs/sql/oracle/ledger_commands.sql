@@ -634,6 +634,49 @@ WHERE
   AND webhook_replays.cancelled_at IS NULL
 ;
 
+-- ledger.request_keys.find
+-- What has a request with this idempotency key created?
+SELECT
+  webhook_request_keys.resource_id,
+  webhook_request_keys.request_digest,
+  SYS_EXTRACT_UTC(webhook_request_keys.created_at) AS created_at
+FROM webhook_request_keys
+WHERE
+  webhook_request_keys.key_digest = :key_digest_1
+;
+
+-- ledger.request_keys.note
+-- Idempotency keys older than a day, some of them.
+SELECT
+  webhook_request_keys.key_digest
+FROM webhook_request_keys
+WHERE
+  SYS_EXTRACT_UTC(webhook_request_keys.created_at) <= :param_1
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_request_keys.created_at)
+FETCH FIRST 100 ROWS ONLY
+;
+
+-- ledger.request_keys.note
+-- They are removed, and this one if it is that old, an array.
+DELETE FROM webhook_request_keys
+WHERE
+  webhook_request_keys.key_digest = :b_key_digest
+  AND SYS_EXTRACT_UTC(webhook_request_keys.created_at) <= :param_1
+;
+
+-- ledger.request_keys.note
+-- What a request has created. It fails if another one with this key was quicker.
+INSERT INTO webhook_request_keys (
+  key_digest,
+  request_digest,
+  resource_id,
+  created_at
+)
+VALUES
+  (:key_digest, :request_digest, :resource_id, :created_at)
+;
+
 -- ledger.counts.by_state
 -- How many rows of a state are there, up to a bound?
 SELECT

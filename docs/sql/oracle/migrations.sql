@@ -925,7 +925,7 @@ COMMENT ON COLUMN webhook_request_keys.key_digest IS 'SHA-256 of the caller, the
 
 /
 
-COMMENT ON COLUMN webhook_request_keys.request_digest IS 'SHA-256 of the request''s body, in hex.'
+COMMENT ON COLUMN webhook_request_keys.request_digest IS 'HMAC-SHA256 of the body, keyed by the key, in hex.'
 
 /
 

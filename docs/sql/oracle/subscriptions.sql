@@ -419,10 +419,11 @@ WHERE
 INSERT INTO webhook_secrets (
   subscription_id,
   secret,
+  created_at,
   kind
 )
 VALUES
-  (:subscription_id, :secret, :kind)
+  (:subscription_id, :secret, :created_at, :kind)
 RETURNING webhook_secrets.id INTO :ret_0
 ;
 
@@ -528,6 +529,18 @@ WHERE
 ORDER BY
   webhook_secrets.created_at DESC,
   webhook_secrets.id DESC
+;
+
+-- subscriptions.secrets.made_at
+-- Its signing secrets without an end: which was made by the request?
+SELECT
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at
+FROM webhook_secrets
+WHERE
+  webhook_secrets.subscription_id = :subscription_id_1
+  AND webhook_secrets.kind = :kind_1
+  AND webhook_secrets.expires_at IS NULL
 ;
 
 -- subscriptions.secrets.remove_secret

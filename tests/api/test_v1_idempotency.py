@@ -1,0 +1,276 @@
+"""Idempotency-Key: a creation that is sent again creates nothing twice, whatever happened in between."""
+
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from itertools import count
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import orjson
+import pytest
+import requests
+from cryptography.fernet import Fernet
+from requests import Response
+from sqlalchemy import Connection, Engine, event
+
+from consumer.api.problems import Refused
+from consumer.api.tokens import TokenFile
+from consumer.api.v1.idempotency import once
+from consumer.crypto.vault import Vault
+from consumer.errors import KeyTaken
+from consumer.ledger.request_keys import KEPT, request_key
+from consumer.subscriptions import repository
+from tests.api.v1_kit import NEW, Api, make_api
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.ledger.rows_kit import LostAnswer, losing_the_answer, query
+
+S = "/subscriptions"
+KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
+SECRETS = {
+    "generate_secret": "hmac",
+    "secrets": [{"kind": "signing", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}],
+}
+
+
+def create(api: Api, body: Any = NEW, key: str = KEY, **more: Any) -> Response:
+    """Send a creation with a key."""
+    return api.call("POST", S, body, headers={"idempotency-key": key}, **more)
+
+
+def replayed(answer: Response) -> bool:
+    """Whether an answer says that an earlier request has created it."""
+    return answer.headers.get("idempotency-replayed") == "true"
+
+
+def ids(api: Api) -> list[int]:
+    """All subscriptions."""
+    return [each.id for each in repository.walk(api.engine)]
+
+
+def refusal(answer: Response) -> tuple[int, str]:
+    """The status and the code of a problem."""
+    return answer.status_code, answer.json()["type"].rpartition(":")[2]
+
+
+def test_a_creation_that_is_sent_again_creates_nothing(api: Api) -> None:
+    """The answer is the same, with Location and ETag, and the generated key; one subscription, one event."""
+    first = create(api, NEW | SECRETS)
+    assert (first.status_code, replayed(first)) == (201, False)
+    again = create(api, NEW | SECRETS)
+    assert (again.status_code, replayed(again)) == (201, True)
+    assert again.json() == first.json()
+    assert first.json()["receiver_key"].startswith("whsec_")
+    for header in ("location", "etag", "cache-control"):
+        assert again.headers[header] == first.headers[header]
+    assert (ids(api), len(api.events())) == ([first.json()["id"]], 1)
+    without = api.call("POST", S, NEW | SECRETS)
+    assert (replayed(without), len(ids(api))) == (False, 2)
+
+
+def test_it_answers_with_what_is_stored_now(api: Api) -> None:
+    """A change shows, in the body and in the ETag."""
+    created = create(api).json()
+    changed = api.call("PATCH", f"{S}/{created['id']}", {"rate_limit": 5})
+    again = create(api)
+    assert again.json() == created | {"rate_limit": 5.0}
+    assert again.headers["etag"] == changed.headers["etag"]
+
+
+def test_a_secret_that_came_later_is_not_shown(api: Api) -> None:
+    """Neither in the overlap, when the first one still signs, nor once that is gone."""
+    created = create(api, NEW | {"generate_secret": "ed25519"}, token="writer").json()
+    assert created["receiver_key"].startswith("whpk_")
+    path = f"{S}/{created['id']}/secrets"
+    assert api.call("POST", f"{path}/rotate", {}).status_code == 200
+    overlapping = create(api, NEW | {"generate_secret": "ed25519"}, token="writer")
+    first = min(each["id"] for each in api.call("GET", path).json()["items"])
+    assert api.call("DELETE", f"{path}/{first}").status_code == 204
+    alone = create(api, NEW | {"generate_secret": "ed25519"}, token="writer")
+    for again in (overlapping, alone):
+        assert (again.status_code, replayed(again), "receiver_key" in again.json()) == (201, True, False)
+
+
+def test_the_key_comes_from_an_encrypted_secret(engine: Engine) -> None:
+    """The vault opens it; one that cannot leaves it out, and the rest of the answer stands."""
+    api = make_api(engine, TokenFile(None))
+    backing = api.app.state.backing
+    api.app.state.backing = backing._replace(
+        registry=backing.registry._replace(vault=Vault(Fernet.generate_key().decode()))
+    )
+    first = create(api, NEW | SECRETS, token=None).json()
+    assert create(api, NEW | SECRETS, token=None).json()["receiver_key"] == first["receiver_key"]
+    api.app.state.backing = backing
+    again = create(api, NEW | SECRETS, token=None)
+    assert (again.status_code, "receiver_key" in again.json()) == (201, False)
+
+
+def test_another_body_is_refused(api: Api) -> None:
+    """A 422 of its own kind that names the header; nothing is created, and the first body is still answered."""
+    create(api)
+    refused = create(api, NEW | {"rate_limit": 1})
+    assert refusal(refused) == (422, "key-reused")
+    assert refused.json()["errors"][0]["header"] == "idempotency-key"
+    assert replayed(create(api))
+    assert len(ids(api)) == 1
+
+
+def test_what_is_gone_is_not_created_again(api: Api) -> None:
+    """A 409, to a tenant too whose subscription another one has now; another key creates."""
+    removed = create(api, token="acme").json()
+    api.call("DELETE", f"{S}/{removed['id']}")
+    assert refusal(create(api, token="acme")) == (409, "conflict")
+    moved = create(api, key="k2", token="acme").json()
+    api.call("PATCH", f"{S}/{moved['id']}", {"tenant": "other"})
+    foreign = create(api, key="k2", token="acme")
+    assert foreign.json() == create(api, token="acme").json()
+    assert create(api, key="k3", token="acme").status_code == 201
+
+
+def test_tokens_do_not_share_keys(api: Api, engine: Engine, tmp_path: Path) -> None:
+    """Each token creates its own with the same key; so does a token whose name is another tenant's now."""
+    made = [create(api, token=token).json() for token in ("all", "writer", "acme", "other")]
+    assert len({each["id"] for each in made}) == 4
+    assert refusal(create(api, token="reader")) == (403, "scope")
+    text = (tmp_path / "tokens.toml").read_text()
+    given_away = tmp_path / "given_away.toml"
+    given_away.write_text(text.replace('tenant = "acme"', 'tenant = "new"'))
+    later = make_api(engine, TokenFile(str(given_away)))
+    theirs = create(later, token="acme")
+    assert (theirs.status_code, replayed(theirs), theirs.json()["tenant"]) == (201, False, "new")
+
+
+def test_a_day_later_a_key_is_new(engine: Engine) -> None:
+    """By the clock of the process; until then the same subscription answers."""
+    now = [1_790_000_000.0]
+    api = make_api(engine, TokenFile(None), clock=lambda: now[0])
+    first = create(api, token=None).json()
+    now[0] += KEPT - 1
+    assert create(api, token=None).json() == first
+    now[0] += 1
+    later = create(api, NEW | {"rate_limit": 1}, token=None)
+    assert (later.status_code, replayed(later)) == (201, False)
+    assert len(ids(api)) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "detail"),
+    [
+        ([""], "is too short"),
+        (["a b"], "does not fit"),
+        (["\xe9"], "does not fit"),
+        (["x" * 256], "is too long"),
+        (["k", "k"], "more than once"),
+    ],
+)
+def test_a_key_that_cannot_be_one_is_refused(api: Api, sent: list[str], detail: str) -> None:
+    """A 422 that names the header, and creates nothing."""
+    client = HTTPConnection(api.url.removeprefix("http://"), timeout=10)
+    client.putrequest("POST", f"/v1{S}")
+    body = orjson.dumps(NEW)
+    headers = {"authorization": "Bearer all", "content-type": "application/json", "content-length": str(len(body))}
+    for name, value in [*headers.items(), *(("idempotency-key", each) for each in sent)]:
+        client.putheader(name, value)
+    client.endheaders(body)
+    answer = client.getresponse()
+    problem = orjson.loads(answer.read())
+    client.close()
+    assert (answer.status, problem["errors"][0]["header"]) == (422, "idempotency-key")
+    assert detail in problem["errors"][0]["detail"]
+    assert ids(api) == []
+
+
+def test_a_key_is_any_visible_text(api: Api) -> None:
+    """Up to 255 characters; quotes, which the IETF's draft has, are characters like others."""
+    keys = ["x", "x" * 255, f'"{KEY}"', KEY, "".join(map(chr, range(0x21, 0x7F)))]
+    assert len({create(api, key=key).json()["id"] for key in keys * 2}) == len(keys)
+
+
+def test_of_requests_at_once_one_creates(api: Api) -> None:
+    """All have seen that the key is new. One creates; the others answer with that, the generated key included."""
+    rivals = 3
+    begin, looks = Barrier(rivals), count()
+
+    def wait(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("SELECT webhook_request_keys.resource_id") and next(looks) < rivals:
+            begin.wait(10)
+
+    event.listen(api.engine, "after_cursor_execute", wait)
+    with ThreadPoolExecutor(rivals) as pool:
+        answers = list(pool.map(lambda _: create(api, NEW | SECRETS), range(rivals)))
+    event.remove(api.engine, "after_cursor_execute", wait)
+    assert [answer.status_code for answer in answers] == [201] * rivals
+    assert sorted(map(replayed, answers)) == [False, True, True]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert (len(ids(api)), len(api.events())) == (1, 1)
+
+
+def test_a_crash_leaves_neither_key_nor_subscription(api: Api) -> None:
+    """After the last insert, before the commit; the same request then creates."""
+
+    def crash(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO webhook_request_keys"):
+            raise RuntimeError("the process ends here")
+
+    event.listen(api.engine, "after_cursor_execute", crash)
+    assert create(api, NEW | SECRETS).status_code == 500
+    event.remove(api.engine, "after_cursor_execute", crash)
+    for table in ("request_keys", "subscriptions", "secrets", "operations"):
+        assert query(api.engine, f"SELECT count(*) FROM webhook_{table}") == [(0,)]  # noqa: S608 (names of ours)
+    again = create(api, NEW | SECRETS)
+    assert (again.status_code, replayed(again)) == (201, False)
+
+
+def test_a_lost_answer_is_repeated(api: Api) -> None:
+    """The commit was made, and nobody heard of it: the next request is told what it has created."""
+
+    def send() -> None:
+        assert create(api, NEW | SECRETS).status_code == 500
+        raise LostAnswer
+
+    losing_the_answer(api.engine, send)
+    again = create(api, NEW | SECRETS)
+    assert (again.status_code, replayed(again), again.json()["id"]) == (201, True, ids(api)[0])
+    assert "receiver_key" in again.json()
+    assert (len(ids(api)), len(api.events())) == (1, 1)
+
+
+def test_other_posts_ignore_a_key(api: Api) -> None:
+    """It is neither refused nor kept: the same key and another path, or another body, is answered as without one."""
+    created = create(api).json()
+    headers = {"idempotency-key": KEY}
+    for body in ({}, {"reason": "moves"}):
+        done = api.call("POST", f"{S}/{created['id']}/disable", body, headers=headers)
+        assert (done.status_code, replayed(done)) == (200, False)
+    for _ in range(2):
+        assert (
+            requests.post(
+                f"{api.url}/register-webhook",
+                json={"url": NEW["url"], "eventType": "a"},
+                headers=headers | {"authorization": "Bearer all"},
+                timeout=10,
+            ).status_code
+            == 201
+        )
+    assert query(api.engine, "SELECT count(*) FROM webhook_request_keys") == [(1,)]
+    assert len(ids(api)) == 3
+
+
+def test_the_description_has_the_header(api: Api) -> None:
+    """With an example, its bounds, and the header of the answer."""
+    described = requests.get(f"{api.url}/openapi.json", timeout=10).json()["paths"][f"/v1{S}"]["post"]
+    (header,) = (each for each in described["parameters"] if each["name"] == "idempotency-key")
+    assert (header["in"], header["required"], len(header["schema"]["examples"])) == ("header", False, 1)
+    assert {"Idempotency-Replayed", "Location", "ETag"} <= described["responses"]["201"]["headers"].keys()
+    assert "409" in described["responses"]
+
+
+def test_a_key_that_is_taken_and_gone_is_tried_again_later(engine: Engine) -> None:
+    """A process whose clock is ahead has removed the winner's row: a 503, which is sent again as any other."""
+
+    def lose() -> Any:
+        raise KeyTaken
+
+    with pytest.raises(Refused) as refused:
+        once(engine, request_key(KEY, (), b"", 1_790_000_000.0), lose, lambda _: pytest.fail("nothing is there"))
+    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "5"})

@@ -1,0 +1,158 @@
+"""Idempotency keys: one creation for each, for a day, and no text of key or body in the database."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from consumer.errors import KeyReused, KeyTaken
+from consumer.ledger import request_keys
+from consumer.ledger.request_keys import KEPT, RequestKey, request_key
+from tests.ledger.rows_kit import plans, query
+
+T = 1_790_000_000.123456  # unix seconds
+BODY = b'{"secret": "s3cret"}'
+WHOSE = ("acme", None, "/v1/subscriptions")
+
+
+def key(sent: str = "k1", body: bytes = BODY, at: float = T) -> RequestKey:
+    """The key of a request of acme."""
+    return request_key(sent, WHOSE, body, at)
+
+
+def note(engine: Engine, noted: RequestKey, resource_id: int) -> None:
+    """Note a key in a transaction of its own."""
+    with engine.begin() as connection:
+        request_keys.note(connection, noted, resource_id)
+
+
+def count(engine: Engine) -> int:
+    """How many keys are stored."""
+    return int(query(engine, "SELECT count(*) FROM webhook_request_keys")[0][0])
+
+
+def test_a_key_finds_what_it_has_created(engine: Engine) -> None:
+    """With the time of the first request; another key finds nothing, another body is refused."""
+    assert request_keys.find(engine, key()) is None
+    note(engine, key(), 2**62)
+    found = request_keys.find(engine, key(at=T + 5))
+    assert found is not None
+    assert (found.resource_id, round(found.at.timestamp(), 6)) == (2**62, T)
+    assert request_keys.find(engine, key("k2")) is None
+    with pytest.raises(KeyReused):
+        request_keys.find(engine, key(body=BODY + b" "))
+
+
+@pytest.mark.parametrize("body", [BODY, b"{}"])
+def test_a_key_is_written_once(engine: Engine, body: bytes) -> None:
+    """The second transaction is to roll back, whatever its body; the first one's row stays."""
+    note(engine, key(), 7)
+    with pytest.raises(KeyTaken):
+        note(engine, key(body=body, at=T + 1), 8)
+    assert query(engine, "SELECT resource_id FROM webhook_request_keys") == [(7,)]
+
+
+def test_after_a_day_a_key_is_new(engine: Engine) -> None:
+    """Up to then it is known, to the microsecond; then it is not, and can be written again, whatever came with it."""
+    note(engine, key(), 7)
+    assert request_keys.find(engine, key(at=T + KEPT - 0.001)) is not None
+    with pytest.raises(KeyTaken):
+        note(engine, key(at=T + KEPT - 0.001), 8)
+    later = key(body=b"{}", at=T + KEPT)
+    assert request_keys.find(engine, later) is None
+    note(engine, later, 9)
+    found = request_keys.find(engine, later)
+    assert found is not None
+    assert found.resource_id == 9
+    assert count(engine) == 1
+
+
+def test_a_new_key_removes_a_bounded_number_of_old_ones(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest first; those of the last day stay, and this one is removed if it is old, though many are older."""
+    for number in range(5):
+        note(engine, key(f"old{number}", at=T + number), number)
+    note(engine, key("young", at=T + 1000), 5)
+    monkeypatch.setattr(request_keys, "_REMOVED", 2)
+    note(engine, key("old4", at=T + KEPT + 500), 6)
+    left = query(engine, "SELECT resource_id FROM webhook_request_keys ORDER BY resource_id")
+    assert left == [(2,), (3,), (5,), (6,)]
+    note(engine, key("new", at=T + KEPT + 500), 7)
+    assert query(engine, "SELECT resource_id FROM webhook_request_keys ORDER BY resource_id") == [(5,), (6,), (7,)]
+
+
+def test_whoever_sends_it_has_keys_of_their_own(engine: Engine) -> None:
+    """Token, tenant, path and key are told apart, wherever the text of one ends and the next one's begins."""
+    whose: list[tuple[str | None, ...]] = [
+        ("a", None, "/v1/x"),
+        ("a", "None", "/v1/x"),
+        ("a", "b", "/v1/x"),
+        ("ab", None, "/v1/x"),
+        ("a", None, "/v1/xk"),
+        ("a", None, "/v1/x", "k"),
+    ]
+    keys = [request_key("k", each, BODY, T) for each in whose] + [request_key("", ("a", None, "/v1/xk"), BODY, T)]
+    assert len({each.digest for each in keys}) == len(keys)
+    for number, each in enumerate(keys):
+        note(engine, each, number)
+
+
+def test_neither_key_nor_body_is_stored(engine: Engine) -> None:
+    """Digests alone, and two keys have two for one body: who guesses the body needs the key to see it confirmed."""
+    note(engine, key("k-of-a-request"), 7)
+    note(engine, key("k2"), 7)
+    rows = query(engine, "SELECT key_digest, request_digest FROM webhook_request_keys")
+    assert len({text for row in rows for text in row}) == 4
+    assert all(len(text) == 64 and set(text) <= set("0123456789abcdef") for row in rows for text in row)
+
+
+def test_of_many_at_once_one_writes(engine: Engine) -> None:
+    """All have seen that the key is free, or old; the others are told once the winner is there."""
+    rivals = 4
+    for sent, old in (("free", False), ("old", True)):
+        if old:
+            note(engine, key(sent, at=T - KEPT), 99)
+        begin = Barrier(rivals)
+
+        def write(number: int, sent: str = sent, begin: Barrier = begin) -> int | None:
+            assert request_keys.find(engine, key(sent)) is None
+            begin.wait(10)
+            try:
+                note(engine, key(sent), number)
+            except KeyTaken:
+                found = request_keys.find(engine, key(sent))
+                assert found is not None
+                return found.resource_id
+            return None
+
+        with ThreadPoolExecutor(rivals) as pool:
+            outcomes = list(pool.map(write, range(rivals)))
+        winner = outcomes.index(None)
+        assert sorted(outcomes, key=str) == sorted([None, *[winner] * (rivals - 1)], key=str)
+
+
+def test_a_winner_that_rolls_back_leaves_the_key_free(engine: Engine) -> None:
+    """A crash after the insert: the next one writes it."""
+
+    def crash(_: Connection, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO webhook_request_keys"):
+            raise KeyboardInterrupt
+
+    event.listen(engine, "after_cursor_execute", crash)
+    with pytest.raises(KeyboardInterrupt):
+        note(engine, key(), 7)
+    event.remove(engine, "after_cursor_execute", crash)
+    assert count(engine) == 0
+    note(engine, key(), 8)
+
+
+def test_an_index_serves_each_statement(sqlite_engine: Engine) -> None:
+    """Keys by their digest, old ones by their age. The plans are SQLite's: no emulator has Oracle's."""
+
+    def work() -> None:
+        request_keys.find(sqlite_engine, key())
+        note(sqlite_engine, key(), 7)
+
+    for sql, plan in plans(sqlite_engine, work):
+        assert "SCAN webhook_request_keys" not in plan, (sql, plan)
+        assert "FOR ORDER BY" not in plan, (sql, plan)
