@@ -59,8 +59,8 @@ class RepeatableOracle(OracleImpl):
         self._there = None
         try:
             return super()._exec(construct, *arguments, **more)
-        except DBAPIError:
-            if self.as_sql or not self._is_done(construct):
+        except DBAPIError as error:
+            if self.as_sql or error.connection_invalidated or not self._is_done(construct):
                 raise
             return None  # another process has done it meanwhile
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Identity, Index, Numeric, PrimaryKeyConstraint, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, PrimaryKeyConstraint, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Flag, Id, UtcTimestamp, is_json
@@ -20,6 +20,7 @@ class StoredReplay(Base):
 
     __tablename__ = "webhook_replays"
     __table_args__ = (
+        CheckConstraint("background IN (0, 1)", name="ck_webhook_replays_background"),
         *is_json("positions", "ck_webhook_replays_positions"),
         {"sqlite_autoincrement": True, "comment": "Replays: what was asked for, and how far each is."},
     )
@@ -54,7 +55,7 @@ class StoredReplay(Base):
         UtcTimestamp, comment="When it was cancelled, and reading ended. Null: it was not."
     )
     background: Mapped[int] = mapped_column(
-        Flag, server_default=text("0"), comment="1: the API's processes run it. 0: the command that began it does."
+        Flag, server_default=text("0"), comment="1: processes of the API run it. 0: the command that began it does."
     )
     lease_until: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="Until then one API process runs it, and the others leave it alone. Null: none does."

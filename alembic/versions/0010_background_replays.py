@@ -15,10 +15,11 @@ REPLAYS, KEYS = "webhook_replays", "webhook_request_keys"
 INSTANT = sa.TIMESTAMP(timezone=True)
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 NOW = sa.text("CURRENT_TIMESTAMP")
+CHECK, CHECKED = "ck_webhook_replays_background", "background IN (0, 1)"
 ABOUT = "Replays: what was asked for, and how far each is."
 ABOUT_BEFORE = "What the replay command was asked for, and how far it is."
 COMMENTS = {
-    "background": "1: the API's processes run it. 0: the command that began it does.",
+    "background": "1: processes of the API run it. 0: the command that began it does.",
     "lease_until": "Until then one API process runs it, and the others leave it alone. Null: none does.",
     "last_error": "Why it stands still. Null: it does not.",
     "created_by": "Who began it. Null: not noted.",
@@ -27,7 +28,15 @@ COMMENTS = {
 
 def upgrade() -> None:
     """No row changes: the replays that exist belong to the command line."""
-    op.add_column(REPLAYS, sa.Column("background", FLAG, server_default=sa.text("0"), nullable=False))
+    on_sqlite = op.get_context().dialect.name == "sqlite"
+    if on_sqlite:  # which adds a check with its column, or not at all
+        op.execute(
+            f"ALTER TABLE {REPLAYS} ADD COLUMN background INTEGER DEFAULT 0 NOT NULL"
+            f" CONSTRAINT {CHECK} CHECK ({CHECKED})"
+        )
+    else:
+        op.add_column(REPLAYS, sa.Column("background", FLAG, server_default=sa.text("0"), nullable=False))
+        op.create_check_constraint(CHECK, REPLAYS, CHECKED)
     op.add_column(REPLAYS, sa.Column("lease_until", INSTANT))
     op.add_column(REPLAYS, sa.Column("last_error", sa.String(1000)))
     op.add_column(REPLAYS, sa.Column("created_by", sa.String(100)))
@@ -46,7 +55,7 @@ def upgrade() -> None:
         comment="Idempotency keys of the last day, so that a repeated request creates nothing twice.",
     )
     op.create_index("ix_webhook_request_keys_age", KEYS, ["created_at"])
-    if op.get_context().dialect.name != "sqlite":  # which has no comments
+    if not on_sqlite:  # which has no comments
         for column, comment in COMMENTS.items():
             op.alter_column(REPLAYS, column, comment=comment)
         op.create_table_comment(REPLAYS, ABOUT, existing_comment=ABOUT_BEFORE)

@@ -895,6 +895,10 @@ ALTER TABLE webhook_replays ADD background NUMBER(1) DEFAULT 0 NOT NULL
 
 /
 
+ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1))
+
+/
+
 ALTER TABLE webhook_replays ADD lease_until TIMESTAMP WITH TIME ZONE
 
 /
@@ -941,7 +945,7 @@ CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
 
 /
 
-COMMENT ON COLUMN webhook_replays.background IS '1: the API''s processes run it. 0: the command that began it does.'
+COMMENT ON COLUMN webhook_replays.background IS '1: processes of the API run it. 0: the command that began it does.'
 
 /
 
