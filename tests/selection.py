@@ -21,6 +21,7 @@ FOLDERS = {
     "ops/test_overview_scale.py": "slow",
     "worker/test_worker_states.py": "slow",
     "api/test_v1_fuzz.py": "slow",
+    "docs/test_tutorial.py": "slow",
     "ledger/test_due.py": "smoke",
     "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_everyone_who_subscribed_once[sqlite]": "smoke",
 }

@@ -7,10 +7,9 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi import FastAPI, Path, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Engine
@@ -19,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from consumer import __version__
 from consumer.api import v1
-from consumer.api.guard import WANTED, Guard
+from consumer.api.guard import TOKEN, WANTED, Guard
 from consumer.api.problems import concerns, document, of_status, of_validation
 from consumer.api.tokens import TokenFile
 from consumer.api.v1.context import Backing
@@ -41,16 +40,25 @@ class Registration(BaseModel):
     url: Annotated[str, Field(description="Where to POST the events.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(alias="eventType", description="The events' type.", examples=["user.created"])]
     own_secret: Annotated[
-        bool, Field(alias="ownSecret", description="Sign with a new secret of its own, which is in the response.")
+        bool,
+        Field(
+            alias="ownSecret",
+            description="Sign with a new secret of its own, which is in the response.",
+            examples=[True],
+        ),
     ] = False
 
 
 class Done(BaseModel):
     """The answer to a registration."""
 
-    message: str
+    message: Annotated[str, Field(examples=["Webhook registered successfully"])]
     secret: Annotated[
-        str | None, Field(description="The secret to verify with, if ownSecret is true. It is shown only once.")
+        str | None,
+        Field(
+            description="The secret to verify with, if ownSecret is true. It is shown only once.",
+            examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+        ),
     ] = None
 
 
@@ -59,26 +67,26 @@ class Registered(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 
-    id: int
-    url: str
-    event_type: Annotated[str, Field(description="A type, or a pattern.")]
-    tenant: Annotated[str, Field(description="The tenant whose events it gets; * for all.")]
-    enabled: bool
-    disabled_reason: str | None
-    failing_since: datetime | None
-    created_at: datetime | None
+    id: Annotated[int, Field(examples=[7])]
+    url: Annotated[str, Field(examples=["https://example.com/hooks"])]
+    event_type: Annotated[str, Field(description="A type, or a pattern.", examples=["user.created"])]
+    tenant: Annotated[str, Field(description="The tenant whose events it gets; * for all.", examples=["*"])]
+    enabled: Annotated[bool, Field(examples=[True])]
+    disabled_reason: Annotated[str | None, Field(examples=[None])]
+    failing_since: Annotated[datetime | None, Field(examples=[None])]
+    created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
 
 
 class Failure(BaseModel):
     """An error message for a person to read."""
 
-    error: str
+    error: Annotated[str, Field(examples=["eventType is missing"])]
 
 
 class Alive(BaseModel):
     """The process answers."""
 
-    alive: bool
+    alive: Annotated[bool, Field(examples=[True])]
 
 
 _FAILED = "Failed to register webhook"
@@ -108,19 +116,25 @@ def create_app(
     `vault` encrypts the secrets to store; a subscription that breaks the `rules` is refused. `backing` is for /v1;
     None: there is no /v1.
     """
-    app = FastAPI(title="kafka-webhooks", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="kafka-webhooks",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.add_middleware(Guard, tokens=token if isinstance(token, TokenFile) else TokenFile(None, token))
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
-    token_sent = Depends(HTTPBearer(auto_error=False))  # for /openapi.json; the guard has checked the token before
 
     @app.post(
         "/register-webhook",
         status_code=HTTPStatus.CREATED,
         response_model_exclude_none=True,
         responses={HTTPStatus.CREATED: {"headers": {"Location": _LOCATION}}, **_described(_FAILURES)},
-        dependencies=[token_sent],
+        dependencies=[Security(TOKEN, scopes=["write"])],
+        tags=["registration"],
     )
     def register_webhook(registration: Registration, response: Response) -> Done:
         """Subscribe a url to the events of a type."""
@@ -139,8 +153,15 @@ def create_app(
             response.headers["cache-control"] = "no-store"
         return Done(message="Webhook registered successfully", secret=secret)
 
-    @app.get("/subscriptions/{subscription_id}", responses=_described(_FAILURES_OF_A_LOOK), dependencies=[token_sent])
-    def show_subscription(subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63)]) -> Registered:
+    @app.get(
+        "/subscriptions/{subscription_id}",
+        responses=_described(_FAILURES_OF_A_LOOK),
+        dependencies=[Security(TOKEN, scopes=["read"])],
+        tags=["registration"],
+    )
+    def show_registered_subscription(
+        subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63, examples=[7])],
+    ) -> Registered:
         """Show a subscription, without its secrets."""
         with _or_500("failed to look a subscription up", _NOT_SHOWN):
             found = repository.get(engine, subscription_id)
@@ -148,8 +169,8 @@ def create_app(
             raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
         return Registered.model_validate(found, from_attributes=True)
 
-    @app.get("/healthz")
-    async def healthz() -> Alive:
+    @app.get("/healthz", tags=["health"])
+    async def show_health() -> Alive:
         """Say that the process answers; no token is needed."""
         return Alive(alive=True)
 

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -25,6 +26,7 @@ _OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they reveal only publi
 _JSON = frozenset({"application/json"})
 _PATCHES = _JSON | {"application/merge-patch+json"}
 _BEARER = "Bearer "
+TOKEN = HTTPBearer(auto_error=False)  # for /openapi.json; the guard has checked the token before
 _UNAUTHENTICATED = {"www-authenticate": "Bearer"}
 
 

@@ -67,9 +67,11 @@ class Problem(BaseModel):
     type: Annotated[str, Field(description="Identifies the kind of problem.", examples=[f"{_URN}invalid"])]
     title: Annotated[str, Field(examples=[TITLES["invalid"]])]
     status: Annotated[int, Field(examples=[422])]
-    detail: Annotated[str | None, Field(description="This problem, in words.")] = None
+    detail: Annotated[str | None, Field(description="This problem, in words.", examples=[None])] = None
     errors: Annotated[list[Mistake] | None, Field(description="The values that cannot work.")] = None
-    owed: Annotated[int | None, Field(description="Deliveries still owed, counted up to 10,001.")] = None
+    owed: Annotated[int | None, Field(description="Deliveries still owed, counted up to 10,001.", examples=[None])] = (
+        None
+    )
 
 
 class Refused(Exception):

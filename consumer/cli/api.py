@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def api() -> None:
     """Serve the HTTP API and the web console until SIGTERM.
 
-    The console is at /, and /openapi.json describes the API. With KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and
-    KAFKA_ATTEMPTS_TOPIC they show what is in Kafka too. Without API_TOKEN or API_TOKENS_FILE only requests from this
-    machine are served.
+    The console is at /, the API's reference at /reference, and its OpenAPI description at /openapi.json. With
+    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC the console and the API show what is in Kafka too.
+    Without API_TOKEN or API_TOKENS_FILE only requests from this machine are served.
 
     \b
     Example:

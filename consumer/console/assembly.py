@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,6 +13,7 @@ from consumer.api.v1.context import Backing
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import BASE, Frame, Said
 from consumer.console.pages import deliveries, events, overview, replays, subscriptions, topics
+from consumer.console.reference import PATH, reference_page
 from consumer.console.sources import Sources
 
 SAID = {
@@ -28,16 +30,16 @@ SAID = {
 
 
 def with_console(
-    api: ASGIApp,
+    api: FastAPI,
     backing: Backing,
     kafka: KafkaSettings | None,
     tokens: TokenFile,
     consumed: Sequence[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """The API with the console at /console, to which / leads. `kafka` None: this process does not know Kafka.
+    """The API with the console at /console, to which / leads, and the API's reference at /reference.
 
-    `consumed` as KAFKA_TOPICS: the records of other topics are not shown.
+    `kafka` None: this process does not know Kafka. `consumed` as KAFKA_TOPICS: other topics' records are not shown.
     """
     assert backing.look is not None  # noqa: S101 (the command gives one)
     sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock)
@@ -55,6 +57,8 @@ def with_console(
         [overview.stream(live, frame)],
     )
 
+    description = reference_page(api.openapi)
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] != "http":
@@ -63,6 +67,8 @@ def with_console(
             await RedirectResponse(f"{BASE}/", HTTPStatus.SEE_OTHER)(scope, receive, send)
         elif path.startswith(f"{BASE}/"):
             await console({**scope, "root_path": BASE}, receive, send)
+        elif path == PATH:
+            await description.handle(scope, receive, send)
         else:
             await api(scope, receive, send)
 

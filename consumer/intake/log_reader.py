@@ -136,15 +136,15 @@ class LogReader:
     ) -> list[Span]:
         """The log's spans between two times (unix seconds; `until` None: the current end). Empty spans are left out.
 
-        The records' own timestamps count: a span runs from the first record stamped `since` or later up to the first
-        one stamped `until` or later. Unless `quietly`, `read` logs that retention has removed the beginning of a span.
-        Raises KafkaUnavailable if a partition's leader does not answer.
+        The records' own timestamps count: a span runs from the first record stamped `since` or later (not above 0: the
+        oldest) up to the first one stamped `until` or later. Unless `quietly`, `read` logs that retention has removed
+        the beginning of a span. Raises KafkaUnavailable if a partition's leader does not answer.
         """
         if not partitions:
             return []
         oldest = self._ask(partitions, OFFSET_BEGINNING)
         newest = self._ask(partitions, OFFSET_END)
-        begin = self._ask(partitions, max(0, int(since * 1000)))
+        begin = self._ask(partitions, int(since * 1000)) if since > 0 else oldest
         end = self._ask(partitions, max(0, int(until * 1000))) if until is not None else {}
         spans = []
         for partition in partitions:

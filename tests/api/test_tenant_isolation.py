@@ -57,15 +57,15 @@ def filled(path: str, theirs: str, api: Api) -> str:
 
 
 def test_the_table_has_every_route(api: Api) -> None:
-    """A route that is added to /v1 is added to this table."""
+    """A route that is added to /v1 is added to this table, with the scope that its description names."""
     there = requests.get(f"{api.url}/openapi.json", timeout=5).json()["paths"]
     described = {
-        (method.upper(), path.removeprefix("/v1"))
+        (method.upper(), path.removeprefix("/v1"), *operation["security"][0]["HTTPBearer"])
         for path, methods in there.items()
-        for method in methods
+        for method, operation in methods.items()
         if path.startswith("/v1/")
     }
-    assert described == {(method, path) for method, path, _, _ in ROUTES}
+    assert described == {(method, path, scope) for method, path, _, scope in ROUTES}
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), ROUTES, ids=names)

@@ -59,9 +59,9 @@ class Visitor:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self._url = url
 
-    def go(self, path: str) -> Page:
+    def go(self, path: str, *, below: str = "/console") -> Page:
         """Open a page."""
-        self.page.goto(f"{self._url}/console{path}")
+        self.page.goto(f"{self._url}{below}{path}")
         return self.page
 
     def keep(self, name: str) -> None:
@@ -145,11 +145,19 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     visitor.keep("audit")
 
     # Every page, for everybody.
+    look_at_every_page(visitor)
+    assert visitor.errors == []
+    worker.stop()
+
+
+def look_at_every_page(visitor: Visitor) -> None:
+    """Of the console, and the API's reference."""
     for path in PAGES:
         visitor.go(path)
         visitor.assert_accessible()
-    assert visitor.errors == []
-    worker.stop()
+    visitor.go("/reference", below="")
+    visitor.keep("reference")
+    visitor.assert_accessible()
 
 
 def look_at_attempts(visitor: Visitor, billing: int) -> None:

@@ -93,6 +93,13 @@ def test_without_an_end_it_ends_where_the_log_ended(real_kafka: Kafka, reader_of
     assert values(read_all(reader)) == [b"1", b"2"]
 
 
+def test_from_the_epoch_no_time_is_looked_up(kafka: Kafka, reader_of: Open) -> None:
+    """The span begins with the oldest record: the mock cluster would find none at any time."""
+    topic = topic_of(kafka)
+    write_at(kafka, topic, [0, 10])
+    assert reader_of(kafka.settings()).spans([(topic, 0)], 0.0, None) == [(topic, 0, 0, 2)]
+
+
 def test_stamps_out_of_order_bring_nothing_older(real_kafka: Kafka, reader_of: Open) -> None:
     """One record stamped long after the others, at the start of the log, does not bring all that follows it."""
     topic = topic_of(real_kafka)

@@ -23,7 +23,7 @@ def test_the_wheel(tmp_path: Path) -> None:
         (metadata,) = [message_from_bytes(wheel.read(name)) for name in names if name.endswith("/METADATA")]
         (licence,) = [wheel.read(name) for name in names if name.endswith("/licenses/LICENSE")]
     assert {"consumer/py.typed", "models/py.typed", "consumer/console/static/console.css"} <= names
-    assert "consumer/console/templates/base.html" in names
+    assert {f"consumer/console/templates/{name}.html" for name in ("base", "reference")} <= names
     migrations = {path.name for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
     assert {f"consumer/database/alembic/versions/{name}" for name in migrations} <= names
     assert (metadata["License-Expression"], metadata["License-File"]) == ("Apache-2.0", "LICENSE")

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 from pydantic.json_schema import models_json_schema
 
-from consumer.api.problems import PREFIX, Problem, Refused, document
+from consumer.api.problems import PREFIX, Problem, Refused, concerns, document
 from consumer.api.v1 import deliveries, observed, replays, secrets, subscriptions
 from consumer.api.v1.context import TRANSLATED, Backing, translated
 
@@ -18,9 +17,8 @@ _ROUTERS = (subscriptions.router, secrets.router, deliveries.router, observed.ro
 def install(app: FastAPI, backing: Backing) -> None:
     """Add the routes, and the handlers of the errors that they raise."""
     app.state.backing = backing
-    token_sent = Depends(HTTPBearer(auto_error=False))  # for /openapi.json; the guard has checked the token before
     for router in _ROUTERS:
-        app.include_router(router, prefix=PREFIX, dependencies=[token_sent])
+        app.include_router(router, prefix=PREFIX)
     for kind in (Refused, *TRANSLATED):
         app.add_exception_handler(kind, _answer)
     described = app.openapi
@@ -29,10 +27,22 @@ def install(app: FastAPI, backing: Backing) -> None:
         """The description, with the models of problems, to which the routes' responses refer."""
         if app.openapi_schema is None:
             _, models = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-            described()["components"]["schemas"].update(models["$defs"])
+            whole = described()
+            whole["components"]["schemas"].update(models["$defs"])
+            _leave_out_framework_errors(whole)
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
+
+
+def _leave_out_framework_errors(description: dict[str, Any]) -> None:
+    """Remove the 422 of the framework's own form, which it describes beside what the routes answer, and its models."""
+    for path, methods in description["paths"].items():
+        if not concerns(path):
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        description["components"]["schemas"].pop(name, None)
 
 
 async def _answer(_: Request, error: Exception) -> JSONResponse:

@@ -11,11 +11,12 @@ from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, overload
 
 import structlog
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumer.api.problems import CONTENT_TYPE, Mistake, Refused, invalid, pointer
+from consumer.api.guard import TOKEN
+from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, Refused, invalid, pointer
 from consumer.api.tokens import Caller, Scope
 from consumer.database.engine import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidSubscription, SettingsError
@@ -30,6 +31,20 @@ from consumer.subscriptions.repository import Subscribed
 log = structlog.get_logger(__name__)
 
 _EVERYWHERE = (400, 401, 403, 408, 413, 415, 422, 500, 503)  # statuses that any route may answer with
+_MEANING = {
+    400: TITLES["bad-request"],
+    401: TITLES["unauthorized"],
+    403: "The token does not allow this",
+    404: TITLES["not-found"],
+    408: TITLES["too-slow"],
+    409: TITLES["conflict"],
+    412: TITLES["stale"],
+    413: TITLES["too-large"],
+    415: TITLES["unsupported-media-type"],
+    422: TITLES["invalid"],
+    500: TITLES["failed"],
+    503: TITLES["unavailable"],
+}
 TRANSLATED = (InvalidSubscription, SettingsError, DatabaseUnavailable, SQLAlchemyError)
 RETRY_AFTER = {"retry-after": "5"}  # seconds
 
@@ -56,20 +71,22 @@ def backing_of(request: Request) -> Backing:
     return backing
 
 
-def _needs(scope: Scope) -> Callable[[Request], Caller]:
-    def caller_of(request: Request) -> Caller:
+def _needs(scope: Scope) -> Any:
+    """A route's parameter: the caller, who has the scope. /openapi.json names it."""
+
+    def caller_of(request: Request, _: Annotated[object, Depends(TOKEN)]) -> Caller:
         caller: Caller = request.state.caller
         if scope not in caller.scopes:
             raise Refused(HTTPStatus.FORBIDDEN, "scope", f"the token needs the scope {scope}")
         return caller
 
-    return caller_of
+    return Security(caller_of, scopes=[scope])
 
 
 Backed = Annotated[Backing, Depends(backing_of)]
-Reader = Annotated[Caller, Depends(_needs("read"))]
-Writer = Annotated[Caller, Depends(_needs("write"))]
-Keeper = Annotated[Caller, Depends(_needs("secrets"))]
+Reader = Annotated[Caller, _needs("read")]
+Writer = Annotated[Caller, _needs("write")]
+Keeper = Annotated[Caller, _needs("secrets")]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
 At = Annotated[str | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"], max_length=40)]
 IfMatch = Annotated[
@@ -82,7 +99,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The responses of a route, for OpenAPI: these problems, and those that each route may give."""
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
+            "description": _MEANING.get(status) or HTTPStatus(status).phrase,
             "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted({*statuses, *_EVERYWHERE})

@@ -62,7 +62,10 @@ class Secret(BaseModel):
 
     kind: Annotated[
         Kind,
-        Field(description="signing: a key. basic: user:password. bearer: a token. header: name: value."),
+        Field(
+            description="signing: a key. basic: user:password. bearer: a token. header: name: value.",
+            examples=["bearer"],
+        ),
     ]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
@@ -71,6 +74,12 @@ class Secret(BaseModel):
 
 class NewSubscription(Options):
     """A subscription to create."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"url": "https://example.com/hooks", "event_type": "order.*", "generate_secret": "hmac"}]
+        }
+    )
 
     url: str = _option("url", default=...)
     event_type: str = _option("event_type", default=...)
@@ -85,6 +94,10 @@ class NewSubscription(Options):
 
 class Patch(Options):
     """A JSON merge patch (RFC 7396) of a subscription's url, event type and options. Null: the default."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"rate_limit": None, "event_filter": "data.amount > 100"}]}
+    )
 
     url: str | None = _option("url")
     event_type: str | None = _option("event_type")
@@ -156,7 +169,10 @@ class Created(Shown):
 
     receiver_key: Annotated[
         str | None,
-        Field(description="The key that its receiver verifies with, if one was generated. No other answer has it."),
+        Field(
+            description="The key that its receiver verifies with, if one was generated. No other answer has it.",
+            examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+        ),
     ] = None
 
 

@@ -40,7 +40,7 @@ class Credential(BaseModel):
 
     kind: Annotated[
         Literal["basic", "bearer", "header"],
-        Field(description="basic: user:password. bearer: a token. header: name: value."),
+        Field(description="basic: user:password. bearer: a token. header: name: value.", examples=["bearer"]),
     ]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
@@ -87,7 +87,10 @@ class Rotated(BaseModel):
     algorithm: Annotated[Algorithm, Field(examples=["hmac"])]
     receiver_key: Annotated[
         str | None,
-        Field(description="The key that the receiver verifies with, shown once. Null: the secret was given."),
+        Field(
+            description="The key that the receiver verifies with, shown once. Null: the secret was given.",
+            examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+        ),
     ]
     previous_until: Annotated[
         datetime | None,

@@ -77,18 +77,23 @@ class Exchange(BaseModel):
 
     subscription_id: Annotated[int, Field(examples=[7])]
     event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
-    addresses: list[str]
-    connected: str | None
-    tls: str | None
-    certificate: dict[str, Any] | None
-    headers: Annotated[dict[str, str], Field(description="Of the request.")]
-    body: str | None
+    addresses: Annotated[list[str], Field(description="Of the name in the URL.", examples=[["93.184.215.14"]])]
+    connected: Annotated[
+        str | None, Field(description="The address that was connected to.", examples=["93.184.215.14"])
+    ]
+    tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
+    certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
+    headers: Annotated[
+        dict[str, str],
+        Field(description="Of the request.", examples=[{"webhook-id": "msg_143dab3b0a3b75b910a8f2797991ac8e"}]),
+    ]
+    body: Annotated[str | None, Field(description="Of the request.", examples=['{"amount": 5}'])]
     status: Annotated[int | None, Field(examples=[204])]
-    answer: str | None
-    seconds: Annotated[dict[str, float], Field(description="Seconds of each step.")]
-    ok: Annotated[bool, Field(description="The receiver took it.")]
+    answer: Annotated[str | None, Field(description="Start of the answer's body.", examples=[None])]
+    seconds: Annotated[dict[str, float], Field(description="Seconds of each step.", examples=[{"connect": 0.012}])]
+    ok: Annotated[bool, Field(description="The receiver took it.", examples=[True])]
     verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
-    advice: str | None
+    advice: Annotated[str | None, Field(description="What to do, if it failed.", examples=[None])]
 
 
 @router.get("", response_model=Page, responses=described())
