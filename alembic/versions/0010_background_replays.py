@@ -13,7 +13,7 @@ depends_on: Sequence[str] | None = None
 
 REPLAYS, KEYS = "webhook_replays", "webhook_request_keys"
 INSTANT = sa.TIMESTAMP(timezone=True)
-FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")
+FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 NOW = sa.text("CURRENT_TIMESTAMP")
 ABOUT = "Replays: what was asked for, and how far each is."
 ABOUT_BEFORE = "What the replay command was asked for, and how far it is."

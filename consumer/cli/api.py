@@ -18,8 +18,8 @@ def api() -> None:
     """Serve the HTTP API and the web console until SIGTERM.
 
     The console is at /, and /openapi.json describes the API. With KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and
-    KAFKA_ATTEMPTS_TOPIC they show what is in Kafka too. Without API_TOKEN or API_TOKENS_FILE only requests from this
-    machine are served.
+    KAFKA_ATTEMPTS_TOPIC they show what is in Kafka too, and replay it. Without API_TOKEN or API_TOKENS_FILE only
+    requests from this machine are served.
 
     \b
     Example:
@@ -41,6 +41,7 @@ def api() -> None:
     from consumer.http.server import listen, serve
     from consumer.matching.destinations import resolving_rules_of, rules_of
     from consumer.ops.changes import Registry
+    from consumer.ops.replay_jobs import ReplayJobs
 
     values = environment()
     delivery = _delivery(values)
@@ -55,11 +56,16 @@ def api() -> None:
     backing, kafka = _observing(
         Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery)), values
     )
+    jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka)
     app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
-    serve(app, listener)
+    if jobs is None:
+        serve(app, listener)
+    else:
+        jobs.start()
+        serve(app, listener, jobs.close)
 
 
 def api_token(
@@ -93,13 +99,14 @@ def api_token(
 
 
 def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
-    """What the API knows of Kafka: lag and attempts. Without KAFKA_BOOTSTRAP_SERVERS, it says that it is missing."""
+    """What the API knows of Kafka: lag, attempts, the log. Without KAFKA_BOOTSTRAP_SERVERS, it says so."""
     from functools import partial
 
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings, TopicSettings
     from consumer.ops.attempts import AttemptHistory
     from consumer.ops.overview import overview, shared
+    from consumer.ops.replay_request import Log
 
     kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None
     topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
@@ -109,7 +116,8 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
         history.start()
     registry = backing.registry
     look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
-    return backing._replace(history=history, look=look), kafka
+    log = Log(kafka, topics) if kafka is not None and topics else None
+    return backing._replace(history=history, look=look, log=log), kafka
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

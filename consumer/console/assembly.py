@@ -23,6 +23,7 @@ SAID = {
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
     ),
     "published": Said("Published again.", more="The workers read it as a new record."),
+    "replaying": Said("The replay is begun.", more="It goes on without you; this page shows how far it is."),
     "cancelled": Said("Cancelled.", more="What it had stored is sent."),
 }
 
@@ -36,7 +37,7 @@ def with_console(
 ) -> ASGIApp:
     """The API with the console at /console, to which / leads. `kafka` None: this process does not know Kafka."""
     assert backing.look is not None  # noqa: S101 (the command gives one)
-    sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock)
+    sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log)
     live = overview.Live(sources, backing.look)
     frame = Frame(tokens.all, SAID, sources.clock)
     console = frame.app(

@@ -16,6 +16,7 @@ from consumer.ledger.admin import StoredDelivery
 from consumer.ops.attempts import AttemptHistory, Minute, Tried
 from consumer.ops.changes import Registry
 from consumer.ops.ping import Ping
+from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
@@ -31,7 +32,7 @@ class Sources(NamedTuple):
 
     `kafka` None: this process does not know Kafka. `history` None: there is no attempts topic. `refusal` judges a new
     URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
-    `clock` gives unix seconds.
+    `clock` gives unix seconds. `log` is what a replay reads; None: this process does not know Kafka.
     """
 
     registry: Registry
@@ -40,6 +41,7 @@ class Sources(NamedTuple):
     refusal: Callable[[str], str | None]
     ping: Callable[[Endpoint, Event], Ping] | None
     clock: Callable[[], float]
+    log: Log | None = None
 
 
 class DeliveryRow(NamedTuple):

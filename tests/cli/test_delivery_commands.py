@@ -254,7 +254,7 @@ def test_what_is_stored_for_a_subscription_is_counted(
     ("words", "says"),
     [
         (["--since", "2999-01-01"], "not in the past"),
-        (["--since", "1h", "--until", "2h"], "not after --since"),
+        (["--since", "1h", "--until", "2h"], "not after the beginning"),
         (["--since", "1h", "--event-type", "b"], "gets a"),
         (["--since", "1h", "--rate", "21"], "to 20 per second, the limit of subscription 1"),
         (["--since", "1h", "--rate", "0"], "--rate"),

@@ -17,19 +17,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from consumer.api.problems import CONTENT_TYPE, Mistake, Refused, invalid, pointer
 from consumer.api.tokens import Caller, Scope
 from consumer.database.engine import unavailable
-from consumer.errors import DatabaseUnavailable, InvalidSubscription, SettingsError
+from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscription, KafkaUnavailable, SettingsError
 from consumer.events.event import Event
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
 from consumer.ops.ping import Ping
+from consumer.ops.replay_request import Log
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
 log = structlog.get_logger(__name__)
 
 _EVERYWHERE = (400, 401, 403, 408, 413, 415, 422, 500, 503)  # statuses that any route may answer with
-TRANSLATED = (InvalidSubscription, SettingsError, DatabaseUnavailable, SQLAlchemyError)
+TRANSLATED = (
+    InvalidSubscription,
+    InvalidReplay,
+    SettingsError,
+    KafkaUnavailable,
+    DatabaseUnavailable,
+    SQLAlchemyError,
+)
 _RETRY_AFTER = {"retry-after": "5"}  # seconds
 
 
@@ -38,7 +46,7 @@ class Backing(NamedTuple):
 
     The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
     before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `history` None: there is no
-    attempts topic. `look` takes the overview.
+    attempts topic. `look` takes the overview. `log` is what a replay reads; None: this process does not know Kafka.
     """
 
     registry: Registry
@@ -46,6 +54,7 @@ class Backing(NamedTuple):
     ping: Callable[[Endpoint, Event], Ping] | None = None
     history: AttemptHistory | None = None
     look: Callable[[], Overview] | None = None
+    log: Log | None = None
 
 
 def backing_of(request: Request) -> Backing:
@@ -194,8 +203,13 @@ def translated(error: Exception) -> Refused:
             example = f"; for example {error.example}" if error.example else ""
             place = pointer(error.option) if error.option else ""
             return invalid(Mistake(pointer=place, detail=f"{error.why}{example}"))
+        case InvalidReplay():
+            place = pointer(error.option) if error.index is None else pointer(error.option, error.index)
+            return invalid(Mistake(pointer=place, detail=error.why))
         case SettingsError():
             return Refused(HTTPStatus.CONFLICT, "conflict", str(error))
+        case KafkaUnavailable():
+            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), headers=_RETRY_AFTER)
     reason = unavailable(error)
     log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
     if reason is None:
