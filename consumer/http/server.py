@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: ASGIApp, listener: socket.socket, closing: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGTERM or Ctrl-C, let requests end, and call `closing`.
+    """Serve until SIGTERM or Ctrl-C, let requests end, and meanwhile call `closing`, in a thread.
 
     Then raise the signal again for the previous handler, which may end the process at once.
     """
@@ -79,15 +79,14 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """A server that calls `closing` once its requests have ended, before it raises a signal again."""
+    """A server that calls `closing` while its last requests end, before it raises a signal again."""
 
     def __init__(self, config: uvicorn.Config, closing: Callable[[], None]) -> None:
         super().__init__(config)
         self._closing = closing
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        await asyncio.to_thread(self._closing)
+        await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._closing))
 
 
 class _Protocol(H11Protocol):

@@ -60,7 +60,12 @@ def test_a_dry_run_stores_nothing(api: Api, records: str) -> None:
     body = {"subscription_id": subscription, "since": since, "rate": 20, "dry_run": True}
     answer = api.call("POST", "/replays", body)
     seen = answer.json()
-    assert (answer.status_code, seen["since"], seen["rate"], seen["records"]) == (200, "1970-01-01T00:00:00.000Z", 20, 3)
+    assert (answer.status_code, seen["since"], seen["rate"], seen["records"]) == (
+        200,
+        "1970-01-01T00:00:00.000Z",
+        20,
+        3,
+    )
     part = {"topic": records, "partition": 0, "first_offset": 0, "last_offset": 2, "records": 3}
     assert seen["partitions"] == [part]
     assert replays.find(api.engine, limit=1) == []

@@ -160,8 +160,8 @@ def test_who_may_not_begin_one_is_shown_no_form(engine: Engine, visit: Visit, su
             fields = {"subscription": str(subscription), "since": "2h", "form_token": token_of_form}
             assert browser.post(path, data=fields).status_code == HTTPStatus.FORBIDDEN
     assert FORM not in visit("reader").get("/replays").text
-    page = visit("all", known=False).get("/replays").text
-    assert (FORM in page, "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS" in page) == (False, True)
+    text = visit("all", known=False).get("/replays").text
+    assert (FORM in text, "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS" in text) == (False, True)
     repository.set_enabled(engine, subscription, False)
     assert FORM not in visit("all").get(f"/subscriptions/{subscription}").text
     assert replays.find(engine, limit=1) == []

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -112,6 +113,10 @@ def stored(engine: Engine, replay: int) -> list[int]:
         return [int(row[0]) for row in rows]
 
 
+def is_tried_again(engine: Engine, replay: int, lease_before: float | None) -> bool:
+    return load(engine, replay).lease_until not in {None, lease_before}
+
+
 def change(engine: Engine, statement: str) -> None:
     with engine.begin() as connection:
         connection.execute(text(statement))
@@ -193,7 +198,7 @@ def test_a_disabled_subscription_is_waited_for(engine: Engine, begin: Begin, sta
         for _ in range(2):
             before = load(engine, replay).lease_until
             clock.added += AGAIN
-            until(lambda before=before: load(engine, replay).lease_until not in {None, before})
+            until(partial(is_tried_again, engine, replay, before))
         assert "is disabled; once it is enabled" in (load(engine, replay).last_error or "")
         other = begin()
         until(lambda: state(engine, other, clock) == "finished")
@@ -224,7 +229,7 @@ def test_a_replay_is_cancelled_while_it_runs(engine: Engine, begin: Begin, start
     jobs = start()
     until(lambda: load(engine, replay).matched)
     assert replay_request.cancel(engine, "api:all", replay, time.time())
-    until(lambda: not any(each.is_alive() for each in jobs._running))  # noqa: SLF001 (its threads)
+    until(lambda: not any(each.is_alive() for each in jobs._running))
     assert state(engine, replay) == "cancelled"
     assert stored(engine, replay) == list(range(load(engine, replay).matched))
 

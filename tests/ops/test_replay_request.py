@@ -1,6 +1,7 @@
 """What a replay may be asked for: the command line, the API and the console take and refuse the same."""
 
 import time
+from threading import BoundedSemaphore
 
 import pytest
 from sqlalchemy import Engine, text
@@ -143,7 +144,7 @@ def test_only_so_many_look_at_once(receiver: Subscribed, mock_kafka: str, monkey
         with pytest.raises(WebhooksError, match="KAFKA_TOPICS=away"):
             spans_soon(log, planned_now(receiver))
     monkeypatch.setattr(replay_request, "within", lambda *_: None)  # the thread never begins, and keeps its place
-    monkeypatch.setattr(replay_request, "_LOOKS", replay_request.BoundedSemaphore(1))
+    monkeypatch.setattr(replay_request, "_LOOKS", BoundedSemaphore(1))
     spans_soon(log, planned_now(receiver))
     with pytest.raises(KafkaUnavailable, match="too many"):
         spans_soon(log, planned_now(receiver))
