@@ -9,11 +9,15 @@ WebhooksError
 ├── DatabaseRefused          the database refuses a statement
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
+├── InvalidReplay            an option of a replay has a value that cannot work (exit 2)
+├── ReplayEnded              a replay was cancelled or deleted, or another process runs it: nothing more is stored
 ├── InvalidPosition          a position in a search is none that an earlier page gave
 ├── KeyTaken                 another request with the same idempotency key was quicker
 ├── KeyReused                an idempotency key came with another body before
 └── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
 """
+
+from typing import Literal
 
 from requests.exceptions import ConnectionError as RequestsConnectionError
 
@@ -68,6 +72,23 @@ class InvalidSubscription(WebhooksError):
         self.why, self.option, self.example = why, option, example
         name = f"{option}: " if option else ""
         super().__init__(f"{name}{why}{f'; for example {example}' if example else ''}")
+
+
+class InvalidReplay(WebhooksError):
+    """An option of a replay has a value that cannot work; `index` is the place of the wrong one among several.
+
+    `why` begins with a verb, and does not quote the value.
+    """
+
+    def __init__(
+        self, option: Literal["since", "until", "event_type", "topics", "rate"], why: str, index: int | None = None
+    ) -> None:
+        self.option, self.why, self.index = option, why, index
+        super().__init__(f"{option} {why}")
+
+
+class ReplayEnded(WebhooksError):
+    """A replay was cancelled or deleted, or another process runs it: nothing more of it is to be stored here."""
 
 
 class InvalidPosition(WebhooksError):

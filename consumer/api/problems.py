@@ -44,7 +44,7 @@ TITLES: Mapping[Code, str] = {
     "too-large": "The request is too large",
     "too-slow": "The request did not arrive in time",
     "unauthorized": "A token is required",
-    "unavailable": "The database does not answer",
+    "unavailable": "The database or Kafka does not answer",
     "unsupported-media-type": "The body must be JSON",
     "untrusted-origin": "The request comes from another site",
 }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from consumer.api.v1.context import Backing
     from consumer.config.settings import DeliverySettings, KafkaSettings
@@ -18,7 +18,7 @@ def api() -> None:
     """Serve the HTTP API and the web console until SIGTERM.
 
     The console is at /, the API's reference at /reference, and its OpenAPI description at /openapi.json. With
-    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC the console and the API show what is in Kafka too.
+    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC both show what is in Kafka too, and replay it.
     Without API_TOKEN or API_TOKENS_FILE only requests from this machine are served.
 
     \b
@@ -41,6 +41,7 @@ def api() -> None:
     from consumer.http.server import listen, serve
     from consumer.matching.destinations import resolving_rules_of, rules_of
     from consumer.ops.changes import Registry
+    from consumer.ops.replay_jobs import ReplayJobs
 
     values = environment()
     delivery = _delivery(values)
@@ -52,14 +53,19 @@ def api() -> None:
     engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
     default = () if delivery is None else delivery.secrets
     registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
-    backing, kafka, topics = _observing(
+    backing, kafka = _observing(
         Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery)), values
     )
-    app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens, topics)
+    jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka)
+    app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
-    serve(app, listener)
+    if jobs is None:
+        serve(app, listener)
+    else:
+        jobs.start()
+        serve(app, listener, jobs.close)
 
 
 def api_token(
@@ -92,16 +98,15 @@ def api_token(
     typer.echo(line, err=True)
 
 
-def _observing(
-    backing: "Backing", values: "Mapping[str, str]"
-) -> "tuple[Backing, KafkaSettings | None, Sequence[str]]":
-    """Add lag and attempts, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS, the API says that it is missing."""
+def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
+    """Add lag, attempts and the log, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS, the API says so."""
     from functools import partial
 
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings, TopicSettings
     from consumer.ops.attempts import AttemptHistory
     from consumer.ops.overview import overview, shared
+    from consumer.ops.replay_request import Log
 
     kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None
     topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
@@ -111,7 +116,8 @@ def _observing(
         history.start()
     registry = backing.registry
     look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
-    return backing._replace(history=history, look=look), kafka, topics
+    log = Log(kafka, topics) if kafka is not None and topics else None
+    return backing._replace(history=history, look=look, log=log), kafka
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

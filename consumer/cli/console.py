@@ -24,7 +24,6 @@ T = TypeVar("T")
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 MOST_COUNTED = 10_000  # deliveries; a question about more of them only says "more than"
-_AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 PAGE = 1000  # rows of a list that are aligned and printed together
 _HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
 _ROW_ID = re.compile(r"-?[0-9]{1,18}")  # below 2^63, the limit of every database
@@ -128,17 +127,12 @@ def time_text(seconds: float | None) -> str | None:
 
 def moment(text: str, now: float, option: str) -> float:
     """Unix seconds of a time in ISO 8601 (UTC without a zone) or of an age such as `2h`; else a usage error."""
-    from consumer.config.types import seconds
+    from consumer.config import types
 
     try:
-        if _AGE.fullmatch(text):
-            return max(0.0, now - seconds(text))
-        parsed = datetime.fromisoformat(text)
-        return max(0.0, (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r} is neither a time such as 2026-07-28T14:00Z nor an age such as 2h or 3d", param_hint=option
-        ) from None
+        return types.moment(text, now)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}", param_hint=option) from None
 
 
 def row_id(text: str) -> int:

@@ -1,6 +1,7 @@
 """`kafka-webhooks replay`."""
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,15 +9,15 @@ import typer
 from consumer.cli.console import YesOption, row_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Engine
 
     from consumer.config.settings import KafkaSettings
-    from consumer.events.event import TopicPartition
     from consumer.intake.log_reader import LogReader
     from consumer.ledger.replays import Replay, Span
     from consumer.ops.replay import Choice
+    from consumer.ops.replay_request import Plan
     from consumer.subscriptions.repository import Subscribed
 
 _LINE = 10.0  # seconds between two lines without a terminal
@@ -79,6 +80,7 @@ def replay(
     from consumer.config.settings import DatabaseSettings, KafkaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
     from consumer.ops.replay import Choice
+    from consumer.ops.replay_request import Wanted, plan, spans
 
     if as_json and not dry_run:
         raise typer.BadParameter("it needs --dry-run", param_hint="--json")
@@ -98,19 +100,17 @@ def replay(
         with LogReader(kafka) as reader:
             _store(engine, begun, choice, reader)
     else:
-        first, last = _times(since or "", until)
-        receiver = _subscription(engine, subscription or 0)
-        _check_type(receiver, event_type)
-        choice = Choice(receiver, kafka.tenant, event_type)
-        pace = _rate(receiver, rate)
+        wanted = Wanted(since or "", until, event_type, topic or (), rate)
+        with _usage(wanted.topics):
+            planned = plan(_subscription(engine, subscription or 0), wanted, time.time())
+        choice = Choice(planned.receiver, kafka.tenant, event_type)
         with LogReader(kafka) as reader:
-            with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
-                spans = reader.spans(_partitions(reader, load(TopicSettings, values).topics, topic), first, last)
+            with Waiting(f"Kafka at {kafka.bootstrap_servers}"), _usage(wanted.topics):
+                found = spans(reader, load(TopicSettings, values).topics, planned)
             if dry_run:
-                _show(spans, first, last or time.time(), as_json=as_json)
+                _show(found, planned, as_json=as_json)
                 return
-            replay_id = _begin(engine, kafka, receiver, spans, first, last or time.time(), event_type, pace, yes=yes)
-            begun = _begun(engine, kafka, replay_id)
+            begun = _begun(engine, kafka, _begin(engine, kafka, planned, found, yes=yes))
             _store(engine, begun, choice, reader)
     if not no_wait:
         _wait(engine, begun.id)
@@ -141,73 +141,30 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
         )
     if found.cancelled_at is not None:
         raise WebhooksError(f"replay {replay_id} was cancelled; begin another with --subscription and --since")
+    if found.background:
+        raise WebhooksError(
+            f"replay {replay_id} is run by the API's processes, and goes on by itself: see /v1/replays/{replay_id}"
+        )
     return found
 
 
-def _check_type(receiver: "Subscribed", event_type: str | None) -> None:
-    from consumer.subscriptions.patterns import check_pattern, matches
+@contextmanager
+def _usage(topics: "Sequence[str]") -> "Iterator[None]":
+    """Report an option that cannot work as a usage error."""
+    from consumer.errors import InvalidReplay
 
-    if event_type is None:
-        return
     try:
-        check_pattern(event_type)
-    except ValueError as error:
-        raise typer.BadParameter(f"it {error}", param_hint="--event-type") from None
-    # If two patterns have a type in common, one of them matches every type that the other does.
-    if not matches(receiver.event_type, event_type) and not matches(event_type, receiver.event_type):
-        raise typer.BadParameter(
-            f"subscription {receiver.id} gets {receiver.event_type}: nothing would match", param_hint="--event-type"
-        )
+        yield
+    except InvalidReplay as error:
+        option = "topic" if error.option == "topics" else error.option
+        what = "it" if error.index is None else topics[error.index]
+        raise typer.BadParameter(f"{what} {error.why}", param_hint=f"--{option.replace('_', '-')}") from None
 
 
-def _rate(receiver: "Subscribed", rate: float | None) -> float:
-    from consumer.ops.replay import MOST_RATE, default_rate
-    from consumer.subscriptions.options import LEAST_NUMBER
-
-    limit = receiver.options["rate_limit"]
-    most = limit or MOST_RATE
-    if rate is None:
-        return default_rate(limit)
-    if not LEAST_NUMBER <= rate <= most:
-        whose = f", the limit of subscription {receiver.id}" if limit else ""
-        raise typer.BadParameter(
-            f"{rate:g} is not from {LEAST_NUMBER:g} to {most:g} per second{whose}", param_hint="--rate"
-        )
-    return rate
-
-
-def _times(since: str, until: str | None) -> tuple[float, float | None]:
-    from consumer.cli.console import moment
-
-    now = time.time()
-    first = moment(since, now, "--since")
-    last = None if until is None else moment(until, now, "--until")
-    if first >= now:
-        raise typer.BadParameter("it is not in the past", param_hint="--since")
-    if last is not None and last <= first:
-        raise typer.BadParameter("it is not after --since", param_hint="--until")
-    return first, None if last is None or last >= now else last
-
-
-def _partitions(reader: "LogReader", names: "Sequence[str]", topics: list[str] | None) -> "list[TopicPartition]":
-    from consumer.errors import WebhooksError
-
-    partitions = reader.partitions(names)
-    if not partitions:
-        raise WebhooksError(f"no topic of KAFKA_TOPICS={','.join(names)} exists")
-    there = {topic for topic, _ in partitions}
-    for topic in topics or ():
-        if topic not in there:
-            raise typer.BadParameter(
-                f"no worker would send from {topic}: it is not one of KAFKA_TOPICS, or does not exist",
-                param_hint="--topic",
-            )
-    return [partition for partition in partitions if not topics or partition[0] in topics]
-
-
-def _show(spans: "list[Span]", since: float, until: float, *, as_json: bool) -> None:
+def _show(spans: "Sequence[Span]", planned: "Plan", *, as_json: bool) -> None:
     """Print the offsets that a replay would read, by partition."""
     from consumer.cli.console import number, print_json, print_rows, time_text
+    from consumer.ops.replay_request import records as number_of
 
     rows: list[dict[str, object]] = [
         {
@@ -219,49 +176,42 @@ def _show(spans: "list[Span]", since: float, until: float, *, as_json: bool) -> 
         }
         for span in spans
     ]
-    records = sum(span.end - span.begin for span in spans)
+    records, since, until = number_of(spans), time_text(planned.since), time_text(planned.end)
     if as_json:
-        times = {"since": time_text(since), "until": time_text(until)}
+        times = {"since": since, "until": until}
         print_json({**times, "records": records, "partitions": rows, "stored": 0})
         return
     if rows:
         print_rows(("topic", "partition", "first_offset", "last_offset", "records"), rows)
     typer.echo(
-        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} would be read; nothing was stored",
+        f"{number(records, 'record')} from {since} to {until} would be read; nothing was stored",
         err=True,
     )
 
 
-def _begin(
-    engine: "Engine",
-    kafka: "KafkaSettings",
-    receiver: "Subscribed",
-    spans: "list[Span]",
-    since: float,
-    until: float,
-    event_type: str | None,
-    rate: float,
-    *,
-    yes: bool,
-) -> int:
+def _begin(engine: "Engine", kafka: "KafkaSettings", planned: "Plan", spans: "Sequence[Span]", *, yes: bool) -> int:
     from consumer.cli.console import confirm, number, printable, time_text
-    from consumer.ledger import replays
+    from consumer.ops.changes import command_line_actor
+    from consumer.ops.replay_request import create
+    from consumer.ops.replay_request import records as number_of
 
-    records = sum(span.end - span.begin for span in spans)
+    receiver, records = planned.receiver, number_of(spans)
+    times = f"from {time_text(planned.since)} to {time_text(planned.end)}"
     if not records:
-        typer.echo(f"the topics hold no record from {time_text(since)} to {time_text(until)}", err=True)
+        typer.echo(f"the topics hold no record {times}", err=True)
         raise typer.Exit
     allowed = receiver.options["rate_limit"]
     limit = "" if allowed is None else f" (its limit is {allowed:g})"
     typer.echo(
-        f"{number(records, 'record')} from {time_text(since)} to {time_text(until)} will be read; events of type "
-        f"{event_type or receiver.event_type} go to {printable(receiver.url)}, up to {rate:g} per second{limit}",
+        f"{number(records, 'record')} {times} will be read; events of type {planned.event_type or receiver.event_type} "
+        f"go to {printable(receiver.url)}, up to {planned.rate:g} per second{limit}",
         err=True,
     )
     if receiver.options["ordering"] == "key":
         typer.echo("the subscription is ordered by key: a replay does not keep that order", err=True)
     confirm(f"Replay this to subscription {receiver.id}?", yes=yes)
-    return replays.create(engine, kafka.group_id, receiver.id, since, until, event_type, rate, spans)
+    with engine.begin() as connection:
+        return create(connection, kafka.group_id, command_line_actor(), planned, spans, background=False)
 
 
 def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogReader") -> None:

@@ -5,6 +5,7 @@ import math
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
@@ -20,6 +21,7 @@ Network = IPv4Network | IPv6Network
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
+_AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # retry: later, after a conflict is settled, or more slowly
@@ -48,6 +50,23 @@ def seconds(value: str | float) -> float:
     if not match:
         raise ValueError(f"{str(value)!r:.40} is not a duration; write 10s, 5m, 250ms or a number of seconds")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def moment(text: str, now: float, zone: tzinfo | None = UTC) -> float:
+    """Unix seconds of a time in ISO 8601, or of an age before `now` such as `2h`; at least 0.
+
+    A time without a zone is in `zone`; if that is None, it is refused. ValueError, which does not quote `text`, for
+    anything else.
+    """
+    try:
+        if _AGE.fullmatch(text):
+            return max(0.0, now - seconds(text))
+        parsed = datetime.fromisoformat(text)
+        if parsed.tzinfo or zone:
+            return max(0.0, (parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)).timestamp())
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("is neither a time such as 2026-07-28T14:00Z nor an age such as 2h or 3d")
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Puts the console together, and in front of the API."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -25,6 +25,7 @@ SAID = {
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
     ),
     "published": Said("Published again.", more="The workers read it as a new record."),
+    "replaying": Said("The replay is begun.", more="It goes on without you; this page shows how far it is."),
     "cancelled": Said("Cancelled.", more="What it had stored is sent."),
 }
 
@@ -34,22 +35,21 @@ def with_console(
     backing: Backing,
     kafka: KafkaSettings | None,
     tokens: TokenFile,
-    consumed: Sequence[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
     """The API with the console at /console, to which / leads, and the API's reference at /reference.
 
-    `kafka` None: this process does not know Kafka. `consumed` as KAFKA_TOPICS: other topics' records are not shown.
+    `kafka` None: this process does not know Kafka.
     """
     assert backing.look is not None  # noqa: S101 (the command gives one)
-    sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock)
+    sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log)
     live = overview.Live(sources, backing.look)
     frame = Frame(tokens.all, SAID, sources.clock)
     console = frame.app(
         [
             *overview.entries(live, sources.registry.group),
             *subscriptions.entries(sources),
-            *events.entries(sources, consumed),
+            *events.entries(sources),
             *deliveries.entries(sources),
             *replays.entries(sources),
             *topics.entries(sources),

@@ -18,6 +18,7 @@ from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.ping import Ping
 from consumer.ops.recent_attempts import Minute, Tried
+from consumer.ops.replay_request import NO_KAFKA, Log
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
@@ -33,7 +34,7 @@ class Sources(NamedTuple):
 
     `kafka` None: this process does not know Kafka. `history` None: there is no attempts topic. `refusal` judges a new
     URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
-    `clock` gives unix seconds.
+    `clock` gives unix seconds. `log` is what a replay reads; None: this process does not know Kafka.
     """
 
     registry: Registry
@@ -42,6 +43,7 @@ class Sources(NamedTuple):
     refusal: Callable[[str], str | None]
     ping: Callable[[Endpoint, Event], Ping] | None
     clock: Callable[[], float]
+    log: Log | None = None
 
 
 class DeliveryRow(NamedTuple):
@@ -79,6 +81,13 @@ def kafka_of(sources: Sources) -> KafkaSettings:
     if sources.kafka is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
     return sources.kafka
+
+
+def log_of(sources: Sources) -> Log:
+    """The log of this service's topics. Raises Refusal if this process does not know Kafka."""
+    if sources.log is None:
+        raise Refusal(HTTPStatus.CONFLICT, f"{NO_KAFKA[0].upper()}{NO_KAFKA[1:]}.")
+    return sources.log
 
 
 def visible(sources: Sources, caller: Caller, subscription_id: int) -> Subscribed:

@@ -1,10 +1,12 @@
 """Serves an ASGI application on a port, in the calling thread until a signal or in a background thread."""
 
+import asyncio
 import logging
 import socket
 import threading
 import time
 from asyncio import TimerHandle
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -35,9 +37,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C, let requests end, then raise the signal again for the previous handler."""
-    _server(app).run(sockets=[listener])
+def serve(app: ASGIApp, listener: socket.socket, closing: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or Ctrl-C, let requests end, and meanwhile call `closing`, in a thread.
+
+    Then raise the signal again for the previous handler, which may end the process at once.
+    """
+    _Server(_config(app), closing).run(sockets=[listener])
 
 
 class BackgroundServer:
@@ -45,7 +50,7 @@ class BackgroundServer:
 
     def __init__(self, app: ASGIApp, listener: socket.socket, name: str) -> None:
         self.port: int = listener.getsockname()[1]
-        self._server = _server(app)
+        self._server = uvicorn.Server(_config(app))
         self._thread = threading.Thread(target=self._run, args=(listener,), name=name, daemon=True)
         self._thread.start()
 
@@ -61,22 +66,31 @@ class BackgroundServer:
             log.exception("the server on port %d has ended", self.port)
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE,
-            h11_max_incomplete_event_size=64 * 1024,  # bytes of a request's head
-            backlog=_BACKLOG,
-        )
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        h11_max_incomplete_event_size=64 * 1024,  # bytes of a request's head
+        backlog=_BACKLOG,
     )
+
+
+class _Server(uvicorn.Server):
+    """A server that calls `closing` while its last requests end, before it raises a signal again."""
+
+    def __init__(self, config: uvicorn.Config, closing: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._closing))
 
 
 class _Protocol(H11Protocol):

@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, insert, or_, select, update
 
-from consumer.database.engine import reading
-from consumer.errors import WebhooksError
+from consumer.database.engine import reading, writing
+from consumer.errors import ReplayEnded, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.ledger import marks
-from consumer.ledger.columns import AnyRow, in_transaction, time_of, unix
+from consumer.ledger.columns import AnyRow, cut, in_transaction, time_of, time_or_none, unix
 from consumer.ledger.rows import NewDelivery, due_key_of
 from consumer.ledger.store import in_order, insert_new
 from models import StoredReplay, Subscription
+from models.base import in_utc
+from models.delivery import ERROR_LENGTH
+from models.job import ACTOR_LENGTH
 
 _LARGEST = 2**63 - 1  # that a column holds
+_CANDIDATES = 20  # replays that `claim` tries, of those that nobody runs
 
 
 class Span(NamedTuple):
@@ -28,12 +32,24 @@ class Span(NamedTuple):
     end: int
 
 
+class Lease(NamedTuple):
+    """A process's hold on a replay, until `held`, and the one that takes its place, until `until` (unix seconds).
+
+    `problem`: why the replay stands still at this moment, None if it does not.
+    """
+
+    held: float
+    until: float
+    problem: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
     `spans` are left to read, of `record_count` records (None: begun by a release that did not note it); `matched`
-    deliveries are stored. `event_type` None: the subscription's own.
+    deliveries are stored. `event_type` None: the subscription's own. A `background` replay is run by API processes, of
+    which one has it until `lease_until`; `last_error` says why it stands still, or why it was cancelled.
     """
 
     id: int
@@ -49,6 +65,10 @@ class Replay:
     finished_at: float | None
     cancelled_at: float | None = None
     record_count: int | None = None
+    background: bool = False
+    lease_until: float | None = None
+    last_error: str | None = None
+    created_by: str | None = None
 
     @property
     def left(self) -> int:
@@ -56,15 +76,25 @@ class Replay:
         return sum(span.end - span.begin for span in self.spans)
 
     @property
-    def state(self) -> str:
-        """`cancelled`, `finished` (all is read and stored), or `unfinished`: it is read now, or can be resumed."""
-        if self.cancelled_at is not None:
-            return "cancelled"
-        return "unfinished" if self.finished_at is None else "finished"
+    def ended(self) -> bool:
+        """Whether nothing more of it will be stored."""
+        return self.finished_at is not None or self.cancelled_at is not None
+
+    def state(self, now: float) -> str:
+        """`cancelled`, or `finished`: all is read and stored.
+
+        Else `running` or `waiting` (for an API process, or for the end of its `last_error`); one that a command began
+        is `unfinished`: it is read now, or can be resumed.
+        """
+        if self.ended:
+            return "finished" if self.cancelled_at is None else "cancelled"
+        if not self.background:
+            return "unfinished"
+        return "running" if self.last_error is None and (self.lease_until or 0) > now else "waiting"
 
 
 def create(
-    engine: Engine,
+    bind: Engine | Connection,
     group: str,
     subscription_id: int,
     since: float,
@@ -72,8 +102,11 @@ def create(
     event_type: str | None,
     rate: float,
     spans: Sequence[Span],
+    *,
+    background: bool = False,
+    created_by: str | None = None,
 ) -> int:
-    """Store a replay that has read nothing yet, and return its id."""
+    """Store a replay that has read nothing yet, and return its id. `background`: the API's processes run it."""
     statement = (
         insert(StoredReplay)
         .values(
@@ -85,17 +118,19 @@ def create(
             rate=rate,
             positions=_text(spans),
             record_count=min(sum(span.end - span.begin for span in spans), _LARGEST),
+            background=int(background),
+            created_by=cut(created_by, ACTOR_LENGTH),
         )
         .returning(StoredReplay.id)
     )
-    with engine.begin() as connection:
+    with writing(bind) as connection:
         return connection.execute(statement).scalar_one()
 
 
-def load(engine: Engine, replay_id: int) -> Replay | None:
+def load(bind: Engine | Connection, replay_id: int) -> Replay | None:
     """A replay; None if no replay has this id."""
     statement = select(StoredReplay.__table__).where(StoredReplay.id == replay_id)
-    with reading(engine) as connection:
+    with reading(bind) as connection:
         row = connection.execute(statement).first()
     return None if row is None else _replay(row)
 
@@ -114,17 +149,48 @@ def find(
         return [_replay(row) for row in connection.execute(statement)]
 
 
-def cancel(engine: Engine, replay_id: int, now: float) -> bool:
+def claim(engine: Engine, group: str, now: float, until: float) -> Replay | None:
+    """Take a background replay of the group that nobody runs at `now`, and hold it until `until`; None: there is none.
+
+    The one that has waited longest comes first, so that those that fail do not keep others waiting.
+    """
+    open_ones = (
+        select(StoredReplay.id)
+        .where(StoredReplay.group_id == group, StoredReplay.background == 1, *_OPEN, _free(now))
+        .order_by(in_utc(StoredReplay.lease_until).nulls_first(), StoredReplay.id)
+        .limit(_CANDIDATES)
+    )
+    with reading(engine) as connection:
+        candidates = connection.execute(open_ones).scalars().all()
+    for candidate in candidates:
+        statement = update(StoredReplay).where(StoredReplay.id == candidate, *_OPEN, _free(now))
+        with engine.begin() as connection:
+            taken = connection.execute(statement.values(lease_until=time_of(until))).rowcount == 1
+        if taken:
+            return load(engine, candidate)
+    return None
+
+
+def release(engine: Engine, replay_id: int, held: float, until: float | None, problem: str | None) -> None:
+    """Give up the lease that ends at `held`. Nobody runs the replay before `until`; None: another process may at once.
+
+    `problem`: why it stands still. Nothing changes if the lease is another's by now, or the replay has ended.
+    """
+    statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN, _held(held))
+    with engine.begin() as connection:
+        connection.execute(statement.values(lease_until=time_or_none(until), last_error=cut(problem, ERROR_LENGTH)))
+
+
+def cancel(bind: Engine | Connection, replay_id: int, now: float, reason: str | None = None) -> bool:
     """Have a replay read no more; what it has stored is sent. False if it has ended, or none has this id.
 
-    The command that runs it stops with its next transaction, and `replay --resume` refuses it. A repetition after a
-    lost answer returns False; the time of the first call stands.
+    The process that runs it stops with its next transaction, and `replay --resume` refuses it. A repetition after a
+    lost answer returns False; the time and the `reason` of the first call stand.
     """
-    statement = update(StoredReplay).where(
-        StoredReplay.id == replay_id, StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None)
-    )
-    with engine.begin() as connection:
-        return connection.execute(statement.values(cancelled_at=time_of(now))).rowcount == 1
+    statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN)
+    ended = statement.values(cancelled_at=time_of(now), lease_until=None, last_error=cut(reason, ERROR_LENGTH))
+    with writing(bind) as connection:
+        return connection.execute(ended).rowcount == 1
 
 
 def _replay(row: AnyRow) -> Replay:
@@ -142,6 +208,10 @@ def _replay(row: AnyRow) -> Replay:
         unix(row.finished_at),
         unix(row.cancelled_at),
         row.record_count,
+        bool(row.background),
+        unix(row.lease_until),
+        row.last_error,
+        row.created_by,
     )
 
 
@@ -153,30 +223,38 @@ def advance(
     positions: Mapping[TopicPartition, int],
     matched: int,
     now: float,
+    lease: Lease | None = None,
 ) -> None:
     """Store the deliveries of the records read, and the new positions, in one transaction.
 
     `positions` are the next offsets to read, by partition, and `matched` is the replay's new total: a repetition after
-    a lost answer changes nothing. A position only moves forward. WebhooksError if the replay was deleted or
-    cancelled, or its subscription disabled or removed: no worker would send the stored rows.
+    a lost answer changes nothing. A position only moves forward. A background replay's `lease` is renewed. ReplayEnded
+    if the replay was deleted or cancelled, or the lease is another's by now; WebhooksError if its subscription was
+    disabled or removed: no worker would send the stored rows.
     """
 
     def work(connection: Connection) -> None:
         stored = connection.execute(_POSITIONS.where(StoredReplay.id == replay_id)).first()
         if stored is None:
-            raise WebhooksError(f"replay {replay_id} was deleted meanwhile")
+            raise ReplayEnded(f"replay {replay_id} was deleted meanwhile")
         if stored.cancelled_at is not None:
-            raise WebhooksError(f"replay {replay_id} was cancelled; what it had stored is sent")
+            raise ReplayEnded(f"replay {replay_id} was cancelled; what it had stored is sent")
         if not stored.enabled:
+            how = f"`replay --resume {replay_id}`" if lease is None else "the replay"
             raise WebhooksError(
                 f"subscription {stored.subscription_id} was disabled or removed meanwhile; "
-                f"once it is enabled, `replay --resume {replay_id}` goes on with the rest"
+                f"once it is enabled, {how} goes on with the rest"
             )
         spans = [_read_to(Span(*span), positions) for span in orjson.loads(stored.positions)]
         insert_new(connection, group, in_order(rows), now)
-        connection.execute(
-            update(StoredReplay).where(StoredReplay.id == replay_id).values(matched=matched, positions=_text(spans))
-        )
+        statement = update(StoredReplay).where(StoredReplay.id == replay_id)
+        values: dict[str, object] = {"matched": matched, "positions": _text(spans)}
+        if lease is not None:
+            # Else a process that was stopped for a while would store again what was sent meanwhile.
+            statement = statement.where(or_(_held(lease.held), _held(lease.until)))  # the second: after a lost answer
+            values |= {"lease_until": time_of(lease.until), "last_error": cut(lease.problem, ERROR_LENGTH)}
+        if connection.execute(statement.values(values)).rowcount != 1:
+            raise ReplayEnded(f"another process runs replay {replay_id} by now")
         marks.look(connection, group, {due_key_of(row.event, row.subscription_id) for row in rows})
 
     in_transaction(engine, work)
@@ -184,16 +262,24 @@ def advance(
 
 def finish(engine: Engine, replay_id: int, now: float) -> None:
     """Note that a replay has read and stored everything; the time of the first call stands, and a cancellation too."""
-    statement = update(StoredReplay).where(
-        StoredReplay.id == replay_id, StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None)
-    )
+    statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN)
     with engine.begin() as connection:
-        connection.execute(statement.values(finished_at=time_of(now)))
+        connection.execute(statement.values(finished_at=time_of(now), lease_until=None, last_error=None))
 
 
+_OPEN = (StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None))
 _POSITIONS = select(
     StoredReplay.positions, StoredReplay.subscription_id, StoredReplay.cancelled_at, Subscription.enabled
 ).outerjoin(Subscription, Subscription.id == StoredReplay.subscription_id)
+
+
+def _free(now: float) -> ColumnElement[bool]:
+    lease = StoredReplay.lease_until
+    return or_(lease.is_(None), in_utc(lease) <= time_of(now))
+
+
+def _held(until: float) -> ColumnElement[bool]:
+    return in_utc(StoredReplay.lease_until) == time_of(until)
 
 
 def _read_to(span: Span, positions: Mapping[TopicPartition, int]) -> Span:

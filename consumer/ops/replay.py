@@ -5,7 +5,8 @@ therefore continues where it stopped, and stores each matching record once. It d
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger import replays
 from consumer.ledger.counts import last_of_replay
-from consumer.ledger.replays import Replay
+from consumer.ledger.replays import Lease, Replay
 from consumer.ledger.rows import NewDelivery
 from consumer.matching.selection import FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
@@ -78,14 +79,27 @@ class Progress(NamedTuple):
     finished: bool
 
 
+@dataclass
+class Hold:
+    """A process's lease on a background replay: it ends `until` (unix seconds); each transaction adds `seconds`."""
+
+    until: float
+    seconds: float
+
+
+def check_receiver(subscription: Subscribed) -> None:
+    """Raise WebhooksError if the subscription matches nothing, because an option of it cannot be used."""
+    for problem in subscription.problems:
+        if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
+            raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
+
+
 class Choice:
     """Chooses the events of the log for a subscription: those that a worker would send it now."""
 
     def __init__(self, subscription: Subscribed, tenant_name: str, event_type: str | None = None) -> None:
-        """`event_type`, a type or a pattern, narrows the choice. WebhooksError if the subscription matches nothing."""
-        for problem in subscription.problems:
-            if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
-                raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
+        """`event_type`, a type or a pattern, narrows the choice. Raises as `check_receiver` does."""
+        check_receiver(subscription)
         meant, _ = read(subscription.options)
         selection = Selection(meant["topics"], meant["event_filter"])
         self.subscription = subscription
@@ -123,13 +137,15 @@ def run(
     reader: LogReader,
     stopped: Callable[[], bool],
     *,
+    hold: Hold | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
     """Store the rest of a replay at its rate, each row at most `AHEAD` seconds before it is due.
 
     Yields after each transaction. Ends when all is stored, or soon after `stopped()`: the replay can then be resumed.
-    Waits for Kafka and the database if they do not answer. Raises the errors of `LogReader.read` and `replays.advance`.
+    Waits for Kafka and the database if they do not answer. Each transaction renews `hold`, the lease on a background
+    replay, and notes why no records come. Raises the errors of `LogReader.read` and `replays.advance`.
     """
     last_due = last_of_replay(engine, replay.id) if replay.matched else None
     pace = DueSchedule(replay.rate, _next_due(last_due, replay.rate, clock()))
@@ -151,7 +167,7 @@ def run(
         full = len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
-            store = partial(replays.advance, engine, replay.id, replay.group, rows, reader.positions, matched, clock())
+            store = partial(_advance, engine, replay, rows, reader, matched, clock(), hold)
             if not _insist(store, stopped, sleep):
                 return
             rows, size, flushed = [], 0, clock()
@@ -162,6 +178,21 @@ def run(
             sleep(_WAIT)
     if reader.done and _insist(partial(replays.finish, engine, replay.id, clock()), stopped, sleep):
         yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=True)
+
+
+def _advance(
+    engine: Engine,
+    replay: Replay,
+    rows: Sequence[NewDelivery],
+    reader: LogReader,
+    matched: int,
+    now: float,
+    hold: Hold | None,
+) -> None:
+    lease = None if hold is None else Lease(hold.until, now + hold.seconds, reader.fault)
+    replays.advance(engine, replay.id, replay.group, rows, reader.positions, matched, now, lease)
+    if hold is not None:
+        hold.until = now + hold.seconds
 
 
 def _next_due(last_due: float | None, rate: float, now: float) -> float:

@@ -32,6 +32,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/statistics", None, "read"),
     ("GET", "/event-types", None, "read"),
     ("GET", "/replays", None, "read"),
+    ("POST", "/replays", {"subscription_id": 1, "since": "1h"}, "write"),
     ("GET", "/replays/{replay_id}", None, "read"),
     ("POST", "/replays/{replay_id}/cancel", {}, "write"),
 ]

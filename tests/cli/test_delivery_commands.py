@@ -254,7 +254,7 @@ def test_what_is_stored_for_a_subscription_is_counted(
     ("words", "says"),
     [
         (["--since", "2999-01-01"], "not in the past"),
-        (["--since", "1h", "--until", "2h"], "not after --since"),
+        (["--since", "1h", "--until", "2h"], "not after the beginning"),
         (["--since", "1h", "--event-type", "b"], "gets a"),
         (["--since", "1h", "--rate", "21"], "to 20 per second, the limit of subscription 1"),
         (["--since", "1h", "--rate", "0"], "--rate"),
@@ -277,20 +277,28 @@ def test_a_replay_that_cannot_be_meant_is_2(
         (["--subscription", "1", "--since", "1h"], "subscriptions enable 1"),
         (["--resume", "7"], "there is no replay 7"),
         (["--resume", "1"], "KAFKA_GROUP_ID"),
+        (["--resume", "2"], "replay 2 is run by the API's processes"),
     ],
 )
 def test_a_replay_that_cannot_be_is_1(
     command: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
 ) -> None:
-    """Nothing is stored for whom is gone or disabled, or for another group's workers."""
+    """Nothing is stored for whom is gone or disabled, for another group's workers, or beside the API's processes."""
     repository.set_enabled(engine, sub, False)
     day = datetime(2026, 1, 1, tzinfo=UTC)
     with engine.begin() as connection:
-        connection.execute(
-            insert(StoredReplay).values(
-                group_id="other", subscription_id=1, since_at=day, until_at=day, rate=1, positions="[]"
+        for group, background in (("other", 0), ("webhooks", 1)):
+            connection.execute(
+                insert(StoredReplay).values(
+                    group_id=group,
+                    subscription_id=1,
+                    since_at=day,
+                    until_at=day,
+                    rate=1,
+                    positions="[]",
+                    background=background,
+                )
             )
-        )
     began = time.monotonic()
     ended = command("replay", *words, "--yes", **database)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)

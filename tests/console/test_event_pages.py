@@ -15,6 +15,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import store
 from consumer.ops.changes import Registry
 from consumer.ops.overview import overview
+from consumer.ops.replay_request import Log
 from tests.console.browser import Browser
 from tests.kafka_kit import Kafka
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -38,8 +39,8 @@ def topic(log: Kafka) -> str:
 def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
     """Before a console of this cluster and database."""
     kafka, registry = log.settings(), Registry(sqlite_engine, GROUP, Vault())
-    backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()))
-    app = with_console(create_app(sqlite_engine, None, backing=backing), backing, kafka, TokenFile(None), [topic])
+    backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()), log=Log(kafka, [topic]))
+    app = with_console(create_app(sqlite_engine, None, backing=backing), backing, kafka, TokenFile(None))
     server = BackgroundServer(app, listen("127.0.0.1", 0), "console")
     yield Browser(server.port)
     server.close()

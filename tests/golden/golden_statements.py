@@ -32,7 +32,7 @@ from consumer.ledger import (
 )
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.due import FetchRequest
-from consumer.ledger.replays import Span
+from consumer.ledger.replays import Lease, Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import event_types, health, repository, secrets
@@ -253,7 +253,13 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.replays.create": ("A replay begins.",),
         "ledger.replays.load": ("A replay, to go on with it or to show it.",),
-        "ledger.replays.advance": ("How far a replay is.", "It is further now."),
+        "ledger.replays.claim": ("The API's processes: which replays does nobody run?", "Take one."),
+        "ledger.replays.release": ("Leave it to another process, or to be tried again.",),
+        "ledger.replays.advance": (
+            "How far a replay is.",
+            "It is further now.",
+            "The same, while the process still has it.",
+        ),
         "ledger.replays.finish": ("It has ended.",),
         "ledger.replays.find": ("A page of replays, the newest first.",),
         "ledger.replays.cancel": ("Nothing more is to be read.",),
@@ -477,6 +483,11 @@ def _command(engine: Engine) -> None:
     replays.load(engine, replay)
     row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
     replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
+    replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], background=True, created_by="api:token")
+    claimed = replays.claim(engine, GROUP, T, T + 30)
+    assert claimed is not None
+    replays.advance(engine, claimed.id, GROUP, [], {}, 0, T, Lease(T + 30, T + 31))
+    replays.release(engine, claimed.id, T + 31, None, None)
     replays.finish(engine, replay, T)
     replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)
     replays.cancel(engine, replay, T)

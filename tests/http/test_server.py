@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -107,3 +109,23 @@ def test_an_answer_is_sent_without_delay() -> None:
         connection, _ = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_is_to_be_closed_is_closed_before_the_signal_ends_the_process() -> None:
+    """The handler that was there before may end it at once."""
+    code = (
+        "import os, signal, sys\n"
+        "from starlette.applications import Starlette\n"
+        "from consumer.http.server import listen, serve\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n"
+        "listener = listen('127.0.0.1', 0)\n"
+        "print(listener.getsockname()[1], flush=True)\n"
+        "serve(Starlette(), listener, lambda: print('closed', flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+        process.terminate()
+        assert process.stdout.read() == "closed\n"
+    assert process.returncode == 3

@@ -11,6 +11,7 @@ from consumer.ledger.replays import Replay, Span
 from consumer.subscriptions import repository
 from tests.ledger.rows_kit import GROUP, URL, find, losing_the_answer, make_event, parked, query, run
 
+NOW = 100.0
 SPANS = [Span("t", 0, 10, 90), Span("t", 1, 0, 5)]
 
 
@@ -147,9 +148,9 @@ def test_a_replay_says_how_far_it_is(engine: Engine, replay: int) -> None:
     assert (load(engine, replay).record_count, load(engine, replay).left) == (85, 85)
     replays.advance(engine, replay, GROUP, [], {("t", 0): 40}, 0, 96.0)
     found = load(engine, replay)
-    assert (found.record_count, found.left, found.state) == (85, 55, "unfinished")
+    assert (found.record_count, found.left, found.state(NOW)) == (85, 55, "unfinished")
     replays.finish(engine, replay, 97.0)
-    assert load(engine, replay).state == "finished"
+    assert load(engine, replay).state(NOW) == "finished"
 
 
 def test_a_cancelled_replay_stores_no_more(engine: Engine, sub: int, replay: int) -> None:
@@ -161,7 +162,7 @@ def test_a_cancelled_replay_stores_no_more(engine: Engine, sub: int, replay: int
         replays.advance(engine, replay, GROUP, [parked(make_event(12), sub, replay=replay)], {("t", 0): 13}, 2, 98.0)
     replays.finish(engine, replay, 99.0)
     found = load(engine, replay)
-    assert (found.state, found.cancelled_at, found.finished_at, found.matched) == ("cancelled", 97.0, None, 1)
+    assert (found.state(NOW), found.cancelled_at, found.finished_at, found.matched) == ("cancelled", 97.0, None, 1)
     assert len(find(engine)) == 1
 
 
@@ -170,4 +171,4 @@ def test_a_finished_replay_cannot_be_cancelled(engine: Engine, replay: int) -> N
     replays.finish(engine, replay, 97.0)
     assert not replays.cancel(engine, replay, 98.0)
     assert not replays.cancel(engine, replay + 1, 98.0)
-    assert load(engine, replay).state == "finished"
+    assert load(engine, replay).state(NOW) == "finished"

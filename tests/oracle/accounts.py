@@ -30,7 +30,7 @@ from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
-from consumer.ops import changes
+from consumer.ops import changes, replay_request
 from consumer.subscriptions import event_types, health, repository, secrets
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
@@ -125,7 +125,15 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     begin()
     repository.get(engine, 1)
     now = float(int(time.time()))
-    number = replays.create(engine, "g", 1, 0.0, now, None, 1.0, [Span("t", 0, 1, 2)])
+    receiver = repository.get(engine, 1)
+    assert receiver is not None
+    planned = replay_request.plan(receiver, replay_request.Wanted("1h"), now)
+    with engine.begin() as connection:
+        spans = [Span("t", 0, 1, 2)]
+        number = replay_request.create(connection, "g", "api:somebody", planned, spans, background=True)
+    claimed = replays.claim(engine, "g", now, now + 30)
+    assert claimed is not None
+    replays.release(engine, number, now + 30, None, None)
     assert replays.load(engine, number)
     row = NewDelivery(_event(b"k"), 1, URL, 0, "parked", now, replay=number)
     replays.advance(engine, number, "g", [row], {("t", 0): 2}, 1, now)
@@ -134,7 +142,7 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert counts.next_of_replay(engine, number)
     assert counts.last_of_replay(engine, number)
     assert [each.id for each in replays.find(engine, limit=2)] == [number]
-    assert not replays.cancel(engine, number, now)
+    assert not replay_request.cancel(engine, "api:somebody", number, now)
     (found,) = admin.find(engine, limit=2)
     assert len(search.search(engine, search.Query(tenant="*", since=now - 1000), 2).deliveries) == 1
     assert search.recent_types(engine)

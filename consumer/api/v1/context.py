@@ -19,12 +19,13 @@ from consumer.api.guard import TOKEN
 from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, Refused, invalid, pointer
 from consumer.api.tokens import Caller, Scope
 from consumer.database.engine import unavailable
-from consumer.errors import DatabaseUnavailable, InvalidSubscription, SettingsError
+from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscription, KafkaUnavailable, SettingsError
 from consumer.events.event import Event
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
 from consumer.ops.ping import Ping
+from consumer.ops.replay_request import Log
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
@@ -45,7 +46,14 @@ _MEANING = {
     500: TITLES["failed"],
     503: TITLES["unavailable"],
 }
-TRANSLATED = (InvalidSubscription, SettingsError, DatabaseUnavailable, SQLAlchemyError)
+TRANSLATED = (
+    InvalidSubscription,
+    InvalidReplay,
+    SettingsError,
+    KafkaUnavailable,
+    DatabaseUnavailable,
+    SQLAlchemyError,
+)
 RETRY_AFTER = {"retry-after": "5"}  # seconds
 
 
@@ -54,7 +62,8 @@ class Backing(NamedTuple):
 
     The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
     before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `history` None: there is no
-    attempts topic. `look` takes the overview. `clock` gives unix seconds, for the age of idempotency keys.
+    attempts topic. `look` takes the overview. `log` is what a replay reads; None: this process does not know Kafka.
+    `clock` gives unix seconds, for the age of idempotency keys.
     """
 
     registry: Registry
@@ -62,6 +71,7 @@ class Backing(NamedTuple):
     ping: Callable[[Endpoint, Event], Ping] | None = None
     history: AttemptHistory | None = None
     look: Callable[[], Overview] | None = None
+    log: Log | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -213,8 +223,13 @@ def translated(error: Exception) -> Refused:
             example = f"; for example {error.example}" if error.example else ""
             place = pointer(error.option) if error.option else ""
             return invalid(Mistake(pointer=place, detail=f"{error.why}{example}"))
+        case InvalidReplay():
+            place = pointer(error.option) if error.index is None else pointer(error.option, error.index)
+            return invalid(Mistake(pointer=place, detail=error.why))
         case SettingsError():
             return Refused(HTTPStatus.CONFLICT, "conflict", str(error))
+        case KafkaUnavailable():
+            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), headers=RETRY_AFTER)
     reason = unavailable(error)
     log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
     if reason is None:

@@ -1,6 +1,6 @@
 """Recent attempts of all subscriptions, and the page of an event: its record, attempts and stored deliveries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
 
@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from consumer.console.app import Entry, Refusal, Visit, to
 from consumer.console.rendering import State
-from consumer.console.sources import OF_STATUS, Sources, attempt_row, event_path, for_all_tenants, kafka_of, whole
+from consumer.console.sources import OF_STATUS, Sources, attempt_row, event_path, for_all_tenants, log_of, whole
 from consumer.intake.record import Unreadable
 from consumer.intake.topics import consumes
 from consumer.ledger import admin
@@ -21,11 +21,11 @@ BODY = 64 * 1024  # bytes of a value
 _PLACE = ("topic", "partition", "offset")
 
 
-def entries(sources: Sources, names: Sequence[str]) -> list[Entry]:
-    """Their pages; `names` as in KAFKA_TOPICS."""
+def entries(sources: Sources) -> list[Entry]:
+    """Their pages."""
     return [
         Entry("/events", partial(_recent, sources)),
-        Entry("/events/{topic}/{partition:int}/{offset:int}", partial(_show, sources, names)),
+        Entry("/events/{topic}/{partition:int}/{offset:int}", partial(_show, sources)),
     ]
 
 
@@ -45,10 +45,10 @@ def _recent(sources: Sources, visit: Visit) -> Response:
     )
 
 
-def _show(sources: Sources, names: Sequence[str], visit: Visit) -> Response:
+def _show(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
     place = topic, partition, offset = visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
-    kafka = kafka_of(sources)
+    kafka, names = log_of(sources)
     if not consumes(kafka, names)(topic):
         raise Refusal(HTTPStatus.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
     found = events.find(kafka, *place)

@@ -1,53 +1,190 @@
-"""Replays: what was sent once more from the log, and how far it is."""
+"""Replays: what was sent once more from the log, how far it is, and the form that begins one."""
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from typing import NamedTuple
 
 from starlette.responses import Response
 
+from consumer.api.tokens import Caller
 from consumer.console import charts
 from consumer.console.app import Entry, Refusal, Visit, to
 from consumer.console.rendering import State
-from consumer.console.sources import Sources, for_all_tenants
+from consumer.console.sources import Sources, for_all_tenants, log_of, visible, whole
+from consumer.errors import InvalidReplay, KafkaUnavailable, WebhooksError
 from consumer.ledger import replays
-from consumer.ledger.replays import Replay
+from consumer.ledger.replays import Replay, Span
+from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, spans_soon
+from consumer.subscriptions.repository import Subscribed
 
 SHOWN = 100
+PARTITIONS = 200  # of a preview, that are listed
 _KINDS = {"finished": "good", "cancelled": "warn"}
 _COMMAND = "kafka-webhooks replay --subscription 7 --since 2h"
+_FIELDS = ("subscription", "since", "until", "event_type", "rate")
+_NOTHING = dict.fromkeys(_FIELDS, "")
+
+
+class Form(NamedTuple):
+    """The form: what was typed, what is wrong with it by field (and "" for all of it), and whose page it is on."""
+
+    given: Mapping[str, str]
+    wrong: Mapping[str, str]
+    subscription: int | None = None
+
+
+class _Wrong(Exception):
+    """A field, or "", cannot be taken; the text is a sentence."""
+
+    def __init__(self, field: str, text: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(text)
+        self.field, self.status = field, status
 
 
 def entries(sources: Sources) -> list[Entry]:
-    """Their page and form."""
+    """Their page and forms."""
     return [
         Entry("/replays", partial(_list, sources)),
+        Entry("/replays", partial(_start, sources), "write", post=True),
+        Entry("/replays/preview", partial(_preview, sources), "write", post=True),
         Entry("/replays/{id:int}/cancel", partial(_cancel, sources), "write", post=True),
     ]
+
+
+def form_for(sources: Sources, caller: Caller, item: Subscribed) -> Form | None:
+    """The form on a subscription's page; None if the visitor can begin no replay to it."""
+    if sources.log is None or caller.tenant is not None or "write" not in caller.scopes or not item.enabled:
+        return None
+    return Form(_NOTHING, {}, item.id)
 
 
 def _list(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
     found = replays.find(sources.registry.engine, limit=SHOWN, group=sources.registry.group)
-    return visit.render("replays.html", rows=[_row(each) for each in found], command=_COMMAND)
+    rows = [_row(each, sources.clock()) for each in found]
+    form = Form(_NOTHING, {}) if sources.log is not None else None
+    live = any(row["live"] for row in rows)
+    return visit.render("replays.html", rows=rows, live=live, form=form, missing=NO_KAFKA, command=_COMMAND)
 
 
-def _row(item: Replay) -> dict[str, object]:
+def _row(item: Replay, now: float) -> dict[str, object]:
     done = None if not item.record_count else 1 - item.left / item.record_count
     told = f"{item.matched:,} stored, {item.left:,} records left to read"
+    state = item.state(now)
+    kind = "warn" if item.last_error is not None else _KINDS.get(state, "")
     return {
         "id": item.id,
         "subscription_id": item.subscription_id,
-        "state": State(item.state, _KINDS.get(item.state, "")),
+        "state": State(state, kind),
+        "error": item.last_error,
         "chart": "" if done is None else charts.share(done, f"{done:.0%} read"),
         "progress": told,
         "began": item.created_at,
-        "running": item.state == "unfinished",
+        "by": item.created_by,
+        "open": not item.ended,
+        "live": item.background and not item.ended,
     }
+
+
+def _preview(sources: Sources, visit: Visit) -> Response:
+    """Show what a replay would read, and the button that begins it."""
+    given = _given(visit)
+    try:
+        planned, found = _planned(sources, visit.caller, given)
+    except _Wrong as wrong:
+        return _again(visit, given, wrong)
+    number = records(found)
+    return visit.render(
+        "replay_new.html",
+        form=Form(given, {}),
+        preview={
+            "url": planned.receiver.url,
+            "event_type": planned.event_type or planned.receiver.event_type,
+            "ordered": planned.receiver.options["ordering"] == "key",
+            "since": planned.since,
+            "until": planned.end,
+            "rate": planned.rate,
+            "records": number,
+            "takes": number / planned.rate,
+            "parts": [(f"{each.topic}[{each.number}]", each.end - each.begin) for each in found[:PARTITIONS]],
+            "partitions": len(found),
+            # Begun with these, it reads what was shown, however long somebody looks at it.
+            "fields": given | {"since": _time(planned.since), "until": _time(planned.end)},
+        },
+    )
+
+
+def _start(sources: Sources, visit: Visit) -> Response:
+    given = _given(visit)
+    registry = sources.registry
+    try:
+        planned, found = _planned(sources, visit.caller, given)
+    except _Wrong as wrong:
+        return _again(visit, given, wrong)
+    with registry.engine.begin() as connection:
+        create(connection, registry.group, visit.caller.actor, planned, found, background=True)
+    return to("/replays", "replaying")
+
+
+def _given(visit: Visit) -> dict[str, str]:
+    for_all_tenants(visit.caller)
+    return {name: visit.form.get(name, "").strip() for name in _FIELDS}
+
+
+def _again(visit: Visit, given: Mapping[str, str], wrong: _Wrong) -> Response:
+    form = Form(given, {wrong.field: str(wrong)})
+    return visit.render("replay_new.html", wrong.status, form=form, preview=None)
+
+
+def _planned(sources: Sources, caller: Caller, given: Mapping[str, str]) -> tuple[Plan, Sequence[Span]]:
+    """What the form asks for. Raises _Wrong."""
+    log, item = log_of(sources), _receiver(sources, caller, given["subscription"])
+    wanted = Wanted(
+        given["since"], given["until"] or None, given["event_type"] or None, rate=_number("rate", given["rate"])
+    )
+    try:
+        planned = plan(item, wanted, sources.clock())
+        return planned, spans_soon(log, planned)
+    except InvalidReplay as error:
+        raise _Wrong(error.option, f"It {error.why}.") from None
+    except KafkaUnavailable as error:
+        raise _Wrong("", f"{error}.", HTTPStatus.SERVICE_UNAVAILABLE) from None
+    except WebhooksError as error:
+        raise _Wrong("", f"{error}.", HTTPStatus.CONFLICT) from None
+
+
+def _receiver(sources: Sources, caller: Caller, text: str) -> Subscribed:
+    number = whole(text)
+    if number is None:
+        raise _Wrong("subscription", "It is not the number of a subscription.")
+    try:
+        item = visible(sources, caller, number)
+    except Refusal as refusal:
+        raise _Wrong("subscription", str(refusal), HTTPStatus.NOT_FOUND) from None
+    if not item.enabled:
+        raise _Wrong("subscription", "It is disabled: enable it first.", HTTPStatus.CONFLICT)
+    return item
+
+
+def _number(field: str, text: str) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise _Wrong(field, "It is no number.") from None
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def _cancel(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
     number = int(visit.path["id"])
-    if not replays.cancel(sources.registry.engine, number, sources.clock()):
+    found = replays.load(sources.registry.engine, number)
+    if found is None or found.group != sources.registry.group:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no replay {number}.")
+    if not cancel(sources.registry.engine, visit.caller.actor, number, sources.clock()):
         raise Refusal(HTTPStatus.CONFLICT, f"Replay {number} has ended already.")
     return to("/replays", "cancelled")

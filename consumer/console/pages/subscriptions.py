@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
+from consumer.console.pages.replays import form_for
 from consumer.console.sources import (
     Sources,
     attempt_row,
@@ -171,6 +172,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
         },
         attempts=[] if history is None else [attempt_row(each) for each in history.recent(item.id, ATTEMPTS)],
         stored=[row_of(each) for each in stored.deliveries],
+        form=form_for(sources, visit.caller, item),
         **{"ping": None, "key": None, **more},
     )
 

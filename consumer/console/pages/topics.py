@@ -80,6 +80,8 @@ def _audit(sources: Sources, visit: Visit) -> Response:
 
 def _summary(entry: audit.AuditEntry) -> str:
     changed, url = entry.data.get("changed"), entry.data.get("url")
+    if "replay_id" in entry.data:
+        return f"replay {entry.data['replay_id']}"
     return ", ".join(map(str, changed)) if isinstance(changed, list) and changed else str(url or "details")
 
 

@@ -523,7 +523,9 @@ INSERT INTO webhook_replays (
   event_type,
   rate,
   positions,
-  record_count
+  record_count,
+  background,
+  created_by
 )
 VALUES
   (
@@ -534,7 +536,9 @@ VALUES
     :event_type,
     :rate,
     :positions,
-    :record_count
+    :record_count,
+    :background,
+    :created_by
   )
 RETURNING webhook_replays.id INTO :ret_0
 ;
@@ -564,6 +568,49 @@ WHERE
   webhook_replays.id = :id_1
 ;
 
+-- ledger.replays.claim
+-- The API's processes: which replays does nobody run?
+SELECT
+  webhook_replays.id
+FROM webhook_replays
+WHERE
+  webhook_replays.group_id = :group_id_1
+  AND webhook_replays.background = :background_1
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+  AND (
+    webhook_replays.lease_until IS NULL
+    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) <= :param_1
+  )
+ORDER BY
+  SYS_EXTRACT_UTC(webhook_replays.lease_until) NULLS FIRST,
+  webhook_replays.id
+FETCH FIRST 20 ROWS ONLY
+;
+
+-- ledger.replays.claim
+-- Take one.
+UPDATE webhook_replays SET lease_until = :lease_until
+WHERE
+  webhook_replays.id = :id_1
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+  AND (
+    webhook_replays.lease_until IS NULL
+    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) <= :param_1
+  )
+;
+
+-- ledger.replays.release
+-- Leave it to another process, or to be tried again.
+UPDATE webhook_replays SET lease_until = :lease_until, last_error = :last_error
+WHERE
+  webhook_replays.id = :id_1
+  AND webhook_replays.finished_at IS NULL
+  AND webhook_replays.cancelled_at IS NULL
+  AND SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
+;
+
 -- ledger.replays.advance
 -- How far a replay is.
 SELECT
@@ -585,9 +632,20 @@ WHERE
   webhook_replays.id = :id_1
 ;
 
+-- ledger.replays.advance
+-- The same, while the process still has it.
+UPDATE webhook_replays SET matched = :matched, positions = :positions, lease_until = :lease_until, last_error = :last_error
+WHERE
+  webhook_replays.id = :id_1
+  AND (
+    SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
+    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_2
+  )
+;
+
 -- ledger.replays.finish
 -- It has ended.
-UPDATE webhook_replays SET finished_at = :finished_at
+UPDATE webhook_replays SET finished_at = :finished_at, lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.finished_at IS NULL
@@ -627,7 +685,7 @@ FETCH FIRST 10 ROWS ONLY
 
 -- ledger.replays.cancel
 -- Nothing more is to be read.
-UPDATE webhook_replays SET cancelled_at = :cancelled_at
+UPDATE webhook_replays SET cancelled_at = :cancelled_at, lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.finished_at IS NULL

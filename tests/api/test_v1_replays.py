@@ -1,0 +1,133 @@
+"""POST /v1/replays: a replay is begun, or shown before, and refused with the place of the mistake."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from consumer.ledger import replays
+from consumer.ops.replay_request import Log
+from tests.api.v1_kit import GROUP, Api
+from tests.kafka_kit import Kafka
+
+
+@pytest.fixture
+def topic(api: Api, mock_kafka: str) -> str:
+    """A topic that the API knows; its name. The mock cluster finds no record by its time."""
+    return written(api, Kafka(mock_kafka, real=False))
+
+
+@pytest.fixture
+def records(api: Api, kafka_bootstrap: str) -> str:
+    """A topic of three records, which the API knows; its name."""
+    return written(api, Kafka(kafka_bootstrap, real=True))
+
+
+def written(api: Api, kafka: Kafka) -> str:
+    name = kafka.topic()
+    kafka.write(name, [b'{"type": "order.created"}'] * 3)
+    api.app.state.backing = api.app.state.backing._replace(log=Log(kafka.settings(group=GROUP), [name]))
+    return name
+
+
+def test_a_replay_is_begun(api: Api, records: str) -> None:
+    """The answer is the replay, which waits for a process, and names its place; the event has who began it."""
+    subscription = api.create(rate_limit=50)["id"]
+    answer = api.call("POST", "/replays", {"subscription_id": subscription, "since": "1h", "topics": [records]})
+    assert answer.status_code == 201, answer.text
+    begun = answer.json()
+    assert answer.headers["location"] == f"/v1/replays/{begun['id']}"
+    assert api.call("GET", f"/replays/{begun['id']}").json() == begun
+    shown = {name: begun[name] for name in ("subscription_id", "state", "rate", "records", "stored", "created_by")}
+    assert shown == {
+        "subscription_id": subscription,
+        "state": "waiting",
+        "rate": 5.0,
+        "records": 3,
+        "stored": 0,
+        "created_by": "api:all",
+    }
+    cancelled = api.call("POST", f"/replays/{begun['id']}/cancel", {}).json()
+    assert (cancelled["state"], cancelled["cancelled_at"] is not None) == ("cancelled", True)
+    told = [(event.type, event.data["actor"], event.data.get("replay_id")) for event in api.events()[1:]]
+    assert told == [("replay.created", "api:all", begun["id"]), ("replay.cancelled", "api:all", begun["id"])]
+
+
+def test_a_key_begins_one_replay(api: Api, topic: str) -> None:
+    """The request that is sent again is answered with the first one's replay, as it is by then."""
+    body = {"subscription_id": api.create()["id"], "since": "1970-01-01T00:00:00Z"}
+    first, second = (api.call("POST", "/replays", body, headers={"idempotency-key": "k"}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 201), first.text
+    assert (first.json(), first.headers["location"]) == (second.json(), second.headers["location"])
+    assert second.headers["idempotency-replayed"] == "true"
+    assert [each["id"] for each in api.call("GET", "/replays").json()["items"]] == [first.json()["id"]]
+
+
+def test_a_dry_run_stores_nothing(api: Api, records: str) -> None:
+    """It answers what would be read, by partition."""
+    subscription = api.create()["id"]
+    since = datetime.fromtimestamp(0, UTC).isoformat()
+    body = {"subscription_id": subscription, "since": since, "rate": 20, "dry_run": True}
+    answer = api.call("POST", "/replays", body)
+    seen = answer.json()
+    assert (answer.status_code, seen["since"], seen["rate"], seen["records"]) == (
+        200,
+        "1970-01-01T00:00:00.000Z",
+        20,
+        3,
+    )
+    part = {"topic": records, "partition": 0, "first_offset": 0, "last_offset": 2, "records": 3}
+    assert seen["partitions"] == [part]
+    assert replays.find(api.engine, limit=1) == []
+    assert [event.type for event in api.events()] == ["subscription.created"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pointer"),
+    [
+        ({"since": "2026-07-28T14:00"}, "/since"),
+        ({"since": "1h", "until": "2h"}, "/until"),
+        ({"since": "1h", "event_type": "another"}, "/event_type"),
+        ({"since": "1h", "rate": 51}, "/rate"),
+        ({"since": "1h", "topics": ["another"]}, "/topics/0"),
+        ({"since": "1h", "topics": "another"}, "/topics"),
+        ({"since": "1" * 41}, "/since"),
+        ({"since": "1h", "limit": 1}, "/limit"),
+        ({}, "/since"),
+    ],
+)
+def test_a_mistake_has_its_place(api: Api, topic: str, wrong: dict[str, Any], pointer: str) -> None:
+    """And nothing is begun."""
+    del topic
+    answer = api.call("POST", "/replays", {"subscription_id": api.create(rate_limit=50)["id"], **wrong})
+    assert (answer.status_code, [each["pointer"] for each in answer.json()["errors"]]) == (422, [pointer])
+    assert replays.find(api.engine, limit=1) == []
+
+
+def test_what_prevents_a_replay_is_said(api: Api, topic: str) -> None:
+    """No such subscription, one that is disabled, no topic, a Kafka that is away, and a process that knows none."""
+    subscription = api.create()["id"]
+    body = {"subscription_id": subscription, "since": "1h"}
+    absent = api.call("POST", "/replays", {**body, "subscription_id": subscription + 1})
+    assert (absent.status_code, absent.json()["detail"]) == (404, "there is no such subscription")
+    backing = api.app.state.backing
+    api.call("POST", f"/subscriptions/{subscription}/disable", {})
+    disabled = api.call("POST", "/replays", body)
+    assert (disabled.status_code, "is disabled" in disabled.json()["detail"]) == (409, True)
+    api.call("POST", f"/subscriptions/{subscription}/enable", {})
+    api.app.state.backing = backing._replace(log=backing.log._replace(topics=[f"no-{topic}"]))
+    assert "KAFKA_TOPICS=no-" in api.call("POST", "/replays", body).json()["detail"]
+    api.app.state.backing = backing._replace(log=None)
+    unknown = api.call("POST", "/replays", body)
+    assert (unknown.status_code, "KAFKA_BOOTSTRAP_SERVERS" in unknown.json()["detail"]) == (409, True)
+
+
+def test_a_kafka_that_is_away_is_not_waited_for_long(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer says when to try again."""
+    monkeypatch.setattr("consumer.ops.replay_request.spans_soon.__defaults__", (0.2,))
+    log = Log(Kafka("127.0.0.1:1", real=True).settings(group=GROUP), ["t"])
+    api.app.state.backing = api.app.state.backing._replace(log=log)
+    answer = api.call("POST", "/replays", {"subscription_id": api.create()["id"], "since": "1h"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:kafka-webhooks:problem:unavailable")
+    assert "127.0.0.1:1" in answer.json()["detail"]
+    assert answer.headers["retry-after"] == "5"

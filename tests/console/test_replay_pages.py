@@ -1,0 +1,195 @@
+"""The pages of replays: a preview, then the button that begins one, for those who may; and how far each is."""
+
+import html
+import re
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from http import HTTPStatus
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.api.app import create_app
+from consumer.api.tokens import Caller, TokenFile
+from consumer.api.v1.context import Backing
+from consumer.console.assembly import SAID, with_console
+from consumer.crypto.vault import Vault
+from consumer.http.server import BackgroundServer, listen
+from consumer.ledger import outbox, replays
+from consumer.ledger.replays import Lease, Span
+from consumer.ops.changes import Registry
+from consumer.ops.overview import overview
+from consumer.ops.replay_request import Log
+from consumer.subscriptions import repository
+from tests.console.browser import Browser, form_token
+from tests.kafka_kit import Kafka
+from tests.ledger.rows_kit import GROUP
+
+CALLERS = {
+    "all": Caller("all", frozenset({"read", "write", "secrets"})),
+    "reader": Caller("reader", frozenset({"read"})),
+    "acme": Caller("acme", frozenset({"read", "write", "secrets"}), "acme"),
+}
+FORM = 'action="/console/replays/preview"'
+
+
+class Tokens(TokenFile):
+    """A token for each of CALLERS, by its name."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._tokens = {sha256(name.encode()).digest(): caller for name, caller in CALLERS.items()}
+
+
+@pytest.fixture
+def log(request: pytest.FixtureRequest) -> Log:
+    """A topic of three records; the mock cluster finds none of them by its time."""
+    real = "kafka_bootstrap" in request.fixturenames
+    kafka = Kafka(request.getfixturevalue("kafka_bootstrap" if real else "mock_kafka"), real=real)
+    topic = kafka.topic()
+    kafka.write(topic, [b'{"type": "order.paid"}'] * 3)
+    return Log(kafka.settings(group=GROUP), [topic])
+
+
+Visit = Callable[..., Browser]
+
+
+@pytest.fixture
+def visit(engine: Engine, log: Log) -> Iterator[Visit]:
+    """Opens a browser for a token, before a console that knows Kafka."""
+    servers = []
+
+    def browser_of(token: str, *, known: bool = True) -> Browser:
+        backing = Backing(
+            Registry(engine, GROUP, Vault()), look=lambda: overview(engine, None, ()), log=log if known else None
+        )
+        tokens = Tokens()
+        app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
+        servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
+        browser = Browser(servers[-1].port)
+        browser.post("/sign-in", data={"token": token})
+        return browser
+
+    yield browser_of
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def subscription(engine: Engine) -> int:
+    return repository.add(engine, "https://example.com/hook", "order.paid", tenant="acme", rate_limit=50.0)
+
+
+def send(browser: Browser, path: str, **fields: str) -> tuple[int, str]:
+    """Send a form; status and text of the page that follows."""
+    token = form_token(browser.get("/replays").text)
+    answer = browser.post(path, data={**fields, "form_token": token})
+    return answer.status_code, answer.text
+
+
+def hidden(page: str) -> dict[str, str]:
+    """The fields of the form that begins a replay."""
+    form = re.search(r'<form[^>]*action="/console/replays">(.*?)</form>', page, re.DOTALL)
+    assert form is not None
+    return {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', form[1])}
+
+
+@pytest.mark.usefixtures("kafka_bootstrap")
+def test_a_replay_is_previewed_then_begun(engine: Engine, visit: Visit, subscription: int) -> None:
+    """The preview stores nothing, and what is begun reads what it has shown."""
+    browser = visit("all")
+    page = browser.get(f"/subscriptions/{subscription}").text
+    assert FORM in page
+    assert f'name="subscription" value="{subscription}"' in page
+    status, page = send(browser, "/replays/preview", subscription=str(subscription), since="2h", rate="20")
+    assert (status, "3 records would be read" in page, "up to 20 a second" in page) == (200, True, True)
+    assert replays.find(engine, limit=1) == []
+    fields = hidden(page)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", fields["since"])
+    status, page = send(browser, "/replays", **fields)
+    assert (status, SAID["replaying"].text in page) == (200, True)
+    (begun,) = replays.find(engine, limit=2)
+    assert (begun.subscription_id, begun.rate, begun.left, begun.background) == (subscription, 20.0, 3, True)
+    assert begun.until - begun.since == pytest.approx(7200, abs=0.01)
+    assert [(each.type, each.data["actor"]) for _, each, _ in outbox.pending(engine, GROUP, 9)] == [
+        ("replay.created", "api:all")
+    ]
+
+
+def test_nothing_is_begun_where_there_is_nothing(visit: Visit, subscription: int) -> None:
+    """The preview says so, and has no button."""
+    status, page = send(visit("all"), "/replays/preview", subscription=str(subscription), since="2h")
+    assert (status, "hold no record of that time" in page, "Start the replay" in page) == (200, True, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text", "status"),
+    [
+        ("since", "soon", "neither a time", HTTPStatus.BAD_REQUEST),
+        ("until", "3h", "not after the beginning", HTTPStatus.BAD_REQUEST),
+        ("event_type", '"><script>', "would match nothing", HTTPStatus.BAD_REQUEST),
+        ("rate", "fast", "no number", HTTPStatus.BAD_REQUEST),
+        ("rate", "51", "to 50 per second", HTTPStatus.BAD_REQUEST),
+        ("subscription", "x", "not the number", HTTPStatus.BAD_REQUEST),
+        ("subscription", "99", "no subscription 99", HTTPStatus.NOT_FOUND),
+    ],
+)
+@pytest.mark.parametrize("path", ["/replays/preview", "/replays"])
+def test_a_mistake_is_told_at_its_field(
+    engine: Engine, visit: Visit, subscription: int, path: str, field: str, value: str, text: str, status: HTTPStatus
+) -> None:
+    """With what was typed, as text."""
+    typed = {"subscription": str(subscription), "since": "2h", field: value}
+    answered, page = send(visit("all"), path, **typed)
+    wrong = re.search(rf'id="wrong-{field}">([^<]+)</span><input name="{field}" value="([^"]*)"', page)
+    assert wrong is not None
+    assert (answered, text in wrong[1], html.unescape(wrong[2])) == (status, True, value)
+    assert page.count("aria-invalid") == 1
+    assert replays.find(engine, limit=1) == []
+
+
+def test_who_may_not_begin_one_is_shown_no_form(engine: Engine, visit: Visit, subscription: int) -> None:
+    """A token that only reads, and one of a tenant; without Kafka's settings the page names them."""
+    for token in ("reader", "acme"):
+        browser = visit(token)
+        page = browser.get(f"/subscriptions/{subscription}")
+        assert (page.status_code, FORM in page.text) == (200, False)
+        token_of_form = form_token(page.text)
+        for path in ("/replays/preview", "/replays"):
+            fields = {"subscription": str(subscription), "since": "2h", "form_token": token_of_form}
+            assert browser.post(path, data=fields).status_code == HTTPStatus.FORBIDDEN
+    assert FORM not in visit("reader").get("/replays").text
+    text = visit("all", known=False).get("/replays").text
+    assert (FORM in text, "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS" in text) == (False, True)
+    repository.set_enabled(engine, subscription, False)
+    assert FORM not in visit("all").get(f"/subscriptions/{subscription}").text
+    assert replays.find(engine, limit=1) == []
+
+
+def test_a_form_of_another_site_begins_nothing(engine: Engine, visit: Visit, subscription: int) -> None:
+    """Nor does one without the session's token."""
+    fields = {"subscription": str(subscription), "since": "2h"}
+    assert visit("all").post("/replays", data=fields).status_code == HTTPStatus.FORBIDDEN
+    assert replays.find(engine, limit=1) == []
+
+
+def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
+    engine: Engine, visit: Visit, subscription: int
+) -> None:
+    """With the reason why one stands still; it rests when all have ended."""
+    browser, now = visit("all"), time.time()
+    spans = [Span("t", 0, 0, 4)]
+    replay = replays.create(
+        engine, GROUP, subscription, 0.0, 1.0, None, 1.0, spans, background=True, created_by="api:<b>"
+    )
+    replays.claim(engine, GROUP, now, now + 30)
+    replays.advance(engine, replay, GROUP, [], {("t", 0): 1}, 0, now, Lease(now + 30, now + 31, "no broker <i>"))
+    page = browser.get("/replays").text
+    assert 'hx-trigger="every 2s"' in page
+    assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25% read"))
+    status, page = send(browser, f"/replays/{replay}/cancel")
+    assert (status, SAID["cancelled"].text in page, "hx-trigger" in page) == (200, True, False)
+    assert send(browser, f"/replays/{replay}/cancel")[0] == HTTPStatus.CONFLICT
+    other = replays.create(engine, "another", subscription, 0.0, 1.0, None, 1.0, spans)
+    assert send(browser, f"/replays/{other}/cancel")[0] == HTTPStatus.NOT_FOUND

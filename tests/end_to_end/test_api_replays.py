@@ -1,0 +1,89 @@
+"""Replays that API processes run, on real Kafka: they outlive each process, and send each event once."""
+
+import signal
+import time
+from collections import Counter
+from subprocess import Popen
+from typing import Any
+
+import requests
+
+from consumer.ops.replay_jobs import LEASE, LOOK_EVERY
+from tests.end_to_end.command_line import CommandLine, end_of
+from tests.end_to_end.service_rig import Deployment, eventually, free_port
+
+
+class Process:
+    """An API process, and a client of it."""
+
+    def __init__(self, commands: CommandLine) -> None:
+        port = free_port()
+        self.process: Popen[str] = commands.start("api", API_PORT=str(port))
+        self._url = f"http://localhost:{port}"
+        eventually(self._up)
+
+    def _up(self) -> bool:
+        try:
+            return requests.get(f"{self._url}/healthz", timeout=1).ok
+        except requests.ConnectionError:
+            return False
+
+    def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
+        """The answer to a request below /v1."""
+        answer = requests.request(method, f"{self._url}/v1{path}", json=body, timeout=20)
+        assert answer.status_code == status, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def stored(deployment: Deployment, replay: int) -> int:
+    """Deliveries of a replay, by its own count."""
+    ((matched,),) = deployment.sql("SELECT matched FROM webhook_replays WHERE id = ?", replay)
+    return int(str(matched))
+
+
+def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, command_line: CommandLine) -> None:
+    """One is killed and another goes on after the lease; one is stopped and another goes on at once; then a cancel."""
+    worker = deployment.start()
+    deployment.publish(["a", "b", "a"] * 200)
+    eventually(lambda: not deployment.lag())
+    late = deployment.subscribe("a", "/late")
+    past = Counter(body for body, kind in deployment.published.items() if kind == "a")
+    first = Process(command_line)
+    body = {"subscription_id": late, "since": "1h", "rate": 20}
+    seen = first.call("POST", "/replays", {**body, "dry_run": True})
+    assert seen["records"] == 600
+    begun = first.call("POST", "/replays", body, 201)
+    number, path = begun["id"], f"/replays/{begun['id']}"
+    eventually(lambda: stored(deployment, number) >= 40)
+    assert first.call("GET", path)["state"] == "running"
+    status, _, errors = command_line.run("replay", "--resume", str(number))
+    assert (status, "is run by the API's processes" in errors) == (1, True)
+
+    first.process.kill()
+    killed = time.monotonic()
+    second = Process(command_line)
+    before = stored(deployment, number)
+    assert before < len(past)
+    eventually(lambda: stored(deployment, number) > before, timeout=LEASE + 20)
+    assert time.monotonic() - killed > LEASE - LOOK_EVERY - 3  # its lease was renewed within the last seconds
+
+    second.process.send_signal(signal.SIGTERM)
+    assert end_of(second.process, 15)[0] == 0
+    before = stored(deployment, number)
+    assert before < len(past)
+    third = Process(command_line)
+    eventually(lambda: stored(deployment, number) > before, timeout=15)
+    eventually(lambda: third.call("GET", path)["state"] == "finished")
+    eventually(lambda: sum(each.accepted for each in deployment.receiver.at("/late")) >= len(past))
+    assert third.call("GET", path)["stored"] == len(past)
+    assert Counter(each.body for each in deployment.receiver.at("/late") if each.accepted) == past
+
+    other = third.call("POST", "/replays", {**body, "rate": 5}, 201)["id"]
+    eventually(lambda: stored(deployment, other))
+    assert third.call("POST", f"/replays/{other}/cancel", {})["state"] == "cancelled"
+    time.sleep(2)
+    count = stored(deployment, other)
+    time.sleep(2)
+    assert stored(deployment, other) == count < len(past)
+    worker.stop()

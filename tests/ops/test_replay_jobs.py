@@ -1,0 +1,289 @@
+"""API processes run replays in the background: each stored once, whoever stops, and none in the way of another."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from threading import Event
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
+
+from consumer.crypto.vault import Vault
+from consumer.errors import ReplayEnded
+from consumer.intake.log_reader import LogReader
+from consumer.ledger import outbox, replays
+from consumer.ledger.replays import Replay, Span
+from consumer.ops import replay_jobs, replay_request
+from consumer.ops.changes import Registry
+from consumer.ops.replay import Choice, Hold
+from consumer.ops.replay import run as run_replay
+from consumer.ops.replay_jobs import AGAIN, LEASE, ReplayJobs
+from consumer.subscriptions import repository
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.kafka_kit import Kafka
+
+GROUP = "webhooks"
+URL = "https://example.com/hook"
+RECORDS = 300
+
+
+class Clock:
+    """Real time, and what a test has added to it."""
+
+    def __init__(self) -> None:
+        self.added = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.added
+
+
+@pytest.fixture
+def log(mock_kafka: str) -> tuple[Kafka, str]:
+    """A topic of as many events of type a."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b'{"type": "a", "n": %d}' % n for n in range(RECORDS)])
+    return kafka, topic
+
+
+Begin = Callable[..., int]
+
+
+@pytest.fixture
+def begin(engine: Engine, log: tuple[Kafka, str]) -> Begin:
+    """Notes a replay of the topic to a subscription of its own, and gives its id, which is the subscription's too."""
+
+    def make(rate: float = 100_000.0) -> int:
+        subscription = repository.add(engine, URL, "a")
+        spans = [Span(log[1], 0, 0, RECORDS)]
+        return replays.create(
+            engine, GROUP, subscription, 0.0, time.time(), None, rate, spans, background=True, created_by="api:all"
+        )
+
+    return make
+
+
+Start = Callable[..., ReplayJobs]
+
+
+@pytest.fixture
+def start(engine: Engine, log: tuple[Kafka, str]) -> Iterator[Start]:
+    """Starts the jobs of an API process, and closes them in the end."""
+    started: list[ReplayJobs] = []
+
+    def make(clock: Clock | None = None, servers: str = "", **options: Any) -> ReplayJobs:
+        kafka = log[0] if not servers else Kafka(servers, real=True)
+        registry = Registry(engine, GROUP, Vault())
+        jobs = ReplayJobs(registry, kafka.settings(group=GROUP), clock=clock or Clock(), every=0.05, **options)
+        started.append(jobs)
+        jobs.start()
+        return jobs
+
+    yield make
+    for jobs in started:
+        jobs.close()
+
+
+def load(engine: Engine, replay: int) -> Replay:
+    found = replays.load(engine, replay)
+    assert found is not None
+    return found
+
+
+def state(engine: Engine, replay: int, clock: Callable[[], float] = time.time) -> str:
+    return load(engine, replay).state(clock())
+
+
+def until(condition: Callable[[], object], within: float = 20.0) -> None:
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def stored(engine: Engine, replay: int) -> list[int]:
+    """The offsets of a replay's rows, with repetitions."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT record_offset FROM webhook_deliveries WHERE replay = :r ORDER BY record_offset"), {"r": replay}
+        )
+        return [int(row[0]) for row in rows]
+
+
+def is_tried_again(engine: Engine, replay: int, lease_before: float | None) -> bool:
+    return load(engine, replay).lease_until not in {None, lease_before}
+
+
+def change(engine: Engine, statement: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_a_replay_that_is_noted_is_run(engine: Engine, begin: Begin, start: Start) -> None:
+    """More of them than run at once, and each is stored whole."""
+    made = [begin() for _ in range(3)]
+    start(most=2)
+    until(lambda: [state(engine, each) for each in made] == ["finished"] * 3)
+    for each in made:
+        assert stored(engine, each) == list(range(RECORDS))
+        assert load(engine, each).matched == RECORDS
+
+
+def begun_and_killed(engine: Engine, log: tuple[Kafka, str], replay: int, clock: Clock) -> Iterator[object]:
+    """The steps of a process that is killed, or stands still, in the middle of the replay: after its first rows."""
+    claimed = replays.claim(engine, GROUP, clock(), clock() + LEASE)
+    assert claimed is not None
+    receiver = repository.get(engine, claimed.subscription_id)
+    assert receiver is not None
+    hold = Hold(claimed.lease_until or 0.0, LEASE)
+    with LogReader(log[0].settings(group=GROUP)) as reader:
+        choice = Choice(receiver, "tenant")
+        yield from run_replay(engine, claimed, choice, reader, lambda: False, hold=hold, clock=clock)
+    assert claimed.id == replay
+
+
+def test_another_process_goes_on_where_one_was_killed(
+    engine: Engine, log: tuple[Kafka, str], begin: Begin, start: Start
+) -> None:
+    """Half a minute later. If the first was only slow, it stores nothing more, not even what has been sent by then."""
+    replay, clock = begin(rate=20.0), Clock()
+    steps = begun_and_killed(engine, log, replay, clock)
+    with closing(steps):  # type: ignore[type-var]  # a generator
+        next(step for step in steps if load(engine, replay).matched)
+        first = stored(engine, replay)
+        assert 0 < len(first) < RECORDS
+        start(clock)
+        time.sleep(0.5)
+        assert load(engine, replay).matched == len(first)
+        change(engine, "UPDATE webhook_replays SET rate = 100000")
+        clock.added += LEASE
+        until(lambda: load(engine, replay).matched > len(first))
+        change(engine, "DELETE FROM webhook_deliveries WHERE record_offset < 100")  # as if they were sent
+        with pytest.raises(ReplayEnded):
+            list(steps)
+    until(lambda: state(engine, replay, clock) == "finished")
+    assert load(engine, replay).matched == RECORDS
+    rows = stored(engine, replay)
+    assert len(rows) == len(set(rows))
+    assert rows[-1] == RECORDS - 1
+    assert not set(first) & set(rows)
+
+
+def test_a_process_that_stops_leaves_its_replays_at_once(engine: Engine, begin: Begin, start: Start) -> None:
+    """Between two transactions; another goes on without waiting for the lease."""
+    replay = begin(rate=20.0)
+    jobs = start()
+    until(lambda: load(engine, replay).matched)
+    jobs.close()
+    left = load(engine, replay)
+    assert (left.lease_until, left.last_error, left.finished_at) == (None, None, None)
+    change(engine, "UPDATE webhook_replays SET rate = 100000")
+    start()
+    until(lambda: state(engine, replay) == "finished")
+    assert stored(engine, replay) == list(range(RECORDS))
+
+
+def test_a_disabled_subscription_is_waited_for(engine: Engine, begin: Begin, start: Start) -> None:
+    """With the reason, which the log has once; other replays go on meanwhile."""
+    replay, clock = begin(rate=20.0), Clock()
+    with capture_logs() as logs:
+        start(clock)
+        until(lambda: load(engine, replay).matched)
+        repository.set_enabled(engine, load(engine, replay).subscription_id, False)
+        until(lambda: load(engine, replay).last_error)
+        assert state(engine, replay, clock) == "waiting"
+        for _ in range(2):
+            before = load(engine, replay).lease_until
+            clock.added += AGAIN
+            until(partial(is_tried_again, engine, replay, before))
+        assert "is disabled; once it is enabled" in (load(engine, replay).last_error or "")
+        other = begin()
+        until(lambda: state(engine, other, clock) == "finished")
+        change(engine, "UPDATE webhook_replays SET rate = 100000")
+        repository.set_enabled(engine, load(engine, replay).subscription_id, True)
+        clock.added += AGAIN
+        until(lambda: state(engine, replay, clock) == "finished")
+    assert (stored(engine, replay), load(engine, replay).last_error) == (list(range(RECORDS)), None)
+    told = [each["reason"] for each in logs if each["event"].startswith("a replay stands still")]
+    assert len(told) == 2  # as it was switched off, and why it is tried in vain
+    assert "was disabled or removed meanwhile" in told[0]
+
+
+def test_a_removed_subscription_ends_its_replay(engine: Engine, begin: Begin, start: Start) -> None:
+    """It is cancelled with the reason, by the service itself."""
+    replay = begin()
+    change(engine, "DELETE FROM webhook_subscriptions")
+    start()
+    until(lambda: state(engine, replay) == "cancelled")
+    assert load(engine, replay).last_error == f"subscription {load(engine, replay).subscription_id} was removed"
+    ((_, event, _),) = outbox.pending(engine, GROUP, 10)
+    assert (event.type, event.data["actor"]) == ("replay.cancelled", None)
+
+
+def test_a_replay_is_cancelled_while_it_runs(engine: Engine, begin: Begin, start: Start) -> None:
+    """What it has stored stays, and it stores no more."""
+    replay = begin(rate=20.0)
+    jobs = start()
+    until(lambda: load(engine, replay).matched)
+    assert replay_request.cancel(engine, "api:all", replay, time.time())
+    until(lambda: not any(each.is_alive() for each in jobs._running))
+    assert state(engine, replay) == "cancelled"
+    assert stored(engine, replay) == list(range(load(engine, replay).matched))
+
+
+def test_a_fault_of_one_replay_stops_no_other(
+    engine: Engine, begin: Begin, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted with it, logged once, and tried again."""
+    faulty, clock = begin(), Clock()
+    tried: list[int] = []
+
+    def choice(receiver: Any, *rest: Any) -> Choice:
+        if receiver.id == load(engine, faulty).subscription_id:
+            tried.append(receiver.id)
+            raise ZeroDivisionError
+        return Choice(receiver, *rest)
+
+    monkeypatch.setattr(replay_jobs, "Choice", choice)
+    with capture_logs() as logs:
+        start(clock)
+        until(lambda: load(engine, faulty).last_error)
+        other = begin()
+        until(lambda: state(engine, other, clock) == "finished")
+        clock.added += AGAIN
+        until(lambda: len(tried) == 2)
+        until(lambda: (load(engine, faulty).lease_until or 0) > clock() + AGAIN - 5)
+    assert "ZeroDivisionError" in (load(engine, faulty).last_error or "")
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == [
+        "a replay has failed; it is tried again"
+    ]
+
+
+def test_a_kafka_that_is_away_is_the_reason_that_is_shown(engine: Engine, begin: Begin, start: Start) -> None:
+    """The replay keeps its process, which stops soon when it is told to."""
+    replay = begin()
+    with capture_logs():
+        jobs = start(servers="127.0.0.1:1")
+        until(lambda: load(engine, replay).last_error)
+        assert state(engine, replay) == "waiting"
+        assert "127.0.0.1:1" in (load(engine, replay).last_error or "")
+        began = time.monotonic()
+        jobs.close()
+    assert time.monotonic() - began < 5
+    assert load(engine, replay).lease_until is None
+
+
+def test_a_database_that_is_away_is_waited_for(engine: Engine, begin: Begin, start: Start) -> None:
+    """It is said once, and replays are run when it is back."""
+    replay = begin()
+    change(engine, "ALTER TABLE webhook_replays RENAME TO away")
+    with capture_logs() as logs:
+        start()
+        until(lambda: logs)
+        Event().wait(0.5)
+        change(engine, "ALTER TABLE away RENAME TO webhook_replays")
+        until(lambda: state(engine, replay) == "finished")
+    assert [each["event"] for each in logs].count("the replays cannot be looked for; they wait") == 1

@@ -1,0 +1,160 @@
+"""What a replay may be asked for: the command line, the API and the console take and refuse the same."""
+
+import time
+from threading import BoundedSemaphore
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumer.errors import InvalidReplay, KafkaUnavailable, WebhooksError
+from consumer.ledger import outbox, replays
+from consumer.ledger.replays import Span
+from consumer.ops import replay_request
+from consumer.ops.replay_request import Log, Plan, Wanted, cancel, create, plan, spans_soon
+from consumer.subscriptions import repository
+from consumer.subscriptions.repository import Subscribed
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.kafka_kit import Kafka
+
+NOW = 1_785_247_200.0  # 2026-07-28T14:00Z
+HOUR = 3600.0
+URL = "https://example.com/hook"
+
+
+@pytest.fixture
+def receiver(engine: Engine) -> Subscribed:
+    """A subscription to `a.*`, at most 20 deliveries a second."""
+    found = repository.get(engine, repository.add(engine, URL, "a.*", rate_limit=20.0))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "meant"),
+    [
+        ("2h", None, (NOW - 2 * HOUR, None)),
+        ("2026-07-28T12:00+02:00", "2026-07-28T11:00", (NOW - 4 * HOUR, NOW - 3 * HOUR)),
+        ("3d", "1h", (NOW - 72 * HOUR, NOW - HOUR)),
+        ("1h", "2026-07-28T15:00Z", (NOW - HOUR, None)),
+        ("99999999999d", None, (0.0, None)),
+        ("0001-01-01T00:00Z", None, (0.0, None)),
+    ],
+)
+def test_times_are_moments_or_ages(
+    receiver: Subscribed, since: str, until: str | None, meant: tuple[float, float | None]
+) -> None:
+    """An end that is not yet over is the log's end; nothing is before 1970."""
+    planned = plan(receiver, Wanted(since, until), NOW)
+    assert (planned.since, planned.until) == meant
+    assert planned.end == (NOW if planned.until is None else planned.until)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "option", "why"),
+    [
+        (Wanted("yesterday"), "since", "is neither a time such as"),
+        (Wanted("1.2.3h"), "since", "is neither a time such as"),
+        (Wanted("9999-12-31T23:59:59-23:59"), "since", "is not in the past"),
+        (Wanted("0h"), "since", "is not in the past"),
+        (Wanted("1h", "2h"), "until", "is not after the beginning"),
+        (Wanted("1h", "soon"), "until", "is neither a time such as"),
+        (Wanted("1h", event_type="b"), "event_type", "gets a.*"),
+        (Wanted("1h", event_type="a b"), "event_type", "must be visible ASCII"),
+        (Wanted("1h", rate=20.5), "rate", "is not from 0.001 to 20 per second, the limit of subscription"),
+        (Wanted("1h", rate=0.0), "rate", "is not from"),
+        (Wanted("1h", rate=float("nan")), "rate", "is not from"),
+    ],
+)
+def test_what_cannot_work_names_its_option(receiver: Subscribed, wanted: Wanted, option: str, why: str) -> None:
+    """And its text does not repeat what was sent."""
+    with pytest.raises(InvalidReplay) as refused:
+        plan(receiver, wanted, NOW)
+    assert refused.value.option == option
+    assert why in refused.value.why
+    assert wanted.since not in refused.value.why
+
+
+def test_a_time_without_a_zone_is_taken_or_refused(receiver: Subscribed) -> None:
+    """Programs name it; people may leave it out."""
+    assert plan(receiver, Wanted("2026-07-28T13:00"), NOW).since == NOW - HOUR
+    assert plan(receiver, Wanted("2026-07-28T13:00Z"), NOW, None).since == NOW - HOUR
+    assert plan(receiver, Wanted("1h"), NOW, None).since == NOW - HOUR
+    with pytest.raises(InvalidReplay):
+        plan(receiver, Wanted("2026-07-28T13:00"), NOW, None)
+
+
+def test_whom_nothing_matches_is_replayed_nothing(engine: Engine, receiver: Subscribed) -> None:
+    """It is not the request that is wrong."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET event_filter = 'data.n >'"))
+    broken = repository.get(engine, receiver.id)
+    assert broken is not None
+    with pytest.raises(WebhooksError, match="cannot be replayed to: event_filter"):
+        plan(broken, Wanted("1h"), NOW)
+
+
+def test_a_replay_is_written_down_with_who_began_and_ended_it(engine: Engine, receiver: Subscribed) -> None:
+    """As events in the same transactions: one that is rolled back leaves neither."""
+    planned = plan(receiver, Wanted("2h", "1h", "a.b", ("t",)), NOW)
+    spans = [Span("t", 0, 5, 15)]
+    with engine.connect() as connection:
+        create(connection, "g", "api:all", planned, spans, background=True)
+        connection.rollback()
+    with engine.begin() as connection:
+        number = create(connection, "g", "api:all", planned, spans, background=True)
+    assert cancel(engine, "cli:me", number, NOW)
+    assert not cancel(engine, "cli:me", number, NOW + 1)
+    assert not cancel(engine, "cli:me", number + 1, NOW)
+    (found,) = replays.find(engine, limit=10)
+    assert (found.created_by, found.background, found.rate, found.event_type) == ("api:all", True, 2.0, "a.b")
+    created, cancelled = [operation for _, operation, _ in outbox.pending(engine, "g", 10)]
+    assert (created.type, cancelled.type) == ("replay.created", "replay.cancelled")
+    assert created.data == {
+        "replay_id": number,
+        "subscription_id": receiver.id,
+        "url": URL,
+        "actor": "api:all",
+        "since": "2026-07-28T12:00:00.000Z",
+        "until": "2026-07-28T13:00:00.000Z",
+        "event_type": "a.b",
+        "topics": ["t"],
+        "rate": 2.0,
+        "records": 10,
+    }
+    assert (cancelled.data["actor"], cancelled.data["stored"], cancelled.data["reason"]) == ("cli:me", 0, None)
+
+
+def planned_now(receiver: Subscribed, *topics: str) -> Plan:
+    return plan(receiver, Wanted("1h", topics=topics), time.time())
+
+
+def test_the_log_is_looked_at_within_a_time(receiver: Subscribed) -> None:
+    """A Kafka that is away is told within it, and the next request is served again."""
+    log = Log(Kafka("127.0.0.1:1", real=True).settings(), ["t"])
+    began = time.monotonic()
+    with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1 gave no answer within 0.3 s"):
+        spans_soon(log, planned_now(receiver), 0.3)
+    assert time.monotonic() - began < 3
+
+
+def test_only_so_many_look_at_once(receiver: Subscribed, mock_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a client of Kafka's; one more is told to come again, and one that has ended leaves its place."""
+    log = Log(Kafka(mock_kafka, real=False).settings(), ["away"])
+    for _ in range(6):
+        with pytest.raises(WebhooksError, match="KAFKA_TOPICS=away"):
+            spans_soon(log, planned_now(receiver))
+    monkeypatch.setattr(replay_request, "within", lambda *_: None)  # the thread never begins, and keeps its place
+    monkeypatch.setattr(replay_request, "_LOOKS", BoundedSemaphore(1))
+    spans_soon(log, planned_now(receiver))
+    with pytest.raises(KafkaUnavailable, match="too many"):
+        spans_soon(log, planned_now(receiver))
+
+
+def test_a_topic_that_no_worker_sends_from_is_refused(receiver: Subscribed, mock_kafka: str) -> None:
+    """By its place in the list."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"{}"])
+    with pytest.raises(InvalidReplay) as refused:
+        spans_soon(Log(kafka.settings(), [topic]), planned_now(receiver, topic, "another"))
+    assert (refused.value.option, refused.value.index) == ("topics", 1)
