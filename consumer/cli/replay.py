@@ -78,6 +78,7 @@ def replay(
     from consumer.config.environment import check, environment, load
     from consumer.config.settings import DatabaseSettings, KafkaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
+    from consumer.intake.mapping_file import mappings_of
     from consumer.ops.replay import Choice
 
     if as_json and not dry_run:
@@ -91,17 +92,18 @@ def replay(
     values = environment()
     check((KafkaSettings, TopicSettings, DatabaseSettings), values)
     kafka = load(KafkaSettings, values)
+    mapped = mappings_of(kafka)
     engine = open_database()
     if resume is not None:
         begun = _begun(engine, kafka, resume)
-        choice = Choice(_subscription(engine, begun.subscription_id), kafka.tenant, begun.event_type)
+        choice = Choice(_subscription(engine, begun.subscription_id), kafka.tenant, mapped, begun.event_type)
         with LogReader(kafka) as reader:
             _store(engine, begun, choice, reader)
     else:
         first, last = _times(since or "", until)
         receiver = _subscription(engine, subscription or 0)
         _check_type(receiver, event_type)
-        choice = Choice(receiver, kafka.tenant, event_type)
+        choice = Choice(receiver, kafka.tenant, mapped, event_type)
         pace = _rate(receiver, rate)
         with LogReader(kafka) as reader:
             with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
