@@ -144,7 +144,7 @@ class LogReader:
             return []
         oldest = self._ask(partitions, OFFSET_BEGINNING)
         newest = self._ask(partitions, OFFSET_END)
-        begin = self._ask(partitions, max(0, int(since * 1000)))
+        begin = self._ask(partitions, int(since * 1000)) if since > 0 else oldest
         end = self._ask(partitions, max(0, int(until * 1000))) if until is not None else {}
         spans = []
         for partition in partitions:
