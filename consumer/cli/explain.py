@@ -18,7 +18,7 @@ def explain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what a worker would make of a record, and who would get it.
+    """Show what becomes of a record, and who gets it.
 
     Reads one record from Kafka, outside any group. Shows which mapping applies and what gave each field, the event or
     the reason why it is none, and the subscriptions to its type: those that would get it, and why the others would not.
