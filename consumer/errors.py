@@ -3,6 +3,7 @@
 WebhooksError
 ├── SettingsError            a setting is missing or wrong (exit 2)
 ├── Undecodable              a record cannot be decoded into an event; it is dead-lettered with this reason
+├── Tombstone                a record without a value, which is to be ignored
 ├── Unavailable              a system that this process needs does not answer; tried again with back-off
 │   ├── KafkaUnavailable
 │   └── DatabaseUnavailable
@@ -36,6 +37,10 @@ class Undecodable(WebhooksError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Tombstone(WebhooksError):
+    """A record has no value, and tombstones of its topic are ignored: it is settled at once."""
 
 
 class Unavailable(WebhooksError):

@@ -19,6 +19,7 @@ from consumer.cli.check import check
 from consumer.cli.completion import answer_shell, completion
 from consumer.cli.console import discard_output, open_streams, printable, unwritten
 from consumer.cli.deliveries import deliveries
+from consumer.cli.explain import explain
 from consumer.cli.listen import listen
 from consumer.cli.migrate import migrate
 from consumer.cli.ping import ping
@@ -87,7 +88,7 @@ def demo() -> None:
     run_demo()
 
 
-for command in (check, top, migrate, publish, listen, replay, api, api_token, completion):
+for command in (check, top, migrate, publish, listen, explain, replay, api, api_token, completion):
     app.command()(command)
 for group in (subscriptions, deliveries):
     app.add_typer(group)

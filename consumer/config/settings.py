@@ -79,6 +79,12 @@ class KafkaSettings(GroupSettings):
         description="Topic for the attempt history, a record for each attempt; none: no history.",
         examples=["webhooks.attempts"],
     )
+    mappings_file: str | None = Field(
+        default=None,
+        validation_alias="KAFKA_MAPPINGS_FILE",
+        description="File that says, by topic, where an event's type, id and body come from; read at the start.",
+        examples=["/etc/kafka-webhooks/mappings.toml"],
+    )
     tenant: TenantName = Field(
         default="tenant",
         validation_alias="WEBHOOK_TENANT",

@@ -1,17 +1,19 @@
 """Decodes a record into an event: its type, id, tenant and content type. Pure.
 
-docs/publishing.md has the rules. The last value of a repeated header counts, as with `Headers.lastHeader` of the Java
-clients, because interceptors append. A null header or field counts as absent.
+docs/publishing.md has the rules, and default_mapping.toml has them as a mapping: this module is the fast form of it.
+`mapping.py` decodes records of topics with a mapping of their own. The last value of a repeated header counts, as with
+`Headers.lastHeader` of the Java clients, because interceptors append. A null header or field counts as absent.
 """
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
-from consumer.errors import Undecodable
+from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event, RecordId, extra_of
 from consumer.intake.record import Record, Unreadable
 
@@ -20,72 +22,93 @@ MAX_VALUE_BYTES = 1024 * 1024
 MAX_TYPE_LENGTH = 1000
 MAX_TENANT_LENGTH = 255  # the length of the column
 
-_CLOUDEVENT = "application/cloudevents+json"
+JSON = "application/json"
+CLOUDEVENT = "application/cloudevents+json"
 _TYPE_FIELDS = ("type", "event_type", "eventType")
+_WHOLE: tuple[type, ...] = (int,)  # of a type that mypyc does not know: where it knows int, it turns True into 1
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(_TOKEN + rb"/" + _TOKEN + rb"(?:[ \t]*;[ -~]*)?")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros are invalid.
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
+Mapped = Callable[[Record], Event | None]  # the event of a record whose topic has a mapping; None: it has none
 
-def decode(record: Record, tenant_name: str = "tenant") -> Event:
+
+def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = None) -> Event:
     """The event that a record carries. `tenant_name` names the attribute or header that holds its tenant.
 
-    Raises Undecodable with the reason unreadable, null, empty, too_large, bad_headers, bad_type, not_utf8, not_json,
-    too_deep or not_object, and no other error, whatever the bytes.
+    `mapped` decodes the records of topics with a mapping. Raises Tombstone for a record without a value that is to be
+    ignored, Undecodable with the reason unreadable, empty, too_large, bad_headers, bad_type, not_utf8, not_json,
+    too_deep or not_object, or one that `mapped` gives, and no other error, whatever the bytes.
     """
+    if mapped is not None and (event := mapped(record)) is not None:
+        return event
     partition, offset, timestamp, key, value, header_list = record
     topic = partition.topic
     if isinstance(header_list, Unreadable):
         raise Undecodable(*header_list)
-    if not value:
-        raise Undecodable("empty", "the value is empty") if value is not None else Undecodable("null", "no value")
-    if len(value) > MAX_VALUE_BYTES:
-        raise Undecodable("too_large", f"the value has {len(value)} bytes; the limit is {MAX_VALUE_BYTES}")
+    if not value or len(value) > MAX_VALUE_BYTES:
+        raise no_event(value)
     headers = dict(header_list) if header_list else {}
 
-    content_type = _media_type(headers.get("content-type")) if headers else None
+    content_type = media_type(headers.get("content-type")) if headers else None
     body = None
     header_type = headers.get("ce_type")
-    if header_type is None and not (content_type and content_type.lower().startswith(_CLOUDEVENT)):
+    if header_type is None and not (content_type and content_type.lower().startswith(CLOUDEVENT)):
         header_type = headers.get("event-type")
     if header_type is None:
-        body = _parse(value)
+        body = parse(value)
+        if not isinstance(body, dict):
+            raise no_object(body)
         event_type = _type_of(body, headers, topic)
     else:
-        event_type = _checked_type(header_type.decode("latin-1"))
+        event_type = checked_type(header_type.decode("latin-1"))
 
     structured = body if body is not None and "specversion" in body else {}
     record_id = RecordId(topic, partition.number, offset, timestamp)
+    source = headers.get("ce_source") or _text(structured.get("source")) or topic.encode()
+    # An id that is empty or, in a body, not a string counts as absent: the record's place replaces it, and the event is
+    # sent. The only cost is that a producer's own duplicates go unnoticed; a dead letter would lose the event.
+    event_id = headers.get("ce_id") or _text(structured.get("id")) or headers.get("event-id")
     return Event(
         record_id,
         event_type,
-        _webhook_id(headers, structured, record_id),
+        webhook_id(source, event_id, record_id),
         value,
-        content_type or (_CLOUDEVENT if structured else "application/json"),
+        content_type or (CLOUDEVENT if structured else JSON),
         key,
-        _traceparent(headers) if headers else None,
+        valid_traceparent(headers) if headers else None,
         headers or None,
         _tenant(tenant_name, headers, structured),
         extra_of(key, headers),
     )
 
 
+def no_event(value: bytes | None) -> Tombstone | Undecodable:
+    """Why a record whose value is missing, empty or too large is no event."""
+    if value is None:
+        return Tombstone("no value")
+    if not value:
+        return Undecodable("empty", "the value is empty")
+    return Undecodable("too_large", f"the value has {len(value)} bytes; the limit is {MAX_VALUE_BYTES}")
+
+
 def _type_of(body: dict[str, Any], headers: dict[str, bytes | None], topic: str) -> str:
     if "specversion" in body and body.get("type") is not None:
-        return _checked_type(body["type"])
+        return checked_type(body["type"])
     header_type = headers.get("event-type")
     if header_type is not None:
-        return _checked_type(header_type.decode("latin-1"))
+        return checked_type(header_type.decode("latin-1"))
     for field in _TYPE_FIELDS:
         value = body.get(field)
         if value is not None:
-            return _checked_type(value)
+            return checked_type(value)
     return topic
 
 
-def _checked_type(value: object) -> str:
+def checked_type(value: object) -> str:
+    """The value, if it can be an event type. Raises Undecodable (bad_type)."""
     if isinstance(value, str) and len(value) <= MAX_TYPE_LENGTH and _VISIBLE.fullmatch(value):
         return value
     # Not the value itself: details are logged.
@@ -95,14 +118,17 @@ def _checked_type(value: object) -> str:
     )
 
 
-def _parse(value: bytes) -> dict[str, Any]:
+def parse(value: bytes) -> Any:
+    """The JSON of a value. Raises Undecodable (not_utf8, not_json, too_deep)."""
     try:
-        body = orjson.loads(value)
+        return orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise _unparsable(value, error) from None
-    if not isinstance(body, dict):
-        raise Undecodable("not_object", f"the value is JSON but no object: {type(body).__name__}")
-    return body
+
+
+def no_object(body: object) -> Undecodable:
+    """Why a value that is parsed, and no object, is no event."""
+    return Undecodable("not_object", f"the value is JSON but no object: {type(body).__name__}")
 
 
 def _unparsable(value: bytes, error: orjson.JSONDecodeError) -> Undecodable:
@@ -115,15 +141,11 @@ def _unparsable(value: bytes, error: orjson.JSONDecodeError) -> Undecodable:
     return Undecodable("not_json", f"the value is not JSON: {error.msg} at byte {error.pos}")
 
 
-def _webhook_id(headers: dict[str, bytes | None], structured: dict[str, Any], record: RecordId) -> str:
+def webhook_id(source: bytes, event_id: bytes | None, record: RecordId) -> str:
     """A digest of source and id, each prefixed with its length so that no two pairs concatenate to the same bytes.
 
-    Ids are digested as bytes, so a header needs no valid encoding. An id that is empty or, in a body, not a string
-    counts as absent: the record's place replaces it, and the event is sent. The only cost is that a producer's own
-    duplicates go unnoticed; a dead letter would lose the event.
+    Ids are digested as bytes, so a header needs no valid encoding. The record's place replaces an id that is missing.
     """
-    source = headers.get("ce_source") or _text(structured.get("source")) or record.topic.encode()
-    event_id = headers.get("ce_id") or _text(structured.get("id")) or headers.get("event-id")
     if event_id:
         identity = b"%d:%b%d:%b" % (len(source), source, len(event_id), event_id)
     else:
@@ -148,7 +170,7 @@ def _tenant(name: str, headers: dict[str, bytes | None], structured: dict[str, A
             value = value.decode()
         except UnicodeDecodeError:
             return None
-    elif isinstance(value, int):
+    elif isinstance(value, _WHOLE):
         value = orjson.dumps(value).decode()  # as CloudEvents writes integers and booleans in a header
     return value if isinstance(value, str) and 0 < len(value) <= MAX_TENANT_LENGTH else None
 
@@ -158,7 +180,8 @@ def _text(value: object) -> bytes | None:
 
 
 @lru_cache(maxsize=256)
-def _media_type(header: bytes | None) -> str | None:
+def media_type(header: bytes | None) -> str | None:
+    """The header's text, if it is a media type."""
     if header is None or len(header) > 255 or not _MEDIA_TYPE.fullmatch(header):  # noqa: PLR2004 (RFC 6838: 127 + 127)
         return None
     return header.decode("ascii")
@@ -167,9 +190,10 @@ def _media_type(header: bytes | None) -> str | None:
 def traceparent_of(record: Record) -> str | None:
     """The `traceparent` of a record, whether or not it carries an event; None if it has no valid one."""
     headers = record.headers
-    return None if headers is None or isinstance(headers, Unreadable) else _traceparent(dict(headers))
+    return None if headers is None or isinstance(headers, Unreadable) else valid_traceparent(dict(headers))
 
 
-def _traceparent(headers: dict[str, bytes | None]) -> str | None:
+def valid_traceparent(headers: dict[str, bytes | None]) -> str | None:
+    """The header `traceparent`, if it is as the W3C defines it."""
     header = headers.get("traceparent")
     return header.decode("ascii") if header is not None and _TRACEPARENT.fullmatch(header) else None

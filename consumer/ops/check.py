@@ -33,6 +33,8 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine, ping
 from consumer.database.migrations import state
 from consumer.errors import SettingsError, WebhooksError
+from consumer.intake.mapping_file import SETTING as MAPPINGS
+from consumer.intake.mapping_file import mappings_of
 from consumer.intake.topics import consumes
 from consumer.kafka.client import known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
@@ -65,8 +67,22 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("settings", True, "; ".join(["complete", *map(str, ignored), *_weak_default(values)]))
     except SettingsError as error:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
+    yield from _mappings(values)
     yield from _kafka(values)
     yield from _database(values)
+
+
+def _mappings(values: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        found = mappings_of(load(KafkaSettings, values))
+    except SettingsError as error:
+        if str(error).startswith(MAPPINGS):  # others are told already
+            yield from (Finding("mappings", False, line) for line in str(error).splitlines())
+        return
+    if found is not None:
+        patterns = found.patterns
+        more = ", …" if len(patterns) > _MOST_IDS else ""
+        yield Finding("mappings", True, f"for {', '.join(patterns[:_MOST_IDS])}{more}")
 
 
 def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:

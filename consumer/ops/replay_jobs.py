@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import ReplayEnded, WebhooksError
+from consumer.intake.decode import Mapped
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
@@ -38,13 +39,18 @@ class ReplayJobs:
         self,
         registry: Registry,
         kafka: KafkaSettings,
+        mapped: Mapped | None = None,
         *,
         clock: Callable[[], float] = time.time,
         most: int = MOST,
         every: float = LOOK_EVERY,
     ) -> None:
-        """`clock` gives unix seconds. `every`: seconds between two looks. Sends no request yet."""
+        """`mapped` as in `decode`, and as the workers have it. `clock` gives unix seconds. Sends no request yet.
+
+        `every`: seconds between two looks.
+        """
         self._registry, self._kafka, self._clock = registry, kafka, clock
+        self._mapped = mapped
         self._most, self._every = most, every
         self._stopping = Event()
         self._running: list[Thread] = []
@@ -118,7 +124,7 @@ class ReplayJobs:
             return
         if not receiver.enabled:
             raise WebhooksError(f"subscription {receiver.id} is disabled; once it is enabled, the replay goes on")
-        choice = Choice(receiver, self._kafka.tenant, replay.event_type)
+        choice = Choice(receiver, self._kafka.tenant, self._mapped, replay.event_type)
         done = Progress(0, replay.matched, 0, finished=False)
         with LogReader(self._kafka) as reader:
             stopped = self._stopping.is_set

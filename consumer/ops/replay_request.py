@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from consumer.config.settings import KafkaSettings
 from consumer.config.types import moment
 from consumer.errors import InvalidReplay, KafkaUnavailable, Unavailable, WebhooksError
+from consumer.intake.decode import Mapped
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
@@ -31,10 +32,14 @@ _LOOKS = BoundedSemaphore(4)  # looks at the log in this process: each has a cli
 
 
 class Log(NamedTuple):
-    """Where a replay reads: the cluster and its group, and the topics of the group's workers, as in KAFKA_TOPICS."""
+    """Where a replay reads: the cluster and its group, and the topics of the group's workers, as in KAFKA_TOPICS.
+
+    `mapped` as in `decode`.
+    """
 
     kafka: KafkaSettings
     topics: Sequence[str]
+    mapped: Mapped | None = None
 
 
 class Wanted(NamedTuple):

@@ -11,14 +11,15 @@ SECONDS = 5.0  # of one reading
 MOST_BYTES = 16 * 2**20  # of the records' values
 
 
-def newest(kafka: KafkaSettings, topic: str, limit: int) -> list[Record]:
-    """At most `limit` records, newest first; fewer if the topic does not deliver them within 5 s.
+def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None = None) -> list[Record]:
+    """At most `limit` records of a topic, or of one `partition`, newest first; fewer if they do not come within 5 s.
 
     Raises KafkaUnavailable, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a
     setting. A topic that does not exist has no records.
     """
     with LogReader(kafka, name="tail") as reader:
-        spans = reader.spans(reader.partitions_of(topic), 0.0, None, quietly=True)
+        wanted = [each for each in reader.partitions_of(topic) if partition in {None, each[1]}]
+        spans = reader.spans(wanted, 0.0, None, quietly=True)
         reader.start([span._replace(begin=max(span.begin, span.end - limit)) for span in spans])
         records = _read(reader, limit)
     return sorted(records, key=lambda record: (record.timestamp, record.offset), reverse=True)[:limit]

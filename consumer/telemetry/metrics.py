@@ -78,7 +78,7 @@ class LoopLag:
 class Metrics:
     """The loop's counters since its start."""
 
-    events: Counter[str] = field(default_factory=Counter)  # matched, unmatched, dead_lettered
+    events: Counter[str] = field(default_factory=Counter)  # matched, unmatched, dead_lettered, tombstone
     deliveries: Counter[str] = field(default_factory=Counter)  # delivered, retried, parked, exhausted, dead_lettered
     attempts: Counter[str] = field(default_factory=Counter)  # 2xx, 3xx, 4xx, 5xx, error
     attempt_seconds: Histogram = field(default_factory=Histogram)

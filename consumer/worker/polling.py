@@ -7,9 +7,9 @@ import structlog
 
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
-from consumer.errors import Undecodable
+from consumer.errors import Tombstone, Undecodable
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import decode
+from consumer.intake.decode import Mapped, decode
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
@@ -41,12 +41,16 @@ class Polling(Part):
         memory: Memory,
         metrics: Metrics,
         tenant_name: str,
+        mapped: Mapped | None,
         is_idle: Callable[[], bool],
         monotonic: Callable[[], float],
         group: str = "",
         tracer: Tracer | None = None,
     ) -> None:
-        """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`."""
+        """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`.
+
+        `tenant_name` and `mapped` as in `decode`.
+        """
         self._source = source
         self._catalog = catalog
         self._inbox = inbox
@@ -55,6 +59,7 @@ class Polling(Part):
         self._memory = memory
         self._metrics = metrics
         self._tenant_name = tenant_name
+        self._mapped = mapped
         self._monotonic = monotonic
         self._is_idle = is_idle
         self._group = group
@@ -102,7 +107,11 @@ class Polling(Part):
         keys = set()
         for record in records:
             try:
-                event = decode(record, self._tenant_name)
+                event = decode(record, self._tenant_name, self._mapped)
+            except Tombstone:
+                self._metrics.events["tombstone"] += 1
+                record.partition.tracker.settle(record.offset)
+                continue
             except Undecodable as error:
                 self._bury(record, error, now)
                 continue

@@ -15,6 +15,7 @@ from consumer.config.settings import TraceSettings, WorkerSettings
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
+from consumer.intake.mapping_file import mappings_of
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.health import Status, serve
@@ -36,8 +37,12 @@ class Service:
         self._metrics = Metrics()
 
     def run(self, settings: WorkerSettings) -> None:
-        """Consume until SIGTERM or SIGINT, at any time. Raises FatalKafkaError, and SettingsError of Kafka's client."""
+        """Consume until SIGTERM or SIGINT, at any time.
+
+        Raises FatalKafkaError, and SettingsError for mistakes in the mappings and settings that Kafka's client refuses.
+        """
         kafka, topics, database, delivery, ops, traces, _ = settings
+        mapped = mappings_of(kafka)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
@@ -45,7 +50,9 @@ class Service:
         tracer = _tracer(traces)
         try:
             self._await_database(create_engine(database))
-            self._worker = build_worker(kafka, topics.topics, database, delivery, self._metrics, tracer=tracer)
+            self._worker = build_worker(
+                kafka, topics.topics, database, delivery, self._metrics, mapped=mapped, tracer=tracer
+            )
             # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
             gc.freeze()
             gc.set_threshold(*COLLECT_EVERY)

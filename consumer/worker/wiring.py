@@ -21,6 +21,7 @@ from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.delivery.slow_expressions import SlowExpressions
 from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.ledger.due import fetch, scan
@@ -60,14 +61,15 @@ def build_worker(
     delivery: DeliverySettings,
     metrics: Metrics,
     *,
+    mapped: Mapped | None = None,
     tracer: Tracer | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Worker:
     """A member of the consumer group; it joins now, and works when it runs. SettingsError: Kafka refuses a setting.
 
-    `names` as in KAFKA_TOPICS. Without a `tracer`, nothing is traced. `clock` gives unix
-    seconds, `monotonic` seconds that only go forward.
+    `names` as in KAFKA_TOPICS; `mapped` decodes records of topics with a mapping. Without a `tracer`, nothing is
+    traced. `clock` gives unix seconds, `monotonic` seconds that only go forward.
     """
     engine, group = create_engine(database), kafka.group_id
     decrypt = Vault(database.encryption_keys).decrypt
@@ -186,6 +188,7 @@ def build_worker(
         memory,
         metrics,
         tenant_name=kafka.tenant,
+        mapped=mapped,
         is_idle=lambda: worker.is_idle(),  # noqa: PLW0108
         monotonic=monotonic,
         group=group,

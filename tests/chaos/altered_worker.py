@@ -112,8 +112,8 @@ def reads_for_ever() -> None:
 def uses_an_id_again() -> None:
     """Each third event goes out under one and the same webhook-id."""
 
-    def decode(decode: Any, record: Any, tenant_name: str) -> Any:
-        event = decode(record, tenant_name)
+    def decode(decode: Any, record: Any, *rules: Any) -> Any:
+        event = decode(record, *rules)
         return event._replace(webhook_id="msg_again") if record.offset % 3 == 0 else event
 
     _wrap(polling, "decode", decode)

@@ -19,7 +19,7 @@ from tests.databases import url_of
 from tests.processes import PROGRAM, ROOT, Command, Start, environment
 from tests.signatures import hexed, standard
 
-COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "replay", "api", "completion"]
+COMMANDS = ["run", "demo", "check", "migrate", "publish", "listen", "explain", "replay", "api", "completion"]
 GROUPS = {
     "subscriptions": [
         *("add", "edit", "list", "show", "enable", "disable", "remove", "ping"),
@@ -102,6 +102,9 @@ def test_version_is_there_at_once(command: Command) -> None:
         ["deliveries", "redeliver", "1", "--status", "held"],
         ["deliveries", "redeliver", "--status", "delivered"],
         ["deliveries", "adopt"],
+        ["explain"],
+        ["explain", "orders", "--offset", "1"],
+        ["explain", "orders", "--partition", "-1"],
         ["replay"],
         ["replay", "--subscription", "1"],
         ["replay", "--since", "1h"],
@@ -141,6 +144,7 @@ def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
         ["deliveries", "list"],
         ["deliveries", "adopt", "--from-group", "old"],
         ["replay", "--resume", "1"],
+        ["explain", "orders"],
     ],
 )
 def test_missing_settings_are_2(command: Command, words: list[str]) -> None:

@@ -68,8 +68,7 @@ def test_dead_letter_headers_and_reasons() -> None:
     table = {name: says for names, says in rows("docs/operations.md", "Dead letters") for name in code(names)}
     letters = (ROOT / "consumer/intake/dead_letters.py").read_text()
     assert set(table) == set(re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters))
-    decoding = (ROOT / "consumer/intake/decode.py").read_text()
-    undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', decoding))
+    undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', SOURCE))
     for name in ("record", "unreadable"):
         undecodable |= set(re.findall(r'Unreadable\("(\w+)"', (ROOT / f"consumer/intake/{name}.py").read_text()))
     assert set(code(table["dead-letter-reason"])) == undecodable | {REASON}

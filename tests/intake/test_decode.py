@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.errors import Undecodable
+from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES, decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 
 CLOUDEVENT = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop"}
-REASONS = ["null", "empty", "too_large", "bad_headers", "bad_type", "not_utf8", "not_json", "too_deep", "not_object"]
+REASONS = ["empty", "too_large", "bad_headers", "bad_type", "not_utf8", "not_json", "too_deep", "not_object"]
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -72,12 +72,18 @@ def test_with_a_type_from_a_header_the_value_passes_unparsed(name: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [None, [("ce_type", b"a")]])
-@pytest.mark.parametrize(
-    ("value", "expected"), [(None, "null"), (b"", "empty"), (b" " * (MAX_VALUE_BYTES + 1), "too_large")]
-)
-def test_a_value_that_cannot_be_sent(value: bytes | None, headers: Headers | None, expected: str) -> None:
-    """No value, an empty one or one above 1 MiB is no event, also with a type from a header."""
+@pytest.mark.parametrize(("value", "expected"), [(b"", "empty"), (b" " * (MAX_VALUE_BYTES + 1), "too_large")])
+def test_a_value_that_cannot_be_sent(value: bytes, headers: Headers | None, expected: str) -> None:
+    """An empty value, or one above 1 MiB, is no event, also with a type from a header."""
     assert reason(value, headers) == expected
+
+
+@pytest.mark.parametrize("headers", [None, [("ce_type", b"a")]])
+def test_a_record_without_a_value_is_a_tombstone(headers: Headers | None) -> None:
+    """It is no mistake, so it is no dead letter; only headers that cannot be read make it one."""
+    with pytest.raises(Tombstone):
+        decode(record(None, headers))
+    assert reason(None, BAD_HEADERS) == "bad_headers"
 
 
 def test_a_value_of_the_largest_size_passes() -> None:
@@ -280,9 +286,11 @@ documents = st.dictionaries(fields, json_values, max_size=7).map(lambda document
 
 @given(st.none() | st.binary() | documents, st.none() | st.lists(st.tuples(names, values), max_size=6))
 def test_no_bytes_raise_anything_but_undecodable(value: bytes | None, headers: Headers | None) -> None:
-    """Whatever a producer writes is an event that is safe to send, or a dead letter with a reason."""
+    """Whatever a producer writes is an event that is safe to send, a tombstone, or a dead letter with a reason."""
     try:
         event = decode(record(value, headers))
+    except Tombstone:
+        assert value is None
     except Undecodable as error:
         assert error.reason in REASONS  # noqa: PT017 (either outcome is right)
     else:

@@ -107,7 +107,7 @@ def write(kafka: Kafka, topic: str, types: str) -> None:
 
 def choice(receiver: Subscribed, event_type: str | None = None) -> Choice:
     """What a replay to it takes."""
-    return Choice(receiver, "tenant", event_type)
+    return Choice(receiver, "tenant", None, event_type)
 
 
 Open = Callable[..., tuple[Replay, LogReader]]

@@ -133,7 +133,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
     metrics = Metrics()
     now = Readings()
     result = registry(metrics, lambda: now)
-    metrics.events.update(matched=1, unmatched=2, dead_lettered=3)
+    metrics.events.update(matched=1, unmatched=2, dead_lettered=3, tombstone=4)
     metrics.deliveries.update(delivered=4, retried=5, parked=6, exhausted=7)
     metrics.attempts.update({"2xx": 8, "error": 9})
     metrics.filter_errors = 16
@@ -149,6 +149,7 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
         ("webhooks_events_total", "matched"): 1,
         ("webhooks_events_total", "unmatched"): 2,
         ("webhooks_events_total", "dead_lettered"): 3,
+        ("webhooks_events_total", "tombstone"): 4,
         ("webhooks_deliveries_total", "delivered"): 4,
         ("webhooks_deliveries_total", "retried"): 5,
         ("webhooks_deliveries_total", "parked"): 6,

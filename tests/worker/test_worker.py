@@ -49,7 +49,7 @@ class Rig:
         """The receiver's path gets events of this type."""
         return repository.add(self.engine, self.receiver.url(path), event_type)
 
-    def write(self, *values: bytes) -> None:
+    def write(self, *values: bytes | None) -> None:
         """Records of partition 0."""
         self.kafka.write(self.topic, values)
 
@@ -234,15 +234,18 @@ def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytes
 def test_what_nobody_wants_is_committed_and_what_is_no_event_is_buried_first(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unmatched and undecodable records move the offset; the latter are in the dead-letter topic, as they were."""
+    """Unmatched and undecodable records move the offset, and so do tombstones.
+
+    Undecodable ones are in the dead-letter topic, as they were; tombstones are only counted.
+    """
     rig.subscribe("/one")
-    rig.write(*events(3, "nobody"), b"no JSON", *events(1), b"", b"\xff")
+    rig.write(*events(3, "nobody"), b"no JSON", None, *events(1), b"", b"\xff", None)
     rig.start(monkeypatch)
     until(lambda: rig.receiver.requests)
     assert sorted(dead_letters(rig, 3), key=str) == [b"", b"\xff", b"no JSON"]
     rig.stop()
-    assert rig.committed() == 7
-    assert rig.metrics.events == {"unmatched": 3, "dead_lettered": 3, "matched": 1}
+    assert rig.committed() == 9
+    assert rig.metrics.events == {"unmatched": 3, "dead_lettered": 3, "matched": 1, "tombstone": 2}
 
 
 def test_a_failure_is_tried_again_then_parked_then_sent_from_the_database(

@@ -1,0 +1,47 @@
+"""docs/mappings.md against the code: the keys, the default rules, the examples, the limits."""
+
+import re
+
+from consumer.intake import mapping_file, templates
+from consumer.intake.mapping_file import parse
+from tests.docs.documentation import BLOCKS, ROOT, TEXTS, code, rows
+
+PAGE = "docs/mappings.md"
+
+
+def test_keys() -> None:
+    """Each key is documented, and no other."""
+    assert {code(row[0])[0] for row in rows(PAGE, "The keys")} == set(mapping_file._KEYS)
+
+
+def test_the_default_rules() -> None:
+    """They are the file that is tested, and each block of the page is a file that can be used."""
+    blocks = [block.text for block in BLOCKS if block.page == PAGE and block.info == "toml"]
+    assert blocks[-1] == (ROOT / "consumer/intake/default_mapping.toml").read_text()
+    assert [list(parse(block, PAGE)) for block in blocks] == [["shop.orders", "billing.*"], ["*"]]
+
+
+def test_examples() -> None:
+    """Each file is on the page, and has a test of its own."""
+    there = {path.name for path in (ROOT / "docs/mappings").iterdir()}
+    assert set(re.findall(r"\(mappings/([\w.-]+)\)", TEXTS[PAGE])) == there
+    tests = (ROOT / "tests/intake/test_mapping_examples.py").read_text()
+    assert all(f'made("{name.removesuffix(".toml")}", ' in tests for name in there)
+
+
+def test_limits() -> None:
+    """Each number is the code's."""
+    text = TEXTS[PAGE].partition("## Limits")[2]
+    numbers = [int(number.replace(",", "")) for number in re.findall(r"[0-9][0-9,]*", text)]
+    assert numbers == [
+        mapping_file.MOST_BYTES // 1024,
+        mapping_file.MOST_MAPPINGS,
+        mapping_file.MOST_TOPICS,
+        mapping_file.MOST_ATTRIBUTES,
+        mapping_file.MOST_TEMPLATES,
+        templates.LONGEST,
+        templates.MOST_REFERENCES,
+        templates.DEEPEST,
+        mapping_file.MOST_WORDS,
+        1,
+    ]

@@ -1,0 +1,140 @@
+"""`explain`: what would be made of a record, and who would get it."""
+
+import json
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumer.config.settings import RuleSettings
+from consumer.crypto.vault import Vault
+from consumer.errors import WebhooksError
+from consumer.events.event import Event
+from consumer.intake.mapping_file import Mappings, parse
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Headers, Partition, Record
+from consumer.ops import explain as module
+from consumer.ops.explain import Explained, Receiver, explain, receivers_of, record_of
+from consumer.subscriptions import repository
+from tests.kafka_kit import Kafka
+
+MAPPING = """[[mapping]]
+topics = ["shop.*"]
+type = ["{header.kind}", "{value.table}.{value.op}"]
+id = "{value.id}"
+body = "{value.after}"
+attributes = { subject = "{key}" }
+words = { "value.op" = { c = "created" } }
+"""
+VALUE = {"id": 7, "table": "orders", "op": "c", "after": {"n": 1}}
+
+
+def explained(value: object, topic: str = "shop.orders", headers: Headers | None = None) -> Explained:
+    body = None if value is None else json.dumps(value).encode()
+    record = Record(Partition(topic, 2, OffsetTracker(None)), 7, 1, b"k", body, headers)
+    return explain(record, "tenant", Mappings(parse(MAPPING, "m.toml")))
+
+
+def event() -> Event:
+    found = explained(VALUE).event
+    assert found is not None
+    return found
+
+
+def test_each_field_has_what_gave_it() -> None:
+    """The template, or a rule in words, and the value."""
+    found = explained(VALUE)
+    assert (found.mapping, found.outcome) == ("the mapping of shop.*", "event")
+    assert {step.field: (step.by, step.value) for step in found.steps} == {
+        "type": ("{value.table}.{value.op}", "orders.created"),
+        "body": ("{value.after}", None),
+        "source": ("the topic", None),
+        "id": ("{value.id}", "7"),
+        "tenant": ("none: only subscriptions of every tenant get it", None),
+        "content_type": ("the rule for events without one", None),
+        "attributes.subject": ("{key}", "k"),
+    }
+    assert found.event is not None
+    assert found.event.body == b'{"n":1}'
+
+
+def test_a_topic_without_a_mapping_has_the_default_rules() -> None:
+    """They are shown as a mapping."""
+    found = explained({"type": "a"}, "users")
+    assert found.mapping == "the rules for topics without a mapping"
+    assert found.steps[0] == ("type", "{value.type}", "a")
+    assert found.event is not None
+    assert found.event.type == "a"
+
+
+def test_a_dead_letter_has_the_fields_before_the_one_at_fault() -> None:
+    """And the reason and the detail that it would have."""
+    found = explained({"table": "orders", "op": "c"})
+    assert (found.outcome, found.event, found.reason) == ("dead_letter", None, "no_body")
+    assert found.detail == "the mapping of shop.*: body: the record has nothing that {value.after} refers to"
+    assert [step.field for step in found.steps] == ["type"]
+
+
+def test_a_tombstone_is_one() -> None:
+    """It has no field and no event."""
+    assert explained(None)[2:] == ((), "tombstone", None, None, None)
+
+
+def test_who_would_get_it_and_who_would_not(engine: Engine) -> None:
+    """By type and pattern, with the reason of each that would not; others are not named."""
+    url = "https://example.com/hooks"
+    gets = [repository.add(engine, url, pattern) for pattern in ("orders.created", "orders.*", "*")]
+    repository.add(engine, url, "orders.deleted")
+    not_topic = repository.add(engine, url, "orders.*", topics="users,billing")
+    not_tenant = repository.add(engine, url, "orders.*", tenant="acme")
+    untrue = repository.add(engine, url, "orders.*", event_filter="data.n > 1")
+    true = repository.add(engine, url, "orders.*", event_filter="data.n == 1")
+    failing = repository.add(engine, url, "orders.*", event_filter="data.absent > 1")
+    odd = repository.add(engine, url, "orders.*", event_filter="data.n")
+    disabled = repository.add(engine, url, "orders.created")
+    repository.set_enabled(engine, disabled, False, "moved")
+    broken = repository.add(engine, url, "orders.created")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET event_filter = '(' WHERE id = :id"), {"id": broken})
+    found = {each.id: each for each in receivers_of(engine, event(), Vault(), RuleSettings()).found}
+    assert [number for number, each in found.items() if each.gets] == [*gets, true, broken]
+    assert "its events are stored, not sent" in (found[broken].why or "")
+    whys = {number: (found[number].why or "") for number in (not_topic, not_tenant, untrue, failing, odd, disabled)}
+    assert whys.pop(failing).startswith("filter: it fails on this event: ")
+    assert whys == {
+        not_topic: "topics: it gets those of billing, users",
+        not_tenant: "tenant: it gets those of acme, and this event is of none",
+        untrue: "filter: false for this event",
+        odd: "filter: its value is neither true nor false",
+        disabled: "disabled: moved",
+    }
+
+
+def test_lists_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And say that there are more; a url that holds a password does not show it."""
+    monkeypatch.setattr(module, "MOST", 3)
+    for number in range(3):
+        repository.add(engine, "https://example.com/hooks", ["orders.created", "*", "orders.**"][number])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET url = 'https://u:secret@example.com/'"))
+    found = receivers_of(engine, event(), Vault(), RuleSettings())
+    assert (len(found.found), found.more) == (3, False)
+    assert {each.url for each in found.found} == {"…@example.com/"}
+    repository.add(engine, "https://example.com/hooks", "*")
+    found = receivers_of(engine, event(), Vault(), RuleSettings())
+    assert (len(found.found), found.more) == (3, True)
+    assert isinstance(found.found[0], Receiver)
+
+
+def test_the_record(mock_kafka: str) -> None:
+    """The newest of the topic or of a partition, or the one at an offset; else an error that says what is not there."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic, settings = kafka.topic(), kafka.settings()
+    with pytest.raises(WebhooksError, match=f"{topic} has no record: is the name right"):
+        record_of(settings, topic, None, None)
+    for number, partition in enumerate((0, 1, 1, 0, 1)):
+        kafka.write(topic, [b"%d" % number], partition=partition)
+    places: list[tuple[int | None, int | None]] = [(None, None), (0, None), (1, None), (1, 1)]
+    assert [record_of(settings, topic, *place).value for place in places] == [b"4", b"3", b"4", b"2"]
+    for place, said in (((1, 99), r"\[1\] has no record at offset 99"), ((7, None), r"\[7\] has no record")):
+        with pytest.raises(WebhooksError, match=said):
+            record_of(settings, topic, *place)
