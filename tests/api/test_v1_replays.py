@@ -53,7 +53,8 @@ def test_a_replay_is_begun(api: Api, records: str) -> None:
     assert told == [("replay.created", "api:all", begun["id"]), ("replay.cancelled", "api:all", begun["id"])]
 
 
-def test_a_key_begins_one_replay(api: Api, topic: str) -> None:
+@pytest.mark.usefixtures("topic")
+def test_a_key_begins_one_replay(api: Api) -> None:
     """The request that is sent again is answered with the first one's replay, as it is by then."""
     body = {"subscription_id": api.create()["id"], "since": "1970-01-01T00:00:00Z"}
     first, second = (api.call("POST", "/replays", body, headers={"idempotency-key": "k"}) for _ in range(2))

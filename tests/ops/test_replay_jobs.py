@@ -140,7 +140,7 @@ def begun_and_killed(engine: Engine, log: tuple[Kafka, str], replay: int, clock:
     assert receiver is not None
     hold = Hold(claimed.lease_until or 0.0, LEASE)
     with LogReader(log[0].settings(group=GROUP)) as reader:
-        choice = Choice(receiver, "tenant")
+        choice = Choice(receiver, "tenant", None)
         yield from run_replay(engine, claimed, choice, reader, lambda: False, hold=hold, clock=clock)
     assert claimed.id == replay
 
