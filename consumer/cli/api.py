@@ -56,7 +56,7 @@ def api() -> None:
     backing, kafka = _observing(
         Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery)), values
     )
-    jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka, backing.log.mapped)
+    jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka, backing.log.read_event)
     app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
@@ -104,8 +104,8 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
 
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings, TopicSettings
-    from consumer.intake.mapping_file import mappings_of
     from consumer.ops.attempts import AttemptHistory
+    from consumer.ops.event_reader import event_reader
     from consumer.ops.overview import overview, shared
     from consumer.ops.replay_request import Log
 
@@ -117,7 +117,7 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
         history.start()
     registry = backing.registry
     look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
-    log = Log(kafka, topics, mappings_of(kafka)) if kafka is not None and topics else None
+    log = Log(kafka, topics, event_reader(kafka)) if kafka is not None and topics else None
     return backing._replace(history=history, look=look, log=log), kafka
 
 

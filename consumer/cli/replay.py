@@ -79,7 +79,7 @@ def replay(
     from consumer.config.environment import check, environment, load
     from consumer.config.settings import DatabaseSettings, KafkaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
-    from consumer.intake.mapping_file import mappings_of
+    from consumer.ops.event_reader import event_reader
     from consumer.ops.replay import Choice
     from consumer.ops.replay_request import Wanted, plan, spans
 
@@ -94,18 +94,18 @@ def replay(
     values = environment()
     check((KafkaSettings, TopicSettings, DatabaseSettings), values)
     kafka = load(KafkaSettings, values)
-    mapped = mappings_of(kafka)
+    read_event = event_reader(kafka)
     engine = open_database()
     if resume is not None:
         begun = _begun(engine, kafka, resume)
-        choice = Choice(_subscription(engine, begun.subscription_id), kafka.tenant, mapped, begun.event_type)
+        choice = Choice(_subscription(engine, begun.subscription_id), read_event, begun.event_type)
         with LogReader(kafka) as reader:
             _store(engine, begun, choice, reader)
     else:
         wanted = Wanted(since or "", until, event_type, topic or (), rate)
         with _usage(wanted.topics):
             planned = plan(_subscription(engine, subscription or 0), wanted, time.time())
-        choice = Choice(planned.receiver, kafka.tenant, mapped, event_type)
+        choice = Choice(planned.receiver, read_event, event_type)
         with LogReader(kafka) as reader:
             with Waiting(f"Kafka at {kafka.bootstrap_servers}"), _usage(wanted.topics):
                 found = spans(reader, load(TopicSettings, values).topics, planned)

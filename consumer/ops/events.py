@@ -5,8 +5,8 @@ from typing import NamedTuple
 from consumer.config.settings import KafkaSettings
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
-from consumer.intake.decode import Mapped, decode
 from consumer.intake.record import Record
+from consumer.ops.event_reader import ReadEvent
 from consumer.ops.tail import record_at
 
 
@@ -18,15 +18,12 @@ class Found(NamedTuple):
     reason: str | None
 
 
-def find(kafka: KafkaSettings, mapped: Mapped | None, topic: str, partition: int, offset: int) -> Found | None:
-    """The record at an offset; None if the log does not have it any more. `mapped` as in `decode`.
-
-    Raises as `tail.record_at` does.
-    """
+def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> Found | None:
+    """The record at an offset; None if the log does not have it any more. Raises as `tail.record_at` does."""
     record = record_at(kafka, topic, partition, offset)
     if record is None:
         return None
     try:
-        return Found(record, decode(record, kafka.tenant, mapped), None)
+        return Found(record, read_event(record), None)
     except (Undecodable, Tombstone) as error:
         return Found(record, None, str(error))

@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from consumer.database.engine import unavailable
 from consumer.errors import Tombstone, Undecodable, WebhooksError
 from consumer.events.event import Event
-from consumer.intake.decode import Mapped, decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger import replays
@@ -25,6 +24,7 @@ from consumer.ledger.counts import last_of_replay
 from consumer.ledger.replays import Lease, Replay
 from consumer.ledger.rows import NewDelivery
 from consumer.matching.selection import FilterResult, Selector
+from consumer.ops.event_reader import ReadEvent
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.subscriptions.options import LEAST_NUMBER, Effect, read
 from consumer.subscriptions.patterns import matches
@@ -97,19 +97,13 @@ def check_receiver(subscription: Subscribed) -> None:
 class Choice:
     """Chooses the events of the log for a subscription: those that a worker would send it now."""
 
-    def __init__(
-        self, subscription: Subscribed, tenant_name: str, mapped: Mapped | None, event_type: str | None = None
-    ) -> None:
-        """`tenant_name` and `mapped` as in `decode`, and as the workers have them: else ids would differ.
-
-        `event_type`, a type or a pattern, narrows the choice. Raises as `check_receiver` does.
-        """
+    def __init__(self, subscription: Subscribed, read_event: ReadEvent, event_type: str | None = None) -> None:
+        """`event_type`, a type or a pattern, narrows the choice. Raises as `check_receiver` does."""
         check_receiver(subscription)
         meant, _ = read(subscription.options)
         selection = Selection(meant["topics"], meant["event_filter"])
         self.subscription = subscription
-        self._tenant_name = tenant_name
-        self._mapped = mapped
+        self._read_event = read_event
         self._types = [subscription.event_type] if event_type is None else [subscription.event_type, event_type]
         self._endpoint = Endpoint(subscription.id, subscription.url, (), selection=selection)
         self._metrics = Metrics()
@@ -123,7 +117,7 @@ class Choice:
     def event_of(self, record: Record) -> Event | None:
         """The event that a record carries; None if it carries none."""
         try:
-            return decode(record, self._tenant_name, self._mapped)
+            return self._read_event(record)
         except (Tombstone, Undecodable):
             return None
 

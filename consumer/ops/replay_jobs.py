@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import ReplayEnded, WebhooksError
-from consumer.intake.decode import Mapped
+from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
 from consumer.ops.bounded import reason_of
 from consumer.ops.changes import Registry
+from consumer.ops.event_reader import ReadEvent
 from consumer.ops.replay import Choice, Hold, Progress, run
 from consumer.ops.replay_request import cancel
 from consumer.subscriptions import repository
@@ -39,18 +40,15 @@ class ReplayJobs:
         self,
         registry: Registry,
         kafka: KafkaSettings,
-        mapped: Mapped | None = None,
+        read_event: ReadEvent = decode,
         *,
         clock: Callable[[], float] = time.time,
         most: int = MOST,
         every: float = LOOK_EVERY,
     ) -> None:
-        """`mapped` as in `decode`, and as the workers have it. `clock` gives unix seconds. Sends no request yet.
-
-        `every`: seconds between two looks.
-        """
+        """`clock` gives unix seconds. `every`: seconds between two looks. Sends no request yet."""
         self._registry, self._kafka, self._clock = registry, kafka, clock
-        self._mapped = mapped
+        self._read_event = read_event
         self._most, self._every = most, every
         self._stopping = Event()
         self._running: list[Thread] = []
@@ -124,7 +122,7 @@ class ReplayJobs:
             return
         if not receiver.enabled:
             raise WebhooksError(f"subscription {receiver.id} is disabled; once it is enabled, the replay goes on")
-        choice = Choice(receiver, self._kafka.tenant, self._mapped, replay.event_type)
+        choice = Choice(receiver, self._read_event, replay.event_type)
         done = Progress(0, replay.matched, 0, finished=False)
         with LogReader(self._kafka) as reader:
             stopped = self._stopping.is_set

@@ -14,12 +14,13 @@ from sqlalchemy import Connection, Engine
 from consumer.config.settings import KafkaSettings
 from consumer.config.types import moment
 from consumer.errors import InvalidReplay, KafkaUnavailable, Unavailable, WebhooksError
-from consumer.intake.decode import Mapped
+from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import OperationalEvent
 from consumer.ops.bounded import within
+from consumer.ops.event_reader import ReadEvent
 from consumer.ops.replay import MOST_RATE, check_receiver, default_rate
 from consumer.subscriptions.options import LEAST_NUMBER
 from consumer.subscriptions.patterns import check_pattern, matches
@@ -32,14 +33,11 @@ _LOOKS = BoundedSemaphore(4)  # looks at the log in this process: each has a cli
 
 
 class Log(NamedTuple):
-    """Where a replay reads: the cluster and its group, and the topics of the group's workers, as in KAFKA_TOPICS.
-
-    `mapped` as in `decode`.
-    """
+    """The log of a group's workers: the cluster and the group, the topics as in KAFKA_TOPICS, and their events."""
 
     kafka: KafkaSettings
     topics: Sequence[str]
-    mapped: Mapped | None = None
+    read_event: ReadEvent = decode
 
 
 class Wanted(NamedTuple):

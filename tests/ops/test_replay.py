@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from consumer.errors import WebhooksError
+from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
@@ -107,7 +108,7 @@ def write(kafka: Kafka, topic: str, types: str) -> None:
 
 def choice(receiver: Subscribed, event_type: str | None = None) -> Choice:
     """What a replay to it takes."""
-    return Choice(receiver, "tenant", None, event_type)
+    return Choice(receiver, decode, event_type)
 
 
 Open = Callable[..., tuple[Replay, LogReader]]

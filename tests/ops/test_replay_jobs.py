@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Vault
 from consumer.errors import ReplayEnded
+from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Replay, Span
@@ -140,7 +141,7 @@ def begun_and_killed(engine: Engine, log: tuple[Kafka, str], replay: int, clock:
     assert receiver is not None
     hold = Hold(claimed.lease_until or 0.0, LEASE)
     with LogReader(log[0].settings(group=GROUP)) as reader:
-        choice = Choice(receiver, "tenant", None)
+        choice = Choice(receiver, decode)
         yield from run_replay(engine, claimed, choice, reader, lambda: False, hold=hold, clock=clock)
     assert claimed.id == replay
 

@@ -48,10 +48,10 @@ def _recent(sources: Sources, visit: Visit) -> Response:
 def _show(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
     place = topic, partition, offset = visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
-    kafka, names, mapped = log_of(sources)
+    kafka, names, read_event = log_of(sources)
     if not consumes(kafka, names)(topic):
         raise Refusal(HTTPStatus.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
-    found = events.find(kafka, mapped, *place)
+    found = events.find(kafka, read_event, *place)
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
     registry, history = sources.registry, sources.history
