@@ -8,13 +8,14 @@ import typer
 from consumer.cli.console import YesOption, row_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Engine
 
-    from consumer.config.settings import KafkaSettings
+    from consumer.config.settings import KafkaSettings, SchemaSettings
     from consumer.events.event import TopicPartition
     from consumer.intake.log_reader import LogReader
+    from consumer.intake.record import Record
     from consumer.ledger.replays import Replay, Span
     from consumer.ops.replay import Choice
     from consumer.subscriptions.repository import Subscribed
@@ -76,7 +77,7 @@ def replay(
     from consumer.cli.console import open_database
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import check, environment, load
-    from consumer.config.settings import DatabaseSettings, KafkaSettings, TopicSettings
+    from consumer.config.settings import DatabaseSettings, KafkaSettings, SchemaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
     from consumer.ops.replay import Choice
 
@@ -89,19 +90,19 @@ def replay(
         missing = "--subscription" if subscription is None else "--since"
         raise typer.BadParameter("give it, or --resume REPLAY", param_hint=missing)
     values = environment()
-    check((KafkaSettings, TopicSettings, DatabaseSettings), values)
-    kafka = load(KafkaSettings, values)
+    check((KafkaSettings, TopicSettings, SchemaSettings, DatabaseSettings), values)
+    kafka, json_of = load(KafkaSettings, values), _json_of(load(SchemaSettings, values))
     engine = open_database()
     if resume is not None:
         begun = _begun(engine, kafka, resume)
-        choice = Choice(_subscription(engine, begun.subscription_id), kafka.tenant, begun.event_type)
+        choice = Choice(_subscription(engine, begun.subscription_id), kafka.tenant, begun.event_type, json_of)
         with LogReader(kafka) as reader:
             _store(engine, begun, choice, reader)
     else:
         first, last = _times(since or "", until)
         receiver = _subscription(engine, subscription or 0)
         _check_type(receiver, event_type)
-        choice = Choice(receiver, kafka.tenant, event_type)
+        choice = Choice(receiver, kafka.tenant, event_type, json_of)
         pace = _rate(receiver, rate)
         with LogReader(kafka) as reader:
             with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
@@ -114,6 +115,16 @@ def replay(
             _store(engine, begun, choice, reader)
     if not no_wait:
         _wait(engine, begun.id)
+
+
+def _json_of(settings: "SchemaSettings") -> "Callable[[Record], Record] | None":
+    """What gives records their value as JSON, if there is a schema registry."""
+    if settings.url is None:
+        return None
+    from consumer.schemas.blocking import translator
+    from consumer.schemas.registry import Registry
+
+    return translator(Registry(settings).decoder)
 
 
 def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":

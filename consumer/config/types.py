@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import parse_signing_key
 from consumer.http.proxy import parse_proxy
-from consumer.http.urls import parse_target
+from consumer.http.urls import check_target, parse_target
 
 Network = IPv4Network | IPv6Network
 
@@ -134,6 +134,12 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _registry_url(text: str) -> str:
+    for url in text.split(","):
+        check_target(url.strip())
+    return text
+
+
 def _traces_exporter(name: str) -> str:
     if name not in {"otlp", "none"}:
         raise ValueError(f"{name!r:.40} is not supported; otlp sends traces, none turns them off")
@@ -224,6 +230,7 @@ FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 TracesExporter = Annotated[str, AfterValidator(_traces_exporter)]
 OtlpProtocol = Annotated[str, AfterValidator(_otlp_protocol)]
 Token = Annotated[SecretStr, AfterValidator(_token)]

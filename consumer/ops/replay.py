@@ -5,16 +5,16 @@ therefore continues where it stopped, and stores each matching record once. It d
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.database.engine import unavailable
-from consumer.errors import Undecodable, WebhooksError
+from consumer.errors import RegistryUnavailable, Unavailable, Undecodable, WebhooksError
 from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
@@ -33,6 +33,8 @@ from models.subscription import EVERY_TENANT
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
 RATE_WITHOUT_LIMIT = 100.0  # deliveries per second, if the subscription has no rate limit
 MOST_RATE = 100_000.0  # deliveries per second, the highest rate that can be set
@@ -42,7 +44,7 @@ ROWS_AT_ONCE = 500  # rows per transaction
 BYTES_AT_ONCE = 4 * 2**20  # of bodies per transaction, about
 FLUSH = 1.0  # seconds between two transactions
 _WAIT = 0.1  # seconds for which a signal may go unnoticed
-_RETRY = 2.0  # seconds between two tries while the database does not answer
+_RETRY = 2.0  # seconds between two tries while the database, or the registry, does not answer
 
 
 def default_rate(limit: float | None) -> float:
@@ -81,8 +83,17 @@ class Progress(NamedTuple):
 class Choice:
     """Chooses the events of the log for a subscription: those that a worker would send it now."""
 
-    def __init__(self, subscription: Subscribed, tenant_name: str, event_type: str | None = None) -> None:
-        """`event_type`, a type or a pattern, narrows the choice. WebhooksError if the subscription matches nothing."""
+    def __init__(
+        self,
+        subscription: Subscribed,
+        tenant_name: str,
+        event_type: str | None = None,
+        json_of: Callable[[Record], Record] | None = None,
+    ) -> None:
+        """`event_type`, a type or a pattern, narrows the choice. WebhooksError if the subscription matches nothing.
+
+        `json_of` gives a record its value as JSON, as `schemas.blocking` does.
+        """
         for problem in subscription.problems:
             if problem.effect is Effect.UNMATCHED or problem.option == "event_filter":
                 raise WebhooksError(f"subscription {subscription.id} cannot be replayed to: {problem}")
@@ -90,6 +101,7 @@ class Choice:
         selection = Selection(meant["topics"], meant["event_filter"])
         self.subscription = subscription
         self._tenant_name = tenant_name
+        self._json_of = json_of
         self._types = [subscription.event_type] if event_type is None else [subscription.event_type, event_type]
         self._endpoint = Endpoint(subscription.id, subscription.url, (), selection=selection)
         self._metrics = Metrics()
@@ -101,9 +113,9 @@ class Choice:
         return self._metrics.filter_errors
 
     def event_of(self, record: Record) -> Event | None:
-        """The event that a record carries; None if it carries none."""
+        """The event that a record carries; None if it carries none. RegistryUnavailable: ask again."""
         try:
-            return decode(record, self._tenant_name)
+            return decode(record if self._json_of is None else self._json_of(record), self._tenant_name)
         except Undecodable:
             return None
 
@@ -114,6 +126,11 @@ class Choice:
             and self.subscription.tenant in {EVERY_TENANT, event.tenant}
             and self._selector.ask(self._endpoint, event) is FilterResult.WANTED
         )
+
+
+class _Chosen(NamedTuple):
+    events: list[Event]
+    undecodable: int
 
 
 def run(
@@ -129,7 +146,8 @@ def run(
     """Store the rest of a replay at its rate, each row at most `AHEAD` seconds before it is due.
 
     Yields after each transaction. Ends when all is stored, or soon after `stopped()`: the replay can then be resumed.
-    Waits for Kafka and the database if they do not answer. Raises the errors of `LogReader.read` and `replays.advance`.
+    Waits for Kafka, the database and the schema registry if they do not answer. Raises the errors of `LogReader.read`
+    and `replays.advance`.
     """
     last_due = last_of_replay(engine, replay.id) if replay.matched else None
     pace = DueSchedule(replay.rate, _next_due(last_due, replay.rate, clock()))
@@ -141,13 +159,13 @@ def run(
     while True:
         ended = reader.done or stopped()
         room = 0 if ended else min(ROWS_AT_ONCE - len(rows), pace.room(clock()))
-        for record in reader.read(room, _WAIT) if room else ():
-            event = choice.event_of(record)
-            if event is None:
-                undecodable += 1
-            elif choice.has(event):
-                rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
-                size += event.size
+        found = _chosen(choice, reader.read(room, _WAIT) if room else (), stopped, sleep)
+        if found is None:
+            return
+        undecodable += found.undecodable
+        for event in found.events:
+            rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
+            size += event.size
         full = len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
@@ -172,23 +190,45 @@ def _next_due(last_due: float | None, rate: float, now: float) -> float:
     return 0.0 if last_due is None else min(last_due, now + AHEAD) + 1 / rate
 
 
-def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
-    """Retry `write` until the database answers. False, with nothing written, if `stopped()` comes first."""
+def _chosen(
+    choice: Choice, records: Iterable[Record], stopped: Callable[[], bool], sleep: Callable[[float], None]
+) -> _Chosen | None:
+    """The events to store, and how many records are none. None: `stopped()` came while the registry did not answer."""
+    events, undecodable = [], 0
+    for record in records:
+        answer = _insist(partial(choice.event_of, record), stopped, sleep)
+        if not answer:
+            return None
+        (event,) = answer
+        if event is None:
+            undecodable += 1
+        elif choice.has(event):
+            events.append(event)
+    return _Chosen(events, undecodable)
+
+
+def _insist(job: Callable[[], T], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> tuple[T] | tuple[()]:
+    """Retry `job` until the database or the registry answers; returns its result, alone in a tuple.
+
+    Empty, with nothing written, if `stopped()` comes first.
+    """
     said = False
     while True:
+        known: Unavailable | None
         try:
-            write()
+            return (job(),)
+        except RegistryUnavailable as error:
+            known = error
         except SQLAlchemyError as error:
             if (known := unavailable(error)) is None:
                 raise
-            if not said:
-                log.warning("the database does not answer; the replay waits", error=str(known))
-                said = True
-        else:
-            return True
+        if not said:
+            what = "schema registry" if isinstance(known, RegistryUnavailable) else "database"
+            log.warning("no answer; the replay waits", of=what, error=str(known))
+            said = True
         for _ in range(int(_RETRY / _WAIT)):
             if stopped():
-                return False
+                return ()
             sleep(_WAIT)
 
 

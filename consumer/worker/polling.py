@@ -15,6 +15,7 @@ from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
+from consumer.schemas.translation import Translation
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.record_spans import trace_dead_letter, trace_record
@@ -45,8 +46,12 @@ class Polling(Part):
         monotonic: Callable[[], float],
         group: str = "",
         tracer: Tracer | None = None,
+        translation: Translation | None = None,
     ) -> None:
-        """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`."""
+        """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`.
+
+        Without a `translation`, values are events as they come.
+        """
         self._source = source
         self._catalog = catalog
         self._inbox = inbox
@@ -59,6 +64,7 @@ class Polling(Part):
         self._is_idle = is_idle
         self._group = group
         self._tracer = tracer
+        self._translation = translation
         self._paused = self._stopped = False
         self._full_since: float | None = None
         self.received_at = self.waited = 0.0
@@ -96,13 +102,16 @@ class Polling(Part):
             self.waited = self._monotonic() - began
         else:
             records = self._records(idle=idle)
+        translation = self._translation
+        if translation is not None:
+            records = translation.admit(records, self._room())
         if not records:
             return
         self.received_at = now = self._monotonic()
         keys = set()
         for record in records:
             try:
-                event = decode(record, self._tenant_name)
+                event = decode(record if translation is None else translation.json_of(record), self._tenant_name)
             except Undecodable as error:
                 self._bury(record, error, now)
                 continue
@@ -134,7 +143,8 @@ class Polling(Part):
         """How many more records may be taken in."""
         if self._parking.full or self._dead_letters.full:
             return 0
-        return min(self._inbox.room, self._memory.room)
+        room = min(self._inbox.room, self._memory.room)
+        return room if self._translation is None else min(room, self._translation.room)
 
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1
