@@ -3,10 +3,10 @@
 from importlib.util import find_spec
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from consumer.config.group import Group, file_of
-from consumer.config.types import Duration, RegistryUrl
+from consumer.config.types import Duration, RegistryUrl, Token
 
 _PACKAGES = ("attr", "authlib", "cachetools", "fastavro", "google.protobuf", "google.type")
 _CLIENTS = ("httpx2", "httpx")  # confluent-kafka takes either
@@ -28,7 +28,7 @@ class SchemaSettings(Group):
         description="User, or API key, for basic authentication at the registry.",
         examples=["webhooks"],
     )
-    password: SecretStr | None = Field(
+    password: Token | None = Field(
         default=None,
         validation_alias="SCHEMA_REGISTRY_PASSWORD",
         description="Password, or API secret, of that user.",

@@ -7,6 +7,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
@@ -14,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import parse_signing_key
 from consumer.http.proxy import parse_proxy
-from consumer.http.urls import check_target, parse_target
+from consumer.http.urls import parse_target
 
 Network = IPv4Network | IPv6Network
 
@@ -135,8 +136,10 @@ def _http_url(text: str) -> str:
 
 
 def _registry_url(text: str) -> str:
-    for url in text.split(","):
-        check_target(url.strip())
+    for url in map(str.strip, text.split(",")):
+        parse_target(url)
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("holds a user or a password; set SCHEMA_REGISTRY_USER and SCHEMA_REGISTRY_PASSWORD")
     return text
 
 
