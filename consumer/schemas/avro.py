@@ -18,6 +18,8 @@ from consumer.schemas.framing import Framed
 
 MOST_SCALE = 1000  # digits of a decimal after the point
 MOST_DECIMAL = 512  # bytes of a decimal's unscaled value: 1,233 digits
+_MORE = 128  # in a byte of a number: another byte follows
+_LONG_OR_NEGATIVE = 129  # in the first byte of a length: it is not below 64
 _MOST_BITS = 63  # of the last byte's place in a long
 _EPOCH = date(1970, 1, 1).toordinal()
 _DAY = 86_400
@@ -136,6 +138,9 @@ def _boolean(source: _Source) -> bool:
 def _long(source: _Source) -> int:
     data, at = source.data, source.at
     byte = data[at]
+    if byte < _MORE:
+        source.at = at + 1
+        return (byte >> 1) ^ -(byte & 1)
     result = byte & 127
     shift = 0
     while byte & 128:
@@ -166,6 +171,12 @@ def _bytes(source: _Source) -> str:
 
 
 def _string(source: _Source) -> str:
+    at = source.at
+    size = source.data[at]
+    end = at + 1 + (size >> 1)
+    if not size & _LONG_OR_NEGATIVE and end <= source.end:  # most are short
+        source.at = end
+        return source.data[at + 1 : end].decode()
     return source.take(_long(source)).decode()
 
 

@@ -16,6 +16,7 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from consumer.intake.record import Headers
 from tests.schemas.descriptors import class_of, field, file_of
@@ -65,6 +66,11 @@ def as_json(number: int, event_type: str = "order.paid") -> dict[str, Any]:
 
 def message_class() -> Any:
     """The order as a Protobuf message."""
+    return class_of("shop.Order", protobuf_file())
+
+
+def protobuf_file() -> FileDescriptorProto:
+    """The file that describes it."""
     file = file_of("order.proto")
     message = file.message_type.add(name="Order")
     kinds = {"id": "int32", "type": "string", "customer": "string", "amount": "string", "created": "int32"}
@@ -72,7 +78,7 @@ def message_class() -> Any:
         field(message, name, kind)
     field(message, "tags", "string", repeated=True)
     field(message, "notes", "string", repeated=True)
-    return class_of("shop.Order", file)
+    return file
 
 
 @contextmanager
