@@ -306,10 +306,10 @@ def test_a_registry_needs_user_and_password_or_neither() -> None:
     """One alone is a mistake; without a registry nothing is asked of them."""
     registry = {"SCHEMA_REGISTRY_URL": "https://one:8081, http://two:8081/ccompat"}
     assert load(settings.SchemaSettings, registry).url == registry["SCHEMA_REGISTRY_URL"]
-    for given, missing in (("USER", "PASSWORD"), ("PASSWORD", "USER")):
-        line = refusal(settings.SchemaSettings, **registry, **{f"SCHEMA_REGISTRY_{given}": "hidden"})
-        assert line.startswith(f"SCHEMA_REGISTRY_{given} is set without SCHEMA_REGISTRY_{missing}.")
-        assert load(settings.SchemaSettings, {f"SCHEMA_REGISTRY_{given}": "x"}).url is None
+    for there, missing in (("USER", "PASSWORD"), ("PASSWORD", "USER")):
+        line = refusal(settings.SchemaSettings, **registry, **{f"SCHEMA_REGISTRY_{there}": "hidden"})
+        assert line.startswith(f"SCHEMA_REGISTRY_{there} is set without SCHEMA_REGISTRY_{missing}.")
+        assert load(settings.SchemaSettings, {f"SCHEMA_REGISTRY_{there}": "x"}).url is None
 
 
 def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:

@@ -70,6 +70,8 @@ def test_dead_letter_headers_and_reasons() -> None:
     assert set(table) == set(re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters))
     decoding = (ROOT / "consumer/intake/decode.py").read_text()
     undecodable = set(re.findall(r'Undecodable\(\s*"(\w+)"', decoding))
+    for path in (ROOT / "consumer/schemas").glob("*.py"):
+        undecodable |= set(re.findall(r'Undecodable\(\s*"(\w+)"', path.read_text()))
     for name in ("record", "unreadable"):
         undecodable |= set(re.findall(r'Unreadable\("(\w+)"', (ROOT / f"consumer/intake/{name}.py").read_text()))
     assert set(code(table["dead-letter-reason"])) == undecodable | {REASON}
