@@ -232,7 +232,8 @@ def test_order_is_kept_in_each_partition(data: st.DataObject) -> None:
 
     actions: dict[str, Any] = {"down": DOWN, "known": decode}
     for _ in range(data.draw(st.integers(1, 12))):
-        named = st.tuples(st.sampled_from(partitions), st.sampled_from([b"{}", 1, 2, 3]))
+        values: st.SearchStrategy[bytes | int] = st.sampled_from([b"{}", 1, 2, 3])
+        named = st.tuples(st.sampled_from(partitions), values)
         turn([world.record(*each) for each in data.draw(st.lists(named, max_size=6))], data.draw(st.integers(0, 5)))
         if world.asked and (action := data.draw(st.sampled_from(["down", "known", "later"]))) in actions:
             world.answer(actions[action])
@@ -267,17 +268,20 @@ def test_questions_run_in_threads() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    """The oldest answers leave; good ones stay otherwise, refusals for a minute."""
+    """The oldest schemas leave, and the oldest refusals, but not for each other; a refusal is for a minute."""
     known = KnownSchemas()
-    known.put(0, Undecodable("bad_schema", "x"), 0.0)
-    for number in range(1, MOST_KEPT + 1):
-        known.put(number, decode, 1.0)
-    assert known.get(0) is None
+    refusal = Undecodable("bad_schema", "x")
+    for number in range(MOST_KEPT + 1):
+        known.put(number, decode, 0.0)
+        known.put(f"guid {number}", refusal, number / MOST_KEPT)
+    assert known.get(0) is known.get("guid 0") is None
     assert known.get(1) is decode
-    known.put("guid", Undecodable("bad_schema", "x"), 1.0)
-    assert known.get(1) is None
-    known.purge(REFUSED_FOR + 0.9)
-    assert known.get("guid") is not None
+    assert known.get("guid 1") is known.get(f"guid {MOST_KEPT}") is refusal
+    known.purge(REFUSED_FOR + 0.5)
+    assert known.get(f"guid {MOST_KEPT // 2}") is None
+    assert known.get(f"guid {MOST_KEPT // 2 + 1}") is refusal
+    known.put("guid 7", decode, 0.0)
+    assert known.get("guid 7") is decode
     known.purge(REFUSED_FOR + 1.0)
-    assert known.get("guid") is None
-    assert known.get(2) is decode
+    assert known.get(f"guid {MOST_KEPT}") is None
+    assert known.get(MOST_KEPT) is decode
