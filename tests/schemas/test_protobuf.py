@@ -155,7 +155,22 @@ def tree() -> Any:
     message = file.message_type.add(name="Tree")
     field(message, "kids", ".shop.Tree", repeated=True)
     field(message, "n", "int32", repeated=True)
+    field(message, "wide", ".shop.Wide", repeated=True)
+    wide = file.message_type.add(name="Wide")
+    for number in range(500):
+        field(wide, f"n{number}", "int32")
     return protobuf_decoder(text_of(file))
+
+
+def nested(levels: int) -> bytes:
+    """So many messages in one another."""
+    return field_of(nested(levels - 1)) if levels else b""
+
+
+def field_of(content: bytes) -> bytes:
+    """A message as the first field, which has a length of at most two bytes."""
+    size = len(content)
+    return b"\x0a" + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + content
 
 
 def test_few_bytes_do_not_become_much() -> None:
@@ -163,6 +178,8 @@ def test_few_bytes_do_not_become_much() -> None:
     for payload, reason in (
         (b"\x0a\x00" * 524_000, "too_large"),
         (b"\x12\xfc\xff\x3f" + b"\x00" * 1_048_572, "too_large"),
+        (b"\x1a\x00" * 1000, "too_large"),
+        (nested(60), "too_deep"),
         (b"\x0a\x02" * 500 + b"\x0a\x00", "bad_protobuf"),
     ):
         began = time.process_time()
