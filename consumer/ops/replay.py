@@ -223,8 +223,12 @@ def _insist(job: Callable[[], T], stopped: Callable[[], bool], sleep: Callable[[
             if (known := unavailable(error)) is None:
                 raise
         if not said:
-            what = "schema registry" if isinstance(known, RegistryUnavailable) else "database"
-            log.warning("no answer; the replay waits", of=what, error=str(known))
+            log.warning(
+                "the schema registry does not answer; the replay waits"
+                if isinstance(known, RegistryUnavailable)
+                else "the database does not answer; the replay waits",
+                error=str(known),
+            )
             said = True
         for _ in range(int(_RETRY / _WAIT)):
             if stopped():

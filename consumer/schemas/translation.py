@@ -7,7 +7,7 @@ from threading import Thread
 
 import structlog
 
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import LARGEST, Memory
 from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
@@ -19,7 +19,9 @@ from consumer.schemas.known import KnownSchemas
 
 log = structlog.get_logger(__name__)
 
-MOST_WAITING = 20_000  # records; nothing more is taken in then
+# Nothing more is taken in then. Intake stops by memory only beyond: what waits must not keep itself from going on.
+MOST_WAITING = 20_000  # records
+MOST_BYTES = 128 * 2**20  # of them
 MOST_RELEASED = 500  # of one turn
 MOST_ASKED = 4  # questions at once: one that hangs must not hold up the others
 BACK_OFF = (0.1, 5.0)  # seconds: the first wait for an answer to a question that has failed, and the longest
@@ -83,7 +85,7 @@ class Translation(Part):
         self._known = KnownSchemas()
         self._questions: dict[SchemaId, _Question] = {}
         self._waiting: dict[Partition, deque[Record]] = {}
-        self._number = 0
+        self._number = self._bytes = 0
         self._more = False
         self._fault: str | None = None
 
@@ -99,8 +101,8 @@ class Translation(Part):
 
     @property
     def room(self) -> int:
-        """How many more records may wait."""
-        return max(0, MOST_WAITING - self._number)
+        """How many more records of the largest size may be read, and may wait."""
+        return max(0, min(MOST_WAITING - self._number, (MOST_BYTES - self._bytes) // LARGEST))
 
     def admit(self, records: Sequence[Record], room: int) -> Sequence[Record]:
         """The records that may go on now, in the order of their partitions: of those that waited, at most `room`."""
@@ -114,8 +116,7 @@ class Translation(Part):
                 admitted.append(record)
                 continue
             self._waiting.setdefault(partition, deque()).append(record)
-            self._number += 1
-            self._memory.hold(partition, _size(record))
+            self._count(record, 1)
             self._want(self._missing(record))
             resting.add(partition)
         for partition in resting:
@@ -143,8 +144,7 @@ class Translation(Part):
         """Forget the records of partitions that leave: their next owner reads them again."""
         for partition in [each for each in self._waiting if each.topic_partition in topic_partitions]:
             for record in self._waiting.pop(partition):
-                self._number -= 1
-                self._memory.release(partition, _size(record))
+                self._count(record, -1)
         wanted = {self._missing(record) for queue in self._waiting.values() for record in queue}
         self._questions = {each: question for each, question in self._questions.items() if each in wanted}
         self._report()
@@ -171,8 +171,7 @@ class Translation(Part):
                     self._more = True
                     return released
                 record = queue.popleft()
-                self._number -= 1
-                self._memory.release(partition, _size(record))
+                self._count(record, -1)
                 released.append(record)
             if queue:
                 self._want(missing)  # its answer may have been forgotten meanwhile
@@ -181,6 +180,16 @@ class Translation(Part):
             if not self._stands_aside(partition.topic_partition):
                 self._source().wake(partition)
         return released
+
+    def _count(self, record: Record, number: int) -> None:
+        """Note that a record begins (1) or ends (-1) to wait."""
+        size = len(record.value or b"") + len(record.key or b"") + _RECORD
+        self._number += number
+        self._bytes += number * size
+        if number > 0:
+            self._memory.hold(record.partition, size)
+        else:
+            self._memory.release(record.partition, size)
 
     def _missing(self, record: Record) -> SchemaId | None:
         """The schema that a record lacks."""
@@ -224,7 +233,3 @@ class Translation(Part):
         elif reason is None and self._fault is not None:
             log.info("the schema registry answers again")
         self._fault = fault
-
-
-def _size(record: Record) -> int:
-    return len(record.value or b"") + len(record.key or b"") + _RECORD

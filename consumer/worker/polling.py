@@ -125,6 +125,8 @@ class Polling(Part):
     def _records(self, *, idle: bool) -> Sequence[Record]:
         """New records. If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on."""
         room = self._room()
+        if self._translation is not None:
+            room = min(room, self._translation.room)
         if room > 0:
             if self._paused:
                 self._source.resume()
@@ -140,11 +142,10 @@ class Polling(Part):
         return self._source.poll(1, 0.0)
 
     def _room(self) -> int:
-        """How many more records may be taken in."""
+        """How many more events may be made of records."""
         if self._parking.full or self._dead_letters.full:
             return 0
-        room = min(self._inbox.room, self._memory.room)
-        return room if self._translation is None else min(room, self._translation.room)
+        return min(self._inbox.room, self._memory.room)
 
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.memory import Memory
+from consumer.delivery.memory import LARGEST, Memory
 from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.schemas.framing import Framed, SchemaId
 from consumer.schemas.known import MOST_KEPT, REFUSED_FOR, KnownSchemas
-from consumer.schemas.translation import BACK_OFF, MOST_ASKED, MOST_WAITING, Answer, Translation, in_threads
+from consumer.schemas.translation import BACK_OFF, MOST_ASKED, MOST_BYTES, Answer, Translation, in_threads
 
 DOWN = RegistryUnavailable("the registry is down")
 MANY = 1000
@@ -195,9 +195,9 @@ def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, or
 
 def test_records_go_on_as_there_is_room(world: World, orders: Partition) -> None:
     """Those that waited do not overrun what comes after; what waits is bounded."""
-    assert world.translation.room == MOST_WAITING
+    assert world.translation.room == MOST_BYTES // LARGEST
     world.admit(*(world.record(orders, 7) for _ in range(10)))
-    assert world.translation.room == MOST_WAITING - 10
+    assert world.translation.room == MOST_BYTES // LARGEST - 1
     world.answer(decode)
     assert world.admit(room=0) == []
     assert world.translation.busy
@@ -245,7 +245,7 @@ def test_order_is_kept_in_each_partition(data: st.DataObject) -> None:
             world.answer(decode)
     assert seen == {each: list(range(world.offsets.get(each, -1) + 1)) for each in partitions}
     assert world.memory.held == 0
-    assert world.translation.room == MOST_WAITING
+    assert world.translation.room == MOST_BYTES // LARGEST
 
 
 def test_questions_run_in_threads() -> None:
