@@ -44,6 +44,8 @@ def protobuf_decoder(schema: str, references: Sequence[tuple[str, str]] = ()) ->
     pool = DescriptorPool()
     added: set[str] = set()
     for name, text in (*references, (_NAME, schema)):
+        if _BUILT_IN.fullmatch(name):  # some registries list them
+            continue
         file = _parsed(name, text)
         _add_built_in(pool, file.dependency, added)
         pool.Add(file)

@@ -207,7 +207,8 @@ def test_imports_are_built_in_or_references() -> None:
     field(message, "day", ".google.type.Date")
     order = file_of("order.proto", "shop", "common/money.proto", "confluent/meta.proto")
     field(order.message_type.add(name="Order"), "total", ".common.Money")
-    decode = protobuf_decoder(text_of(order), [("common/money.proto", text_of(money))])
+    listed = ("google/type/date.proto", text_of(file_of("date.proto", "google.type")))  # not that of Google
+    decode = protobuf_decoder(text_of(order), [listed, ("common/money.proto", text_of(money))])
     assert decode(Framed(1, FIRST + b"\x0a\x06\x08\x05\x12\x02\x18\x07")) == (
         b'{"total":{"cents":"5","day":{"year":0,"month":0,"day":7}}}'
     )
