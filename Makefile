@@ -60,7 +60,7 @@ sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 
 reference: $(VENV)/development ## write docs/api-reference.md anew, from the API's OpenAPI description
 	$(BIN)/python -m tests.docs.api_reference
 
-bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite
+bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite; decoding
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
@@ -70,6 +70,7 @@ bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad r
 	$(BIN)/python -m benchmarks.lookups
 	$(BIN)/python -m benchmarks.attempts
 	$(BIN)/python -m benchmarks.parking
+	$(BIN)/python -m benchmarks.schemas
 
 compare: $(VENV)/development ## this service beside its peers, in about 20 minutes; writes docs/performance.md (needs Go, java 17 and maven)
 	$(BIN)/python -m benchmarks.compare $(COMPARE)

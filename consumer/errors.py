@@ -6,7 +6,8 @@ WebhooksError
 ├── Tombstone                a record without a value, which is to be ignored
 ├── Unavailable              a system that this process needs does not answer; tried again with back-off
 │   ├── KafkaUnavailable
-│   └── DatabaseUnavailable
+│   ├── DatabaseUnavailable
+│   └── RegistryUnavailable
 ├── DatabaseRefused          the database refuses a statement
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
@@ -53,6 +54,10 @@ class KafkaUnavailable(Unavailable):
 
 class DatabaseUnavailable(Unavailable):
     """The database refuses or has lost the connection."""
+
+
+class RegistryUnavailable(Unavailable):
+    """The schema registry does not answer, or refuses to; the text names the setting to look at."""
 
 
 class DatabaseTooSlow(DatabaseUnavailable):

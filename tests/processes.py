@@ -21,6 +21,7 @@ SETTINGS = (
     "API_",
     "OPS_",
     "OTEL_",
+    "SCHEMA_REGISTRY_",
     "LOG_LEVEL",
 )  # how the names of all settings begin
 

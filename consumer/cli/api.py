@@ -103,7 +103,7 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
     from functools import partial
 
     from consumer.config.environment import load
-    from consumer.config.settings import KafkaSettings, TopicSettings
+    from consumer.config.settings import KafkaSettings, SchemaSettings, TopicSettings
     from consumer.ops.attempts import AttemptHistory
     from consumer.ops.event_reader import event_reader
     from consumer.ops.overview import overview, shared
@@ -117,8 +117,9 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
         history.start()
     registry = backing.registry
     look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
-    log = Log(kafka, topics, event_reader(kafka)) if kafka is not None and topics else None
-    return backing._replace(history=history, look=look, log=log), kafka
+    if kafka is not None and topics:
+        backing = backing._replace(log=Log(kafka, topics, event_reader(kafka, load(SchemaSettings, values))))
+    return backing._replace(history=history, look=look), kafka
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

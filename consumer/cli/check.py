@@ -8,8 +8,8 @@ import typer
 def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Check everything that a worker needs.
 
-    Checks settings, Kafka, topics, the group, database, tables, subscriptions and secrets. Each prints a line; a line
-    that fails says what to do.
+    Checks settings, Kafka, topics, the group, the schema registry, database, tables, subscriptions and secrets. Each
+    prints a line; a line that fails says what to do.
 
     Exit status 1 if any check fails.
 

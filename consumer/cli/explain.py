@@ -32,18 +32,19 @@ def explain(
     from consumer.cli.console import configure, print_json
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
-    from consumer.config.settings import KafkaSettings
+    from consumer.config.settings import KafkaSettings, SchemaSettings
     from consumer.intake.mapping_file import mappings_of
     from consumer.ops import explain as explaining
+    from consumer.ops.event_reader import json_reader
 
     if offset is not None and partition is None:
         raise typer.BadParameter("give --partition too: each partition has offsets of its own", param_hint="--offset")
     kafka = load(KafkaSettings)
-    mapped = mappings_of(kafka)
+    mapped, json_of = mappings_of(kafka), json_reader(load(SchemaSettings))
     configure()
     with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
         record = explaining.record_of(kafka, topic, partition, offset)
-    found = explaining.explain(record, kafka.tenant, mapped)
+    found = explaining.explain(record, kafka.tenant, mapped, json_of)
     receivers, not_looked = (None, None) if found.event is None else _receivers(found.event)
     told = _told(found, receivers, not_looked)
     if as_json:

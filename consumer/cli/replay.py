@@ -77,7 +77,7 @@ def replay(
     from consumer.cli.console import open_database
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import check, environment, load
-    from consumer.config.settings import DatabaseSettings, KafkaSettings, TopicSettings
+    from consumer.config.settings import DatabaseSettings, KafkaSettings, SchemaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
     from consumer.ops.event_reader import event_reader
     from consumer.ops.replay import Choice
@@ -92,9 +92,9 @@ def replay(
         missing = "--subscription" if subscription is None else "--since"
         raise typer.BadParameter("give it, or --resume REPLAY", param_hint=missing)
     values = environment()
-    check((KafkaSettings, TopicSettings, DatabaseSettings), values)
+    check((KafkaSettings, TopicSettings, SchemaSettings, DatabaseSettings), values)
     kafka = load(KafkaSettings, values)
-    read_event = event_reader(kafka)
+    read_event = event_reader(kafka, load(SchemaSettings, values))
     engine = open_database()
     if resume is not None:
         begun = _begun(engine, kafka, resume)

@@ -19,6 +19,7 @@ from consumer.config.settings import (
     KafkaSettings,
     LogSettings,
     OpsSettings,
+    SchemaSettings,
     TopicSettings,
     TraceSettings,
     WorkerSettings,
@@ -99,6 +100,7 @@ def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
     return WorkerSettings(
         load(KafkaSettings, values),
         load(TopicSettings, values),
+        load(SchemaSettings, values),
         load(DatabaseSettings, values),
         load(DeliverySettings, values),
         load(OpsSettings, values),

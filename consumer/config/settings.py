@@ -18,6 +18,7 @@ from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa:
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
+from consumer.config.schema_settings import SchemaSettings as SchemaSettings  # noqa: PLC0414 (the same)
 from consumer.config.types import (
     DatabaseUrl,
     Duration,
@@ -37,7 +38,7 @@ from consumer.config.types import (
     Network as Network,  # noqa: PLC0414 (the type of allow_networks, re-exported)
 )
 
-FROM_FILES = ("API_TOKEN", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
+FROM_FILES = ("API_TOKEN", "SCHEMA_REGISTRY_PASSWORD", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
 
 
 class GroupSettings(Group):
@@ -306,6 +307,7 @@ class WorkerSettings(NamedTuple):
 
     kafka: KafkaSettings
     topics: TopicSettings
+    schemas: SchemaSettings
     database: DatabaseSettings
     delivery: DeliverySettings
     ops: OpsSettings
@@ -316,6 +318,7 @@ class WorkerSettings(NamedTuple):
 GROUPS: tuple[type[Group], ...] = (
     KafkaSettings,
     TopicSettings,
+    SchemaSettings,
     DatabaseSettings,
     DeliverySettings,
     OpsSettings,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
@@ -153,6 +154,14 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _registry_url(text: str) -> str:
+    for url in map(str.strip, text.split(",")):
+        parse_target(url)
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("holds a user or a password; set SCHEMA_REGISTRY_USER and SCHEMA_REGISTRY_PASSWORD")
+    return text
+
+
 def _traces_exporter(name: str) -> str:
     if name not in {"otlp", "none"}:
         raise ValueError(f"{name!r:.40} is not supported; otlp sends traces, none turns them off")
@@ -243,6 +252,7 @@ FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 TracesExporter = Annotated[str, AfterValidator(_traces_exporter)]
 OtlpProtocol = Annotated[str, AfterValidator(_otlp_protocol)]
 Token = Annotated[SecretStr, AfterValidator(_token)]

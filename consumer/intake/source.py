@@ -170,8 +170,7 @@ class Source:
         if not partition.owned:
             return
         if partition in self._resting:
-            self._resting.discard(partition)
-            self._resume([partition])
+            self.wake(partition)
             return
         try:
             self._consumer.seek(self._position(partition))
@@ -196,6 +195,12 @@ class Source:
         """Stop fetching an opened partition until it is opened again."""
         self._resting.add(partition)
         self._consumer.pause(_topic_partitions([partition]))
+
+    def wake(self, partition: Partition) -> None:
+        """Undo `rest`; does nothing if the partition does not rest, or has left."""
+        if partition in self._resting:
+            self._resting.discard(partition)
+            self._resume([partition])
 
     def pause(self) -> None:
         """Fetch nothing until `resume`, not even from partitions assigned meanwhile. Keep polling."""

@@ -5,6 +5,7 @@ Every check is limited in time, and depends on others as little as possible, so 
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
@@ -24,6 +25,7 @@ from consumer.config.settings import (
     DatabaseSettings,
     KafkaSettings,
     RuleSettings,
+    SchemaSettings,
     SigningSettings,
     TopicSettings,
     WorkerSettings,
@@ -69,6 +71,7 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
     yield from _mappings(values)
     yield from _kafka(values)
+    yield from _schema_registry(values)
     yield from _database(values)
 
 
@@ -112,6 +115,25 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
     yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
     if (history := kafka.attempts_topic) is not None:
         yield _look("attempts topic", lambda: _written_topic(history, admin, cluster))
+
+
+def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
+    """A finding if there is a registry to ask."""
+    try:
+        settings = load(SchemaSettings, values)
+    except SettingsError as error:
+        if "SCHEMA_REGISTRY_URL" in values:
+            yield _not_looked_at("schema registry", error)
+        return
+    if settings.url is not None:
+        yield _look("schema registry", lambda: _registry_answers(settings))
+
+
+def _registry_answers(settings: SchemaSettings) -> str:
+    from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
+
+    with closing(Registry(settings)) as registry:
+        return registry.ping()
 
 
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:

@@ -3,18 +3,32 @@
 from collections.abc import Callable
 from functools import partial
 
-from consumer.config.settings import KafkaSettings
+from consumer.config.settings import KafkaSettings, SchemaSettings
 from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.record import Record
 
-ReadEvent = Callable[[Record], Event]  # raises Tombstone and Undecodable, as `decode` does
+ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and RegistryUnavailable
 
 
-def event_reader(kafka: KafkaSettings) -> ReadEvent:
+def event_reader(kafka: KafkaSettings, schemas: SchemaSettings) -> ReadEvent:
     """A function that reads records by the workers' settings: else the ids of events would differ.
 
-    Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be used.
+    It asks the schema registry if there is one. Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be used.
     """
-    return partial(decode, tenant_name=kafka.tenant, mapped=mappings_of(kafka))
+    read, json_of = partial(decode, tenant_name=kafka.tenant, mapped=mappings_of(kafka)), json_reader(schemas)
+    return lambda record: read(json_of(record))
+
+
+def json_reader(schemas: SchemaSettings) -> Callable[[Record], Record]:
+    """A function that gives records their value as JSON, by their schemas; without SCHEMA_REGISTRY_URL, as it is.
+
+    It raises Undecodable and RegistryUnavailable.
+    """
+    if schemas.url is None:
+        return lambda record: record
+    from consumer.schemas.blocking import translator  # noqa: PLC0415 (an extra)
+    from consumer.schemas.registry import Registry  # noqa: PLC0415 (the same)
+
+    return translator(Registry(schemas).decoder)

@@ -1,6 +1,6 @@
 """`explain`: what a worker would make of a record, field by field, and which subscriptions would get the event."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -82,9 +82,21 @@ def record_of(kafka: KafkaSettings, topic: str, partition: int | None, offset: i
     return found
 
 
-def explain(record: Record, tenant_name: str, mapped: Mappings | None) -> Explained:
-    """What a worker with these rules makes of a record."""
+def explain(
+    record: Record,
+    tenant_name: str,
+    mapped: Mappings | None,
+    json_of: Callable[[Record], Record] = lambda record: record,
+) -> Explained:
+    """What a worker with these rules makes of a record. `json_of` as `event_reader.json_reader` gives it.
+
+    Raises RegistryUnavailable.
+    """
     decoder = (None if mapped is None else mapped.of(record.partition.topic)) or default_decoder(tenant_name)
+    try:
+        record = json_of(record)
+    except Undecodable as error:
+        return Explained(record.id, decoder.name, (), "dead_letter", None, error.reason, str(error))
     steps: list[Step] = []
     with suppress(Tombstone, Undecodable):  # `decode` raises them again below
         steps.extend(decoder.explain(record))

@@ -5,17 +5,17 @@ therefore continues where it stopped, and stores each matching record once. It d
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.database.engine import unavailable
-from consumer.errors import Tombstone, Undecodable, WebhooksError
+from consumer.errors import RegistryUnavailable, Tombstone, Unavailable, Undecodable, WebhooksError
 from consumer.events.event import Event
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
@@ -34,6 +34,8 @@ from models.subscription import EVERY_TENANT
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
 RATE_WITHOUT_LIMIT = 100.0  # deliveries per second, if the subscription has no rate limit
 MOST_RATE = 100_000.0  # deliveries per second, the highest rate that can be set
@@ -43,7 +45,7 @@ ROWS_AT_ONCE = 500  # rows per transaction
 BYTES_AT_ONCE = 4 * 2**20  # of bodies per transaction, about
 FLUSH = 1.0  # seconds between two transactions
 _WAIT = 0.1  # seconds for which a signal may go unnoticed
-_RETRY = 2.0  # seconds between two tries while the database does not answer
+_RETRY = 2.0  # seconds between two tries while the database, or the registry, does not answer
 
 
 def default_rate(limit: float | None) -> float:
@@ -115,7 +117,7 @@ class Choice:
         return self._metrics.filter_errors
 
     def event_of(self, record: Record) -> Event | None:
-        """The event that a record carries; None if it carries none."""
+        """The event that a record carries; None if it carries none. RegistryUnavailable: ask again."""
         try:
             return self._read_event(record)
         except (Tombstone, Undecodable):
@@ -128,6 +130,14 @@ class Choice:
             and self.subscription.tenant in {EVERY_TENANT, event.tenant}
             and self._selector.ask(self._endpoint, event) is FilterResult.WANTED
         )
+
+
+_Ask = Callable[[Callable[[], Event | None]], tuple[Event | None] | tuple[()]]
+
+
+class _Chosen(NamedTuple):
+    events: list[Event]
+    undecodable: int
 
 
 def run(
@@ -144,8 +154,9 @@ def run(
     """Store the rest of a replay at its rate, each row at most `AHEAD` seconds before it is due.
 
     Yields after each transaction. Ends when all is stored, or soon after `stopped()`: the replay can then be resumed.
-    Waits for Kafka and the database if they do not answer. Each transaction renews `hold`, the lease on a background
-    replay, and notes why no records come. Raises the errors of `LogReader.read` and `replays.advance`.
+    Waits for Kafka, the database and the schema registry if they do not answer. Each transaction renews `hold`, the
+    lease on a background replay, and notes why no records come; with one, RegistryUnavailable is raised instead of
+    waiting. Raises the errors of `LogReader.read` and `replays.advance`.
     """
     last_due = last_of_replay(engine, replay.id) if replay.matched else None
     pace = DueSchedule(replay.rate, _next_due(last_due, replay.rate, clock()))
@@ -154,16 +165,17 @@ def run(
     reader.start(replay.spans, replay.since)
     begin = sum(reader.positions.values())
     flushed = clock()
+    ask = partial(_insist, stopped=stopped, sleep=sleep) if hold is None else _once
     while True:
         ended = reader.done or stopped()
         room = 0 if ended else min(ROWS_AT_ONCE - len(rows), pace.room(clock()))
-        for record in reader.read(room, _WAIT) if room else ():
-            event = choice.event_of(record)
-            if event is None:
-                undecodable += 1
-            elif choice.has(event):
-                rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
-                size += event.size
+        found = _chosen(choice, reader.read(room, _WAIT) if room else (), ask)
+        if found is None:
+            return
+        undecodable += found.undecodable
+        for event in found.events:
+            rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
+            size += event.size
         full = len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
@@ -203,23 +215,52 @@ def _next_due(last_due: float | None, rate: float, now: float) -> float:
     return 0.0 if last_due is None else min(last_due, now + AHEAD) + 1 / rate
 
 
-def _insist(write: Callable[[], None], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
-    """Retry `write` until the database answers. False, with nothing written, if `stopped()` comes first."""
+def _chosen(choice: Choice, records: Iterable[Record], ask: _Ask) -> _Chosen | None:
+    """The events to store, and how many records are none. None: `ask` has given up."""
+    events, undecodable = [], 0
+    for record in records:
+        answer = ask(partial(choice.event_of, record))
+        if not answer:
+            return None
+        (event,) = answer
+        if event is None:
+            undecodable += 1
+        elif choice.has(event):
+            events.append(event)
+    return _Chosen(events, undecodable)
+
+
+def _once(job: Callable[[], T]) -> tuple[T]:
+    """The result of `job`, alone in a tuple: a background replay notes an error and is tried again later."""
+    return (job(),)
+
+
+def _insist(job: Callable[[], T], stopped: Callable[[], bool], sleep: Callable[[float], None]) -> tuple[T] | tuple[()]:
+    """Retry `job` until the database or the registry answers; returns its result, alone in a tuple.
+
+    Empty, with nothing written, if `stopped()` comes first.
+    """
     said = False
     while True:
+        known: Unavailable | None
         try:
-            write()
+            return (job(),)
+        except RegistryUnavailable as error:
+            known = error
         except SQLAlchemyError as error:
             if (known := unavailable(error)) is None:
                 raise
-            if not said:
-                log.warning("the database does not answer; the replay waits", error=str(known))
-                said = True
-        else:
-            return True
+        if not said:
+            log.warning(
+                "the schema registry does not answer; the replay waits"
+                if isinstance(known, RegistryUnavailable)
+                else "the database does not answer; the replay waits",
+                error=str(known),
+            )
+            said = True
         for _ in range(int(_RETRY / _WAIT)):
             if stopped():
-                return False
+                return ()
             sleep(_WAIT)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from math import inf
 
 from consumer.delivery.delivery import Delivery
+from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
@@ -12,6 +13,7 @@ from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
+from consumer.schemas.translation import Translation
 from consumer.worker.dispatch import Dispatch
 
 REVOKE_DRAIN = 5.0  # seconds for requests in flight during a rebalance, for which all members wait
@@ -33,6 +35,7 @@ class Handover:
         memory: Memory,
         turn: Callable[[float], None],
         monotonic: Callable[[], float],
+        translation: Translation | None = None,
     ) -> None:
         self._dispatch = dispatch
         self._lanes = lanes
@@ -43,6 +46,7 @@ class Handover:
         self._memory = memory
         self._turn = turn
         self._monotonic = monotonic
+        self._translation = translation
 
     def drain(
         self, partitions: Sequence[Partition], adopted: Collection[TopicPartition], seconds: float, until: float = inf
@@ -55,7 +59,7 @@ class Handover:
         # 1. Start no more requests. Store the rest of records that receivers have seen in part; the next owner reads
         # the others again.
         topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
-        fanout = self._dispatch.discard(topic_partitions)
+        fanout = self._discard(topic_partitions)
         if fanout is not None:
             fanout.abandon(self._lanes, self._settling)
         for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
@@ -94,13 +98,19 @@ class Handover:
     def lose(self, partitions: Sequence[Partition], adopted: Collection[TopicPartition]) -> None:
         """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
         topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
-        self._dispatch.discard(topic_partitions)
+        self._discard(topic_partitions)
         for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
             self._settling.on_lost(delivery)
         for request in self._open(topic_partitions):
             for delivery in self._take_out(request, topic_partitions):
                 self._settling.on_lost(delivery)
         self._forget(partitions, topic_partitions)
+
+    def _discard(self, topic_partitions: set[TopicPartition]) -> Fanout | None:
+        """Forget what is not fanned out yet. Returns the event that is in part, if it is of these partitions."""
+        if self._translation is not None:
+            self._translation.discard(topic_partitions)
+        return self._dispatch.discard(topic_partitions)
 
     def _forget(self, partitions: Sequence[Partition], topic_partitions: Collection[TopicPartition]) -> None:
         self._parking.forget(topic_partitions)

@@ -19,6 +19,7 @@ from consumer.loop.poller import Poller
 from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
+from consumer.schemas.translation import Translation
 from consumer.sending.adapter import LoopAdapter
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
@@ -65,3 +66,4 @@ class Parts(NamedTuple):
     clocks: ClockWatch
     topic_watch: TopicWatch
     attempt_log: AttemptLog | None
+    translation: Translation | None

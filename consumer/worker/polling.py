@@ -15,6 +15,7 @@ from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
+from consumer.schemas.translation import Translation
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.record_spans import trace_dead_letter, trace_record
@@ -46,10 +47,11 @@ class Polling(Part):
         monotonic: Callable[[], float],
         group: str = "",
         tracer: Tracer | None = None,
+        translation: Translation | None = None,
     ) -> None:
         """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`.
 
-        `tenant_name` and `mapped` as in `decode`.
+        `tenant_name` and `mapped` as in `decode`. Without a `translation`, values are events as they come.
         """
         self._source = source
         self._catalog = catalog
@@ -64,6 +66,7 @@ class Polling(Part):
         self._is_idle = is_idle
         self._group = group
         self._tracer = tracer
+        self._translation = translation
         self._paused = self._stopped = False
         self._full_since: float | None = None
         self.received_at = self.waited = 0.0
@@ -101,13 +104,18 @@ class Polling(Part):
             self.waited = self._monotonic() - began
         else:
             records = self._records(idle=idle)
+        translation = self._translation
+        if translation is not None:
+            records = translation.admit(records, self._room())
         if not records:
             return
         self.received_at = now = self._monotonic()
         keys = set()
         for record in records:
             try:
-                event = decode(record, self._tenant_name, self._mapped)
+                event = decode(
+                    record if translation is None else translation.json_of(record), self._tenant_name, self._mapped
+                )
             except Tombstone:
                 self._metrics.events["tombstone"] += 1
                 record.partition.tracker.settle(record.offset)
@@ -125,6 +133,8 @@ class Polling(Part):
     def _records(self, *, idle: bool) -> Sequence[Record]:
         """New records. If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on."""
         room = self._room()
+        if self._translation is not None:
+            room = min(room, self._translation.room)
         if room > 0:
             if self._paused:
                 self._source.resume()
@@ -140,7 +150,7 @@ class Polling(Part):
         return self._source.poll(1, 0.0)
 
     def _room(self) -> int:
-        """How many more records may be taken in."""
+        """How many more events may be made of records."""
         if self._parking.full or self._dead_letters.full:
             return 0
         return min(self._inbox.room, self._memory.room)

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Callable
 from itertools import chain, repeat
 from types import FrameType
 
@@ -11,11 +12,13 @@ import structlog
 from sqlalchemy import Engine
 
 from consumer import __version__
-from consumer.config.settings import TraceSettings, WorkerSettings
+from consumer.config.settings import SchemaSettings, TraceSettings, WorkerSettings
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
 from consumer.intake.mapping_file import mappings_of
+from consumer.schemas.conversion import Decode
+from consumer.schemas.framing import SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.health import Status, serve
@@ -41,17 +44,24 @@ class Service:
 
         Raises FatalKafkaError, and SettingsError for mistakes in the mappings and settings that Kafka's client refuses.
         """
-        kafka, topics, database, delivery, ops, traces, _ = settings
+        kafka, topics, schemas, database, delivery, ops, traces, _ = settings
         mapped = mappings_of(kafka)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
         server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._readings))
-        tracer = _tracer(traces)
+        tracer, load_schema = _tracer(traces), _load_schema(schemas)
         try:
             self._await_database(create_engine(database))
             self._worker = build_worker(
-                kafka, topics.topics, database, delivery, self._metrics, mapped=mapped, tracer=tracer
+                kafka,
+                topics.topics,
+                database,
+                delivery,
+                self._metrics,
+                mapped=mapped,
+                tracer=tracer,
+                load_schema=load_schema,
             )
             # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
             gc.freeze()
@@ -100,3 +110,11 @@ def _tracer(settings: TraceSettings) -> Tracer | None:
     from consumer.telemetry.tracing import OpenTelemetryTracer  # noqa: PLC0415 (an extra, which takes 0.2 s to import)
 
     return OpenTelemetryTracer()
+
+
+def _load_schema(settings: SchemaSettings) -> Callable[[SchemaId], Decode] | None:
+    if settings.url is None:
+        return None
+    from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
+
+    return Registry(settings).decoder

@@ -20,6 +20,7 @@ from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.delivery.slow_expressions import SlowExpressions
+from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
@@ -32,6 +33,9 @@ from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProble
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector
+from consumer.schemas.conversion import Decode
+from consumer.schemas.framing import SchemaId
+from consumer.schemas.translation import Translation, in_threads
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections
@@ -63,13 +67,15 @@ def build_worker(
     *,
     mapped: Mapped | None = None,
     tracer: Tracer | None = None,
+    load_schema: Callable[[SchemaId], Decode] | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Worker:
     """A member of the consumer group; it joins now, and works when it runs. SettingsError: Kafka refuses a setting.
 
     `names` as in KAFKA_TOPICS; `mapped` decodes records of topics with a mapping. Without a `tracer`, nothing is
-    traced. `clock` gives unix seconds, `monotonic` seconds that only go forward.
+    traced. `load_schema` asks the registry, and blocks; without it, values are events as they come. `clock` gives unix
+    seconds, `monotonic` seconds that only go forward.
     """
     engine, group = create_engine(database), kafka.group_id
     decrypt = Vault(database.encryption_keys).decrypt
@@ -103,6 +109,15 @@ def build_worker(
     inbox = Inbox(catalog, lambda topic_partition, offset: takeover.more(topic_partition, offset))  # noqa: PLW0108 (made below)
     lanes, memory = Lanes(delivery.max_in_flight), Memory()
     rows = TakenUp(memory)
+    translation = None
+    if load_schema is not None:
+        translation = Translation(
+            in_threads(load_schema, poller.post),
+            memory,
+            source=lambda: source,
+            stands_aside=inbox.stands_aside,
+            monotonic=monotonic,
+        )
     dead_letters = DeadLetters(kafka)
 
     # Which partitions are this worker's.
@@ -149,6 +164,12 @@ def build_worker(
     dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic, tracer)
 
     # The rows that come with partitions.
+    def first_waiting(topic_partition: TopicPartition) -> int | None:
+        first = dispatch.first_offset(topic_partition)
+        if first is None and translation is not None:  # records there come after all events of their partition
+            return translation.first_offset(topic_partition)
+        return first
+
     ledger = Ledger(
         partial(scan, engine, group),
         partial(recent, engine, group),
@@ -164,7 +185,7 @@ def build_worker(
         selector,
         memory,
         partitions=ownership.topic_partitions,
-        given_out=lambda topic_partition: ownership.given_out(topic_partition, dispatch.first_offset(topic_partition)),
+        given_out=lambda topic_partition: ownership.given_out(topic_partition, first_waiting(topic_partition)),
         clock=clock,
         monotonic=monotonic,
     )
@@ -193,6 +214,7 @@ def build_worker(
         monotonic=monotonic,
         group=group,
         tracer=tracer,
+        translation=translation,
     )
     handover = Handover(
         dispatch,
@@ -204,6 +226,7 @@ def build_worker(
         memory,
         turn=lambda seconds: worker.turn(seconds),  # noqa: PLW0108
         monotonic=monotonic,
+        translation=translation,
     )
     housekeeping = Housekeeping(engine, upkeep, group, clock=clock, monotonic=monotonic)
     clocks, committer = ClockWatch(clock, monotonic), Committer(source)
@@ -239,6 +262,7 @@ def build_worker(
         clocks=clocks,
         topic_watch=topic_watch,
         attempt_log=attempt_log,
+        translation=translation,
     )
     worker = Worker(parts, drain=delivery.drain, clock=clock, monotonic=monotonic)
     return worker

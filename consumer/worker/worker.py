@@ -41,6 +41,7 @@ class Worker:
         self.parts = parts
         self.turned_at = monotonic()
         self._in_turn: Sequence[Part] = (
+            *(() if parts.translation is None else (parts.translation,)),
             parts.polling,
             parts.takeover,
             parts.catalog,

@@ -192,6 +192,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden @proxy:1"),
         (settings.DeliverySettings, "WEBHOOK_DRAIN", "1d"),
         (settings.OpsSettings, "OPS_PORT", "65536"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "registry:8081"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "http://good,https://us:hidden@registry"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_TIMEOUT", "0s"),
         (settings.LogSettings, "LOG_LEVEL", "loud"),
         (settings.ApiSettings, "API_PORT", "http"),
         (settings.ApiSettings, "API_TOKEN", "two words"),
@@ -285,6 +288,7 @@ def test_no_secret_is_in_a_representation() -> None:
         "WEBHOOK_SECRET": "hidden",
         "KAFKA_SASL_PASSWORD": "hidden",
         "WEBHOOK_PROXY": "http://user:hidden@proxy:1",
+        "SCHEMA_REGISTRY_PASSWORD": "hidden",
         "API_TOKEN": "hidden",
     }
     shown = repr(load_worker(values)) + repr(load(settings.ApiSettings, values))
@@ -296,6 +300,16 @@ def test_no_secret_is_in_an_error_of_the_library() -> None:
     with pytest.raises(ValidationError) as caught:
         settings.DatabaseSettings.model_validate({"DATABASE_URL": "hidden"})
     assert "hidden" not in str(caught.value)
+
+
+def test_a_registry_needs_user_and_password_or_neither() -> None:
+    """One alone is a mistake; without a registry nothing is asked of them."""
+    registry = {"SCHEMA_REGISTRY_URL": "https://one:8081, http://two:8081/ccompat"}
+    assert load(settings.SchemaSettings, registry).url == registry["SCHEMA_REGISTRY_URL"]
+    for there, missing in (("USER", "PASSWORD"), ("PASSWORD", "USER")):
+        line = refusal(settings.SchemaSettings, **registry, **{f"SCHEMA_REGISTRY_{there}": "hidden"})
+        assert line.startswith(f"SCHEMA_REGISTRY_{there} is set without SCHEMA_REGISTRY_{missing}.")
+        assert load(settings.SchemaSettings, {f"SCHEMA_REGISTRY_{there}": "x"}).url is None
 
 
 def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
@@ -327,8 +341,15 @@ def test_a_file_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
         environment(str(file))
 
 
+def field_of(group: type[Any], variable: str) -> str:
+    """The name of the field that a variable sets."""
+    (name,) = (name for name, field in group.model_fields.items() if field.validation_alias == variable)
+    return str(name)
+
+
 OWNERS: dict[str, type[Any]] = {
     "API_TOKEN": settings.ApiSettings,
+    "SCHEMA_REGISTRY_PASSWORD": settings.SchemaSettings,
     "WEBHOOK_ENCRYPTION_KEY": settings.DatabaseSettings,
     "WEBHOOK_SECRET": settings.SigningSettings,
 }
@@ -344,7 +365,7 @@ def test_what_is_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) ->
     rest = {other: value for other, value in LEAST.items() if other != name}
     assert load(OWNERS[name], {**rest, name + "_FILE": str(file)}).model_dump() == {
         **load(OWNERS[name], {**rest, name: KEY}).model_dump(),
-        name.partition("_")[2].lower() + "_file" if name != "API_TOKEN" else "api_token_file": str(file),
+        field_of(OWNERS[name], name + "_FILE"): str(file),
     }
 
 

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, event, select, text, update
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
-from consumer.errors import WebhooksError
+from consumer.errors import RegistryUnavailable, WebhooksError
+from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import OffsetTracker
@@ -179,6 +180,32 @@ def test_the_log_is_matched_as_live_events_are(
     with capture_logs():
         assert [event.type for event in events if each.has(event)] == chosen
     assert each.filter_errors == ("missing" in options.get("event_filter", ""))
+
+
+def test_a_replay_waits_for_the_schema_registry(
+    engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
+) -> None:
+    """Nothing is skipped while it does not answer; a replay that is stopped meanwhile goes on where it was."""
+    topic, down = kafka.topic(), True
+
+    def read_event(record: Record) -> Event:
+        if down and record.offset == 2:
+            raise RegistryUnavailable("the registry is down")
+        return decode(record._replace(value=b'{"type": "a"}'))
+
+    kafka.write(topic, [b"\0avro"] * 4)
+    replay, reader = begin(topic)
+    clock = Clock()
+    with capture_logs() as lines:
+        found = Choice(receiver, read_event)
+        list(run(engine, replay, found, reader, lambda: clock.slept > 5, clock=clock, sleep=clock.sleep))
+    assert [line["event"] for line in lines] == ["the schema registry does not answer; the replay waits"]
+    assert stored(engine) == []
+    down = False
+    replay, reader = begin(again=replay.id)
+    *_, last = run(engine, replay, found, reader, lambda: False, clock=clock, sleep=clock.sleep)
+    assert (last.matched, last.undecodable, last.finished) == (4, 0, True)
+    assert [offset for offset, _ in stored(engine)] == [0, 1, 2, 3]
 
 
 def test_a_filter_that_cannot_be_read_is_no_replay(engine: Engine) -> None:

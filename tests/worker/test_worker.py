@@ -18,6 +18,8 @@ from standardwebhooks import Webhook
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.intake.record import Partition, Record
+from consumer.schemas.conversion import Decode
+from consumer.schemas.framing import SchemaId
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker import worker as worker_module
@@ -42,6 +44,7 @@ class Rig:
         # On the mock cluster a classic group takes 3 s to begin, and never gives partitions to who comes after.
         self.settings: KafkaSettings = self.kafka.settings(group_protocol="consumer")
         self.metrics = Metrics()
+        self.load_schema: Callable[[SchemaId], Decode] | None = None
         self._calls: deque[Callable[[], None]] = deque()
         self._errors: list[BaseException] = []
 
@@ -64,7 +67,12 @@ class Rig:
         }
         database = DatabaseSettings(url=SecretStr(url_of(self.engine)), db_schema=None, encryption_key=None)
         self.worker = build_worker(
-            self.settings, [self.topic], database, load(DeliverySettings, values | delivery), self.metrics
+            self.settings,
+            [self.topic],
+            database,
+            load(DeliverySettings, values | delivery),
+            self.metrics,
+            load_schema=self.load_schema,
         )
         poll = self.worker.parts.source.poll
 

@@ -1,0 +1,1 @@
+"""From records that a schema registry describes to records in JSON."""

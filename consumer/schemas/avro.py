@@ -1,0 +1,353 @@
+"""Avro to JSON, by docs/schemas.md. Pure.
+
+fastavro parses schemas. It does not read the values: 200 KB of hostile bytes under a recursive schema overflow its
+stack and kill the process, and ten bytes make it append to a list for ever. This reader knows limits.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from fastavro.schema import parse_schema
+
+from consumer.errors import Undecodable
+from consumer.schemas.conversion import Budget, Decode, base64, dumps, key_cost, number, single
+from consumer.schemas.framing import Framed
+
+MOST_SCALE = 1000  # digits of a decimal after the point
+MOST_DECIMAL = 512  # bytes of a decimal's unscaled value: 1,233 digits
+_MORE = 128  # in a byte of a number: another byte follows
+_LONG_OR_NEGATIVE = 129  # in the first byte of a length: it is not below 64
+_MOST_BITS = 63  # of the last byte's place in a long
+_EPOCH = date(1970, 1, 1).toordinal()
+_DAY = 86_400
+_PER_SECOND = {"millis": 10**3, "micros": 10**6, "nanos": 10**9}
+_FLOAT, _DOUBLE, _DURATION = struct.Struct("<f"), struct.Struct("<d"), struct.Struct("<III")
+_DURATION_SIZE, _UUID_SIZE = 12, 16
+
+
+class _Misfit(ValueError):
+    """The bytes do not fit the schema; the text says where."""
+
+
+class _Source:
+    """The bytes of one value, and how far they are read."""
+
+    __slots__ = ("at", "budget", "data", "end")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+        self.end = len(data)
+        self.budget = Budget()
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        begin, after = self.at, self.at + size
+        if size < 0 or after > self.end:
+            raise _Misfit(f"a length of {size} at byte {begin} of {self.end}")
+        self.at = after
+        return self.data[begin:after]
+
+
+_Read = Callable[[_Source], Any]
+
+
+def avro_decoder(schema: Any, references: Sequence[Any] = ()) -> Decode:
+    """A function that turns payloads of this schema, parsed from JSON, into JSON.
+
+    `references` are the schemas whose names it uses, each after those that it uses itself. The function raises
+    Undecodable: bad_avro, too_large, too_deep. ValueError, or an error of fastavro: the schema cannot be used.
+    """
+    named: dict[str, Any] = {}
+    for each in references:
+        parse_schema(each, named_schemas=named)
+    read = _Readers(named).of(parse_schema(schema, named_schemas=named))
+
+    def decode(framed: Framed) -> bytes:
+        source = _Source(framed.payload)
+        try:
+            value = read(source)
+            if source.at != source.end:
+                raise _Misfit(f"{source.end - source.at} bytes too many")
+        except IndexError:
+            raise Undecodable("bad_avro", f"the value ends at byte {source.end}, in the middle of a field") from None
+        except (ValueError, OverflowError, struct.error) as error:
+            why = str(error) if isinstance(error, _Misfit) else f"{type(error).__name__} at byte {source.at}"
+            raise Undecodable("bad_avro", f"the value does not fit its schema: {why}") from None
+        return dumps(value)
+
+    return decode
+
+
+class _Readers:
+    """Makes the readers of a schema's types."""
+
+    def __init__(self, named: Mapping[str, Any]) -> None:
+        self._named = named
+        self._made: dict[str, _Read] = {}
+
+    def of(self, schema: Any) -> _Read:
+        """The reader of a type: a name, a union's list, or a definition."""
+        if isinstance(schema, list):
+            return _union([self.of(each) for each in schema])
+        if isinstance(schema, str):
+            return _PRIMITIVES.get(schema) or self._by_name(schema)
+        match schema["type"]:
+            case "record" | "error" | "enum" | "fixed":
+                return self._by_name(schema["name"])
+            case "array":
+                return _array(self.of(schema["items"]))
+            case "map":
+                return _map(self.of(schema["values"]))
+            case kind:
+                return _logical(schema) or self.of(kind)
+
+    def _by_name(self, name: str) -> _Read:
+        if name not in self._made:
+            made: list[_Read] = []
+            self._made[name] = lambda source: made[0](source)  # noqa: PLW0108 (made below: the type may hold itself)
+            made.append(self._defined(self._named[name]))
+            self._made[name] = made[0]
+        return self._made[name]
+
+    def _defined(self, schema: Mapping[str, Any]) -> _Read:
+        if schema["type"] == "enum":
+            return _enum(tuple(schema["symbols"]))
+        if schema["type"] == "fixed":
+            return _logical(schema) or _fixed(schema["size"])
+        return _record([(field["name"], self.of(field["type"])) for field in schema["fields"]])
+
+
+# Types of the specification.
+
+
+def _null(_source: _Source) -> None:
+    return None
+
+
+def _boolean(source: _Source) -> bool:
+    (value,) = source.take(1)
+    if value > 1:
+        raise _Misfit(f"a boolean of {value} at byte {source.at - 1}")
+    return bool(value)
+
+
+def _long(source: _Source) -> int:
+    data, at = source.data, source.at
+    byte = data[at]
+    if byte < _MORE:
+        source.at = at + 1
+        return (byte >> 1) ^ -(byte & 1)
+    result = byte & 127
+    shift = 0
+    while byte & 128:
+        at += 1
+        shift += 7
+        if shift > _MOST_BITS:
+            raise _Misfit(f"a number of more than 64 bits at byte {source.at}")
+        byte = data[at]
+        result |= (byte & 127) << shift
+    source.at = at + 1
+    if result >> 64:
+        raise _Misfit(f"a number of more than 64 bits before byte {source.at}")
+    return (result >> 1) ^ -(result & 1)
+
+
+def _float(source: _Source) -> float | str:
+    value: float = _FLOAT.unpack(source.take(4))[0]
+    return single(value)
+
+
+def _double(source: _Source) -> float | str:
+    value: float = _DOUBLE.unpack(source.take(8))[0]
+    return number(value)
+
+
+def _bytes(source: _Source) -> str:
+    return base64(source.take(_long(source)))
+
+
+def _string(source: _Source) -> str:
+    at = source.at
+    size = source.data[at]
+    end = at + 1 + (size >> 1)
+    if not size & _LONG_OR_NEGATIVE and end <= source.end:  # most are short
+        source.at = end
+        return source.data[at + 1 : end].decode()
+    return source.take(_long(source)).decode()
+
+
+_PRIMITIVES: dict[str, _Read] = {
+    "null": _null,
+    "boolean": _boolean,
+    "int": _long,
+    "long": _long,
+    "float": _float,
+    "double": _double,
+    "bytes": _bytes,
+    "string": _string,
+}
+
+
+def _record(fields: list[tuple[str, _Read]]) -> _Read:
+    cost = 2 + sum(key_cost(name) for name, _ in fields)
+
+    def read(source: _Source) -> dict[str, Any]:
+        source.budget.enter(cost)
+        result = {}
+        for name, field in fields:
+            result[name] = field(source)
+        source.budget.leave()
+        return result
+
+    return read
+
+
+def _array(item: _Read) -> _Read:
+    def read(source: _Source) -> list[Any]:
+        source.budget.enter(2)
+        result: list[Any] = []
+        while count := _count(source):
+            source.budget.spend(2 * count)
+            for _ in range(count):
+                result.append(item(source))  # noqa: PERF401 (a comprehension is a frame more for each level)
+        source.budget.leave()
+        return result
+
+    return read
+
+
+def _map(item: _Read) -> _Read:
+    def read(source: _Source) -> dict[str, Any]:
+        source.budget.enter(2)
+        result = {}
+        while count := _count(source):
+            source.budget.spend(key_cost("") * count)
+            for _ in range(count):
+                name = _string(source)
+                result[name] = item(source)
+        source.budget.leave()
+        return result
+
+    return read
+
+
+def _count(source: _Source) -> int:
+    """The number of items of the next block; 0 at the end. A negative one is followed by the block's size in bytes."""
+    count = _long(source)
+    if count < 0:
+        _long(source)
+        return -count
+    return count
+
+
+def _union(branches: list[_Read]) -> _Read:
+    def read(source: _Source) -> Any:
+        index = _long(source)
+        if not 0 <= index < len(branches):
+            raise _Misfit(f"branch {index} of a union of {len(branches)} before byte {source.at}")
+        return branches[index](source)
+
+    return read
+
+
+def _enum(symbols: tuple[str, ...]) -> _Read:
+    def read(source: _Source) -> str:
+        index = _long(source)
+        if not 0 <= index < len(symbols):
+            raise _Misfit(f"symbol {index} of an enum of {len(symbols)} before byte {source.at}")
+        return symbols[index]
+
+    return read
+
+
+def _fixed(size: int) -> _Read:
+    return lambda source: base64(source.take(size))
+
+
+# Logical types.
+
+
+def _logical(schema: Mapping[str, Any]) -> _Read | None:
+    """The reader of a type by its logicalType; None if that is unknown or does not fit, as the specification wants."""
+    kind, logical = schema["type"], schema.get("logicalType")
+    if logical == "decimal" and kind in ("bytes", "fixed"):
+        return _decimal(schema)
+    if kind == "fixed":
+        fixed = {("uuid", _UUID_SIZE): _uuid, ("duration", _DURATION_SIZE): _duration}
+        return fixed.get((str(logical), schema["size"]))
+    return _LOGICAL.get((str(kind), str(logical)))
+
+
+def _decimal(schema: Mapping[str, Any]) -> _Read | None:
+    scale, size = schema.get("scale", 0), schema.get("size")
+    if not isinstance(scale, int) or not 0 <= scale <= MOST_SCALE:
+        return None
+
+    def read(source: _Source) -> str:
+        length = _long(source) if size is None else size
+        if length > MOST_DECIMAL:
+            raise _Misfit(f"a decimal of {length} bytes at byte {source.at}")
+        return decimal_text(int.from_bytes(source.take(length), signed=True), scale)
+
+    return read
+
+
+def decimal_text(unscaled: int, scale: int) -> str:
+    """A decimal in plain notation, with all digits of its scale: 1250 and 2 give `12.50`."""
+    digits = str(abs(unscaled)).rjust(scale + 1, "0")
+    text = f"{digits[:-scale]}.{digits[-scale:]}" if scale else digits
+    return f"-{text}" if unscaled < 0 else text
+
+
+def _uuid(source: _Source) -> str:
+    return str(UUID(bytes=source.take(_UUID_SIZE)))
+
+
+def _duration(source: _Source) -> str:
+    months, days, millis = _DURATION.unpack(source.take(_DURATION_SIZE))
+    return f"P{months}M{days}DT{millis // 1000}.{millis % 1000:03}S"
+
+
+def _date(source: _Source) -> str:
+    return date_text(_long(source))
+
+
+def date_text(days: int) -> str:
+    """A day since 1970 as RFC 3339 has it. ValueError or OverflowError outside of the years 1 to 9999."""
+    return date.fromordinal(_EPOCH + days).isoformat()
+
+
+def time_text(units: int, unit: str) -> str:
+    """A time of day in `millis`, `micros` or `nanos`. ValueError unless it is within a day."""
+    seconds, fraction = divmod(units, _PER_SECOND[unit])
+    if not 0 <= seconds < _DAY:
+        raise _Misfit(f"a time of {units} {unit}, which is not within a day")
+    digits = len(str(_PER_SECOND[unit])) - 1
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
+
+
+def timestamp_text(units: int, unit: str, zone: str) -> str:
+    """A moment since 1970 as RFC 3339 has it. ValueError or OverflowError outside of the years 1 to 9999."""
+    days, rest = divmod(units, _DAY * _PER_SECOND[unit])
+    return f"{date_text(days)}T{time_text(rest, unit)}{zone}"
+
+
+def _time(unit: str) -> _Read:
+    return lambda source: time_text(_long(source), unit)
+
+
+def _timestamp(unit: str, zone: str) -> _Read:
+    return lambda source: timestamp_text(_long(source), unit, zone)
+
+
+_LOGICAL: dict[tuple[str, str], _Read] = {
+    ("int", "date"): _date,
+    ("int", "time-millis"): _time("millis"),
+    ("long", "time-micros"): _time("micros"),
+    **{("long", f"timestamp-{unit}"): _timestamp(unit, "Z") for unit in _PER_SECOND},
+    **{("long", f"local-timestamp-{unit}"): _timestamp(unit, "") for unit in _PER_SECOND},
+}

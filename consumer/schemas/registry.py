@@ -1,0 +1,162 @@
+"""Asks the schema registry, with confluent-kafka's client. Blocking; the only module that imports that client."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from consumer.config.schema_settings import SchemaSettings
+from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
+from consumer.schemas.avro import avro_decoder
+from consumer.schemas.conversion import Decode
+from consumer.schemas.framing import Framed, SchemaId
+from consumer.schemas.protobuf import protobuf_decoder
+
+NOT_FOUND = 404
+NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403  # error codes of the registry; a proxy's 404 has none
+_REFUSED = (401, 403)
+_MOST_REFERENCES = 500  # schemas that one schema refers to, directly or not
+_NO_ID = 2**31 - 1  # a valid id that no registry has given out yet
+_TEXT_LENGTH = 200
+
+T = TypeVar("T")
+
+
+class Registry:
+    """The schemas of a registry. Several threads may ask at once."""
+
+    def __init__(self, settings: SchemaSettings) -> None:
+        """SettingsError: the file of certificates cannot be used."""
+        url = settings.url or ""
+        hosts = [urlsplit(each.strip()).netloc for each in url.split(",")]
+        self._place = f"schema registry at {', '.join(hosts)}"
+        config: dict[str, object] = {"url": url, "timeout": settings.timeout, "max.retries": 0}
+        if settings.user is not None and settings.password is not None:
+            config["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
+        if settings.ca_file is not None:
+            config["ssl.ca.location"] = settings.ca_file
+        try:
+            # Two, because the client caches a schema by its id alone, whatever its form.
+            self._texts, self._descriptors = SchemaRegistryClient(config), SchemaRegistryClient(config)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"SCHEMA_REGISTRY_CA_FILE: {settings.ca_file} cannot be used: {error}") from None
+
+    def decoder(self, schema_id: SchemaId) -> Decode:
+        """The function that makes JSON of payloads of a schema.
+
+        Undecodable: unknown_schema, bad_schema. RegistryUnavailable: ask again.
+        """
+        schema = self._get(schema_id, self._texts)
+        kind = schema.schema_type or "AVRO"
+        if kind == "JSON":
+            return _as_it_is
+        if kind not in {"AVRO", "PROTOBUF"}:
+            raise Undecodable("bad_schema", f"schema {schema_id} is of the type {kind[:_TEXT_LENGTH]!r}")
+        if kind == "AVRO":
+            references = list(self._references(schema_id, schema, self._texts))
+            return _made(
+                schema_id,
+                lambda: avro_decoder(_parsed(schema), [_parsed(each) for _, each in references]),
+            )
+        schema = self._get(schema_id, self._descriptors)
+        references = list(self._references(schema_id, schema, self._descriptors))
+        return _made(
+            schema_id,
+            lambda: protobuf_decoder(schema.schema_str or "", [(n, each.schema_str or "") for n, each in references]),
+        )
+
+    def ping(self) -> str:
+        """Ask for a schema that does not exist, as a worker asks for others; a line on what answers.
+
+        RegistryUnavailable: a worker's questions would fail.
+        """
+        with suppress(Undecodable):
+            self._get(_NO_ID, self._texts)
+        return f"{self._place} answers"
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in (self._texts, self._descriptors):
+            if (close := getattr(client, "close", None)) is not None:  # since 2.16
+                close()
+
+    def _get(self, schema_id: SchemaId, client: SchemaRegistryClient) -> Schema:
+        form = "serialized" if client is self._descriptors else None
+        if isinstance(schema_id, str):
+            return self._ask(schema_id, lambda: client.get_schema_by_guid(schema_id, fmt=form))
+        return self._ask(schema_id, lambda: client.get_schema(schema_id, fmt=form))
+
+    def _references(
+        self, schema_id: SchemaId, schema: Schema, client: SchemaRegistryClient, seen: set[str] | None = None
+    ) -> Iterator[tuple[str, Schema]]:
+        """The schemas that a schema refers to, with the names that it gives them; each after those that it needs."""
+        seen = set() if seen is None else seen
+        form = "serialized" if client is self._descriptors else None
+        for reference in schema.references or ():
+            name = reference.name or ""
+            if name in seen:
+                continue
+            seen.add(name)
+            if len(seen) > _MOST_REFERENCES:
+                raise Undecodable("bad_schema", f"schema {schema_id} refers to more than {_MOST_REFERENCES} others")
+            get = partial(client.get_version, reference.subject or "", reference.version or 1, True, form)
+            found = self._ask(schema_id, get).schema
+            yield from self._references(schema_id, found, client, seen)
+            yield name, found
+
+    def _ask(self, schema_id: SchemaId, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except SchemaRegistryError as error:
+            raise self._meant(schema_id, error) from None
+        except Exception as error:  # noqa: BLE001 (what the client and its HTTP library raise is not documented)
+            raise RegistryUnavailable(f"{self._place} does not answer: {self._reason(error)}") from None
+
+    def _meant(self, schema_id: SchemaId, error: SchemaRegistryError) -> Undecodable | RegistryUnavailable:
+        status, code = error.http_status_code, error.error_code
+        if code == NO_SCHEMA:
+            return Undecodable("unknown_schema", f"the {self._place} has no schema {schema_id}")
+        if code in {NO_SUBJECT, NO_VERSION}:
+            return Undecodable("bad_schema", f"schema {schema_id} refers to one that is gone: {_line(error)}")
+        answer = f"{self._place} answers {status}"
+        if status in _REFUSED:
+            return RegistryUnavailable(
+                f"{answer}: check SCHEMA_REGISTRY_USER, SCHEMA_REGISTRY_PASSWORD, and that this user may read schemas"
+            )
+        if status == NOT_FOUND:
+            what = "SCHEMA_REGISTRY_URL leads to no registry"
+            if isinstance(schema_id, str):
+                what += ", or to one that knows no GUIDs of schemas"
+            return RegistryUnavailable(f"{answer}: {what}")
+        return RegistryUnavailable(f"{answer}: {_line(error)}")
+
+    def _reason(self, error: Exception) -> str:
+        text = f"{type(error).__name__}: {error}"[:_TEXT_LENGTH]
+        advice = "SCHEMA_REGISTRY_CA_FILE" if "CERTIFICATE" in text.upper() else "SCHEMA_REGISTRY_URL"
+        return f"{' '.join(text.split())}; check {advice}"
+
+
+def _parsed(schema: Schema) -> object:
+    return orjson.loads(schema.schema_str or "")
+
+
+def _made(schema_id: SchemaId, make: Callable[[], Decode]) -> Decode:
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 (what is wrong with a schema surfaces as any error of its library)
+        why = " ".join(f"{type(error).__name__}: {error}"[:_TEXT_LENGTH].split())
+        raise Undecodable("bad_schema", f"schema {schema_id} cannot be used: {why}") from None
+
+
+def _as_it_is(framed: Framed) -> bytes:
+    return framed.payload
+
+
+def _line(error: SchemaRegistryError) -> str:
+    return " ".join(str(error.error_message)[:_TEXT_LENGTH].split())

@@ -1,0 +1,235 @@
+"""Turns records into JSON as they come; those whose schema is not known yet wait, in order, and hold up no others."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from threading import Thread
+
+import structlog
+
+from consumer.delivery.memory import LARGEST, Memory
+from consumer.errors import RegistryUnavailable, Undecodable
+from consumer.events.event import TopicPartition
+from consumer.intake.record import Partition, Record
+from consumer.intake.source import Source
+from consumer.loop.part import Part
+from consumer.schemas.conversion import Decode, translated
+from consumer.schemas.framing import SchemaId, framed
+from consumer.schemas.known import KnownSchemas
+
+log = structlog.get_logger(__name__)
+
+# Nothing more is taken in then. Intake stops by memory only beyond: what waits must not keep itself from going on.
+MOST_WAITING = 20_000  # records
+MOST_BYTES = 128 * 2**20  # of them
+MOST_RELEASED = 500  # of one turn
+MOST_ASKED = 4  # questions at once: one that hangs must not hold up the others
+BACK_OFF = (0.1, 5.0)  # seconds: the first wait for an answer to a question that has failed, and the longest
+_RECORD = 500  # bytes of a record in memory besides its value
+
+Answer = Decode | Exception
+Ask = Callable[[SchemaId, Callable[[Answer], None]], None]
+
+
+def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], None]], None]) -> Ask:
+    """An `ask` that runs `load` in a thread of its own for each question, and answers on the loop by `post`."""
+
+    def ask(schema_id: SchemaId, done: Callable[[Answer], None]) -> None:
+        def work() -> None:
+            answer: Answer
+            try:
+                answer = load(schema_id)
+            except Exception as error:  # noqa: BLE001 (every failure is handed to the loop, which raises bugs)
+                answer = error
+            post(partial(done, answer))
+
+        # A daemon: a question that hangs must not keep a stopped process alive.
+        Thread(target=work, name=f"schema-{schema_id}", daemon=True).start()
+
+    return ask
+
+
+class _Question:
+    """A schema that records wait for."""
+
+    __slots__ = ("asked", "failures", "reason", "retry_at")
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.failures = 0
+        self.reason: str | None = None
+        self.retry_at = 0.0
+
+
+class Translation(Part):
+    """Used on the loop's thread. A partition whose next record waits is not fetched from meanwhile."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        memory: Memory,
+        *,
+        source: Callable[[], Source],
+        stands_aside: Callable[[TopicPartition], bool],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`ask(schema, done)` starts a question and calls `done` later, on the loop.
+
+        `stands_aside` tells that a partition rests for another reason, and whoever has it rest will wake it.
+        """
+        self._ask = ask
+        self._memory = memory
+        self._source = source
+        self._stands_aside = stands_aside
+        self._monotonic = monotonic
+        self._known = KnownSchemas()
+        self._questions: dict[SchemaId, _Question] = {}
+        self._waiting: dict[Partition, deque[Record]] = {}
+        self._number = self._bytes = 0
+        self._more = False
+        self._fault: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """The registry is asked, or records may go on."""
+        return self._more or any(each.asked for each in self._questions.values())
+
+    @property
+    def fault(self) -> str | None:
+        """Why schemas are not known, and what waits for them."""
+        return self._fault
+
+    @property
+    def room(self) -> int:
+        """How many more records of the largest size may be read, and may wait."""
+        return max(0, min(MOST_WAITING - self._number, (MOST_BYTES - self._bytes) // LARGEST))
+
+    def admit(self, records: Sequence[Record], room: int) -> Sequence[Record]:
+        """The records that may go on now, in the order of their partitions: of those that waited, at most `room`."""
+        if not self._waiting and all(self._missing(record) is None for record in records):
+            return records
+        admitted = self._released(min(room, MOST_RELEASED))
+        resting = set()
+        for record in records:
+            partition = record.partition
+            if partition not in self._waiting and self._missing(record) is None:
+                admitted.append(record)
+                continue
+            self._waiting.setdefault(partition, deque()).append(record)
+            self._count(record, 1)
+            self._want(self._missing(record))
+            resting.add(partition)
+        for partition in resting:
+            self._source().rest(partition)
+        return admitted
+
+    def json_of(self, record: Record) -> Record:
+        """An admitted record with its value as JSON; unchanged if its value names no schema. Raises Undecodable."""
+        found = framed(record)
+        if found is None:
+            return record
+        known = self._known.get(found.schema)
+        if isinstance(known, Undecodable):
+            raise Undecodable(known.reason, str(known))
+        return translated(record, found, known)
+
+    def first_offset(self, topic_partition: TopicPartition) -> int | None:
+        """The lowest offset of a partition's waiting records; None if none waits."""
+        for partition, queue in self._waiting.items():
+            if partition.topic_partition == topic_partition:
+                return queue[0].offset
+        return None
+
+    def discard(self, topic_partitions: Collection[TopicPartition]) -> None:
+        """Forget the records of partitions that leave: their next owner reads them again."""
+        for partition in [each for each in self._waiting if each.topic_partition in topic_partitions]:
+            for record in self._waiting.pop(partition):
+                self._count(record, -1)
+        wanted = {self._missing(record) for queue in self._waiting.values() for record in queue}
+        self._questions = {each: question for each, question in self._questions.items() if each in wanted}
+        self._report()
+
+    def poll(self, now: float) -> None:
+        """Ask for schemas that records wait for, as soon as their back-off is over."""
+        self._known.purge(now)
+        asked = sum(each.asked for each in self._questions.values()) if self._questions else 0
+        for schema_id, question in list(self._questions.items()):
+            if asked >= MOST_ASKED:
+                return
+            if not question.asked and now >= question.retry_at:
+                question.asked = True
+                asked += 1
+                self._ask(schema_id, partial(self._answered, schema_id))
+
+    def _released(self, room: int) -> list[Record]:
+        """Take out the waiting records that may go on."""
+        released: list[Record] = []
+        self._more = False
+        for partition, queue in list(self._waiting.items()):
+            while queue and (missing := self._missing(queue[0])) is None:
+                if len(released) >= room:
+                    self._more = True
+                    return released
+                record = queue.popleft()
+                self._count(record, -1)
+                released.append(record)
+            if queue:
+                self._want(missing)  # its answer may have been forgotten meanwhile
+                continue
+            del self._waiting[partition]
+            if not self._stands_aside(partition.topic_partition):
+                self._source().wake(partition)
+        return released
+
+    def _count(self, record: Record, number: int) -> None:
+        """Note that a record begins (1) or ends (-1) to wait."""
+        size = len(record.value or b"") + len(record.key or b"") + _RECORD
+        self._number += number
+        self._bytes += number * size
+        if number > 0:
+            self._memory.hold(record.partition, size)
+        else:
+            self._memory.release(record.partition, size)
+
+    def _missing(self, record: Record) -> SchemaId | None:
+        """The schema that a record lacks."""
+        try:
+            found = framed(record)
+        except Undecodable:  # `json_of` raises it again
+            return None
+        return None if found is None or self._known.get(found.schema) is not None else found.schema
+
+    def _want(self, schema_id: SchemaId | None) -> None:
+        if schema_id is not None and schema_id not in self._questions:
+            self._questions[schema_id] = _Question()
+
+    def _answered(self, schema_id: SchemaId, answer: Answer) -> None:
+        now = self._monotonic()
+        question = self._questions.get(schema_id)
+        if isinstance(answer, RegistryUnavailable):
+            if question is None:
+                return  # whoever waited for it has left
+            question.asked = False
+            question.retry_at = now + min(BACK_OFF[0] * 2 ** min(question.failures, 10), BACK_OFF[1])
+            question.failures += 1
+            question.reason = str(answer)
+        elif isinstance(answer, Exception) and not isinstance(answer, Undecodable):
+            raise answer
+        else:
+            self._known.put(schema_id, answer, now)
+            self._questions.pop(schema_id, None)
+        self._report()
+
+    def _report(self) -> None:
+        """Note why records wait; logs it if it is new."""
+        reasons = (each.reason for each in self._questions.values())
+        reason = next((each for each in reasons if each is not None), None)
+        fault = None
+        if reason is not None:
+            partition, *others = map(str, self._waiting) if self._waiting else ("a partition",)
+            fault = f"{reason}; {f'{len(others) + 1} partitions wait' if others else f'{partition} waits'} for schemas"
+        if reason is not None and self._fault is None:
+            log.error("schemas cannot be fetched; records wait", reason=reason)
+        elif reason is None and self._fault is not None:
+            log.info("the schema registry answers again")
+        self._fault = fault

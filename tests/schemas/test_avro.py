@@ -1,0 +1,299 @@
+"""Avro to JSON: each type and logical type, against fastavro's own writer, and bytes that nobody should read."""
+
+import io
+import json
+import math
+import struct
+import time
+import tracemalloc
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastavro import parse_schema, schemaless_writer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.errors import Undecodable
+from consumer.intake.decode import MAX_VALUE_BYTES
+from consumer.schemas.avro import avro_decoder, date_text, decimal_text, time_text, timestamp_text
+from consumer.schemas.framing import Framed
+
+NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+
+
+def record_of(kind: Any) -> dict[str, Any]:
+    """A record whose field `a` has this type."""
+    return {"type": "record", "name": "R", "namespace": "n", "fields": [{"name": "a", "type": kind}]}
+
+
+def written(schema: Any, value: Any) -> bytes:
+    """As a producer writes it."""
+    out = io.BytesIO()
+    schemaless_writer(out, parse_schema(schema), value)
+    return out.getvalue()
+
+
+def read(schema: Any, data: bytes) -> Any:
+    """The JSON of it, parsed."""
+    return json.loads(avro_decoder(schema)(Framed(1, data)))
+
+
+def as_json(kind: Any, value: Any) -> Any:
+    """What a field of this type becomes."""
+    return read(record_of(kind), written(record_of(kind), {"a": value}))["a"]
+
+
+def refusal(schema: Any, data: bytes) -> str:
+    """The reason why these bytes are refused."""
+    with pytest.raises(Undecodable) as refused:
+        avro_decoder(schema)(Framed(1, data))
+    return refused.value.reason
+
+
+def logical(kind: str, name: str, /, **more: Any) -> dict[str, Any]:
+    """A logical type."""
+    return {"type": kind, "logicalType": name, **more}
+
+
+UUID_TEXT = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736"
+ENUM = {"type": "enum", "name": "Size", "symbols": ["SMALL", "LARGE"]}
+FIXED = {"type": "fixed", "name": "Four", "size": 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("null", None, None),
+        ("boolean", True, True),
+        ("int", -(2**31), -(2**31)),
+        ("long", 2**63 - 1, 2**63 - 1),
+        ("float", 0.1, 0.1),
+        ("float", 3.4028234663852886e38, 3.4028235e38),
+        ("float", -math.inf, "-Infinity"),
+        ("double", 0.1, 0.1),
+        ("double", math.nan, "NaN"),
+        ("double", math.inf, "Infinity"),
+        ("bytes", b"\x00\xff", "AP8="),
+        ("string", "grün", "grün"),
+        (FIXED, b"abcd", "YWJjZA=="),
+        (ENUM, "LARGE", "LARGE"),
+        ({"type": "array", "items": "long"}, [1, 2, 3], [1, 2, 3]),
+        ({"type": "map", "values": "string"}, {"k": "v", "": ""}, {"k": "v", "": ""}),
+        (["null", "string"], None, None),
+        (["null", "string"], "x", "x"),
+        (["null", "long", ENUM], "SMALL", "SMALL"),
+        (logical("bytes", "decimal", precision=9, scale=2), Decimal("-12.5"), "-12.50"),
+        (logical("fixed", "decimal", name="D", size=8, precision=9), Decimal(7), "7"),
+        (logical("string", "uuid"), UUID(UUID_TEXT), UUID_TEXT),
+        (logical("int", "date"), date(2024, 2, 29), "2024-02-29"),
+        (logical("int", "time-millis"), time_of_day(23, 59, 59, 7000), "23:59:59.007"),
+        (logical("long", "time-micros"), time_of_day(0, 0, 0, 1), "00:00:00.000001"),
+        (logical("long", "timestamp-millis"), datetime(2024, 2, 29, 1, 2, 3, 4000, UTC), "2024-02-29T01:02:03.004Z"),
+        (
+            logical("long", "timestamp-micros"),
+            datetime(1969, 12, 31, 23, 59, 59, 1, UTC),
+            "1969-12-31T23:59:59.000001Z",
+        ),
+        (logical("long", "timestamp-nanos"), 1_000_000_001, "1970-01-01T00:00:01.000000001Z"),
+        (logical("long", "local-timestamp-millis"), datetime(2024, 2, 29, 1), "2024-02-29T01:00:00.000"),  # noqa: DTZ001
+        (logical("long", "local-timestamp-micros"), datetime(2024, 2, 29, 1), "2024-02-29T01:00:00.000000"),  # noqa: DTZ001
+        (logical("fixed", "duration", name="P", size=12), struct.pack("<III", 14, 3, 90_004), "P14M3DT90.004S"),
+        (logical("long", "unknown"), 5, 5),
+        (logical("string", "decimal"), "5", "5"),
+        (logical("bytes", "decimal", precision=2000, scale=1500), b"\x01", "AQ=="),
+    ],
+)
+def test_conversions(kind: Any, value: Any, expected: Any) -> None:
+    """As the table in docs/schemas.md has it; a logical type that is unknown or broken is what it is made of."""
+    assert as_json(kind, value) == expected
+
+
+def test_a_uuid_of_sixteen_bytes() -> None:
+    """A type that fastavro does not write."""
+    kind = logical("fixed", "uuid", name="U", size=16)
+    assert read(record_of(kind), UUID(UUID_TEXT).bytes) == {"a": UUID_TEXT}
+
+
+def test_names_are_found_in_namespaces_and_references() -> None:
+    """A record's fields keep their order and names; a type is named once, and used again, or comes from elsewhere."""
+    money = {"type": "record", "name": "Money", "namespace": "common", "fields": [{"name": "cents", "type": "long"}]}
+    order = {
+        "type": "record",
+        "name": "Order",
+        "namespace": "shop",
+        "fields": [
+            {"name": "total", "type": "common.Money"},
+            {"name": "size", "type": ENUM},
+            {"name": "other", "type": "Size"},
+            {"name": "parts", "type": {"type": "array", "items": "common.Money"}},
+        ],
+    }
+    decode = avro_decoder(order, [money])
+    assert decode(Framed(1, bytes([2, 0, 2, 4, 4, 6, 0]))) == (
+        b'{"total":{"cents":1},"size":"SMALL","other":"LARGE","parts":[{"cents":2},{"cents":3}]}'
+    )
+
+
+def test_a_recursive_type() -> None:
+    """As deep as the limit, and no deeper."""
+    assert read(NODE, b"\2\2\0") == {"next": {"next": {"next": None}}}
+    read(NODE, b"\2" * 99 + b"\0")
+    assert refusal(NODE, b"\2" * 100 + b"\0") == "too_deep"
+    assert refusal(NODE, b"\2" * 1_000_000) == "too_deep"
+
+
+JSON_LIKE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+ANYTHING: Any = {
+    "type": "record",
+    "name": "Any",
+    "fields": [
+        {
+            "name": "v",
+            "type": [
+                "null",
+                "boolean",
+                "long",
+                "double",
+                "string",
+                {"type": "array", "items": "Any"},
+                {"type": "map", "values": "Any"},
+            ],
+        }
+    ],
+}
+
+
+def wrapped(value: Any) -> dict[str, Any]:
+    """As ANYTHING has it."""
+    if isinstance(value, list):
+        return {"v": [wrapped(each) for each in value]}
+    if isinstance(value, dict):
+        return {"v": {name: wrapped(each) for name, each in value.items()}}
+    return {"v": value}
+
+
+def plain(value: Any) -> Any:
+    """And back."""
+    inner = value["v"]
+    if isinstance(inner, list):
+        return [plain(each) for each in inner]
+    if isinstance(inner, dict):
+        return {name: plain(each) for name, each in inner.items()}
+    return inner
+
+
+@given(JSON_LIKE)
+def test_what_fastavro_writes_is_read_back(value: Any) -> None:
+    """Numbers of all lengths, texts, blocks of arrays and maps, unions and nesting."""
+    back = plain(read(ANYTHING, written(ANYTHING, wrapped(value))))
+    assert back == value
+    assert json.dumps(back) == json.dumps(value)  # 1 is not true
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_a_float_keeps_its_value(value: float) -> None:
+    """The few digits that are written mean the same 32 bits."""
+    assert struct.pack("<f", as_json("float", value)) == struct.pack("<f", value)
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
+def test_a_decimal_keeps_its_digits(value: Decimal) -> None:
+    """No exponent, and all places of the scale."""
+    text = decimal_text(int(value.scaleb(3)), 3)
+    assert Decimal(text) == value
+    assert len(text.partition(".")[2]) == 3
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_are_as_rfc_3339_has_them(moment: datetime) -> None:
+    """The same moment comes back; a date and a time of day are its parts."""
+    micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    text = timestamp_text(micros, "micros", "Z")
+    assert datetime.fromisoformat(text) == moment
+    assert text == f"{date_text(micros // 86_400_000_000)}T{time_text(micros % 86_400_000_000, 'micros')}Z"
+
+
+@pytest.mark.parametrize(
+    ("schema", "data"),
+    [
+        (record_of("string"), b""),
+        (record_of("string"), b"\x08abc"),
+        (record_of("string"), b"\x01"),
+        (record_of("string"), b"\x04\xff\xff"),
+        (record_of("bytes"), b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+        (record_of("long"), b"\xff" * 10 + b"\x01"),
+        (record_of("long"), b"\xff" * 9 + b"\x7f"),
+        (record_of("long"), b"\x80"),
+        (record_of("long"), b"\x02\x02"),
+        (record_of("double"), b"1234567"),
+        (record_of("boolean"), b"\x02"),
+        (record_of(["null", "long"]), b"\x04"),
+        (record_of(["null", "long"]), b"\x01"),
+        (record_of(ENUM), b"\x04"),
+        (record_of(FIXED), b"abc"),
+        (record_of(logical("int", "date")), b"\xfe\xff\xff\xff\x0f"),
+        (record_of(logical("int", "time-millis")), b"\x01"),
+        (record_of(logical("long", "timestamp-millis")), b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+        (record_of(logical("bytes", "decimal", precision=9, scale=2)), b"\x82\x08" + b"\x01" * 513),
+    ],
+)
+def test_values_that_do_not_fit(schema: Any, data: bytes) -> None:
+    """Too short, too long, not in the schema, or no time that a calendar has."""
+    assert refusal(schema, data) == "bad_avro"
+
+
+@pytest.mark.parametrize(
+    ("schema", "data"),
+    [
+        ({"type": "array", "items": "null"}, b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+        ({"type": "array", "items": "null"}, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00"),
+        ({"type": "array", "items": "null"}, b"\xfe\x3f" * 500_000),
+        ({"type": "map", "values": "null"}, b"\xfe\xff\xff\xff\x0f"),
+        ({"type": "array", "items": "boolean"}, b"\x80\x80\x80\x01" + b"\x00" * 1_048_576),
+        (
+            {
+                "type": "array",
+                "items": {
+                    "type": "record",
+                    "name": "Wide",
+                    "fields": [{"name": f"n{number}", "type": "null"} for number in range(1000)],
+                },
+            },
+            b"\xfe\x7f",
+        ),
+    ],
+)
+def test_few_bytes_do_not_become_much(schema: Any, data: bytes) -> None:
+    """Counts that no JSON of a mebibyte could hold end at once, with little memory."""
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        assert refusal(schema, data) == "too_large"
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - began < 5
+    assert most < 64 * 2**20
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    """No other error, whatever they are."""
+    for schema in (ANYTHING, NODE, *map(record_of, (logical("long", "timestamp-nanos"), ENUM, FIXED))):
+        with suppress(Undecodable):
+            found = avro_decoder(schema)(Framed(1, data))
+            json.loads(found)
+            assert len(found) < MAX_VALUE_BYTES

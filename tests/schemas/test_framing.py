@@ -1,0 +1,64 @@
+"""Where a value says which schema it has: in front, in a header, or nowhere."""
+
+import struct
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.errors import Undecodable
+from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
+from consumer.schemas.framing import HEADER, Framed, framed
+
+GUID = UUID("4bf92f35-77b3-4da6-a3ce-929d0e0e4736")
+
+
+def record(value: bytes | None, headers: Headers | Unreadable | None = None) -> Record:
+    """A record of `orders`."""
+    return Record(Partition("orders", 0), 7, 0, b"key", value, headers)
+
+
+@given(st.integers(0, 2**31 - 1), st.binary(max_size=20))
+def test_the_id_in_front(number: int, payload: bytes) -> None:
+    """A zero byte and four bytes; what follows is the payload."""
+    assert framed(record(struct.pack(">bI", 0, number) + payload)) == Framed(number, payload)
+
+
+@given(st.uuids(), st.binary(max_size=9), st.binary(max_size=20))
+def test_the_guid_in_a_header(guid: UUID, indexes: bytes, payload: bytes) -> None:
+    """The whole value is the payload, even if it is empty or begins with a zero byte."""
+    headers: Headers = [("a", b"b"), (HEADER, b"\1" + guid.bytes + indexes)]
+    for value in (payload, b"\0" + payload):
+        assert framed(record(value, headers)) == Framed(str(guid), value, indexes)
+
+
+def test_the_id_in_a_header() -> None:
+    """The short form is valid there too. The last header of a name counts; a null one does not."""
+    last = (HEADER, struct.pack(">bI", 0, 5))
+    assert framed(record(b"x", [(HEADER, b"\1" + GUID.bytes), last])) == Framed(5, b"x", b"")
+    assert framed(record(b"{}", [last, (HEADER, None)])) is None
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"\1abcdefghijklmnopqrst", b" \0"])
+def test_other_values_name_no_schema(value: bytes | None) -> None:
+    """JSON, tombstones and empty values are what they are without a registry; so is what has unreadable headers."""
+    assert framed(record(value)) is None
+    assert framed(record(b"\0\0\0\0\1", BAD_HEADERS)) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "header", "reason"),
+    [
+        (b"\0\0\0", None, "bad_schema_id"),
+        (b"\0\xff\xff\xff\xff{}", None, "unknown_schema"),
+        (b"{}", b"", "bad_schema_id"),
+        (b"{}", b"\1short", "bad_schema_id"),
+        (b"{}", b"\2" + GUID.bytes, "bad_schema_id"),
+    ],
+)
+def test_what_is_no_id(value: bytes, header: bytes | None, reason: str) -> None:
+    """A dead letter with the reason; the registry is not asked."""
+    with pytest.raises(Undecodable) as refused:
+        framed(record(value, None if header is None else [(HEADER, header)]))
+    assert refused.value.reason == reason

@@ -1,0 +1,37 @@
+"""What reads schemas is an extra: nothing of it is imported while there is no registry."""
+
+import json
+import subprocess
+import sys
+
+from tests.processes import ROOT, environment
+
+# Protobuf and attrs are not among these: CEL's package imports the one, rich the other if it is there.
+EXTRA = ("authlib", "cachetools", "fastavro", "httpx", "httpx2", "confluent_kafka.schema_registry")
+LIST = f"""
+import json, sys
+print(json.dumps([name for name in sys.modules if name.startswith({EXTRA!r})]))
+"""
+
+
+def test_nothing_of_it_is_imported_without_a_registry() -> None:
+    """Neither by a worker nor by commands."""
+    code = f"import consumer.cli.run, consumer.ops.check, consumer.ops.replay\n{LIST}"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    assert json.loads(ran.stdout) == []
+
+
+def test_a_registry_without_the_extra_is_a_settings_error() -> None:
+    """Exit status 2, and how to install it."""
+    code = "import sys; sys.modules['fastavro'] = None\nfrom consumer.cli.app import main; sys.exit(main(['run']))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment({"SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert 'pip install "kafka-webhooks[schemas]"' in ran.stderr

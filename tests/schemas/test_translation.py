@@ -1,0 +1,287 @@
+"""Records wait for their schemas in the order of their partition, hold up no other one, and are bounded."""
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.memory import LARGEST, Memory
+from consumer.errors import RegistryUnavailable, Undecodable
+from consumer.events.event import TopicPartition
+from consumer.intake.record import Partition, Record
+from consumer.intake.source import Source
+from consumer.schemas.framing import Framed, SchemaId
+from consumer.schemas.known import MOST_KEPT, REFUSED_FOR, KnownSchemas
+from consumer.schemas.translation import BACK_OFF, MOST_ASKED, MOST_BYTES, Answer, Translation, in_threads
+
+DOWN = RegistryUnavailable("the registry is down")
+MANY = 1000
+
+
+class World:
+    """A translation, whose questions are answered by the test; and which partitions rest."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.asked: deque[tuple[SchemaId, Callable[[Answer], None]]] = deque()
+        self.resting: set[Partition] = set()
+        self.aside: set[TopicPartition] = set()
+        self.memory = Memory()
+        self.offsets: dict[Partition, int] = {}
+        self.translation = Translation(
+            lambda schema, done: self.asked.append((schema, done)),
+            self.memory,
+            source=lambda: cast("Source", self),
+            stands_aside=lambda each: each in self.aside,
+            monotonic=lambda: self.now,
+        )
+
+    def rest(self, partition: Partition) -> None:
+        self.resting.add(partition)
+
+    def wake(self, partition: Partition) -> None:
+        self.resting.discard(partition)
+
+    def record(self, partition: Partition, value: bytes | int | None) -> Record:
+        """The next record of a partition; a number is the id of its schema."""
+        offset = self.offsets[partition] = self.offsets.get(partition, -1) + 1
+        if isinstance(value, int):
+            value = struct.pack(">bI", 0, value) + b"payload"
+        return Record(partition, offset, 0, None, value, None)
+
+    def admit(self, *records: Record, room: int = MANY) -> list[int]:
+        """A turn: the offsets that go on."""
+        admitted = self.translation.admit(records, room)
+        self.translation.poll(self.now)
+        return [each.offset for each in admitted]
+
+    def answer(self, answer: Answer) -> SchemaId:
+        """To the oldest question."""
+        schema, done = self.asked.popleft()
+        done(answer)
+        return schema
+
+
+def decode(framed: Framed) -> bytes:
+    """Any schema's."""
+    return b'{"of": "%d"}' % framed.schema if isinstance(framed.schema, int) else b"{}"
+
+
+@pytest.fixture
+def world() -> World:
+    """Nothing is known yet."""
+    return World()
+
+
+@pytest.fixture
+def orders() -> Partition:
+    """A partition."""
+    return Partition("orders", 0)
+
+
+def test_a_partition_waits_and_the_others_go_on(world: World, orders: Partition) -> None:
+    """What comes behind a record waits too, plain JSON as well; another partition's records do not."""
+    users = Partition("users", 3)
+    first = world.record(orders, 7)
+    assert world.admit(world.record(users, b"{}"), first, world.record(orders, b"{}")) == [0]
+    assert world.resting == {orders}
+    assert world.translation.busy
+    assert world.translation.first_offset(orders.topic_partition) == 0
+    assert world.translation.first_offset(users.topic_partition) is None
+    assert world.admit(world.record(users, b"{}"), world.record(orders, 7)) == [1]
+    assert world.memory.held > 0
+    assert world.answer(decode) == 7
+    assert not world.asked
+    assert world.admit(world.record(orders, 7)) == [0, 1, 2, 3]
+    assert not world.resting
+    assert world.memory.held == 0
+    assert world.translation.json_of(first).value == b'{"of": "7"}'
+    assert not world.translation.busy
+    assert world.admit(world.record(orders, 7), world.record(users, 7)) == [4, 2]
+
+
+def test_what_is_no_schema_is_refused_when_its_turn_comes(world: World, orders: Partition) -> None:
+    """A broken id waits for nothing; an unknown schema is asked for once; the record is given up with the reason."""
+    broken, unknown = world.record(orders, b"\0\0"), world.record(orders, 7)
+    assert world.admit(broken, unknown) == [0]
+    with pytest.raises(Undecodable) as refused:
+        world.translation.json_of(broken)
+    assert refused.value.reason == "bad_schema_id"
+    world.answer(Undecodable("unknown_schema", "nobody knows it"))
+    assert world.admit() == [1]
+    for _ in range(2):
+        with pytest.raises(Undecodable, match="nobody knows it") as refused:
+            world.translation.json_of(unknown)
+        assert refused.value.reason == "unknown_schema"
+    assert world.admit(world.record(orders, 7)) == [2]
+    assert not world.asked
+    world.now = REFUSED_FOR
+    world.translation.poll(world.now)
+    assert world.admit(world.record(orders, 7)) == []
+    assert len(world.asked) == 1
+
+
+def test_a_registry_that_is_down_is_asked_again(world: World, orders: Partition) -> None:
+    """With back-off, and a reason for /readyz until it answers; nothing goes on, and nothing is given up."""
+    world.admit(world.record(orders, 7))
+    for failures in range(9):
+        world.answer(DOWN)
+        assert world.translation.fault == "the registry is down; orders[0] waits for schemas"
+        assert not world.translation.busy
+        wait = min(BACK_OFF[0] * 2**failures, BACK_OFF[1])
+        world.now += wait * 0.99
+        assert world.admit() == []
+        assert not world.asked
+        world.now += wait * 0.02
+        world.admit()
+        assert len(world.asked) == 1
+    world.admit(world.record(Partition("users", 1), 8))
+    world.answer(DOWN)
+    assert world.translation.fault == "the registry is down; 2 partitions wait for schemas"
+    world.answer(decode)
+    assert world.admit() == [0]
+    world.now += BACK_OFF[1]
+    world.admit()
+    world.answer(decode)
+    assert world.translation.fault is None
+    assert world.admit() == [0]
+
+
+def test_a_schema_that_fails_holds_up_no_other(world: World) -> None:
+    """Each has a back-off of its own; a few are asked for at once."""
+    partitions = [Partition("orders", number) for number in range(MOST_ASKED + 2)]
+    world.admit(*(world.record(each, each.number + 1) for each in partitions))
+    assert [schema for schema, _ in world.asked] == list(range(1, MOST_ASKED + 1))
+    world.answer(DOWN)
+    assert world.admit() == []
+    assert [schema for schema, _ in world.asked] == list(range(2, MOST_ASKED + 2))
+    while world.asked:
+        world.answer(decode)
+        world.admit()
+    assert set(world.resting) == {partitions[0]}
+
+
+def test_a_partition_that_leaves_is_forgotten(world: World, orders: Partition) -> None:
+    """Its next owner reads the records again; a late answer and a new assignment do no harm."""
+    users = Partition("users", 0)
+    world.admit(world.record(orders, 7), world.record(users, 8))
+    world.answer(DOWN)
+    world.translation.discard({orders.topic_partition})
+    assert world.translation.fault is None
+    assert world.translation.first_offset(orders.topic_partition) is None
+    assert world.answer(decode) == 8
+    assert world.admit() == [0]
+    assert world.memory.held == 0
+    again = Partition("orders", 0)
+    assert world.admit(world.record(again, 7)) == []
+    world.translation.discard({again.topic_partition})
+    world.answer(DOWN)
+    assert world.translation.fault is None
+    assert not world.translation.busy
+
+
+def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, orders: Partition) -> None:
+    """Its stored deliveries are asked for; who asks wakes it."""
+    world.admit(world.record(orders, 7))
+    world.aside.add(orders.topic_partition)
+    world.answer(decode)
+    assert world.admit() == [0]
+    assert world.resting == {orders}
+
+
+def test_records_go_on_as_there_is_room(world: World, orders: Partition) -> None:
+    """Those that waited do not overrun what comes after; what waits is bounded."""
+    assert world.translation.room == MOST_BYTES // LARGEST
+    world.admit(*(world.record(orders, 7) for _ in range(10)))
+    assert world.translation.room == MOST_BYTES // LARGEST - 1
+    world.answer(decode)
+    assert world.admit(room=0) == []
+    assert world.translation.busy
+    assert world.admit(world.record(orders, b"{}"), room=4) == [0, 1, 2, 3]
+    assert world.admit() == [4, 5, 6, 7, 8, 9, 10]
+    assert not world.translation.busy
+
+
+def test_an_answer_that_was_forgotten_is_asked_for_again(world: World, orders: Partition) -> None:
+    """A refusal may end while the records behind it wait for room."""
+    world.admit(world.record(orders, 7))
+    world.answer(Undecodable("unknown_schema", "x"))
+    world.admit(room=0)
+    world.now = REFUSED_FOR
+    world.translation.poll(world.now)
+    assert world.admit() == []
+    assert len(world.asked) == 1
+
+
+@given(st.data())
+def test_order_is_kept_in_each_partition(data: st.DataObject) -> None:
+    """Whatever comes, is answered, fails or is full: each record goes on once, in the order of its partition."""
+    world = World()
+    partitions = [Partition("orders", number) for number in range(3)]
+    seen: dict[Partition, list[int]] = {each: [] for each in partitions}
+
+    def turn(records: list[Record], room: int) -> None:
+        for each in world.translation.admit(records, room):
+            world.translation.json_of(each)
+            seen[each.partition].append(each.offset)
+        world.translation.poll(world.now)
+
+    actions: dict[str, Any] = {"down": DOWN, "known": decode}
+    for _ in range(data.draw(st.integers(1, 12))):
+        values: st.SearchStrategy[bytes | int] = st.sampled_from([b"{}", 1, 2, 3])
+        named = st.tuples(st.sampled_from(partitions), values)
+        turn([world.record(*each) for each in data.draw(st.lists(named, max_size=6))], data.draw(st.integers(0, 5)))
+        if world.asked and (action := data.draw(st.sampled_from(["down", "known", "later"]))) in actions:
+            world.answer(actions[action])
+        world.now += data.draw(st.sampled_from([0.0, 0.2, 6.0]))
+    while world.asked or world.translation.busy or any(world.resting):
+        world.now += 10
+        turn([], MANY)
+        while world.asked:
+            world.answer(decode)
+    assert seen == {each: list(range(world.offsets.get(each, -1) + 1)) for each in partitions}
+    assert world.memory.held == 0
+    assert world.translation.room == MOST_BYTES // LARGEST
+
+
+def test_questions_run_in_threads() -> None:
+    """The result, or the error, comes back on the loop."""
+    posted: deque[Callable[[], None]] = deque()
+    answers: list[Answer] = []
+
+    def load(schema: SchemaId) -> Any:
+        if schema == 1:
+            raise DOWN
+        return decode
+
+    ask = in_threads(load, posted.append)
+    for schema in (1, 2):
+        ask(schema, answers.append)
+        while not posted:
+            pass
+        posted.popleft()()
+    assert answers == [DOWN, decode]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest schemas leave, and the oldest refusals, but not for each other; a refusal is for a minute."""
+    known = KnownSchemas()
+    refusal = Undecodable("bad_schema", "x")
+    for number in range(MOST_KEPT + 1):
+        known.put(number, decode, 0.0)
+        known.put(f"guid {number}", refusal, number / MOST_KEPT)
+    assert known.get(0) is known.get("guid 0") is None
+    assert known.get(1) is decode
+    assert known.get("guid 1") is known.get(f"guid {MOST_KEPT}") is refusal
+    known.purge(REFUSED_FOR + 0.5)
+    assert known.get(f"guid {MOST_KEPT // 2}") is None
+    assert known.get(f"guid {MOST_KEPT // 2 + 1}") is refusal
+    known.put("guid 7", decode, 0.0)
+    assert known.get("guid 7") is decode
+    known.purge(REFUSED_FOR + 1.0)
+    assert known.get(f"guid {MOST_KEPT}") is None
+    assert known.get(MOST_KEPT) is decode

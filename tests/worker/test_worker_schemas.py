@@ -1,0 +1,173 @@
+"""A worker whose records have schemas: with a registry that answers, fails, and does not know."""
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from consumer.config.environment import load
+from consumer.config.settings import SchemaSettings
+from consumer.ops.check import _schema_registry
+from consumer.schemas.registry import Registry
+from tests.schemas.orders import as_json, serializers
+from tests.schemas.registry_server import SchemaRegistry, schema_registry
+from tests.worker.test_worker import Rig, dead_letters, until
+from tests.worker.test_worker import rig as rig  # noqa: PLC0414 (a fixture)
+
+UNKNOWN = struct.pack(">bI", 0, 999) + b"unknown"
+
+
+@pytest.fixture
+def registry() -> Iterator[SchemaRegistry]:
+    """An empty registry."""
+    with schema_registry() as running:
+        yield running
+
+
+@pytest.fixture
+def schemas(rig: Rig, registry: SchemaRegistry) -> Iterator[SchemaRegistry]:
+    """The registry that the rig's worker asks."""
+    with closing(Registry(registry.settings(timeout=0.5))) as client:
+        rig.load_schema = client.decoder
+        yield registry
+
+
+def orders(registry: SchemaRegistry, *numbers: int) -> list[bytes]:
+    """In Avro."""
+    with serializers(registry.url) as serialize:
+        return [serialize["avro"]("orders", number, None) for number in numbers]
+
+
+def reason_of(rig: Rig) -> str:
+    """What /readyz says of the registry, once it does."""
+    until(lambda: any("schema registry" in each for each in rig.worker.reasons()))
+    return next(each for each in rig.worker.reasons() if "schema registry" in each)
+
+
+def test_records_arrive_as_json_and_bad_ones_are_buried_as_they_were(
+    rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain JSON goes on beside them. A letter has the original bytes, if its JSON is no event too."""
+    rig.subscribe("/one", "order.paid")
+    rig.subscribe("/one", "a")
+    (good,) = orders(schemas, 1)
+    no_object = struct.pack(">bI", 0, schemas.add("text", '"string"')) + b"\x02x"
+    rig.write(good, UNKNOWN, b'{"type": "a"}', good[:-3], no_object, good)
+    rig.start(monkeypatch)
+    until(lambda: len(rig.receiver.requests) == 3)
+    assert sorted(map(str, dead_letters(rig, 3))) == sorted(map(str, [UNKNOWN, good[:-3], no_object]))
+    until(lambda: rig.worker.readings().commits)
+    rig.stop()
+    assert rig.committed() == 6
+    bodies = [request.body for request in rig.receiver.requests]
+    assert sorted(json.loads(body)["type"] for body in bodies) == ["a", "order.paid", "order.paid"]
+    assert json.loads(next(body for body in bodies if b"order" in body)) == as_json(1)
+    assert {request.headers["content-type"] for request in rig.receiver.requests} == {"application/json"}
+
+
+def test_a_registry_that_fails_holds_the_partition_and_loses_nothing(
+    rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another partition's events go on meanwhile; what waits is sent once the registry answers, in order."""
+    rig.subscribe("/one", "order.paid")
+    rig.subscribe("/two", "a")
+    values = orders(schemas, *range(1, 6))
+    schemas.down = True
+    rig.write(*values, b'{"type": "a", "n": 1}')
+    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="2")
+    reason = reason_of(rig)
+    assert f"schema registry at {schemas.url.removeprefix('http://')} does not answer" in reason
+    assert f"check SCHEMA_REGISTRY_URL; {rig.topic}[0] waits for schemas" in reason
+    rig.kafka.write(rig.topic, [b'{"type": "a", "n": 2}'], partition=1)
+    until(lambda: rig.receiver.at("/two"))
+    time.sleep(0.5)
+    assert len(rig.receiver.requests) == 1
+    assert rig.committed() < 0
+    given_out = rig.worker.parts.recall._given_out((rig.topic, 0))
+    assert not given_out(0)  # stored deliveries in order wait for what waits here
+    schemas.down = False
+    until(lambda: len(rig.receiver.requests) == 7)
+    until(lambda: not rig.worker.reasons())
+    rig.write(*orders(schemas, 6))
+    until(lambda: len(rig.receiver.requests) == 8)
+    rig.stop()
+    assert [json.loads(request.body)["id"] for request in rig.receiver.at("/one")] == [1, 2, 3, 4, 5, 6]
+    assert rig.committed() == 7
+    assert rig.metrics.events == {"matched": 8}
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_WAITING", 2), ("MOST_BYTES", 2 * 2**20)])
+def test_what_waits_up_to_its_limit_goes_on_afterwards(
+    rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    """At the limit nothing more is taken in; once the registry answers, all of it is sent."""
+    monkeypatch.setattr(f"consumer.schemas.translation.{limit}", most)
+    rig.subscribe("/one")
+    schema = struct.pack(">bI", 0, schemas.add("text", "{}", "JSON"))
+    values = [schema + b'{"type": "a", "n": %d, "x": "%s"}' % (number, b"x" * 700_000) for number in range(6)]
+    schemas.down = True
+    for number, value in enumerate(values):
+        rig.kafka.write(rig.topic, [value], partition=number % 2)
+    rig.start(monkeypatch)
+    assert reason_of(rig)
+    translation = rig.worker.parts.translation
+    assert translation is not None
+    until(lambda: not translation.room)
+    schemas.down = False
+    until(lambda: len(rig.receiver.requests) == len(values))
+    rig.stop()
+    assert sorted(request.body for request in rig.receiver.requests) == sorted(value[5:] for value in values)
+    assert rig.worker.parts.memory.held == 0
+
+
+def test_partitions_that_leave_while_they_wait_are_left_as_they_were(
+    rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revoke and a stop wait for no registry; the next worker sends everything once."""
+    rig.subscribe("/one", "order.paid")
+    values = orders(schemas, 1, 2, 3)
+    schemas.status = 401
+    rig.write(*values)
+    rig.start(monkeypatch)
+    assert "check SCHEMA_REGISTRY_USER, SCHEMA_REGISTRY_PASSWORD" in reason_of(rig)
+    translation = rig.worker.parts.translation
+    assert translation is not None
+    began = time.monotonic()
+    rig.on_loop(rig.revoke)
+    assert time.monotonic() - began < 3
+    assert rig.worker.parts.memory.held == 0
+    assert translation.fault is None
+    rig.stop()
+    assert rig.committed() < 0
+    rig.start(monkeypatch)
+    assert reason_of(rig)
+    began = time.monotonic()
+    rig.stop()
+    assert time.monotonic() - began < 5
+    assert rig.committed() < 0
+    schemas.status = 0
+    rig.start(monkeypatch)
+    until(lambda: len(rig.receiver.requests) == 3)
+    rig.stop()
+    assert [json.loads(request.body)["id"] for request in rig.receiver.requests] == [1, 2, 3]
+    assert rig.committed() == 3
+
+
+def test_check_asks_the_registry(registry: SchemaRegistry) -> None:
+    """As a worker would: what is wrong with it is a finding, and so is a wrong setting."""
+    values = {"SCHEMA_REGISTRY_URL": registry.url}
+    (finding,) = _schema_registry(values)
+    assert (finding.ok, finding.text) == (True, f"schema registry at {registry.url[7:]} answers")
+    registry.status = 403
+    (finding,) = _schema_registry(values)
+    assert not finding.ok
+    assert "answers 403: check SCHEMA_REGISTRY_USER" in finding.text
+    (finding,) = _schema_registry({**values, "SCHEMA_REGISTRY_CA_FILE": "/missing.pem"})
+    assert "SCHEMA_REGISTRY_CA_FILE: /missing.pem cannot be used" in finding.text
+    (finding,) = _schema_registry({**values, "SCHEMA_REGISTRY_USER": "u"})
+    assert finding.text.startswith("not checked: SCHEMA_REGISTRY_USER is set without SCHEMA_REGISTRY_PASSWORD")
+    assert list(_schema_registry({})) == []
+    assert load(SchemaSettings, {}).url is None
