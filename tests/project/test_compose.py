@@ -212,7 +212,7 @@ def test_the_image_asks_for_a_workers_health(alive: bool, status: int) -> None: 
 def test_the_image_installs_hashed_requirements() -> None:
     """Every package is pinned and hashed."""
     assert any("--require-hashes" in rest for word, rest in instructions() if word == "RUN")
-    lines = (ROOT / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
+    lines = (ROOT / "requirements-image.txt").read_text().replace("\\\n", " ").splitlines()
     packages = [line for line in lines if line and not line.lstrip().startswith("#")]
     assert packages
     assert all("==" in line and "--hash=sha256:" in line for line in packages)
