@@ -76,7 +76,7 @@ def main(events: int) -> None:
     with rig.kafka() as bootstrap, rig.sink() as receiver, collector() as traces:
         attempts, port = f"attempts-{uuid.uuid4().hex[:8]}", rig.free_port()
         create_topic(bootstrap, attempts)
-        tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces, "OTEL_TRACES_SAMPLER": "traceidratio"}
+        tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
         variants: dict[str, dict[str, str]] = {
             "nothing": {},
             "scraped every second": {"OPS_PORT": str(port)},

@@ -15,6 +15,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -29,6 +30,7 @@ from opentelemetry.trace import (
 
 from consumer import __version__
 from consumer.telemetry.tracer import Attributes, Kind
+from consumer.telemetry.tracer import Span as OurSpan
 
 FLUSH = 1.0  # seconds for the last spans; a stopping worker has few to spare
 _KINDS: Mapping[Kind, SpanKind] = MappingProxyType(
@@ -59,6 +61,18 @@ class OpenTelemetrySpan:
         span.end()
 
 
+class _Unsampled:
+    """A `Span` of a trace that its parent has not sampled: it stands for the parent, and costs next to nothing."""
+
+    __slots__ = ("traceparent",)
+
+    def __init__(self, traceparent: str) -> None:
+        self.traceparent = traceparent
+
+    def end(self, attributes: Attributes, error: str | None = None) -> None:
+        """Nothing is recorded."""
+
+
 class OpenTelemetryTracer:
     """A `Tracer` of OpenTelemetry."""
 
@@ -70,6 +84,7 @@ class OpenTelemetryTracer:
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("kafka-webhooks", __version__)
+        self._follows_parents = isinstance(self._provider.sampler, ParentBased)  # the default, and parentbased_*
 
     def start(
         self,
@@ -80,9 +95,11 @@ class OpenTelemetryTracer:
         *,
         links: Sequence[str] = (),
         ago: float = 0.0,
-    ) -> OpenTelemetrySpan:
+    ) -> OurSpan:
         """Start a span; the sampler decides whether it is recorded."""
         context = None if parent is None else _context(parent)
+        if parent is not None and context is not None and self._follows_parents and not context.trace_flags.sampled:
+            return _Unsampled(parent)
         span = self._tracer.start_span(
             name,
             _ROOT if context is None else set_span_in_context(NonRecordingSpan(context), _ROOT),

@@ -21,7 +21,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sampled_parent_is_followed_and_an_unsampled_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are continued with an id of their own; only the sampled one is exported."""
+    """The sampled one is continued with an id of its own, and exported; the other stands as it is."""
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         tracer = OpenTelemetryTracer()
@@ -40,9 +40,18 @@ def test_a_sampled_parent_is_followed_and_an_unsampled_one_too(monkeypatch: pyte
     assert span.error
     assert len(span.links) == 1
     assert 2e9 < span.end - span.begin < 4e9
-    _, trace, own, flags = unseen.traceparent.split("-")
-    assert (trace, flags) == (TRACE, "00")
-    assert own != PARENT
+    assert unseen.traceparent == UNSAMPLED
+
+
+def test_a_sampler_that_follows_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may sample what the producer has not."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        tracer = OpenTelemetryTracer()
+        tracer.start("seen", "client", UNSAMPLED, {}).end({})
+        tracer.close()
+    assert [span.name for span in collector.spans] == ["seen"]
 
 
 @pytest.mark.parametrize("parent", [None, "", "x", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01", "\r\n", "1-2-3-4-5"])
