@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from threading import Lock
 
 from consumer.errors import Undecodable
 from consumer.intake.record import Record
@@ -15,23 +16,29 @@ def translator(
 ) -> Callable[[Record], Record]:
     """A function that gives records their value as JSON, as a worker does; others it returns as they are.
 
-    It raises Undecodable, and RegistryUnavailable: ask again.
+    Any thread may call it. It raises Undecodable, and RegistryUnavailable: ask again.
     """
-    known = KnownSchemas()
+    known, lock = KnownSchemas(), Lock()
+
+    def decoder(schema_id: SchemaId) -> Decode | Undecodable:
+        now = clock()
+        with lock:
+            known.purge(now)
+            answer = known.get(schema_id)
+        if answer is None:
+            try:
+                answer = load(schema_id)  # several threads may ask for the same one
+            except Undecodable as refused:
+                answer = refused
+            with lock:
+                known.put(schema_id, answer, now)
+        return answer
 
     def json_of(record: Record) -> Record:
         found = framed(record)
         if found is None:
             return record
-        now = clock()
-        known.purge(now)
-        answer = known.get(found.schema)
-        if answer is None:
-            try:
-                answer = load(found.schema)
-            except Undecodable as refused:
-                answer = refused
-            known.put(found.schema, answer, now)
+        answer = decoder(found.schema)
         if isinstance(answer, Undecodable):
             raise Undecodable(answer.reason, str(answer))
         return translated(record, found, answer)
