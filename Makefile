@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos lint format sql reference bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos lint format audit sbom sql reference bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,13 @@ requirements: $(VENV)/development ## pin the newest packages that pyproject.toml
 	$(COMPILE) pyproject.toml --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
+
+audit: $(VENV)/development ## look the pinned packages up in the database of known vulnerabilities (needs a network)
+	$(BIN)/uv tool run pip-audit --require-hashes --disable-pip --requirement requirements-image.txt
+
+sbom: $(VENV)/development ## write build/sbom.json: the packages of the image, as a CycloneDX document
+	mkdir -p build
+	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py requirements requirements-image.txt --output-file build/sbom.json
 
 clean: ## remove what these targets made
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
