@@ -47,7 +47,7 @@ class Scrapes:
         self.number = 0
 
     def take(self) -> None:
-        """One scrape."""
+        """One scrape. A series that is not in it any more is stale at once, as in Prometheus."""
         for family in text_string_to_metric_families(self._worker.get("/metrics")[1]):
             for sample in family.samples:
                 if sample.name.startswith("webhooks_"):
@@ -55,6 +55,9 @@ class Scrapes:
                     told = ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(labels.items()))
                     values = self._series[f"{sample.name}{{{told}}}"]
                     values += ["_"] * (self.number - len(values)) + [repr(sample.value)]
+        for values in self._series.values():
+            if len(values) == self.number:
+                values.append("stale")
         self.number += 1
 
     def firing(self, number: int) -> bool:
