@@ -1,4 +1,4 @@
-"""What it costs a worker to be observed: scraped, with the attempt history, and with traces.
+"""The cost of observing a worker: scraped, with the attempt history, and with traces.
 
     python -m benchmarks.observing [EVENTS]
 

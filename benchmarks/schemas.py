@@ -1,4 +1,4 @@
-"""What decoding costs: an order of ten fields in Avro, Protobuf and JSON Schema, against the same as plain JSON.
+"""The cost of decoding: an order of ten fields in Avro, Protobuf and JSON Schema, against the same as plain JSON.
 
     python -m benchmarks.schemas
 

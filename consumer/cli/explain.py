@@ -72,7 +72,7 @@ def _receivers(event: "Event") -> "tuple[Receivers | None, str | None]":
 
 
 def _told(found: "Explained", receivers: "Receivers | None", not_looked: str | None) -> dict[str, object]:
-    """What is shown, as JSON has it."""
+    """The explanation, as JSON has it."""
     from consumer.cli.console import time_text
     from consumer.ops.explain import SHOWN
 

@@ -166,18 +166,10 @@ def _usage(topics: "Sequence[str]") -> "Iterator[None]":
 def _show(spans: "Sequence[Span]", planned: "Plan", *, as_json: bool) -> None:
     """Print the offsets that a replay would read, by partition."""
     from consumer.cli.console import number, print_json, print_rows, time_text
+    from consumer.ops.replay_request import parts
     from consumer.ops.replay_request import records as number_of
 
-    rows: list[dict[str, object]] = [
-        {
-            "topic": span.topic,
-            "partition": span.number,
-            "first_offset": span.begin,
-            "last_offset": span.end - 1,
-            "records": span.end - span.begin,
-        }
-        for span in spans
-    ]
+    rows = parts(spans)
     records, since, until = number_of(spans), time_text(planned.since), time_text(planned.end)
     if as_json:
         times = {"since": since, "until": until}

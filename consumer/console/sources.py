@@ -26,7 +26,7 @@ from consumer.subscriptions.repository import Subscribed
 LATELY = 10  # minutes from which a subscription's state is told
 SOME, HALF = 0.05, 0.5  # shares of attempts that fail, from which a subscription is in some trouble, and in much
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
-OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
+_OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 
 
 class Sources(NamedTuple):
@@ -143,6 +143,11 @@ def whole(text: str) -> int | None:
     return int(text) if _WHOLE.fullmatch(text) else None
 
 
+def stored_state(status: str) -> State:
+    """The state of a stored delivery."""
+    return State(status, _OF_STATUS.get(status, ""))
+
+
 def row_of(item: StoredDelivery) -> DeliveryRow:
     """A stored delivery for a table."""
     topic, partition, offset, _ = item.record
@@ -152,7 +157,7 @@ def row_of(item: StoredDelivery) -> DeliveryRow:
         f"{topic}[{partition}] @ {offset}",
         item.subscription_id,
         item.url,
-        State(item.status, OF_STATUS.get(item.status, "")),
+        stored_state(item.status),
         item.attempt,
         item.next_attempt_at if item.status == "parked" else None,
         item.last.error if item.last else None,

@@ -148,6 +148,11 @@ def _structured(body: Mapping[str, Any]) -> tuple[Any, bool]:
         return body["data_base64"], False
 
 
+def rfc3339(at: float) -> str:
+    """Unix seconds in RFC 3339, in UTC and to the millisecond, as the service writes the `time` of its own events."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 

@@ -270,7 +270,7 @@ class _Table:
         return tables
 
     def _check_together(self, rules: Rules) -> None:
-        """What is right on its own, but not with the rest."""
+        """Find keys that are right on their own, but not with the rest."""
         if (rules.tombstone == "event") != bool(self._table.get("tombstone_type")):
             has, what = ("tombstone_type", 'needs tombstone = "event"') if "tombstone_type" in self._table else (
                 "tombstone", 'needs tombstone_type = "{topic}.deleted", or another type for records without a value'

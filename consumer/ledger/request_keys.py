@@ -32,7 +32,7 @@ class RequestKey(NamedTuple):
 
 
 class Creation(NamedTuple):
-    """What a request with a key has created: the resource's id, and when that request came."""
+    """A creation by a request with a key: the resource's id, and when that request came."""
 
     resource_id: int
     at: datetime
@@ -70,7 +70,7 @@ def note(connection: Connection, key: RequestKey, resource_id: int) -> None:
 
 
 def find(engine: Engine, key: RequestKey) -> Creation | None:
-    """What a request with this key has created within KEPT before; None: nothing. KeyReused: its body was another."""
+    """The creation by a request with this key within KEPT before, or None. KeyReused: its body was another."""
     statement = select(StoredKey.resource_id, StoredKey.request_digest, StoredKey.created_at)
     with reading(engine) as connection:
         row = connection.execute(statement.where(StoredKey.key_digest == key.digest)).first()

@@ -77,10 +77,15 @@ class AttemptHistory:
         if self._thread.is_alive():
             self._thread.join(2 * _TIMEOUT)
 
-    def recent(self, subscription_id: int | None, limit: int) -> list[Attempt]:
-        """Attempts of the last hour that are in memory, of a subscription or of all, newest first."""
+    def recent(
+        self, subscription_id: int | None, limit: int, where: Callable[[Attempt], bool] | None = None
+    ) -> list[Attempt]:
+        """Attempts of the last hour that are in memory, of a subscription or of all, that meet `where`; newest first.
+
+        `where` must not wait: the reader of the topic does meanwhile.
+        """
         with self._lock:
-            return self._recent.recent(subscription_id, limit, self._clock())
+            return self._recent.recent(subscription_id, limit, self._clock(), where)
 
     def summary(self, subscription_id: int | None) -> list[Minute]:
         """How many attempts have succeeded and failed in each of the last sixty minutes, oldest first."""

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from http import HTTPStatus
 from secrets import token_hex
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from requests import exceptions as errors
 
 from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge
 from consumer.errors import EgressRefused
+from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
 from consumer.loop.poller import Poller
@@ -58,7 +58,7 @@ def ping_event(subscription_id: int, now: float, event_type: str = EVENT_TYPE, d
     if not _TYPE.fullmatch(event_type):
         raise ValueError(f"an event type is 1 to {MAX_TYPE_LENGTH} visible ASCII characters without spaces")
     if data is None:
-        body = orjson.dumps({"type": event_type, "subscription_id": subscription_id, "sent_at": _iso(now)})
+        body = orjson.dumps({"type": event_type, "subscription_id": subscription_id, "sent_at": rfc3339(now)})
     else:
         body = data.encode()
         if len(body) > MAX_VALUE_BYTES:
@@ -173,10 +173,6 @@ def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | No
     text = body.decode("utf-8", "replace")
     text = masked(text, secrets)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _of_status(response: Response) -> str | None:

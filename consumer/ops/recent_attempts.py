@@ -1,6 +1,7 @@
 """The attempts of the last hour, in memory: bounded for each subscription, in number and in bytes. Pure."""
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush, nlargest
 from operator import attrgetter
 from typing import NamedTuple
@@ -80,11 +81,14 @@ class RecentAttempts:
             self._forget(numbers[0])
         self._fit(now)
 
-    def recent(self, subscription_id: int | None, limit: int, now: float) -> list[Attempt]:
-        """The newest attempts of a subscription, or of all; newest first."""
+    def recent(
+        self, subscription_id: int | None, limit: int, now: float, where: Callable[[Attempt], bool] | None = None
+    ) -> list[Attempt]:
+        """The newest attempts of a subscription, or of all, that meet `where`; newest first."""
         self._fit(now)
         numbers = self._kept if subscription_id is None else self._of.get(subscription_id, ())
-        return nlargest(limit, (self._kept[number][0] for number in numbers), key=attrgetter("at"))
+        attempts = (self._kept[number][0] for number in numbers)
+        return nlargest(limit, attempts if where is None else filter(where, attempts), key=attrgetter("at"))
 
     def summary(self, subscription_id: int | None, now: float) -> list[Minute]:
         """The last sixty minutes, the current one included, oldest first; of a subscription, or of all."""

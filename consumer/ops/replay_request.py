@@ -4,7 +4,7 @@ A replay that begins or is cancelled writes an operational event in the same tra
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from threading import BoundedSemaphore
 from typing import NamedTuple
 from uuid import uuid4
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from consumer.config.settings import KafkaSettings
 from consumer.config.types import moment
 from consumer.errors import InvalidReplay, KafkaUnavailable, Unavailable, WebhooksError
+from consumer.events.cloud_event import rfc3339
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
@@ -159,6 +160,20 @@ def spans_soon(log: Log, planned: Plan, seconds: float = SECONDS) -> list[Span]:
         raise KafkaUnavailable(f"Kafka at {log.kafka.bootstrap_servers} gave {error}") from None
 
 
+def parts(found: Sequence[Span]) -> list[dict[str, object]]:
+    """Spans as a preview lists them: the offsets that would be read, by partition."""
+    return [
+        {
+            "topic": each.topic,
+            "partition": each.number,
+            "first_offset": each.begin,
+            "last_offset": each.end - 1,
+            "records": each.end - each.begin,
+        }
+        for each in found
+    ]
+
+
 def records(found: Sequence[Span]) -> int:
     """The number of offsets in spans."""
     return sum(span.end - span.begin for span in found)
@@ -186,8 +201,8 @@ def create(
         "subscription_id": receiver.id,
         "url": receiver.url,
         "actor": actor,
-        "since": _iso(planned.since),
-        "until": _iso(planned.end),
+        "since": rfc3339(planned.since),
+        "until": rfc3339(planned.end),
         "event_type": planned.event_type,
         "topics": list(planned.topics) or None,
         "rate": planned.rate,
@@ -217,7 +232,3 @@ def cancel(engine: Engine, actor: str | None, replay_id: int, now: float, reason
 
 def _write(connection: Connection, group: str, kind: str, data: Mapping[str, object]) -> None:
     outbox.add(connection, group, [OperationalEvent(kind, f"{kind}-{uuid4().hex}", data)])
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

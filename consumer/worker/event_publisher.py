@@ -6,13 +6,13 @@ reads an event again that did not get through.
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from confluent_kafka import KafkaException
 
 from consumer.config.settings import KafkaSettings
+from consumer.events.cloud_event import rfc3339
 from consumer.kafka.producer import AcknowledgedTopic, Purpose
 from consumer.ledger.rows import OperationalEvent
 
@@ -96,7 +96,7 @@ def _cloudevent(source: str, operation: OperationalEvent, at: float) -> bytes:
             "id": operation.event_id,
             "source": source,
             "type": operation.type,
-            "time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": rfc3339(at),
             **subject,
             "datacontenttype": "application/json",
             "data": dict(operation.data),

@@ -6,7 +6,7 @@ import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, overload
 
@@ -20,6 +20,7 @@ from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, Refused, invali
 from consumer.api.tokens import Caller, Scope
 from consumer.database.engine import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscription, KafkaUnavailable, SettingsError
+from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
@@ -190,11 +191,7 @@ def iso(at: float) -> str: ...
 def iso(at: None) -> None: ...
 def iso(at: float | None) -> str | None:
     """Unix seconds as RFC 3339 in UTC."""
-    return (
-        None
-        if at is None
-        else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    return None if at is None else rfc3339(at)
 
 
 def cursor_after(last: int) -> str:

@@ -32,7 +32,7 @@ from consumer.errors import InvalidReplay, SettingsError, Unavailable, WebhooksE
 from consumer.ledger import replays
 from consumer.ledger.replays import Span
 from consumer.ledger.request_keys import Creation, RequestKey, note
-from consumer.ops.replay_request import NO_KAFKA, Log, Plan, Wanted, cancel, create, plan, records, spans_soon
+from consumer.ops.replay_request import NO_KAFKA, Log, Plan, Wanted, cancel, create, parts, plan, records, spans_soon
 from consumer.subscriptions import repository
 from models.subscription import EVENT_TYPE_LENGTH
 
@@ -83,7 +83,7 @@ class Part(BaseModel):
 
 
 class Preview(BaseModel):
-    """What a replay would read, whatever the events' types."""
+    """The records that a replay would read, whatever the events' types."""
 
     since: Annotated[str, Field(examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
@@ -228,16 +228,7 @@ def _previewed(planned: Plan, found: Sequence[Span]) -> dict[str, Any]:
         "until": iso(planned.end),
         "rate": planned.rate,
         "records": records(found),
-        "partitions": [
-            {
-                "topic": each.topic,
-                "partition": each.number,
-                "first_offset": each.begin,
-                "last_offset": each.end - 1,
-                "records": each.end - each.begin,
-            }
-            for each in found
-        ],
+        "partitions": parts(found),
     }
 
 

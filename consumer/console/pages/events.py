@@ -7,8 +7,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from consumer.console.app import Entry, Refusal, Visit, to
-from consumer.console.rendering import State
-from consumer.console.sources import OF_STATUS, Sources, attempt_row, event_path, for_all_tenants, log_of, whole
+from consumer.console.sources import Sources, attempt_row, event_path, for_all_tenants, log_of, stored_state, whole
 from consumer.intake.record import Unreadable
 from consumer.intake.topics import consumes
 from consumer.ledger import admin
@@ -16,7 +15,6 @@ from consumer.ops import events
 from consumer.ops.events import Found
 
 SHOWN = 100  # attempts, or stored deliveries, on a page
-LOOKED_AT = 100_000  # attempts of the last hour among which those of an event are looked for
 BODY = 64 * 1024  # bytes of a value
 _PLACE = ("topic", "partition", "offset")
 
@@ -36,12 +34,12 @@ def _recent(sources: Sources, visit: Visit) -> Response:
     if asked["topic"] and partition is not None and offset is not None:
         return to(event_path(asked["topic"], partition, offset))
     history, wanted = sources.history, asked["webhook_id"]
-    rows = [] if history is None else history.recent(None, LOOKED_AT if wanted else SHOWN)
+    rows = [] if history is None else history.recent(None, SHOWN, lambda each: wanted in {"", each.webhook_id})
     return visit.render(
         "events.html",
         asked=asked,
         on=history is not None,
-        rows=[attempt_row(each) for each in rows if wanted in {"", each.webhook_id}][:SHOWN],
+        rows=[attempt_row(each) for each in rows],
     )
 
 
@@ -55,7 +53,11 @@ def _show(sources: Sources, visit: Visit) -> Response:
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
     registry, history = sources.registry, sources.history
-    attempts = [] if history is None else history.recent(None, LOOKED_AT)
+    attempts = (
+        []
+        if history is None
+        else history.recent(None, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place)
+    )
     stored = admin.of_record(registry.engine, registry.group, *place)
     value = found.record.value or b""
     return visit.render(
@@ -72,9 +74,9 @@ def _show(sources: Sources, visit: Visit) -> Response:
             "headers": list(_headers(found)),
         },
         on=history is not None,
-        attempts=[attempt_row(each) for each in attempts if (each.topic, each.partition, each.offset) == place][:SHOWN],
+        attempts=[attempt_row(each) for each in attempts],
         stored=[
-            {"id": row, "subscription_id": subscription, "state": State(status, OF_STATUS.get(status, ""))}
+            {"id": row, "subscription_id": subscription, "state": stored_state(status)}
             for subscription, (row, status) in sorted(stored.items())[:SHOWN]
         ],
         stored_in_all=len(stored),

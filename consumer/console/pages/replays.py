@@ -139,7 +139,7 @@ def _again(visit: Visit, given: Mapping[str, str], wrong: _Wrong) -> Response:
 
 
 def _planned(sources: Sources, caller: Caller, given: Mapping[str, str]) -> tuple[Plan, Sequence[Span]]:
-    """What the form asks for. Raises _Wrong."""
+    """The replay that the form asks for. Raises _Wrong."""
     log, item = log_of(sources), _receiver(sources, caller, given["subscription"])
     wanted = Wanted(
         given["since"], given["until"] or None, given["event_type"] or None, rate=_number("rate", given["rate"])
