@@ -18,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic  # the admin package does not export 
 from consumer.config.settings import KafkaSettings
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
+from consumer.ops import replay_request
 
 QUIET = {"log_level": 0}
 
@@ -157,3 +158,10 @@ def until(condition: Callable[[], object], *members: Member, timeout: float = 20
             member.turn()
         if not members:
             time.sleep(0.02)
+
+
+def await_looks() -> None:
+    """Wait until the looks at a log that requests left behind have ended: their lines are not other tests'."""
+    permits = [replay_request._LOOKS.acquire(timeout=15) for _ in range(4)]
+    assert all(permits)
+    replay_request._LOOKS.release(len(permits))

@@ -8,7 +8,7 @@ import pytest
 from consumer.ledger import replays
 from consumer.ops.replay_request import Log
 from tests.api.v1_kit import GROUP, Api
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import Kafka, await_looks
 
 
 @pytest.fixture
@@ -132,3 +132,4 @@ def test_a_kafka_that_is_away_is_not_waited_for_long(api: Api, monkeypatch: pyte
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:kafka-webhooks:problem:unavailable")
     assert "127.0.0.1:1" in answer.json()["detail"]
     assert answer.headers["retry-after"] == "5"
+    await_looks()

@@ -14,7 +14,7 @@ from consumer.ops.replay_request import Log, Plan, Wanted, cancel, create, plan,
 from consumer.subscriptions import repository
 from consumer.subscriptions.repository import Subscribed
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import Kafka, await_looks
 
 NOW = 1_785_247_200.0  # 2026-07-28T14:00Z
 HOUR = 3600.0
@@ -135,6 +135,7 @@ def test_the_log_is_looked_at_within_a_time(receiver: Subscribed) -> None:
     with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1 gave no answer within 0.3 s"):
         spans_soon(log, planned_now(receiver), 0.3)
     assert time.monotonic() - began < 3
+    await_looks()
 
 
 def test_only_so_many_look_at_once(receiver: Subscribed, mock_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
