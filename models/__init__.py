@@ -4,7 +4,7 @@ from models.base import Base
 from models.delivery import ParkedDelivery, Payload, Status, StoredOperation
 from models.job import RequestKey, StoredReplay
 from models.mark import Mark, Wish
-from models.subscription import Subscription, SubscriptionSecret
+from models.subscription import Subscription, SubscriptionSecret, SubscriptionTls
 
 __all__ = [
     "Base",
@@ -17,5 +17,6 @@ __all__ = [
     "StoredReplay",
     "Subscription",
     "SubscriptionSecret",
+    "SubscriptionTls",
     "Wish",
 ]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json_or_null
@@ -40,6 +40,8 @@ class Subscription(Base):
         CheckConstraint("payload_format IN ('record', 'standard', 'cloudevents')", name="ck_webhook_subs_format"),
         CheckConstraint("batch_size BETWEEN 1 AND 1000", name="ck_webhook_subs_batch_size"),
         CheckConstraint("batch_wait_ms BETWEEN 0 AND 60000", name="ck_webhook_subs_batch_wait"),
+        CheckConstraint("gzip_above >= 0", name="ck_webhook_subs_gzip"),
+        CheckConstraint("http_version IN ('1.1', '2')", name="ck_webhook_subs_http"),
         *is_json_or_null("custom_headers", "ck_webhook_subs_headers"),
         Index("ix_webhook_subs_match", "event_type", "tenant", "enabled"),
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
@@ -128,17 +130,30 @@ class Subscription(Base):
     custom_headers: Mapped[str | None] = mapped_column(
         String(HEADERS_LENGTH), comment="Further request headers, as a JSON object of texts. Null: none."
     )
+    gzip_above: Mapped[int | None] = mapped_column(
+        Integer, comment="Bodies of more bytes are sent gzip-compressed. Null: none is."
+    )
+    http_version: Mapped[str] = mapped_column(
+        String(10), server_default=text("'1.1'"), comment="1.1, or 2: HTTP/2 if the receiver offers it."
+    )
+    verified_url: Mapped[str | None] = mapped_column(
+        String(URL_LENGTH),
+        comment="The URL that has answered the validation request. Null, or another one than url: not verified.",
+    )
 
 
 class SubscriptionSecret(Base):
     """A subscription's secret for signing or authentication: `fernet:` and a token, or plain. Valid until `expires_at`.
 
-    By `kind`: `signing` (a key), `basic` (user:password), `bearer` (a token), `header` (name: value).
+    By `kind`: `signing` (a key), `basic` (user:password), `bearer` (a token), `header` (name: value), `oauth2` and
+    `plugin` (a JSON object).
     """
 
     __tablename__ = "webhook_secrets"
     __table_args__ = (
-        CheckConstraint("kind IN ('signing', 'basic', 'bearer', 'header')", name="ck_webhook_secrets_kind"),
+        CheckConstraint(
+            "kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin')", name="ck_webhook_secrets_kind"
+        ),
         Index("ix_webhook_secrets_sub", "subscription_id"),
         {
             "sqlite_autoincrement": True,
@@ -163,5 +178,43 @@ class SubscriptionSecret(Base):
     kind: Mapped[str] = mapped_column(
         String(10),
         server_default=text("'signing'"),
-        comment="signing: a key. basic: user:password. bearer: a token. header: name: value.",
+        comment=(
+            "signing: a key. basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object."
+        ),
+    )
+
+
+class SubscriptionTls(Base):
+    """The TLS of a subscription that shows a client certificate, or whose receiver has its own authorities.
+
+    The private key is `fernet:` and a token, or plain PEM. The other two columns are not confidential.
+    """
+
+    __tablename__ = "webhook_tls"
+    __table_args__ = (
+        CheckConstraint(
+            "(certificate IS NULL AND private_key IS NULL) OR (certificate IS NOT NULL AND private_key IS NOT NULL)",
+            name="ck_webhook_tls_pair",
+        ),
+        {"comment": "TLS of subscriptions with a client certificate, or with authorities of their own."},
+    )
+
+    subscription_id: Mapped[int] = mapped_column(
+        Id,
+        ForeignKey(Subscription.id, name="fk_webhook_tls_sub", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        comment="Whose it is. Goes with its subscription.",
+    )
+    certificate: Mapped[str | None] = mapped_column(
+        Text, comment="Client certificate and its intermediates, PEM. Null: none."
+    )
+    private_key: Mapped[str | None] = mapped_column(
+        Text, comment="Key of the client certificate, PEM, or fernet: and a token (encrypted). Confidential."
+    )
+    authorities: Mapped[str | None] = mapped_column(
+        Text, comment="The only authorities trusted, PEM. Null: those of the deployment."
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
     )

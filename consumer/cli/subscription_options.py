@@ -71,6 +71,13 @@ FLAGS: Mapping[str, Any] = {
     "signature_prefix": Annotated[
         str | None, _flag("--signature-prefix", REQUEST, "TEXT", "Prefix of the hex digits: sha256=.")
     ],
+    "gzip_above": Annotated[
+        int | None, _flag("--gzip-above", REQUEST, "BYTES", "Compress bodies of more bytes with gzip: 1024.")
+    ],
+    "http_version": Annotated[
+        Literal["1.1", "2"] | None,
+        _flag("--http-version", REQUEST, "VERSION", "2: HTTP/2 if the receiver offers it over TLS; or 1.1."),
+    ],
     "timeout_seconds": Annotated[
         float | None,
         _flag(

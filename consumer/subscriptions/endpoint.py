@@ -39,7 +39,8 @@ class Endpoint:
     A status in `final_statuses` ends a delivery. `failing_since` (unix seconds): every attempt since has failed.
     `fault`: why nothing can be sent now; matching events are stored. `selection` None: all events of its type and
     tenant. `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent.
-    `timeout` (seconds) replaces the deployment's.
+    `timeout` (seconds) replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is.
+    `http2`: HTTP/2 if the receiver offers it.
     """
 
     subscription_id: int
@@ -62,3 +63,5 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     auth: AuthBase | None = field(default=None, repr=False)
     timeout: float | None = None
+    gzip_above: int | None = None
+    http2: bool = False

@@ -119,6 +119,8 @@ def endpoint_of(
         headers=headers,
         auth=credentials.auth,
         timeout=meant["timeout_seconds"],
+        gzip_above=meant["gzip_above"],
+        http2=meant["http_version"] == "2",
     )
     return endpoint, tuple(problems)
 

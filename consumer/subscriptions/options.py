@@ -23,6 +23,7 @@ LARGEST_BATCH = 1000  # events
 LONGEST_TIMEOUT = 300.0  # seconds; the same limit as WEBHOOK_TIMEOUT
 LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # the range of the columns: NUMBER(9, 3)
 MOST_IN_FLIGHT = 1_000_000
+LARGEST_BODY = 100 * 2**20  # bytes; the largest gzip_above, beyond any body
 OFF = "none"  # as the name of the hex signature's header, turns that signature off
 _CREDENTIALS = frozenset(("authorization", "cookie"))
 
@@ -185,6 +186,8 @@ OPTIONS: Mapping[str, Option] = {
     "custom_headers": Option(_text(_headers), Effect.STORED, '{"X-Origin": "shop"}'),
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
+    "gzip_above": Option(_whole(0, LARGEST_BODY, " bytes"), Effect.DEFAULT, "1024"),
+    "http_version": Option(_one_of("1.1", "2"), Effect.DEFAULT, "2", "1.1"),
     "timeout_seconds": Option(_number(LEAST_NUMBER, LONGEST_TIMEOUT, " seconds"), Effect.DEFAULT, "5"),
     "ordering": Option(_one_of("none", "key"), Effect.STORED, "key", "none"),
     "max_in_flight": Option(_whole(1, MOST_IN_FLIGHT), Effect.DEFAULT, "20"),

@@ -29,6 +29,8 @@ class Options(TypedDict, total=False):
     custom_headers: str | None
     signature_header: str | None
     signature_prefix: str | None
+    gzip_above: int | None
+    http_version: Literal["1.1", "2"] | None
     timeout_seconds: float | None
     ordering: Literal["none", "key"] | None
     max_in_flight: int | None

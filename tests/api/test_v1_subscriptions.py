@@ -31,6 +31,8 @@ EVERY_OPTION: dict[str, Any] = {
     "custom_headers": {"X-Origin": "shop"},
     "signature_header": "X-Hub-Signature-256",
     "signature_prefix": "sha256=",
+    "gzip_above": 1024,
+    "http_version": "2",
     "timeout_seconds": 5.5,
     "ordering": "key",
     "max_in_flight": 20,

@@ -31,6 +31,8 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: what is typed behi
     "custom_headers": (["X-A: b: c", "X-D=e"], '{"X-A": "b: c", "X-D": "e"}'),
     "signature_header": (["X-Hub-Signature-256"], "X-Hub-Signature-256"),
     "signature_prefix": (["sha256="], "sha256="),
+    "gzip_above": (["1024"], 1024),
+    "http_version": (["2"], "2"),
     "timeout_seconds": (["1m"], 60.0),
     "ordering": (["key"], "key"),
     "max_in_flight": (["20"], 20),

@@ -106,10 +106,10 @@ def test_migrations_make_the_models(engine: Engine) -> None:
 def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
     create_file(empty)
-    assert migrations.state(empty)[:2] == (None, "0010")
+    assert migrations.state(empty)[:2] == (None, "0011")
     migrations.upgrade(empty)
     migrations.upgrade(empty)
-    assert migrations.state(empty)[:2] == ("0010", "0010")
+    assert migrations.state(empty)[:2] == ("0011", "0011")
 
 
 def test_a_later_version_is_worked_with(empty: Engine) -> None:
@@ -117,7 +117,7 @@ def test_a_later_version_is_worked_with(empty: Engine) -> None:
     migrations.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_alembic_version SET version_num = '0099'")
-    assert migrations.state(empty) == ("0099", "0010", False)
+    assert migrations.state(empty) == ("0099", "0011", False)
     with pytest.raises(WebhooksError, match="revision 0099, which a later version of this program has made"):
         migrations.upgrade(empty)
 
@@ -390,7 +390,14 @@ def test_oracle_gets_types_that_keep_values() -> None:
     assert "TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP" in sql
     assert "enabled NUMBER(1) DEFAULT 1 NOT NULL" in sql
     assert "body BLOB" in sql
-    assert re.findall(r"(\w+) CLOB", sql) == ["data", "positions", "record_headers"]
+    assert re.findall(r"(\w+) CLOB", sql) == [
+        "data",
+        "positions",
+        "record_headers",
+        "certificate",
+        "private_key",
+        "authorities",
+    ]
 
 
 def test_sql_for_sqlite_makes_the_same_tables(empty: Engine, path: Path, tmp_path: Path) -> None:

@@ -44,7 +44,14 @@ BROKEN = {
     "retry_schedule": "soon",
     "final_statuses": "200",
 }
-CHECKED = {"payload_format": "xml", "batch_size": 0, "batch_wait_ms": 60_001, "ordering": "topic"}  # by the database
+CHECKED = {  # by the database
+    "payload_format": "xml",
+    "gzip_above": -1,
+    "http_version": "3",
+    "batch_size": 0,
+    "batch_wait_ms": 60_001,
+    "ordering": "topic",
+}
 
 
 def read(engine: Engine) -> dict[int, tuple[Endpoint, tuple[Problem, ...]]]:
@@ -84,6 +91,8 @@ def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
         "custom_headers": '{"X-Origin": "shop"}',
         "signature_header": "X-Hub-Signature-256",
         "signature_prefix": "sha256=",
+        "gzip_above": 0,
+        "http_version": "2",
         "timeout_seconds": 2.5,
         "ordering": "key",
         "max_in_flight": 3,
@@ -111,6 +120,8 @@ def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
             hex_prefix="sha256=",
             headers=(("X-Origin", "shop"),),
             timeout=2.5,
+            gzip_above=0,
+            http2=True,
         ),
         (),
     )

@@ -15,7 +15,7 @@ from models import Subscription
 
 COLUMNS = Subscription.__table__.columns
 # What workers and commands write; no one asks for it.
-STATE = {"id", "created_at", "enabled", "disabled_reason", "failing_since", "slow_until"}
+STATE = {"verified_url", "id", "created_at", "enabled", "disabled_reason", "failing_since", "slow_until"}
 LEAST: dict[str, Any] = {"url": "https://example.com/hooks", "event_type": "order.created"}
 DEFAULTS = LEAST | {name: option.default for name, option in OPTIONS.items() if not option.required}
 

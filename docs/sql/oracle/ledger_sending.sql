@@ -129,6 +129,8 @@ SELECT
   webhook_subscriptions.custom_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,

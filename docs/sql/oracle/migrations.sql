@@ -969,6 +969,93 @@ UPDATE webhook_alembic_version SET version_num='0010' WHERE webhook_alembic_vers
 
 /
 
+-- Running upgrade 0010 -> 0011
+
+ALTER TABLE webhook_subscriptions ADD gzip_above INTEGER
+
+/
+
+ALTER TABLE webhook_subscriptions ADD http_version VARCHAR2(10 CHAR) DEFAULT '1.1' NOT NULL
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD verified_url VARCHAR2(2048 CHAR)
+
+/
+
+ALTER TABLE webhook_secrets DROP CONSTRAINT ck_webhook_secrets_kind
+
+/
+
+ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin'))
+
+/
+
+CREATE TABLE webhook_tls (
+    subscription_id NUMBER(19) NOT NULL, 
+    certificate CLOB, 
+    private_key CLOB, 
+    authorities CLOB, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP NOT NULL, 
+    CONSTRAINT pk_webhook_tls PRIMARY KEY (subscription_id), 
+    CONSTRAINT fk_webhook_tls_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE, 
+    CONSTRAINT ck_webhook_tls_pair CHECK ((certificate IS NULL AND private_key IS NULL) OR (certificate IS NOT NULL AND private_key IS NOT NULL))
+)
+
+/
+
+COMMENT ON TABLE webhook_tls IS 'TLS of subscriptions with a client certificate, or with authorities of their own.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.subscription_id IS 'Whose it is. Goes with its subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.certificate IS 'Client certificate and its intermediates, PEM. Null: none.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.private_key IS 'Key of the client certificate, PEM, or fernet: and a token (encrypted). Confidential.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.authorities IS 'The only authorities trusted, PEM. Null: those of the deployment.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.created_at IS 'When the row was made.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.gzip_above IS 'Bodies of more bytes are sent gzip-compressed. Null: none is.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.http_version IS '1.1, or 2: HTTP/2 if the receiver offers it.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answered the validation request. Null, or another one than url: not verified.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.kind IS 'signing: a key. basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object.'
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0011' WHERE webhook_alembic_version.version_num = '0010'
+
+/
+
 COMMIT
 
 /

@@ -15,6 +15,8 @@ SELECT
   webhook_subscriptions.custom_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,
@@ -56,7 +58,9 @@ INSERT INTO webhook_subscriptions (
   batch_wait_ms,
   signature_header,
   signature_prefix,
-  custom_headers
+  custom_headers,
+  gzip_above,
+  http_version
 )
 VALUES
   (
@@ -77,7 +81,9 @@ VALUES
     :batch_wait_ms,
     :signature_header,
     :signature_prefix,
-    :custom_headers
+    :custom_headers,
+    :gzip_above,
+    :http_version
   )
 RETURNING webhook_subscriptions.id INTO :ret_0
 ;
@@ -110,6 +116,8 @@ SELECT
   webhook_subscriptions.custom_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,
@@ -134,14 +142,14 @@ FETCH FIRST 1 ROWS ONLY
 
 -- subscriptions.repository.edit
 -- It as it is to be.
-UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers
+UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers, gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository.edit
 -- The same, where its filter or projection changes.
-UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers
+UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers, gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
 ;
@@ -180,6 +188,8 @@ SELECT
   webhook_subscriptions.custom_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,
@@ -245,6 +255,8 @@ SELECT
   webhook_subscriptions.custom_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,
@@ -357,6 +369,8 @@ SELECT
   webhook_subscriptions.custom_headers,
   webhook_subscriptions.signature_header,
   webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
   webhook_subscriptions.timeout_seconds,
   webhook_subscriptions.ordering,
   webhook_subscriptions.max_in_flight,
