@@ -16,12 +16,14 @@ WebhooksError
 ├── InvalidPosition          a position in a search is none that an earlier page gave
 ├── KeyTaken                 another request with the same idempotency key was quicker
 ├── KeyReused                an idempotency key came with another body before
-└── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
+├── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
+└── NotAuthorized            a request has no token, or a plug-in fails (also a requests RequestException)
 """
 
 from typing import Literal
 
 from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import RequestException
 
 
 class WebhooksError(Exception):
@@ -115,3 +117,7 @@ class KeyReused(WebhooksError):
 
 class EgressRefused(WebhooksError, RequestsConnectionError):
     """The egress policy forbids the address: nothing was sent. The text names the setting that would allow it."""
+
+
+class NotAuthorized(WebhooksError, RequestException):
+    """A request cannot be authorized: no access token comes, or a plug-in fails. Nothing was sent to the receiver."""

@@ -137,7 +137,7 @@ def set_credential(
 
 
 def encrypt_secrets() -> None:
-    """Encrypt all stored secrets with the newest key.
+    """Encrypt all stored secrets, and private keys of client certificates, with the newest key.
 
     The newest key is the first in WEBHOOK_ENCRYPTION_KEY. Secrets stored in the clear are encrypted too. The command
     may be run again at any time.
@@ -146,20 +146,23 @@ def encrypt_secrets() -> None:
 
     Example: kafka-webhooks subscriptions encrypt-secrets
     """
+    from itertools import chain
+
     from consumer.cli.console import number, open_database, progress_bar, until_signal
-    from consumer.subscriptions import secrets
+    from consumer.subscriptions import secrets, tls
 
     vault = vault_to_write(unencrypted=None)
     engine = open_database()
     looked_at = encrypted = failed = 0
-    with progress_bar(secrets.count(engine)) as draw:
-        for batch in until_signal(secrets.reencrypt(engine, vault), "run it again for the rest"):
+    batches = chain(secrets.reencrypt(engine, vault), tls.reencrypt(engine, vault))
+    with progress_bar(secrets.count(engine) + tls.count(engine)) as draw:
+        for batch in until_signal(batches, "run it again for the rest"):
             looked_at += batch.looked_at
             encrypted += batch.encrypted
             failed += len(batch.unopened)
             draw(looked_at, f"{encrypted:,} encrypted")
             for each in batch.unopened:
-                typer.echo(f"secret {each.id} of subscription {each.subscription_id}: {each.why}", err=True)
+                typer.echo(f"{each.what} of subscription {each.subscription_id}: {each.why}", err=True)
     typer.echo(f"{number(looked_at, 'secret')} checked, {encrypted:,} encrypted, {failed:,} failed")
     if failed:
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
 from consumer.config.group import Group, file_of
+from consumer.config.plugin_types import AuthPlugins
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
@@ -217,6 +218,12 @@ class RuleSettings(Group):
         validation_alias="WEBHOOK_ALLOW_HTTP",
         description="Allow plain http to public addresses.",
         examples=["true"],
+    )
+    auth_plugins: AuthPlugins = Field(
+        default=(),
+        validation_alias="WEBHOOK_AUTH_PLUGINS",
+        description="Plug-ins of requests that credentials may name: `name=module:class`, comma-separated.",
+        examples=["sigv4=requests_aws4auth:AWS4Auth"],
     )
     proxy: Proxy = Field(
         default="",

@@ -12,6 +12,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
+from consumer.errors import NotAuthorized
 from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.budget import Budget
@@ -133,6 +134,10 @@ class Sender(Part):
             else:
                 with self._charged(endpoint, event):
                     request = build(template, endpoint, event, timestamp, traceparent)
+        except NotAuthorized as error:  # a plug-in failed: another attempt may succeed
+            self._begin(delivery, now, span=span)
+            self._completed(delivery, error)
+            return
         except ValueError as error:  # a projection without a value; a stored row with an edited header
             if span is not None:
                 span.end({}, type(error).__name__)
@@ -173,9 +178,15 @@ class Sender(Part):
                 events = [payload.event for payload in payloads]
                 span = attempt_begins(self._tracer, endpoint, events, first.attempts)
                 traceparent = span.traceparent
-            request = build_batch(template, endpoint, payloads, timestamp, traceparent)
-            self._begin(first, now, request.body, span)
-            first.transfer = self._transport.submit(request, partial(self._completed, first), timeout=endpoint.timeout)
+            try:
+                request = build_batch(template, endpoint, payloads, timestamp, traceparent)
+            except NotAuthorized as error:
+                self._begin(first, now, span=span)
+                self._completed(first, error)
+            else:
+                self._begin(first, now, request.body, span)
+                ended = partial(self._completed, first)
+                first.transfer = self._transport.submit(request, ended, timeout=endpoint.timeout)
         else:
             self._lanes.finished(lane, slots)
         for each, why in hopeless:

@@ -36,6 +36,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
+from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from models import ParkedDelivery, Payload, Status, Subscription
@@ -319,15 +320,16 @@ def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
 def _endpoints(
     connection: Connection,
     subscriptions: Sequence[int],
-    read: Callable[[list[Row[Any]]], tuple[Endpoint, object]],
+    read: Callable[..., tuple[Endpoint, object]],
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
     """The endpoints of the enabled subscriptions, and why some of these cannot be sent to."""
     wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
-    rows = connection.execute(endpoint_rows().where(*wanted))
+    rows = connection.execute(endpoint_rows().where(*wanted)).all()
+    identities = tls.stored(connection, rows)
     endpoints: dict[int, Endpoint] = {}
     unusable: dict[int, str] = {}
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
-        endpoint, _ = read(list(group))  # the look-up of events reports problems
+        endpoint, _ = read(list(group), tls=identities.get(subscription_id))  # the look-up of events reports problems
         if endpoint.fault is None:
             endpoints[subscription_id] = endpoint
         else:

@@ -18,6 +18,7 @@ from consumer.crypto.vault import Decrypt
 from consumer.database.engine import any_tuple_of, reading
 from consumer.database.job import DatabaseJob
 from consumer.loop.part import Part
+from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from consumer.subscriptions.options import Effect
@@ -122,6 +123,7 @@ def find_endpoints(
     patterns = tuple(dict.fromkeys(chain.from_iterable(asked.values())))
     with reading(engine) as connection:
         rows = connection.execute(lookup(patterns)).all()
+        identities = tls.stored(connection, rows)
     found: dict[Pattern, list[Endpoint]] = {}
     reasons: dict[Pattern, dict[Fault, str]] = {}
     for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
@@ -129,13 +131,15 @@ def find_endpoints(
         pattern = mine[0].event_type, mine[0].tenant
         endpoint = None if known is None else known.get(subscription_id, mine)
         if endpoint is None:
-            endpoint, problems = endpoint_of(mine, default_secrets, decrypt, now, rules)
+            endpoint, problems = endpoint_of(
+                mine, default_secrets, decrypt, now, rules, identities.get(subscription_id)
+            )
             if problems:
                 reasons.setdefault(pattern, {}).update({(subscription_id, each.option): str(each) for each in problems})
             if any(problem.effect is Effect.UNMATCHED for problem in problems):
                 continue
             if known is not None:
-                steady = not problems and all(row.expires_at is None for row in mine)
+                steady = not problems and all(row.expires_at is None and row.tls_of is None for row in mine)
                 endpoint = known.keep(endpoint, mine, steady=steady)
         found.setdefault(pattern, []).append(endpoint)
     if broken is not None:

@@ -6,7 +6,7 @@ Every check is limited in time, and depends on others as little as possible, so 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple
@@ -42,10 +42,11 @@ from consumer.kafka.client import known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
 from consumer.ops.lag import TIMEOUT, admin_of, lags, metadata
-from consumer.subscriptions import repository, secrets
+from consumer.subscriptions import repository, secrets, tls
 
 _MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
 _MOST_SECRETS = 50_000  # the same
+_SOON = timedelta(days=30)  # a certificate that expires in less is a finding
 _MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
@@ -157,6 +158,8 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
         vault = Vault(settings.encryption_keys)
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
         yield _look("secrets", lambda: _secrets(engine, vault))
+        if found := tls.expiries(engine):
+            yield _look("certificates", lambda: _certificates(found, datetime.now(UTC)))
 
 
 def _not_looked_at(part: str, error: SettingsError) -> Finding:
@@ -251,7 +254,7 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST_SUBSCRIPTIONS):
         looked_at += 1
         broken += item.broken
-        warned += not item.broken and bool(item.problems)
+        warned += not item.broken and any(problem.option == "secret" for problem in item.problems)
         if not item.broken and (item.url in named or len(named) < _MOST_URLS):
             named.setdefault(item.url, []).append(item.id)
     of_them = "of them" if enabled <= looked_at else f"of the first {looked_at:,}"
@@ -284,9 +287,9 @@ def _secrets(engine: Engine, vault: Vault) -> str:
     """How subscriptions' own secrets are stored. WebhooksError if some cannot be decrypted with the keys here."""
     found = secrets.survey(engine, vault, datetime.now(UTC), _MOST_SECRETS)
     text = f"{_number(found.looked_at, 'secret')} owned by subscriptions"
-    if found.in_the_clear:
+    if in_the_clear := sorted({*found.in_the_clear, *tls.in_the_clear(engine)}):
         how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"
-        text += f"; stored in the clear for {_ids(found.in_the_clear)}: {how}"
+        text += f"; stored in the clear for {_ids(in_the_clear)}: {how}"
     if found.weak:
         text += f"; shorter or longer than Standard Webhooks wants for {_ids(found.weak)}: {_ROTATE}"
     if found.unopened:
@@ -295,6 +298,23 @@ def _secrets(engine: Engine, vault: Vault) -> str:
             "add the key that encrypted them to WEBHOOK_ENCRYPTION_KEY"
         )
     return text
+
+
+def _certificates(found: Sequence[tls.Expiry], now: datetime) -> str:
+    """How many subscriptions have certificates of their own. WebhooksError if one has expired, or will in a month."""
+    soon = [expiry for expiry in found if expiry.not_after < now + _SOON]
+    text = (
+        f"{_number(len({expiry.subscription_id for expiry in found}), 'subscription')} with certificates of their own"
+    )
+    if not soon:
+        return f"{text}; the first expires on {found[0].not_after:%Y-%m-%d}"
+    told = [
+        f"{expiry.part} of subscription {expiry.subscription_id} ({expiry.subject}) "
+        f"{'has expired' if expiry.not_after <= now else 'expires'} on {expiry.not_after:%Y-%m-%d}"
+        for expiry in soon[:_MOST_IDS]
+    ]
+    more = f"; and {len(soon) - _MOST_IDS:,} more" if len(soon) > _MOST_IDS else ""
+    raise WebhooksError(f"{text}; {'; '.join(told)}{more}: kafka-webhooks subscriptions set-tls")
 
 
 def _ids(subscription_ids: Sequence[int]) -> str:

@@ -7,16 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from http import HTTPStatus
+from typing import Any
 
 import requests
 from requests import PreparedRequest, RequestException
 from requests import exceptions as errors
 from requests.adapters import BaseAdapter
 
+from consumer.crypto.certificates import TlsIdentity
+from consumer.errors import NotAuthorized
 from consumer.http.proxy import parse_proxy
-from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
@@ -24,27 +25,19 @@ from consumer.sending.connector import Connector, Route, Watcher
 from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.header_lines import header_lines
+from consumer.sending.message import Place, message, placed
+from consumer.sending.oauth2 import Key, Tokens, Wait
 from consumer.sending.pool import SWEEP, Pool
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import Stream, Tls
-from consumer.sending.transfer import Result, Stage, Transfer
+from consumer.sending.tls import Stream, TlsContexts
+from consumer.sending.transfer import Grant, Result, Stage, Transfer
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
 _MAX_URLS = 10_000
-_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
 _HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
 _TICK = 0.05  # seconds between two checks for late transfers
-
-
-class _Place(NamedTuple):
-    """The parsed target of a URL. `line`: the request line after the method, and the Host header line."""
-
-    route: Route
-    address: str | None
-    line: bytes
 
 
 class _LookUp:
@@ -94,13 +87,14 @@ class LoopAdapter(BaseAdapter):
         self._connect_timeout = connect_timeout
         self._proxy = parse_proxy(proxy) if proxy else None
         self._clock = clock
-        self._tls = Tls()
+        self._tls = TlsContexts()
         self._egress = None if proxy else egress
         self._connector = Connector(poller, egress=self._egress, tls=self._tls, clock=clock)
         self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
         self._most = max_connections
         self._pool = Pool(max_connections)
-        self._places: dict[str, _Place] = {}
+        self._tokens = Tokens(self._fetch_token, poller.post, clock)
+        self._places: dict[str | tuple[str | None, TlsIdentity] | None, Place] = {}
         self._open: dict[Transfer, None] = {}
         self._ended: deque[tuple[Transfer, Result]] = deque()
         self._closed = False
@@ -124,18 +118,13 @@ class LoopAdapter(BaseAdapter):
         now = self._clock()
         transfer = Transfer(request, callback, now, self._timeout if timeout is None else timeout)
         self._open[transfer] = None
-        try:
-            place = self._place(request.url)
-            self._render(transfer, place)
-        except RequestException as error:
-            self.failed(transfer, error)
-            return transfer
-        self._expect(transfer.deadline)
-        if (connection := self._pool.take(place.route, now)) is not None:
-            transfer.stage = connection
-            connection.carry(transfer)
-        else:
-            self._connect(transfer, place.route, place.address)
+        if isinstance(request, SignedRequest):
+            transfer.identity = request.template.tls
+            if request.template.oauth2 is not None:
+                transfer.grant = Grant(request.template.oauth2)
+                self._authorize(transfer, request, transfer.grant)
+                return transfer
+        self._start(transfer, now)
         return transfer
 
     def cancel(self, transfer: Transfer) -> None:
@@ -187,52 +176,69 @@ class LoopAdapter(BaseAdapter):
         self._poller.remove_timer(self._judge)
         self._poller.remove_timer(self._sweep)
 
-    # Rendering.
+    # Starting.
 
-    def _place(self, url: str | None) -> _Place:
-        place = self._places.get(url or "")
+    def _start(self, transfer: Transfer, now: float) -> None:
+        try:
+            place = self._place(transfer.request.url, transfer.identity)
+            transfer.head, transfer.body = message(transfer.request, place)
+        except RequestException as error:
+            self.failed(transfer, error)
+            return
+        self._expect(transfer.deadline)
+        if (connection := self._pool.take(place.route, now)) is not None:
+            transfer.stage = connection
+            connection.carry(transfer)
+        else:
+            self._connect(transfer, place.route, place.address)
+
+    def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
+        """Start the transfer with an access token, at once or when there is one."""
+        key = Key(grant.credentials, transfer.identity)
+        found = self._tokens.obtain(key, partial(self._on_token, transfer, request, grant))
+        if isinstance(found, Wait):
+            transfer.stage = found
+            transfer.connect_by = transfer.deadline
+            self._expect(transfer.deadline)
+        else:
+            self._authorized(transfer, request, grant, found)
+
+    def _on_token(
+        self, transfer: Transfer, request: SignedRequest, grant: Grant, wait: Wait, found: str | NotAuthorized
+    ) -> None:
+        if transfer.stage is wait:  # else it was cancelled or timed out
+            transfer.stage = None
+            self._authorized(transfer, request, grant, found)
+
+    def _authorized(self, transfer: Transfer, request: SignedRequest, grant: Grant, found: str | NotAuthorized) -> None:
+        if isinstance(found, NotAuthorized):
+            self.failed(transfer, found)
+            return
+        grant.token = found
+        request.authorize(found)
+        self._start(transfer, self._clock())
+
+    def _fetch_token(
+        self, request: PreparedRequest, identity: TlsIdentity | None, callback: Callable[[Result], None]
+    ) -> None:
+        now = self._clock()
+        transfer = Transfer(request, callback, now, self._timeout)
+        transfer.identity = identity
+        self._open[transfer] = None
+        self._start(transfer, now)
+
+    def _place(self, url: str | None, identity: TlsIdentity | None) -> Place:
+        key = url if identity is None else (url, identity)
+        place = self._places.get(key)
         if place is None:
             try:
-                place = self._placed(url or "")
+                place = placed(url or "", identity, self._proxy)
             except ValueError as error:
                 raise errors.InvalidURL(str(error)) from None
             if len(self._places) >= _MAX_URLS:
                 self._places.clear()
-            self._places[url or ""] = place
+            self._places[key] = place
         return place
-
-    def _placed(self, url: str) -> _Place:
-        scheme, host, port, address = parse_target(url)
-        parts = urlsplit(url)
-        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        host = host.partition("%")[0]  # an IPv6 zone means something on this machine only
-        name = place_of(host, port)
-        if port == DEFAULT_PORTS[scheme]:
-            name = name.removesuffix(f":{port}")
-        proxy, tls = self._proxy, scheme == "https"
-        host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
-        if proxy is None or tls:
-            route = Route(address or host, port, tls, proxy)
-            return _Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
-        # All plain http targets share one route: any connection to the proxy may carry their requests.
-        line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
-        return _Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
-
-    def _render(self, transfer: Transfer, place: _Place) -> None:
-        request = transfer.request
-        method, body = request.method, request.body
-        if method not in _METHODS:
-            raise RequestException(f"method {method!r} is not supported")
-        if isinstance(body, str):
-            body = body.encode()
-        elif body is not None and not isinstance(body, bytes):
-            raise RequestException("only a body of bytes or text can be sent")
-        body = transfer.body = body or b""
-        if isinstance(request, SignedRequest) and request.lines is not None:
-            own, lines = request.template.lines, request.lines
-        else:
-            own, lines = b"", header_lines(request.headers)
-        transfer.head = b"%b %b%b%bContent-Length: %d\r\n\r\n" % (_METHODS[method], place.line, own, lines, len(body))
 
     # Opening a connection.
 
@@ -274,12 +280,21 @@ class LoopAdapter(BaseAdapter):
     def answered(self, connection: Connection, transfer: Transfer, answer: Answer) -> None:
         """Return the connection to the pool if the answer allows it, and hand over the response."""
         if transfer.connected:
-            self._tls.remember(connection.stream, connection.route.host, connection.route.port)
+            route = connection.route
+            self._tls.of(route.identity).remember(connection.stream, route.host, route.port)
         if answer.keep:
             now = self._clock()
             self._pool.put(connection, now)
             if self._sweep.deadline is None:
                 self._sweep.deadline = now + SWEEP
+        grant, request = transfer.grant, transfer.request
+        if answer.status == HTTPStatus.UNAUTHORIZED and grant is not None and isinstance(request, SignedRequest):
+            key = Key(grant.credentials, transfer.identity)
+            if not grant.renewed and self._tokens.refused(key, grant.token):
+                grant.renewed = True
+                transfer.stage = None
+                self._authorize(transfer, request, grant)
+                return
         self._respond(transfer, answer)
 
     def failed(self, transfer: Transfer, error: RequestException) -> None:
@@ -290,7 +305,7 @@ class LoopAdapter(BaseAdapter):
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
         transfer.stage = None
-        place = self._place(transfer.request.url)
+        place = self._place(transfer.request.url, transfer.identity)
         self._connect(transfer, place.route, place.address)
 
     def left(self, connection: Connection) -> None:

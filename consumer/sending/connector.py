@@ -10,18 +10,20 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from requests import RequestException
 from requests import exceptions as errors
 
+from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import EgressRefused
 from consumer.http.proxy import Proxy
 from consumer.http.urls import place_of
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import PIECE, Stream, Tls, TlsStream, reason_of
+from consumer.sending.tls import PIECE, Stream, Tls, TlsContexts, TlsStream, reason_of
 from consumer.sending.tunnel import NoTunnel, TunnelReader
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
@@ -36,12 +38,13 @@ _UNDER_WAY = {0, errno.EINPROGRESS}
 
 
 class Route(NamedTuple):
-    """How to reach a host: by https if `tls`, through a `proxy` if there is one."""
+    """How to reach a host: by https if `tls`, with an `identity` if given, through a `proxy` if there is one."""
 
     host: str
     port: int
     tls: bool
     proxy: Proxy | None = None
+    identity: TlsIdentity | None = None
 
     @property
     def first(self) -> tuple[str, int]:
@@ -220,7 +223,7 @@ class Dial:
         if is_open:
             self._connector.poller.unregister(self._stream.fileno())
             if self._route.proxy is not None and self._route.proxy.tls:
-                self._connector.tls.remember(self._stream, *self._route.first)
+                self._connector.tls.of(None).remember(self._stream, *self._route.first)
             self._peer = f"{self._route.host} through the proxy"
             self._to_receiver()
 
@@ -237,11 +240,15 @@ class Dial:
         self._stage = "no TLS handshake with" if proxy is None else "no TLS handshake with the proxy"
         place = self._route if proxy is None else proxy
         try:
-            self._stream = self._connector.tls.start(self._stream, place.host, place.port)
+            self._stream = self._tls_with(proxy).start(self._stream, place.host, place.port)
         except (ValueError, OSError) as error:
             self._no_tls(proxy, error)
             return
         self._watch(WRITE, partial(self._shaking, proxy))
+
+    def _tls_with(self, proxy: Proxy | None) -> Tls:
+        """The TLS with a proxy, or with the receiver if None. ValueError if the route's identity cannot be used."""
+        return self._connector.tls.of(self._route.identity if proxy is None else None)
 
     def _shaking(self, proxy: Proxy | None, _events: int) -> None:
         poller = self._connector.poller
@@ -264,7 +271,8 @@ class Dial:
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
         place, reason = self._route if proxy is None else proxy, reason_of(error)
-        self._connector.tls.forget(place.host, place.port)
+        with suppress(ValueError):  # there is no session of an identity that cannot be used
+            self._tls_with(proxy).forget(place.host, place.port)
         self._end(errors.SSLError(reason) if proxy is None else errors.ProxyError(f"no TLS with the proxy: {reason}"))
 
     # The end.
@@ -293,7 +301,12 @@ class Connector:
     """Opens connections, after checking each address against the egress rule. Belongs to the poller's thread."""
 
     def __init__(
-        self, poller: Poller, *, egress: EgressPolicy | None, tls: Tls, clock: Callable[[], float] = time.monotonic
+        self,
+        poller: Poller,
+        *,
+        egress: EgressPolicy | None,
+        tls: TlsContexts,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Without an `egress` rule every address is allowed: a proxy enforces its own rule."""
         self.poller, self.tls, self.clock = poller, tls, clock

@@ -1,12 +1,14 @@
 """Masks secrets in an answer, since a receiver may echo the request. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from urllib.parse import quote, quote_plus
 
 from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
 
+from consumer.crypto.credentials import OAuth2, PluginAuth
 from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"
@@ -19,11 +21,26 @@ def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
     if endpoint.auth is not None:
         authorization = request.headers.get("authorization", "")
         values.append((authorization.decode() if isinstance(authorization, bytes) else authorization).split(" ")[-1])
-    if isinstance(endpoint.auth, HTTPBasicAuth):
-        parts = (endpoint.auth.username, endpoint.auth.password)
-        values += [part if isinstance(part, str) else part.decode() for part in parts]
+    match endpoint.auth:
+        case HTTPBasicAuth(username=user, password=password):
+            values += [part if isinstance(part, str) else part.decode() for part in (user, password)]
+        case OAuth2(client_secret=secret):
+            values.append(secret)
+        case PluginAuth(arguments=arguments):
+            values += _texts(json.loads(arguments))
     values += [form(value) for value in values for form in (lambda text: json.dumps(text)[1:-1], quote, quote_plus)]
     return sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
+
+
+def _texts(found: object) -> Iterator[str]:
+    """All texts in a JSON value but the names of members."""
+    match found:
+        case str():
+            yield found
+        case list():
+            yield from chain.from_iterable(map(_texts, found))
+        case dict():
+            yield from chain.from_iterable(map(_texts, found.values()))
 
 
 def masked(text: str, secrets: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from consumer.http.urls import place_of
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.connector import Connector
 from consumer.sending.dns import Unresolved
-from consumer.sending.tls import Stream, Tls, TlsStream
+from consumer.sending.signed_request import SignedRequest
+from consumer.sending.tls import Stream, TlsContexts, TlsStream
 
 
 class Certificate(NamedTuple):
@@ -88,8 +89,13 @@ class RecordingAdapter(LoopAdapter):
     def _look(self, request: PreparedRequest) -> None:
         """Read the refused certificate, over a separate connection that sends no request."""
         look = _Look(self._seen)
-        connector = Connector(self._poller, egress=self._egress, tls=Tls(verified=False), clock=self._clock)
-        dial = connector.dial(self._place(request.url).route, self._seen.addresses, look.end, look)
+        connector = Connector(self._poller, egress=self._egress, tls=TlsContexts(verified=False), clock=self._clock)
+        dial = connector.dial(
+            self._place(request.url, request.template.tls if isinstance(request, SignedRequest) else None).route,
+            self._seen.addresses,
+            look.end,
+            look,
+        )
         until = self._clock() + self._connect_timeout
         while not look.ended and self._clock() < until:
             self._poller.turn(0.1)

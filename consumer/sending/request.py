@@ -6,6 +6,7 @@ from hashlib import blake2b
 from consumer.events.event import Event
 from consumer.sending.header_lines import encoded
 from consumer.sending.payloads import Payload, body_of, render_batch
+from consumer.sending.plugins import call
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.signing import hex_signature, standard_signature
 from consumer.sending.template import Template
@@ -19,7 +20,8 @@ def build(
 
     `traceparent`: of the attempt's span; without one, the event's own is passed on.
 
-    Raises Unrenderable as `body_of` does, and InvalidHeader if no header can hold the event's id, type or content type.
+    Raises Unrenderable as `body_of` does, InvalidHeader if no header can hold the event's id, type or content type, and
+    NotAuthorized if a plug-in fails.
     """
     body, content_type = body_of(endpoint, event)
     stamp = _stamped
@@ -39,7 +41,8 @@ def build_batch(
 ) -> SignedRequest:
     """The signed request of one attempt to send all `payloads`, which `render` gave for this endpoint.
 
-    `traceparent`: of the attempt's span; without one, none is sent, because each event has its own.
+    `traceparent`: of the attempt's span; without one, none is sent, because each event has its own. Raises
+    NotAuthorized if a plug-in fails.
     """
     body, content_type = render_batch(endpoint, payloads)
     types = {payload.event.type for payload in payloads}
@@ -107,9 +110,11 @@ def _signed(template: Template, start: bytes, lines: bytes, body: bytes) -> Sign
     signature = standard_signature(template.keys, template.private_keys, start, body)
     key = template.hex_key
     if key is None:
-        return SignedRequest(template, b"%bwebhook-signature: %b\r\n" % (lines, signature), body)
-    return SignedRequest(
-        template,
-        b"%bwebhook-signature: %b\r\n%b%b\r\n" % (lines, signature, template.hex_start, hex_signature(key, body)),
-        body,
-    )
+        lines = b"%bwebhook-signature: %b\r\n" % (lines, signature)
+    else:
+        hexed = hex_signature(key, body)
+        lines = b"%bwebhook-signature: %b\r\n%b%b\r\n" % (lines, signature, template.hex_start, hexed)
+    request = SignedRequest(template, lines, body)
+    if template.plugin is not None:
+        call(template.plugin, request)
+    return request

@@ -9,7 +9,12 @@ from consumer.sending.template import Template
 
 
 class SignedRequest(PreparedRequest):
-    """A request with its header lines ready to send, in `lines`. Other attributes are built on first access."""
+    """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
+
+    `authorization`: the header line of an access token, which `authorize` sets just before the request is sent.
+    """
+
+    authorization = b""
 
     def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # does not call the parent's
         self.template = template
@@ -17,6 +22,13 @@ class SignedRequest(PreparedRequest):
         self.url = template.request.url
         self.body = body
         self.lines: bytes | None = lines
+
+    def authorize(self, token: str) -> None:
+        """Go out with this access token, which is visible ASCII."""
+        if self.lines is None:
+            self.headers["Authorization"] = f"Bearer {token}"
+        else:
+            self.authorization = b"authorization: Bearer %b\r\n" % token.encode("ascii")
 
     def __getattr__(self, name: str) -> Any:
         if name == "headers":
@@ -32,7 +44,7 @@ class SignedRequest(PreparedRequest):
     def _headers(self) -> CaseInsensitiveDict[str]:
         headers = CaseInsensitiveDict(self.template.request.headers)
         headers["content-length"] = str(len(self.body or b""))
-        for line in (self.lines or b"").decode("ascii").split("\r\n"):
+        for line in ((self.lines or b"") + self.authorization).decode("ascii").split("\r\n"):
             name, _, value = line.partition(": ")
             if value:
                 headers[name] = value

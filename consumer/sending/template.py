@@ -1,10 +1,12 @@
 """The parts that all requests of a subscription share: its headers as bytes, and its signing keys."""
 
 from requests import PreparedRequest, Request
+from requests.auth import AuthBase
 from requests.exceptions import InvalidHeader, InvalidURL
 from requests.structures import CaseInsensitiveDict
 
 from consumer import __version__
+from consumer.crypto.credentials import OAuth2, PluginAuth
 from consumer.http.urls import check_target
 from consumer.sending.header_lines import header_lines
 from consumer.sending.signing import hmac_key
@@ -18,14 +20,18 @@ class Template:
     """The shared headers and signing keys of an endpoint's requests; made once (40 µs).
 
     `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
+    Each request needs a token of `oauth2`, or is passed to `plugin`, if they are set; it goes out with `tls`.
     """
 
-    __slots__ = ("hex_key", "hex_start", "keys", "lines", "private_keys", "request")
+    __slots__ = ("hex_key", "hex_start", "keys", "lines", "oauth2", "plugin", "private_keys", "request", "tls")
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
         self.request = request
         self.keys = tuple(map(hmac_key, endpoint.secrets))
         self.private_keys = endpoint.private_keys
+        self.oauth2 = endpoint.auth if isinstance(endpoint.auth, OAuth2) else None
+        self.plugin = endpoint.auth if isinstance(endpoint.auth, PluginAuth) else None
+        self.tls = endpoint.tls
         # The hex header holds one signature. The oldest valid key makes it, so that receivers which check this header
         # keep their old secret during a rotation's overlap too.
         self.hex_key = self.keys[-1] if self.keys and endpoint.hex_header is not None else None
@@ -40,7 +46,7 @@ class Template:
 
 
 def prepare(endpoint: Endpoint) -> Template:
-    """Make the endpoint's template. Its `auth` must not depend on the body or on an answer.
+    """Make the endpoint's template.
 
     Raises requests.exceptions.InvalidURL and InvalidHeader; their texts do not quote the URL or the header, which may
     hold a password.
@@ -52,7 +58,8 @@ def prepare(endpoint: Endpoint) -> Template:
     given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
     given.update(endpoint.headers)
     try:
-        prepared = Request("POST", endpoint.url, headers=given, auth=endpoint.auth).prepare()
+        always = endpoint.auth if isinstance(endpoint.auth, AuthBase) else None
+        prepared = Request("POST", endpoint.url, headers=given, auth=always).prepare()
         return Template(prepared, endpoint)
     except InvalidHeader:  # the original text quotes the value; that of InvalidURL quotes the whole URL
         raise InvalidHeader("a header of the subscription cannot be sent") from None

@@ -2,15 +2,19 @@
 
 import os
 import ssl
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import certifi
 
+from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import SettingsError
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
+_IDENTITIES = 200  # whose context is kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
 PIECE = 16_384  # bytes of a read: a whole TLS record, so that OpenSSL buffers no rest of it
 _MEANINGS = {  # explanations of OpenSSL's error reasons
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
@@ -76,10 +80,11 @@ class _Socket(ssl.SSLSocket):
 class Tls:
     """Starts TLS as a client: TLS 1.2 or newer, ECDHE, with the certificate and the host name verified."""
 
-    def __init__(self, authorities: str | None = None, *, verified: bool = True) -> None:
-        """`authorities` is a file of certificates, by default `ca_file()`. SettingsError if it cannot be read.
+    def __init__(self, identity: TlsIdentity | None = None, *, verified: bool = True) -> None:
+        """`identity` shows its certificate and trusts its own authorities, if it has any; others trust `ca_file()`.
 
-        `verified=False` serves to read a refused certificate.
+        `verified=False` serves to read a refused certificate. SettingsError if `ca_file()` cannot be read, ValueError
+        if OpenSSL refuses the identity.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -87,15 +92,16 @@ class Tls:
         context.set_alpn_protocols(["http/1.1"])
         context.options |= ssl.OP_NO_RENEGOTIATION  # a receiver could request handshake after handshake
         context.sslsocket_class = _Socket
-        if verified:
-            authorities = authorities or ca_file()
-            try:
-                context.load_verify_locations(authorities)
-            except OSError as error:
-                raise SettingsError(f"the certificate authorities in {authorities}: {reason_of(error)}") from None
-        else:
+        if not verified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        elif identity is None or identity.authorities is None:
+            _trust_file(context, ca_file())
+        if identity is not None:
+            try:
+                _use(context, identity)
+            except OSError as error:
+                raise ValueError(f"the subscription's certificates cannot be used: {reason_of(error)}") from None
         self._context = context
         self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}  # least recently used first
 
@@ -123,6 +129,60 @@ class Tls:
     def forget(self, host: str, port: int) -> None:
         """Drop the session of a host whose handshake failed."""
         self._sessions.pop((host, port), None)
+
+
+class TlsContexts:
+    """A Tls for each identity, and one for requests without. The least recently used identities are made anew."""
+
+    def __init__(self, *, verified: bool = True) -> None:
+        """`verified` as for Tls. Raises SettingsError."""
+        self._verified = verified
+        self._plain = Tls(verified=verified)
+        self._own: dict[TlsIdentity, Tls] = {}  # least recently used first
+
+    def of(self, identity: TlsIdentity | None) -> Tls:
+        """The Tls of an identity. Raises ValueError if OpenSSL refuses it."""
+        if identity is None:
+            return self._plain
+        tls = self._own.pop(identity, None) or Tls(identity, verified=self._verified)
+        if len(self._own) >= _IDENTITIES:
+            del self._own[next(iter(self._own))]
+        self._own[identity] = tls
+        return tls
+
+
+def _trust_file(context: ssl.SSLContext, file: str) -> None:
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:
+        raise SettingsError(f"the certificate authorities in {file}: {reason_of(error)}") from None
+
+
+def _use(context: ssl.SSLContext, identity: TlsIdentity) -> None:
+    if identity.authorities is not None:
+        context.load_verify_locations(cadata=identity.authorities)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the authority
+    if identity.certificate is not None and identity.private_key is not None:
+        with _named(f"{identity.certificate}\n{identity.private_key}") as path:
+            # OpenSSL would ask the terminal for a pass phrase; `check_identity` has refused keys with one.
+            context.load_cert_chain(path, password="")
+
+
+@contextmanager
+def _named(text: str) -> Iterator[str]:
+    """A path that holds the text, on Linux without a disk: the module takes a key from a file alone."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("identity")
+        try:
+            os.write(descriptor, text.encode())
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
 
 
 class TlsInTls:

@@ -5,6 +5,9 @@ from typing import Protocol
 
 from requests import PreparedRequest, RequestException, Response
 
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.credentials import OAuth2
+
 Result = Response | RequestException
 
 
@@ -18,11 +21,23 @@ class Stage(Protocol):
         """The missing result, as the start of a time-out's text."""
 
 
+class Grant:
+    """An access token of a transfer. `renewed`: it is the second one, since the receiver has refused the first."""
+
+    __slots__ = ("credentials", "renewed", "token")
+
+    def __init__(self, credentials: OAuth2) -> None:
+        self.credentials = credentials
+        self.token = ""
+        self.renewed = False
+
+
 class Transfer:
     """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own.
 
     `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
     by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
+    `identity`: of its TLS connection. `grant`: the access token it goes out with, if it needs one.
     """
 
     __slots__ = (
@@ -33,7 +48,9 @@ class Transfer:
         "connect_by",
         "connected",
         "deadline",
+        "grant",
         "head",
+        "identity",
         "limit",
         "request",
         "stage",
@@ -51,3 +68,5 @@ class Transfer:
         self.stage: Stage | None = None  # None: waits for the resolver, or done
         self.connected = False
         self.again = False
+        self.identity: TlsIdentity | None = None
+        self.grant: Grant | None = None

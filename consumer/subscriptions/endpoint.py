@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from requests.auth import AuthBase
-
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.credentials import Auth
 from consumer.crypto.keys import Ed25519Key
 from consumer.expressions import Expression
 
@@ -40,7 +40,7 @@ class Endpoint:
     `fault`: why nothing can be sent now; matching events are stored. `selection` None: all events of its type and
     tenant. `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent.
     `timeout` (seconds) replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is.
-    `http2`: HTTP/2 if the receiver offers it.
+    `http2`: HTTP/2 if the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's.
     """
 
     subscription_id: int
@@ -61,7 +61,8 @@ class Endpoint:
     hex_header: str | None = HEX_HEADER
     hex_prefix: str = ""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    auth: AuthBase | None = field(default=None, repr=False)
+    auth: Auth | None = field(default=None, repr=False)
     timeout: float | None = None
     gzip_above: int | None = None
     http2: bool = False
+    tls: TlsIdentity | None = None

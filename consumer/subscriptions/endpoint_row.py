@@ -1,6 +1,6 @@
 """Reads a subscription's rows into an Endpoint, in the same way for new events, stored deliveries and listings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
 
+from consumer.crypto.certificates import TlsIdentity, validity
+from consumer.crypto.credentials import NO_PLUGINS, Credentials, OAuth2, PluginFactory, StoredSecret, credentials_of
 from consumer.crypto.keys import Ed25519Key, SigningKey
-from consumer.crypto.vault import Credentials, Decrypt, StoredSecret, credentials_of
+from consumer.crypto.vault import Decrypt
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
 from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
-from models import Subscription, SubscriptionSecret
+from consumer.subscriptions.tls import StoredTls, identity_of
+from models import Subscription, SubscriptionSecret, SubscriptionTls
 from models.base import UNREADABLE
 
 ENDPOINT_COLUMNS = (
@@ -22,6 +25,7 @@ ENDPOINT_COLUMNS = (
     SubscriptionSecret.kind,
     SubscriptionSecret.secret,
     SubscriptionSecret.expires_at,
+    SubscriptionTls.subscription_id.label("tls_of"),
 )
 _OPTIONS_END = 2 + len(OPTIONS)
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
@@ -32,15 +36,19 @@ class Rules(NamedTuple):
     """The deployment's requirements for each subscription.
 
     `refusal` gives the reason why nothing may be sent to a URL, judged by the URL alone; None if it may be used. With
-    `own_secret`, each subscription needs its own signing secret.
+    `own_secret`, each subscription needs its own signing secret. `plugins` are the ones that credentials may name.
     """
 
     refusal: Callable[[str], str | None] = lambda _: None
     own_secret: bool = False
+    plugins: Mapping[str, PluginFactory] = NO_PLUGINS
 
 
 def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
     """Select the columns that `endpoint_of` reads, and `more`: one row for each secret of each subscription.
+
+    `tls_of` is null unless the subscription has a row of `webhook_tls`, which `tls.stored` reads: a LOB in each row
+    would cost a round trip for all subscriptions.
 
     Rows are ordered by subscription, then newest secret first, which is the order of the signing keys.
     """
@@ -48,6 +56,7 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
     return (
         select(*ENDPOINT_COLUMNS, *more)
         .outerjoin(secret, secret.subscription_id == Subscription.id)
+        .outerjoin(SubscriptionTls, SubscriptionTls.subscription_id == Subscription.id)
         .order_by(Subscription.id, secret.created_at.desc(), secret.id.desc())
     )
 
@@ -63,12 +72,13 @@ def endpoint_of(
     decrypt: Decrypt,
     now: datetime,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
+    tls: StoredTls | None = None,
 ) -> tuple[Endpoint, tuple[Problem, ...]]:
     """The Endpoint of a subscription at `now`, and the problems that it has under the `rules`.
 
     `rows` come from `endpoint_rows`: one for each of the subscription's secrets, or one without a secret. `default`
-    signs for a subscription without signing secrets. Problems with the effect STORED become the endpoint's fault; for
-    UNMATCHED ones the caller must leave the endpoint out of matching.
+    signs for a subscription without signing secrets. `tls`: its row of `webhook_tls`, if any. Problems with the effect
+    STORED become the endpoint's fault; for UNMATCHED ones the caller must leave the endpoint out of matching.
     """
     subscription_id, failing_since = rows[0][:2]
     stored = written(rows[0])
@@ -76,12 +86,12 @@ def endpoint_of(
     is_url = not problems or all(problem.option != "url" for problem in problems)
     if is_url and (refusal := rules.refusal(stored["url"])) is not None:
         problems.append(Problem("url", refusal, Effect.STORED))
-    credentials = Credentials(())
-    try:
-        kept = list(_stored(rows))
-        credentials = credentials_of(subscription_id, kept, default, decrypt, now) if kept else Credentials(default)
-    except ValueError as error:
-        problems.append(Problem("secret", str(error), Effect.STORED))
+    credentials, why = _credentials(rows, default, decrypt, now, rules)
+    problems += why
+    identity = None
+    if tls is not None:
+        identity, why = _identity(tls, decrypt, now)
+        problems += why
     if rules.own_secret and all(row[_OPTIONS_END] != "signing" for row in rows):
         problems.append(Problem("secret", NEEDS_ITS_OWN, Effect.STORED))
     hex_header, headers = meant["signature_header"], meant["custom_headers"] or ()
@@ -121,8 +131,38 @@ def endpoint_of(
         timeout=meant["timeout_seconds"],
         gzip_above=meant["gzip_above"],
         http2=meant["http_version"] == "2",
+        tls=identity,
     )
     return endpoint, tuple(problems)
+
+
+def _credentials(
+    rows: Sequence[Row[*tuple[Any, ...]]],
+    default: tuple[SigningKey, ...],
+    decrypt: Decrypt,
+    now: datetime,
+    rules: Rules,
+) -> tuple[Credentials, list[Problem]]:
+    subscription_id = rows[0][0]
+    try:
+        if not (kept := list(_stored(rows))):
+            return Credentials(default), []
+        found = credentials_of(subscription_id, kept, default, decrypt, now, rules.plugins)
+    except ValueError as error:
+        return Credentials(()), [Problem("secret", str(error), Effect.STORED)]
+    if isinstance(found.auth, OAuth2) and (refusal := rules.refusal(found.auth.token_url)) is not None:
+        return found, [Problem("secret", f"its token_url: {refusal}", Effect.STORED)]
+    return found, []
+
+
+def _identity(tls: StoredTls, decrypt: Decrypt, now: datetime) -> tuple[TlsIdentity | None, list[Problem]]:
+    """An identity that is not valid at `now` is used: the receiver decides whether it accepts the certificate."""
+    try:
+        identity = identity_of(tls, decrypt)
+    except ValueError as error:
+        return None, [Problem("tls", str(error), Effect.STORED)]
+    why = validity(identity, now)
+    return identity, [] if why is None else [Problem("tls", why, Effect.SENT)]
 
 
 def _fault(problems: Sequence[Problem]) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, delete, func, insert, select, update
 
@@ -23,6 +23,8 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
 from consumer.subscriptions.options import OPTIONS, Effect, Problem
 from consumer.subscriptions.secrets import insert_secrets, stored_of
+from consumer.subscriptions.tls import StoredTls, TlsSummary, summary_of
+from consumer.subscriptions.tls import stored as stored_tls
 from consumer.subscriptions.validation import Options, completed
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS, UNREADABLE
@@ -39,7 +41,8 @@ class Subscribed:
     """A subscription as shown to people: without its secrets.
 
     `options`: the stored value of each column of OPTIONS. `secrets`: the number of its own signing secrets.
-    `credentials`: the kinds of its other secrets. `problems`: its unusable or inadvisable values.
+    `credentials`: the kinds of its other secrets. `tls`: its certificates, if it has any of its own. `problems`: its
+    unusable or inadvisable values.
     """
 
     id: int
@@ -50,6 +53,7 @@ class Subscribed:
     options: Mapping[str, Any]
     secrets: int
     credentials: tuple[str, ...]
+    tls: TlsSummary | None
     problems: tuple[Problem, ...]
 
     @property
@@ -184,8 +188,8 @@ def walk(
             ids = connection.execute(page).scalars().all()
             if not ids:
                 return
-            rows = connection.execute(_listing().where(Subscription.id.between(ids[0], ids[-1]), *wanted)).all()
-        yield from _subscribed(rows, vault, rules, clock)
+            found = _found(connection, Subscription.id.between(ids[0], ids[-1]), *wanted)
+        yield from _subscribed(found, vault, rules, clock)
         if len(ids) < _PAGE:
             return
         last = ids[-1]
@@ -225,7 +229,7 @@ def page(
         found = connection.execute(ids).scalars().all()
         if not found:
             return ()
-        rows = connection.execute(_listing().where(any_of(Subscription.id.expression, found))).all()
+        rows = _found(connection, any_of(Subscription.id.expression, found))
     return _subscribed(rows, vault, rules, clock)
 
 
@@ -245,8 +249,8 @@ def get(
 ) -> Subscribed | None:
     """The subscription of this id, or None."""
     with reading(bind) as connection:
-        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-    return next(iter(_subscribed(rows, vault, rules, clock)), None)
+        found = _found(connection, Subscription.id == subscription_id)
+    return next(iter(_subscribed(found, vault, rules, clock)), None)
 
 
 def get_endpoint(
@@ -259,11 +263,12 @@ def get_endpoint(
 ) -> tuple[Subscribed, Endpoint] | None:
     """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
-        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-    if not rows:
+        found = _found(connection, Subscription.id == subscription_id)
+    if not found.rows:
         return None
-    endpoint, _ = endpoint_of(rows, default, vault.decrypt, datetime.fromtimestamp(clock(), UTC), rules)
-    return _subscribed(rows, vault, rules, clock)[0], endpoint
+    now, identity = datetime.fromtimestamp(clock(), UTC), found.tls.get(subscription_id)
+    endpoint, _ = endpoint_of(found.rows, default, vault.decrypt, now, rules, identity)
+    return _subscribed(found, vault, rules, clock)[0], endpoint
 
 
 def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
@@ -307,10 +312,19 @@ def _in_state(state: State | None) -> list[ColumnElement[bool]]:
             return [Subscription.enabled == 1, Subscription.failing_since.is_not(None)]
 
 
-def _listing() -> Select[*tuple[Any, ...]]:
-    return endpoint_rows(
+class _Found(NamedTuple):
+    """Rows of subscriptions, one for each secret, and their TLS by id."""
+
+    rows: Sequence[Row[*tuple[Any, ...]]]
+    tls: Mapping[int, StoredTls]
+
+
+def _found(connection: Connection, *wanted: ColumnElement[bool]) -> _Found:
+    listing = endpoint_rows(
         Subscription.enabled, Subscription.disabled_reason, Subscription.created_at, Subscription.slow_until
     )
+    rows = connection.execute(listing.where(*wanted)).all()
+    return _Found(rows, stored_tls(connection, rows))
 
 
 def _check_url(rules: Rules, url: str) -> None:
@@ -336,21 +350,19 @@ def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None
     return Problem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
 
 
-def _subscribed(
-    rows: Sequence[Row[*tuple[Any, ...]]], vault: Vault | None, rules: Rules, clock: Callable[[], float]
-) -> tuple[Subscribed, ...]:
+def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callable[[], float]) -> tuple[Subscribed, ...]:
     decrypt, now = (vault or Vault()).decrypt, datetime.fromtimestamp(clock(), UTC)
-    found = []
-    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
+    shown = []
+    for subscription_id, group in groupby(found.rows, attrgetter("subscription_id")):
         mine = list(group)
-        row = mine[0]
-        _, problems = endpoint_of(mine, (), decrypt, now, rules)
+        row, tls = mine[0], found.tls.get(subscription_id)
+        _, problems = endpoint_of(mine, (), decrypt, now, rules, tls)
         if row.slow_until is not None and row.slow_until != UNREADABLE and row.slow_until > now:
             problems = (*problems, _too_slow(row.slow_until, row.projection))
         kinds = [each.kind for each in mine if each.kind is not None]
         if not problems and (sharing := _sharing(row, kinds)) is not None:
             problems = (sharing,)
-        found.append(
+        shown.append(
             Subscribed(
                 subscription_id,
                 bool(row.enabled),
@@ -360,10 +372,11 @@ def _subscribed(
                 written(row),
                 kinds.count("signing"),
                 tuple(sorted({*kinds} - {"signing"})),
+                None if tls is None else summary_of(tls),
                 problems,
             )
         )
-    return tuple(found)
+    return tuple(shown)
 
 
 def _too_slow(until: datetime, projection: str | None) -> Problem:

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
 
+from consumer.crypto.credentials import check_secret, parse_header
 from consumer.crypto.keys import Algorithm, algorithm_of, generate, weakness
-from consumer.crypto.vault import ENCRYPTED, Owner, Vault, check_secret, parse_header
+from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.database.engine import any_of, reading, writing
 from consumer.errors import InvalidSubscription, SettingsError
 from models import Subscription, SubscriptionSecret
@@ -48,9 +49,9 @@ class SecretEntry(NamedTuple):
 
 
 class Unopened(NamedTuple):
-    """A secret that could not be re-encrypted, and why."""
+    """A secret (by its number) or a private key that could not be re-encrypted, and why."""
 
-    id: int
+    what: str
     subscription_id: int
     why: str
 
@@ -264,7 +265,7 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
             try:
                 anew = stored_of(vault.decrypt(row.secret, owner), owner, vault)
             except (ValueError, InvalidSubscription) as error:
-                unopened.append(Unopened(row.id, row.subscription_id, str(error)))
+                unopened.append(Unopened(f"secret {row.id}", row.subscription_id, str(error)))
             else:
                 changes.append({"b_id": row.id, "b_before": row.secret, "b_secret": anew})
         yield Reencrypted(len(page), _write(engine, changes), tuple(unopened))

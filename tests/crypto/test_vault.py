@@ -11,18 +11,16 @@ from hypothesis import strategies as st
 from requests import Request
 from requests.auth import HTTPBasicAuth
 
-from consumer.crypto.keys import Ed25519Key
-from consumer.crypto.vault import (
-    ENCRYPTED,
+from consumer.crypto.credentials import (
     BearerAuth,
     Credentials,
-    Owner,
     StoredSecret,
-    Vault,
     check_secret,
     credentials_of,
     parse_header,
 )
+from consumer.crypto.keys import Ed25519Key
+from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 
 OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 SEED = bytes(range(32))

@@ -18,7 +18,7 @@ from consumer.loop.poller import Poller
 from consumer.sending.adapter import Result
 from consumer.sending.connector import Connector, Route, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import Tls
+from consumer.sending.tls import TlsContexts
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -174,7 +174,7 @@ def test_one_dial_that_waits_anew_does_not_make_others_late(connected_to: list[s
     """Its next address is due later than that of one that began after it."""
     now = [0.0]
     poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, tls=Tls(), clock=lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, tls=TlsContexts(), clock=lambda: now[0])
     with black_hole() as port:
         connected_to.clear()
         first = connector.dial(Route("a.test", port, tls=False), ["127.0.0.1"] * 4, print)

@@ -12,8 +12,8 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from requests.exceptions import InvalidHeader, InvalidURL
 
 from consumer import __version__
+from consumer.crypto.credentials import BearerAuth, parse_basic
 from consumer.crypto.keys import Ed25519Key
-from consumer.crypto.vault import BearerAuth, parse_basic
 from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_projection
 from consumer.sending.header_lines import header_lines

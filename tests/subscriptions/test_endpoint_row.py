@@ -16,7 +16,7 @@ from consumer.expressions import compile_filter, compile_projection
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
-from consumer.subscriptions.endpoint_row import ENDPOINT_COLUMNS, endpoint_of
+from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
 from consumer.subscriptions.options import OPTIONS, Effect, Problem
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
@@ -57,10 +57,8 @@ CHECKED = {  # by the database
 def read(engine: Engine) -> dict[int, tuple[Endpoint, tuple[Problem, ...]]]:
     """All subscriptions as workers read them."""
     found: dict[int, list[Any]] = {}
-    secret = SubscriptionSecret
-    statement = select(*ENDPOINT_COLUMNS).outerjoin(secret, secret.subscription_id == Subscription.id)
     with engine.connect() as connection:
-        for row in connection.execute(statement.order_by(Subscription.id, secret.id.desc())):
+        for row in connection.execute(endpoint_rows()):
             found.setdefault(row.subscription_id, []).append(row)
     return {each: endpoint_of(rows, (b"default",), Vault().decrypt, NOW) for each, rows in found.items()}
 

@@ -9,8 +9,9 @@ from cryptography.fernet import Fernet
 from requests.auth import HTTPBasicAuth
 from sqlalchemy import Engine, delete, insert, select, update
 
+from consumer.crypto.credentials import BearerAuth
 from consumer.crypto.keys import Ed25519Key, parse_signing_key
-from consumer.crypto.vault import ENCRYPTED, BearerAuth, Owner, Vault
+from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.errors import InvalidSubscription, SettingsError
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository, secrets
@@ -276,7 +277,10 @@ def test_all_are_encrypted_with_the_newest_key(engine: Engine) -> None:
     ids[0] = -7
     (batch,) = secrets.reencrypt(engine, vault)
     assert (batch.looked_at, batch.encrypted) == (5, 2)
-    assert [(each.id, each.subscription_id) for each in batch.unopened] == [(ids[3], 1), (ids[4], 1)]
+    assert [(each.what, each.subscription_id) for each in batch.unopened] == [
+        (f"secret {ids[3]}", 1),
+        (f"secret {ids[4]}", 1),
+    ]
     assert [each.why.partition(" ")[0] for each in batch.unopened] == ["no", "the"]
     after = texts(engine)
     assert [VAULT.decrypt(after[each], FIRST) for each in ids[:3]] == ["plain", "older", "current"]

@@ -1,0 +1,100 @@
+"""Certificates and keys in PEM: what a subscription shows to its receiver, and which authorities it trusts. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+LARGEST_PEM = 65_536  # characters of each of the three texts
+_MOST = 100  # certificates in one text
+_PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """The TLS of a subscription: a client `certificate` (PEM, the leaf first) with its key, and `authorities` (PEM).
+
+    With authorities, only theirs are trusted; None: those of the deployment. Equal ones share connections.
+    """
+
+    certificate: str | None = None
+    private_key: str | None = field(default=None, repr=False)
+    authorities: str | None = None
+
+
+class CertificateInfo(NamedTuple):
+    """A certificate; names as RFC 4514 writes them, the fingerprint as SHA-256 in hex."""
+
+    subject: str
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+    fingerprint: str
+
+
+@lru_cache(1000)  # a key takes milliseconds to check, and each look-up of subscriptions needs its identity
+def check_identity(identity: TlsIdentity) -> None:
+    """Raise ValueError for an identity that cannot be used; its text names the part at fault and quotes none."""
+    if (identity.certificate is None) != (identity.private_key is None):
+        raise ValueError("a client certificate and its key belong together; one of them is missing")
+    if identity.certificate is not None and identity.private_key is not None:
+        _check_pair(_chain("certificate", identity.certificate)[0], identity.private_key)
+    if identity.authorities is not None:
+        _chain("authorities", identity.authorities)
+
+
+def validity(identity: TlsIdentity, now: datetime) -> str | None:
+    """Why the client certificate is not valid at `now`, or None. The identity has passed `check_identity`."""
+    if identity.certificate is None:
+        return None
+    leaf = certificate_infos(identity.certificate)[0]
+    if leaf.not_after <= now:
+        return f"the client certificate has expired ({leaf.not_after:%Y-%m-%d})"
+    return f"the client certificate is not valid before {leaf.not_before:%Y-%m-%d}" if leaf.not_before > now else None
+
+
+@lru_cache(1000)
+def certificate_infos(pem: str) -> tuple[CertificateInfo, ...]:
+    """The certificates of a text, in its order. ValueError if there is none, or one that cannot be read."""
+    return tuple(
+        CertificateInfo(
+            each.subject.rfc4514_string(),
+            each.issuer.rfc4514_string(),
+            each.not_valid_before_utc,
+            each.not_valid_after_utc,
+            each.fingerprint(SHA256()).hex(),
+        )
+        for each in _chain("certificate", pem)
+    )
+
+
+def _chain(part: str, pem: str) -> Sequence[x509.Certificate]:
+    if len(pem) > LARGEST_PEM:
+        raise ValueError(f"{part}: has {len(pem)} characters; at most {LARGEST_PEM} are kept")
+    try:
+        found = x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        raise ValueError(f"{part}: is not PEM; it begins with -----BEGIN CERTIFICATE-----") from None
+    if len(found) > _MOST:
+        raise ValueError(f"{part}: has {len(found)} certificates; at most {_MOST} are used")
+    return found
+
+
+def _check_pair(leaf: x509.Certificate, private_key: str) -> None:
+    if len(private_key) > LARGEST_PEM:
+        raise ValueError(f"private_key: has {len(private_key)} characters; at most {LARGEST_PEM} are kept")
+    try:
+        # OpenSSL checks the key again when it is used; its proof that the factors are prime takes 100 ms.
+        key = load_pem_private_key(private_key.encode(), None, unsafe_skip_rsa_key_validation=True)
+    except TypeError:
+        raise ValueError("private_key: has a pass phrase; store it without (openssl pkey -in key.pem)") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("private_key: is not a private key in PEM") from None
+    if key.public_key().public_bytes(*_PUBLIC) != leaf.public_key().public_bytes(*_PUBLIC):
+        raise ValueError("private_key: belongs to another certificate; the subscription's own comes first in its text")

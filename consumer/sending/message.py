@@ -1,0 +1,64 @@
+"""Renders a prepared request as the bytes of an HTTP/1.1 message. Pure."""
+
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest, RequestException
+
+from consumer.crypto.certificates import TlsIdentity
+from consumer.http.proxy import Proxy
+from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
+from consumer.sending.connector import Route
+from consumer.sending.header_lines import header_lines
+from consumer.sending.signed_request import SignedRequest
+
+_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+
+
+class Place(NamedTuple):
+    """The parsed target of a URL. `line`: the request line after the method, and the Host header line.
+
+    `address`: the host's, if it is a literal one and no proxy resolves it.
+    """
+
+    route: Route
+    address: str | None
+    line: bytes
+
+
+def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None) -> Place:
+    """Parse a URL. `identity` counts for https alone. Raises ValueError as `parse_target` does."""
+    scheme, host, port, address = parse_target(url)
+    parts = urlsplit(url)
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    host = host.partition("%")[0]  # an IPv6 zone means something on this machine only
+    name = place_of(host, port)
+    if port == DEFAULT_PORTS[scheme]:
+        name = name.removesuffix(f":{port}")
+    tls = scheme == "https"
+    host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
+    if proxy is None or tls:
+        route = Route(address or host, port, tls, proxy, identity if tls else None)
+        return Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
+    # All plain http targets share one route: any connection to the proxy may carry their requests.
+    line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
+    return Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
+
+
+def message(request: PreparedRequest, place: Place) -> tuple[bytes, bytes]:
+    """The head and the body to write. Raises RequestException for a request that cannot be sent."""
+    method, body = request.method, request.body
+    if method not in _METHODS:
+        raise RequestException(f"method {method!r} is not supported")
+    if isinstance(body, str):
+        body = body.encode()
+    elif body is not None and not isinstance(body, bytes):
+        raise RequestException("only a body of bytes or text can be sent")
+    body = body or b""
+    if isinstance(request, SignedRequest) and request.lines is not None:
+        own, lines = request.template.lines, request.lines
+        if request.authorization:
+            lines += request.authorization
+    else:
+        own, lines = b"", header_lines(request.headers)
+    return b"%b %b%b%bContent-Length: %d\r\n\r\n" % (_METHODS[method], place.line, own, lines, len(body)), body

@@ -1,0 +1,212 @@
+"""Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed ahead."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import quote_plus, urlsplit
+
+import orjson
+from requests import PreparedRequest, Request, RequestException
+from requests.auth import HTTPBasicAuth
+
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.credentials import OAuth2, is_token
+from consumer.errors import NotAuthorized
+from consumer.sending.transfer import Result
+
+_DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
+_LONGEST_LIFE = 30 * 86400.0  # seconds
+_AHEAD = 0.8  # of a token's life, after which the next request has it renewed while it still serves
+_MARGIN = 10.0  # seconds before its end when a token serves no longer: it must be valid when the receiver reads it
+_FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches, after one that failed
+_HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
+_SHOWN = 60  # characters of an error code
+_KEPT = 10_000  # keys
+
+Fetch = Callable[[PreparedRequest, TlsIdentity | None, Callable[[Result], None]], object]
+Post = Callable[[Callable[[], None]], None]
+
+
+class Key(NamedTuple):
+    """Requests with equal credentials and TLS share a token."""
+
+    credentials: OAuth2
+    identity: TlsIdentity | None
+
+
+class Token(NamedTuple):
+    """An access token that serves until `expires_at` and is renewed from `renew_at` on (monotonic seconds)."""
+
+    text: str
+    fetched_at: float
+    renew_at: float
+    expires_at: float
+
+
+class Wait:
+    """The stage of a transfer that waits for a token: `done(wait, token or error)` is called once, unless cancelled."""
+
+    def __init__(self, host: str, done: "Done", waiting: "dict[Wait, None]") -> None:
+        self.done = done
+        self._host = host
+        self._waiting = waiting
+        waiting[self] = None
+
+    def late(self) -> str:
+        """The text of the time-out."""
+        return f"no access token from {self._host}"
+
+    def cancel(self) -> None:
+        """Wait no longer. The fetch goes on: others may wait for it, and later requests use the token."""
+        self._waiting.pop(self, None)
+
+
+Done = Callable[[Wait, str | NotAuthorized], None]
+
+
+class _State:
+    """The token of a key, and its fetch. `pause_until`: no fetch begins before; `why`: the last one failed."""
+
+    def __init__(self) -> None:
+        self.token: Token | None = None
+        self.fetching_since: float | None = None
+        self.waiting: dict[Wait, None] = {}
+        self.failures = 0
+        self.pause_until = 0.0
+        self.why = ""
+
+
+class Tokens:
+    """Keeps the token of each key. Belongs to the loop's thread.
+
+    However many requests need a token, one fetch is open for each key. After a fetch that failed, requests fail with
+    its error during a pause that doubles from 1 s to 30 s.
+    """
+
+    def __init__(self, fetch: Fetch, post: Post, clock: Callable[[], float]) -> None:
+        """`fetch` submits a request to a token endpoint; `post` has the loop call a function in its next turn."""
+        self._fetch = fetch
+        self._post = post
+        self._clock = clock
+        self._states: dict[Key, _State] = {}  # oldest first
+        self._ready: deque[tuple[Wait, str, bool]] = deque()  # with a token if True, else with the reason
+
+    def obtain(self, key: Key, done: Done) -> str | NotAuthorized | Wait:
+        """The token to use, or the error; or the stage of waiting for one, after which `done` is called."""
+        state, now = self._state(key), self._clock()
+        token = state.token
+        if token is not None and now < token.expires_at:
+            if now >= token.renew_at and state.fetching_since is None and now >= state.pause_until:
+                self._begin(key, state, now)
+            return token.text
+        if state.fetching_since is None:
+            if now < state.pause_until:
+                return NotAuthorized(state.why)
+            self._begin(key, state, now)
+        return Wait(_host(key.credentials), done, state.waiting)
+
+    def refused(self, key: Key, text: str) -> bool:
+        """A receiver has answered 401 to this token. True if `obtain` will give another one, and the token was old."""
+        state = self._state(key)
+        token = state.token
+        if token is None or token.text != text:
+            return True
+        if self._clock() - token.fetched_at < _FRESH:
+            return False
+        state.token = None
+        return True
+
+    def _state(self, key: Key) -> _State:
+        state = self._states.get(key)
+        if state is None:
+            if len(self._states) >= _KEPT:
+                idle = (each for each, its in self._states.items() if its.fetching_since is None)
+                self._states.pop(next(idle, key), None)
+            state = self._states[key] = _State()
+        return state
+
+    def _begin(self, key: Key, state: _State, now: float) -> None:
+        state.fetching_since = now
+        self._fetch(token_request(key.credentials), key.identity, partial(self._answered, key, state, now))
+
+    def _answered(self, key: Key, state: _State, began: float, result: Result) -> None:
+        state.fetching_since = None
+        try:
+            state.token = token_of(key.credentials, result, began)
+        except NotAuthorized as error:
+            pause = min(_FIRST_PAUSE * 2**state.failures, _LONGEST_PAUSE)
+            state.failures = min(state.failures + 1, 10)
+            state.pause_until, state.why = self._clock() + pause, str(error)
+            outcome = state.why, False
+        else:
+            state.failures, state.pause_until = 0, 0.0
+            outcome = state.token.text, True
+        if state.waiting and not self._ready:
+            self._post(self._hand_over)
+        self._ready.extend((wait, *outcome) for wait in state.waiting)
+        state.waiting.clear()
+
+    def _hand_over(self) -> None:
+        """Continue the waiting transfers, for at most `_HANDING_OVER` seconds of the turn."""
+        until = self._clock() + _HANDING_OVER
+        while self._ready:
+            wait, text, is_token_text = self._ready.popleft()
+            wait.done(wait, text if is_token_text else NotAuthorized(text))
+            if self._clock() > until and self._ready:
+                self._post(self._hand_over)
+                return
+
+
+def token_request(credentials: OAuth2) -> PreparedRequest:
+    """The request for a token (RFC 6749, sections 2.3.1 and 4.4.2)."""
+    form = {"grant_type": "client_credentials", **dict(credentials.parameters)}
+    if credentials.scope is not None:
+        form["scope"] = credentials.scope
+    auth = None
+    if credentials.method == "client_secret_basic":
+        parts = quote_plus(credentials.client_id), quote_plus(credentials.client_secret)
+        auth = HTTPBasicAuth(*parts)
+    else:
+        form |= {"client_id": credentials.client_id, "client_secret": credentials.client_secret}
+    headers = {"accept": "application/json"}
+    return Request("POST", credentials.token_url, headers=headers, data=form, auth=auth).prepare()
+
+
+def token_of(credentials: OAuth2, result: Result, began: float) -> Token:
+    """The token in the answer to a request that `began` then (RFC 6749, section 5.1).
+
+    Raises NotAuthorized, whose text quotes nothing of the answer but its error code (section 5.2).
+    """
+    where = f"no access token from {_host(credentials)}"
+    if isinstance(result, RequestException):
+        raise NotAuthorized(f"{where}: {result}")
+    try:
+        found = orjson.loads(result.content or b"")
+    except orjson.JSONDecodeError:
+        found = None
+    given = found if isinstance(found, dict) else {}
+    if result.status_code != 200:  # noqa: PLR2004 (section 5.1)
+        code = given.get("error")
+        is_code = isinstance(code, str) and code.isascii() and code.isprintable()
+        raise NotAuthorized(f"{where}: status {result.status_code}{f' ({str(code)[:_SHOWN]})' if is_code else ''}")
+    text = given.get("access_token")
+    if not isinstance(text, str) or not is_token(text):
+        raise NotAuthorized(f"{where}: its answer has no access_token")
+    if str(given.get("token_type", "bearer")).lower() != "bearer":
+        raise NotAuthorized(f"{where}: its token is not of the type Bearer")
+    life = _life(given.get("expires_in"))
+    return Token(text, began, began + _AHEAD * life, began + life - min(_MARGIN, life / 10))
+
+
+def _life(given: object) -> float:
+    try:
+        life = float(given) if isinstance(given, int | float | str) else _DEFAULT_LIFE  # some servers send a text
+    except ValueError:
+        life = _DEFAULT_LIFE
+    return min(life, _LONGEST_LIFE) if life > 0 else _DEFAULT_LIFE
+
+
+def _host(credentials: OAuth2) -> str:
+    return urlsplit(credentials.token_url).netloc

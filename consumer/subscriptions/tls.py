@@ -1,0 +1,194 @@
+"""Reads and writes `webhook_tls`: subscriptions' client certificates with their keys, and their authorities."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+
+from consumer.crypto.certificates import CertificateInfo, TlsIdentity, certificate_infos, check_identity, validity
+from consumer.crypto.vault import ENCRYPTED, Decrypt, Owner, Vault
+from consumer.database.engine import any_of, reading, writing
+from consumer.errors import InvalidSubscription
+from consumer.subscriptions.secrets import Reencrypted, Unopened, lock
+from models import SubscriptionTls
+from models.base import BEFORE_IDS
+
+_KIND = "tls"  # in the token of an encrypted key, beside the id of its subscription
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTls:
+    """A row of `webhook_tls`; the `private_key` may be encrypted."""
+
+    subscription_id: int
+    certificate: str | None
+    private_key: str | None = field(repr=False)
+    authorities: str | None
+
+
+class Expiry(NamedTuple):
+    """When the certificate that a subscription shows, or the soonest of its authorities, expires."""
+
+    subscription_id: int
+    part: str
+    subject: str
+    not_after: datetime
+
+
+_COLUMNS = (
+    SubscriptionTls.subscription_id,
+    SubscriptionTls.certificate,
+    SubscriptionTls.private_key,
+    SubscriptionTls.authorities,
+)
+
+
+def stored(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> Mapping[int, StoredTls]:
+    """The rows of the subscriptions in `rows`, which `endpoint_rows` selects; asks only if one has any."""
+    ids = list(dict.fromkeys(row.tls_of for row in rows if row.tls_of is not None))
+    if not ids:
+        return {}
+    statement = select(*_COLUMNS).where(any_of(SubscriptionTls.subscription_id.expression, ids))
+    return {row.subscription_id: StoredTls(*row) for row in connection.execute(statement)}
+
+
+def identity_of(row: StoredTls, decrypt: Decrypt) -> TlsIdentity:
+    """The identity of a row. Raises ValueError, which quotes nothing of it, if it cannot be used."""
+    parts = (row.certificate, row.private_key, row.authorities)
+    if not all(part is None or isinstance(part, str) for part in parts):  # SQLite keeps bytes in any column
+        raise ValueError("is not text")
+    certificate, private_key, authorities = (part or None for part in parts)
+    if private_key is not None:
+        private_key = decrypt(private_key, Owner(row.subscription_id, _KIND))
+    identity = TlsIdentity(certificate, private_key, authorities)
+    check_identity(identity)
+    return identity
+
+
+class TlsSummary(NamedTuple):
+    """The certificates of a row; None or empty where the column is, or where its text cannot be read."""
+
+    certificate: CertificateInfo | None
+    authorities: tuple[CertificateInfo, ...]
+
+
+def summary_of(row: StoredTls) -> TlsSummary:
+    """The certificates of a row, for display."""
+    chain = _readable(row.certificate)
+    return TlsSummary(chain[0] if chain else None, _readable(row.authorities))
+
+
+def set_tls(
+    bind: Engine | Connection, subscription_id: int, identity: TlsIdentity, vault: Vault, now: datetime
+) -> bool:
+    """Use this identity from now on, in place of the one before. False if there is no such subscription.
+
+    Raises InvalidSubscription for an identity that cannot be used, or whose certificate is not valid at `now`.
+    """
+    try:
+        check_identity(identity)
+    except ValueError as error:
+        raise InvalidSubscription(str(error)) from None
+    if (why := validity(identity, now)) is not None:
+        raise InvalidSubscription(why)
+    key = identity.private_key
+    row = {
+        "certificate": identity.certificate,
+        "private_key": None if key is None else vault.encrypt(key, Owner(subscription_id, _KIND)),
+        "authorities": identity.authorities,
+        "created_at": now,
+    }
+    mine = SubscriptionTls.subscription_id == subscription_id
+    with writing(bind) as connection:
+        if not lock(connection, subscription_id):
+            return False
+        if connection.execute(update(SubscriptionTls).where(mine).values(row)).rowcount == 0:
+            connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription_id, **row}])
+    return True
+
+
+def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:
+    """Remove the identity. False if the subscription has none."""
+    mine = SubscriptionTls.subscription_id == subscription_id
+    with writing(bind) as connection:
+        return connection.execute(delete(SubscriptionTls).where(mine)).rowcount == 1
+
+
+def expiries(engine: Engine) -> list[Expiry]:
+    """The certificates that expire first, of each subscription with an identity: its own, and its authorities'."""
+    found = []
+    for page in _pages(engine):
+        for row in page:
+            tls = StoredTls(*row)
+            own, trusted = _readable(tls.certificate), _readable(tls.authorities)
+            for part, infos in (("certificate", own), ("authorities", trusted)):
+                if infos:
+                    first = min(infos, key=lambda info: info.not_after)
+                    found.append(Expiry(tls.subscription_id, part, first.subject, first.not_after))
+    return sorted(found, key=lambda expiry: expiry.not_after)
+
+
+def count(engine: Engine) -> int:
+    """The number of stored identities."""
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(SubscriptionTls)).scalar_one()
+
+
+def in_the_clear(engine: Engine) -> list[int]:
+    """The subscriptions whose private key is not encrypted."""
+    return [
+        row.subscription_id
+        for page in _pages(engine)
+        for row in page
+        if isinstance(row.private_key, str) and not row.private_key.startswith(ENCRYPTED)
+    ]
+
+
+def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
+    """Re-encrypt private keys that `vault` would store differently now, as `secrets.reencrypt` does for secrets."""
+    for page in _pages(engine):
+        encrypted, unopened = 0, []
+        for row in page:
+            owner = Owner(row.subscription_id, _KIND)
+            if row.private_key is None or vault.is_current(row.private_key, owner):
+                continue
+            try:
+                anew = vault.encrypt(vault.decrypt(row.private_key, owner), owner)
+            except ValueError as error:
+                unopened.append(Unopened("private key", row.subscription_id, str(error)))
+            else:
+                encrypted += _replace_key(engine, row, anew)
+        yield Reencrypted(len(page), encrypted, tuple(unopened))
+
+
+def _replace_key(engine: Engine, row: Row[*tuple[Any, ...]], anew: str) -> int:
+    """Store a key, unless it has changed since it was read. SQL cannot compare a LOB."""
+    mine = SubscriptionTls.subscription_id == row.subscription_id
+    with engine.begin() as connection:
+        now = connection.execute(select(SubscriptionTls.private_key).where(mine).with_for_update()).scalar()
+        if now != row.private_key:
+            return 0
+        return connection.execute(update(SubscriptionTls).where(mine).values(private_key=anew)).rowcount
+
+
+def _readable(pem: str | None) -> tuple[CertificateInfo, ...]:
+    try:
+        return certificate_infos(pem) if pem else ()
+    except (ValueError, TypeError, AttributeError):  # plain SQL can store anything; the problem is reported elsewhere
+        return ()
+
+
+def _pages(engine: Engine) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
+    last = BEFORE_IDS
+    while True:
+        with reading(engine) as connection:
+            ids = select(*_COLUMNS).where(SubscriptionTls.subscription_id > last)
+            page = connection.execute(ids.order_by(SubscriptionTls.subscription_id).limit(_BATCH)).all()
+        if page:
+            yield page
+        if len(page) < _BATCH:
+            return
+        last = page[-1].subscription_id
