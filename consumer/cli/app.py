@@ -29,6 +29,7 @@ from consumer.cli.replay import replay
 from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
 from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
+from consumer.cli.tls import set_tls
 from consumer.cli.top import top
 from consumer.cli.waiting import quietly
 
@@ -95,7 +96,7 @@ for group in (subscriptions, deliveries):
 deliveries.command()(purge)
 deliveries.command()(settle)
 subscriptions.command()(ping)
-for secrets_command in (rotate_secret, set_credential, encrypt_secrets):
+for secrets_command in (rotate_secret, set_credential, set_tls, encrypt_secrets):
     subscriptions.command()(secrets_command)
 
 

@@ -99,27 +99,36 @@ def set_credential(
     basic: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Basic authentication.")] = None,
     bearer: Annotated[str | None, typer.Option(metavar="TOKEN", help="A bearer token.")] = None,
     header: Annotated[str | None, typer.Option(metavar="'NAME: VALUE'", help="A confidential header.")] = None,
+    oauth2: Annotated[str | None, typer.Option(metavar="JSON", help="OAuth2 client credentials.")] = None,
+    plugin: Annotated[str | None, typer.Option(metavar="JSON", help="A plug-in of WEBHOOK_AUTH_PLUGINS.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove all credentials.")] = False,
     unencrypted: UnencryptedOption = False,
 ) -> None:
     """Set a credential that a subscription sends.
 
-    --basic and --bearer replace each other; --header replaces a header of the same name. - reads the value from stdin.
+    --header replaces a header of the same name; the others replace each other. - reads the value from stdin.
 
     \b
     Examples:
       kafka-webhooks subscriptions set-credential 7 --bearer - < token
       kafka-webhooks subscriptions set-credential 7 --header "x-api-key: 3nc0d3"
+      kafka-webhooks subscriptions set-credential 7 --oauth2 - < credentials.json
       kafka-webhooks subscriptions set-credential 7 --remove
     """
     from consumer.cli.console import number, open_database
     from consumer.ops import changes
     from consumer.subscriptions import secrets
 
-    options: dict[secrets.Credential, str | None] = {"basic": basic, "bearer": bearer, "header": header}
+    options: dict[secrets.Credential, str | None] = {
+        "basic": basic,
+        "bearer": bearer,
+        "header": header,
+        "oauth2": oauth2,
+        "plugin": plugin,
+    }
     chosen = [(kind, text) for kind, text in options.items() if text is not None]
     if len(chosen) + remove != 1:
-        raise typer.BadParameter("give exactly one of --basic, --bearer, --header and --remove")
+        raise typer.BadParameter("give exactly one of --basic, --bearer, --header, --oauth2, --plugin and --remove")
     if remove:
         removed = changes.remove_credentials(registry(open_database()), changes.command_line_actor(), subscription_id)
         if removed is None:
@@ -129,7 +138,7 @@ def set_credential(
     ((kind, text),) = chosen
     vault = vault_to_write(unencrypted=unencrypted)
     now = datetime.fromtimestamp(time.time(), UTC)
-    secret = given_header(text, "--header") if kind == "header" else given(text)
+    secret = given_credential(kind, text, "--header")
     held = registry(open_database(), vault)
     if not changes.set_credential(held, changes.command_line_actor(), subscription_id, kind, secret, now):
         raise _absent(subscription_id)
@@ -203,6 +212,15 @@ def given_header(text: str, option: str) -> str:
     if not value.strip("="):  # only the padding of a base64 key
         raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
     return f"{name}: {value}"
+
+
+def given_credential(kind: str, text: str, header_option: str) -> str:
+    """A credential from the command line; `-` reads a line of stdin, or all of it where the credential is JSON."""
+    if kind == "header":
+        return given_header(text, header_option)
+    if kind in ("oauth2", "plugin") and text == STDIN and not sys.stdin.isatty():
+        return sys.stdin.read()
+    return given(text)
 
 
 def _overlap(text: str) -> timedelta:

@@ -56,6 +56,14 @@ def add(
     bearer: Annotated[
         str | None, typer.Option(help="Bearer authentication.", metavar="TOKEN", rich_help_panel=SECRETS)
     ] = None,
+    oauth2: Annotated[
+        str | None,
+        typer.Option(help="OAuth2 client credentials; - reads stdin.", metavar="JSON", rich_help_panel=SECRETS),
+    ] = None,
+    plugin: Annotated[
+        str | None,
+        typer.Option(help="A plug-in of WEBHOOK_AUTH_PLUGINS; - reads stdin.", metavar="JSON", rich_help_panel=SECRETS),
+    ] = None,
     secret_header: Annotated[
         list[str] | None,
         typer.Option(help="A confidential header. May be repeated.", metavar="'NAME: VALUE'", rich_help_panel=SECRETS),
@@ -89,7 +97,8 @@ def add(
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
     generated = None if generate_secret is None else generate(generate_secret)
     headers = [("header", line) for line in secret_header or ()]
-    secrets = _read([("signing", generated or secret), ("basic", basic), ("bearer", bearer), *headers])
+    auths = [("basic", basic), ("bearer", bearer), ("oauth2", oauth2), ("plugin", plugin)]
+    secrets = _read([("signing", generated or secret), *auths, *headers])
     values = completed({"url": url, "event_type": event_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
     engine = open_database()
@@ -210,7 +219,11 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
         print_json(_as_json(found) | {"deliveries": stored})
     else:
         fields = {"state": found.state} | _as_json(found)
-        fields |= {"credentials": ", ".join(found.credentials) or None, "problems": None}
+        fields |= {"credentials": ", ".join(found.credentials) or None, "problems": None, "tls": None}
+        if found.tls is not None and (own := found.tls.certificate) is not None:
+            fields["client certificate"] = f"{own.subject}, expires on {own.not_after:%Y-%m-%d}"
+        if found.tls is not None:
+            fields["authorities"] = "; ".join(each.subject for each in found.tls.authorities) or None
         problems = {f"problem {place}": problem for place, problem in enumerate(found.problems, 1)}
         print_fields(fields | stored | problems)
 
@@ -368,15 +381,17 @@ def _warn_of_name(url: str) -> None:
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     """The given secrets, by kind; a line of stdin replaces a `-`."""
-    from consumer.cli.secrets import STDIN, given, given_header
+    from consumer.cli.secrets import STDIN, given_credential
 
     there = [(kind, text) for kind, text in secrets if text is not None]
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
-    return [(kind, given_header(text, "--secret-header") if kind == "header" else given(text)) for kind, text in there]
+    return [(kind, given_credential(kind, text, "--secret-header")) for kind, text in there]
 
 
 def _as_json(item: "Subscribed") -> dict[str, object]:
+    from consumer.subscriptions.tls import described
+
     return {
         "id": item.id,
         "state": item.state,
@@ -386,6 +401,7 @@ def _as_json(item: "Subscribed") -> dict[str, object]:
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
+        "tls": None if item.tls is None else described(item.tls),
         "problems": [
             {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
         ],

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 LARGEST_PEM = 65_536  # characters of each of the three texts
-_MOST = 100  # certificates in one text
 _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -78,12 +77,9 @@ def _chain(part: str, pem: str) -> Sequence[x509.Certificate]:
     if len(pem) > LARGEST_PEM:
         raise ValueError(f"{part}: has {len(pem)} characters; at most {LARGEST_PEM} are kept")
     try:
-        found = x509.load_pem_x509_certificates(pem.encode())
+        return x509.load_pem_x509_certificates(pem.encode())
     except ValueError:
         raise ValueError(f"{part}: is not PEM; it begins with -----BEGIN CERTIFICATE-----") from None
-    if len(found) > _MOST:
-        raise ValueError(f"{part}: has {len(found)} certificates; at most {_MOST} are used")
-    return found
 
 
 def _check_pair(leaf: x509.Certificate, private_key: str) -> None:

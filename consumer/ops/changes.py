@@ -15,6 +15,7 @@ from uuid import uuid4
 import orjson
 from sqlalchemy import Connection, Engine
 
+from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import Algorithm
 from consumer.crypto.vault import Vault
 from consumer.http.urls import redact_url
@@ -22,7 +23,7 @@ from consumer.ledger import outbox, request_keys
 from consumer.ledger.request_keys import RequestKey
 from consumer.ledger.rows import OperationalEvent
 from consumer.sending.masking import MASK
-from consumer.subscriptions import repository, secrets
+from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
 from consumer.subscriptions.secrets import Credential, Rotation, SecretEntry
@@ -205,6 +206,36 @@ def remove_credentials(
         return removed
 
 
+def set_tls(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    given: TlsIdentity,
+    now: datetime,
+    condition: Condition = _always,
+) -> Subscribed | None:
+    """Set certificates, as `tls.set_tls` does. Returns the subscription with them, or None if there is none."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        tls.set_tls(connection, subscription_id, given, registry.vault, now)
+        _record_secret(connection, registry, actor, before, {"kind": "tls"})
+        return _get(connection, registry, subscription_id)
+
+
+def remove_tls(registry: Registry, actor: str, subscription_id: int, condition: Condition = _always) -> bool | None:
+    """Remove its certificates. None: there is no such subscription; False: it has none."""
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        removed = tls.remove_tls(connection, subscription_id)
+        if removed:
+            _record_secret(connection, registry, actor, before, {"kind": "tls", "removed": 1})
+        return removed
+
+
 def remove_secret(
     registry: Registry,
     actor: str,
@@ -294,6 +325,7 @@ def _shown(item: Subscribed | None) -> dict[str, Any] | None:
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
+        "tls": None if item.tls is None else tls.described(item.tls),
     }
 
 

@@ -16,7 +16,7 @@ from consumer.errors import NotAuthorized
 from consumer.sending.transfer import Result
 
 _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
-_LONGEST_LIFE = 30 * 86400.0  # seconds
+_SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
 _AHEAD = 0.8  # of a token's life, after which the next request has it renewed while it still serves
 _MARGIN = 10.0  # seconds before its end when a token serves no longer: it must be valid when the receiver reads it
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
@@ -205,7 +205,7 @@ def _life(given: object) -> float:
         life = float(given) if isinstance(given, int | float | str) else _DEFAULT_LIFE  # some servers send a text
     except ValueError:
         life = _DEFAULT_LIFE
-    return min(life, _LONGEST_LIFE) if life > 0 else _DEFAULT_LIFE
+    return min(max(life, _SHORTEST_LIFE), _LONGEST_LIFE) if life > 0 else _DEFAULT_LIFE
 
 
 def _host(credentials: OAuth2) -> str:

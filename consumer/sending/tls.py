@@ -19,10 +19,19 @@ PIECE = 16_384  # bytes of a read: a whole TLS record, so that OpenSSL buffers n
 _MEANINGS = {  # explanations of OpenSSL's error reasons
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it does not support TLS 1.2 or newer",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses the client certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "to it the client certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "to it the client certificate is revoked",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it refuses the client certificate",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it does not support the client certificate",
+    "TLSV1_ALERT_ACCESS_DENIED": "it accepts the client certificate, but not its owner",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the authority of the client certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate: subscriptions set-tls",
     "UNSUPPORTED_PROTOCOL": "it does not support TLS 1.2 or newer",
     "WRONG_VERSION_NUMBER": "it does not speak TLS at this port",
 }
+_UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))  # verify(1), "DIAGNOSTICS": self-signed, or without a known issuer
+_OWN_AUTHORITY = "; if its authority is a private one: subscriptions set-tls --ca"
 
 
 def ca_file(environment: Mapping[str, str] = os.environ) -> str:
@@ -253,7 +262,8 @@ class TlsInTls:
 def reason_of(error: Exception) -> str:
     """The reason of an error as text; for OpenSSL's errors, without file and line."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is refused: {error.verify_message}"
+        hint = _OWN_AUTHORITY if error.verify_code in _UNKNOWN_ISSUER else ""
+        return f"the certificate is refused: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError):
         return "the other end closed the connection"
     if isinstance(error, ssl.SSLError):

@@ -17,8 +17,8 @@ from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS
 from models.subscription import SECRET_LENGTH
 
-Credential = Literal["basic", "bearer", "header"]
-CREDENTIALS = ("basic", "bearer", "header")
+Credential = Literal["basic", "bearer", "header", "oauth2", "plugin"]
+CREDENTIALS = ("basic", "bearer", "header", "oauth2", "plugin")
 _BATCH = 200  # rows read in one statement and changed in one transaction
 _FORGOTTEN = timedelta(days=1)  # a secret is deleted this long after it expires: no worker's clock is that far behind
 _TICK = timedelta(microseconds=1)  # the resolution of the column
@@ -169,7 +169,7 @@ def set_credential(
 ) -> bool:
     """Send the credential `text` to the receiver from now on. False if there is no such subscription.
 
-    It replaces previous credentials: `basic` and `bearer` replace each other, a header replaces one of its name.
+    A header replaces one of its name; the other kinds replace each other.
     InvalidSubscription for a text that is not valid for its kind.
     """
     stored = stored_of(text, Owner(subscription_id, kind), vault)

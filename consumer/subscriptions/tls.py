@@ -81,33 +81,60 @@ def summary_of(row: StoredTls) -> TlsSummary:
     return TlsSummary(chain[0] if chain else None, _readable(row.authorities))
 
 
-def set_tls(
-    bind: Engine | Connection, subscription_id: int, identity: TlsIdentity, vault: Vault, now: datetime
-) -> bool:
-    """Use this identity from now on, in place of the one before. False if there is no such subscription.
+def described(summary: TlsSummary) -> dict[str, object]:
+    """A summary as JSON: no certificate is confidential."""
+    own = summary.certificate
+    return {
+        "certificate": None if own is None else _described(own),
+        "authorities": [_described(each) for each in summary.authorities],
+    }
+
+
+def _described(info: CertificateInfo) -> dict[str, object]:
+    return {
+        "subject": info.subject,
+        "issuer": info.issuer,
+        "expires": info.not_after.isoformat(),
+        "fingerprint": info.fingerprint,
+    }
+
+
+def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity, vault: Vault, now: datetime) -> bool:
+    """Use these certificates from now on; a part that is None stays as it is. False if there is no such subscription.
 
     Raises InvalidSubscription for an identity that cannot be used, or whose certificate is not valid at `now`.
     """
-    try:
-        check_identity(identity)
-    except ValueError as error:
-        raise InvalidSubscription(str(error)) from None
-    if (why := validity(identity, now)) is not None:
-        raise InvalidSubscription(why)
-    key = identity.private_key
-    row = {
-        "certificate": identity.certificate,
-        "private_key": None if key is None else vault.encrypt(key, Owner(subscription_id, _KIND)),
-        "authorities": identity.authorities,
-        "created_at": now,
-    }
     mine = SubscriptionTls.subscription_id == subscription_id
     with writing(bind) as connection:
         if not lock(connection, subscription_id):
             return False
-        if connection.execute(update(SubscriptionTls).where(mine).values(row)).rowcount == 0:
-            connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription_id, **row}])
+        row = connection.execute(select(*_COLUMNS).where(mine)).first()
+        try:
+            before = TlsIdentity() if row is None else identity_of(StoredTls(*row), vault.decrypt)
+            merged = _merged(before, given)
+            check_identity(merged)
+        except ValueError as error:
+            raise InvalidSubscription(f"tls: {error}") from None
+        if (why := validity(merged, now)) is not None:
+            raise InvalidSubscription(f"tls: {why}")
+        key = merged.private_key
+        values = {
+            "certificate": merged.certificate,
+            "private_key": None if key is None else vault.encrypt(key, Owner(subscription_id, _KIND)),
+            "authorities": merged.authorities,
+            "created_at": now,
+        }
+        if row is None:
+            connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription_id, **values}])
+        else:
+            connection.execute(update(SubscriptionTls).where(mine).values(values))
     return True
+
+
+def _merged(before: TlsIdentity, given: TlsIdentity) -> TlsIdentity:
+    """A certificate comes with its key."""
+    own = before if given.certificate is None and given.private_key is None else given
+    return TlsIdentity(own.certificate, own.private_key, given.authorities or before.authorities)
 
 
 def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:

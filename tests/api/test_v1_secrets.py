@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+import trustme
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
+from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions.endpoint import Endpoint
@@ -88,3 +90,42 @@ def test_a_rotation_without_a_previous_secret_says_what_is_missing(engine: Engin
     answer = api.call("POST", path, {}, token=None)
     assert answer.status_code == 409
     assert "WEBHOOK_SECRET" in answer.json()["detail"]
+
+
+def test_certificates(api: Api) -> None:
+    """They are shown without the key; parts that are null stay; the change is in the audit log."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("sender.test")
+    ca, certificate, key = (
+        blob.bytes().decode() for blob in (authority.cert_pem, issued.cert_chain_pems[0], issued.private_key_pem)
+    )
+    created = api.create()
+    path = f"/subscriptions/{created['id']}/tls"
+    tag = api.call("GET", f"/subscriptions/{created['id']}").headers["etag"]
+    answer = api.call("PUT", path, {"certificate": certificate, "private_key": key}, headers={"if-match": tag})
+    assert (answer.status_code, answer.json()["authorities"], answer.headers["cache-control"]) == (200, [], "no-store")
+    assert api.call("PUT", path, {"authorities": ca}, headers={"if-match": tag}).status_code == 412
+    assert api.call("PUT", path, {"authorities": ca}).status_code == 200
+    assert endpoint(api.engine).tls == TlsIdentity(certificate, key, ca)
+    shown = api.call("GET", f"/subscriptions/{created['id']}").json()["tls"]
+    assert (shown["certificate"], len(shown["authorities"])) == (answer.json()["certificate"], 1)
+    assert api.call("DELETE", path).status_code == 204
+    assert api.call("DELETE", path).status_code == 404
+    assert endpoint(api.engine).tls is None
+    assert [each.type for each in api.events()][1:] == ["subscription.secret_rotated"] * 3
+    assert key.splitlines()[1] not in str(api.events())
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({}, "give certificate and private_key, or authorities"),
+        ({"certificate": "x", "private_key": "h1dden"}, "certificate: is not PEM"),
+        ({"private_key": "h1dden"}, "a client certificate and its key belong together"),
+    ],
+)
+def test_certificates_that_cannot_be_used(api: Api, body: dict[str, str], detail: str) -> None:
+    """A problem that says why, and quotes nothing."""
+    answer = api.call("PUT", f"/subscriptions/{api.create()['id']}/tls", body)
+    assert (answer.status_code, detail in answer.text, "h1dden" in answer.text) == (422, True, False), answer.text
+    assert api.call("PUT", "/subscriptions/99/tls", {"authorities": "x"}).status_code == 404

@@ -143,9 +143,17 @@ def test_credentials(deployment: Deployment) -> None:
     deployment("set-credential", "1", "--bearer", "-", stdin="token")
     found = [(kind, Vault(KEY).decrypt(text, Owner(1, kind))) for kind, text, _ in deployment.rows()]
     assert found == [("bearer", "token"), ("header", "x-key: hidden")]
+    oauth2 = '{"token_url": "https://id.example.com/token",\n "client_id": "me", "client_secret": "hidden"}'
+    deployment("set-credential", "1", "--oauth2", "-", stdin=oauth2)
+    assert [(kind, Vault(KEY).decrypt(text, Owner(1, kind))) for kind, text, _ in deployment.rows()] == [
+        ("oauth2", oauth2),
+        ("header", "x-key: hidden"),
+    ]
+    _, told = deployment("set-credential", "1", "--oauth2", oauth2.replace("client_id", "client"), status=2)
+    assert "oauth2 credentials have only client_id, client_secret, " in told
     for words in ([], ["--bearer", "a", "--remove"], ["--bearer", "a", "--basic", "a:b"]):
         _, told = deployment("set-credential", "1", *words, status=2)
-        assert "give exactly one of --basic, --bearer, --header and --remove" in told
+        assert "give exactly one of --basic, --bearer, --header, --oauth2, --plugin and --remove" in told
     _, told = deployment("set-credential", "1", "--header", "host: hidden", status=2)
     assert "a subscription may not set host" in told
     deployment("set-credential", "7", "--bearer", "a", status=1)
@@ -215,6 +223,8 @@ HIDDEN = {
     "basic": "user:hidden-1",
     "bearer": "hidden-2",
     "header": "x-key: hidden-3",
+    "oauth2": '{"token_url": "https://a.test/", "client_id": "b", "client_secret": "hidden-5"}',
+    "plugin": '{"name": "c", "args": ["hidden-6"]}',
     "deployed": "hidden-4",
 }
 
@@ -224,7 +234,7 @@ def test_no_secret_is_seen(deployment: Deployment, command: Command) -> None:
     deployment.insert(HIDDEN["signing"])
     everywhere: Any = {"LOG_LEVEL": "DEBUG", "WEBHOOK_SECRET": HIDDEN["deployed"]}
     deployment("rotate-secret", "1", "--secret", "-", "--json", stdin=HIDDEN["rotated"], **everywhere)
-    for kind in ("basic", "header", "bearer"):
+    for kind in ("basic", "header", "oauth2", "plugin", "bearer"):
         deployment("set-credential", "1", f"--{kind}", HIDDEN[kind], **everywhere)
     commands = [["list"], ["list", "--json"], ["show", "1"], ["show", "1", "--json"], ["encrypt-secrets"]]
     for words in commands:

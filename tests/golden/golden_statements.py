@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import trustme
 from cryptography.fernet import Fernet
 from sqlalchemy import Connection, Engine, event
 
+from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
@@ -35,7 +37,7 @@ from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Lease, Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
-from consumer.subscriptions import event_types, health, repository, secrets
+from consumer.subscriptions import event_types, health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -133,6 +135,19 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.secrets.count": ("How many there are to be encrypted anew.",),
         "subscriptions.secrets._pages": ("All secrets, page by page.",),
         "subscriptions.secrets._write": ("Encrypt them anew, if nobody has changed them meanwhile; an array.",),
+        "subscriptions.tls.stored": ("The certificates of subscriptions that have some, after the look-up. Workers.",),
+        "subscriptions.tls.set_tls": (
+            "Its certificates: parts that are not given stay.",
+            "Its first ones.",
+            "Others in their place.",
+        ),
+        "subscriptions.tls.remove_tls": ("Remove them.",),
+        "subscriptions.tls.count": ("How many private keys there may be to be encrypted anew.",),
+        "subscriptions.tls._pages": ("All certificates, page by page: what expires, and keys to be encrypted.",),
+        "subscriptions.tls._replace_key": (
+            "A key, locked: has nobody changed it meanwhile?",
+            "Encrypt it anew.",
+        ),
     },
     "ledger_storing": {
         "ledger.store._stored_records": ("Which of these payloads are there already?",),
@@ -426,6 +441,15 @@ def _change_secrets(engine: Engine) -> None:
         secrets.remove_secret(connection, 2, 99)
     secrets.count(engine)
     list(secrets.reencrypt(engine, vault))
+    authority = trustme.CA()
+    issued = authority.issue_cert("sender.test")
+    mine = TlsIdentity(issued.cert_chain_pems[0].bytes().decode(), issued.private_key_pem.bytes().decode())
+    tls.set_tls(engine, 2, mine, Vault(), now)
+    tls.set_tls(engine, 2, TlsIdentity(authorities=authority.cert_pem.bytes().decode()), Vault(), now)
+    repository.get(engine, 2)
+    tls.count(engine)
+    list(tls.reencrypt(engine, vault))
+    tls.remove_tls(engine, 2)
 
 
 def _store(engine: Engine) -> None:

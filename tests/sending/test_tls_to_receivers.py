@@ -24,6 +24,7 @@ from tests.sending.conftest import (
 )
 
 NOW = datetime.now(UTC)
+PRIVATE = "; if its authority is a private one: subscriptions set-tls --ca"
 
 
 @pytest.fixture
@@ -59,8 +60,8 @@ def url(receiver: Receiver, host: str) -> str:
         ("address", "the certificate is refused: IP address mismatch, certificate is not valid for '127.0.0.1'."),
         ("expired", "the certificate is refused: certificate has expired"),
         ("early", "the certificate is refused: certificate is not yet valid"),
-        ("unknown", "the certificate is refused: unable to get local issuer certificate"),
-        ("self-signed", "the certificate is refused: self-signed certificate in certificate chain"),
+        ("unknown", f"the certificate is refused: unable to get local issuer certificate{PRIVATE}"),
+        ("self-signed", f"the certificate is refused: self-signed certificate in certificate chain{PRIVATE}"),
     ],
 )
 def test_a_certificate_that_proves_nothing_is_refused(

@@ -144,7 +144,7 @@ def condition(caller: Caller, if_match: str | None = None) -> Callable[[Subscrib
 
 def etag(item: Subscribed) -> str:
     """Differs if people have changed a subscription; what workers write into its row leaves it as it is."""
-    parts = (item.id, item.options, item.enabled, item.disabled_reason, item.secrets, item.credentials)
+    parts = (item.id, item.options, item.enabled, item.disabled_reason, item.secrets, item.credentials, item.tls)
     return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
 
 

@@ -15,13 +15,18 @@ from sqlalchemy import String
 from consumer.crypto.keys import Algorithm
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.tls import described
 from models import Subscription
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 
 _COLUMNS = Subscription.__table__.columns
 _SECRETS_AT_ONCE = 20
 Headers = dict[str, str]
-Kind = Literal["signing", "basic", "bearer", "header"]
+Kind = Literal["signing", "basic", "bearer", "header", "oauth2", "plugin"]
+KINDS = (
+    "signing: a key. basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
+    "described in docs/credentials.md."
+)
 
 
 def _option(name: str, **more: Any) -> Any:
@@ -65,7 +70,7 @@ class Secret(BaseModel):
     kind: Annotated[
         Kind,
         Field(
-            description="signing: a key. basic: user:password. bearer: a token. header: name: value.",
+            description=KINDS,
             examples=["bearer"],
         ),
     ]
@@ -133,6 +138,22 @@ class Fault(BaseModel):
     effect: Annotated[str, Field(examples=["its events are stored, not sent"])]
 
 
+class ShownCertificate(BaseModel):
+    """A certificate; names as RFC 4514 writes them, the fingerprint as SHA-256 in hex."""
+
+    subject: Annotated[str, Field(examples=["CN=hooks.example.com"])]
+    issuer: Annotated[str, Field(examples=["CN=Example CA,O=Example"])]
+    expires: Annotated[datetime, Field(examples=["2027-07-28T14:00:00+00:00"])]
+    fingerprint: Annotated[str, Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
+
+
+class ShownTls(BaseModel):
+    """The TLS of a subscription: its client certificate, and the only authorities that its receiver may use."""
+
+    certificate: Annotated[ShownCertificate | None, Field(examples=[None])]
+    authorities: Annotated[list[ShownCertificate], Field(examples=[[]])]
+
+
 class Shown(BaseModel):
     """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
 
@@ -165,6 +186,7 @@ class Shown(BaseModel):
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00+00:00"])]
     signing_secrets: Annotated[int, Field(description="How many sign for it alone.", examples=[1])]
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
+    tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.", examples=[None])]
     problems: Annotated[list[Fault], Field(examples=[[]])]
 
 
@@ -204,6 +226,7 @@ def shown(item: Subscribed) -> dict[str, Any]:
         "created_at": item.created_at and item.created_at.isoformat(),
         "signing_secrets": item.secrets,
         "credentials": list(item.credentials),
+        "tls": None if item.tls is None else described(item.tls),
         "problems": [
             {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
         ],

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
@@ -21,6 +21,7 @@ from consumer.api.v1.context import (
     may_see,
     no_store,
 )
+from consumer.api.v1.models import Kind
 from consumer.config.types import seconds
 from consumer.crypto.keys import Algorithm, algorithm_of, receiver_key
 from consumer.ops import changes
@@ -39,8 +40,12 @@ class Credential(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     kind: Annotated[
-        Literal["basic", "bearer", "header"],
-        Field(description="basic: user:password. bearer: a token. header: name: value.", examples=["bearer"]),
+        secrets.Credential,
+        Field(
+            description="basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
+            "described in docs/credentials.md.",
+            examples=["bearer"],
+        ),
     ]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
@@ -69,7 +74,7 @@ class Entry(BaseModel):
     """A stored secret, without its text."""
 
     id: Annotated[int, Field(examples=[3])]
-    kind: Annotated[Literal["signing", "basic", "bearer", "header"], Field(examples=["signing"])]
+    kind: Annotated[Kind, Field(examples=["signing"])]
     created_at: Annotated[datetime, Field(examples=["2026-07-28T14:00:00Z"])]
     expires_at: Annotated[datetime | None, Field(description="Null: it has no end.", examples=[None])]
     signs: Annotated[bool, Field(description="It signs requests now.", examples=[True])]
@@ -113,7 +118,7 @@ def list_secrets(caller: Reader, backing: Backed, subscription_id: SubscriptionI
 def set_credential(
     caller: Keeper, backing: Backed, subscription_id: SubscriptionId, new: Credential, if_match: IfMatch = None
 ) -> Response:
-    """Set a credential. basic and bearer replace each other; a header replaces one of its name."""
+    """Set a credential. A header replaces one of its name; the other kinds replace each other."""
     done = changes.set_credential(
         backing.registry, caller.actor, subscription_id, new.kind, new.secret, _now(), condition(caller, if_match)
     )

@@ -160,6 +160,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "options": _options(item),
             "secrets": item.secrets,
             "credentials": item.credentials,
+            "tls": item.tls,
             "created": item.created_at and item.created_at.timestamp(),
         },
         hour=None

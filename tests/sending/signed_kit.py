@@ -1,0 +1,28 @@
+"""Signed requests of an endpoint, as the sender of deliveries builds them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from consumer.events.event import Event, RecordId
+from consumer.sending.request import build
+from consumer.sending.signed_request import SignedRequest
+from consumer.sending.template import prepare
+from consumer.subscriptions.endpoint import Endpoint
+
+NOW_UTC = datetime(2026, 1, 1, tzinfo=UTC)
+EVENT = Event(RecordId("orders", 0, 0, 0), "order.created", "msg_1", b'{"id": 1}', "application/json", None, None)
+
+
+def signed(url: str, body: bytes = EVENT.body, **fields: Any) -> SignedRequest:
+    """The request for an endpoint with these fields."""
+    endpoint = Endpoint(1, url, (b"secret",), **fields)
+    return build(prepare(endpoint), endpoint, EVENT._replace(body=body), 1_700_000_000)
+
+
+def header(request: bytes, name: str) -> str | None:
+    """A header of a received request."""
+    for line in request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]:
+        key, _, value = line.partition(": ")
+        if key.lower() == name:
+            return value
+    return None

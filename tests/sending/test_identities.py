@@ -1,0 +1,167 @@
+"""Client certificates and authorities of subscriptions: who is shown what, and that nobody shares a connection."""
+
+import ssl
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trustme
+from requests import exceptions as errors
+
+from consumer.crypto.certificates import TlsIdentity
+from consumer.sending import tls
+from consumer.sending.adapter import Result
+from consumer.sending.tls import TlsContexts
+from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
+from tests.sending.signed_kit import signed
+
+NOW = datetime.now(UTC)
+
+
+def pem(blobs: list[trustme.Blob]) -> str:
+    return "".join(blob.bytes().decode() for blob in blobs)
+
+
+def identity(client: trustme.LeafCert | None, authority: trustme.CA | None) -> TlsIdentity:
+    """What a subscription with this certificate and authority has stored."""
+    return TlsIdentity(
+        None if client is None else pem(client.cert_chain_pems),
+        None if client is None else client.private_key_pem.bytes().decode(),
+        None if authority is None else authority.cert_pem.bytes().decode(),
+    )
+
+
+def result_of(sender: Sender, url: str, of: TlsIdentity | None) -> Result:
+    results: list[Result] = []
+    sender.adapter.submit(signed(url, tls=of), results.append)
+    sender.turn_until(lambda: results)
+    return results[0]
+
+
+@pytest.fixture
+def clients() -> trustme.CA:
+    """The authority of client certificates."""
+    return trustme.CA()
+
+
+def wants_client(receiver: trustme.LeafCert, clients: trustme.CA) -> ssl.SSLContext:
+    context = server_tls(receiver)
+    context.verify_mode = ssl.CERT_REQUIRED
+    clients.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def guarded(authority: trustme.CA, clients: trustme.CA, receive: Receive) -> Receiver:
+    """A receiver that lets nobody in without a certificate of `clients`."""
+    return receive(NO_CONTENT, tls=wants_client(authority.issue_cert("127.0.0.1"), clients))
+
+
+def test_a_client_certificate_opens_the_door(
+    authority: trustme.CA, clients: trustme.CA, guarded: Receiver, make_sender: MakeSender
+) -> None:
+    """With its own authorities the deployment's are not needed; without a certificate the reason is clear."""
+    sender = make_sender()
+    mine = identity(clients.issue_cert("sender.test"), authority)
+    assert result_of(sender, guarded.url, mine).status_code == 204  # type: ignore[union-attr]
+    without = result_of(sender, guarded.url, identity(None, authority))
+    assert type(without) is errors.SSLError
+    assert "it wants a client certificate: subscriptions set-tls" in str(without)
+    assert len(guarded.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("stranger", "it does not trust the authority of the client certificate"),
+        ("expired", "to it the client certificate has expired"),
+    ],
+)
+def test_a_client_certificate_that_is_refused_has_a_reason(
+    authority: trustme.CA, clients: trustme.CA, guarded: Receiver, make_sender: MakeSender, fault: str, text: str
+) -> None:
+    """The receiver says why, and a person reads what is wrong with it."""
+    if fault == "expired":
+        shown = clients.issue_cert("a.test", not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
+    else:
+        shown = trustme.CA().issue_cert("a.test")
+    refused = result_of(make_sender(), guarded.url, identity(shown, authority))
+    assert type(refused) is errors.SSLError
+    assert text in str(refused)
+    assert guarded.requests == []
+
+
+def test_own_authorities_are_the_only_ones(
+    authority: trustme.CA, trusted: trustme.CA, receive: Receive, make_sender: MakeSender
+) -> None:
+    """A subscription with authorities does not trust those of the deployment, and the other way round."""
+    assert trusted is authority
+    sender, private = make_sender(), trustme.CA()
+    public_one = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("127.0.0.1")))
+    private_one = receive(NO_CONTENT, tls=server_tls(private.issue_cert("127.0.0.1")))
+    own = identity(None, private)
+    assert result_of(sender, private_one.url, own).status_code == 204  # type: ignore[union-attr]
+    assert result_of(sender, public_one.url, None).status_code == 204  # type: ignore[union-attr]
+    for receiver, of in ((public_one, own), (private_one, None)):
+        refused = result_of(sender, receiver.url, of)
+        assert type(refused) is errors.SSLError
+        assert "the certificate is refused" in str(refused)
+
+
+def test_an_intermediate_can_be_the_authority(receive: Receive, make_sender: MakeSender) -> None:
+    """Its root need not be known."""
+    root = trustme.CA()
+    intermediate = root.create_child_ca()
+    receiver = receive(NO_CONTENT, tls=server_tls(intermediate.issue_cert("127.0.0.1")))
+    of = identity(None, intermediate)
+    assert result_of(make_sender(), receiver.url, of).status_code == 204  # type: ignore[union-attr]
+
+
+def test_connections_are_not_shared_between_identities(
+    authority: trustme.CA, clients: trustme.CA, trusted: trustme.CA, receive: Receive, make_sender: MakeSender
+) -> None:
+    """Nor are sessions: each connection shows its own certificate, also where the other would have been resumed."""
+    assert trusted is authority
+    context = server_tls(authority.issue_cert("127.0.0.1"))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    clients.configure_trust(context)
+    shown: list[str | None] = []
+
+    def behave(connection: ssl.SSLSocket, _request: bytes) -> bool:
+        names = dict(connection.getpeercert() or {}).get("subjectAltName", ())
+        shown.append(str(names[0][1]) if names else None)
+        connection.sendall(NO_CONTENT)
+        return True
+
+    receiver, sender = receive(behave, tls=context), make_sender()
+    first, second = (identity(clients.issue_cert(name), None) for name in ("first.test", "second.test"))
+    for of in (first, second, None, first, second, None):
+        assert result_of(sender, receiver.url, of).status_code == 204  # type: ignore[union-attr]
+    assert shown == ["first.test", "second.test", None] * 2
+    assert receiver.connections == 3
+
+
+def test_equal_identities_share_a_context_and_old_ones_go(
+    clients: trustme.CA, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A context with the public authorities takes most of a megabyte."""
+    assert trusted
+    monkeypatch.setattr(tls, "_IDENTITIES", 2)
+    contexts = TlsContexts()
+    first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
+    made = contexts.of(first)
+    again = TlsIdentity(first.certificate, first.private_key, first.authorities)
+    assert contexts.of(again) is made
+    contexts.of(second)
+    assert contexts.of(first) is made  # used last
+    contexts.of(third)
+    assert contexts.of(first) is made
+    assert len(contexts._own) == 2
+
+
+def test_what_openssl_refuses_is_a_clear_error(sender: Sender, guarded: Receiver) -> None:
+    """Nothing is sent, and nothing else suffers."""
+    broken = TlsIdentity("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----")
+    refused = result_of(sender, guarded.url, broken)
+    assert type(refused) is errors.SSLError
+    assert "the subscription's certificates cannot be used" in str(refused)
+    assert guarded.requests == []

@@ -1,0 +1,335 @@
+"""Access tokens: fetched once for all who wait, kept, renewed ahead, and anew after a 401; what goes wrong, and how."""
+
+import json
+import socket
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import ConnectionError as RequestsConnectionError
+from requests import Response
+
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.credentials import OAuth2
+from consumer.errors import NotAuthorized
+from consumer.sending.adapter import Result
+from consumer.sending.oauth2 import Key, Token, Tokens, Wait, token_of, token_request
+from consumer.sending.response import LazyResponse
+from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
+from tests.sending.signed_kit import header, signed
+
+UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+
+
+def respond(status: int, body: object) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content)
+
+
+def grant(token: str, **more: Any) -> bytes:
+    return respond(200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600, **more})
+
+
+def credentials(server: Receiver, **fields: Any) -> OAuth2:
+    return OAuth2(server.url, "client", "s3cret", **fields)
+
+
+def send(sender: Sender, url: str, of: OAuth2, times: int = 1, **fields: Any) -> list[Result]:
+    results: list[Result] = []
+    for _ in range(times):
+        sender.adapter.submit(signed(url, auth=of, **fields), results.append)
+    sender.turn_until(lambda: len(results) == times)
+    return results
+
+
+def statuses(results: list[Result]) -> set[object]:
+    return {result.status_code if isinstance(result, Response) else str(result) for result in results}
+
+
+def bearers(receiver: Receiver) -> list[str | None]:
+    return [header(request, "authorization") for request in receiver.requests]
+
+
+@pytest.fixture
+def receiver(receive: Receive) -> Receiver:
+    return receive(NO_CONTENT)
+
+
+# The whole way.
+
+
+def test_one_fetch_serves_all_who_wait(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+    """A thousand deliveries need a token at once, later ones use it, and each is sent once."""
+    server = receive(grant("t0ken"))
+    of = credentials(server, scope="events.write", parameters=(("audience", "hooks"),))
+    assert statuses(send(sender, receiver.url, of, 1000)) == {204}
+    assert statuses(send(sender, receiver.url, of)) == {204}
+    assert bearers(receiver) == ["Bearer t0ken"] * 1001
+    (request,) = server.requests
+    assert parse_qs(request.partition(b"\r\n\r\n")[2].decode()) == {
+        "grant_type": ["client_credentials"],
+        "scope": ["events.write"],
+        "audience": ["hooks"],
+    }
+    assert b64decode((header(request, "authorization") or "").removeprefix("Basic ")) == b"client:s3cret"
+
+
+def test_other_credentials_have_another_token(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+    """Nobody gets another one's token; equal credentials of two subscriptions share one."""
+    tokens = iter(range(9))
+    server = receive(lambda connection, _: not connection.sendall(grant(f"t{next(tokens)}")))
+    one, two = credentials(server), credentials(server, scope="other")
+    for of in (one, two, one, two):
+        send(sender, receiver.url, of)
+    assert bearers(receiver) == ["Bearer t0", "Bearer t1", "Bearer t0", "Bearer t1"]
+
+
+def refuses(tokens: set[str]) -> Callable[[socket.socket, bytes], bool]:
+    """A receiver that answers 401 to these tokens."""
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        bearer = (header(request, "authorization") or "").removeprefix("Bearer ")
+        connection.sendall(UNAUTHORIZED if bearer in tokens else NO_CONTENT)
+        return True
+
+    return behave
+
+
+def test_a_401_fetches_once_anew(make_sender: MakeSender, receive: Receive) -> None:
+    """A token that was withdrawn is replaced within the same attempt; if the next one is refused too, that is all."""
+    clock = [time.monotonic()]
+    sender = make_sender(clock=lambda: clock[0])
+    tokens = iter(range(9))
+    server = receive(lambda connection, _: not connection.sendall(grant(f"t{next(tokens)}")))
+    withdrawn: set[str] = set()
+    receiver, of = receive(refuses(withdrawn)), credentials(server)
+    assert statuses(send(sender, receiver.url, of)) == {204}
+    withdrawn.add("t0")
+    clock[0] += 11
+    assert statuses(send(sender, receiver.url, of, 20)) == {204}
+    assert len(server.requests) == 2
+    withdrawn.add("t1")
+    assert statuses(send(sender, receiver.url, of, 3)) == {401}  # it is new: a third one would not help
+    assert len(server.requests) == 2
+    clock[0] += 11
+    withdrawn.add("t2")
+    assert statuses(send(sender, receiver.url, of)) == {401}
+    assert len(server.requests) == 3
+
+
+def test_a_token_server_that_fails_is_asked_less_and_less(make_sender: MakeSender, receive: Receive) -> None:
+    """Requests fail at once with its error during a pause, and nothing reaches the receiver."""
+    clock = [time.monotonic()]
+    sender = make_sender(clock=lambda: clock[0])
+    server, receiver = receive(respond(401, {"error": "invalid_client"})), receive(NO_CONTENT)
+    of = credentials(server)
+    told = f"no access token from 127.0.0.1:{server.port}: status 401 (invalid_client)"
+    for asked, pause in enumerate((1, 2, 4, 8, 16, 30, 30), 1):
+        assert statuses(send(sender, receiver.url, of, 5)) == {told}
+        assert len(server.requests) == asked
+        clock[0] += pause - 0.1
+        assert statuses(send(sender, receiver.url, of)) == {told}
+        assert len(server.requests) == asked
+        clock[0] += 0.2
+    assert receiver.requests == []
+
+
+def test_each_error_names_its_own_request(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+    """Secrets are masked by the request that failed."""
+    results = send(sender, receiver.url, credentials(receive(respond(503, b""))), 2)
+    assert isinstance(results[0], NotAuthorized)
+    assert results[0].request is not results[1].request
+
+
+def test_a_token_server_that_hangs_ends_with_the_request(
+    make_sender: MakeSender, receive: Receive, receiver: Receiver
+) -> None:
+    """The time limit of the delivery holds for all of it, and others are not held up."""
+    sender = make_sender(timeout=0.5)
+    hangs = receive(b"", then="hang")
+    (late,) = send(sender, receiver.url, credentials(hangs))
+    assert str(late) == f"no access token from 127.0.0.1:{hangs.port} within 0.5 s"
+    assert sender.response(receiver.url).status_code == 204
+
+
+def test_a_cancelled_request_leaves_the_fetch_to_the_others(
+    sender: Sender, receive: Receive, receiver: Receiver
+) -> None:
+    """Its callback does not run."""
+    of, results = credentials(receive(grant("t"))), []  # type: ignore[var-annotated]
+    first = sender.adapter.submit(signed(receiver.url, auth=of), results.append)
+    sender.adapter.submit(signed(receiver.url, auth=of), results.append)
+    sender.adapter.cancel(first)
+    sender.turn_until(lambda: results)
+    assert statuses(results) == {204}
+    assert len(receiver.requests) == 1
+
+
+def test_the_token_server_is_judged_like_a_receiver(
+    authority: trustme.CA, make_sender: MakeSender, receive: Receive, receiver: Receiver
+) -> None:
+    """The egress rule forbids it as it would forbid a receiver; the subscription's TLS checks its certificate."""
+    far = OAuth2("https://169.254.169.254/token", "client", "s3cret")
+    (refused,) = send(make_sender(), receiver.url, far)
+    assert "169.254.169.254" in str(refused)
+    assert isinstance(refused, NotAuthorized)
+    server = receive(grant("t"), tls=server_tls(authority.issue_cert("127.0.0.1")))
+    own = TlsIdentity(authorities=authority.cert_pem.bytes().decode())
+    assert statuses(send(make_sender(), receiver.url, credentials(server), tls=own)) == {204}
+    (unknown,) = send(make_sender(), receiver.url, credentials(server))
+    assert "the certificate is refused" in str(unknown)
+
+
+def test_headers_that_were_read_have_the_token_too(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+    """Whoever looks at a request before it is sent does not lose it; afterwards the header is there to be masked."""
+    request = signed(receiver.url, auth=credentials(receive(grant("t"))))
+    assert "authorization" not in request.headers
+    results: list[Result] = []
+    sender.adapter.submit(request, results.append)
+    sender.turn_until(lambda: results)
+    assert bearers(receiver) == ["Bearer t"]
+    assert request.headers["authorization"] == "Bearer t"
+
+
+# The decisions.
+
+
+class Loop:
+    """Runs posted functions when told, and answers fetches."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.fetches: list[Callable[[Result], None]] = []
+        self.posted: list[Callable[[], None]] = []
+        self.told: list[str] = []
+        self.tokens = Tokens(lambda _r, _i, done: self.fetches.append(done), self.posted.append, lambda: self.now)
+
+    def obtain(self) -> str | None:
+        """The token or the reason, if there is one now."""
+        found = self.tokens.obtain(KEY, lambda _wait, outcome: self.told.append(str(outcome)))
+        return None if isinstance(found, Wait) else str(found)
+
+    def answer(self, body: object, status: int = 200) -> None:
+        self.fetches.pop(0)(answer(body, status))
+        while self.posted:
+            self.posted.pop(0)()
+
+
+KEY = Key(OAuth2("https://id.test/token", "client", "s3cret"), None)
+
+
+def answer(body: object, status: int = 200) -> Result:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return LazyResponse(token_request(KEY.credentials), status, b"", content, 0.1)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    return Loop()  # type: ignore[return-value]
+
+
+def test_a_token_is_renewed_ahead_while_it_serves(loop: Loop) -> None:
+    """From 80 % of its life one fetch is open; whoever comes meanwhile uses the present token."""
+    assert loop.obtain() is None
+    loop.answer({"access_token": "a", "expires_in": 100})
+    assert loop.told == ["a"]
+    loop.now += 79.9
+    assert (loop.obtain(), loop.fetches) == ("a", [])
+    loop.now += 0.2
+    assert (loop.obtain(), loop.obtain(), len(loop.fetches)) == ("a", "a", 1)
+    loop.answer({"access_token": "b", "expires_in": 100})
+    assert loop.obtain() == "b"
+
+
+def test_a_renewal_that_fails_spoils_nothing(loop: Loop) -> None:
+    """The present token serves to its end, but for ten seconds; then the reason is told."""
+    loop.obtain()
+    loop.answer({"access_token": "a", "expires_in": 1000})
+    loop.now += 900
+    assert loop.obtain() == "a"
+    loop.answer({"error": "temporarily_unavailable"}, 503)
+    assert (loop.obtain(), loop.fetches) == ("a", [])
+    loop.now += 89.5
+    assert loop.obtain() == "a"
+    loop.answer({}, 500)
+    loop.now += 0.6
+    assert loop.obtain() == "no access token from id.test: status 500"
+
+
+def test_a_refused_token_goes_unless_it_is_new_or_already_replaced(loop: Loop) -> None:
+    """Of a thousand 401s the first drops the token."""
+    loop.obtain()
+    loop.answer({"access_token": "a"})
+    loop.now += 9.9
+    assert not loop.tokens.refused(KEY, "a")
+    loop.now += 0.2
+    assert loop.tokens.refused(KEY, "a")
+    assert loop.tokens.refused(KEY, "a")
+    assert loop.obtain() is None
+    loop.answer({"access_token": "b"})
+    assert loop.tokens.refused(KEY, "a")
+    assert loop.obtain() == "b"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (200, {}, "its answer has no access_token"),
+        (200, b"<html>", "its answer has no access_token"),
+        (200, ["access_token"], "its answer has no access_token"),
+        (200, {"access_token": "a\nb"}, "its answer has no access_token"),
+        (200, {"access_token": "a b"}, "its answer has no access_token"),
+        (200, {"access_token": "a", "token_type": "mac"}, "its token is not of the type Bearer"),
+        (400, {"error": "invalid_scope", "error_description": "h1dden"}, "status 400 (invalid_scope)"),
+        (302, b"", "status 302"),
+        (401, {"error": ["x"]}, "status 401"),
+        (401, {"error": "a\nb"}, "status 401"),
+    ],
+)
+def test_an_answer_without_a_token_has_its_reason(status: int, body: object, text: str) -> None:
+    """Nothing of the answer is quoted but its error code."""
+    with pytest.raises(NotAuthorized) as refused:
+        token_of(KEY.credentials, answer(body, status), 0.0)
+    assert str(refused.value) == f"no access token from id.test: {text}"
+
+
+def test_no_answer_has_its_reason() -> None:
+    """As of a receiver."""
+    with pytest.raises(NotAuthorized, match=r"^no access token from id.test: no route$"):
+        token_of(KEY.credentials, RequestsConnectionError("no route"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given_life", "renew", "end"),
+    [(3600, 2880, 3590), ("3600", 2880, 3590), (10, 8, 9), (None, 240, 290), (-1, 240, 290), ("soon", 240, 290)],
+)
+def test_how_long_a_token_serves(given_life: object, renew: float, end: float) -> None:
+    """`expires_in` counts from when it was asked for; without a usable one a token serves for five minutes."""
+    body = {"access_token": "a", "expires_in": given_life}
+    assert token_of(KEY.credentials, answer(body), 0.0) == Token("a", 0.0, renew, end)
+
+
+@given(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text() | st.integers() | st.lists(st.text()))
+def test_no_life_ends_before_it_begins(life: object) -> None:
+    """Whatever a server says."""
+    token = token_of(KEY.credentials, answer(json.dumps({"access_token": "a", "expires_in": life}).encode()), 0.0)
+    assert 0.5 < token.renew_at < token.expires_at <= 30 * 86400
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_client_authentication(client: str, secret: str) -> None:
+    """RFC 6749, section 2.3.1: in the header both are form-encoded first; by post they are in the form."""
+    of = OAuth2("https://id.test/token", client, secret)
+    basic = token_request(of).headers["authorization"].removeprefix("Basic ")
+    user, _, password = b64decode(basic).decode().partition(":")
+    assert parse_qs(f"u={user}&p={password}") == {"u": [client], "p": [secret]}
+    posted = token_request(OAuth2("https://id.test/token", client, secret, method="client_secret_post"))
+    assert "authorization" not in posted.headers
+    form = parse_qs(str(posted.body))
+    assert (form["client_id"], form["client_secret"]) == ([client], [secret])

@@ -1,0 +1,140 @@
+"""Plug-ins of `requests.auth`: an installed one signs each request; what goes wrong reaches nobody else."""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+
+import pytest
+from requests import PreparedRequest
+from requests.auth import AuthBase, HTTPDigestAuth
+
+from consumer.config.environment import load
+from consumer.config.plugin_types import plugins_of
+from consumer.config.settings import RuleSettings
+from consumer.crypto.credentials import PluginAuth, StoredSecret, credentials_of
+from consumer.crypto.vault import Vault
+from consumer.errors import NotAuthorized, SettingsError
+from consumer.sending.adapter import Result
+from tests.sending.conftest import NO_CONTENT, Receive, Sender
+from tests.sending.signed_kit import EVENT, NOW_UTC, header, signed
+
+SIGV4 = '{"name": "sigv4", "args": ["AKID", "s3cret-key", "eu-central-1", "execute-api"]}'
+URL = "https://hooks.test/a?b=c"
+
+
+def made(text: str, plugins: str = "sigv4=requests_aws4auth:AWS4Auth") -> PluginAuth:
+    """As from a row of `webhook_secrets`."""
+    rows = [StoredSecret("plugin", text, None)]
+    found = credentials_of(1, rows, (), Vault().decrypt, NOW_UTC, dict(plugins_of(plugins))).auth
+    assert isinstance(found, PluginAuth)
+    return found
+
+
+def key_of(date: str) -> bytes:
+    """AWS Signature Version 4, "Calculate the signature": the day's key."""
+    key = b"AWS4s3cret-key"
+    for part in (date, "eu-central-1", "execute-api", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def test_an_installed_plug_in_signs_each_request(sender: Sender, receive: Receive) -> None:
+    """The receiver computes AWS's signature from what has arrived, and finds it in the request."""
+    receiver, auth = receive(NO_CONTENT), made(SIGV4)
+    results: list[Result] = []
+    for body in (b'{"id": 1}', b'{"id": 2}'):
+        sender.adapter.submit(signed(receiver.url, body, auth=auth), results.append)
+    sender.turn_until(lambda: len(results) == 2)
+    for request in receiver.requests:
+        got = header(request, "authorization") or ""
+        match = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=AKID/(\d+)/\S+, SignedHeaders=(\S+), Signature=(\S+)", got)
+        assert match, got
+        date, names, signature = match.groups()
+        head, _, body = request.partition(b"\r\n\r\n")
+        lines = "".join(f"{name}:{' '.join((header(head, name) or '').split())}\n" for name in names.split(";"))
+        digest = hashlib.sha256(body).hexdigest()
+        assert header(request, "x-amz-content-sha256") == digest
+        canonical = f"POST\n/hook\n\n{lines}\n{names}\n{digest}"
+        scope = f"{date}/eu-central-1/execute-api/aws4_request"
+        stamp = header(request, "x-amz-date")
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        assert hmac.new(key_of(date), text.encode(), "sha256").hexdigest() == signature
+        assert header(request, "webhook-signature")
+        assert header(request, "webhook-id") == EVENT.webhook_id
+
+
+class Misbehaves(AuthBase):
+    """Does what a plug-in may not do."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        how: dict[str, Callable[[], object]] = {
+            "raises": lambda: int("s3cret"),
+            "body": lambda: setattr(r, "body", b"{}"),
+            "url": lambda: setattr(r, "url", "https://10.0.0.1/"),
+            "nothing": lambda: None,
+        }
+        how[self._how]()
+        return r if self._how != "nothing" else None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("auth", "text"),
+    [
+        (Misbehaves("raises"), "the plug-in p failed (ValueError)"),
+        (Misbehaves("body"), "the plug-in p changed the body or the URL; it may only add headers"),
+        (Misbehaves("url"), "the plug-in p changed the body or the URL; it may only add headers"),
+        (Misbehaves("nothing"), "the plug-in p returned no request"),
+        (HTTPDigestAuth("a", "b"), "the plug-in p waits for a challenge in the answer, which is not supported"),
+    ],
+)
+def test_what_a_plug_in_may_not_do_is_an_error_of_the_attempt(auth: AuthBase, text: str) -> None:
+    """Its own text is not quoted: it may hold a secret."""
+    with pytest.raises(NotAuthorized) as refused:
+        signed(URL, auth=PluginAuth("p", "{}", auth))
+    assert str(refused.value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (SIGV4.replace("sigv4", "other"), "the plug-in 'other' is not in WEBHOOK_AUTH_PLUGINS of this process"),
+        ('{"name": "sigv4", "args": ["h1dden"]}', "the plug-in sigv4 refuses its arguments (TypeError)"),
+        ('{"name": "sigv4", "arg": []}', "a plug-in's credentials are written "),
+        ('["sigv4"]', "a plug-in's credentials are JSON: "),
+        ('{"name": "text", "args": ["h1dden"]}', "the plug-in text makes a str, which is no requests.auth.AuthBase"),
+    ],
+)
+def test_credentials_that_cannot_be_used(text: str, error: str) -> None:
+    """Why is a problem of the subscription; its secret is in no text."""
+    with pytest.raises(ValueError, match="plug-in") as refused:
+        made(text, "sigv4=requests_aws4auth:AWS4Auth, text=builtins:str")
+    assert str(refused.value).startswith(error)
+    assert "h1dden" not in str(refused.value)
+
+
+def test_the_same_row_gives_the_same_plug_in() -> None:
+    """A look-up reads the row again and again; the plug-in keeps what it has computed."""
+    assert made(SIGV4) == made(SIGV4)
+    assert made(SIGV4).auth is made(SIGV4).auth
+    assert made(SIGV4) != made(SIGV4.replace("AKID", "AKID2"))
+    assert "s3cret" not in repr(made(SIGV4))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("sigv4", "'sigv4' is not written name=module:class"),
+        ("a=no_such_module:A", "a: No module named 'no_such_module'; install it where this process runs"),
+        ("a=requests_aws4auth:A", "a: the module requests_aws4auth has no A"),
+        ("a=hashlib:__doc__", "a: hashlib:__doc__ is no class or function"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_loaded_is_named_at_the_start(value: str, text: str) -> None:
+    """Before any event is read."""
+    with pytest.raises(SettingsError, match=r"^WEBHOOK_AUTH_PLUGINS: ") as refused:
+        load(RuleSettings, {"WEBHOOK_AUTH_PLUGINS": value})
+    assert text in str(refused.value)

@@ -1,0 +1,208 @@
+"""Rows of `webhook_tls`: what is stored, what is read back, what of plain SQL is a problem, and keys encrypted anew."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trustme
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from sqlalchemy import Engine, event, insert, select
+
+from consumer.crypto.certificates import TlsIdentity, check_identity
+from consumer.crypto.vault import Vault
+from consumer.errors import InvalidSubscription, WebhooksError
+from consumer.matching.catalog import EndpointCache, find_endpoints
+from consumer.ops.check import _certificates
+from consumer.subscriptions import repository, tls
+from consumer.subscriptions.endpoint import Endpoint
+from models import SubscriptionTls
+from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+
+NOW = datetime.now(UTC)
+AUTHORITY = trustme.CA(organization_name="Private")
+CA = AUTHORITY.cert_pem.bytes().decode()
+OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+VAULT = Vault(NEW)
+
+
+def client(
+    name: str = "sender.test", not_before: datetime | None = None, not_after: datetime | None = None
+) -> TlsIdentity:
+    """A certificate with its key."""
+    issued = AUTHORITY.issue_cert(name, not_before=not_before, not_after=not_after)
+    chain = "".join(blob.bytes().decode() for blob in issued.cert_chain_pems)
+    return TlsIdentity(chain, issued.private_key_pem.bytes().decode())
+
+
+def endpoint(engine: Engine, vault: Vault = VAULT) -> Endpoint:
+    (found,) = find_endpoints(engine, [("a", None)], (b"key",), vault.decrypt)["a", None]
+    return found
+
+
+@pytest.fixture
+def subscription(engine: Engine) -> int:
+    return repository.add(engine, "https://example.com/hook", "a")
+
+
+def test_what_is_set_reaches_the_endpoint(engine: Engine, subscription: int) -> None:
+    """By the look-up of events and by a listing; another subscription has nothing of it; the key is encrypted."""
+    other = repository.add(engine, "https://example.com/other", "a")
+    mine = client()
+    assert tls.set_tls(engine, subscription, mine, VAULT, NOW)
+    assert tls.set_tls(engine, subscription, TlsIdentity(authorities=CA), VAULT, NOW)  # the certificate stays
+    found = {each.subscription_id: each for each in find_endpoints(engine, [("a", None)], (), VAULT.decrypt)["a", None]}
+    assert found[subscription].tls == TlsIdentity(mine.certificate, mine.private_key, CA)
+    assert found[other].tls is None
+    shown = repository.get(engine, subscription, VAULT)
+    assert shown is not None
+    assert shown.tls is not None
+    assert (shown.problems, [each.subject for each in shown.tls.authorities]) == ((), [AUTHORITY_NAME])
+    with engine.connect() as connection:
+        stored = connection.execute(select(SubscriptionTls.private_key)).scalar_one()
+    assert stored is not None
+    assert stored.startswith("fernet:")
+    renewed = client("renewed.test")
+    assert tls.set_tls(engine, subscription, renewed, VAULT, NOW)
+    assert endpoint_of(engine, subscription).tls == TlsIdentity(renewed.certificate, renewed.private_key, CA)
+    assert tls.remove_tls(engine, subscription)
+    assert endpoint_of(engine, subscription).tls is None
+    assert not tls.remove_tls(engine, subscription)
+    assert not tls.set_tls(engine, 99, mine, VAULT, NOW)
+
+
+AUTHORITY_NAME = tls.summary_of(tls.StoredTls(1, None, None, CA)).authorities[0].subject
+
+
+def endpoint_of(engine: Engine, subscription: int) -> Endpoint:
+    found = find_endpoints(engine, [("a", None)], (), VAULT.decrypt)["a", None]
+    return next(each for each in found if each.subscription_id == subscription)
+
+
+def test_only_subscriptions_with_certificates_cost_a_second_statement(engine: Engine, subscription: int) -> None:
+    """A change by plain SQL is seen by the next look-up, although the endpoint's other rows are the same."""
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *about: statements.append(about[2]))
+    cache = EndpointCache()
+
+    def look() -> TlsIdentity | None:
+        statements.clear()
+        (found,) = find_endpoints(engine, [("a", None)], (b"key",), VAULT.decrypt, known=cache)["a", None]
+        return found.tls
+
+    def selects() -> int:
+        return sum(statement.startswith("SELECT") for statement in statements)
+
+    assert (look(), selects()) == (None, 1)
+    with engine.begin() as connection:
+        connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription, "authorities": CA}])
+    assert (look(), selects()) == (TlsIdentity(authorities=CA), 2)
+    tls.set_tls(engine, subscription, TlsIdentity(authorities=CA + CA), VAULT, NOW)
+    assert look() == TlsIdentity(authorities=CA + CA)
+
+
+KEY = client().private_key or ""
+LOCKED = (
+    load_pem_private_key(KEY.encode(), None)
+    .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pass"))
+    .decode()
+)
+CHAIN = client().certificate or ""
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (TlsIdentity(CHAIN), "a client certificate and its key belong together; one of them is missing"),
+        (TlsIdentity(CHAIN, KEY), "private_key: belongs to another certificate"),
+        (TlsIdentity(CHAIN, LOCKED), "private_key: has a pass phrase; store it without"),
+        (TlsIdentity(CHAIN, "h1dden"), "private_key: is not a private key in PEM"),
+        (TlsIdentity("h1dden", KEY), "certificate: is not PEM"),
+        (TlsIdentity(authorities="h1dden"), "authorities: is not PEM"),
+        (TlsIdentity(authorities="x" * 70_000), "authorities: has 70000 characters"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(engine: Engine, subscription: int, given: TlsIdentity, text: str) -> None:
+    """By `set_tls`; by plain SQL it is a problem, and events are stored. The text quotes nothing."""
+    with pytest.raises(ValueError, match=r".") as error:
+        check_identity(given)
+    assert text in str(error.value)
+    assert "h1dden" not in str(error.value)
+    with pytest.raises(InvalidSubscription) as refused:
+        tls.set_tls(engine, subscription, given, VAULT, NOW)
+    assert text in str(refused.value)
+    if given.private_key is None and given.certificate is not None:
+        return  # the database refuses it
+    row = {"certificate": given.certificate, "private_key": given.private_key, "authorities": given.authorities}
+    with engine.begin() as connection:
+        connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription, **row}])
+    assert text in (endpoint(engine).fault or "")
+
+
+def test_a_certificate_that_is_not_valid_is_sent_and_shown(engine: Engine, subscription: int) -> None:
+    """The receiver decides; nobody can set one that is useless already."""
+    expired = client(not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
+    early = client(not_before=NOW + timedelta(2), not_after=NOW + timedelta(9))
+    for given, text in ((expired, "has expired"), (early, "is not valid before")):
+        with pytest.raises(InvalidSubscription, match=text):
+            tls.set_tls(engine, subscription, given, VAULT, NOW)
+    tls.set_tls(engine, subscription, expired, VAULT, NOW - timedelta(5))
+    assert endpoint(engine).fault is None
+    shown = repository.get(engine, subscription, VAULT)
+    assert shown is not None
+    assert not shown.broken
+    assert "tls: the client certificate has expired" in shown.state
+
+
+def test_keys_are_encrypted_anew(engine: Engine, subscription: int) -> None:
+    """With the newest key; a token of another subscription is not opened for this one."""
+    mine = client()
+    tls.set_tls(engine, subscription, mine, Vault(), NOW)
+    assert tls.in_the_clear(engine) == [subscription]
+    (batch,) = tls.reencrypt(engine, Vault(OLD))
+    assert (batch.looked_at, batch.encrypted, batch.unopened, tls.in_the_clear(engine)) == (1, 1, (), [])
+    assert endpoint(engine, Vault(OLD)).tls == mine
+    (batch,) = tls.reencrypt(engine, Vault(f"{NEW} {OLD}"))
+    assert batch.encrypted == 1
+    assert endpoint(engine).tls == mine
+    (batch,) = tls.reencrypt(engine, VAULT)
+    assert batch.encrypted == 0
+    other = repository.add(engine, "https://example.com/other", "b")
+    with engine.begin() as connection:
+        row = connection.execute(select(SubscriptionTls.certificate, SubscriptionTls.private_key)).one()
+        connection.execute(insert(SubscriptionTls), [{"subscription_id": other, **row._mapping}])
+    (found,) = find_endpoints(engine, [("b", None)], (), VAULT.decrypt)["b", None]
+    assert "encrypted for another subscription" in (found.fault or "")
+    (batch,) = tls.reencrypt(engine, VAULT)
+    assert [(each.what, each.subscription_id) for each in batch.unopened] == [("private key", other)]
+
+
+def test_what_expires_first_comes_first(engine: Engine) -> None:
+    """Pages of rows; a row that cannot be read is left out here."""
+    days = {}
+    for number in range(tls._BATCH + 2):
+        each = repository.add(engine, f"https://example.com/{number}", "a")
+        days[each] = 100 - number % 50
+        if number % 20 == 0:
+            given = client(not_before=NOW - timedelta(1), not_after=NOW + timedelta(days[each]))
+            tls.set_tls(engine, each, given, Vault(), NOW)
+        else:
+            tls.set_tls(engine, each, TlsIdentity(authorities=CA), Vault(), NOW)
+    with engine.begin() as connection:
+        broken = repository.add(connection, "https://example.com/broken", "a")
+        connection.execute(insert(SubscriptionTls), [{"subscription_id": broken, "authorities": "?"}])
+    found = tls.expiries(engine)
+    assert len(found) == tls._BATCH + 2
+    own = [expiry for expiry in found if expiry.part == "certificate"]
+    assert [days[expiry.subscription_id] for expiry in own] == sorted(days[expiry.subscription_id] for expiry in own)
+    assert found[0] == own[0]
+    at = found[0].not_after
+    assert _certificates(found, at - timedelta(31)).endswith(f"the first expires on {at:%Y-%m-%d}")
+    with pytest.raises(
+        WebhooksError, match=f"certificate of subscription {found[0].subscription_id} .* has expired on"
+    ):
+        _certificates(found, at)
