@@ -146,16 +146,25 @@ def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:
 
 def expiries(engine: Engine) -> list[Expiry]:
     """The certificates that expire first, of each subscription with an identity: its own, and its authorities'."""
-    found = []
-    for page in _pages(engine):
-        for row in page:
-            tls = StoredTls(*row)
-            own, trusted = _readable(tls.certificate), _readable(tls.authorities)
-            for part, infos in (("certificate", own), ("authorities", trusted)):
-                if infos:
-                    first = min(infos, key=lambda info: info.not_after)
-                    found.append(Expiry(tls.subscription_id, part, first.subject, first.not_after))
+    found: list[Expiry] = []
+    after: int | None = BEFORE_IDS
+    while after is not None:
+        some, after = expiries_after(engine, after)
+        found += some
     return sorted(found, key=lambda expiry: expiry.not_after)
+
+
+def expiries_after(engine: Engine, after: int = BEFORE_IDS) -> tuple[list[Expiry], int | None]:
+    """The same of a page of subscriptions with ids above `after`, and where the next page begins; None: no more."""
+    rows = _page(engine, after)
+    found = []
+    for row in rows:
+        tls = StoredTls(*row)
+        for part, infos in (("certificate", _readable(tls.certificate)), ("authorities", _readable(tls.authorities))):
+            if infos:
+                first = min(infos, key=lambda info: info.not_after)
+                found.append(Expiry(tls.subscription_id, part, first.subject, first.not_after))
+    return found, rows[-1].subscription_id if len(rows) == _BATCH else None
 
 
 def count(engine: Engine) -> int:
@@ -210,12 +219,12 @@ def _readable(pem: str | None) -> tuple[CertificateInfo, ...]:
 
 def _pages(engine: Engine) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
     last = BEFORE_IDS
-    while True:
-        with reading(engine) as connection:
-            ids = select(*_COLUMNS).where(SubscriptionTls.subscription_id > last)
-            page = connection.execute(ids.order_by(SubscriptionTls.subscription_id).limit(_BATCH)).all()
-        if page:
-            yield page
-        if len(page) < _BATCH:
-            return
+    while page := _page(engine, last):
+        yield page
         last = page[-1].subscription_id
+
+
+def _page(engine: Engine, after: int) -> Sequence[Row[*tuple[Any, ...]]]:
+    ids = select(*_COLUMNS).where(SubscriptionTls.subscription_id > after)
+    with reading(engine) as connection:
+        return connection.execute(ids.order_by(SubscriptionTls.subscription_id).limit(_BATCH)).all()

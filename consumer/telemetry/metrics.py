@@ -103,6 +103,7 @@ class Readings(NamedTuple):
     next_attempt: float | None = None  # seconds; None: nothing is stored
     failing: int = 0
     failing_longest: Mapping[int, float] = MappingProxyType({})  # seconds, by subscription
+    certificates: Mapping[tuple[str, str], float] = MappingProxyType({})  # seconds, by subscription and part
     queue_ages: Mapping[str, float] = MappingProxyType({})  # seconds, by queue
     database_seconds: Mapping[str, Histogram] = MappingProxyType({})  # by thread
     database_errors: Mapping[str, Mapping[str, int]] = MappingProxyType({})  # by thread and kind
@@ -182,6 +183,12 @@ def _gauges(now: Readings) -> Iterable[Metric]:
         "Time since a subscription began to fail, for those that fail longest.",
         ("subscription",),
         {(key,): seconds for key, seconds in now.failing_longest.items()},
+    )
+    yield _gauge(
+        "webhooks_certificate_expiry_seconds",
+        "Time until a certificate of a subscription expires, for those that expire first.",
+        ("subscription", "part"),
+        now.certificates,
     )
     yield _gauge(
         "webhooks_queue_age_seconds",

@@ -19,13 +19,16 @@ from consumer.database.job import ThreadJob
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, ordering, outbox, upkeep
 from consumer.loop.part import Part
+from consumer.subscriptions import tls
 
 log = structlog.get_logger(__name__)
 
 SLICE = 0.2  # seconds of one slice, which finishes the step that is under way
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
-FIND, COUNT = "partitions with rows", "count of what waits"
+FIND, COUNT, CERTIFICATES = "partitions with rows", "count of what waits", "certificates that expire"
+LOOK_AT_CERTIFICATES = 3600.0  # seconds between two looks
+MOST_CERTIFICATES = 20  # the first to expire
 
 # Called with the number of the group's deliveries that wait for their time or turn, and with the topics that have rows
 # (each with its highest partition that has).
@@ -48,7 +51,10 @@ class _Job:
 
 
 class Housekeeping(Part):
-    """Runs jobs in slices, between the other work of their database thread, until all are done."""
+    """Runs jobs in slices, between the other work of their database thread, until all are done.
+
+    `expiring`: the certificates of subscriptions that expire first, the soonest first, as the leader saw them last.
+    """
 
     def __init__(
         self,
@@ -67,6 +73,9 @@ class Housekeeping(Part):
         self._with_rows: set[TopicPartition] = set()
         self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
         self._counted: Counted = _nobody
+        self.expiring: tuple[tls.Expiry, ...] = ()  # empty in a worker that does not lead
+        self._expiries: list[tls.Expiry] = []  # of the look that is under way, on the database thread
+        self._next_look = monotonic()
         self._slices = ThreadJob[None](thread.submit, "could not tidy the stored deliveries", monotonic)
 
     @property
@@ -115,6 +124,10 @@ class Housekeeping(Part):
                 "old marks": self._forget_marks,
                 COUNT: self._count,
             }
+            if self._monotonic() >= self._next_look:
+                steps[CERTIFICATES] = self._look_at_certificates
+        else:
+            self.expiring, self._next_look = (), 0.0
         if self._of_partitions:
             steps[FIND] = partial(self._find, frozenset(self._of_partitions))
         going_on = {name: step for its in self._of_partitions.values() for name, step in its.items()}
@@ -178,6 +191,9 @@ class Housekeeping(Part):
                 self._jobs.remove(job)
                 if job.name == COUNT:
                     self._counted(self._waiting, self._topics)
+                elif job.name == CERTIFICATES:
+                    self.expiring = tuple(self._expiries)
+                    self._next_look = self._monotonic() + LOOK_AT_CERTIFICATES
                 elif job.name == FIND:
                     for partition in sorted(self._with_rows):
                         self._add(self._of_partitions[partition])
@@ -199,6 +215,15 @@ class Housekeeping(Part):
 
     def _forget_marks(self, _after: object) -> None:
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
+
+    def _look_at_certificates(self, after: int | None) -> int | None:
+        if after is None:
+            found, rest = tls.expiries_after(self._engine)
+        else:
+            found, rest = tls.expiries_after(self._engine, after)
+            found += self._expiries
+        self._expiries = sorted(found, key=lambda expiry: expiry.not_after)[:MOST_CERTIFICATES]
+        return rest
 
     def _mend(self, partition: TopicPartition, after: str | None) -> str | None:
         return ordering.repair(self._engine, self._group, *partition, self._clock(), after or ordering.FIRST).end

@@ -30,6 +30,10 @@ def readings(parts: Parts, lag: LoopLag, turn_age: float, *, ready: bool, clock:
         next_attempt=None if next_at is None else max(0.0, next_at - clock),
         failing=len(failing),
         failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
+        certificates={
+            (str(expiry.subscription_id), expiry.part): expiry.not_after.timestamp() - clock
+            for expiry in parts.housekeeping.expiring
+        },
         queue_ages={
             queue: 0.0 if since is None else max(0.0, monotonic - since)
             for queue, since in (

@@ -143,7 +143,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.tls.remove_tls": ("Remove them.",),
         "subscriptions.tls.count": ("How many private keys there may be to be encrypted anew.",),
-        "subscriptions.tls._pages": ("All certificates, page by page: what expires, and keys to be encrypted.",),
+        "subscriptions.tls._page": ("All certificates, page by page: what expires, and keys to be encrypted.",),
         "subscriptions.tls._replace_key": (
             "A key, locked: has nobody changed it meanwhile?",
             "Encrypt it anew.",

@@ -39,6 +39,7 @@ LABELS = {
     "webhooks_next_stored_attempt_seconds": set(),
     "webhooks_subscriptions_failing": set(),
     "webhooks_subscription_failing_seconds": {"subscription"},
+    "webhooks_certificate_expiry_seconds": {"subscription", "part"},
     "webhooks_queue_age_seconds": {"queue"},
     "webhooks_database_seconds": {"thread"},
     "webhooks_database_errors_total": {"thread", "kind"},
@@ -66,6 +67,7 @@ FULL = Readings(
     oldest_unsettled={("t", 0): 2.0},
     next_attempt=3.0,
     failing_longest={7: 4.0},
+    certificates={("7", "certificate"): -8.0},
     queue_ages={"lanes": 5.0},
     database_seconds={"lookups": Histogram()},
     database_errors={"lookups": {"refused": 6}},
@@ -225,6 +227,7 @@ def test_the_parts_of_the_loop_are_read_with_their_labels() -> None:
     assert found[sample("webhooks_next_stored_attempt_seconds")] == 3
     assert found[sample("webhooks_subscription_failing_seconds", subscription="7")] == 4
     assert found[sample("webhooks_queue_age_seconds", queue="lanes")] == 5
+    assert found[sample("webhooks_certificate_expiry_seconds", subscription="7", part="certificate")] == -8
     assert found[sample("webhooks_database_errors_total", thread="lookups", kind="refused")] == 6
     assert found[sample("webhooks_database_errors_total", thread="lookups", kind="unavailable")] == 0
     assert found[sample("webhooks_database_backoff_seconds", work="lookups")] == 0.1

@@ -1,17 +1,21 @@
 """What is done to the database now and then, in slices, until it is done."""
 
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import trustme
 from sqlalchemy import Engine, update
 
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.vault import Vault
 from consumer.database.backoff import BACK_OFF
 from consumer.errors import DatabaseTooSlow
 from consumer.ledger import ordering, outbox, store, upkeep
 from consumer.ledger.rows import AttemptResult, OperationalEvent
-from consumer.subscriptions import repository
+from consumer.subscriptions import repository, tls
+from consumer.worker import housekeeping
 from consumer.worker.housekeeping import Housekeeping
 from models import StoredOperation
 from tests.delivery.store_kit import GROUP, URL, Store
@@ -271,3 +275,29 @@ def test_in_an_outage_one_job_at_a_time_is_tried(house: House) -> None:
                 tried += 1
             house.store.monotonic.now += 0.01
     assert tried < 10
+
+
+def test_the_leader_looks_at_certificates_each_hour(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first to expire are shown, from all pages; a worker that no longer leads shows none."""
+    engine = house.store.engine
+    monkeypatch.setattr(tls, "_BATCH", 2)
+    monkeypatch.setattr(housekeeping, "MOST_CERTIFICATES", 3)
+    authority, now = trustme.CA(), datetime.now(UTC)
+    for days in (5, 1, 4, 2, 3):
+        subscription = repository.add(engine, URL, "user.created")
+        issued = authority.issue_cert("a.test", not_before=now - timedelta(1), not_after=now + timedelta(days))
+        key, chain = issued.private_key_pem.bytes().decode(), issued.cert_chain_pems[0].bytes().decode()
+        tls.set_tls(engine, subscription, TlsIdentity(chain, key), Vault(), now)
+
+    def shown() -> list[int]:
+        house.keeping.begin([], {}, house.tell, leads=True)
+        house.slices()
+        return [expiry.subscription_id for expiry in house.keeping.expiring]
+
+    assert shown() == [2, 4, 5]
+    assert tls.remove_tls(engine, 2)
+    assert shown() == [2, 4, 5], "not yet"
+    house.store.monotonic.now += housekeeping.LOOK_AT_CERTIFICATES
+    assert shown() == [4, 5, 3]
+    house.keeping.begin([], {}, house.tell, leads=False)
+    assert house.keeping.expiring == ()
