@@ -16,22 +16,20 @@ def set_tls(
     *,
     cert: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", exists=True, dir_okay=False, help="Client certificate, then its intermediates, in PEM."
-        ),
+        typer.Option(metavar="FILE", help="Client certificate, then its intermediates, in PEM."),
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Key of the certificate, in PEM."),
+        typer.Option(metavar="FILE", help="Key of the certificate, in PEM."),
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The only authorities to trust, in PEM."),
+        typer.Option(metavar="FILE", help="The only authorities to trust, in PEM."),
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove its certificates and authorities.")] = False,
     unencrypted: UnencryptedOption = False,
 ) -> None:
-    """Set the client certificate and the authorities of a subscription.
+    """Set a subscription's client certificate and authorities.
 
     Parts that are not given stay as they are. Connections with a certificate are used for no other subscription, unless
     it has the same certificate, key and authorities.
@@ -78,6 +76,8 @@ def _text(file: Path | None) -> str | None:
         return None
     try:
         return file.read_text("ascii")
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not PEM; openssl converts it") from None
 

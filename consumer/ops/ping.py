@@ -12,7 +12,7 @@ from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
 
 from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge
-from consumer.errors import EgressRefused
+from consumer.errors import EgressRefused, NotAuthorized
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
@@ -212,7 +212,7 @@ def _of_error(error: RequestException, seen: ExchangeTrace) -> str | None:
 
 _OF_ERRORS: tuple[tuple[type | tuple[type, ...], str | None], ...] = (
     (
-        (EgressRefused, errors.InvalidURL, errors.InvalidHeader),
+        (EgressRefused, NotAuthorized, errors.InvalidURL, errors.InvalidHeader),
         None,
     ),  # the error itself says what to do, and names the setting
     (

@@ -73,7 +73,7 @@ def test_certificates_are_set_shown_encrypted_and_removed(
         (("--ca", "ca", "--remove"), 2, "give --cert and --key, --ca, or --remove"),
         (("--cert", "cert"), 2, "--cert and --key belong together"),
         (("--cert", "cert", "--key", "ca"), 2, "private_key: is not a private key in PEM"),
-        (("--ca", "nowhere"), 2, "does not exist"),
+        (("--ca", "nowhere"), 2, "No such file"),
         (("--ca", "key"), 2, "authorities: is not PEM"),
     ],
 )

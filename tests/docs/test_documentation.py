@@ -264,7 +264,9 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
         if info != "sh":
             continue
         for line in body.replace("\\\n", " ").splitlines():
-            words = list(takewhile(lambda word: not re.match(r"\d?[<>]|&$", word), shlex.split(line, comments=True)))
+            words = list(
+                takewhile(lambda word: not re.match(r"\d?[<>]|&$|\|\|$", word), shlex.split(line, comments=True))
+            )
             while words and re.match(r"[A-Z_]+=", words[0]):
                 words = words[1:]
             if words[:3] == ["docker", "compose", "exec"]:

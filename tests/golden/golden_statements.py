@@ -95,13 +95,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "It as it is to be.",
             "The same, where its filter or projection changes.",
         ),
-        "subscriptions.repository.walk": (
-            "The ids of the next page of all of them, or of some.",
-            "These, with what would be found wrong, for people.",
-        ),
-        "subscriptions.repository.page": (
-            "The API: the ids of a page, of all of them or of some.",
-            "These, with what would be found wrong, for people.",
+        "subscriptions.repository.walk": ("The ids of the next page of all of them, or of some.",),
+        "subscriptions.repository.page": ("The API: the ids of a page, of all of them or of some.",),
+        "subscriptions.repository._found": (
+            "A page of a walk, with what would be found wrong, for people.",
+            "A page of the API, with the same.",
+            "One of them.",
         ),
         "subscriptions.health.failing": ("Failing ones, longest first.",),
         "subscriptions.health.disabled": ("Disabled ones, newest first.",),
@@ -111,7 +110,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The next event type.",
         ),
         "subscriptions.repository.count_enabled": ("`check`: how many are there?",),
-        "subscriptions.repository.get": ("One of them.",),
         "subscriptions.repository.set_enabled": (
             "Disable it: a reason that it was disabled for before stays.",
             "The same, for a new reason.",
@@ -310,6 +308,7 @@ LOOSE = {
     "ledger.search.search",
     "subscriptions.repository.walk",
     "subscriptions.repository.page",
+    "subscriptions.repository._found",
 }
 
 

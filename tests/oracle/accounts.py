@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import trustme
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
+from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
@@ -31,7 +33,7 @@ from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
 from consumer.ops import changes, replay_request
-from consumer.subscriptions import event_types, health, repository, secrets
+from consumer.subscriptions import event_types, health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -103,6 +105,15 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert secrets.survey(engine, Vault(), now, 9).looked_at == secrets.count(engine) == 3
     assert sum(batch.encrypted for batch in secrets.reencrypt(engine, vault)) == 3
     assert secrets.remove_credentials(engine, 1) == 1
+    authority = trustme.CA()
+    issued = authority.issue_cert("a.test")
+    mine = TlsIdentity(issued.cert_chain_pems[0].bytes().decode(), issued.private_key_pem.bytes().decode())
+    for given in (mine, TlsIdentity(authorities=authority.cert_pem.bytes().decode())):
+        assert tls.set_tls(engine, 1, given, Vault(), now)
+    assert repository.get(engine, 1)
+    assert (tls.count(engine), len(tls.expiries(engine)), tls.in_the_clear(engine)) == (1, 2, [1])
+    assert sum(batch.encrypted for batch in tls.reencrypt(engine, vault)) == 1
+    assert tls.remove_tls(engine, 1)
     counts.of_subscription(engine, 1)
     assert admin.owed(engine, 1, 2) == 0
     health.failing(engine, 2)
