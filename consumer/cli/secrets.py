@@ -148,8 +148,8 @@ def set_credential(
 def encrypt_secrets() -> None:
     """Encrypt all stored secrets with the newest key.
 
-    Private keys of client certificates are among them. The newest key is the first in WEBHOOK_ENCRYPTION_KEY. Secrets stored in the clear are encrypted too. The command
-    may be run again at any time.
+    Private keys of client certificates are among them. The newest key is the first in WEBHOOK_ENCRYPTION_KEY. Secrets
+    stored in the clear are encrypted too. The command may be run again at any time.
 
     Exit status 1 if there is a secret that no key decrypts.
 
