@@ -36,8 +36,8 @@ def search(secrets_by_name: Mapping[str, str], texts: Mapping[str, bytes | str])
     for place, text in texts.items():
         content = (text.encode() if isinstance(text, str) else text).lower()
         for name, forms in sought.items():
-            at = next((at for form in forms if (at := content.find(form)) >= 0), None)
-            if at is not None:
+            at = max(map(content.find, forms))
+            if at >= 0:
                 around = content[max(0, at - SHOWN) : at + SHOWN].decode("utf-8", "replace")
                 found.append(Found(name, place, around))
     return found
@@ -46,8 +46,8 @@ def search(secrets_by_name: Mapping[str, str], texts: Mapping[str, bytes | str])
 def forms_of(secret: str) -> set[bytes]:
     """What a secret is recognised by, in lower case.
 
-    Each word of a planted one, else the text as JSON, HTML and URLs write it; in hex, and in base64 wherever in a longer
-    text it stands; and the same of the bytes that it is base64 of.
+    Each word of a planted one, else the text as JSON, HTML and URLs write it; in hex, and in base64 wherever it stands
+    in a longer text; and the same of the bytes that it is base64 of.
     """
     parts = {word.encode() for word in _PLANTED.findall(secret)} or {
         form(secret).encode() for form in (str, quote, quote_plus, escape, lambda text: json.dumps(text)[1:-1])
@@ -73,7 +73,7 @@ def _written(part: bytes) -> Iterable[bytes]:
 
 def secrets_of(settings: Mapping[str, str]) -> dict[str, str]:
     """The secrets in a process's settings, by the setting's name: passwords of URLs too."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in settings.items():
         if _NAMES.search(name) and not name.endswith("_FILE"):
             found |= {f"{name} {place}".removesuffix(" 0"): each for place, each in enumerate(value.split())}
