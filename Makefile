@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos lint format audit sbom sql reference bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos fuzz lint format audit sbom sql reference bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,12 @@ test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a re
 
 chaos: $(VENV)/development ## workers, Kafka and the database hurt at random (java 17 and maven; CHAOS_SECONDS, CHAOS_RUNS, CHAOS_SEED)
 	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_chaos_long.py $(PYTEST)
+
+fuzz: $(VENV)/development .cache/fuzz/atheris ## inputs that break what reads bytes of others, guided by coverage (FUZZ: targets; FUZZ_SECONDS for each; Linux)
+	PYTHONPATH=.cache/fuzz/atheris $(BIN)/python -m tests.fuzz.search --seconds=$(or $(FUZZ_SECONDS),60) $(FUZZ)
+
+.cache/fuzz/atheris: requirements-fuzz.txt $(VENV)/development
+	@$(PIP) install --upgrade --target $@ --require-hashes --requirement requirements-fuzz.txt
 
 lint: $(VENV)/development ## style, types, and which room may import which
 	$(BIN)/ruff check .
@@ -98,6 +104,7 @@ requirements: $(VENV)/development ## pin the newest packages that pyproject.toml
 	$(COMPILE) pyproject.toml --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
+	printf 'atheris<3.1\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-fuzz.txt
 
 audit: $(VENV)/development ## look the pinned packages up in the database of known vulnerabilities (needs a network)
 	$(BIN)/uv tool run pip-audit --require-hashes --disable-pip --requirement requirements-image.txt

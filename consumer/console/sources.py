@@ -13,6 +13,7 @@ from consumer.console.charts import Bar
 from consumer.console.rendering import State, iso, percent
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import Event
+from consumer.http.urls import redact_url
 from consumer.ledger.admin import StoredDelivery
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
@@ -156,7 +157,7 @@ def row_of(item: StoredDelivery) -> DeliveryRow:
         item.event_type,
         f"{topic}[{partition}] @ {offset}",
         item.subscription_id,
-        item.url,
+        redact_url(item.url),
         stored_state(item.status),
         item.attempt,
         item.next_attempt_at if item.status == "parked" else None,

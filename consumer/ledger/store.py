@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, bindparam, exists, insert, or_, selec
 from consumer.database.engine import any_of
 from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
+from consumer.http.urls import redact_url
 from consumer.ledger import outbox
 from consumer.ledger.columns import (
     ATTEMPTS,
@@ -267,7 +268,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
         | {
             "b_subscription_id": row.subscription_id,
             "b_replay": row.replay,
-            "b_url": cut(row.url, URL_LENGTH),
+            "b_url": cut(redact_url(row.url), URL_LENGTH),
             "b_status": row.status,
             "b_next_attempt_at": time_or_none(row.next_attempt_at),
             "b_order_key": row.ordering_key.key if row.ordering_key and not row.replay else None,

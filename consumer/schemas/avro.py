@@ -117,6 +117,8 @@ class _Readers:
         if schema["type"] == "enum":
             return _enum(tuple(schema["symbols"]))
         if schema["type"] == "fixed":
+            if not isinstance(schema["size"], int) or schema["size"] < 0:  # fastavro takes any
+                raise ValueError(f"the size of {schema['name']} is not a whole number")
             return _logical(schema) or _fixed(schema["size"])
         return _record([(field["name"], self.of(field["type"])) for field in schema["fields"]])
 

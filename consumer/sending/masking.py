@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from html import escape
 from itertools import chain
 from urllib.parse import quote, quote_plus
 
@@ -16,7 +17,10 @@ SHORTEST = 6  # characters; a shorter value is not a secret and occurs in many t
 
 
 def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
-    """The request's possibly secret header values, plain and as JSON and URLs write them, longest first."""
+    """The request's possibly secret header values, plain and as JSON, HTML and URLs write them, longest first.
+
+    Also as a receiver shows what it takes for Latin-1, and as its Latin-1 looks in UTF-8.
+    """
     values = [value for _, value in endpoint.headers]
     if endpoint.auth is not None:
         authorization = request.headers.get("authorization", "")
@@ -28,7 +32,8 @@ def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
             values.append(secret)
         case PluginAuth(arguments=arguments):
             values += _texts(json.loads(arguments))
-    values += [form(value) for value in values for form in (lambda text: json.dumps(text)[1:-1], quote, quote_plus)]
+    values += [form(value) for value in values for form in (_mistaken, _latin)]
+    values += [form(value) for value in values for form in (_json, _json_ascii, escape, quote, quote_plus)]
     return sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
 
 
@@ -41,6 +46,22 @@ def _texts(found: object) -> Iterator[str]:
             yield from chain.from_iterable(map(_texts, found))
         case dict():
             yield from chain.from_iterable(map(_texts, found.values()))
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _json_ascii(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _mistaken(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("latin-1")
+
+
+def _latin(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def masked(text: str, secrets: Sequence[str]) -> str:

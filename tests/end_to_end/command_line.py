@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from tests.end_to_end.canaries import secrets_of
 from tests.end_to_end.service_rig import SECRET, Deployment
 from tests.processes import PROGRAM, environment
 
@@ -12,6 +13,7 @@ class CommandLine:
 
     def __init__(self, deployment: Deployment, directory: Path) -> None:
         self.started: list[subprocess.Popen[str]] = []
+        self.secrets: dict[str, str] = {}  # of their settings
         self._directory = directory
         self._settings = {
             "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
@@ -24,6 +26,7 @@ class CommandLine:
 
     def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """A command that is under way."""
+        self.secrets |= secrets_of(self._settings | variables)
         process = subprocess.Popen(
             [*PROGRAM, *words],
             stdin=subprocess.DEVNULL,

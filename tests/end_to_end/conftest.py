@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.databases import making_engines
+from tests.end_to_end.canaries import search
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.deployed_database import DeployedDatabase, OracleDatabase, SqliteDatabase
 from tests.end_to_end.service_rig import Deployment
@@ -41,11 +42,15 @@ def deployed_database(request: pytest.FixtureRequest) -> Iterator[DeployedDataba
 def deployment(
     kafka_bootstrap: str, topic: str, deployed_database: DeployedDatabase, receiver: Receiver, tmp_path: Path
 ) -> Iterator[Deployment]:
-    """A topic of four partitions, a database of its own, a receiver; workers that are left over are killed."""
+    """A topic of four partitions, a database of its own, a receiver; workers that are left over are killed.
+
+    No worker may have printed a secret.
+    """
     deployment = Deployment(kafka_bootstrap, topic, deployed_database, receiver, tmp_path)
     yield deployment
     for worker in deployment.workers:
         worker.kill()
+    deployment.assert_no_secret_is_told()
 
 
 @pytest.fixture
@@ -60,9 +65,11 @@ def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
 
 @pytest.fixture
 def command_line(deployment: Deployment, tmp_path: Path) -> Iterator[CommandLine]:
-    """Commands that are left over are killed."""
+    """Commands that are left over are killed, and none may have printed a secret."""
     commands = CommandLine(deployment, tmp_path)
     yield commands
+    said = []
     for process in commands.started:
         process.kill()
-        process.communicate()
+        said.append("\n".join(process.communicate()))  # also what it has said before
+    assert search(commands.secrets, {f"command {place}": text for place, text in enumerate(said)}) == []

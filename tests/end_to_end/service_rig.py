@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from tests.end_to_end.canaries import search, secrets_of
 from tests.end_to_end.deployed_database import DeployedDatabase, SqliteDatabase
 from tests.end_to_end.webhook_receiver import Receiver, Request
 from tests.kafka_kit import QUIET, unique
@@ -57,6 +58,7 @@ class Deployment:
         self.subscriptions: dict[str, str] = {}  # path to event type
         self.workers: list[Worker] = []
         self.program: Sequence[str] = PROGRAM
+        self.secrets: dict[str, str] = {}  # of the workers' settings
         self._directory = directory
         self._producer = Producer(
             {
@@ -88,6 +90,7 @@ class Deployment:
             **({} if variables.get("KAFKA_GROUP_PROTOCOL") == "consumer" else QUICK_GROUP),
             **variables,
         }
+        self.secrets |= secrets_of(settings)
         worker = Worker(settings, port, self._directory / f"worker-{len(self.workers)}.log", self.program)
         self.workers.append(worker)
         return worker
@@ -97,6 +100,10 @@ class Deployment:
         script = self._directory / "altered.py"
         script.write_text(f"{code}\nfrom consumer.__main__ import main\n\nmain()\n")
         self.program = (sys.executable, str(script))
+
+    def assert_no_secret_is_told(self) -> None:
+        """No worker has printed a secret of its settings."""
+        assert search(self.secrets, {f"worker {place}": each.log for place, each in enumerate(self.workers)}) == []
 
     # Subscriptions, by plain SQL.
 

@@ -213,9 +213,9 @@ class _Connection(Exchanges):
         self._requests.append(Request(path, headers["webhook-id"], body, headers, status, time.time()))
         if isinstance(answer, Answer):
             extra = f"{answer.header}\r\n" if answer.header else ""
-            line = (
-                f"HTTP/1.1 {answer.status} x\r\ncontent-length: {len(answer.body)}\r\n{extra}\r\n{answer.body}".encode()
-            )
+            content = answer.body.encode()
+            begin = f"HTTP/1.1 {answer.status} x\r\ncontent-length: {len(content)}\r\n{extra}\r\n"
+            line = begin.encode() + content
             if answer.delay:
                 asyncio.get_running_loop().call_later(answer.delay, self.transport.write, line)
             else:

@@ -1,6 +1,8 @@
 """CEL expressions of subscriptions: what is refused when they are set, and that nothing they meet does harm."""
 
 import re
+import subprocess
+import sys
 import time
 
 import orjson
@@ -21,6 +23,7 @@ from consumer.expressions import (
     compile_filter,
     compile_projection,
 )
+from tests.processes import ROOT, environment
 
 MARK = "Zoë-4711-geheim"
 LARGE = 2**20 - 100
@@ -425,3 +428,17 @@ def test_the_runtime_gets_what_is_read_and_gives_its_memory_back() -> None:
 def memory() -> int:
     """Bytes of this process."""
     return psutil.Process().memory_info().rss
+
+
+NULLS = """
+from tests.expressions.test_expressions import value
+
+for _ in range(2_000):
+    assert value("[data, data]", {"a": [None] * 100}) == [{"a": [None] * 100}] * 2
+"""
+
+
+def test_nulls_in_values_do_not_end_the_process() -> None:
+    """However many there are: cel-expr-python 0.1.3 takes a reference to None that is not its own, for each of them."""
+    run = subprocess.run([sys.executable, "-c", NULLS], cwd=ROOT, env=environment({}), capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr.decode()

@@ -12,7 +12,6 @@ from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.subscriptions import Pager
 from consumer.console.sources import Sources, row_of, whole
 from consumer.errors import InvalidPosition
-from consumer.http.urls import redact_url
 from consumer.ledger.admin import StoredDetail
 from consumer.ledger.search import Query, search
 from consumer.ops import stored_deliveries
@@ -98,7 +97,6 @@ def _show(sources: Sources, visit: Visit) -> Response:
         "delivery.html",
         it={
             **row_of(item)._asdict(),
-            "url": redact_url(item.url),
             "redeliverable": item.status in _REDELIVERABLE,
             "size": f"{len(body):,}",
             "cut": f"{SHOWN:,}" if len(body) > SHOWN else None,

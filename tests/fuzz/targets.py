@@ -1,0 +1,336 @@
+"""What each fuzz target does with an input: bytes in, and an error if a promise of the code is broken.
+
+An input is text wherever that is possible, so that a file of the corpus can be read, and written by hand.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from requests.exceptions import InvalidHeader, InvalidURL
+
+from consumer.delivery.outcome import retry_after
+from consumer.errors import SettingsError
+from consumer.events.cloud_event import variables_of
+from consumer.events.event import Event
+from consumer.expressions import Expression, ExpressionFailed, compile_filter, compile_projection
+from consumer.http import header_rules
+from consumer.http.urls import check_target, parse_target, redact_url
+from consumer.intake.decode import MAX_VALUE_BYTES, decode
+from consumer.intake.mapping import Decoder
+from consumer.intake.mapping_file import Mappings, default_decoder, parse
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Partition, Record
+from consumer.schemas.avro import avro_decoder
+from consumer.schemas.conversion import Decode, translated
+from consumer.schemas.framing import Framed, framed
+from consumer.schemas.protobuf import protobuf_decoder
+from consumer.sending.answer import BODY_LIMIT, Answer, AnswerReader, BadAnswer
+from consumer.sending.payloads import PROJECTION_BYTES, Unrenderable, render
+from consumer.sending.template import prepare
+from consumer.subscriptions.endpoint import Endpoint
+from tests.fuzz.records import KEYS, PLACE, check_event, record_of, refusal
+from tests.schemas.descriptors import everything, field, file_of, text_of
+from tests.schemas.orders import AVRO
+
+ROOT = Path(__file__).parents[2]
+MARK = "Zoë-4711-geheim"  # content of an event that no error may quote
+_HOST = re.compile(r"[a-z0-9._-]+")
+_WORD = re.compile(r"[A-Za-z0-9]{4,}")
+
+
+def decoding(data: bytes) -> None:
+    """A record without a mapping: the fast rules, and the same rules as a mapping, agree."""
+    record = record_of(data)
+    made = refusal(decode, record)
+    assert made == refusal(decode, record)
+    assert made == refusal(_DEFAULT.decode, record)
+    if isinstance(made, Event):
+        if made.body is not record.value:
+            raise AssertionError("the body is another")
+        check_event(made, record)
+
+
+def documented_mappings(data: bytes) -> None:
+    """A record under each mapping that the documentation offers; an explanation comes to the same end."""
+    record = record_of(data)
+    for decoder in _DOCUMENTED:
+        _mapped(decoder, record)
+
+
+def _mapped(decoder: Decoder, record: Record) -> None:
+    made = refusal(decoder.decode, record)
+    assert made == refusal(decoder.decode, record)
+    steps = refusal(lambda each: list(decoder.explain(each)), record)
+    if isinstance(made, Event):
+        check_event(made, record)
+        assert isinstance(steps, list)
+        assert steps[0].value == made.type
+    else:
+        # The size of a body is known before its tenant and type of content are.
+        assert steps == made, (steps, made)
+
+
+def mapping_files(data: bytes) -> None:
+    """The text of a mapping file: a mistake is told in lines of bounded length, and a mapping decodes any record."""
+    text, _, given = data.partition(b"\n---\n")
+    try:
+        rules = parse(text.decode(), "m.toml")
+    except UnicodeDecodeError:
+        return
+    except SettingsError as error:
+        assert str(error)
+        assert len(str(error)) < 40_000, len(str(error))
+        return
+    mappings = Mappings(rules)
+    for record in (record_of(given), *_RECORDS):
+        for topic in [*rules][:3]:
+            mappings.of(topic)
+        mappings.of(record.partition.topic)
+        for each in {id(rule): rule for rule in rules.values()}.values():
+            _mapped(Decoder(each), record)
+
+
+def avro(data: bytes) -> None:
+    """Any payload under several schemas, which the first byte chooses."""
+    _schema(_AVRO[data[0] % len(_AVRO)] if data else _AVRO[0], Framed(1, data[1:]))
+
+
+def avro_schemas(data: bytes) -> None:
+    """A schema, and behind an empty line a payload of it."""
+    text, _, payload = data.partition(b"\n\n")
+    try:
+        made = avro_decoder(orjson.loads(text))
+    except Exception:  # noqa: BLE001 (the registry's client takes any error for a schema that cannot be used)
+        return
+    _schema(made, Framed(1, payload))
+
+
+def protobuf(data: bytes) -> None:
+    """Any payload, its message indexes in front, under several schemas, which the first byte chooses."""
+    _schema(_PROTOBUF[data[0] % len(_PROTOBUF)] if data else _PROTOBUF[0], Framed(1, data[1:]))
+
+
+def _schema(made: Decode, given: Framed) -> None:
+    record = Record(_HERE, 7, 1, None, given.payload, [("content-type", b"avro/binary")])
+    found = refusal(lambda each: translated(each, given, made), record)
+    assert found == refusal(lambda each: translated(each, given, made), record)
+    if isinstance(found, Record):
+        assert found.value is not None
+        orjson.loads(found.value)
+        assert len(found.value) < 6 * MAX_VALUE_BYTES, len(found.value)  # what a text needs in escapes is not counted
+        event = refusal(decode, found)
+        if isinstance(event, Event):
+            check_event(event, found)
+
+
+def framing(data: bytes) -> None:
+    """A record that may name a schema: where its id stands, and what is left."""
+    record = record_of(data)
+    found = refusal(framed, record)
+    if isinstance(found, Framed):
+        assert record.value is not None
+        assert record.value.endswith(found.payload)
+        assert isinstance(found.schema, str) or 0 <= found.schema < 2**31
+    refusal(lambda each: translated(each, found if isinstance(found, Framed) else None, _AVRO[0]), record)
+
+
+def filters(data: bytes) -> None:
+    """An expression, behind an empty line the record that it judges; no error quotes the record."""
+    _expression(data, compile_filter)
+
+
+def projections(data: bytes) -> None:
+    """The same for a projection, whose value is JSON of bounded size."""
+    _expression(data, compile_projection)
+
+
+def _expression(data: bytes, compiled: Callable[[str], Expression]) -> None:
+    source, _, given = data.partition(b"\n\n")
+    try:
+        expression = compiled(source.decode())
+    except UnicodeDecodeError:
+        return
+    except ValueError as error:
+        assert str(error).isprintable() or "\n" not in str(error)
+        assert 0 < len(str(error)) < 1000, error
+        return
+    for record in (record_of(given), *_RECORDS):
+        event = refusal(decode, record)
+        if isinstance(event, Event):
+            _value(expression, event)
+
+
+def _value(expression: Expression, event: Event) -> None:
+    variables = variables_of(event)
+    try:
+        value = expression.value(variables)
+    except ExpressionFailed as error:
+        if MARK not in expression.source:
+            assert MARK not in str(error), error
+        return
+    assert not isinstance(value, BaseException)
+    endpoint = Endpoint(1, PLACE, KEYS, projection=expression)
+    try:
+        payload = render(endpoint, event)
+    except Unrenderable as error:
+        assert MARK in expression.source or MARK not in str(error), error
+        return
+    orjson.loads(payload.body)
+    assert len(payload.body) <= PROJECTION_BYTES
+    assert payload.body == render(endpoint, event._replace()).body
+
+
+def answers(data: bytes) -> None:
+    """What a receiver may answer: the same in one piece as in several, and within the limits."""
+    whole = _read([data])
+    cuts = random.Random(data)
+    places = sorted({0, len(data), *(cuts.randrange(len(data) + 1) for _ in range(3))})
+    pieces = _read([data[start:end] for start, end in pairwise(places)])
+    if isinstance(whole, Answer) and isinstance(pieces, Answer):
+        assert whole.status == pieces.status
+    else:
+        assert isinstance(whole, str)
+        assert isinstance(pieces, str)
+    if isinstance(whole, Answer):
+        assert 200 <= whole.status <= 999, whole.status
+        assert len(whole.body) <= BODY_LIMIT
+        for line in whole.head.split(b"\r\n"):
+            name, _, value = line.decode("latin-1").partition(":")
+            if name.lower() == "retry-after":
+                wait = retry_after(value.strip(), 1_700_000_000.0)
+                assert wait is None or wait >= 0, wait
+
+
+def _read(pieces: list[bytes]) -> Answer | str:
+    reader = AnswerReader()
+    try:
+        for piece in pieces:
+            if piece and (answer := reader.feed(piece)) is not None:
+                return answer
+        return reader.end()
+    except BadAnswer as error:
+        assert 0 < len(str(error)) < 500, error
+        return "bad"
+
+
+def urls(data: bytes) -> None:
+    """A URL of a subscription: refused without being quoted, or one that a request can be made for."""
+    text = data.decode("utf-8", "surrogateescape")
+    shown = redact_url(text)
+    try:
+        check_target(text)
+    except ValueError as error:
+        assert len(text) < 8 or text not in str(error), error
+        _check_shown(text, shown)
+        return
+    target = parse_target(text)
+    assert target.scheme in {"http", "https"}
+    assert target.host
+    assert 0 < target.port < 65536
+    assert shown == text
+    assert urlsplit(text).password is None
+    try:
+        request = prepare(Endpoint(1, text, KEYS)).request
+    except (InvalidURL, InvalidHeader) as error:
+        assert len(text) < 8 or text not in str(error), error
+        return
+    assert request.url
+    sent = parse_target(request.url)
+    assert (sent.scheme, sent.port, sent.address) == (target.scheme, target.port, target.address), text
+    # Other characters are percent-encoded on the way; no name with one resolves.
+    assert sent.host == target.host or not (_HOST.fullmatch(sent.host) or _HOST.fullmatch(target.host)), text
+
+
+def _check_shown(text: str, shown: str) -> None:
+    """No word of a user name or password is in what is shown of a URL that is refused."""
+    user, at, rest = text.replace("%40", "@").rpartition("@")
+    for word in _WORD.findall(user) if at else ():
+        assert word in rest or word not in shown, shown
+
+
+def headers(data: bytes) -> None:
+    """A header that a subscription sets: refused without its value, or sent as one line."""
+    name, _, value = data.decode("utf-8", "surrogateescape").partition("\n")
+    try:
+        header_rules.check(name, value)
+    except ValueError as error:
+        assert len(value) < 8 or value in name or value not in str(error), error
+        return
+    lines = prepare(Endpoint(1, PLACE, KEYS, hex_header=None, headers=((name, value),))).lines.split(b"\r\n")
+    mine = [line for line in lines if line.lower().startswith(f"{name.lower()}:".encode())]
+    assert mine == [f"{name}: {value}".encode() if value else f"{name}:".encode()]
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    each.__name__: each
+    for each in (
+        *(decoding, documented_mappings, mapping_files, framing, avro, avro_schemas, protobuf),
+        *(filters, projections, answers, urls, headers),
+    )
+}
+
+
+def _tree() -> Iterator[Any]:
+    """Descriptors of messages that hold themselves."""
+    file = file_of("tree.proto", "shop", "google/protobuf/any.proto", "google/protobuf/struct.proto")
+    message = file.message_type.add(name="Tree")
+    field(message, "kids", ".shop.Tree", repeated=True)
+    field(message, "n", "int32", repeated=True)
+    field(message, "any", ".google.protobuf.Any")
+    field(message, "struct", ".google.protobuf.Struct")
+    yield file
+
+
+_HERE = Partition("orders", 2, OffsetTracker(None))
+_DEFAULT = default_decoder()
+_DOCUMENTED = [
+    Decoder(rules)
+    for path in sorted((ROOT / "docs/mappings").glob("*.toml"))
+    for rules in {id(each): each for each in parse(path.read_text(), path.name).values()}.values()
+]
+_BODY = {
+    "type": "order.paid", "a": {"b": [1, "x", {"c": True}]}, "items": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}],
+    "amount": 150, "price": 12.5, "big": 2**64 - 1, "none": None, "name": MARK, "at": "2026-01-02T03:04:05Z",
+    "payload": '{"id": 1}', "before": None, "after": {"id": 7}, "op": "c",
+}  # fmt: skip
+_RECORDS = (
+    Record(_HERE, 7, 1_700_000_000_000, b'{"id": 7}', orjson.dumps(_BODY), [("ce_id", MARK.encode()), ("h", None)]),
+    Record(_HERE, 7, -1, b"k", b"\xff\0" + MARK.encode(), [("event-type", b"a"), ("x", MARK.encode())]),
+    Record(_HERE, 7, 1, b"k", None, None),
+)
+_NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+_KINDS = {
+    "type": "record",
+    "name": "Kinds",
+    "fields": [
+        {"name": f"f{number}", "type": kind}
+        for number, kind in enumerate(
+            (
+                *("null", "boolean", "int", "long", "float", "double", "bytes", "string"),
+                {"type": "enum", "name": "E", "symbols": ["A", "B"]},
+                {"type": "fixed", "name": "F", "size": 3},
+                {"type": "array", "items": ["null", "string", "Kinds"]},
+                {"type": "map", "values": ["null", "long", "Kinds"]},
+                *({"type": "int", "logicalType": each} for each in ("date", "time-millis")),
+                *({"type": "long", "logicalType": f"timestamp-{each}"} for each in ("millis", "micros", "nanos")),
+                {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2},
+                {"type": "fixed", "name": "U", "size": 16, "logicalType": "uuid"},
+                {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"},
+            )
+        )
+    ],
+}
+_AVRO = [
+    avro_decoder(each)
+    for each in (
+        AVRO, _NODE, _KINDS, {"type": "map", "values": "bytes"},
+        ["null", "string", "double", {"type": "bytes", "logicalType": "decimal", "precision": 400, "scale": 300}],
+    )
+]  # fmt: skip
+_PROTOBUF = [protobuf_decoder(text_of(each)) for each in (everything(), *_tree())]
