@@ -70,7 +70,7 @@ class Source:
         self._reachability = Reachability(kafka, clock)
         self._commits = Commits(clock, meanwhile)
         self._failures: list[Exception] = []
-        self._reported = Reported()
+        self._reported = Reported(kafka.group_id)
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
         self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.kafka.client import LibrdkafkaLog, usable_properties
+from consumer.kafka.remedies import explained
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
 _MOST_WAITING = 10_000  # unacknowledged records
@@ -44,7 +45,9 @@ def publish(
             reason = f" ({detail[-1]})" if detail else ""
             answers.append(KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}"))
         else:
-            answers.append(WebhooksError(f"Kafka refuses the record: {error.str()}"))
+            denied = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            advice = f"; allow this user Write on the topic {topic}" if denied else ""
+            answers.append(WebhooksError(f"Kafka refuses the record: {error.str()}{advice}"))
 
     producer = _producer(kafka, detail)
     waiting = 0
@@ -86,7 +89,7 @@ def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
                 "enable.idempotence": True,
                 "delivery.timeout.ms": int(_TIMEOUT * 1000),
                 "topic.metadata.propagation.max.ms": 10_000,  # a topic may have to be created first
-                "error_cb": lambda error: detail.append(error.str()),
+                "error_cb": lambda error: detail.append(explained(error)),
             },
             logger=LibrdkafkaLog(),
         )

@@ -1,13 +1,10 @@
 """TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
-import os
 import ssl
-from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-import certifi
-
 from consumer.errors import SettingsError
+from consumer.http.authorities import ca_file
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
@@ -19,11 +16,6 @@ _MEANINGS = {  # explanations of OpenSSL's error reasons
     "UNSUPPORTED_PROTOCOL": "it does not support TLS 1.2 or newer",
     "WRONG_VERSION_NUMBER": "it does not speak TLS at this port",
 }
-
-
-def ca_file(environment: Mapping[str, str] = os.environ) -> str:
-    """The certificate authorities to trust: SSL_CERT_FILE or REQUESTS_CA_BUNDLE if set, else certifi's."""
-    return environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE") or certifi.where()
 
 
 class Stream(Protocol):
