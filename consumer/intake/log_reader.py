@@ -108,7 +108,8 @@ class LogReader:
     def partitions(self, names: Sequence[str]) -> list[TopicPartition]:
         """The partitions that the group's workers consume; `names` as in KAFKA_TOPICS.
 
-        A name without a topic is logged. Raises KafkaUnavailable if no broker answers.
+        A name without a topic is logged. Raises KafkaUnavailable if no broker answers, and WebhooksError if one may not
+        be read.
         """
         try:
             cluster = self._consumer.list_topics(timeout=_TIMEOUT)
@@ -117,8 +118,8 @@ class LogReader:
         wanted = consumes(self._kafka, names)
         found = {name: each for name, each in cluster.topics.items() if each.error is None and wanted(name)}
         for name in names:
-            if not name.startswith("^") and name not in found:
-                log.warning("a topic of KAFKA_TOPICS does not exist, or may not be read", topic=name)
+            if not name.startswith("^") and name not in found and not self.partitions_of(name):
+                log.warning("a topic of KAFKA_TOPICS does not exist", topic=name)
         return [(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
     def partitions_of(self, topic: str) -> list[TopicPartition]:

@@ -68,7 +68,7 @@ class Source:
         self._clock = clock
         self._hides = hides(kafka, topics)
         self._reachability = Reachability(kafka, clock)
-        self._commits = Commits(clock, meanwhile)
+        self._commits = Commits(clock, meanwhile, kafka.group_id)
         self._failures: list[Exception] = []
         self._reported = Reported(kafka.group_id)
         self._joined = self._paused = self._closing = self._rebalancing = False

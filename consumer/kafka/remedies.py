@@ -6,14 +6,15 @@ librdkafka has few codes for it, so that its text, which the conditions below qu
 from confluent_kafka import KafkaError
 
 IS_IT_UP = "is it up, are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right?"
+_CUT_SHORT = "mechanism handshake failed"  # by a lost connection, or within a second of the last authentication
 _USER = "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
 _TOKENS_AUTHORITY = "set KAFKA_HTTPS_CA_LOCATION to the authority of the token server's certificate"
 _IN_TEXTS = (  # the first that an error's text has
     ("trust anchors", _TOKENS_AUTHORITY),
     ("certificate OpenSSL verify", _TOKENS_AUTHORITY),
     ("SASL OAUTHBEARER token", "check KAFKA_SASL_OAUTHBEARER_CLIENT_ID, _CLIENT_SECRET and _TOKEN_ENDPOINT_URL"),
-    ("invalid_token", "the brokers do not accept its tokens: compare their audience, issuer and scope"),
-    ("mechanism handshake failed", "set KAFKA_SASL_MECHANISMS to one that the brokers have there"),
+    ("invalid_token", "the brokers do not accept its tokens: compare their life, audience, issuer and scope"),
+    ("Unsupported SASL mechanism", "set KAFKA_SASL_MECHANISMS to one that the brokers have there"),
     (
         "certificate verify failed",
         "set KAFKA_SSL_CA_LOCATION to the authority of the brokers' certificates",
@@ -34,7 +35,7 @@ def remedy(error: KafkaError, *, topic: str | None = None, group: str = "") -> s
     if group and (code == KafkaError.GROUP_AUTHORIZATION_FAILED or "Group authorization failed" in text):
         return f"allow this service's user Read on the group {group}"
     found = next((advice for part, advice in _IN_TEXTS if part in text), None)
-    if found is None and code == KafkaError._AUTHENTICATION:  # noqa: SLF001 (the binding's public name for it)
+    if found is None and code == KafkaError._AUTHENTICATION and _CUT_SHORT not in text:  # noqa: SLF001 (its public name)
         return _USER
     return found
 
