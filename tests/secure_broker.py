@@ -104,7 +104,7 @@ class SecureBroker(KafkaBroker):
         """Remove ACLs that were added."""
         admin = self.admin()
         for answer in admin.delete_acls([_filter(acl) for acl in acls]).values():
-            assert len(answer.result(15)) == 1
+            answer.result(15)
 
     def _lay_out(self) -> None:
         self._secure_ports = _free_ports(len(_LISTENERS))

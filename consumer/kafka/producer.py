@@ -155,7 +155,7 @@ def _advice(purpose: Purpose, error: KafkaError) -> str:
         KafkaError._UNKNOWN_TOPIC: create,  # noqa: SLF001 (the binding's public name for it)
         KafkaError.UNKNOWN_TOPIC_OR_PART: create,
         KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow this service's user to write to it",
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this service's user the cluster's IdempotentWrite",
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this service's user to write to it; before Kafka 2.8, also IdempotentWrite",
         KafkaError.NOT_ENOUGH_REPLICAS: "bring its replicas back, or lower its min.insync.replicas",
     }
     return codes.get(error.code(), f"{purpose.content} wait until it takes them")

@@ -16,6 +16,9 @@ _MOST_WAITING = 10_000  # unacknowledged records
 _NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
 
 
+_DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+
+
 class Published(NamedTuple):
     """The place of an acknowledged record."""
 
@@ -45,30 +48,41 @@ def publish(
             reason = f" ({detail[-1]})" if detail else ""
             answers.append(KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}"))
         else:
-            denied = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-            advice = f"; allow this user Write on the topic {topic}" if denied else ""
-            answers.append(WebhooksError(f"Kafka refuses the record: {error.str()}{advice}"))
+            answers.append(_refused(topic, error))
 
     producer = _producer(kafka, detail)
     waiting = 0
     fields: list[tuple[str, str | bytes | None]] = list(headers)
     for value in values:
         while waiting >= _MOST_WAITING:
-            producer.poll(0.1)
+            _serve(producer, topic, 0.1)
             while answers:
                 waiting -= 1
                 yield _place(answers.popleft())
         try:
             producer.produce(topic, value, key, headers=fields, on_delivery=acknowledged)
         except KafkaException as error:
-            raise WebhooksError(f"Kafka refuses the record: {error.args[0].str()}") from None
+            raise _refused(topic, error.args[0]) from None
         waiting += 1
-        producer.poll(0)
+        _serve(producer, topic, 0)
     while waiting:
-        producer.poll(0.1)
+        _serve(producer, topic, 0.1)
         while answers:
             waiting -= 1
             yield _place(answers.popleft())
+
+
+def _serve(producer: Producer, topic: str, seconds: float) -> None:
+    """Take answers. WebhooksError if the producer cannot go on: this user may write to no topic at all."""
+    try:
+        producer.poll(seconds)
+    except KafkaException as error:
+        raise _refused(topic, error.args[0]) from None
+
+
+def _refused(topic: str, error: KafkaError) -> WebhooksError:
+    advice = f"; allow this user Write on the topic {topic}" if error.code() in _DENIED else ""
+    return WebhooksError(f"Kafka refuses the record: {error.str()}{advice}")
 
 
 def _place(answer: Published | WebhooksError) -> Published:
