@@ -410,6 +410,7 @@ class Source:
     def _on_statistics(self, document: str) -> None:
         statistics = orjson.loads(document)
         self._reachability.statistics(statistics)
+        self._reported.statistics(statistics)
         overtaken, now = {}, self._clock()
         for topic, details in statistics["topics"].items():
             for number, each in details["partitions"].items():

@@ -202,6 +202,12 @@ class Reported:
             log.warning("Kafka reports", topic=topic, error=text)
         self._faults[topic] = fault
 
+    def statistics(self, statistics: Mapping[str, Any]) -> None:
+        """Clear the client's fault if one statistics document of librdkafka shows a member that the group has again."""
+        group = statistics.get("cgrp", {})
+        if group.get("state") == "up" and group.get("join_state") == "steady":
+            self.answers(None)
+
     def answers(self, topic: str | None) -> None:
         """Clear the fault of `topic`: a record of it arrived, or it was assigned."""
         if self._faults:
