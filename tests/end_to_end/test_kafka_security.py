@@ -118,7 +118,8 @@ def estate(
     yield estate
     for worker in estate.workers:
         worker.kill()
-    secured.broker.forbid(estate.given)
+    if estate.given:
+        secured.broker.forbid(estate.given)
 
 
 TOKEN_LIFE = 4.0  # seconds
