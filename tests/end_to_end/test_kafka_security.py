@@ -18,9 +18,11 @@ from consumer.ops import tail
 from consumer.ops.check import Finding, check_all
 from consumer.ops.lag import group_lag
 from tests.docs.documentation import TEXTS
+from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.deployed_database import SqliteDatabase
-from tests.end_to_end.security_rig import AGAIN_AFTER, PAGE, PASSWORD, SecureKafka, documented, secure_kafka
+from tests.end_to_end.security_rig import AGAIN_AFTER, PAGE, PASSWORD, USERS, SecureKafka, documented, secure_kafka
 from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually
+from tests.end_to_end.test_api_replays import Process
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_broker import KafkaUnavailable
 from tests.kafka_kit import Kafka
@@ -262,6 +264,31 @@ def test_each_right_of_the_api_and_of_commands_is_needed(estate: Estate, user: s
         with pytest.raises(WebhooksError, match=f"allow this .*{acl.name}"):
             use()
         estate.kafka.broker.allow([acl])
+
+
+def test_a_command_and_the_api_as_users_of_their_own(estate: Estate, tmp_path: Path) -> None:
+    """With the rights of the page, a replay sends all that is in the log; the API sees the log and the attempts."""
+    for user in USERS:
+        estate.give(user)
+    worker = estate.start(**estate.settings("PLAIN"))
+    estate.publish(["a"] * 20)
+    eventually(estate.all_arrived)
+    late = str(estate.subscribe("a", "/late"))
+    commands = CommandLine(estate, tmp_path)
+    try:
+        api = Process(commands, **estate.settings("PLAIN", "webhooks-api"))
+        wanted = {"subscription_id": int(late), "since": "1h", "dry_run": True}
+        assert api.call("POST", "/replays", wanted)["records"] == 20
+        person = estate.settings("PLAIN", "webhooks-cli")
+        status, _, errors = commands.run("replay", "--subscription", late, "--since", "1h", "--yes", **person)
+        assert status == 0, errors
+        eventually(lambda: len(api.call("GET", "/attempts")["items"]) == 40)
+    finally:
+        for process in commands.started:
+            process.kill()
+            process.communicate()
+    worker.stop()
+    assert estate.accepted() == estate.expected()
 
 
 _USES: dict[str, Callable[[KafkaSettings, str, str], Sequence[object]]] = {
