@@ -193,8 +193,8 @@ class AttemptHistory:
                 assigned.clear()
                 self._positions.clear()
             self._has_problem(
-                f"the topic {self._topic} does not exist or may not be read: create it, allow this service's user Read "
-                "on it, or correct KAFKA_ATTEMPTS_TOPIC"
+                f"the topic {self._topic} does not exist, or this user may not read it: "
+                "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
             )
             return
         new = [number for number in topic.partitions if number not in assigned]
