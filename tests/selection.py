@@ -35,6 +35,7 @@ FIXTURES = {
     "helm": "slow",
     "kafka_cluster": "kafka",
     "one_node": "kafka",
+    "secured": "kafka",
     "emulated_oracles": "oracle",
     "start_oracle": "oracle",
 }

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.intake.record import Partition
+from consumer.kafka.remedies import explained
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +30,11 @@ class Commits:
     `total` counts rounds that the broker accepted; `fault` says why the last round failed.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep) -> None:
-        """`wait(seconds)` runs while a last round is awaited; it may call `start`."""
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep, group: str = ""
+    ) -> None:
+        """`wait(seconds)` runs while a last round is awaited; it may call `start`. `group`: the one that commits."""
+        self._group = group
         self._clock = clock
         self._wait = wait
         self.total = 0
@@ -194,11 +198,10 @@ class Commits:
         if failure.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
             # The broker's offset.metadata.max.bytes was lowered: a restart will resend records settled above the mark.
             self._with_metadata = False
+        reason = explained(failure, group=self._group)
         if self.fault is None:
-            log.warning(
-                "offsets not committed; the next round tries again", error=failure.str(), partitions=sorted(failures)
-            )
-        self.fault = f"offsets cannot be committed: {failure.str()}"
+            log.warning("offsets not committed; the next round tries again", error=reason, partitions=sorted(failures))
+        self.fault = f"offsets cannot be committed: {reason}"
 
 
 def _images(offsets: Iterable[KafkaTopicPartition]) -> set[tuple[str, int, int, str]]:

@@ -19,6 +19,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
 from consumer.kafka.client import LibrdkafkaLog, Reachability, guarded, usable_properties
+from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
 
 log = structlog.get_logger(__name__)
@@ -107,7 +108,8 @@ class LogReader:
     def partitions(self, names: Sequence[str]) -> list[TopicPartition]:
         """The partitions that the group's workers consume; `names` as in KAFKA_TOPICS.
 
-        A name without a topic is logged. Raises KafkaUnavailable if no broker answers.
+        A name without a topic is logged. Raises KafkaUnavailable if no broker answers, and WebhooksError if one may not
+        be read.
         """
         try:
             cluster = self._consumer.list_topics(timeout=_TIMEOUT)
@@ -116,19 +118,21 @@ class LogReader:
         wanted = consumes(self._kafka, names)
         found = {name: each for name, each in cluster.topics.items() if each.error is None and wanted(name)}
         for name in names:
-            if not name.startswith("^") and name not in found:
-                log.warning("a topic of KAFKA_TOPICS does not exist, or may not be read", topic=name)
+            if not name.startswith("^") and name not in found and not self.partitions_of(name):
+                log.warning("a topic of KAFKA_TOPICS does not exist", topic=name)
         return [(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
     def partitions_of(self, topic: str) -> list[TopicPartition]:
         """The partitions of one topic, whether workers consume it or not; empty if it does not exist.
 
-        Raises KafkaUnavailable if no broker answers.
+        Raises KafkaUnavailable if no broker answers, and WebhooksError if the topic may not be read.
         """
         try:
             found = self._consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
         except KafkaException as error:
             raise self._unavailable(error) from None
+        if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise WebhooksError(f"the topic {topic} may not be read: {explained(found.error, topic=topic)}")
         return [(topic, number) for number in sorted(found.partitions)]
 
     def spans(
@@ -225,7 +229,8 @@ class LogReader:
         if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
             self._failures.append(FatalKafkaError(f"Kafka's client cannot go on: {error.str()}"))
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            self._failures.append(WebhooksError(f"the topic {partition[0]} may not be read: {error.str()}"))
+            reason = explained(error, topic=partition[0])
+            self._failures.append(WebhooksError(f"the topic {partition[0]} may not be read: {reason}"))
         elif span is None:
             # The partition is done, or the error concerns the throw-away group, which need not be usable.
             log.debug("Kafka reports", error=error.str())
@@ -296,10 +301,10 @@ class LogReader:
         return {(answer.topic, answer.partition): answer.offset for answer in answers}
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailable:
-        return KafkaUnavailable(
-            f"no answer from Kafka at {self._kafka.bootstrap_servers} ({error.args[0].str()}): "
-            "is it up, is KAFKA_BOOTSTRAP_SERVERS right?"
-        )
+        if not self._left:  # a record would be lost; while records are read, callbacks are served anyway
+            self._consumer.poll(0)
+        detail = self._reachability.detail or error.args[0].str()
+        return KafkaUnavailable(f"no answer from Kafka at {self._kafka.bootstrap_servers} ({detail}): {IS_IT_UP}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

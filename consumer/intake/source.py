@@ -68,9 +68,9 @@ class Source:
         self._clock = clock
         self._hides = hides(kafka, topics)
         self._reachability = Reachability(kafka, clock)
-        self._commits = Commits(clock, meanwhile)
+        self._commits = Commits(clock, meanwhile, kafka.group_id)
         self._failures: list[Exception] = []
-        self._reported = Reported()
+        self._reported = Reported(kafka.group_id)
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
         self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did
@@ -410,6 +410,7 @@ class Source:
     def _on_statistics(self, document: str) -> None:
         statistics = orjson.loads(document)
         self._reachability.statistics(statistics)
+        self._reported.statistics(statistics)
         overtaken, now = {}, self._clock()
         for topic, details in statistics["topics"].items():
             for number, each in details["partitions"].items():

@@ -12,11 +12,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from consumer.config import slips
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, SettingsError
+from consumer.http.authorities import ca_file
+from consumer.kafka.remedies import explained, remedy
 
 log = structlog.get_logger(__name__)
 
 # librdkafka logs these for every broker and every attempt; `Reachability` reports each fault once.
 _QUIET_FACILITIES = frozenset({"FAIL", "ERROR", "CONFWARN", "GETPID"})
+_UNCONNECTED = "not yet connected to Kafka at "
 _UP = "UP"  # a broker's state: connected, and its versions known
 # Seconds without an answer: four heartbeats, two dozen fetches. A broker's garbage collection takes less.
 SILENT = 12.0
@@ -24,12 +27,14 @@ SILENT = 12.0
 _NOT_PROPERTIES = frozenset({"logger"})
 # Not a property, and passed last: librdkafka refuses it only after it has accepted the property before it.
 _PROBE = "?"
+_TRUST = {"https.ca.location", "https.ca.pem"}
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Split users' properties into the ones that librdkafka knows and the names of unknown ones.
 
-    Raises SettingsError with the property whose value librdkafka refuses. No client is created.
+    A client of a token server trusts the authorities of `ca_file`, unless the properties name others. Raises
+    SettingsError with the property whose value librdkafka refuses. No client is created.
     """
     known: dict[str, str] = {}
     unknown: list[str] = []
@@ -45,6 +50,9 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
         else:
             # librdkafka's text does not repeat the value of a secret.
             raise SettingsError(f"{slips.variable_of(name)}: {text}")
+    if known.get("sasl.oauthbearer.method", "").lower() == "oidc" and not known.keys() & _TRUST:
+        # librdkafka's wheels look for a file that only some distributions have, also if told to probe.
+        known["https.ca.location"] = ca_file()
     return known, unknown
 
 
@@ -82,18 +90,30 @@ class Reachability:
         self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, expected: bool = True
     ) -> None:
         """`expected`: that there is no connection yet is a fault, as for a service; else only outages are."""
-        self.fault: str | None = f"not yet connected to Kafka at {kafka.bootstrap_servers}" if expected else None
+        self.fault: str | None = f"{_UNCONNECTED}{kafka.bootstrap_servers}" if expected else None
         self.coordinator_up = True
         self._servers = kafka.bootstrap_servers
         self._detail = ""
+        self._advice: str | None = None  # what to change, if this client is refused
         self._silence = Silence(kafka.properties.get("fetch.wait.max.ms", ""), clock)
+
+    @property
+    def detail(self) -> str:
+        """The last error of a connection, and what to change if that is known; empty after an answer."""
+        return self._detail[2:-1]
 
     def error(self, error: KafkaError) -> None:
         """Take note of an error from librdkafka's `error_cb`."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (the binding's public name for it)
             self._down()
-        else:
-            self._detail = f" ({error.str()})"
+            return
+        advice = remedy(error)
+        if advice is not None and advice != self._advice:
+            log.warning("Kafka refuses this client", servers=self._servers, error=error.str(), advice=advice)
+        if advice is not None or self._advice is None:  # a lost connection does not hide why it is lost
+            self._detail, self._advice = f" ({explained(error)})", advice
+        if self.fault is not None and self.fault.startswith(_UNCONNECTED):
+            self.fault = f"{_UNCONNECTED}{self._servers}{self._detail}"
 
     def statistics(self, statistics: Mapping[str, Any]) -> None:
         """Take note of one statistics document of librdkafka."""
@@ -112,7 +132,7 @@ class Reachability:
         """Note that a broker answered. The coordinator's state comes from the group's callbacks and statistics."""
         if self.fault is not None:
             log.info("connected to Kafka", servers=self._servers)
-        self.fault, self._detail = None, ""
+        self.fault, self._detail, self._advice = None, "", None
 
     def coordinated(self) -> None:
         """Note that the group's coordinator answered, and with it a broker."""
@@ -121,8 +141,8 @@ class Reachability:
 
     def _down(self) -> None:
         fault = f"no Kafka broker reachable at {self._servers}{self._detail}"
-        if self.fault is None or self.fault.startswith("not yet"):
-            log.warning("no Kafka broker reachable", servers=self._servers, detail=self._detail.strip(" ()"))
+        if self.fault is None or self.fault.startswith(_UNCONNECTED):
+            log.warning("no Kafka broker reachable", servers=self._servers, detail=self.detail)
         self.fault, self.coordinator_up = fault, False
 
 
@@ -160,7 +180,9 @@ class Silence:
 class Reported:
     """Errors that Kafka reports in place of records. `fatal`: the error that makes this client unusable."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: str) -> None:
+        """`group` is the one that this client is a member of."""
+        self._group = group
         self.fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}
 
@@ -172,12 +194,19 @@ class Reported:
     def error(self, topic: str | None, error: KafkaError) -> None:
         """Take note of an error of `topic`, or of the client if None."""
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
-            self.fatal = FatalKafkaError(f"Kafka's client cannot go on: {error.str()}")
+            self.fatal = FatalKafkaError(f"Kafka's client cannot go on: {explained(error, group=self._group)}")
             return
-        fault = f"{topic}: {error.str()}" if topic else error.str()
+        text = explained(error, topic=topic, group=self._group)
+        fault = f"{topic}: {text}" if topic else text
         if self._faults.get(topic) != fault:
-            log.warning("Kafka reports", topic=topic, error=error.str())
+            log.warning("Kafka reports", topic=topic, error=text)
         self._faults[topic] = fault
+
+    def statistics(self, statistics: Mapping[str, Any]) -> None:
+        """Clear the client's fault if one statistics document of librdkafka shows a member that the group has again."""
+        group = statistics.get("cgrp", {})
+        if group.get("state") == "up" and group.get("join_state") == "steady":
+            self.answers(None)
 
     def answers(self, topic: str | None) -> None:
         """Clear the fault of `topic`: a record of it arrived, or it was assigned."""

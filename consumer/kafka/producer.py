@@ -151,11 +151,12 @@ class AcknowledgedTopic:
 
 def _advice(purpose: Purpose, error: KafkaError) -> str:
     create = f"create it, or set {purpose.setting} to one that exists"
+    allow = "allow this service's user to write to it"
     codes = {
         KafkaError._UNKNOWN_TOPIC: create,  # noqa: SLF001 (the binding's public name for it)
         KafkaError.UNKNOWN_TOPIC_OR_PART: create,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow this service's user to write to it",
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this service's user the cluster's IdempotentWrite",
+        KafkaError.TOPIC_AUTHORIZATION_FAILED: allow,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED: f"{allow}; before Kafka 2.8, also IdempotentWrite",
         KafkaError.NOT_ENOUGH_REPLICAS: "bring its replicas back, or lower its min.insync.replicas",
     }
     return codes.get(error.code(), f"{purpose.content} wait until it takes them")

@@ -9,10 +9,14 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.kafka.client import LibrdkafkaLog, usable_properties
+from consumer.kafka.remedies import explained
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
 _MOST_WAITING = 10_000  # unacknowledged records
 _NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
+
+
+_DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 
 
 class Published(NamedTuple):
@@ -44,28 +48,41 @@ def publish(
             reason = f" ({detail[-1]})" if detail else ""
             answers.append(KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}"))
         else:
-            answers.append(WebhooksError(f"Kafka refuses the record: {error.str()}"))
+            answers.append(_refused(topic, error))
 
     producer = _producer(kafka, detail)
     waiting = 0
     fields: list[tuple[str, str | bytes | None]] = list(headers)
     for value in values:
         while waiting >= _MOST_WAITING:
-            producer.poll(0.1)
+            _serve(producer, topic, 0.1)
             while answers:
                 waiting -= 1
                 yield _place(answers.popleft())
         try:
             producer.produce(topic, value, key, headers=fields, on_delivery=acknowledged)
         except KafkaException as error:
-            raise WebhooksError(f"Kafka refuses the record: {error.args[0].str()}") from None
+            raise _refused(topic, error.args[0]) from None
         waiting += 1
-        producer.poll(0)
+        _serve(producer, topic, 0)
     while waiting:
-        producer.poll(0.1)
+        _serve(producer, topic, 0.1)
         while answers:
             waiting -= 1
             yield _place(answers.popleft())
+
+
+def _serve(producer: Producer, topic: str, seconds: float) -> None:
+    """Take answers. WebhooksError if the producer cannot go on: this user may write to no topic at all."""
+    try:
+        producer.poll(seconds)
+    except KafkaException as error:
+        raise _refused(topic, error.args[0]) from None
+
+
+def _refused(topic: str, error: KafkaError) -> WebhooksError:
+    advice = f"; allow this user Write on the topic {topic}" if error.code() in _DENIED else ""
+    return WebhooksError(f"Kafka refuses the record: {error.str()}{advice}")
 
 
 def _place(answer: Published | WebhooksError) -> Published:
@@ -86,7 +103,7 @@ def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
                 "enable.idempotence": True,
                 "delivery.timeout.ms": int(_TIMEOUT * 1000),
                 "topic.metadata.propagation.max.ms": 10_000,  # a topic may have to be created first
-                "error_cb": lambda error: detail.append(error.str()),
+                "error_cb": lambda error: detail.append(explained(error)),
             },
             logger=LibrdkafkaLog(),
         )

@@ -192,7 +192,10 @@ class AttemptHistory:
                 consumer.unassign()
                 assigned.clear()
                 self._positions.clear()
-            self._has_problem(f"the topic {self._topic} does not exist: create it, or correct KAFKA_ATTEMPTS_TOPIC")
+            self._has_problem(
+                f"the topic {self._topic} does not exist, or this user may not read it: "
+                "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
+            )
             return
         new = [number for number in topic.partitions if number not in assigned]
         first = [number for number in new if number not in self._positions]

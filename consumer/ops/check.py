@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
+    AclOperation,
     AdminClient,
     ClusterMetadata,
     ConfigResource,
@@ -42,6 +43,7 @@ from consumer.kafka.client import known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
 from consumer.ops.lag import TIMEOUT, admin_of, lags, metadata
+from consumer.ops.rights import without
 from consumer.subscriptions import repository, secrets, tls
 
 _MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
@@ -60,6 +62,9 @@ class Finding(NamedTuple):
     part: str
     ok: bool
     text: str
+
+
+_Topic = tuple[Finding, list[tuple[str, int]]]  # with its partitions
 
 
 def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -107,7 +112,7 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         yield _not_looked_at("topics", error)
     else:
         consumed = consumes(kafka, topics)
-        found = [_topic(topic, kafka, cluster) for topic in topics]
+        found = [_topic(topic, kafka, admin, cluster) for topic in topics]
         yield from (finding for finding, _ in found)
         partitions = [partition for _, part in found for partition in part]
         if partitions:
@@ -166,25 +171,38 @@ def _not_looked_at(part: str, error: SettingsError) -> Finding:
     return Finding(part, False, f"not checked: {'; '.join(str(error).splitlines())}")
 
 
-def _topic(topic: str, kafka: KafkaSettings, cluster: ClusterMetadata) -> tuple[Finding, list[tuple[str, int]]]:
+def _topic(topic: str, kafka: KafkaSettings, admin: AdminClient, cluster: ClusterMetadata) -> _Topic:
     if topic.startswith("^"):
-        try:
-            re.compile(topic)
-        except re.error as error:
-            return Finding("topic", False, f"{topic}: not a regular expression: {error}"), []
-        names = list(filter(consumes(kafka, [topic]), cluster.topics))
-        if not names:
-            text = f"{topic} matches no topic now: create one, or correct KAFKA_TOPICS{_there(topic, cluster)}"
-            return Finding("topic", False, text), []
-        partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
-        return Finding("topic", True, f"{topic}: {_number(len(names), 'topic')} match now"), partitions
+        return _pattern(topic, kafka, admin, cluster)
     if (kind := kafka.never_consumed.get(topic)) is not None:
         return Finding("topic", False, f"{topic} is the {kind}: take it out of KAFKA_TOPICS"), []
+    if without(AclOperation.READ, [topic], admin):
+        return Finding("topic", False, f"{topic} may not be read: {_allow('Read', topic)}"), []
     if topic not in cluster.topics or cluster.topics[topic].error is not None:
-        text = f"{topic} does not exist or may not be read: create it, or correct KAFKA_TOPICS{_there(topic, cluster)}"
+        text = f"{topic} does not exist: create it, or correct KAFKA_TOPICS{_there(topic, cluster)}"
         return Finding("topic", False, text), []
     partitions = [(topic, number) for number in cluster.topics[topic].partitions]
     return Finding("topic", True, f"{topic}: {_number(len(partitions), 'partition')}"), partitions
+
+
+def _pattern(pattern: str, kafka: KafkaSettings, admin: AdminClient, cluster: ClusterMetadata) -> _Topic:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return Finding("topic", False, f"{pattern}: not a regular expression: {error}"), []
+    names = list(filter(consumes(kafka, [pattern]), cluster.topics))
+    if not names:
+        text = f"{pattern} matches no topic now: create one, or correct KAFKA_TOPICS{_there(pattern, cluster)}"
+        return Finding("topic", False, text), []
+    if closed := without(AclOperation.READ, names, admin):
+        text = f"{pattern} matches {closed[0]}, which may not be read: {_allow('Read', closed[0])}"
+        return Finding("topic", False, text), []
+    partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
+    return Finding("topic", True, f"{pattern}: {_number(len(names), 'topic')} match now"), partitions
+
+
+def _allow(operation: str, topic: str) -> str:
+    return f"allow this service's user {operation} on the topic {topic}"
 
 
 def _there(wanted: str, cluster: ClusterMetadata) -> str:
@@ -207,6 +225,8 @@ def _group(kafka: KafkaSettings, admin: AdminClient, partitions: Sequence[tuple[
 
 
 def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> str:
+    if without(AclOperation.WRITE, [name], admin):
+        raise WebhooksError(f"{name} may not be written to: {_allow('Write', name)}")
     if name in cluster.topics:
         return f"{name}: {_number(len(cluster.topics[name].partitions), 'partition')}"
     if _auto_creates(admin, cluster) is False:

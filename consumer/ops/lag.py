@@ -13,14 +13,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, SettingsError
+from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.topics import consumes
 from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.remedies import IS_IT_UP, explained, remedy
 
 TIMEOUT = 10.0  # seconds for each question
 _SOON = 3.0  # seconds for a broker to answer: an overview waits five for everything
 _AGAIN = 0.2  # seconds between two tries
+_QUICK = 1.0  # seconds of the first try: a coordinator that knows the group takes milliseconds
 # A fresh cluster creates the coordinator for its first group, which takes one to three seconds.
 _COORDINATOR_COMES = {
     KafkaError.NOT_COORDINATOR,
@@ -55,7 +57,10 @@ class Lag(NamedTuple):
 
 
 def lags(kafka: KafkaSettings, admin: AdminClient, partitions: Collection[TopicPartition]) -> list[Lag]:
-    """The lag of the group in each partition, in their order. Raises KafkaException if Kafka does not answer."""
+    """The lag of the group in each partition, in their order.
+
+    Raises KafkaException if Kafka does not answer, and WebhooksError if the group may not be seen.
+    """
     ordered = sorted(set(partitions))
     places = [KafkaTopicPartition(*partition) for partition in ordered]
     committed = {
@@ -89,7 +94,7 @@ def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
 def admin_of(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
     """A client, and a list that gets the texts of its errors. SettingsError for a property that librdkafka refuses."""
     detail: list[str] = []
-    config = {**_config(kafka), "error_cb": lambda error: detail.append(error.str())}
+    config = {**_config(kafka), "error_cb": lambda error: detail.append(explained(error))}
     try:
         return AdminClient(config, logger=LibrdkafkaLog()), detail
     except KafkaException as error:
@@ -105,27 +110,39 @@ def metadata(
     except KafkaException:
         admin.poll(0)
         reason = f" ({detail[0]})" if detail else ""
-        raise KafkaUnavailable(
-            f"no broker reachable at {kafka.bootstrap_servers}{reason}: is Kafka up, is KAFKA_BOOTSTRAP_SERVERS right?"
-        ) from None
+        raise KafkaUnavailable(f"no broker reachable at {kafka.bootstrap_servers}{reason}: {IS_IT_UP}") from None
 
 
 def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
-    """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads."""
+    """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads.
+
+    If the group may not be seen, librdkafka asks until the time is over, and tells why to those who poll.
+    """
     consumer = Consumer(
         {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
     )
-    end = time.monotonic() + TIMEOUT * 0.9
+    end, patience = time.monotonic() + TIMEOUT * 0.9, _QUICK
     try:
         while True:
+            left = end - time.monotonic()
             try:
-                return consumer.committed(places, timeout=max(_AGAIN, end - time.monotonic()))
+                return consumer.committed(places, timeout=max(_AGAIN, min(patience, left)))
             except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_COMES or time.monotonic() + _AGAIN >= end:
+                _raise_refusal(consumer, kafka)
+                quick = patience < left and error.args[0].code() == KafkaError._TIMED_OUT  # noqa: SLF001 (its public name)
+                patience = TIMEOUT
+                if not quick and (error.args[0].code() not in _COORDINATOR_COMES or left <= _AGAIN):
                     raise
             time.sleep(_AGAIN)
     finally:
         consumer.close()
+
+
+def _raise_refusal(consumer: Consumer, kafka: KafkaSettings) -> None:
+    message = consumer.poll(0)  # it has no partitions: what comes is no record
+    error = message.error() if message is not None else None
+    if error is not None and (advice := remedy(error, group=kafka.group_id)) is not None:
+        raise WebhooksError(f"{error.str()}; {advice}")
 
 
 def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:

@@ -3,14 +3,13 @@
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
-import certifi
-
 from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import SettingsError
+from consumer.http.authorities import ca_file
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
@@ -32,11 +31,6 @@ _MEANINGS = {  # explanations of OpenSSL's error reasons
 }
 _UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))  # verify(1), "DIAGNOSTICS": self-signed, or without a known issuer
 _OWN_AUTHORITY = "; if its authority is a private one: subscriptions set-tls --ca"
-
-
-def ca_file(environment: Mapping[str, str] = os.environ) -> str:
-    """The certificate authorities to trust: SSL_CERT_FILE or REQUESTS_CA_BUNDLE if set, else certifi's."""
-    return environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE") or certifi.where()
 
 
 class Stream(Protocol):

@@ -16,9 +16,9 @@ from tests.end_to_end.service_rig import Deployment, eventually, free_port
 class Process:
     """An API process, and a client of it."""
 
-    def __init__(self, commands: CommandLine) -> None:
+    def __init__(self, commands: CommandLine, **variables: str) -> None:
         port = free_port()
-        self.process: Popen[str] = commands.start("api", API_PORT=str(port))
+        self.process: Popen[str] = commands.start("api", API_PORT=str(port), **variables)
         self._url = f"http://localhost:{port}"
         eventually(self._up)
 

@@ -92,8 +92,9 @@ def test_partitions_that_are_added_are_found(
     history = open_history(written.settings, written.topic)
     until(
         lambda: (
-            history.fault == f"attempt history: the topic {written.topic} does not exist: create it, or correct "
-            "KAFKA_ATTEMPTS_TOPIC"
+            history.fault
+            == f"attempt history: the topic {written.topic} does not exist, or this user may not read it: "
+            "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
         )
     )
     real_kafka.topic(written.topic, partitions=PARTITIONS)

@@ -40,5 +40,5 @@ def test_topics_that_do_not_exist_have_no_lag(kafka: Kafka) -> None:
 
 def test_a_kafka_that_is_away_is_named() -> None:
     """With the setting that may be wrong."""
-    with pytest.raises(KafkaUnavailable, match="is KAFKA_BOOTSTRAP_SERVERS right"):
+    with pytest.raises(KafkaUnavailable, match="are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right"):
         group_lag(Kafka("127.0.0.1:1", real=False).settings(), ["t"])

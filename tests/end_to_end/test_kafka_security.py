@@ -1,0 +1,298 @@
+"""Kafka with SASL, TLS, client certificates, OAuth and ACLs: the settings and commands of docs/kafka-security.md."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AclBinding, AclOperation, ResourceType  # type: ignore[attr-defined]  # not said to be
+from confluent_kafka.cimpl import NewTopic
+
+from consumer.config.environment import load
+from consumer.config.settings import KafkaSettings
+from consumer.errors import WebhooksError
+from consumer.kafka.publishing import publish
+from consumer.ops import tail
+from consumer.ops.check import Finding, check_all
+from consumer.ops.lag import group_lag
+from tests.docs.documentation import TEXTS
+from tests.end_to_end.command_line import CommandLine
+from tests.end_to_end.deployed_database import SqliteDatabase
+from tests.end_to_end.security_rig import AGAIN_AFTER, PAGE, PASSWORD, USERS, SecureKafka, documented, secure_kafka
+from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually
+from tests.end_to_end.test_api_replays import Process
+from tests.end_to_end.webhook_receiver import Answer, Receiver, always
+from tests.kafka_broker import KafkaUnavailable
+from tests.kafka_kit import Kafka
+
+PARTITIONS = 4
+EVENTS = 400
+# The two ways to be a member are tried with each way to connect.
+WAYS = {"PLAIN": "classic", "SCRAM-SHA-512": "consumer", "SSL": "classic", "OAUTHBEARER": "consumer"}
+
+
+@pytest.fixture(scope="session")
+def secured() -> Iterator[SecureKafka]:
+    """A broker that knows its clients; it has no ACLs but those that a test adds."""
+    try:
+        with secure_kafka() as started:
+            yield started
+    except KafkaUnavailable as error:
+        if os.environ.get("KAFKA_TEST_REQUIRED"):
+            raise
+        pytest.skip(str(error))
+
+
+class Estate(Deployment):
+    """A deployment whose users have the rights of the page and no others."""
+
+    def __init__(self, kafka: SecureKafka, database: SqliteDatabase, receiver: Receiver, directory: Path) -> None:
+        super().__init__(kafka.broker.bootstrap, "", database, receiver, directory)
+        self.topic = f"{self.group}.orders"
+        self.names = {  # of the page, with the ones here
+            "orders": self.topic,
+            "webhooks": self.group,
+            "webhooks.dead-letters": f"{self.group}.dead",
+            "webhooks.operations": f"{self.group}.operations",
+            "webhooks.attempts": f"{self.group}.attempts",
+        }
+        self.kafka = kafka
+        self.given: list[AclBinding] = []
+        admin = kafka.broker.admin()
+        topics = [NewTopic(self.topic, PARTITIONS, 1), *(NewTopic(name, 1, 1) for name in self.written)]
+        for made in admin.create_topics(topics).values():
+            made.result(15)
+
+    @property
+    def written(self) -> list[str]:
+        """The service's own topics."""
+        return [name for page, name in self.names.items() if page.startswith("webhooks.")]
+
+    def settings(self, way: str, user: str = "webhooks") -> dict[str, str]:
+        """The variables of a process of `user`, the way by which it connects included."""
+        dead, operations, attempts = self.written
+        topics = {"DEAD_LETTER": dead, "OPERATIONS": operations, "ATTEMPTS": attempts}
+        own = {f"KAFKA_{name}_TOPIC": topic for name, topic in topics.items()}
+        return self.kafka.settings(way, user) | own
+
+    def loaded(self, user: str) -> KafkaSettings:
+        """The settings of a process of `user`, which connects with a password."""
+        return load(KafkaSettings, self.settings("PLAIN", user) | {"KAFKA_GROUP_ID": self.group})
+
+    def give(self, user: str = "webhooks") -> list[AclBinding]:
+        """Give a user the rights of the page."""
+        acls = documented(user, self.names)
+        assert acls
+        self.kafka.broker.allow(acls)
+        self.given += acls
+        return acls
+
+    def page_name(self, name: str) -> str:
+        """What the page calls a topic or a group."""
+        return next(page for page, here in self.names.items() if here == name)
+
+    def check(self, way: str) -> list[Finding]:
+        """What `kafka-webhooks check` finds as the workers' user."""
+        needed = {"KAFKA_GROUP_ID": self.group, "KAFKA_TOPICS": self.topic, "WEBHOOK_SECRET": SECRET}
+        return list(check_all({**self.settings(way), **needed, "DATABASE_URL": self.database.url}))
+
+    def all_arrived(self) -> bool:
+        """Every event has, and every offset is committed."""
+        return not self.missing() and not self.lag()
+
+    def assert_each_once(self) -> None:
+        """Nothing was lost or repeated, and the group has committed all of it."""
+        assert self.accepted() == self.expected()
+        self.assert_true_to_what_was_published()
+        assert sum(self.committed().values()) == len(self.published)
+        assert self.rows() == []
+
+
+@pytest.fixture
+def estate(
+    secured: SecureKafka, deployed_database: SqliteDatabase, receiver: Receiver, tmp_path: Path
+) -> Iterator[Estate]:
+    """Topics and a group of its own; its users have no rights yet."""
+    estate = Estate(secured, deployed_database, receiver, tmp_path)
+    estate.subscribe("a", "/a")
+    yield estate
+    for worker in estate.workers:
+        worker.kill()
+    if estate.given:
+        secured.broker.forbid(estate.given)
+
+
+TOKEN_LIFE = 4.0  # seconds
+
+
+def operation_of(acl: AclBinding) -> str:
+    """Its name, in capitals."""
+    return AclOperation(acl.operation).name
+
+
+@pytest.mark.parametrize(("way", "protocol"), WAYS.items())
+def test_each_way_to_connect_delivers_each_event_once(estate: Estate, way: str, protocol: str) -> None:
+    """While passwords have to be shown again, and tokens expire, in the middle of it."""
+    estate.give()
+    tokens = estate.kafka.tokens
+    tokens.seconds, tokens.issued = TOKEN_LIFE, 0
+    worker = estate.start(**estate.settings(way), KAFKA_GROUP_PROTOCOL=protocol)
+    eventually(worker.ready)
+    at_first = tokens.issued
+    seconds = {"SSL": 0.5, "OAUTHBEARER": 1.3 * TOKEN_LIFE}.get(way, 1.3 * AGAIN_AFTER)
+    estate.publish(["a"] * EVENTS, per_second=EVENTS / seconds)
+    eventually(estate.all_arrived)
+    worker.stop()
+    assert tokens.issued > at_first or way != "OAUTHBEARER"
+    estate.assert_each_once()
+
+
+# What tells that a worker's right is missing, by the page's name of the topic or group.
+WITHOUT = {
+    "orders": "allow this service's user Read on the topic",
+    "webhooks": "allow this service's user Read on the group",
+    "webhooks.dead-letters": "allow this service's user to write to it",
+    "webhooks.operations": "allow this service's user to write to it",
+    "webhooks.attempts": "attempts are missing from the attempt history",
+}
+
+
+def provoke(estate: Estate, page_name: str) -> None:
+    """Write records that make a worker use each right."""
+    if page_name == "webhooks.operations":
+        estate.subscribe("b", "/gone")
+        del estate.subscriptions["/gone"]
+        estate.receiver.rules["/gone"] = always(Answer(410))
+        estate.write(b'{"type": "b"}')
+    if page_name == "webhooks.dead-letters":
+        estate.write(b"not JSON")
+    estate.publish(["a"] * 20)
+
+
+def test_a_worker_needs_each_right_of_the_page(estate: Estate) -> None:
+    """Without it the log and `check` say which one is missing; with it again, all that came meanwhile arrives."""
+    acls = estate.give()
+    assert {estate.page_name(acl.name) for acl in acls} == WITHOUT.keys()
+    # A right to a topic that is back is seen with the next list of topics; by default twice a minute.
+    worker = estate.start(**estate.settings("PLAIN"), KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS="500")
+    estate.publish(["a"] * 20)
+    eventually(estate.all_arrived)
+    assert [finding for finding in estate.check("PLAIN") if not finding.ok] == []
+    for acl in acls:
+        without(acl, estate, worker)
+    worker.stop()
+    assert not estate.missing()
+
+
+def without(acl: AclBinding, estate: Estate, worker: Worker) -> None:
+    """Take a right of the workers away for a while."""
+    page_name, before = estate.page_name(acl.name), len(worker.log)
+    told = WITHOUT[page_name]
+    assert told in TEXTS[PAGE]
+    estate.kafka.broker.forbid([acl])
+    provoke(estate, page_name)
+    eventually(lambda: told in worker.log[before:] and acl.name in worker.log[before:])
+    (failing,) = [finding for finding in estate.check("PLAIN") if not finding.ok]
+    kind, operation = (ResourceType(acl.restype).name.lower(), operation_of(acl).capitalize())
+    assert f"allow this service's user {operation} on the {kind} {acl.name}" in failing.text
+    estate.kafka.broker.allow([acl])
+    eventually(lambda: estate.all_arrived() and worker.ready())
+
+
+def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
+    """Without it a worker waits for it; taken later, it ends the worker with status 1. Topics come by a prefix."""
+    prefix = estate.topic.removesuffix("orders")
+    acls = documented("webhooks", {"events.": prefix, "webhooks": estate.group})
+    (group,) = [acl for acl in acls if acl.name == estate.group]
+    estate.given += acls
+    estate.kafka.broker.allow(acl for acl in acls if acl is not group)
+    settings = estate.settings("SCRAM-SHA-512") | {
+        "KAFKA_GROUP_PROTOCOL": "consumer",
+        "KAFKA_TOPICS": f"^{re.escape(prefix)}ord.*",
+    }
+    advice = f"allow this service's user Read on the group {estate.group}"
+    worker = estate.start(**settings)
+    estate.publish(["a"] * 20)
+    eventually(lambda: advice in worker.unready_because())
+    estate.kafka.broker.allow([group])
+    eventually(estate.all_arrived)
+    estate.assert_each_once()
+    estate.kafka.broker.forbid([group])
+    assert worker.process.wait(30) == 1
+    assert advice in worker.log.splitlines()[-1]
+    estate.kafka.broker.allow([group])
+
+
+def test_wrong_credentials_say_what_to_change_and_lose_nothing(estate: Estate) -> None:
+    """An unknown authority; then a password that is changed under a worker, which has to show it again."""
+    estate.give()
+    estate.publish(["a"] * 20)
+    stranger = str(estate.kafka.certificates.stranger())
+    worker = estate.start(**estate.settings("SCRAM-SHA-512") | {"KAFKA_SSL_CA_LOCATION": stranger})
+    eventually(lambda: "set KAFKA_SSL_CA_LOCATION" in worker.log)
+    eventually(lambda: "set KAFKA_SSL_CA_LOCATION" in worker.unready_because())
+    worker.stop()
+    worker = estate.start(**estate.settings("SCRAM-SHA-512"))
+    eventually(estate.all_arrived)
+    broker = estate.kafka.broker
+    broker.scram("webhooks", "another")
+    try:
+        eventually(lambda: "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD" in worker.unready_because())
+        assert '"advice": "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"' in worker.log
+        estate.publish(["a"] * 20)
+    finally:
+        broker.scram("webhooks", PASSWORD)
+    eventually(estate.all_arrived)
+    worker.stop()
+    estate.assert_each_once()
+
+
+@pytest.mark.parametrize("user", ["webhooks-api", "webhooks-cli"])
+def test_each_right_of_the_api_and_of_commands_is_needed(estate: Estate, user: str) -> None:
+    """With it a use works; without it the use says which right is missing."""
+    acls = estate.give(user)
+    kafka = estate.loaded(user)
+    records = Kafka(estate.servers, real=True)
+    for topic in (estate.topic, *estate.written):
+        records.write(topic, [b"{}"])
+    for acl in acls:
+        use = partial(_USES[operation_of(acl)], kafka, acl.name, estate.topic)
+        assert use()
+        estate.kafka.broker.forbid([acl])
+        with pytest.raises(WebhooksError, match=f"allow this .*{acl.name}"):
+            use()
+        estate.kafka.broker.allow([acl])
+
+
+def test_a_command_and_the_api_as_users_of_their_own(estate: Estate, tmp_path: Path) -> None:
+    """With the rights of the page, a replay sends all that is in the log; the API sees the log and the attempts."""
+    for user in USERS:
+        estate.give(user)
+    worker = estate.start(**estate.settings("PLAIN"))
+    estate.publish(["a"] * 20)
+    eventually(estate.all_arrived)
+    late = str(estate.subscribe("a", "/late"))
+    commands = CommandLine(estate, tmp_path)
+    try:
+        api = Process(commands, **estate.settings("PLAIN", "webhooks-api"))
+        wanted = {"subscription_id": int(late), "since": "1h", "dry_run": True}
+        assert api.call("POST", "/replays", wanted)["records"] == 20
+        person = estate.settings("PLAIN", "webhooks-cli")
+        status, _, errors = commands.run("replay", "--subscription", late, "--since", "1h", "--yes", **person)
+        assert status == 0, errors
+        eventually(lambda: len(api.call("GET", "/attempts")["items"]) == 40)
+    finally:
+        for process in commands.started:
+            process.kill()
+            process.communicate()
+    worker.stop()
+    assert estate.accepted() == estate.expected()
+
+
+_USES: dict[str, Callable[[KafkaSettings, str, str], Sequence[object]]] = {
+    "READ": lambda kafka, topic, _: tail.newest(kafka, topic, 5),
+    "DESCRIBE": lambda kafka, _, topic: group_lag(kafka, [topic]),
+    "WRITE": lambda kafka, topic, _: list(publish(kafka, topic, [b"{}"])),
+}
