@@ -30,6 +30,7 @@ from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
 from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
 from consumer.cli.top import top
+from consumer.cli.verification import verify
 from consumer.cli.waiting import quietly
 
 PROGRAM = "kafka-webhooks"
@@ -95,6 +96,7 @@ for group in (subscriptions, deliveries):
 deliveries.command()(purge)
 deliveries.command()(settle)
 subscriptions.command()(ping)
+subscriptions.command()(verify)
 for secrets_command in (rotate_secret, set_credential, encrypt_secrets):
     subscriptions.command()(secrets_command)
 

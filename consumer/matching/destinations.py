@@ -39,9 +39,10 @@ def policy_of(settings: RuleSettings) -> EgressPolicy | None:
 def rules_of(settings: RuleSettings) -> Rules:
     """The settings' rules for each subscription that can be checked from its row alone."""
     policy = policy_of(settings)
-    if policy is None:
-        return Rules(own_secret=settings.require_own_secret)
-    return Rules(lru_cache(_CACHED)(policy.refusal_of), settings.require_own_secret)
+    rules = Rules(
+        own_secret=settings.require_own_secret, verification=settings.require_verification, origin=settings.origin
+    )
+    return rules if policy is None else rules._replace(refusal=lru_cache(_CACHED)(policy.refusal_of))
 
 
 def resolving_rules_of(settings: RuleSettings, resolve: Resolve = resolve_all) -> Rules:
@@ -62,7 +63,7 @@ def resolving_rules_of(settings: RuleSettings, resolve: Resolve = resolve_all) -
             log.warning("a subscription is added whose host has no address here", reason=named.unresolved)
         return named.refused
 
-    return Rules(refusal, rules.own_secret)
+    return rules._replace(refusal=refusal)
 
 
 def judge_names(policy: EgressPolicy, urls: Iterable[str], resolve: Resolve = resolve_all) -> dict[str, Named]:

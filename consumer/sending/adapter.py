@@ -34,7 +34,7 @@ from consumer.sending.transfer import Result, Stage, Transfer
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
 _MAX_URLS = 10_000
-_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
 _TICK = 0.05  # seconds between two checks for late transfers
 

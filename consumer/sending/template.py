@@ -10,6 +10,7 @@ from consumer.sending.header_lines import header_lines
 from consumer.sending.signing import hmac_key
 from consumer.subscriptions.endpoint import Endpoint
 
+REQUEST_ORIGIN = "webhook-request-origin"  # CloudEvents' web hooks, section 4.1.2: for each delivery, once permitted
 # Always set by `request.build`; an endpoint's own headers of these names are ignored.
 _OURS = ("content-length", "content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
 
@@ -51,6 +52,8 @@ def prepare(endpoint: Endpoint) -> Template:
         raise InvalidURL(str(error)) from None
     given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
     given.update(endpoint.headers)
+    if endpoint.origin is not None:
+        given[REQUEST_ORIGIN] = endpoint.origin
     try:
         prepared = Request("POST", endpoint.url, headers=given, auth=endpoint.auth).prepare()
         return Template(prepared, endpoint)

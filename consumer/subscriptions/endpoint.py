@@ -40,7 +40,8 @@ class Endpoint:
     `fault`: why nothing can be sent now; matching events are stored. `selection` None: all events of its type and
     tenant. `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent.
     `timeout` (seconds) replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is.
-    `http2`: HTTP/2 if the receiver offers it.
+    `http2`: HTTP/2 if the receiver offers it. `origin`: the name in which the receiver has permitted requests, sent
+    with each; None: it was not asked.
     """
 
     subscription_id: int
@@ -65,3 +66,4 @@ class Endpoint:
     timeout: float | None = None
     gzip_above: int | None = None
     http2: bool = False
+    origin: str | None = None

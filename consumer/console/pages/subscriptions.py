@@ -28,6 +28,8 @@ from consumer.errors import InvalidSubscription
 from consumer.ledger.search import Query, search
 from consumer.ops import changes
 from consumer.ops.ping import describe, ping_event
+from consumer.ops.verification import describe as describe_answer
+from consumer.ops.verification import verify
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import State, Subscribed
@@ -59,6 +61,7 @@ def entries(sources: Sources) -> list[Entry]:
         "/subscriptions/{id:int}/enable": partial(_set_enabled, enabled=True),
         "/subscriptions/{id:int}/disable": partial(_set_enabled, enabled=False),
         "/subscriptions/{id:int}/ping": _ping,
+        "/subscriptions/{id:int}/verify": _verify,
     }
     return [
         *(Entry(path, partial(page, sources)) for path, page in read.items()),
@@ -160,6 +163,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "options": _options(item),
             "secrets": item.secrets,
             "credentials": item.credentials,
+            "verified": item.verified,
             "created": item.created_at and item.created_at.timestamp(),
         },
         hour=None
@@ -173,7 +177,8 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
         attempts=[] if history is None else [attempt_row(each) for each in history.recent(item.id, ATTEMPTS)],
         stored=[row_of(each) for each in stored.deliveries],
         form=form_for(sources, visit.caller, item),
-        **{"ping": None, "key": None, **more},
+        may_ask=sources.ask is not None,
+        **{"ping": None, "key": None, "verification": None, **more},
     )
 
 
@@ -208,6 +213,18 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     endpoint = found[1]
     made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
     return _page(sources, visit, item, ping=_exchange(made))
+
+
+def _verify(sources: Sources, visit: Visit) -> Response:
+    item = _of(sources, visit)
+    if sources.ask is None:
+        raise Refusal(
+            HTTPStatus.CONFLICT, "Set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them."
+        )
+    done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
+    if done is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
+    return _page(sources, visit, done.subscription, verification=describe_answer(done.permission))
 
 
 def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
