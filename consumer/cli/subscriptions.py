@@ -118,7 +118,7 @@ def add(
     if ask is not None and not _existing(engine, added).verified:
         done = verification.verified(held, added, ask)
     if as_json:
-        more = {"receiver_key": key} if key else {}
+        more: dict[str, object] = {"receiver_key": key} if key else {}
         more |= {"verification": describe(done.permission)} if done else {}
         print_json({"added": not found} | json_of(_existing(engine, added)) | more)
     if done:
