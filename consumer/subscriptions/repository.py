@@ -117,7 +117,7 @@ def add(
     for kind, text in secrets:
         stored_of(text, Owner(_LARGEST_ID, kind), vault)
     with writing(bind) as connection:
-        state = {} if disabled is None else {"enabled": 0, "disabled_reason": disabled}
+        state = {"enabled": int(disabled is None), "disabled_reason": disabled}
         added = insert(Subscription).values(**values, **state).returning(Subscription.id)
         subscription_id = connection.execute(added).scalar_one()
         if secrets:

@@ -73,7 +73,7 @@ def test_who_agrees_is_enabled(run: Run, receiver: Receiver, engine: Engine) -> 
     assert (item.enabled, item.verified, item.options["rate_limit"]) == (True, True, 2.0)
     kinds = [event.type for _, event, _ in outbox.pending(engine, "webhooks", 10)]
     assert kinds == ["subscription.created", "subscription.verified"]
-    assert re.search(r"^verified +yes$", run("show", "1").stdout, re.MULTILINE)
+    assert re.search(r"^verified +True$", run("show", "1").stdout, re.MULTILINE)
     assert json.loads(run("list", "--json").stdout)[0]["verified"] is True
 
 
@@ -144,7 +144,7 @@ def test_what_is_not_there_is_told(run: Run) -> None:
     assert "there is no subscription 7" in run("verify", "7").stderr
 
 
-def test_listen_agrees(run: Run, engine: Engine) -> None:
+def test_listen_agrees(run: Run) -> None:
     """The receiver of `listen` permits everything, so that the steps can be tried."""
     app = create_app([b"key"], lambda *_: None, lambda _: Reply())
     with closing(BackgroundServer(app, listen("127.0.0.1", 0), "listen")) as server:

@@ -88,11 +88,15 @@ def every(nth: int, rule: Rule) -> Rule:
 
 
 class Receiver:
-    """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come."""
+    """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come.
+
+    To a validation request it answers 405, or 200 and the header lines in `permission` once that has some.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.rules: dict[str, Rule] = {}
+        self.permission: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="receiver", daemon=True)
         self._servers: list[asyncio.Server] = []
@@ -127,7 +131,9 @@ class Receiver:
 
     async def _serve(self, listener: socket.socket) -> None:
         server = await self._loop.create_server(
-            lambda: _Connection(self.requests, self.rules, self._connections), sock=listener.dup(), backlog=4096
+            lambda: _Connection(self.requests, self.rules, self.permission, self._connections),
+            sock=listener.dup(),
+            backlog=4096,
         )
         self._servers.append(server)
 
@@ -190,8 +196,15 @@ class Exchanges(asyncio.Protocol):
 
 
 class _Connection(Exchanges):
-    def __init__(self, requests: list[Request], rules: dict[str, Rule], connections: set[asyncio.Transport]) -> None:
+    def __init__(
+        self,
+        requests: list[Request],
+        rules: dict[str, Rule],
+        permission: list[str],
+        connections: set[asyncio.Transport],
+    ) -> None:
         super().__init__()
+        self._permission = permission
         self._requests = requests
         self._rules = rules
         self._connections = connections
@@ -205,6 +218,10 @@ class _Connection(Exchanges):
         self._connections.discard(self.transport)
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        if "webhook-id" not in headers:  # a validation request
+            lines = ["HTTP/1.1 200 x" if self._permission else "HTTP/1.1 405 x", *self._permission, "content-length: 0"]
+            self.transport.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+            return
         rule = self._rules.get(path)
         answer = rule(body) if rule else Answer()
         status = answer.status if isinstance(answer, Answer) else None

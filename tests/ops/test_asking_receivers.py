@@ -80,7 +80,7 @@ def stored(engine: Engine, subscription_id: int) -> Subscribed:
 
 
 def test_a_receiver_that_agrees_is_verified(engine: Engine, receive: Receive) -> None:
-    """One OPTIONS request; then nothing is wrong with it, its rate is the permitted one, and an event says who did it."""
+    """One OPTIONS request; then nothing is wrong, its rate is the permitted one, and an event says who did it."""
     receiver = receive(consent(b"90"))
     one = repository.add(engine, receiver.url, "a", rate_limit=5.0, secrets=[("bearer", "t0ken")])
     assert stored(engine, one).state == (
@@ -175,7 +175,7 @@ def test_what_awaits_it_is_enabled_and_nothing_else(engine: Engine, receive: Rec
 
 
 def test_what_changes_meanwhile_is_not_overwritten(engine: Engine) -> None:
-    """The permission is for the URL that gave it, and for a subscription that is still there and still may be changed."""
+    """The permission is for the URL that gave it, of a subscription that is there and may be changed."""
     one = repository.add(engine, "https://example.com/a", "a")
 
     def meanwhile(statement: str) -> Callable[[Endpoint, int | None], Permission]:

@@ -117,6 +117,7 @@ FETCH FIRST 50 ROWS ONLY
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,

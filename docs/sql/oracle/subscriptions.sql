@@ -3,6 +3,7 @@
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -43,6 +44,8 @@ ORDER BY
 INSERT INTO webhook_subscriptions (
   url,
   event_type,
+  enabled,
+  disabled_reason,
   ordering,
   max_in_flight,
   rate_limit,
@@ -66,6 +69,8 @@ VALUES
   (
     :url,
     :event_type,
+    :enabled,
+    :disabled_reason,
     :ordering,
     :max_in_flight,
     :rate_limit,
@@ -176,6 +181,7 @@ FETCH FIRST 500 ROWS ONLY
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -243,6 +249,7 @@ FETCH FIRST 10 ROWS ONLY
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -357,6 +364,7 @@ WHERE
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -417,6 +425,13 @@ WHERE
 -- subscriptions.repository.set_enabled
 -- Enable it.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.set_verified
+-- Its receiver has agreed, to at most this rate.
+UPDATE webhook_subscriptions SET rate_limit = :rate_limit, verified_url = :verified_url
 WHERE
   webhook_subscriptions.id = :id_1
 ;
