@@ -35,8 +35,8 @@ class WantedRate(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     rate: Annotated[
-        int | None,
-        Field(ge=1, le=MOST_RATE, description="Requests a minute. Null: its rate_limit, or any.", examples=[600]),
+        Annotated[int, Field(ge=1, le=MOST_RATE)] | None,
+        Field(description="Requests a minute. Null: its rate_limit, or any.", examples=[600]),
     ] = None
 
 

@@ -1,6 +1,7 @@
 """The list of subscriptions, and the page of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -9,6 +10,8 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from consumer.api.problems import Refused
+from consumer.api.v1.context import exchanging
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.replays import form_for
@@ -211,7 +214,8 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
     endpoint = found[1]
-    made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
+    with _exchanging():
+        made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
     return _page(sources, visit, item, ping=_exchange(made))
 
 
@@ -221,10 +225,21 @@ def _verify(sources: Sources, visit: Visit) -> Response:
         raise Refusal(
             HTTPStatus.CONFLICT, "Set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them."
         )
-    done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
+    with _exchanging():
+        done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
     if done is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
     return _page(sources, visit, done.subscription, verification=describe_answer(done.permission))
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    """The bound that the API has for requests to receivers, of both together."""
+    try:
+        with exchanging():
+            yield
+    except Refused as refused:
+        raise Refusal(refused.status, f"{str(refused).capitalize()}.") from None
 
 
 def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
