@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.tokens import Caller, TokenFile
+from consumer.api.v1 import context
 from consumer.api.v1.context import Backing
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
@@ -129,7 +131,9 @@ def test_a_subscription_is_added_changed_and_tells_who_did_it(
     assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
 
 
-def test_a_receiver_is_asked_for_its_permission(engine: Engine, console: Callable[..., Browser]) -> None:
+def test_a_receiver_is_asked_for_its_permission(
+    engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a button that is there while it has not agreed; the page says what it has answered, as text."""
     one = add(engine, "asked", rate_limit=5)  # type: ignore[arg-type]  # an option
     answers: list[Permission] = [Refused("it <b>does not</b>", "look there"), Granted(120)]
@@ -147,6 +151,8 @@ def test_a_receiver_is_asked_for_its_permission(engine: Engine, console: Callabl
     assert "<dt>verified</dt><dd>yes</dd>" in granted
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data["actor"]) == ("subscription.verified", "api:all")
+    monkeypatch.setattr(context, "_EXCHANGES", BoundedSemaphore(0))
+    assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
 
 
 @pytest.mark.parametrize(("url", "event_type"), [("not a url", "a"), ("https://example.com/h", "two words")])

@@ -239,7 +239,7 @@ def _exchanging() -> Iterator[None]:
         with exchanging():
             yield
     except Refused as refused:
-        raise Refusal(refused.status, f"{str(refused).capitalize()}.") from None
+        raise Refusal(HTTPStatus(refused.status), f"{str(refused).capitalize()}.") from None
 
 
 def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
