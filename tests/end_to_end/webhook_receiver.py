@@ -16,6 +16,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 
+_PERMISSION = b"HTTP/1.1 200 x\r\nwebhook-allowed-origin: *\r\nwebhook-allowed-rate: *\r\ncontent-length: 0\r\n\r\n"
+
+
 class Request(NamedTuple):
     """One request. `status` is what it is answered, None where it is not; `at` is unix seconds."""
 
@@ -90,13 +93,12 @@ def every(nth: int, rule: Rule) -> Rule:
 class Receiver:
     """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come.
 
-    To a validation request it answers 405, or 200 and the header lines in `permission` once that has some.
+    It agrees to each validation request.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.rules: dict[str, Rule] = {}
-        self.permission: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="receiver", daemon=True)
         self._servers: list[asyncio.Server] = []
@@ -131,7 +133,7 @@ class Receiver:
 
     async def _serve(self, listener: socket.socket) -> None:
         server = await self._loop.create_server(
-            lambda: _Connection(self.requests, self.rules, self.permission, self._connections),
+            lambda: _Connection(self.requests, self.rules, self._connections),
             sock=listener.dup(),
             backlog=4096,
         )
@@ -196,15 +198,8 @@ class Exchanges(asyncio.Protocol):
 
 
 class _Connection(Exchanges):
-    def __init__(
-        self,
-        requests: list[Request],
-        rules: dict[str, Rule],
-        permission: list[str],
-        connections: set[asyncio.Transport],
-    ) -> None:
+    def __init__(self, requests: list[Request], rules: dict[str, Rule], connections: set[asyncio.Transport]) -> None:
         super().__init__()
-        self._permission = permission
         self._requests = requests
         self._rules = rules
         self._connections = connections
@@ -219,8 +214,7 @@ class _Connection(Exchanges):
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
         if "webhook-id" not in headers:  # a validation request
-            lines = ["HTTP/1.1 200 x" if self._permission else "HTTP/1.1 405 x", *self._permission, "content-length: 0"]
-            self.transport.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+            self.transport.write(_PERMISSION)
             return
         rule = self._rules.get(path)
         answer = rule(body) if rule else Answer()
