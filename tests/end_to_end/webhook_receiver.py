@@ -15,7 +15,6 @@ from enum import Enum, auto
 from types import TracebackType
 from typing import NamedTuple, Self
 
-
 _PERMISSION = b"HTTP/1.1 200 x\r\nwebhook-allowed-origin: *\r\nwebhook-allowed-rate: *\r\ncontent-length: 0\r\n\r\n"
 
 
