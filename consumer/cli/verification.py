@@ -85,9 +85,10 @@ def conclude(done: "Verification", *, quiet: bool = False) -> None:
         if quiet:
             raise typer.Exit(1)
         why, advice = done.permission
+        state = "was verified before, and stays so" if item.verified else "is not verified"
         rest = "" if item.enabled else ", and is disabled"
         raise WebhooksError(
-            f"subscription {item.id} is not verified{rest}: {why}{f' ({advice})' if advice else ''}. "
+            f"subscription {item.id} {state}{rest}: {why}{f' ({advice})' if advice else ''}. "
             f"To go on: kafka-webhooks subscriptions verify {item.id}"
         )
     if quiet:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from requests import PreparedRequest, RequestException, Response
 
 from consumer.config.settings import DeliverySettings
-from consumer.delivery.outcome import judge
+from consumer.delivery.outcome import Delivered, judge
 from consumer.ops import changes
 from consumer.ops.changes import Condition, Registry
 from consumer.ops.ping import advice_on, send
@@ -120,6 +120,6 @@ def _noted(
 
 def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Refused:
     """In the words of deliveries, which name the setting if the egress rule is the cause."""
-    why = judge(error, 0.0)
-    advice = advice_on(error, seen)
-    return Refused(masked(f"no answer: {getattr(why, 'error', error)}", secrets_in(endpoint, request)), advice)
+    outcome = judge(error, 0.0)
+    why = str(error) if isinstance(outcome, Delivered) else outcome.error
+    return Refused(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))

@@ -127,6 +127,12 @@ def test_as_json(run: Run, receiver: Receiver, engine: Engine) -> None:
     agrees(receiver)
     granted = run("verify", one, "--json")
     assert (granted.returncode, json.loads(granted.stdout)["verification"]["allowed_rate"]) == (0, 120)
+    receiver._behave = answer(NO_OPTIONS)
+    again = run("verify", one)
+    assert (again.returncode, "was verified before, and stays so: the receiver answered 405" in again.stderr) == (
+        1,
+        True,
+    )
 
 
 @pytest.mark.parametrize("words", [("add", "https://example.com/", "a", "--verify"), ("verify", "1")])
