@@ -222,7 +222,7 @@ def _member(name: str, schema: Schema, schemas: Mapping[str, Schema], *, require
 def _limits(schema: Schema) -> Iterator[str]:
     whole = {**schema, **next((each for each in schema.get("anyOf", ()) if each.get("type") != "null"), {})}
     for lowest, highest, text in _BOUNDS:
-        least, most = whole.get(lowest), whole.get(highest)
+        least, most = (_plain(whole.get(bound)) for bound in (lowest, highest))
         if least is not None and most is not None:
             yield f"{least:,} to {most:,}{text}."
         elif most is not None:
@@ -231,6 +231,11 @@ def _limits(schema: Schema) -> Iterator[str]:
             yield f"At least {least:,}{text}."
     if (default := schema.get("default")) not in (None, [], {}):
         yield f"{default if isinstance(default, str) else json.dumps(default)} unless given."
+
+
+def _plain(bound: float | None) -> float | None:
+    """The bounds of a whole number that may be null come as floats."""
+    return int(bound) if bound is not None and bound == int(bound) else bound
 
 
 def _kind(schema: Schema, schemas: Mapping[str, Schema]) -> Kind:

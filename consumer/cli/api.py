@@ -42,6 +42,7 @@ def api() -> None:
     from consumer.matching.destinations import resolving_rules_of, rules_of
     from consumer.ops.changes import Registry
     from consumer.ops.replay_jobs import ReplayJobs
+    from consumer.ops.verification import asking
 
     values = environment()
     delivery = _delivery(values)
@@ -54,7 +55,13 @@ def api() -> None:
     default = () if delivery is None else delivery.secrets
     registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
     backing, kafka = _observing(
-        Backing(registry, rules.refusal, None if delivery is None else _pinging(delivery)), values
+        Backing(
+            registry,
+            rules.refusal,
+            ping=None if delivery is None else _pinging(delivery),
+            ask=None if delivery is None else asking(delivery),
+        ),
+        values,
     )
     jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka, backing.log.read_event)
     app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)

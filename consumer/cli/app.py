@@ -31,6 +31,7 @@ from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
 from consumer.cli.tls import set_tls
 from consumer.cli.top import top
+from consumer.cli.verification import verify
 from consumer.cli.waiting import quietly
 
 PROGRAM = "kafka-webhooks"
@@ -96,6 +97,7 @@ for group in (subscriptions, deliveries):
 deliveries.command()(purge)
 deliveries.command()(settle)
 subscriptions.command()(ping)
+subscriptions.command()(verify)
 for secrets_command in (rotate_secret, set_credential, set_tls, encrypt_secrets):
     subscriptions.command()(secrets_command)
 

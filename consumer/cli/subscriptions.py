@@ -39,6 +39,10 @@ def add(
     if_not_exists: Annotated[
         bool, typer.Option("--if-not-exists", help="Do nothing if this URL, type and tenant are subscribed.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Add it disabled; enable it if its receiver answers a validation request."),
+    ] = False,
     as_json: JsonOption = False,
     given: dict[str, Any],
     secret: Annotated[
@@ -85,11 +89,14 @@ def add(
       kafka-webhooks subscriptions add https://example.com/hooks a.b --retry-schedule 1m,10m,1h --final-statuses 4xx
       kafka-webhooks subscriptions add https://example.com/hooks a.b --format cloudevents --batch-size 100
       kafka-webhooks subscriptions add https://example.com/hooks a.b --bearer - < token
+      kafka-webhooks subscriptions add https://example.com/hooks a.b --verify
     """
+    from consumer.cli import verification
     from consumer.cli.console import open_database, print_json
     from consumer.cli.secrets import vault_to_write
     from consumer.crypto.keys import generate, receiver_key
     from consumer.ops import changes
+    from consumer.ops.verification import describe
     from consumer.subscriptions import repository as store
     from consumer.subscriptions.validation import completed
 
@@ -101,21 +108,30 @@ def add(
     secrets = _read([("signing", generated or secret), *auths, *headers])
     values = completed({"url": url, "event_type": event_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
+    ask = verification.asking() if verify else None
     engine = open_database()
+    held = registry(engine, vault)
     found = store.find(engine, url, event_type, values["tenant"]) if if_not_exists else None
-    added = (
-        found or changes.add(registry(engine, vault), changes.command_line_actor(), new_secrets=secrets, **values).id
-    )
-    if not found:
+    added = found
+    if added is None:
+        why = store.AWAITS_VERIFICATION if verify else None
+        actor = changes.command_line_actor()
+        added = changes.add(held, actor, new_secrets=secrets, disabled=why, **values).id
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
+    if not as_json:
+        typer.echo(f"subscription {added} {'exists already, and is unchanged' if found else 'added'}")
+        if key:
+            typer.echo(f"its receiver verifies with (shown only once): {key}")
+    done = None
+    if ask is not None and not _existing(engine, added).verified:
+        done = verification.verified(held, added, ask)
     if as_json:
-        shown = _as_json(_existing(engine, added))
-        print_json({"added": not found} | shown | ({"receiver_key": key} if key else {}))
-        return
-    typer.echo(f"subscription {added} {'exists already, and is unchanged' if found else 'added'}")
-    if key:
-        typer.echo(f"its receiver verifies with (shown only once): {key}")
+        more: dict[str, object] = {"receiver_key": key} if key else {}
+        more |= {"verification": describe(done.permission)} if done else {}
+        print_json({"added": not found} | json_of(_existing(engine, added)) | more)
+    if done:
+        verification.conclude(done, quiet=as_json)
 
 
 @subscriptions.command(cls=PanelledCommand)
@@ -153,11 +169,11 @@ def edit(
         raise typer.BadParameter("name at least one option to change")
     engine = open_database()
     if edit(registry(engine), command_line_actor(), subscription_id, lambda _: changes) is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     if url is not None:
         _warn_of_name(url)
     if as_json:
-        print_json(_as_json(_existing(engine, subscription_id)))
+        print_json(json_of(_existing(engine, subscription_id)))
     else:
         typer.echo(f"subscription {subscription_id} is changed")
 
@@ -193,7 +209,7 @@ def list_all(
     found = store.walk(open_database(), _vault(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules)
     shown = _broken(found) if broken else found
     if as_json:
-        print_json_rows(map(_as_json, shown))
+        print_json_rows(map(json_of, shown))
         return
     columns = ("id", "event_type", "tenant", "url", "state")
     if not print_rows(columns, ({column: getattr(item, column) for column in columns} for item in shown)):
@@ -216,9 +232,9 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     states = counts.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     if as_json:
-        print_json(_as_json(found) | {"deliveries": stored})
+        print_json(json_of(found) | {"deliveries": stored})
     else:
-        fields = {"state": found.state} | _as_json(found)
+        fields = {"state": found.state} | json_of(found)
         fields |= {"credentials": ", ".join(found.credentials) or None, "problems": None, "tls": None}
         if found.tls is not None and (own := found.tls.certificate) is not None:
             fields["client certificate"] = f"{own.subject}, expires on {own.not_after:%Y-%m-%d}"
@@ -242,7 +258,7 @@ def enable(subscription_id: IdArgument) -> None:
 
     engine = open_database()
     if set_enabled(registry(engine), command_line_actor(), subscription_id, True) is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     held = counts.of_subscription(engine, subscription_id)["held"]
     waiting = f"; {number(held, 'delivery')} held for it go out within a minute" if held else ""
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
@@ -269,7 +285,7 @@ def disable(
 
     done = set_enabled(registry(open_database()), command_line_actor(), subscription_id, False, reason)
     if done is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     before, _ = done
     if before.enabled:
         typer.echo(f"subscription {subscription_id} is disabled")
@@ -298,13 +314,13 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
 
     engine = open_database()
     if store.get(engine, subscription_id) is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     owed = admin.owed(engine, subscription_id, MOST_COUNTED + 1)
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
     if changes.remove(registry(engine), changes.command_line_actor(), subscription_id) is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     after = f"; given up within a minute: {given_up}" if owed else ""
     typer.echo(f"subscription {subscription_id} removed{after}")
 
@@ -321,7 +337,8 @@ def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
                 yield item
 
 
-def _absent(subscription_id: int) -> "WebhooksError":
+def absent(subscription_id: int) -> "WebhooksError":
+    """The error of an id that no subscription has."""
     from consumer.errors import WebhooksError
 
     return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
@@ -332,7 +349,7 @@ def _existing(engine: "Engine", subscription_id: int) -> "Subscribed":
 
     found = store.get(engine, subscription_id, _vault(), _rules())
     if found is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     return found
 
 
@@ -389,7 +406,8 @@ def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     return [(kind, given_credential(kind, text, "--secret-header")) for kind, text in there]
 
 
-def _as_json(item: "Subscribed") -> dict[str, object]:
+def json_of(item: "Subscribed") -> dict[str, object]:
+    """A subscription as JSON."""
     from consumer.subscriptions.tls import described
 
     return {
@@ -402,6 +420,7 @@ def _as_json(item: "Subscribed") -> dict[str, object]:
         "secrets": item.secrets,
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else described(item.tls),
+        "verified": item.verified,
         "problems": [
             {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
         ],

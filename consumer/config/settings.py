@@ -24,6 +24,7 @@ from consumer.config.types import (
     DatabaseUrl,
     Duration,
     FernetKeys,
+    HostName,
     KafkaProperties,
     Networks,
     Proxy,
@@ -39,6 +40,10 @@ from consumer.config.types import (
     Network as Network,  # noqa: PLC0414 (the type of allow_networks, re-exported)
 )
 
+NO_ORIGIN = (
+    "WEBHOOK_ORIGIN is not set: receivers are asked for permission in its name. "
+    "Set it to a DNS name of this deployment, such as events.example.com"
+)
 FROM_FILES = ("API_TOKEN", "SCHEMA_REGISTRY_PASSWORD", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
 
 
@@ -207,6 +212,18 @@ class RuleSettings(Group):
         description="Each subscription needs a secret of its own; `WEBHOOK_SECRET` signs for none.",
         examples=["true"],
     )
+    require_verification: bool = Field(
+        default=False,
+        validation_alias="WEBHOOK_REQUIRE_VERIFICATION",
+        description="Nothing is sent to a URL that has not answered the validation request; it is stored until then.",
+        examples=["true"],
+    )
+    origin: HostName | None = Field(
+        default=None,
+        validation_alias="WEBHOOK_ORIGIN",
+        description="DNS name in whose name receivers are asked for permission (`WebHook-Request-Origin`).",
+        examples=["events.example.com"],
+    )
     allow_networks: Networks = Field(
         default=(),
         validation_alias="WEBHOOK_ALLOW_NETWORKS",
@@ -232,6 +249,12 @@ class RuleSettings(Group):
         description="Send through this proxy, which then enforces the egress rule.",
         examples=["http://egress-proxy:3128"],
     )
+
+    @model_validator(mode="after")
+    def _verifiable(self) -> Self:
+        if self.require_verification and self.origin is None:
+            raise ValueError(f"WEBHOOK_REQUIRE_VERIFICATION needs it. {NO_ORIGIN}")
+        return self
 
 
 class DeliverySettings(RuleSettings, SigningSettings):

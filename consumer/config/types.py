@@ -24,6 +24,8 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)?")
 _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+_LONGEST_HOST_NAME = 253  # characters (RFC 1035, 2.3.4, without the root's dot)
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # retry: later, after a conflict is settled, or more slowly
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -128,6 +130,12 @@ def topic_names(text: str) -> frozenset[str]:
     if any(word.startswith("^") for word in words):
         raise ValueError("a pattern of topics cannot be used here")
     return frozenset(words)
+
+
+def _host_name(name: str) -> str:
+    if len(name) > _LONGEST_HOST_NAME or not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"{name!r:.80} is not a DNS name; write events.example.com, without https://")
+    return name.lower()
 
 
 def _named(pattern: str, what: str) -> AfterValidator:
@@ -246,6 +254,7 @@ SchemaName = Annotated[
     _named(r"[A-Za-z][A-Za-z0-9_$#]{0,29}", "schema (a letter, then letters, digits, _ $ #; at most 30 characters)"),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]

@@ -42,7 +42,9 @@ def with_console(
     `kafka` None: this process does not know Kafka.
     """
     assert backing.look is not None  # noqa: S101 (the command gives one)
-    sources = Sources(backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log)
+    sources = Sources(
+        backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask
+    )
     live = overview.Live(sources, backing.look)
     frame = Frame(tokens.all, SAID, sources.clock)
     console = frame.app(

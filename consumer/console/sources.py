@@ -20,6 +20,7 @@ from consumer.ops.changes import Registry
 from consumer.ops.ping import Ping
 from consumer.ops.recent_attempts import Minute, Tried
 from consumer.ops.replay_request import NO_KAFKA, Log
+from consumer.ops.verification import Ask
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
@@ -35,7 +36,8 @@ class Sources(NamedTuple):
 
     `kafka` None: this process does not know Kafka. `history` None: there is no attempts topic. `refusal` judges a new
     URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
-    `clock` gives unix seconds. `log` is what a replay reads; None: this process does not know Kafka.
+    `clock` gives unix seconds. `log` is what a replay reads; None: this process does not know Kafka. `ask` makes a
+    validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET.
     """
 
     registry: Registry
@@ -45,6 +47,7 @@ class Sources(NamedTuple):
     ping: Callable[[Endpoint, Event], Ping] | None
     clock: Callable[[], float]
     log: Log | None = None
+    ask: Ask | None = None
 
 
 class DeliveryRow(NamedTuple):

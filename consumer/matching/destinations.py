@@ -40,7 +40,12 @@ def policy_of(settings: RuleSettings) -> EgressPolicy | None:
 def rules_of(settings: RuleSettings) -> Rules:
     """The settings' rules for each subscription that can be checked from its row alone."""
     policy = policy_of(settings)
-    rules = Rules(own_secret=settings.require_own_secret, plugins=MappingProxyType(dict(settings.auth_plugins)))
+    rules = Rules(
+        own_secret=settings.require_own_secret,
+        plugins=MappingProxyType(dict(settings.auth_plugins)),
+        verification=settings.require_verification,
+        origin=settings.origin,
+    )
     return rules if policy is None else rules._replace(refusal=lru_cache(_CACHED)(policy.refusal_of))
 
 

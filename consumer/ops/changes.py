@@ -23,6 +23,7 @@ from consumer.ledger import outbox, request_keys
 from consumer.ledger.request_keys import RequestKey
 from consumer.ledger.rows import OperationalEvent
 from consumer.sending.masking import MASK
+from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
@@ -31,6 +32,7 @@ from consumer.subscriptions.validation import Options
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
+VERIFIED = "subscription.verified"
 
 Condition = Callable[[Subscribed], object]  # raises to prevent a change of the subscription, as it is before
 
@@ -69,6 +71,7 @@ def add(
     *,
     new_secrets: Sequence[tuple[str, str]] = (),
     key: RequestKey | None = None,
+    disabled: str | None = None,
     **options: Unpack[Options],
 ) -> Subscribed:
     """Add a subscription as `repository.add` does, with secrets (kind and text).
@@ -84,6 +87,7 @@ def add(
             vault=registry.vault,
             rules=registry.rules,
             clock=time.time if key is None else lambda: key.at,
+            disabled=disabled,
             **options,
         )
         after = _get(connection, registry, added)
@@ -128,6 +132,26 @@ def set_enabled(
         after = _get(connection, registry, subscription_id)
         _record(connection, registry, actor, ENABLED if enabled else DISABLED, before, after)
         return before, after
+
+
+def set_verified(
+    registry: Registry, actor: str, subscription_id: int, rate: int | None, condition: Condition = _always
+) -> Subscribed | None:
+    """Note that a subscription's receiver permits its events, at most `rate` a minute (None: any). None: there is none.
+
+    Lowers its rate limit to that, and enables it if it awaits this.
+    """
+    with registry.engine.begin() as connection:
+        before = _locked(connection, registry, subscription_id, condition)
+        if before is None:
+            return None
+        rate_limit = lowered(before.options["rate_limit"], rate)
+        repository.set_verified(connection, subscription_id, before.options["url"], rate_limit)
+        if not before.enabled and before.disabled_reason == repository.AWAITS_VERIFICATION:
+            repository.set_enabled(connection, subscription_id, True)
+        after = _get(connection, registry, subscription_id)
+        _record(connection, registry, actor, VERIFIED, before, after)
+        return after
 
 
 def remove(registry: Registry, actor: str, subscription_id: int, condition: Condition = _always) -> Subscribed | None:
@@ -326,6 +350,7 @@ def _shown(item: Subscribed | None) -> dict[str, Any] | None:
         "secrets": item.secrets,
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else tls.described(item.tls),
+        "verified": item.verified,
     }
 
 

@@ -52,6 +52,7 @@ _SOON = timedelta(days=30)  # a certificate that expires in less is a finding
 _MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
+_VERIFY = "kafka-webhooks subscriptions verify ID"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
 _MOST_IDS = 20  # subscription ids in one line
 
@@ -269,11 +270,14 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     if not enabled:
         return "none yet: kafka-webhooks subscriptions add URL EVENT_TYPE"
     looked_at = broken = warned = 0
+    unverified: list[int] = []
     named: dict[str, list[int]] = {}  # URLs whose host names are to be resolved, with the ids of their subscriptions
     policy, rules = policy_of(settings), rules_of(settings)
     for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST_SUBSCRIPTIONS):
         looked_at += 1
         broken += item.broken
+        if settings.require_verification and not item.verified:
+            unverified.append(item.id)
         warned += not item.broken and any(problem.option == "secret" for problem in item.problems)
         if not item.broken and (item.url in named or len(named) < _MOST_URLS):
             named.setdefault(item.url, []).append(item.id)
@@ -281,6 +285,8 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     text = f"{enabled:,} enabled"
     if broken:
         text += f"; {broken:,} {of_them} broken: {_LIST}"
+    if unverified:
+        text += f"; not verified: {_ids(unverified)}: {_VERIFY}"
     if warned:
         text += f"; {warned:,} {of_them} sign with WEBHOOK_SECRET and should not: {_LIST}, then {_ROTATE}"
     judged = judge_names(policy, named) if policy is not None else {}

@@ -87,7 +87,7 @@ def ping(
             request = build(prepared, endpoint, event, timestamp)
         else:
             request = build_batch(prepared, endpoint, [render(endpoint, event)], timestamp)
-    except ValueError as error:
+    except (ValueError, NotAuthorized) as error:
         advice = "set --event-type and --data to an event that it expects" if isinstance(error, Unrenderable) else None
         return Ping(event, None, error, ExchangeTrace(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
     result, seen = send(request, endpoint.timeout)
@@ -120,9 +120,21 @@ def send(
         poller.close()
 
 
+def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:
+    """What to check after an exchange without an answer; None if the error says it."""
+    for kinds, advice in _OF_ERRORS:
+        if isinstance(error, kinds):
+            return advice
+    if not seen.started:
+        return "does the host name resolve here? Workers may use another DNS"
+    if isinstance(error, errors.ConnectTimeout):
+        return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT limits the wait"
+    return "does anything listen there, and is the way to it open?"
+
+
 def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: float) -> Verdict:
     """The step that a worker would take after the answer, and advice if the answer is not a 2xx."""
-    advice = _of_status(result) if isinstance(result, Response) else _of_error(result, seen)
+    advice = _of_status(result) if isinstance(result, Response) else advice_on(result, seen)
     match judge(result, now, endpoint.final_statuses):
         case Delivered(status):
             return Verdict(ok=True, text=f"delivered: the receiver took it with status {status}")
@@ -197,17 +209,6 @@ _ADVICE: Mapping[int, str] = {
     ),
     HTTPStatus.GONE: "the receiver wants no more events; is the url right?",
 }
-
-
-def _of_error(error: RequestException, seen: ExchangeTrace) -> str | None:
-    for kinds, advice in _OF_ERRORS:
-        if isinstance(error, kinds):
-            return advice
-    if not seen.started:
-        return "does the host name resolve here? Workers may use another DNS"
-    if isinstance(error, errors.ConnectTimeout):
-        return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT limits the wait"
-    return "does anything listen there, and is the way to it open?"
 
 
 _OF_ERRORS: tuple[tuple[type | tuple[type, ...], str | None], ...] = (

@@ -25,6 +25,7 @@ TOLERANCE = (
 )
 BODY_BYTES = 2 * 1024 * 1024  # the largest body; the largest event has 1 MiB
 _MOST_SIGNATURES = 16  # verified per request; a rotation has two, and each costs 100 µs for each public key
+_PERMISSION = ((b"allow", b"POST"), (b"webhook-allowed-origin", b"*"), (b"webhook-allowed-rate", b"*"))
 _UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
 
 
@@ -99,16 +100,17 @@ def create_app(
 ) -> ASGIApp:
     """An app that receives POSTs on any path. It answers 401 if verification fails, 413 if the body is too large.
 
+    To a validation request (CloudEvents' web hooks, section 4) it answers that anybody may send, at any rate.
     `on_received` gets each request with its answer, before the answer's delay. Neither callable may block.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if scope["method"] != "POST":
-            await _respond(send, Reply(200 if scope["method"] in {"GET", "HEAD"} else 405))
-            return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope["method"] != "POST":
+            await _respond(send, _other(scope["method"], headers))
+            return
         try:
             body = await _body(receive)
         except ClientDisconnect:
@@ -130,6 +132,13 @@ def create_app(
         await _respond(send, given)
 
     return app
+
+
+def _other(method: str, headers: Mapping[str, str]) -> Reply:
+    """The answer to a request that brings no event."""
+    if method == "OPTIONS" and "webhook-request-origin" in headers:
+        return Reply(200, headers=_PERMISSION)
+    return Reply(200 if method in {"GET", "HEAD"} else 405)
 
 
 def _any_equal(expected: Sequence[bytes], given: Sequence[bytes]) -> bool:

@@ -12,7 +12,7 @@ from consumer.sending.connector import Route
 from consumer.sending.header_lines import header_lines
 from consumer.sending.signed_request import SignedRequest
 
-_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
 class Place(NamedTuple):

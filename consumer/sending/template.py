@@ -12,6 +12,7 @@ from consumer.sending.header_lines import header_lines
 from consumer.sending.signing import hmac_key
 from consumer.subscriptions.endpoint import Endpoint
 
+REQUEST_ORIGIN = "webhook-request-origin"  # CloudEvents' web hooks, section 4.1.2: for each delivery, once permitted
 # Always set by `request.build`; an endpoint's own headers of these names are ignored.
 _OURS = ("content-length", "content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
 
@@ -57,6 +58,8 @@ def prepare(endpoint: Endpoint) -> Template:
         raise InvalidURL(str(error)) from None
     given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
     given.update(endpoint.headers)
+    if endpoint.origin is not None:
+        given[REQUEST_ORIGIN] = endpoint.origin
     try:
         always = endpoint.auth if isinstance(endpoint.auth, AuthBase) else None
         prepared = Request("POST", endpoint.url, headers=given, auth=always).prepare()

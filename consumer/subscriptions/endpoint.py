@@ -41,6 +41,7 @@ class Endpoint:
     tenant. `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent.
     `timeout` (seconds) replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is.
     `http2`: HTTP/2 if the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's.
+    `origin`: the name in which the receiver has permitted requests, sent with each; None: it was not asked.
     """
 
     subscription_id: int
@@ -66,3 +67,4 @@ class Endpoint:
     gzip_above: int | None = None
     http2: bool = False
     tls: TlsIdentity | None = None
+    origin: str | None = None

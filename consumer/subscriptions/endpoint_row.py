@@ -21,13 +21,15 @@ from models.base import UNREADABLE
 ENDPOINT_COLUMNS = (
     Subscription.id.label("subscription_id"),
     Subscription.failing_since,
+    Subscription.verified_url,
     *(getattr(Subscription, column) for column in OPTIONS),
     SubscriptionSecret.kind,
     SubscriptionSecret.secret,
     SubscriptionSecret.expires_at,
     SubscriptionTls.subscription_id.label("tls_of"),
 )
-_OPTIONS_END = 2 + len(OPTIONS)
+_OPTIONS_START = 3
+_OPTIONS_END = _OPTIONS_START + len(OPTIONS)
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
 NEEDS_ITS_OWN = "it has no secret of its own, and WEBHOOK_REQUIRE_OWN_SECRET requires one"
 
@@ -36,12 +38,21 @@ class Rules(NamedTuple):
     """The deployment's requirements for each subscription.
 
     `refusal` gives the reason why nothing may be sent to a URL, judged by the URL alone; None if it may be used. With
-    `own_secret`, each subscription needs its own signing secret. `plugins` are the ones that credentials may name.
+    `own_secret`, each subscription needs its own signing secret; with `verification`, its receiver's permission.
+    `origin` is the deployment's DNS name (WEBHOOK_ORIGIN), in which receivers are asked. `plugins` are the ones that
+    credentials may name.
     """
 
     refusal: Callable[[str], str | None] = lambda _: None
     own_secret: bool = False
     plugins: Mapping[str, PluginFactory] = NO_PLUGINS
+    verification: bool = False
+    origin: str | None = None
+
+
+def unverified(subscription_id: int) -> str:
+    """Why nothing is sent to a subscription whose receiver has not been asked, and what to do."""
+    return f"it has not been verified; run: kafka-webhooks subscriptions verify {subscription_id}"
 
 
 def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
@@ -63,7 +74,7 @@ def endpoint_rows(*more: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]
 
 def written(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
     """The values of the columns of OPTIONS in a row of `endpoint_rows`."""
-    return dict(zip(OPTIONS, row[2:_OPTIONS_END], strict=True))  # access by name takes four times as long
+    return dict(zip(OPTIONS, row[_OPTIONS_START:_OPTIONS_END], strict=True))  # access by name takes four times as long
 
 
 def endpoint_of(
@@ -80,12 +91,15 @@ def endpoint_of(
     signs for a subscription without signing secrets. `tls`: its row of `webhook_tls`, if any. Problems with the effect
     STORED become the endpoint's fault; for UNMATCHED ones the caller must leave the endpoint out of matching.
     """
-    subscription_id, failing_since = rows[0][:2]
+    subscription_id, failing_since, verified_url = rows[0][:_OPTIONS_START]
     stored = written(rows[0])
     meant, problems = read(stored)
     is_url = not problems or all(problem.option != "url" for problem in problems)
     if is_url and (refusal := rules.refusal(stored["url"])) is not None:
         problems.append(Problem("url", refusal, Effect.STORED))
+    verified = verified_url == stored["url"]
+    if rules.verification and not verified:
+        problems.append(Problem("url", unverified(subscription_id), Effect.STORED))
     credentials, why = _credentials(rows, default, decrypt, now, rules)
     problems += why
     identity = None
@@ -132,6 +146,7 @@ def endpoint_of(
         gzip_above=meant["gzip_above"],
         http2=meant["http_version"] == "2",
         tls=identity,
+        origin=rules.origin if verified else None,
     )
     return endpoint, tuple(problems)
 

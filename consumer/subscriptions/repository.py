@@ -31,6 +31,7 @@ from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 State = Literal["enabled", "disabled", "failing"]
+AWAITS_VERIFICATION = "not verified yet"  # the reason of a subscription that its verification enables
 
 _PAGE = 500  # subscriptions read in one statement
 _LARGEST_ID = 2**63 - 1  # encrypted secrets of this id are the longest
@@ -42,7 +43,7 @@ class Subscribed:
 
     `options`: the stored value of each column of OPTIONS. `secrets`: the number of its own signing secrets.
     `credentials`: the kinds of its other secrets. `tls`: its certificates, if it has any of its own. `problems`: its
-    unusable or inadvisable values.
+    unusable or inadvisable values. `verified`: its URL, as it is now, has answered the validation request.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Subscribed:
     credentials: tuple[str, ...]
     tls: TlsSummary | None
     problems: tuple[Problem, ...]
+    verified: bool
 
     @property
     def url(self) -> str:
@@ -99,10 +101,12 @@ def add(
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
+    disabled: str | None = None,
     **options: Unpack[Options],
 ) -> int:
     """Add a subscription, with its own signing `secret` if one is given, and return its id.
 
+    `disabled` is the reason why it begins disabled; None: it is enabled.
     `secrets` holds the kind and text of further secrets. All are stored as `vault` encrypts them. Raises
     InvalidSubscription, before any access to the database, if the subscription cannot work or the `rules` forbid it.
     """
@@ -116,7 +120,8 @@ def add(
     for kind, text in secrets:
         stored_of(text, Owner(_LARGEST_ID, kind), vault)
     with writing(bind) as connection:
-        added = insert(Subscription).values(**values).returning(Subscription.id)
+        state = {"enabled": int(disabled is None), "disabled_reason": disabled}
+        added = insert(Subscription).values(**values, **state).returning(Subscription.id)
         subscription_id = connection.execute(added).scalar_one()
         if secrets:
             insert_secrets(connection, subscription_id, secrets, vault, datetime.fromtimestamp(clock(), UTC))
@@ -291,6 +296,12 @@ def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, 
         return changed.rowcount == 1
 
 
+def set_verified(connection: Connection, subscription_id: int, url: str, rate_limit: float | None) -> None:
+    """Note that `url` has answered the validation request, and set the rate limit that follows from the answer."""
+    changes = {"verified_url": url, "rate_limit": rate_limit}
+    connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
+
+
 def remove(bind: Engine | Connection, subscription_id: int) -> bool:
     """Remove a subscription and its secrets. False if there is none of that id.
 
@@ -374,6 +385,7 @@ def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callabl
                 tuple(sorted({*kinds} - {"signing"})),
                 None if tls is None else summary_of(tls),
                 problems,
+                row.verified_url is not None and row.verified_url == row.url,
             )
         )
     return tuple(shown)

@@ -209,6 +209,14 @@ def test_the_shared_secret_signs_unless_asked(serve: Callable[..., str], engine:
     assert [row.secrets for row in repository.walk(engine)] == [0, 0]
 
 
+def test_a_registration_needs_no_permission(serve: Callable[..., str], engine: Engine) -> None:
+    """Where one is required it is answered as always, and the subscription gets nothing until its receiver agrees."""
+    rules = Rules(verification=True, origin="events.example.com")
+    assert register(serve(engine, rules=rules), GOOD) == (201, {"message": "Webhook registered successfully"})
+    (item,) = repository.walk(engine, rules=rules)
+    assert (item.enabled, item.broken, "has not been verified" in item.state) == (True, True, True)
+
+
 @pytest.mark.parametrize("asked", [{}, {"ownSecret": False}])
 def test_a_secret_of_its_own_can_be_required(serve: Callable[..., str], engine: Engine, asked: dict[str, bool]) -> None:
     """Who does not ask for one gets a 400 that says what to send."""

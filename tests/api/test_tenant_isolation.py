@@ -20,6 +20,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", f"{S}/{{subscription_id}}/enable", {}, "write"),
     ("POST", f"{S}/{{subscription_id}}/disable", {}, "write"),
     ("POST", f"{S}/{{subscription_id}}/ping", {}, "write"),
+    ("POST", f"{S}/{{subscription_id}}/verify", {}, "write"),
     ("GET", f"{S}/{{subscription_id}}/secrets", None, "read"),
     ("POST", f"{S}/{{subscription_id}}/secrets", {"kind": "bearer", "secret": "t"}, "secrets"),
     ("POST", f"{S}/{{subscription_id}}/secrets/rotate", {}, "secrets"),
@@ -47,7 +48,9 @@ names = [f"{method} {path}" for method, path, _, _ in ROUTES]
 def theirs(api: Api) -> str:
     """The path of a subscription of the tenant acme, with a secret."""
     created = api.create(tenant="acme", secrets=[{"kind": "bearer", "secret": "t"}])
-    api.app.state.backing = api.app.state.backing._replace(ping=lambda *_: pytest.fail("a test event was sent"))
+    api.app.state.backing = api.app.state.backing._replace(
+        ping=lambda *_: pytest.fail("a test event was sent"), ask=lambda *_: pytest.fail("its receiver was asked")
+    )
     return str(created["id"])
 
 

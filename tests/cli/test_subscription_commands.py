@@ -196,6 +196,11 @@ def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str
     assert "nothing can be sent" not in said(WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
     assert "nothing can be sent" not in said(WEBHOOK_PROXY="http://proxy:3128")
     assert "6 of them broken" in said(WEBHOOK_REQUIRE_OWN_SECRET="true")
+    with engine.begin() as connection:
+        connection.execute(update(Subscription).where(Subscription.id != 5).values(verified_url=Subscription.url))
+    asked = said(WEBHOOK_REQUIRE_VERIFICATION="true", WEBHOOK_ORIGIN="events.example.com")
+    assert "; not verified: 1 subscription (5): kafka-webhooks subscriptions verify ID; " in asked
+    assert "not verified" not in said()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
         (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "x", "'x' is not a number"),
         (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "nan", "'nan' is"),
         (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps", "'perhaps' is neither true nor false"),
+        (settings.RuleSettings, "WEBHOOK_ORIGIN", "https://a.example", "'https://a.example' is not a DNS name"),
+        (settings.RuleSettings, "WEBHOOK_ORIGIN", "-a.example", "'-a.example' is not a DNS name"),
+        (settings.RuleSettings, "WEBHOOK_ORIGIN", "a..example", "'a..example' is not a DNS name"),
+        (settings.RuleSettings, "WEBHOOK_ORIGIN", ".".join(["a" * 63] * 4), "is not a DNS name"),
         (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters", "'dead letters' is not a topic name"),
         (settings.KafkaSettings, "KAFKA_GROUP_ID", "g" * 256, "is too long; at most 255 characters"),
         (settings.KafkaSettings, "WEBHOOK_TENANT", "ä", "'ä' is not a name of an attribute"),
@@ -230,7 +234,7 @@ def test_every_example_is_a_right_value(group: type[Any]) -> None:
                 name, _, text = example.partition("=")
                 load(group, {**LEAST, name: text})
             else:
-                load(group, {**LEAST, field.validation_alias: text})
+                load(group, {**LEAST, "WEBHOOK_ORIGIN": "events.example.com", field.validation_alias: text})
 
 
 @pytest.mark.parametrize("name", REFUSED_KAFKA_PROPERTIES)
@@ -238,6 +242,13 @@ def test_properties_that_break_the_guarantee_are_refused(name: str) -> None:
     """A property that lets an offset move too early, or that another setting sets, is refused with the reason."""
     variable = "KAFKA_" + name.upper().replace(".", "_")
     assert refusal(settings.KafkaSettings, **{variable: "1"}).startswith(f"{variable} cannot be set: ")
+
+
+def test_a_verification_needs_a_name_to_ask_in() -> None:
+    """The rule without it would stop every subscription for good."""
+    line = refusal(settings.RuleSettings, WEBHOOK_REQUIRE_VERIFICATION="true")
+    assert line.startswith("WEBHOOK_REQUIRE_VERIFICATION needs it. WEBHOOK_ORIGIN is not set: ")
+    assert load(settings.RuleSettings, {"WEBHOOK_ORIGIN": "Events.Example.com"}).origin == "events.example.com"
 
 
 def test_other_kafka_variables_become_properties() -> None:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http import HTTPStatus
+from threading import BoundedSemaphore
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.tokens import Caller, TokenFile
+from consumer.api.v1 import context
 from consumer.api.v1.context import Backing
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
@@ -19,6 +22,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox, store
 from consumer.ops.changes import Registry
 from consumer.ops.overview import overview
+from consumer.sending.validation_request import Granted, Permission, Refused
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -45,10 +49,10 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
     """Opens a browser for a token, before a console on this database; None: of a console without tokens."""
     servers = []
 
-    def browser_of(token: str | None) -> Browser:
+    def browser_of(token: str | None, **more: Any) -> Browser:
         registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
         tokens = Tokens({} if token is None else ALL)
-        backing = Backing(registry, look=lambda: overview(engine, None, ()))
+        backing = Backing(registry, look=lambda: overview(engine, None, ()), **more)
         app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
@@ -125,6 +129,30 @@ def test_a_subscription_is_added_changed_and_tells_who_did_it(
     told = [(operation.type, operation.data["actor"]) for _, operation, _ in outbox.pending(engine, GROUP, 10)]
     kinds = ("created", "disabled", "enabled", "secret_rotated")
     assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
+
+
+def test_a_receiver_is_asked_for_its_permission(
+    engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a button that is there while it has not agreed; the page says what it has answered, as text."""
+    one = add(engine, "asked", rate_limit=5)  # type: ignore[arg-type]  # an option
+    answers: list[Permission] = [Refused("it <b>does not</b>", "look there"), Granted(120)]
+    nameless, browser = console("all"), console("all", ask=lambda *_: answers.pop(0))
+    here = f"/subscriptions/{one}"
+    assert "Verify</button>" not in nameless.get(here).text
+    assert "Set WEBHOOK_ORIGIN" in send(nameless, here, f"{here}/verify")
+    assert "Verify</button>" in browser.get(here).text
+    refused = send(browser, here, f"{here}/verify")
+    assert "it &lt;b&gt;does not&lt;/b&gt; (look there)" in refused
+    assert "Verify</button>" in refused
+    granted = send(browser, here, f"{here}/verify")
+    assert "permits 120 requests a minute" in granted
+    assert "Verify</button>" not in granted
+    assert "<dt>verified</dt><dd>yes</dd>" in granted
+    ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
+    assert (operation.type, operation.data["actor"]) == ("subscription.verified", "api:all")
+    monkeypatch.setattr(context, "_EXCHANGES", BoundedSemaphore(0))
+    assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
 
 
 @pytest.mark.parametrize(("url", "event_type"), [("not a url", "a"), ("https://example.com/h", "two words")])
@@ -219,7 +247,7 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN
     page = f"/subscriptions/{mine}"
-    for path in ("enable", "disable", "ping", "rotate-secret"):
+    for path in ("enable", "disable", "ping", "verify", "rotate-secret"):
         assert "There is no subscription" in send(browser, page, f"/subscriptions/{other}/{path}")
     send(browser, page, "/deliveries/redeliver", id=str(foreign))
     new = {"url": "https://example.com/another", "event_type": "a", "tenant": "other"}

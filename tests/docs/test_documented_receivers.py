@@ -4,10 +4,13 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,16 @@ from consumer.crypto.keys import Ed25519Key, parse_secret
 from consumer.crypto.vault import Owner, Vault
 from consumer.events.event import Event, RecordId
 from consumer.loop.poller import Poller
+from consumer.ops import ping as pinging
+from consumer.ops.verification import ask
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.request import build
 from consumer.sending.template import prepare
+from consumer.sending.validation_request import Granted, Refused
 from consumer.subscriptions.endpoint import Endpoint
 from tests.processes import ROOT, environment
+from tests.sending.conftest import Receiver
 
 NEW, OLD, OTHER = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "an-old-secret-in-plain-text", "somebody-else's"
 BODY = '{"id": 123, "name": "Jané Doe"}'.encode()
@@ -220,6 +227,45 @@ def test_receiver_refuses_the_rest(start: Start, status: Callable[[PreparedReque
     assert status(good) == 204
     process.terminate()
     assert len(process.communicate(timeout=10)[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_permission(language: str, tmp_path: Path) -> None:
+    """What it answers permits its origin, at its rate, and no other; and none to who asks in no name."""
+    if language == "python":
+        names: dict[str, Any] = {}
+        exec(example("permission.py"), names)  # noqa: S102 (the documentation's function)
+        permission = names["permission"]
+    else:
+        (tmp_path / "permission.mjs").write_text(example("permission.mjs"))
+        script = (
+            'import { permission } from "./permission.mjs"; import { readFileSync } from "node:fs";'
+            "console.log(JSON.stringify(permission(JSON.parse(readFileSync(0)))));"
+        )
+        (tmp_path / "call.mjs").write_text(script)
+
+        def permission(headers: dict[str, str]) -> tuple[int, dict[str, str]]:
+            command = [run_by(language), "call.mjs"]
+            given = json.dumps(headers)
+            answer = subprocess.run(command, cwd=tmp_path, input=given, capture_output=True, text=True, check=True)
+            status, answered = json.loads(answer.stdout)
+            return status, answered
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        lines = (line.decode().partition(": ") for line in request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:])
+        status, headers = permission({name.lower(): value for name, _, value in lines})
+        text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        connection.sendall(f"HTTP/1.1 {status} x\r\n{text}content-length: 0\r\n\r\n".encode())
+        return True
+
+    send = partial(pinging.send, egress=LOOPBACK, default_timeout=10.0, connect_timeout=5.0)
+    with closing(Receiver(behave, None)) as receiver:
+        endpoint = Endpoint(1, receiver.url, (), rate_limit=20.0)
+        assert ask(endpoint, origin="events.example.com", send=send) == Granted(600)
+        refused = ask(endpoint, origin="other.example", send=send)
+        assert isinstance(refused, Refused)
+        assert refused.why == "the receiver answered 403"
+    assert permission({})[0] == 403
 
 
 def test_library_of_standard_webhooks() -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually, percentile
 from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
 from tests.processes import PROGRAM, environment
@@ -147,6 +148,31 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     assert deployment.duplicates() == 0
     deployment.assert_true_to_what_was_published()
     assert_in_order(deployment, "/kept-in-order")
+
+
+def test_a_url_that_was_not_verified_costs_no_event(deployment: Deployment, command_line: CommandLine) -> None:
+    """Nothing is sent to a row of plain SQL until its receiver agrees; then all that was stored, in its order."""
+    deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")
+    rule = {"WEBHOOK_REQUIRE_VERIFICATION": "true", "WEBHOOK_ORIGIN": "events.example.com"}
+    verify = ("subscriptions", "verify", str(deployment.subscribe("a", "/asked", ordering="key")))
+    worker = deployment.start(**rule)
+    deployment.publish(["a"] * 40, keys=(b"a", b"b", b"c", b"d"))
+    eventually(lambda: len(deployment.rows()) == 40 and not deployment.lag(), timeout=20)
+    assert {(row.status, row.attempt) for row in deployment.rows()} == {("parked", 0), ("blocked", 0)}
+    assert worker.log.count("a subscription is not as it should be") == 1
+    eventually(lambda: "stored deliveries postponed" in worker.log)  # it has looked at what is stored
+    assert deployment.receiver.requests == []
+    status, said, _ = command_line.run(*verify, WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8", **rule)
+    assert (status, "any rate" in said) == (0, True)
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: {row.status for row in deployment.rows()} <= {"delivered"})
+    worker.stop()
+    assert deployment.duplicates() == 0
+    deployment.assert_true_to_what_was_published()
+    assert_in_order(deployment, "/asked")
+    assert {request.headers["webhook-request-origin"] for request in deployment.receiver.requests} == {
+        "events.example.com"
+    }
 
 
 def test_a_password_in_a_url_is_not_told(deployment: Deployment) -> None:

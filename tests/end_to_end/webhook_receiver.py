@@ -15,6 +15,8 @@ from enum import Enum, auto
 from types import TracebackType
 from typing import NamedTuple, Self
 
+_PERMISSION = b"HTTP/1.1 200 x\r\nwebhook-allowed-origin: *\r\nwebhook-allowed-rate: *\r\ncontent-length: 0\r\n\r\n"
+
 
 class Request(NamedTuple):
     """One request. `status` is what it is answered, None where it is not; `at` is unix seconds."""
@@ -88,7 +90,10 @@ def every(nth: int, rule: Rule) -> Rule:
 
 
 class Receiver:
-    """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come."""
+    """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come.
+
+    It agrees to each validation request.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -127,7 +132,9 @@ class Receiver:
 
     async def _serve(self, listener: socket.socket) -> None:
         server = await self._loop.create_server(
-            lambda: _Connection(self.requests, self.rules, self._connections), sock=listener.dup(), backlog=4096
+            lambda: _Connection(self.requests, self.rules, self._connections),
+            sock=listener.dup(),
+            backlog=4096,
         )
         self._servers.append(server)
 
@@ -205,6 +212,9 @@ class _Connection(Exchanges):
         self._connections.discard(self.transport)
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        if "webhook-id" not in headers:  # a validation request
+            self.transport.write(_PERMISSION)
+            return
         rule = self._rules.get(path)
         answer = rule(body) if rule else Answer()
         status = answer.status if isinstance(answer, Answer) else None

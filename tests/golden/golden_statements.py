@@ -98,9 +98,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.repository.walk": ("The ids of the next page of all of them, or of some.",),
         "subscriptions.repository.page": ("The API: the ids of a page, of all of them or of some.",),
         "subscriptions.repository._found": (
-            "A page of a walk, with what would be found wrong, for people.",
-            "A page of the API, with the same.",
-            "One of them.",
+            "A page of these, or one subscription, with what would be found wrong, for people.",
         ),
         "subscriptions.health.failing": ("Failing ones, longest first.",),
         "subscriptions.health.disabled": ("Disabled ones, newest first.",),
@@ -115,6 +113,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The same, for a new reason.",
             "Enable it.",
         ),
+        "subscriptions.repository.set_verified": ("Its receiver has agreed, to at most this rate.",),
         "subscriptions.repository.remove": ("Remove it; its secrets go with it.",),
         "subscriptions.secrets.insert_secrets": ("Secrets of a new one, an array.",),
         "subscriptions.secrets.lock": ("The subscription, locked: its secrets are about to be changed.",),
@@ -425,6 +424,8 @@ def _subscribe(engine: Engine) -> None:
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
         repository.set_enabled(engine, 1, enabled, reason)
+    with engine.begin() as connection:
+        repository.set_verified(connection, 1, URL, 1.5)
     _change_secrets(engine)
 
 

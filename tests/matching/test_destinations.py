@@ -1,10 +1,10 @@
-"""What the deployment asks of subscriptions: where they may be sent to, and a signing secret of their own."""
+"""What the deployment asks of subscriptions: where they may be sent to, a secret of their own, a permission."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from consumer.config.settings import RuleSettings
@@ -19,6 +19,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.options import Effect
+from models import Subscription
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, make_event
 
@@ -86,6 +87,27 @@ def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
     first, second = repository.walk(engine, rules=rules)
     assert (first.broken, second.problems) == (True, ())
     assert len(first.problems) == 1
+
+
+def test_a_verification_can_be_required(engine: Engine) -> None:
+    """Until the URL has answered, new events are stored and stored ones stay; a changed URL has to answer again."""
+    settings = {"WEBHOOK_REQUIRE_VERIFICATION": "true", "WEBHOOK_ORIGIN": "Events.example.com"}
+    rules = rules_of(RuleSettings.model_validate(settings))
+    numbers = [repository.add(engine, PUBLIC, "t", rules=rules) for _ in range(3)]  # nobody is refused here
+    with engine.begin() as connection:
+        for number, url in zip(numbers, [None, PUBLIC, f"{PUBLIC}/old"], strict=True):
+            change = update(Subscription).where(Subscription.id == number)
+            connection.execute(change.values(verified_url=url))
+    why = "url: it has not been verified; run: kafka-webhooks subscriptions verify {}; its events are stored, not sent"
+    said = {number: why.format(number) for number in numbers}
+    assert found(engine, rules, SubscriptionProblems()) == {**said, numbers[1]: None}
+    assert set(found(engine, Rules(), SubscriptionProblems()).values()) == {None}
+    assert [item.verified for item in repository.walk(engine)] == [False, True, False]
+    waiting = [NewDelivery(make_event(number), number, PUBLIC, 0, "parked", 0.0) for number in numbers]
+    store.park(engine, GROUP, waiting, 0.0)
+    wants = [FetchRequest(("t", 0, number), 5, frozenset()) for number in numbers]
+    (row,) = fetch(engine, GROUP, wants, 1.0, default_secrets=DEFAULT, decrypt=in_the_clear, rules=rules).rows
+    assert (row.endpoint.subscription_id, row.endpoint.origin) == (numbers[1], "events.example.com")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def test_each_change_is_told_with_its_actor(engine: Engine) -> None:
     changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0})
     changes.set_enabled(held, WHO, added, False, "moving")
     changes.set_enabled(held, WHO, added, True)
+    changes.set_verified(held, WHO, added, 90)
     changes.rotate(held, WHO, added, overlap=timedelta(hours=1), now=NOW)
     changes.set_credential(held, WHO, added, "bearer", "t0ken", NOW)
     changes.remove_credentials(held, WHO, added)
@@ -46,20 +47,23 @@ def test_each_change_is_told_with_its_actor(engine: Engine) -> None:
         "subscription.changed",
         "subscription.disabled",
         "subscription.enabled",
+        "subscription.verified",
         *["subscription.secret_rotated"] * 3,
         "subscription.removed",
     ]
     assert {(data["actor"], data["subscription_id"], data["url"]) for _, data in events} == {(WHO, added, URL)}
-    created, changed, disabled, _, rotated, set_, unset, removed = (data for _, data in events)
+    created, changed, disabled, _, verified, rotated, set_, unset, removed = (data for _, data in events)
     assert created["before"] is None
     assert (created["after"]["tenant"], created["after"]["enabled"]) == ("acme", True)
     assert changed["changed"] == ["rate_limit"]
     assert (changed["before"]["rate_limit"], changed["after"]["rate_limit"]) == (None, 5.0)
     assert disabled["reason"] == "moving"
+    assert verified["changed"] == ["rate_limit", "verified"]
+    assert (verified["before"]["verified"], verified["after"]["verified"]) == (False, True)
     assert (rotated["before"]["secrets"], rotated["after"]["secrets"]) == (0, 2)
     assert (set_["after"]["credentials"], unset["after"]["credentials"]) == (["bearer"], [])
     assert removed["after"] is None
-    assert removed["before"]["rate_limit"] == 5.0
+    assert removed["before"]["rate_limit"] == 1.5
     assert "t0ken" not in str(events)
 
 
@@ -94,6 +98,8 @@ def test_what_fails_is_neither_made_nor_told(engine: Engine, monkeypatch: pytest
         changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0})
     with pytest.raises(RuntimeError):
         changes.set_enabled(held, WHO, added, False)
+    with pytest.raises(RuntimeError):
+        changes.set_verified(held, WHO, added, None)
     with pytest.raises(RuntimeError):
         changes.rotate(held, WHO, added, overlap=timedelta(0), now=NOW)
     with pytest.raises(RuntimeError):
@@ -135,6 +141,7 @@ def test_an_absent_subscription_is_told_apart(engine: Engine) -> None:
     held = registry(engine)
     assert changes.edit(held, WHO, 1, lambda _: {}) is None
     assert changes.set_enabled(held, WHO, 1, True) is None
+    assert changes.set_verified(held, WHO, 1, None) is None
     assert changes.remove(held, WHO, 1) is None
     assert changes.rotate(held, WHO, 1, overlap=timedelta(0), now=NOW) is None
     assert changes.set_credential(held, WHO, 1, "bearer", "t", NOW) is False

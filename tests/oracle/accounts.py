@@ -127,6 +127,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert creation == (added, now)
     assert secrets.made_at(engine, added, creation.at, Vault()) == ("secret",)
     changes.set_enabled(registry, "cli:somebody", 1, False)
+    changes.set_verified(registry, "cli:somebody", 1, 90)
     changes.remove(registry, "cli:somebody", 1)
 
 

@@ -7,11 +7,19 @@ from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 
 from consumer.api.problems import PREFIX, Problem, Refused, concerns, document
-from consumer.api.v1 import deliveries, observed, replays, secrets, subscriptions, tls
+from consumer.api.v1 import deliveries, observed, replays, secrets, subscriptions, tls, verification
 from consumer.api.v1.context import TRANSLATED, Backing, translated
 
 # A new resource: its module here, its router in this tuple.
-_ROUTERS = (subscriptions.router, secrets.router, tls.router, deliveries.router, observed.router, replays.router)
+_ROUTERS = (
+    subscriptions.router,
+    verification.router,
+    secrets.router,
+    tls.router,
+    deliveries.router,
+    observed.router,
+    replays.router,
+)
 
 
 def install(app: FastAPI, backing: Backing) -> None:

@@ -5,9 +5,11 @@ import hashlib
 import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Annotated, Any, NamedTuple, overload
 
 import structlog
@@ -27,6 +29,7 @@ from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
 from consumer.ops.ping import Ping
 from consumer.ops.replay_request import Log
+from consumer.ops.verification import Ask
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
@@ -56,13 +59,15 @@ TRANSLATED = (
     SQLAlchemyError,
 )
 RETRY_AFTER = {"retry-after": "5"}  # seconds
+_EXCHANGES = BoundedSemaphore(8)  # under way in this process: each may hold a thread for minutes
 
 
 class Backing(NamedTuple):
     """The parts that the resources work with.
 
     The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
-    before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `history` None: there is no
+    before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `ask` makes a
+    validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `history` None: there is no
     attempts topic. `look` takes the overview. `log` is what a replay reads; None: this process does not know Kafka.
     `clock` gives unix seconds, for the age of idempotency keys.
     """
@@ -74,6 +79,7 @@ class Backing(NamedTuple):
     look: Callable[[], Overview] | None = None
     log: Log | None = None
     clock: Callable[[], float] = time.time
+    ask: Ask | None = None
 
 
 def backing_of(request: Request) -> Backing:
@@ -144,7 +150,8 @@ def condition(caller: Caller, if_match: str | None = None) -> Callable[[Subscrib
 
 def etag(item: Subscribed) -> str:
     """Differs if people have changed a subscription; what workers write into its row leaves it as it is."""
-    parts = (item.id, item.options, item.enabled, item.disabled_reason, item.secrets, item.credentials, item.tls)
+    secret = (item.secrets, item.credentials, item.tls)
+    parts = (item.id, item.options, item.enabled, item.disabled_reason, *secret, item.verified)
     return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
 
 
@@ -164,6 +171,18 @@ def check_url(backing: Backing, url: object) -> None:
             return
         if refusal is not None:
             raise InvalidSubscription(refusal, "url")
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """A context in which a receiver is sent a request. Raises Refused if others are sent as many as there may be."""
+    if not _EXCHANGES.acquire(blocking=False):
+        why = "too many requests to receivers are under way; try again"
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
+    try:
+        yield
+    finally:
+        _EXCHANGES.release()
 
 
 def of_all_tenants(caller: Caller) -> None:

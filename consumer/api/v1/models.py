@@ -97,6 +97,10 @@ class NewSubscription(Options):
         Algorithm | None,
         Field(description="Sign with a random secret; the answer shows its key once.", examples=["hmac"]),
     ] = None
+    verify: Annotated[
+        bool,
+        Field(description="Begin disabled; enabled if its receiver answers a validation request.", examples=[True]),
+    ] = False
 
 
 class Patch(Options):
@@ -187,7 +191,21 @@ class Shown(BaseModel):
     signing_secrets: Annotated[int, Field(description="How many sign for it alone.", examples=[1])]
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
     tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.", examples=[None])]
+    verified: Annotated[
+        bool, Field(description="Its URL, as it is now, has answered the validation request.", examples=[True])
+    ]
     problems: Annotated[list[Fault], Field(examples=[[]])]
+
+
+class Verification(BaseModel):
+    """A receiver's answer to a validation request."""
+
+    granted: Annotated[bool, Field(description="It agrees.", examples=[True])]
+    allowed_rate: Annotated[
+        int | None, Field(description="Requests a minute that it permits. Null: any.", examples=[600])
+    ]
+    reason: Annotated[str | None, Field(description="Why it does not agree.", examples=[None])]
+    advice: Annotated[str | None, Field(description="What would help.", examples=[None])]
 
 
 class Created(Shown):
@@ -199,6 +217,9 @@ class Created(Shown):
             description="The key that its receiver verifies with, if one was generated. No other answer has it.",
             examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
         ),
+    ] = None
+    verification: Annotated[
+        Verification | None, Field(description="What its receiver has answered. Null: it was not asked.")
     ] = None
 
 
@@ -227,6 +248,7 @@ def shown(item: Subscribed) -> dict[str, Any]:
         "signing_secrets": item.secrets,
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else described(item.tls),
+        "verified": item.verified,
         "problems": [
             {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
         ],

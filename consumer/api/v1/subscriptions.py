@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from threading import BoundedSemaphore
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -27,6 +26,7 @@ from consumer.api.v1.context import (
     cursor_after,
     described,
     etag,
+    exchanging,
     may_see,
     no_store,
     parse_cursor,
@@ -44,10 +44,11 @@ from consumer.api.v1.models import (
     shown,
     stored_options,
 )
+from consumer.api.v1.verification import asking
 from consumer.crypto.keys import generate, parse_signing_key, receiver_key
 from consumer.ledger import admin
 from consumer.ledger.request_keys import Creation, RequestKey
-from consumer.ops import changes
+from consumer.ops import changes, verification
 from consumer.ops.ping import EVENT_TYPE, describe, ping_event
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
@@ -56,7 +57,6 @@ from consumer.subscriptions.repository import State, Subscribed
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
 
 MOST_COUNTED = 10_000  # deliveries owed; a problem says at most one more
-_PINGS = BoundedSemaphore(8)  # test events under way in this process: each may hold a thread for minutes
 _TAGGED = {"headers": {"ETag": {"description": "Its version, for If-Match.", "schema": {"type": "string"}}}}
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"headers": _TAGGED["headers"] | CREATED_HEADERS}}
 _OK: dict[int | str, dict[str, Any]] = {200: _TAGGED}
@@ -136,17 +136,36 @@ def list_subscriptions(
 
 @router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=described(409) | _CREATED)
 def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, key: IdempotencyKey = None) -> Response:
-    """Subscribe a URL to events. Only this answer, and its repetitions, show a generated secret's key."""
+    """Subscribe a URL to events. Only this answer, and its repetitions, show a generated secret's key.
+
+    With `verify` it is enabled only if its receiver agrees; it is created in any case. A repetition does not ask again.
+    """
+    create = _create_verified if new.verify else _create
     return once(
         backing.registry.engine,
         key,
-        lambda: _create(caller, backing, new, key),
+        lambda: _created(*create(caller, backing, new, key)),
         lambda creation: _created_before(caller, backing, new, creation),
     )
 
 
-def _create(caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None) -> Response:
-    options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret"}))
+def _create_verified(
+    caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None
+) -> tuple[Subscribed, str | None, dict[str, object]]:
+    ask = asking(backing)
+    with exchanging():
+        added, generated, _ = _create(caller, backing, new, key, repository.AWAITS_VERIFICATION)
+        done = verification.verify(backing.registry, caller.actor, added.id, ask)
+    if done is None:  # removed meanwhile
+        raise absent()
+    return done.subscription, generated, {"verification": verification.describe(done.permission)}
+
+
+def _create(
+    caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None, disabled: str | None = None
+) -> tuple[Subscribed, str | None, dict[str, object]]:
+    """A new subscription, its generated secret, and no more members of the answer."""
+    options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify"}))
     if caller.tenant is not None:
         options.setdefault("tenant", caller.tenant)
     check_tenant(caller, options.get("tenant"))
@@ -156,8 +175,8 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(Mistake(pointer="/generate_secret", detail=why))
     check_url(backing, new.url)
-    added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, **options)
-    return _created(added, generated)
+    added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, disabled=disabled, **options)
+    return added, generated, {}
 
 
 def _created_before(caller: Caller, backing: Backing, new: NewSubscription, creation: Creation) -> Response:
@@ -172,13 +191,13 @@ def _created_before(caller: Caller, backing: Backing, new: NewSubscription, crea
         # Only what this request has made: a later secret is for tokens with the scope of secrets.
         made = secrets.made_at(registry.engine, found.id, creation.at, registry.vault)
         generated = next((text for text in made if text not in given), None)
-    return _created(found, generated)
+    return _created(found, generated, {})
 
 
-def _created(item: Subscribed, generated: str | None) -> Response:
-    more = {"receiver_key": receiver_key(generated)} if generated else {}
+def _created(item: Subscribed, generated: str | None, more: Mapping[str, object]) -> Response:
+    more = {**more, "receiver_key": receiver_key(generated)} if generated else more
     location = {"location": f"/v1/subscriptions/{item.id}"}
-    return _json(shown(item) | more, HTTPStatus.CREATED, {"etag": etag(item), **location})
+    return _json({**shown(item), **more}, HTTPStatus.CREATED, {"etag": etag(item), **location})
 
 
 @router.get("/{subscription_id}", response_model=Shown, responses=described(404) | _OK)
@@ -286,13 +305,8 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
     if found is None or not may_see(caller, found[0]):
         raise absent()
     item, endpoint = found
-    if not _PINGS.acquire(blocking=False):
-        why = "too many test events are under way; try again"
-        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers={"retry-after": "5"})
-    try:
+    with exchanging():
         done = backing.ping(endpoint, event)
-    finally:
-        _PINGS.release()
     return _json({"subscription_id": item.id, **describe(endpoint, done)})
 
 

@@ -1,6 +1,7 @@
 """The list of subscriptions, and the page of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -9,6 +10,8 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from consumer.api.problems import Refused
+from consumer.api.v1.context import exchanging
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.replays import form_for
@@ -28,6 +31,8 @@ from consumer.errors import InvalidSubscription
 from consumer.ledger.search import Query, search
 from consumer.ops import changes
 from consumer.ops.ping import describe, ping_event
+from consumer.ops.verification import describe as describe_answer
+from consumer.ops.verification import verify
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import State, Subscribed
@@ -59,6 +64,7 @@ def entries(sources: Sources) -> list[Entry]:
         "/subscriptions/{id:int}/enable": partial(_set_enabled, enabled=True),
         "/subscriptions/{id:int}/disable": partial(_set_enabled, enabled=False),
         "/subscriptions/{id:int}/ping": _ping,
+        "/subscriptions/{id:int}/verify": _verify,
     }
     return [
         *(Entry(path, partial(page, sources)) for path, page in read.items()),
@@ -161,6 +167,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "secrets": item.secrets,
             "credentials": item.credentials,
             "tls": item.tls,
+            "verified": item.verified,
             "created": item.created_at and item.created_at.timestamp(),
         },
         hour=None
@@ -174,7 +181,8 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
         attempts=[] if history is None else [attempt_row(each) for each in history.recent(item.id, ATTEMPTS)],
         stored=[row_of(each) for each in stored.deliveries],
         form=form_for(sources, visit.caller, item),
-        **{"ping": None, "key": None, **more},
+        may_ask=sources.ask is not None,
+        **{"ping": None, "key": None, "verification": None, **more},
     )
 
 
@@ -207,8 +215,32 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
     endpoint = found[1]
-    made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
+    with _exchanging():
+        made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
     return _page(sources, visit, item, ping=_exchange(made))
+
+
+def _verify(sources: Sources, visit: Visit) -> Response:
+    item = _of(sources, visit)
+    if sources.ask is None:
+        raise Refusal(
+            HTTPStatus.CONFLICT, "Set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them."
+        )
+    with _exchanging():
+        done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
+    if done is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
+    return _page(sources, visit, done.subscription, verification=describe_answer(done.permission))
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    """The bound that the API has for requests to receivers, of both together."""
+    try:
+        with exchanging():
+            yield
+    except Refused as refused:
+        raise Refusal(HTTPStatus(refused.status), f"{str(refused).capitalize()}.") from None
 
 
 def _exchange(made: Mapping[str, Any]) -> dict[str, str]:

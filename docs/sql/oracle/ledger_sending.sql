@@ -117,6 +117,7 @@ FETCH FIRST 50 ROWS ONLY
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -139,10 +140,13 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_tls.subscription_id AS tls_of
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
   AND webhook_subscriptions.enabled = :enabled_1

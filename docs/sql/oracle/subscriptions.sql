@@ -3,6 +3,7 @@
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -25,10 +26,13 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_tls.subscription_id AS tls_of
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
 WHERE
   (webhook_subscriptions.event_type, webhook_subscriptions.tenant) IN ((:param_1_1_1, :param_1_1_2), (:param_1_2_1, :param_1_2_2))
   AND webhook_subscriptions.enabled = :enabled_1
@@ -43,6 +47,8 @@ ORDER BY
 INSERT INTO webhook_subscriptions (
   url,
   event_type,
+  enabled,
+  disabled_reason,
   ordering,
   max_in_flight,
   rate_limit,
@@ -66,6 +72,8 @@ VALUES
   (
     :url,
     :event_type,
+    :enabled,
+    :disabled_reason,
     :ordering,
     :max_in_flight,
     :rate_limit,
@@ -170,53 +178,6 @@ ORDER BY
 FETCH FIRST 500 ROWS ONLY
 ;
 
--- subscriptions.repository.walk
--- These, with what would be found wrong, for people.
--- Of the conditions, those that were asked for.
-SELECT
-  webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
-  webhook_subscriptions.url,
-  webhook_subscriptions.event_type,
-  webhook_subscriptions.tenant,
-  webhook_subscriptions.topics,
-  webhook_subscriptions.event_filter,
-  webhook_subscriptions.payload_format,
-  webhook_subscriptions.projection,
-  webhook_subscriptions.batch_size,
-  webhook_subscriptions.batch_wait_ms,
-  webhook_subscriptions.custom_headers,
-  webhook_subscriptions.signature_header,
-  webhook_subscriptions.signature_prefix,
-  webhook_subscriptions.gzip_above,
-  webhook_subscriptions.http_version,
-  webhook_subscriptions.timeout_seconds,
-  webhook_subscriptions.ordering,
-  webhook_subscriptions.max_in_flight,
-  webhook_subscriptions.rate_limit,
-  webhook_subscriptions.retry_schedule,
-  webhook_subscriptions.final_statuses,
-  webhook_secrets.kind,
-  webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
-  webhook_subscriptions.enabled,
-  webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
-FROM webhook_subscriptions
-LEFT OUTER JOIN webhook_secrets
-  ON webhook_secrets.subscription_id = webhook_subscriptions.id
-WHERE
-  webhook_subscriptions.id BETWEEN :id_1 AND :id_2
-  AND webhook_subscriptions.event_type = :event_type_1
-  AND webhook_subscriptions.tenant = :tenant_1
-  AND webhook_subscriptions.enabled = :enabled_1
-ORDER BY
-  webhook_subscriptions.id,
-  webhook_secrets.created_at DESC,
-  webhook_secrets.id DESC
-;
-
 -- subscriptions.repository.page
 -- The API: the ids of a page, of all of them or of some.
 -- Of the conditions, those that were asked for.
@@ -237,12 +198,13 @@ ORDER BY
 FETCH FIRST 10 ROWS ONLY
 ;
 
--- subscriptions.repository.page
--- These, with what would be found wrong, for people.
+-- subscriptions.repository._found
+-- A page of these, or one subscription, with what would be found wrong, for people.
 -- Of the conditions, those that were asked for.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -266,6 +228,7 @@ SELECT
   webhook_secrets.kind,
   webhook_secrets.secret,
   SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
   webhook_subscriptions.created_at,
@@ -273,8 +236,13 @@ SELECT
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
 WHERE
-  webhook_subscriptions.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+  webhook_subscriptions.id BETWEEN :id_1 AND :id_2
+  AND webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND webhook_subscriptions.enabled = :enabled_1
 ORDER BY
   webhook_subscriptions.id,
   webhook_secrets.created_at DESC,
@@ -352,49 +320,6 @@ WHERE
   webhook_subscriptions.enabled = :enabled_1
 ;
 
--- subscriptions.repository.get
--- One of them.
-SELECT
-  webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
-  webhook_subscriptions.url,
-  webhook_subscriptions.event_type,
-  webhook_subscriptions.tenant,
-  webhook_subscriptions.topics,
-  webhook_subscriptions.event_filter,
-  webhook_subscriptions.payload_format,
-  webhook_subscriptions.projection,
-  webhook_subscriptions.batch_size,
-  webhook_subscriptions.batch_wait_ms,
-  webhook_subscriptions.custom_headers,
-  webhook_subscriptions.signature_header,
-  webhook_subscriptions.signature_prefix,
-  webhook_subscriptions.gzip_above,
-  webhook_subscriptions.http_version,
-  webhook_subscriptions.timeout_seconds,
-  webhook_subscriptions.ordering,
-  webhook_subscriptions.max_in_flight,
-  webhook_subscriptions.rate_limit,
-  webhook_subscriptions.retry_schedule,
-  webhook_subscriptions.final_statuses,
-  webhook_secrets.kind,
-  webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
-  webhook_subscriptions.enabled,
-  webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
-FROM webhook_subscriptions
-LEFT OUTER JOIN webhook_secrets
-  ON webhook_secrets.subscription_id = webhook_subscriptions.id
-WHERE
-  webhook_subscriptions.id = :id_1
-ORDER BY
-  webhook_subscriptions.id,
-  webhook_secrets.created_at DESC,
-  webhook_secrets.id DESC
-;
-
 -- subscriptions.repository.set_enabled
 -- Disable it: a reason that it was disabled for before stays.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = CASE
@@ -417,6 +342,13 @@ WHERE
 -- subscriptions.repository.set_enabled
 -- Enable it.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason, failing_since = :failing_since
+WHERE
+  webhook_subscriptions.id = :id_1
+;
+
+-- subscriptions.repository.set_verified
+-- Its receiver has agreed, to at most this rate.
+UPDATE webhook_subscriptions SET rate_limit = :rate_limit, verified_url = :verified_url
 WHERE
   webhook_subscriptions.id = :id_1
 ;
@@ -507,7 +439,7 @@ SELECT
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
-  AND webhook_secrets.kind IN (:kind_1_1, :kind_1_2, :kind_1_3)
+  AND webhook_secrets.kind IN (:kind_1_1, :kind_1_2, :kind_1_3, :kind_1_4, :kind_1_5)
 ;
 
 -- subscriptions.secrets.set_credential
@@ -593,4 +525,93 @@ FETCH FIRST 200 ROWS ONLY
 UPDATE webhook_secrets SET secret = :b_secret
 WHERE
   webhook_secrets.id = :b_id AND webhook_secrets.secret = :b_before
+;
+
+-- subscriptions.tls.stored
+-- The certificates of subscriptions that have some, after the look-up. Workers.
+SELECT
+  webhook_tls.subscription_id,
+  webhook_tls.certificate,
+  webhook_tls.private_key,
+  webhook_tls.authorities
+FROM webhook_tls
+WHERE
+  webhook_tls.subscription_id IN (:subscription_id_1_1)
+;
+
+-- subscriptions.tls.set_tls
+-- Its certificates: parts that are not given stay.
+SELECT
+  webhook_tls.subscription_id,
+  webhook_tls.certificate,
+  webhook_tls.private_key,
+  webhook_tls.authorities
+FROM webhook_tls
+WHERE
+  webhook_tls.subscription_id = :subscription_id_1
+;
+
+-- subscriptions.tls.set_tls
+-- Its first ones.
+INSERT INTO webhook_tls (
+  subscription_id,
+  certificate,
+  private_key,
+  authorities,
+  created_at
+)
+VALUES
+  (:subscription_id, :certificate, :private_key, :authorities, :created_at)
+;
+
+-- subscriptions.tls.set_tls
+-- Others in their place.
+UPDATE webhook_tls SET certificate = :certificate, private_key = :private_key, authorities = :authorities, created_at = :created_at
+WHERE
+  webhook_tls.subscription_id = :subscription_id_1
+;
+
+-- subscriptions.tls.remove_tls
+-- Remove them.
+DELETE FROM webhook_tls
+WHERE
+  webhook_tls.subscription_id = :subscription_id_1
+;
+
+-- subscriptions.tls.count
+-- How many private keys there may be to be encrypted anew.
+SELECT
+  COUNT(*) AS count_1
+FROM webhook_tls
+;
+
+-- subscriptions.tls._page
+-- All certificates, page by page: what expires, and keys to be encrypted.
+SELECT
+  webhook_tls.subscription_id,
+  webhook_tls.certificate,
+  webhook_tls.private_key,
+  webhook_tls.authorities
+FROM webhook_tls
+WHERE
+  webhook_tls.subscription_id > :subscription_id_1
+ORDER BY
+  webhook_tls.subscription_id
+FETCH FIRST 100 ROWS ONLY
+;
+
+-- subscriptions.tls._replace_key
+-- A key, locked: has nobody changed it meanwhile?
+SELECT
+  webhook_tls.private_key
+FROM webhook_tls
+WHERE
+  webhook_tls.subscription_id = :subscription_id_1   FOR UPDATE
+;
+
+-- subscriptions.tls._replace_key
+-- Encrypt it anew.
+UPDATE webhook_tls SET private_key = :private_key
+WHERE
+  webhook_tls.subscription_id = :subscription_id_1
 ;

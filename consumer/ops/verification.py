@@ -1,0 +1,126 @@
+"""Asks a receiver whether it wants a subscription's events, and writes down that it has agreed.
+
+The request is made between two transactions. A process that ends between them leaves the subscription as it was: it may
+be verified again at any time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from requests import PreparedRequest, RequestException, Response
+
+from consumer.config.settings import DeliverySettings
+from consumer.delivery.outcome import Delivered, judge
+from consumer.errors import NotAuthorized
+from consumer.ops import changes
+from consumer.ops.changes import Condition, Registry
+from consumer.ops.ping import advice_on, send
+from consumer.sending.egress import EgressPolicy
+from consumer.sending.masking import masked, secrets_in
+from consumer.sending.recording import ExchangeTrace
+from consumer.sending.transfer import Result
+from consumer.sending.validation_request import Granted, Permission, Refused, asked_rate, permission, validation_request
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.repository import Subscribed
+
+Send = Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]]
+Ask = Callable[[Endpoint, int | None], Permission]  # the rate is in requests a minute; None: the subscription's limit
+
+
+class Verification(NamedTuple):
+    """The receiver's answer, and the subscription after it."""
+
+    permission: Permission
+    subscription: Subscribed
+
+
+class _Moved(Exception):
+    """The URL that has answered is not the subscription's any more."""
+
+
+def asking(settings: DeliverySettings) -> Ask | None:
+    """Asks receivers as workers with these settings send, under the egress rule. None: there is no WEBHOOK_ORIGIN."""
+    if settings.origin is None:
+        return None
+    sending = partial(
+        send,
+        egress=EgressPolicy(settings.allow_networks, settings.allow_http),
+        default_timeout=settings.timeout,
+        connect_timeout=settings.connect_timeout,
+        proxy=settings.proxy,
+    )
+    return partial(ask, origin=settings.origin, send=sending)
+
+
+def describe(answer: Permission) -> dict[str, object]:
+    """The answer for programs."""
+    match answer:
+        case Granted(rate):
+            return {"granted": True, "allowed_rate": rate, "reason": None, "advice": None}
+        case Refused(why, advice):
+            return {"granted": False, "allowed_rate": None, "reason": why, "advice": advice}
+
+
+def ask(endpoint: Endpoint, rate: int | None = None, *, origin: str, send: Send) -> Permission:
+    """Make the validation request, `send` it, and judge the answer. Sends nothing if there is a fault."""
+    if endpoint.fault is not None:
+        return Refused("not asked: the subscription is broken", endpoint.fault)
+    rate = asked_rate(endpoint.rate_limit) if rate is None else rate
+    try:
+        request = validation_request(endpoint, origin, rate)
+    except (ValueError, NotAuthorized) as error:
+        return Refused(f"not asked: {error}")
+    result, seen = send(request, endpoint.timeout)
+    if isinstance(result, Response):
+        return permission(result, origin, rate)
+    return _unanswered(endpoint, request, result, seen)
+
+
+def verify(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    ask: Ask,
+    rate: int | None = None,
+    condition: Condition = lambda _: None,
+) -> Verification | None:
+    """Ask the receiver of a subscription; if it agrees, note that, and keep to the rate that it permits.
+
+    Enables a subscription that awaits this; one that is disabled for another reason stays so. A refusal changes
+    nothing. `condition` may raise for the subscription, before it is asked and when that is noted. None: there is none.
+    """
+    rules = registry.rules._replace(verification=False)  # the fault that this removes must not prevent it
+    found = repository.get_endpoint(registry.engine, subscription_id, (), registry.vault, rules)
+    if found is None:
+        return None
+    item, endpoint = found
+    condition(item)
+    answer = ask(endpoint, rate)
+    if isinstance(answer, Granted):
+        try:
+            return _noted(registry, actor, subscription_id, endpoint.url, answer, condition)
+        except _Moved:
+            answer = Refused("its URL was changed meanwhile", "verify it again")
+    after = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
+    return None if after is None else Verification(answer, after)
+
+
+def _noted(
+    registry: Registry, actor: str, subscription_id: int, url: str, answer: Granted, condition: Condition
+) -> Verification | None:
+    def allowed(item: Subscribed) -> None:
+        condition(item)
+        if item.options["url"] != url:
+            raise _Moved
+
+    after = changes.set_verified(registry, actor, subscription_id, answer.rate, allowed)
+    return None if after is None else Verification(answer, after)
+
+
+def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Refused:
+    """In the words of deliveries, which name the setting if the egress rule is the cause."""
+    outcome = judge(error, 0.0)
+    why = str(error) if isinstance(outcome, Delivered) else outcome.error
+    return Refused(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))

@@ -1,0 +1,134 @@
+"""POST /v1/subscriptions with `verify`, and /v1/subscriptions/{id}/verify."""
+
+import threading
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.api.tokens import TokenFile
+from consumer.sending.validation_request import Granted, Permission, Refused
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.repository import AWAITS_VERIFICATION
+from tests.api.v1_kit import NEW, Api, make_api
+
+NO = Refused("the receiver answered 405: it does not implement the validation request (OPTIONS)", "see the page")
+
+
+class Receiver:
+    """Answers as told; `asked` has the URL and the rate of each request."""
+
+    def __init__(self) -> None:
+        self.answer: Permission = Granted(90)
+        self.asked: list[tuple[str, int | None]] = []
+
+    def __call__(self, endpoint: Endpoint, rate: int | None) -> Permission:
+        """Be asked."""
+        self.asked.append((endpoint.url, rate))
+        return self.answer
+
+
+@pytest.fixture
+def receiver(api: Api) -> Receiver:
+    """The receiver of all subscriptions of the API."""
+    made = Receiver()
+    api.app.state.backing = api.app.state.backing._replace(ask=made)
+    return made
+
+
+def test_who_agrees_is_enabled_at_once(api: Api, receiver: Receiver) -> None:
+    """A creation with `verify` answers with the subscription as it is after its receiver has agreed."""
+    created = api.create(verify=True, generate_secret="hmac")
+    assert (created["enabled"], created["verified"], created["rate_limit"]) == (True, True, 1.5)
+    assert created["verification"] == {"granted": True, "allowed_rate": 90, "reason": None, "advice": None}
+    assert created["receiver_key"].startswith("whsec_")
+    assert receiver.asked == [(NEW["url"], None)]
+    plain = api.create()
+    assert (plain["enabled"], plain["verified"], "verification" in plain) == (True, False, False)
+    assert [event.type for event in api.events()] == [
+        "subscription.created",
+        "subscription.verified",
+        "subscription.created",
+    ]
+
+
+def test_who_does_not_is_created_disabled(api: Api, receiver: Receiver) -> None:
+    """201 with the reason; a repetition creates and asks nothing; the route asks again, and enables it."""
+    receiver.answer = NO
+    key = {"idempotency-key": "once"}
+    first = api.call("POST", "/subscriptions", NEW | {"verify": True}, headers=key)
+    created = first.json()
+    assert first.status_code == 201
+    assert (created["enabled"], created["disabled_reason"]) == (False, AWAITS_VERIFICATION)
+    assert created["verification"] == {"granted": False, "allowed_rate": None, "reason": NO.why, "advice": NO.advice}
+    again = api.call("POST", "/subscriptions", NEW | {"verify": True}, headers=key)
+    assert (again.status_code, again.json()["id"], len(receiver.asked)) == (201, created["id"], 1)
+    path = f"/subscriptions/{created['id']}/verify"
+    refused = api.call("POST", path, {})
+    assert (refused.status_code, refused.json()["verification"]["granted"]) == (200, False)
+    receiver.answer = Granted(None)
+    granted = api.call("POST", path, {"rate": 600}, token="writer")
+    assert granted.json()["verification"]["granted"] is True
+    shown = granted.json()["subscription"]
+    assert (shown["enabled"], shown["verified"], shown["disabled_reason"]) == (True, True, None)
+    assert receiver.asked[-1] == (NEW["url"], 600)
+    assert api.events()[-1].data["actor"] == "api:writer"
+
+
+def test_another_url_is_another_receiver(api: Api, receiver: Receiver) -> None:
+    """A patch of the URL takes the permission away, and changes the ETag as every change does."""
+    created = api.create(verify=True)
+    path = f"/subscriptions/{created['id']}"
+    patched = api.call("PATCH", path, {"url": "https://example.com/other"})
+    assert (patched.json()["verified"], len(receiver.asked)) == (False, 1)
+    before = patched.headers["etag"]
+    api.call("POST", f"{path}/verify", {})
+    after = api.call("GET", path)
+    assert after.json()["verified"] is True
+    assert after.headers["etag"] != before
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1.5, "600", 10**10])
+def test_a_rate_that_is_none_is_pointed_at(api: Api, receiver: Receiver, rate: object) -> None:
+    """As every value that cannot work; nobody is asked."""
+    answer = api.call("POST", f"/subscriptions/{api.create()['id']}/verify", {"rate": rate})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/rate")
+    assert receiver.asked == []
+
+
+def test_a_process_without_a_name_says_so(engine: Engine) -> None:
+    """A 409 that names the settings; nothing is created."""
+    api = make_api(engine, TokenFile(None))
+    created = api.create(token="x")
+    for path, body in ((f"/subscriptions/{created['id']}/verify", {}), ("/subscriptions", NEW | {"verify": True})):
+        answer = api.call("POST", path, body, token=None)
+        assert answer.status_code == 409
+        assert "WEBHOOK_ORIGIN" in answer.json()["detail"]
+    assert len(api.call("GET", "/subscriptions", token=None).json()["items"]) == 1
+
+
+def test_few_receivers_are_asked_at_once(api: Api) -> None:
+    """As many as get test events: one that hangs holds no more than that, and the next request is told to wait."""
+    hanging, end = threading.Semaphore(0), threading.Event()
+
+    def ask(_endpoint: Endpoint, _rate: int | None) -> Permission:
+        hanging.release()
+        end.wait(20)
+        return NO
+
+    api.app.state.backing = api.app.state.backing._replace(ask=ask)
+    path = f"/subscriptions/{api.create()['id']}/verify"
+    threads = [threading.Thread(target=api.call, args=("POST", path, {})) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            assert hanging.acquire(timeout=20)
+        for busy, body in ((path, {}), ("/subscriptions", NEW | {"verify": True})):
+            answer = api.call("POST", busy, body)
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+    assert len(api.call("GET", "/subscriptions").json()["items"]) == 1
+    assert api.call("POST", path, {}).status_code == 200

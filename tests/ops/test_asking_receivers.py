@@ -1,0 +1,234 @@
+"""A receiver is asked, over sockets, and its answer is written down: once, for that URL, with who has asked."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumer.config.settings import DeliverySettings
+from consumer.crypto.vault import Vault
+from consumer.ledger import outbox
+from consumer.ops import changes, verification
+from consumer.ops.changes import Registry
+from consumer.ops.verification import Ask, Verification
+from consumer.sending.validation_request import Granted, Permission, Refused
+from consumer.subscriptions import repository
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.repository import AWAITS_VERIFICATION, Subscribed
+from tests.sending.conftest import Behaviour, Receiver, answer
+
+ORIGIN = "events.example.com"
+WHO = "cli:someone"
+RULES = Rules(verification=True, origin=ORIGIN)
+CONSENT = b"HTTP/1.1 200 OK\r\nAllow: POST\r\nWebHook-Allowed-Origin: %b\r\nWebHook-Allowed-Rate: %b\r\n"
+EMPTY = b"Content-Length: 0\r\n\r\n"
+Receive = Callable[..., Receiver]
+
+
+def consent(rate: bytes = b"*", origin: bytes = ORIGIN.encode()) -> bytes:
+    """The answer of a receiver that agrees."""
+    return CONSENT % (origin, rate) + EMPTY
+
+
+@pytest.fixture
+def receive() -> Iterator[Receive]:
+    """Makes receivers."""
+    made: list[Receiver] = []
+
+    def make(behaviour: Behaviour | bytes, then: str = "keep") -> Receiver:
+        made.append(Receiver(answer(behaviour, then) if isinstance(behaviour, bytes) else behaviour, None))
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        receiver.close()
+
+
+def asking(**settings: str) -> Ask:
+    """Asks as a process with these settings does."""
+    given = {"WEBHOOK_SECRET": "s", "WEBHOOK_ORIGIN": ORIGIN, "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"}
+    found = verification.asking(DeliverySettings.model_validate(given | settings))
+    assert found is not None
+    return found
+
+
+def registry(engine: Engine, rules: Rules = RULES) -> Registry:
+    """A registry whose group is g."""
+    return Registry(engine, "g", Vault(), rules)
+
+
+def verify(engine: Engine, subscription_id: int, ask: Ask | None = None, **more: Any) -> Verification:
+    """Ask, and note the answer."""
+    done = verification.verify(registry(engine), WHO, subscription_id, ask or asking(), **more)
+    assert done is not None
+    return done
+
+
+def told(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
+    """The events of the group, oldest first."""
+    return [(event.type, dict(event.data)) for _, event, _ in outbox.pending(engine, "g", 100)]
+
+
+def stored(engine: Engine, subscription_id: int) -> Subscribed:
+    """It as people see it where verification is required."""
+    found = repository.get(engine, subscription_id, rules=RULES)
+    assert found is not None
+    return found
+
+
+def test_a_receiver_that_agrees_is_verified(engine: Engine, receive: Receive) -> None:
+    """One OPTIONS request; then nothing is wrong, its rate is the permitted one, and an event says who did it."""
+    receiver = receive(consent(b"90"))
+    one = repository.add(engine, receiver.url, "a", rate_limit=5.0, secrets=[("bearer", "t0ken")])
+    assert stored(engine, one).state == (
+        f"broken: url: it has not been verified; run: kafka-webhooks subscriptions verify {one}; "
+        "its events are stored, not sent"
+    )
+    done = verify(engine, one)
+    assert done.permission == Granted(90)
+    assert done.subscription == stored(engine, one)
+    assert (done.subscription.verified, done.subscription.problems) == (True, ())
+    assert done.subscription.options["rate_limit"] == 1.5
+    (request,) = receiver.requests
+    lines = request.decode().lower().split("\r\n")
+    assert lines[0] == "options /hook http/1.1"
+    assert {f"webhook-request-origin: {ORIGIN}", "webhook-request-rate: 300", "authorization: bearer t0ken"} <= {*lines}
+    ((kind, data),) = told(engine)
+    assert (kind, data["actor"], data["subscription_id"]) == ("subscription.verified", WHO, one)
+    assert data["changed"] == ["rate_limit", "verified"]
+    verify(engine, one)
+    assert len(told(engine)) == 1  # nothing has changed once more
+
+
+def test_deliveries_name_the_origin_from_then_on(engine: Engine, receive: Receive) -> None:
+    """Of this deployment as it is configured; another URL has not agreed."""
+    receiver = receive(consent())
+    one = repository.add(engine, receiver.url, "a")
+
+    def origin() -> str | None:
+        found = repository.get_endpoint(engine, one, (b"k",), Vault(), Rules(origin=ORIGIN))
+        assert found is not None
+        return found[1].origin
+
+    assert origin() is None
+    verify(engine, one)
+    assert origin() == ORIGIN
+    changes.edit(registry(engine), WHO, one, lambda _: {"url": f"{receiver.url}/other"})
+    assert origin() is None
+    assert not stored(engine, one).verified
+    assert told(engine)[-1][1]["changed"] == ["url", "verified"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "behaviour", "then", "why", "advice"),
+    [
+        ({}, b"HTTP/1.1 405 X\r\n" + EMPTY, "keep", "answered 405: it does not implement", "receiving.md"),
+        ({}, b"HTTP/1.1 200 OK\r\n" + EMPTY, "keep", "without WebHook-Allowed-Origin", "callback"),
+        ({}, b"HTTP/1.1 307 X\r\nLocation: /y\r\n" + EMPTY, "keep", "answered 307", "never followed"),
+        ({}, consent(origin=b"other.example"), "keep", "permits another origin", "WEBHOOK_ORIGIN"),
+        ({"WEBHOOK_TIMEOUT": "0.2s"}, b"", "hang", "no answer: time-out", "WEBHOOK_TIMEOUT"),
+        ({}, b"", "reset", "no answer: the connection was closed", "listen"),
+        ({"WEBHOOK_ALLOW_NETWORKS": ""}, consent(), "keep", "add its network to WEBHOOK_ALLOW_NETWORKS", None),
+    ],
+)
+def test_a_refusal_changes_nothing(
+    engine: Engine,
+    receive: Receive,
+    settings: dict[str, str],
+    behaviour: bytes,
+    then: str,
+    why: str,
+    advice: str | None,
+) -> None:
+    """It says why, and what would help; the receiver gets one request at most, and the egress rule holds."""
+    receiver = receive(behaviour, then)
+    one = repository.add(engine, receiver.url, "a")
+    before = stored(engine, one)
+    done = verify(engine, one, asking(**settings))
+    assert isinstance(done.permission, Refused)
+    assert why in done.permission.why
+    assert (advice or "") in (done.permission.advice or "")
+    assert done.subscription == stored(engine, one) == before
+    assert told(engine) == []
+    assert len(receiver.requests) == (0 if "WEBHOOK_ALLOW_NETWORKS" in settings else 1)
+
+
+def test_what_awaits_it_is_enabled_and_nothing_else(engine: Engine, receive: Receive) -> None:
+    """Whoever disabled a subscription for another reason has to enable it."""
+    receiver = receive(consent())
+    held = registry(engine)
+    waiting = changes.add(held, WHO, receiver.url, "a", disabled=AWAITS_VERIFICATION).id
+    other = changes.add(held, WHO, receiver.url, "a", disabled="moving").id
+    assert not stored(engine, waiting).enabled
+    assert verify(engine, waiting).subscription.state == "enabled"
+    assert verify(engine, other).subscription.state == "disabled: moving"
+    kinds = [(kind, data["after"]["enabled"]) for kind, data in told(engine)]
+    assert kinds == [
+        ("subscription.created", False),
+        ("subscription.created", False),
+        ("subscription.verified", True),
+        ("subscription.verified", False),
+    ]
+
+
+def test_what_changes_meanwhile_is_not_overwritten(engine: Engine) -> None:
+    """The permission is for the URL that gave it, of a subscription that is there and may be changed."""
+    one = repository.add(engine, "https://example.com/a", "a")
+
+    def meanwhile(statement: str) -> Callable[[Endpoint, int | None], Permission]:
+        def ask(_endpoint: Endpoint, _rate: int | None) -> Permission:
+            with engine.begin() as connection:
+                connection.execute(text(statement))
+            return Granted(60)
+
+        return ask
+
+    moved = verify(engine, one, meanwhile("UPDATE webhook_subscriptions SET url = 'https://example.com/b'"))
+    assert moved.permission == Refused("its URL was changed meanwhile", "verify it again")
+    assert not moved.subscription.verified
+
+    def allow(item: Subscribed) -> None:
+        if item.tenant != "*":
+            raise LookupError
+
+    owner = meanwhile("UPDATE webhook_subscriptions SET tenant = 'acme'")
+    with pytest.raises(LookupError):
+        verify(engine, one, owner, condition=allow)
+    assert not stored(engine, one).verified
+    gone = meanwhile("DELETE FROM webhook_subscriptions")
+    assert verification.verify(registry(engine), WHO, one, gone) is None
+    assert verification.verify(registry(engine), WHO, one, gone) is None
+    assert told(engine) == []
+
+
+def test_who_may_not_change_it_does_not_ask(engine: Engine) -> None:
+    """The condition is asked before the receiver is."""
+    one = repository.add(engine, "https://example.com/a", "a")
+
+    def refuse(_: Subscribed) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        verify(engine, one, lambda *_: pytest.fail("it was asked"), condition=refuse)
+
+
+def test_a_broken_subscription_is_not_asked_for(engine: Engine) -> None:
+    """Its credentials may be what cannot be read, and the receiver would refuse it for their lack."""
+    one = repository.add(engine, "https://example.com/a", "a")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET url = 'ftp://x'"))
+    send = partial(verification.ask, origin=ORIGIN, send=lambda *_: pytest.fail("it was asked"))
+    answer = verify(engine, one, send).permission
+    assert isinstance(answer, Refused)
+    assert (answer.why, "must start with https://" in (answer.advice or "")) == (
+        "not asked: the subscription is broken",
+        True,
+    )
+
+
+def test_without_an_origin_nobody_is_asked() -> None:
+    """There is nothing to ask in the name of."""
+    assert verification.asking(DeliverySettings.model_validate({"WEBHOOK_SECRET": "s"})) is None
