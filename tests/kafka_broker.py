@@ -322,6 +322,9 @@ class KafkaBroker:
                 "controller.quorum.election.timeout.ms": 500,
                 "controller.quorum.fetch.timeout.ms": 1000,
                 "replica.lag.time.max.ms": 3000,
+                # Consumers that name a rack fetch from its broker.
+                "broker.rack": f"rack{node}",
+                "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             }
         return properties
 

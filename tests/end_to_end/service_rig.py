@@ -54,6 +54,7 @@ class Deployment:
         self.published: dict[bytes, str] = {}
         self.keys: dict[bytes, bytes | None] = {}  # of what is published
         self.published_at: dict[bytes, float] = {}
+        self.partitions = 4  # of the topic
         self.subscriptions: dict[str, str] = {}  # path to event type
         self.workers: list[Worker] = []
         self.program: Sequence[str] = PROGRAM
@@ -149,7 +150,7 @@ class Deployment:
             self.published[body] = event_type
             self.published_at[body] = time.time()
             self.keys[body] = keys[number % len(keys)]
-            self.write(body, partition=number % 4, key=self.keys[body])
+            self.write(body, partition=number % self.partitions, key=self.keys[body])
             self._producer.poll(0)
         assert self._producer.flush(30) == 0
 
@@ -200,7 +201,8 @@ class Deployment:
     def _offsets(self) -> dict[int, tuple[int, int]]:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group, **QUIET})
         try:
-            committed = consumer.committed([TopicPartition(self.topic, number) for number in range(4)], 20)
+            asked = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+            committed = consumer.committed(asked, 20)
             ends = [consumer.get_watermark_offsets(each, 20)[1] for each in committed]
         finally:
             consumer.close()
