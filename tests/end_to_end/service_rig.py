@@ -59,7 +59,7 @@ class Deployment:
         self.workers: list[Worker] = []
         self.program: Sequence[str] = PROGRAM
         self._directory = directory
-        self._producer = Producer(
+        self.producer = Producer(
             {
                 "bootstrap.servers": servers,
                 **QUIET,
@@ -151,8 +151,8 @@ class Deployment:
             self.published_at[body] = time.time()
             self.keys[body] = keys[number % len(keys)]
             self.write(body, partition=number % self.partitions, key=self.keys[body])
-            self._producer.poll(0)
-        assert self._producer.flush(30) == 0
+            self.producer.poll(0)
+        assert self.producer.flush(30) == 0
 
     @contextmanager
     def publishing(
@@ -182,13 +182,13 @@ class Deployment:
         key: bytes | None = b"key",
     ) -> None:
         """Any record at all; `flush` waits for it."""
-        self._producer.produce(
+        self.producer.produce(
             self.topic, value, key, partition, headers=list(headers), on_delivery=_assert_acknowledged
         )
 
     def flush(self) -> None:
         """Wait for all acknowledgements."""
-        assert self._producer.flush(30) == 0
+        assert self.producer.flush(30) == 0
 
     def committed(self) -> dict[int, int]:
         """The group's offsets; 0 for a partition that has none."""

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
@@ -12,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
     ConfigEntry,
     ConfigResource,
 )
-from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
+from confluent_kafka.cimpl import NewPartitions, NewTopic  # the admin package does not export it to type checkers
 
 from tests.end_to_end.service_rig import Deployment, Worker, eventually
 from tests.kafka_broker import KafkaBroker
@@ -21,7 +22,6 @@ from tests.kafka_kit import QUIET, unique
 PATH = "/count"
 PER_SECOND = 300.0
 LONG_SESSION = 45_000  # milliseconds; a worker that restarts on a busy machine is back within it
-NO_STRATEGY = {"KAFKA_GROUP_PROTOCOL": "consumer"}
 # Prints what the group gives to a worker and takes from it, and which broker each partition is fetched from.
 TALKATIVE = """
 import json, sys
@@ -70,7 +70,10 @@ class Count(NamedTuple):
         return f"| {' | '.join(map(str, self[:5]))} | {self.pause:.1f} |"
 
 
-HEADER = "| scenario | group protocol | records | lost | repeated | longest pause, s |\n| --- | --- | --- | --- | --- | --- |"
+HEADER = (
+    "| scenario | group protocol | records | lost | repeated | longest pause, s |\n"
+    "| --- | --- | --- | --- | --- | --- |"
+)
 
 
 class Fleet:
@@ -79,7 +82,9 @@ class Fleet:
     `common` are settings of all workers. `rounds` is how often a scenario repeats its moves.
     """
 
-    def __init__(self, deployment: Deployment, rounds: int, *, replicas: int = 1, brokers: KafkaBroker | None = None):
+    def __init__(
+        self, deployment: Deployment, rounds: int, *, replicas: int = 1, brokers: KafkaBroker | None = None
+    ) -> None:
         self.deployment = deployment
         self.rounds = rounds
         self.replicas = replicas
@@ -125,6 +130,14 @@ class Fleet:
             ],
         )
         self.admin.incremental_alter_configs([resource])[resource].result(15)
+
+    def add_partitions(self, number: int) -> None:
+        """Make them, and publish to them too."""
+        topic, more = self.deployment.topic, self.deployment.partitions + number
+        self.admin.create_partitions([NewPartitions(topic, more)])[topic].result(15)
+        # The producer has to know them before it can write to them.
+        eventually(lambda: len(self.deployment.producer.list_topics(topic, 10).topics[topic].partitions) == more)
+        self.deployment.partitions = more
 
     # Workers.
 
@@ -202,5 +215,5 @@ class Fleet:
         longest = 0.0
         for begin, end in self._flowed:
             within = [begin, *(at for at in times if begin < at < end), end]
-            longest = max(longest, *(after - before for before, after in zip(within, within[1:], strict=False)))
+            longest = max(longest, *(after - before for before, after in pairwise(within)))
         return longest

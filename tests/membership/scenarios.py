@@ -1,9 +1,9 @@
-"""What may befall a group while events flow. Each scenario runs on a `Fleet`, asserts its own rules, and ends drained."""
+"""What may befall a group while events flow. A scenario runs on a `Fleet`, asserts its own rules, and ends drained."""
 
 import time
+from itertools import chain
 
 from confluent_kafka import Producer
-from confluent_kafka.cimpl import NewPartitions  # the admin package does not export it to type checkers
 
 from tests.end_to_end.service_rig import eventually
 from tests.end_to_end.webhook_receiver import Answer, always
@@ -141,11 +141,7 @@ def partitions_added(fleet: Fleet, protocol: str) -> None:
     with fleet.flow():
         for _ in range(fleet.rounds):
             fleet.delivered()
-            more = fleet.deployment.partitions + 2
-            fleet.admin.create_partitions([NewPartitions(fleet.deployment.topic, more)])[fleet.deployment.topic].result(
-                15
-            )
-            fleet.deployment.partitions = more
+            fleet.add_partitions(2)
             _settled(fleet)
             fleet.delivered()
     fleet.quiesce()
@@ -221,7 +217,7 @@ def _settled(fleet: Fleet) -> None:
     def shared() -> bool:
         owned = [_owned(fleet, name) for name in fleet.workers]
         sizes = {len(each) for each in owned}
-        return sorted(sum(owned, [])) == partitions and max(sizes) - min(sizes) <= 1
+        return sorted(chain(*owned)) == partitions and max(sizes) - min(sizes) <= 1
 
     eventually(shared, timeout=60)
 

@@ -34,7 +34,9 @@ REPEATS = {scenarios.killed, scenarios.made_anew, scenarios.made_anew_while_down
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(180 + 120 * ROUNDS)]
 
 
-@pytest.mark.parametrize(("name", "protocol"), [(name, each) for name, (_, several) in CASES.items() for each in several])
+@pytest.mark.parametrize(
+    ("name", "protocol"), [(name, each) for name, (_, several) in CASES.items() for each in several]
+)
 def test_nothing_is_lost_and_only_crashes_repeat(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
     """All records are delivered; once, unless a worker dies or the topic is another."""
     scenario, _ = CASES[name]
