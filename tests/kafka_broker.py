@@ -302,6 +302,7 @@ class KafkaBroker:
             "share.coordinator.state.topic.num.partitions": 2,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": min(2, self.nodes),
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
             "group.initial.rebalance.delay.ms": 0,
             # Dead members are to be seen quickly.
             "group.min.session.timeout.ms": 1000,

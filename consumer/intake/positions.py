@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
 ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
-_IDLE = 10.0  # seconds between two looks at the topics' ids, and polls for librdkafka's log lines
+_IDLE = 5.0  # seconds between two looks at the topics' ids, and polls for librdkafka's log lines
 _AGAIN = 1.0  # seconds after a look that found another id
 # Properties of group members; without the group protocol, librdkafka refuses some of them.
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")

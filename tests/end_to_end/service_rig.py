@@ -215,7 +215,7 @@ class Deployment:
         return Counter(
             (path, body)
             for path, wanted in self.subscriptions.items()
-            for body, event_type in self.published.items()
+            for body, event_type in list(self.published.items())  # events may come meanwhile
             if wanted == event_type
         )
 

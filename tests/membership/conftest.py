@@ -12,12 +12,12 @@ from tests.end_to_end.deployed_database import SqliteDatabase
 from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Receiver
 from tests.kafka_broker import KafkaBroker
+from tests.membership.cases import NewFleet
 from tests.membership.fleet import HEADER, Count, Fleet
 from tests.processes import ROOT
 
 SUMMARY = Path(os.environ.get("MEMBERSHIP_SUMMARY", ROOT / ".cache" / "membership.md"))
 
-NewFleet = Callable[..., Fleet]
 Say = Callable[[Count], None]
 
 _said: list[Count] = []

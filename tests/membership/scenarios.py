@@ -72,6 +72,42 @@ def killed(fleet: Fleet, protocol: str) -> None:
     fleet.quiesce()
 
 
+def upgrade_at_once(fleet: Fleet, protocol: str) -> None:
+    """With cooperative-sticky Kafka refuses a worker of KIP-848 while another is there; the way back is open.
+
+    Kafka does not turn a group over whose assignments carry data of the strategy, as librdkafka's do with this one.
+    """
+    settings = group_settings(protocol)
+    fleet.start_all("first", "second", **settings)
+    with fleet.flow():
+        _settled(fleet)
+        for _ in range(fleet.rounds):
+            fleet.stop("second")
+            refused = fleet.deployment.start(**CONSUMER)
+            assert refused.process.wait(60) == 1
+            assert "The group id does not exist" in refused.log
+            fleet.delivered()
+            fleet.stop("first")
+            fleet.start_all("first", "second", **CONSUMER)
+            _settled(fleet)
+            fleet.delivered()
+            fleet.roll(settings)
+            _settled(fleet)
+            fleet.delivered()
+    fleet.quiesce()
+
+
+def eager_to_cooperative(fleet: Fleet, protocol: str) -> None:
+    """By way of KIP-848, worker by worker: together the two kinds of strategy are not to be had."""
+    fleet.start_all("first", "second", **group_settings(protocol))
+    with fleet.flow():
+        for wanted in (CONSUMER, group_settings("cooperative-sticky")):
+            fleet.roll(wanted)
+            _settled(fleet)
+            fleet.delivered()
+    fleet.quiesce()
+
+
 def upgrade(fleet: Fleet, protocol: str) -> None:
     """From the classic protocol to KIP-848 and back, worker by worker."""
     settings = group_settings(protocol)
@@ -169,7 +205,9 @@ def transactions(fleet: Fleet, protocol: str) -> None:
         left_open.begin_transaction()
         left_open.produce(deployment.topic, b'{"type":"a","transaction":"open"}', b"key", 0)
         left_open.flush(20)
-    # Until the broker aborts it, nothing behind the open one is read.
+        fleet.delivered()
+    # What is behind the open one counts as no lag, and is read once the broker has aborted it.
+    eventually(lambda: not deployment.missing(), timeout=60)
     fleet.quiesce()
 
 

@@ -1,0 +1,27 @@
+"""One round of each kind of scenario, with one protocol or two; `make membership` runs all of them, and longer."""
+
+import pytest
+
+from tests.membership.cases import NewFleet, judge
+from tests.membership.conftest import Say
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("static members restarted one by one", "range"),
+        ("static members restarted one by one", "consumer"),
+        ("a worker is killed", "range"),
+        ("to KIP-848 and back, worker by worker", "range"),
+        ("to KIP-848 all at once, back worker by worker", "cooperative-sticky"),
+        ("topic made anew while a worker stops", "cooperative-sticky"),
+        ("partitions added", "cooperative-sticky"),
+        ("transactions: committed, aborted, left open", "cooperative-sticky"),
+        ("racks, and the near broker killed", "cooperative-sticky"),
+    ],
+)
+def test_nothing_is_lost(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
+    """All records are delivered; once, unless a worker dies or the topic is another."""
+    say(judge(name, protocol, 1, new_fleet))
