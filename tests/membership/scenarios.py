@@ -154,12 +154,13 @@ def made_anew_while_down(fleet: Fleet, protocol: str) -> None:
         fleet.start("first", **settings)
         deployment.publish(["a"] * 200)
         fleet.quiesce()
-        deployment.receiver.rules[PATH] = always(Answer(delay=3))
+        deployment.receiver.rules[PATH] = always(Answer(delay=6))
         before = len(deployment.receiver.requests)
         deployment.publish(["a"] * 20)
         eventually(lambda: len(deployment.receiver.requests) >= before + 20)  # noqa: B023 (called here)
         fleet.delete_topic()
         fleet.make_topic()
+        eventually(lambda: not any(deployment.committed().values()))  # Kafka forgets a deleted topic's, in a while
         fleet.stop("first")
         assert any(deployment.committed().values()), "nothing of the old topic was committed for the new"
         deployment.publish(["a"] * 400)
