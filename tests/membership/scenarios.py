@@ -154,15 +154,13 @@ def made_anew_while_down(fleet: Fleet, protocol: str) -> None:
         fleet.start("first", **settings)
         deployment.publish(["a"] * 200)
         fleet.quiesce()
-        deployment.receiver.rules[PATH] = always(Answer(delay=6))
+        deployment.receiver.rules[PATH] = always(Answer(delay=3))
         before = len(deployment.receiver.requests)
         deployment.publish(["a"] * 20)
         eventually(lambda: len(deployment.receiver.requests) >= before + 20)  # noqa: B023 (called here)
         fleet.delete_topic()
         fleet.make_topic()
-        eventually(lambda: not any(deployment.committed().values()))  # Kafka forgets a deleted topic's, in a while
-        fleet.stop("first")
-        assert any(deployment.committed().values()), "nothing of the old topic was committed for the new"
+        fleet.stop("first")  # it commits offsets of the old topic for the new, unless it has noticed that
         deployment.publish(["a"] * 400)
     deployment.receiver.rules.pop(PATH, None)
     fleet.start("first", **settings)
@@ -209,6 +207,7 @@ def transactions(fleet: Fleet, protocol: str) -> None:
         fleet.delivered()
     # What is behind the open one counts as no lag, and is read once the broker has aborted it.
     eventually(lambda: not deployment.missing(), timeout=60)
+    deployment.publish(["a"] * 20)  # a marker at the end of a log is passed with the record behind it
     fleet.quiesce()
 
 
