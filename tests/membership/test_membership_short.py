@@ -1,4 +1,7 @@
-"""One round of each kind of scenario, with one protocol or two; `make membership` runs all of them, and longer."""
+"""One round of the scenarios that no other test has, with one protocol or two; `make membership` runs all, and longer.
+
+Deaths of workers are in `tests/chaos`, topics made anew in `tests/intake/test_topic_made_anew.py`.
+"""
 
 import pytest
 
@@ -13,10 +16,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
     [
         ("static members restarted one by one", "range"),
         ("static members restarted one by one", "consumer"),
-        ("a worker is killed", "range"),
         ("to KIP-848 and back, worker by worker", "range"),
         ("to KIP-848 all at once, back worker by worker", "cooperative-sticky"),
-        ("topic made anew while a worker stops", "cooperative-sticky"),
         ("partitions added", "cooperative-sticky"),
         ("transactions: committed, aborted, left open", "cooperative-sticky"),
         ("racks, and the near broker killed", "cooperative-sticky"),
