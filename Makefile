@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos fuzz lint format audit sbom sql reference bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos fuzz membership lint format audit sbom sql reference bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,7 @@ test: $(VENV)/development ## the quick tests, in under five minutes; some start 
 test-rest: $(VENV)/development ## the tests that `make test` leaves out: long ones, and those on a real Kafka or an emulated Oracle
 	$(RUN_TESTS) -m 'not chaos and not ($(QUICK))' -p tests.golden.golden_check $(PYTEST)
 
-test-all: test test-rest ## all tests but for `make chaos`
+test-all: test test-rest ## all tests but for `make chaos` and `make membership`
 
 test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
@@ -49,6 +49,9 @@ fuzz: $(VENV)/development .cache/fuzz/atheris ## inputs that break what reads by
 
 .cache/fuzz/atheris: requirements-fuzz.txt $(VENV)/development
 	@$(PIP) install --upgrade --target $@ --require-hashes --requirement requirements-fuzz.txt
+
+membership: $(VENV)/development ## workers that join, leave, die and change their protocol, and topics that change under them (java 17 and maven; MEMBERSHIP_ROUNDS)
+	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/membership/test_membership_long.py $(PYTEST)
 
 lint: $(VENV)/development ## style, types, and which room may import which
 	$(BIN)/ruff check .

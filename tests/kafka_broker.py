@@ -302,6 +302,7 @@ class KafkaBroker:
             "share.coordinator.state.topic.num.partitions": 2,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": min(2, self.nodes),
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
             "group.initial.rebalance.delay.ms": 0,
             # Dead members are to be seen quickly.
             "group.min.session.timeout.ms": 1000,
@@ -322,6 +323,9 @@ class KafkaBroker:
                 "controller.quorum.election.timeout.ms": 500,
                 "controller.quorum.fetch.timeout.ms": 1000,
                 "replica.lag.time.max.ms": 3000,
+                # Consumers that name a rack fetch from its broker.
+                "broker.rack": f"rack{node}",
+                "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             }
         return properties
 

@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 # Beginnings of node ids, from `tests/` on.
 FOLDERS = {
     "chaos/": "slow",
+    "membership/": "slow",
     "end_to_end/": "slow",
     "cli/test_command.py::test_output_that_cannot_be_written_is_1": "slow",
     "matching/test_lookup_scale.py": "slow",

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
-from consumer.crypto.credentials import PluginFactory
+from consumer.crypto.credentials import PluginFactory, Plugins
 
 _PLUGIN = re.compile(r"([a-z][a-z0-9_-]{0,49})=([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
-def plugins_of(text: str) -> tuple[tuple[str, PluginFactory], ...]:
+def plugins_of(text: str) -> Plugins:
     """Import plug-ins, written `sigv4=requests_aws4auth:AWS4Auth,…`: names and factories.
 
     ValueError, which says what to do, for one that cannot be used.
@@ -38,4 +38,4 @@ def _plugins(value: Any) -> Any:
     return plugins_of(value) if isinstance(value, str) else value
 
 
-AuthPlugins = Annotated[tuple[tuple[str, PluginFactory], ...], PlainValidator(_plugins)]
+AuthPlugins = Annotated[Plugins, PlainValidator(_plugins)]

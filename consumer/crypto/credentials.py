@@ -1,10 +1,9 @@
 """Selects the valid secrets of a subscription, and parses those that a request shows to the receiver. Pure."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import orjson
@@ -17,7 +16,7 @@ from consumer.http import header_rules
 from consumer.http.urls import check_target
 
 PluginFactory = Callable[..., AuthBase]
-NO_PLUGINS: Mapping[str, PluginFactory] = MappingProxyType({})
+Plugins = tuple[tuple[str, PluginFactory], ...]  # by name
 # How a client shows its secret to the token endpoint; the names are those of RFC 7591, section 2.
 ClientAuthentication = Literal["client_secret_basic", "client_secret_post"]
 _PLUGINS_KEPT = 1000  # an instance may hold state, such as a signing key of the day
@@ -103,7 +102,7 @@ def credentials_of(
     default: tuple[SigningKey, ...],
     decrypt: Decrypt,
     now: datetime,
-    plugins: Mapping[str, PluginFactory] = NO_PLUGINS,
+    plugins: Plugins = (),
 ) -> Credentials:
     """The secrets of a subscription that are valid at `now`; `default` signs if it has no signing secrets.
 
@@ -195,9 +194,9 @@ def parse_plugin(text: str) -> tuple[str, list[Any], dict[str, Any]]:
     return name, args, kwargs
 
 
-def _plugin(text: str, plugins: Mapping[str, PluginFactory]) -> PluginAuth:
+def _plugin(text: str, plugins: Plugins) -> PluginAuth:
     name, _, _ = parse_plugin(text)
-    if (factory := plugins.get(name)) is None:
+    if (factory := dict(plugins).get(name)) is None:
         raise ValueError(f"the plug-in {name!r:.100} is not in WEBHOOK_AUTH_PLUGINS of this process")
     return _made(factory, text)
 

@@ -15,8 +15,11 @@ from itertools import islice
 MAX_METADATA = 4095
 # Version 1, as runs or as a bitmap. Other software's metadata does not start like this.
 _RUNS, _BITMAP = "w1r:", "w1b:"
-# Four characters of base64 hold three bytes: 3,068 of them, or 24,544 offsets as a bitmap.
-_MAX_BYTES = (MAX_METADATA - len(_RUNS)) * 3 // 4
+# Before these, if the topic's id is known: 16 bytes as base64.
+_TOPIC_ID = re.compile(r"w2:([A-Za-z0-9+/_-]{22}):")
+_HEAD = 26  # characters of it
+# Four characters of base64 hold three bytes: 3,048 of them, or 24,384 offsets as a bitmap.
+_MAX_BYTES = (MAX_METADATA - _HEAD - len(_RUNS)) * 3 // 4
 _MAX_BITS = _MAX_BYTES * 8
 # A run and the hole before it take at least one bit each: no metadata holds more runs.
 _MAX_RUNS = _MAX_BITS // 2
@@ -35,17 +38,19 @@ class OffsetTracker:
 
     `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
     the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
-    `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged.
+    `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged. `topic_id` is
+    the id of the topic that these offsets are of, None if unknown; commits name it.
 
     A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
     gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,
     and other records have those offsets.
     """
 
-    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "moved")
+    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "moved", "topic_id")
 
     def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         self.committed = committed
+        self.topic_id = topic_id_of(metadata)
         # The timestamps of unsettled records, by offset. A dict keeps the order of insertion, which is that of offsets,
         # and deletes anywhere.
         self._open: dict[int, int] = {}
@@ -122,7 +127,7 @@ class OffsetTracker:
         mark = self.low_water_mark
         if mark is None:
             return None
-        return mark, encode(mark, self._settled_above(mark))
+        return mark, encode(mark, self._settled_above(mark), self.topic_id)
 
     def _settled_before(self, offset: int) -> bool:
         while self._restored and self._restored[0][1] <= offset:
@@ -144,25 +149,37 @@ class OffsetTracker:
                 yield max(start, mark, self._position), stop
 
 
-def encode(mark: int, runs: Iterable[Run]) -> str:
+def encode(mark: int, runs: Iterable[Run], topic_id: str | None = None) -> str:
     """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
 
     The encoding is either pairs of varints (the number of unsettled offsets, then of settled ones) or a bit for each
-    offset: the one that covers more, or else the shorter one. Empty if there are no runs.
+    offset: the one that covers more, or else the shorter one. Empty if there are no runs. The topic's id, if any, goes
+    before it.
     """
+    head = f"w2:{topic_id}:" if topic_id else ""
     kept = list(islice(_merged(runs), _MAX_RUNS))
     if not kept:
-        return ""
+        return head
     pairs_end, pairs = _as_pairs(mark, kept)
     bits_end, bits = _as_bitmap(mark, kept)
     if (pairs_end, -len(pairs)) >= (bits_end, -len(bits)):
-        return _RUNS + _base64(pairs)
-    return _BITMAP + _base64(bits)
+        return head + _RUNS + _base64(pairs)
+    return head + _BITMAP + _base64(bits)
+
+
+def topic_id_of(metadata: str) -> str | None:
+    """The topic's id that `encode` wrote into `metadata`; None for any other text."""
+    head = _TOPIC_ID.match(metadata) if len(metadata) <= MAX_METADATA else None
+    return head[1] if head else None
 
 
 def decode(mark: int, metadata: str) -> list[Run]:
     """The settled runs above `mark` that `encode` wrote into `metadata`; empty for any other text."""
-    payload = _bytes(metadata[len(_RUNS) :]) if len(metadata) <= MAX_METADATA else b""
+    if len(metadata) > MAX_METADATA:
+        return []
+    if topic_id_of(metadata) is not None:
+        metadata = metadata[_HEAD:]
+    payload = _bytes(metadata[len(_RUNS) :])
     if metadata.startswith(_RUNS):
         return _from_pairs(mark, payload)
     if metadata.startswith(_BITMAP):

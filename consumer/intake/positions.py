@@ -1,10 +1,11 @@
-"""Looks up the positions of assigned partitions: committed offsets, and where the logs begin and end.
+"""Looks up the positions of assigned partitions: committed offsets, where the logs begin and end, and the topics' ids.
 
 A consumer that joins no group asks for both until Kafka answers, on a thread of its own: neither the loop nor the group
 waits for a broker that does not answer. AdminClient's request, which returns a future, crashes the process while a
 coordinator still loads (librdkafka 2.16 has to retry there, and has no request to repeat).
 """
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -17,25 +18,32 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
+from consumer.intake.offsets import topic_id_of
 from consumer.intake.record import Partition
+from consumer.intake.topic_ids import TopicId, TopicIds
 from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
 ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
-_IDLE = 30.0  # seconds between two polls for librdkafka's log lines while nothing is asked
+_IDLE = 5.0  # seconds between two looks at the topics' ids, and polls for librdkafka's log lines
+_AGAIN = 1.0  # seconds after a look that found another id
 # Properties of group members; without the group protocol, librdkafka refuses some of them.
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
 BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the first wait, the longest
 
 
 class Committed(NamedTuple):
-    """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown."""
+    """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown.
+
+    `made_anew`: what was committed is of a topic that was deleted, and this is the id of the one that has its name now.
+    """
 
     offset: int | None
     metadata: str
     epoch: int | None
+    made_anew: str | None = None
 
 
 class Ends(NamedTuple):
@@ -47,12 +55,15 @@ class Ends(NamedTuple):
 
 OnCommitted = Callable[[list[tuple[Partition, Committed]]], None]
 OnEnds = Callable[[list[tuple[Partition, Ends]]], None]
+OnTopicId = Callable[[Partition, str], None]
 
 
 class Positions:
     """Asks for positions; `on_committed` and `on_ends` get the answers, on the loop. `fault` names a missing answer.
 
-    Requests for a partition end when it leaves; an answer may still come afterwards.
+    `on_topic_id` gets the id of a partition's topic if the partition's tracker has none, or another one: some
+    seconds after the topic was made anew. Requests for a partition end when it leaves; an answer may still come
+    afterwards.
     """
 
     def __init__(
@@ -61,9 +72,14 @@ class Positions:
         post: Callable[[Callable[[], None]], None],
         on_committed: OnCommitted,
         on_ends: OnEnds,
+        on_topic_id: OnTopicId,
     ) -> None:
         """`post` takes a callback from any thread and runs it on the loop."""
         self.fault: str | None = None
+        self._on_topic_id = on_topic_id
+        self._ids = TopicIds(kafka)
+        self._watched: list[Partition] = []
+        self._look_at = time.monotonic() + _IDLE
         self._post, self._on_committed, self._on_ends = post, on_committed, on_ends
         self._questions: SimpleQueue[tuple[list[Partition], list[Partition]] | None] = SimpleQueue()
         self._consumer = Consumer(_config(kafka), logger=LibrdkafkaLog())
@@ -103,16 +119,21 @@ class Positions:
                 failures.append(self._learn_ends(endless))
             failure = next(filter(None, failures), None)
             self._say(failure, unknown or endless)
+            if self._questions.empty() and time.monotonic() >= self._look_at:
+                self._look()
             wait = min(2 * wait, BACK_OFF[1]) if failure is not None else BACK_OFF[0]
         self._consumer.close()
 
     def _heard(self, unknown: list[Partition], endless: list[Partition], wait: float) -> bool:
         """Take new requests; waits for them, `wait` seconds at most if old ones are unanswered. False: closed."""
         try:
-            question = self._questions.get(timeout=wait if unknown or endless else _IDLE)
+            idle = max(0.0, self._look_at - time.monotonic())
+            question = self._questions.get(timeout=wait if unknown or endless else idle)
             while question is not None:
                 unknown += question[0]
                 endless += question[1]
+                self._watched += question[0] + question[1]
+                self._look_at = time.monotonic()
                 question = self._questions.get(block=False)
         except Empty:
             return True
@@ -120,10 +141,13 @@ class Positions:
 
     def _learn_committed(self, unknown: list[Partition], endless: list[Partition]) -> str | None:
         answers, failure = _asked(self._consumer.committed, unknown, COMMITTED_TIMEOUT)
+        # Asked after the commits were: what was committed by then is not of a later topic.
+        ids = self._ids.ask({topic for (topic, _), each in answers.items() if topic_id_of(each.metadata or "")})
         found = [
-            (each, Committed(answer.offset if answer.offset >= 0 else None, answer.metadata or "", answer.leader_epoch))
+            (each, committed)
             for each in unknown
             if (answer := answers.get(each.topic_partition)) is not None
+            and (committed := _valid(answer, ids.get(each.topic))) is not None
         ]
         if found:
             self._post(partial(self._on_committed, found))
@@ -131,6 +155,20 @@ class Positions:
         endless += known
         unknown[:] = [each for each in unknown if each not in known]
         return failure and f"what the group has committed for {unknown[0]}: {failure}"
+
+    def _look(self) -> None:
+        """Compare the ids of topics with those that their partitions began with."""
+        self._watched = [each for each in self._watched if each.owned]
+        self._look_at = time.monotonic() + _IDLE
+        ids = self._ids.ask({each.topic for each in self._watched}, self._questions.empty)
+        for each in self._watched:
+            current, known = ids.get(each.topic), each.tracker.topic_id
+            if current is None or current.id == known:
+                continue
+            if known is None or current.steady:
+                self._post(partial(self._on_topic_id, each, current.id))
+            else:
+                self._look_at = time.monotonic() + _AGAIN
 
     def _learn_ends(self, endless: list[Partition]) -> str | None:
         """Ask for all logs in one request. It fails for all if one log has no leader; then ask one by one."""
@@ -196,6 +234,14 @@ def _config(kafka: KafkaSettings) -> dict[str, Any]:
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
     }
+
+
+def _valid(answer: KafkaTopicPartition, current: TopicId | None) -> Committed | None:
+    """What is committed, unless it is of an earlier topic of this name; None: it seems so, and is to be asked again."""
+    metadata = answer.metadata or ""
+    if current is None or topic_id_of(metadata) in (None, current.id):
+        return Committed(answer.offset if answer.offset >= 0 else None, metadata, answer.leader_epoch)
+    return Committed(None, "", None, current.id) if current.steady else None
 
 
 def _asked(

@@ -6,7 +6,6 @@ worker's host. Callers that can wait get names resolved here; the sender judges 
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -42,7 +41,7 @@ def rules_of(settings: RuleSettings) -> Rules:
     policy = policy_of(settings)
     rules = Rules(
         own_secret=settings.require_own_secret,
-        plugins=MappingProxyType(dict(settings.auth_plugins)),
+        plugins=settings.auth_plugins,
         verification=settings.require_verification,
         origin=settings.origin,
     )

@@ -1,6 +1,6 @@
 """Reads a subscription's rows into an Endpoint, in the same way for new events, stored deliveries and listings."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.crypto.certificates import TlsIdentity, validity
-from consumer.crypto.credentials import NO_PLUGINS, Credentials, OAuth2, PluginFactory, StoredSecret, credentials_of
+from consumer.crypto.credentials import Credentials, OAuth2, Plugins, StoredSecret, credentials_of
 from consumer.crypto.keys import Ed25519Key, SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
@@ -45,7 +45,7 @@ class Rules(NamedTuple):
 
     refusal: Callable[[str], str | None] = lambda _: None
     own_secret: bool = False
-    plugins: Mapping[str, PluginFactory] = NO_PLUGINS
+    plugins: Plugins = ()
     verification: bool = False
     origin: str | None = None
 

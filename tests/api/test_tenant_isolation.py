@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import requests
+import trustme
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
 from tests.api.v1_kit import NEW, Api, make_api
 
 S, D = "/subscriptions", "/deliveries"
+CA = trustme.CA().cert_pem.bytes().decode()
 # Each route of /v1: method, path, a body that works, and the scope that it needs.
 ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", S, None, "read"),
@@ -25,6 +27,8 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", f"{S}/{{subscription_id}}/secrets", {"kind": "bearer", "secret": "t"}, "secrets"),
     ("POST", f"{S}/{{subscription_id}}/secrets/rotate", {}, "secrets"),
     ("DELETE", f"{S}/{{subscription_id}}/secrets/{{secret_id}}", None, "secrets"),
+    ("PUT", f"{S}/{{subscription_id}}/tls", {"authorities": CA}, "secrets"),
+    ("DELETE", f"{S}/{{subscription_id}}/tls", None, "secrets"),
     ("GET", D, None, "read"),
     ("GET", f"{D}/{{delivery_id}}", None, "read"),
     ("POST", f"{D}/{{delivery_id}}/redeliver", {}, "write"),

@@ -55,12 +55,13 @@ class Deployment:
         self.published: dict[bytes, str] = {}
         self.keys: dict[bytes, bytes | None] = {}  # of what is published
         self.published_at: dict[bytes, float] = {}
+        self.partitions = 4  # of the topic
         self.subscriptions: dict[str, str] = {}  # path to event type
         self.workers: list[Worker] = []
         self.program: Sequence[str] = PROGRAM
         self.secrets: dict[str, str] = {}  # of the workers' settings
         self._directory = directory
-        self._producer = Producer(
+        self.producer = Producer(
             {
                 "bootstrap.servers": servers,
                 **QUIET,
@@ -156,9 +157,9 @@ class Deployment:
             self.published[body] = event_type
             self.published_at[body] = time.time()
             self.keys[body] = keys[number % len(keys)]
-            self.write(body, partition=number % 4, key=self.keys[body])
-            self._producer.poll(0)
-        assert self._producer.flush(30) == 0
+            self.write(body, partition=number % self.partitions, key=self.keys[body])
+            self.producer.poll(0)
+        assert self.producer.flush(30) == 0
 
     @contextmanager
     def publishing(
@@ -188,13 +189,13 @@ class Deployment:
         key: bytes | None = b"key",
     ) -> None:
         """Any record at all; `flush` waits for it."""
-        self._producer.produce(
+        self.producer.produce(
             self.topic, value, key, partition, headers=list(headers), on_delivery=_assert_acknowledged
         )
 
     def flush(self) -> None:
         """Wait for all acknowledgements."""
-        assert self._producer.flush(30) == 0
+        assert self.producer.flush(30) == 0
 
     def committed(self) -> dict[int, int]:
         """The group's offsets; 0 for a partition that has none."""
@@ -207,7 +208,8 @@ class Deployment:
     def _offsets(self) -> dict[int, tuple[int, int]]:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group, **QUIET})
         try:
-            committed = consumer.committed([TopicPartition(self.topic, number) for number in range(4)], 20)
+            asked = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+            committed = consumer.committed(asked, 20)
             ends = [consumer.get_watermark_offsets(each, 20)[1] for each in committed]
         finally:
             consumer.close()
@@ -220,7 +222,7 @@ class Deployment:
         return Counter(
             (path, body)
             for path, wanted in self.subscriptions.items()
-            for body, event_type in self.published.items()
+            for body, event_type in list(self.published.items())  # events may come meanwhile
             if wanted == event_type
         )
 

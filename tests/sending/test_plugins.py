@@ -26,7 +26,7 @@ URL = "https://hooks.test/a?b=c"
 def made(text: str, plugins: str = "sigv4=requests_aws4auth:AWS4Auth") -> PluginAuth:
     """As from a row of `webhook_secrets`."""
     rows = [StoredSecret("plugin", text, None)]
-    found = credentials_of(1, rows, (), Vault().decrypt, NOW_UTC, dict(plugins_of(plugins))).auth
+    found = credentials_of(1, rows, (), Vault().decrypt, NOW_UTC, plugins_of(plugins)).auth
     assert isinstance(found, PluginAuth)
     return found
 

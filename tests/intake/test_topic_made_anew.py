@@ -1,0 +1,111 @@
+"""A topic that is deleted and made anew under its old name: Kafka takes old offsets for its own, a member does not."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from structlog.testing import capture_logs
+
+from consumer.config.settings import KafkaSettings
+from consumer.intake.topic_ids import STEADY_AFTER, TopicIds
+from tests.kafka_kit import QUIET, Kafka, Member, until
+
+Join = Callable[..., Member]
+OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for number in range(30)]
+
+
+def made_anew(kafka: Kafka, topic: str) -> None:
+    """Delete a topic and make it again; its new records, more than the old, are not written by whoever knew the old."""
+    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
+    admin.delete_topics([topic])[topic].result(15)
+
+    def made() -> bool:
+        try:
+            kafka.topic(topic)
+        except Exception:  # noqa: BLE001 (it is being deleted)
+            return False
+        return True
+
+    until(made)
+
+
+@pytest.mark.parametrize("reset", ["earliest", "latest"])
+def test_a_member_that_runs_reads_a_new_topic_from_its_first_record(
+    real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch, reset: str
+) -> None:
+    """Also where the new one is longer than its position, so that Kafka has nothing to complain of."""
+    monkeypatch.setattr("consumer.intake.positions._IDLE", 0.2)
+    topic = real_kafka.topic()
+    settings = real_kafka.settings(auto_offset_reset=reset)
+    before = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
+    before.commit(offsets=[TopicPartition(topic, 0, 0)], asynchronous=False)
+    before.close()
+    real_kafka.write(topic, OLD)
+    member = join(settings, [topic])
+    until(lambda: member.values == OLD, member)
+    (old,) = member.source.partitions.values()
+    until(lambda: old.tracker.topic_id, member)
+    member.source.pause()  # it fetches nothing, as with a database that is down
+    made_anew(real_kafka, topic)
+    Kafka(real_kafka.servers, real=True).write(topic, NEW)
+    member.source.resume()
+    with capture_logs() as logs:
+        until(lambda: set(NEW) <= set(member.values), member)
+    assert member.values[-len(NEW) :] == NEW
+    assert (member.lost, old.owned) == ([old], False)
+    assert [entry["reason"] for entry in logs if "reason" in entry] == ["its topic was deleted and made anew"]
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(NEW), member)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """A member settles an old record when the topic is another, and commits it. The next one is not misled."""
+    topic = real_kafka.topic()
+    settings = real_kafka.settings(group_protocol=protocol)
+    real_kafka.write(topic, OLD)
+    first = join(settings, [topic], settle=False)
+    until(lambda: first.values == OLD, first)
+    (partition,) = first.source.partitions.values()
+    until(lambda: partition.tracker.topic_id, first)
+    partition.tracker.settle(0)
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, first)
+    first.source.pause()
+    made_anew(real_kafka, topic)
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] < 0)  # Kafka forgets a deleted topic's, in a while
+    for record in first.records[1:]:
+        partition.tracker.settle(record.offset)
+    assert first.source.commit_now([partition])
+    assert first.source.close()
+    assert real_kafka.committed(settings.group_id, topic)[0] == len(OLD)
+    Kafka(real_kafka.servers, real=True).write(topic, NEW)
+    second = join(settings, [topic])
+    until(lambda: len(second.records) >= len(NEW), second)
+    assert second.values == NEW
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(NEW), second)
+
+
+def test_one_answer_is_not_believed() -> None:
+    """A broker that lags behind the others tells an earlier id: nothing is read again on its word alone."""
+    now = 0.0
+    ids = TopicIds(KafkaSettings(bootstrap_servers="nowhere:9092"), lambda: now)
+    steady = []
+    for at, topic_id in ((0.0, "a"), (2.0, "a"), (3.0, "b"), (3.5, "b"), (4.0, "a"), (4.5, "b"), (5.5, "b")):
+        now = at * STEADY_AFTER
+        steady.append(ids.learn("topic", topic_id)["topic"].steady)
+    assert steady == [False, True, False, False, False, False, True]
+
+
+def test_a_cluster_that_tells_no_ids_holds_nothing_up(mock_kafka: str, join: Join) -> None:
+    """Members read and close as ever; offsets are committed without an id."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic, settings = kafka.topic(), kafka.settings()
+    kafka.write(topic, OLD)
+    member = join(settings, [topic])
+    until(lambda: member.values == OLD, member)
+    until(lambda: kafka.committed(settings.group_id, topic)[0] == len(OLD), member)
+    begin = time.monotonic()
+    assert member.source.close()
+    assert time.monotonic() - begin < 5
+    assert kafka.committed(settings.group_id, topic) == (len(OLD), "")

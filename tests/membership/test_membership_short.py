@@ -1,0 +1,28 @@
+"""One round of the scenarios that no other test has, with one protocol or two; `make membership` runs all, and longer.
+
+Deaths of workers are in `tests/chaos`, topics made anew in `tests/intake/test_topic_made_anew.py`.
+"""
+
+import pytest
+
+from tests.membership.cases import NewFleet, judge
+from tests.membership.conftest import Say
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("static members restarted one by one", "range"),
+        ("static members restarted one by one", "consumer"),
+        ("to KIP-848 and back, worker by worker", "range"),
+        ("to KIP-848 all at once, back worker by worker", "cooperative-sticky"),
+        ("partitions added", "cooperative-sticky"),
+        ("transactions: committed, aborted, left open", "cooperative-sticky"),
+        ("racks, and the near broker killed", "cooperative-sticky"),
+    ],
+)
+def test_nothing_is_lost(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
+    """All records are delivered; once, unless a worker dies or the topic is another."""
+    say(judge(name, protocol, 1, new_fleet))
