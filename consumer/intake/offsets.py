@@ -13,13 +13,13 @@ from itertools import islice
 
 # The broker takes 4,096 characters (offset.metadata.max.bytes); one is left for brokers that count a terminator.
 MAX_METADATA = 4095
-# Version 1, as runs or as a bitmap. Other software's metadata does not start like this.
-_RUNS, _BITMAP = "w1r:", "w1b:"
-# Before these, if the topic's id is known: 16 bytes as base64.
-_TOPIC_ID = re.compile(r"w2:([A-Za-z0-9+/_-]{22}):")
-_HEAD = 26  # characters of it
-# Four characters of base64 hold three bytes: 3,048 of them, or 24,384 offsets as a bitmap.
-_MAX_BYTES = (MAX_METADATA - _HEAD - len(_RUNS)) * 3 // 4
+# `w2:`, the topic's identity or nothing, `:`; and if there are settled offsets above the mark: how they are encoded,
+# the mark, `:`, and bytes as base64. Other software's metadata does not start like this.
+_FORM = re.compile(r"w2:([A-Za-z0-9+/_-]{30})?:(?:([rb])([0-9]{1,19}):(.*))?")
+_ID_LENGTH = 22  # characters of a topic's id; its cluster follows
+_LONGEST_HEAD = 55
+# Four characters of base64 hold three bytes: 3,030 of them, or 24,240 offsets as a bitmap.
+_MAX_BYTES = (MAX_METADATA - _LONGEST_HEAD) * 3 // 4
 _MAX_BITS = _MAX_BYTES * 8
 # A run and the hole before it take at least one bit each: no metadata holds more runs.
 _MAX_RUNS = _MAX_BITS // 2
@@ -38,19 +38,19 @@ class OffsetTracker:
 
     `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
     the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
-    `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged. `topic_id` is
-    the id of the topic that these offsets are of, None if unknown; commits name it.
+    `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged. `identity` is
+    that of the topic that these offsets are of, as in `topic_ids`, None if unknown; commits name it.
 
     A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
     gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,
     and other records have those offsets.
     """
 
-    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "moved", "topic_id")
+    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "identity", "moved")
 
     def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         self.committed = committed
-        self.topic_id = topic_id_of(metadata)
+        self.identity = identity_of(metadata)
         # The timestamps of unsettled records, by offset. A dict keeps the order of insertion, which is that of offsets,
         # and deletes anywhere.
         self._open: dict[int, int] = {}
@@ -127,7 +127,7 @@ class OffsetTracker:
         mark = self.low_water_mark
         if mark is None:
             return None
-        return mark, encode(mark, self._settled_above(mark), self.topic_id)
+        return mark, encode(mark, self._settled_above(mark), self.identity)
 
     def _settled_before(self, offset: int) -> bool:
         while self._restored and self._restored[0][1] <= offset:
@@ -149,43 +149,46 @@ class OffsetTracker:
                 yield max(start, mark, self._position), stop
 
 
-def encode(mark: int, runs: Iterable[Run], topic_id: str | None = None) -> str:
+def encode(mark: int, runs: Iterable[Run], identity: str | None = None) -> str:
     """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
 
     The encoding is either pairs of varints (the number of unsettled offsets, then of settled ones) or a bit for each
-    offset: the one that covers more, or else the shorter one. Empty if there are no runs. The topic's id, if any, goes
-    before it.
+    offset: the one that covers more, or else the shorter one. Empty if there are no runs and no `identity`.
     """
-    head = f"w2:{topic_id}:" if topic_id else ""
     kept = list(islice(_merged(runs), _MAX_RUNS))
     if not kept:
-        return head
+        return f"w2:{identity}:" if identity else ""
     pairs_end, pairs = _as_pairs(mark, kept)
     bits_end, bits = _as_bitmap(mark, kept)
-    if (pairs_end, -len(pairs)) >= (bits_end, -len(bits)):
-        return head + _RUNS + _base64(pairs)
-    return head + _BITMAP + _base64(bits)
+    kind, payload = ("r", pairs) if (pairs_end, -len(pairs)) >= (bits_end, -len(bits)) else ("b", bits)
+    return f"w2:{identity or ''}:{kind}{mark}:{_base64(payload)}"
 
 
-def topic_id_of(metadata: str) -> str | None:
-    """The topic's id that `encode` wrote into `metadata`; None for any other text."""
-    head = _TOPIC_ID.match(metadata) if len(metadata) <= MAX_METADATA else None
-    return head[1] if head else None
+def identity_of(metadata: str) -> str | None:
+    """The topic's identity that `encode` wrote into `metadata`; None for any other text."""
+    form = _FORM.fullmatch(metadata) if len(metadata) <= MAX_METADATA else None
+    return form[1] if form else None
+
+
+def same_cluster(identity: str, other: str) -> bool:
+    """Whether two topics are of one cluster."""
+    return identity[_ID_LENGTH:] == other[_ID_LENGTH:]
 
 
 def decode(mark: int, metadata: str) -> list[Run]:
-    """The settled runs above `mark` that `encode` wrote into `metadata`; empty for any other text."""
-    if len(metadata) > MAX_METADATA:
+    """The settled runs above `mark` that `encode` wrote into `metadata`; empty for any other text or mark.
+
+    The mark tells metadata that was copied to another offset: MirrorMaker 2 translates a group's offsets for another
+    cluster, and leaves the metadata as it is.
+    """
+    form = _FORM.fullmatch(metadata) if len(metadata) <= MAX_METADATA else None
+    if form is None or form[2] is None or int(form[3]) != mark:
         return []
-    if topic_id_of(metadata) is not None:
-        metadata = metadata[_HEAD:]
-    payload = _bytes(metadata[len(_RUNS) :])
-    if metadata.startswith(_RUNS):
+    payload = _bytes(form[4])
+    if form[2] == "r":
         return _from_pairs(mark, payload)
-    if metadata.startswith(_BITMAP):
-        bits = bin(int.from_bytes(b"\1" + payload))[3:]
-        return [(mark + run.start(), mark + run.end()) for run in re.finditer("1+", bits)]
-    return []
+    bits = bin(int.from_bytes(b"\1" + payload))[3:]
+    return [(mark + run.start(), mark + run.end()) for run in re.finditer("1+", bits)]
 
 
 def _merged(runs: Iterable[Run]) -> Iterator[Run]:

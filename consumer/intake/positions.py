@@ -18,9 +18,9 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
-from consumer.intake.offsets import topic_id_of
+from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import Partition
-from consumer.intake.topic_ids import TopicId, TopicIds
+from consumer.intake.topic_ids import TopicIdentity, TopicIds
 from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the fi
 class Committed(NamedTuple):
     """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown.
 
-    `made_anew`: what was committed is of a topic that was deleted, and this is the id of the one that has its name now.
+    `made_anew`: what was committed is of a topic that was deleted; the identity of the one that has its name now.
     """
 
     offset: int | None
@@ -55,13 +55,13 @@ class Ends(NamedTuple):
 
 OnCommitted = Callable[[list[tuple[Partition, Committed]]], None]
 OnEnds = Callable[[list[tuple[Partition, Ends]]], None]
-OnTopicId = Callable[[Partition, str], None]
+OnIdentity = Callable[[Partition, str], None]
 
 
 class Positions:
     """Asks for positions; `on_committed` and `on_ends` get the answers, on the loop. `fault` names a missing answer.
 
-    `on_topic_id` gets the id of a partition's topic if the partition's tracker has none, or another one: some
+    `on_identity` gets that of a partition's topic if the partition's tracker has none, or another one: some
     seconds after the topic was made anew. Requests for a partition end when it leaves; an answer may still come
     afterwards.
     """
@@ -72,11 +72,11 @@ class Positions:
         post: Callable[[Callable[[], None]], None],
         on_committed: OnCommitted,
         on_ends: OnEnds,
-        on_topic_id: OnTopicId,
+        on_identity: OnIdentity,
     ) -> None:
         """`post` takes a callback from any thread and runs it on the loop."""
         self.fault: str | None = None
-        self._on_topic_id = on_topic_id
+        self._on_identity = on_identity
         self._ids = TopicIds(kafka)
         self._watched: list[Partition] = []
         self._look_at = time.monotonic() + _IDLE
@@ -142,7 +142,7 @@ class Positions:
     def _learn_committed(self, unknown: list[Partition], endless: list[Partition]) -> str | None:
         answers, failure = _asked(self._consumer.committed, unknown, COMMITTED_TIMEOUT)
         # Asked after the commits were: what was committed by then is not of a later topic.
-        ids = self._ids.ask({topic for (topic, _), each in answers.items() if topic_id_of(each.metadata or "")})
+        ids = self._ids.ask({topic for (topic, _), each in answers.items() if identity_of(each.metadata or "")})
         found = [
             (each, committed)
             for each in unknown
@@ -162,11 +162,11 @@ class Positions:
         self._look_at = time.monotonic() + _IDLE
         ids = self._ids.ask({each.topic for each in self._watched}, self._questions.empty)
         for each in self._watched:
-            current, known = ids.get(each.topic), each.tracker.topic_id
-            if current is None or current.id == known:
+            current, known = ids.get(each.topic), each.tracker.identity
+            if current is None or current.text == known:
                 continue
             if known is None or current.steady:
-                self._post(partial(self._on_topic_id, each, current.id))
+                self._post(partial(self._on_identity, each, current.text))
             else:
                 self._look_at = time.monotonic() + _AGAIN
 
@@ -236,12 +236,15 @@ def _config(kafka: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def _valid(answer: KafkaTopicPartition, current: TopicId | None) -> Committed | None:
+def _valid(answer: KafkaTopicPartition, current: TopicIdentity | None) -> Committed | None:
     """What is committed, unless it is of an earlier topic of this name; None: it seems so, and is to be asked again."""
-    metadata = answer.metadata or ""
-    if current is None or topic_id_of(metadata) in (None, current.id):
-        return Committed(answer.offset if answer.offset >= 0 else None, metadata, answer.leader_epoch)
-    return Committed(None, "", None, current.id) if current.steady else None
+    metadata, offset = answer.metadata or "", answer.offset if answer.offset >= 0 else None
+    identity = identity_of(metadata)
+    if current is None or identity is None or identity == current.text:
+        return Committed(offset, metadata, answer.leader_epoch)
+    if not same_cluster(identity, current.text):  # a mirror has translated the offset, and left the metadata as it was
+        return Committed(offset, "", None)
+    return Committed(None, "", None, current.text) if current.steady else None
 
 
 def _asked(

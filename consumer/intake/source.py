@@ -98,7 +98,7 @@ class Source:
                 on_revoke=guarded(keep, self._on_revoke),
                 on_lost=guarded(keep, self._on_lost),
             )
-            self._positions = Positions(kafka, post, self._on_committed, self._on_ends, self._on_topic_id)
+            self._positions = Positions(kafka, post, self._on_committed, self._on_ends, self._on_identity)
         except KafkaException as error:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
@@ -309,7 +309,7 @@ class Source:
         self._consumer.seek(KafkaTopicPartition(partition.topic, partition.number, record.offset + 1))
         return record if partition.tracker.track(record.offset, timestamp=record.timestamp) else None
 
-    def _begin_again(self, partition: Partition, first: int, reason: str, topic_id: str | None = None) -> None:
+    def _begin_again(self, partition: Partition, first: int, reason: str, identity: str | None = None) -> None:
         """Replace a partition whose log was truncated or recreated: its old records settle nothing any more.
 
         Like a new one, the replacement is read once it is opened, from `first`.
@@ -322,7 +322,7 @@ class Source:
         guarded(keep, self._leave)(on_lost, [partition])
         guarded(keep, self._enter)([again])
         # Posted, to run after this batch, whose records of the partition are dropped.
-        self._post(partial(self._on_committed, [(again, Committed(None, "", None, topic_id))]))
+        self._post(partial(self._on_committed, [(again, Committed(None, "", None, identity))]))
         self._positions.ask_ends([again])
 
     def _on_assign(self, _consumer: Consumer, assigned: list[KafkaTopicPartition]) -> None:
@@ -352,17 +352,17 @@ class Source:
             if partition.owned:
                 partition.start(committed.offset, committed.metadata, committed.epoch)
                 if committed.made_anew is not None:
-                    partition.tracker.topic_id, partition.first = committed.made_anew, OFFSET_BEGINNING
+                    partition.tracker.identity, partition.first = committed.made_anew, OFFSET_BEGINNING
                     log.warning("the topic was made anew; reading it from its first record", partition=str(partition))
                 self._on_position(partition)
 
-    def _on_topic_id(self, partition: Partition, topic_id: str) -> None:
-        if not partition.owned or partition.tracker.topic_id == topic_id:
+    def _on_identity(self, partition: Partition, identity: str) -> None:
+        if not partition.owned or partition.tracker.identity == identity:
             return
-        if partition.tracker.topic_id is None:
-            partition.tracker.topic_id = topic_id
+        if partition.tracker.identity is None:
+            partition.tracker.identity = identity
         else:
-            self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", topic_id)
+            self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", identity)
 
     def _on_ends(self, answers: list[tuple[Partition, Ends]]) -> None:
         owned = [(partition, ends) for partition, ends in answers if partition.owned]

@@ -1,13 +1,16 @@
-"""Asks the cluster for the ids of topics: a topic that was deleted and made anew has another id than before.
+"""Asks the cluster for the identities of topics: one that was deleted and made anew has another than before.
 
 Offsets of the old topic say nothing about the new one's records, and Kafka takes them all the same: it checks neither a
-commit nor a position for that.
+commit nor a position for that. An identity is the topic's id and a digest of the cluster's: commits that a mirror has
+copied from another cluster name another topic too, but their offsets were translated, and count.
 """
 
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection
 from concurrent.futures import wait
 from contextlib import suppress
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -22,10 +25,10 @@ _SLICE = 0.05  # seconds
 _NONE = "A" * 22  # the id of a topic whose cluster has no ids
 
 
-class TopicId(NamedTuple):
-    """A topic's id now. `steady`: earlier answers, from `STEADY_AFTER` ago on, said the same."""
+class TopicIdentity(NamedTuple):
+    """A topic's identity now: 30 characters. `steady`: earlier answers, from `STEADY_AFTER` ago on, said the same."""
 
-    id: str
+    text: str
     steady: bool
 
 
@@ -35,10 +38,11 @@ class TopicIds:
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._kafka, self._clock = kafka, clock
         self._admin: AdminClient | None = None
-        self._since: dict[str, tuple[str, float]] = {}  # by topic: its last id, and when that was first seen
+        self._cluster = ""  # its digest, once it is known
+        self._since: dict[str, tuple[str, float]] = {}  # by topic: its last identity, and when that was first seen
 
-    def ask(self, topics: Collection[str], patient: Callable[[], bool] = lambda: True) -> dict[str, TopicId]:
-        """Ids of these topics, without those that the cluster does not tell within a second, or while `patient`."""
+    def ask(self, topics: Collection[str], patient: Callable[[], bool] = lambda: True) -> dict[str, TopicIdentity]:
+        """Those of these topics that the cluster tells within a second, and while `patient`."""
         if not topics:
             return {}
         if self._admin is None:
@@ -46,25 +50,32 @@ class TopicIds:
             config: dict[str, Any] = {"client.id": "kafka-webhooks", **properties}
             config["bootstrap.servers"] = self._kafka.bootstrap_servers
             self._admin = AdminClient(config, logger=LibrdkafkaLog())
-        found: dict[str, TopicId] = {}
+        found: dict[str, TopicIdentity] = {}
         with suppress(KafkaException):
+            if not self._cluster:
+                self._cluster = digest(self._admin.list_topics(next(iter(topics)), TIMEOUT).cluster_id or "")
             answers = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=TIMEOUT)
             end = self._clock() + TIMEOUT
             while wait(answers.values(), _SLICE).not_done and patient() and self._clock() < end:
                 pass
             for topic, answer in answers.items():
                 with suppress(KafkaException):
-                    found |= self.learn(topic, str(answer.result(0).topic_id)) if answer.done() else {}
+                    found |= self.learn(topic, str(answer.result(0).topic_id), self._cluster) if answer.done() else {}
         self._admin.poll(0)  # delivers librdkafka's log lines
         return found
 
-    def learn(self, topic: str, topic_id: str) -> dict[str, TopicId]:
+    def learn(self, topic: str, topic_id: str, cluster: str) -> dict[str, TopicIdentity]:
         """Take one answer."""
         if topic_id == _NONE:
             return {}
-        now = self._clock()
+        now, identity = self._clock(), topic_id + cluster
         last, since = self._since.get(topic, ("", now))
-        if last != topic_id:
+        if last != identity:
             since = now
-        self._since[topic] = topic_id, since
-        return {topic: TopicId(topic_id, now - since >= STEADY_AFTER)}
+        self._since[topic] = identity, since
+        return {topic: TopicIdentity(identity, now - since >= STEADY_AFTER)}
+
+
+def digest(cluster_id: str) -> str:
+    """Eight characters that stand for a cluster's id, which may be any text."""
+    return urlsafe_b64encode(blake2b(cluster_id.encode(), digest_size=6).digest()).decode()

@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
-from consumer.intake.topic_ids import STEADY_AFTER, TopicIds
+from consumer.intake.offsets import encode
+from consumer.intake.topic_ids import STEADY_AFTER, TopicIds, digest
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
 Join = Callable[..., Member]
@@ -46,7 +47,7 @@ def test_a_member_that_runs_reads_a_new_topic_from_its_first_record(
     member = join(settings, [topic])
     until(lambda: member.values == OLD, member)
     (old,) = member.source.partitions.values()
-    until(lambda: old.tracker.topic_id, member)
+    until(lambda: old.tracker.identity, member)
     member.source.pause()  # it fetches nothing, as with a database that is down
     made_anew(real_kafka, topic)
     Kafka(real_kafka.servers, real=True).write(topic, NEW)
@@ -68,7 +69,7 @@ def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, joi
     first = join(settings, [topic], settle=False)
     until(lambda: first.values == OLD, first)
     (partition,) = first.source.partitions.values()
-    until(lambda: partition.tracker.topic_id, first)
+    until(lambda: partition.tracker.identity, first)
     partition.tracker.settle(0)
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, first)
     first.source.pause()
@@ -86,6 +87,27 @@ def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, joi
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(NEW), second)
 
 
+@pytest.mark.parametrize("origin", ["another cluster", "unknown"])
+def test_a_commit_that_a_mirror_has_copied_counts_for_its_offset_alone(
+    real_kafka: Kafka, join: Join, origin: str
+) -> None:
+    """MirrorMaker 2 translates the offset and copies the metadata, whose settled offsets are other records here."""
+    topic = real_kafka.topic()
+    settings = real_kafka.settings()
+    real_kafka.write(topic, OLD)
+    identity = "A" * 21 + "Q" + digest("the old cluster") if origin == "another cluster" else None
+    before = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
+    committed = TopicPartition(topic, 0, 2, metadata=encode(3, [(4, 7)], identity))
+    before.commit(offsets=[committed], asynchronous=False)
+    before.close()
+    with capture_logs() as logs:
+        member = join(settings, [topic])
+        until(lambda: len(member.records) >= 8, member)
+    assert member.values == OLD[2:]
+    assert not [entry for entry in logs if "made anew" in entry["event"]]
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(OLD), member)
+
+
 def test_one_answer_is_not_believed() -> None:
     """A broker that lags behind the others tells an earlier id: nothing is read again on its word alone."""
     now = 0.0
@@ -93,7 +115,7 @@ def test_one_answer_is_not_believed() -> None:
     steady = []
     for at, topic_id in ((0.0, "a"), (2.0, "a"), (3.0, "b"), (3.5, "b"), (4.0, "a"), (4.5, "b"), (5.5, "b")):
         now = at * STEADY_AFTER
-        steady.append(ids.learn("topic", topic_id)["topic"].steady)
+        steady.append(ids.learn("topic", topic_id, "c")["topic"].steady)
     assert steady == [False, True, False, False, False, False, True]
 
 
