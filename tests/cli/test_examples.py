@@ -4,9 +4,11 @@ import re
 import shlex
 from collections.abc import Iterator
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import typer.main
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert, text
@@ -20,6 +22,7 @@ from tests.databases import url_of
 from tests.processes import Command
 
 URL = "https://example.com/hooks"
+OAUTH2 = '{"token_url": "https://id.example.com/token", "client_id": "webhooks", "client_secret": "secret"}'
 ALONE = {"migrate", "subscriptions", "deliveries"}  # they need a database, and nobody else
 NOT_ALONE = {"ping", "verify", "--verify"}  # but for these, which need a receiver
 CHOICES = {"--algorithm"}  # the help shows them
@@ -93,11 +96,24 @@ def database(engine: Engine) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that the examples name, in the working directory."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("sender.test")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "client.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "client-key.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "private-ca.pem"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize(
     ("words", "line"), [(words, line) for words, line in OURS if words[0] in ALONE and not NOT_ALONE & {*line.split()}]
 )
 def test_an_example_works(called: Command, database: dict[str, str], words: list[str], line: str) -> None:
     """On a database that has what it names; where it would ask or wait, with the options that do without."""
     more = [option for option in UNATTENDED.get(words[-1], []) if option not in line]
-    done = called(*typed(line)[1:], *more, stdin="a-token-or-a-secret\n" if "<" in line else "", **database)
+    given = OAUTH2 if "--oauth2" in line else "a-token-or-a-secret\n"
+    done = called(*typed(line)[1:], *more, stdin=given if "<" in line else "", **database)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr

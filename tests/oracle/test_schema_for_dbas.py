@@ -111,7 +111,9 @@ def test_foreign_keys_are_indexed() -> None:
     for table in TABLES.values():
         begins = [[column.name for column in index.columns] for index in table.indexes]
         begins += [
-            [c.name for c in each.columns] for each in table.constraints if isinstance(each, sa.UniqueConstraint)
+            [c.name for c in each.columns]
+            for each in table.constraints
+            if isinstance(each, sa.UniqueConstraint | sa.PrimaryKeyConstraint)
         ]
         for key in table.foreign_key_constraints:
             columns = [column.name for column in key.columns]

@@ -47,7 +47,7 @@ def test_the_request_is_what_the_specification_says() -> None:
     own = (("X-Team", "blue"), ("WebHook-Request-Callback", "https://x"), ("webhook-request-origin", "other"))
     endpoint = Endpoint(7, "https://example.com/a?b=c", (), headers=own, auth=HTTPBasicAuth("u", "p"))
     request = validation_request(endpoint, ORIGIN, 120)
-    assert (request.method, request.url, request.body) == ("OPTIONS", endpoint.url, None)
+    assert (request.method, request.url, request.body) == ("OPTIONS", endpoint.url, b"")
     headers = {name.lower(): value for name, value in request.headers.items()}
     assert headers.pop("user-agent").startswith("kafka-webhooks/")
     assert headers == {
