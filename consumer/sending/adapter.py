@@ -1,6 +1,7 @@
 """An adapter of `requests` over non-blocking sockets: one thread handles ten thousand requests in flight.
 
-HTTP/1.1 only: each request in flight has its own connection, so a stalled request holds up no other.
+With HTTP/1.1 each request in flight has its own connection, so a stalled request holds up no other. Requests that ask
+for HTTP/2 share connections, as `http2_sharing.py` has it.
 """
 
 import time
@@ -25,11 +26,12 @@ from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.header_lines import header_lines
-from consumer.sending.pool import SWEEP, Pool
+from consumer.sending.http2_sharing import Sharing
+from consumer.sending.pool import SWEEP, Pool, Reusable
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.tls import Stream, Tls
-from consumer.sending.transfer import Result, Stage, Transfer
+from consumer.sending.transfer import Exchanging, Result, Stage, Transfer
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
@@ -100,7 +102,8 @@ class LoopAdapter(BaseAdapter):
         self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
         self._most = max_connections
         self._pool = Pool(max_connections)
-        self._places: dict[str, _Place] = {}
+        self._sharing = Sharing(self, poller, self._pool, clock)
+        self._places: dict[tuple[str, bool], _Place] = {}
         self._open: dict[Transfer, None] = {}
         self._ended: deque[tuple[Transfer, Result]] = deque()
         self._closed = False
@@ -125,13 +128,15 @@ class LoopAdapter(BaseAdapter):
         transfer = Transfer(request, callback, now, self._timeout if timeout is None else timeout)
         self._open[transfer] = None
         try:
-            place = self._place(request.url)
+            place = self._place_of(request)
             self._render(transfer, place)
         except RequestException as error:
             self.failed(transfer, error)
             return transfer
         self._expect(transfer.deadline)
-        if (connection := self._pool.take(place.route, now)) is not None:
+        if place.route.http2:
+            self._sharing.carry(transfer, place.route)
+        elif isinstance(connection := self._pool.take(place.route, now), Connection):
             transfer.stage = connection
             connection.carry(transfer)
         else:
@@ -146,6 +151,7 @@ class LoopAdapter(BaseAdapter):
         transfer.head = transfer.body = b""
         if stage is not None:
             stage.cancel()
+        self._sharing.cancelled(transfer)
 
     def send(
         self,
@@ -189,19 +195,20 @@ class LoopAdapter(BaseAdapter):
 
     # Rendering.
 
-    def _place(self, url: str | None) -> _Place:
-        place = self._places.get(url or "")
+    def _place_of(self, request: PreparedRequest) -> _Place:
+        key = request.url or "", isinstance(request, SignedRequest) and request.template.http2
+        place = self._places.get(key)
         if place is None:
             try:
-                place = self._placed(url or "")
+                place = self._placed(*key)
             except ValueError as error:
                 raise errors.InvalidURL(str(error)) from None
             if len(self._places) >= _MAX_URLS:
                 self._places.clear()
-            self._places[url or ""] = place
+            self._places[key] = place
         return place
 
-    def _placed(self, url: str) -> _Place:
+    def _placed(self, url: str, http2: bool) -> _Place:  # noqa: FBT001 (a key's part)
         scheme, host, port, address = parse_target(url)
         parts = urlsplit(url)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
@@ -212,7 +219,7 @@ class LoopAdapter(BaseAdapter):
         proxy, tls = self._proxy, scheme == "https"
         host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
         if proxy is None or tls:
-            route = Route(address or host, port, tls, proxy)
+            route = Route(address or host, port, tls, proxy, http2 and tls)
             return _Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
         # All plain http targets share one route: any connection to the proxy may carry their requests.
         line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
@@ -236,9 +243,13 @@ class LoopAdapter(BaseAdapter):
 
     # Opening a connection.
 
-    def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
+    def await_connection(self, transfer: Transfer) -> None:
+        """The transfer is to have a connection within the connect time-out."""
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
         self._expect(transfer.connect_by)
+
+    def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
+        self.await_connection(transfer)
         if len(self._open) + len(self._pool) > self._most:
             self._pool.make_room()
         host, _ = route.first
@@ -266,31 +277,38 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, result)
             return
         self.connections_opened += 1
+        if route.http2 and self._sharing.connected(transfer, route, result):
+            return
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
 
     # Called by connections.
 
-    def answered(self, connection: Connection, transfer: Transfer, answer: Answer) -> None:
+    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
         """Return the connection to the pool if the answer allows it, and hand over the response."""
         if transfer.connected:
             self._tls.remember(connection.stream, connection.route.host, connection.route.port)
         if answer.keep:
-            now = self._clock()
-            self._pool.put(connection, now)
-            if self._sweep.deadline is None:
-                self._sweep.deadline = now + SWEEP
+            self.keep(connection)
         self._respond(transfer, answer)
+
+    def keep(self, connection: Reusable) -> None:
+        """Put an idle connection into the pool."""
+        now = self._clock()
+        self._pool.put(connection, now)
+        if self._sweep.deadline is None:
+            self._sweep.deadline = now + SWEEP
 
     def failed(self, transfer: Transfer, error: RequestException) -> None:
         """Hand over the error."""
         error.request = transfer.request
         self._end(transfer, error)
+        self._sharing.failed(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
         transfer.stage = None
-        place = self._place(transfer.request.url)
+        place = self._place_of(transfer.request)
         self._connect(transfer, place.route, place.address)
 
     def left(self, connection: Connection) -> None:
@@ -342,7 +360,7 @@ class LoopAdapter(BaseAdapter):
         now = self._clock()
         following = now + self._timeout
         for transfer in tuple(self._open):
-            due = transfer.connect_by if not isinstance(transfer.stage, Connection) else transfer.deadline
+            due = transfer.connect_by if not isinstance(transfer.stage, Exchanging) else transfer.deadline
             if due > now:
                 following = min(following, due)
             elif transfer.stage is not None:  # else the transfer has ended and waits for its callback
@@ -350,12 +368,12 @@ class LoopAdapter(BaseAdapter):
         self._judge.deadline = max(following, now + _TICK) if self._open else None
 
     def _late(self, transfer: Transfer, stage: Stage) -> None:
-        answer = stage.cut() if isinstance(stage, Connection) else None
+        answer = stage.cut() if isinstance(stage, Exchanging) else None
         text = stage.late()
         stage.cancel()
         if answer is not None:
             self._respond(transfer, answer)
-        elif isinstance(stage, Connection):
+        elif isinstance(stage, Exchanging):
             self.failed(transfer, errors.ReadTimeout(f"{text} within {transfer.limit:g} s"))
         else:
             limit = transfer.connect_by - transfer.began

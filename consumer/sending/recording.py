@@ -28,7 +28,7 @@ class ExchangeTrace:
 
     `started`: there was an address to connect to, or a proxy to ask.
     `addresses`: the host's resolved addresses, or the host itself if it is an address. `connected`: address and port of
-    the peer, which is the proxy if there is one. `tls`: version and cipher.
+    the peer, which is the proxy if there is one. `tls`: version and cipher, and HTTP/2 if the receiver has chosen it.
     """
 
     started: bool = False
@@ -89,7 +89,7 @@ class RecordingAdapter(LoopAdapter):
         """Read the refused certificate, over a separate connection that sends no request."""
         look = _Look(self._seen)
         connector = Connector(self._poller, egress=self._egress, tls=Tls(verified=False), clock=self._clock)
-        dial = connector.dial(self._place(request.url).route, self._seen.addresses, look.end, look)
+        dial = connector.dial(self._place_of(request).route, self._seen.addresses, look.end, look)
         until = self._clock() + self._connect_timeout
         while not look.ended and self._clock() < until:
             self._poller.turn(0.1)
@@ -121,7 +121,8 @@ class _Look:
 
 def _tls_of(stream: TlsStream) -> str:
     cipher = stream.cipher()
-    return f"{stream.version()} / {cipher[0] if cipher else '?'}"
+    protocol = " / HTTP/2" if stream.selected_alpn_protocol() == "h2" else ""
+    return f"{stream.version()} / {cipher[0] if cipher else '?'}{protocol}"
 
 
 def _certificate_of(stream: TlsStream) -> Certificate | None:

@@ -20,10 +20,11 @@ class Template:
     `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
     """
 
-    __slots__ = ("hex_key", "hex_start", "keys", "lines", "private_keys", "request")
+    __slots__ = ("hex_key", "hex_start", "http2", "keys", "lines", "private_keys", "request")
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
         self.request = request
+        self.http2 = endpoint.http2
         self.keys = tuple(map(hmac_key, endpoint.secrets))
         self.private_keys = endpoint.private_keys
         # The hex header holds one signature. The oldest valid key makes it, so that receivers which check this header

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from requests import PreparedRequest, RequestException, Response
 
+from consumer.sending.answer import Answer
+
 Result = Response | RequestException
 
 
@@ -18,11 +20,30 @@ class Stage(Protocol):
         """The missing result, as the start of a time-out's text."""
 
 
+class Exchanging:
+    """The stage of a transfer whose request is being exchanged for an answer."""
+
+    __slots__ = ()
+
+    def late(self) -> str:
+        """The missing result, as the start of a time-out's text."""
+        raise NotImplementedError
+
+    def cut(self) -> Answer | None:
+        """The answer received so far, if its status is known."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """End the exchange."""
+        raise NotImplementedError
+
+
 class Transfer:
     """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own.
 
     `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
     by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
+    `refusals`: how often a receiver has closed or refused it unprocessed.
     """
 
     __slots__ = (
@@ -35,6 +56,7 @@ class Transfer:
         "deadline",
         "head",
         "limit",
+        "refusals",
         "request",
         "stage",
     )
@@ -51,3 +73,4 @@ class Transfer:
         self.stage: Stage | None = None  # None: waits for the resolver, or done
         self.connected = False
         self.again = False
+        self.refusals = 0
