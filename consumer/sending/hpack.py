@@ -16,6 +16,9 @@ _UPDATES = 2  # changes of the table's size at the start of a block (section 4.2
 _LONGEST_NUMBER = 4  # bytes of a number after its first
 _CACHED = 256  # bytes; longer strings are not cached
 _NEVER_INDEXED = 0x10  # section 6.2.3: no proxy may put a field into a table; it may be a credential
+_LONG = 127  # bytes from which on a string's length takes more than a byte
+_SHORT = [bytes((length,)) for length in range(_LONG)]
+_CONTENT_TYPE = b"\r\ncontent-type: "
 _OWN_TABLE_IS_EMPTY = b"\x20"
 # These belong to an HTTP/1.1 connection (RFC 9113, 8.2.2); `host` is sent as `:authority`.
 _LEFT_OUT = frozenset((b"host", b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"te"))
@@ -75,21 +78,31 @@ def request_block(head: bytes, *, first: bool) -> bytes:
 
     It uses no table of ours, so that blocks do not depend on each other; the `first` of a connection says so.
     """
-    lines = head.split(b"\r\n")
+    # What stands before the content type is the same for all requests of a subscription.
+    start, line_end, rest = head.removesuffix(b"\r\n\r\n").partition(_CONTENT_TYPE)
+    block = _start_of_block(start) if line_end else _start_of_block.__wrapped__(start)
+    if line_end:
+        block += _fields_of((line_end + rest).split(b"\r\n")[1:])
+    return _OWN_TABLE_IS_EMPTY + block if first else block
+
+
+@lru_cache(10_000)
+def _start_of_block(start: bytes) -> bytes:
+    lines = start.split(b"\r\n")
     method, path, _ = lines[0].split(b" ")
-    parts = [
-        _OWN_TABLE_IS_EMPTY if first else b"",
-        _POST if method == b"POST" else _literal(_METHOD, method),
-        _HTTPS,
-        _literal(_PATH, path),
-        _literal(_AUTHORITY, lines[1].partition(b": ")[2]),
-    ]
-    for line in lines[2:-2]:
+    method_field = _POST if method == b"POST" else _literal(_METHOD, method)
+    authority = _literal(_AUTHORITY, lines[1].partition(b": ")[2])
+    return b"".join((method_field, _HTTPS, _literal(_PATH, path), authority, _fields_of(lines[2:])))
+
+
+def _fields_of(lines: list[bytes]) -> bytes:
+    parts: list[bytes] = []
+    for line in lines:
         name, _, value = line.partition(b":")
         start = _name(name)
         if start:
             value = value.strip(b" ")
-            parts += (start, _size(0, 7, len(value)), value)
+            parts += (start, _SHORT[len(value)] if len(value) < _LONG else _size(0, 7, len(value)), value)
     return b"".join(parts)
 
 

@@ -18,6 +18,7 @@ from consumer.sending.transfer import Exchanging, Transfer
 
 _WRITE = 65_536  # bytes taken from the session at once: a large body keeps a small one waiting for so many at most
 _WRITES = 4  # of these in a turn
+_READS = 32  # TLS records in a turn: answers come in one each
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -71,7 +72,6 @@ class Http2Connection:
         self._poller = poller
         self._session = Session()
         self._exchanges: dict[int, Exchange] = {}  # by the number of their stream
-        self._held = getattr(stream, "held", None)  # a TLS socket buffers nothing: a read takes a whole record
         self._todo = memoryview(b"")
         self._is_posted = False
         self._waits_to_write = False
@@ -132,7 +132,6 @@ class Http2Connection:
         if self._fd >= 0:
             self._poller.unregister(self._fd)
             self._fd = -1
-            self._held = None
             if not self._todo:  # else it would stand within a frame
                 with contextlib.suppress(OSError):
                     self.stream.send(last)
@@ -187,8 +186,7 @@ class Http2Connection:
             self._read()
 
     def _read(self) -> None:
-        more: Any = True
-        while more:
+        for _ in range(_READS):
             try:
                 data = self.stream.recv(PIECE)
             except _NOT_NOW:
@@ -205,10 +203,15 @@ class Http2Connection:
                 self._end(str(bad), orderly=False, code=bad.code)
                 return
             self._settle(ended)
-            more = self._held and self._held()
+        else:
+            self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
         if self._fd >= 0:
             self._send_soon()
             self._owner.freed(self)
+
+    def _read_on(self) -> None:
+        if self._fd >= 0:
+            self._read()
 
     def _closed(self, error: OSError | None) -> None:
         reason = f": {reason_of(error)}" if error is not None else ""

@@ -1,10 +1,11 @@
 """The frames of HTTP/2 (RFC 9113, 4 and 6): their layout, and the errors of a connection. No I/O."""
 
 from collections.abc import Mapping
+from struct import Struct
 from typing import Final
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-FRAME_HEAD = 9  # bytes of a frame before its payload
+FRAME_HEAD = Struct(">IBI")  # size and kind, flags, stream
 LEAST_FRAME, MOST_FRAME = 16_384, 2**24 - 1  # the range of a peer's largest payload; at first it is the least
 FIRST_WINDOW = 65_535  # bytes of each window until somebody says otherwise
 MOST_WINDOW = 2**31 - 1
@@ -75,7 +76,7 @@ class SessionFailed(Exception):
 
 def frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
     """A frame of the stream of this number, or of the connection: 0."""
-    return b"%b%c%c%b%b" % (len(payload).to_bytes(3), kind, flags, number.to_bytes(4), payload)
+    return FRAME_HEAD.pack(len(payload) << 8 | kind, flags, number) + payload
 
 
 def settings(values: Mapping[int, int]) -> bytes:

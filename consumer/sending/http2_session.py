@@ -33,6 +33,7 @@ BLOCK_LIMIT = 16_384  # bytes of an encoded head; decoding it takes 3 ms at most
 CONTROL = 1_000  # frames that are no part of an answer: so many at once, and more as requests and answers go on
 _EARNED = 4  # of them for each frame sent: a receiver answers DATA with two updates of windows
 _MOST_EARNED = 20_000
+_SMALL = 4_096  # bytes of a body that goes out with its head if nothing is in front of it
 
 _RECEIVE = 8 * 2**20  # bytes: the connection's window, which the streams together do not fill
 # A stream may get one byte more than is kept of a body, so that the limit shows; its window is never opened further.
@@ -96,6 +97,9 @@ class Session:
         if body:
             stream.body, stream.unsent = body, len(body)
             self._sending.append(stream)
+            if len(self._sending) == 1 and len(body) <= _SMALL:
+                self._sending.clear()
+                self._take_from(stream)
 
     def cancel(self, stream: Stream) -> None:
         """The answer is not wanted any longer; does nothing if the stream has ended."""
@@ -142,18 +146,17 @@ class Session:
         self.heard += 1
         data = self._in + data if self._in else data
         at, end = 0, len(data)
-        while end - at >= FRAME_HEAD:
-            size = int.from_bytes(data[at : at + 3])
+        while end - at >= FRAME_HEAD.size:
+            size, flags, number = FRAME_HEAD.unpack_from(data, at)
+            kind, size = size & 0xFF, size >> 8
             if size > LEAST_FRAME:
-                raise SessionFailed(
-                    _OTHER if not self.settled else f"it sent a frame of {size} bytes", Code.FRAME_SIZE_ERROR
-                )
-            after = at + FRAME_HEAD + size
-            if after > end:
+                text = f"it sent a frame of {size} bytes" if self.settled else _OTHER
+                raise SessionFailed(text, Code.FRAME_SIZE_ERROR)
+            start = at + FRAME_HEAD.size
+            if start + size > end:
                 break
-            number = int.from_bytes(data[at + 5 : at + FRAME_HEAD]) & MOST_WINDOW
-            self._on_frame(data[at + 3], data[at + 4], number, data[at + FRAME_HEAD : after])
-            at = after
+            at = start + size
+            self._on_frame(kind, flags, number & MOST_WINDOW, data[start:at])
         self._in = data[at:]
         ended, self._ended = self._ended, []
         return ended
