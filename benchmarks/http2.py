@@ -2,9 +2,9 @@
 
     python -m benchmarks.http2 [ROUNDS]
 
-Each line has the medians of ROUNDS runs, 3 without it, of the two protocols in turn. A run sends 450-byte events, signed,
-as fast as the receivers answer with so many requests open, in a process of its own; then 1,000 events a second for the
-latency, without the receivers' delay. Their CPU is not counted, but shares the machine.
+Each line has the medians of ROUNDS runs (3) of the two protocols in turn. A run sends 450-byte events, signed, in a
+process of its own: as fast as the receivers answer with so many requests open; then 1,000 a second for the latency,
+without the receivers' delay. The receivers' CPU is not counted, but they share the machine.
 """
 
 import json

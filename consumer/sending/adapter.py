@@ -303,7 +303,7 @@ class LoopAdapter(BaseAdapter):
         """Hand over the error."""
         error.request = transfer.request
         self._end(transfer, error)
-        self._sharing.failed(transfer, error)
+        self._sharing.has_failed(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""

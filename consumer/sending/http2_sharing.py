@@ -47,6 +47,10 @@ class _Group:
         self.leader: Transfer | None = None
         self.waiting: dict[Transfer, None] = {}
 
+    def wants_another(self) -> bool:
+        """Nobody opens a connection, and each that is open has said how many requests it takes."""
+        return self.leader is None and all(each.settled for each in self.connections if each.is_open)
+
 
 class _Waiting:
     """The stage of a transfer that waits for a connection."""
@@ -101,7 +105,7 @@ class Sharing:
                 kept.carry(transfer)
                 return
             kept.cancel()
-        if group.leader is None:
+        if group.wants_another():
             self._lead(group, transfer)
         else:
             transfer.stage = _Waiting(group, transfer)
@@ -135,9 +139,7 @@ class Sharing:
             group.leader = None
             self._poller.post(lambda: self._serve(group))
 
-    # Called by the adapter for any transfer.
-
-    def failed(self, transfer: Transfer, error: RequestException) -> None:
+    def has_failed(self, transfer: Transfer, error: RequestException) -> None:
         """If the transfer was to open a connection, those that wait for it have failed as well.
 
         If it was late, its own time limit may be short: another one tries.
@@ -156,6 +158,10 @@ class Sharing:
     def answered(self, connection: Http2Connection, transfer: Transfer, answer: Answer) -> None:
         """The exchange ended with an answer."""
         self._opener.answered(connection, transfer, answer)
+
+    def failed(self, transfer: Transfer, error: RequestException) -> None:
+        """The exchange ended without an answer."""
+        self._opener.failed(transfer, error)
 
     def unprocessed(self, connection: Http2Connection, transfer: Transfer) -> None:
         """Send the request again, unless receivers have refused it too often."""
@@ -200,7 +206,7 @@ class Sharing:
                 transfer = next(iter(waiting))
                 del waiting[transfer]
                 connection.carry(transfer)
-        if waiting and group.leader is None and all(each.settled for each in group.connections if each.is_open):
+        if waiting and group.wants_another():
             transfer = next(iter(waiting))
             del waiting[transfer]
             self._lead(group, transfer)

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,8 +12,8 @@ import trustme
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
-from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.exceptions import ProtocolError, StreamClosedError
+from h2.settings import SettingCodes, Settings
 from requests import PreparedRequest, Request
 
 from consumer.sending.header_lines import header_lines
@@ -23,7 +23,9 @@ from consumer.subscriptions.endpoint import Endpoint
 from tests.sending.conftest import Sender, server_tls
 
 
-def request(url: str, body: bytes = b"{}", *, http2: bool = True, **headers: str) -> PreparedRequest:
+def request(
+    url: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None, *, http2: bool = True
+) -> PreparedRequest:
     """A request to a subscription that asks for HTTP/2."""
     endpoint = Endpoint(1, url, (), http2=http2, hex_header=None)
     lines = header_lines(Request("POST", url, headers=headers).prepare().headers)
@@ -34,7 +36,7 @@ class Http2Sender(Sender):
     """All of its requests ask for HTTP/2."""
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> PreparedRequest:
-        return request(url, body if isinstance(body, bytes) else (body or "").encode(), **headers)
+        return request(url, body if isinstance(body, bytes) else (body or "").encode(), headers)
 
 
 class Got(NamedTuple):
@@ -48,10 +50,11 @@ class Got(NamedTuple):
     def answer(self, status: int = 204, body: bytes = b"", **headers: str) -> None:
         """Answer it, from any thread."""
         fields = [(":status", str(status)), *((name.replace("_", "-"), value) for name, value in headers.items())]
-        with self.peer.speaking() as h2:
+        pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+        with contextlib.suppress(StreamClosedError), self.peer.speaking() as h2:
             h2.send_headers(self.stream, fields, end_stream=not body)
-            if body:
-                h2.send_data(self.stream, body, end_stream=True)
+            for piece in pieces:
+                h2.send_data(self.stream, piece, end_stream=piece is pieces[-1])
 
     def reset(self, code: int) -> None:
         """End it without an answer."""
@@ -68,7 +71,7 @@ class Peer:
         self.protocol = connection.selected_alpn_protocol()
         self._lock = threading.RLock()
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
-        self._h2.local_settings.update(settings)
+        self._h2.local_settings = Settings(client=False, initial_values=settings)
         self._open: dict[int, tuple[dict[str, str], bytearray]] = {}
 
     @contextlib.contextmanager
