@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from consumer.events.event import Event
+from consumer.sending.compression import compressed, compressed_for
 from consumer.sending.header_lines import encoded
 from consumer.sending.payloads import Payload, body_of, render_batch
 from consumer.sending.signed_request import SignedRequest
@@ -25,9 +26,11 @@ def build(
     stamp = _stamped
     if stamp.event is not event or stamp.timestamp != timestamp or stamp.content_type != content_type:
         stamp = _stamp(event, timestamp, content_type)
-    if traceparent is None:
-        return _signed(template, stamp.start, stamp.lines, body)
-    return _signed(template, stamp.start, stamp.untraced + _traced(traceparent), body)
+    lines = stamp.lines if traceparent is None else stamp.untraced + _traced(traceparent)
+    request = _signed(template, stamp.start, lines, body)
+    if template.gzip_above is not None and len(body) > template.gzip_above:
+        request.send_as(compressed_for(event, body))
+    return request
 
 
 def build_batch(
@@ -48,7 +51,10 @@ def build_batch(
     lines = _lines(content_type, webhook_id, timestamp, only)
     if traceparent is not None:
         lines += _traced(traceparent)
-    return _signed(template, _start(webhook_id, timestamp), lines, body)
+    request = _signed(template, _start(webhook_id, timestamp), lines, body)
+    if template.gzip_above is not None and len(body) > template.gzip_above:
+        request.send_as(compressed(body))
+    return request
 
 
 def batch_id(payloads: Sequence[Payload]) -> str:

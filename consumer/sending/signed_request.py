@@ -5,18 +5,33 @@ from typing import Any
 from requests import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
+from consumer.sending.compression import HEADER
 from consumer.sending.template import Template
 
 
 class SignedRequest(PreparedRequest):
-    """A request with its header lines ready to send, in `lines`. Other attributes are built on first access."""
+    """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
+
+    `payload` is what the signatures cover: the body before it is compressed.
+    """
 
     def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # does not call the parent's
         self.template = template
         self.method = "POST"
         self.url = template.request.url
-        self.body = body
+        self.body = self.payload = body
         self.lines: bytes | None = lines
+
+    @property
+    def is_compressed(self) -> bool:
+        """The body is not the payload itself."""
+        return self.body is not self.payload
+
+    def send_as(self, packed: bytes | None) -> None:
+        """Send the payload in its compressed form, if there is one."""
+        if packed is not None:
+            self.body = packed
+            self.lines = (self.lines or b"") + HEADER
 
     def __getattr__(self, name: str) -> Any:
         if name == "headers":

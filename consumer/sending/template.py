@@ -20,11 +20,13 @@ class Template:
     `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
     """
 
-    __slots__ = ("hex_key", "hex_start", "http2", "keys", "lines", "private_keys", "request")
+    __slots__ = ("gzip_above", "hex_key", "hex_start", "http2", "keys", "lines", "private_keys", "request")
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
         self.request = request
         self.http2 = endpoint.http2
+        # A header of the subscription's own says that its bodies are encoded already.
+        self.gzip_above = None if "content-encoding" in request.headers else endpoint.gzip_above
         self.keys = tuple(map(hmac_key, endpoint.secrets))
         self.private_keys = endpoint.private_keys
         # The hex header holds one signature. The oldest valid key makes it, so that receivers which check this header
