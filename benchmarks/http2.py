@@ -15,24 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 from statistics import median
 
 import psutil
 import trustme
-from requests import Response
 
 from benchmarks import rig
 from benchmarks.events import event
-from consumer.events.event import Event, RecordId
-from consumer.loop.poller import Poller
-from consumer.sending.adapter import LoopAdapter, Result
-from consumer.sending.egress import EgressPolicy
-from consumer.sending.request import build
-from consumer.sending.template import prepare
-from consumer.subscriptions.endpoint import Endpoint
+from benchmarks.sending import Run
 
 SECONDS = 2.0  # of the steady rate
 RATE = 1_000  # events a second, for the latency
@@ -48,56 +39,13 @@ SCENARIOS = [  # delay of an answer in ms, hosts, requests open, deliveries
 ]
 
 
-class Run:
-    """Sends to receivers in turn."""
-
-    def __init__(self, url: str, hosts: int, *, http2: bool) -> None:
-        endpoints = [
-            Endpoint(number, rig.hook(url, number, hosts), (rig.SECRET.encode(),), http2=http2)
-            for number in range(hosts)
-        ]
-        self._targets = [(endpoint, prepare(endpoint)) for endpoint in endpoints]
-        self._body = json.dumps(event(0)).encode()
-        self.poller = Poller()
-        self.adapter = LoopAdapter(
-            self.poller,
-            egress=EgressPolicy((ip_network("127.0.0.0/8"),)),
-            timeout=15,
-            connect_timeout=5,
-            max_connections=3_000,
-        )
-        self.sent = self.done = 0
-        self.latencies: list[float] = []
-
-    def send(self) -> None:
-        """Send one event."""
-        endpoint, template = self._targets[self.sent % len(self._targets)]
-        record = RecordId("bench", 0, self.sent, 0)
-        made = Event(record, "bench.event", f"msg_{self.sent:032x}", self._body, "application/json", None, None)
-        request = build(template, endpoint, made, int(time.time()))
-        self.adapter.submit(request, partial(self._on_result, time.perf_counter()))
-        self.sent += 1
-
-    def _on_result(self, began: float, result: Result) -> None:
-        if not isinstance(result, Response) or not result.ok:
-            sys.exit(f"a delivery failed: {result!r}")
-        self.done += 1
-        self.latencies.append(time.perf_counter() - began)
-
-    def until(self, number: int, concurrency: int) -> None:
-        """Send until so many are done."""
-        while self.done < number:
-            while self.sent < number and self.sent - self.done < concurrency:
-                self.send()
-            self.poller.turn(1.0)
-
-
 def send(url: str, hosts: int, version: str, deliveries: int, concurrency: int) -> None:
     """One run; prints its figures as JSON."""
-    run = Run(url, hosts, http2=version == "2")
-    run.until(int(deliveries * WARM), concurrency)
+    run = Run([rig.hook(url, number, hosts) for number in range(hosts)], http2=version == "2")
+    body = json.dumps(event(0)).encode()
+    run.until(int(deliveries * WARM), concurrency, lambda _: body)
     begin, cpu, first = time.perf_counter(), time.process_time(), run.done
-    run.until(deliveries, concurrency)
+    run.until(deliveries, concurrency, lambda _: body)
     took, cpu, number = time.perf_counter() - begin, time.process_time() - cpu, run.done - first
     memory = psutil.Process().memory_info().rss / 2**20
     connections = len(psutil.Process().net_connections("tcp"))
@@ -107,7 +55,7 @@ def send(url: str, hosts: int, version: str, deliveries: int, concurrency: int) 
     while run.done - start < total:
         due = min(total, int((time.perf_counter() - began) * RATE) + 1)
         while run.sent - start < due:
-            run.send()
+            run.send(body)
         run.poller.turn(0.001)
     latencies = sorted(run.latencies)
     run.adapter.close()
