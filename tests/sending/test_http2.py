@@ -1,12 +1,14 @@
 """HTTP/2 to receivers that offer it: by the library h2, and by node."""
 
 import shutil
+import socket
 import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +21,17 @@ from consumer.sending.adapter import Result
 from consumer.sending.http2_connection import Http2Connection
 from consumer.sending.http2_frames import Code, Kind, frame, settings
 from consumer.sending.recording import RecordingAdapter
-from tests.sending.conftest import LOOPBACK, NO_CONTENT, MakeSender, Receive, Sender, black_hole, server_tls
+from consumer.sending.transfer import Transfer
+from tests.sending.conftest import (
+    LOOPBACK,
+    NO_CONTENT,
+    MakeSender,
+    Receive,
+    Sender,
+    black_hole,
+    descriptors,
+    server_tls,
+)
 from tests.sending.http2_kit import Got, Http2Sender, Receive2, answering, receivers, request
 from tests.sending.test_proxy import Proxy
 
@@ -439,6 +451,74 @@ def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -
         sender.adapter.close()
     assert (idle(sender), sender.adapter._sharing._leaders) == ([], {})
     assert len(sender.poller._handlers) == 1  # its own
+
+
+def moody(seed: int) -> Callable[[Got], None]:
+    """Answers, refuses, resets, hangs, says goodbye, breaks the protocol or closes the connection, by chance."""
+    chance = Random(seed)
+
+    def behave(got: Got) -> None:
+        mood = chance.random()
+        if mood < 0.6:
+            got.answer(200, b"x" * chance.choice([0, 10, 20_000]))
+        elif mood < 0.8:
+            got.reset(chance.choice([Code.REFUSED_STREAM, Code.CANCEL]))
+        elif mood < 0.9:
+            last = chance.choice([got.stream, got.stream - 2, 2**31 - 1])
+            got.peer.say(frame(Kind.GOAWAY, 0, 0, max(0, last).to_bytes(4) + bytes(4)))
+        elif mood < 0.95:
+            got.peer.say(frame(Kind.PUSH_PROMISE, 0, 1, b""))
+        elif mood < 0.98:
+            got.peer.connection.shutdown(socket.SHUT_RDWR)
+
+    return behave
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_submitted_and_cancelled_in_whatever_order(
+    make_sender2: MakeSender, receive: Receive, receive2: Receive2, trusted: trustme.CA, seed: int
+) -> None:
+    """Each request ends once or is cancelled, and in the end nothing is open or in flight."""
+    chance = Random(seed)
+    tls = server_tls(trusted.issue_cert("127.0.0.1"))
+    with black_hole() as hole:
+        few = {SettingCodes.MAX_CONCURRENT_STREAMS: 2}
+        urls = [
+            *(receive2(moody(number), settings=few if number % 2 else {}).url for number in range(4)),
+            *(receive(NO_CONTENT, tls=tls).url, receive(NO_CONTENT).url, f"https://127.0.0.1:{hole}/", "nonsense:"),
+        ]
+        before = descriptors()
+        sender = make_sender2(timeout=0.5, connect_timeout=0.3)
+        ended: Counter[int] = Counter()
+        cancelled: set[int] = set()
+        transfers: dict[int, Transfer] = {}
+        for number in range(800):
+            if chance.random() < 0.4 or not transfers:
+                sent = request("https://example.com/", chance.choice((b"{}", LARGE[:100_000])))
+                sent.url = chance.choice(urls)
+                transfers[number] = sender.adapter.submit(sent, lambda _, number=number: ended.update([number]))  # type: ignore[misc]
+            elif chance.random() < 0.2:
+                chosen = chance.choice([*transfers])
+                if not ended[chosen]:
+                    cancelled.add(chosen)
+                sender.adapter.cancel(transfers.pop(chosen))
+            else:
+                sender.poller.turn(chance.choice((0, 0, 0.001)))
+        sender.turn_until(lambda: not sender.adapter.in_flight)
+        assert set(ended.values()) == {1}
+        assert not cancelled & ended.keys()
+        assert transfers.keys() <= ended.keys()
+        sharing = sender.adapter._sharing
+        sender.turn_until(lambda: not sharing._groups)
+        assert not sharing._leaders
+        assert len(sender.poller._handlers) == 1 + len(idle(sender))
+        sender.adapter.close()
+        assert len(sender.poller._handlers) == 1
+        sender.poller.close()
+        end = time.monotonic() + 5
+        while descriptors() > before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 @pytest.fixture
