@@ -261,7 +261,8 @@ class LoopAdapter(BaseAdapter):
             self._on_resolved(transfer, route, look_up, answer)
 
     def _on_resolved(self, transfer: Transfer, route: Route, look_up: _LookUp, answer: Addresses) -> None:
-        if transfer.stage is not look_up:  # the transfer was cancelled or timed out
+        stage = transfer.stage  # a name of its own: mypyc would take the attribute for a look-up from here on
+        if stage is not look_up:  # the transfer was cancelled or timed out
             return
         if isinstance(answer, Unresolved):
             kind = errors.ConnectionError if route.proxy is None else errors.ProxyError

@@ -399,12 +399,17 @@ def test_a_connection_is_used_for_ten_minutes(make_sender2: MakeSender, receive2
     results: list[Result] = []
     sender.submit(receiver.url, results)
     sender.turn_until(lambda: held.got)
+    held.answer_all()
+    sender.turn_until(lambda: results)
+    sender.submit(receiver.url, results)
+    sender.turn_until(lambda: held.got)
+    assert len(receiver.peers) == 1
     ahead = 601.0
     sender.submit(receiver.url, results)
     sender.turn_until(lambda: len(held.got) == 2)
     assert len(receiver.peers) == 2
     held.answer_all()
-    sender.turn_until(lambda: len(results) == 2)
+    sender.turn_until(lambda: len(results) == 3)
     assert len(idle(sender)) == 1
 
 
