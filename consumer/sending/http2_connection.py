@@ -99,12 +99,18 @@ class Http2Connection:
         return self._fd >= 0
 
     def carry(self, transfer: Transfer) -> None:
-        """Send the transfer's request, at the end of this turn. Only while there is `room`."""
+        """Send the transfer's request. The owner gets the outcome, perhaps before this call returns.
+
+        Only while there is `room`. The first request goes out at once, others at the end of the turn.
+        """
         exchange = Exchange(self, transfer)
         transfer.stage = exchange
         self._session.open(exchange.stream, transfer.head, transfer.body)
         self._exchanges[exchange.stream.number] = exchange
-        self._send_soon()
+        if len(self._exchanges) == 1 and not self._waits_to_write:
+            self._write()
+        else:
+            self._send_soon()
 
     def drop(self, exchange: Exchange) -> None:
         """The answer of an exchange is not wanted any longer.
@@ -203,6 +209,8 @@ class Http2Connection:
                 self._end(str(bad), orderly=False, code=bad.code)
                 return
             self._settle(ended)
+            if not self._exchanges:  # nothing more is waited for
+                break
         else:
             self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
         if self._fd >= 0:

@@ -105,6 +105,7 @@ class Sharing:
                 kept.carry(transfer)
                 return
             kept.cancel()
+        group = self._groups.setdefault(route, group)  # a connection that was read may have tidied it away
         if group.wants_another():
             self._lead(group, transfer)
         else:
@@ -201,7 +202,7 @@ class Sharing:
         """Let those that wait use the room there is; if it is not enough, the first of them opens a connection."""
         now = self._clock()
         waiting = group.waiting
-        for connection in group.connections:
+        for connection in tuple(group.connections):
             while waiting and connection.room and now - connection.born < MAX_AGE:
                 transfer = next(iter(waiting))
                 del waiting[transfer]
