@@ -3,8 +3,9 @@
     python -m benchmarks.http2 [ROUNDS]
 
 Each line has the medians of ROUNDS runs (3) of the two protocols in turn. A run sends 450-byte events, signed, in a
-process of its own: as fast as the receivers answer with so many requests open; then 1,000 a second for the latency,
-without the receivers' delay. The receivers' CPU is not counted, but they share the machine.
+process of its own: so many at once, which opens the connections ("start"); then as fast as the receivers answer with so
+many requests open; then 1,000 a second for the latency, without the receivers' delay. The receivers' CPU is not
+counted, but they share the machine.
 """
 
 import json
@@ -43,6 +44,9 @@ def send(url: str, hosts: int, version: str, deliveries: int, concurrency: int) 
     """One run; prints its figures as JSON."""
     run = Run([rig.hook(url, number, hosts) for number in range(hosts)], http2=version == "2")
     body = json.dumps(event(0)).encode()
+    cold = time.process_time()
+    run.until(concurrency, concurrency, lambda _: body)
+    cold = time.process_time() - cold
     run.until(int(deliveries * WARM), concurrency, lambda _: body)
     begin, cpu, first = time.perf_counter(), time.process_time(), run.done
     run.until(deliveries, concurrency, lambda _: body)
@@ -62,6 +66,7 @@ def send(url: str, hosts: int, version: str, deliveries: int, concurrency: int) 
     print(
         json.dumps(
             {
+                "cold": cold * 1e3,
                 "per_second": number / took,
                 "cpu": cpu / number * 1e6,
                 "memory": memory,
@@ -107,6 +112,7 @@ def compare(delay: int, hosts: int, concurrency: int, deliveries: int, rounds: i
 
 
 COLUMNS: dict[str, Callable[[dict[str, float]], str]] = {
+    "start, CPU ms": lambda run: f"{run['cold']:.0f}",
     "deliveries/s": lambda run: f"{run['per_second']:,.0f}",
     "CPU, µs": lambda run: f"{run['cpu']:.1f}",
     "connections": lambda run: f"{run['connections']:,.0f}",

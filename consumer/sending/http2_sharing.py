@@ -94,7 +94,11 @@ class Sharing:
             if connection.room and now - connection.born < MAX_AGE:
                 connection.carry(transfer)
                 return
-        while (kept := self._pool.take(route, now)) is not None:
+        while True:
+            kept = self._pool.take(route, now)
+            group = self._groups.setdefault(route, group)  # a connection that was read for this may have tidied it away
+            if kept is None:
+                break
             if isinstance(kept, Connection):
                 transfer.stage = kept
                 kept.carry(transfer)
@@ -105,7 +109,6 @@ class Sharing:
                 kept.carry(transfer)
                 return
             kept.cancel()
-        group = self._groups.setdefault(route, group)  # a connection that was read may have tidied it away
         if group.wants_another():
             self._lead(group, transfer)
         else:
