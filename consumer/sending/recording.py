@@ -8,7 +8,8 @@ from requests import PreparedRequest, RequestException
 from requests.exceptions import SSLError
 
 from consumer.http.urls import place_of
-from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.adapter import LoopAdapter, Result, Transfer
+from consumer.sending.answer import Answer
 from consumer.sending.connector import Connector
 from consumer.sending.dns import Unresolved
 from consumer.sending.tls import Stream, Tls, TlsStream
@@ -67,10 +68,10 @@ class RecordingAdapter(LoopAdapter):
         self._seen.certificate = _certificate_of(stream)
         self._step("tls")
 
-    def answered(self, *exchange: Any) -> None:
+    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
         """Record the time of the answer."""
         self._step("answer")
-        super().answered(*exchange)
+        super().answered(connection, transfer, answer)
 
     def _on_resolved(self, transfer: Any, route: Any, look_up: Any, answer: Any) -> None:
         if not isinstance(answer, Unresolved):
