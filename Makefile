@@ -69,7 +69,7 @@ sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 
 reference: $(VENV)/development ## write docs/api-reference.md anew, from the API's OpenAPI description
 	$(BIN)/python -m tests.docs.api_reference
 
-bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite; decoding
+bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite; decoding; compression and HTTP/2
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.latency
@@ -80,6 +80,8 @@ bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad r
 	$(BIN)/python -m benchmarks.attempts
 	$(BIN)/python -m benchmarks.parking
 	$(BIN)/python -m benchmarks.schemas
+	$(BIN)/python -m benchmarks.compression
+	$(BIN)/python -m benchmarks.http2
 
 compare: $(VENV)/development ## this service beside its peers, in about 20 minutes; writes docs/performance.md (needs Go, java 17 and maven)
 	$(BIN)/python -m benchmarks.compare $(COMPARE)

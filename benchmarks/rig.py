@@ -109,7 +109,12 @@ def build_go(folder: str, name: str) -> Path:
 
 @contextmanager
 def sink(
-    delay_ms: float = 0, hosts: int = 1, *, tail: bool = False, certificate: Certificate | None = None
+    delay_ms: float = 0,
+    hosts: int = 1,
+    *,
+    tail: bool = False,
+    certificate: Certificate | None = None,
+    http2: bool = False,
 ) -> Iterator[Sink]:
     """A running receiver, on so many loopback addresses; compiled once. With a certificate it answers by https too."""
     program = build_go("sink.go", "sink")
@@ -119,6 +124,7 @@ def sink(
     if certificate is not None:
         tls_port = free_port()
         flags |= {"tls-port": tls_port, "certificate": certificate.chain, "key": certificate.key}
+        flags |= {"http2": str(http2).lower()}
     with process([str(program), *(f"-{name}={value}" for name, value in flags.items())]) as child:
         receiver = Sink(port, tls_port)
         receiver.process = child

@@ -39,7 +39,8 @@ var (
 	hosts       = flag.Int("hosts", 1, "listen on 127.0.0.1 to 127.0.0.HOSTS")
 	delay       = flag.Duration("delay", 0, "before each answer")
 	tail        = flag.Bool("tail", false, "the delay is the least, and has a heavy tail")
-	tlsPort     = flag.Int("tls-port", 0, "the same by https (HTTP/1.1 alone), on 127.0.0.1")
+	tlsPort     = flag.Int("tls-port", 0, "the same by https, on the same addresses")
+	http2       = flag.Bool("http2", false, "https offers HTTP/2 too")
 	certificate = flag.String("certificate", "", "PEM file")
 	key         = flag.String("key", "", "PEM file")
 	secret      = flag.String("secret", "", "checks signatures")
@@ -176,10 +177,10 @@ func main() {
 	http.HandleFunc("GET /events", countEvents)
 	http.HandleFunc("POST /reset", reset)
 	http.HandleFunc("/", receive)
-	if *tlsPort != 0 {
-		server := http.Server{
-			Addr:         fmt.Sprintf("127.0.0.1:%d", *tlsPort),
-			TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+	for host := 1; *tlsPort != 0 && host <= *hosts; host++ {
+		server := http.Server{Addr: fmt.Sprintf("127.0.0.%d:%d", host, *tlsPort)}
+		if !*http2 {
+			server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 		}
 		go func() { log.Fatal(server.ListenAndServeTLS(*certificate, *key)) }()
 	}

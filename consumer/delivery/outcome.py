@@ -21,8 +21,11 @@ from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, Missi
 
 from consumer.errors import EgressRefused
 from consumer.sending.masking import masked
+from consumer.sending.signed_request import SignedRequest
 
 RESPONSE = 1000  # characters kept of an answer's body
+# What a receiver may answer to a body whose encoding it does not understand (RFC 9110, 15.5.16; RFC 7694)
+COMPRESSION_STATUSES = frozenset((HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE))
 _OVERLOADED = frozenset((HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS))
 
 
@@ -110,6 +113,8 @@ def judge(
         if status == HTTPStatus.GONE:
             return Gone(response=response)
         error = f"status {status}"
+        if status in COMPRESSION_STATUSES and is_compressed(result.request):
+            error += ", to a body compressed with gzip (gzip_above)"
         if status in final:
             return Rejected(error, status, response)
         return Failed(error, status, retry_after(result.headers.get("retry-after"), now), response)
@@ -117,6 +122,11 @@ def judge(
         return Unsendable(_text(result))
     # The other ValueErrors of requests are about a header, which may be the event's.
     return Undeliverable(_text(result)) if isinstance(result, ValueError) else Failed(_text(result))
+
+
+def is_compressed(request: object) -> bool:
+    """Whether the body of a request was sent in its compressed form."""
+    return isinstance(request, SignedRequest) and request.is_compressed
 
 
 def retry_after(value: str | None, now: float) -> float | None:

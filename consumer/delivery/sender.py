@@ -23,7 +23,7 @@ from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.tracer import Span, Tracer
 
-RENDERING = 0.02  # seconds of a turn after which it renders no more batches and projections
+RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
 BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
 GROWTH = 64  # a turn starts as many deliveries as ended in the last one, and so many more: bursts spread over turns
 
@@ -90,7 +90,7 @@ class Sender(Part):
             else:
                 self._send_batch(delivery, prepared, now, timestamp)
             renders = endpoint.batch is not None or endpoint.projection is not None
-            if renders and self._monotonic() - now >= RENDERING:
+            if (renders or endpoint.gzip_above is not None) and self._monotonic() - now >= RENDERING:
                 return
 
     def cancel(self, delivery: Delivery) -> None:

@@ -11,7 +11,17 @@ import orjson
 from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge
+from consumer.delivery.outcome import (
+    COMPRESSION_STATUSES,
+    Delivered,
+    Failed,
+    Gone,
+    Rejected,
+    Undeliverable,
+    Unsendable,
+    is_compressed,
+    judge,
+)
 from consumer.errors import EgressRefused, NotAuthorized
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event, RecordId
@@ -22,6 +32,7 @@ from consumer.sending.masking import MASK, masked, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
 from consumer.sending.recording import ExchangeTrace, RecordingAdapter
 from consumer.sending.request import build, build_batch
+from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
@@ -162,7 +173,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
         "tls": seen.tls,
         "certificate": seen.certificate and seen.certificate._asdict(),
         "headers": _headers(endpoint, request) if request else {},
-        "body": _start_of(request.body) if request else None,
+        "body": _start_of(request.payload if isinstance(request, SignedRequest) else request.body) if request else None,
         "status": None if answer is None else answer.status_code,
         "answer": None if answer is None else _start_of(answer.content, secrets),
         "seconds": {step: round(seconds, 6) for step, seconds in seen.seconds.items()},
@@ -192,6 +203,8 @@ def _of_status(response: Response) -> str | None:
     if 300 <= status < 400:  # noqa: PLR2004 (RFC 9110, section 15.4)
         to = response.headers.get("location")
         return f"redirects are never followed: the url should be {to}" if to else "redirects are never followed"
+    if status in COMPRESSION_STATUSES and is_compressed(response.request):
+        return "perhaps it does not understand compressed bodies: unset gzip_above, and try again"
     return _ADVICE.get(status, "the receiver's log says why") if not response.ok else None
 
 

@@ -9,6 +9,7 @@ import binascii
 import hmac
 import re
 import time
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -115,6 +116,8 @@ def create_app(
             body = await _body(receive)
         except ClientDisconnect:
             return
+        if body is not None and headers.get("content-encoding") == "gzip":
+            body = unpacked(body)
         if body is None:
             await _respond(send, Reply(413))
             return
@@ -139,6 +142,16 @@ def _other(method: str, headers: Mapping[str, str]) -> Reply:
     if method == "OPTIONS" and "webhook-request-origin" in headers:
         return Reply(200, headers=_PERMISSION)
     return Reply(200 if method in {"GET", "HEAD"} else 405)
+
+
+def unpacked(body: bytes) -> bytes | None:
+    """A body that was sent compressed, as it was signed; as it came if it is no gzip; None if it is too large."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        plain = reader.decompress(body, BODY_BYTES + 1)
+    except zlib.error:
+        return body
+    return plain if len(plain) <= BODY_BYTES else None
 
 
 def _any_equal(expected: Sequence[bytes], given: Sequence[bytes]) -> bool:

@@ -1,6 +1,7 @@
 """An adapter of `requests` over non-blocking sockets: one thread handles ten thousand requests in flight.
 
-HTTP/1.1 only: each request in flight has its own connection, so a stalled request holds up no other.
+With HTTP/1.1 each request in flight has its own connection, so a stalled request holds up no other. Requests that ask
+for HTTP/2 share connections, as `http2_sharing.py` has it.
 """
 
 import time
@@ -25,13 +26,14 @@ from consumer.sending.connector import Connector, Route, Watcher
 from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.http2_sharing import Sharing
 from consumer.sending.message import Place, message, placed
 from consumer.sending.oauth2 import Key, Tokens, Wait
-from consumer.sending.pool import SWEEP, Pool
+from consumer.sending.pool import SWEEP, Pool, Reusable
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.tls import Stream, TlsContexts
-from consumer.sending.transfer import Grant, Result, Stage, Transfer
+from consumer.sending.transfer import Exchanging, Grant, Result, Stage, Transfer
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
@@ -94,7 +96,8 @@ class LoopAdapter(BaseAdapter):
         self._most = max_connections
         self._pool = Pool(max_connections)
         self._tokens = Tokens(self._fetch_token, poller.post, clock)
-        self._places: dict[str | tuple[str | None, TlsIdentity] | None, Place] = {}
+        self._sharing = Sharing(self, poller, self._pool, clock)
+        self._places: dict[tuple[str, bool, TlsIdentity | None], Place] = {}
         self._open: dict[Transfer, None] = {}
         self._ended: deque[tuple[Transfer, Result]] = deque()
         self._closed = False
@@ -135,6 +138,7 @@ class LoopAdapter(BaseAdapter):
         transfer.head = transfer.body = b""
         if stage is not None:
             stage.cancel()
+        self._sharing.cancelled(transfer)
 
     def send(
         self,
@@ -180,13 +184,15 @@ class LoopAdapter(BaseAdapter):
 
     def _start(self, transfer: Transfer, now: float) -> None:
         try:
-            place = self._place(transfer.request.url, transfer.identity)
+            place = self._place_of(transfer.request, transfer.identity)
             transfer.head, transfer.body = message(transfer.request, place)
         except RequestException as error:
             self.failed(transfer, error)
             return
         self._expect(transfer.deadline)
-        if (connection := self._pool.take(place.route, now)) is not None:
+        if place.route.http2:
+            self._sharing.carry(transfer, place.route)
+        elif isinstance(connection := self._pool.take(place.route, now), Connection):
             transfer.stage = connection
             connection.carry(transfer)
         else:
@@ -206,7 +212,8 @@ class LoopAdapter(BaseAdapter):
     def _on_token(
         self, transfer: Transfer, request: SignedRequest, grant: Grant, wait: Wait, found: str | NotAuthorized
     ) -> None:
-        if transfer.stage is wait:  # else it was cancelled or timed out
+        stage = transfer.stage
+        if stage is wait:  # else it was cancelled or timed out
             transfer.stage = None
             self._authorized(transfer, request, grant, found)
 
@@ -227,12 +234,13 @@ class LoopAdapter(BaseAdapter):
         self._open[transfer] = None
         self._start(transfer, now)
 
-    def _place(self, url: str | None, identity: TlsIdentity | None) -> Place:
-        key = url if identity is None else (url, identity)
+    def _place_of(self, request: PreparedRequest, identity: TlsIdentity | None) -> Place:
+        http2 = isinstance(request, SignedRequest) and request.template.http2
+        key = request.url or "", http2, identity
         place = self._places.get(key)
         if place is None:
             try:
-                place = placed(url or "", identity, self._proxy)
+                place = placed(request.url or "", identity, self._proxy, http2=http2)
             except ValueError as error:
                 raise errors.InvalidURL(str(error)) from None
             if len(self._places) >= _MAX_URLS:
@@ -242,9 +250,13 @@ class LoopAdapter(BaseAdapter):
 
     # Opening a connection.
 
-    def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
+    def await_connection(self, transfer: Transfer) -> None:
+        """The transfer is to have a connection within the connect time-out."""
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
         self._expect(transfer.connect_by)
+
+    def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
+        self.await_connection(transfer)
         if len(self._open) + len(self._pool) > self._most:
             self._pool.make_room()
         host, _ = route.first
@@ -256,7 +268,8 @@ class LoopAdapter(BaseAdapter):
             self._on_resolved(transfer, route, look_up, answer)
 
     def _on_resolved(self, transfer: Transfer, route: Route, look_up: _LookUp, answer: Addresses) -> None:
-        if transfer.stage is not look_up:  # the transfer was cancelled or timed out
+        stage = transfer.stage  # a name of its own: mypyc would take the attribute for a look-up from here on
+        if stage is not look_up:  # the transfer was cancelled or timed out
             return
         if isinstance(answer, Unresolved):
             kind = errors.ConnectionError if route.proxy is None else errors.ProxyError
@@ -272,21 +285,20 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, result)
             return
         self.connections_opened += 1
+        if route.http2 and self._sharing.connected(transfer, route, result):
+            return
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
 
     # Called by connections.
 
-    def answered(self, connection: Connection, transfer: Transfer, answer: Answer) -> None:
+    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
         """Return the connection to the pool if the answer allows it, and hand over the response."""
         if transfer.connected:
             route = connection.route
             self._tls.of(route.identity).remember(connection.stream, route.host, route.port)
         if answer.keep:
-            now = self._clock()
-            self._pool.put(connection, now)
-            if self._sweep.deadline is None:
-                self._sweep.deadline = now + SWEEP
+            self.keep(connection)
         grant, request = transfer.grant, transfer.request
         if answer.status == HTTPStatus.UNAUTHORIZED and grant is not None and isinstance(request, SignedRequest):
             key = Key(grant.credentials, transfer.identity)
@@ -297,15 +309,23 @@ class LoopAdapter(BaseAdapter):
                 return
         self._respond(transfer, answer)
 
+    def keep(self, connection: Reusable) -> None:
+        """Put an idle connection into the pool."""
+        now = self._clock()
+        self._pool.put(connection, now)
+        if self._sweep.deadline is None:
+            self._sweep.deadline = now + SWEEP
+
     def failed(self, transfer: Transfer, error: RequestException) -> None:
         """Hand over the error."""
         error.request = transfer.request
         self._end(transfer, error)
+        self._sharing.has_failed(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
         transfer.stage = None
-        place = self._place(transfer.request.url, transfer.identity)
+        place = self._place_of(transfer.request, transfer.identity)
         self._connect(transfer, place.route, place.address)
 
     def left(self, connection: Connection) -> None:
@@ -357,7 +377,7 @@ class LoopAdapter(BaseAdapter):
         now = self._clock()
         following = now + self._timeout
         for transfer in tuple(self._open):
-            due = transfer.connect_by if not isinstance(transfer.stage, Connection) else transfer.deadline
+            due = transfer.connect_by if not isinstance(transfer.stage, Exchanging) else transfer.deadline
             if due > now:
                 following = min(following, due)
             elif transfer.stage is not None:  # else the transfer has ended and waits for its callback
@@ -365,12 +385,12 @@ class LoopAdapter(BaseAdapter):
         self._judge.deadline = max(following, now + _TICK) if self._open else None
 
     def _late(self, transfer: Transfer, stage: Stage) -> None:
-        answer = stage.cut() if isinstance(stage, Connection) else None
+        answer = stage.cut() if isinstance(stage, Exchanging) else None
         text = stage.late()
         stage.cancel()
         if answer is not None:
             self._respond(transfer, answer)
-        elif isinstance(stage, Connection):
+        elif isinstance(stage, Exchanging):
             self.failed(transfer, errors.ReadTimeout(f"{text} within {transfer.limit:g} s"))
         else:
             limit = transfer.connect_by - transfer.began

@@ -10,7 +10,7 @@ from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
 from consumer.sending.tls import PIECE, Stream, reason_of
-from consumer.sending.transfer import Transfer
+from consumer.sending.transfer import Exchanging, Transfer
 
 _LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -32,7 +32,7 @@ class Owner(Protocol):
         """An idle connection is closed: the receiver ended it, or sent bytes unasked."""
 
 
-class Connection:
+class Connection(Exchanging):
     """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds."""
 
     __slots__ = (

@@ -38,13 +38,17 @@ _UNDER_WAY = {0, errno.EINPROGRESS}
 
 
 class Route(NamedTuple):
-    """How to reach a host: by https if `tls`, with an `identity` if given, through a `proxy` if there is one."""
+    """How to reach a host: by https if `tls`, with an `identity` if given, through a `proxy` if there is one.
+
+    `http2`: by HTTP/2 if the host offers it.
+    """
 
     host: str
     port: int
     tls: bool
     proxy: Proxy | None = None
     identity: TlsIdentity | None = None
+    http2: bool = False
 
     @property
     def first(self) -> tuple[str, int]:
@@ -240,7 +244,8 @@ class Dial:
         self._stage = "no TLS handshake with" if proxy is None else "no TLS handshake with the proxy"
         place = self._route if proxy is None else proxy
         try:
-            self._stream = self._tls_with(proxy).start(self._stream, place.host, place.port)
+            http2 = proxy is None and self._route.http2
+            self._stream = self._tls_with(proxy).start(self._stream, place.host, place.port, http2=http2)
         except (ValueError, OSError) as error:
             self._no_tls(proxy, error)
             return

@@ -26,8 +26,8 @@ class Place(NamedTuple):
     line: bytes
 
 
-def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None) -> Place:
-    """Parse a URL. `identity` counts for https alone. Raises ValueError as `parse_target` does."""
+def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, *, http2: bool = False) -> Place:
+    """Parse a URL. `identity` and `http2` count for https alone. Raises ValueError as `parse_target` does."""
     scheme, host, port, address = parse_target(url)
     parts = urlsplit(url)
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
@@ -38,7 +38,7 @@ def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None) -> Place
     tls = scheme == "https"
     host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
     if proxy is None or tls:
-        route = Route(address or host, port, tls, proxy, identity if tls else None)
+        route = Route(address or host, port, tls, proxy, identity if tls else None, http2 and tls)
         return Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
     # All plain http targets share one route: any connection to the proxy may carry their requests.
     line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization

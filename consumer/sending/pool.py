@@ -1,10 +1,11 @@
 """Keeps idle connections for the next request over the same route."""
 
-from consumer.sending.connection import Connection
+from typing import Protocol
+
 from consumer.sending.connector import Route
 
 _MAX_IDLE = 110.0  # seconds; most servers close a connection that is idle for longer
-_MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored
+MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored
 _QUIET = 1.0  # seconds; a connection idle for longer may just have been closed, or sent a 408
 SWEEP = 10.0  # seconds between two sweeps for expired connections
 KEPT = 2000  # connections beyond the open requests; a TLS connection holds 46 KiB, so these hold 90 MiB
@@ -19,6 +20,20 @@ def connections(slots: int, descriptors: int) -> int:
     return max(slots, min(slots + KEPT, descriptors - OTHER_DESCRIPTORS))
 
 
+class Reusable(Protocol):
+    """An open connection of any protocol. `born` and `used_at` are monotonic seconds."""
+
+    route: Route
+    born: float
+    used_at: float
+
+    def is_quiet(self) -> bool:
+        """Whether it may carry another request; bytes that are not read yet can forbid that."""
+
+    def cancel(self) -> None:
+        """Close it."""
+
+
 class Pool:
     """Keeps at most `most` idle connections; `take` prefers the most recently used one of a route.
 
@@ -28,13 +43,13 @@ class Pool:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: dict[Connection, None] = {}  # least recently used first
-        self._places: dict[Route, dict[Connection, None]] = {}  # the same connections and order, by route
+        self._idle: dict[Reusable, None] = {}  # least recently used first
+        self._places: dict[Route, dict[Reusable, None]] = {}  # the same connections and order, by route
 
     def __len__(self) -> int:
         return len(self._idle)
 
-    def take(self, route: Route, now: float) -> Connection | None:
+    def take(self, route: Route, now: float) -> Reusable | None:
         """Take a usable connection of this route out of the pool; None if there is none."""
         kept = self._places.get(route)
         while kept:
@@ -43,12 +58,12 @@ class Pool:
             if not kept:
                 del self._places[route]
             idle = now - connection.used_at
-            if idle < _MAX_IDLE and now - connection.born < _MAX_AGE and (idle < _QUIET or connection.is_quiet()):
+            if idle < _MAX_IDLE and now - connection.born < MAX_AGE and (idle < _QUIET or connection.is_quiet()):
                 return connection
             connection.cancel()
         return None
 
-    def put(self, connection: Connection, now: float) -> None:
+    def put(self, connection: Reusable, now: float) -> None:
         """Keep a connection that was in use until `now`."""
         connection.used_at = now
         kept = self._places.get(connection.route)
@@ -63,7 +78,7 @@ class Pool:
         if self._idle:
             self._close(next(iter(self._idle)))
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: Reusable) -> None:
         """Forget a closed connection; does nothing if the pool does not hold it."""
         if connection in self._idle:
             del self._idle[connection]
@@ -75,7 +90,7 @@ class Pool:
     def expire(self, now: float) -> None:
         """Close connections that have been idle for too long or are too old."""
         for connection in [
-            each for each in self._idle if now - each.used_at >= _MAX_IDLE or now - each.born >= _MAX_AGE
+            each for each in self._idle if now - each.used_at >= _MAX_IDLE or now - each.born >= MAX_AGE
         ]:
             self._close(connection)
 
@@ -84,6 +99,6 @@ class Pool:
         for connection in tuple(self._idle):
             self._close(connection)
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: Reusable) -> None:
         self.drop(connection)
         connection.cancel()

@@ -8,7 +8,8 @@ from requests import PreparedRequest, RequestException
 from requests.exceptions import SSLError
 
 from consumer.http.urls import place_of
-from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.adapter import LoopAdapter, Result, Transfer
+from consumer.sending.answer import Answer
 from consumer.sending.connector import Connector
 from consumer.sending.dns import Unresolved
 from consumer.sending.signed_request import SignedRequest
@@ -29,7 +30,7 @@ class ExchangeTrace:
 
     `started`: there was an address to connect to, or a proxy to ask.
     `addresses`: the host's resolved addresses, or the host itself if it is an address. `connected`: address and port of
-    the peer, which is the proxy if there is one. `tls`: version and cipher.
+    the peer, which is the proxy if there is one. `tls`: version and cipher, and HTTP/2 if the receiver has chosen it.
     """
 
     started: bool = False
@@ -68,10 +69,10 @@ class RecordingAdapter(LoopAdapter):
         self._seen.certificate = _certificate_of(stream)
         self._step("tls")
 
-    def answered(self, *exchange: Any) -> None:
+    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
         """Record the time of the answer."""
         self._step("answer")
-        super().answered(*exchange)
+        super().answered(connection, transfer, answer)
 
     def _on_resolved(self, transfer: Any, route: Any, look_up: Any, answer: Any) -> None:
         if not isinstance(answer, Unresolved):
@@ -89,13 +90,9 @@ class RecordingAdapter(LoopAdapter):
     def _look(self, request: PreparedRequest) -> None:
         """Read the refused certificate, over a separate connection that sends no request."""
         look = _Look(self._seen)
+        identity = request.template.tls if isinstance(request, SignedRequest) else None
         connector = Connector(self._poller, egress=self._egress, tls=TlsContexts(verified=False), clock=self._clock)
-        dial = connector.dial(
-            self._place(request.url, request.template.tls if isinstance(request, SignedRequest) else None).route,
-            self._seen.addresses,
-            look.end,
-            look,
-        )
+        dial = connector.dial(self._place_of(request, identity).route, self._seen.addresses, look.end, look)
         until = self._clock() + self._connect_timeout
         while not look.ended and self._clock() < until:
             self._poller.turn(0.1)
@@ -127,7 +124,8 @@ class _Look:
 
 def _tls_of(stream: TlsStream) -> str:
     cipher = stream.cipher()
-    return f"{stream.version()} / {cipher[0] if cipher else '?'}"
+    protocol = " / HTTP/2" if stream.selected_alpn_protocol() == "h2" else ""
+    return f"{stream.version()} / {cipher[0] if cipher else '?'}{protocol}"
 
 
 def _certificate_of(stream: TlsStream) -> Certificate | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from consumer.events.event import Event
+from consumer.sending.compression import compressed, compressed_for
 from consumer.sending.header_lines import encoded
 from consumer.sending.payloads import Payload, body_of, render_batch
 from consumer.sending.plugins import call
@@ -27,9 +28,11 @@ def build(
     stamp = _stamped
     if stamp.event is not event or stamp.timestamp != timestamp or stamp.content_type != content_type:
         stamp = _stamp(event, timestamp, content_type)
-    if traceparent is None:
-        return _signed(template, stamp.start, stamp.lines, body)
-    return _signed(template, stamp.start, stamp.untraced + _traced(traceparent), body)
+    lines = stamp.lines if traceparent is None else stamp.untraced + _traced(traceparent)
+    request = _signed(template, stamp.start, lines, body)
+    if template.gzip_above is not None and len(body) > template.gzip_above:
+        request.send_as(compressed_for(event, body))
+    return _authorized(template, request)
 
 
 def build_batch(
@@ -51,7 +54,10 @@ def build_batch(
     lines = _lines(content_type, webhook_id, timestamp, only)
     if traceparent is not None:
         lines += _traced(traceparent)
-    return _signed(template, _start(webhook_id, timestamp), lines, body)
+    request = _signed(template, _start(webhook_id, timestamp), lines, body)
+    if template.gzip_above is not None and len(body) > template.gzip_above:
+        request.send_as(compressed(body))
+    return _authorized(template, request)
 
 
 def batch_id(payloads: Sequence[Payload]) -> str:
@@ -114,7 +120,11 @@ def _signed(template: Template, start: bytes, lines: bytes, body: bytes) -> Sign
     else:
         hexed = hex_signature(key, body)
         lines = b"%bwebhook-signature: %b\r\n%b%b\r\n" % (lines, signature, template.hex_start, hexed)
-    request = SignedRequest(template, lines, body)
+    return SignedRequest(template, lines, body)
+
+
+def _authorized(template: Template, request: SignedRequest) -> SignedRequest:
+    """The request as it goes out: a plug-in sees the bytes on the wire."""
     if template.plugin is not None:
         call(template.plugin, request)
     return request

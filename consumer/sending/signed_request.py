@@ -5,13 +5,15 @@ from typing import Any
 from requests import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
+from consumer.sending.compression import HEADER
 from consumer.sending.template import Template
 
 
 class SignedRequest(PreparedRequest):
     """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
 
-    `authorization`: the header line of an access token, which `authorize` sets just before the request is sent.
+    `payload` is what the signatures cover: the body before it is compressed. `authorization`: the header line of an
+    access token, which `authorize` sets just before the request is sent.
     """
 
     authorization = b""
@@ -20,8 +22,19 @@ class SignedRequest(PreparedRequest):
         self.template = template
         self.method = "POST"
         self.url = template.request.url
-        self.body = body
+        self.body = self.payload = body
         self.lines: bytes | None = lines
+
+    @property
+    def is_compressed(self) -> bool:
+        """The body is not the payload itself."""
+        return self.body is not self.payload
+
+    def send_as(self, packed: bytes | None) -> None:
+        """Send the payload in its compressed form, if there is one."""
+        if packed is not None:
+            self.body = packed
+            self.lines = (self.lines or b"") + HEADER
 
     def authorize(self, token: str) -> None:
         """Go out with this access token, which is visible ASCII."""

@@ -1,4 +1,4 @@
-"""Signatures over the exact bytes that are sent. Pure.
+"""Signatures over the exact bytes that are sent, or that become these by compression. Pure.
 
 Standard Webhooks (https://www.standardwebhooks.com, "Signature scheme") signs `id.timestamp.body`: `v1,` and the
 HMAC-SHA256 for each valid secret, `v1a,` and the ed25519 signature for each private key, in base64, separated by

@@ -24,10 +24,25 @@ class Template:
     Each request needs a token of `oauth2`, or is passed to `plugin`, if they are set; it goes out with `tls`.
     """
 
-    __slots__ = ("hex_key", "hex_start", "keys", "lines", "oauth2", "plugin", "private_keys", "request", "tls")
+    __slots__ = (
+        "gzip_above",
+        "hex_key",
+        "hex_start",
+        "http2",
+        "keys",
+        "lines",
+        "oauth2",
+        "plugin",
+        "private_keys",
+        "request",
+        "tls",
+    )
 
     def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
         self.request = request
+        self.http2 = endpoint.http2
+        # A header of the subscription's own says that its bodies are encoded already.
+        self.gzip_above = None if "content-encoding" in request.headers else endpoint.gzip_above
         self.keys = tuple(map(hmac_key, endpoint.secrets))
         self.private_keys = endpoint.private_keys
         self.oauth2 = endpoint.auth if isinstance(endpoint.auth, OAuth2) else None

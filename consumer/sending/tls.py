@@ -11,6 +11,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import SettingsError
 from consumer.http.authorities import ca_file
 
+_HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offered (RFC 7301)
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
 _IDENTITIES = 200  # whose context is kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
@@ -72,6 +73,9 @@ class TlsStream(Stream, Protocol):
     def cipher(self) -> tuple[str, str, int] | None:
         """The cipher's name, protocol and bits."""
 
+    def selected_alpn_protocol(self) -> str | None:
+        """The protocol that the peer has chosen of those that were offered."""
+
 
 class _Socket(ssl.SSLSocket):
     """A socket known to have connected; if the peer has reset it since, the handshake fails."""
@@ -92,7 +96,7 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(_HTTP1)
         context.options |= ssl.OP_NO_RENEGOTIATION  # a receiver could request handshake after handshake
         context.sslsocket_class = _Socket
         if not verified:
@@ -106,10 +110,18 @@ class Tls:
             except OSError as error:
                 raise ValueError(f"the subscription's certificates cannot be used: {reason_of(error)}") from None
         self._context = context
+        self._offered = _HTTP1
         self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}  # least recently used first
 
-    def start(self, stream: Any, host: str, port: int) -> TlsStream:
-        """TLS over a socket, or over a TLS stream to a proxy. ValueError if no certificate can hold the host's name."""
+    def start(self, stream: Any, host: str, port: int, *, http2: bool = False) -> TlsStream:
+        """TLS over a socket, or over a TLS stream to a proxy. ValueError if no certificate can hold the host's name.
+
+        `http2`: HTTP/2 is offered too.
+        """
+        offered = _HTTP2 if http2 else _HTTP1
+        if offered is not self._offered:  # a connection keeps what its context offered when it was made
+            self._offered = offered
+            self._context.set_alpn_protocols(offered)
         session = self._sessions.get((host, port))
         name = host.removesuffix(".")
         try:
@@ -203,6 +215,7 @@ class TlsInTls:
         self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
         self.fileno, self.close = outer.fileno, outer.close
         self.getpeercert, self.version, self.cipher = self._inner.getpeercert, self._inner.version, self._inner.cipher
+        self.selected_alpn_protocol = self._inner.selected_alpn_protocol
 
     @property
     def session(self) -> ssl.SSLSession | None:

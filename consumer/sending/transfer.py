@@ -7,6 +7,7 @@ from requests import PreparedRequest, RequestException, Response
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
+from consumer.sending.answer import Answer
 
 Result = Response | RequestException
 
@@ -32,12 +33,31 @@ class Grant:
         self.renewed = False
 
 
+class Exchanging:
+    """The stage of a transfer whose request is being exchanged for an answer."""
+
+    __slots__ = ()
+
+    def late(self) -> str:
+        """The missing result, as the start of a time-out's text."""
+        raise NotImplementedError
+
+    def cut(self) -> Answer | None:
+        """The answer received so far, if its status is known."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """End the exchange."""
+        raise NotImplementedError
+
+
 class Transfer:
     """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own.
 
     `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
     by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
-    `identity`: of its TLS connection. `grant`: the access token it goes out with, if it needs one.
+    `identity`: of its TLS connection. `grant`: the access token it goes out with, if it needs one. `refusals`: how
+    often a receiver has closed or refused it unprocessed.
     """
 
     __slots__ = (
@@ -52,6 +72,7 @@ class Transfer:
         "head",
         "identity",
         "limit",
+        "refusals",
         "request",
         "stage",
     )
@@ -70,3 +91,4 @@ class Transfer:
         self.again = False
         self.identity: TlsIdentity | None = None
         self.grant: Grant | None = None
+        self.refusals = 0

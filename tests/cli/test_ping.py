@@ -1,5 +1,6 @@
 """`subscriptions ping`, to receivers that are there and to some that are not."""
 
+import gzip
 import json
 import socket
 import ssl
@@ -98,6 +99,17 @@ def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> 
     assert shown["verdict"] == "delivered: the receiver took it with status 201"
     assert [step.split()[:-2] for step in shown["time"].split(", ")] == [["connect"], ["answer"], ["total"]]
     assert body.decode() in done.out
+
+
+def test_a_compressed_body_is_shown_as_it_was_signed(engine: Engine, ping: Ping, receive: Receive) -> None:
+    """And if the receiver does not understand it, the advice names the option."""
+    receiver = receive(b"HTTP/1.1 415 No\r\nContent-Length: 0\r\n\r\n")
+    done = ping(repository.add(engine, receiver.url, "a", gzip_above=0), "--data", '{"a": "%s"}' % ("b" * 200))
+    headers, body = parts_of(receiver.requests[0])
+    assert headers["content-encoding"] == "gzip"
+    assert verify(headers, gzip.decompress(body), [KEY], float(headers["webhook-timestamp"])) is None
+    assert gzip.decompress(body).decode() in done.out
+    assert "perhaps it does not understand compressed bodies: unset gzip_above, and try again" in done.out
 
 
 def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None:

@@ -19,6 +19,9 @@ from requests.exceptions import (
 
 from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge, retry_after
 from consumer.errors import EgressRefused
+from consumer.sending.signed_request import SignedRequest
+from consumer.sending.template import prepare
+from consumer.subscriptions.endpoint import Endpoint
 
 
 def response(status: int, body: bytes = b"", **headers: str) -> Response:
@@ -40,6 +43,22 @@ def test_every_status_has_its_outcome() -> None:
             assert outcome == Gone()
         else:
             assert outcome == Failed(f"status {status}", status)
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(400, True), (415, True), (404, False), (503, False)])
+def test_a_body_that_was_compressed_may_be_the_reason(status: int, is_told: bool) -> None:  # noqa: FBT001 (a test's parameter)
+    """The error names the option; also where the status is final."""
+    endpoint = Endpoint(1, "https://example.com/", ())
+    answer = response(status)
+    for final in (frozenset[int](), frozenset([status])):
+        answer.request = request = SignedRequest(prepare(endpoint), b"", b"{}")
+        plain = judge(answer, 0.0, final)
+        request.send_as(b"packed")
+        compressed = judge(answer, 0.0, final)
+        assert isinstance(plain, Failed | Rejected)
+        assert isinstance(compressed, Failed | Rejected)
+        assert plain.error == f"status {status}"
+        assert compressed.error == plain.error + ", to a body compressed with gzip (gzip_above)" * is_told
 
 
 @pytest.mark.parametrize(

@@ -231,9 +231,10 @@ def test_a_turn_starts_a_bounded_number_of_deliveries(counter: Counter) -> None:
     assert counter.desk.lanes.ready()
 
 
-def test_projections_take_a_part_of_a_turn(counter: Counter) -> None:
-    """One of a large event takes long: the others go in the next turn, so that the loop polls meanwhile."""
-    counter.ask(projection=compile_projection("data"))
+@pytest.mark.parametrize("options", [{"projection": compile_projection("data")}, {"gzip_above": 0}])
+def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, options: dict[str, Any]) -> None:
+    """A large event takes long: the others go in the next turn, so that the loop polls meanwhile."""
+    counter.ask(**options)
     counter.queue(b"1", b"2", b"3")
     monotonic = counter.desk.store.monotonic
     submit = counter.wire.submit
@@ -292,6 +293,11 @@ def test_what_is_rendered_counts_while_its_request_is_open(counter: Counter) -> 
     (other,) = (each for each in counter.sender.open if each.rendered is not None)
     counter.sender.cancel(other)
     assert counter.desk.memory.held == 0
+    counter.ask(gzip_above=0)
+    counter.queue(b'{"id":1}' * 100)
+    counter.start()
+    compressed = counter.wire.bodies()[-1]
+    assert counter.desk.memory.held == len(compressed or b"") < 100
 
 
 def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) -> None:

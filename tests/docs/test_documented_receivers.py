@@ -1,5 +1,6 @@
 """The receivers in the documentation, run as they stand, against requests that are really signed and really sent."""
 
+import gzip
 import json
 import os
 import re
@@ -164,6 +165,39 @@ def test_verify_in_the_readme(verdict: Verdict) -> None:
     assert not verdict({}, BODY, NEW)
     for age in (-400, 400):
         assert not verdict({name.lower(): value for name, value in signed(NEW, age=age).headers.items()}, BODY, NEW)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_compressed_bodies(language: str, tmp_path: Path) -> None:
+    """What a worker compresses is unpacked to what it has signed; too much, and what is no gzip, to nothing."""
+    event = EVENT._replace(body=BODY * 100)
+    endpoint = Endpoint(1, "http://127.0.0.1:1/hooks", (parse_secret(NEW),), gzip_above=0)
+    request = build(prepare(endpoint), endpoint, event, int(time.time()))
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    assert isinstance(request.body, bytes)
+    bomb = gzip.compress(bytes(3 * 2**20))
+    given = [(headers, request.body), ({}, BODY), (headers, bomb), (headers, b"no gzip")]
+    assert unpacked_by(language, given, tmp_path) == [event.body, BODY, None, None]
+
+
+def unpacked_by(language: str, given: list[tuple[dict[str, str], bytes]], directory: Path) -> list[bytes | None]:
+    """What the documented `unpack` makes of headers and bodies."""
+    program = run_by(language)
+    if language == "python":
+        names: dict[str, Any] = {}
+        exec(example("unpack.py"), names)  # noqa: S102 (the documentation's function)
+        return [names["unpack"](headers, body) for headers, body in given]
+    (directory / "unpack.mjs").write_text(example("unpack.mjs"))
+    script = (
+        'import { unpack } from "./unpack.mjs"; import { readFileSync } from "node:fs";'
+        "const given = JSON.parse(readFileSync(0)).map(([headers, body]) => unpack(headers, Buffer.from(body, 'hex')));"
+        "console.log(JSON.stringify(given.map((body) => body && body.toString('hex'))));"
+    )
+    (directory / "call.mjs").write_text(script)
+    sent = json.dumps([(headers, body.hex()) for headers, body in given])
+    command = [program, "call.mjs"]
+    answer = subprocess.run(command, cwd=directory, input=sent, capture_output=True, text=True, check=True)
+    return [None if body is None else bytes.fromhex(body) for body in json.loads(answer.stdout)]
 
 
 def test_verify_with_a_public_key(public_verdict: Verdict) -> None:

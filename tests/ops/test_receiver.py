@@ -1,6 +1,7 @@
 """The receiver behind `listen` and the demo."""
 
 import contextlib
+import gzip
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,6 +171,20 @@ def test_bodies_are_bounded(serve: Callable[[Reply], str], received: list[tuple[
     with contextlib.suppress(requests.ConnectionError):  # closed while the rest was being sent: as good
         assert requests.post(url, iter(too_large), timeout=5).status_code == 413
     assert received == []
+
+
+def test_compressed_bodies(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
+    """They are verified and shown as they were signed; one that grows beyond the limit is refused."""
+    url = serve(Reply())
+    headers = signed(b"body", (OLD,)) | {"content-encoding": "gzip"}
+    for body, status in (
+        (gzip.compress(b"body"), 200),
+        (gzip.compress(b"other"), 401),
+        (b"no gzip", 401),
+        (gzip.compress(bytes(BODY_BYTES + 1)), 413),
+    ):
+        assert requests.post(url, body, headers=headers, timeout=5).status_code == status
+    assert [request.body for request, _ in received] == [b"body", b"other", b"no gzip"]
 
 
 @pytest.mark.parametrize("status", [204, 301, 410, 500])

@@ -64,7 +64,7 @@ def ending(how: str, text: bytes = b"") -> Behaviour:
 
 
 def kept(sender: Sender) -> list[Connection]:
-    return list(sender.adapter._pool._idle)
+    return [connection for connection in sender.adapter._pool._idle if isinstance(connection, Connection)]
 
 
 def send(sender: Sender, url: str, body: bytes) -> Result:

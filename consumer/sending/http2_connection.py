@@ -1,0 +1,244 @@
+"""A connection that speaks HTTP/2: it carries many requests at once, and a stalled one holds up no other."""
+
+import contextlib
+import ssl
+from typing import Any, Protocol
+
+from requests import RequestException
+from requests import exceptions as errors
+
+from consumer.loop.poller import READ, WRITE, Poller
+from consumer.sending.answer import Answer
+from consumer.sending.connector import Route
+from consumer.sending.http2_frames import SessionFailed
+from consumer.sending.http2_session import Session
+from consumer.sending.http2_stream import Ended, Stream
+from consumer.sending.tls import PIECE, reason_of
+from consumer.sending.transfer import Exchanging, Transfer
+
+_WRITE = 65_536  # bytes taken from the session at once: a large body keeps a small one waiting for so many at most
+_WRITES = 4  # of these in a turn
+_READS = 32  # TLS records in a turn: answers come in one each
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Http2Owner(Protocol):
+    """Receives the outcome of each exchange; the connection has let go of the transfer by then."""
+
+    def answered(self, connection: "Http2Connection", transfer: Transfer, answer: Answer) -> None:
+        """The exchange ended with an answer."""
+
+    def failed(self, transfer: Transfer, error: RequestException) -> None:
+        """The exchange ended without an answer."""
+
+    def unprocessed(self, connection: "Http2Connection", transfer: Transfer) -> None:
+        """The receiver has not processed the request: it may be sent again (RFC 9113, 8.7)."""
+
+    def freed(self, connection: "Http2Connection") -> None:
+        """Exchanges have ended, or the receiver allows more of them, or the connection has closed."""
+
+
+class Exchange(Exchanging):
+    """One request on a connection: the stage of its transfer."""
+
+    __slots__ = ("connection", "stream", "transfer")
+
+    def __init__(self, connection: "Http2Connection", transfer: Transfer) -> None:
+        self.connection = connection
+        self.transfer = transfer
+        self.stream = Stream()
+
+    def late(self) -> str:
+        """The text of the read time-out."""
+        return "no answer"
+
+    def cut(self) -> Answer | None:
+        """The answer received so far, if its status is known."""
+        return self.stream.answer()
+
+    def cancel(self) -> None:
+        """End this exchange; the connection and its other exchanges go on."""
+        self.connection.drop(self)
+
+
+class Http2Connection:
+    """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds."""
+
+    def __init__(self, owner: Http2Owner, poller: Poller, stream: Any, route: Route, now: float) -> None:
+        self.route = route
+        self.stream = stream
+        self.born = self.used_at = now
+        self._owner = owner
+        self._poller = poller
+        self._session = Session()
+        self._exchanges: dict[int, Exchange] = {}  # by the number of their stream
+        self._todo = memoryview(b"")
+        self._is_posted = False
+        self._waits_to_write = False
+        self._fd: int = stream.fileno()
+        poller.register(self._fd, READ, self._ready)
+
+    @property
+    def room(self) -> int:
+        """How many requests it can carry now, besides those it carries."""
+        return self._session.room if self._fd >= 0 else 0
+
+    @property
+    def settled(self) -> bool:
+        """The receiver has said how many requests it takes; until then there is room for one."""
+        return self._session.settled
+
+    @property
+    def is_idle(self) -> bool:
+        """It carries no request."""
+        return not self._exchanges
+
+    @property
+    def is_open(self) -> bool:
+        """It has not been closed."""
+        return self._fd >= 0
+
+    def carry(self, transfer: Transfer) -> None:
+        """Send the transfer's request. The owner gets the outcome, perhaps before this call returns.
+
+        Only while there is `room`. The first request goes out at once, others at the end of the turn.
+        """
+        exchange = Exchange(self, transfer)
+        transfer.stage = exchange
+        self._session.open(exchange.stream, transfer.head, transfer.body)
+        self._exchanges[exchange.stream.number] = exchange
+        if len(self._exchanges) == 1 and not self._waits_to_write:
+            self._write()
+        else:
+            self._send_soon()
+
+    def drop(self, exchange: Exchange) -> None:
+        """The answer of an exchange is not wanted any longer.
+
+        If nothing at all has come since its request was sent, the other end may be gone: it carries no more requests.
+        """
+        stream = exchange.stream
+        if self._exchanges.pop(stream.number, None) is not None:
+            self._session.leaving |= stream.heard == self._session.heard
+            self._session.cancel(stream)
+            self._send_soon()
+            self._owner.freed(self)
+
+    def is_quiet(self) -> bool:
+        """Whether it may carry another request; unread bytes, which the poller may yet report, can forbid that."""
+        self._read()
+        return self.room > 0
+
+    def cancel(self) -> None:
+        """Close the connection without telling the owner."""
+        self._exchanges.clear()
+        self._shut(self._session.goaway())
+
+    def _shut(self, last: bytes) -> None:
+        if self._fd >= 0:
+            self._poller.unregister(self._fd)
+            self._fd = -1
+            if not self._todo:  # else it would stand within a frame
+                with contextlib.suppress(OSError):
+                    self.stream.send(last)
+            self.stream.close()
+
+    # Writing.
+
+    def _send_soon(self) -> None:
+        """What a turn has to send goes out together, which saves calls and TLS records."""
+        if not self._is_posted and not self._waits_to_write and self._fd >= 0:
+            self._is_posted = True
+            self._poller.post(self._flush)
+
+    def _flush(self) -> None:
+        self._is_posted = False
+        if self._fd >= 0:
+            self._write()
+
+    def _write(self) -> None:
+        for _ in range(_WRITES):
+            if not self._todo:
+                self._todo = memoryview(self._session.take(_WRITE))
+                if not self._todo:
+                    self._wait(to_write=False)
+                    return
+            try:
+                self._todo = self._todo[self.stream.send(self._todo) :]
+            except _NOT_NOW:
+                break
+            except OSError as error:
+                self._broken(error)
+                return
+        self._wait(to_write=True)
+
+    def _wait(self, *, to_write: bool) -> None:
+        if to_write is not self._waits_to_write:
+            self._waits_to_write = to_write
+            self._poller.modify(self._fd, READ | WRITE if to_write else READ)
+
+    def _broken(self, error: OSError) -> None:
+        """Handle a failed write: read first, since answers may have arrived before."""
+        self._read()
+        if self._fd >= 0:
+            self._closed(error)
+
+    # Reading.
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE and self._waits_to_write:
+            self._write()
+        if events & ~WRITE and self._fd >= 0:
+            self._read()
+
+    def _read(self) -> None:
+        for _ in range(_READS):
+            try:
+                data = self.stream.recv(PIECE)
+            except _NOT_NOW:
+                break
+            except OSError as error:
+                self._closed(error)
+                return
+            if not data:
+                self._closed(None)
+                return
+            try:
+                ended = self._session.receive(data)
+            except SessionFailed as bad:
+                self._end(str(bad), orderly=False, code=bad.code)
+                return
+            self._settle(ended)
+            if not self._exchanges:  # nothing more is waited for
+                break
+        else:
+            self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
+        if self._fd >= 0:
+            self._send_soon()
+            self._owner.freed(self)
+
+    def _read_on(self) -> None:
+        if self._fd >= 0:
+            self._read()
+
+    def _closed(self, error: OSError | None) -> None:
+        reason = f": {reason_of(error)}" if error is not None else ""
+        self._end(f"the connection was closed before an answer came{reason}", orderly=True)
+
+    def _end(self, why: str, *, orderly: bool, code: int = 0) -> None:
+        self._shut(self._session.goaway(code))
+        self._settle(self._session.end(why, orderly=orderly))
+        self._owner.freed(self)
+
+    def _settle(self, ended: list[Ended]) -> None:
+        """Hand over what has ended."""
+        for stream, answer, error in ended:
+            exchange = self._exchanges.pop(stream.number, None)
+            if exchange is None:
+                continue
+            if answer is not None:
+                self._owner.answered(self, exchange.transfer, answer)
+            elif error:
+                self._owner.failed(exchange.transfer, errors.ConnectionError(error))
+            else:
+                self._owner.unprocessed(self, exchange.transfer)

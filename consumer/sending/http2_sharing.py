@@ -1,0 +1,221 @@
+"""Lets requests share HTTP/2 connections: which of them carries a request, and which requests wait for the next one."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from requests import RequestException
+from requests import exceptions as errors
+
+from consumer.loop.poller import Poller
+from consumer.sending.answer import Answer
+from consumer.sending.connection import Connection
+from consumer.sending.connector import Route
+from consumer.sending.http2_connection import Http2Connection
+from consumer.sending.pool import MAX_AGE, Pool, Reusable
+from consumer.sending.transfer import Transfer
+
+_REFUSALS = 3  # of one request, after which it fails
+
+
+class Opener(Protocol):
+    """Opens connections, keeps idle ones, and receives the outcome of each exchange."""
+
+    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
+        """The exchange ended with an answer."""
+
+    def failed(self, transfer: Transfer, error: RequestException) -> None:
+        """The exchange ended without an answer."""
+
+    def unused(self, transfer: Transfer) -> None:
+        """Send the transfer over a new connection."""
+
+    def await_connection(self, transfer: Transfer) -> None:
+        """The transfer is to have a connection within the connect time-out."""
+
+    def keep(self, connection: Reusable) -> None:
+        """Put an idle connection into the pool."""
+
+
+class _Group:
+    """One route: its connections that carry requests, the transfer that opens one, and those that wait for one."""
+
+    __slots__ = ("connections", "leader", "route", "waiting")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.connections: list[Http2Connection] = []
+        self.leader: Transfer | None = None
+        self.waiting: dict[Transfer, None] = {}
+
+    def wants_another(self) -> bool:
+        """Nobody opens a connection, and each that is open has said how many requests it takes."""
+        return self.leader is None and all(each.settled for each in self.connections if each.is_open)
+
+
+class _Waiting:
+    """The stage of a transfer that waits for a connection."""
+
+    def __init__(self, group: _Group, transfer: Transfer) -> None:
+        self._group = group
+        self._transfer = transfer
+
+    def late(self) -> str:
+        """The text of the connect time-out."""
+        return f"no free connection to {self._group.route.host}"
+
+    def cancel(self) -> None:
+        """Wait no longer."""
+        self._group.waiting.pop(self._transfer, None)
+
+
+class Sharing:
+    """The HTTP/2 connections of an adapter, by route.
+
+    One request at a time opens a connection to a route, and the others wait for it, since they need no more than one.
+    Those that find no room on it open the next, again one at a time. If the receiver chooses HTTP/1.1, each opens its
+    own.
+    """
+
+    def __init__(self, opener: Opener, poller: Poller, pool: Pool, clock: Callable[[], float]) -> None:
+        self._opener = opener
+        self._poller = poller
+        self._pool = pool
+        self._clock = clock
+        self._groups: dict[Route, _Group] = {}
+        self._leaders: dict[Transfer, _Group] = {}
+
+    def carry(self, transfer: Transfer, route: Route) -> None:
+        """Send the request on a connection that has room, or on the next one."""
+        group = self._groups.get(route)
+        if group is None:
+            group = self._groups[route] = _Group(route)
+        now = self._clock()
+        for connection in group.connections:
+            if connection.room and now - connection.born < MAX_AGE:
+                connection.carry(transfer)
+                return
+        while True:
+            kept = self._pool.take(route, now)
+            group = self._groups.setdefault(route, group)  # a connection that was read for this may have tidied it away
+            if kept is None:
+                break
+            if isinstance(kept, Connection):
+                transfer.stage = kept
+                kept.carry(transfer)
+                self._tidy(group)
+                return
+            if isinstance(kept, Http2Connection) and kept.room:
+                group.connections.append(kept)
+                kept.carry(transfer)
+                return
+            kept.cancel()
+        if group.wants_another():
+            self._lead(group, transfer)
+        else:
+            transfer.stage = _Waiting(group, transfer)
+            group.waiting[transfer] = None
+            self._opener.await_connection(transfer)
+
+    def connected(self, transfer: Transfer, route: Route, stream: Any) -> bool:
+        """A connection is open. False if the receiver has chosen HTTP/1.1: it can carry this transfer only."""
+        group = self._groups.get(route)
+        if group is None:
+            group = self._groups[route] = _Group(route)
+        self._leaders.pop(transfer, None)
+        if group.leader is transfer:
+            group.leader = None
+        if stream.selected_alpn_protocol() == "h2":
+            connection = Http2Connection(self, self._poller, stream, route, self._clock())
+            group.connections.append(connection)
+            connection.carry(transfer)
+            self._serve(group)
+            return True
+        waiting, group.waiting = group.waiting, {}
+        for each in waiting:
+            self._opener.unused(each)
+        self._tidy(group)
+        return False
+
+    def cancelled(self, transfer: Transfer) -> None:
+        """If the transfer was opening a connection, another one does."""
+        group = self._leaders.pop(transfer, None)
+        if group is not None:
+            group.leader = None
+            self._poller.post(lambda: self._serve(group))
+
+    def has_failed(self, transfer: Transfer, error: RequestException) -> None:
+        """If the transfer was to open a connection, those that wait for it have failed as well.
+
+        If it was late, its own time limit may be short: another one tries.
+        """
+        group = self._leaders.get(transfer)
+        if group is None:
+            return
+        if not isinstance(error, errors.ConnectTimeout):
+            waiting, group.waiting = group.waiting, {}
+            for each in waiting:
+                self._opener.failed(each, type(error)(*error.args))
+        self.cancelled(transfer)
+
+    # Called by connections.
+
+    def answered(self, connection: Http2Connection, transfer: Transfer, answer: Answer) -> None:
+        """The exchange ended with an answer."""
+        self._opener.answered(connection, transfer, answer)
+
+    def failed(self, transfer: Transfer, error: RequestException) -> None:
+        """The exchange ended without an answer."""
+        self._opener.failed(transfer, error)
+
+    def unprocessed(self, connection: Http2Connection, transfer: Transfer) -> None:
+        """Send the request again, unless receivers have refused it too often."""
+        transfer.stage = None
+        transfer.refusals += 1
+        if transfer.refusals < _REFUSALS:
+            self.carry(transfer, connection.route)
+        else:
+            text = f"it was sent {_REFUSALS} times, and refused or left each time before it was processed"
+            self._opener.failed(transfer, errors.ConnectionError(text))
+
+    def freed(self, connection: Http2Connection) -> None:
+        """Serve those that wait; keep a connection that has become idle, or close it if it takes no more requests."""
+        group = self._groups.get(connection.route)
+        if group is not None and group.waiting:
+            self._serve(group)
+        if not connection.is_idle and connection.is_open:
+            return
+        is_here = group is not None and connection in group.connections
+        if group is not None and is_here:
+            group.connections.remove(connection)
+        if connection.room and self._clock() - connection.born < MAX_AGE:
+            if is_here:
+                self._opener.keep(connection)
+        else:
+            self._pool.drop(connection)
+            connection.cancel()
+        if group is not None:
+            self._tidy(group)
+
+    def _lead(self, group: _Group, transfer: Transfer) -> None:
+        group.leader = transfer
+        self._leaders[transfer] = group
+        self._opener.unused(transfer)
+
+    def _serve(self, group: _Group) -> None:
+        """Let those that wait use the room there is; if it is not enough, the first of them opens a connection."""
+        now = self._clock()
+        waiting = group.waiting
+        for connection in tuple(group.connections):
+            while waiting and connection.room and now - connection.born < MAX_AGE:
+                transfer = next(iter(waiting))
+                del waiting[transfer]
+                connection.carry(transfer)
+        if waiting and group.wants_another():
+            transfer = next(iter(waiting))
+            del waiting[transfer]
+            self._lead(group, transfer)
+        self._tidy(group)
+
+    def _tidy(self, group: _Group) -> None:
+        if not (group.connections or group.leader or group.waiting):
+            self._groups.pop(group.route, None)

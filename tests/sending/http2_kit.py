@@ -1,0 +1,209 @@
+"""A receiver that speaks HTTP/2 by the library h2, and a sender whose requests ask for HTTP/2."""
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
+from h2.exceptions import ProtocolError, StreamClosedError
+from h2.settings import SettingCodes, Settings
+from requests import PreparedRequest, Request
+
+from consumer.sending.header_lines import header_lines
+from consumer.sending.signed_request import SignedRequest
+from consumer.sending.template import prepare
+from consumer.subscriptions.endpoint import Endpoint
+from tests.sending.conftest import Sender, server_tls
+
+
+def request(
+    url: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None, *, http2: bool = True
+) -> PreparedRequest:
+    """A request to a subscription that asks for HTTP/2."""
+    endpoint = Endpoint(1, url, (), http2=http2, hex_header=None)
+    lines = header_lines(Request("POST", url, headers=headers).prepare().headers)
+    return SignedRequest(prepare(endpoint), lines, body)
+
+
+class Http2Sender(Sender):
+    """All of its requests ask for HTTP/2."""
+
+    def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> PreparedRequest:
+        return request(url, body if isinstance(body, bytes) else (body or "").encode(), headers)
+
+
+class Got(NamedTuple):
+    """A whole request, and where it came."""
+
+    peer: "Peer"
+    stream: int
+    headers: dict[str, str]
+    body: bytes
+
+    def answer(self, status: int = 204, body: bytes = b"", **headers: str) -> None:
+        """Answer it, from any thread."""
+        fields = [(":status", str(status)), *((name.replace("_", "-"), value) for name, value in headers.items())]
+        pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+        with contextlib.suppress(StreamClosedError), self.peer.speaking() as h2:
+            h2.send_headers(self.stream, fields, end_stream=not body)
+            for piece in pieces:
+                h2.send_data(self.stream, piece, end_stream=piece is pieces[-1])
+
+    def reset(self, code: int) -> None:
+        """End it without an answer."""
+        with self.peer.speaking() as h2:
+            h2.reset_stream(self.stream, code)
+
+
+class Peer:
+    """The receiver's side of one connection."""
+
+    def __init__(self, connection: Any, settings: dict[SettingCodes, int]) -> None:
+        self.connection = connection
+        self.resets: list[tuple[int, int]] = []
+        self.protocol = connection.selected_alpn_protocol()
+        self._lock = threading.RLock()
+        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._h2.local_settings = Settings(client=False, initial_values=settings)
+        self._open: dict[int, tuple[dict[str, str], bytearray]] = {}
+
+    @contextlib.contextmanager
+    def speaking(self) -> Iterator[H2Connection]:
+        """Send what is said within."""
+        with self._lock, contextlib.suppress(OSError):
+            yield self._h2
+            self.connection.sendall(self._h2.data_to_send())
+
+    def say(self, data: bytes) -> None:
+        """Send bytes that h2 would not send."""
+        with self._lock, contextlib.suppress(OSError):
+            self.connection.sendall(data)
+
+    def serve(self, behave: Callable[[Got], None], *, acknowledges: bool) -> None:
+        """Until the client goes, or breaks the protocol."""
+        with self.speaking() as h2:
+            h2.initiate_connection()
+        while data := self.connection.recv(65536):
+            with self._lock:
+                events = self._h2.receive_data(data)
+            whole = []
+            with self.speaking() as h2:
+                for event in events:
+                    whole += self._on(h2, event, acknowledges=acknowledges)
+            for got in whole:
+                behave(got)
+
+    def _on(self, h2: H2Connection, event: object, *, acknowledges: bool) -> list[Got]:
+        if isinstance(event, RequestReceived):
+            self._open[event.stream_id] = dict(event.headers), bytearray()  # type: ignore[arg-type]
+        elif isinstance(event, DataReceived):
+            self._open[event.stream_id][1].extend(event.data or b"")
+            if acknowledges:
+                h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+        elif isinstance(event, StreamEnded):
+            headers, body = self._open.pop(event.stream_id)
+            return [Got(self, event.stream_id, headers, bytes(body))]
+        elif isinstance(event, StreamReset):
+            self.resets.append((event.stream_id, int(event.error_code)))
+        else:
+            assert not isinstance(event, WindowUpdated) or event.delta
+        return []
+
+
+class Http2Receiver:
+    """Listens on loopback by TLS; `protocols` is what it offers. Behaviours run on the thread of their connection."""
+
+    def __init__(
+        self,
+        behave: Callable[[Got], None],
+        tls: ssl.SSLContext,
+        *,
+        settings: dict[SettingCodes, int] | None = None,
+        acknowledges: bool = True,
+        greet: Callable[[socket.socket], None] | None = None,
+    ) -> None:
+        tls.set_alpn_protocols(["h2", "http/1.1"])
+        self.got: list[Got] = []
+        self.peers: list[Peer] = []
+        self.faults: list[ProtocolError] = []  # of the client
+        self._behave = behave
+        self._tls = tls
+        self._settings = settings or {}
+        self._acknowledges = acknowledges
+        self._greet = greet
+        self._stopped = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"https://127.0.0.1:{self.port}/hook"
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            if self._stopped.is_set():
+                connection.close()
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        with raw, contextlib.suppress(OSError):  # the client may go at any time
+            raw.settimeout(20)
+            if self._greet is not None:
+                self._greet(raw)
+            with self._tls.wrap_socket(raw, server_side=True) as connection:
+                peer = Peer(connection, self._settings)
+                self.peers.append(peer)
+                try:
+                    peer.serve(self._on_request, acknowledges=self._acknowledges)
+                except ProtocolError as fault:
+                    self.faults.append(fault)
+
+    def _on_request(self, got: Got) -> None:
+        self.got.append(got)
+        self._behave(got)
+
+    def close(self) -> None:
+        """End all threads; connections end when their client does."""
+        self._stopped.set()
+        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
+            self._threads[0].join(5)
+        self._listener.close()
+        for thread in self._threads[1:]:
+            thread.join(5)
+
+
+Receive2 = Callable[..., Http2Receiver]
+
+
+def answering(status: int = 204, body: bytes = b"", **headers: str) -> Callable[[Got], None]:
+    """Answer each request the same."""
+    return lambda got: got.answer(status, body, **headers)
+
+
+@contextlib.contextmanager
+def receivers(authority: trustme.CA) -> Iterator[Receive2]:
+    """Make receivers, trusted through `authority`."""
+    made: list[Http2Receiver] = []
+
+    def make(behave: Callable[[Got], None] | None = None, **options: Any) -> Http2Receiver:
+        made.append(Http2Receiver(behave or answering(), server_tls(authority.issue_cert("127.0.0.1")), **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for receiver in made:
+            receiver.close()
+    for receiver in made:
+        if receiver.faults:
+            pytest.fail(f"the sender broke the protocol: {receiver.faults}")

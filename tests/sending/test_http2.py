@@ -1,0 +1,584 @@
+"""HTTP/2 to receivers that offer it: by the library h2, and by node."""
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import requests
+import trustme
+from h2.settings import SettingCodes
+from requests import exceptions as errors
+
+from consumer.sending.adapter import Result
+from consumer.sending.http2_connection import Http2Connection
+from consumer.sending.http2_frames import Code, Kind, frame, settings
+from consumer.sending.recording import RecordingAdapter
+from consumer.sending.transfer import Transfer
+from tests.sending.conftest import (
+    LOOPBACK,
+    NO_CONTENT,
+    MakeSender,
+    Receive,
+    Sender,
+    black_hole,
+    descriptors,
+    server_tls,
+)
+from tests.sending.http2_kit import Got, Http2Sender, Receive2, answering, receivers, request
+from tests.sending.test_proxy import Proxy
+
+LARGE = b"0123456789" * 300_000
+
+
+@pytest.fixture
+def receive2(trusted: trustme.CA) -> Iterator[Receive2]:
+    with receivers(trusted) as make:
+        yield make
+
+
+@pytest.fixture
+def make_sender2(receive: Receive, receive2: Receive2) -> Iterator[MakeSender]:
+    del receive, receive2  # their receivers close after the senders, whose connections they wait for
+    made: list[Sender] = []
+
+    def make(**options: Any) -> Sender:
+        made.append(Http2Sender(**options))
+        return made[-1]
+
+    yield make
+    for sender in made:
+        sender.close()
+
+
+@pytest.fixture
+def sender2(make_sender2: MakeSender) -> Sender:
+    return make_sender2()
+
+
+def statuses(results: list[Result]) -> Counter[object]:
+    return Counter(result.status_code if isinstance(result, requests.Response) else str(result) for result in results)
+
+
+def idle(sender: Sender) -> list[Any]:
+    return list(sender.adapter._pool._idle)
+
+
+class Held:
+    """Keeps requests until they are to be answered."""
+
+    def __init__(self) -> None:
+        self.got: list[Got] = []
+
+    def __call__(self, got: Got) -> None:
+        self.got.append(got)
+
+    def answer_all(self) -> None:
+        while self.got:
+            self.got.pop().answer(200)
+
+
+def test_one_connection_carries_all_requests(sender2: Sender, receive2: Receive2) -> None:
+    """At once, as many as our limit allows, and one after another; it is kept in between."""
+    held = Held()
+    receiver = receive2(held)
+    results: list[Result] = []
+    for number in range(100):
+        sender2.submit(receiver.url, results, x=str(number))
+    sender2.turn_until(lambda: len(held.got) == 100)
+    assert results == []
+    held.answer_all()
+    sender2.turn_until(lambda: len(results) == 100)
+    for _ in range(3):
+        sender2.submit(receiver.url, results)
+        sender2.turn_until(lambda: held.got)
+        held.answer_all()
+        sender2.turn_until(lambda: not sender2.adapter.in_flight)
+    assert statuses(results) == {200: 103}
+    assert [peer.protocol for peer in receiver.peers] == ["h2"]
+    assert sender2.adapter.connections_opened == 1
+    assert {got.headers["x"] for got in receiver.got[:100]} == {str(number) for number in range(100)}
+    assert [type(connection) for connection in idle(sender2)] == [Http2Connection]
+
+
+def test_a_post_arrives_as_it_was_prepared(sender2: Sender, receive2: Receive2) -> None:
+    """As by HTTP/1.1: body byte for byte, the given headers, the length."""
+    receiver = receive2(answering(200, b"hello", x_one="1", retry_after="7"))
+    response = sender2.response(receiver.url + "?a=b", **{"Webhook-Id": "msg_1", "x-empty": ""})
+    (got,) = receiver.got
+    assert got.body == b"{}"
+    assert got.headers.pop("user-agent").startswith("kafka-webhooks/")
+    assert list(got.headers.items()) == [
+        *(
+            (":method", "POST"),
+            (":scheme", "https"),
+            (":path", "/hook?a=b"),
+            (":authority", f"127.0.0.1:{receiver.port}"),
+        ),
+        *(("webhook-id", "msg_1"), ("x-empty", ""), ("content-length", "2")),
+    ]
+    assert (response.status_code, response.content, response.reason) == (200, b"hello", "")
+    assert (response.headers["X-One"], response.headers["retry-after"]) == ("1", "7")
+    assert response.url == receiver.url + "?a=b"
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_large_bodies_go_both_ways(sender2: Sender, receive2: Receive2, acknowledges: bool) -> None:  # noqa: FBT001
+    """As far as the receiver's windows are open; one that never opens them times out, and others go past it."""
+    receiver = receive2(answering(200, b"y" * 65_000), acknowledges=acknowledges)
+    results: list[Result] = []
+    body = LARGE if acknowledges else LARGE[:60_000]
+    sender2.adapter.submit(request(receiver.url, body), results.append)
+    sender2.turn_until(lambda: results)
+    assert statuses(results) == {200: 1}
+    assert isinstance(results[0], requests.Response)
+    assert results[0].content == b"y" * 65_000
+    assert receiver.got[0].body == body
+
+
+def test_a_receiver_may_choose_http_1_1(sender2: Sender, receive: Receive, trusted: trustme.CA) -> None:
+    """Then each request has a connection of its own, and all are kept."""
+    chosen = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        chosen.append(connection.selected_alpn_protocol())
+        connection.sendall(NO_CONTENT)
+        return True
+
+    tls = server_tls(trusted.issue_cert("127.0.0.1"))
+    tls.set_alpn_protocols(["http/1.1"])
+    for context in (tls, server_tls(trusted.issue_cert("127.0.0.1"))):  # the second one does not know of ALPN
+        receiver = receive(behave, tls=context)
+        results: list[Result] = []
+        for _ in range(5):
+            sender2.submit(receiver.url, results)
+        sender2.turn_until(lambda: not sender2.adapter.in_flight)
+        sender2.response(receiver.url)
+        assert statuses(results) == {204: 5}
+        assert receiver.connections == 5
+    assert set(chosen) == {"http/1.1", None}
+    assert sender2.adapter._sharing._groups == {}
+
+
+def test_who_does_not_ask_for_it_gets_http_1_1(make_sender: MakeSender, receive: Receive, trusted: trustme.CA) -> None:
+    """Whatever the receiver offers; also between requests that do ask."""
+    chosen = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        chosen.append(connection.selected_alpn_protocol())
+        connection.sendall(NO_CONTENT)
+        return False
+
+    tls = server_tls(trusted.issue_cert("127.0.0.1"))
+    tls.set_alpn_protocols(["h2", "http/1.1"])
+    receiver, sender = receive(behave, tls=tls), make_sender(timeout=1)
+    results: list[Result] = []
+    for http2 in (False, True, False):
+        sender.adapter.submit(request(receiver.url, http2=http2), results.append)
+        sender.turn_until(lambda: not sender.adapter.in_flight)
+    assert chosen[0] == chosen[-1] == "http/1.1"
+    assert [isinstance(result, requests.Response) for result in results] == [True, False, True]
+    plain = receive(NO_CONTENT)
+    sender.adapter.submit(request(plain.url), results.append)  # HTTP/2 is for https
+    sender.turn_until(lambda: not sender.adapter.in_flight)
+    assert plain.requests[0].startswith(b"POST /hook HTTP/1.1\r\n")
+
+
+def test_a_receiver_that_takes_few_requests_gets_more_connections(sender2: Sender, receive2: Receive2) -> None:
+    """Its own limit holds for each of them, and what waits goes out as soon as there is room."""
+    held = Held()
+    receiver = receive2(held, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+    results: list[Result] = []
+    for _ in range(6):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(held.got) == 6)
+    assert len(receiver.peers) == sender2.adapter.connections_opened == 3
+    held.answer_all()
+    sender2.turn_until(lambda: len(results) == 6)
+    assert statuses(results) == {200: 6}
+    assert len(idle(sender2)) == 3
+
+
+def test_a_late_request_ends_alone(make_sender2: MakeSender, receive2: Receive2) -> None:
+    """The receiver is told, and the others on its connection are answered."""
+    held = Held()
+    receiver, sender = receive2(held, acknowledges=False), make_sender2()
+    late: list[Result] = []
+    other: list[Result] = []
+    sender.submit(receiver.url, other)
+    sender.turn_until(lambda: len(held.got) == 1)
+    sender.adapter.submit(request(receiver.url, LARGE), late.append, timeout=0.3)
+    sender.turn_until(lambda: late)
+    assert isinstance(late[0], errors.ReadTimeout)
+    assert str(late[0]) == "no answer within 0.3 s"
+    held.answer_all()
+    sender.turn_until(lambda: other)
+    assert statuses(other) == {200: 1}
+    (peer,) = receiver.peers
+    sender.turn_until(lambda: peer.resets)
+    assert peer.resets == [(3, Code.CANCEL)]
+
+
+def test_a_status_counts_though_the_body_is_late(make_sender2: MakeSender, receive2: Receive2) -> None:
+    """As with HTTP/1.1; and a body without an end is cut at 64 KiB."""
+
+    def behave(got: Got) -> None:
+        with got.peer.speaking() as h2:
+            h2.send_headers(got.stream, [(":status", "410"), ("retry-after", "7")])
+            if got.headers["x"] == "short":
+                h2.send_data(got.stream, b"xxx")
+        if got.headers["x"] == "long":
+            got.peer.say(frame(Kind.DATA, 0, got.stream, b"x" * 16_000) * 5)
+
+    sender, receiver = make_sender2(timeout=0.4), receive2(behave)
+    short = sender.response(receiver.url, x="short")
+    assert (short.status_code, short.content, short.headers["retry-after"]) == (410, b"xxx", "7")
+    long = sender.response(receiver.url, x="long")
+    assert (long.status_code, len(long.content)) == (410, 65_536)
+
+
+def test_after_a_time_out_with_no_sign_of_life_another_connection_is_used(
+    make_sender2: MakeSender, receive2: Receive2
+) -> None:
+    """The other end may be gone without a word: with HTTP/1.1 too, a time-out ends its connection."""
+    held = Held()
+    sender, receiver = make_sender2(timeout=0.3), receive2(held)
+    for connections in (1, 1, 2):  # the first time its settings have come after the request
+        assert isinstance(sender.result(receiver.url), errors.ReadTimeout)
+        assert len(receiver.peers) == connections
+
+
+def test_a_cancelled_request(sender2: Sender, receive2: Receive2) -> None:
+    """It gets no result, and its receiver is told."""
+    held = Held()
+    receiver = receive2(held)
+    results: list[Result] = []
+    first, second = (sender2.submit(receiver.url, results) for _ in range(2))
+    sender2.turn_until(lambda: len(held.got) == 2)
+    sender2.adapter.cancel(first)
+    (peer,) = receiver.peers
+    sender2.turn_until(lambda: peer.resets)
+    held.answer_all()
+    sender2.turn_until(lambda: results)
+    assert (statuses(results), second.stage, sender2.adapter.in_flight) == ({200: 1}, None, 0)
+    assert peer.resets == [(1, Code.CANCEL)]
+
+
+def test_who_opens_the_connection_may_be_cancelled(sender2: Sender, receive2: Receive2) -> None:
+    """One of those that wait for it opens another one."""
+    receiver = receive2()
+    results: list[Result] = []
+    first, *_ = (sender2.submit(receiver.url, results) for _ in range(4))
+    sender2.adapter.cancel(first)
+    sender2.turn_until(lambda: len(results) == 3)
+    assert statuses(results) == {204: 3}
+    assert len(receiver.peers) == 1
+
+
+def test_those_that_wait_for_a_connection_fail_with_it(sender2: Sender, receive2: Receive2) -> None:
+    """Each with its own error; one that is late itself does not fail the others."""
+    receiver = receive2()
+    results: list[Result] = []
+    for _ in range(3):
+        sender2.submit(f"https://localhost:{receiver.port}/", results)  # the certificate is for 127.0.0.1
+    sender2.turn_until(lambda: len(results) == 3)
+    assert {type(result) for result in results} == {errors.SSLError}
+    assert len(set(map(id, results))) == 3
+    assert all(isinstance(result, requests.RequestException) and result.request is not None for result in results)
+    assert sender2.adapter._sharing._groups == {}
+    with black_hole() as port:
+        results = []
+        for limit in (0.1, 0.3, 0.3):
+            sender2.adapter.submit(request(f"https://127.0.0.1:{port}/"), results.append, timeout=limit)
+        sender2.turn_until(lambda: len(results) == 3)
+    assert {type(result) for result in results} == {errors.ConnectTimeout}
+    assert sender2.adapter._sharing._groups == {}
+
+
+def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) -> None:
+    """REFUSED_STREAM says that it was not processed; three times is enough."""
+    count = Counter[str]()
+
+    def behave(got: Got) -> None:
+        name = got.headers["x"]
+        count[name] += 1
+        if name == "always" or count[name] == 1:
+            got.reset(Code.REFUSED_STREAM)
+        else:
+            got.answer()
+
+    receiver = receive2(behave)
+    assert sender2.response(receiver.url, x="once").status_code == 204
+    error = sender2.result(receiver.url, x="always")
+    assert isinstance(error, errors.ConnectionError)
+    assert str(error) == "it was sent 3 times, and refused or left each time before it was processed"
+    assert count == {"once": 2, "always": 3}
+
+
+def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: Receive2) -> None:
+    """Those above the last that it has processed are sent again; the others are answered where they are."""
+    held = Held()
+    receiver = receive2(held)
+    results: list[Result] = []
+    for _ in range(3):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(held.got) == 3)
+    first = held.got[0]
+    held.got.clear()
+    first.peer.say(frame(Kind.GOAWAY, 0, 0, (1).to_bytes(4) + bytes(4)))
+    sender2.turn_until(lambda: len(held.got) == 2)
+    assert [got.peer for got in held.got] == [receiver.peers[1]] * 2
+    first.answer(200)
+    held.answer_all()
+    sender2.turn_until(lambda: len(results) == 3)
+    assert statuses(results) == {200: 3}
+    assert len(idle(sender2)) == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "goaway"])
+def test_an_idle_connection_that_its_receiver_ends(sender2: Sender, receive2: Receive2, how: str) -> None:
+    """The next request uses another one, whether it came before the news or after."""
+    receiver = receive2()
+    for count in (1, 2, 3):
+        assert sender2.response(receiver.url).status_code == 204
+        assert len(receiver.peers) == count
+        peer = receiver.peers[-1]
+        if how == "closed":
+            peer.connection.shutdown(2)
+        else:
+            peer.say(frame(Kind.GOAWAY, 0, 0, receiver.got[-1].stream.to_bytes(4) + bytes(4)))
+        if count == 1:
+            sender2.turn_until(lambda: not idle(sender2))
+
+
+def test_a_connection_that_breaks_fails_what_may_have_been_processed(sender2: Sender, receive2: Receive2) -> None:
+    """Nothing says whether it was: the retry policy decides."""
+
+    def behave(got: Got) -> None:
+        if len(receiver.got) == 3:
+            got.peer.say(settings({}))
+            got.peer.connection.shutdown(2)
+
+    receiver = receive2(behave)
+    results: list[Result] = []
+    for _ in range(3):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 3)
+    assert all("the connection was closed before an answer came" in name for name in map(str, statuses(results)))
+    assert len(receiver.got) == 3
+
+
+def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive2) -> None:
+    """The text says what was wrong; the next request gets another connection."""
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) == 1:
+            got.peer.say(frame(Kind.PUSH_PROMISE, 4, got.stream, bytes(4)))
+        else:
+            got.answer()
+
+    receiver = receive2(behave)
+    error = sender2.result(receiver.url)
+    assert isinstance(error, errors.ConnectionError)
+    assert str(error) == "it sent a frame that it must not send"
+    assert sender2.response(receiver.url).status_code == 204
+
+
+def test_a_connection_that_was_idle_for_long_is_looked_at_and_used_again(
+    make_sender2: MakeSender, receive2: Receive2
+) -> None:
+    """What has come meanwhile is read first; afterwards it is kept as before."""
+    ahead = 0.0
+    sender, receiver = make_sender2(clock=lambda: time.monotonic() + ahead), receive2()
+    for _ in range(3):
+        sender.response(receiver.url)
+        assert len(idle(sender)) == 1
+        receiver.peers[0].say(frame(Kind.PING, 0, 0, b"x" * 8))
+        ahead += 5.0
+    assert len(receiver.peers) == sender.adapter.connections_opened == 1
+    assert sender.adapter._sharing._groups == {}
+
+
+def test_a_connection_is_used_for_ten_minutes(make_sender2: MakeSender, receive2: Receive2) -> None:
+    """Also one that is never idle: a receiver may have moved. What it carries then is still answered there."""
+    held = Held()
+    ahead = 0.0
+    sender, receiver = make_sender2(timeout=1_000, clock=lambda: time.monotonic() + ahead), receive2(held)
+    results: list[Result] = []
+    sender.submit(receiver.url, results)
+    sender.turn_until(lambda: held.got)
+    held.answer_all()
+    sender.turn_until(lambda: results)
+    sender.submit(receiver.url, results)
+    sender.turn_until(lambda: held.got)
+    assert len(receiver.peers) == 1
+    ahead = 601.0
+    sender.submit(receiver.url, results)
+    sender.turn_until(lambda: len(held.got) == 2)
+    assert len(receiver.peers) == 2
+    held.answer_all()
+    sender.turn_until(lambda: len(results) == 3)
+    assert len(idle(sender)) == 1
+
+
+@pytest.mark.parametrize("by_tls", [False, True], ids=["http", "https"])
+def test_through_a_proxy(
+    make_sender2: MakeSender, receive: Receive, receive2: Receive2, trusted: trustme.CA, *, by_tls: bool
+) -> None:
+    """In a tunnel, and with TLS in TLS: many requests, one tunnel, large bodies in both directions."""
+    receiver = receive2(answering(200, b"y" * 65_000))
+    tls = server_tls(trusted.issue_cert("127.0.0.1")) if by_tls else None
+    proxy = receive(Proxy(receiver), tls=tls)  # type: ignore[arg-type]
+    sender = make_sender2(proxy=f"{'https' if by_tls else 'http'}://127.0.0.1:{proxy.port}")
+    results: list[Result] = []
+    for number in range(20):
+        sender.adapter.submit(request(receiver.url, LARGE[: 50_000 * (number % 3)]), results.append)
+    sender.turn_until(lambda: len(results) == 20)
+    assert statuses(results) == {200: 20}
+    assert {len(result.content) for result in results if isinstance(result, requests.Response)} == {65_000}
+    assert proxy.connections == len(receiver.peers) == 1
+
+
+def test_ping_shows_what_the_receiver_has_chosen(sender2: Sender, receive2: Receive2) -> None:
+    """With the steps of the exchange, as by HTTP/1.1."""
+    receiver = receive2()
+    adapter = RecordingAdapter(sender2.poller, egress=LOOPBACK, timeout=5, connect_timeout=5, max_connections=1)
+    result, seen = adapter.exchange(request(receiver.url), None)
+    adapter.close()
+    assert isinstance(result, requests.Response)
+    assert str(seen.tls).endswith(" / HTTP/2")
+    assert list(seen.seconds) == ["connect", "tls", "answer", "total"]
+    assert seen.addresses == ("127.0.0.1",)
+
+
+def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -> None:
+    """Connections in use, idle ones, and those being opened."""
+    held = Held()
+    sender, receiver = make_sender2(), receive2(held)
+    sender.submit(receiver.url, [])
+    sender.turn_until(lambda: held.got)
+    sender.submit(receiver.url, [])
+    with black_hole() as port:
+        sender.submit(f"https://127.0.0.1:{port}/", [])
+        sender.submit(f"https://127.0.0.1:{port}/", [])
+        sender.adapter.close()
+    assert (idle(sender), sender.adapter._sharing._leaders) == ([], {})
+    assert len(sender.poller._handlers) == 1  # its own
+
+
+def moody(seed: int) -> Callable[[Got], None]:
+    """Answers, refuses, resets, hangs, says goodbye, breaks the protocol or closes the connection, by chance."""
+    chance = Random(seed)
+
+    def behave(got: Got) -> None:
+        mood = chance.random()
+        if mood < 0.6:
+            got.answer(200, b"x" * chance.choice([0, 10, 20_000]))
+        elif mood < 0.8:
+            got.reset(chance.choice([Code.REFUSED_STREAM, Code.CANCEL]))
+        elif mood < 0.9:
+            last = chance.choice([got.stream, got.stream - 2, 2**31 - 1])
+            got.peer.say(frame(Kind.GOAWAY, 0, 0, max(0, last).to_bytes(4) + bytes(4)))
+        elif mood < 0.95:
+            got.peer.say(frame(Kind.PUSH_PROMISE, 0, 1, b""))
+        elif mood < 0.98:
+            got.peer.connection.shutdown(socket.SHUT_RDWR)
+
+    return behave
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_submitted_and_cancelled_in_whatever_order(
+    make_sender2: MakeSender, receive: Receive, receive2: Receive2, trusted: trustme.CA, seed: int
+) -> None:
+    """Each request ends once or is cancelled, and in the end nothing is open or in flight."""
+    chance = Random(seed)
+    tls = server_tls(trusted.issue_cert("127.0.0.1"))
+    with black_hole() as hole:
+        few = {SettingCodes.MAX_CONCURRENT_STREAMS: 2}
+        urls = [
+            *(receive2(moody(number), settings=few if number % 2 else {}).url for number in range(4)),
+            *(receive(NO_CONTENT, tls=tls).url, receive(NO_CONTENT).url, f"https://127.0.0.1:{hole}/", "nonsense:"),
+        ]
+        before = descriptors()
+        sender = make_sender2(timeout=0.5, connect_timeout=0.3)
+        ended: Counter[int] = Counter()
+        cancelled: set[int] = set()
+        transfers: dict[int, Transfer] = {}
+        for number in range(800):
+            if chance.random() < 0.4 or not transfers:
+                sent = request("https://example.com/", chance.choice((b"{}", LARGE[:100_000])))
+                sent.url = chance.choice(urls)
+                transfers[number] = sender.adapter.submit(sent, lambda _, number=number: ended.update([number]))  # type: ignore[misc]
+            elif chance.random() < 0.2:
+                chosen = chance.choice([*transfers])
+                if not ended[chosen]:
+                    cancelled.add(chosen)
+                sender.adapter.cancel(transfers.pop(chosen))
+            else:
+                sender.poller.turn(chance.choice((0, 0, 0.001)))
+        sender.turn_until(lambda: not sender.adapter.in_flight)
+        assert set(ended.values()) == {1}
+        assert not cancelled & ended.keys()
+        assert transfers.keys() <= ended.keys()
+        sharing = sender.adapter._sharing
+        sender.turn_until(lambda: not sharing._groups)
+        assert not sharing._leaders
+        assert len(sender.poller._handlers) == 1 + len(idle(sender))
+        sender.adapter.close()
+        assert len(sender.poller._handlers) == 1
+        sender.poller.close()
+        end = time.monotonic() + 5
+        while descriptors() > before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def node_url(trusted: trustme.CA, tmp_path: Path) -> Iterator[str]:
+    node = shutil.which("node")
+    if node is None:
+        if os.environ.get("KAFKA_TEST_REQUIRED"):
+            pytest.fail("node is required and not installed", pytrace=False)
+        pytest.skip("NODE NOT AVAILABLE: its HTTP/2 was not tried")
+    certificate = trusted.issue_cert("127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    key.write_bytes(certificate.private_key_pem.bytes())
+    command = [node, str(Path(__file__).with_name("node_receiver.mjs")), str(chain), str(key)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        yield f"https://127.0.0.1:{child.stdout.readline().strip()}/hook"
+        child.terminate()
+
+
+def test_to_node(node_url: str, make_sender2: MakeSender) -> None:
+    """An independent receiver: ten requests at once on each connection, which it ends after fifty; none is lost."""
+    sender = make_sender2(timeout=20)
+    results: list[Result] = []
+    sizes = [0, 1, 500, 20_000, 200_000]
+    for number in range(300):
+        sent = request(node_url, b"x" * sizes[number % len(sizes)], {"webhook-id": f"msg_{number}"})
+        sender.adapter.submit(sent, results.append)
+        sender.poller.turn(0)
+    sender.turn_until(lambda: len(results) == 300, 30)
+    assert statuses(results) == {200: 300}
+    answers = {result.text for result in results if isinstance(result, requests.Response)}
+    assert answers == {f"POST /hook {sizes[number % len(sizes)]} msg_{number}" for number in range(300)}
+    assert sender.adapter.connections_opened >= 6
+
+
+def test_tls_1_2_will_do(sender2: Sender, receive2: Receive2) -> None:
+    """With the ciphers that HTTP/2 allows (RFC 9113, 9.2.2), which are all that is offered."""
+    receiver = receive2()
+    receiver._tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert sender2.response(receiver.url).status_code == 204
+    assert receiver.peers[0].connection.version() == "TLSv1.2"
