@@ -1,5 +1,6 @@
 """Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed ahead."""
 
+import re
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,7 @@ _MARGIN = 10.0  # seconds before its end when a token serves no longer: it must 
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches, after one that failed
 _HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
-_SHOWN = 60  # characters of an error code
+_CODE = re.compile(r"[a-z_]{1,40}")  # an error code that is shown; a secret would have other characters
 _KEPT = 10_000  # keys
 
 Fetch = Callable[[PreparedRequest, TlsIdentity | None, Callable[[Result], None]], object]
@@ -189,8 +190,8 @@ def token_of(credentials: OAuth2, result: Result, began: float) -> Token:
     given = found if isinstance(found, dict) else {}
     if result.status_code != 200:  # noqa: PLR2004 (section 5.1)
         code = given.get("error")
-        is_code = isinstance(code, str) and code.isascii() and code.isprintable()
-        raise NotAuthorized(f"{where}: status {result.status_code}{f' ({str(code)[:_SHOWN]})' if is_code else ''}")
+        shown = f" ({code})" if isinstance(code, str) and _CODE.fullmatch(code) else ""
+        raise NotAuthorized(f"{where}: status {result.status_code}{shown}")
     text = given.get("access_token")
     if not isinstance(text, str) or not is_token(text):
         raise NotAuthorized(f"{where}: its answer has no access_token")

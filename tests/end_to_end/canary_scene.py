@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import trustme
 from cryptography.fernet import Fernet
 
 from tests.end_to_end.canaries import Found, planted, search
@@ -24,6 +25,8 @@ MEANT = {
     ("the key of the API rotation", "POST rotate"): "the same",
     ("a console session", "POST sign-in"): "the cookie itself, for the browser that has signed in",
 }
+AUTHORITY = trustme.CA()
+IDENTITY = AUTHORITY.issue_cert("sender.test")
 
 
 class Scene:
@@ -53,6 +56,10 @@ class Scene:
             "a basic password": planted('/+"%\\ö &'),
             "a bearer token": planted('/+"%='),
             "a confidential header": planted(' /+"%\\'),
+            "an OAuth2 client secret": planted(),
+            "an access token": planted("-"),
+            "an argument of a plug-in": planted(),
+            "a private key": IDENTITY.private_key_pem.bytes().decode().splitlines()[2],
             "a URL password": planted("."),
             **{name: planted("-") for name in WRONG},
         }
@@ -76,6 +83,7 @@ class Scene:
             "WEBHOOK_ENCRYPTION_KEY": self.secrets["the encryption key"],
             "WEBHOOK_SECRET": " ".join(self.secrets[f"the {age} signing secret"] for age in ("newest", "oldest")),
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "WEBHOOK_AUTH_PLUGINS": "sigv4=requests_aws4auth:AWS4Auth",
             "WEBHOOK_TIMEOUT": "1s",
             "WEBHOOK_RETRY_SCHEDULE": "0.1s,1h",
             "WEBHOOK_RETRY_IN_MEMORY": "1s",

@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from tests.end_to_end.canaries import planted, search
-from tests.end_to_end.canary_scene import Scene
+from tests.end_to_end.canary_scene import AUTHORITY, IDENTITY, Scene
 from tests.end_to_end.service_rig import Deployment, Worker, eventually, free_port
 from tests.end_to_end.webhook_receiver import Answer, Silence, always
 from tests.processes import PROGRAM, environment
@@ -99,19 +99,46 @@ def subscribe(scene: Scene) -> dict[str, int]:
         "/gone": always(Answer(410, body=basic)),
         "/final": always(Answer(400, body=shown)),
     }
+    client, access = secrets["an OAuth2 client secret"], secrets["an access token"]
+    argument = secrets["an argument of a plug-in"]
+    credentials = {"token_url": receiver.url("/token"), "client_id": "shop", "client_secret": client}
+    refused = credentials | {"token_url": receiver.url("/no-token")}
+    receiver.rules |= {
+        "/token": always(Answer(200, body=json.dumps({"access_token": access, "expires_in": 3600}))),
+        "/no-token": always(Answer(400, body=json.dumps({"error": client, "error_description": client}))),
+        "/echo-oauth2": always(Answer(401, body=f"{client} {json.dumps(client)} {access} Bearer {access}")),
+        "/echo-plugin": always(Answer(403, body=f"{argument} {json.dumps([argument])} {escape(argument)}")),
+    }
     tls = receiver.url("/tls").replace("http:", "https:")
-    urls = {path: receiver.url(path) for path in ("/ok", *receiver.rules)}
-    urls |= {"/tls": tls, "/name": "https://nobody.invalid/", "/nowhere": "http://127.0.0.1:9/"}
+    urls = {path: receiver.url(path) for path in ("/ok", *receiver.rules) if "token" not in path}
+    urls |= {
+        "/without-token": receiver.url("/ok"),
+        "/tls": tls,
+        "/name": "https://nobody.invalid/",
+        "/nowhere": "http://127.0.0.1:9/",
+    }
     kinds = {"signing": "an own signing secret", "basic": "a basic password", "header": "a confidential header"}
     texts = {"signing": secrets[kinds["signing"]], "basic": basic, "header": f"x-api-key: {header}", "bearer": token}
+    texts |= {"plugin": json.dumps({"name": "sigv4", "args": ["AKID", argument, "eu-central-1", "execute-api"]})}
+    kind_of = {"/echo-bearer": "bearer", "/redirect": "bearer", "/echo-plugin": "plugin"}
+    kind_of |= dict.fromkeys(("/echo-oauth2", "/without-token"), "oauth2")
     ids = {}
     for path, url in urls.items():
-        wanted = ("signing", "bearer" if path in {"/echo-bearer", "/redirect"} else "basic", "header")
+        texts["oauth2"] = json.dumps(refused if path == "/without-token" else credentials)
+        wanted = ("signing", kind_of.get(path, "basic"), "header")
         body = {"url": url, "event_type": "a", "secrets": [{"kind": kind, "secret": texts[kind]} for kind in wanted]}
         more = {"final_statuses": "400"} if path == "/final" else {}
         answer = scene.call("POST", "/v1/subscriptions", json=body | more)
         assert answer.status_code == 201, answer.text
         ids[path] = answer.json()["id"]
+    chain, key = (blob.bytes().decode() for blob in (IDENTITY.cert_chain_pems[0], IDENTITY.private_key_pem))
+    for given in (
+        {"certificate": chain, "private_key": key},
+        {"certificate": AUTHORITY.cert_pem.bytes().decode(), "private_key": key},
+        {"private_key": key, "authorities": chain.replace("M", key)},
+        {"certificate": key, "private_key": chain},
+    ):
+        scene.call("PUT", f"/v1/subscriptions/{ids['/tls']}/tls", json=given)
     password = secrets["a URL password"]
     for number, url in enumerate(
         (f"https://shop:{password}@127.0.0.1/", f"https://shop:{password}@127.0.0.1:99999/", f"{password}@host")
@@ -140,6 +167,11 @@ def commands(scene: Scene, ids: dict[str, int]) -> Iterator[tuple[tuple[str, ...
     yield ("replay", "--subscription", str(ids["/ok"]), "--since", "1h", "--no-wait", "--yes"), unread
     yield ("subscriptions", "encrypt-secrets"), {}
     yield ("subscriptions", "set-credential", str(ids["/reset"]), "--bearer", "-"), {"given": secrets["a bearer token"]}
+    for path in ("/echo-oauth2", "/without-token", "/echo-plugin"):
+        yield ("subscriptions", "ping", str(ids[path])), {}
+    broken = f'{{"client_secret": "{secrets["an OAuth2 client secret"]}"'
+    yield ("subscriptions", "add", hook, "b", "--oauth2", broken), {}
+    yield ("subscriptions", "add", hook, "b", "--plugin", json.dumps([secrets["an argument of a plug-in"]])), {}
     yield ("subscriptions", "add", hook, "b", "--basic", secrets["a basic password without a user"]), {}
     yield ("subscriptions", "add", hook, "b", "--secret-header", secrets["a header without a name"]), {}
     yield ("subscriptions", "add", f"https://x:{secrets['a password in a URL that is refused']}@h/", "b"), {}
@@ -247,6 +279,7 @@ def assert_something_happened(scene: Scene, worker: Worker) -> None:
     taken = (
         *("status 401", "410 Gone", "TLS", "nobody.invalid", "time-out", "(not shown)", "not_json"),
         *("subscription.disabled", "delivery.exhausted", "an error of ours", "Traceback"),
+        *("no access token from", "status 403", "private_key: "),
     )
     assert [each for each in taken if each not in text] == []
     assert "debug" in worker.log

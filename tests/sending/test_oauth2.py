@@ -290,6 +290,7 @@ def test_a_refused_token_goes_unless_it_is_new_or_already_replaced(loop: Loop) -
         (302, b"", "status 302"),
         (401, {"error": ["x"]}, "status 401"),
         (401, {"error": "a\nb"}, "status 401"),
+        (401, {"error": "s3cret"}, "status 401"),
     ],
 )
 def test_an_answer_without_a_token_has_its_reason(status: int, body: object, text: str) -> None:
