@@ -10,12 +10,10 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import trustme
@@ -48,20 +46,6 @@ class _TokenServer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def token_server() -> Iterator[str]:
-    """The address of a token endpoint."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _TokenServer)
-    thread = threading.Thread(target=server.serve_forever, name="token-server")
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/token"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 Give = Callable[[Engine], object]
 
 
@@ -83,8 +67,12 @@ def main(events: int) -> None:
             (server.cert_chain_pems[0], server.private_key_pem, authority.cert_pem), files, strict=True
         ):
             blob.write_to_path(str(file))
-        with rig.kafka() as bootstrap, rig.sink(certificate=files) as receiver, token_server() as token_url:
-            oauth2 = {"token_url": token_url, "client_id": "me", "client_secret": "s3cret"}
+        with (
+            rig.kafka() as bootstrap,
+            rig.sink(certificate=files) as receiver,
+            rig.http_server(_TokenServer) as tokens,
+        ):
+            oauth2 = {"token_url": f"{tokens}/token", "client_id": "me", "client_secret": "s3cret"}
             identities = {
                 "TLS, its authority": TlsIdentity(authorities=ca),
                 "TLS, client certificate": TlsIdentity(chain, key, ca),

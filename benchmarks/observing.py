@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, fill
@@ -34,20 +34,6 @@ class _Collector(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
-
-
-@contextmanager
-def collector() -> Iterator[str]:
-    """Its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
-    thread = threading.Thread(target=server.serve_forever, name="collector")
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
@@ -73,7 +59,7 @@ def scraping(port: int) -> Iterator[None]:
 
 def main(events: int) -> None:
     """Run each, and print the table."""
-    with rig.kafka() as bootstrap, rig.sink() as receiver, collector() as traces:
+    with rig.kafka() as bootstrap, rig.sink() as receiver, rig.http_server(_Collector) as traces:
         attempts, port = f"attempts-{uuid.uuid4().hex[:8]}", rig.free_port()
         create_topic(bootstrap, attempts)
         tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}

@@ -92,7 +92,51 @@ def answer(text: bytes, then: str = "keep") -> Callable[[socket.socket, bytes], 
     return behave
 
 
-class Receiver:
+class Listener:
+    """Listens on loopback, with a thread for each connection, which `_serve` handles."""
+
+    def __init__(self, scheme: str, greet: Callable[[socket.socket], None] | None) -> None:
+        self.connections = 0
+        self.stopped = threading.Event()
+        self._greet = greet
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{scheme}://127.0.0.1:{self.port}/hook"
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            if self.stopped.is_set():
+                connection.close()
+                return
+            self.connections += 1
+            thread = threading.Thread(target=self._greeted, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _greeted(self, raw: socket.socket) -> None:
+        with raw, contextlib.suppress(OSError):  # the client may go at any time
+            raw.settimeout(20)
+            if self._greet is not None:
+                self._greet(raw)
+            self._serve(raw)
+
+    def _serve(self, raw: socket.socket) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the accepting thread; connections end when their client does."""
+        self.stopped.set()
+        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
+            self._threads[0].join(5)
+        self._listener.close()
+        for thread in self._threads[1:]:
+            thread.join(5)
+
+
+class Receiver(Listener):
     """Listens on loopback and behaves as told. `stopped` ends behaviours that hang.
 
     Not `whole`: it behaves when it has read the head of a request, and what came with it. `greet` is called with each
@@ -108,49 +152,17 @@ class Receiver:
         greet: Callable[[socket.socket], None] | None = None,
     ) -> None:
         self.requests: list[bytes] = []
-        self.connections = 0
-        self.stopped = threading.Event()
         self._behave = behave
         self._tls = tls
         self._whole = whole
-        self._greet = greet
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}/hook"
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            if self.stopped.is_set():
-                connection.close()
-                return
-            self.connections += 1
-            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        super().__init__("http" if tls is None else "https", greet)
 
     def _serve(self, raw: socket.socket) -> None:
-        with raw, contextlib.suppress(OSError):  # the client may go at any time
-            raw.settimeout(20)
-            if self._greet is not None:
-                self._greet(raw)
-            connection = raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True)
-            with connection:
-                while request := read_request(connection, whole=self._whole):
-                    self.requests.append(request)
-                    if not self._behave(connection, request):
-                        return
-
-    def close(self) -> None:
-        """End the accepting thread; connections end when their client does."""
-        self.stopped.set()
-        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
-            self._threads[0].join(5)
-        self._listener.close()
-        for thread in self._threads[1:]:
-            thread.join(5)
+        with raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True) as connection:
+            while request := read_request(connection, whole=self._whole):
+                self.requests.append(request)
+                if not self._behave(connection, request):
+                    return
 
 
 class Sender:

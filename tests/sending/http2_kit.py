@@ -20,7 +20,7 @@ from consumer.sending.header_lines import header_lines
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
-from tests.sending.conftest import Sender, server_tls
+from tests.sending.conftest import Listener, Sender, server_tls
 
 
 def request(
@@ -117,8 +117,8 @@ class Peer:
         return []
 
 
-class Http2Receiver:
-    """Listens on loopback by TLS; `protocols` is what it offers. Behaviours run on the thread of their connection."""
+class Http2Receiver(Listener):
+    """Listens on loopback by TLS, and offers HTTP/2. Behaviours run on the thread of their connection."""
 
     def __init__(
         self,
@@ -137,49 +137,25 @@ class Http2Receiver:
         self._tls = tls
         self._settings = settings or {}
         self._acknowledges = acknowledges
-        self._greet = greet
-        self._stopped = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"https://127.0.0.1:{self.port}/hook"
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            if self._stopped.is_set():
-                connection.close()
-                return
-            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        super().__init__("https", greet)
 
     def _serve(self, raw: socket.socket) -> None:
-        with raw, contextlib.suppress(OSError):  # the client may go at any time
-            raw.settimeout(20)
-            if self._greet is not None:
-                self._greet(raw)
-            with self._tls.wrap_socket(raw, server_side=True) as connection:
-                peer = Peer(connection, self._settings)
-                self.peers.append(peer)
-                try:
-                    peer.serve(self._on_request, acknowledges=self._acknowledges)
-                except ProtocolError as fault:
-                    self.faults.append(fault)
+        with self._tls.wrap_socket(raw, server_side=True) as connection:
+            peer = Peer(connection, self._settings)
+            self.peers.append(peer)
+            try:
+                peer.serve(self._on_request, acknowledges=self._acknowledges)
+            except ProtocolError as fault:
+                self.faults.append(fault)
 
     def _on_request(self, got: Got) -> None:
         self.got.append(got)
         self._behave(got)
 
-    def close(self) -> None:
-        """End all threads; connections end when their client does."""
-        self._stopped.set()
-        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
-            self._threads[0].join(5)
-        self._listener.close()
-        for thread in self._threads[1:]:
-            thread.join(5)
+
+def cut(peer: Peer) -> None:
+    """End the connection in the middle. SSLSocket's own shutdown would leave TLS, and the rest be read as it is."""
+    socket.socket.shutdown(peer.connection, socket.SHUT_RDWR)
 
 
 Receive2 = Callable[..., Http2Receiver]

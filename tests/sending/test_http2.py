@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -33,7 +32,7 @@ from tests.sending.conftest import (
     descriptors,
     server_tls,
 )
-from tests.sending.http2_kit import Got, Http2Sender, Receive2, answering, receivers, request
+from tests.sending.http2_kit import Got, Http2Sender, Receive2, answering, cut, receivers, request
 from tests.sending.test_proxy import Proxy
 
 LARGE = b"0123456789" * 300_000
@@ -352,7 +351,7 @@ def test_an_idle_connection_that_its_receiver_ends(sender2: Sender, receive2: Re
         assert len(receiver.peers) == count
         peer = receiver.peers[-1]
         if how == "closed":
-            peer.connection.shutdown(2)
+            cut(peer)
         else:
             peer.say(frame(Kind.GOAWAY, 0, 0, receiver.got[-1].stream.to_bytes(4) + bytes(4)))
         if count == 1:
@@ -365,7 +364,7 @@ def test_a_connection_that_breaks_fails_what_may_have_been_processed(sender2: Se
     def behave(got: Got) -> None:
         if len(receiver.got) == 3:
             got.peer.say(settings({}))
-            got.peer.connection.shutdown(2)
+            cut(got.peer)
 
     receiver = receive2(behave)
     results: list[Result] = []
@@ -490,7 +489,7 @@ def moody(seed: int) -> Callable[[Got], None]:
         elif mood < 0.95:
             got.peer.say(frame(Kind.PUSH_PROMISE, 0, 1, b""))
         elif mood < 0.98:
-            got.peer.connection.shutdown(socket.SHUT_RDWR)
+            cut(got.peer)
 
     return behave
 
