@@ -193,7 +193,8 @@ def walk(
             ids = connection.execute(page).scalars().all()
             if not ids:
                 return
-            found = _found(connection, Subscription.id.between(ids[0], ids[-1]), *wanted)
+            rows = connection.execute(_listing().where(Subscription.id.between(ids[0], ids[-1]), *wanted)).all()
+            found = _with_tls(connection, rows)
         yield from _subscribed(found, vault, rules, clock)
         if len(ids) < _PAGE:
             return
@@ -234,8 +235,9 @@ def page(
         found = connection.execute(ids).scalars().all()
         if not found:
             return ()
-        rows = _found(connection, any_of(Subscription.id.expression, found))
-    return _subscribed(rows, vault, rules, clock)
+        rows = connection.execute(_listing().where(any_of(Subscription.id.expression, found))).all()
+        shown = _with_tls(connection, rows)
+    return _subscribed(shown, vault, rules, clock)
 
 
 def count_enabled(engine: Engine) -> int:
@@ -254,7 +256,8 @@ def get(
 ) -> Subscribed | None:
     """The subscription of this id, or None."""
     with reading(bind) as connection:
-        found = _found(connection, Subscription.id == subscription_id)
+        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
+        found = _with_tls(connection, rows)
     return next(iter(_subscribed(found, vault, rules, clock)), None)
 
 
@@ -268,7 +271,8 @@ def get_endpoint(
 ) -> tuple[Subscribed, Endpoint] | None:
     """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
-        found = _found(connection, Subscription.id == subscription_id)
+        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
+        found = _with_tls(connection, rows)
     if not found.rows:
         return None
     now, identity = datetime.fromtimestamp(clock(), UTC), found.tls.get(subscription_id)
@@ -330,11 +334,13 @@ class _Found(NamedTuple):
     tls: Mapping[int, StoredTls]
 
 
-def _found(connection: Connection, *wanted: ColumnElement[bool]) -> _Found:
-    listing = endpoint_rows(
+def _listing() -> Select[*tuple[Any, ...]]:
+    return endpoint_rows(
         Subscription.enabled, Subscription.disabled_reason, Subscription.created_at, Subscription.slow_until
     )
-    rows = connection.execute(listing.where(*wanted)).all()
+
+
+def _with_tls(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> _Found:
     return _Found(rows, stored_tls(connection, rows))
 
 

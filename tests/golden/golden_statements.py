@@ -307,7 +307,6 @@ LOOSE = {
     "ledger.search.search",
     "subscriptions.repository.walk",
     "subscriptions.repository.page",
-    "subscriptions.repository._found",
 }
 
 

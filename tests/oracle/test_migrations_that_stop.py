@@ -124,7 +124,7 @@ def test_a_table_is_adopted_in_several_runs(oracle: OracleEmulator, undisturbed:
         run(engine, ADOPTED)
     found = changes(oracle, lambda: migrations.upgrade(undisturbed))
     statements = [sql for sql in found if sql.startswith("ALTER TABLE webhook_subscriptions")]
-    assert sum(sql.endswith(" NOT NULL") for sql in statements) == 7
+    assert sum(sql.endswith(" NOT NULL") for sql in statements) == 8
     assert len(errors_at(oracle, statements[::3], lambda: migrations.upgrade(new))) == len(statements[::3])
     assert dictionary(oracle, "NEW") == dictionary(oracle, "WEBHOOKS")
 
