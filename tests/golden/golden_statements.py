@@ -95,11 +95,15 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "It as it is to be.",
             "The same, where its filter or projection changes.",
         ),
-        "subscriptions.repository.walk": ("The ids of the next page of all of them, or of some.",),
-        "subscriptions.repository.page": ("The API: the ids of a page, of all of them or of some.",),
-        "subscriptions.repository._found": (
-            "A page of these, or one subscription, with what would be found wrong, for people.",
+        "subscriptions.repository.walk": (
+            "The ids of the next page of all of them, or of some.",
+            "These, with what would be found wrong, for people.",
         ),
+        "subscriptions.repository.page": (
+            "The API: the ids of a page, of all of them or of some.",
+            "These, with what would be found wrong, for people.",
+        ),
+        "subscriptions.repository.get": ("One of them.",),
         "subscriptions.health.failing": ("Failing ones, longest first.",),
         "subscriptions.health.disabled": ("Disabled ones, newest first.",),
         "subscriptions.event_types.named_types": (

@@ -178,28 +178,8 @@ ORDER BY
 FETCH FIRST 500 ROWS ONLY
 ;
 
--- subscriptions.repository.page
--- The API: the ids of a page, of all of them or of some.
--- Of the conditions, those that were asked for.
-SELECT
-  webhook_subscriptions.id
-FROM webhook_subscriptions
-WHERE
-  webhook_subscriptions.id > :id_1
-  AND webhook_subscriptions.event_type = :event_type_1
-  AND webhook_subscriptions.tenant = :tenant_1
-  AND (
-    LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
-  )
-  AND webhook_subscriptions.enabled = :enabled_1
-  AND webhook_subscriptions.failing_since IS NOT NULL
-ORDER BY
-  webhook_subscriptions.id
-FETCH FIRST 10 ROWS ONLY
-;
-
--- subscriptions.repository._found
--- A page of these, or one subscription, with what would be found wrong, for people.
+-- subscriptions.repository.walk
+-- These, with what would be found wrong, for people.
 -- Of the conditions, those that were asked for.
 SELECT
   webhook_subscriptions.id AS subscription_id,
@@ -243,6 +223,121 @@ WHERE
   AND webhook_subscriptions.event_type = :event_type_1
   AND webhook_subscriptions.tenant = :tenant_1
   AND webhook_subscriptions.enabled = :enabled_1
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.repository.page
+-- The API: the ids of a page, of all of them or of some.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id > :id_1
+  AND webhook_subscriptions.event_type = :event_type_1
+  AND webhook_subscriptions.tenant = :tenant_1
+  AND (
+    LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+  )
+  AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.failing_since IS NOT NULL
+ORDER BY
+  webhook_subscriptions.id
+FETCH FIRST 10 ROWS ONLY
+;
+
+-- subscriptions.repository.page
+-- These, with what would be found wrong, for people.
+-- Of the conditions, those that were asked for.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_tls.subscription_id AS tls_of,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.created_at,
+  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+ORDER BY
+  webhook_subscriptions.id,
+  webhook_secrets.created_at DESC,
+  webhook_secrets.id DESC
+;
+
+-- subscriptions.repository.get
+-- One of them.
+SELECT
+  webhook_subscriptions.id AS subscription_id,
+  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.verified_url,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.topics,
+  webhook_subscriptions.event_filter,
+  webhook_subscriptions.payload_format,
+  webhook_subscriptions.projection,
+  webhook_subscriptions.batch_size,
+  webhook_subscriptions.batch_wait_ms,
+  webhook_subscriptions.custom_headers,
+  webhook_subscriptions.signature_header,
+  webhook_subscriptions.signature_prefix,
+  webhook_subscriptions.gzip_above,
+  webhook_subscriptions.http_version,
+  webhook_subscriptions.timeout_seconds,
+  webhook_subscriptions.ordering,
+  webhook_subscriptions.max_in_flight,
+  webhook_subscriptions.rate_limit,
+  webhook_subscriptions.retry_schedule,
+  webhook_subscriptions.final_statuses,
+  webhook_secrets.kind,
+  webhook_secrets.secret,
+  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_tls.subscription_id AS tls_of,
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.disabled_reason,
+  webhook_subscriptions.created_at,
+  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+FROM webhook_subscriptions
+LEFT OUTER JOIN webhook_secrets
+  ON webhook_secrets.subscription_id = webhook_subscriptions.id
+LEFT OUTER JOIN webhook_tls
+  ON webhook_tls.subscription_id = webhook_subscriptions.id
+WHERE
+  webhook_subscriptions.id = :id_1
 ORDER BY
   webhook_subscriptions.id,
   webhook_secrets.created_at DESC,
