@@ -140,14 +140,6 @@ def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":
 def _pinging(delivery: "DeliverySettings") -> "Callable[[Endpoint, Event], Ping]":
     from functools import partial
 
-    from consumer.ops.ping import ping, send
-    from consumer.sending.egress import EgressPolicy
+    from consumer.ops.ping import ping, sending_by
 
-    sending = partial(
-        send,
-        egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
-        default_timeout=delivery.timeout,
-        connect_timeout=delivery.connect_timeout,
-        proxy=delivery.proxy,
-    )
-    return partial(ping, send=sending)
+    return partial(ping, send=sending_by(delivery))

@@ -33,18 +33,16 @@ def ping(
       kafka-webhooks subscriptions ping 7 --event-type order.paid --data '{"amount": 5}' --json
     """
     import time
-    from functools import partial
 
     from consumer.cli.console import open_database, print_json, print_lines
+    from consumer.cli.subscriptions import absent
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings, DeliverySettings
     from consumer.crypto.keys import parse_signing_key
     from consumer.crypto.vault import Vault
-    from consumer.errors import WebhooksError
     from consumer.matching.destinations import rules_of
     from consumer.ops import ping as pinging
-    from consumer.sending.egress import EgressPolicy
     from consumer.subscriptions import repository as store
 
     try:
@@ -56,15 +54,9 @@ def ping(
     vault = Vault(database.encryption_keys)
     found = store.get_endpoint(open_database(), subscription_id, default, vault, rules_of(delivery))
     if found is None:
-        raise WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
+        raise absent(subscription_id)
     item, endpoint = found
-    send = partial(
-        pinging.send,
-        egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
-        default_timeout=delivery.timeout,
-        connect_timeout=delivery.connect_timeout,
-        proxy=delivery.proxy,
-    )
+    send = pinging.sending_by(delivery)
     with Waiting(f"the receiver at {item.url}"):
         done = pinging.ping(endpoint, event, send)
     told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.describe(endpoint, done)

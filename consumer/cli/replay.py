@@ -119,12 +119,13 @@ def replay(
 
 
 def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
+    from consumer.cli.subscriptions import absent
     from consumer.errors import WebhooksError
     from consumer.subscriptions import repository
 
     found = repository.get(engine, subscription_id)
     if found is None:
-        raise WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
+        raise absent(subscription_id)
     if not found.enabled:
         raise WebhooksError(f"subscription {found.id} is disabled: `subscriptions enable {found.id}` first")
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from consumer.cli.console import row_id
-from consumer.cli.subscriptions import registry
+from consumer.cli.subscriptions import absent, registry
 
 if TYPE_CHECKING:
     from consumer.crypto.vault import Vault
@@ -69,7 +69,7 @@ def rotate_secret(
         algorithm=algorithm,
     )
     if rotation is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     key = receiver_key(rotation.secret)
     until = rotation.previous_until and rotation.previous_until.isoformat(timespec="seconds").replace("+00:00", "Z")
     if as_json:
@@ -132,7 +132,7 @@ def set_credential(
     if remove:
         removed = changes.remove_credentials(registry(open_database()), changes.command_line_actor(), subscription_id)
         if removed is None:
-            raise _absent(subscription_id)
+            raise absent(subscription_id)
         typer.echo(f"{number(removed, 'credential')} of subscription {subscription_id} removed")
         return
     ((kind, text),) = chosen
@@ -141,7 +141,7 @@ def set_credential(
     secret = given_credential(kind, text, "--header")
     held = registry(open_database(), vault)
     if not changes.set_credential(held, changes.command_line_actor(), subscription_id, kind, secret, now):
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     typer.echo(f"subscription {subscription_id} sends the credential from now on ({kind})")
 
 
@@ -233,9 +233,3 @@ def _overlap(text: str) -> timedelta:
     if duration > _LONGEST_OVERLAP:
         raise typer.BadParameter("at most 366d", param_hint="--overlap")
     return timedelta(seconds=duration)
-
-
-def _absent(subscription_id: int) -> Exception:
-    from consumer.errors import WebhooksError
-
-    return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")

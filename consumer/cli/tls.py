@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.secrets import IdArgument, UnencryptedOption, vault_to_write
-from consumer.cli.subscriptions import registry
+from consumer.cli.subscriptions import absent, registry
 
 
 def set_tls(
@@ -53,7 +53,7 @@ def set_tls(
     if remove:
         removed = changes.remove_tls(registry(open_database()), actor, subscription_id)
         if removed is None:
-            raise _absent(subscription_id)
+            raise absent(subscription_id)
         typer.echo(f"subscription {subscription_id} {'uses' if removed else 'used'} no certificates of its own")
         return
     vault = vault_to_write(unencrypted=unencrypted or key is None)
@@ -61,7 +61,7 @@ def set_tls(
     now = datetime.fromtimestamp(time.time(), UTC)
     found = changes.set_tls(registry(open_database(), vault), actor, subscription_id, given, now)
     if found is None:
-        raise _absent(subscription_id)
+        raise absent(subscription_id)
     if found.tls is None:  # for mypy
         raise WebhooksError("the certificates were removed meanwhile")
     own, trusted = found.tls.certificate, found.tls.authorities
@@ -80,9 +80,3 @@ def _text(file: Path | None) -> str | None:
         raise typer.BadParameter(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not PEM; openssl converts it") from None
-
-
-def _absent(subscription_id: int) -> Exception:
-    from consumer.errors import WebhooksError
-
-    return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from secrets import token_hex
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import orjson
 from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
 
+from consumer.config.settings import DeliverySettings
 from consumer.delivery.outcome import (
     COMPRESSION_STATUSES,
     Delivered,
@@ -36,6 +38,8 @@ from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
+
+Send = Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]]  # a request, and its time limit
 
 EVENT_TYPE = "webhooks.ping"  # also the topic, which need not exist
 SHOWN = 1000  # characters of a body that are shown
@@ -85,7 +89,7 @@ def ping_event(subscription_id: int, now: float, event_type: str = EVENT_TYPE, d
 def ping(
     endpoint: Endpoint,
     event: Event,
-    send: Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]],
+    send: Send,
     clock: Callable[[], float] = time.time,
 ) -> Ping:
     """Make the request that a worker would make, `send` it and judge the answer. Sends nothing if there is a fault."""
@@ -141,6 +145,17 @@ def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:
     if isinstance(error, errors.ConnectTimeout):
         return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT limits the wait"
     return "does anything listen there, and is the way to it open?"
+
+
+def sending_by(settings: DeliverySettings) -> Send:
+    """`send` as workers with these settings send."""
+    return partial(
+        send,
+        egress=EgressPolicy(settings.allow_networks, settings.allow_http),
+        default_timeout=settings.timeout,
+        connect_timeout=settings.connect_timeout,
+        proxy=settings.proxy,
+    )
 
 
 def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: float) -> Verdict:

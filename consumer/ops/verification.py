@@ -15,17 +15,14 @@ from consumer.delivery.outcome import Delivered, judge
 from consumer.errors import NotAuthorized
 from consumer.ops import changes
 from consumer.ops.changes import Condition, Registry
-from consumer.ops.ping import advice_on, send
-from consumer.sending.egress import EgressPolicy
+from consumer.ops.ping import Send, advice_on, sending_by
 from consumer.sending.masking import masked, secrets_in
 from consumer.sending.recording import ExchangeTrace
-from consumer.sending.transfer import Result
 from consumer.sending.validation_request import Granted, Permission, Refused, asked_rate, permission, validation_request
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
-Send = Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]]
 Ask = Callable[[Endpoint, int | None], Permission]  # the rate is in requests a minute; None: the subscription's limit
 
 
@@ -44,14 +41,7 @@ def asking(settings: DeliverySettings) -> Ask | None:
     """Asks receivers as workers with these settings send, under the egress rule. None: there is no WEBHOOK_ORIGIN."""
     if settings.origin is None:
         return None
-    sending = partial(
-        send,
-        egress=EgressPolicy(settings.allow_networks, settings.allow_http),
-        default_timeout=settings.timeout,
-        connect_timeout=settings.connect_timeout,
-        proxy=settings.proxy,
-    )
-    return partial(ask, origin=settings.origin, send=sending)
+    return partial(ask, origin=settings.origin, send=sending_by(settings))
 
 
 def describe(answer: Permission) -> dict[str, object]:

@@ -17,6 +17,7 @@ from models.base import BEFORE_IDS
 
 _KIND = "tls"  # in the token of an encrypted key, beside the id of its subscription
 _BATCH = 100
+FIRST = BEFORE_IDS  # where `expiries_after` begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +148,14 @@ def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:
 def expiries(engine: Engine) -> list[Expiry]:
     """The certificates that expire first, of each subscription with an identity: its own, and its authorities'."""
     found: list[Expiry] = []
-    after: int | None = BEFORE_IDS
+    after: int | None = FIRST
     while after is not None:
         some, after = expiries_after(engine, after)
         found += some
     return sorted(found, key=lambda expiry: expiry.not_after)
 
 
-def expiries_after(engine: Engine, after: int = BEFORE_IDS) -> tuple[list[Expiry], int | None]:
+def expiries_after(engine: Engine, after: int) -> tuple[list[Expiry], int | None]:
     """The same of a page of subscriptions with ids above `after`, and where the next page begins; None: no more."""
     rows = _page(engine, after)
     found = []

@@ -217,12 +217,9 @@ class Housekeeping(Part):
         marks.expire(self._engine, self._group, self._clock() - marks.KEPT)
 
     def _look_at_certificates(self, after: int | None) -> int | None:
-        if after is None:
-            found, rest = tls.expiries_after(self._engine)
-        else:
-            found, rest = tls.expiries_after(self._engine, after)
-            found += self._expiries
-        self._expiries = sorted(found, key=lambda expiry: expiry.not_after)[:MOST_CERTIFICATES]
+        found, rest = tls.expiries_after(self._engine, tls.FIRST if after is None else after)
+        before = [] if after is None else self._expiries
+        self._expiries = sorted([*before, *found], key=lambda expiry: expiry.not_after)[:MOST_CERTIFICATES]
         return rest
 
     def _mend(self, partition: TopicPartition, after: str | None) -> str | None:

@@ -23,8 +23,8 @@ _COLUMNS = Subscription.__table__.columns
 _SECRETS_AT_ONCE = 20
 Headers = dict[str, str]
 Kind = Literal["signing", "basic", "bearer", "header", "oauth2", "plugin"]
-KINDS = (
-    "signing: a key. basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
+CREDENTIAL_KINDS = (
+    "basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
     "described in docs/credentials.md."
 )
 
@@ -70,7 +70,7 @@ class Secret(BaseModel):
     kind: Annotated[
         Kind,
         Field(
-            description=KINDS,
+            description=f"signing: a key. {CREDENTIAL_KINDS}",
             examples=["bearer"],
         ),
     ]

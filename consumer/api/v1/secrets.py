@@ -21,7 +21,7 @@ from consumer.api.v1.context import (
     may_see,
     no_store,
 )
-from consumer.api.v1.models import Kind
+from consumer.api.v1.models import CREDENTIAL_KINDS, Kind
 from consumer.config.types import seconds
 from consumer.crypto.keys import Algorithm, algorithm_of, receiver_key
 from consumer.ops import changes
@@ -41,11 +41,7 @@ class Credential(BaseModel):
 
     kind: Annotated[
         secrets.Credential,
-        Field(
-            description="basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
-            "described in docs/credentials.md.",
-            examples=["bearer"],
-        ),
+        Field(description=CREDENTIAL_KINDS, examples=["bearer"]),
     ]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
