@@ -393,8 +393,8 @@ class LoopAdapter(BaseAdapter):
         elif isinstance(stage, Exchanging):
             self.failed(transfer, errors.ReadTimeout(f"{text} within {transfer.limit:g} s"))
         else:
-            limit = transfer.connect_by - transfer.began
-            self.failed(transfer, errors.ConnectTimeout(f"{text} within {limit:.3g} s"))
+            limit = transfer.limit if transfer.connect_by == transfer.deadline else self._connect_timeout
+            self.failed(transfer, errors.ConnectTimeout(f"{text} within {limit:g} s"))
 
     def _on_gap(self) -> None:
         """Restart the time limit of each open transfer, once: the loop stood still and has read nothing meanwhile."""

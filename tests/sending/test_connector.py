@@ -267,7 +267,14 @@ STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with 
 
 
 def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = sender.adapter._resolver.resolve
+    """No answer for names with "hung". A busy machine: between its submission and its connection, a transfer waits."""
+    known, place_of = sender.adapter._resolver.resolve, sender.adapter._place_of
+
+    def placed_late(*ask: Any) -> Any:
+        time.sleep(0.002)
+        return place_of(*ask)
+
+    monkeypatch.setattr(sender.adapter, "_place_of", placed_late)
     monkeypatch.setattr(sender.adapter._resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
 
 
