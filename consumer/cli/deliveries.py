@@ -237,6 +237,7 @@ def adopt(
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings
     from consumer.ledger import admin as store
+    from consumer.ledger import adoption
 
     group = load(KafkaSettings).group_id
     if from_group == group:
@@ -251,7 +252,7 @@ def adopt(
     typer.echo(f"the group {from_group} must have no running workers: they would send deliveries twice", err=True)
     confirm(f"Move {bounded(total, 'delivery')} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
-    batches = store.adopt(engine, from_group, group, time.time())
+    batches = adoption.adopt(engine, from_group, group, time.time())
     with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, f"the rest is still {from_group}'s; the same command moves it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped

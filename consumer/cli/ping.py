@@ -35,7 +35,7 @@ def ping(
     import time
 
     from consumer.cli.console import open_database, print_json, print_lines
-    from consumer.cli.subscriptions import absent
+    from consumer.cli.registry import absent
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings, DeliverySettings

@@ -119,7 +119,7 @@ def replay(
 
 
 def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
-    from consumer.cli.subscriptions import absent
+    from consumer.cli.registry import absent
     from consumer.errors import WebhooksError
     from consumer.subscriptions import repository
 

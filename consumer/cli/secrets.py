@@ -3,20 +3,15 @@
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from consumer.cli.console import row_id
-from consumer.cli.subscriptions import absent, registry
-
-if TYPE_CHECKING:
-    from consumer.crypto.vault import Vault
+from consumer.cli.registry import IdArgument, absent, registry, vault_to_write
 
 STDIN = "-"
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
 
-IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 UnencryptedOption = Annotated[
     bool, typer.Option("--unencrypted", help="Store it in the clear if WEBHOOK_ENCRYPTION_KEY is not set.")
 ]
@@ -175,24 +170,6 @@ def encrypt_secrets() -> None:
     typer.echo(f"{number(looked_at, 'secret')} checked, {encrypted:,} encrypted, {failed:,} failed")
     if failed:
         raise typer.Exit(1)
-
-
-def vault_to_write(*, unencrypted: bool | None) -> "Vault":
-    """The vault that encrypts secrets. SettingsError without a key, unless `unencrypted`; None: no such option."""
-    from consumer.config.environment import load
-    from consumer.config.settings import DatabaseSettings
-    from consumer.crypto.vault import Vault
-    from consumer.errors import SettingsError
-
-    vault = Vault(load(DatabaseSettings).encryption_keys)
-    if not (vault.encrypts or unencrypted):
-        otherwise = "" if unencrypted is None else ". Or give --unencrypted"
-        raise SettingsError(
-            "WEBHOOK_ENCRYPTION_KEY is not set: secrets would be stored in the clear. Set it for this command "
-            'and for all workers, for example: WEBHOOK_ENCRYPTION_KEY="$(openssl rand -base64 32 | tr +/ -_)"'
-            f"{otherwise}"
-        )
-    return vault
 
 
 def given(text: str) -> str:

@@ -4,18 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.console import YesOption, row_id
+from consumer.cli.console import YesOption
+from consumer.cli.registry import IdArgument, absent, existing, json_of, registry, rules, vault_to_read, vault_to_write
 from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sqlalchemy import Engine
-
-    from consumer.crypto.vault import Vault
-    from consumer.errors import WebhooksError
-    from consumer.ops.changes import Registry
-    from consumer.subscriptions.endpoint_row import Rules
     from consumer.subscriptions.repository import Subscribed
 
 subscriptions = typer.Typer(
@@ -23,7 +18,6 @@ subscriptions = typer.Typer(
 )
 
 SECRETS = "Secrets (- reads the standard input)"
-IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -93,7 +87,6 @@ def add(
     """
     from consumer.cli import verification
     from consumer.cli.console import open_database, print_json
-    from consumer.cli.secrets import vault_to_write
     from consumer.crypto.keys import generate, receiver_key
     from consumer.ops import changes
     from consumer.ops.verification import describe
@@ -124,12 +117,12 @@ def add(
         if key:
             typer.echo(f"its receiver verifies with (shown only once): {key}")
     done = None
-    if ask is not None and not _existing(engine, added).verified:
+    if ask is not None and not existing(engine, added).verified:
         done = verification.verified(held, added, ask)
     if as_json:
         more: dict[str, object] = {"receiver_key": key} if key else {}
         more |= {"verification": describe(done.permission)} if done else {}
-        print_json({"added": not found} | json_of(_existing(engine, added)) | more)
+        print_json({"added": not found} | json_of(existing(engine, added)) | more)
     if done:
         verification.conclude(done, quiet=as_json)
 
@@ -173,7 +166,7 @@ def edit(
     if url is not None:
         _warn_of_name(url)
     if as_json:
-        print_json(json_of(_existing(engine, subscription_id)))
+        print_json(json_of(existing(engine, subscription_id)))
     else:
         typer.echo(f"subscription {subscription_id} is changed")
 
@@ -205,8 +198,9 @@ def list_all(
     from consumer.subscriptions import repository as store
 
     enabled = False if disabled else None
-    rules = _rules()
-    found = store.walk(open_database(), _vault(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules)
+    found = store.walk(
+        open_database(), vault_to_read(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules()
+    )
     shown = _broken(found) if broken else found
     if as_json:
         print_json_rows(map(json_of, shown))
@@ -228,7 +222,7 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     from consumer.ledger import counts
 
     engine = open_database()
-    found = _existing(engine, subscription_id)
+    found = existing(engine, subscription_id)
     states = counts.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     if as_json:
@@ -337,47 +331,6 @@ def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
                 yield item
 
 
-def absent(subscription_id: int) -> "WebhooksError":
-    """The error of an id that no subscription has."""
-    from consumer.errors import WebhooksError
-
-    return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
-
-
-def _existing(engine: "Engine", subscription_id: int) -> "Subscribed":
-    from consumer.subscriptions import repository as store
-
-    found = store.get(engine, subscription_id, _vault(), _rules())
-    if found is None:
-        raise absent(subscription_id)
-    return found
-
-
-def _vault() -> "Vault":
-    from consumer.config.environment import load
-    from consumer.config.settings import DatabaseSettings
-    from consumer.crypto.vault import Vault
-
-    return Vault(load(DatabaseSettings).encryption_keys)
-
-
-def registry(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Registry":
-    """The registry of the settings, for a change. `vault`: what new secrets are stored with."""
-    from consumer.config.environment import load
-    from consumer.config.settings import GroupSettings
-    from consumer.ops.changes import Registry
-
-    return Registry(engine, load(GroupSettings).group_id, vault or _vault(), _rules(), default)
-
-
-def _rules() -> "Rules":
-    from consumer.config.environment import load
-    from consumer.config.settings import RuleSettings
-    from consumer.matching.destinations import rules_of
-
-    return rules_of(load(RuleSettings))
-
-
 def _warn_of_name(url: str) -> None:
     """Warn if workers could not send to a URL's host as it resolves here; they may use another DNS, so only warn."""
     from consumer.config.environment import load
@@ -404,26 +357,3 @@ def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
     return [(kind, given_credential(kind, text, "--secret-header")) for kind, text in there]
-
-
-def json_of(item: "Subscribed") -> dict[str, object]:
-    """A subscription as JSON."""
-    from consumer.subscriptions.tls import described
-
-    return {
-        "id": item.id,
-        "state": item.state,
-        **item.options,
-        "url": item.url,
-        "enabled": item.enabled,
-        "disabled_reason": item.disabled_reason,
-        "secrets": item.secrets,
-        "credentials": list(item.credentials),
-        "tls": None if item.tls is None else described(item.tls),
-        "verified": item.verified,
-        "problems": [
-            {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
-        ],
-        "failing_since": item.failing_since.isoformat() if item.failing_since else None,
-        "created_at": item.created_at.isoformat() if item.created_at else None,
-    }

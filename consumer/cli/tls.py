@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from consumer.cli.secrets import IdArgument, UnencryptedOption, vault_to_write
-from consumer.cli.subscriptions import absent, registry
+from consumer.cli.registry import IdArgument, absent, registry, vault_to_write
+from consumer.cli.secrets import UnencryptedOption
 
 
 def set_tls(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.console import row_id
+from consumer.cli.registry import IdArgument, absent, json_of, registry
 
 if TYPE_CHECKING:
     from consumer.ops.changes import Registry
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    subscription_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
+    subscription_id: IdArgument,
     *,
     rate: Annotated[
         int | None,
@@ -37,7 +37,6 @@ def verify(
       kafka-webhooks subscriptions verify 7 --rate 600 --json
     """
     from consumer.cli.console import open_database, print_json
-    from consumer.cli.subscriptions import json_of, registry
     from consumer.ops.verification import describe
 
     ask = asking()
@@ -62,7 +61,6 @@ def asking() -> "Ask":
 
 def verified(registry: "Registry", subscription_id: int, ask: "Ask", rate: int | None = None) -> "Verification":
     """Ask, and note the answer. WebhooksError if there is no such subscription."""
-    from consumer.cli.subscriptions import absent
     from consumer.cli.waiting import Waiting
     from consumer.ops import verification
     from consumer.ops.changes import command_line_actor

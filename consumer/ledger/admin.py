@@ -14,11 +14,9 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
-    and_,
     bindparam,
     exists,
     func,
-    insert,
     or_,
     select,
     update,
@@ -34,7 +32,6 @@ from consumer.ledger.columns import (
     OF_PAYLOAD,
     OPEN,
     PAYLOAD,
-    PAYLOAD_RECORD,
     RECORD,
     AnyRow,
     AnySelect,
@@ -42,17 +39,14 @@ from consumer.ledger.columns import (
     event_of,
     first_of,
     in_transaction,
-    is_bound,
     last_of,
-    pair_of,
-    record_binds,
     record_of,
     time_of,
     unix,
 )
-from consumer.ledger.ordering import normalise, put_in_order
+from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import Failure
-from consumer.ledger.upkeep import by_id, by_no_index, counted, drop_payloads
+from consumer.ledger.upkeep import by_id, by_no_index, counted
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 
@@ -113,13 +107,6 @@ class Marked(NamedTuple):
     skipped: int
 
 
-class Adopted(NamedTuple):
-    """How many rows of a batch have moved, and how many were skipped: the other group has stored the same delivery."""
-
-    moved: int
-    skipped: int
-
-
 STORED = (
     ParkedDelivery.id,
     *RECORD,
@@ -150,24 +137,7 @@ _MARK = (
         updated_at=_NOW,
     )
 )
-_theirs, _copy, _owner = aliased(ParkedDelivery), aliased(Payload), aliased(Subscription)
-_TO = bindparam("b_to", type_=Payload.group_id.type)
-_COPY_PAYLOAD = insert(Payload).from_select(
-    [column.key for column in PAYLOAD],
-    select(_TO, *PAYLOAD[1:]).where(
-        is_bound(*PAYLOAD_RECORD),
-        ~exists().where(
-            _copy.group_id == _TO,
-            *(getattr(_copy, column.key) == bind(column) for column in PAYLOAD_RECORD[1:]),
-        ),
-    ),
-    include_defaults=False,
-)
-_MOVE = (
-    update(ParkedDelivery)
-    .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.group_id == bind(ParkedDelivery.group_id))
-    .values(group_id=_TO, updated_at=_NOW)
-)
+_owner = aliased(Subscription)
 
 
 def find(
@@ -196,7 +166,7 @@ def find(
 
 def count(engine: Engine, selection: DeliveryQuery, most: int) -> int:
     """How many deliveries match, as `upkeep.counted` counts."""
-    return counted(_steps(engine, selection), most)
+    return counted(steps(engine, selection), most)
 
 
 def owed(engine: Engine, subscription_id: int, most: int) -> int:
@@ -242,7 +212,7 @@ def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[
     rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a transaction,
     and each row is in one step only.
     """
-    for part in _steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
+    for part in steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
         redo = partial(_redeliver, ids=part, selection=selection, now=now)
         yield in_transaction(engine, redo) if part else Marked((), 0)
 
@@ -264,49 +234,6 @@ def _redeliver(connection: Connection, *, ids: Sequence[int], selection: Deliver
     marked = [row for row in rows if row.enabled is not None]
     _mark(connection, marked, now)
     return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
-
-
-def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterator[Adopted]:
-    """Give a group's deliveries to another group, whose workers send them. Yields after each step, empty ones too.
-
-    A delivery that the other group has stored itself stays where it is, and is counted as skipped. No worker of
-    `from_group` may be running: deliveries that it sends meanwhile are sent twice. A step is a transaction; after an
-    interruption, another call moves the rest.
-    """
-    for part in _steps(engine, DeliveryQuery(group=from_group)):
-        move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
-        yield in_transaction(engine, move) if part else Adopted(0, 0)
-
-
-def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_group: str, now: float) -> Adopted:
-    """Move one batch: payloads are copied, rows re-keyed, payloads left unused deleted."""
-    key = (*RECORD[1:], ParkedDelivery.subscription_id, ParkedDelivery.replay)
-    statement = (
-        select(ParkedDelivery.id, *key, ParkedDelivery.order_key, _theirs.id.label("theirs"))
-        .outerjoin(
-            _theirs,
-            and_(_theirs.group_id == to_group, *(getattr(_theirs, column.key) == column for column in key)),
-        )
-        .where(by_no_index(ParkedDelivery.group_id == from_group), any_of(ParkedDelivery.id.expression, ids))
-    )
-    rows = connection.execute(statement).all()
-    moving = [row for row in rows if row.theirs is None]
-    if moving:
-        records = {record_of(row) for row in moving}
-        binds = {"b_to": to_group, "b_now": time_of(now), "b_group_id": from_group}
-        connection.execute(
-            _COPY_PAYLOAD, [record_binds(from_group, record) | {"b_to": to_group} for record in sorted(records)]
-        )
-        connection.execute(_MOVE, [binds | {"b_id": row.id} for row in moving])
-        drop_payloads(connection, from_group, records)
-        normalise(
-            connection,
-            to_group,
-            {ordering_key for ordering_key in map(pair_of, moving) if ordering_key is not None},
-            now,
-        )
-        marks.look(connection, to_group, {(row.topic, row.partition_no, row.subscription_id) for row in moving})
-    return Adopted(len(moving), len(rows) - len(moving))
 
 
 def _ids(selection: DeliveryQuery) -> Select[int]:
@@ -335,7 +262,7 @@ def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
         yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
 
 
-def _steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:
+def steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:
     """The ids of a selection's current rows, in steps of `by_id`."""
     for rows in by_id(engine, _ids(selection).order_by(ParkedDelivery.id), *_conditions(selection)):
         yield [row.id for row in rows]

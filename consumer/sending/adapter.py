@@ -28,12 +28,12 @@ from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.http2_sharing import Sharing
 from consumer.sending.message import Place, message, placed
-from consumer.sending.oauth2 import Key, Tokens, Wait
+from consumer.sending.oauth2 import Tokens, Wait
 from consumer.sending.pool import SWEEP, Pool, Reusable
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.tls import Stream, TlsContexts
-from consumer.sending.transfer import Exchanging, Grant, Result, Stage, Transfer
+from consumer.sending.transfer import Exchanging, Grant, Key, Result, Stage, Transfer
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
@@ -124,7 +124,7 @@ class LoopAdapter(BaseAdapter):
         if isinstance(request, SignedRequest):
             transfer.identity = request.template.tls
             if request.template.oauth2 is not None:
-                transfer.grant = Grant(request.template.oauth2)
+                transfer.grant = Grant(Key(request.template.oauth2, transfer.identity))
                 self._authorize(transfer, request, transfer.grant)
                 return transfer
         self._start(transfer, now)
@@ -200,8 +200,7 @@ class LoopAdapter(BaseAdapter):
 
     def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
         """Start the transfer with an access token, at once or when there is one."""
-        key = Key(grant.credentials, transfer.identity)
-        found = self._tokens.obtain(key, partial(self._on_token, transfer, request, grant))
+        found = self._tokens.obtain(grant.key, partial(self._on_token, transfer, request, grant))
         if isinstance(found, Wait):
             transfer.stage = found
             transfer.connect_by = transfer.deadline
@@ -300,14 +299,18 @@ class LoopAdapter(BaseAdapter):
         if answer.keep:
             self.keep(connection)
         grant, request = transfer.grant, transfer.request
-        if answer.status == HTTPStatus.UNAUTHORIZED and grant is not None and isinstance(request, SignedRequest):
-            key = Key(grant.credentials, transfer.identity)
-            if not grant.renewed and self._tokens.refused(key, grant.token):
-                grant.renewed = True
-                transfer.stage = None
-                self._authorize(transfer, request, grant)
-                return
-        self._respond(transfer, answer)
+        if (
+            answer.status == HTTPStatus.UNAUTHORIZED
+            and grant is not None
+            and isinstance(request, SignedRequest)
+            and not grant.renewed
+            and self._tokens.refused(grant.key, grant.token)
+        ):
+            grant.renewed = True
+            transfer.stage = None
+            self._authorize(transfer, request, grant)
+        else:
+            self._respond(transfer, answer)
 
     def keep(self, connection: Reusable) -> None:
         """Put an idle connection into the pool."""

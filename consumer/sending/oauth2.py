@@ -14,7 +14,7 @@ from requests.auth import HTTPBasicAuth
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2, is_token
 from consumer.errors import NotAuthorized
-from consumer.sending.transfer import Result
+from consumer.sending.transfer import Key, Result
 
 _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
 _SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
@@ -28,13 +28,6 @@ _KEPT = 10_000  # keys
 
 Fetch = Callable[[PreparedRequest, TlsIdentity | None, Callable[[Result], None]], object]
 Post = Callable[[Callable[[], None]], None]
-
-
-class Key(NamedTuple):
-    """Requests with equal credentials and TLS share a token."""
-
-    credentials: OAuth2
-    identity: TlsIdentity | None
 
 
 class Token(NamedTuple):

@@ -1,7 +1,7 @@
 """A submitted request and its stages."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from requests import PreparedRequest, RequestException, Response
 
@@ -22,13 +22,20 @@ class Stage(Protocol):
         """The missing result, as the start of a time-out's text."""
 
 
+class Key(NamedTuple):
+    """Requests with equal credentials and TLS share a token."""
+
+    credentials: OAuth2
+    identity: TlsIdentity | None
+
+
 class Grant:
     """An access token of a transfer. `renewed`: it is the second one, since the receiver has refused the first."""
 
-    __slots__ = ("credentials", "renewed", "token")
+    __slots__ = ("key", "renewed", "token")
 
-    def __init__(self, credentials: OAuth2) -> None:
-        self.credentials = credentials
+    def __init__(self, key: Key) -> None:
+        self.key = key
         self.token = ""
         self.renewed = False
 

@@ -111,8 +111,7 @@ def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity,
             return False
         row = connection.execute(select(*_COLUMNS).where(mine)).first()
         try:
-            before = TlsIdentity() if row is None else identity_of(StoredTls(*row), vault.decrypt)
-            merged = _merged(before, given)
+            merged = given if row is None else _merged(identity_of(_kept(StoredTls(*row), given), vault.decrypt), given)
             check_identity(merged)
         except ValueError as error:
             raise InvalidSubscription(f"tls: {error}") from None
@@ -132,10 +131,23 @@ def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity,
     return True
 
 
-def _merged(before: TlsIdentity, given: TlsIdentity) -> TlsIdentity:
-    """A certificate comes with its key."""
-    own = before if given.certificate is None and given.private_key is None else given
-    return TlsIdentity(own.certificate, own.private_key, given.authorities or before.authorities)
+def _kept(row: StoredTls, given: TlsIdentity) -> StoredTls:
+    """The parts of a row that stay; a part that is replaced need not be usable. A certificate comes with its key."""
+    own = given.certificate is None and given.private_key is None
+    return StoredTls(
+        row.subscription_id,
+        row.certificate if own else None,
+        row.private_key if own else None,
+        row.authorities if given.authorities is None else None,
+    )
+
+
+def _merged(kept: TlsIdentity, given: TlsIdentity) -> TlsIdentity:
+    return TlsIdentity(
+        given.certificate or kept.certificate,
+        given.private_key or kept.private_key,
+        given.authorities or kept.authorities,
+    )
 
 
 def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:

@@ -103,7 +103,7 @@ class Readings(NamedTuple):
     next_attempt: float | None = None  # seconds; None: nothing is stored
     failing: int = 0
     failing_longest: Mapping[int, float] = MappingProxyType({})  # seconds, by subscription
-    certificates: Mapping[tuple[str, str], float] = MappingProxyType({})  # seconds, by subscription and part
+    certificates: Mapping[tuple[int, str], float] = MappingProxyType({})  # seconds, by subscription and part
     queue_ages: Mapping[str, float] = MappingProxyType({})  # seconds, by queue
     database_seconds: Mapping[str, Histogram] = MappingProxyType({})  # by thread
     database_errors: Mapping[str, Mapping[str, int]] = MappingProxyType({})  # by thread and kind

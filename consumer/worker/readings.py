@@ -31,7 +31,7 @@ def readings(parts: Parts, lag: LoopLag, turn_age: float, *, ready: bool, clock:
         failing=len(failing),
         failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
         certificates={
-            (str(expiry.subscription_id), expiry.part): expiry.not_after.timestamp() - clock
+            (expiry.subscription_id, expiry.part): expiry.not_after.timestamp() - clock
             for expiry in parts.housekeeping.expiring
         },
         queue_ages={

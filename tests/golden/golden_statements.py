@@ -20,6 +20,7 @@ from consumer.database import migrations
 from consumer.database.engine import ping
 from consumer.ledger import (
     admin,
+    adoption,
     assigned,
     counts,
     due,
@@ -262,7 +263,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Ask for the first time, an array.",
         ),
         "ledger.admin.progress": ("Where these rows stand.",),
-        "ledger.admin._adopt": (
+        "ledger.adoption._adopt": (
             "A batch of these, and whether the other group has the delivery itself.",
             "Copy the payloads, an array.",
             "Move the rows, an array.",
@@ -532,7 +533,7 @@ def _command(engine: Engine) -> None:
     counts.last_of_replay(engine, replay)
     counts.next_of_replay(engine, replay)
     counts.next_of(engine, [1, 2])
-    list(admin.adopt(engine, GROUP, "another", T))
+    list(adoption.adopt(engine, GROUP, "another", T))
 
 
 def _keep(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import admin, assigned, counts, due, marks, store, upkeep
+from consumer.ledger import admin, adoption, assigned, counts, due, marks, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
@@ -140,7 +140,7 @@ def test_subscriptions_are_not_read_through(full: Engine) -> None:
     [
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(subscription=1, event_type="user.created"), 2.0)),
-        lambda engine: list(admin.adopt(engine, GROUP, "another", 2.0)),
+        lambda engine: list(adoption.adopt(engine, GROUP, "another", 2.0)),
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
         lambda engine: counts.of_replay(engine, 1, 1),
         lambda engine: counts.next_of_replay(engine, 1),

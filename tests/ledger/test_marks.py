@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import admin, marks, ordering, replays, store, upkeep
+from consumer.ledger import admin, adoption, marks, ordering, replays, store, upkeep
 from consumer.ledger.marks import Subject
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import NewDelivery
@@ -85,7 +85,7 @@ def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
     ordering.repair(engine, GROUP, "t", 0, 100.0)
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 3, ("t", 1, sub): 1}
-    list(admin.adopt(engine, GROUP, "another", 100.0))
+    list(adoption.adopt(engine, GROUP, "another", 100.0))
     assert marks.recent(engine, "another", None).due_keys == {("t", 0, sub): 1, ("t", 1, sub): 1}
 
 

@@ -15,6 +15,7 @@ from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import (
     admin,
+    adoption,
     assigned,
     counts,
     due,
@@ -169,7 +170,7 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[found.id]), now)]
     assert admin.progress(engine, [found.id])
     counts.next_of(engine, [found.id])
-    assert [each.moved for each in admin.adopt(engine, "g", "h", now)] == [1]
+    assert [each.moved for each in adoption.adopt(engine, "g", "h", now)] == [1]
 
 
 def as_keeper(engine: Engine, begin: Begin) -> None:

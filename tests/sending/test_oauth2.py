@@ -19,8 +19,9 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.errors import NotAuthorized
 from consumer.sending.adapter import Result
-from consumer.sending.oauth2 import Key, Token, Tokens, Wait, token_of, token_request
+from consumer.sending.oauth2 import Token, Tokens, Wait, token_of, token_request
 from consumer.sending.response import LazyResponse
+from consumer.sending.transfer import Key
 from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import header, signed
 

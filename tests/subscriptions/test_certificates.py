@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from sqlalchemy import Engine, event, insert, select
+from sqlalchemy import Engine, event, insert, select, update
 
 from consumer.crypto.certificates import TlsIdentity, check_identity
 from consumer.crypto.vault import Vault
@@ -141,6 +141,19 @@ def test_what_cannot_be_used_is_refused(engine: Engine, subscription: int, given
     with engine.begin() as connection:
         connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription, **row}])
     assert text in (endpoint(engine).fault or "")
+
+
+def test_what_is_unusable_can_be_replaced(engine: Engine, subscription: int) -> None:
+    """A key that the vault cannot decrypt, or authorities that are not PEM."""
+    mine = client()
+    tls.set_tls(engine, subscription, mine, Vault(OLD), NOW)
+    with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY"):
+        tls.set_tls(engine, subscription, TlsIdentity(authorities=CA), VAULT, NOW)
+    tls.set_tls(engine, subscription, client(), VAULT, NOW)
+    with engine.begin() as connection:
+        connection.execute(update(SubscriptionTls).values(authorities="none"))
+    tls.set_tls(engine, subscription, TlsIdentity(authorities=CA), VAULT, NOW)
+    assert endpoint(engine).fault is None
 
 
 def test_a_certificate_that_is_not_valid_is_sent_and_shown(engine: Engine, subscription: int) -> None:

@@ -421,7 +421,7 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.admin._adopt
+-- ledger.adoption._adopt
 -- A batch of these, and whether the other group has the delivery itself.
 SELECT
   webhook_deliveries.id,
@@ -449,7 +449,7 @@ WHERE
   AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
 ;
 
--- ledger.admin._adopt
+-- ledger.adoption._adopt
 -- Copy the payloads, an array.
 INSERT INTO webhook_payloads (
   group_id,
@@ -506,7 +506,7 @@ WHERE
   )
 ;
 
--- ledger.admin._adopt
+-- ledger.adoption._adopt
 -- Move the rows, an array.
 UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now
 WHERE
