@@ -295,7 +295,7 @@ class Source:
         return Record(partition, offset, timestamp, message.key(), message.value(), headers_of(message))
 
     def _given_up(self, message: Message) -> Record | None:
-        """Note an error that Kafka reports in place of a record. Returns a record to give up if a batch is unreadable."""
+        """Note an error that Kafka reports in place of a record. Returns the record to give up; None: there is none."""
         error, offset = message.error(), message.offset()
         partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
         if error is not None:
