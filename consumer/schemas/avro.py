@@ -1,7 +1,7 @@
 """Avro to JSON, by docs/schemas.md. Pure.
 
-fastavro parses schemas. It does not read the values: 200 KB of hostile bytes under a recursive schema overflow its
-stack and kill the process, and ten bytes make it append to a list for ever. This reader knows limits.
+fastavro parses schemas. It does not read the values here: 200 KB of hostile bytes under a recursive schema overflow its
+stack and kill the process, and ten bytes make it append to a list for ever. This reader has limits.
 """
 
 import struct
