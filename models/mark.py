@@ -1,4 +1,4 @@
-"""Wishes of people and of other workers to the worker that owns a partition."""
+"""Requests (wishes) of operators and of other workers to the worker that owns a partition."""
 
 from datetime import datetime
 from enum import StrEnum

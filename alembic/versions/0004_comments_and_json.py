@@ -152,7 +152,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Those that somebody has changed go too."""
+    """Drop the comments, also changed ones, and the checks."""
     if not _on_sqlite():
         for table, (_, columns) in COMMENTS.items():
             op.drop_table_comment(table)
@@ -167,7 +167,7 @@ def downgrade() -> None:
 
 
 def _nullable() -> list[ReflectedColumn]:
-    """Those of the columns that must have a value and need not. WebhooksError where there are rows without one."""
+    """The required columns that are still nullable. WebhooksError if one of them has rows without a value."""
     connection = op.get_bind()
     found = []
     for column in sa.inspect(connection).get_columns(SUBSCRIPTIONS):
@@ -188,7 +188,7 @@ def _on_sqlite() -> bool:
 
 
 def _rebuilding(table: str, *checks: sa.CheckConstraint) -> AbstractContextManager[BatchOperations]:
-    """A table of SQLite's, to be copied: as it stands, for printed SQL; with a connection the database says."""
+    """Copy a table on SQLite. Printed SQL has its definition; online it is read from the database."""
     return op.batch_alter_table(
         table,
         copy_from=_stands(table, *checks) if context.is_offline_mode() else None,

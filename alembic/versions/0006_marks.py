@@ -17,7 +17,7 @@ KEY = ("group_id", "topic", "partition_no", "record_offset", "subscription_id")
 
 
 def upgrade() -> None:
-    """A table more; no other is touched."""
+    """Create a table; no other table changes."""
     op.create_table(
         "webhook_marks",
         sa.Column("group_id", sa.String(255), nullable=False, comment="Kafka consumer group whose worker is asked."),
@@ -49,5 +49,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Decisions that no worker has acted on are lost: what cannot be stored holds its offset."""
+    """Decisions that no worker has acted on are lost: the deliveries that cannot be stored hold their offsets."""
     op.drop_table("webhook_marks")

@@ -62,7 +62,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Replays of the API are then the command line's: `replay --resume` goes on with them."""
+    """Replays of the API then belong to the command line: `replay --resume` continues them."""
     op.drop_table(KEYS)
     for column in reversed(COMMENTS):
         op.drop_column(REPLAYS, column)

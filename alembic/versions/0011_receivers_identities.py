@@ -78,7 +78,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Certificates, OAuth2 and plug-in credentials are lost: what is sent to their receivers is then refused."""
+    """Certificates, OAuth2 and plug-in credentials are lost: their receivers then refuse the requests."""
     op.drop_table(TLS)
     op.execute("DELETE FROM webhook_secrets WHERE kind IN ('oauth2', 'plugin')")
     _allow_kinds(KNOWN, KNOWN_BEFORE)
@@ -104,7 +104,7 @@ def _on_sqlite() -> bool:
 
 
 def _secrets(known: str) -> sa.Table:
-    """The table as it stands, for printed SQL; with a connection the database says."""
+    """The table's definition, for printed SQL; online it is read from the database."""
     return sa.Table(
         SECRETS,
         sa.MetaData(),
