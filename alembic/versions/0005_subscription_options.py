@@ -59,7 +59,7 @@ COMMENTS: dict[str, dict[str, tuple[str, str | None]]] = {
             "Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.",
             None,
         ),
-        "signature_prefix": ("What stands before the hex digits, such as sha256=. Null: nothing.", None),
+        "signature_prefix": ("Prefix of the hex digits, such as sha256=. Null: none.", None),
         "custom_headers": ("Further request headers, as a JSON object of texts. Null: none.", None),
     },
     SECRETS: {
@@ -79,11 +79,11 @@ COMMENTS: dict[str, dict[str, tuple[str, str | None]]] = {
 }
 TABLE_COMMENTS = {
     SUBSCRIPTIONS: (
-        "Who wants which events. One row is one receiver of one event type or pattern.",
-        "Who wants which events. One row is one receiver of one event type.",
+        "Subscriptions. One row is one receiver of one event type or pattern.",
+        "Subscriptions. One row is one receiver of one event type.",
     ),
     SECRETS: (
-        "Secrets of subscriptions: what they sign with, and what they show to their receivers.",
+        "Secrets of subscriptions: signing keys, and credentials at their receivers.",
         "Signing secrets of subscriptions that have their own.",
     ),
 }

@@ -50,7 +50,9 @@ def upgrade() -> None:
     _allow_kinds(KNOWN_BEFORE, KNOWN)
     op.create_table(
         TLS,
-        sa.Column("subscription_id", ID, nullable=False, comment="Whose it is. Goes with its subscription."),
+        sa.Column(
+            "subscription_id", ID, nullable=False, comment="Id of its subscription. Deleted with the subscription."
+        ),
         sa.Column("certificate", sa.Text(), comment="Client certificate and its intermediates, PEM. Null: none."),
         sa.Column(
             "private_key",
