@@ -153,7 +153,7 @@ def encode(mark: int, runs: Iterable[Run], identity: str | None = None) -> str:
     """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
 
     The encoding is either pairs of varints (the number of unsettled offsets, then of settled ones) or a bit for each
-    offset: the one that covers more, or else the shorter one. Empty if there are no runs and no `identity`.
+    offset: the encoding that covers more offsets, else the shorter one. Empty if there are no runs and no `identity`.
     """
     kept = list(islice(_merged(runs), _MAX_RUNS))
     if not kept:

@@ -38,7 +38,7 @@ class Reading:
         self._inner = _AS_IS
 
     def is_null(self) -> bool:
-        """Whether the record is a tombstone, also one that Kafka Connect has written as JSON."""
+        """Whether the record is a tombstone, also in the JSON form of Kafka Connect."""
         if self.value is None or not self._connect:
             return self.value is None
         try:

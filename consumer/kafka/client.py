@@ -31,7 +31,7 @@ _TRUST = {"https.ca.location", "https.ca.pem"}
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Split users' properties into the ones that librdkafka knows and the names of unknown ones.
+    """Split users' properties into the properties that librdkafka knows and the names of unknown ones.
 
     A client of a token server trusts the authorities of `ca_file`, unless the properties name others. Raises
     SettingsError with the property whose value librdkafka refuses. No client is created.
@@ -181,7 +181,7 @@ class Reported:
     """Errors that Kafka reports in place of records. `fatal`: the error that makes this client unusable."""
 
     def __init__(self, group: str) -> None:
-        """`group` is the one that this client is a member of."""
+        """`group`: the consumer group of this client."""
         self._group = group
         self.fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}

@@ -115,7 +115,7 @@ def find_endpoints(
     """The enabled subscriptions of each of `keys` (one or more), by id, in one statement; every key is answered.
 
     `default_secrets` sign for a subscription without secrets of its own; `decrypt` opens a stored secret. Endpoints in
-    `known` are used again. `broken` notes the unusable values of subscriptions, and those that `rules` refuse; a
+    `known` are used again. `broken` notes unusable values of subscriptions, and values that `rules` refuse; a
     subscription that therefore matches nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)

@@ -1,4 +1,4 @@
-"""Selects a subscription's events, by its topics and its filter, from those that match its type and tenant."""
+"""Selects a subscription's events, by its topics and its filter, from the events that match its type and tenant."""
 
 import time
 from collections.abc import Callable, Mapping

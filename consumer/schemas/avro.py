@@ -58,7 +58,7 @@ _Read = Callable[[_Source], Any]
 def avro_decoder(schema: Any, references: Sequence[Any] = ()) -> Decode:
     """A function that turns payloads of this schema, parsed from JSON, into JSON.
 
-    `references` are the schemas whose names it uses, each after those that it uses itself. The function raises
+    `references` are the schemas whose names it uses, each after its own references. The function raises
     Undecodable: bad_avro, too_large, too_deep. ValueError, or an error of fastavro: the schema cannot be used.
     """
     named: dict[str, Any] = {}

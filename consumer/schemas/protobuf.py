@@ -37,7 +37,7 @@ class _Misfit(ValueError):
 def protobuf_decoder(schema: str, references: Sequence[tuple[str, str]] = ()) -> Decode:
     """A function that turns payloads of this schema into JSON; the schema is a FileDescriptorProto in base64.
 
-    `references` are the files that it imports, by name, each after those that it imports itself. The function raises
+    `references` are the files that it imports, by name, each after its own imports. The function raises
     Undecodable: bad_protobuf, too_large, too_deep. ValueError, TypeError, KeyError, ImportError: the schema cannot be
     used.
     """

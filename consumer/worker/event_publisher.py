@@ -63,7 +63,7 @@ class EventPublisher:
             self._sent.add(number)
 
     def poll(self) -> None:
-        """Serve acknowledgements. Raises what `on_acknowledged` raises."""
+        """Serve acknowledgements. Errors of `on_acknowledged` propagate."""
         self._topic.poll()
         answers = self._topic.answers
         stored = []

@@ -118,7 +118,7 @@ class Handover:
             self._memory.leave(partition)
 
     def _take_out(self, request: Delivery, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
-        """Release and return a request's deliveries of these partitions. A batch with others goes on with those."""
+        """Release and return a request's deliveries of these partitions. A batch goes on with its other deliveries."""
         carried = request.batch()
         leaving = [each for each in carried if _topic_partition(each) in topic_partitions]
         if len(leaving) == len(carried):

@@ -84,7 +84,7 @@ class Maintenance:
         self.parked = self.breakers_open = 0
 
     def run(self, now: float) -> None:
-        """Do what is due at `now` (monotonic seconds)."""
+        """Do the maintenance that is due at `now` (monotonic seconds)."""
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY

@@ -34,7 +34,7 @@ class OutboxRelay(Part):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leads` tells whether this worker leads the group."""
+        """`leads`: whether this worker leads the group."""
         self._engine, self._group = engine, group
         self._announcer, self._leads = announcer, leads
         self._reads = ThreadJob[Sequence[Announcement]](thread.submit, "could not read operational events", clock)

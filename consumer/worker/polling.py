@@ -23,7 +23,7 @@ from consumer.worker.record_spans import trace_dead_letter, trace_record
 log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
-PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
+PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
 
 
 class Polling(Part):

@@ -64,7 +64,7 @@ class Worker:
         self._stopping = self._closing = False
 
     def stop(self) -> None:
-        """Finish what is in flight and return from `run`. Safe to call from a signal handler or another thread."""
+        """Finish open requests and return from `run`. Safe to call from a signal handler or another thread."""
         self._stopping = True
 
     def reasons(self) -> list[str]:
