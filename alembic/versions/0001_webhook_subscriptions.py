@@ -20,6 +20,7 @@ LATER = {"enabled", "disabled_reason", "ordering", "max_in_flight", "rate_limit"
 LATER |= {"retry_schedule", "final_statuses", "failing_since"}
 LATER |= {"tenant", "topics", "event_filter", "timeout_seconds", "payload_format", "projection"}
 LATER |= {"batch_size", "batch_wait_ms", "signature_header", "signature_prefix", "custom_headers", "slow_until"}
+LATER |= {"gzip_above", "http_version", "verified_url"}
 
 
 def upgrade() -> None:
