@@ -1,4 +1,4 @@
-"""The validation request of CloudEvents' web hooks, and what an answer to it permits. Pure.
+"""The validation request of CloudEvents' web hooks, and the permission in its answer. Pure.
 
 "HTTP 1.1 Web Hooks for Event Delivery", version 1.0.2, section 4: "a legitimate delivery target needs to indicate that
 it agrees with notifications being delivered to it". Of its parts `WebHook-Request-Callback` (4.1.3, "OPTIONAL"), by
@@ -65,7 +65,7 @@ def validation_request(endpoint: Endpoint, origin: str, rate: int | None) -> Sig
 
 
 def permission(response: Response, origin: str, rate: int | None) -> Permission:
-    """What the answer to the request for `origin` and `rate` permits.
+    """The permission that the answer to the request for `origin` and `rate` gives.
 
     "The existing response ought not to be interpreted as consent, and therefore the handshake cannot rely on status
     codes" (4.2): a 2xx alone permits nothing, the headers do; and no header permits what another status refuses.
