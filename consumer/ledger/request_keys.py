@@ -77,5 +77,5 @@ def find(engine: Engine, key: RequestKey) -> Creation | None:
     if row is None or row.created_at <= time_of(key.at - KEPT):
         return None
     if row.request_digest != key.request_digest:
-        raise KeyReused("the idempotency key came with another body before")
+        raise KeyReused("the idempotency key was used with another body before")
     return Creation(row.resource_id, row.created_at)
