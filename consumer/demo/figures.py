@@ -71,7 +71,7 @@ def stored(engine: Engine) -> dict[int, RowCounts]:
 
 
 def figures(receivers: Iterable[Receiver], rows: Mapping[int, RowCounts]) -> list[Figures]:
-    """Join both sides. An event is owed if it was published and is neither delivered nor given up."""
+    """Join requests and rows. An event is owed if it was published and is neither delivered nor given up."""
     return [_figures(receiver, rows.get(receiver.subscription_id, RowCounts())) for receiver in receivers]
 
 

@@ -46,7 +46,7 @@ Topic = Annotated[str, Field(max_length=249)]  # as Kafka allows
 
 
 class NewReplay(BaseModel):
-    """A replay to begin: sends the subscription again the events of a time that match it now."""
+    """A replay to begin, of the events in a time window that match the subscription now."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -147,7 +147,7 @@ def list_replays(
     },
 )
 def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: IdempotencyKey = None) -> Response:
-    """Begin a replay, which the API's processes run. 409: the subscription is disabled, or no Kafka is set here."""
+    """Begin a replay, which the API's processes run. 409: the subscription is disabled, or Kafka is not configured."""
     of_all_tenants(caller)
     if new.dry_run:
         return answer(_previewed(*_planned(backing, new)))
