@@ -29,9 +29,7 @@ def purge(
     *,
     older_than: Annotated[
         str,
-        typer.Option(
-            metavar="TIME", help="Delete rows that ended before this: an age such as 30d, or a time: 2026-07-28."
-        ),
+        typer.Option(metavar="TIME", help="Delete rows that ended before: an age such as 30d, or a time: 2026-07-28."),
     ],
     status: Annotated[
         list[Ended] | None,
